@@ -1,0 +1,89 @@
+//! Incidents: one stretch of something being wrong, about one subject.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::status::Status;
+use crate::transition::{Transition, Trigger};
+use crate::cause::Cause;
+
+/// What kind of thing an incident is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SubjectKind {
+    /// A monitor.
+    Monitor,
+    /// A Celery Beat.
+    Beat,
+}
+
+impl SubjectKind {
+    /// As written in SQL and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Monitor => "monitor",
+            Self::Beat => "beat",
+        }
+    }
+
+    /// Reads [`SubjectKind::as_str`] back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Monitor, Self::Beat].into_iter().find(|k| k.as_str() == text)
+    }
+}
+
+/// Whom an incident is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Subject {
+    /// What kind of thing.
+    pub kind: SubjectKind,
+    /// Its id.
+    pub id: Uuid,
+    /// As it is called.
+    pub name: String,
+}
+
+/// A fact that supports the cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// When it was so; None: timeless.
+    pub at: Option<DateTime<Utc>>,
+    /// The fact, as a sentence.
+    pub fact: String,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// What it does.
+    pub text: String,
+    /// What to type, where typing helps.
+    pub command: Option<String>,
+}
+
+/// What a change of status means for incidents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consequence {
+    /// Open one.
+    Open(Cause),
+    /// Join the open incident of the subject's Beat.
+    JoinBeat,
+    /// Resolve the open one, if there is one, and leave any that it had joined.
+    Resolve,
+    /// Neither.
+    Nothing,
+}
+
+/// What a change of status means.
+#[must_use]
+pub fn consequence(transition: &Transition) -> Consequence {
+    match (transition.from, transition.to, transition.trigger) {
+        (_, Status::Down, Trigger::Trouble(cause)) => Consequence::Open(cause),
+        (_, Status::Down, Trigger::BeatSilent) => Consequence::JoinBeat,
+        (Status::Down, _, _) => Consequence::Resolve,
+        _ => Consequence::Nothing,
+    }
+}

@@ -1,0 +1,55 @@
+//! API keys: their scopes and their form.
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Signal, and register what signals.
+    Ping,
+    /// Look.
+    Read,
+    /// Manage: everything that `read` may, and change it.
+    Write,
+}
+
+impl Scope {
+    /// As written in SQL and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+
+    /// Reads [`Scope::as_str`] back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Ping, Self::Read, Self::Write].into_iter().find(|s| s.as_str() == text)
+    }
+
+    /// How a key of this scope begins: secret scanners and people tell them apart by it.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Ping => "dbp_",
+            Self::Read => "dbr_",
+            Self::Write => "dbw_",
+        }
+    }
+
+    /// Whether a key of this scope may do what asks for `wanted`. A write key reads; nothing but a ping key signals by key, so that
+    /// the key that is written into every crontab is never one that can delete.
+    #[must_use]
+    pub fn allows(self, wanted: Self) -> bool {
+        self == wanted || (self == Self::Write && wanted == Self::Read)
+    }
+}
+
+/// Whether a text can be a key at all: saves the look-up of what cannot.
+#[must_use]
+pub fn is_plausible(text: &str) -> bool {
+    (20..=100).contains(&text.len())
+        && [Scope::Ping, Scope::Read, Scope::Write].iter().any(|scope| text.starts_with(scope.prefix()))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}

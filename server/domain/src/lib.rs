@@ -1,0 +1,37 @@
+//! The pure rules of Deadbeat.
+//!
+//! Everything that Deadbeat watches is a **switch**: something that must be heard from before a deadline. A signal re-arms it
+//! ([`transition::on_ping`], [`beat::on_alive`]), silence trips it ([`transition::on_silence`], [`beat::on_silence`]), and what
+//! follows from a changed status is decided here and carried out elsewhere.
+//!
+//! Nothing in this crate does I/O, is async or reads the clock: `now` is an argument. What is wrong with a rule can therefore be
+//! shown by a unit test beside it.
+//!
+//! | question | file |
+//! | --- | --- |
+//! | when is the next report expected? | [`schedule`], [`cron`], [`celery_crontab`] |
+//! | when is a monitor declared down? | [`deadline`] |
+//! | what does a ping change, and what does silence? | [`transition`] |
+//! | which run does an end belong to? | [`run`] |
+//! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
+
+pub mod alert;
+pub mod beat;
+pub mod cause;
+pub mod celery_crontab;
+pub mod channel;
+pub mod cron;
+pub mod deadline;
+pub mod delivery;
+pub mod ids;
+pub mod incident;
+pub mod key;
+pub mod limits;
+pub mod monitor;
+pub mod ping;
+pub mod project;
+pub mod run;
+pub mod schedule;
+pub mod status;
+pub mod time;
+pub mod transition;

@@ -1,0 +1,36 @@
+//! Size caps and quotas, in one place.
+
+/// Bytes of a ping's body that are kept; what is beyond is cut, never refused.
+pub const PING_BODY_BYTES: usize = 100_000;
+/// Bytes of a JSON request body that are read; more is refused with 413.
+pub const JSON_BODY_BYTES: usize = 1_000_000;
+/// Bytes of an event batch after decompression.
+pub const EVENT_BATCH_BYTES: usize = 4_000_000;
+/// Events in one batch.
+pub const EVENT_BATCH_COUNT: usize = 1_000;
+/// Entries in one Beat's schedule.
+pub const BEAT_ENTRIES: usize = 5_000;
+/// Characters of a monitor's name.
+pub const MONITOR_NAME_CHARS: usize = 200;
+/// Characters of a slug.
+pub const SLUG_CHARS: usize = 100;
+/// Characters of the name of a channel, a key or a project.
+pub const NAME_CHARS: usize = 100;
+/// Tags of one monitor, and characters of one tag.
+pub const TAG_COUNT: usize = 50;
+/// Characters of one tag.
+pub const TAG_CHARS: usize = 100;
+/// Monitors of one project: a quota against a client that makes them in a loop.
+pub const PROJECT_MONITORS: i64 = 100_000;
+/// Channels of one project.
+pub const PROJECT_CHANNELS: i64 = 500;
+/// Characters kept of a user agent, a method or a remote address.
+pub const HEADER_CHARS: usize = 200;
+/// Open runs of one monitor; a further start closes none and opens none, but is kept as a ping.
+pub const OPEN_RUNS: usize = 100;
+/// Longest grace and longest run: 366 days, in seconds.
+pub const SPAN_SECONDS: f64 = 366.0 * 86_400.0;
+/// Rows of a list when the client asks for none, and at most.
+pub const PAGE_DEFAULT: i64 = 50;
+/// Rows of a list at most.
+pub const PAGE_MAX: i64 = 500;

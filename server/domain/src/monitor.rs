@@ -1,0 +1,194 @@
+//! A monitor: what a person set, and what has happened since.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::deadline::deadline;
+use crate::limits;
+use crate::run::Run;
+use crate::schedule::Schedule;
+use crate::status::Status;
+use crate::time::span;
+
+/// When reports are expected, and how late they may be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expectation {
+    /// When.
+    pub schedule: Schedule,
+    /// Tolerated lateness, in seconds.
+    pub grace_seconds: f64,
+    /// How long a run may take, in seconds. None: the grace bounds it, as clients of other products expect.
+    pub longest_run_seconds: Option<f64>,
+}
+
+impl Expectation {
+    /// Tolerated lateness.
+    #[must_use]
+    pub fn grace(&self) -> TimeDelta {
+        span(self.grace_seconds)
+    }
+
+    /// How long a run may take.
+    #[must_use]
+    pub fn longest_run(&self) -> TimeDelta {
+        span(self.longest_run_seconds.unwrap_or(self.grace_seconds))
+    }
+}
+
+/// A monitor as the rules see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MonitorState {
+    /// What was set.
+    pub expectation: Expectation,
+    /// Stored status.
+    pub status: Status,
+    /// A Beat registered it: reports are known to come, so it is armed before the first one.
+    pub by_beat: bool,
+    /// Its entry left Beat's schedule: signals are kept, and no longer change anything.
+    pub retired: bool,
+    /// Pings so far; the next one's number is one more.
+    pub ping_count: i64,
+    /// When the newest ping of any kind came.
+    pub last_ping_at: Option<DateTime<Utc>>,
+    /// When the newest success came.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// Length of the newest run that ended.
+    pub last_duration: Option<TimeDelta>,
+    /// The earliest slot that is not satisfied.
+    pub next_due_at: Option<DateTime<Utc>>,
+    /// When it is declared down; None: it is not armed.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// Open runs, and overruns that may still end.
+    pub runs: Vec<Run>,
+}
+
+impl MonitorState {
+    /// A monitor that has not been heard from: it knows its next slot, and is not armed before its first ping (or its Beat) says
+    /// that somebody is there to report.
+    #[must_use]
+    pub fn fresh(expectation: Expectation, by_beat: bool, now: DateTime<Utc>) -> Self {
+        let next_due_at = expectation.schedule.next_after(now);
+        let mut state = Self {
+            expectation,
+            status: Status::New,
+            by_beat,
+            retired: false,
+            ping_count: 0,
+            last_ping_at: None,
+            last_success_at: None,
+            last_duration: None,
+            next_due_at,
+            deadline_at: None,
+            runs: Vec::new(),
+        };
+        state.deadline_at = deadline(&state);
+        state
+    }
+
+    /// Open runs.
+    #[must_use]
+    pub fn open_runs(&self) -> usize {
+        self.runs.iter().filter(|run| run.is_open()).count()
+    }
+}
+
+/// A fault in what a person asked for: which field (a JSON pointer), and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// JSON pointer into the request body.
+    pub pointer: String,
+    /// What was found and what is allowed.
+    pub message: String,
+}
+
+impl FieldError {
+    /// A fault at `pointer`.
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+}
+
+/// Checks a display name: 1 to `max` characters, not only blanks, no control characters.
+pub fn check_name(pointer: &str, name: &str, max: usize, faults: &mut Vec<FieldError>) {
+    let length = name.chars().count();
+    if length == 0 || length > max || name.trim().is_empty() {
+        faults.push(FieldError::new(pointer, format!("has {length} characters; 1 to {max} are allowed, not only blanks")));
+    } else if name.chars().any(char::is_control) {
+        faults.push(FieldError::new(pointer, "holds a control character; only printable text is allowed"));
+    }
+}
+
+/// Checks a slug: 1 to 100 of `a-z`, `0-9`, `-`, `_`.
+pub fn check_slug(pointer: &str, slug: &str, faults: &mut Vec<FieldError>) {
+    if !is_slug(slug) {
+        faults.push(FieldError::new(
+            pointer,
+            format!("is {:?}; 1 to {} of a-z, 0-9, - and _ are allowed", clip(slug), limits::SLUG_CHARS),
+        ));
+    }
+}
+
+/// Whether a text is a slug.
+#[must_use]
+pub fn is_slug(text: &str) -> bool {
+    (1..=limits::SLUG_CHARS).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+/// A slug made from a name: lower case, everything else becomes one hyphen; `monitor` when nothing is left.
+#[must_use]
+pub fn slug_from_name(name: &str) -> String {
+    let mut slug = String::new();
+    for c in name.chars().flat_map(char::to_lowercase) {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            slug.push(c);
+        } else if !slug.ends_with('-') && !slug.is_empty() {
+            slug.push('-');
+        }
+        if slug.len() >= limits::SLUG_CHARS {
+            break;
+        }
+    }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "monitor".to_owned() } else { slug.to_owned() }
+}
+
+/// Checks tags: at most 50, each 1 to 100 printable characters without blanks; repetitions are dropped.
+pub fn check_tags(pointer: &str, tags: &mut Vec<String>, faults: &mut Vec<FieldError>) {
+    if tags.len() > limits::TAG_COUNT {
+        faults.push(FieldError::new(pointer, format!("has {} tags; at most {} are allowed", tags.len(), limits::TAG_COUNT)));
+    }
+    for (index, tag) in tags.iter().enumerate() {
+        let length = tag.chars().count();
+        if length == 0 || length > limits::TAG_CHARS || tag.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            faults.push(FieldError::new(
+                format!("{pointer}/{index}"),
+                format!("is {:?}; 1 to {} characters without blanks are allowed", clip(tag), limits::TAG_CHARS),
+            ));
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    tags.retain(|tag| seen.insert(tag.clone()));
+}
+
+/// Checks a grace: 0 seconds to 366 days.
+pub fn check_grace(pointer: &str, seconds: f64, faults: &mut Vec<FieldError>) {
+    if !(0.0..=limits::SPAN_SECONDS).contains(&seconds) {
+        faults.push(FieldError::new(pointer, format!("is {seconds}; 0 to {} seconds are allowed", limits::SPAN_SECONDS)));
+    }
+}
+
+/// Checks a longest run: 1 second to 366 days.
+pub fn check_longest_run(pointer: &str, seconds: f64, faults: &mut Vec<FieldError>) {
+    if !(1.0..=limits::SPAN_SECONDS).contains(&seconds) {
+        faults.push(FieldError::new(
+            pointer,
+            format!("is {seconds}; 1 to {} seconds are allowed, or null (the grace then bounds a run)", limits::SPAN_SECONDS),
+        ));
+    }
+}
+
+/// The beginning of a text, for messages.
+#[must_use]
+pub fn clip(text: &str) -> String {
+    if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(60).chain(['…']).collect() }
+}

@@ -1,0 +1,63 @@
+//! Table `attempt`: every try of a delivery.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{DeliveryId, ProjectId};
+
+use crate::{Reader, StoreResult, Tx};
+
+/// One try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: i32,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// How long it took.
+    pub duration_ms: i32,
+    /// sent, retry, failed.
+    pub outcome: String,
+    /// HTTP or SMTP code.
+    pub response_code: Option<i32>,
+    /// What a person needs to repair it.
+    pub detail: Option<String>,
+}
+
+/// Appends a try.
+///
+/// # Errors
+/// When the database is away.
+pub async fn insert(tx: &mut Tx, delivery: DeliveryId, attempt: &Attempt) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO attempt (delivery_id, number, started_at, duration_ms, outcome, response_code, detail)
+        SELECT id, $2, $3, $4, $5, $6, $7 FROM delivery WHERE id = $1
+        ON CONFLICT (delivery_id, number) DO NOTHING",
+        delivery.0,
+        attempt.number,
+        attempt.started_at,
+        attempt.duration_ms,
+        attempt.outcome,
+        attempt.response_code,
+        attempt.detail
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A delivery's tries, first to last.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId, delivery: DeliveryId) -> StoreResult<Vec<Attempt>> {
+    Ok(sqlx::query_as!(
+        Attempt,
+        "SELECT number, started_at, duration_ms, outcome, response_code, detail
+        FROM attempt
+        WHERE delivery_id = (SELECT id FROM delivery WHERE project_id = $1 AND id = $2)
+        ORDER BY number",
+        project.0,
+        delivery.0
+    )
+    .fetch_all(reader.pool())
+    .await?)
+}

@@ -1,0 +1,121 @@
+//! The one statement that writes a batch: pings, bodies, runs and monitors' states, in array form.
+//!
+//! Everything that changes a monitor's state writes through here, under the monitors' locks: ingest with pings, the evaluator and a
+//! person's changes without.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::run::Run;
+use uuid::Uuid;
+
+use crate::monitor::Monitor;
+use crate::ping::NewPing;
+use crate::{StoreResult, Tx};
+
+/// What one transaction changes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Pings to append.
+    pub pings: Vec<NewPing>,
+    /// Runs that were opened, changed or closed.
+    pub runs: Vec<(MonitorId, Run)>,
+    /// Monitors whose state changed, each once.
+    pub monitors: Vec<Monitor>,
+    /// True: `check_after` becomes the deadline (a sweep moves it lazily, and so may anybody who is not in a hurry).
+    /// False: it only moves when it must, because it would be later than the deadline. That keeps a ping's update HOT.
+    pub moves_check: bool,
+}
+
+/// Writes a batch. The caller holds the monitors' locks.
+///
+/// # Errors
+/// When the database is away.
+pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
+    let pings = &batch.pings;
+    let bodies: Vec<&NewPing> = pings.iter().filter(|ping| !ping.body.is_empty()).collect();
+    // Closed ones first: a run id that is used anew frees its place among the open ones before it takes it again.
+    let mut runs: Vec<&(MonitorId, Run)> = batch.runs.iter().collect();
+    runs.sort_by_key(|(_, run)| run.is_open());
+    let monitors = &batch.monitors;
+
+    sqlx::query!(
+        r#"
+        WITH new_ping AS (
+            INSERT INTO ping (monitor_id, n, received_at, kind, run_id, exit_code, source, method, remote_addr, user_agent, body_bytes)
+            SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::timestamptz[], $4::text[], $5::uuid[], $6::int2[], $7::text[], $8::text[],
+                $9::text[], $10::text[], $11::int4[])
+        ), new_body AS (
+            INSERT INTO ping_body (monitor_id, n, body)
+            SELECT * FROM UNNEST($12::uuid[], $13::int8[], $14::bytea[])
+        ), changed_run AS (
+            INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
+                worker, retries, error)
+            SELECT * FROM UNNEST($15::uuid[], $16::uuid[], $17::uuid[], $18::text[], $19::timestamptz[], $20::timestamptz[],
+                $21::timestamptz[], $22::int8[], $23::int2[], $24::text[], $25::text[], $26::text[], $27::int4[], $28::text[])
+            ON CONFLICT (id) DO UPDATE
+            SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
+                deadline_at = excluded.deadline_at, duration_ms = excluded.duration_ms, exit_code = excluded.exit_code,
+                task = excluded.task, task_id = excluded.task_id, worker = excluded.worker, retries = excluded.retries,
+                error = excluded.error
+        )
+        UPDATE monitor
+        SET status = new.status, ping_count = new.ping_count, last_ping_at = new.last_ping_at, last_success_at = new.last_success_at,
+            last_duration_ms = new.last_duration_ms, open_runs = new.open_runs, next_due_at = new.next_due_at,
+            deadline_at = new.deadline_at,
+            check_after = CASE
+                WHEN $38 THEN new.deadline_at
+                WHEN new.deadline_at IS NULL THEN monitor.check_after
+                ELSE least(monitor.check_after, new.deadline_at)
+            END
+        FROM UNNEST($29::uuid[], $30::text[], $31::int8[], $32::timestamptz[], $33::timestamptz[], $34::int8[], $35::int4[],
+            $36::timestamptz[], $37::timestamptz[])
+            AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, deadline_at)
+        WHERE monitor.id = new.id
+        "#,
+        &column(pings, |ping| ping.monitor_id.0),
+        &column(pings, |ping| ping.n),
+        &column(pings, |ping| ping.received_at),
+        &column(pings, |ping| ping.kind.as_str().to_owned()),
+        &column(pings, |ping| ping.run_id) as &[Option<Uuid>],
+        &column(pings, |ping| ping.exit_code.map(i16::from)) as &[Option<i16>],
+        &column(pings, |ping| ping.source.as_str().to_owned()),
+        &column(pings, |ping| ping.method.clone()) as &[Option<String>],
+        &column(pings, |ping| ping.remote_addr.clone()) as &[Option<String>],
+        &column(pings, |ping| ping.user_agent.clone()) as &[Option<String>],
+        &column(pings, |ping| i32::try_from(ping.body.len()).unwrap_or(i32::MAX)),
+        &column(&bodies, |ping| ping.monitor_id.0),
+        &column(&bodies, |ping| ping.n),
+        &column(&bodies, |ping| ping.body.clone()),
+        &column(&runs, |(_, run)| run.key.0),
+        &column(&runs, |(monitor, _)| monitor.0),
+        &column(&runs, |(_, run)| run.run_id) as &[Option<Uuid>],
+        &column(&runs, |(_, run)| run.status.as_str().to_owned()),
+        &column(&runs, |(_, run)| run.started_at) as &[Option<DateTime<Utc>>],
+        &column(&runs, |(_, run)| run.finished_at) as &[Option<DateTime<Utc>>],
+        &column(&runs, |(_, run)| run.deadline_at) as &[Option<DateTime<Utc>>],
+        &column(&runs, |(_, run)| run.duration.map(|length| length.num_milliseconds())) as &[Option<i64>],
+        &column(&runs, |(_, run)| run.exit_code.map(i16::from)) as &[Option<i16>],
+        &column(&runs, |(_, run)| run.detail.task.clone()) as &[Option<String>],
+        &column(&runs, |(_, run)| run.detail.task_id.clone()) as &[Option<String>],
+        &column(&runs, |(_, run)| run.detail.worker.clone()) as &[Option<String>],
+        &column(&runs, |(_, run)| run.detail.retries),
+        &column(&runs, |(_, run)| run.detail.error.clone()) as &[Option<String>],
+        &column(monitors, |monitor| monitor.id.0),
+        &column(monitors, |monitor| monitor.state.status.as_str().to_owned()),
+        &column(monitors, |monitor| monitor.state.ping_count),
+        &column(monitors, |monitor| monitor.state.last_ping_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.last_success_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.last_duration.map(|length| length.num_milliseconds())) as &[Option<i64>],
+        &column(monitors, |monitor| monitor.open_runs),
+        &column(monitors, |monitor| monitor.state.next_due_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.deadline_at) as &[Option<DateTime<Utc>>],
+        batch.moves_check,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}

@@ -1,0 +1,184 @@
+//! Table `beat`.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::beat::{BeatState, BeatView};
+use deadbeat_domain::ids::{BeatId, ProjectId};
+use deadbeat_domain::status::Status;
+use uuid::Uuid;
+
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A Beat as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beat {
+    /// Its id.
+    pub id: BeatId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The Celery application's name.
+    pub name: String,
+    /// Where it was last heard from.
+    pub host: Option<String>,
+    /// When it was first heard of.
+    pub created_at: DateTime<Utc>,
+    /// What the rules work on.
+    pub state: BeatState,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    name: String,
+    status: String,
+    period_seconds: f64,
+    grace_seconds: f64,
+    last_seen_at: Option<DateTime<Utc>>,
+    host: Option<String>,
+    deadline_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Beat {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            id: BeatId(row.id),
+            project_id: ProjectId(row.project_id),
+            name: row.name,
+            host: row.host,
+            created_at: row.created_at,
+            state: BeatState {
+                status: Status::parse(&row.status).ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?,
+                period_seconds: row.period_seconds,
+                grace_seconds: row.grace_seconds,
+                last_seen_at: row.last_seen_at,
+                deadline_at: row.deadline_at,
+            },
+        })
+    }
+}
+
+/// Locks the Beat of that name, made first if there is none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_or_create(
+    tx: &mut Tx,
+    project: ProjectId,
+    name: &str,
+    period_seconds: f64,
+    grace_seconds: f64,
+    now: DateTime<Utc>,
+) -> StoreResult<Beat> {
+    sqlx::query!(
+        "INSERT INTO beat (id, project_id, name, status, period_seconds, grace_seconds, created_at)
+        VALUES ($1, $2, $3, 'new', $4, $5, $6)
+        ON CONFLICT (project_id, name) DO NOTHING",
+        BeatId::generate().0,
+        project.0,
+        name,
+        period_seconds,
+        grace_seconds,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at
+        FROM beat
+        WHERE project_id = $1 AND name = $2
+        FOR UPDATE",
+        project.0,
+        name
+    )
+    .fetch_one(tx.conn())
+    .await?
+    .try_into()
+}
+
+/// Writes a Beat's state. `check_after` moves only when it must, or when the sweep says so.
+///
+/// # Errors
+/// When the database is away.
+pub async fn update(tx: &mut Tx, beat: &Beat, moves_check: bool) -> StoreResult<()> {
+    let state = &beat.state;
+    sqlx::query!(
+        "UPDATE beat
+        SET status = $2, period_seconds = $3, grace_seconds = $4, last_seen_at = $5, host = $6, deadline_at = $7,
+            check_after = CASE
+                WHEN $8 THEN $7
+                WHEN $7::timestamptz IS NULL THEN check_after
+                ELSE least(check_after, $7)
+            END
+        WHERE id = $1",
+        beat.id.0,
+        state.status.as_str(),
+        state.period_seconds,
+        state.grace_seconds,
+        state.last_seen_at,
+        beat.host,
+        state.deadline_at,
+        moves_check
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes Beats whose `check_after` has passed, skipping those that somebody holds.
+///
+/// # Errors
+/// When the database is away.
+pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Beat>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at
+        FROM beat
+        WHERE check_after <= $1
+        ORDER BY check_after
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED",
+        now,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Beat::try_from).collect()
+}
+
+/// What monitors' verdicts need to know of their Beats.
+///
+/// # Errors
+/// When the database is away.
+pub async fn views(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<(BeatId, BeatView)>> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!("SELECT id, status, last_seen_at, deadline_at FROM beat WHERE id = ANY($1)", &ids)
+        .fetch_all(tx.conn())
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            let status = Status::parse(&row.status).ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?;
+            Ok((BeatId(row.id), BeatView { status, last_seen_at: row.last_seen_at, deadline_at: row.deadline_at }))
+        })
+        .collect()
+}
+
+/// A project's Beats, by name.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Beat>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at
+        FROM beat
+        WHERE project_id = $1
+        ORDER BY name",
+        project.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Beat::try_from).collect()
+}

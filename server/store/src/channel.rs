@@ -1,0 +1,233 @@
+//! Table `channel`.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::channel::Settings;
+use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A channel as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// Its id.
+    pub id: ChannelId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Its name for people.
+    pub name: String,
+    /// Its kind, and where it goes.
+    pub settings: Settings,
+    /// Signs its webhooks.
+    pub signing_secret: Option<String>,
+    /// Switched off since, and why.
+    pub disabled: Option<(DateTime<Utc>, String)>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// The signing secret stays out of logs.
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel").field("id", &self.id).field("kind", &self.settings.kind()).finish_non_exhaustive()
+    }
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    kind: String,
+    name: String,
+    settings: Value,
+    signing_secret: Option<String>,
+    disabled_at: Option<DateTime<Utc>>,
+    disabled_reason: Option<String>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Channel {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        let settings = Settings::parse(&row.kind, &row.settings)
+            .map_err(|_| StoreError::Corrupt(format!("channel {}: settings", row.id)))?;
+        Ok(Self {
+            id: ChannelId(row.id),
+            project_id: ProjectId(row.project_id),
+            name: row.name,
+            settings,
+            signing_secret: row.signing_secret,
+            disabled: row.disabled_at.zip(row.disabled_reason),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+macro_rules! select {
+    ($tail:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            "SELECT id, project_id, kind, name, settings, signing_secret, disabled_at, disabled_reason, created_at, updated_at
+            FROM channel
+            " + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// Writes a new channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+        channel.id.0,
+        channel.project_id.0,
+        channel.settings.kind(),
+        channel.name,
+        channel.settings.to_json(),
+        channel.signing_secret,
+        channel.created_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes a changed channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE channel
+        SET name = $3, settings = $4, disabled_at = $5, disabled_reason = $6, updated_at = $7
+        WHERE project_id = $1 AND id = $2",
+        channel.project_id.0,
+        channel.id.0,
+        channel.name,
+        channel.settings.to_json(),
+        channel.disabled.as_ref().map(|(at, _)| *at),
+        channel.disabled.as_ref().map(|(_, reason)| reason.clone()),
+        channel.updated_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Switches a channel off after a permanent failure. Not if it has been changed since `as_of`: that may have repaired it.
+///
+/// # Errors
+/// When the database is away.
+pub async fn disable(tx: &mut Tx, id: ChannelId, reason: &str, as_of: DateTime<Utc>, now: DateTime<Utc>) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "UPDATE channel SET disabled_at = $3, disabled_reason = $2 WHERE id = $1 AND updated_at <= $4 AND disabled_at IS NULL",
+        id.0,
+        reason,
+        now,
+        as_of
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Locks one channel of a project.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock(tx: &mut Tx, project: ProjectId, id: ChannelId) -> StoreResult<Option<Channel>> {
+    select!("WHERE project_id = $1 AND id = $2 FOR UPDATE", project.0, id.0)
+        .fetch_optional(tx.conn())
+        .await?
+        .map(Channel::try_from)
+        .transpose()
+}
+
+/// One channel of a project.
+///
+/// # Errors
+/// When the database is away.
+pub async fn get(reader: &Reader, project: ProjectId, id: ChannelId) -> StoreResult<Option<Channel>> {
+    select!("WHERE project_id = $1 AND id = $2", project.0, id.0)
+        .fetch_optional(reader.pool())
+        .await?
+        .map(Channel::try_from)
+        .transpose()
+}
+
+/// A project's channels, newest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId, page: Page<ChannelId>) -> StoreResult<Vec<Channel>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Channel::try_from).collect()
+}
+
+/// How many a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!("SELECT count(*) AS \"count!\" FROM channel WHERE project_id = $1", project.0)
+        .fetch_one(tx.conn())
+        .await?)
+}
+
+/// Channels to tell about a monitor: all of its project, or its own; switched-off ones are left out.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_monitor(tx: &mut Tx, project: ProjectId, monitor: MonitorId) -> StoreResult<Vec<ChannelId>> {
+    let rows = sqlx::query_scalar!(
+        "SELECT channel.id
+        FROM channel, monitor
+        WHERE monitor.project_id = $1 AND monitor.id = $2 AND channel.project_id = $1 AND channel.disabled_at IS NULL
+            AND (monitor.all_channels
+                OR channel.id IN (SELECT channel_id FROM monitor_channel WHERE monitor_id = $2))
+        ORDER BY channel.id",
+        project.0,
+        monitor.0
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(ChannelId).collect())
+}
+
+/// Every channel of a project that is not switched off.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_project(tx: &mut Tx, project: ProjectId) -> StoreResult<Vec<ChannelId>> {
+    let rows =
+        sqlx::query_scalar!("SELECT id FROM channel WHERE project_id = $1 AND disabled_at IS NULL ORDER BY id", project.0)
+            .fetch_all(tx.conn())
+            .await?;
+    Ok(rows.into_iter().map(ChannelId).collect())
+}
+
+/// Removes a channel with its deliveries. False: there was none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete(tx: &mut Tx, project: ProjectId, id: ChannelId) -> StoreResult<bool> {
+    let done = sqlx::query!("DELETE FROM channel WHERE project_id = $1 AND id = $2", project.0, id.0).execute(tx.conn()).await?;
+    Ok(done.rows_affected() > 0)
+}

@@ -1,0 +1,268 @@
+//! Table `delivery`: the outbox.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::channel::Settings;
+use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// Puts one alert for several channels into the outbox, in the caller's transaction. What is there already stays.
+///
+/// # Errors
+/// When the database is away.
+pub async fn enqueue(
+    tx: &mut Tx,
+    project: ProjectId,
+    incident: Option<IncidentId>,
+    alert: Alert,
+    payload: &Value,
+    channels: &[ChannelId],
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<DeliveryId>> {
+    let ids: Vec<Uuid> = channels.iter().map(|_| DeliveryId::generate().0).collect();
+    let channels: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_scalar!(
+        "INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, status, created_at, next_attempt_at)
+        SELECT new.id, $1, new.channel_id, $2, $3, $4, 'pending', $5, $5
+        FROM UNNEST($6::uuid[], $7::uuid[]) AS new (id, channel_id)
+        ON CONFLICT DO NOTHING
+        RETURNING id",
+        project.0,
+        incident.map(|id| id.0),
+        alert.as_str(),
+        payload,
+        now,
+        &ids,
+        &channels
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(DeliveryId).collect())
+}
+
+/// The channels that were told that an incident had opened: those are told that it is over.
+///
+/// # Errors
+/// When the database is away.
+pub async fn channels_told(tx: &mut Tx, incident: IncidentId) -> StoreResult<Vec<ChannelId>> {
+    let rows = sqlx::query_scalar!(
+        "SELECT delivery.channel_id
+        FROM delivery JOIN channel ON channel.id = delivery.channel_id
+        WHERE incident_id = $1 AND alert = 'opened' AND channel.disabled_at IS NULL
+        ORDER BY delivery.channel_id",
+        incident.0
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(ChannelId).collect())
+}
+
+/// A delivery that this process may try now.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Names this claim.
+    pub lease: Uuid,
+    /// The incident that it tells of.
+    pub incident_id: Option<IncidentId>,
+    /// What it tells.
+    pub alert: Alert,
+    /// The content.
+    pub payload: Value,
+    /// Which attempt this is, from 1.
+    pub attempt: i32,
+    /// When it was put into the outbox.
+    pub created_at: DateTime<Utc>,
+    /// Its channel.
+    pub channel_id: ChannelId,
+    /// Where it goes.
+    pub settings: Settings,
+    /// Signs webhooks.
+    pub signing_secret: Option<String>,
+}
+
+/// Takes deliveries that are due, oldest first, for as long as the lease lasts: they go on being due when it ends, so a process that
+/// dies while sending loses nothing. One of an incident and channel waits until the one before it is settled.
+///
+/// # Errors
+/// When the database is away.
+pub async fn claim(tx: &mut Tx, now: DateTime<Utc>, lease_until: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Claimed>> {
+    let lease = Uuid::new_v4();
+    let rows = sqlx::query!(
+        r#"
+        WITH due AS (
+            SELECT id
+            FROM delivery
+            WHERE status = 'pending' AND next_attempt_at <= $1
+                AND NOT EXISTS (
+                    SELECT FROM delivery AS earlier
+                    WHERE earlier.incident_id = delivery.incident_id AND earlier.channel_id = delivery.channel_id
+                        AND earlier.id < delivery.id AND earlier.status = 'pending'
+                )
+            ORDER BY next_attempt_at
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        )
+        UPDATE delivery
+        SET next_attempt_at = $3, lease = $4, attempt_count = attempt_count + 1
+        FROM due, channel
+        WHERE delivery.id = due.id AND channel.id = delivery.channel_id
+        RETURNING delivery.id, delivery.project_id, incident_id, alert, payload, attempt_count, delivery.created_at, channel_id,
+            channel.kind, channel.settings, channel.signing_secret
+        "#,
+        now,
+        limit,
+        lease_until,
+        lease
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let corrupt = |what: &str| StoreError::Corrupt(format!("delivery {}: {what}", row.id));
+            Ok(Claimed {
+                id: DeliveryId(row.id),
+                project_id: ProjectId(row.project_id),
+                lease,
+                incident_id: row.incident_id.map(IncidentId),
+                alert: Alert::parse(&row.alert).ok_or_else(|| corrupt("alert"))?,
+                settings: Settings::parse(&row.kind, &row.settings).map_err(|_| corrupt("settings"))?,
+                payload: row.payload,
+                attempt: row.attempt_count,
+                created_at: row.created_at,
+                channel_id: ChannelId(row.channel_id),
+                signing_secret: row.signing_secret,
+            })
+        })
+        .collect()
+}
+
+/// What becomes of a claimed delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// It arrived.
+    Sent,
+    /// It is given up.
+    Dead,
+    /// It is tried again then.
+    RetryAt(DateTime<Utc>),
+}
+
+/// Settles a claimed delivery. False: the lease was lost, and nothing was written.
+///
+/// # Errors
+/// When the database is away.
+pub async fn settle(tx: &mut Tx, id: DeliveryId, lease: Uuid, settle: Settle, now: DateTime<Utc>) -> StoreResult<bool> {
+    let (status, next, settled) = match settle {
+        Settle::Sent => ("sent", None, Some(now)),
+        Settle::Dead => ("dead", None, Some(now)),
+        Settle::RetryAt(at) => ("pending", Some(at), None),
+    };
+    let done = sqlx::query!(
+        "UPDATE delivery SET status = $3, next_attempt_at = $4, settled_at = $5, lease = NULL
+        WHERE id = $1 AND lease = $2 AND status = 'pending'",
+        id.0,
+        lease,
+        status,
+        next,
+        settled
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// When the next delivery is due.
+///
+/// # Errors
+/// When the database is away.
+pub async fn nearest_attempt(reader: &Reader) -> StoreResult<Option<DateTime<Utc>>> {
+    Ok(sqlx::query_scalar!("SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending'")
+        .fetch_one(reader.pool())
+        .await?)
+}
+
+/// A delivery as listed.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub channel_id: ChannelId,
+    /// What it tells of.
+    pub incident_id: Option<IncidentId>,
+    /// What it tells.
+    pub alert: String,
+    /// pending, sent, dead, cancelled.
+    pub status: String,
+    /// Tries so far.
+    pub attempt_count: i32,
+    /// When it was put into the outbox.
+    pub created_at: DateTime<Utc>,
+    /// When it is tried next.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// When it was settled.
+    pub settled_at: Option<DateTime<Utc>>,
+}
+
+/// What a list may be narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// To this channel.
+    pub channel_id: Option<ChannelId>,
+    /// Of this incident.
+    pub incident_id: Option<IncidentId>,
+    /// Only this one.
+    pub id: Option<DeliveryId>,
+    /// In this status.
+    pub status: Option<String>,
+}
+
+/// A project's deliveries, newest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId, filter: &Filter, page: Page<DeliveryId>) -> StoreResult<Vec<Delivery>> {
+    let rows = sqlx::query!(
+        "SELECT id, channel_id, incident_id, alert, status, attempt_count, created_at, next_attempt_at, settled_at
+        FROM delivery
+        WHERE project_id = $1
+            AND ($2::uuid IS NULL OR id < $2)
+            AND ($3::uuid IS NULL OR channel_id = $3)
+            AND ($4::uuid IS NULL OR incident_id = $4)
+            AND ($5::uuid IS NULL OR id = $5)
+            AND ($6::text IS NULL OR status = $6)
+        ORDER BY id DESC
+        LIMIT $7",
+        project.0,
+        page.after.map(|id| id.0),
+        filter.channel_id.map(|id| id.0),
+        filter.incident_id.map(|id| id.0),
+        filter.id.map(|id| id.0),
+        filter.status,
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Delivery {
+            id: DeliveryId(row.id),
+            channel_id: ChannelId(row.channel_id),
+            incident_id: row.incident_id.map(IncidentId),
+            alert: row.alert,
+            status: row.status,
+            attempt_count: row.attempt_count,
+            created_at: row.created_at,
+            next_attempt_at: row.next_attempt_at,
+            settled_at: row.settled_at,
+        })
+        .collect())
+}

@@ -1,0 +1,74 @@
+//! The one error of this crate.
+
+use thiserror::Error;
+
+/// A result of this crate.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// What can go wrong with the database.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The database cannot be reached, or is shutting down: try again later.
+    #[error("the database is away")]
+    Unavailable(#[source] sqlx::Error),
+    /// A named constraint refused the write.
+    #[error("constraint {0} refuses it")]
+    Constraint(String),
+    /// What is stored cannot be read back as what it should be.
+    #[error("stored data cannot be read: {0}")]
+    Corrupt(String),
+    /// The address of the database cannot be read.
+    #[error("the database's address is not of the form postgres://user:password@host:5432/database")]
+    Url,
+    /// The database was written by a newer server, or its migrations were changed.
+    #[error("the database's schema does not fit this server: {0}")]
+    Schema(String),
+    /// Anything else: a bug.
+    #[error("a statement failed")]
+    Statement(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    /// Whether a named constraint refused the write.
+    #[must_use]
+    pub fn is_constraint(&self, name: &str) -> bool {
+        matches!(self, Self::Constraint(constraint) if constraint == name)
+    }
+
+    /// Whether trying again later may help.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) => {
+                if let Some(constraint) = database.constraint() {
+                    return Self::Constraint(constraint.to_owned());
+                }
+                match database.code().as_deref() {
+                    // Connection trouble, out of resources (a full disk too), shutting down or starting up, lock and statement
+                    // time-outs, deadlock, a standby that may not write.
+                    Some(code)
+                        if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                            || ["55P03", "40P01", "25006"].contains(&code) =>
+                    {
+                        Self::Unavailable(error)
+                    }
+                    _ => Self::Statement(error),
+                }
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            _ => Self::Statement(error),
+        }
+    }
+}

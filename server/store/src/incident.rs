@@ -1,0 +1,262 @@
+//! Tables `incident` and `incident_member`.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::ids::{BeatId, IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKind};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// An incident as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    /// Its id.
+    pub id: IncidentId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Whom it is about.
+    pub subject: Subject,
+    /// Why.
+    pub cause: Cause,
+    /// In one sentence.
+    pub summary: String,
+    /// What supports the cause.
+    pub evidence: Vec<Fact>,
+    /// What to do.
+    pub repair: Vec<Repair>,
+    /// Since when.
+    pub opened_at: DateTime<Utc>,
+    /// Until when.
+    pub resolved_at: Option<DateTime<Utc>>,
+    /// When a person said that they have seen it.
+    pub acknowledged_at: Option<DateTime<Utc>>,
+    /// When it is told again.
+    pub remind_at: Option<DateTime<Utc>>,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    subject_kind: String,
+    subject_id: Uuid,
+    subject_name: String,
+    cause: String,
+    summary: String,
+    evidence: Value,
+    repair: Value,
+    opened_at: DateTime<Utc>,
+    resolved_at: Option<DateTime<Utc>>,
+    acknowledged_at: Option<DateTime<Utc>>,
+    remind_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<Row> for Incident {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        let corrupt = |what: &str| StoreError::Corrupt(format!("incident {}: {what}", row.id));
+        Ok(Self {
+            id: IncidentId(row.id),
+            project_id: ProjectId(row.project_id),
+            subject: Subject {
+                kind: SubjectKind::parse(&row.subject_kind).ok_or_else(|| corrupt("subject_kind"))?,
+                id: row.subject_id,
+                name: row.subject_name.clone(),
+            },
+            cause: Cause::parse(&row.cause).ok_or_else(|| corrupt("cause"))?,
+            evidence: serde_json::from_value(row.evidence.clone()).map_err(|_| corrupt("evidence"))?,
+            repair: serde_json::from_value(row.repair.clone()).map_err(|_| corrupt("repair"))?,
+            summary: row.summary,
+            opened_at: row.opened_at,
+            resolved_at: row.resolved_at,
+            acknowledged_at: row.acknowledged_at,
+            remind_at: row.remind_at,
+        })
+    }
+}
+
+macro_rules! select {
+    ($tail:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            "SELECT id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
+                acknowledged_at, remind_at
+            FROM incident
+            " + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// Opens an incident. False: one about that subject is open already, and nothing was written.
+///
+/// # Errors
+/// When the database is away.
+pub async fn open(tx: &mut Tx, incident: &Incident) -> StoreResult<bool> {
+    let json = |value: Result<Value, serde_json::Error>| value.map_err(|error| StoreError::Corrupt(error.to_string()));
+    let done = sqlx::query!(
+        "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
+            remind_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        ON CONFLICT (subject_kind, subject_id) WHERE resolved_at IS NULL DO NOTHING",
+        incident.id.0,
+        incident.project_id.0,
+        incident.subject.kind.as_str(),
+        incident.subject.id,
+        incident.subject.name,
+        incident.cause.as_str(),
+        incident.summary,
+        json(serde_json::to_value(&incident.evidence))?,
+        json(serde_json::to_value(&incident.repair))?,
+        incident.opened_at,
+        incident.remind_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Resolves the open incident about a subject, if there is one.
+///
+/// # Errors
+/// When the database is away.
+pub async fn resolve(tx: &mut Tx, kind: SubjectKind, subject: Uuid, now: DateTime<Utc>) -> StoreResult<Option<Incident>> {
+    sqlx::query_as!(
+        Row,
+        "UPDATE incident
+        SET resolved_at = greatest(opened_at, $3), remind_at = NULL
+        WHERE subject_kind = $1 AND subject_id = $2 AND resolved_at IS NULL
+        RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
+            acknowledged_at, remind_at",
+        kind.as_str(),
+        subject,
+        now
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Incident::try_from)
+    .transpose()
+}
+
+/// Adds a monitor to the open incident of its Beat. False: that Beat has none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn join_beat(tx: &mut Tx, beat: BeatId, monitor: MonitorId, now: DateTime<Utc>) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO incident_member (incident_id, monitor_id, joined_at)
+        SELECT id, $2, $3 FROM incident WHERE subject_kind = 'beat' AND subject_id = $1 AND resolved_at IS NULL
+        ON CONFLICT (incident_id, monitor_id) DO UPDATE SET joined_at = incident_member.joined_at",
+        beat.0,
+        monitor.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The members of incidents, as (incident, monitor, name).
+///
+/// # Errors
+/// When the database is away.
+pub async fn members(reader: &Reader, ids: &[IncidentId]) -> StoreResult<Vec<(IncidentId, MonitorId, String)>> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!(
+        "SELECT incident_id, monitor_id, monitor.name
+        FROM incident_member JOIN monitor ON monitor.id = monitor_id
+        WHERE incident_id = ANY($1)
+        ORDER BY incident_id, monitor_id",
+        &ids
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows.into_iter().map(|row| (IncidentId(row.incident_id), MonitorId(row.monitor_id), row.name)).collect())
+}
+
+/// One incident of a project.
+///
+/// # Errors
+/// When the database is away.
+pub async fn get(reader: &Reader, project: ProjectId, id: IncidentId) -> StoreResult<Option<Incident>> {
+    select!("WHERE project_id = $1 AND id = $2", project.0, id.0)
+        .fetch_optional(reader.pool())
+        .await?
+        .map(Incident::try_from)
+        .transpose()
+}
+
+/// What a list may be narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// True: only open ones; false: only resolved ones.
+    pub open: Option<bool>,
+    /// About this subject.
+    pub subject_id: Option<Uuid>,
+}
+
+/// A project's incidents, newest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId, filter: &Filter, page: Page<IncidentId>) -> StoreResult<Vec<Incident>> {
+    let rows = select!(
+        "WHERE project_id = $1
+            AND ($2::uuid IS NULL OR id < $2)
+            AND ($3::boolean IS NULL OR $3 = (resolved_at IS NULL))
+            AND ($4::uuid IS NULL OR subject_id = $4)
+        ORDER BY id DESC
+        LIMIT $5",
+        project.0,
+        page.after.map(|id| id.0),
+        filter.open,
+        filter.subject_id,
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Incident::try_from).collect()
+}
+
+/// A person has seen it: no more reminders. The first acknowledgement stays. False: the project has no such incident.
+///
+/// # Errors
+/// When the database is away.
+pub async fn acknowledge(tx: &mut Tx, project: ProjectId, id: IncidentId, now: DateTime<Utc>) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "UPDATE incident SET acknowledged_at = coalesce(acknowledged_at, $3), remind_at = NULL WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Takes open incidents that are to be told again, and moves them on by their project's interval.
+///
+/// # Errors
+/// When the database is away.
+pub async fn claim_reminders(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Incident>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "UPDATE incident
+        SET remind_at = $1 + make_interval(secs => project.reminder_seconds)
+        FROM project
+        WHERE project.id = incident.project_id
+            AND incident.id = ANY(ARRAY(
+                SELECT id FROM incident WHERE remind_at <= $1 ORDER BY remind_at LIMIT $2 FOR UPDATE SKIP LOCKED
+            ))
+        RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
+            resolved_at, acknowledged_at, remind_at",
+        now,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Incident::try_from).collect()
+}

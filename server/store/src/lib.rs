@@ -1,0 +1,147 @@
+//! Every SQL statement of Deadbeat: one file a table, one function a statement.
+//!
+//! Three handles say what a caller may do: [`Store`] begins transactions, [`Tx`] writes and reads with locks, [`Reader`] reads. The
+//! services hold a `Store`; HTTP handlers hold a `Reader`, so every write passes through a service. Nothing here decides anything.
+//!
+//! What belongs to a project is asked for with its [`deadbeat_domain::ids::ProjectId`] first: forgetting it does not compile.
+
+pub mod account;
+pub mod api_key;
+pub mod attempt;
+pub mod batch;
+pub mod beat;
+pub mod channel;
+pub mod delivery;
+pub mod error;
+pub mod incident;
+pub mod migrate;
+pub mod monitor;
+pub mod page;
+pub mod ping;
+pub mod project;
+pub mod run;
+pub mod stats;
+pub mod transition;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+pub use error::{StoreError, StoreResult};
+pub use migrate::MIGRATOR;
+
+/// Begins transactions. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+/// Plain reads, each on its own. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pool: PgPool,
+}
+
+/// One transaction: all writes, and reads that lock. Dropped without [`Tx::commit`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct Tx {
+    inner: Transaction<'static, Postgres>,
+}
+
+/// A connection pool's address and size.
+#[derive(Debug, Clone)]
+pub struct PoolSettings {
+    /// `postgres://…`
+    pub url: String,
+    /// Connections at most.
+    pub size: u32,
+    /// How long a caller waits for one; then the database counts as away.
+    pub wait: Duration,
+}
+
+impl Store {
+    /// A pool that connects when first used, so that a server starts (and says that it is not ready) while its database is away.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] when the address cannot be read.
+    pub fn connect(settings: &PoolSettings) -> StoreResult<Self> {
+        // The error's own text quotes the address, password and all.
+        let options = PgConnectOptions::from_str(&settings.url)
+            .map_err(|_| StoreError::Url)?
+            .application_name("deadbeat")
+            // An acknowledged ping is durable: nobody's server-wide default may weaken that (invariant 1).
+            .options([("synchronous_commit", "on"), ("statement_timeout", "30000"), ("lock_timeout", "10000")]);
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.size)
+            .acquire_timeout(settings.wait)
+            // A check before each use would cost a round trip per ping; a dead connection shows itself at its first statement.
+            .test_before_acquire(false)
+            .max_lifetime(Duration::from_secs(1800))
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// Wraps a pool: tests get theirs from `#[sqlx::test]`.
+    #[must_use]
+    pub fn from_pool(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection can be had.
+    pub async fn begin(&self) -> StoreResult<Tx> {
+        Ok(Tx { inner: self.pool.begin().await? })
+    }
+
+    /// Plain reads on the same pool.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader { pool: self.pool.clone() }
+    }
+
+    /// Applies the migrations that are missing, under an advisory lock.
+    ///
+    /// # Errors
+    /// When the database is away, or was written by a newer server.
+    pub async fn migrate(&self) -> StoreResult<()> {
+        migrate::run(&self.pool).await
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl Reader {
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not.
+    pub async fn check(&self) -> StoreResult<()> {
+        sqlx::query_scalar!("SELECT 1 AS \"one!\"").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+}
+
+impl Tx {
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    /// Makes everything written lasting, at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the connection broke: it is then unknown whether the commit happened.
+    pub async fn commit(self) -> StoreResult<()> {
+        Ok(self.inner.commit().await?)
+    }
+}

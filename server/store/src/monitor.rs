@@ -1,0 +1,497 @@
+//! Table `monitor`.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{BeatId, ChannelId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::monitor::{Expectation, MonitorState};
+use deadbeat_domain::schedule::Schedule;
+use deadbeat_domain::status::Status;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A monitor as stored. Its `state.runs` are not loaded here: [`crate::run::load_into`] does that.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Monitor {
+    /// Its id.
+    pub id: MonitorId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The capability in its ping URL.
+    pub ping_id: PingId,
+    /// Its name in URLs, unique within the project.
+    pub slug: String,
+    /// Its name for people.
+    pub name: String,
+    /// For filters.
+    pub tags: Vec<String>,
+    /// Whether every channel of the project is told.
+    pub all_channels: bool,
+    /// The Beat that registered it.
+    pub beat_id: Option<BeatId>,
+    /// The name of its entry there.
+    pub entry: Option<String>,
+    /// When its entry left Beat's schedule.
+    pub retired_at: Option<DateTime<Utc>>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When its settings last changed.
+    pub updated_at: DateTime<Utc>,
+    /// Runs started and not ended.
+    pub open_runs: i32,
+    /// What the rules work on.
+    pub state: MonitorState,
+}
+
+/// A row whose schedule or status cannot be read: set aside, so that it never stalls the rest.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Which one.
+    pub id: MonitorId,
+    /// Why.
+    pub error: StoreError,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    ping_id: Uuid,
+    slug: String,
+    name: String,
+    tags: Vec<String>,
+    schedule: Value,
+    grace_seconds: f64,
+    longest_run_seconds: Option<f64>,
+    all_channels: bool,
+    beat_id: Option<Uuid>,
+    entry: Option<String>,
+    retired_at: Option<DateTime<Utc>>,
+    status: String,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    ping_count: i64,
+    last_ping_at: Option<DateTime<Utc>>,
+    last_success_at: Option<DateTime<Utc>>,
+    last_duration_ms: Option<i64>,
+    open_runs: i32,
+    next_due_at: Option<DateTime<Utc>>,
+    deadline_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<Row> for Monitor {
+    type Error = Unreadable;
+
+    fn try_from(row: Row) -> Result<Self, Unreadable> {
+        let id = MonitorId(row.id);
+        let corrupt = |what: String| Unreadable { id, error: StoreError::Corrupt(format!("monitor {id}: {what}")) };
+        let schedule = Schedule::from_json(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
+        let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
+        Ok(Self {
+            id,
+            project_id: ProjectId(row.project_id),
+            ping_id: PingId(row.ping_id),
+            slug: row.slug,
+            name: row.name,
+            tags: row.tags,
+            all_channels: row.all_channels,
+            beat_id: row.beat_id.map(BeatId),
+            entry: row.entry,
+            retired_at: row.retired_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            open_runs: row.open_runs,
+            state: MonitorState {
+                expectation: Expectation {
+                    schedule,
+                    grace_seconds: row.grace_seconds,
+                    longest_run_seconds: row.longest_run_seconds,
+                },
+                status,
+                by_beat: row.beat_id.is_some(),
+                retired: row.retired_at.is_some(),
+                ping_count: row.ping_count,
+                last_ping_at: row.last_ping_at,
+                last_success_at: row.last_success_at,
+                last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
+                next_due_at: row.next_due_at,
+                deadline_at: row.deadline_at,
+                runs: Vec::new(),
+            },
+        })
+    }
+}
+
+fn whole(rows: Vec<Row>) -> StoreResult<Vec<Monitor>> {
+    rows.into_iter().map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error)).collect()
+}
+
+fn one(row: Option<Row>) -> StoreResult<Option<Monitor>> {
+    row.map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error)).transpose()
+}
+
+macro_rules! select {
+    ($tail:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            r#"
+            SELECT id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
+                retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
+                next_due_at, deadline_at
+            FROM monitor
+            "# + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// Writes a new monitor.
+///
+/// # Errors
+/// `monitor_slug_unique` when the project has one of that slug.
+pub async fn insert(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
+    let state = &monitor.state;
+    sqlx::query!(
+        "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
+            beat_id, entry, status, created_at, updated_at, next_due_at, deadline_at, check_after)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16, $16)",
+        monitor.id.0,
+        monitor.project_id.0,
+        monitor.ping_id.0,
+        monitor.slug,
+        monitor.name,
+        &monitor.tags,
+        state.expectation.schedule.to_json(),
+        state.expectation.grace_seconds,
+        state.expectation.longest_run_seconds,
+        monitor.all_channels,
+        monitor.beat_id.map(|id| id.0),
+        monitor.entry,
+        state.status.as_str(),
+        monitor.created_at,
+        state.next_due_at,
+        state.deadline_at,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes what a person can set. The state goes through [`crate::batch::write`].
+///
+/// # Errors
+/// `monitor_slug_unique` when the project has another one of that slug.
+pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
+    let expectation = &monitor.state.expectation;
+    sqlx::query!(
+        "UPDATE monitor
+        SET slug = $3, name = $4, tags = $5, schedule = $6, grace_seconds = $7, longest_run_seconds = $8, all_channels = $9,
+            retired_at = $10, updated_at = $11
+        WHERE project_id = $1 AND id = $2",
+        monitor.project_id.0,
+        monitor.id.0,
+        monitor.slug,
+        monitor.name,
+        &monitor.tags,
+        expectation.schedule.to_json(),
+        expectation.grace_seconds,
+        expectation.longest_run_seconds,
+        monitor.all_channels,
+        monitor.retired_at,
+        monitor.updated_at,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Sets which channels are told, when not all are. Ids of another project are not among the rows written.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_channels(tx: &mut Tx, project: ProjectId, monitor: MonitorId, channels: &[ChannelId]) -> StoreResult<u64> {
+    let ids: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
+    sqlx::query!("DELETE FROM monitor_channel WHERE monitor_id = $1", monitor.0).execute(tx.conn()).await?;
+    let written = sqlx::query!(
+        "INSERT INTO monitor_channel (monitor_id, channel_id)
+        SELECT $2, id FROM channel WHERE project_id = $1 AND id = ANY($3)",
+        project.0,
+        monitor.0,
+        &ids,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(written.rows_affected())
+}
+
+/// The channels of monitors that do not tell all, as pairs.
+///
+/// # Errors
+/// When the database is away.
+pub async fn channels(reader: &Reader, monitors: &[MonitorId]) -> StoreResult<Vec<(MonitorId, ChannelId)>> {
+    let ids: Vec<Uuid> = monitors.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!(
+        "SELECT monitor_id, channel_id FROM monitor_channel WHERE monitor_id = ANY($1) ORDER BY monitor_id, channel_id",
+        &ids
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows.into_iter().map(|row| (MonitorId(row.monitor_id), ChannelId(row.channel_id))).collect())
+}
+
+/// How many a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!("SELECT count(*) AS \"count!\" FROM monitor WHERE project_id = $1", project.0)
+        .fetch_one(tx.conn())
+        .await?)
+}
+
+/// One monitor of a project.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn get(reader: &Reader, project: ProjectId, id: MonitorId) -> StoreResult<Option<Monitor>> {
+    one(select!("WHERE project_id = $1 AND id = $2", project.0, id.0).fetch_optional(reader.pool()).await?)
+}
+
+/// What a list may be narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Every one of these tags.
+    pub tags: Vec<String>,
+    /// Exactly this slug.
+    pub slug: Option<String>,
+    /// This stored status.
+    pub status: Option<Status>,
+    /// True: only those past due; false: only those not.
+    pub late: Option<bool>,
+    /// This text in the name or slug, in any case.
+    pub search: Option<String>,
+}
+
+/// A project's monitors, newest first.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn list(
+    reader: &Reader,
+    project: ProjectId,
+    filter: &Filter,
+    page: Page<MonitorId>,
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Monitor>> {
+    whole(
+        select!(
+            "WHERE project_id = $1
+                AND ($2::uuid IS NULL OR id < $2)
+                AND tags @> $3
+                AND ($4::text IS NULL OR slug = $4)
+                AND ($5::text[] IS NULL OR status = ANY($5))
+                AND ($6::boolean IS NULL
+                    OR $6 = (status IN ('new', 'up') AND deadline_at IS NOT NULL AND coalesce(next_due_at <= $7, false)))
+                AND ($8::text IS NULL OR position(lower($8) IN lower(name)) > 0 OR position(lower($8) IN slug) > 0)
+            ORDER BY id DESC
+            LIMIT $9",
+            project.0,
+            page.after.map(|id| id.0),
+            &filter.tags,
+            filter.slug,
+            filter.status.map(|status| vec![status.as_str().to_owned()]) as _,
+            filter.late,
+            now,
+            filter.search,
+            page.limit,
+        )
+        .fetch_all(reader.pool())
+        .await?,
+    )
+}
+
+/// How many monitors of a project have which status: (new, up, late, down, paused).
+///
+/// # Errors
+/// When the database is away.
+pub async fn counts(reader: &Reader, project: ProjectId, now: DateTime<Utc>) -> StoreResult<[i64; 5]> {
+    let row = sqlx::query!(
+        r#"
+        SELECT count(*) FILTER (WHERE status = 'new' AND NOT late) AS "new!", count(*) FILTER (WHERE status = 'up' AND NOT late) AS "up!",
+            count(*) FILTER (WHERE late) AS "late!", count(*) FILTER (WHERE status = 'down') AS "down!",
+            count(*) FILTER (WHERE status = 'paused') AS "paused!"
+        FROM (
+            SELECT status,
+                status IN ('new', 'up') AND deadline_at IS NOT NULL AND coalesce(next_due_at <= $2, false) AS late
+            FROM monitor
+            WHERE project_id = $1
+        ) AS shown
+        "#,
+        project.0,
+        now
+    )
+    .fetch_one(reader.pool())
+    .await?;
+    Ok([row.new, row.up, row.late, row.down, row.paused])
+}
+
+/// Locks one monitor of a project.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult<Option<Monitor>> {
+    one(select!("WHERE project_id = $1 AND id = $2 FOR UPDATE", project.0, id.0).fetch_optional(tx.conn()).await?)
+}
+
+/// Locks one monitor of a project by slug.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock_by_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreResult<Option<Monitor>> {
+    one(select!("WHERE project_id = $1 AND slug = $2 FOR UPDATE", project.0, slug).fetch_optional(tx.conn()).await?)
+}
+
+/// Locks all monitors that a Beat registered, in id order.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn lock_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Monitor>> {
+    whole(select!("WHERE beat_id = $1 ORDER BY id FOR UPDATE", beat.0).fetch_all(tx.conn()).await?)
+}
+
+/// Locks the members of an incident, in id order.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn lock_members(tx: &mut Tx, incident: deadbeat_domain::ids::IncidentId) -> StoreResult<Vec<Monitor>> {
+    whole(
+        select!(
+            "WHERE id = ANY(ARRAY(SELECT monitor_id FROM incident_member WHERE incident_id = $1)) ORDER BY id FOR UPDATE",
+            incident.0
+        )
+        .fetch_all(tx.conn())
+        .await?,
+    )
+}
+
+/// Locks the monitors that a batch of signals is about, in id order: two writers that take their locks in one order cannot deadlock.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_for_signals(tx: &mut Tx, ping_ids: &[Uuid], ids: &[Uuid]) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows =
+        select!("WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE", ping_ids, ids).fetch_all(tx.conn()).await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
+/// A ping by key and slug, resolved: the key's project, and the monitor if there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolved {
+    /// Which of the questions this answers.
+    pub index: usize,
+    /// The project of the ping key.
+    pub project_id: ProjectId,
+    /// The monitor of that slug.
+    pub monitor_id: Option<MonitorId>,
+}
+
+/// Resolves ping keys (by digest) and slugs. Unknown keys have no answer.
+///
+/// # Errors
+/// When the database is away.
+pub async fn resolve_slugs(tx: &mut Tx, digests: &[Vec<u8>], slugs: &[String]) -> StoreResult<Vec<Resolved>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT asked.index AS "index!", api_key.project_id, monitor.id AS "monitor_id?"
+        FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (digest, slug, index)
+        JOIN api_key ON api_key.digest = asked.digest AND api_key.scope = 'ping' AND api_key.revoked_at IS NULL
+        LEFT JOIN monitor ON monitor.project_id = api_key.project_id AND monitor.slug = asked.slug
+        "#,
+        digests,
+        slugs
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Resolved {
+            index: usize::try_from(row.index - 1).unwrap_or(usize::MAX),
+            project_id: ProjectId(row.project_id),
+            monitor_id: row.monitor_id.map(MonitorId),
+        })
+        .collect())
+}
+
+/// The monitors of Beats' entries: (beat, entry) → id.
+///
+/// # Errors
+/// When the database is away.
+pub async fn resolve_entries(
+    reader: &Reader,
+    project: ProjectId,
+    beats: &[String],
+    entries: &[String],
+) -> StoreResult<Vec<(usize, MonitorId)>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT asked.index AS "index!", monitor.id
+        FROM UNNEST($2::text[], $3::text[]) WITH ORDINALITY AS asked (beat, entry, index)
+        JOIN beat ON beat.project_id = $1 AND beat.name = asked.beat
+        JOIN monitor ON monitor.beat_id = beat.id AND monitor.entry = asked.entry
+        "#,
+        project.0,
+        beats,
+        entries
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows.into_iter().map(|row| (usize::try_from(row.index - 1).unwrap_or(usize::MAX), MonitorId(row.id))).collect())
+}
+
+/// Takes monitors whose `check_after` has passed, oldest first, skipping those that somebody holds: a signal being written always
+/// beats the silence, and several evaluators share the work.
+///
+/// # Errors
+/// When the database is away.
+pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!("WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED", now, limit)
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
+/// Puts a row that cannot be read aside until `until`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_aside(tx: &mut Tx, id: MonitorId, until: DateTime<Utc>) -> StoreResult<()> {
+    sqlx::query!("UPDATE monitor SET check_after = $2, deadline_at = greatest(deadline_at, $2) WHERE id = $1", id.0, until)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// The nearest instant at which a monitor or a Beat must be looked at.
+///
+/// # Errors
+/// When the database is away.
+pub async fn nearest_check(reader: &Reader) -> StoreResult<Option<DateTime<Utc>>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT least(
+            (SELECT min(check_after) FROM monitor WHERE check_after IS NOT NULL),
+            (SELECT min(check_after) FROM beat WHERE check_after IS NOT NULL),
+            (SELECT min(remind_at) FROM incident WHERE remind_at IS NOT NULL)
+        )"
+    )
+    .fetch_one(reader.pool())
+    .await?)
+}
+
+/// Removes a monitor with its pings and runs. False: there was none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult<bool> {
+    let done = sqlx::query!("DELETE FROM monitor WHERE project_id = $1 AND id = $2", project.0, id.0).execute(tx.conn()).await?;
+    Ok(done.rows_affected() > 0)
+}

@@ -1,0 +1,108 @@
+//! Table `run`. It is written by [`crate::batch::write`].
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
+use deadbeat_domain::run::{Run, RunDetail, RunStatus};
+use uuid::Uuid;
+
+use crate::monitor::Monitor;
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+struct Row {
+    id: Uuid,
+    monitor_id: Uuid,
+    run_id: Option<Uuid>,
+    status: String,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    deadline_at: Option<DateTime<Utc>>,
+    duration_ms: Option<i64>,
+    exit_code: Option<i16>,
+    task: Option<String>,
+    task_id: Option<String>,
+    worker: Option<String>,
+    retries: i32,
+    error: Option<String>,
+}
+
+impl TryFrom<Row> for Run {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            key: RunKey(row.id),
+            run_id: row.run_id,
+            status: RunStatus::parse(&row.status).ok_or_else(|| StoreError::Corrupt(format!("run status {}", row.status)))?,
+            started_at: row.started_at,
+            finished_at: row.finished_at,
+            deadline_at: row.deadline_at,
+            duration: row.duration_ms.map(TimeDelta::milliseconds),
+            exit_code: row.exit_code.and_then(|code| u8::try_from(code).ok()),
+            detail: RunDetail {
+                task: row.task,
+                task_id: row.task_id,
+                worker: row.worker,
+                retries: row.retries,
+                error: row.error,
+            },
+        })
+    }
+}
+
+/// Loads into locked monitors what the rules need: their open runs, and overruns of the given run ids that may end now.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn load_into(tx: &mut Tx, monitors: &mut [Monitor], run_ids: &[Uuid]) -> StoreResult<()> {
+    if monitors.iter().all(|monitor| monitor.open_runs == 0) && run_ids.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = monitors.iter().map(|monitor| monitor.id.0).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
+            retries, error
+        FROM run
+        WHERE monitor_id = ANY($1)
+            AND (status = 'open' OR (status = 'overrun' AND finished_at IS NULL AND run_id = ANY($2)))
+        ORDER BY id",
+        &ids,
+        run_ids
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let places: HashMap<Uuid, usize> = ids.into_iter().zip(0..).collect();
+    for row in rows {
+        if let Some(&place) = places.get(&row.monitor_id) {
+            monitors[place].state.runs.push(Run::try_from(row)?);
+        }
+    }
+    Ok(())
+}
+
+/// A monitor's runs, newest first.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn list(reader: &Reader, project: ProjectId, monitor: MonitorId, page: Page<Uuid>) -> StoreResult<Vec<Run>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
+            retries, error
+        FROM run
+        WHERE monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2)
+            AND ($3::uuid IS NULL OR id < $3)
+        ORDER BY id DESC
+        LIMIT $4",
+        project.0,
+        monitor.0,
+        page.after,
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Run::try_from).collect()
+}
