@@ -41,6 +41,8 @@ CREATE TABLE monitor (
     -- Set when a Beat registered it.
     beat_id             uuid REFERENCES beat ON DELETE SET NULL,
     entry               text,
+    -- The entry as Beat last told it: what a person changed since is only overwritten when Beat's own word changes.
+    registered          jsonb,
     -- Set when its entry left Beat's schedule: paused, and nobody is paged for it.
     retired_at          timestamptz,
     status              text NOT NULL,

@@ -55,5 +55,7 @@ CREATE TABLE run (
 );
 -- Pairing: one open run a run id, and one without.
 CREATE UNIQUE INDEX run_open ON run (monitor_id, run_id) NULLS NOT DISTINCT WHERE status = 'open';
--- A monitor's runs, newest first; and the look-up of a late end.
+-- A monitor's runs, newest first.
 CREATE INDEX run_monitor ON run (monitor_id, id);
+-- Which run a late start or end belongs to.
+CREATE INDEX run_run_id ON run (monitor_id, run_id) WHERE run_id IS NOT NULL;

@@ -1,1 +1,187 @@
-//! x
+//! Wiring: settings and parts become a running server. The binary and the tests use the same [`App`].
+
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod database;
+pub mod embedded_postgres;
+pub mod telemetry;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::web::Data;
+use actix_web::{App as ActixApp, HttpServer};
+use anyhow::Context;
+use deadbeat_domain::time::Clock;
+use deadbeat_http::AppState;
+use deadbeat_http::middleware::security_headers::security_headers;
+use deadbeat_services::delivery::outbound::OutboundSettings;
+use deadbeat_services::delivery::senders::Senders;
+use deadbeat_services::delivery::senders::email::SmtpSettings;
+use deadbeat_services::delivery::{Delivery, DeliverySettings};
+use deadbeat_services::evaluator::Evaluator;
+use deadbeat_services::ingest::Ingest;
+use deadbeat_services::selfwatch::Selfwatch;
+use deadbeat_services::supervisor::keep_running;
+use deadbeat_services::{Services, Site};
+use deadbeat_store::{PoolSettings, Store};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long a caller waits for a connection before the database counts as away.
+const DATABASE_WAIT: Duration = Duration::from_secs(3);
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    /// Already bound, so that a test knows its port.
+    pub listener: TcpListener,
+    /// The database.
+    pub database_url: String,
+    /// How the server is reached from outside.
+    pub site_url: String,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Whether webhooks may go to private networks and this machine.
+    pub allow_private_networks: bool,
+    /// The mail server, if there is one.
+    pub smtp: Option<SmtpSettings>,
+}
+
+/// A running server: HTTP, the writer, the evaluator and the delivery loop.
+pub struct App {
+    address: SocketAddr,
+    services: Services,
+    http: ServerHandle,
+    serving: JoinHandle<std::io::Result<()>>,
+    /// Stops the loops; the writer has its own, because it must outlive the last request.
+    stop_loops: CancellationToken,
+    stop_writer: CancellationToken,
+    loops: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+    stores: Vec<Store>,
+}
+
+impl App {
+    /// Starts everything. The database may be away: then the server says that it is not ready, and recovers by itself.
+    ///
+    /// # Errors
+    /// The database's address cannot be read, or the port cannot be served.
+    pub fn start(parts: Parts) -> anyhow::Result<Self> {
+        let Parts { listener, database_url, site_url, clock, allow_private_networks, smtp } = parts;
+        // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
+        let pool = |size| Store::connect(&PoolSettings { url: database_url.clone(), size, wait: DATABASE_WAIT });
+        let (requests, writes, watches) = (pool(10)?, pool(2)?, pool(8)?);
+
+        let address = listener.local_addr().context("the listening address")?;
+        let site = Site { url: site_url };
+        let outbox_bell = Arc::new(Notify::new());
+        let selfwatch = Selfwatch::default();
+        let (ingest, writer) =
+            Ingest::new(writes.clone(), Arc::clone(&clock), site.clone(), Arc::clone(&outbox_bell));
+        let services = Services::new(
+            requests.clone(),
+            Arc::clone(&clock),
+            site.clone(),
+            ingest,
+            Arc::clone(&outbox_bell),
+            selfwatch.clone(),
+        );
+
+        let stop_loops = CancellationToken::new();
+        let stop_writer = CancellationToken::new();
+        let writer = tokio::spawn(writer.run(stop_writer.clone()));
+        let evaluator = Arc::new(Evaluator::new(
+            watches.clone(),
+            Arc::clone(&clock),
+            site,
+            Arc::clone(&outbox_bell),
+            selfwatch,
+        ));
+        let outbound =
+            OutboundSettings { allow_private_networks, user_agent: format!("Deadbeat/{}", env!("CARGO_PKG_VERSION")) };
+        let senders = Senders::standard(&outbound, smtp.as_ref())?;
+        let delivery =
+            Arc::new(Delivery::new(watches.clone(), clock, senders, outbox_bell, DeliverySettings::default()));
+        let state = AppState {
+            services: services.clone(),
+            deliveries: delivery.figures(),
+            secure_cookies: services.site().url.starts_with("https://"),
+        };
+        let loops = vec![
+            keep_running("evaluator", stop_loops.clone(), move |stop| {
+                let evaluator = Arc::clone(&evaluator);
+                async move { evaluator.run(stop).await }
+            }),
+            keep_running("delivery", stop_loops.clone(), move |stop| {
+                let delivery = Arc::clone(&delivery);
+                async move { delivery.run(stop).await }
+            }),
+        ];
+
+        let server = serve(listener, state)?;
+        let http = server.handle();
+        let serving = tokio::spawn(server);
+        Ok(Self {
+            address,
+            services,
+            http,
+            serving,
+            stop_loops,
+            stop_writer,
+            loops,
+            writer,
+            stores: vec![requests, writes, watches],
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The use cases, for commands and tests.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Stops in order: no new requests; those under way end; what waits is written; the loops end what they hold.
+    pub async fn stop(self) {
+        self.http.stop(true).await;
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the HTTP server failed");
+        }
+        self.stop_writer.cancel();
+        self.stop_loops.cancel();
+        for ended in [vec![self.writer], self.loops].into_iter().flatten() {
+            if let Err(error) = ended.await {
+                tracing::error!(%error, "a loop failed");
+            }
+        }
+        for store in &self.stores {
+            store.close().await;
+        }
+    }
+}
+
+fn serve(listener: TcpListener, state: AppState) -> anyhow::Result<Server> {
+    let state = Data::new(state);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let server = HttpServer::new(move || {
+        ActixApp::new().wrap(security_headers()).app_data(state.clone()).configure(deadbeat_http::configure)
+    })
+    .workers(workers)
+    // A client that connects and says nothing is not waited for.
+    .client_request_timeout(Duration::from_secs(10))
+    .keep_alive(Duration::from_secs(75))
+    .shutdown_timeout(10)
+    .disable_signals()
+    .listen(listener)
+    .context("serving HTTP")?;
+    Ok(server.run())
+}

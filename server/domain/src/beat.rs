@@ -41,11 +41,14 @@ impl BeatState {
     }
 }
 
-/// Beat said that it lives.
+/// Beat said that it lived at `seen_at`, and we heard it at `now`.
+///
+/// The verdict on its monitors asks for the former, since only what was due by then has been sent; its own deadline counts from the
+/// latter, so that a slow network is not taken for a slow Beat.
 #[must_use]
-pub fn on_alive(state: &mut BeatState, now: DateTime<Utc>) -> Option<Transition> {
-    state.last_seen_at = state.last_seen_at.max(Some(now));
-    state.deadline_at = state.last_seen_at.map(|seen| seen + state.patience());
+pub fn on_alive(state: &mut BeatState, seen_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Transition> {
+    state.last_seen_at = state.last_seen_at.max(Some(seen_at));
+    state.deadline_at = Some(now + state.patience());
     if state.status == Status::Up {
         return None;
     }

@@ -26,8 +26,9 @@ pub struct Cron {
     job: Job,
 }
 
-/// How cron treats a clock change; crontab(5): only jobs "that run at a specific time or with a granularity greater than one hour"
-/// get the special handling, others "are scheduled normally".
+/// How cron treats a clock change. cron(8) in Debian: a change of the clock is made up for only by "jobs that run at a specific
+/// time and jobs that are run with a granularity greater than one hour"; what runs more often is "scheduled normally". Its code
+/// tells the two apart by a leading `*` in the minute or the hour field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Job {
     /// Neither the minute nor the hour begins with `*`: a skipped time runs right after the gap, a repeated one runs once.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::ids::RunKey;
 use crate::limits;
-use crate::ping::{PingKind, Signal};
+use crate::ping::{PingKind, Signal, Source};
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,12 @@ impl Run {
 /// The same run id (none counts as one id) means the same run: a repeated start moves its beginning, as Healthchecks has it, but a
 /// Celery retry goes on from its first start, because the run is as long as its tries together.
 pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) -> Option<&'a Run> {
+    if let Some(ended) = ended_before_its_start(runs, signal) {
+        let run = &mut runs[ended];
+        run.started_at = Some(run.started_at.map_or(signal.occurred_at, |start| start.min(signal.occurred_at)));
+        run.duration = run.duration.or(run.finished_at.map(|end| end - signal.occurred_at));
+        return runs.get(ended);
+    }
     let found = runs.iter().position(|run| run.is_open() && run.run_id == signal.run_id);
     let index = match found {
         Some(index) => {
@@ -119,11 +125,22 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
     runs.get(index)
 }
 
+/// Events of several processes come in no order: a start that happened before an end that we know of belongs to that ended run.
+fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
+    runs.iter().position(|run| {
+        signal.source == Source::Event
+            && signal.run_id.is_some()
+            && run.run_id == signal.run_id
+            && run.finished_at.is_some_and(|end| end >= signal.occurred_at)
+    })
+}
+
 /// Ends the run that a success or a failure belongs to. Returns the run that changed, if the end belongs to one.
 ///
 /// An end belongs to the open run of the same run id; else to the overrun of that id, which gets its true length; else, when it
-/// names no run and exactly one is open, to that one (its client forgot the id: no duration is claimed). An end with an unknown id
-/// is a run of which only the end was heard. A plain end with nothing open is just a ping.
+/// names no run and exactly one is open, to that one (its client forgot the id: no duration is claimed). A second end of one run from
+/// the SDK (a child aborted, then the worker says why) has the last word. An end with an unknown id is a run of which only the end was
+/// heard. A plain end with nothing open is just a ping.
 pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     let status = if signal.kind == PingKind::Success { RunStatus::Success } else { RunStatus::Fail };
     let same_id = |run: &Run| run.run_id == signal.run_id;
@@ -135,9 +152,17 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             run.status == RunStatus::Overrun && signal.run_id.is_some() && same_id(run) && run.finished_at.is_none()
         })
     };
+    let again = || {
+        runs.iter().rposition(|run| {
+            signal.source == Source::Event
+                && signal.run_id.is_some()
+                && same_id(run)
+                && matches!(run.status, RunStatus::Success | RunStatus::Fail)
+        })
+    };
     let only = if signal.run_id.is_none() && open.len() == 1 { Some(open[0]) } else { None };
 
-    let (index, claims_duration) = match (paired.or_else(late), only) {
+    let (index, claims_duration) = match (paired.or_else(late).or_else(again), only) {
         (Some(index), _) => (index, true),
         (None, Some(index)) => (index, false),
         (None, None) if signal.run_id.is_some() => {
@@ -158,7 +183,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     };
 
     let run = &mut runs[index];
-    if run.is_open() {
+    if run.status != RunStatus::Overrun {
         run.status = status;
     }
     let finished_at = run.started_at.map_or(signal.occurred_at, |start| signal.occurred_at.max(start));

@@ -4,6 +4,7 @@
 //! expression. Next slots are computed, never stored here; they are UTC instants in whole seconds for crontabs. Nothing reads the
 //! clock and no input panics or takes long: texts are capped before they are looked at, searches end after 50 years.
 
+mod interval;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -11,19 +12,15 @@ mod words;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 use serde_json::{Map, Value, json};
 
+use self::interval::Rounding;
 use crate::celery_crontab::{CeleryCrontab, FIELD_NAMES};
 use crate::cron::Cron;
-use crate::cron::wall::{Reading, SearchWindow, wall_at};
 
-/// The shortest interval, in seconds; below it, "late" means nothing over a network.
-pub const MIN_INTERVAL_SECONDS: f64 = 1.0;
-
-/// The longest interval: a yearly job, also in a leap year.
-pub const MAX_INTERVAL_SECONDS: f64 = 366.0 * 86_400.0;
+pub use self::interval::{Interval, MAX_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS};
 
 /// When reports are expected.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,21 +31,6 @@ pub enum Schedule {
     Cron(CronSchedule),
     /// A crontab as Celery reads it.
     Celery(CelerySchedule),
-}
-
-/// Every so many seconds, to the microsecond, as Python's `timedelta` has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interval {
-    every: TimeDelta,
-    rounding: Rounding,
-}
-
-/// Whether the next slot is where the interval ends, or the round wall-clock time before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rounding {
-    Exact,
-    /// Celery's `schedule(relative=True)`: down to the day, hour or minute, whichever the interval is at least as long as.
-    Down(Tz),
 }
 
 /// A crontab line and the zone of the clock it means.
@@ -266,133 +248,50 @@ impl Schedule {
 }
 
 fn interval(seconds: f64, rounding: Rounding) -> Result<Schedule, ScheduleError> {
-    // NaN lies in no range.
-    if !(MIN_INTERVAL_SECONDS..=MAX_INTERVAL_SECONDS).contains(&seconds) {
+    let interval = Interval::new(seconds, rounding).ok_or_else(|| {
         let message = format!("seconds is from 1 to {MAX_INTERVAL_SECONDS} (366 days), not {seconds}");
-        return Err(ScheduleError::at("seconds", message));
-    }
-    let every = TimeDelta::microseconds((seconds * 1e6).round() as i64);
-    Ok(Schedule::Interval(Interval { every, rounding }))
+        ScheduleError::at("seconds", message)
+    })?;
+    Ok(Schedule::Interval(interval))
 }
 
 fn cron(expression: &str, zone: Tz) -> Result<Schedule, ScheduleError> {
     let cron = Cron::parse(expression).map_err(|error| ScheduleError::at("expression", error))?;
-    comes_on_the_clock(Schedule::Cron(CronSchedule { cron, zone }), "expression")
+    // What exists in the calendar may never come on the zone's clock: `* 2 * 3 SUN#2` in New York names only skipped minutes.
+    // The search starts at one fixed instant, so that the answer does not depend on when it is asked.
+    let start_of_2026 = DateTime::from_timestamp(1_767_225_600, 0);
+    if start_of_2026
+        .and_then(|start| cron.next_after(start, zone))
+        .is_none()
+    {
+        let message = format!("this never comes: {zone} skips these hours when its clock changes");
+        return Err(ScheduleError::at("expression", message));
+    }
+    Ok(Schedule::Cron(CronSchedule { cron, zone }))
 }
 
 fn celery(fields: [&str; 5], zone: Tz) -> Result<Schedule, ScheduleError> {
     let crontab = CeleryCrontab::parse(fields).map_err(|error| ScheduleError::at(error.field, error))?;
-    comes_on_the_clock(Schedule::Celery(CelerySchedule { crontab, zone }), "hour")
-}
-
-/// Refuses what exists in the calendar but never on the zone's clock: `* 2 * 3 SUN#2` in New York names only skipped minutes.
-///
-/// The search starts at one fixed instant, so that the answer does not depend on when it is asked.
-fn comes_on_the_clock(schedule: Schedule, member: &str) -> Result<Schedule, ScheduleError> {
-    let reference = DateTime::from_timestamp(1_767_225_600, 0); // 2026-01-01
-    if reference
-        .and_then(|reference| schedule.next_after(reference))
-        .is_none()
-    {
-        let zone = schedule.timezone();
-        return Err(ScheduleError::at(
-            member,
-            format!("this never comes: {zone} skips these hours when its clock changes"),
-        ));
-    }
-    Ok(schedule)
+    Ok(Schedule::Celery(CelerySchedule { crontab, zone }))
 }
 
 /// An IANA name, also one of the old ones (`US/Eastern`).
 fn parse_zone(name: &str) -> Result<Tz, ScheduleError> {
-    Tz::from_str(name).map_err(|_| {
+    // The longest name has 32 characters; a megabyte is not even hashed.
+    let known = (name.len() <= 64).then(|| Tz::from_str(name).ok()).flatten();
+    known.ok_or_else(|| {
         let meant = TZ_VARIANTS
             .iter()
             .find(|zone| zone.name().eq_ignore_ascii_case(name));
-        let hint = meant.map_or_else(
-            || "it is an IANA name like Europe/Berlin".to_owned(),
-            |zone| format!("did you mean {zone}?"),
-        );
+        let hint = match meant {
+            Some(zone) => format!("did you mean {zone}?"),
+            None => "it is an IANA name like Europe/Berlin".to_owned(),
+        };
         ScheduleError::at(
             "timezone",
             format!("there is no time zone {}; {hint}", quoted(name)),
         )
     })
-}
-
-impl Interval {
-    /// The length in seconds.
-    #[must_use]
-    pub fn seconds(&self) -> f64 {
-        // Both parts are far below 2^53; the sum is the float nearest to the microseconds.
-        self.every.as_seconds_f64()
-    }
-
-    fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        SearchWindow::after(after)?;
-        match self.rounding {
-            Rounding::Exact => Some(after + self.every),
-            Rounding::Down(zone) => self.next_round_time(after, zone),
-        }
-    }
-
-    /// As Celery 5.7 computes it; earlier releases differ only around clock changes.
-    fn next_round_time(&self, after: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
-        let end = after + self.every;
-        if self.every >= TimeDelta::days(1) {
-            // Whole days are counted on the calendar, across days of 23 and 25 hours; the first midnight of a repeated one counts.
-            let wall_end = wall_at(zone, after) + self.every;
-            let midnights = showings(floor_to_day(wall_end)?, zone)?;
-            return match midnights.into_iter().find(|midnight| *midnight > after) {
-                Some(midnight) => Some(midnight),
-                None => Some(showings(wall_end, zone)?[0]),
-            };
-        }
-        let (unit, floor): (_, fn(NaiveDateTime) -> Option<NaiveDateTime>) = match self.every {
-            every if every >= TimeDelta::hours(1) => (TimeDelta::hours(1), floor_to_hour),
-            every if every >= TimeDelta::minutes(1) => (TimeDelta::minutes(1), floor_to_minute),
-            _ => return Some(end),
-        };
-        let wall_end = wall_at(zone, end);
-        let mut round_times = showings(floor(wall_end)?, zone)?.to_vec();
-        let latest = round_times.iter().copied().filter(|time| *time <= end).max();
-        if let Some(time) = latest
-            .or_else(|| round_times.iter().copied().min())
-            .filter(|time| *time > after)
-        {
-            return Some(time);
-        }
-        // The clock was set back by part of an hour: the round time just found lies before the start.
-        round_times.extend(showings(floor(wall_end + unit)?, zone)?);
-        round_times.extend(showings(floor(wall_at(zone, after) + self.every)?, zone)?);
-        round_times.retain(|time| *time > after);
-        let latest = round_times.iter().copied().filter(|time| *time <= end).max();
-        Some(
-            latest
-                .or_else(|| round_times.iter().copied().min())
-                .unwrap_or(end),
-        )
-    }
-}
-
-/// The instants that Python's two `fold` values give a wall time, the earlier first.
-fn showings(wall: NaiveDateTime, zone: Tz) -> Option<[DateTime<Utc>; 2]> {
-    Some(match Reading::of(wall, zone)? {
-        Reading::Once(instant) | Reading::Skipped { shifted: instant, .. } => [instant; 2],
-        Reading::Twice(first, second) => [first, second],
-    })
-}
-
-fn floor_to_day(wall: NaiveDateTime) -> Option<NaiveDateTime> {
-    wall.date().and_hms_opt(0, 0, 0)
-}
-
-fn floor_to_hour(wall: NaiveDateTime) -> Option<NaiveDateTime> {
-    wall.date().and_hms_opt(wall.hour(), 0, 0)
-}
-
-fn floor_to_minute(wall: NaiveDateTime) -> Option<NaiveDateTime> {
-    wall.date().and_hms_opt(wall.hour(), wall.minute(), 0)
 }
 
 /// The members of a schedule object.

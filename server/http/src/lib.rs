@@ -1,1 +1,31 @@
-//! x
+//! HTTP: ping URLs, `/api/v1`, pages, health and metrics.
+//!
+//! A handler takes its request apart, makes one call to a service, and answers. There is no SQL here, no transaction, and no rule.
+//! `ping`, `api` and `web` do not import one another.
+
+pub mod api;
+pub mod assets;
+pub mod error;
+pub mod extract;
+pub mod health;
+pub mod metrics;
+pub mod middleware;
+pub mod ping;
+pub mod problem;
+pub mod state;
+pub mod web;
+
+use actix_web::web::ServiceConfig;
+
+pub use state::AppState;
+
+/// Mounts everything. The state must be in the app's data.
+pub fn configure(config: &mut ServiceConfig) {
+    config
+        .configure(health::configure)
+        .configure(metrics::configure)
+        .configure(api::configure)
+        .configure(web::configure)
+        // Last: ping URLs also live at the root, so they take what nobody else wanted.
+        .configure(ping::configure);
+}

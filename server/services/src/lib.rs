@@ -1,1 +1,117 @@
-//! x
+//! Use cases and loops: the only crate that begins a transaction.
+//!
+//! ```text
+//! request ─ http ─▶ ingest ──────── one Tx: lock monitors, append pings and runs, domain::on_ping ───┐
+//!                                                                                Transition? ▼
+//!  clock ── evaluator ── one Tx per batch: claim overdue, domain::on_silence ─▶ incident::record
+//!                                  transition + incident + outbox rows, in the same Tx
+//!  wake-up or poll ─ delivery: claim with lease (Tx) ▶ render ▶ sender (no Tx) ▶ settle: sent | retry at | dead (Tx)
+//! ```
+//!
+//! A signal being written holds its monitor's row and the evaluator skips locked rows, so a signal in flight always beats the
+//! silence. A crash between any two arrows loses nothing: at worst a delivery is sent twice, under the same delivery id.
+
+pub mod account;
+pub mod api_key;
+pub mod channel;
+pub mod delivery;
+pub mod diagnosis;
+pub mod error;
+pub mod evaluator;
+pub mod event;
+pub mod incident;
+pub mod ingest;
+pub mod monitor;
+pub mod outbox;
+pub mod project;
+pub mod schedule_sync;
+pub mod secret;
+pub mod selfwatch;
+pub mod setup;
+pub mod supervisor;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::time::Clock;
+use deadbeat_store::{Reader, Store};
+use tokio::sync::Notify;
+
+use crate::account::Passwords;
+use crate::ingest::Ingest;
+use crate::selfwatch::Selfwatch;
+
+pub use error::ServiceError;
+
+/// What every use case needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) site: Site,
+    pub(crate) ingest: Ingest,
+    pub(crate) passwords: Passwords,
+    /// Rung when something was put into the outbox.
+    pub(crate) outbox_bell: Arc<Notify>,
+    pub(crate) selfwatch: Selfwatch,
+}
+
+/// How this deployment is reached from outside.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Such as `https://deadbeat.example.org`, without a slash at the end.
+    pub url: String,
+}
+
+impl Site {
+    /// A monitor's ping URL.
+    #[must_use]
+    pub fn ping_url(&self, id: deadbeat_domain::ids::PingId) -> String {
+        format!("{}/ping/{}", self.url, id.0)
+    }
+}
+
+impl Services {
+    /// Puts the parts together. `store` is used by requests; the loops have pools of their own.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        site: Site,
+        ingest: Ingest,
+        outbox_bell: Arc<Notify>,
+        selfwatch: Selfwatch,
+    ) -> Self {
+        Self { store, clock, site, ingest, passwords: Passwords::default(), outbox_bell, selfwatch }
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// Plain reads.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.store.reader()
+    }
+
+    /// How this deployment is reached.
+    #[must_use]
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The group commit's door.
+    #[must_use]
+    pub fn ingest(&self) -> &Ingest {
+        &self.ingest
+    }
+
+    /// How the loops are doing.
+    #[must_use]
+    pub fn selfwatch(&self) -> &Selfwatch {
+        &self.selfwatch
+    }
+}

@@ -148,19 +148,19 @@ pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> Store
     rows.into_iter().map(Beat::try_from).collect()
 }
 
-/// What monitors' verdicts need to know of their Beats.
+/// What monitors' verdicts need to know of their Beats, with the Beats' names.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn views(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<(BeatId, BeatView)>> {
+pub async fn views(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<(BeatId, String, BeatView)>> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let rows = sqlx::query!("SELECT id, status, last_seen_at, deadline_at FROM beat WHERE id = ANY($1)", &ids)
+    let rows = sqlx::query!("SELECT id, name, status, last_seen_at, deadline_at FROM beat WHERE id = ANY($1)", &ids)
         .fetch_all(tx.conn())
         .await?;
     rows.into_iter()
         .map(|row| {
             let status = Status::parse(&row.status).ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?;
-            Ok((BeatId(row.id), BeatView { status, last_seen_at: row.last_seen_at, deadline_at: row.deadline_at }))
+            Ok((BeatId(row.id), row.name, BeatView { status, last_seen_at: row.last_seen_at, deadline_at: row.deadline_at }))
         })
         .collect()
 }

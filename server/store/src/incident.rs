@@ -143,12 +143,17 @@ pub async fn resolve(tx: &mut Tx, kind: SubjectKind, subject: Uuid, now: DateTim
 
 /// Adds a monitor to the open incident of its Beat. False: that Beat has none.
 ///
+/// The incident is held until the commit: it cannot resolve meanwhile and forget this member.
+///
 /// # Errors
 /// When the database is away.
 pub async fn join_beat(tx: &mut Tx, beat: BeatId, monitor: MonitorId, now: DateTime<Utc>) -> StoreResult<bool> {
     let done = sqlx::query!(
         "INSERT INTO incident_member (incident_id, monitor_id, joined_at)
-        SELECT id, $2, $3 FROM incident WHERE subject_kind = 'beat' AND subject_id = $1 AND resolved_at IS NULL
+        SELECT id, $2, $3
+        FROM (
+            SELECT id FROM incident WHERE subject_kind = 'beat' AND subject_id = $1 AND resolved_at IS NULL FOR SHARE
+        ) AS open
         ON CONFLICT (incident_id, monitor_id) DO UPDATE SET joined_at = incident_member.joined_at",
         beat.0,
         monitor.0,
@@ -157,6 +162,20 @@ pub async fn join_beat(tx: &mut Tx, beat: BeatId, monitor: MonitorId, now: DateT
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Locks the open incident of a Beat: nobody joins it any more.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_open_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Option<IncidentId>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT id FROM incident WHERE subject_kind = 'beat' AND subject_id = $1 AND resolved_at IS NULL FOR UPDATE",
+        beat.0
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(IncidentId))
 }
 
 /// The members of incidents, as (incident, monitor, name).

@@ -32,6 +32,8 @@ pub struct Monitor {
     pub beat_id: Option<BeatId>,
     /// The name of its entry there.
     pub entry: Option<String>,
+    /// The entry as Beat last told it.
+    pub registered: Option<Value>,
     /// When its entry left Beat's schedule.
     pub retired_at: Option<DateTime<Utc>>,
     /// When it was created.
@@ -66,6 +68,7 @@ struct Row {
     all_channels: bool,
     beat_id: Option<Uuid>,
     entry: Option<String>,
+    registered: Option<Value>,
     retired_at: Option<DateTime<Utc>>,
     status: String,
     created_at: DateTime<Utc>,
@@ -97,6 +100,7 @@ impl TryFrom<Row> for Monitor {
             all_channels: row.all_channels,
             beat_id: row.beat_id.map(BeatId),
             entry: row.entry,
+            registered: row.registered,
             retired_at: row.retired_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -136,7 +140,7 @@ macro_rules! select {
             Row,
             r#"
             SELECT id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
-                retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
+                registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
                 next_due_at, deadline_at
             FROM monitor
             "# + $tail
@@ -153,8 +157,8 @@ pub async fn insert(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
     let state = &monitor.state;
     sqlx::query!(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
-            beat_id, entry, status, created_at, updated_at, next_due_at, deadline_at, check_after)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16, $16)",
+            beat_id, entry, status, created_at, updated_at, next_due_at, deadline_at, check_after, registered, retired_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16, $16, $17, $18)",
         monitor.id.0,
         monitor.project_id.0,
         monitor.ping_id.0,
@@ -171,6 +175,8 @@ pub async fn insert(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
         monitor.created_at,
         state.next_due_at,
         state.deadline_at,
+        monitor.registered,
+        monitor.retired_at,
     )
     .execute(tx.conn())
     .await?;
@@ -186,7 +192,7 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
     sqlx::query!(
         "UPDATE monitor
         SET slug = $3, name = $4, tags = $5, schedule = $6, grace_seconds = $7, longest_run_seconds = $8, all_channels = $9,
-            retired_at = $10, updated_at = $11
+            retired_at = $10, updated_at = $11, registered = $12
         WHERE project_id = $1 AND id = $2",
         monitor.project_id.0,
         monitor.id.0,
@@ -199,6 +205,7 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
         monitor.all_channels,
         monitor.retired_at,
         monitor.updated_at,
+        monitor.registered,
     )
     .execute(tx.conn())
     .await?;
@@ -349,6 +356,18 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult
 /// When the database is away, or the row cannot be read.
 pub async fn lock_by_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreResult<Option<Monitor>> {
     one(select!("WHERE project_id = $1 AND slug = $2 FOR UPDATE", project.0, slug).fetch_optional(tx.conn()).await?)
+}
+
+/// The slugs of a project that begin with a text: to find a free one beside them.
+///
+/// # Errors
+/// When the database is away.
+pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> StoreResult<Vec<String>> {
+    // A numbered slug may lose the end of its beginning to the length limit: compared without the last ten characters.
+    let beginning: String = beginning.chars().take(90).collect();
+    Ok(sqlx::query_scalar!("SELECT slug FROM monitor WHERE project_id = $1 AND starts_with(slug, $2)", project.0, beginning)
+        .fetch_all(tx.conn())
+        .await?)
 }
 
 /// Locks all monitors that a Beat registered, in id order.

@@ -71,15 +71,13 @@ pub async fn get(reader: &Reader, id: ProjectId) -> StoreResult<Option<Project>>
     }))
 }
 
-/// After how many seconds a project's open incidents are told again.
+/// What an alert needs of a project: its name, and after how many seconds open incidents are told again.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn reminder_seconds(tx: &mut Tx, id: ProjectId) -> StoreResult<Option<i32>> {
-    Ok(sqlx::query_scalar!("SELECT reminder_seconds FROM project WHERE id = $1", id.0)
-        .fetch_optional(tx.conn())
-        .await?
-        .flatten())
+pub async fn for_alert(tx: &mut Tx, id: ProjectId) -> StoreResult<(String, Option<i32>)> {
+    let row = sqlx::query!("SELECT name, reminder_seconds FROM project WHERE id = $1", id.0).fetch_one(tx.conn()).await?;
+    Ok((row.name, row.reminder_seconds))
 }
 
 /// Makes an account a member.

@@ -52,7 +52,8 @@ impl TryFrom<Row> for Run {
     }
 }
 
-/// Loads into locked monitors what the rules need: their open runs, and overruns of the given run ids that may end now.
+/// Loads into locked monitors what the rules need: their open runs, and what they have of the given run ids, since a start or an end
+/// may come late.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
@@ -67,7 +68,7 @@ pub async fn load_into(tx: &mut Tx, monitors: &mut [Monitor], run_ids: &[Uuid]) 
             retries, error
         FROM run
         WHERE monitor_id = ANY($1)
-            AND (status = 'open' OR (status = 'overrun' AND finished_at IS NULL AND run_id = ANY($2)))
+            AND (status = 'open' OR run_id = ANY($2))
         ORDER BY id",
         &ids,
         run_ids

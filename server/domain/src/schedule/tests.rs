@@ -1,1 +1,425 @@
+use proptest::prelude::*;
 
+use super::*;
+
+fn utc(text: &str) -> DateTime<Utc> {
+    format!("{text}Z").parse().expect("a test instant")
+}
+
+fn read(value: Value) -> Schedule {
+    Schedule::from_json(&value).expect("a test schedule")
+}
+
+#[test]
+fn canonical_form_spells_out_what_was_left_out() {
+    let cases = [
+        (
+            json!({"kind": "interval", "seconds": 60.0}),
+            json!({"kind": "interval", "seconds": 60}),
+        ),
+        (
+            json!({"kind": "interval", "seconds": 1.5, "relative": false}),
+            json!({"kind": "interval", "seconds": 1.5}),
+        ),
+        (
+            json!({"kind": "interval", "seconds": 90, "relative": true}),
+            json!({"kind": "interval", "seconds": 90, "relative": true, "timezone": "UTC"}),
+        ),
+        // Elapsed time has no zone.
+        (
+            json!({"kind": "interval", "seconds": 90, "timezone": "Asia/Tokyo"}),
+            json!({"kind": "interval", "seconds": 90}),
+        ),
+        (
+            json!({"kind": "cron", "expression": " 0  2 * * mon"}),
+            json!({"kind": "cron", "expression": "0 2 * * mon", "timezone": "UTC"}),
+        ),
+        (
+            json!({"kind": "cron", "expression": "@daily", "timezone": "US/Eastern"}),
+            json!({"kind": "cron", "expression": "@daily", "timezone": "US/Eastern"}),
+        ),
+        (
+            json!({"kind": "celery", "minute": "*/5"}),
+            json!({"kind": "celery", "minute": "*/5", "hour": "*", "day_of_month": "*", "month_of_year": "*",
+                   "day_of_week": "*", "timezone": "UTC"}),
+        ),
+    ];
+
+    for (given, canonical) in cases {
+        assert_eq!(read(given.clone()).to_json(), canonical);
+        assert_eq!(read(canonical), read(given));
+    }
+}
+
+#[test]
+fn faults_point_at_their_member() {
+    let cases = [
+        (json!(60), "", "a schedule is an object"),
+        (json!([]), "", "not a list"),
+        (json!({}), "/kind", "kind is missing"),
+        (json!({"kind": 1}), "/kind", "kind is a text, not 1"),
+        (
+            json!({"kind": "solar"}),
+            "/kind",
+            "interval, cron or celery, not 'solar'",
+        ),
+        (json!({"kind": "interval"}), "/seconds", "missing"),
+        (
+            json!({"kind": "interval", "seconds": "60"}),
+            "/seconds",
+            "a number, not the text '60'",
+        ),
+        (
+            json!({"kind": "interval", "seconds": 0.999}),
+            "/seconds",
+            "from 1 to 31622400 (366 days), not 0.999",
+        ),
+        (json!({"kind": "interval", "seconds": -60}), "/seconds", "not -60"),
+        (
+            json!({"kind": "interval", "seconds": 1e300}),
+            "/seconds",
+            "366 days",
+        ),
+        (
+            json!({"kind": "interval", "seconds": 31_622_401}),
+            "/seconds",
+            "366 days",
+        ),
+        (
+            json!({"kind": "interval", "seconds": 60, "relative": "yes"}),
+            "/relative",
+            "true or false",
+        ),
+        (
+            json!({"kind": "interval", "seconds": 60, "timezone": "Mars"}),
+            "/timezone",
+            "no time zone 'Mars'",
+        ),
+        (
+            json!({"kind": "interval", "seconds": 60, "grace": 5}),
+            "/grace",
+            "has no 'grace'; it has kind, seconds",
+        ),
+        (
+            json!({"kind": "interval", "seconds": 60, "a/b~": 5}),
+            "/a~1b~0",
+            "has no",
+        ),
+        (json!({"kind": "cron"}), "/expression", "missing"),
+        (
+            json!({"kind": "cron", "expression": null}),
+            "/expression",
+            "a text, not null",
+        ),
+        (
+            json!({"kind": "cron", "expression": "0 25 * * *"}),
+            "/expression",
+            "character 3: hour takes 0 to 23",
+        ),
+        (
+            json!({"kind": "cron", "expression": "0 0 31 2 *"}),
+            "/expression",
+            "never run",
+        ),
+        (
+            json!({"kind": "cron", "expression": "0 0 * * *", "timezone": 1}),
+            "/timezone",
+            "a text, not 1",
+        ),
+        (
+            json!({"kind": "cron", "expression": "0 0 * * *", "timezone": ""}),
+            "/timezone",
+            "IANA name",
+        ),
+        (
+            json!({"kind": "cron", "expression": "0 0 * * *", "timezone": "europe/berlin"}),
+            "/timezone",
+            "did you mean Europe/Berlin?",
+        ),
+        (
+            json!({"kind": "cron", "expression": "* 2 * 3 SUN#2", "timezone": "America/New_York"}),
+            "/expression",
+            "America/New_York skips these hours",
+        ),
+        (json!({"kind": "celery", "minute": 5}), "/minute", "a text, not 5"),
+        (
+            json!({"kind": "celery", "day_of_week": "7"}),
+            "/day_of_week",
+            "Sunday is 0",
+        ),
+        (
+            json!({"kind": "celery", "day_of_month": "31", "month_of_year": "2"}),
+            "/day_of_month",
+            "never run",
+        ),
+        (
+            json!({"kind": "celery", "weekday": "1"}),
+            "/weekday",
+            "has no 'weekday'",
+        ),
+    ];
+
+    for (given, field, part) in cases {
+        match Schedule::from_json(&given) {
+            Ok(_) => panic!("{given} was taken"),
+            Err(error) => {
+                assert_eq!(error.field, field, "{given}: {error}");
+                assert!(error.message.contains(part), "{given}: {error}");
+            }
+        }
+    }
+    for seconds in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0] {
+        assert_eq!(
+            Schedule::interval(seconds).expect_err("no interval").field,
+            "/seconds"
+        );
+    }
+}
+
+#[test]
+fn messages_stay_short_and_printable_whatever_was_sent() {
+    let long = "\u{202e}\n\0é".repeat(1 << 18);
+    let cases = [
+        json!({"kind": long}),
+        json!({"kind": "cron", "expression": long}),
+        json!({"kind": "cron", "expression": "* * * * *", "timezone": long}),
+        json!({"kind": "celery", "minute": long}),
+        json!({"kind": "interval", "seconds": 60, long.as_str(): 1}),
+    ];
+
+    for given in cases {
+        let error = Schedule::from_json(&given).expect_err("nonsense");
+        assert!(error.message.len() < 700 && error.field.len() < 300, "{error:?}");
+        assert!(!error.message.contains(['\n', '\0', '\u{202e}']), "{error:?}");
+    }
+}
+
+#[test]
+fn interval_counts_from_the_last_report() {
+    let schedule = Schedule::interval(90.5).expect("right");
+
+    assert_eq!(
+        schedule.next_after(utc("2026-01-01T00:00:00.25")),
+        Some(utc("2026-01-01T00:01:30.75"))
+    );
+    assert_eq!(schedule.next_after(DateTime::<Utc>::MAX_UTC), None);
+    assert_eq!(schedule.next_after(DateTime::<Utc>::MIN_UTC), None);
+}
+
+/// Computed with the arithmetic of `schedule(relative=True)` in Celery 5.7.
+#[test]
+fn relative_interval_ends_at_a_round_time() {
+    let cases = [
+        (3_600, "UTC", "2026-01-01T07:07:13", "2026-01-01T08:00:00"),
+        (300, "UTC", "2026-01-01T07:07:13", "2026-01-01T07:12:00"),
+        (5_400, "UTC", "2026-01-01T07:07:13", "2026-01-01T08:00:00"),
+        (5_400, "UTC", "2026-01-01T08:00:00", "2026-01-01T09:00:00"),
+        (90, "UTC", "2026-01-01T07:07:00", "2026-01-01T07:08:00"),
+        (30, "UTC", "2026-01-01T07:07:13", "2026-01-01T07:07:43"),
+        (86_400, "UTC", "2026-01-01T07:07:13", "2026-01-02T00:00:00"),
+        (
+            3_600,
+            "Asia/Kolkata",
+            "2026-01-01T07:07:13",
+            "2026-01-01T07:30:00",
+        ),
+        (
+            86_400,
+            "Europe/Berlin",
+            "2026-03-28T12:00:00",
+            "2026-03-28T23:00:00",
+        ),
+        // A day of 23 hours, and midnights that are skipped or shown twice.
+        (
+            86_400,
+            "Europe/Berlin",
+            "2026-03-28T23:00:00",
+            "2026-03-29T22:00:00",
+        ),
+        (
+            86_400,
+            "America/Havana",
+            "2026-03-07T05:00:00",
+            "2026-03-08T05:00:00",
+        ),
+        (
+            86_400,
+            "America/Havana",
+            "2026-10-31T04:00:00",
+            "2026-11-01T04:00:00",
+        ),
+        // Half-hour clock changes.
+        (
+            3_600,
+            "Australia/Lord_Howe",
+            "2026-10-03T14:40:00",
+            "2026-10-03T15:30:00",
+        ),
+        (
+            3_600,
+            "Australia/Lord_Howe",
+            "2026-04-04T14:05:00",
+            "2026-04-04T15:30:00",
+        ),
+    ];
+
+    for (seconds, zone, after, expected) in cases {
+        let schedule =
+            read(json!({"kind": "interval", "seconds": seconds, "relative": true, "timezone": zone}));
+        assert_eq!(
+            schedule.next_after(utc(after)),
+            Some(utc(expected)),
+            "{seconds} s after {after} in {zone}"
+        );
+    }
+}
+
+#[test]
+fn kinds_read_the_same_fields_differently() {
+    let cron = Schedule::cron("0 0 13 * 5", "UTC").expect("right");
+    let celery =
+        read(json!({"kind": "celery", "minute": "0", "hour": "0", "day_of_month": "13", "day_of_week": "5"}));
+    let new_year = utc("2026-01-01T00:00:00");
+
+    assert_eq!(cron.next_after(new_year), Some(utc("2026-01-02T00:00:00")));
+    assert_eq!(celery.next_after(new_year), Some(utc("2026-02-13T00:00:00")));
+    assert_eq!((cron.kind(), celery.kind()), ("cron", "celery"));
+    assert_eq!(cron.timezone(), Tz::UTC);
+}
+
+#[test]
+fn summaries_are_words_where_words_are_clearer() {
+    let interval = |seconds: f64| Schedule::interval(seconds).expect("right").summary();
+    let cron = |expression: &str| {
+        Schedule::cron(expression, "Europe/Berlin")
+            .expect("right")
+            .summary()
+    };
+
+    assert_eq!(interval(1.0), "every second");
+    assert_eq!(interval(1.5), "every 1.5 seconds");
+    assert_eq!(interval(90.0), "every 90 seconds");
+    assert_eq!(interval(300.0), "every 5 minutes");
+    assert_eq!(interval(3_600.0), "every hour");
+    assert_eq!(interval(172_800.0), "every 2 days");
+
+    let cases = [
+        ("30 2 * * 1-5", "at 02:30 on weekdays"),
+        ("30 2 * * *", "at 02:30 every day"),
+        ("0 9,17 * * 0,6", "at 09:00 and 17:00 at weekends"),
+        (
+            "0,30 9 * * MON,WED,FRI",
+            "at 09:00 and 09:30 on Mondays, Wednesdays and Fridays",
+        ),
+        ("* * * * *", "every minute"),
+        ("*/5 * * * *", "every 5 minutes"),
+        ("*/5 * * * 1-5", "every 5 minutes on weekdays"),
+        ("5 * * * *", "every hour at minute 5"),
+        ("5 */4 * * *", "every 4 hours at minute 5"),
+        ("0 */12 * * *", "at 00:00 and 12:00 every day"),
+        ("0 4 1 * *", "at 04:00 on day 1 of every month"),
+        ("0 4 L * *", "at 04:00 on the last day of every month"),
+        ("0 4 24 12 *", "at 04:00 on 24 December"),
+        ("@weekly", "at 00:00 on Sundays"),
+        // These would mislead or take more than one thought.
+        ("*/7 * * * *", "cron */7 * * * *"),
+        ("0 */5 * * *", "cron 0 */5 * * *"),
+        ("* 2 * * *", "cron * 2 * * *"),
+        ("0 0 13 * 5", "cron 0 0 13 * 5"),
+        ("0 0 * * 5L", "cron 0 0 * * 5L"),
+        ("5 4 * 2 1-5", "cron 5 4 * 2 1-5"),
+    ];
+    for (expression, expected) in cases {
+        assert_eq!(cron(expression), format!("{expected}, Europe/Berlin"));
+    }
+
+    let celery = read(json!({"kind": "celery", "minute": "30", "hour": "2", "day_of_week": "mon-fri"}));
+    assert_eq!(celery.summary(), "at 02:30 on weekdays, UTC");
+    let celery = read(json!({"kind": "celery", "minute": "*/7", "day_of_week": "mon-fri"}));
+    assert_eq!(celery.summary(), "celery */7 * * * mon-fri, UTC");
+    let relative = read(json!({"kind": "interval", "seconds": 3600, "relative": true}));
+    assert_eq!(relative.summary(), "every hour, at round times, UTC");
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        prop::sample::select(vec![
+            "interval",
+            "cron",
+            "celery",
+            "*",
+            "*/5",
+            "1-5",
+            "* * * * *",
+            "Asia/Tokyo"
+        ])
+        .prop_map(Value::from),
+    ];
+    let names = prop::sample::select(vec![
+        "kind",
+        "seconds",
+        "relative",
+        "expression",
+        "timezone",
+        "minute",
+        "hour",
+        "other",
+    ]);
+    prop::collection::btree_map(names.prop_map(str::to_owned), leaf, 0..5).prop_map(|members| json!(members))
+}
+
+fn schedules() -> impl Strategy<Value = Value> {
+    let zone = prop::sample::select(vec![
+        "UTC",
+        "Europe/Berlin",
+        "Australia/Lord_Howe",
+        "US/Eastern",
+        "Pacific/Apia",
+    ]);
+    let text = "(\\*(/[1-9])?|[1-5](-[6-9])?)";
+    prop_oneof![
+        (1.0..31_622_400.0, any::<bool>(), zone.clone()).prop_map(|(seconds, relative, zone)| {
+            json!({"kind": "interval", "seconds": seconds, "relative": relative, "timezone": zone})
+        }),
+        ([text, text, text, text, text], zone.clone()).prop_map(|(fields, zone)| {
+            json!({"kind": "cron", "expression": fields.join("  "), "timezone": zone})
+        }),
+        ([text, text, text, "\\*", "[0-6]|mon-fri"], zone).prop_map(|([minute, hour, date, month, weekday], zone)| {
+            json!({"kind": "celery", "minute": minute, "hour": hour, "day_of_month": date, "month_of_year": month,
+                   "day_of_week": weekday, "timezone": zone})
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn json_form_reads_back_the_same(given in schedules()) {
+        if let Ok(schedule) = Schedule::from_json(&given) {
+            let canonical = schedule.to_json();
+            let through_text: Value = serde_json::from_str(&canonical.to_string()).expect("JSON");
+
+            prop_assert_eq!(Schedule::from_json(&canonical), Ok(schedule.clone()));
+            prop_assert_eq!(Schedule::from_json(&through_text), Ok(schedule));
+        }
+    }
+
+    #[test]
+    fn next_slot_is_strictly_ahead(given in schedules(), seconds in 1_200_000_000..2_000_000_000i64) {
+        if let Ok(schedule) = Schedule::from_json(&given) {
+            let after = DateTime::from_timestamp(seconds, 0).expect("in range");
+            prop_assert!(schedule.next_after(after).is_some_and(|slot| slot > after), "{} after {}", given, after);
+        }
+    }
+
+    #[test]
+    fn any_object_is_read_or_refused(given in any_json()) {
+        if let Ok(schedule) = Schedule::from_json(&given) {
+            prop_assert!(!schedule.summary().is_empty());
+        }
+    }
+}

@@ -1,0 +1,14 @@
+# The few commands that people type. Each is a script in scripts/, which says more with -h.
+.PHONY: run test check demo
+
+run: ## install what is missing, build, serve on http://127.0.0.1:8000
+	@scripts/run
+
+test: ## install what is missing, run every test of server and SDK
+	@scripts/test
+
+check: ## format, lints, types, query data
+	@scripts/check
+
+demo: ## a real Celery, whose Beat is killed: watch the alert arrive
+	@scripts/demo

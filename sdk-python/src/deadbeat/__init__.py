@@ -1,0 +1,95 @@
+"""Deadbeat, the dead man's switch for Celery.
+
+Two lines beside the Celery app are all there is to write::
+
+    import deadbeat
+    deadbeat.init(app)
+
+with ``DEADBEAT_URL`` and ``DEADBEAT_KEY`` in the environment of Beat and of the workers.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from deadbeat.version import __version__
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["__version__", "init"]
+
+_logger = logging.getLogger("deadbeat")
+
+# Evaluated when the module is read, so it has to be written the way Python 3.9 understands.
+Seconds = Optional[Union[float, timedelta]]
+
+
+def init(
+    app: Celery,
+    url: str | None = None,
+    key: str | None = None,
+    *,
+    name: str | None = None,
+    grace: Seconds = None,
+    longest_run: Seconds = None,
+    beat_period: Seconds = None,
+    beat_grace: Seconds = None,
+    canary: bool | None = None,
+    canary_period: Seconds = None,
+    canary_grace: Seconds = None,
+    canary_queue: str | None = None,
+    send_error_text: bool | None = None,
+    **unknown: Any,
+) -> None:
+    """Report this app's periodic tasks, its Beat and its broker to a Deadbeat server.
+
+    Call it once where the app is made, before workers and Beat start. It opens no socket and starts no
+    thread by itself; the first report does. It never raises: with a setting missing or wrong there is
+    one warning in the log (logger ``deadbeat``) and the application runs as if Deadbeat were not there.
+    A second call changes nothing.
+
+    An argument left out is read from the environment, then has its default:
+
+    * ``url``, ``key``: ``DEADBEAT_URL``, ``DEADBEAT_KEY``. Without both, nothing is reported.
+    * ``name``: ``DEADBEAT_NAME``, else the app's own name. Tells two Beats of one project apart.
+    * ``grace`` (60 s): how late a run may start before its monitor goes down.
+    * ``longest_run`` (the task's hard time limit + 60 s, else a day): when an unfinished run is a fault.
+    * ``beat_period`` (15 s), ``beat_grace`` (60 s): how often Beat says that it lives, and how late it may.
+    * ``canary`` (on), ``canary_period`` (60 s), ``canary_grace`` (60 s), ``canary_queue`` (the default
+      queue): a task that does nothing, sent through broker and worker to prove that they work.
+    * ``send_error_text`` (off): send an exception's text, not only its class. Texts may hold secrets.
+    """
+    try:
+        from deadbeat.config import read_settings
+
+        arguments = {
+            "url": url,
+            "key": key,
+            "name": name,
+            "grace": grace,
+            "longest_run": longest_run,
+            "beat_period": beat_period,
+            "beat_grace": beat_grace,
+            "canary": canary,
+            "canary_period": canary_period,
+            "canary_grace": canary_grace,
+            "canary_queue": canary_queue,
+            "send_error_text": send_error_text,
+        }
+        settings, faults = read_settings(arguments)
+        # An option of another version must not stop the application from starting.
+        faults.extend(f"{option} is not an option of this version" for option in sorted(unknown))
+        if settings is None:
+            _logger.warning("Deadbeat is off: %s", "; ".join(faults))
+            return
+        if faults:
+            _logger.warning("Deadbeat: %s", "; ".join(faults))
+
+        from deadbeat.celery import install
+
+        install(app, settings)
+    except Exception:
+        _logger.warning("Deadbeat is off: it could not be set up", exc_info=True)

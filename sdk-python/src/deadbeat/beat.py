@@ -1,0 +1,235 @@
+"""What Beat reports: its schedule, that it lives, and a canary sent through the broker.
+
+The running scheduler *instance* is wrapped (`tick` and `apply_async`), no class is patched and no entry
+is added to the schedule; that works the same on Celery's own schedulers, RedBeat and django-celery-beat.
+Nothing is reported before the first tick: a standby RedBeat waits for its lock in `beat_init` and must
+not look alive.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Callable
+
+from deadbeat.guard import guarded
+from deadbeat.listing import list_entries, whole
+from deadbeat.transport import Transport, utc_text
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from deadbeat.config import Settings
+
+logger = logging.getLogger("deadbeat")
+
+CANARY = "deadbeat.canary"
+RELIST_SECONDS = 60.0
+RESEND_SECONDS = 600.0
+# A canary whose broker never answers must not stop the ones after it, nor gather threads.
+CANARY_THREADS = 3
+
+_sending = threading.local()
+
+
+class BeatReporter:
+    """Reports for one running Beat; lives in Beat's process, called from its tick loop."""
+
+    def __init__(
+        self, scheduler: Any, app: Celery, settings: Settings, transport: Transport, beat: str
+    ) -> None:
+        self._scheduler = scheduler
+        self._app = app
+        self._settings = settings
+        self._transport = transport
+        self._beat = beat
+        self._alive_due = 0.0
+        self._canary_due = 0.0
+        self._list_due = 0.0
+        self._sent_hash = ""
+        self._sent_at = 0.0
+        self._canaries: list[tuple[float, threading.Thread]] = []
+
+    def wrap(self) -> None:
+        """Put ourselves around the instance's `tick` and `apply_async`."""
+        self._scheduler.tick = self._around_tick(self._scheduler.tick)
+        self._scheduler.apply_async = self._around_apply_async(self._scheduler.apply_async)
+
+    def _around_tick(self, tick: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(tick)
+        def reporting_tick(*args: Any, **kwargs: Any) -> Any:
+            # Before the tick, so that the server knows an entry before its first run is reported.
+            self._report_schedule()
+            started = time.time()
+            interval = tick(*args, **kwargs)
+            self._after_tick(started, interval)
+            return self._shortened(interval)
+
+        return reporting_tick
+
+    def _around_apply_async(self, apply_async: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(apply_async)
+        def naming_apply_async(*args: Any, **kwargs: Any) -> Any:
+            entry = args[0] if args else kwargs.get("entry")
+            with _sending_entry(self._beat, getattr(entry, "name", None), getattr(entry, "task", None)):
+                return apply_async(*args, **kwargs)
+
+        return naming_apply_async
+
+    @guarded
+    def _report_schedule(self) -> None:
+        """List the schedule once a minute; send it when it changed, and every ten minutes anyway."""
+        now = time.monotonic()
+        if now < self._list_due:
+            return
+        self._list_due = now + RELIST_SECONDS
+        entries = list_entries(self._scheduler, self._app, self._settings)
+        if self._settings.canary:
+            entries.append(self._canary_entry())
+        lasting = [{**entry, "next_due_at": None} for entry in entries]
+        text = json.dumps(lasting, sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if digest == self._sent_hash and now - self._sent_at < RESEND_SECONDS:
+            return
+        self._transport.put(
+            self._event("beat_schedule", time.time(), entries=entries), latest="beat_schedule"
+        )
+        self._sent_hash, self._sent_at = digest, now
+
+    @guarded
+    def _after_tick(self, started: float, interval: Any) -> None:
+        now = time.monotonic()
+        # Celery sends one due task a tick and returns 0 while more may be due. Only after an idle tick
+        # is it true that everything due before it began was dispatched, which is what the server
+        # concludes. A Beat busy for a whole period still lives, and says so.
+        idle = not (isinstance(interval, (int, float)) and interval <= 0)
+        if now >= self._alive_due + (0.0 if idle else self._settings.beat_period):
+            if idle or self._alive_due:
+                self._report_alive(started)
+                self._alive_due = now + self._settings.beat_period
+            else:
+                # Busy since the first tick: the period of patience starts here.
+                self._alive_due = now
+        if self._settings.canary and now >= self._canary_due:
+            self._canary_due = now + self._settings.canary_period
+            self._start_canary(now)
+
+    def _report_alive(self, at: float) -> None:
+        event = self._event(
+            "beat_alive",
+            at,
+            period_seconds=whole(self._settings.beat_period),
+            grace_seconds=whole(self._settings.beat_grace),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        self._transport.put(event, latest="beat_alive")
+
+    def _shortened(self, interval: Any) -> Any:
+        """Beat's own pause, or less when one of our duties comes first (Beat may sleep 300 s)."""
+        try:
+            due = self._alive_due
+            if self._settings.canary:
+                due = min(due, self._canary_due)
+            # Never below a tenth of a second: a late duty must not make Beat spin.
+            return min(interval, max(0.1, due - time.monotonic()))
+        except TypeError:
+            return interval
+
+    def _canary_entry(self) -> dict[str, Any]:
+        period = self._settings.canary_period
+        return {
+            "name": CANARY,
+            "task": CANARY,
+            "canary": True,
+            "schedule": {"kind": "interval", "seconds": float(period)},
+            "enabled": True,
+            "grace_seconds": whole(self._settings.canary_grace),
+            "longest_run_seconds": whole(2 * period),
+            "queue": self._settings.canary_queue,
+            "next_due_at": None,
+        }
+
+    def _start_canary(self, now: float) -> None:
+        """Send the canary from a thread of its own.
+
+        Connecting to a broker that does not answer can take for ever; Beat itself must not wait for
+        that on our behalf, so that it ticks and says that it lives while its broker is away.
+        """
+        self._canaries = [(since, thread) for since, thread in self._canaries if thread.is_alive()]
+        stuck_for = now - self._canaries[-1][0] if self._canaries else None
+        if stuck_for is not None and (
+            stuck_for < 2 * self._settings.canary_period or len(self._canaries) >= CANARY_THREADS
+        ):
+            return
+        thread = threading.Thread(target=self._send_canary, name="deadbeat-canary", daemon=True)
+        self._canaries.append((now, thread))
+        thread.start()
+
+    def _send_canary(self) -> None:
+        period = self._settings.canary_period
+        options: dict[str, Any] = {}
+        if self._settings.canary_queue is not None:
+            options["queue"] = self._settings.canary_queue
+        try:
+            # A new connection each time also proves that Beat's machine can still connect.
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0)
+                producer = self._app.amqp.Producer(connection, auto_declare=False)
+                with _sending_entry(self._beat, CANARY, CANARY):
+                    self._app.send_task(
+                        CANARY,
+                        producer=producer,
+                        expires=2 * period,
+                        ignore_result=True,
+                        retry=False,
+                        **options,
+                    )
+        except Exception as fault:
+            # Its absence is the report: the server misses the canary.
+            logger.info("Deadbeat: the canary could not be sent (%s)", type(fault).__name__)
+
+    def _event(self, kind: str, at: float, **fields: Any) -> dict[str, Any]:
+        return {
+            "id": str(uuid.uuid4()),
+            "type": kind,
+            "at": utc_text(at),
+            "beat": self._beat,
+            **fields,
+        }
+
+
+@contextmanager
+def _sending_entry(beat: str, entry: str | None, task: str | None) -> Iterator[None]:
+    """Say, for this task's publishing done inside by this thread, which entry it is for."""
+    before = getattr(_sending, "entry", None)
+    _sending.entry = None if entry is None else (beat, str(entry), task)
+    try:
+        yield
+    finally:
+        _sending.entry = before
+
+
+@guarded
+def on_before_task_publish(sender: Any = None, headers: dict[str, Any] | None = None, **_: Any) -> None:
+    """Let a task sent by Beat carry its entry to the worker; Celery keeps the headers on a retry."""
+    sending = getattr(_sending, "entry", None)
+    if sending is None or headers is None:
+        return
+    beat, entry, task = sending
+    if sender != task:
+        # A task that publishes another one while it is being published: not the entry's own.
+        return
+    now = time.time()
+    headers["deadbeat_beat"], headers["deadbeat_entry"] = beat, entry
+    headers["deadbeat_at"] = now
+    headers.setdefault("deadbeat_first", now)

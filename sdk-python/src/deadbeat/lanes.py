@@ -1,0 +1,91 @@
+"""The events of one process that wait to be sent: bounded, never blocking, vital ones apart.
+
+Three lanes. *Vital* events (schedules, canary runs, failures) are few and must survive a flood of
+ordinary ones, so they have room of their own. *Latest* events (Beat lives) are worth something only
+while they are new: a newer one replaces the one that still waits. Everything else is *ordinary*.
+A full lane drops its oldest event and counts it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import Any
+
+Event = dict[str, Any]
+
+ORDINARY_LIMIT = 10_000
+VITAL_LIMIT = 1_000
+
+
+class Waiting:
+    """An event with its place in the order of arrival and what is needed to send it again."""
+
+    __slots__ = ("event", "latest", "number", "second_try")
+
+    def __init__(self, number: int, event: Event, latest: str | None) -> None:
+        self.number = number
+        self.event = event
+        self.latest = latest
+        self.second_try = False
+
+
+class Lanes:
+    """Bounded lanes that any thread may `put` into and one thread takes from.
+
+    There is no lock: `put` runs inside the host's tasks, where a lock could be held across a fork or be
+    waited for inside a signal handler. Appending to and popping from a deque are atomic, and the drop
+    count comes from an `itertools.count`, which is too.
+    """
+
+    def __init__(self, ordinary_limit: int = ORDINARY_LIMIT, vital_limit: int = VITAL_LIMIT) -> None:
+        self._ordinary: deque[Waiting] = deque()
+        self._vital: deque[Waiting] = deque()
+        self._latest: dict[str, Waiting] = {}
+        self._ordinary_limit = ordinary_limit
+        self._vital_limit = vital_limit
+        self._numbers = itertools.count()
+        self._drops = itertools.count(1)
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._ordinary) + len(self._vital) + len(self._latest)
+
+    def put(self, event: Event, *, vital: bool = False, latest: str | None = None) -> None:
+        """Add an event; drops the lane's oldest one when it is full. Takes microseconds."""
+        waiting = Waiting(next(self._numbers), event, latest)
+        if latest is not None:
+            self._latest[latest] = waiting
+            return
+        lane, limit = (self._vital, self._vital_limit) if vital else (self._ordinary, self._ordinary_limit)
+        lane.append(waiting)
+        while len(lane) > limit:
+            try:
+                lane.popleft()
+            except IndexError:  # the sender emptied the lane meanwhile
+                break
+            self.count_dropped()
+
+    def put_back(self, waiting: Waiting) -> None:
+        """Return an event for another try; it counts as ordinary and keeps its place in the order."""
+        self._ordinary.append(waiting)
+
+    def take(self, limit: int) -> list[Waiting]:
+        """Remove up to `limit` events, rare ones first, and return them in order of arrival."""
+        taken: list[Waiting] = []
+        for latest in list(self._latest):
+            if len(taken) < limit and (waiting := self._latest.pop(latest, None)) is not None:
+                taken.append(waiting)
+        for lane in (self._vital, self._ordinary):
+            while lane and len(taken) < limit:
+                taken.append(lane.popleft())
+        taken.sort(key=lambda waiting: waiting.number)
+        return taken
+
+    def is_superseded(self, waiting: Waiting) -> bool:
+        """Whether a newer event of the same latest lane waits, so that this one is worth nothing."""
+        return waiting.latest is not None and waiting.latest in self._latest
+
+    def count_dropped(self) -> None:
+        """Count one event that will never be sent."""
+        self.dropped = next(self._drops)

@@ -1,0 +1,170 @@
+"""The whole schedule of a running Beat, whichever scheduler it has.
+
+`scheduler.schedule` is complete for Celery's own schedulers only: RedBeat shows what is due now and the
+one after, django-celery-beat hides crontab rows that are hours away and disabled ones. Those two are
+read where they keep their list. Nothing is written, and no entry of theirs is built that could write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from deadbeat.celery_schedule import next_due, wire_schedule
+from deadbeat.guard import tell_once
+from deadbeat.transport import utc_text
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from deadbeat.config import Settings
+
+_DAY_SECONDS = 86_400.0
+_AFTER_TIME_LIMIT_SECONDS = 60.0
+
+
+@dataclass
+class _Found:
+    """An entry as its scheduler keeps it. `due` is a timestamp when the scheduler knows it."""
+
+    name: str
+    task: str
+    plan: Any
+    options: dict[str, Any]
+    enabled: bool = True
+    due: float | None = None
+
+
+def list_entries(scheduler: Any, app: Celery, settings: Settings) -> list[dict[str, Any]]:
+    """All entries of this scheduler as the server wants them, in order of name.
+
+    An entry that cannot be read is listed as unsupported. Raises what the scheduler's storage raises.
+    """
+    entries = [_wire_entry(found, app, settings) for found in _find_entries(scheduler, app)]
+    return sorted(entries, key=lambda entry: str(entry["name"]))
+
+
+def _find_entries(scheduler: Any, app: Celery) -> Iterator[_Found]:
+    if any(cls.__name__ == "RedBeatScheduler" for cls in type(scheduler).__mro__):
+        return _in_redis(app)
+    if hasattr(getattr(scheduler, "Model", None), "_default_manager"):
+        return _in_database(scheduler)
+    return _in_memory(scheduler)
+
+
+def _in_memory(scheduler: Any) -> Iterator[_Found]:
+    for name, entry in list(scheduler.schedule.items()):
+        yield _Found(
+            name=str(name),
+            task=entry.task,
+            plan=entry.schedule,
+            options=entry.options or {},
+            due=_due(entry.schedule, entry.last_run_at),
+        )
+
+
+def _in_redis(app: Celery) -> Iterator[_Found]:
+    from redbeat.schedulers import RedBeatSchedulerEntry, get_redis
+
+    redis = get_redis(app)
+    scored = redis.zrange(app.redbeat_conf.schedule_key, 0, -1, withscores=True)  # type: ignore[attr-defined]
+    with redis.pipeline() as pipe:
+        for key, _ in scored:
+            pipe.hget(key, "definition")
+        definitions = pipe.execute() if scored else []
+    for (_, score), definition in zip(scored, definitions):
+        if not definition:
+            continue
+        entry = RedBeatSchedulerEntry.decode_definition(definition)
+        yield _Found(
+            name=str(entry["name"]),
+            task=entry["task"],
+            plan=entry["schedule"],
+            options=entry.get("options") or {},
+            enabled=bool(entry.get("enabled", True)),
+            # The score is what RedBeat itself goes by; below zero means never again.
+            due=score if score >= 0 else None,
+        )
+
+
+def _in_database(scheduler: Any) -> Iterator[_Found]:
+    model = scheduler.Model
+    kinds = {"interval", "crontab", "solar", "clocked"}
+    joined = [field.name for field in model._meta.get_fields() if field.name in kinds]
+    now = datetime.now(timezone.utc)
+    for row in model._default_manager.select_related(*joined):
+        over = bool(row.expires and _aware(row.expires) <= now)
+        # A one-off row that has run is disabled by the scheduler when it comes across it.
+        over = over or bool(row.one_off and row.total_run_count > 0)
+        try:
+            plan = row.schedule
+        except Exception:
+            plan = None  # its schedule row is gone; Beat disables such a task
+        enabled = bool(row.enabled) and not over and plan is not None
+        due = _due(plan, row.last_run_at or row.date_changed) if enabled else None
+        if due is not None and row.start_time and not row.last_run_at:
+            due = max(due, _aware(row.start_time).timestamp())
+        yield _Found(
+            name=str(row.name),
+            task=row.task,
+            plan=plan,
+            options={"queue": row.queue} if row.queue else {},
+            enabled=enabled,
+            due=due,
+        )
+
+
+def _due(plan: Any, last_run_at: datetime | None) -> float | None:
+    try:
+        return next_due(plan, last_run_at)
+    except Exception:
+        # Only a hint: the server computes on its own without it.
+        tell_once("the next due time of a schedule")
+        return None
+
+
+def _aware(instant: datetime) -> datetime:
+    return instant if instant.tzinfo else instant.replace(tzinfo=timezone.utc)
+
+
+def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any]:
+    try:
+        plan = wire_schedule(found.plan, app)
+    except Exception:
+        tell_once("the translation of a schedule")
+        plan = {"kind": "unsupported", "class": type(found.plan).__name__}
+    return {
+        "name": found.name,
+        "task": found.task,
+        "schedule": plan,
+        "enabled": found.enabled,
+        "grace_seconds": whole(settings.grace),
+        "longest_run_seconds": whole(_longest_run(found, app, settings)),
+        "queue": _queue_name(found, app),
+        "next_due_at": None if found.due is None else utc_text(found.due),
+    }
+
+
+def _longest_run(found: _Found, app: Celery, settings: Settings) -> float:
+    """After the hard time limit the run is over for certain; the minute covers its report."""
+    if settings.longest_run is not None:
+        return settings.longest_run
+    limit = (
+        found.options.get("time_limit")
+        or getattr(app.tasks.get(found.task), "time_limit", None)
+        or app.conf.task_time_limit
+    )
+    return _DAY_SECONDS if not limit else float(limit) + _AFTER_TIME_LIMIT_SECONDS
+
+
+def _queue_name(found: _Found, app: Celery) -> str | None:
+    """The queue named by the entry or its task; None when routing decides at publishing time."""
+    queue = found.options.get("queue") or getattr(app.tasks.get(found.task), "queue", None)
+    return None if queue is None else str(getattr(queue, "name", queue))
+
+
+def whole(seconds: float) -> float:
+    """A number of seconds, as an integer where it is one, which is how it is documented."""
+    return int(seconds) if float(seconds).is_integer() else seconds

@@ -1,0 +1,354 @@
+"""Carries events from the host's process to the server, in the background.
+
+Promises: `put` takes microseconds, never blocks and never raises; memory is bounded and what is dropped
+is counted and told to the server; one daemon thread per process, started at the first event and again
+after a fork; a dead, slow or refusing server costs the host nothing but at most the flush at exit.
+Delivery is at least once (events carry ids); it is not guaranteed: what a killed process had not sent is
+lost, and the server's own deadlines are what notices that.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import random
+import threading
+import time
+import uuid
+import weakref
+from datetime import datetime, timezone
+from typing import Any, Callable
+
+from deadbeat.guard import tell_once
+from deadbeat.lanes import Event, Lanes, Waiting
+from deadbeat.post import Connection, Reply
+from deadbeat.version import __version__
+
+logger = logging.getLogger("deadbeat")
+
+BATCH_LIMIT = 500
+LINGER_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+FIRST_RETRY_SECONDS = 0.5
+LONGEST_RETRY_SECONDS = 60.0
+SECOND_TRY_SECONDS = 2.0
+EXIT_RETRY_SECONDS = 0.2
+# Exit hooks closer together than this belong to the same exit.
+EXIT_MEMORY_SECONDS = 10.0
+# A batch the server keeps choking on must not keep Beat's liveness behind it for ever.
+SERVER_ERROR_TRIES = 6
+
+_transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+def utc_text(timestamp: float | None = None) -> str:
+    """An instant (seconds since 1970, None for now) as RFC 3339 in UTC with microseconds."""
+    instant = (
+        datetime.now(timezone.utc) if timestamp is None else datetime.fromtimestamp(timestamp, timezone.utc)
+    )
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class _Process:
+    """All that must not be shared with a forked child: made anew there, never repaired.
+
+    A thread does not survive a fork and a lock may be held for ever in the child, so nothing of the
+    parent's is reused; its waiting events stay the parent's to send.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self.pid = os.getpid()
+        self.lanes = Lanes()
+        self.connection = Connection(url, key)
+        self.thread: threading.Thread | None = None
+        self.starting = threading.Lock()
+        self.wake = threading.Event()
+        self.urgent = threading.Event()
+        self.exiting = threading.Event()
+        self.exit_deadline: float | None = None
+        self.sending = False
+        self.batch: list[Waiting] = []
+        self.second_tries: list[tuple[float, Waiting]] = []
+        self.losses_told = 0
+        self.failures = 0
+        self.server_errors = 0
+        self.not_before = 0.0
+        self.told: set[str] = set()
+
+    def has_work(self) -> bool:
+        return bool(
+            self.sending
+            or self.batch
+            or self.second_tries
+            or len(self.lanes)
+            or self.lanes.dropped > self.losses_told
+        )
+
+    def seconds_to_exit(self) -> float | None:
+        """What an exit hook still grants, None when none is waiting."""
+        if self.exit_deadline is None:
+            return None
+        left = self.exit_deadline - time.monotonic()
+        return left if left > 0 else None
+
+
+class Transport:
+    """The way to one server for this process and every process forked from it.
+
+    `process_label` names the process in loss reports; it is asked when one is made.
+    """
+
+    def __init__(self, url: str, key: str, process_label: Callable[[], str]) -> None:
+        self._url = url
+        self._key = key
+        self._process_label = process_label
+        self._process = _Process(url, key)
+        _transports.add(self)
+
+    def put(self, event: Event, *, vital: bool = False, latest: str | None = None) -> None:
+        """Queue one event. Vital and latest ones are sent at once, others within a second."""
+        try:
+            process = self._current()
+            process.lanes.put(event, vital=vital, latest=latest)
+            if (vital or latest is not None) and not process.urgent.is_set():
+                process.urgent.set()
+            if not process.wake.is_set():
+                process.wake.set()
+            if process.thread is None:
+                self._start(process)
+        except Exception:
+            tell_once("Transport.put")
+
+    @property
+    def dropped(self) -> int:
+        """How many events this process has lost so far."""
+        return self._process.lanes.dropped
+
+    def flush_at_exit(self, seconds: float) -> bool:
+        """Send what waits, for at most `seconds`; returns whether nothing is left.
+
+        Several exit hooks may call this in one process: they share the first one's deadline, so that
+        together they never hold up the exit for longer.
+        """
+        process = self._current()
+        if not process.has_work():
+            return True
+        now = time.monotonic()
+        if process.exit_deadline is None or now > process.exit_deadline + EXIT_MEMORY_SECONDS:
+            process.exit_deadline = now + seconds
+        process.exiting.set()
+        process.urgent.set()
+        process.wake.set()
+        while process.has_work() and time.monotonic() < process.exit_deadline:
+            if process.thread is not None and process.thread.is_alive():
+                time.sleep(0.005)
+            else:
+                # The interpreter no longer starts threads: send from here, within the deadline.
+                self._send_once(process)
+                if process.has_work():
+                    time.sleep(0.05)
+        # A worker stopped inside a living process (tests do that) goes on with its usual patience.
+        process.exiting.clear()
+        return not process.has_work()
+
+    def reset_after_fork(self) -> None:
+        """Start empty in a forked child."""
+        self._process = _Process(self._url, self._key)
+
+    def _current(self) -> _Process:
+        process = self._process
+        if process.pid != os.getpid():
+            # The fork hook did not run, as happens when C code forks.
+            self.reset_after_fork()
+            process = self._process
+        return process
+
+    def _start(self, process: _Process) -> None:
+        # Not waiting for the lock: whoever holds it starts the thread that serves both.
+        if not process.starting.acquire(blocking=False):
+            return
+        try:
+            if process.thread is None:
+                thread = threading.Thread(target=self._run, args=(process,), name="deadbeat", daemon=True)
+                thread.start()
+                process.thread = thread
+        finally:
+            process.starting.release()
+
+    def _run(self, process: _Process) -> None:
+        while True:
+            try:
+                self._wait(process)
+                if process.pid != os.getpid():
+                    return
+                self._send_once(process)
+            except Exception:
+                tell_once("Transport._run")
+                time.sleep(FIRST_RETRY_SECONDS)
+
+    def _wait(self, process: _Process) -> None:
+        """Return when there is something to send and it may be sent now."""
+        while not (process.batch or len(process.lanes) or self._second_try_due(process)):
+            if process.exiting.is_set():
+                break
+            pause = None
+            if process.second_tries:
+                pause = max(0.01, process.second_tries[0][0] - time.monotonic())
+            process.wake.wait(pause)
+            process.wake.clear()
+        if not (process.batch or len(process.lanes) >= BATCH_LIMIT or process.exiting.is_set()):
+            process.urgent.wait(LINGER_SECONDS)
+        process.urgent.clear()
+        pause = process.not_before - time.monotonic()
+        if pause <= 0:
+            return
+        if process.exiting.is_set() or process.exiting.wait(pause):
+            # At exit there is no time for patience, but a refusing server is not to be hammered.
+            time.sleep(min(pause, EXIT_RETRY_SECONDS))
+
+    @staticmethod
+    def _second_try_due(process: _Process) -> bool:
+        return bool(process.second_tries) and process.second_tries[0][0] <= time.monotonic()
+
+    def _next_batch(self, process: _Process) -> list[Waiting]:
+        """What to send now: an unanswered batch again, without what became stale, and what has come since."""
+        lanes = process.lanes
+        while process.second_tries and (process.exiting.is_set() or self._second_try_due(process)):
+            lanes.put_back(process.second_tries.pop(0)[1])
+        batch = [waiting for waiting in process.batch if not lanes.is_superseded(waiting)]
+        batch += lanes.take(BATCH_LIMIT - len(batch))
+        lost = lanes.dropped - process.losses_told
+        if lost > 0 and len(batch) < BATCH_LIMIT:
+            process.losses_told += lost
+            batch.append(Waiting(-1, self._loss_event(lost), None))
+        return batch
+
+    def _loss_event(self, lost: int) -> Event:
+        return {
+            "id": str(uuid.uuid4()),
+            "type": "client_loss",
+            "at": utc_text(),
+            "dropped": lost,
+            "process": self._process_label(),
+        }
+
+    def _send_once(self, process: _Process) -> None:
+        """Try to deliver one batch; on failure it is kept, and `not_before` says when to try again."""
+        # Set before events leave the lanes, so that `has_work` never overlooks those in between.
+        process.sending = True
+        try:
+            self._deliver(process)
+        finally:
+            process.sending = False
+
+    def _deliver(self, process: _Process) -> None:
+        process.batch = batch = self._next_batch(process)
+        if not batch:
+            return
+        body = json.dumps(
+            {
+                "sdk": {"name": "deadbeat-python", "version": __version__},
+                "sent_at": utc_text(),
+                "events": [waiting.event for waiting in batch],
+            },
+            default=str,
+            separators=(",", ":"),
+        ).encode()
+        patience = ANSWER_SECONDS
+        if (left := process.seconds_to_exit()) is not None:
+            patience = min(patience, max(0.1, left))
+        try:
+            reply = process.connection.post(body, patience)
+        except (OSError, http.client.HTTPException) as fault:
+            self._tell(process, "unreachable", "cannot reach %s (%s)", self._url, _name(fault))
+            self._retry_later(process, None)
+            return
+        self._settle(process, batch, reply)
+
+    def _settle(self, process: _Process, batch: list[Waiting], reply: Reply) -> None:
+        status = reply.status
+        if 200 <= status < 300:
+            if process.failures:
+                logger.info("Deadbeat: reports are delivered again")
+            process.failures = process.server_errors = 0
+            process.not_before = 0.0
+            process.told.clear()
+            process.batch = []
+            self._read_verdicts(process, batch, reply.body)
+        elif status in (401, 403):
+            self._tell(process, "key", "%s refuses the key (%d)", self._url, status)
+            self._retry_later(process, LONGEST_RETRY_SECONDS)
+        elif status >= 500 or status in (408, 425, 429):
+            process.server_errors += status == 500
+            self._tell(process, "unwell", "%s answers %d", self._url, status)
+            if process.server_errors >= SERVER_ERROR_TRIES:
+                process.server_errors = 0
+                self._drop(process, batch)
+            self._retry_later(process, reply.retry_after)
+        else:
+            self._tell(process, "refused", "%s answers %d; a batch is dropped", self._url, status)
+            self._drop(process, batch)
+            self._retry_later(process, reply.retry_after)
+
+    @staticmethod
+    def _drop(process: _Process, batch: list[Waiting]) -> None:
+        process.batch = []
+        for waiting in batch:
+            if waiting.event["type"] == "client_loss":
+                # Told to nobody: the next report counts the same events again.
+                process.losses_told -= waiting.event["dropped"]
+            else:
+                process.lanes.count_dropped()
+
+    @staticmethod
+    def _retry_later(process: _Process, asked_seconds: float | None) -> None:
+        process.failures += 1
+        pause = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(process.failures - 1, 10))
+        # Jitter spreads the workers that were cut off together.
+        pause *= random.uniform(0.75, 1.0)
+        if asked_seconds is not None:
+            # Honoured up to our own longest pause: silence for longer would look like a death.
+            pause = min(LONGEST_RETRY_SECONDS, max(asked_seconds, FIRST_RETRY_SECONDS))
+            pause *= random.uniform(1.0, 1.1)
+        process.not_before = time.monotonic() + pause
+
+    def _read_verdicts(self, process: _Process, batch: list[Waiting], answer: bytes) -> None:
+        try:
+            results = json.loads(answer)["results"]
+            rejected = {r["id"]: r.get("code") for r in results if r.get("status") == "rejected"}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # Accepted is accepted, whatever else the answer says.
+            return
+        if not rejected:
+            return
+        for waiting in batch:
+            code = rejected.get(waiting.event["id"], "")
+            if code == "unknown_entry" and waiting.event["type"].startswith("run_"):
+                # Beat's first schedule may still be on its way.
+                if not waiting.second_try:
+                    waiting.second_try = True
+                    process.second_tries.append((time.monotonic() + SECOND_TRY_SECONDS, waiting))
+            elif code != "":
+                self._tell(process, f"rejected {code}", "a report was rejected: %s", code)
+
+    @staticmethod
+    def _tell(process: _Process, fault: str, text: str, *details: Any) -> None:
+        """Warn once per fault and process, until reports are delivered again."""
+        if fault not in process.told:
+            process.told.add(fault)
+            logger.warning("Deadbeat: " + text + "; the application is not affected", *details)
+
+
+def _name(fault: BaseException) -> str:
+    return f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
+
+
+def _reset_all_after_fork() -> None:
+    for transport in list(_transports):
+        transport.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all_after_fork)

@@ -1,0 +1,178 @@
+"""Real things to test against: a recording server, a Redis of our own, Celery workers and Beats."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from sink import Sink
+
+PROJECT = Path(__file__).parent / "project"
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """A server that accepts everything until told otherwise."""
+    server = Sink()
+    yield server
+    server.close()
+
+
+def free_port() -> int:
+    """A port nobody listens on (now)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def dead_url() -> str:
+    """An address that refuses connections."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A redis-server of this test run; never the machine's own."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.fail(
+            "redis-server is not installed; these tests need it (Debian: apt-get install redis-server)"
+        )
+    port = free_port()
+    folder = tmp_path_factory.mktemp("redis")
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with open(folder / "log", "wb") as log:
+        server = subprocess.Popen(
+            [*command, "--databases", "64", "--dir", str(folder)], stdout=log, stderr=log
+        )
+    client = Redis(port=port)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client.ping()
+            break
+        except Exception:
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"redis-server did not start:\n{(folder / 'log').read_text()}")
+            time.sleep(0.02)
+    client.close()
+    yield port
+    server.terminate()
+    server.wait(10)
+
+
+_databases = itertools.count()
+
+
+@pytest.fixture
+def broker(redis_port: int) -> str:
+    """The address of an empty Redis database, another one for each test."""
+    number = next(_databases) % 64
+    client = Redis(port=redis_port, db=number)
+    client.flushdb()
+    client.close()
+    return f"redis://127.0.0.1:{redis_port}/{number}"
+
+
+class CeleryProcess:
+    """A `celery` command running the project of tests/project; its output is kept in a file."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path) -> None:
+        self.log = folder / f"{arguments[0]}-{next(_databases)}.log"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DEADBEAT_")}
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "watched", *arguments],
+                cwd=PROJECT,
+                env={**clean, "PYTHONUNBUFFERED": "1", **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for_output(self, text: str, limit: float = 30.0) -> None:
+        deadline = time.monotonic() + limit
+        while text not in self.output():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{text!r} did not appear:\n{self.output()}")
+            time.sleep(0.02)
+
+    def stop(self, limit: float = 20.0) -> float:
+        """Ask it to end and return the seconds that took."""
+        asked = time.monotonic()
+        self.process.terminate()
+        self.process.wait(limit)
+        return time.monotonic() - asked
+
+    def kill(self) -> None:
+        # The session is ours: this ends the command and its pool children, nothing else.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+StartCelery = Callable[..., CeleryProcess]
+
+
+@pytest.fixture
+def start_celery(broker: str, tmp_path: Path) -> Iterator[StartCelery]:
+    """Starts workers (waiting until they are ready) and Beats; ends them with the test."""
+    started: list[CeleryProcess] = []
+
+    def start(command: str, *options: str, **environment: str) -> CeleryProcess:
+        arguments = [command, "--loglevel", "INFO", *options]
+        if command == "worker" and "--concurrency" not in options:
+            arguments += ["--concurrency", "2"]
+        if command == "beat":
+            arguments += ["--schedule", str(tmp_path / "schedule"), "--pidfile", ""]
+        process = CeleryProcess(arguments, {"CELERY_BROKER_URL": broker, **environment}, tmp_path)
+        started.append(process)
+        if command == "worker":
+            process.wait_for_output("ready.")
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def send(broker: str) -> Iterator[Callable[..., Any]]:
+    """Sends a task of the project the way Beat does: with an entry's name in its headers."""
+    app = Celery("sender", broker=broker, backend=broker)
+
+    def send_as_beat(task: str, *args: Any, entry: str | None = "nightly", **options: Any) -> Any:
+        headers = {} if entry is None else {"deadbeat_beat": "watched", "deadbeat_entry": entry}
+        return app.send_task(f"watched.{task}", args=args, headers=headers, **options)
+
+    yield send_as_beat
+    app.close()
+
+
+def reporting_to(url: str, **more: str) -> dict[str, str]:
+    """The environment that makes the project report to this address, with quick periods."""
+    return {
+        "DEADBEAT_URL": url,
+        "DEADBEAT_KEY": "test-key",
+        "DEADBEAT_BEAT_PERIOD_SECONDS": "1",
+        "DEADBEAT_CANARY_SECONDS": "1",
+        **more,
+    }

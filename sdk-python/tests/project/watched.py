@@ -1,0 +1,108 @@
+"""The application under watch in these tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from celery import Celery, Task
+from celery.exceptions import Ignore, Reject
+from celery.schedules import crontab, schedule, solar
+
+import deadbeat
+
+BROKER = os.environ["CELERY_BROKER_URL"]
+
+app = Celery("watched", broker=BROKER, backend=BROKER)
+app.conf.timezone = "Europe/Berlin"
+app.conf.worker_hijack_root_logger = False
+app.conf.redbeat_redis_url = BROKER
+app.conf.beat_schedule = {
+    "often": {"task": "watched.ok", "schedule": float(os.environ.get("OFTEN_SECONDS", "3600"))},
+    "nightly": {
+        "task": "watched.ok",
+        "schedule": crontab(minute="*/20", hour="4,1-2", day_of_week="mon-fri"),
+        "options": {"queue": "night"},
+    },
+    "yearly": {"task": "watched.limited", "schedule": crontab(0, 0, day_of_month=1, month_of_year=1)},
+    "hourly": {"task": "watched.ok", "schedule": schedule(3600.5, relative=True)},
+}
+if "redbeat" not in " ".join(sys.argv):  # RedBeat cannot store this kind
+    app.conf.beat_schedule["dusk"] = {"task": "watched.ok", "schedule": solar("sunset", 52.5, 13.4)}
+LISTED = set(app.conf.beat_schedule)
+
+deadbeat.init(app)
+deadbeat.init(app)
+
+if os.environ.get("SABOTAGE"):
+    # What users must never notice: every way from a signal to the queue is broken.
+    from deadbeat import beat, celery, transport
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("sabotage")
+
+    transport.Transport.put = broken
+    transport.Transport.flush_at_exit = broken
+    celery.run_id_of = broken
+    beat.list_entries = broken
+
+
+@app.task
+def ok(value: int = 0) -> int:
+    return value
+
+
+@app.task
+def bad() -> None:
+    raise ValueError("a secret")
+
+
+@app.task(bind=True, max_retries=2)
+def flaky(self: Task) -> str:
+    """Fails once, is retried, then succeeds."""
+    if self.request.retries == 0:
+        raise self.retry(exc=ValueError("again"), countdown=0.1)
+    return "done"
+
+
+@app.task(bind=True, max_retries=1)
+def hopeless(self: Task) -> None:
+    raise self.retry(exc=ValueError("never"), countdown=0)
+
+
+@app.task
+def ignored() -> None:
+    raise Ignore()
+
+
+@app.task
+def rejected() -> None:
+    raise Reject("no", requeue=False)
+
+
+@app.task
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def exits() -> None:
+    raise SystemExit(3)
+
+
+@app.task(time_limit=1)
+def limited() -> None:
+    time.sleep(30)
+
+
+@app.task
+def waits() -> None:
+    time.sleep(30)
+
+
+@app.task
+def entries_of_conf() -> list[str]:
+    """What is in beat_schedule beyond what this module put there."""
+    return sorted(set(app.conf.beat_schedule) - LISTED)

@@ -1,0 +1,178 @@
+"""What real prefork workers report, and that nothing we do or suffer reaches a task."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any, Callable
+
+import pytest
+from celery.exceptions import TaskRevokedError
+
+from conftest import StartCelery, reporting_to
+from sink import Sink
+
+Send = Callable[..., Any]
+
+
+def finished(sink: Sink, task_id: str) -> dict[str, Any]:
+    (event,) = sink.wait_for(lambda: sink.of("run_finished", task_id=task_id))
+    return event
+
+
+def test_every_way_a_run_can_end_is_reported_as_what_it_was(
+    sink: Sink, start_celery: StartCelery, send: Send
+) -> None:
+    worker = start_celery("worker", "-n", "w1@here", **reporting_to(sink.url))
+
+    good, bad, unwatched = send("ok", 7), send("bad"), send("ok", entry=None)
+    flaky, hopeless = send("flaky"), send("hopeless")
+    ignored, rejected = send("ignored"), send("rejected")
+    expired = send("ok", expires=-5)
+    named = send("ok", task_id="chosen by the application")
+
+    # Success: started and finished, with who, where and how long.
+    end = finished(sink, good.id)
+    (start,) = sink.of("run_started", task_id=good.id)
+    for event in (start, end):
+        assert (event["beat"], event["entry"], event["task"]) == ("watched", "nightly", "watched.ok")
+        assert (event["run_id"], event["worker"], event["retries"]) == (good.id, "w1@here", 0)
+    assert (end["outcome"], end["error"]) == ("success", None)
+    assert 0 <= end["duration_seconds"] < 10
+
+    # Failure: the exception's class and nothing of its text.
+    end = finished(sink, bad.id)
+    assert (end["outcome"], end["error"]) == ("failure", "ValueError")
+    assert "a secret" not in json.dumps(sink.events)
+
+    # A retry keeps its run, is no failure, and the run ends once.
+    end = finished(sink, flaky.id)
+    assert (end["outcome"], end["retries"], end["run_id"]) == ("success", 1, flaky.id)
+    # Two children may have taken part, each with a connection of its own: no order between them.
+    sink.wait_for(lambda: {e["retries"] for e in sink.of("run_started", run_id=flaky.id)} == {0, 1})
+    (retried,) = sink.wait_for(lambda: sink.of("run_retried", run_id=flaky.id))
+    assert retried["retries"] == 0
+    end = finished(sink, hopeless.id)
+    assert (end["outcome"], end["error"], end["retries"]) == ("failure", "ValueError", 1)
+
+    assert finished(sink, ignored.id)["outcome"] == "ignored"
+    assert finished(sink, rejected.id)["outcome"] == "rejected"
+    end = finished(sink, expired.id)
+    assert (end["outcome"], end["duration_seconds"]) == ("expired", None)
+    assert sink.of("run_started", task_id=expired.id) == []
+
+    # A task id that is no UUID still makes one run, under a UUID.
+    run_id = finished(sink, named.id)["run_id"]
+    assert str(uuid.UUID(run_id)) == run_id
+    assert [e["run_id"] for e in sink.of("run_started", task_id=named.id)] == [run_id]
+
+    # What Beat did not send is not our business.
+    unwatched.get(timeout=10)
+    assert worker.stop() < 10
+    assert [e for e in sink.events if e.get("task_id") == unwatched.id] == []
+    assert sink.of("client_loss") == []
+
+
+def test_what_a_killed_child_cannot_say_is_said_by_the_main_process(
+    sink: Sink, start_celery: StartCelery, send: Send
+) -> None:
+    start_celery("worker", "--concurrency", "4", **reporting_to(sink.url))
+
+    limited, exits, waits = send("limited"), send("exits"), send("waits")
+    sink.wait_for(lambda: sink.of("run_started", task_id=waits.id))
+    waits.revoke(terminate=True)
+
+    sink.wait_for(lambda: sink.of("run_finished", task_id=limited.id, outcome="failure"))
+    sink.wait_for(lambda: sink.of("run_finished", task_id=waits.id, outcome="revoked"))
+    sink.wait_for(lambda: sink.of("run_finished", task_id=exits.id))
+    with pytest.raises(TaskRevokedError):
+        waits.get(timeout=10)
+    # Alone, because a dying child takes what its siblings read from the same pipe with it now and then.
+    killed = send("killed")
+    sink.wait_for(lambda: sink.of("run_finished", task_id=killed.id))
+
+    (end,) = sink.of("run_finished", task_id=killed.id)
+    assert (end["outcome"], end["error"], end["duration_seconds"]) == ("failure", "WorkerLostError", None)
+    (end,) = sink.of("run_finished", task_id=limited.id, outcome="failure")
+    assert end["error"] == "TimeLimitExceeded"
+    for task in (limited, exits, waits, killed):
+        kinds = [(e["type"], e.get("outcome")) for e in sink.events if e.get("task_id") == task.id]
+        assert len(kinds) == len(set(kinds)), f"told twice: {kinds}"
+
+
+def test_threads_pool_reports_the_same(sink: Sink, start_celery: StartCelery, send: Send) -> None:
+    start_celery("worker", "--pool", "threads", **reporting_to(sink.url))
+
+    good, bad, hopeless = send("ok"), send("bad"), send("hopeless")
+
+    assert finished(sink, good.id)["outcome"] == "success"
+    assert finished(sink, bad.id)["error"] == "ValueError"
+    assert finished(sink, hopeless.id)["error"] == "ValueError"
+    # The second attempt may well end before the first has told of the retry.
+    sink.wait_for(lambda: len(sink.of("run_retried", task_id=hopeless.id)) == 1)
+
+
+def test_child_flushes_at_exit_what_still_lingers(sink: Sink, start_celery: StartCelery, send: Send) -> None:
+    worker = start_celery("worker", "--max-tasks-per-child", "1", **reporting_to(sink.url))
+
+    sent = [send("ok") for _ in range(2)]
+
+    sink.wait_for(lambda: len(sink.of("run_finished", outcome="success")) == 2)
+    assert {e["task_id"] for e in sink.of("run_started")} == {task.id for task in sent}
+    assert worker.stop() < 10
+
+
+@pytest.mark.parametrize("server", ["refuse", "hang", "401", "503"])
+def test_useless_server_fails_delays_and_blocks_no_task(
+    server: str, sink: Sink, dead_url: str, start_celery: StartCelery, send: Send
+) -> None:
+    sink.answer = int(server) if server.isdigit() else server
+    url = dead_url if server == "refuse" else sink.url
+    worker = start_celery("worker", **reporting_to(url))
+    send("ok").get(timeout=30)
+
+    started = time.monotonic()
+    results = [send("ok", number) for number in range(200)]
+    values = [result.get(timeout=30) for result in results]
+    took = time.monotonic() - started
+    failure = send("bad")
+
+    assert values == list(range(200))
+    # One blocked report alone would take the two seconds an answer may take: 200 of them seven minutes.
+    assert took < 20
+    with pytest.raises(ValueError, match="a secret"):
+        failure.get(timeout=30)
+    # The main process has nothing to say, its children flush for a second at most.
+    assert worker.stop() < 10
+    if server != "refuse":
+        assert sink.batches, "the server was not even tried"
+    output = worker.output()
+    # One traceback is the failing task's own.
+    assert output.count("Traceback") == 1
+    assert "the application is not affected" in output
+
+
+def test_nothing_reaches_a_task_when_our_own_code_is_broken(
+    sink: Sink, start_celery: StartCelery, send: Send
+) -> None:
+    worker = start_celery("worker", SABOTAGE="1", **reporting_to(sink.url))
+    beat = start_celery("beat", SABOTAGE="1", OFTEN_SECONDS="0.5", **reporting_to(sink.url))
+
+    assert [send("ok", number).get(timeout=30) for number in range(20)] == list(range(20))
+    assert send("flaky").get(timeout=30) == "done"
+    beat.wait_for_output("Sending due task often")
+    worker.wait_for_output("sabotage")
+
+    assert worker.stop() < 10
+    beat.stop()
+    assert sink.batches == []
+
+
+def test_worker_without_settings_says_so_once_and_works(start_celery: StartCelery, send: Send) -> None:
+    worker = start_celery("worker")
+
+    assert send("ok", 5).get(timeout=30) == 5
+
+    # The project calls init twice; each call is told the same.
+    assert worker.output().count("Deadbeat is off") == 2

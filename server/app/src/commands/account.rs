@@ -1,0 +1,64 @@
+//! `deadbeat account …`
+
+use std::io::Read;
+
+use clap::Subcommand;
+use deadbeat_services::{account, secret};
+use serde_json::json;
+
+use super::project::words;
+use crate::config::DatabaseConfig;
+use crate::database::Database;
+
+/// What can be done with accounts.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create an account. Prints its password once, unless one is given on standard input.
+    Create {
+        /// Which database.
+        #[command(flatten)]
+        database: DatabaseConfig,
+        /// Mail address to sign in with.
+        #[arg(long)]
+        email: String,
+        /// Read the password from standard input.
+        #[arg(long)]
+        password_stdin: bool,
+        /// Answer in JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// In words for a person.
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    let Command::Create { database: config, email, password_stdin, json } = command;
+    let given = if password_stdin {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        Some(text.trim_end_matches(['\r', '\n']).to_owned())
+    } else {
+        None
+    };
+    let password = given.clone().unwrap_or_else(|| secret::random_text(16));
+    let database = Database::of_command(&config).await?;
+    let created = match database.services("http://localhost").await {
+        Ok(services) => account::create(&services, &email, &password).await.map_err(words),
+        Err(error) => Err(error),
+    };
+    database.stop().await;
+    let created = created?;
+    let shown = given.is_none().then_some(password);
+    if json {
+        println!("{}", json!({"account_id": created.id, "email": created.email, "password": shown}));
+    } else {
+        println!("account   {}", created.email);
+        if let Some(password) = shown {
+            println!("password  {password}");
+        }
+    }
+    Ok(())
+}

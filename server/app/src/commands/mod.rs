@@ -1,0 +1,52 @@
+//! The subcommands.
+
+pub mod account;
+pub mod doctor;
+pub mod migrate;
+pub mod project;
+pub mod serve;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{DatabaseConfig, ServeConfig};
+
+/// The dead man's switch for Celery.
+///
+/// Deadbeat expects every run of your scheduled tasks at its exact time, notices the one that does not come, and tells you once, with
+/// the cause and the command that repairs it.
+#[derive(Debug, Parser)]
+#[command(name = "deadbeat", version, about, long_about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve pings, the API and the pages, and watch the deadlines.
+    Serve(Box<ServeConfig>),
+    /// Bring the database's schema up to date.
+    Migrate(DatabaseConfig),
+    /// Look whether everything that a server needs is there, and say what is not.
+    Doctor(Box<ServeConfig>),
+    /// Accounts: who may sign in.
+    #[command(subcommand)]
+    Account(account::Command),
+    /// Projects: what owns monitors, channels and keys.
+    #[command(subcommand)]
+    Project(project::Command),
+}
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// Whatever the command could not do, in words for a person.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve(config) => serve::run(*config).await,
+        Command::Migrate(config) => migrate::run(&config).await,
+        Command::Doctor(config) => doctor::run(&config).await,
+        Command::Account(command) => account::run(command).await,
+        Command::Project(command) => project::run(command).await,
+    }
+}

@@ -1,0 +1,128 @@
+//! `deadbeat serve`
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use deadbeat_services::delivery::senders::email::SmtpSettings;
+use deadbeat_services::setup::{FirstStart, first_start};
+use deadbeat_store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::SystemClock;
+use crate::config::ServeConfig;
+use crate::database::Database;
+use crate::{App, Parts, telemetry};
+
+/// Serves until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// What keeps the server from starting, in words for a person.
+pub async fn run(config: ServeConfig) -> anyhow::Result<()> {
+    telemetry::start(&config.log, &config.log_format)?;
+    // First: what cannot work is said before a database is made.
+    let listener =
+        TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let database = Database::of_server(&config.database).await?;
+    let started = start(&config, listener, &database).await;
+    let app = match started {
+        Ok(app) => app,
+        Err(error) => {
+            database.stop().await;
+            return Err(error);
+        }
+    };
+    tracing::info!(%address, embedded = database.is_embedded(), "serving");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    app.stop().await;
+    database.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn start(config: &ServeConfig, listener: TcpListener, database: &Database) -> anyhow::Result<App> {
+    let site_url = config.site_url(listener.local_addr()?);
+    let store = database.store()?;
+    migrate(&store).await?;
+    store.close().await;
+
+    let app = App::start(Parts {
+        listener,
+        database_url: database.url.clone(),
+        site_url: site_url.clone(),
+        clock: Arc::new(SystemClock),
+        allow_private_networks: config.allow_private_networks,
+        smtp: config
+            .smtp_url
+            .as_ref()
+            .map(|url| SmtpSettings { url: url.0.clone(), from: config.smtp_from.clone() }),
+    })?;
+    match first_start(app.services(), &config.first_account).await {
+        Ok(Some(first)) => println!("{}", welcome(&site_url, &first)),
+        Ok(None) => println!("Deadbeat serves at {site_url}"),
+        Err(error) => {
+            app.stop().await;
+            return Err(super::project::words(error));
+        }
+    }
+    Ok(app)
+}
+
+/// Brings the schema up to date; waits for a database that is still starting, as containers' do.
+async fn migrate(store: &Store) -> anyhow::Result<()> {
+    let mut attempts = 0;
+    loop {
+        match store.migrate().await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_unavailable() && attempts < 60 => {
+                if attempts % 10 == 0 {
+                    tracing::warn!(error = ?error, "the database is away; trying again for a minute");
+                }
+                attempts += 1;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error).context("the database"),
+        }
+    }
+}
+
+fn welcome(site: &str, first: &FirstStart) -> String {
+    let FirstStart { email, password, created } = first;
+    let ping_key = &created.ping_key;
+    format!(
+        "
+Deadbeat serves at {site}
+
+  Sign in          {site}/
+    account        {email}
+    password       {password}
+
+  Project          {name}
+    API key        {api_key}
+    read key       {read_key}
+    ping key       {ping_key}
+
+  Keep these: keys and password are stored hashed and are not shown again.
+
+  A job in a crontab: call this when it is done, and you hear of it when it is not
+    curl -fsS -m 10 --retry 5 \"{site}/ping/{ping_key}/my-first-job?create=1&period=3600&grace=300\"
+
+  Celery, two lines beside your app
+    import deadbeat
+    deadbeat.init(app, url=\"{site}\", key=\"{ping_key}\")
+",
+        name = created.project.name,
+        api_key = created.api_key,
+        read_key = created.read_key,
+    )
+}

@@ -1,0 +1,115 @@
+//! Every setting: its name, its default, what it means. The only place that reads the environment (through clap).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use url::Url;
+
+/// Settings that every command shares: which database.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseConfig {
+    /// Folder of the embedded database; it is made when missing.
+    #[arg(long, env = "DEADBEAT_DATA_DIR", default_value = "data", value_name = "FOLDER")]
+    pub data_dir: PathBuf,
+
+    /// A PostgreSQL to use instead of the embedded one: postgres://user:password@host:5432/database
+    #[arg(long, env = "DEADBEAT_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<Secret>,
+
+    /// Folder of PostgreSQL's programs for the embedded database, when they are not found.
+    #[arg(long, env = "DEADBEAT_POSTGRES_BIN", value_name = "FOLDER")]
+    pub postgres_bin: Option<PathBuf>,
+}
+
+/// Settings of the server.
+#[derive(Debug, Clone, Args)]
+pub struct ServeConfig {
+    /// Which database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+
+    /// Address and port to listen on.
+    #[arg(long, env = "DEADBEAT_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+
+    /// How the server is reached from outside, for ping URLs and links; http://<listen> when not given.
+    #[arg(long, env = "DEADBEAT_SITE_URL", value_name = "URL", value_parser = site_url)]
+    pub site_url: Option<String>,
+
+    /// Mail address of the account that the first start makes.
+    #[arg(long, env = "DEADBEAT_FIRST_ACCOUNT", default_value = "admin@localhost", value_name = "ADDRESS")]
+    pub first_account: String,
+
+    /// 1: webhooks and mail may go to private networks and this machine. Off, because whoever may add a channel could otherwise
+    /// reach what only this server can.
+    #[arg(long, env = "DEADBEAT_ALLOW_PRIVATE_NETWORKS", value_name = "0|1", default_value = "0", value_parser = zero_or_one,
+        num_args = 0..=1, default_missing_value = "1")]
+    pub allow_private_networks: bool,
+
+    /// Mail server: smtp://host:25, smtp://user:password@host:587?tls=required, smtps://user:password@host:465
+    #[arg(long, env = "DEADBEAT_SMTP_URL", value_name = "URL", hide_env_values = true)]
+    pub smtp_url: Option<Secret>,
+
+    /// Sender of mails.
+    #[arg(long, env = "DEADBEAT_SMTP_FROM", default_value = "Deadbeat <deadbeat@localhost>", value_name = "ADDRESS")]
+    pub smtp_from: String,
+
+    /// What is logged: error, warn, info, debug, or per module as RUST_LOG has it.
+    #[arg(long, env = "DEADBEAT_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+
+    /// How it is logged: text, or json (one object a line).
+    #[arg(long, env = "DEADBEAT_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"], value_name = "FORMAT")]
+    pub log_format: String,
+}
+
+/// A setting that holds a password: it prints as `…`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl ServeConfig {
+    /// How the server is reached from outside, without a slash at the end.
+    #[must_use]
+    pub fn site_url(&self, listening: SocketAddr) -> String {
+        self.site_url.clone().unwrap_or_else(|| {
+            // "Every address" is not an address that anybody can open.
+            if listening.ip().is_unspecified() {
+                format!("http://localhost:{}", listening.port())
+            } else {
+                format!("http://{listening}")
+            }
+        })
+    }
+}
+
+fn site_url(text: &str) -> Result<String, String> {
+    let allowed = "an http:// or https:// address is allowed, such as https://deadbeat.example.org";
+    let url = Url::parse(text).map_err(|error| format!("{error}; {allowed}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
+        return Err(allowed.to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn zero_or_one(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "true" => Ok(true),
+        "0" | "false" | "" => Ok(false),
+        _ => Err("0 or 1 is allowed".to_owned()),
+    }
+}

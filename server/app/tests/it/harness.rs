@@ -1,0 +1,167 @@
+//! A real server on a free port, with a database of its own in the cluster that `DATABASE_URL` names (`scripts/pg` starts one).
+
+use std::net::TcpListener;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use deadbeat_app::clock::SystemClock;
+use deadbeat_app::{App, Parts};
+use deadbeat_services::setup::first_start;
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+/// A running server, signed in to by keys.
+pub struct Harness {
+    /// `http://127.0.0.1:<port>`
+    pub url: String,
+    /// The first account.
+    pub email: String,
+    /// Its password.
+    pub password: String,
+    /// May manage.
+    pub api_key: String,
+    /// May look.
+    pub read_key: String,
+    /// May signal.
+    pub ping_key: String,
+    /// Follows no redirects, keeps no cookies.
+    pub client: Client,
+    /// Straight into its database.
+    pub pool: PgPool,
+    pub app: App,
+    pub database_url: String,
+    database: String,
+}
+
+/// How long a test waits for an event before it fails.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+fn cluster_url() -> String {
+    #[expect(clippy::disallowed_methods, reason = "the test's own setting, not the server's")]
+    std::env::var("DATABASE_URL").expect("DATABASE_URL names a PostgreSQL for tests: run `make test` or `scripts/pg cargo test`")
+}
+
+fn with_database(url: &str, database: &str) -> String {
+    let mut url = url::Url::parse(url).unwrap();
+    url.set_path(&format!("/{database}"));
+    url.to_string()
+}
+
+/// A client as a cron job's: no redirects, no cookies.
+pub fn client() -> Client {
+    // A second test of this process finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).no_proxy().build().unwrap()
+}
+
+/// Makes a database of its own for one test.
+pub async fn make_database() -> (String, String) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let admin = PgPoolOptions::new().max_connections(1).connect(&cluster_url()).await.unwrap();
+    let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::query(create).execute(&admin).await.unwrap();
+    admin.close().await;
+    (with_database(&cluster_url(), &name), name)
+}
+
+/// Starts a server.
+pub async fn start() -> Harness {
+    let (database_url, database) = make_database().await;
+    start_on(database_url, database).await
+}
+
+async fn start_on(database_url: String, database: String) -> Harness {
+    let client = client();
+    let pool = PgPoolOptions::new()
+        .max_connections(3)
+        .connect_with(PgConnectOptions::from_str(&database_url).unwrap())
+        .await
+        .unwrap();
+    deadbeat_store::MIGRATOR.run(&pool).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = App::start(Parts {
+        listener,
+        database_url: database_url.clone(),
+        site_url: url.clone(),
+        clock: Arc::new(SystemClock),
+        allow_private_networks: true,
+        smtp: None,
+    })
+    .unwrap();
+    let first = first_start(app.services(), "admin@localhost").await.unwrap().unwrap();
+    Harness {
+        url,
+        email: first.email,
+        password: first.password,
+        api_key: first.created.api_key,
+        read_key: first.created.read_key,
+        ping_key: first.created.ping_key,
+        client,
+        pool,
+        app,
+        database_url,
+        database,
+    }
+}
+
+impl Harness {
+    /// A request with the API key.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.api_key)
+    }
+
+    /// Sends JSON with the API key; status and JSON of the answer (null when it has no body).
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let answer = self.request(method, path).json(body).send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() })
+    }
+
+    /// Reads with the API key.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.request(Method::GET, path).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "GET {path}");
+        answer.json().await.unwrap()
+    }
+
+    /// Creates a monitor.
+    pub async fn monitor(&self, body: Value) -> Value {
+        let (status, monitor) = self.send(Method::POST, "/api/v1/monitors", &body).await;
+        assert_eq!(status, StatusCode::CREATED, "{monitor}");
+        monitor
+    }
+
+    /// Reads until `wanted` holds, or fails after [`LIMIT`] with what was last seen.
+    pub async fn wait_for(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let seen = self.get(path).await;
+            if wanted(&seen) {
+                return seen;
+            }
+            assert!(start.elapsed() < LIMIT, "GET {path} did not become what was waited for; last seen: {seen:#}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Another project in the same deployment: (API key, ping key).
+    pub async fn other_project(&self) -> (String, String) {
+        let created = deadbeat_services::project::create(self.app.services(), "Other", None).await.unwrap();
+        (created.api_key, created.ping_key)
+    }
+
+    /// Stops the server and removes its database.
+    pub async fn stop(self) {
+        self.app.stop().await;
+        self.pool.close().await;
+        let admin = PgPoolOptions::new().max_connections(1).connect(&cluster_url()).await.unwrap();
+        let drop = sqlx::AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.database));
+        sqlx::query(drop).execute(&admin).await.unwrap();
+    }
+}

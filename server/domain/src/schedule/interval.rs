@@ -1,0 +1,110 @@
+//! Every so many seconds, and Celery's rounding of it.
+
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
+use chrono_tz::Tz;
+
+use crate::cron::wall::{Reading, SearchWindow, wall_at};
+
+/// The shortest interval, in seconds; below it, "late" means nothing over a network.
+pub const MIN_INTERVAL_SECONDS: f64 = 1.0;
+
+/// The longest interval: a yearly job, also in a leap year.
+pub const MAX_INTERVAL_SECONDS: f64 = 366.0 * 86_400.0;
+
+/// Every so many seconds, to the microsecond, as Python's `timedelta` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interval {
+    every: TimeDelta,
+    pub(super) rounding: Rounding,
+}
+
+/// Whether the next slot is where the interval ends, or the round wall-clock time before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rounding {
+    Exact,
+    /// Celery's `schedule(relative=True)`: down to the day, hour or minute, whichever the interval is at least as long as.
+    Down(Tz),
+}
+
+impl Interval {
+    /// None for a length that is not allowed.
+    pub(super) fn new(seconds: f64, rounding: Rounding) -> Option<Self> {
+        // NaN lies in no range.
+        let allowed = (MIN_INTERVAL_SECONDS..=MAX_INTERVAL_SECONDS).contains(&seconds);
+        let every = TimeDelta::microseconds((seconds * 1e6).round() as i64);
+        allowed.then_some(Self { every, rounding })
+    }
+
+    /// The length in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        // Both parts are far below 2^53; the sum is the float nearest to the microseconds.
+        self.every.as_seconds_f64()
+    }
+
+    pub(super) fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        SearchWindow::after(after)?;
+        match self.rounding {
+            Rounding::Exact => Some(after + self.every),
+            Rounding::Down(zone) => self.next_round_time(after, zone),
+        }
+    }
+
+    /// As Celery 5.7 computes it; earlier releases differ only around clock changes.
+    fn next_round_time(&self, after: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
+        let end = after + self.every;
+        if self.every >= TimeDelta::days(1) {
+            // Whole days are counted on the calendar, across days of 23 and 25 hours; the first midnight of a repeated one counts.
+            let wall_end = wall_at(zone, after) + self.every;
+            let midnights = showings(floor_to_day(wall_end)?, zone)?;
+            return match midnights.into_iter().find(|midnight| *midnight > after) {
+                Some(midnight) => Some(midnight),
+                None => Some(showings(wall_end, zone)?[0]),
+            };
+        }
+        let (unit, floor): (_, fn(NaiveDateTime) -> Option<NaiveDateTime>) = match self.every {
+            every if every >= TimeDelta::hours(1) => (TimeDelta::hours(1), floor_to_hour),
+            every if every >= TimeDelta::minutes(1) => (TimeDelta::minutes(1), floor_to_minute),
+            _ => return Some(end),
+        };
+        let wall_end = wall_at(zone, end);
+        let mut round_times = showings(floor(wall_end)?, zone)?.to_vec();
+        let latest = round_times.iter().copied().filter(|time| *time <= end).max();
+        if let Some(time) = latest
+            .or_else(|| round_times.iter().copied().min())
+            .filter(|time| *time > after)
+        {
+            return Some(time);
+        }
+        // The clock was set back by part of an hour: the round time just found lies before the start.
+        round_times.extend(showings(floor(wall_end + unit)?, zone)?);
+        round_times.extend(showings(floor(wall_at(zone, after) + self.every)?, zone)?);
+        round_times.retain(|time| *time > after);
+        let latest = round_times.iter().copied().filter(|time| *time <= end).max();
+        Some(
+            latest
+                .or_else(|| round_times.iter().copied().min())
+                .unwrap_or(end),
+        )
+    }
+}
+
+/// The instants that Python's two `fold` values give a wall time, the earlier first.
+fn showings(wall: NaiveDateTime, zone: Tz) -> Option<[DateTime<Utc>; 2]> {
+    Some(match Reading::of(wall, zone)? {
+        Reading::Once(instant) | Reading::Skipped { shifted: instant, .. } => [instant; 2],
+        Reading::Twice(first, second) => [first, second],
+    })
+}
+
+fn floor_to_day(wall: NaiveDateTime) -> Option<NaiveDateTime> {
+    wall.date().and_hms_opt(0, 0, 0)
+}
+
+fn floor_to_hour(wall: NaiveDateTime) -> Option<NaiveDateTime> {
+    wall.date().and_hms_opt(wall.hour(), 0, 0)
+}
+
+fn floor_to_minute(wall: NaiveDateTime) -> Option<NaiveDateTime> {
+    wall.date().and_hms_opt(wall.hour(), wall.minute(), 0)
+}

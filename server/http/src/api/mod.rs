@@ -1,0 +1,54 @@
+//! `/api/v1`, as `openapi.yaml` has it.
+
+pub mod api_key;
+pub mod beat;
+pub mod channel;
+pub mod delivery;
+pub mod event;
+pub mod incident;
+pub mod monitor;
+pub mod ping;
+pub mod project;
+pub mod run;
+
+use actix_web::http::Method;
+use actix_web::web::ServiceConfig;
+use actix_web::{HttpRequest, web};
+use uuid::Uuid;
+
+use crate::error::ApiError;
+use crate::problem::Problem;
+
+/// The routes of every resource.
+pub fn configure(config: &mut ServiceConfig) {
+    config.service(
+        web::scope("/api/v1")
+            .configure(monitor::configure)
+            .configure(ping::configure)
+            .configure(run::configure)
+            .configure(incident::configure)
+            .configure(channel::configure)
+            .configure(delivery::configure)
+            .configure(api_key::configure)
+            .configure(beat::configure)
+            .configure(project::configure)
+            .configure(event::configure)
+            .default_service(web::route().to(unknown_path)),
+    );
+}
+
+async fn unknown_path(request: HttpRequest) -> Result<&'static str, ApiError> {
+    Err(ApiError::new(Problem::NotFound, format!("there is no path {}", request.path())))
+}
+
+/// The answer to a method that a path does not take.
+pub(crate) async fn wrong_method(request: HttpRequest) -> Result<&'static str, ApiError> {
+    let method = request.method();
+    let hint = if *method == Method::PUT { " (PUT creates or changes a monitor by its slug)" } else { "" };
+    Err(ApiError::new(Problem::MethodNotAllowed, format!("{} does not take {method}{hint}", request.path())))
+}
+
+/// An id in a path; what is no id is nothing's.
+pub(crate) fn id(text: &str, what: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(text).map_err(|_| ApiError::not_found(what))
+}

@@ -1,0 +1,59 @@
+//! The project of the key.
+
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpResponse, web};
+use deadbeat_services::outbox::instant;
+use deadbeat_services::project as service;
+use deadbeat_store::project::Project;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use crate::api::wrong_method;
+use crate::error::ApiError;
+use crate::extract::api_key::{MayRead, MayWrite};
+use crate::extract::json::Json;
+use crate::state::AppState;
+
+/// The routes.
+pub fn configure(config: &mut ServiceConfig) {
+    config.service(
+        web::resource("/project")
+            .route(web::get().to(read))
+            .route(web::patch().to(update))
+            .default_service(web::to(wrong_method)),
+    );
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    name: Option<String>,
+    /// `null` means never.
+    #[serde(default, deserialize_with = "present")]
+    reminder_seconds: Option<Option<i32>>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i32>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+fn show(project: &Project) -> Value {
+    json!({
+        "id": project.id,
+        "name": project.name,
+        "reminder_seconds": project.reminder_seconds,
+        "created_at": instant(project.created_at),
+    })
+}
+
+async fn read(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let project = deadbeat_store::project::get(&state.reader(), key.0).await?;
+    let project = project.ok_or_else(|| ApiError::not_found("project"))?;
+    Ok(HttpResponse::Ok().json(show(&project)))
+}
+
+async fn update(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Result<HttpResponse, ApiError> {
+    let Json(Body { name, reminder_seconds }) = body;
+    let project = service::update(&state.services, key.0, name.as_deref(), reminder_seconds).await?;
+    Ok(HttpResponse::Ok().json(show(&project)))
+}

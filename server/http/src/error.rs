@@ -1,0 +1,129 @@
+//! Faults as answers: problem+json (RFC 9457) for the API.
+
+use std::fmt;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, ResponseError};
+use deadbeat_domain::monitor::FieldError;
+use deadbeat_services::ServiceError;
+use deadbeat_store::StoreError;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::problem::Problem;
+
+/// Seconds after which a client should try again when we cannot serve it.
+pub const RETRY_AFTER_SECONDS: &str = "5";
+
+/// A fault as the API answers it.
+#[derive(Debug)]
+pub struct ApiError {
+    problem: Problem,
+    detail: String,
+    errors: Vec<FieldError>,
+    request_id: Uuid,
+}
+
+impl ApiError {
+    /// A fault with what a person needs to act on it.
+    #[must_use]
+    pub fn new(problem: Problem, detail: impl Into<String>) -> Self {
+        Self { problem, detail: detail.into(), errors: Vec::new(), request_id: Uuid::new_v4() }
+    }
+
+    /// Invalid fields.
+    #[must_use]
+    pub fn fields(errors: Vec<FieldError>) -> Self {
+        let detail: Vec<String> =
+            errors.iter().map(|error| format!("{} {}", error.pointer, error.message)).collect();
+        Self { errors, ..Self::new(Problem::InvalidFields, detail.join("; ")) }
+    }
+
+    /// Nothing of that id; also for what another project owns.
+    #[must_use]
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Problem::NotFound, format!("there is no such {what} in this project"))
+    }
+
+    /// Which kind of fault it is.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        self.problem
+    }
+
+    fn body(&self) -> Value {
+        let (code, status, title) = self.problem.row();
+        let mut body = json!({
+            "type": format!("/docs/problems#{code}"),
+            "title": title,
+            "status": status.as_u16(),
+            "code": code,
+            "detail": self.detail,
+            "request_id": self.request_id,
+        });
+        if !self.errors.is_empty() {
+            body["errors"] = self
+                .errors
+                .iter()
+                .map(|error| json!({"pointer": error.pointer, "message": error.message}))
+                .collect();
+        }
+        body
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.problem.code(), self.detail)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.problem.row().1
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut answer = HttpResponse::build(self.status_code());
+        answer.insert_header((header::CONTENT_TYPE, "application/problem+json"));
+        match self.problem {
+            Problem::MissingKey | Problem::UnknownKey => {
+                answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+            }
+            Problem::Busy | Problem::DatabaseAway => {
+                answer.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
+            }
+            _ => {}
+        }
+        answer.body(self.body().to_string())
+    }
+}
+
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> Self {
+        let text = error.to_string();
+        match error {
+            ServiceError::NotFound(what) => Self::not_found(what),
+            ServiceError::Invalid(errors) => Self::fields(errors),
+            ServiceError::SlugTaken(_) => Self::new(Problem::SlugTaken, text),
+            ServiceError::Conflict(_) => Self::new(Problem::Conflict, text),
+            ServiceError::Limit { .. } => Self::new(Problem::LimitReached, text),
+            ServiceError::Busy => Self::new(Problem::Busy, "too much is waiting; try again in a few seconds"),
+            ServiceError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// The inner cause is logged here, once, and never shown.
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_unavailable() {
+            let answer = Self::new(Problem::DatabaseAway, "the database cannot be reached; try again in a few seconds");
+            tracing::warn!(request_id = %answer.request_id, error = ?error, "the database is away");
+            return answer;
+        }
+        let answer = Self::new(Problem::Internal, "the server's log has the cause under this request id");
+        tracing::error!(request_id = %answer.request_id, error = ?error, "a request failed");
+        answer
+    }
+}

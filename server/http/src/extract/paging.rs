@@ -1,0 +1,98 @@
+//! Cursor paging: `?limit=`, `?cursor=`.
+
+use actix_web::HttpRequest;
+use deadbeat_domain::limits;
+use deadbeat_store::page::Page;
+use std::str::FromStr;
+
+use crate::error::ApiError;
+use crate::problem::Problem;
+
+/// The query parameters of a request, checked against what its list knows.
+#[derive(Debug)]
+pub struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    /// Reads the query; parameters that the list does not know are refused, so that a misspelt filter is not silently ignored.
+    ///
+    /// # Errors
+    /// An unknown parameter, or a query that is not percent-encoded UTF-8.
+    pub fn of(request: &HttpRequest, known: &[&str]) -> Result<Self, ApiError> {
+        let pairs = actix_web::web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+            .map_err(|error| ApiError::new(Problem::InvalidQuery, error.to_string()))?
+            .into_inner();
+        for (name, _) in &pairs {
+            if !known.contains(&name.as_str()) {
+                return Err(ApiError::new(
+                    Problem::InvalidQuery,
+                    format!("there is no parameter {:?}; {} are allowed", clip(name), known.join(", ")),
+                ));
+            }
+        }
+        Ok(Self { pairs })
+    }
+
+    /// The last value of a parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a parameter.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<String> {
+        self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+    }
+
+    /// A parameter read as a type.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn parse<T: FromStr>(&self, name: &str, allowed: &str) -> Result<Option<T>, ApiError> {
+        self.get(name)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    ApiError::new(Problem::InvalidQuery, format!("{name} is {:?}; {allowed} is allowed", clip(text)))
+                })
+            })
+            .transpose()
+    }
+
+    /// Which page is asked for.
+    ///
+    /// # Errors
+    /// A limit or a cursor that cannot be taken.
+    pub fn page<K: FromStr>(&self) -> Result<Page<K>, ApiError> {
+        let limit: i64 = self.parse("limit", &format!("1 to {}", limits::PAGE_MAX))?.unwrap_or(limits::PAGE_DEFAULT);
+        if !(1..=limits::PAGE_MAX).contains(&limit) {
+            return Err(ApiError::new(
+                Problem::InvalidQuery,
+                format!("limit is {limit}; 1 to {} is allowed", limits::PAGE_MAX),
+            ));
+        }
+        Ok(Page { after: self.parse("cursor", "a next_cursor of the same list")?, limit })
+    }
+}
+
+fn clip(text: &str) -> String {
+    deadbeat_domain::monitor::clip(text)
+}
+
+/// A page that was asked for with one row more than wanted: cut to size, with the cursor of the next one if there is one.
+pub fn cut<T>(mut rows: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if rows.len() <= limit {
+        return (rows, None);
+    }
+    rows.truncate(limit);
+    let next = rows.last().map(cursor);
+    (rows, next)
+}
+
+/// The same page with one row more, to see whether another one follows.
+#[must_use]
+pub fn one_more<K: Copy>(page: &Page<K>) -> Page<K> {
+    Page { after: page.after, limit: page.limit + 1 }
+}

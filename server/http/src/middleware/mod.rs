@@ -1,0 +1,3 @@
+//! What every answer passes through.
+
+pub mod security_headers;

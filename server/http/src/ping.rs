@@ -1,0 +1,355 @@
+//! The ping URLs: plain text, one line. Wire-compatible with Healthchecks, without its faults: nothing in a header, a method or a body
+//! can lose a ping, and a browser's OPTIONS is none.
+//!
+//! ```text
+//! /ping/<uuid>             /ping/<ping key>/<slug>          also at the root, with and without a slash at the end
+//!     …/start  …/fail  …/log  …/<exit code 0–255>           ?rid=<uuid>
+//!                                                           ?create=1&cron=&tz=&period=&grace=&tags=   (slug URLs)
+//! ```
+
+use std::time::Duration;
+
+use actix_web::dev::Payload;
+use actix_web::http::{Method, StatusCode, header};
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use deadbeat_domain::ids::{PingId, ProjectId};
+use deadbeat_domain::key;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::is_slug;
+use deadbeat_domain::ping::{PingKind, Signal, Source};
+use deadbeat_domain::run::RunDetail;
+use deadbeat_services::ServiceError;
+use deadbeat_services::ingest::{Accepted, Address, Incoming, IngestError};
+use deadbeat_services::monitor::{self, Change};
+use futures::StreamExt;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::error::RETRY_AFTER_SECONDS;
+use crate::extract::client_ip::client_ip;
+use crate::state::AppState;
+
+/// The routes: `/ping/…`, and whatever nobody else took.
+pub fn configure(config: &mut ServiceConfig) {
+    config.route("/ping/{tail:.*}", web::route().to(receive)).default_service(web::route().to(receive_at_root));
+}
+
+/// Bytes of a body that are read at all: what is beyond the kept part is passed over so that the client sees its answer.
+const BODY_READ_BYTES: usize = 16_000_000;
+/// A body that does not come is not waited for: the ping itself has arrived.
+const BODY_WAIT: Duration = Duration::from_secs(10);
+
+/// What a ping URL says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    address: TargetAddress,
+    kind: PingKind,
+    exit_code: Option<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum TargetAddress {
+    Uuid(Uuid),
+    Slug { key: String, slug: String },
+}
+
+/// Why a ping URL is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    NotFound,
+    InvalidUrl,
+}
+
+/// Reads what stands behind `/ping/`.
+fn parse(tail: &str) -> Result<Target, Refusal> {
+    let tail = tail.strip_suffix('/').unwrap_or(tail);
+    let segments: Vec<&str> = tail.split('/').collect();
+    let uuid = |text: &str| if text.len() == 36 { Uuid::try_parse(text).ok() } else { None };
+    let (address, action) = match segments[..] {
+        [id] => (TargetAddress::Uuid(uuid(id).ok_or(Refusal::NotFound)?), None),
+        [id, action] if uuid(id).is_some() => {
+            let Some(id) = uuid(id) else { return Err(Refusal::NotFound) };
+            (TargetAddress::Uuid(id), Some(action))
+        }
+        [key, slug] => (slug_address(key, slug)?, None),
+        [key, slug, action] => (slug_address(key, slug)?, Some(action)),
+        _ => return Err(Refusal::NotFound),
+    };
+    let (kind, exit_code) = match action {
+        None => (PingKind::Success, None),
+        Some("start") => (PingKind::Start, None),
+        Some("fail") => (PingKind::Fail, None),
+        Some("log") => (PingKind::Log, None),
+        Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+            let code: u8 = digits.parse().map_err(|_| Refusal::InvalidUrl)?;
+            (PingKind::from_exit_code(code), Some(code))
+        }
+        Some(_) => return Err(Refusal::NotFound),
+    };
+    Ok(Target { address, kind, exit_code })
+}
+
+fn slug_address(key: &str, slug: &str) -> Result<TargetAddress, Refusal> {
+    let plain = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if !plain(key) || !plain(slug) {
+        return Err(Refusal::NotFound);
+    }
+    if !is_slug(slug) {
+        return Err(Refusal::InvalidUrl);
+    }
+    Ok(TargetAddress::Slug { key: key.to_owned(), slug: slug.to_owned() })
+}
+
+async fn receive(request: HttpRequest, state: Data<AppState>, payload: web::Payload) -> HttpResponse {
+    let tail = request.match_info().query("tail").to_owned();
+    answer(request, state, payload.into_inner(), &tail).await
+}
+
+/// Ping URLs at the root; everything else that nobody serves is not found.
+async fn receive_at_root(request: HttpRequest, state: Data<AppState>, payload: web::Payload) -> HttpResponse {
+    let tail = request.path().trim_start_matches('/').to_owned();
+    let looks_like_ping = match parse(&tail) {
+        Ok(Target { address: TargetAddress::Uuid(_), .. }) => true,
+        Ok(Target { address: TargetAddress::Slug { key, .. }, .. }) => key::is_plausible(&key),
+        Err(Refusal::InvalidUrl) => tail.split('/').next().is_some_and(|first| {
+            key::is_plausible(first) || (first.len() == 36 && Uuid::try_parse(first).is_ok())
+        }),
+        Err(Refusal::NotFound) => false,
+    };
+    if looks_like_ping {
+        return answer(request, state, payload.into_inner(), &tail).await;
+    }
+    text(StatusCode::NOT_FOUND, "not found")
+}
+
+fn text(status: StatusCode, line: &'static str) -> HttpResponse {
+    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(line)
+}
+
+fn cors(answer: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
+    answer.insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+}
+
+/// An acknowledged ping.
+fn acknowledged(status: StatusCode, line: &'static str) -> HttpResponse {
+    cors(&mut HttpResponse::build(status))
+        .content_type("text/plain; charset=utf-8")
+        .insert_header(("Ping-Body-Limit", limits::PING_BODY_BYTES.to_string()))
+        .insert_header((header::CACHE_CONTROL, "max-age=0, no-cache, no-store, must-revalidate, private"))
+        .body(line)
+}
+
+fn try_again(line: &'static str) -> HttpResponse {
+    HttpResponse::ServiceUnavailable()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS))
+        .body(line)
+}
+
+async fn answer(request: HttpRequest, state: Data<AppState>, payload: Payload, tail: &str) -> HttpResponse {
+    // Stamped before anything can be slow: a busy database never makes a ping late.
+    let received_at = state.now();
+    match *request.method() {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT => {}
+        // A browser's preflight: answered, and no ping.
+        Method::OPTIONS => {
+            return cors(&mut HttpResponse::NoContent())
+                .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT"))
+                .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
+                .finish();
+        }
+        _ => {
+            return HttpResponse::MethodNotAllowed()
+                .insert_header((header::ALLOW, "GET, HEAD, POST, PUT, OPTIONS"))
+                .content_type("text/plain; charset=utf-8")
+                .body("method not allowed: GET, HEAD, POST and PUT are");
+        }
+    }
+    let target = match parse(tail) {
+        Ok(target) => target,
+        Err(Refusal::NotFound) => return text(StatusCode::NOT_FOUND, "not found"),
+        Err(Refusal::InvalidUrl) => return text(StatusCode::BAD_REQUEST, "invalid url format"),
+    };
+    // A query that cannot be decoded says nothing: the ping itself is clear.
+    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+        .map(web::Query::into_inner)
+        .unwrap_or_default();
+    let parameter = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let run_id = match parameter("rid") {
+        None => None,
+        Some(rid) if rid.len() == 36 => match Uuid::try_parse(rid) {
+            Ok(rid) => Some(rid),
+            Err(_) => return text(StatusCode::BAD_REQUEST, "invalid uuid format"),
+        },
+        Some(_) => return text(StatusCode::BAD_REQUEST, "invalid uuid format"),
+    };
+    let creates = parameter("create") == Some("1");
+
+    let body = read_body(payload).await;
+    let signal = Signal {
+        kind: target.kind,
+        received_at,
+        occurred_at: received_at,
+        run_id,
+        exit_code: target.exit_code,
+        duration: None,
+        source: Source::Http,
+        detail: RunDetail::default(),
+    };
+    let incoming = Incoming {
+        address: match &target.address {
+            TargetAddress::Uuid(id) => Address::Ping(PingId(*id)),
+            TargetAddress::Slug { key, slug } => Address::slug(key, slug),
+        },
+        signal,
+        method: Some(request.method().as_str().to_owned()),
+        remote_addr: client_ip(&request),
+        user_agent: request
+            .headers()
+            .get(header::USER_AGENT)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+        body,
+    };
+
+    let again = incoming.clone();
+    match state.services.ingest().accept(incoming).await {
+        Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK"),
+        Ok(Accepted::Unknown { project: Some(project) }) if creates => {
+            let TargetAddress::Slug { slug, .. } = &target.address else {
+                return text(StatusCode::NOT_FOUND, "not found");
+            };
+            create_and_ping(&state, project, slug, &query, again).await
+        }
+        Ok(Accepted::Unknown { .. }) => text(StatusCode::NOT_FOUND, "not found"),
+        Err(IngestError::Full) => try_again("busy, try again"),
+        Err(IngestError::Unavailable) => try_again("database away, try again"),
+    }
+}
+
+/// Reads the kept part of a body and passes over the rest. Whatever goes wrong with the body, the ping has arrived.
+async fn read_body(mut payload: Payload) -> Vec<u8> {
+    let mut body = Vec::new();
+    let read = async {
+        let mut total = 0;
+        while let Some(Ok(chunk)) = payload.next().await {
+            total += chunk.len();
+            let wanted = limits::PING_BODY_BYTES.saturating_sub(body.len()).min(chunk.len());
+            body.extend_from_slice(&chunk[..wanted]);
+            if total > BODY_READ_BYTES {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(BODY_WAIT, read).await;
+    body
+}
+
+/// `create=1`: makes the monitor that the URL describes, then pings it.
+async fn create_and_ping(
+    state: &Data<AppState>,
+    project: ProjectId,
+    slug: &str,
+    query: &[(String, String)],
+    incoming: Incoming,
+) -> HttpResponse {
+    let change = match change_from_query(slug, query) {
+        Ok(change) => change,
+        Err(line) => return HttpResponse::BadRequest().content_type("text/plain; charset=utf-8").body(line),
+    };
+    let created = match monitor::create(&state.services, project, &change).await {
+        Ok(_) => true,
+        // Another request made it meanwhile.
+        Err(ServiceError::SlugTaken(_)) => false,
+        Err(ServiceError::Invalid(faults)) => {
+            let faults: Vec<String> =
+                faults.iter().map(|fault| format!("{} {}", fault.pointer.trim_start_matches('/'), fault.message)).collect();
+            return HttpResponse::BadRequest().content_type("text/plain; charset=utf-8").body(faults.join("; "));
+        }
+        Err(ServiceError::Limit { .. }) => return text(StatusCode::NOT_FOUND, "not found"),
+        Err(error) => {
+            tracing::warn!(%error, "a monitor could not be created by its ping URL");
+            return try_again("database away, try again");
+        }
+    };
+    match state.services.ingest().accept(incoming).await {
+        Ok(Accepted::Recorded) if created => acknowledged(StatusCode::CREATED, "Created"),
+        Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK"),
+        Ok(Accepted::Unknown { .. }) => text(StatusCode::NOT_FOUND, "not found"),
+        Err(_) => try_again("database away, try again"),
+    }
+}
+
+/// A created monitor's settings: a day with an hour of grace, as Healthchecks has it, where the URL does not say otherwise.
+fn change_from_query(slug: &str, query: &[(String, String)]) -> Result<Change, String> {
+    let parameter = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let seconds = |name: &str| {
+        parameter(name)
+            .map(|text| text.parse::<f64>().map_err(|_| format!("{name} is {text:?}; a number of seconds is allowed")))
+            .transpose()
+    };
+    let timezone = parameter("tz").unwrap_or("UTC");
+    let schedule = match (parameter("cron").or(parameter("schedule")), seconds("period")?) {
+        (Some(_), Some(_)) => return Err("cron and period exclude one another".to_owned()),
+        (Some(expression), None) => json!({"kind": "cron", "expression": expression, "timezone": timezone}),
+        (None, period) => json!({"kind": "interval", "seconds": period.unwrap_or(86_400.0)}),
+    };
+    Ok(Change {
+        name: Some(slug.to_owned()),
+        slug: Some(slug.to_owned()),
+        schedule: Some(schedule),
+        grace_seconds: Some(seconds("grace")?.unwrap_or(3_600.0)),
+        tags: parameter("tags").map(|tags| {
+            tags.split([' ', ',']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+        }),
+        ..Change::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0fe1ed0a-6d3c-4fa8-9f0b-7f1b0ae8d2f5";
+
+    #[test]
+    fn ping_urls_say_what_they_say() {
+        for (tail, kind, code) in [
+            (ID.to_owned(), PingKind::Success, None),
+            (format!("{ID}/"), PingKind::Success, None),
+            (format!("{ID}/start"), PingKind::Start, None),
+            (format!("{ID}/start/"), PingKind::Start, None),
+            (format!("{ID}/fail"), PingKind::Fail, None),
+            (format!("{ID}/log"), PingKind::Log, None),
+            (format!("{ID}/0"), PingKind::Success, Some(0)),
+            (format!("{ID}/255"), PingKind::Fail, Some(255)),
+            ("some-key/a-slug".to_owned(), PingKind::Success, None),
+            ("some-key/a-slug/7".to_owned(), PingKind::Fail, Some(7)),
+            ("some-key/start".to_owned(), PingKind::Success, None),
+        ] {
+            let target = parse(&tail).unwrap();
+            assert_eq!((target.kind, target.exit_code), (kind, code), "{tail}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_refused_as_healthchecks_refuses_them() {
+        for (tail, refusal) in [
+            (String::new(), Refusal::NotFound),
+            ("x".to_owned(), Refusal::NotFound),
+            (ID.replace('-', ""), Refusal::NotFound),
+            (format!("{ID}/foo"), Refusal::NotFound),
+            (format!("{ID}/256"), Refusal::InvalidUrl),
+            (format!("{ID}/99999999999999999999"), Refusal::InvalidUrl),
+            (format!("{ID}/-1"), Refusal::NotFound),
+            ("key/Slug".to_owned(), Refusal::InvalidUrl),
+            ("key/sl%20ug".to_owned(), Refusal::NotFound),
+            ("key/slug/start/more".to_owned(), Refusal::NotFound),
+            ("//".to_owned(), Refusal::NotFound),
+        ] {
+            assert_eq!(parse(&tail), Err(refusal), "{tail}");
+        }
+    }
+}

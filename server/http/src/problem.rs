@@ -1,0 +1,89 @@
+//! The table of problem codes: every fault that the API can answer. `docs/problems.md` has a heading for each.
+
+use actix_web::http::StatusCode;
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Problem {
+    /// No key came with the request.
+    MissingKey,
+    /// The key is unknown or revoked.
+    UnknownKey,
+    /// The key may not do this.
+    KeyScope,
+    /// The body is no JSON.
+    InvalidJson,
+    /// The body is JSON, but not what is asked for.
+    InvalidFields,
+    /// A query parameter cannot be taken.
+    InvalidQuery,
+    /// The body is too large.
+    BodyTooLarge,
+    /// Nothing of that id or path.
+    NotFound,
+    /// The path takes other methods.
+    MethodNotAllowed,
+    /// The slug is taken.
+    SlugTaken,
+    /// Not in this state.
+    Conflict,
+    /// A quota is reached.
+    LimitReached,
+    /// Too much at once.
+    Busy,
+    /// The database is away.
+    DatabaseAway,
+    /// A bug of ours.
+    Internal,
+}
+
+impl Problem {
+    /// Every kind: documents and tests go through them.
+    pub const ALL: [Self; 15] = [
+        Self::MissingKey,
+        Self::UnknownKey,
+        Self::KeyScope,
+        Self::InvalidJson,
+        Self::InvalidFields,
+        Self::InvalidQuery,
+        Self::BodyTooLarge,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::SlugTaken,
+        Self::Conflict,
+        Self::LimitReached,
+        Self::Busy,
+        Self::DatabaseAway,
+        Self::Internal,
+    ];
+
+    /// Its code, status and title.
+    #[must_use]
+    pub fn row(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::MissingKey => ("missing_key", StatusCode::UNAUTHORIZED, "An API key is needed"),
+            Self::UnknownKey => ("unknown_key", StatusCode::UNAUTHORIZED, "The API key is unknown or revoked"),
+            Self::KeyScope => ("key_scope", StatusCode::FORBIDDEN, "The API key may not do this"),
+            Self::InvalidJson => ("invalid_json", StatusCode::BAD_REQUEST, "The body is not JSON"),
+            Self::InvalidFields => ("invalid_fields", StatusCode::BAD_REQUEST, "The request has invalid fields"),
+            Self::InvalidQuery => ("invalid_query", StatusCode::BAD_REQUEST, "The query has invalid parameters"),
+            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is no such thing"),
+            Self::MethodNotAllowed => {
+                ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This path takes other methods")
+            }
+            Self::SlugTaken => ("slug_taken", StatusCode::CONFLICT, "The slug is taken"),
+            Self::Conflict => ("conflict", StatusCode::CONFLICT, "It is not in a state for this"),
+            Self::LimitReached => ("limit_reached", StatusCode::FORBIDDEN, "A limit of the project is reached"),
+            Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much at once"),
+            Self::DatabaseAway => ("database_away", StatusCode::SERVICE_UNAVAILABLE, "The database is away"),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here"),
+        }
+    }
+
+    /// Stable, for programs.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        self.row().0
+    }
+}

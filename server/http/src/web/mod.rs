@@ -1,0 +1,231 @@
+//! The pages: server-rendered, forms and links, no script.
+//!
+//! A page is a struct with an askama template, so a missing value fails the build. Everything that a person or a client wrote is
+//! escaped by the template engine: nothing here marks a text as safe.
+
+pub mod attempts;
+pub mod csrf;
+pub mod dashboard;
+pub mod format;
+pub mod session;
+pub mod worst_first;
+
+use std::fmt;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::web::ServiceConfig;
+use actix_web::{HttpResponse, ResponseError};
+use askama::Template;
+use chrono::TimeDelta;
+use deadbeat_services::ServiceError;
+use deadbeat_store::StoreError;
+use uuid::Uuid;
+
+use crate::assets;
+use crate::error::RETRY_AFTER_SECONDS;
+
+/// The routes of all pages and of the files that they use.
+pub fn configure(config: &mut ServiceConfig) {
+    config.configure(assets::configure).configure(session::configure).configure(dashboard::configure);
+}
+
+/// What is around every page.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// Who is signed in.
+    pub account: Option<FrameAccount>,
+}
+
+/// The signed-in account, as the frame shows it.
+#[derive(Debug)]
+pub struct FrameAccount {
+    /// Its mail address.
+    pub email: String,
+    /// For the sign-out form.
+    pub form_token: String,
+}
+
+/// A page as an answer. It is of one moment and one person: nobody keeps it.
+#[must_use]
+pub fn html(status: StatusCode, page: &impl Template) -> HttpResponse {
+    match page.render() {
+        Ok(body) => HttpResponse::build(status)
+            .content_type("text/html; charset=utf-8")
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .body(body),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            HttpResponse::InternalServerError()
+                .content_type("text/plain; charset=utf-8")
+                .body("The page could not be rendered; the server's log has the cause.")
+        }
+    }
+}
+
+/// On to another page: 303, so that the next request is a GET whatever this one was.
+#[must_use]
+pub fn see_other(path: &str) -> HttpResponse {
+    HttpResponse::SeeOther()
+        .insert_header((header::LOCATION, path))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .finish()
+}
+
+/// Why a page is not shown.
+#[derive(Debug)]
+pub enum PageError {
+    /// Nobody is signed in: the way to the sign-in page.
+    NotSignedIn,
+    /// Nothing of that id; also for what another account's project owns.
+    NotFound(&'static str),
+    /// The form was not shown to this browser, or too long ago.
+    FormExpired,
+    /// The body is no form.
+    FormUnreadable,
+    /// Too many wrong passwords: how long to wait.
+    TooManyTries(TimeDelta),
+    /// The path takes other methods: these.
+    WrongMethod(&'static str),
+    /// Too much at once.
+    Busy,
+    /// The database is away.
+    DatabaseAway,
+    /// A bug of ours; the log has the cause under this reference.
+    Internal(Uuid),
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage {
+    frame: Frame,
+    status: u16,
+    title: &'static str,
+    text: String,
+    way: (&'static str, &'static str),
+    reference: Option<Uuid>,
+}
+
+impl PageError {
+    fn title(&self) -> &'static str {
+        match self {
+            Self::NotSignedIn => "Sign in first",
+            Self::NotFound(_) => "Not found",
+            Self::FormExpired => "This form has expired",
+            Self::FormUnreadable => "This form cannot be read",
+            Self::TooManyTries(_) => "Too many tries",
+            Self::WrongMethod(_) => "Not that way",
+            Self::Busy => "Too much at once",
+            Self::DatabaseAway => "The database is away",
+            Self::Internal(_) => "Something went wrong here",
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::NotSignedIn => "This page is for people with an account.".to_owned(),
+            Self::NotFound(what) => format!("There is no such {what}, or it is not yours to see."),
+            Self::FormExpired => "Nothing was changed. Open the page again and repeat what you did.".to_owned(),
+            Self::FormUnreadable => "Nothing was changed: what arrived is not a filled-in form.".to_owned(),
+            Self::TooManyTries(wait) => {
+                format!("There were too many wrong passwords. Wait {}, then try again.", format::span(*wait))
+            }
+            Self::WrongMethod(allowed) => format!("This address takes {allowed}."),
+            Self::Busy => "Deadbeat has more to do than it can. Try again in a few seconds.".to_owned(),
+            Self::DatabaseAway => {
+                "Deadbeat cannot reach its database, so there is nothing to show. Try again in a few seconds; /readyz \
+                 tells when it is back."
+                    .to_owned()
+            }
+            Self::Internal(_) => "The fault is ours. The server's log has the cause.".to_owned(),
+        }
+    }
+
+    /// A way onward: path and words.
+    fn way(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::TooManyTries(_) | Self::NotSignedIn => ("/sign-in", "To the sign-in page"),
+            Self::Busy | Self::DatabaseAway => ("/", "Try again"),
+            _ => ("/", "To the dashboard"),
+        }
+    }
+}
+
+impl fmt::Display for PageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.title())
+    }
+}
+
+impl ResponseError for PageError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::NotSignedIn => StatusCode::SEE_OTHER,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::FormExpired => StatusCode::FORBIDDEN,
+            Self::FormUnreadable => StatusCode::BAD_REQUEST,
+            Self::TooManyTries(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Busy | Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let extra = match self {
+            Self::NotSignedIn => return see_other("/sign-in"),
+            Self::TooManyTries(wait) => Some((header::RETRY_AFTER, (wait.num_seconds() + 1).to_string())),
+            Self::Busy | Self::DatabaseAway => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_owned())),
+            Self::WrongMethod(allowed) => Some((header::ALLOW, (*allowed).to_owned())),
+            _ => None,
+        };
+        let mut answer = html(
+            self.status_code(),
+            &ErrorPage {
+                frame: Frame::default(),
+                status: self.status_code().as_u16(),
+                title: self.title(),
+                text: self.text(),
+                way: self.way(),
+                reference: if let Self::Internal(reference) = self { Some(*reference) } else { None },
+            },
+        );
+        if let Some((name, value)) = extra
+            && let Ok(value) = header::HeaderValue::from_str(&value)
+        {
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    }
+}
+
+/// The inner cause is logged here, once, and never shown.
+impl From<StoreError> for PageError {
+    fn from(error: StoreError) -> Self {
+        if error.is_unavailable() {
+            tracing::warn!(error = ?error, "a page could not be shown: the database is away");
+            return Self::DatabaseAway;
+        }
+        let reference = Uuid::new_v4();
+        tracing::error!(request_id = %reference, error = ?error, "a page failed");
+        Self::Internal(reference)
+    }
+}
+
+impl From<ServiceError> for PageError {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::NotFound(what) => Self::NotFound(what),
+            ServiceError::Busy => Self::Busy,
+            ServiceError::Store(error) => error.into(),
+            // What a form's own handler shows beside its fields; reaching this is a handler that forgot to.
+            error @ (ServiceError::Invalid(_)
+            | ServiceError::SlugTaken(_)
+            | ServiceError::Conflict(_)
+            | ServiceError::Limit { .. }) => {
+                let reference = Uuid::new_v4();
+                tracing::error!(request_id = %reference, error = ?error, "a page left a refusal unhandled");
+                Self::Internal(reference)
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Signing in and out, and who is signed in.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::LazyLock;
+
+use actix_web::cookie::time::Duration;
+use actix_web::cookie::{Cookie, SameSite};
+use actix_web::dev::Payload;
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{FromRequest, HttpRequest, HttpResponse};
+use askama::Template;
+use deadbeat_services::account;
+use deadbeat_store::account::Account;
+use uuid::Uuid;
+
+use super::attempts::{Attempts, Key};
+use super::csrf::{self, SessionForm, VisitorForm};
+use super::{Frame, FrameAccount, PageError, html, see_other};
+use crate::extract::client_ip::client_ip;
+use crate::state::AppState;
+
+/// The cookie that holds a session's secret.
+pub const SESSION_COOKIE: &str = "deadbeat_session";
+
+/// One count for the whole process, whichever of its threads is asked.
+static ATTEMPTS: LazyLock<Attempts> = LazyLock::new(Attempts::default);
+
+/// The routes.
+pub fn configure(config: &mut ServiceConfig) {
+    config
+        .service(
+            web::resource("/sign-in")
+                .route(web::get().to(sign_in_page))
+                .route(web::method(Method::HEAD).to(sign_in_page))
+                .route(web::post().to(sign_in))
+                .default_service(web::to(|| async { Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD, POST")) })),
+        )
+        .service(
+            web::resource("/sign-out")
+                .route(web::post().to(sign_out))
+                .default_service(web::to(|| async { Err::<HttpResponse, _>(PageError::WrongMethod("POST")) })),
+        );
+}
+
+/// A request of somebody who is signed in. Anybody else is sent to the sign-in page.
+#[derive(Debug)]
+pub struct SignedIn {
+    /// Who.
+    pub account: Account,
+    /// The session's secret.
+    session: String,
+}
+
+impl SignedIn {
+    /// What is around a page for this account.
+    #[must_use]
+    pub fn frame(&self) -> Frame {
+        let account = FrameAccount { email: self.account.email.clone(), form_token: csrf::token(&self.session) };
+        Frame { account: Some(account) }
+    }
+}
+
+impl FromRequest for SignedIn {
+    type Error = PageError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, PageError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let Some(state) = request.app_data::<Data<AppState>>() else {
+                tracing::error!("the server is wired wrongly: its state is missing");
+                return Err(PageError::Internal(Uuid::new_v4()));
+            };
+            let cookie = request.cookie(SESSION_COOKIE).ok_or(PageError::NotSignedIn)?;
+            let session = cookie.value().to_owned();
+            let account = account::of_session(&state.services, &session).await?.ok_or(PageError::NotSignedIn)?;
+            Ok(Self { account, session })
+        })
+    }
+}
+
+#[derive(Template)]
+#[template(path = "session/sign_in.html")]
+struct SignInPage {
+    frame: Frame,
+    form_token: String,
+    email: String,
+    refused: bool,
+}
+
+async fn sign_in_page(request: HttpRequest, state: Data<AppState>, known: Option<SignedIn>) -> HttpResponse {
+    if known.is_some() {
+        return see_other("/");
+    }
+    sign_in_form(StatusCode::OK, csrf::visitor(&request), "", state.secure_cookies)
+}
+
+fn sign_in_form(status: StatusCode, visitor: String, email: &str, secure: bool) -> HttpResponse {
+    let page = SignInPage {
+        frame: Frame::default(),
+        form_token: csrf::token(&visitor),
+        email: email.to_owned(),
+        refused: status != StatusCode::OK,
+    };
+    let mut answer = html(status, &page);
+    add_cookie(&mut answer, &csrf::visitor_cookie(visitor, secure));
+    answer
+}
+
+async fn sign_in(request: HttpRequest, state: Data<AppState>, form: VisitorForm) -> Result<HttpResponse, PageError> {
+    let (email, password) = (form.fields.get("email"), form.fields.get("password"));
+    let keys = Key::of(client_ip(&request).as_deref(), email);
+    ATTEMPTS.take(&keys, state.now()).map_err(PageError::TooManyTries)?;
+    match account::sign_in(&state.services, email, password).await {
+        Ok(Some(session)) => {
+            ATTEMPTS.give_back(&keys);
+            let mut answer = see_other("/");
+            add_cookie(&mut answer, &session_cookie(session, state.secure_cookies));
+            Ok(answer)
+        }
+        Ok(None) => {
+            // 422: the form is shown again. 401 would ask for a scheme of HTTP's own.
+            Ok(sign_in_form(StatusCode::UNPROCESSABLE_ENTITY, form.visitor, email, state.secure_cookies))
+        }
+        Err(error) => {
+            ATTEMPTS.give_back(&keys);
+            Err(error.into())
+        }
+    }
+}
+
+async fn sign_out(state: Data<AppState>, form: SessionForm) -> Result<HttpResponse, PageError> {
+    account::sign_out(&state.services, &form.session).await?;
+    let mut answer = see_other("/sign-in");
+    let mut gone = session_cookie(String::new(), state.secure_cookies);
+    gone.make_removal();
+    add_cookie(&mut answer, &gone);
+    Ok(answer)
+}
+
+fn session_cookie(session: String, secure: bool) -> Cookie<'static> {
+    Cookie::build(SESSION_COOKIE, session)
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Lax)
+        .secure(secure)
+        .max_age(Duration::seconds(account::SESSION.num_seconds()))
+        .finish()
+}
+
+fn add_cookie(answer: &mut HttpResponse, cookie: &Cookie<'_>) {
+    // Fails for a value that is no header: ours are letters and digits.
+    if let Err(error) = answer.add_cookie(cookie) {
+        tracing::error!(%error, "a cookie could not be set");
+    }
+}

@@ -1,0 +1,146 @@
+//! Accounts: create, sign in, sign out. There is no sign-up from outside.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use chrono::TimeDelta;
+use deadbeat_domain::channel::is_email;
+use deadbeat_domain::ids::AccountId;
+use deadbeat_domain::monitor::{FieldError, clip};
+use deadbeat_store::account::Account;
+use tokio::sync::Semaphore;
+
+use crate::{ServiceError, Services, secret};
+
+/// How long a session lasts.
+pub const SESSION: TimeDelta = TimeDelta::days(14);
+/// The shortest password.
+const PASSWORD_CHARS: usize = 10;
+/// How long a sign-in waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Hashes and verifies passwords off the async threads, two at a time: each costs 19 MiB and about 25 ms of a core.
+#[derive(Debug, Clone)]
+pub struct Passwords {
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(2)) }
+    }
+}
+
+impl Passwords {
+    async fn hash(&self, password: String) -> Result<String, ServiceError> {
+        self.work(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).ok())
+            .await?
+            .ok_or(ServiceError::Busy)
+    }
+
+    /// Takes as long for an unknown account as for a known one: the time tells nothing.
+    async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, ServiceError> {
+        self.work(move || {
+            static NOBODY: OnceLock<String> = OnceLock::new();
+            let known = stored.is_some();
+            let stored = stored.unwrap_or_else(|| {
+                NOBODY
+                    .get_or_init(|| {
+                        Argon2::default().hash_password(b"nobody").map(|hash| hash.to_string()).unwrap_or_default()
+                    })
+                    .clone()
+            });
+            let right = PasswordHash::new(&stored)
+                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
+            known && right
+        })
+        .await
+    }
+
+    async fn work<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, ServiceError> {
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(ServiceError::Busy) };
+        let done = tokio::task::spawn_blocking(move || {
+            let done = job();
+            drop(turn);
+            done
+        });
+        done.await.map_err(|_| ServiceError::Busy)
+    }
+}
+
+/// Creates an account.
+///
+/// # Errors
+/// An invalid or taken address, a short password, or the database is away.
+pub async fn create(services: &Services, email: &str, password: &str) -> Result<Account, ServiceError> {
+    let email = email.trim().to_lowercase();
+    let mut faults = Vec::new();
+    if !is_email(&email) {
+        faults.push(FieldError::new("/email", format!("is {:?}; one mail address is allowed", clip(&email))));
+    }
+    let length = password.chars().count();
+    if !(PASSWORD_CHARS..=200).contains(&length) {
+        faults.push(FieldError::new("/password", format!("has {length} characters; {PASSWORD_CHARS} to 200 are allowed")));
+    }
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+    let hash = services.passwords.hash(password.to_owned()).await?;
+    let account = Account { id: AccountId::generate(), email };
+    let mut tx = services.store.begin().await?;
+    deadbeat_store::account::insert(&mut tx, &account, &hash, services.now()).await.map_err(|error| {
+        if error.is_constraint("account_email_unique") {
+            ServiceError::Conflict(format!("there is an account of {} already", account.email))
+        } else {
+            error.into()
+        }
+    })?;
+    tx.commit().await?;
+    Ok(account)
+}
+
+/// Signs in: the session's secret, for a cookie. None: unknown address or wrong password, and nobody is told which.
+///
+/// # Errors
+/// Too many sign-ins at once, or the database is away.
+pub async fn sign_in(services: &Services, email: &str, password: &str) -> Result<Option<String>, ServiceError> {
+    if password.len() > 1_000 {
+        return Ok(None);
+    }
+    let found = deadbeat_store::account::by_email(&services.reader(), email.trim()).await?;
+    let (account, stored) = found.map_or((None, None), |(account, stored)| (Some(account), Some(stored)));
+    if !services.passwords.verify(password.to_owned(), stored).await? {
+        return Ok(None);
+    }
+    let Some(account) = account else { return Ok(None) };
+    let session = secret::random_text(43);
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    deadbeat_store::account::insert_session(&mut tx, account.id, &secret::digest(&session), now, now + SESSION).await?;
+    tx.commit().await?;
+    Ok(Some(session))
+}
+
+/// Whose session this is.
+///
+/// # Errors
+/// The database is away.
+pub async fn of_session(services: &Services, session: &str) -> Result<Option<Account>, ServiceError> {
+    let found =
+        deadbeat_store::account::by_session(&services.reader(), &secret::digest(session), services.now()).await?;
+    Ok(found)
+}
+
+/// Signs out.
+///
+/// # Errors
+/// The database is away.
+pub async fn sign_out(services: &Services, session: &str) -> Result<(), ServiceError> {
+    let mut tx = services.store.begin().await?;
+    deadbeat_store::account::delete_session(&mut tx, &secret::digest(session)).await?;
+    tx.commit().await?;
+    Ok(())
+}

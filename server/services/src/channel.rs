@@ -1,0 +1,114 @@
+//! Channels: add, change, test, remove.
+
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::channel::Settings;
+use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::check_name;
+use deadbeat_store::channel::Channel;
+use serde_json::{Value, json};
+
+use crate::delivery::senders;
+use crate::{ServiceError, Services, outbox};
+
+/// Adds a channel.
+///
+/// # Errors
+/// Invalid fields, the quota, or the database is away.
+pub async fn create(
+    services: &Services,
+    project: ProjectId,
+    kind: &str,
+    name: &str,
+    settings: &Value,
+) -> Result<Channel, ServiceError> {
+    let mut faults = Vec::new();
+    check_name("/name", name, limits::NAME_CHARS, &mut faults);
+    let settings = Settings::parse(kind, settings).map_err(|found| faults.extend(found)).ok();
+    let Some(settings) = settings.filter(|_| faults.is_empty()) else { return Err(ServiceError::Invalid(faults)) };
+    let now = services.now();
+    let channel = Channel {
+        id: ChannelId::generate(),
+        project_id: project,
+        name: name.to_owned(),
+        signing_secret: matches!(settings, Settings::Webhook(_)).then(senders::webhook::signing_secret),
+        settings,
+        disabled: None,
+        created_at: now,
+        updated_at: now,
+    };
+    let mut tx = services.store.begin().await?;
+    if deadbeat_store::channel::count(&mut tx, project).await? >= limits::PROJECT_CHANNELS {
+        return Err(ServiceError::Limit { what: "channels", limit: limits::PROJECT_CHANNELS });
+    }
+    deadbeat_store::channel::insert(&mut tx, &channel).await?;
+    tx.commit().await?;
+    Ok(channel)
+}
+
+/// Changes a channel's name or settings; a changed channel that was switched off is tried again.
+///
+/// # Errors
+/// Not found, invalid fields, or the database is away.
+pub async fn update(
+    services: &Services,
+    project: ProjectId,
+    id: ChannelId,
+    name: Option<&str>,
+    settings: Option<&Value>,
+) -> Result<Channel, ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
+    let mut channel = channel.ok_or(ServiceError::NotFound("channel"))?;
+    let mut faults = Vec::new();
+    if let Some(name) = name {
+        check_name("/name", name, limits::NAME_CHARS, &mut faults);
+        channel.name = name.to_owned();
+    }
+    if let Some(settings) = settings {
+        match Settings::parse(channel.settings.kind(), settings) {
+            Ok(settings) => channel.settings = settings,
+            Err(found) => faults.extend(found),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+    channel.disabled = None;
+    channel.updated_at = services.now();
+    deadbeat_store::channel::update(&mut tx, &channel).await?;
+    tx.commit().await?;
+    Ok(channel)
+}
+
+/// Removes a channel with its deliveries.
+///
+/// # Errors
+/// Not found, or the database is away.
+pub async fn delete(services: &Services, project: ProjectId, id: ChannelId) -> Result<(), ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let found = deadbeat_store::channel::delete(&mut tx, project, id).await?;
+    tx.commit().await?;
+    if found { Ok(()) } else { Err(ServiceError::NotFound("channel")) }
+}
+
+/// Puts a test into the outbox: it goes the same way as an alert.
+///
+/// # Errors
+/// Not found, or the database is away.
+pub async fn send_test(services: &Services, project: ProjectId, id: ChannelId) -> Result<DeliveryId, ServiceError> {
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
+    channel.ok_or(ServiceError::NotFound("channel"))?;
+    let payload = json!({
+        "type": Alert::Test.event_type(),
+        "timestamp": outbox::instant(now),
+        "incident": null,
+        "monitor": null,
+    });
+    let made = deadbeat_store::delivery::enqueue(&mut tx, project, None, Alert::Test, &payload, &[id], now).await?;
+    tx.commit().await?;
+    services.outbox_bell.notify_one();
+    made.first().copied().ok_or(ServiceError::Busy)
+}

@@ -1,0 +1,575 @@
+//! Delivery: takes alerts from the outbox to their channels.
+//!
+//! ```text
+//! claim with a lease (Tx) ─▶ sender (no Tx, bounded in time) ─▶ settle (Tx): attempt row + sent | retry at | dead
+//! ```
+//!
+//! It promises that an alert is tried for a day and told at least once, always under the same delivery id. A process that dies
+//! while sending loses nothing: its leases end and another takes over. A settlement repeats the claim's condition, so that one whose
+//! lease was lost writes nothing. Order is kept per incident and channel by the claim itself. Any number of processes may deliver.
+//!
+//! It leaves to others what is told and to whom (`outbox`), when to try again (`deadbeat_domain::delivery`), and how a kind of
+//! channel is spoken to ([`senders`]).
+
+pub mod message;
+pub mod outbound;
+pub mod senders;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::delivery::{Outcome, next_attempt};
+use deadbeat_domain::time::Clock;
+use deadbeat_store::attempt::{self, Attempt};
+use deadbeat_store::channel::{self, Channel};
+use deadbeat_store::delivery::{self, Claimed, Settle};
+use deadbeat_store::{Store, StoreError, StoreResult, Tx};
+use futures::stream::{self, StreamExt};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::outbox;
+use senders::{Outgoing, Senders, printable};
+
+/// Characters of an attempt's detail.
+const DETAIL_CHARS: usize = 500;
+/// A settlement that meets a database that is away is tried so often: losing it costs a second sending.
+const SETTLE_TRIES: u32 = 4;
+/// Between those tries; doubles.
+const SETTLE_WAIT: Duration = Duration::from_millis(250);
+/// Between passes while the database is away; doubles up to `TROUBLE_WAIT_MAX`.
+const TROUBLE_WAIT: Duration = Duration::from_millis(250);
+const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How much at once, and for how long.
+#[derive(Debug, Clone)]
+pub struct DeliverySettings {
+    /// Deliveries taken by one claim.
+    pub batch: usize,
+    /// Attempts under way at the same time.
+    pub concurrency: usize,
+    /// How long a claim holds. More than `send_limit` × `batch` / `concurrency`, or claimed deliveries are not begun.
+    pub lease: Duration,
+    /// After this, an attempt is given up, whatever its sender does. More than the senders' own limits.
+    pub send_limit: Duration,
+    /// The longest sleep between two looks into the outbox.
+    pub poll: Duration,
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        Self {
+            batch: 32,
+            concurrency: 16,
+            lease: Duration::from_secs(60),
+            send_limit: Duration::from_secs(15),
+            poll: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Deliveries taken.
+    pub claimed: usize,
+    /// Of those, arrived.
+    pub sent: usize,
+    /// Of those, to be tried again.
+    pub retried: usize,
+    /// Of those, given up.
+    pub dead: usize,
+    /// Of those, not settled by this pass: the lease was lost, or the database went away. They are done again.
+    pub unsettled: usize,
+}
+
+impl Progress {
+    fn count(&mut self, end: End) {
+        match end {
+            End::Sent => self.sent += 1,
+            End::Retried => self.retried += 1,
+            End::Dead => self.dead += 1,
+            End::Unsettled => self.unsettled += 1,
+        }
+    }
+}
+
+/// What became of one claimed delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Sent,
+    Retried,
+    Dead,
+    Unsettled,
+}
+
+/// What the loop reports of itself, since the process started.
+#[derive(Debug, Default)]
+pub struct DeliveryFigures {
+    sent: AtomicU64,
+    retried: AtomicU64,
+    dead: AtomicU64,
+    put_aside: AtomicU64,
+    /// Microseconds since the epoch; 0: never.
+    last_success: AtomicI64,
+    last_pass: AtomicI64,
+}
+
+impl DeliveryFigures {
+    /// Deliveries that arrived.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Attempts after which another one follows.
+    #[must_use]
+    pub fn retried(&self) -> u64 {
+        self.retried.load(Ordering::Relaxed)
+    }
+
+    /// Deliveries given up.
+    #[must_use]
+    pub fn dead(&self) -> u64 {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// How often a delivery was put aside because its row cannot be read.
+    #[must_use]
+    pub fn put_aside(&self) -> u64 {
+        self.put_aside.load(Ordering::Relaxed)
+    }
+
+    /// When a delivery last arrived.
+    #[must_use]
+    pub fn last_success_at(&self) -> Option<DateTime<Utc>> {
+        instant_of(&self.last_success)
+    }
+
+    /// When the outbox was last looked into: old means that the loop does not work.
+    #[must_use]
+    pub fn last_pass_at(&self) -> Option<DateTime<Utc>> {
+        instant_of(&self.last_pass)
+    }
+
+    fn count(&self, end: End, now: DateTime<Utc>) {
+        match end {
+            End::Sent => {
+                self.sent.fetch_add(1, Ordering::Relaxed);
+                self.last_success.store(now.timestamp_micros(), Ordering::Relaxed);
+            }
+            End::Retried => _ = self.retried.fetch_add(1, Ordering::Relaxed),
+            End::Dead => _ = self.dead.fetch_add(1, Ordering::Relaxed),
+            End::Unsettled => {}
+        }
+    }
+}
+
+fn instant_of(micros: &AtomicI64) -> Option<DateTime<Utc>> {
+    Some(micros.load(Ordering::Relaxed))
+        .filter(|micros| *micros != 0)
+        .and_then(DateTime::from_timestamp_micros)
+}
+
+/// A delivery that this process holds.
+struct Held {
+    row: Claimed,
+    /// The channel is as it was then.
+    claimed_at: DateTime<Utc>,
+    lease_until: DateTime<Utc>,
+}
+
+/// The delivery loop. Cheap to clone.
+#[derive(Clone)]
+pub struct Delivery {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    senders: Senders,
+    wake: Arc<Notify>,
+    settings: DeliverySettings,
+    figures: Arc<DeliveryFigures>,
+}
+
+impl Delivery {
+    /// Puts the parts together. `wake` is rung (`notify_one`) when something was put into the outbox; an unheard ring costs at most
+    /// `settings.poll`.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        senders: Senders,
+        wake: Arc<Notify>,
+        settings: DeliverySettings,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            senders,
+            wake,
+            settings,
+            figures: Arc::default(),
+        }
+    }
+
+    /// What the loop reports of itself.
+    #[must_use]
+    pub fn figures(&self) -> Arc<DeliveryFigures> {
+        Arc::clone(&self.figures)
+    }
+
+    /// When a delivery last arrived.
+    #[must_use]
+    pub fn last_success_at(&self) -> Option<DateTime<Utc>> {
+        self.figures.last_success_at()
+    }
+
+    /// One pass: claims a batch and sees each of it through.
+    ///
+    /// # Errors
+    /// When the database is away before anything was claimed.
+    pub async fn deliver_once(&self) -> Result<Progress, StoreError> {
+        let claimed = self.claim(self.settings.batch).await?;
+        let mut progress = Progress {
+            claimed: claimed.len(),
+            ..Progress::default()
+        };
+        let mut ends = stream::iter(claimed)
+            .map(|held| self.deliver(held))
+            .buffer_unordered(self.settings.concurrency.max(1));
+        while let Some(end) = ends.next().await {
+            progress.count(end);
+        }
+        Ok(progress)
+    }
+
+    /// Delivers until told to stop; then what is under way is finished, which the senders' time limits bound.
+    ///
+    /// Claims go on while attempts are under way, so that an endpoint that answers slowly holds up no other.
+    pub async fn run(&self, stop: CancellationToken) {
+        let concurrency = self.settings.concurrency.max(1);
+        // Tasks, not futures polled from here: one that stood still with a connection in its hand while this loop waits for one
+        // would block it.
+        let mut under_way = JoinSet::new();
+        let mut trouble = 0_u32;
+        while !stop.is_cancelled() {
+            let free = concurrency - under_way.len();
+            let pause = match self.next_pass(free).await {
+                Ok((claimed, pause)) => {
+                    if trouble > 0 {
+                        tracing::info!("the outbox can be read again");
+                        trouble = 0;
+                    }
+                    for held in claimed {
+                        let this = self.clone();
+                        under_way.spawn(async move { this.deliver(held).await });
+                    }
+                    pause
+                }
+                Err(error) => {
+                    if trouble == 0 {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the outbox cannot be read; trying again"
+                        );
+                    }
+                    trouble = trouble.saturating_add(1);
+                    (TROUBLE_WAIT * 2_u32.saturating_pow(trouble.min(8) - 1)).min(TROUBLE_WAIT_MAX)
+                }
+            };
+            let has_room = under_way.len() < concurrency;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                // A pass follows each end: there is room again, and the next of its incident and channel may go. What else has
+                // ended meanwhile is taken along.
+                Some(ended) = under_way.join_next() => {
+                    check(ended);
+                    while let Some(ended) = under_way.try_join_next() {
+                        check(ended);
+                    }
+                }
+                () = self.wake.notified(), if has_room && trouble == 0 => {}
+                () = tokio::time::sleep(pause), if has_room => {}
+            }
+        }
+        while let Some(ended) = under_way.join_next().await {
+            check(ended);
+        }
+    }
+
+    /// Claims what there is room for, and says how long to sleep.
+    async fn next_pass(&self, free: usize) -> StoreResult<(Vec<Held>, Duration)> {
+        let limit = free.min(self.settings.batch);
+        if limit == 0 {
+            return Ok((Vec::new(), self.settings.poll));
+        }
+        let claimed = self.claim(limit).await?;
+        if claimed.len() == limit {
+            return Ok((claimed, Duration::ZERO));
+        }
+        if !claimed.is_empty() {
+            // Looking for the nearest attempt can wait until these are under way: the pass that follows their end does it.
+            return Ok((claimed, self.settings.poll));
+        }
+        let now = self.clock.now();
+        let pause = match delivery::nearest_attempt(&self.store.reader()).await? {
+            Some(at) if at > now => (at - now).to_std().unwrap_or_default().min(self.settings.poll),
+            // Due but not to be had: it waits for the one before it, or another process has it. No reason to spin.
+            _ => self.settings.poll,
+        };
+        Ok((claimed, pause))
+    }
+
+    /// Takes deliveries that are due.
+    async fn claim(&self, limit: usize) -> StoreResult<Vec<Held>> {
+        let claimed = match self.claim_up_to(limit).await {
+            Err(StoreError::Corrupt(_)) => self.claim_one_by_one(limit).await,
+            other => other,
+        }?;
+        self.figures
+            .last_pass
+            .store(self.clock.now().timestamp_micros(), Ordering::Relaxed);
+        Ok(claimed)
+    }
+
+    async fn claim_up_to(&self, limit: usize) -> StoreResult<Vec<Held>> {
+        let mut tx = self.store.begin().await?;
+        let held = self.claim_in(&mut tx, limit).await?;
+        tx.commit().await?;
+        Ok(held)
+    }
+
+    async fn claim_in(&self, tx: &mut Tx, limit: usize) -> StoreResult<Vec<Held>> {
+        let claimed_at = self.clock.now();
+        let lease_until = claimed_at + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = delivery::claim(tx, claimed_at, lease_until, limit).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Held {
+                row,
+                claimed_at,
+                lease_until,
+            })
+            .collect())
+    }
+
+    /// A row that cannot be read makes a whole claim unreadable. Taken one at a time, the good ones go their way, and the bad one is
+    /// put aside for as long as a lease lasts.
+    async fn claim_one_by_one(&self, limit: usize) -> StoreResult<Vec<Held>> {
+        let mut claimed = Vec::new();
+        for _ in 0..limit {
+            let one = self.claim_one().await;
+            match one {
+                Ok(Some(held)) => claimed.push(held),
+                Ok(None) => break,
+                Err(StoreError::Corrupt(what)) => {
+                    self.figures.put_aside.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(what, "a delivery cannot be read and is put aside");
+                }
+                // What is claimed already is not dropped with the rest.
+                Err(_) if !claimed.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn claim_one(&self) -> StoreResult<Option<Held>> {
+        let mut tx = self.store.begin().await?;
+        let found = self.claim_in(&mut tx, 1).await;
+        if let Ok(_) | Err(StoreError::Corrupt(_)) = &found {
+            // Committed for the bad row too: its lease is what puts it aside.
+            tx.commit().await?;
+        }
+        Ok(found?.pop())
+    }
+
+    /// Sees one claimed delivery through.
+    async fn deliver(&self, held: Held) -> End {
+        let began = self.clock.now();
+        let limit = TimeDelta::from_std(self.settings.send_limit).unwrap_or(TimeDelta::MAX);
+        if held.lease_until.signed_duration_since(began) < limit {
+            // This process was held up. Another may soon take it, and both would send it.
+            return End::Unsettled;
+        }
+        let started = Instant::now();
+        let outcome = self.send(&held.row, began).await;
+        let attempt = attempt_of(&held.row, &outcome, began, started.elapsed());
+        let end = self.settle(&held, &outcome, &attempt).await;
+        self.figures.count(end, self.clock.now());
+        end
+    }
+
+    /// One attempt, in a task of its own, so that a sender that panics or never ends costs no more than the attempt.
+    async fn send(&self, row: &Claimed, attempted_at: DateTime<Utc>) -> Outcome {
+        let passing = |detail: String| Outcome::Retry {
+            code: None,
+            detail,
+            retry_after: None,
+        };
+        let kind = row.settings.kind();
+        let Some(sender) = self.senders.get(kind) else {
+            return passing(format!(
+                "this server does not know how to send to a channel of the kind {kind}"
+            ));
+        };
+        let outgoing = Outgoing {
+            id: row.id,
+            attempted_at,
+            payload: row.payload.clone(),
+            settings: row.settings.clone(),
+            signing_secret: row.signing_secret.clone(),
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { sender.send(outgoing).await }));
+        match tokio::time::timeout(self.settings.send_limit, task).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => {
+                tracing::error!(delivery.id = %row.id, kind, %error, "a sender failed");
+                passing("the sender failed: a fault in Deadbeat, told in its log".to_owned())
+            }
+            Err(_) => passing(format!(
+                "not done within {} s",
+                self.settings.send_limit.as_secs()
+            )),
+        }
+    }
+
+    /// Writes what became of it. Tried a few times: while the database is away, a result is worth keeping.
+    async fn settle(&self, held: &Held, outcome: &Outcome, attempt: &Attempt) -> End {
+        let row = &held.row;
+        let mut wait = SETTLE_WAIT;
+        for remaining in (0..SETTLE_TRIES).rev() {
+            match self.settle_once(held, outcome, attempt).await {
+                Ok(End::Unsettled) => {
+                    tracing::warn!(delivery.id = %row.id, "the lease was lost while sending; nothing was written");
+                    return End::Unsettled;
+                }
+                Ok(end) => {
+                    report(row, end, attempt);
+                    return end;
+                }
+                Err(error) if remaining == 0 || !error.is_unavailable() => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(delivery.id = %row.id, error, "an attempt could not be recorded; the delivery is sent again");
+                    return End::Unsettled;
+                }
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait *= 2;
+        }
+        End::Unsettled
+    }
+
+    async fn settle_once(&self, held: &Held, outcome: &Outcome, attempt: &Attempt) -> StoreResult<End> {
+        let row = &held.row;
+        let now = self.clock.now();
+        let (settle, end) = verdict(row, outcome, rand::random(), now);
+        // Read outside the transaction, which would otherwise lock it against the deliveries of others that refer to it.
+        let channel = match outcome {
+            Outcome::Failed { .. } => {
+                channel::get(&self.store.reader(), row.project_id, row.channel_id).await?
+            }
+            Outcome::Sent { .. } | Outcome::Retry { .. } => None,
+        };
+        let mut tx = self.store.begin().await?;
+        if !delivery::settle(&mut tx, row.id, row.lease, settle, now).await? {
+            return Ok(End::Unsettled);
+        }
+        attempt::insert(&mut tx, row.id, attempt).await?;
+        let mut told = 0;
+        if let Some(channel) = channel {
+            let reason = attempt.detail.as_deref().unwrap_or_default();
+            // As of the claim: a channel that was changed since was not the one that failed.
+            if channel::disable(&mut tx, channel.id, reason, held.claimed_at, now).await? {
+                told = tell_others(&mut tx, &channel, reason, now).await?;
+            }
+        }
+        tx.commit().await?;
+        if told > 0 {
+            self.wake.notify_one();
+        }
+        Ok(end)
+    }
+}
+
+/// What became of a delivery is recorded where it ends; only a fault of ours comes here.
+fn check(ended: Result<End, JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a delivery was dropped; it is done again when its lease ends");
+    }
+}
+
+/// Where a delivery goes from here.
+fn verdict(row: &Claimed, outcome: &Outcome, jitter: f64, now: DateTime<Utc>) -> (Settle, End) {
+    match outcome {
+        Outcome::Sent { .. } => (Settle::Sent, End::Sent),
+        Outcome::Failed { .. } => (Settle::Dead, End::Dead),
+        Outcome::Retry { retry_after, .. } => {
+            match next_attempt(row.created_at, row.attempt, *retry_after, jitter, now) {
+                Some(at) => (Settle::RetryAt(at), End::Retried),
+                None => (Settle::Dead, End::Dead),
+            }
+        }
+    }
+}
+
+fn attempt_of(row: &Claimed, outcome: &Outcome, began: DateTime<Utc>, took: Duration) -> Attempt {
+    let (word, code, detail) = match outcome {
+        Outcome::Sent { code } => ("sent", code, None),
+        Outcome::Retry { code, detail, .. } => ("retry", code, Some(detail)),
+        Outcome::Failed { code, detail } => ("failed", code, Some(detail)),
+    };
+    Attempt {
+        number: row.attempt,
+        started_at: began,
+        duration_ms: i32::try_from(took.as_millis()).unwrap_or(i32::MAX),
+        outcome: word.to_owned(),
+        response_code: *code,
+        // PostgreSQL takes no NUL in a text: a detail that holds one must not make the attempt unrecordable.
+        detail: detail.map(|detail| printable(detail, DETAIL_CHARS)),
+    }
+}
+
+fn report(row: &Claimed, end: End, attempt: &Attempt) {
+    let (number, duration_ms, code) = (attempt.number, attempt.duration_ms, attempt.response_code);
+    match end {
+        End::Dead => {
+            tracing::warn!(delivery.id = %row.id, channel.id = %row.channel_id, number, code, "an alert was given up undelivered");
+        }
+        _ => {
+            tracing::debug!(delivery.id = %row.id, number, duration_ms, code, outcome = attempt.outcome, "an attempt ended")
+        }
+    }
+}
+
+/// Tells a project's other channels that one was switched off; it cannot say so itself. Returns how many.
+async fn tell_others(tx: &mut Tx, channel: &Channel, reason: &str, now: DateTime<Utc>) -> StoreResult<usize> {
+    let project = channel.project_id;
+    // The one switched off is no longer among them.
+    let others = channel::of_project(tx, project).await?;
+    if others.is_empty() {
+        return Ok(0);
+    }
+    let (project_name, _) = deadbeat_store::project::for_alert(tx, project).await?;
+    let payload: Value = json!({
+        "type": "channel.disabled",
+        "timestamp": outbox::instant(now),
+        "channel": {"id": channel.id, "name": channel.name, "kind": channel.settings.kind()},
+        "reason": reason,
+        "project": {"id": project, "name": project_name},
+        "incident": null,
+        "monitor": null,
+    });
+    // Alert::Test is the alert that belongs to no incident.
+    Ok(
+        delivery::enqueue(tx, project, None, Alert::Test, &payload, &others, now)
+            .await?
+            .len(),
+    )
+}

@@ -1,0 +1,488 @@
+//! The only HTTP client that leaves the process.
+//!
+//! Webhook addresses are written by people who may not reach what this server can reach: its own ports, its neighbours, a cloud's
+//! metadata service. So every address is judged before a connection is made, and the address that was judged is the address
+//! connected to: names are resolved here and only the allowed results are handed on, which leaves no second lookup to lie in
+//! (DNS rebinding). Addresses written as numbers never reach a resolver, so they are judged from the URL. Redirects are not followed
+//! and proxies of the environment are not used: both would connect to something nobody judged.
+//!
+//! Time, and how much of an answer is read, are bounded.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+use url::{Host, Url};
+
+/// Resolving, connecting, sending, and reading the answer.
+const TOTAL: Duration = Duration::from_secs(10);
+/// Resolving, connecting and the TLS handshake.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Of an answer, no more is read.
+const ANSWER_BYTES: usize = 16 * 1024;
+
+/// What the operator decides.
+#[derive(Debug, Clone)]
+pub struct OutboundSettings {
+    /// `DEADBEAT_ALLOW_PRIVATE_NETWORKS`: webhooks may go to this machine and its neighbours.
+    pub allow_private_networks: bool,
+    /// Such as `Deadbeat/1.0`.
+    pub user_agent: String,
+}
+
+/// Posts to addresses that nobody here controls. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    client: reqwest::Client,
+    guard: Guard,
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The header `Retry-After`, as it came.
+    pub retry_after: Option<String>,
+    /// The beginning of the body; empty when the status says that all is well.
+    pub body: Vec<u8>,
+}
+
+/// Why nothing came back.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum OutboundError {
+    /// The URL cannot be read.
+    #[error("{0}")]
+    Url(String),
+    /// The address must not be connected to.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// Trouble on the way, which may pass.
+    #[error("{0}")]
+    Passing(String),
+}
+
+/// A host none of whose addresses may be connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct Forbidden {
+    /// As written in the URL.
+    pub host: String,
+    /// The setting `DEADBEAT_ALLOW_PRIVATE_NETWORKS` would allow it.
+    pub is_private: bool,
+}
+
+impl fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_private {
+            write!(
+                f,
+                "{} is an address of this machine or a private network; the operator can allow those with \
+                 DEADBEAT_ALLOW_PRIVATE_NETWORKS=true",
+                self.host
+            )
+        } else {
+            write!(
+                f,
+                "{} is not an address on the internet: it is reserved, link-local or multicast",
+                self.host
+            )
+        }
+    }
+}
+
+impl Outbound {
+    /// A client that trusts the system's certificates, or Mozilla's where the system has none (a minimal container).
+    ///
+    /// # Errors
+    /// When the TLS set-up or the user agent is refused.
+    pub fn new(settings: &OutboundSettings) -> Result<Self, reqwest::Error> {
+        let guard = Guard {
+            allow_private: settings.allow_private_networks,
+        };
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls())
+            .dns_resolver(Arc::new(guard))
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .timeout(TOTAL)
+            .connect_timeout(CONNECT)
+            // Alerts are rare, and a kept connection that the other side has closed meanwhile costs an attempt.
+            .pool_max_idle_per_host(0)
+            .user_agent(&settings.user_agent)
+            .build()?;
+        Ok(Self { client, guard })
+    }
+
+    /// Posts a body once.
+    ///
+    /// # Errors
+    /// When no answer came, or the address must not be connected to. The texts never hold the URL: its path may be a secret.
+    pub async fn post(&self, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, OutboundError> {
+        let url = Url::parse(url)
+            .map_err(|error| OutboundError::Url(format!("the URL cannot be read: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(OutboundError::Url(format!(
+                "the URL begins with {}; http or https is allowed",
+                url.scheme()
+            )));
+        }
+        self.guard.check_literal(&url)?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+
+        let request = self.client.post(url).headers(headers).body(body);
+        let mut response = request.send().await.map_err(|error| explain(&error, &host))?;
+        let mut answer = Answer {
+            status: response.status().as_u16(),
+            retry_after: response
+                .headers()
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
+            body: Vec::new(),
+        };
+        // A status that says that all is well needs no reading, so a body that never ends cannot make it a failure.
+        while !response.status().is_success() && answer.body.len() < ANSWER_BYTES {
+            // The status is what counts; of a body that breaks off, what came is kept.
+            let Ok(Some(chunk)) = response.chunk().await else {
+                break;
+            };
+            let room = ANSWER_BYTES - answer.body.len();
+            answer.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        }
+        Ok(answer)
+    }
+}
+
+/// TLS with a provider of its own, so that nothing depends on what the process installed.
+fn tls() -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    // Files that cannot be read are as good as absent: a handshake that needs them says so.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks the default versions of TLS")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// Says for a person what went wrong on the way.
+fn explain(error: &reqwest::Error, host: &str) -> OutboundError {
+    let mut deepest: &(dyn StdError + 'static) = error;
+    loop {
+        if let Some(forbidden) = deepest.downcast_ref::<Forbidden>() {
+            return forbidden.clone().into();
+        }
+        match deepest.source() {
+            Some(source) => deepest = source,
+            None => break,
+        }
+    }
+    OutboundError::Passing(match (error.is_timeout(), error.is_connect()) {
+        (true, true) => format!("no connection to {host} within {} s", CONNECT.as_secs()),
+        (true, false) => format!("no answer from {host} within {} s", TOTAL.as_secs()),
+        (false, true) => format!("could not connect to {host}: {deepest}"),
+        (false, false) => format!("no answer from {host}: {deepest}"),
+    })
+}
+
+/// Which addresses may be connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Guard {
+    allow_private: bool,
+}
+
+impl Guard {
+    fn allows(self, ip: IpAddr) -> bool {
+        match reach(ip) {
+            Reach::Public => true,
+            Reach::Private => self.allow_private,
+            Reach::Nowhere => false,
+        }
+    }
+
+    /// Judges an address that is written as a number: such a one never reaches the resolver. `Url` has by then turned the odd
+    /// spellings (`127.1`, `0x7f000001`, `0177.0.0.1`, full-width digits) into the plain one.
+    fn check_literal(self, url: &Url) -> Result<(), Forbidden> {
+        let ip = match url.host() {
+            Some(Host::Ipv4(ip)) => IpAddr::V4(ip),
+            Some(Host::Ipv6(ip)) => IpAddr::V6(ip),
+            Some(Host::Domain(_)) | None => return Ok(()),
+        };
+        if self.allows(ip) {
+            return Ok(());
+        }
+        Err(Forbidden {
+            host: ip.to_string(),
+            is_private: reach(ip) == Reach::Private,
+        })
+    }
+
+    /// Keeps of a name's addresses those that may be connected to.
+    fn keep(
+        self,
+        host: &str,
+        found: &[SocketAddr],
+    ) -> Result<Vec<SocketAddr>, Box<dyn StdError + Send + Sync>> {
+        let allowed: Vec<SocketAddr> = found
+            .iter()
+            .copied()
+            .filter(|address| self.allows(address.ip()))
+            .collect();
+        if found.is_empty() {
+            return Err(format!("{host} has no address").into());
+        }
+        if allowed.is_empty() {
+            let is_private = found.iter().any(|address| reach(address.ip()) == Reach::Private);
+            return Err(Box::new(Forbidden {
+                host: host.to_owned(),
+                is_private,
+            }));
+        }
+        Ok(allowed)
+    }
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = *self;
+        Box::pin(async move {
+            let host = name.as_str();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+            let allowed = guard.keep(host, &found)?;
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Where an address leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Somewhere on the internet.
+    Public,
+    /// This machine or its neighbours.
+    Private,
+    /// Nowhere that an alert could be meant for; also link-local, where clouds keep their metadata services.
+    Nowhere,
+}
+
+/// Where an address leads, by the special-purpose registries of IANA (RFC 6890 and its updates).
+fn reach(ip: IpAddr) -> Reach {
+    match ip {
+        IpAddr::V4(ip) => reach_v4(ip),
+        IpAddr::V6(ip) => reach_v6(ip),
+    }
+}
+
+fn reach_v4(ip: Ipv4Addr) -> Reach {
+    match ip.octets() {
+        // Metadata services that clouds put inside shared or protocol space: never, whatever is allowed.
+        [100, 100, 100, 200] | [168, 63, 129, 16] => Reach::Nowhere,
+        // Loopback, RFC 1918, shared (carrier NAT), benchmarking: all used inside networks.
+        [127 | 10, ..] | [192, 168, ..] | [198, 18..=19, ..] => Reach::Private,
+        [172, 16..=31, ..] | [100, 64..=127, ..] => Reach::Private,
+        // This network, link-local, protocol assignments, documentation, 6to4 relays, multicast, reserved and broadcast.
+        [0, ..] | [169, 254, ..] | [192, 0, 0, _] | [224..=255, ..] => Reach::Nowhere,
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] => Reach::Nowhere,
+        _ => Reach::Public,
+    }
+}
+
+fn reach_v6(ip: Ipv6Addr) -> Reach {
+    let embedded = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        reach_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
+        // IPv4-mapped, and NAT64 (RFC 6052): they lead where the IPv4 address inside leads.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        // NAT64 of a network's own choosing (RFC 8215).
+        [0x64, 0xff9b, 1, ..] => Reach::Private,
+        // 6to4.
+        [0x2002, high, low, ..] => embedded(high, low),
+        // The metadata service of a cloud, inside unique-local space.
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Reach::Nowhere,
+        // Unique-local, and site-local as it was before.
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Reach::Private,
+        // Protocol assignments, Teredo and ORCHID among them; documentation.
+        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Reach::Nowhere,
+        // Global unicast is 2000::/3; all else is unassigned, link-local, multicast, or says nothing.
+        [0x2000..=0x3fff, ..] => Reach::Public,
+        _ => Reach::Nowhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lead_where_the_registries_say() {
+        let table = [
+            (
+                Reach::Public,
+                "1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 172.15.255.255 172.32.0.0 192.167.0.1 \
+                 198.17.0.1 198.20.0.0 223.255.255.255 2606:4700:4700::1111 2a00:1450::1 2002:808:808::1 64:ff9b::808:808 \
+                 ::ffff:8.8.8.8 2001:4860::8888 2001:200::1",
+            ),
+            (
+                Reach::Private,
+                "127.0.0.1 127.255.255.255 10.0.0.0 10.255.255.255 172.16.0.0 172.31.255.255 192.168.0.1 100.64.0.0 \
+                 100.127.255.255 198.18.0.1 198.19.255.255 ::1 fc00::1 fdff:ffff::1 fec0::1 ::ffff:127.0.0.1 ::ffff:10.1.2.3 \
+                 64:ff9b::7f00:1 64:ff9b::a00:1 64:ff9b:1::1 2002:7f00:1::1 2002:c0a8:101::",
+            ),
+            (
+                Reach::Nowhere,
+                "0.0.0.0 0.1.2.3 169.254.169.254 169.254.0.1 192.0.0.1 192.0.0.192 192.0.2.1 192.88.99.1 198.51.100.7 203.0.113.9 \
+                 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255 100.100.100.200 168.63.129.16 :: ::2 ::127.0.0.1 \
+                 ::ffff:0.0.0.0 ::ffff:169.254.169.254 ::ffff:0:127.0.0.1 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1 2001::1 2001:0:7f00:1::1 \
+                 2001:2::1 2001:10::1 2001:20::1 2001:db8::1 3fff::1 fe80::1 febf::1 ff02::1 100::1 fd00:ec2::254 4000::1 5f00::1",
+            ),
+        ];
+
+        for (expected, addresses) in table {
+            for address in addresses.split_whitespace() {
+                assert_eq!(reach(address.parse().unwrap()), expected, "{address}");
+            }
+        }
+    }
+
+    #[test]
+    fn odd_spellings_of_this_machine_are_recognised() {
+        let guard = Guard { allow_private: false };
+        for host in [
+            "127.0.0.1",
+            "127.1",
+            "127.0.0.1.",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "017700000001",
+            "0177.0.0.1",
+            "%31%32%37.0.0.1",
+            "１２７.0.0.1",
+            "127。0。0。1",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "user:password@127.0.0.1",
+            "example.org@127.0.0.1",
+        ] {
+            let url = Url::parse(&format!("http://{host}/hook")).unwrap();
+            assert!(guard.check_literal(&url).unwrap_err().is_private, "{host}");
+        }
+        let url = Url::parse("http://example.org/127.0.0.1").unwrap();
+        assert_eq!(guard.check_literal(&url), Ok(()));
+    }
+
+    #[test]
+    fn allowing_private_networks_allows_neighbours_but_not_metadata() {
+        let guard = Guard { allow_private: true };
+
+        for (ip, expected) in [
+            ("127.0.0.1", true),
+            ("10.0.0.1", true),
+            ("169.254.169.254", false),
+            ("0.0.0.0", false),
+        ] {
+            assert_eq!(guard.allows(ip.parse().unwrap()), expected, "{ip}");
+        }
+        let url = Url::parse("http://169.254.169.254/latest/meta-data").unwrap();
+        let forbidden = guard.check_literal(&url).unwrap_err();
+        assert!(
+            !forbidden.to_string().contains("DEADBEAT_ALLOW_PRIVATE_NETWORKS"),
+            "{forbidden}"
+        );
+    }
+
+    #[test]
+    fn of_a_name_with_several_addresses_only_the_allowed_are_used() {
+        let guard = Guard { allow_private: false };
+        let addresses = |list: &[&str]| {
+            list.iter()
+                .map(|ip| SocketAddr::new(ip.parse().unwrap(), 0))
+                .collect::<Vec<_>>()
+        };
+
+        let kept = guard
+            .keep(
+                "mixed.example.org",
+                &addresses(&["127.0.0.1", "1.1.1.1", "fe80::1"]),
+            )
+            .unwrap();
+        let refused = guard
+            .keep("inside.example.org", &addresses(&["10.0.0.1", "169.254.169.254"]))
+            .unwrap_err();
+
+        assert_eq!(kept, addresses(&["1.1.1.1"]));
+        let refused = refused.downcast::<Forbidden>().unwrap();
+        assert_eq!(
+            *refused,
+            Forbidden {
+                host: "inside.example.org".to_owned(),
+                is_private: true
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_is_refused_with_the_setting_that_allows_it() {
+        let settings = OutboundSettings {
+            allow_private_networks: false,
+            user_agent: "Deadbeat/test".to_owned(),
+        };
+        let outbound = Outbound::new(&settings).unwrap();
+
+        let refused = outbound
+            .post("http://localhost:9/hook", HeaderMap::new(), Vec::new())
+            .await
+            .unwrap_err();
+
+        assert!(
+            matches!(
+                &refused,
+                OutboundError::Forbidden(Forbidden { is_private: true, .. })
+            ),
+            "{refused:?}"
+        );
+        assert!(
+            refused.to_string().contains("DEADBEAT_ALLOW_PRIVATE_NETWORKS"),
+            "{refused}"
+        );
+    }
+
+    #[tokio::test]
+    async fn only_http_is_spoken() {
+        let settings = OutboundSettings {
+            allow_private_networks: true,
+            user_agent: "Deadbeat/test".to_owned(),
+        };
+        let outbound = Outbound::new(&settings).unwrap();
+
+        for url in [
+            "file:///etc/passwd",
+            "ftp://example.org/",
+            "http://",
+            "http://[::1",
+            "nonsense",
+        ] {
+            let refused = outbound
+                .post(url, HeaderMap::new(), Vec::new())
+                .await
+                .unwrap_err();
+            assert!(matches!(refused, OutboundError::Url(_)), "{url}: {refused:?}");
+        }
+    }
+}

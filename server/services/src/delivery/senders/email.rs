@@ -1,0 +1,311 @@
+//! Mail, through the operator's SMTP server.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use deadbeat_domain::channel::Settings;
+use deadbeat_domain::delivery::Outcome;
+use futures::future::BoxFuture;
+use lettre::address::Address;
+use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+
+use super::{Outgoing, Sender, SetupError, printable};
+use crate::delivery::message;
+
+/// For one mail, from the connection to the server's last word.
+const TOTAL: Duration = Duration::from_secs(10);
+/// Of what the server says, this much is shown to people.
+const EXCERPT_CHARS: usize = 200;
+
+/// The operator's SMTP server.
+#[derive(Clone)]
+pub struct SmtpSettings {
+    /// `smtp://host:25`, `smtp://user:password@host:587?tls=required` (STARTTLS), `smtps://user:password@host:465`.
+    pub url: String,
+    /// From whom mails come, such as `Deadbeat <deadbeat@example.org>`.
+    pub from: String,
+}
+
+/// The URL holds a password.
+impl fmt::Debug for SmtpSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmtpSettings")
+            .field("url", &"…")
+            .field("from", &self.from)
+            .finish()
+    }
+}
+
+/// Sends mails.
+pub struct Email {
+    /// None: the operator has not set a server up.
+    smtp: Option<Smtp>,
+}
+
+struct Smtp {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+}
+
+impl Email {
+    /// Through this server; without one, mails wait in the outbox until there is one.
+    ///
+    /// # Errors
+    /// When a setting cannot be read.
+    pub fn new(settings: Option<&SmtpSettings>) -> Result<Self, SetupError> {
+        let smtp = settings
+            .map(|settings| {
+                let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(&settings.url)
+                    .map_err(|error| SetupError::SmtpUrl(error.to_string()))?
+                    .timeout(Some(TOTAL))
+                    .build();
+                let from = settings
+                    .from
+                    .parse()
+                    .map_err(|error| SetupError::SmtpFrom(format!("{error}")))?;
+                Ok::<_, SetupError>(Smtp { transport, from })
+            })
+            .transpose()?;
+        Ok(Self { smtp })
+    }
+
+    async fn attempt(&self, outgoing: Outgoing) -> Outcome {
+        let Settings::Email(settings) = &outgoing.settings else {
+            return failed("the channel's settings are not those of mail");
+        };
+        // The channel is not at fault, so it is not switched off: the alert waits for the operator, within its day.
+        let Some(smtp) = &self.smtp else {
+            return retry("no SMTP server is configured: set DEADBEAT_SMTP_URL");
+        };
+        let Ok(to) = settings.to.parse::<Address>() else {
+            return failed("the mail address cannot be read");
+        };
+        let mail = match compose(&outgoing, smtp.from.clone(), to) {
+            Ok(mail) => mail,
+            Err(error) => return retry(&format!("the mail could not be composed: {error}")),
+        };
+        match tokio::time::timeout(TOTAL, smtp.transport.send(mail)).await {
+            Ok(Ok(response)) => Outcome::Sent {
+                code: Some(u16::from(response.code()).into()),
+            },
+            Ok(Err(error)) => judge(error.status().map(u16::from), &error.to_string()),
+            Err(_) => retry(&format!("the SMTP server took longer than {} s", TOTAL.as_secs())),
+        }
+    }
+}
+
+impl Sender for Email {
+    fn kind(&self) -> &'static str {
+        "email"
+    }
+
+    fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome> {
+        Box::pin(self.attempt(outgoing))
+    }
+}
+
+/// The mail as it goes out. Attempts of one delivery share the Message-ID, so that a mailbox shows a repetition once, and all
+/// mails of an incident refer to it, so that a reader shows them as one thread.
+fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, lettre::error::Error> {
+    let rendered = message::render(&outgoing.payload);
+    let domain = from.email.domain().to_owned();
+    let mut mail = Message::builder()
+        .message_id(Some(format!("<{}@{domain}>", outgoing.id)))
+        .date(SystemTime::from(outgoing.attempted_at))
+        .from(from)
+        .to(Mailbox::new(None, to))
+        .subject(rendered.subject)
+        // No answering machine replies to an alert (RFC 3834).
+        .raw_header(HeaderValue::new(
+            HeaderName::new_from_ascii_str("Auto-Submitted"),
+            "auto-generated".to_owned(),
+        ));
+    if let Some(incident) = message::incident_id(&outgoing.payload) {
+        mail = mail.references(format!("<incident-{incident}@{domain}>"));
+    }
+    mail.multipart(MultiPart::alternative_plain_html(rendered.text, rendered.html))
+}
+
+/// What a refusal means. Only a mailbox that does not exist is permanent; all else may be the server's or the operator's trouble,
+/// for which nobody's channel is switched off.
+fn judge(code: Option<u16>, text: &str) -> Outcome {
+    let detail = format!("the SMTP server refused it: {}", printable(text, EXCERPT_CHARS));
+    match code {
+        Some(code @ (550 | 551 | 553)) if is_about_mailbox(text) => Outcome::Failed {
+            code: Some(code.into()),
+            detail,
+        },
+        Some(code) => Outcome::Retry {
+            code: Some(code.into()),
+            detail,
+            retry_after: None,
+        },
+        None => retry(&format!(
+            "the SMTP server could not be used: {}",
+            printable(text, EXCERPT_CHARS)
+        )),
+    }
+}
+
+/// Whether a 550, 551 or 553 is about the recipient's mailbox. Servers also say 550 to a sender or a policy that they do not like
+/// (5.7.1, relaying denied); those that send an enhanced code (RFC 3463) tell the two apart.
+fn is_about_mailbox(text: &str) -> bool {
+    let enhanced = text
+        .split(|c: char| !c.is_ascii_digit() && c != '.')
+        .find_map(|word| {
+            let mut parts = word.split('.').map(|part| part.parse::<u16>().ok());
+            match (parts.next(), parts.next(), parts.next(), parts.next()) {
+                (Some(Some(5)), Some(Some(subject)), Some(Some(detail)), None) => Some((subject, detail)),
+                _ => None,
+            }
+        });
+    match enhanced {
+        // 1.7 and 1.8 are about the sender's address.
+        Some((1, detail)) => !matches!(detail, 7 | 8),
+        Some((2, detail)) => detail == 1,
+        Some(_) => false,
+        None => true,
+    }
+}
+
+fn retry(detail: &str) -> Outcome {
+    Outcome::Retry {
+        code: None,
+        detail: detail.to_owned(),
+        retry_after: None,
+    }
+}
+
+fn failed(detail: &str) -> Outcome {
+    Outcome::Failed {
+        code: None,
+        detail: detail.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deadbeat_domain::channel::EmailSettings;
+    use deadbeat_domain::ids::DeliveryId;
+    use serde_json::{Value, json};
+
+    fn outgoing(payload: Value) -> Outgoing {
+        Outgoing {
+            id: DeliveryId("0198c0de-0000-7000-8000-000000000001".parse().unwrap()),
+            attempted_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            payload,
+            settings: Settings::Email(EmailSettings {
+                to: "ops@example.org".to_owned(),
+            }),
+            signing_secret: None,
+        }
+    }
+
+    #[test]
+    fn only_a_mailbox_that_does_not_exist_is_permanent() {
+        for (code, text, permanent) in [
+            (550, "5.1.1 no such user", true),
+            (550, "no such user", true),
+            (
+                550,
+                "permanent error (550): mailbox unavailable at 10.0.0.1",
+                true,
+            ),
+            (551, "5.1.6 moved", true),
+            (553, "mailbox name not allowed", true),
+            (550, "5.2.1 mailbox disabled", true),
+            (550, "5.7.1 relaying denied", false),
+            (553, "5.1.8 sender address rejected", false),
+            (552, "5.2.2 mailbox full", false),
+            (535, "5.7.8 authentication failed", false),
+            (554, "5.7.1 spam", false),
+            (450, "4.2.0 greylisted", false),
+            (421, "busy", false),
+        ] {
+            let outcome = judge(Some(code), text);
+            assert_eq!(
+                matches!(outcome, Outcome::Failed { .. }),
+                permanent,
+                "{code} {text}: {outcome:?}"
+            );
+        }
+        assert!(matches!(
+            judge(None, "connection refused"),
+            Outcome::Retry { code: None, .. }
+        ));
+    }
+
+    #[tokio::test]
+    async fn without_a_server_mails_wait_for_the_operator() {
+        let outcome = Email::new(None).unwrap().attempt(outgoing(json!({}))).await;
+
+        let Outcome::Retry { detail, .. } = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(detail.contains("DEADBEAT_SMTP_URL"), "{detail}");
+    }
+
+    #[test]
+    fn a_name_cannot_add_a_header() {
+        let payload = json!({
+            "type": "incident.opened",
+            "incident": {"id": "i\r\nBcc: all@example.org", "subject": {"name": "x\r\nBcc: all@example.org\r\n\r\nbody"}},
+        });
+
+        let mail = compose(
+            &outgoing(payload),
+            "d@example.org".parse().unwrap(),
+            "ops@example.org".parse().unwrap(),
+        )
+        .unwrap();
+
+        let formatted = String::from_utf8(mail.formatted()).unwrap();
+        let head = formatted.split("\r\n\r\n").next().unwrap();
+        assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
+        assert!(
+            head.contains("Subject: [Deadbeat] DOWN: x Bcc: all@example.org body"),
+            "{head}"
+        );
+        assert!(
+            head.contains("Message-ID: <0198c0de-0000-7000-8000-000000000001@example.org>"),
+            "{head}"
+        );
+        assert!(head.contains("Date: Fri, 02 Jan 2026 03:04:05 +0000"), "{head}");
+    }
+
+    #[test]
+    fn settings_are_checked_and_keep_their_password_to_themselves() {
+        let good = SmtpSettings {
+            url: "smtp://me:hunter2@mail.example.org:587?tls=required".to_owned(),
+            from: "d@example.org".to_owned(),
+        };
+        let bad_url = SmtpSettings {
+            url: "http://me:hunter2@mail.example.org".to_owned(),
+            ..good.clone()
+        };
+        let bad_from = SmtpSettings {
+            from: "nobody".to_owned(),
+            ..good.clone()
+        };
+
+        assert!(Email::new(Some(&good)).is_ok());
+        let errors = [
+            Email::new(Some(&bad_url)).err().unwrap(),
+            Email::new(Some(&bad_from)).err().unwrap(),
+        ];
+        assert!(matches!(
+            errors,
+            [SetupError::SmtpUrl(_), SetupError::SmtpFrom(_)]
+        ));
+        for shown in [
+            format!("{good:?}"),
+            errors[0].to_string(),
+            format!("{:?}", errors[0]),
+        ] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+}

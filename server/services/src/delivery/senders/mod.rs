@@ -1,0 +1,136 @@
+//! Senders: the code that speaks a channel's kind.
+//!
+//! A new kind is one file here, its settings in `deadbeat_domain::channel`, and one line in [`Senders::standard`].
+
+pub mod email;
+pub mod webhook;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::channel::Settings;
+use deadbeat_domain::delivery::Outcome;
+use deadbeat_domain::ids::DeliveryId;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::outbound::{Outbound, OutboundSettings};
+use email::{Email, SmtpSettings};
+use webhook::Webhook;
+
+/// What a sender gets: one attempt of one delivery.
+pub struct Outgoing {
+    /// The same for every attempt: a receiver knows a repetition by it.
+    pub id: DeliveryId,
+    /// When this attempt began.
+    pub attempted_at: DateTime<Utc>,
+    /// What is told, as it was when it happened.
+    pub payload: Value,
+    /// Where it goes.
+    pub settings: Settings,
+    /// Signs webhooks.
+    pub signing_secret: Option<String>,
+}
+
+/// Speaks one kind of channel.
+pub trait Sender: Send + Sync {
+    /// The kind, as `Settings::kind` says it.
+    fn kind(&self) -> &'static str;
+
+    /// Makes one attempt. Bounded in time, and never an error beside what [`Outcome`] can say; details are for people and hold no
+    /// secret.
+    fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome>;
+}
+
+/// The senders of this process, by kind. Cheap to clone.
+#[derive(Clone)]
+pub struct Senders {
+    by_kind: Arc<HashMap<&'static str, Arc<dyn Sender>>>,
+}
+
+/// Why senders could not be made: a setting is wrong.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The HTTP client.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Outbound(#[from] reqwest::Error),
+    /// Never with the URL itself, which may hold a password.
+    #[error(
+        "DEADBEAT_SMTP_URL cannot be read ({0}); it is of the form smtp://host:25, smtp://user:password@host:587?tls=required or \
+         smtps://user:password@host:465"
+    )]
+    SmtpUrl(String),
+    /// The sender's address.
+    #[error("DEADBEAT_SMTP_FROM is not a mail address such as \"Deadbeat <deadbeat@example.org>\": {0}")]
+    SmtpFrom(String),
+}
+
+impl Senders {
+    /// Every kind there is.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub fn standard(outbound: &OutboundSettings, smtp: Option<&SmtpSettings>) -> Result<Self, SetupError> {
+        Ok(Self::of([
+            Arc::new(Webhook::new(Outbound::new(outbound)?)) as Arc<dyn Sender>,
+            Arc::new(Email::new(smtp)?),
+        ]))
+    }
+
+    /// These only: tests bring their own.
+    #[must_use]
+    pub fn of(senders: impl IntoIterator<Item = Arc<dyn Sender>>) -> Self {
+        Self {
+            by_kind: Arc::new(
+                senders
+                    .into_iter()
+                    .map(|sender| (sender.kind(), sender))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// The sender of a kind.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<Arc<dyn Sender>> {
+        self.by_kind.get(kind).cloned()
+    }
+}
+
+/// A text from outside as one line for people: what cannot be printed becomes a space, and it ends after `limit` characters.
+#[must_use]
+pub(crate) fn printable(text: &str, limit: usize) -> String {
+    let spaced: String = text
+        .chars()
+        .map(|c| if is_printable(c) { c } else { ' ' })
+        .collect();
+    let line = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= limit {
+        return line;
+    }
+    line.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Control characters end lines and headers; bidirectional overrides make a text read as something else.
+fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffd}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_from_outside_become_one_printable_line() {
+        assert_eq!(
+            printable("a\r\nBcc: x\0\u{1b}[31m\u{202e}b\u{2028}c", 100),
+            "a Bcc: x [31m b c"
+        );
+        assert_eq!(printable("  äöü  日本  ", 100), "äöü 日本");
+        assert_eq!(printable("abcdef", 4), "abc…");
+        assert_eq!(printable("abcd", 4), "abcd");
+    }
+}

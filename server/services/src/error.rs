@@ -1,0 +1,36 @@
+//! What a use case can answer that its caller can act on.
+
+use deadbeat_domain::monitor::FieldError;
+use deadbeat_store::StoreError;
+use thiserror::Error;
+
+/// Why a use case was refused.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// The project has nothing of that id.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// Fields that cannot be taken as they are.
+    #[error("the request has invalid fields")]
+    Invalid(Vec<FieldError>),
+    /// The slug is taken.
+    #[error("the project already has a monitor with the slug {0:?}")]
+    SlugTaken(String),
+    /// Not in this state.
+    #[error("{0}")]
+    Conflict(String),
+    /// A quota is reached.
+    #[error("the project has reached its limit of {limit} {what}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many are allowed.
+        limit: i64,
+    },
+    /// Too much at once: try again soon.
+    #[error("too much at once")]
+    Busy,
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

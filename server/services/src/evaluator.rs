@@ -1,0 +1,214 @@
+//! The one loop that finds what is overdue: silence becomes an incident.
+//!
+//! It sleeps until the nearest deadline, a second at most. Any number of processes may sweep: each takes a bounded batch of rows
+//! that nobody else holds, and decides and writes in one transaction. A row that cannot be read is put aside for an hour and
+//! reported; it never stalls the rest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::beat::BeatView;
+use deadbeat_domain::ids::BeatId;
+use deadbeat_domain::time::Clock;
+use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
+use deadbeat_store::batch::Batch;
+use deadbeat_store::monitor::Monitor;
+use deadbeat_store::{Store, StoreResult};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::incident::{self, Changed};
+use crate::selfwatch::Selfwatch;
+use crate::{Site, outbox};
+
+/// Rows of one transaction.
+const BATCH: i64 = 500;
+/// The longest sleep: a deadline that another process wrote is seen after that at the latest.
+const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
+/// How long a row that cannot be read is put aside.
+const ASIDE: TimeDelta = TimeDelta::hours(1);
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Rows looked at.
+    pub claimed: usize,
+    /// Rows that went down.
+    pub down: usize,
+    /// Incidents that were told again.
+    pub reminded: usize,
+}
+
+/// Sweeps.
+pub struct Evaluator {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    site: Site,
+    outbox_bell: Arc<Notify>,
+    selfwatch: Selfwatch,
+}
+
+impl Evaluator {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        site: Site,
+        outbox_bell: Arc<Notify>,
+        selfwatch: Selfwatch,
+    ) -> Self {
+        Self { store, clock, site, outbox_bell, selfwatch }
+    }
+
+    /// Sweeps until told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        loop {
+            let pause = match self.sweep_once().await {
+                Ok(swept) => {
+                    self.selfwatch.swept(self.clock.now());
+                    if swept.down > 0 || swept.reminded > 0 {
+                        tracing::info!(swept.down, swept.reminded, "incidents");
+                    }
+                    self.pause().await
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a sweep failed");
+                    LONGEST_SLEEP
+                }
+            };
+            let pause = pause.clamp(TimeDelta::zero(), LONGEST_SLEEP).to_std().unwrap_or(Duration::ZERO);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How long until something may be overdue.
+    async fn pause(&self) -> TimeDelta {
+        match deadbeat_store::monitor::nearest_check(&self.store.reader()).await {
+            // Not at once again: a row that somebody holds would otherwise make the loop spin.
+            Ok(Some(at)) => (at - self.clock.now()).max(TimeDelta::milliseconds(20)),
+            Ok(None) | Err(_) => LONGEST_SLEEP,
+        }
+    }
+
+    /// Judges everything that is overdue now. Beats first: a monitor's verdict asks for its Beat's.
+    ///
+    /// # Errors
+    /// When the database is away. What was committed stays.
+    pub async fn sweep_once(&self) -> StoreResult<Swept> {
+        let mut swept = Swept::default();
+        while self.sweep_beats(&mut swept).await? {}
+        while self.sweep_monitors(&mut swept).await? {}
+        while self.remind(&mut swept).await? {}
+        if swept.down > 0 || swept.reminded > 0 {
+            self.outbox_bell.notify_one();
+        }
+        Ok(swept)
+    }
+
+    /// One batch of Beats. True: there may be more.
+    async fn sweep_beats(&self, swept: &mut Swept) -> StoreResult<bool> {
+        let now = self.clock.now();
+        let mut tx = self.store.begin().await?;
+        let beats = deadbeat_store::beat::claim_overdue(&mut tx, now, BATCH).await?;
+        if beats.is_empty() {
+            return Ok(false);
+        }
+        let full = beats.len() as i64 == BATCH;
+        for mut beat in beats {
+            swept.claimed += 1;
+            let transition = deadbeat_domain::beat::on_silence(&mut beat.state, now);
+            deadbeat_store::beat::update(&mut tx, &beat, true).await?;
+            if let Some(transition) = transition {
+                swept.down += 1;
+                incident::record(&mut tx, &self.site, Changed::Beat(&beat), &transition).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(full)
+    }
+
+    /// One batch of monitors. True: there may be more.
+    async fn sweep_monitors(&self, swept: &mut Swept) -> StoreResult<bool> {
+        let now = self.clock.now();
+        let mut tx = self.store.begin().await?;
+        let mut monitors: Vec<Monitor> = Vec::new();
+        let mut claimed = 0;
+        for row in deadbeat_store::monitor::claim_overdue(&mut tx, now, BATCH).await? {
+            claimed += 1;
+            match row {
+                Ok(monitor) => monitors.push(monitor),
+                Err(unreadable) => {
+                    tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be judged; put aside");
+                    self.selfwatch.put_aside();
+                    deadbeat_store::monitor::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
+                }
+            }
+        }
+        if claimed == 0 {
+            return Ok(false);
+        }
+        swept.claimed += claimed;
+        deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
+        let ids: Vec<BeatId> = monitors.iter().filter_map(|monitor| monitor.beat_id).collect();
+        let beats: HashMap<BeatId, (String, BeatView)> = if ids.is_empty() {
+            HashMap::new()
+        } else {
+            deadbeat_store::beat::views(&mut tx, &ids).await?.into_iter().map(|(id, name, view)| (id, (name, view))).collect()
+        };
+
+        let mut batch = Batch { moves_check: true, ..Batch::default() };
+        let mut recorded: Vec<(usize, Transition)> = Vec::new();
+        for (place, monitor) in monitors.iter_mut().enumerate() {
+            let beat = monitor.beat_id.and_then(|id| beats.get(&id));
+            let Silence::Down { transition, overruns } =
+                on_silence(&mut monitor.state, beat.map(|(_, view)| view), now)
+            else {
+                continue;
+            };
+            swept.down += 1;
+            recorded.push((place, transition));
+            let runs = monitor.state.runs.iter().filter(|run| overruns.contains(&run.key));
+            batch.runs.extend(runs.map(|run| (monitor.id, run.clone())));
+            monitor.open_runs = i32::try_from(monitor.state.open_runs()).unwrap_or(i32::MAX);
+
+            if let (Trigger::BeatSilent, Some(beat_id)) = (transition.trigger, monitor.beat_id)
+                && !deadbeat_store::incident::join_beat(&mut tx, beat_id, monitor.id, now).await?
+            {
+                // Its Beat came back between the two looks: it is expected anew.
+                recorded.extend(on_resume(&mut monitor.state, Trigger::BeatBack, now).map(|back| (place, back)));
+            }
+        }
+        batch.monitors = monitors;
+        deadbeat_store::batch::write(&mut tx, &batch).await?;
+        for (place, transition) in &recorded {
+            let monitor = &batch.monitors[*place];
+            let beat = monitor.beat_id.and_then(|id| beats.get(&id)).map(|(name, _)| name.as_str());
+            incident::record(&mut tx, &self.site, Changed::Monitor(monitor, beat), transition).await?;
+        }
+        tx.commit().await?;
+        Ok(claimed as i64 == BATCH)
+    }
+
+    /// Tells again about incidents that stay open. True: there may be more.
+    async fn remind(&self, swept: &mut Swept) -> StoreResult<bool> {
+        let now = self.clock.now();
+        let mut tx = self.store.begin().await?;
+        let incidents = deadbeat_store::incident::claim_reminders(&mut tx, now, BATCH).await?;
+        for incident in &incidents {
+            outbox::tell(&mut tx, &self.site, Alert::Reminder, incident, None, now).await?;
+        }
+        if incidents.is_empty() {
+            return Ok(false);
+        }
+        tx.commit().await?;
+        swept.reminded += incidents.len();
+        Ok(incidents.len() as i64 == BATCH)
+    }
+}

@@ -1,0 +1,266 @@
+//! The SDK's door: a batch of events, each with a verdict of its own.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::clip;
+use deadbeat_domain::ping::{PingKind, Signal, Source};
+use deadbeat_domain::run::RunDetail;
+use deadbeat_domain::time::to_micros;
+use futures::future::join_all;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::ingest::{Accepted, Address, Incoming, IngestError};
+use crate::schedule_sync::{self, Alive, Snapshot};
+use crate::{ServiceError, Services};
+
+/// A batch, as the SDK sends it.
+#[derive(Debug, Deserialize)]
+pub struct EventBatch {
+    /// When it was sent, by the client's clock: tells how far that clock is off.
+    pub sent_at: DateTime<Utc>,
+    /// The events, in the order in which they happened. Each is read on its own, so that one bad event spoils no other.
+    pub events: Vec<Value>,
+    /// Which SDK, for logs.
+    #[serde(default)]
+    pub sdk: Value,
+}
+
+/// One event.
+#[derive(Debug, Deserialize)]
+struct Event {
+    id: Uuid,
+    at: DateTime<Utc>,
+    #[serde(flatten)]
+    what: What,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum What {
+    /// The whole schedule of a Beat.
+    BeatSchedule(Snapshot),
+    /// Beat lives: its tick returned.
+    BeatAlive(Alive),
+    /// A run began in a worker.
+    RunStarted(RunEvent),
+    /// A try ended and another one comes: a stage of the same run.
+    RunRetried(RunEvent),
+    /// A run ended.
+    RunFinished(RunEvent),
+    /// The client had to drop events.
+    ClientLoss {
+        dropped: u64,
+        #[serde(default)]
+        process: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct RunEvent {
+    beat: String,
+    entry: String,
+    run_id: Uuid,
+    #[serde(default)]
+    task: Option<String>,
+    #[serde(default)]
+    task_id: Option<String>,
+    #[serde(default)]
+    worker: Option<String>,
+    #[serde(default)]
+    retries: i32,
+    #[serde(default)]
+    outcome: Option<String>,
+    #[serde(default)]
+    duration_seconds: Option<f64>,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is written and committed.
+    Accepted,
+    /// It is refused for good: sending it again changes nothing.
+    Rejected {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people.
+        detail: String,
+    },
+}
+
+impl Verdict {
+    fn rejected(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Rejected { code, detail: detail.into() }
+    }
+}
+
+/// Takes a batch in. The verdicts are in the order of the events, with the events' ids where they could be read.
+///
+/// # Errors
+/// The database is away or too much is waiting: nothing may be assumed written, and the batch should be sent again.
+pub async fn accept(
+    services: &Services,
+    project: ProjectId,
+    batch: EventBatch,
+    received_at: DateTime<Utc>,
+    remote_addr: Option<String>,
+) -> Result<Vec<(Option<Uuid>, Verdict)>, ServiceError> {
+    let skew = received_at - batch.sent_at;
+    let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
+    let mut runs: Vec<(usize, PingKind, DateTime<Utc>, RunEvent)> = Vec::new();
+    for value in batch.events {
+        let id = value.get("id").and_then(Value::as_str).and_then(|id| Uuid::parse_str(id).ok());
+        let event: Event = match serde_json::from_value(value) {
+            Ok(event) => event,
+            Err(error) => {
+                verdicts.push((id, Verdict::rejected("invalid_event", error.to_string())));
+                continue;
+            }
+        };
+        // By our clock; never in the future, and never absurdly long ago.
+        let occurred_at = to_micros((event.at + skew).clamp(received_at - TimeDelta::days(1), received_at));
+        let verdict = match event.what {
+            What::BeatSchedule(snapshot) => {
+                schedule_sync::sync(services, project, snapshot, skew).await.or_else(rejection)?
+            }
+            What::BeatAlive(alive) => schedule_sync::alive(services, project, alive, occurred_at).await.or_else(rejection)?,
+            What::RunStarted(run) => {
+                runs.push((verdicts.len(), PingKind::Start, occurred_at, run));
+                Verdict::Accepted
+            }
+            What::RunRetried(run) => {
+                runs.push((verdicts.len(), PingKind::Log, occurred_at, run));
+                Verdict::Accepted
+            }
+            What::RunFinished(run) => match run.outcome.as_deref() {
+                Some("success" | "ignored") => {
+                    runs.push((verdicts.len(), PingKind::Success, occurred_at, run));
+                    Verdict::Accepted
+                }
+                Some("failure" | "rejected" | "aborted" | "revoked" | "expired" | "lost") => {
+                    runs.push((verdicts.len(), PingKind::Fail, occurred_at, run));
+                    Verdict::Accepted
+                }
+                other => Verdict::rejected(
+                    "invalid_event",
+                    format!(
+                        "outcome is {:?}; success, ignored, failure, rejected, aborted, revoked, expired or lost is allowed",
+                        other.map(clip)
+                    ),
+                ),
+            },
+            What::ClientLoss { dropped, process } => {
+                tracing::warn!(project.id = %project, dropped, process = clip(&process), "a client lost events");
+                Verdict::Accepted
+            }
+        };
+        verdicts.push((Some(event.id), verdict));
+    }
+    accept_runs(services, project, runs, received_at, remote_addr, &mut verdicts).await?;
+    Ok(verdicts)
+}
+
+/// What the client can mend is a verdict; what passes is an error of the whole batch.
+fn rejection(error: ServiceError) -> Result<Verdict, ServiceError> {
+    match error {
+        ServiceError::Invalid(faults) => {
+            let detail: Vec<String> =
+                faults.into_iter().map(|fault| format!("{} {}", fault.pointer, fault.message)).collect();
+            Ok(Verdict::rejected("invalid_event", detail.join("; ")))
+        }
+        ServiceError::Limit { .. } | ServiceError::Conflict(_) | ServiceError::SlugTaken(_) => {
+            Ok(Verdict::rejected("refused", error.to_string()))
+        }
+        other => Err(other),
+    }
+}
+
+async fn accept_runs(
+    services: &Services,
+    project: ProjectId,
+    runs: Vec<(usize, PingKind, DateTime<Utc>, RunEvent)>,
+    received_at: DateTime<Utc>,
+    remote_addr: Option<String>,
+    verdicts: &mut [(Option<Uuid>, Verdict)],
+) -> Result<(), ServiceError> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let beats: Vec<String> = runs.iter().map(|(.., run)| run.beat.replace('\0', "")).collect();
+    let entries: Vec<String> = runs.iter().map(|(.., run)| run.entry.replace('\0', "")).collect();
+    let found = deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
+    let found: HashMap<usize, MonitorId> = found.into_iter().collect();
+
+    let mut sent = Vec::new();
+    for (index, (place, kind, occurred_at, run)) in runs.into_iter().enumerate() {
+        let Some(monitor) = found.get(&index) else {
+            verdicts[place].1 = Verdict::rejected(
+                "unknown_entry",
+                format!("Beat {:?} has not registered an entry {:?}", clip(&run.beat), clip(&run.entry)),
+            );
+            continue;
+        };
+        let incoming = incoming(*monitor, kind, received_at, occurred_at, run, remote_addr.clone());
+        sent.push((place, services.ingest.accept(incoming)));
+    }
+    // All are in the queue before the first is awaited: their order holds, and they share commits.
+    let (places, pending): (Vec<usize>, Vec<_>) = sent.into_iter().unzip();
+    for (place, accepted) in places.into_iter().zip(join_all(pending).await) {
+        match accepted {
+            Ok(Accepted::Recorded) => {}
+            Ok(Accepted::Unknown { .. }) => {
+                verdicts[place].1 = Verdict::rejected("unknown_entry", "the monitor was deleted meanwhile");
+            }
+            Err(IngestError::Full | IngestError::Unavailable) => return Err(ServiceError::Busy),
+        }
+    }
+    Ok(())
+}
+
+fn incoming(
+    monitor: MonitorId,
+    kind: PingKind,
+    received_at: DateTime<Utc>,
+    occurred_at: DateTime<Utc>,
+    run: RunEvent,
+    remote_addr: Option<String>,
+) -> Incoming {
+    let text = |value: Option<String>| {
+        value.map(|value| value.chars().filter(|c| *c != '\0').take(limits::MONITOR_NAME_CHARS).collect())
+    };
+    // A failure without an exception is named by its outcome: `aborted`, `revoked`.
+    let error = if kind == PingKind::Fail { run.error.or(run.outcome) } else { None };
+    Incoming {
+        address: Address::Monitor(monitor),
+        signal: Signal {
+            kind,
+            received_at,
+            occurred_at,
+            run_id: Some(run.run_id),
+            exit_code: None,
+            duration: run
+                .duration_seconds
+                .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
+                .map(deadbeat_domain::time::span),
+            source: Source::Event,
+            detail: RunDetail {
+                task: text(run.task),
+                task_id: text(run.task_id),
+                worker: text(run.worker),
+                retries: run.retries.max(0),
+                error: text(error),
+            },
+        },
+        method: None,
+        remote_addr,
+        user_agent: None,
+        body: Vec::new(),
+    }
+}

@@ -1,0 +1,343 @@
+//! Monitors: create, change, pause, resume, delete.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::{
+    Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_name, check_slug, check_tags,
+    slug_from_name,
+};
+use deadbeat_domain::schedule::Schedule;
+use deadbeat_domain::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
+use deadbeat_store::batch::Batch;
+use deadbeat_store::monitor::Monitor;
+use deadbeat_store::{StoreResult, Tx};
+use serde_json::Value;
+
+use crate::incident::{self, Changed};
+use crate::{ServiceError, Services, Site};
+
+/// Tolerated lateness when nobody says otherwise, in seconds.
+pub const DEFAULT_GRACE_SECONDS: f64 = 60.0;
+
+/// Which channels a monitor tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelChoice {
+    /// Every one of the project, those added later too.
+    All,
+    /// Just these.
+    These(Vec<ChannelId>),
+}
+
+/// What a person sets; None: not said. An update leaves that as it is, a creation takes the default.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Its name for people.
+    pub name: Option<String>,
+    /// Its name in URLs; made from the name when a creation does not say.
+    pub slug: Option<String>,
+    /// When reports are expected, in its JSON form.
+    pub schedule: Option<Value>,
+    /// Tolerated lateness.
+    pub grace_seconds: Option<f64>,
+    /// How long a run may take; `Some(None)`: the grace bounds it.
+    pub longest_run_seconds: Option<Option<f64>>,
+    /// For filters.
+    pub tags: Option<Vec<String>>,
+    /// Which channels are told.
+    pub channels: Option<ChannelChoice>,
+}
+
+/// Checks a change, and applies it to `before` (or to the defaults).
+fn apply(before: Option<&Monitor>, change: &Change) -> Result<(String, String, Vec<String>, Expectation), ServiceError> {
+    let mut faults = Vec::new();
+    let name = match (&change.name, before) {
+        (Some(name), _) => name.clone(),
+        (None, Some(monitor)) => monitor.name.clone(),
+        (None, None) => change.slug.clone().unwrap_or_else(|| {
+            faults.push(FieldError::new("/name", "is missing"));
+            String::new()
+        }),
+    };
+    if change.name.is_some() {
+        check_name("/name", &name, limits::MONITOR_NAME_CHARS, &mut faults);
+    }
+    let slug = match (&change.slug, before) {
+        (Some(slug), _) => slug.clone(),
+        (None, Some(monitor)) => monitor.slug.clone(),
+        (None, None) => slug_from_name(&name),
+    };
+    check_slug("/slug", &slug, &mut faults);
+    let mut tags = match (&change.tags, before) {
+        (Some(tags), _) => tags.clone(),
+        (None, Some(monitor)) => monitor.tags.clone(),
+        (None, None) => Vec::new(),
+    };
+    check_tags("/tags", &mut tags, &mut faults);
+
+    let old = before.map(|monitor| &monitor.state.expectation);
+    let grace_seconds =
+        change.grace_seconds.or(old.map(|old| old.grace_seconds)).unwrap_or(DEFAULT_GRACE_SECONDS);
+    check_grace("/grace_seconds", grace_seconds, &mut faults);
+    let longest_run_seconds =
+        change.longest_run_seconds.unwrap_or_else(|| old.and_then(|old| old.longest_run_seconds));
+    if let Some(seconds) = longest_run_seconds {
+        check_longest_run("/longest_run_seconds", seconds, &mut faults);
+    }
+    let schedule = match (&change.schedule, old) {
+        (Some(json), _) => match Schedule::from_json(json) {
+            Ok(schedule) => Some(schedule),
+            Err(error) => {
+                faults.push(FieldError::new(format!("/schedule{}", error.field), error.message));
+                None
+            }
+        },
+        (None, Some(old)) => Some(old.schedule.clone()),
+        (None, None) => {
+            faults.push(FieldError::new(
+                "/schedule",
+                r#"is missing; {"kind":"interval","seconds":60} or {"kind":"cron","expression":"0 2 * * *","timezone":"Europe/Berlin"}"#,
+            ));
+            None
+        }
+    };
+    match schedule {
+        Some(schedule) if faults.is_empty() => {
+            Ok((name, slug, tags, Expectation { schedule, grace_seconds, longest_run_seconds }))
+        }
+        _ => Err(ServiceError::Invalid(faults)),
+    }
+}
+
+/// Creates a monitor.
+///
+/// # Errors
+/// Invalid fields, a taken slug, the quota, or the database is away. Nothing is half-written.
+pub async fn create(services: &Services, project: ProjectId, change: &Change) -> Result<Monitor, ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let monitor = create_in(&mut tx, project, change, services.now()).await?;
+    tx.commit().await?;
+    Ok(monitor)
+}
+
+async fn create_in(
+    tx: &mut Tx,
+    project: ProjectId,
+    change: &Change,
+    now: DateTime<Utc>,
+) -> Result<Monitor, ServiceError> {
+    let (name, slug, tags, expectation) = apply(None, change)?;
+    if deadbeat_store::monitor::count(tx, project).await? >= limits::PROJECT_MONITORS {
+        return Err(ServiceError::Limit { what: "monitors", limit: limits::PROJECT_MONITORS });
+    }
+    let monitor = Monitor {
+        id: MonitorId::generate(),
+        project_id: project,
+        ping_id: PingId::generate(),
+        slug,
+        name,
+        tags,
+        all_channels: !matches!(change.channels, Some(ChannelChoice::These(_))),
+        beat_id: None,
+        entry: None,
+        registered: None,
+        retired_at: None,
+        created_at: now,
+        updated_at: now,
+        open_runs: 0,
+        state: MonitorState::fresh(expectation, false, now),
+    };
+    insert(tx, &monitor).await?;
+    set_channels(tx, &monitor, change).await?;
+    Ok(monitor)
+}
+
+async fn insert(tx: &mut Tx, monitor: &Monitor) -> Result<(), ServiceError> {
+    deadbeat_store::monitor::insert(tx, monitor).await.map_err(|error| slug_taken(error, &monitor.slug))
+}
+
+fn slug_taken(error: deadbeat_store::StoreError, slug: &str) -> ServiceError {
+    if error.is_constraint("monitor_slug_unique") { ServiceError::SlugTaken(slug.to_owned()) } else { error.into() }
+}
+
+async fn set_channels(tx: &mut Tx, monitor: &Monitor, change: &Change) -> Result<(), ServiceError> {
+    let ids = match &change.channels {
+        None => return Ok(()),
+        Some(ChannelChoice::All) => &[][..],
+        Some(ChannelChoice::These(ids)) => ids,
+    };
+    let mut distinct = ids.to_vec();
+    distinct.sort();
+    distinct.dedup();
+    let written = deadbeat_store::monitor::set_channels(tx, monitor.project_id, monitor.id, &distinct).await?;
+    if written != distinct.len() as u64 {
+        return Err(ServiceError::Invalid(vec![FieldError::new(
+            "/channels",
+            "names a channel that this project does not have; \"all\" or a list of the project's channel ids is allowed",
+        )]));
+    }
+    Ok(())
+}
+
+/// Changes a monitor.
+///
+/// # Errors
+/// Not found, invalid fields, a taken slug, or the database is away. Nothing is half-written.
+pub async fn update(
+    services: &Services,
+    project: ProjectId,
+    id: MonitorId,
+    change: &Change,
+) -> Result<Monitor, ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
+    let monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
+    let monitor = update_in(&mut tx, monitor, change, services.now()).await?;
+    tx.commit().await?;
+    Ok(monitor)
+}
+
+async fn update_in(
+    tx: &mut Tx,
+    mut monitor: Monitor,
+    change: &Change,
+    now: DateTime<Utc>,
+) -> Result<Monitor, ServiceError> {
+    let (name, slug, tags, expectation) = apply(Some(&monitor), change)?;
+    monitor.name = name;
+    monitor.slug = slug;
+    monitor.tags = tags;
+    monitor.updated_at = now;
+    match &change.channels {
+        Some(ChannelChoice::All) => monitor.all_channels = true,
+        Some(ChannelChoice::These(_)) => monitor.all_channels = false,
+        None => {}
+    }
+    if monitor.state.expectation != expectation {
+        load_runs(tx, &mut monitor).await?;
+        on_settings_change(&mut monitor.state, expectation, now);
+        write_state(tx, &monitor).await?;
+    }
+    deadbeat_store::monitor::update_settings(tx, &monitor).await.map_err(|error| slug_taken(error, &monitor.slug))?;
+    set_channels(tx, &monitor, change).await?;
+    Ok(monitor)
+}
+
+/// Creates the monitor of that slug, or changes it. True: created.
+///
+/// # Errors
+/// As for [`create`] and [`update`].
+pub async fn upsert(
+    services: &Services,
+    project: ProjectId,
+    change: &Change,
+    slug: &str,
+) -> Result<(Monitor, bool), ServiceError> {
+    let change = Change { slug: Some(slug.to_owned()), ..change.clone() };
+    // Twice: another request may create it between our look and our insert.
+    for attempt in 0..2 {
+        let mut tx = services.store.begin().await?;
+        let found = deadbeat_store::monitor::lock_by_slug(&mut tx, project, slug).await?;
+        let now = services.now();
+        let (result, created) = match found {
+            Some(monitor) => (update_in(&mut tx, monitor, &change, now).await, false),
+            None => (create_in(&mut tx, project, &change, now).await, true),
+        };
+        match result {
+            Err(ServiceError::SlugTaken(_)) if attempt == 0 => {}
+            Err(error) => return Err(error),
+            Ok(monitor) => {
+                tx.commit().await?;
+                return Ok((monitor, created));
+            }
+        }
+    }
+    Err(ServiceError::Busy)
+}
+
+/// Pauses a monitor: it is not judged until it is resumed, or until its ping URL is called again. Pausing twice is fine.
+///
+/// # Errors
+/// Not found, or the database is away.
+pub async fn pause(services: &Services, project: ProjectId, id: MonitorId) -> Result<Monitor, ServiceError> {
+    change_status(services, project, id, |monitor, now| on_pause(&mut monitor.state, Trigger::Pause, now)).await
+}
+
+/// Resumes a paused monitor: expected anew from now.
+///
+/// # Errors
+/// Not found, not paused, or the database is away.
+pub async fn resume(services: &Services, project: ProjectId, id: MonitorId) -> Result<Monitor, ServiceError> {
+    use deadbeat_domain::status::Status;
+    let monitor = deadbeat_store::monitor::get(&services.reader(), project, id).await?;
+    let monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
+    if monitor.state.status != Status::Paused {
+        return Err(ServiceError::Conflict(format!(
+            "the monitor is {}, not paused: there is nothing to resume",
+            monitor.state.status.as_str()
+        )));
+    }
+    change_status(services, project, id, |monitor, now| {
+        (monitor.state.status == Status::Paused).then(|| on_resume(&mut monitor.state, Trigger::Resume, now)).flatten()
+    })
+    .await
+}
+
+async fn change_status(
+    services: &Services,
+    project: ProjectId,
+    id: MonitorId,
+    rule: impl Fn(&mut Monitor, DateTime<Utc>) -> Option<Transition>,
+) -> Result<Monitor, ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
+    let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
+    load_runs(&mut tx, &mut monitor).await?;
+    let now = services.now();
+    if let Some(transition) = rule(&mut monitor, now) {
+        apply_transition(&mut tx, &services.site, &monitor, None, &transition).await?;
+    }
+    tx.commit().await?;
+    services.outbox_bell.notify_one();
+    Ok(monitor)
+}
+
+/// Deletes a monitor with its pings and runs; an open incident about it is resolved, and that is told.
+///
+/// # Errors
+/// Not found, or the database is away.
+pub async fn delete(services: &Services, project: ProjectId, id: MonitorId) -> Result<(), ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
+    let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
+    if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, services.now()) {
+        incident::record(&mut tx, &services.site, Changed::Monitor(&monitor, None), &transition).await?;
+    }
+    deadbeat_store::monitor::delete(&mut tx, project, id).await?;
+    tx.commit().await?;
+    services.outbox_bell.notify_one();
+    Ok(())
+}
+
+pub(crate) async fn load_runs(tx: &mut Tx, monitor: &mut Monitor) -> StoreResult<()> {
+    deadbeat_store::run::load_into(tx, std::slice::from_mut(monitor), &[]).await
+}
+
+/// Writes a monitor's state, its open runs' deadlines included.
+pub(crate) async fn write_state(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
+    let runs = monitor.state.runs.iter().map(|run| (monitor.id, run.clone())).collect();
+    let batch = Batch { pings: Vec::new(), runs, monitors: vec![monitor.clone()], moves_check: true };
+    deadbeat_store::batch::write(tx, &batch).await
+}
+
+/// Writes a changed status and what follows from it.
+pub(crate) async fn apply_transition(
+    tx: &mut Tx,
+    site: &Site,
+    monitor: &Monitor,
+    beat: Option<&str>,
+    transition: &Transition,
+) -> StoreResult<()> {
+    write_state(tx, monitor).await?;
+    incident::record(tx, site, Changed::Monitor(monitor, beat), transition).await
+}

@@ -1,0 +1,91 @@
+//! Projects.
+
+use deadbeat_domain::ids::{AccountId, ProjectId};
+use deadbeat_domain::key::Scope;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::{FieldError, check_name};
+use deadbeat_domain::project::Role;
+use deadbeat_store::project::Project;
+
+use crate::{ServiceError, Services, api_key};
+
+/// A new project with its first keys, which are shown this once.
+pub struct Created {
+    /// The project.
+    pub project: Project,
+    /// May manage.
+    pub api_key: String,
+    /// May look.
+    pub read_key: String,
+    /// May signal, and register what signals.
+    pub ping_key: String,
+}
+
+/// Creates a project with one key of each scope. Without an owner, the first account there is owns it.
+///
+/// # Errors
+/// An invalid name, or the database is away.
+pub async fn create(services: &Services, name: &str, owner: Option<AccountId>) -> Result<Created, ServiceError> {
+    let mut faults = Vec::new();
+    check_name("/name", name, limits::NAME_CHARS, &mut faults);
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+    let now = services.now();
+    let project = Project {
+        id: ProjectId::generate(),
+        name: name.to_owned(),
+        reminder_seconds: Some(86_400),
+        created_at: now,
+    };
+    let mut tx = services.store.begin().await?;
+    deadbeat_store::project::insert(&mut tx, &project).await?;
+    let owner = match owner {
+        Some(owner) => Some(owner),
+        None => deadbeat_store::project::first_account(&mut tx).await?,
+    };
+    if let Some(owner) = owner {
+        deadbeat_store::project::add_member(&mut tx, project.id, owner, Role::Owner, now).await?;
+    }
+    let mut keys = Vec::new();
+    for (name, scope) in [("first API key", Scope::Write), ("first read key", Scope::Read), ("first ping key", Scope::Ping)]
+    {
+        keys.push(api_key::issue_in(&mut tx, project.id, name, scope, now).await?.1);
+    }
+    tx.commit().await?;
+    let ping_key = keys.pop().unwrap_or_default();
+    let read_key = keys.pop().unwrap_or_default();
+    let api_key = keys.pop().unwrap_or_default();
+    Ok(Created { project, api_key, read_key, ping_key })
+}
+
+/// Changes a project's name, or after how many seconds open incidents are told again (`Some(None)`: never).
+///
+/// # Errors
+/// Not found, invalid fields, or the database is away.
+pub async fn update(
+    services: &Services,
+    id: ProjectId,
+    name: Option<&str>,
+    reminder_seconds: Option<Option<i32>>,
+) -> Result<Project, ServiceError> {
+    let mut faults = Vec::new();
+    if let Some(name) = name {
+        check_name("/name", name, limits::NAME_CHARS, &mut faults);
+    }
+    if let Some(Some(seconds)) = reminder_seconds
+        && seconds < 60
+    {
+        faults.push(FieldError::new("/reminder_seconds", format!("is {seconds}; 60 or more is allowed, or null (never)")));
+    }
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+    let mut tx = services.store.begin().await?;
+    let found = deadbeat_store::project::update(&mut tx, id, name, reminder_seconds).await?;
+    tx.commit().await?;
+    if !found {
+        return Err(ServiceError::NotFound("project"));
+    }
+    deadbeat_store::project::get(&services.reader(), id).await?.ok_or(ServiceError::NotFound("project"))
+}

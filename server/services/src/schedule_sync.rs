@@ -1,0 +1,383 @@
+//! What Beat says of itself: its schedule becomes monitors, its ticks keep its own switch armed.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::{
+    Expectation, FieldError, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
+};
+use deadbeat_domain::schedule::Schedule;
+use deadbeat_domain::status::Status;
+use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_settings_change};
+use deadbeat_store::beat::Beat;
+use deadbeat_store::monitor::Monitor;
+use deadbeat_store::{StoreError, Tx};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::event::Verdict;
+use crate::incident::{self, Changed};
+use crate::monitor::{apply_transition, load_runs, write_state};
+use crate::{ServiceError, Services};
+
+/// A Beat's whole schedule: what is not in it is not scheduled.
+#[derive(Debug, Deserialize)]
+pub struct Snapshot {
+    /// The Beat's name.
+    pub beat: String,
+    /// Every entry.
+    pub entries: Vec<Entry>,
+}
+
+/// One entry of a Beat's schedule.
+#[derive(Debug, Deserialize)]
+pub struct Entry {
+    /// Its name, unique within the Beat.
+    pub name: String,
+    /// The task that it sends.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// In native form.
+    pub schedule: Value,
+    /// False: known, and not sent.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Tolerated lateness.
+    pub grace_seconds: f64,
+    /// How long a run may take.
+    #[serde(default)]
+    pub longest_run_seconds: Option<f64>,
+    /// When Beat says that it is next due.
+    #[serde(default)]
+    pub next_due_at: Option<DateTime<Utc>>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Beat lives.
+#[derive(Debug, Deserialize)]
+pub struct Alive {
+    /// The Beat's name.
+    pub beat: String,
+    /// How often it says so, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    pub grace_seconds: f64,
+    /// Where it runs.
+    #[serde(default)]
+    pub host: Option<String>,
+}
+
+/// What is kept of an entry as Beat told it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Registered {
+    schedule: Value,
+    grace_seconds: f64,
+    longest_run_seconds: Option<f64>,
+    task: Option<String>,
+}
+
+/// Until it says otherwise: how often a Beat reports, and the silence tolerated beyond that.
+const PERIOD_SECONDS: f64 = 15.0;
+const GRACE_SECONDS: f64 = 60.0;
+
+fn check_beat_name(name: &str) -> Result<(), ServiceError> {
+    let mut faults = Vec::new();
+    deadbeat_domain::monitor::check_name("/beat", name, 200, &mut faults);
+    if faults.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(faults)) }
+}
+
+/// Beat said that it lives.
+pub(crate) async fn alive(
+    services: &Services,
+    project: ProjectId,
+    alive: Alive,
+    seen_at: DateTime<Utc>,
+) -> Result<Verdict, ServiceError> {
+    check_beat_name(&alive.beat)?;
+    let mut faults = Vec::new();
+    check_grace("/grace_seconds", alive.grace_seconds, &mut faults);
+    if !(0.1..=86_400.0).contains(&alive.period_seconds) {
+        faults.push(FieldError::new("/period_seconds", format!("is {}; 0.1 to 86400 is allowed", alive.period_seconds)));
+    }
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let mut beat = deadbeat_store::beat::lock_or_create(
+        &mut tx,
+        project,
+        &alive.beat,
+        alive.period_seconds,
+        alive.grace_seconds,
+        now,
+    )
+    .await?;
+    beat.state.period_seconds = alive.period_seconds;
+    beat.state.grace_seconds = alive.grace_seconds;
+    beat.host = alive.host.map(|host| clip(&host.replace('\0', "")));
+    let transition = deadbeat_domain::beat::on_alive(&mut beat.state, seen_at, now);
+    deadbeat_store::beat::update(&mut tx, &beat, false).await?;
+    if let Some(transition) = transition {
+        if transition.from == Status::Down {
+            rearm_members(services, &mut tx, &beat, now).await?;
+        }
+        incident::record(&mut tx, &services.site, Changed::Beat(&beat), &transition).await?;
+    }
+    tx.commit().await?;
+    if transition.is_some() {
+        services.outbox_bell.notify_one();
+    }
+    Ok(Verdict::Accepted)
+}
+
+/// Beat is back: the monitors that went down with it are expected anew. If one still does not report, that is its own incident.
+async fn rearm_members(
+    services: &Services,
+    tx: &mut Tx,
+    beat: &Beat,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let Some(incident) = deadbeat_store::incident::lock_open_of_beat(tx, beat.id).await? else { return Ok(()) };
+    for mut monitor in deadbeat_store::monitor::lock_members(tx, incident).await? {
+        if monitor.state.status != Status::Down {
+            continue;
+        }
+        load_runs(tx, &mut monitor).await?;
+        if let Some(back) = on_resume(&mut monitor.state, Trigger::BeatBack, now) {
+            apply_transition(tx, &services.site, &monitor, Some(&beat.name), &back).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes monitors follow a Beat's schedule: new entries are registered and armed, changed ones recomputed, missing ones retired,
+/// disabled ones paused. None of it raises an alarm.
+pub(crate) async fn sync(
+    services: &Services,
+    project: ProjectId,
+    snapshot: Snapshot,
+    skew: TimeDelta,
+) -> Result<Verdict, ServiceError> {
+    check_beat_name(&snapshot.beat)?;
+    if snapshot.entries.len() > limits::BEAT_ENTRIES {
+        return Err(ServiceError::Limit { what: "entries of one Beat", limit: limits::BEAT_ENTRIES as i64 });
+    }
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let beat = deadbeat_store::beat::lock_or_create(
+        &mut tx,
+        project,
+        &snapshot.beat,
+        PERIOD_SECONDS,
+        GRACE_SECONDS,
+        now,
+    )
+    .await?;
+    let mut known: HashMap<String, Monitor> = deadbeat_store::monitor::lock_of_beat(&mut tx, beat.id)
+        .await?
+        .into_iter()
+        .filter_map(|monitor| monitor.entry.clone().map(|entry| (entry, monitor)))
+        .collect();
+
+    let mut refused = Vec::new();
+    let mut seen = HashSet::new();
+    let mut count = deadbeat_store::monitor::count(&mut tx, project).await?;
+    for entry in &snapshot.entries {
+        if !seen.insert(entry.name.as_str()) {
+            continue;
+        }
+        let expectation = match expectation(entry) {
+            Ok(expectation) => expectation,
+            Err(fault) => {
+                refused.push(format!("entry {:?}: {fault}", clip(&entry.name)));
+                // One that is known stays as it is: what cannot be read is no reason to forget it.
+                known.remove(&entry.name);
+                continue;
+            }
+        };
+        let hint = entry.next_due_at.map(|at| deadbeat_domain::time::to_micros(at + skew));
+        match known.remove(&entry.name) {
+            Some(monitor) => follow(services, &mut tx, &beat, monitor, entry, expectation, hint, now).await?,
+            None if count >= limits::PROJECT_MONITORS => {
+                refused.push(format!("entry {:?}: the project has reached its limit of monitors", clip(&entry.name)));
+            }
+            None => {
+                register(&mut tx, project, &beat, entry, expectation, hint, now).await?;
+                count += 1;
+            }
+        }
+    }
+    for (_, mut monitor) in known {
+        retire(services, &mut tx, &beat, &mut monitor, now).await?;
+    }
+    tx.commit().await?;
+    if refused.is_empty() {
+        Ok(Verdict::Accepted)
+    } else {
+        let shown = refused.iter().take(20).cloned().collect::<Vec<_>>().join("; ");
+        Ok(Verdict::Rejected { code: "some_entries", detail: format!("{} of the entries are not watched: {shown}", refused.len()) })
+    }
+}
+
+fn expectation(entry: &Entry) -> Result<Expectation, String> {
+    let mut faults = Vec::new();
+    deadbeat_domain::monitor::check_name("name", &entry.name, limits::MONITOR_NAME_CHARS, &mut faults);
+    check_grace("grace_seconds", entry.grace_seconds, &mut faults);
+    if let Some(seconds) = entry.longest_run_seconds {
+        check_longest_run("longest_run_seconds", seconds, &mut faults);
+    }
+    let schedule = match Schedule::from_json(&entry.schedule) {
+        Ok(schedule) => schedule,
+        Err(error) => return Err(error.to_string()),
+    };
+    if let Some(fault) = faults.first() {
+        return Err(format!("{} {}", fault.pointer, fault.message));
+    }
+    Ok(Expectation {
+        schedule,
+        grace_seconds: entry.grace_seconds,
+        longest_run_seconds: entry.longest_run_seconds,
+    })
+}
+
+fn registered(entry: &Entry) -> Result<Value, ServiceError> {
+    let registered = Registered {
+        schedule: entry.schedule.clone(),
+        grace_seconds: entry.grace_seconds,
+        longest_run_seconds: entry.longest_run_seconds,
+        task: entry.task.clone(),
+    };
+    serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
+}
+
+async fn register(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: &Beat,
+    entry: &Entry,
+    expectation: Expectation,
+    hint: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let mut state = MonitorState::fresh(expectation, true, now);
+    if let Some(hint) = hint {
+        on_due_hint(&mut state, hint, now);
+    }
+    if !entry.enabled {
+        // A fresh one has no history to record this in.
+        let _ = on_pause(&mut state, Trigger::Retire, now);
+        state.retired = true;
+    }
+    let monitor = Monitor {
+        id: MonitorId::generate(),
+        project_id: project,
+        ping_id: PingId::generate(),
+        slug: free_slug(tx, project, &entry.name).await?,
+        name: entry.name.clone(),
+        tags: Vec::new(),
+        all_channels: true,
+        beat_id: Some(beat.id),
+        entry: Some(entry.name.clone()),
+        registered: Some(registered(entry)?),
+        retired_at: (!entry.enabled).then_some(now),
+        created_at: now,
+        updated_at: now,
+        open_runs: 0,
+        state,
+    };
+    deadbeat_store::monitor::insert(tx, &monitor).await?;
+    Ok(())
+}
+
+/// The entry's name as a slug; with a number behind it when another monitor has that one.
+async fn free_slug(tx: &mut Tx, project: ProjectId, name: &str) -> Result<String, ServiceError> {
+    let slug = slug_from_name(name);
+    let taken: HashSet<String> =
+        deadbeat_store::monitor::slugs_like(tx, project, &slug).await?.into_iter().collect();
+    let mut candidate = slug.clone();
+    let mut number = 2;
+    while taken.contains(&candidate) {
+        let tail = format!("-{number}");
+        candidate = slug.chars().take(limits::SLUG_CHARS - tail.len()).chain(tail.chars()).collect();
+        number += 1;
+    }
+    Ok(candidate)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one entry meeting its monitor; bundling would only name the bundle")]
+async fn follow(
+    services: &Services,
+    tx: &mut Tx,
+    beat: &Beat,
+    mut monitor: Monitor,
+    entry: &Entry,
+    expectation: Expectation,
+    hint: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let told = registered(entry)?;
+    let before = monitor.clone();
+    load_runs(tx, &mut monitor).await?;
+    // Only when Beat's own word changed: a grace that a person set stays.
+    if monitor.registered.as_ref() != Some(&told) {
+        on_settings_change(&mut monitor.state, expectation, now);
+        monitor.registered = Some(told);
+        monitor.updated_at = now;
+    }
+    let was_retired = monitor.retired_at.is_some();
+    monitor.retired_at = if entry.enabled { None } else { monitor.retired_at.or(Some(now)) };
+    monitor.state.retired = !entry.enabled;
+    let transition = match (entry.enabled, was_retired) {
+        (false, false) => on_pause(&mut monitor.state, Trigger::Retire, now),
+        (true, true) => on_resume(&mut monitor.state, Trigger::Return, now),
+        (true, false) | (false, true) => None,
+    };
+    if let Some(hint) = hint {
+        on_due_hint(&mut monitor.state, hint, now);
+    }
+    let settings_changed = monitor.registered != before.registered || monitor.retired_at != before.retired_at;
+    if settings_changed {
+        deadbeat_store::monitor::update_settings(tx, &monitor).await?;
+    }
+    match transition {
+        Some(transition) => {
+            apply_transition(tx, &services.site, &monitor, Some(&beat.name), &transition).await?;
+        }
+        None if monitor.state.next_due_at != before.state.next_due_at || settings_changed => {
+            write_state(tx, &monitor).await?;
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// The entry has left Beat's schedule: its monitor is paused for good, and nobody is paged for it.
+async fn retire(
+    services: &Services,
+    tx: &mut Tx,
+    beat: &Beat,
+    monitor: &mut Monitor,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    if monitor.retired_at.is_some() {
+        return Ok(());
+    }
+    load_runs(tx, monitor).await?;
+    monitor.retired_at = Some(now);
+    monitor.updated_at = now;
+    monitor.state.retired = true;
+    let transition = on_pause(&mut monitor.state, Trigger::Retire, now);
+    deadbeat_store::monitor::update_settings(tx, monitor).await?;
+    if let Some(transition) = transition {
+        apply_transition(tx, &services.site, monitor, Some(&beat.name), &transition).await?;
+    }
+    tracing::info!(monitor.id = %monitor.id, "its entry left Beat's schedule; retired");
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! The first start: an account, a project and its keys, so that there is something to sign in to.
+
+use crate::project::Created;
+use crate::{ServiceError, Services, account, project, secret};
+
+/// What the first start made, to be shown once.
+pub struct FirstStart {
+    /// The account's address.
+    pub email: String,
+    /// Its password, which is stored nowhere.
+    pub password: String,
+    /// The project and its keys.
+    pub created: Created,
+}
+
+/// Makes an account and a project if there is no account yet. None: there is one.
+///
+/// # Errors
+/// The database is away.
+pub async fn first_start(services: &Services, email: &str) -> Result<Option<FirstStart>, ServiceError> {
+    if deadbeat_store::account::count(&services.reader()).await? > 0 {
+        return Ok(None);
+    }
+    let password = secret::random_text(16);
+    let owner = match account::create(services, email, &password).await {
+        Ok(owner) => owner,
+        // Another process that started at the same time made it, and shows it.
+        Err(ServiceError::Conflict(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let created = project::create(services, "My project", Some(owner.id)).await?;
+    Ok(Some(FirstStart { email: owner.email, password, created }))
+}
