@@ -568,6 +568,7 @@ impl Binaries {
         let output = Command::new(&program)
             .arg("--version")
             .env_clear()
+            .envs(library_path())
             .output()
             .map_err(io_error(doing()))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -583,6 +584,11 @@ fn parse_version(text: &str) -> Option<(u32, String)> {
     let version = text.trim().split_once("(PostgreSQL) ")?.1;
     let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
     Some((digits.parse().ok()?, version.to_owned()))
+}
+
+/// Programs that were unpacked without being installed (`scripts/unpack`) find their libraries by it.
+fn library_path() -> Option<(&'static str, OsString)> {
+    std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path))
 }
 
 /// Every installed PostgreSQL: the one on the PATH first, then the usual places, newest first.
@@ -1070,6 +1076,7 @@ impl Cluster {
             // must not change anything.
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .envs(library_path())
             // So that Ctrl-C reaches the server first, which then stops PostgreSQL in order.
             .process_group(0)
             .stdin(input)

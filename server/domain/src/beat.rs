@@ -7,6 +7,9 @@ use crate::status::Status;
 use crate::time::span;
 use crate::transition::{Transition, Trigger};
 
+#[cfg(test)]
+mod tests;
+
 /// A Beat as the rules see it. Its status is never `paused`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BeatState {
@@ -60,6 +63,9 @@ pub fn on_alive(state: &mut BeatState, seen_at: DateTime<Utc>, now: DateTime<Utc
 /// Judges a Beat whose `check_after` has passed. None: not overdue.
 #[must_use]
 pub fn on_silence(state: &mut BeatState, now: DateTime<Utc>) -> Option<Transition> {
+    if state.status == Status::Down {
+        state.deadline_at = None;
+    }
     state.deadline_at.filter(|deadline| *deadline <= now)?;
     let transition =
         Transition { from: state.status, to: Status::Down, trigger: Trigger::Trouble(Cause::BeatDown), at: now };

@@ -12,6 +12,9 @@ use crate::monitor::MonitorState;
 use crate::schedule::Schedule;
 use crate::status::Status;
 
+#[cfg(test)]
+mod tests;
+
 /// A report this early still counts for the coming slot: a clock one second fast must not raise an alarm.
 /// Never more than a tenth of the gap between slots.
 const EARLY_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
@@ -32,11 +35,35 @@ pub fn due_after_report(schedule: &Schedule, due: Option<DateTime<Utc>>, at: Dat
     match due {
         Some(due) if at < due => {
             let following = schedule.next_after(due);
-            let tolerance = following.map_or(EARLY_TOLERANCE, |next| EARLY_TOLERANCE.min((next - due) / 10));
-            if due - at <= tolerance { following } else { Some(due) }
+            if due - at <= tolerance(due, following) { following } else { Some(due) }
         }
         _ => schedule.next_after(at),
     }
+}
+
+fn tolerance(slot: DateTime<Utc>, following: Option<DateTime<Utc>>) -> TimeDelta {
+    following.map_or(EARLY_TOLERANCE, |next| EARLY_TOLERANCE.min((next - slot) / 10))
+}
+
+/// The slot that a Beat means by a due of its own: our nearest one when that is within the early tolerance, else what it says.
+///
+/// Beat's clock and the network shift it a little. Taken as it is, a due one second before our slot would be satisfied by a report
+/// that comes before the slot itself, which would then be owed a report of its own.
+#[must_use]
+pub fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
+    if let Schedule::Interval(_) = schedule {
+        return due;
+    }
+    let mut next = schedule.next_after(due - EARLY_TOLERANCE);
+    // Crontabs name no two slots of one minute, so these are few.
+    while let Some(slot) = next.filter(|slot| *slot <= due + EARLY_TOLERANCE) {
+        let following = schedule.next_after(slot);
+        if (slot - due).abs() <= tolerance(slot, following) {
+            return slot;
+        }
+        next = following;
+    }
+    due
 }
 
 /// When a monitor is to be declared down, by its due and its open runs. None: it is not armed.

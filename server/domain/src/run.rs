@@ -198,3 +198,14 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     }
     Some(run)
 }
+
+/// Closes the open runs that are past their deadline as overruns, and returns them.
+pub fn close_overdue(runs: &mut [Run], now: DateTime<Utc>) -> Vec<RunKey> {
+    let is_overdue = |run: &Run| run.is_open() && run.deadline_at.is_some_and(|deadline| deadline <= now);
+    let close = |run: &mut Run| {
+        run.status = RunStatus::Overrun;
+        run.deadline_at = None;
+        run.key
+    };
+    runs.iter_mut().filter(|run| is_overdue(run)).map(close).collect()
+}

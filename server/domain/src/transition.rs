@@ -4,12 +4,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::beat::BeatView;
 use crate::cause::Cause;
-use crate::deadline::{deadline, due_after_report};
+use crate::deadline::{deadline, due_after_report, slot_meant};
 use crate::ids::RunKey;
 use crate::monitor::{Expectation, MonitorState};
 use crate::ping::{PingKind, Signal, Source};
-use crate::run::{self, RunStatus};
+use crate::run;
 use crate::status::Status;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// Why a status changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +68,16 @@ pub struct Transition {
     pub at: DateTime<Utc>,
 }
 
-/// What a ping did beside changing the state: which run changed, and whether the status did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a ping did beside changing the state: which runs changed, and whether the status did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PingEffect {
-    /// The run that was opened or closed.
-    pub run: Option<RunKey>,
+    /// The runs that were opened or closed.
+    pub runs: Vec<RunKey>,
     /// The change of status.
     pub transition: Option<Transition>,
+    /// It failed while it was down already: that changes no status, and is an incident of its own if it was down only because its
+    /// Beat is.
+    pub failed_again: bool,
 }
 
 /// Takes one ping in. Pings of one monitor are folded one after the other, in the order of their arrival.
@@ -88,7 +94,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         PingKind::Start => run::start(&mut state.runs, signal, longest).cloned(),
         PingKind::Success | PingKind::Fail => run::finish(&mut state.runs, signal).cloned(),
     };
-    let mut effect = PingEffect { run: changed.as_ref().map(|run| run.key), transition: None };
+    let mut effect = PingEffect { runs: changed.iter().map(|run| run.key).collect(), ..PingEffect::default() };
     if let Some(length) = changed.as_ref().filter(|_| signal.kind != PingKind::Start).and_then(|run| run.duration) {
         state.last_duration = Some(length);
     }
@@ -117,6 +123,17 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     };
     if let Some(credited_at) = credited_at {
         state.next_due_at = due_after_report(&state.expectation.schedule, state.next_due_at, credited_at);
+    }
+    effect.failed_again = signal.kind == PingKind::Fail && state.status == Status::Down;
+    if to == Status::Up {
+        // The end of a long run is credited to its start. What was missed while it went on has had its incident: a success leaves
+        // nothing overdue, or the monitor would trip a second time for the same slot.
+        if state.next_due_at.is_some_and(|due| due + state.expectation.grace() <= at) {
+            state.next_due_at = state.expectation.schedule.next_after(at);
+        }
+        if matches!(state.status, Status::Down | Status::Paused) {
+            effect.runs.extend(run::close_overdue(&mut state.runs, at));
+        }
     }
     if to != state.status {
         let trigger = if to == Status::Down { Trigger::Trouble(Cause::Failed) } else { Trigger::Report };
@@ -152,19 +169,15 @@ const AFTER_BEAT: TimeDelta = TimeDelta::seconds(2);
 /// and joins its incident instead of opening one of its own.
 #[must_use]
 pub fn on_silence(state: &mut MonitorState, beat: Option<&BeatView>, now: DateTime<Utc>) -> Silence {
+    if matches!(state.status, Status::Down | Status::Paused) {
+        // No rule arms it. Should a row say so all the same, going down twice would be refused, and stall every sweep.
+        state.deadline_at = None;
+    }
     let Some(passed) = state.deadline_at.filter(|deadline| *deadline <= now) else {
         return Silence::NotYet;
     };
 
-    let mut overruns = Vec::new();
-    for run in &mut state.runs {
-        if run.is_open() && run.deadline_at.is_some_and(|deadline| deadline <= now) {
-            run.status = RunStatus::Overrun;
-            run.deadline_at = None;
-            overruns.push(run.key);
-        }
-    }
-
+    let overruns = run::close_overdue(&mut state.runs, now);
     let trigger = if overruns.is_empty() {
         match beat_verdict(state, beat) {
             BeatVerdict::NotToBlame => Trigger::Trouble(Cause::Missed),
@@ -217,14 +230,19 @@ pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) 
     Some(transition)
 }
 
-/// A person resumes it, or its Beat is back: expected anew from now, as if never heard from. None: there was nothing to resume.
+/// A person resumes it, or its Beat is back: expected anew from now, as if never heard from. None: there was nothing to resume, or
+/// its entry is not in Beat's schedule, so that nothing would ever satisfy it.
 #[must_use]
 pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) -> Option<Transition> {
-    if state.status == Status::New {
+    if state.status == Status::New || state.retired {
         return None;
     }
     let transition = Transition { from: state.status, to: Status::New, trigger, at: now };
     state.status = Status::New;
+    // Nobody was told of the runs that hung while the trouble was Beat's: those are judged now.
+    if trigger != Trigger::BeatBack {
+        run::close_overdue(&mut state.runs, now);
+    }
     state.next_due_at = state.expectation.schedule.next_after(now);
     state.deadline_at = deadline(state);
     Some(transition)
@@ -250,6 +268,7 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
 /// Beat says when an entry is next due. Its word wins over our arithmetic, but never excuses a slot that has already come.
 pub fn on_due_hint(state: &mut MonitorState, hint: DateTime<Utc>, now: DateTime<Utc>) {
     let schedule = &state.expectation.schedule;
+    let hint = slot_meant(schedule, hint);
     // Further than the slot after next is no plausible hint: the clock of Beat's host is off.
     let Some(horizon) = schedule.next_after(now).and_then(|next| schedule.next_after(next)) else { return };
     let pending = state.next_due_at.is_some_and(|due| due <= now);

@@ -124,8 +124,9 @@ pub async fn accept(
                 continue;
             }
         };
-        // By our clock; never in the future, and never absurdly long ago.
-        let occurred_at = to_micros((event.at + skew).clamp(received_at - TimeDelta::days(1), received_at));
+        // By our clock; never in the future, and never absurdly long ago. Two times at the ends of the calendar have no sum.
+        let occurred_at = event.at.checked_add_signed(skew).unwrap_or(received_at);
+        let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
         let verdict = match event.what {
             What::BeatSchedule(snapshot) => {
                 schedule_sync::sync(services, project, snapshot, skew).await.or_else(rejection)?

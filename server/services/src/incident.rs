@@ -67,26 +67,7 @@ pub async fn record(tx: &mut Tx, site: &Site, changed: Changed<'_>, transition: 
     let project = changed.project();
     deadbeat_store::transition::insert(tx, project, subject.kind, subject.id, transition).await?;
     match incident::consequence(transition) {
-        Consequence::Open(cause) => {
-            let (_, reminder) = deadbeat_store::project::for_alert(tx, project).await?;
-            let Explanation { summary, evidence, repair } = changed.explain(cause, transition.at);
-            let incident = Incident {
-                id: IncidentId::generate(),
-                project_id: project,
-                subject,
-                cause,
-                summary,
-                evidence,
-                repair,
-                opened_at: transition.at,
-                resolved_at: None,
-                acknowledged_at: None,
-                remind_at: reminder.map(|seconds| transition.at + TimeDelta::seconds(seconds.into())),
-            };
-            if deadbeat_store::incident::open(tx, &incident).await? {
-                outbox::tell(tx, site, Alert::Opened, &incident, changed.monitor(), transition.at).await?;
-            }
-        }
+        Consequence::Open(cause) => open_if_none(tx, site, changed, cause, transition.at).await?,
         Consequence::Resolve => {
             let resolved = deadbeat_store::incident::resolve(tx, subject.kind, subject.id, transition.at).await?;
             if let Some(incident) = resolved {
@@ -94,6 +75,39 @@ pub async fn record(tx: &mut Tx, site: &Site, changed: Changed<'_>, transition: 
             }
         }
         Consequence::JoinBeat | Consequence::Nothing => {}
+    }
+    Ok(())
+}
+
+/// Opens an incident and tells of it, unless one about that subject is open already.
+///
+/// # Errors
+/// When the database is away.
+pub(crate) async fn open_if_none(
+    tx: &mut Tx,
+    site: &Site,
+    changed: Changed<'_>,
+    cause: Cause,
+    at: DateTime<Utc>,
+) -> StoreResult<()> {
+    let project = changed.project();
+    let (_, reminder) = deadbeat_store::project::for_alert(tx, project).await?;
+    let Explanation { summary, evidence, repair } = changed.explain(cause, at);
+    let incident = Incident {
+        id: IncidentId::generate(),
+        project_id: project,
+        subject: changed.subject(),
+        cause,
+        summary,
+        evidence,
+        repair,
+        opened_at: at,
+        resolved_at: None,
+        acknowledged_at: None,
+        remind_at: reminder.map(|seconds| at + TimeDelta::seconds(seconds.into())),
+    };
+    if deadbeat_store::incident::open(tx, &incident).await? {
+        outbox::tell(tx, site, Alert::Opened, &incident, changed.monitor(), at).await?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId, RunKey};
 use deadbeat_domain::limits;
 use deadbeat_domain::ping::Signal;
@@ -281,6 +282,7 @@ impl Writer {
         let mut accepted = Vec::with_capacity(incoming.len());
         let mut batch = Batch::default();
         let mut transitions: Vec<(Monitor, Transition)> = Vec::new();
+        let mut failed_again: Vec<(Monitor, DateTime<Utc>)> = Vec::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
         for (one, target) in incoming.iter().zip(&targets) {
             let place = match &one.address {
@@ -294,7 +296,10 @@ impl Writer {
             let monitor = &mut monitors[place];
             let effect = on_ping(&mut monitor.state, &one.signal);
             batch.pings.push(new_ping(monitor, one));
-            changed_runs.extend(effect.run);
+            changed_runs.extend(effect.runs);
+            if effect.failed_again {
+                failed_again.push((monitor.clone(), one.signal.received_at));
+            }
             if let Some(transition) = effect.transition {
                 transitions.push((monitor.clone(), transition));
             }
@@ -314,8 +319,11 @@ impl Writer {
         for (monitor, transition) in &transitions {
             incident::record(&mut tx, &self.site, Changed::Monitor(monitor, None), transition).await?;
         }
+        for (monitor, at) in &failed_again {
+            incident::open_if_none(&mut tx, &self.site, Changed::Monitor(monitor, None), Cause::Failed, *at).await?;
+        }
         tx.commit().await?;
-        if !transitions.is_empty() {
+        if !(transitions.is_empty() && failed_again.is_empty()) {
             self.outbox_bell.notify_one();
         }
         Ok(accepted)

@@ -97,6 +97,11 @@ impl Services {
         self.store.reader()
     }
 
+    /// Closes the connections of requests.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+
     /// How this deployment is reached.
     #[must_use]
     pub fn site(&self) -> &Site {

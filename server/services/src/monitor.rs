@@ -233,9 +233,15 @@ pub async fn upsert(
     change: &Change,
     slug: &str,
 ) -> Result<(Monitor, bool), ServiceError> {
+    // Before the look: PostgreSQL takes no NUL in a text.
+    let mut faults = Vec::new();
+    check_slug("/slug", slug, &mut faults);
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
     let change = Change { slug: Some(slug.to_owned()), ..change.clone() };
     // Twice: another request may create it between our look and our insert.
-    for attempt in 0..2 {
+    for _ in 0..2 {
         let mut tx = services.store.begin().await?;
         let found = deadbeat_store::monitor::lock_by_slug(&mut tx, project, slug).await?;
         let now = services.now();
@@ -244,7 +250,7 @@ pub async fn upsert(
             None => (create_in(&mut tx, project, &change, now).await, true),
         };
         match result {
-            Err(ServiceError::SlugTaken(_)) if attempt == 0 => {}
+            Err(ServiceError::SlugTaken(_)) => {}
             Err(error) => return Err(error),
             Ok(monitor) => {
                 tx.commit().await?;
@@ -266,7 +272,7 @@ pub async fn pause(services: &Services, project: ProjectId, id: MonitorId) -> Re
 /// Resumes a paused monitor: expected anew from now.
 ///
 /// # Errors
-/// Not found, not paused, or the database is away.
+/// Not found, not paused, retired by its Beat, or the database is away.
 pub async fn resume(services: &Services, project: ProjectId, id: MonitorId) -> Result<Monitor, ServiceError> {
     use deadbeat_domain::status::Status;
     let monitor = deadbeat_store::monitor::get(&services.reader(), project, id).await?;
@@ -276,6 +282,12 @@ pub async fn resume(services: &Services, project: ProjectId, id: MonitorId) -> R
             "the monitor is {}, not paused: there is nothing to resume",
             monitor.state.status.as_str()
         )));
+    }
+    // Its signals change nothing: resumed, it would be armed with nobody to report, and go down.
+    if monitor.state.retired {
+        return Err(ServiceError::Conflict(
+            "its entry left Beat's schedule or is disabled there: the monitor comes back with its entry".to_owned(),
+        ));
     }
     change_status(services, project, id, |monitor, now| {
         (monitor.state.status == Status::Paused).then(|| on_resume(&mut monitor.state, Trigger::Resume, now)).flatten()

@@ -91,7 +91,7 @@ fn monitor_json(monitor: &Monitor, now: DateTime<Utc>) -> Value {
         "status": ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now),
         "schedule": state.expectation.schedule.to_json(),
         "schedule_summary": state.expectation.schedule.summary(),
-        "grace_seconds": state.expectation.grace_seconds,
+        "grace_seconds": seconds(state.expectation.grace_seconds),
         "last_ping_at": state.last_ping_at.map(instant),
         "next_due_at": state.next_due_at.map(instant),
     })
@@ -101,4 +101,10 @@ fn monitor_json(monitor: &Monitor, now: DateTime<Utc>) -> Value {
 #[must_use]
 pub fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// Seconds as JSON shows them: whole where they are whole.
+#[must_use]
+pub fn seconds(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 9e15 { json!(value as i64) } else { json!(value) }
 }

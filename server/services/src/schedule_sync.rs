@@ -202,7 +202,7 @@ pub(crate) async fn sync(
                 continue;
             }
         };
-        let hint = entry.next_due_at.map(|at| deadbeat_domain::time::to_micros(at + skew));
+        let hint = entry.next_due_at.and_then(|at| at.checked_add_signed(skew)).map(deadbeat_domain::time::to_micros);
         match known.remove(&entry.name) {
             Some(monitor) => follow(services, &mut tx, &beat, monitor, entry, expectation, hint, now).await?,
             None if count >= limits::PROJECT_MONITORS => {
@@ -252,7 +252,11 @@ fn registered(entry: &Entry) -> Result<Value, ServiceError> {
         schedule: entry.schedule.clone(),
         grace_seconds: entry.grace_seconds,
         longest_run_seconds: entry.longest_run_seconds,
-        task: entry.task.clone(),
+        // PostgreSQL takes no NUL, in jsonb neither.
+        task: entry
+            .task
+            .as_ref()
+            .map(|task| task.chars().filter(|c| *c != '\0').take(limits::MONITOR_NAME_CHARS).collect()),
     };
     serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
 }
@@ -292,8 +296,10 @@ async fn register(
         open_runs: 0,
         state,
     };
-    deadbeat_store::monitor::insert(tx, &monitor).await?;
-    Ok(())
+    // Somebody took the slug since we looked for a free one: the whole schedule is sent again.
+    deadbeat_store::monitor::insert(tx, &monitor).await.map_err(|error| {
+        if error.is_constraint("monitor_slug_unique") { ServiceError::Busy } else { error.into() }
+    })
 }
 
 /// The entry's name as a slug; with a number behind it when another monitor has that one.

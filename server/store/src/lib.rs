@@ -27,10 +27,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 
 pub use error::{StoreError, StoreResult};
 pub use migrate::MIGRATOR;
+
+/// A connection that was idle for this long is asked whether it still lives before it is used.
+const IDLE_IS_SUSPECT: Duration = Duration::from_secs(1);
 
 /// Begins transactions. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,8 +79,17 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(settings.size)
             .acquire_timeout(settings.wait)
-            // A check before each use would cost a round trip per ping; a dead connection shows itself at its first statement.
+            // A check before each use would cost a round trip per ping. One that was idle for a while may have died meanwhile (the
+            // database was restarted): it is asked first, so that an outage that is over costs nobody a refusal.
             .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for >= IDLE_IS_SUSPECT {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .max_lifetime(Duration::from_secs(1800))
             .connect_lazy_with(options);
         Ok(Self { pool })

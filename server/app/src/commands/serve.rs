@@ -56,26 +56,25 @@ async fn start(config: &ServeConfig, listener: TcpListener, database: &Database)
     migrate(&store).await?;
     store.close().await;
 
-    let app = App::start(Parts {
+    // Before anybody is served: what is ready must have an account to sign in with.
+    let services = database.services(&site_url).await?;
+    match first_start(&services, &config.first_account).await.map_err(super::project::words)? {
+        Some(first) => println!("{}", welcome(&site_url, &first)),
+        None => println!("Deadbeat serves at {site_url}"),
+    }
+    services.close().await;
+
+    App::start(Parts {
         listener,
         database_url: database.url.clone(),
-        site_url: site_url.clone(),
+        site_url,
         clock: Arc::new(SystemClock),
         allow_private_networks: config.allow_private_networks,
         smtp: config
             .smtp_url
             .as_ref()
             .map(|url| SmtpSettings { url: url.0.clone(), from: config.smtp_from.clone() }),
-    })?;
-    match first_start(app.services(), &config.first_account).await {
-        Ok(Some(first)) => println!("{}", welcome(&site_url, &first)),
-        Ok(None) => println!("Deadbeat serves at {site_url}"),
-        Err(error) => {
-            app.stop().await;
-            return Err(super::project::words(error));
-        }
-    }
-    Ok(app)
+    })
 }
 
 /// Brings the schema up to date; waits for a database that is still starting, as containers' do.

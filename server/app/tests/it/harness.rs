@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use deadbeat_app::clock::SystemClock;
 use deadbeat_app::{App, Parts};
+use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::setup::first_start;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -70,11 +71,12 @@ pub async fn make_database() -> (String, String) {
 
 /// Starts a server.
 pub async fn start() -> Harness {
-    let (database_url, database) = make_database().await;
-    start_on(database_url, database).await
+    start_with(None).await
 }
 
-async fn start_on(database_url: String, database: String) -> Harness {
+/// Starts a server that sends mail.
+pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
+    let (database_url, database) = make_database().await;
     let client = client();
     let pool = PgPoolOptions::new()
         .max_connections(3)
@@ -90,7 +92,7 @@ async fn start_on(database_url: String, database: String) -> Harness {
         site_url: url.clone(),
         clock: Arc::new(SystemClock),
         allow_private_networks: true,
-        smtp: None,
+        smtp,
     })
     .unwrap();
     let first = first_start(app.services(), "admin@localhost").await.unwrap().unwrap();

@@ -3,3 +3,4 @@
 mod embedded_postgres;
 mod harness;
 mod ping_urls;
+mod silence;

@@ -143,7 +143,7 @@ async fn a_ping_creates_its_monitor_when_asked_to() {
     assert_eq!(monitors.len(), 2);
     assert_eq!(monitors[0]["slug"], "plain");
     assert_eq!(monitors[0]["schedule"], json!({"kind": "interval", "seconds": 86_400}));
-    assert_eq!(monitors[0]["grace_seconds"], 3_600.0);
+    assert_eq!(monitors[0]["grace_seconds"], 3_600);
     assert_eq!(monitors[1]["schedule"]["timezone"], "Europe/Berlin");
     assert_eq!(monitors[1]["tags"], json!(["prod", "db"]));
     assert_eq!(monitors[1]["ping_count"], 2);

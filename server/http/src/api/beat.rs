@@ -2,7 +2,7 @@
 
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, web};
-use deadbeat_services::outbox::instant;
+use deadbeat_services::outbox::{instant, seconds};
 use serde_json::{Value, json};
 
 use crate::api::wrong_method;
@@ -25,8 +25,8 @@ async fn list(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiEr
                 "name": beat.name,
                 "status": beat.state.status,
                 "host": beat.host,
-                "period_seconds": beat.state.period_seconds,
-                "grace_seconds": beat.state.grace_seconds,
+                "period_seconds": seconds(beat.state.period_seconds),
+                "grace_seconds": seconds(beat.state.grace_seconds),
                 "last_seen_at": beat.state.last_seen_at.map(instant),
                 "deadline_at": beat.state.deadline_at.map(instant),
                 "created_at": instant(beat.created_at),

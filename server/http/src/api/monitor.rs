@@ -9,7 +9,7 @@ use deadbeat_domain::ids::{ChannelId, MonitorId};
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::status::{ShownStatus, Status};
 use deadbeat_services::monitor::{self as service, Change, ChannelChoice};
-use deadbeat_services::outbox::instant;
+use deadbeat_services::outbox::{instant, seconds};
 use deadbeat_store::monitor::{Filter, Monitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -133,8 +133,8 @@ fn show(state: &AppState, monitor: &Monitor, channels: Value, now: DateTime<Utc>
         "tags": monitor.tags,
         "schedule": rules.expectation.schedule.to_json(),
         "schedule_summary": rules.expectation.schedule.summary(),
-        "grace_seconds": rules.expectation.grace_seconds,
-        "longest_run_seconds": rules.expectation.longest_run_seconds,
+        "grace_seconds": seconds(rules.expectation.grace_seconds),
+        "longest_run_seconds": rules.expectation.longest_run_seconds.map(seconds),
         "channels": channels,
         "ping_url": state.services.site().ping_url(monitor.ping_id),
         "status": ShownStatus::at(rules.status, rules.next_due_at, rules.deadline_at.is_some(), now),

@@ -18,12 +18,19 @@ impl Query {
     /// Reads the query; parameters that the list does not know are refused, so that a misspelt filter is not silently ignored.
     ///
     /// # Errors
-    /// An unknown parameter, or a query that is not percent-encoded UTF-8.
+    /// An unknown parameter, a control character, or a query that is not percent-encoded UTF-8.
     pub fn of(request: &HttpRequest, known: &[&str]) -> Result<Self, ApiError> {
         let pairs = actix_web::web::Query::<Vec<(String, String)>>::from_query(request.query_string())
             .map_err(|error| ApiError::new(Problem::InvalidQuery, error.to_string()))?
             .into_inner();
-        for (name, _) in &pairs {
+        for (name, value) in &pairs {
+            // No name, tag or slug holds one, and PostgreSQL takes no NUL in a text.
+            if value.contains(char::is_control) {
+                return Err(ApiError::new(
+                    Problem::InvalidQuery,
+                    format!("{:?} holds a control character; only printable text is allowed", clip(name)),
+                ));
+            }
             if !known.contains(&name.as_str()) {
                 return Err(ApiError::new(
                     Problem::InvalidQuery,

@@ -229,6 +229,7 @@ struct MonitorRow {
     schedule: String,
     last_ping: Option<Moment>,
     due: Option<Moment>,
+    overdue: bool,
     ping_url: String,
 }
 
@@ -237,6 +238,8 @@ impl View {
         let Seen { counts, mut incidents, members, mut beats, monitors, next } = seen;
         let more_incidents = incidents.len() > INCIDENTS;
         incidents.truncate(INCIDENTS);
+        // The newest first, but what somebody has seen already comes after what nobody has.
+        incidents.sort_by_key(|incident| incident.acknowledged_at.is_some());
         let total = counts.iter().sum();
         let monitors = monitors.into_iter().map(|monitor| MonitorRow::of(monitor, &beats, site, now)).collect();
         // Down before up; names stay in order.
@@ -258,6 +261,10 @@ impl View {
     /// What monitors there are, in words.
     fn monitor_count(&self) -> String {
         format::count(self.total, "monitor")
+    }
+
+    fn total_number(&self) -> String {
+        format::grouped(self.total)
     }
 }
 
@@ -331,6 +338,8 @@ impl MonitorRow {
     fn of(monitor: Monitor, beats: &[Beat], site: &Site, now: DateTime<Utc>) -> Self {
         let state = monitor.state;
         let beat = beats.iter().find(|beat| Some(beat.id) == monitor.beat_id);
+        // What is not judged is due at no time that matters.
+        let due = state.next_due_at.filter(|_| state.status != Status::Paused);
         Self {
             status: ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now).as_str(),
             running: monitor.open_runs > 0,
@@ -340,8 +349,8 @@ impl MonitorRow {
             retired: monitor.retired_at.is_some(),
             schedule: state.expectation.schedule.summary(),
             last_ping: state.last_ping_at.map(|at| Moment::at(at, now)),
-            // A monitor that is not judged is due at no time that matters.
-            due: state.next_due_at.filter(|_| state.status != Status::Paused).map(|at| Moment::at(at, now)),
+            due: due.map(|at| Moment::at(at, now)),
+            overdue: due.is_some_and(|at| at <= now),
             ping_url: site.ping_url(monitor.ping_id),
         }
     }

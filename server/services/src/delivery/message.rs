@@ -1,7 +1,7 @@
 //! An alert as a mail: subject, text and HTML from the payload that webhooks carry.
 //!
 //! It is read in the middle of the night: what stopped, since when, why, what to type, in this order and nothing before it. The
-//! payload becomes a [`Story`] once; text and HTML are two ways to print the same one. What is missing is left out: an alert with a
+//! payload becomes a `Story` once; text and HTML are two ways to print the same one. What is missing is left out: an alert with a
 //! gap is worth more than none. Names and facts come from outside, so they are made one printable line here and escaped in HTML.
 
 use std::fmt::Write;

@@ -47,6 +47,10 @@ const SETTLE_WAIT: Duration = Duration::from_millis(250);
 const TROUBLE_WAIT: Duration = Duration::from_millis(250);
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// A claim that could not be read lets go its rows a moment after it was dropped.
+const ROLLBACK_WAIT: Duration = Duration::from_millis(20);
+const ROLLBACK_WAITS: u32 = 50;
+
 /// How much at once, and for how long.
 #[derive(Debug, Clone)]
 pub struct DeliverySettings {
@@ -363,10 +367,19 @@ impl Delivery {
     /// put aside for as long as a lease lasts.
     async fn claim_one_by_one(&self, limit: usize) -> StoreResult<Vec<Held>> {
         let mut claimed = Vec::new();
-        for _ in 0..limit {
+        let mut seen = 0;
+        let mut waits = 0;
+        while seen < limit {
             let one = self.claim_one().await;
+            seen += 1;
             match one {
                 Ok(Some(held)) => claimed.push(held),
+                // The batch is being rolled back on its own connection, and until that has happened its rows are locked and
+                // passed over.
+                Ok(None) if seen == 1 && waits < ROLLBACK_WAITS => {
+                    (seen, waits) = (0, waits + 1);
+                    tokio::time::sleep(ROLLBACK_WAIT).await;
+                }
                 Ok(None) => break,
                 Err(StoreError::Corrupt(what)) => {
                     self.figures.put_aside.fetch_add(1, Ordering::Relaxed);

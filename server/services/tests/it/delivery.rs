@@ -692,6 +692,8 @@ async fn an_endless_answer_is_cut(pool: PgPool) {
     let attempts = world.attempts(id).await;
     assert!(attempts[0].detail.as_ref().unwrap().chars().count() < 250);
     assert_eq!(attempts[1].response_code, Some(202));
+    // Not read at all: its rest would have been waited for.
+    assert!(attempts[1].duration_ms < 5_000, "{} ms", attempts[1].duration_ms);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -765,7 +767,7 @@ async fn a_slow_endpoint_holds_up_no_other_and_a_stop_waits_for_it(pool: PgPool)
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_backlog_is_worked_off_without_waiting(pool: PgPool) {
     let world = World::new(pool).await;
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::answering(Reply::status(200).held()).await;
     let channel = world.webhook(receiver.url("/hook")).await;
     for _ in 0..30 {
         world.test(channel).await;
@@ -784,7 +786,40 @@ async fn a_backlog_is_worked_off_without_waiting(pool: PgPool) {
         async move { delivery.run(stop).await }
     });
 
+    // As many at once as there may be, before any has ended; then the rest.
+    receiver.wait_for(6, LIMIT).await;
+    receiver.release();
     receiver.wait_for(30, LIMIT).await;
+    stop.cancel();
+    tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_bell_wakes_the_loop(pool: PgPool) {
+    let world = World::new(pool).await;
+    let receiver = Receiver::start().await;
+    let channel = world.webhook(receiver.url("/hook")).await;
+    let settings = DeliverySettings {
+        poll: Duration::from_secs(3_600),
+        ..DeliverySettings::default()
+    };
+    let delivery = world.delivery_with(senders(true, None), settings);
+    let (figures, stop) = (delivery.figures(), CancellationToken::new());
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { delivery.run(stop).await }
+    });
+    let first_pass = async {
+        while figures.last_pass_at().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, first_pass).await.unwrap();
+
+    world.test(channel).await;
+    world.wake.notify_one();
+
+    receiver.wait_for(1, LIMIT).await;
     stop.cancel();
     tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
 }

@@ -1,0 +1,126 @@
+//! A client that holds every answer against the contract, and remembers which it has seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+
+use super::document::{Operation, contract};
+use crate::harness::Harness;
+
+/// A checked answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// The JSON of the body; null when it has none.
+    pub json: Value,
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    /// The code of a problem.
+    pub fn code(&self) -> &str {
+        self.json["code"].as_str().unwrap_or_default()
+    }
+}
+
+/// Calls a server as the contract says.
+pub struct Caller<'a> {
+    harness: &'a Harness,
+    /// What calls are signed with when they do not say.
+    pub key: String,
+    seen: Mutex<BTreeMap<Operation, BTreeSet<u16>>>,
+}
+
+impl<'a> Caller<'a> {
+    /// With the API key.
+    pub fn new(harness: &'a Harness) -> Self {
+        Self::with_key(harness, &harness.api_key)
+    }
+
+    /// With another key.
+    pub fn with_key(harness: &'a Harness, key: &str) -> Self {
+        Self { harness, key: key.to_owned(), seen: Mutex::default() }
+    }
+
+    fn client(&self) -> &Client {
+        &self.harness.client
+    }
+
+    /// A request with the caller's key.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client().request(method, format!("{}{path}", self.harness.url)).bearer_auth(&self.key)
+    }
+
+    /// Sends a request whose body is not checked. Its answer is.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let request = request.build().unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let operation =
+            contract().operation(&method, &path).unwrap_or_else(|| panic!("the contract has no {method} {path}"));
+        let answer = self.client().execute(request).await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let bytes = answer.bytes().await.unwrap().to_vec();
+        contract().check_answer(&operation, status, &headers, &bytes);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default().insert(status.as_u16());
+        Answer { status, headers, json: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes }
+    }
+
+    /// Without a body.
+    pub async fn call(&self, method: Method, path: &str) -> Answer {
+        self.send(self.request(method, path)).await
+    }
+
+    /// With a JSON body; what the server takes must be what the contract allows.
+    pub async fn json(&self, method: Method, path: &str, body: &Value) -> Answer {
+        let answer = self.send(self.request(method.clone(), path).json(body)).await;
+        if answer.status.is_success() {
+            let operation = contract().operation(&method, path).unwrap();
+            contract().check_request(&operation, body);
+        }
+        answer
+    }
+
+    /// GET that succeeds.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.call(Method::GET, path).await;
+        assert_eq!(answer.status, StatusCode::OK, "GET {path}: {}", answer.json);
+        answer.json
+    }
+
+    /// POST of JSON that succeeds.
+    pub async fn post(&self, path: &str, body: &Value) -> Value {
+        let answer = self.json(Method::POST, path, body).await;
+        assert!(answer.status.is_success(), "POST {path} {body}: {}", answer.json);
+        answer.json
+    }
+
+    /// A list, read page by page.
+    pub async fn pages(&self, path: &str, limit: usize) -> Vec<Value> {
+        let noun = path.split('?').next().unwrap().rsplit('/').next().unwrap().replace('-', "_");
+        let mut rows = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let join = if path.contains('?') { '&' } else { '?' };
+            let page = self.get(&format!("{path}{join}limit={limit}{cursor}")).await;
+            let found = page[&noun].as_array().unwrap();
+            assert!(found.len() <= limit);
+            rows.extend(found.iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => {
+                    assert_eq!(found.len(), limit, "a page before the last one is full");
+                    cursor = format!("&cursor={next}");
+                }
+                None => return rows,
+            }
+        }
+    }
+
+    /// Which statuses of which operations came.
+    pub fn seen(&self) -> BTreeMap<Operation, BTreeSet<u16>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

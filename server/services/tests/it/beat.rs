@@ -1,0 +1,200 @@
+//! A Beat that falls silent: one incident for all that it feeds; and what becomes of its entries.
+
+use deadbeat_domain::ping::PingKind::Success;
+use deadbeat_domain::status::Status;
+use deadbeat_services::event::Verdict;
+use deadbeat_services::{ServiceError, monitor};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::setup::{World, entry, told};
+
+impl World {
+    /// Beat, having told its schedule, lives for a while in which its entries report; then it falls silent and is declared down.
+    pub async fn silent_beat(&self, entries: &[&str]) -> Uuid {
+        self.schedule(entries).await;
+        self.alive().await;
+        for entry in entries {
+            self.finished(entry, "success").await;
+        }
+        // The slots at 60 were never sent: Beat was last heard from at 0, and is down at 30; the monitors are judged at 65.
+        for _ in 0..10 {
+            self.sweep_after(10).await;
+        }
+        self.beat_id().await
+    }
+
+    pub async fn beat_id(&self) -> Uuid {
+        sqlx::query_scalar("SELECT id FROM beat WHERE project_id = $1").bind(self.project.0).fetch_one(&self.pool).await.unwrap()
+    }
+
+    pub async fn members(&self) -> i64 {
+        self.count("SELECT count(*) FROM incident_member").await
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_silent_beat_is_one_incident_that_its_monitors_join(pool: PgPool) {
+    let world = World::new(pool).await;
+    let channel = world.channel("one").await;
+
+    let beat = world.silent_beat(&["a", "b", "c"]).await;
+
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", true)]);
+    assert_eq!(world.deliveries().await, [("opened".to_owned(), channel)]);
+    assert_eq!(world.members().await, 3);
+    for name in ["a", "b", "c"] {
+        assert_eq!(world.entry(name).await.state.status, Status::Down);
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_slot_missed_by_a_living_beat_is_the_monitors_own_trouble(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a"]).await;
+    for _ in 0..7 {
+        world.alive().await;
+        world.sweep_after(10).await;
+    }
+
+    assert_eq!(world.incidents().await, [told(world.entry("a").await.id.0, "MISSED", true)]);
+    assert_eq!(world.members().await, 0);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_monitor_waits_for_the_verdict_on_beat_before_it_is_blamed(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a"]).await;
+    world.advance(50);
+    world.alive().await;
+
+    let swept = world.sweep_after(15).await;
+    assert_eq!((swept.claimed, swept.down), (1, 0), "past its deadline at 65; Beat was last heard from at 50, before its slot");
+    assert_eq!(world.sweep_after(14).await.down, 0);
+    assert_eq!(world.sweep_after(1).await.down, 1, "Beat, at 80");
+    assert_eq!(world.sweep_after(2).await.down, 1, "then its monitor");
+
+    assert_eq!(world.incidents().await, [told(world.beat_id().await, "BEAT_DOWN", true)]);
+    assert_eq!(world.members().await, 1);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_beat_that_is_heard_from_in_time_frees_the_held_monitor_to_be_judged_alone(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a", "b"]).await;
+    world.advance(50);
+    world.alive().await;
+    world.sweep_after(15).await;
+    world.alive().await;
+    world.finished("b", "success").await;
+
+    world.sweep_after(17).await;
+
+    assert_eq!(world.incidents().await, [told(world.entry("a").await.id.0, "MISSED", true)]);
+    assert_eq!(world.entry("b").await.state.status, Status::Up);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_entry_that_leaves_the_schedule_is_retired_and_resolves_its_incident(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    world.schedule(&["a", "b"]).await;
+    world.finished("a", "failure").await;
+
+    world.schedule(&["b"]).await;
+
+    let a = world.entry("a").await;
+    assert_eq!((a.state.status, a.state.retired), (Status::Paused, true));
+    assert_eq!(world.incidents().await, [told(a.id.0, "FAILED", false)]);
+    assert_eq!(world.alerts().await, ["opened", "resolved"]);
+    world.schedule(&["a", "b"]).await;
+    let a = world.entry("a").await;
+    assert_eq!((a.state.status, a.state.retired), (Status::New, false), "it came back, and is armed");
+    assert!(a.state.deadline_at.is_some());
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_retired_monitor_cannot_be_resumed_into_a_false_alarm(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a", "b"]).await;
+    world.schedule(&["b"]).await;
+    let a = world.entry("a").await;
+
+    let resumed = monitor::resume(&world.services, world.project, a.id).await;
+
+    assert!(matches!(resumed, Err(ServiceError::Conflict(_))), "{resumed:?}");
+    for _ in 0..20 {
+        world.alive().await;
+        world.finished("b", "success").await;
+        world.sweep_after(10).await;
+    }
+    assert!(world.incidents().await.is_empty());
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_disabled_entry_is_not_armed_and_an_enabled_one_is_again(pool: PgPool) {
+    let world = World::new(pool).await;
+    let tell = async |enabled: bool| {
+        let mut a = entry("a");
+        a["enabled"] = json!(enabled);
+        world.event(world.an_event("beat_schedule", json!({"beat": "shop", "entries": [a]}))).await;
+    };
+
+    tell(false).await;
+    assert_eq!(world.entry("a").await.state.deadline_at, None);
+    assert_eq!(world.sweep_after(600).await.claimed, 0);
+    tell(true).await;
+
+    let a = world.entry("a").await;
+    assert_eq!(a.state.deadline_at, Some(world.now() + chrono::TimeDelta::seconds(65)));
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn one_entry_that_cannot_be_read_does_not_keep_the_others_from_being_watched(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["known"]).await;
+    let mut odd = entry("odd");
+    odd["schedule"] = json!({"kind": "cron", "expression": "0 0 31 2 *"});
+    let mut known = entry("known");
+    known["grace_seconds"] = json!(-1.0);
+    let entries = json!([odd, known, entry("good")]);
+
+    let verdicts = world.events(vec![world.an_event("beat_schedule", json!({"beat": "shop", "entries": entries}))]).await;
+
+    assert!(matches!(verdicts[..], [Verdict::Rejected { code: "some_entries", .. }]), "{verdicts:?}");
+    assert!(world.entry("good").await.state.deadline_at.is_some());
+    assert_eq!(world.entry("known").await.state.status, Status::New, "not forgotten, not retired");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_row_that_cannot_be_read_stalls_neither_its_beats_schedule_nor_its_return(pool: PgPool) {
+    let world = World::new(pool).await;
+    let beat = world.silent_beat(&["bad", "good"]).await;
+    sqlx::query("UPDATE monitor SET schedule = '{\"kind\": \"of a newer server\"}' WHERE entry = 'bad'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+
+    world.alive().await;
+    world.schedule(&["bad", "good", "new"]).await;
+
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(world.entry("good").await.state.status, Status::New);
+    assert!(world.entry("new").await.state.deadline_at.is_some());
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_same_schedule_told_again_leaves_what_a_person_set(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a"]).await;
+    let a = world.entry("a").await;
+    let change = monitor::Change { grace_seconds: Some(900.0), ..monitor::Change::default() };
+    monitor::update(&world.services, world.project, a.id, &change).await.unwrap();
+
+    world.schedule(&["a"]).await;
+
+    assert_eq!(world.entry("a").await.state.expectation.grace_seconds, 900.0);
+    world.ping(&a, Success).await;
+    assert_eq!(world.sweep_after(959).await.down, 0);
+}

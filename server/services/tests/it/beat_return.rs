@@ -1,0 +1,181 @@
+//! A Beat that comes back: whom that concerns, and who meets it half way.
+
+use chrono::TimeDelta;
+use deadbeat_domain::ids::BeatId;
+use deadbeat_domain::ping::PingKind::{Fail, Start, Success};
+use deadbeat_domain::status::Status;
+use deadbeat_services::monitor;
+use sqlx::PgPool;
+
+use crate::setup::{World, told};
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_anew(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    let beat = world.silent_beat(&["a", "b"]).await;
+
+    world.alive().await;
+
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(world.alerts().await, ["opened", "resolved"]);
+    for name in ["a", "b"] {
+        let state = world.entry(name).await.state;
+        assert_eq!((state.status, state.deadline_at), (Status::New, Some(world.now() + TimeDelta::seconds(65))));
+    }
+    for _ in 0..7 {
+        world.alive().await;
+        world.finished("a", "success").await;
+        world.sweep_after(10).await;
+    }
+    let own = told(world.entry("b").await.id.0, "MISSED", true);
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false), own], "the one that stays silent");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_failure_of_a_member_is_told_although_beat_is_down(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    let beat = world.silent_beat(&["a", "b"]).await;
+    let a = world.entry("a").await;
+
+    // A run that Beat had sent before ends only now.
+    world.finished("a", "failure").await;
+    world.finished("a", "failure").await;
+
+    let incidents = [told(beat, "BEAT_DOWN", true), told(a.id.0, "FAILED", true)];
+    assert_eq!(world.incidents().await, incidents);
+    world.alive().await;
+    let incidents = [told(beat, "BEAT_DOWN", false), told(a.id.0, "FAILED", true)];
+    assert_eq!(world.incidents().await, incidents, "Beat's return mends no failure");
+    assert_eq!(world.status(&a).await, Status::Down);
+    assert_eq!(world.entry("b").await.state.status, Status::New);
+    world.finished("a", "success").await;
+    assert_eq!(world.alerts().await, ["opened", "opened", "resolved", "resolved"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_member_that_recovered_and_then_failed_stays_down_when_beat_is_back(pool: PgPool) {
+    let world = World::new(pool).await;
+    let beat = world.silent_beat(&["a"]).await;
+    let a = world.entry("a").await;
+    world.finished("a", "success").await;
+    assert_eq!(world.status(&a).await, Status::Up);
+    world.finished("a", "failure").await;
+
+    world.alive().await;
+
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false), told(a.id.0, "FAILED", true)]);
+    assert_eq!(world.status(&a).await, Status::Down);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_member_that_was_paused_or_deleted_stays_so(pool: PgPool) {
+    let world = World::new(pool).await;
+    let beat = world.silent_beat(&["paused", "deleted", "kept"]).await;
+    let (paused, deleted) = (world.entry("paused").await, world.entry("deleted").await);
+    monitor::pause(&world.services, world.project, paused.id).await.unwrap();
+    monitor::delete(&world.services, world.project, deleted.id).await.unwrap();
+
+    world.alive().await;
+
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    assert_eq!(world.status(&paused).await, Status::Paused);
+    assert_eq!(world.entry("kept").await.state.status, Status::New);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_member_that_joins_while_beat_returns_is_expected_anew_whoever_comes_first(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a", "b", "c"]).await;
+    let evaluators = [world.another_evaluator(), world.another_evaluator()];
+    for round in 0..25 {
+        // Down at 30 of silence; the monitors, 65 s after their last report, are judged while Beat comes back.
+        for name in ["a", "b", "c"] {
+            world.finished(name, "success").await;
+        }
+        world.alive().await;
+        world.sweep_after(40).await;
+        world.advance(25);
+
+        let (_, here, there) = tokio::join!(world.alive(), evaluators[0].sweep_once(), evaluators[1].sweep_once());
+
+        here.unwrap();
+        there.unwrap();
+        let open = world.count("SELECT count(*) FROM incident WHERE resolved_at IS NULL AND subject_kind = 'beat'").await;
+        assert_eq!(open, 0, "round {round}");
+        // Joined and re-armed, or judged after Beat was back: last heard from now, so after the slot, and so a miss of its own.
+        let stranded = "SELECT count(*) FROM monitor WHERE status = 'down' AND NOT EXISTS (SELECT FROM incident \
+            WHERE subject_id = monitor.id AND resolved_at IS NULL)";
+        assert_eq!(world.count(stranded).await, 0, "round {round}: down, and nobody will ever say so");
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: PgPool) {
+    let world = World::new(pool).await;
+    let beat = world.silent_beat(&["a"]).await;
+    let a = world.entry("a").await;
+    // It recovers, is due again, and an evaluator holds it when Beat comes back.
+    world.ping(&a, Success).await;
+    world.advance(65);
+    let mut sweep = world.store().begin().await.unwrap();
+    let claimed = deadbeat_store::monitor::claim_overdue(&mut sweep, world.now(), 10).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+
+    let join = async {
+        // Beat's return has to wait for the one or the other.
+        world.until_somebody_waits().await;
+        let joined = deadbeat_store::incident::join_beat(&mut sweep, BeatId(beat), a.id, world.now()).await.unwrap();
+        sweep.commit().await.unwrap();
+        joined
+    };
+    let ((), joined) = tokio::join!(world.alive(), join);
+
+    assert!(joined);
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn schedules_pings_sweeps_and_signs_of_life_at_once_never_deadlock(pool: PgPool) {
+    let world = World::new(pool).await;
+    let names = ["a", "b", "c", "d", "e"];
+    world.schedule(&names).await;
+    let other = world.another_evaluator();
+    for round in 0..40 {
+        world.advance(7 * (1 + round % 5));
+        let kind = [Success, Fail, Start][round as usize % 3];
+        let entries = if round % 4 == 0 { &names[..3] } else { &names[..] };
+        let pings = async {
+            for name in names {
+                world.ping(&world.entry(name).await, kind).await;
+            }
+        };
+        let alive = async {
+            if round % 6 < 3 {
+                world.alive().await;
+            }
+        };
+
+        let ((), (), (), here, there) =
+            tokio::join!(pings, alive, world.schedule(entries), world.evaluator.sweep_once(), other.sweep_once());
+
+        here.unwrap();
+        there.unwrap();
+    }
+    assert!(world.members().await > 0, "Beat was down in between");
+}
+
+impl World {
+    /// Returns when a statement waits for a lock.
+    async fn until_somebody_waits(&self) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for _ in 0..10_000 {
+            if self.count(waiting).await > 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("nobody waits");
+    }
+}

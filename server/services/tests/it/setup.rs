@@ -1,0 +1,275 @@
+//! A project on a database of its own, with the group commit running and an evaluator at hand.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
+use deadbeat_domain::ping::{PingKind, Signal, Source};
+use deadbeat_domain::run::RunDetail;
+use deadbeat_domain::status::Status;
+use deadbeat_domain::time::Clock;
+use deadbeat_services::evaluator::{Evaluator, Swept};
+use deadbeat_services::event::{EventBatch, Verdict};
+use deadbeat_services::ingest::{Accepted, Address, Incoming, Ingest, IngestError};
+use deadbeat_services::monitor::{Change, ChannelChoice};
+use deadbeat_services::selfwatch::Selfwatch;
+use deadbeat_services::{ServiceError, Services, Site, channel, event, monitor};
+use deadbeat_store::Store;
+use deadbeat_store::monitor::Monitor;
+use deadbeat_store::project::Project;
+use deadbeat_testkit::StoppedClock;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+/// One project and everything around it.
+pub struct World {
+    pub pool: PgPool,
+    pub clock: StoppedClock,
+    pub services: Services,
+    pub evaluator: Evaluator,
+    pub project: ProjectId,
+    bell: Arc<Notify>,
+    site: Site,
+    /// Ends the group commit with the test.
+    _stop: DropGuard,
+}
+
+/// An incident as the tests compare it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub subject: Uuid,
+    pub cause: String,
+    pub open: bool,
+}
+
+impl World {
+    pub async fn new(pool: PgPool) -> Self {
+        let clock = StoppedClock::default();
+        let store = Store::from_pool(pool.clone());
+        let site = Site { url: "https://deadbeat.test".to_owned() };
+        let bell = Arc::new(Notify::new());
+        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+        let selfwatch = Selfwatch::default();
+        let (ingest, writer) = Ingest::new(store.clone(), Arc::clone(&shared), site.clone(), Arc::clone(&bell));
+        let stop = CancellationToken::new();
+        tokio::spawn(writer.run(stop.clone()));
+        let services = Services::new(
+            store.clone(),
+            Arc::clone(&shared),
+            site.clone(),
+            ingest,
+            Arc::clone(&bell),
+            selfwatch.clone(),
+        );
+        let project = Project {
+            id: ProjectId::generate(),
+            name: "A project".to_owned(),
+            reminder_seconds: Some(3_600),
+            created_at: clock.now(),
+        };
+        let mut tx = store.begin().await.unwrap();
+        deadbeat_store::project::insert(&mut tx, &project).await.unwrap();
+        tx.commit().await.unwrap();
+        let evaluator = Evaluator::new(store, shared, site.clone(), Arc::clone(&bell), selfwatch);
+        let _stop = stop.drop_guard();
+        Self { pool, clock, services, evaluator, project: project.id, bell, site, _stop }
+    }
+
+    /// Another process's evaluator.
+    pub fn another_evaluator(&self) -> Evaluator {
+        let store = Store::from_pool(self.pool.clone());
+        let clock = Arc::new(self.clock.clone());
+        Evaluator::new(store, clock, self.site.clone(), Arc::clone(&self.bell), Selfwatch::default())
+    }
+
+    /// Another process's group commit.
+    pub fn another_ingest(&self) -> (Ingest, DropGuard) {
+        let store = Store::from_pool(self.pool.clone());
+        let clock = Arc::new(self.clock.clone());
+        let (ingest, writer) = Ingest::new(store, clock, self.site.clone(), Arc::clone(&self.bell));
+        let stop = CancellationToken::new();
+        tokio::spawn(writer.run(stop.clone()));
+        (ingest, stop.drop_guard())
+    }
+
+    pub fn store(&self) -> Store {
+        Store::from_pool(self.pool.clone())
+    }
+
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    pub fn advance(&self, seconds: i64) {
+        self.clock.advance(TimeDelta::seconds(seconds));
+    }
+
+    pub async fn sweep(&self) -> Swept {
+        self.evaluator.sweep_once().await.unwrap()
+    }
+
+    /// Moves the clock, and sweeps.
+    pub async fn sweep_after(&self, seconds: i64) -> Swept {
+        self.advance(seconds);
+        self.sweep().await
+    }
+
+    /// A monitor of a minute with a grace of half a minute.
+    pub async fn monitor(&self, name: &str) -> Monitor {
+        self.monitor_with(name, Change::default()).await
+    }
+
+    pub async fn monitor_with(&self, name: &str, change: Change) -> Monitor {
+        let change = Change {
+            name: Some(name.to_owned()),
+            schedule: change.schedule.or_else(|| Some(json!({"kind": "interval", "seconds": 60}))),
+            grace_seconds: change.grace_seconds.or(Some(30.0)),
+            ..change
+        };
+        monitor::create(&self.services, self.project, &change).await.unwrap()
+    }
+
+    /// One that tells just these channels.
+    pub async fn monitor_telling(&self, name: &str, channels: Vec<ChannelId>) -> Monitor {
+        let channels = Some(ChannelChoice::These(channels));
+        self.monitor_with(name, Change { channels, ..Change::default() }).await
+    }
+
+    pub async fn channel(&self, name: &str) -> ChannelId {
+        let settings = json!({"url": format!("https://{name}.test/")});
+        channel::create(&self.services, self.project, "webhook", name, &settings).await.unwrap().id
+    }
+
+    pub fn signal(&self, kind: PingKind) -> Signal {
+        let now = self.now();
+        Signal {
+            kind,
+            received_at: now,
+            occurred_at: now,
+            run_id: None,
+            exit_code: None,
+            duration: None,
+            source: Source::Http,
+            detail: RunDetail::default(),
+        }
+    }
+
+    pub async fn ping(&self, monitor: &Monitor, kind: PingKind) {
+        self.signal_to(monitor, self.signal(kind)).await;
+    }
+
+    pub async fn ping_of(&self, monitor: &Monitor, run: u128, kind: PingKind) {
+        self.signal_to(monitor, Signal { run_id: Some(Uuid::from_u128(run)), ..self.signal(kind) }).await;
+    }
+
+    pub async fn signal_to(&self, monitor: &Monitor, signal: Signal) {
+        let accepted = self.services.ingest().accept(incoming(Address::Ping(monitor.ping_id), signal)).await;
+        assert_eq!(accepted, Ok(Accepted::Recorded));
+    }
+
+    pub async fn accept(&self, address: Address, kind: PingKind) -> Result<Accepted, IngestError> {
+        self.services.ingest().accept(incoming(address, self.signal(kind))).await
+    }
+
+    /// Sends events as the SDK does, its clock being right.
+    pub async fn events(&self, events: Vec<Value>) -> Vec<Verdict> {
+        let batch = json!({"sent_at": self.now(), "events": events});
+        self.batch(batch).await.unwrap()
+    }
+
+    pub async fn batch(&self, batch: Value) -> Result<Vec<Verdict>, ServiceError> {
+        let batch: EventBatch = serde_json::from_value(batch).unwrap();
+        let verdicts = event::accept(&self.services, self.project, batch, self.now(), None).await?;
+        Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
+    }
+
+    pub async fn event(&self, event: Value) {
+        assert_eq!(self.events(vec![event]).await, vec![Verdict::Accepted]);
+    }
+
+    /// An event of that type, now.
+    pub fn an_event(&self, kind: &str, mut rest: Value) -> Value {
+        let members = rest.as_object_mut().unwrap();
+        members.insert("id".to_owned(), json!(Uuid::new_v4()));
+        members.insert("at".to_owned(), json!(self.now()));
+        members.insert("type".to_owned(), json!(kind));
+        rest
+    }
+
+    /// Beat says that it lives: every 10 s, with 20 s of grace.
+    pub async fn alive(&self) {
+        let alive = json!({"beat": "shop", "period_seconds": 10.0, "grace_seconds": 20.0, "host": "h1"});
+        self.event(self.an_event("beat_alive", alive)).await;
+    }
+
+    /// Beat tells its whole schedule: entries of a minute with 5 s of grace.
+    pub async fn schedule(&self, entries: &[&str]) {
+        let entries: Vec<Value> = entries.iter().map(|name| entry(name)).collect();
+        self.event(self.an_event("beat_schedule", json!({"beat": "shop", "entries": entries}))).await;
+    }
+
+    pub async fn finished(&self, entry: &str, outcome: &str) {
+        let run = json!({"beat": "shop", "entry": entry, "run_id": Uuid::new_v4(), "outcome": outcome});
+        self.event(self.an_event("run_finished", run)).await;
+    }
+
+    pub async fn entry(&self, name: &str) -> Monitor {
+        let id: Uuid = sqlx::query_scalar("SELECT id FROM monitor WHERE project_id = $1 AND entry = $2")
+            .bind(self.project.0)
+            .bind(name)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+        self.read(MonitorId(id)).await
+    }
+
+    pub async fn read(&self, id: MonitorId) -> Monitor {
+        deadbeat_store::monitor::get(&self.services.reader(), self.project, id).await.unwrap().unwrap()
+    }
+
+    pub async fn status(&self, monitor: &Monitor) -> Status {
+        self.read(monitor.id).await.state.status
+    }
+
+    /// All incidents, oldest first.
+    pub async fn incidents(&self) -> Vec<Told> {
+        let rows: Vec<(Uuid, String, bool)> =
+            sqlx::query_as("SELECT subject_id, cause, resolved_at IS NULL FROM incident ORDER BY id")
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+        rows.into_iter().map(|(subject, cause, open)| Told { subject, cause, open }).collect()
+    }
+
+    /// All deliveries as (alert, channel), oldest first.
+    pub async fn deliveries(&self) -> Vec<(String, ChannelId)> {
+        let rows: Vec<(String, Uuid)> =
+            sqlx::query_as("SELECT alert, channel_id FROM delivery ORDER BY id").fetch_all(&self.pool).await.unwrap();
+        rows.into_iter().map(|(alert, channel)| (alert, ChannelId(channel))).collect()
+    }
+
+    /// The alerts in the outbox, oldest first, whatever their channels.
+    pub async fn alerts(&self) -> Vec<String> {
+        self.deliveries().await.into_iter().map(|(alert, _)| alert).collect()
+    }
+
+    pub async fn count(&self, question: &'static str) -> i64 {
+        sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+/// An entry of a minute with 5 s of grace.
+pub fn entry(name: &str) -> Value {
+    json!({"name": name, "task": "tasks.run", "schedule": {"kind": "interval", "seconds": 60}, "grace_seconds": 5.0})
+}
+
+pub fn incoming(address: Address, signal: Signal) -> Incoming {
+    Incoming { address, signal, method: None, remote_addr: None, user_agent: None, body: Vec::new() }
+}
+
+pub fn told(subject: impl Into<Uuid>, cause: &str, open: bool) -> Told {
+    Told { subject: subject.into(), cause: cause.to_owned(), open }
+}
