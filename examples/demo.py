@@ -35,7 +35,8 @@ def describe(alert: dict[str, Any]) -> str:
     if incident is None:
         return f"{alert['type']}: the way from Deadbeat to here works"
     if alert["type"] == "incident.resolved":
-        return f"RESOLVED  {incident['subject']['kind']} {incident['subject']['name']}: {incident['cause']['code']} is over"
+        subject, cause = incident["subject"], incident["cause"]
+        return f"RESOLVED  {subject['kind']} {subject['name']}: {cause['code']} is over"
     lines = [f"{incident['cause']['code']}  {incident['cause']['summary']}"]
     lines += [
         f"  evidence  {fact['fact']}" + (f" ({fact['at']})" if fact["at"] else "")
@@ -121,7 +122,7 @@ def play(folder: Path, cleaning: contextlib.ExitStack) -> None:
 
     def all_report() -> bool:
         seen = monitors()
-        return WATCHED <= set(seen) and all(
+        return set(seen) >= WATCHED and all(
             seen[name]["status"] in ("up", "late") and seen[name]["ping_count"] >= 4 for name in WATCHED
         )
 
@@ -129,16 +130,13 @@ def play(folder: Path, cleaning: contextlib.ExitStack) -> None:
     say("Beat's schedule became monitors by itself, and their runs report:")
     for name, monitor in sorted(monitors().items()):
         if name in WATCHED:
-            print(
-                f"         | {name:16} {monitor['status']:5} {monitor['schedule_summary']}, {monitor['ping_count']} signals"
-            )
+            schedule, signals = monitor["schedule_summary"], monitor["ping_count"]
+            print(f"         | {name:16} {monitor['status']:5} {schedule}, {signals} signals")
     if sink.received:
         raise AssertionError("a healthy Celery was alerted about")
 
     beat.kill()
-    say(
-        f"kill -9 {beat.process.pid}: Beat is dead. The worker is green, the queue is empty, nothing raises. Waiting ..."
-    )
+    say(f"kill -9 {beat.process.pid}: Beat is dead. The worker is green and nothing raises. Waiting ...")
     killed_at = time.time()
     opened = parts.wait_for("the alert", lambda: sink.alerts("incident.opened"))[0]
     say(f"the alert arrived, {opened['at'] - killed_at:.1f} s after the kill:")
@@ -150,9 +148,8 @@ def play(folder: Path, cleaning: contextlib.ExitStack) -> None:
         return {member["name"] for member in server.api("GET", "/incidents")["incidents"][0]["members"]}
 
     parts.wait_for("the monitors that Beat feeds", lambda: members() >= WATCHED)
-    say(
-        f"its monitors joined that one incident ({', '.join(sorted(WATCHED))}); alerts so far: {len(sink.received)}"
-    )
+    names = ", ".join(sorted(WATCHED))
+    say(f"its monitors joined that one incident ({names}); alerts so far: {len(sink.received)}")
 
     beat = celery("beat", beat_command, folder, env)
     cleaning.callback(beat.stop)

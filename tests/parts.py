@@ -1,4 +1,4 @@
-"""Real parts, each a process of its own on a free loopback port, started and ended by the tests themselves."""
+"""Real parts, each a process on a free loopback port, started and ended by the tests themselves."""
 
 from __future__ import annotations
 
@@ -61,7 +61,14 @@ def call(
 class Part:
     """A process whose output is kept for when a test fails."""
 
-    def __init__(self, name: str, command: list[str], folder: Path, env: dict[str, str] | None = None, cwd: Path | None = None):
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        folder: Path,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ):
         self.name = name
         self.log = folder / f"{name}-{time.monotonic_ns()}.log"
         self.out = self.log.open("wb")
@@ -104,7 +111,13 @@ class Part:
 class Server:
     """`deadbeat serve`, and the project that its first start made."""
 
-    def __init__(self, folder: Path, port: int | None = None, env: dict[str, str] | None = None, data: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        env: dict[str, str] | None = None,
+        data: Path | None = None,
+    ):
         self.folder = folder
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -205,7 +218,17 @@ def redis(folder: Path) -> Iterator[str]:
     port = free_port()
     part = Part(
         "redis",
-        [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+        [
+            program("redis-server"),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ],
         folder,
     )
 

@@ -1,4 +1,4 @@
-"""The main job, end to end: real Redis, real Celery worker and Beat, real Deadbeat, real sink. Beat is killed; one alert arrives."""
+"""The main job, end to end: real Redis, Celery worker, Beat, Deadbeat and sink: Beat is killed; one alert."""
 
 from __future__ import annotations
 
@@ -43,15 +43,23 @@ def test_a_silent_beat_pages_once_and_its_return_resolves(
             "DEADBEAT_BEAT_GRACE_SECONDS": str(GRACE),
         }
         schedule = ["--schedule", str(tmp_path / "celerybeat-schedule")]
-        running = [celery("worker", ["worker", "--pool", "prefork", "--concurrency", "2", "--loglevel", "info"], tmp_path, env)]
+        running = [
+            celery(
+                "worker",
+                ["worker", "--pool", "prefork", "--concurrency", "2", "--loglevel", "info"],
+                tmp_path,
+                env,
+            )
+        ]
         beat = celery("beat", ["beat", *schedule], tmp_path, env)
         running.append(beat)
         try:
             # Two tasks and the canary, each with runs that prefork children reported.
             def all_report() -> bool:
                 monitors = by_name(server)
-                return NAMES <= set(monitors) and all(
-                    monitors[name]["status"] in ("up", "late") and monitors[name]["ping_count"] >= 6 for name in NAMES
+                return set(monitors) >= NAMES and all(
+                    monitors[name]["status"] in ("up", "late") and monitors[name]["ping_count"] >= 6
+                    for name in NAMES
                 )
 
             parts.wait_for("three monitors that report", all_report, 60)
@@ -68,7 +76,9 @@ def test_a_silent_beat_pages_once_and_its_return_resolves(
 
             killed_at = time.time()
             beat.kill()
-            alert = parts.wait_for("the alert", lambda: sink.alerts("incident.opened"), PERIOD + GRACE + 10)[0]
+            alert = parts.wait_for("the alert", lambda: sink.alerts("incident.opened"), PERIOD + GRACE + 10)[
+                0
+            ]
             # Beat said at most PERIOD before its death that it lives.
             assert alert["at"] - killed_at <= PERIOD + GRACE + 5
             incident = alert["json"]["incident"]

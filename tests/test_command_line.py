@@ -10,7 +10,9 @@ from pathlib import Path
 import parts
 
 
-def deadbeat(*arguments: str, env: dict[str, str] | None = None, text: str = "") -> subprocess.CompletedProcess[str]:
+def deadbeat(
+    *arguments: str, env: dict[str, str] | None = None, text: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(parts.BINARY), *arguments],
         env={**os.environ, **(env or {})},
@@ -23,7 +25,15 @@ def deadbeat(*arguments: str, env: dict[str, str] | None = None, text: str = "")
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ([], ["serve"], ["migrate"], ["doctor"], ["account"], ["account", "create"], ["project", "create"]):
+    for command in (
+        [],
+        ["serve"],
+        ["migrate"],
+        ["doctor"],
+        ["account"],
+        ["account", "create"],
+        ["project", "create"],
+    ):
         done = deadbeat(*command, "--help")
         assert done.returncode == 0, done.stderr
         assert "Usage: deadbeat" in done.stdout
@@ -44,13 +54,25 @@ def test_a_project_is_made_beside_a_running_server(server: parts.Server) -> None
 def test_commands_work_without_a_server_and_leave_nothing_running(tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     assert deadbeat("migrate", "--data-dir", data).returncode == 0
-    made = deadbeat("account", "create", "--email", "ops@example.org", "--password-stdin", "--json", "--data-dir", data, text="correct horse")
+    made = deadbeat(
+        "account",
+        "create",
+        "--email",
+        "ops@example.org",
+        "--password-stdin",
+        "--json",
+        "--data-dir",
+        data,
+        text="correct horse",
+    )
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["email"] == "ops@example.org"
     twice = deadbeat("account", "create", "--email", "OPS@example.org", "--data-dir", data)
     assert twice.returncode != 0
     assert "already" in twice.stderr
-    short = deadbeat("account", "create", "--email", "x@example.org", "--password-stdin", "--data-dir", data, text="short")
+    short = deadbeat(
+        "account", "create", "--email", "x@example.org", "--password-stdin", "--data-dir", data, text="short"
+    )
     assert short.returncode != 0
     assert "password" in short.stderr
     looked = deadbeat("doctor", "--data-dir", data, "--listen", "127.0.0.1:0")

@@ -9,8 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import parts
 import pytest
+
+import parts
 
 
 class Postgres:
@@ -78,7 +79,9 @@ def test_an_outage_of_the_database_is_said_and_recovered_from(database: Postgres
     server = parts.Server(tmp_path, env={"DEADBEAT_DATABASE_URL": database.url})
     try:
         server.ready()
-        monitor = server.api("POST", "/monitors", {"name": "job", "schedule": {"kind": "interval", "seconds": 3600}})
+        monitor = server.api(
+            "POST", "/monitors", {"name": "job", "schedule": {"kind": "interval", "seconds": 3600}}
+        )
         assert parts.call("GET", monitor["ping_url"])[0] == 200
 
         database.kill()

@@ -1,8 +1,9 @@
 """README.md keeps its word: its commands run as they are written.
 
-A block of shell that follows `<!-- tested -->` is run, all of them in order; after `<!-- tested: background -->` it is started and left
-running, as in a terminal of its own. The blocks see a folder as a newcomer's checkout looks (links to the real one, and the server's
-data folder). Address, port and keys are those of a server that was just started; nothing else is changed.
+A block of shell that follows `<!-- tested -->` is run, all of them in order; one after
+`<!-- tested: background -->` is started and left running, as in a terminal of its own. The blocks see a
+folder as a newcomer's checkout looks (links to the real one, and the server's data folder). Address, port
+and keys are those of a server that was just started; nothing else is changed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 //! Every setting: its name, its default, what it means. The only place that reads the environment (through clap).
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use url::Url;
@@ -18,8 +18,8 @@ pub struct DatabaseConfig {
     pub database_url: Option<Secret>,
 
     /// Folder of PostgreSQL's programs for the embedded database, when they are not found.
-    #[arg(long, env = "DEADBEAT_POSTGRES_BIN", value_name = "FOLDER")]
-    pub postgres_bin: Option<PathBuf>,
+    #[arg(long, env = "DEADBEAT_POSTGRES_BIN", value_name = "FOLDER", value_parser = clap::value_parser!(std::ffi::OsString))]
+    pub postgres_bin: Option<std::ffi::OsString>,
 }
 
 /// Settings of the server.
@@ -35,13 +35,13 @@ pub struct ServeConfig {
 
     /// How the server is reached from outside, for ping URLs and links; http://<listen> when not given.
     #[arg(long, env = "DEADBEAT_SITE_URL", value_name = "URL", value_parser = site_url)]
-    pub site_url: Option<String>,
+    pub site_url: Option<SiteUrl>,
 
     /// Mail address of the account that the first start makes.
     #[arg(long, env = "DEADBEAT_FIRST_ACCOUNT", default_value = "admin@localhost", value_name = "ADDRESS")]
     pub first_account: String,
 
-    /// 1: webhooks and mail may go to private networks and this machine. Off, because whoever may add a channel could otherwise
+    /// 1: webhooks may go to private networks and this machine. Off, because whoever may add a channel could otherwise
     /// reach what only this server can.
     #[arg(long, env = "DEADBEAT_ALLOW_PRIVATE_NETWORKS", value_name = "0|1", default_value = "0", value_parser = zero_or_one,
         num_args = 0..=1, default_missing_value = "1")]
@@ -82,28 +82,58 @@ impl std::str::FromStr for Secret {
     }
 }
 
+/// A checked address of the server, without a slash at the end; empty: not set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteUrl(String);
+
+/// An empty variable is how compose files say "not set".
+fn set(secret: Option<&Secret>) -> Option<&str> {
+    secret.map(|secret| secret.0.as_str()).filter(|text| !text.is_empty())
+}
+
+impl DatabaseConfig {
+    /// The PostgreSQL to use instead of the embedded one.
+    #[must_use]
+    pub fn database_url(&self) -> Option<&str> {
+        set(self.database_url.as_ref())
+    }
+
+    /// Where PostgreSQL's programs are, if that was said.
+    #[must_use]
+    pub fn postgres_bin(&self) -> Option<&Path> {
+        self.postgres_bin.as_deref().filter(|folder| !folder.is_empty()).map(Path::new)
+    }
+}
+
 impl ServeConfig {
     /// How the server is reached from outside, without a slash at the end.
     #[must_use]
     pub fn site_url(&self, listening: SocketAddr) -> String {
-        self.site_url.clone().unwrap_or_else(|| {
+        match &self.site_url {
+            Some(SiteUrl(url)) if !url.is_empty() => url.clone(),
             // "Every address" is not an address that anybody can open.
-            if listening.ip().is_unspecified() {
-                format!("http://localhost:{}", listening.port())
-            } else {
-                format!("http://{listening}")
-            }
-        })
+            _ if listening.ip().is_unspecified() => format!("http://localhost:{}", listening.port()),
+            _ => format!("http://{listening}"),
+        }
+    }
+
+    /// The mail server, if there is one.
+    #[must_use]
+    pub fn smtp_url(&self) -> Option<&str> {
+        set(self.smtp_url.as_ref())
     }
 }
 
-fn site_url(text: &str) -> Result<String, String> {
+fn site_url(text: &str) -> Result<SiteUrl, String> {
+    if text.is_empty() {
+        return Ok(SiteUrl(String::new()));
+    }
     let allowed = "an http:// or https:// address is allowed, such as https://deadbeat.example.org";
     let url = Url::parse(text).map_err(|error| format!("{error}; {allowed}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
         return Err(allowed.to_owned());
     }
-    Ok(text.trim_end_matches('/').to_owned())
+    Ok(SiteUrl(text.trim_end_matches('/').to_owned()))
 }
 
 fn zero_or_one(text: &str) -> Result<bool, String> {

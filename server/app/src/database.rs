@@ -1,5 +1,6 @@
 //! Which database a command works on: the one it is told, or the embedded one.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,14 +28,14 @@ impl Database {
     /// # Errors
     /// The embedded PostgreSQL cannot be started; the message says what to do.
     pub async fn of_server(config: &DatabaseConfig) -> anyhow::Result<Self> {
-        if let Some(url) = &config.database_url {
+        if let Some(url) = config.database_url() {
             // The address itself is not repeated: it may hold a password.
-            if !["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme)) {
+            if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
                 anyhow::bail!("DEADBEAT_DATABASE_URL must look like postgres://user:password@host:5432/database");
             }
-            return Ok(Self { url: url.0.clone(), embedded: None });
+            return Ok(Self { url: url.to_owned(), embedded: None });
         }
-        let (data_dir, bin) = (config.data_dir.clone(), config.postgres_bin.clone());
+        let (data_dir, bin) = (config.data_dir.clone(), config.postgres_bin().map(Path::to_owned));
         let embedded =
             tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data_dir, bin.as_deref())).await??;
         Ok(Self { url: embedded.connection().url(), embedded: Some(embedded) })
@@ -45,7 +46,7 @@ impl Database {
     /// # Errors
     /// As for [`Database::of_server`].
     pub async fn of_command(config: &DatabaseConfig) -> anyhow::Result<Self> {
-        if config.database_url.is_none()
+        if config.database_url().is_none()
             && let Some(running) = embedded_postgres::running(&config.data_dir)
         {
             return Ok(Self { url: running.url(), embedded: None });

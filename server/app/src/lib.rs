@@ -18,9 +18,7 @@ use anyhow::Context;
 use deadbeat_domain::time::Clock;
 use deadbeat_http::AppState;
 use deadbeat_http::middleware::security_headers::security_headers;
-use deadbeat_services::delivery::outbound::OutboundSettings;
 use deadbeat_services::delivery::senders::Senders;
-use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::delivery::{Delivery, DeliverySettings};
 use deadbeat_services::evaluator::Evaluator;
 use deadbeat_services::ingest::Ingest;
@@ -45,10 +43,8 @@ pub struct Parts {
     pub site_url: String,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Whether webhooks may go to private networks and this machine.
-    pub allow_private_networks: bool,
-    /// The mail server, if there is one.
-    pub smtp: Option<SmtpSettings>,
+    /// What sends alerts.
+    pub senders: Senders,
 }
 
 /// A running server: HTTP, the writer, the evaluator and the delivery loop.
@@ -71,7 +67,7 @@ impl App {
     /// # Errors
     /// The database's address cannot be read, or the port cannot be served.
     pub fn start(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { listener, database_url, site_url, clock, allow_private_networks, smtp } = parts;
+        let Parts { listener, database_url, site_url, clock, senders } = parts;
         // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
         let pool = |size| Store::connect(&PoolSettings { url: database_url.clone(), size, wait: DATABASE_WAIT });
         let (requests, writes, watches) = (pool(10)?, pool(2)?, pool(8)?);
@@ -101,9 +97,6 @@ impl App {
             Arc::clone(&outbox_bell),
             selfwatch,
         ));
-        let outbound =
-            OutboundSettings { allow_private_networks, user_agent: format!("Deadbeat/{}", env!("CARGO_PKG_VERSION")) };
-        let senders = Senders::standard(&outbound, smtp.as_ref())?;
         let delivery =
             Arc::new(Delivery::new(watches.clone(), clock, senders, outbox_bell, DeliverySettings::default()));
         let state = AppState {

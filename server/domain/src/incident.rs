@@ -71,7 +71,7 @@ pub enum Consequence {
     Open(Cause),
     /// Join the open incident of the subject's Beat.
     JoinBeat,
-    /// Resolve the open one, if there is one, and leave any that it had joined.
+    /// Resolve the open one, if there is one. What it had joined keeps it as a member: it was part of that trouble.
     Resolve,
     /// Neither.
     Nothing,

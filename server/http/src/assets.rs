@@ -88,7 +88,10 @@ mod tests {
         for file in ["tokens.css", "base.css", "parts.css", "favicon.svg"] {
             let (name, extension) = file.split_once('.').unwrap();
             let path = path(file);
-            assert!(path.starts_with(&format!("/static/{name}-")) && path.ends_with(extension), "{path}");
+            assert!(
+                path.starts_with(&format!("/static/{name}-")) && path.ends_with(extension),
+                "{path}"
+            );
         }
         assert_eq!(path("nothing.css"), "");
     }
@@ -97,7 +100,11 @@ mod tests {
     #[test]
     fn styles_load_nothing_from_elsewhere() {
         for asset in &ASSETS {
-            assert!(!asset.content.contains("@import") && !asset.content.contains("url("), "{}", asset.name);
+            assert!(
+                !asset.content.contains("@import") && !asset.content.contains("url("),
+                "{}",
+                asset.name
+            );
         }
     }
 }

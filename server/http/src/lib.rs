@@ -23,6 +23,7 @@ pub use state::AppState;
 pub fn configure(config: &mut ServiceConfig) {
     config
         .configure(health::configure)
+        .configure(problem::configure)
         .configure(metrics::configure)
         .configure(api::configure)
         .configure(web::configure)

@@ -1,6 +1,17 @@
 //! The table of problem codes: every fault that the API can answer. `docs/problems.md` has a heading for each.
 
 use actix_web::http::StatusCode;
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpResponse, Responder};
+
+/// The page that a problem's `type` leads to.
+pub fn configure(config: &mut ServiceConfig) {
+    config.route("/docs/problems", web::get().to(explain));
+}
+
+async fn explain() -> impl Responder {
+    HttpResponse::Ok().content_type("text/markdown; charset=utf-8").body(include_str!("../../../docs/problems.md"))
+}
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

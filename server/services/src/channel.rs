@@ -4,7 +4,7 @@ use deadbeat_domain::alert::Alert;
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::check_name;
+use deadbeat_domain::monitor::{FieldError, check_name};
 use deadbeat_store::channel::Channel;
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ pub async fn create(
 ) -> Result<Channel, ServiceError> {
     let mut faults = Vec::new();
     check_name("/name", name, limits::NAME_CHARS, &mut faults);
-    let settings = Settings::parse(kind, settings).map_err(|found| faults.extend(found)).ok();
+    let settings = parse(kind, settings).map_err(|found| faults.extend(found)).ok();
     let Some(settings) = settings.filter(|_| faults.is_empty()) else { return Err(ServiceError::Invalid(faults)) };
     let now = services.now();
     let channel = Channel {
@@ -44,6 +44,15 @@ pub async fn create(
     deadbeat_store::channel::insert(&mut tx, &channel).await?;
     tx.commit().await?;
     Ok(channel)
+}
+
+/// Reads settings. serde alone would take a list for an object and go by the order of the fields.
+fn parse(kind: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
+    if settings.is_object() {
+        Settings::parse(kind, settings)
+    } else {
+        Err(vec![FieldError::new("/settings", "is no object; an object with the kind's settings is allowed")])
+    }
 }
 
 /// Changes a channel's name or settings; a changed channel that was switched off is tried again.
@@ -66,7 +75,7 @@ pub async fn update(
         channel.name = name.to_owned();
     }
     if let Some(settings) = settings {
-        match Settings::parse(channel.settings.kind(), settings) {
+        match parse(channel.settings.kind(), settings) {
             Ok(settings) => channel.settings = settings,
             Err(found) => faults.extend(found),
         }

@@ -1,6 +1,6 @@
 //! Why something went wrong, in words: the summary, the evidence and the repair of an incident.
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_domain::run::RunStatus;
@@ -143,7 +143,7 @@ pub fn of_beat(beat: &Beat) -> Explanation {
 }
 
 fn clock(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// A duration in words: `90 s`, `5 min`, `2 h`, `3 d`.

@@ -201,14 +201,15 @@ impl Evaluator {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         let incidents = deadbeat_store::incident::claim_reminders(&mut tx, now, BATCH).await?;
-        for incident in &incidents {
+        // One that has no next time belongs to a project that has switched its reminders off since.
+        for incident in incidents.iter().filter(|incident| incident.remind_at.is_some()) {
             outbox::tell(&mut tx, &self.site, Alert::Reminder, incident, None, now).await?;
+            swept.reminded += 1;
         }
         if incidents.is_empty() {
             return Ok(false);
         }
         tx.commit().await?;
-        swept.reminded += incidents.len();
         Ok(incidents.len() as i64 == BATCH)
     }
 }

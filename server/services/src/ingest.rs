@@ -211,9 +211,7 @@ impl Writer {
         match self.commit(&incoming).await {
             Ok(accepted) => {
                 for (answer, accepted) in answers.into_iter().zip(accepted) {
-                    self.count(accepted);
-                    // The client may have gone; its signal is written all the same.
-                    let _ = answer.send(accepted);
+                    self.answer(answer, accepted);
                 }
             }
             // The answers are dropped: every client hears "try again".
@@ -227,12 +225,7 @@ impl Writer {
                 tracing::error!(%error, signals = incoming.len(), "a batch failed; its signals are tried one by one");
                 for (one, answer) in incoming.iter().zip(answers) {
                     match self.commit(std::slice::from_ref(one)).await {
-                        Ok(accepted) => {
-                            if let Some(&accepted) = accepted.first() {
-                                self.count(accepted);
-                                let _ = answer.send(accepted);
-                            }
-                        }
+                        Ok(accepted) => self.answer(answer, accepted.into_iter().next().flatten()),
                         Err(error) => tracing::error!(%error, "a signal could not be written"),
                     }
                 }
@@ -241,16 +234,22 @@ impl Writer {
         }
     }
 
-    fn count(&self, accepted: Accepted) {
+    /// Answers one client; without an answer it hears "try again".
+    fn answer(&self, answer: oneshot::Sender<Accepted>, accepted: Option<Accepted>) {
+        let Some(accepted) = accepted else { return };
         let figure = match accepted {
             Accepted::Recorded => &self.figures.recorded,
             Accepted::Unknown { .. } => &self.figures.unknown,
         };
         figure.fetch_add(1, Ordering::Relaxed);
+        // The client may have gone; its signal is written all the same.
+        let _ = answer.send(accepted);
     }
 
     /// Writes a batch in one transaction. The answers are in the order of the signals.
-    async fn commit(&mut self, incoming: &[Incoming]) -> StoreResult<Vec<Accepted>> {
+    ///
+    /// A signal has no answer (its client hears "try again") when it may be for a monitor whose row cannot be read.
+    async fn commit(&mut self, incoming: &[Incoming]) -> StoreResult<Vec<Option<Accepted>>> {
         let mut tx = self.store.begin().await?;
         let targets = self.resolve(&mut tx, incoming).await?;
 
@@ -265,6 +264,7 @@ impl Writer {
         let mut monitors: Vec<Monitor> = Vec::new();
         let mut by_id = HashMap::new();
         let mut by_ping_id = HashMap::new();
+        let mut any_unreadable = false;
         for row in deadbeat_store::monitor::lock_for_signals(&mut tx, &ping_ids, &ids).await? {
             match row {
                 Ok(monitor) => {
@@ -272,8 +272,10 @@ impl Writer {
                     by_ping_id.insert(monitor.ping_id, monitors.len());
                     monitors.push(monitor);
                 }
-                // Its signal is answered as unknown; the log says why.
-                Err(unreadable) => tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read"),
+                Err(unreadable) => {
+                    any_unreadable = true;
+                    tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read");
+                }
             }
         }
         let run_ids: Vec<Uuid> = incoming.iter().filter_map(|one| one.signal.run_id).collect();
@@ -281,8 +283,8 @@ impl Writer {
 
         let mut accepted = Vec::with_capacity(incoming.len());
         let mut batch = Batch::default();
-        let mut transitions: Vec<(Monitor, Transition)> = Vec::new();
-        let mut failed_again: Vec<(Monitor, DateTime<Utc>)> = Vec::new();
+        // In the order of the signals: a failure that a success follows must not open its incident after that one has resolved it.
+        let mut news: Vec<(Monitor, News)> = Vec::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
         for (one, target) in incoming.iter().zip(&targets) {
             let place = match &one.address {
@@ -290,7 +292,7 @@ impl Writer {
                 Address::Slug { .. } | Address::Monitor(_) => target.monitor.and_then(|id| by_id.get(&id)),
             };
             let Some(&place) = place else {
-                accepted.push(Accepted::Unknown { project: target.project });
+                accepted.push((!any_unreadable).then_some(Accepted::Unknown { project: target.project }));
                 continue;
             };
             let monitor = &mut monitors[place];
@@ -298,12 +300,12 @@ impl Writer {
             batch.pings.push(new_ping(monitor, one));
             changed_runs.extend(effect.runs);
             if effect.failed_again {
-                failed_again.push((monitor.clone(), one.signal.received_at));
+                news.push((monitor.clone(), News::FailedAgain(one.signal.received_at)));
             }
             if let Some(transition) = effect.transition {
-                transitions.push((monitor.clone(), transition));
+                news.push((monitor.clone(), News::Transition(transition)));
             }
-            accepted.push(Accepted::Recorded);
+            accepted.push(Some(Accepted::Recorded));
         }
         if batch.pings.is_empty() {
             return Ok(accepted);
@@ -316,14 +318,17 @@ impl Writer {
         }
         batch.monitors = monitors;
         deadbeat_store::batch::write(&mut tx, &batch).await?;
-        for (monitor, transition) in &transitions {
-            incident::record(&mut tx, &self.site, Changed::Monitor(monitor, None), transition).await?;
-        }
-        for (monitor, at) in &failed_again {
-            incident::open_if_none(&mut tx, &self.site, Changed::Monitor(monitor, None), Cause::Failed, *at).await?;
+        for (monitor, news) in &news {
+            let changed = Changed::Monitor(monitor, None);
+            match news {
+                News::Transition(transition) => incident::record(&mut tx, &self.site, changed, transition).await?,
+                News::FailedAgain(at) => {
+                    incident::open_if_none(&mut tx, &self.site, changed, Cause::Failed, *at).await?;
+                }
+            }
         }
         tx.commit().await?;
-        if !(transitions.is_empty() && failed_again.is_empty()) {
+        if !news.is_empty() {
             self.outbox_bell.notify_one();
         }
         Ok(accepted)
@@ -372,6 +377,13 @@ impl Writer {
         }
         Ok(targets)
     }
+}
+
+/// What a signal leads to beyond its monitor's row.
+enum News {
+    Transition(Transition),
+    /// It failed while it was down: told, if it was down only as a member of its Beat's incident.
+    FailedAgain(DateTime<Utc>),
 }
 
 struct Target {

@@ -335,10 +335,13 @@ pub(crate) async fn load_runs(tx: &mut Tx, monitor: &mut Monitor) -> StoreResult
     deadbeat_store::run::load_into(tx, std::slice::from_mut(monitor), &[]).await
 }
 
-/// Writes a monitor's state, its open runs' deadlines included.
+/// Writes a monitor's state, its open runs' deadlines included. Its runs are loaded.
 pub(crate) async fn write_state(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
     let runs = monitor.state.runs.iter().map(|run| (monitor.id, run.clone())).collect();
-    let batch = Batch { pings: Vec::new(), runs, monitors: vec![monitor.clone()], moves_check: true };
+    // A resumed monitor closes the runs that ended unheard.
+    let open_runs = i32::try_from(monitor.state.open_runs()).unwrap_or(i32::MAX);
+    let monitors = vec![Monitor { open_runs, ..monitor.clone() }];
+    let batch = Batch { pings: Vec::new(), runs, monitors, moves_check: true };
     deadbeat_store::batch::write(tx, &batch).await
 }
 

@@ -144,8 +144,18 @@ async fn rearm_members(
     beat: &Beat,
     now: DateTime<Utc>,
 ) -> Result<(), ServiceError> {
-    let Some(incident) = deadbeat_store::incident::lock_open_of_beat(tx, beat.id).await? else { return Ok(()) };
-    for mut monitor in deadbeat_store::monitor::lock_members(tx, incident).await? {
+    // Monitors before the incident, as the evaluator takes them. Those that joined in between are found by the second look, after
+    // which nobody joins any more.
+    deadbeat_store::monitor::lock_members(tx, beat.id).await?;
+    deadbeat_store::incident::lock_open_of_beat(tx, beat.id).await?;
+    for row in deadbeat_store::monitor::lock_members(tx, beat.id).await? {
+        let mut monitor = match row {
+            Ok(monitor) => monitor,
+            Err(unreadable) => {
+                tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read; it stays down");
+                continue;
+            }
+        };
         if monitor.state.status != Status::Down {
             continue;
         }
@@ -180,17 +190,23 @@ pub(crate) async fn sync(
         now,
     )
     .await?;
-    let mut known: HashMap<String, Monitor> = deadbeat_store::monitor::lock_of_beat(&mut tx, beat.id)
-        .await?
-        .into_iter()
-        .filter_map(|monitor| monitor.entry.clone().map(|entry| (entry, monitor)))
-        .collect();
+    let mut known: HashMap<String, Monitor> = HashMap::new();
+    let mut unreadable: HashSet<String> = HashSet::new();
+    for row in deadbeat_store::monitor::lock_of_beat(&mut tx, beat.id).await? {
+        match row {
+            Ok(monitor) => known.extend(monitor.entry.clone().map(|entry| (entry, monitor))),
+            Err(found) => {
+                tracing::error!(monitor.id = %found.id, error = %found.error, "a monitor cannot be read; it stays as it is");
+                unreadable.extend(found.entry);
+            }
+        }
+    }
 
     let mut refused = Vec::new();
     let mut seen = HashSet::new();
     let mut count = deadbeat_store::monitor::count(&mut tx, project).await?;
     for entry in &snapshot.entries {
-        if !seen.insert(entry.name.as_str()) {
+        if unreadable.contains(&entry.name) || !seen.insert(entry.name.as_str()) {
             continue;
         }
         let expectation = match expectation(entry) {

@@ -124,7 +124,8 @@ pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     Ok(())
 }
 
-/// Switches a channel off after a permanent failure. Not if it has been changed since `as_of`: that may have repaired it.
+/// Switches a channel off after a permanent failure, and cancels what still waits for it. Not if it has been changed since `as_of`:
+/// that may have repaired it.
 ///
 /// # Errors
 /// When the database is away.
@@ -138,7 +139,18 @@ pub async fn disable(tx: &mut Tx, id: ChannelId, reason: &str, as_of: DateTime<U
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "UPDATE delivery SET status = 'cancelled', next_attempt_at = NULL, lease = NULL, settled_at = $2
+        WHERE channel_id = $1 AND status = 'pending'",
+        id.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
 }
 
 /// Locks one channel of a project.

@@ -27,8 +27,9 @@ pub async fn enqueue(
     let channels: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
     let rows = sqlx::query_scalar!(
         "INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, status, created_at, next_attempt_at)
-        SELECT new.id, $1, new.channel_id, $2, $3, $4, 'pending', $5, $5
+        SELECT new.id, $1, channel.id, $2, $3, $4, 'pending', $5, $5
         FROM UNNEST($6::uuid[], $7::uuid[]) AS new (id, channel_id)
+        JOIN channel ON channel.id = new.channel_id AND channel.project_id = $1
         ON CONFLICT DO NOTHING
         RETURNING id",
         project.0,

@@ -256,7 +256,8 @@ pub async fn acknowledge(tx: &mut Tx, project: ProjectId, id: IncidentId, now: D
     Ok(done.rows_affected() == 1)
 }
 
-/// Takes open incidents that are to be told again, and moves them on by their project's interval.
+/// Takes open incidents that are to be told again, and moves them on by their project's interval; those of a project that wants no
+/// reminders any more come with no next time, and are not to be told.
 ///
 /// # Errors
 /// When the database is away.

@@ -51,6 +51,8 @@ pub struct Monitor {
 pub struct Unreadable {
     /// Which one.
     pub id: MonitorId,
+    /// The name of its entry in its Beat's schedule.
+    pub entry: Option<String>,
     /// Why.
     pub error: StoreError,
 }
@@ -87,7 +89,11 @@ impl TryFrom<Row> for Monitor {
 
     fn try_from(row: Row) -> Result<Self, Unreadable> {
         let id = MonitorId(row.id);
-        let corrupt = |what: String| Unreadable { id, error: StoreError::Corrupt(format!("monitor {id}: {what}")) };
+        let corrupt = |what: String| Unreadable {
+            id,
+            entry: row.entry.clone(),
+            error: StoreError::Corrupt(format!("monitor {id}: {what}")),
+        };
         let schedule = Schedule::from_json(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
         let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
         Ok(Self {
@@ -218,10 +224,18 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
 /// When the database is away.
 pub async fn set_channels(tx: &mut Tx, project: ProjectId, monitor: MonitorId, channels: &[ChannelId]) -> StoreResult<u64> {
     let ids: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
-    sqlx::query!("DELETE FROM monitor_channel WHERE monitor_id = $1", monitor.0).execute(tx.conn()).await?;
+    sqlx::query!(
+        "DELETE FROM monitor_channel USING monitor WHERE project_id = $1 AND monitor_id = $2 AND monitor.id = monitor_id",
+        project.0,
+        monitor.0
+    )
+    .execute(tx.conn())
+    .await?;
     let written = sqlx::query!(
         "INSERT INTO monitor_channel (monitor_id, channel_id)
-        SELECT $2, id FROM channel WHERE project_id = $1 AND id = ANY($3)",
+        SELECT monitor.id, channel.id
+        FROM monitor JOIN channel ON channel.project_id = monitor.project_id
+        WHERE monitor.project_id = $1 AND monitor.id = $2 AND channel.id = ANY($3)",
         project.0,
         monitor.0,
         &ids,
@@ -373,24 +387,35 @@ pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> Sto
 /// Locks all monitors that a Beat registered, in id order.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
-pub async fn lock_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Monitor>> {
-    whole(select!("WHERE beat_id = $1 ORDER BY id FOR UPDATE", beat.0).fetch_all(tx.conn()).await?)
+/// When the database is away.
+pub async fn lock_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!("WHERE beat_id = $1 ORDER BY id FOR UPDATE", beat.0).fetch_all(tx.conn()).await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the members of an incident, in id order.
+/// Locks the monitors that are down because their Beat is, in id order: the members of its open incident that have no open incident
+/// of their own. A member that recovered and then failed has one, and Beat's return does not mend it.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
-pub async fn lock_members(tx: &mut Tx, incident: deadbeat_domain::ids::IncidentId) -> StoreResult<Vec<Monitor>> {
-    whole(
-        select!(
-            "WHERE id = ANY(ARRAY(SELECT monitor_id FROM incident_member WHERE incident_id = $1)) ORDER BY id FOR UPDATE",
-            incident.0
-        )
-        .fetch_all(tx.conn())
-        .await?,
+/// When the database is away.
+pub async fn lock_members(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE id = ANY(ARRAY(
+                SELECT monitor_id
+                FROM incident_member JOIN incident ON incident.id = incident_id
+                WHERE subject_kind = 'beat' AND subject_id = $1 AND resolved_at IS NULL
+            ))
+            AND NOT EXISTS (
+                SELECT FROM incident AS own
+                WHERE own.subject_kind = 'monitor' AND own.subject_id = monitor.id AND own.resolved_at IS NULL
+            )
+        ORDER BY id
+        FOR UPDATE",
+        beat.0
     )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
 /// Locks the monitors that a batch of signals is about, in id order: two writers that take their locks in one order cannot deadlock.
@@ -484,9 +509,16 @@ pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> Store
 /// # Errors
 /// When the database is away.
 pub async fn set_aside(tx: &mut Tx, id: MonitorId, until: DateTime<Utc>) -> StoreResult<()> {
-    sqlx::query!("UPDATE monitor SET check_after = $2, deadline_at = greatest(deadline_at, $2) WHERE id = $1", id.0, until)
-        .execute(tx.conn())
-        .await?;
+    // Without a deadline it stays without: `greatest` alone would arm one that is down or paused.
+    sqlx::query!(
+        "UPDATE monitor
+        SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
+        WHERE id = $1",
+        id.0,
+        until
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 

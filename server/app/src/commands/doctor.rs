@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use super::serve::senders;
 use crate::config::ServeConfig;
 use crate::database::Database;
 use crate::embedded_postgres;
@@ -20,13 +21,13 @@ pub async fn run(config: &ServeConfig) -> anyhow::Result<()> {
         }
     };
 
-    let beside = config.database.database_url.is_none()
+    let beside = config.database.database_url().is_none()
         && embedded_postgres::running(&config.database.data_dir).is_some();
     let database = Database::of_command(&config.database).await;
     report(
         "database",
         database.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).map(|database| {
-            match (&config.database.database_url, database.is_embedded()) {
+            match (config.database.database_url(), database.is_embedded()) {
                 (Some(_), _) => "DEADBEAT_DATABASE_URL".to_owned(),
                 (None, true) => format!("embedded, in {}", config.database.data_dir.display()),
                 (None, false) => {
@@ -40,7 +41,17 @@ pub async fn run(config: &ServeConfig) -> anyhow::Result<()> {
         database.stop().await;
     }
     report("listen", listen(config, beside));
-    report("mail", Ok(if config.smtp_url.is_some() { "DEADBEAT_SMTP_URL is set" } else { "off: DEADBEAT_SMTP_URL is not set" }.to_owned()));
+    let mail = senders(config).map_err(anyhow::Error::from);
+    report(
+        "mail",
+        mail.map(|_| {
+            match config.smtp_url() {
+                Some(_) => "DEADBEAT_SMTP_URL is set",
+                None => "off: DEADBEAT_SMTP_URL is not set",
+            }
+            .to_owned()
+        }),
+    );
     report("private networks", Ok(if config.allow_private_networks { "allowed" } else { "refused" }.to_owned()));
     report("time zones", Ok(format!("IANA {}", deadbeat_domain::time::TIME_ZONE_DATABASE)));
     if faults > 0 {

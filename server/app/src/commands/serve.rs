@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use deadbeat_services::delivery::outbound::OutboundSettings;
 use deadbeat_services::delivery::senders::email::SmtpSettings;
+use deadbeat_services::delivery::senders::{Senders, SetupError};
 use deadbeat_services::setup::{FirstStart, first_start};
 use deadbeat_store::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +24,7 @@ use crate::{App, Parts, telemetry};
 pub async fn run(config: ServeConfig) -> anyhow::Result<()> {
     telemetry::start(&config.log, &config.log_format)?;
     // First: what cannot work is said before a database is made.
+    let senders = senders(&config)?;
     let listener =
         TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
@@ -29,7 +32,7 @@ pub async fn run(config: ServeConfig) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let database = Database::of_server(&config.database).await?;
-    let started = start(&config, listener, &database).await;
+    let started = start(&config, listener, senders, &database).await;
     let app = match started {
         Ok(app) => app,
         Err(error) => {
@@ -50,7 +53,12 @@ pub async fn run(config: ServeConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(config: &ServeConfig, listener: TcpListener, database: &Database) -> anyhow::Result<App> {
+async fn start(
+    config: &ServeConfig,
+    listener: TcpListener,
+    senders: Senders,
+    database: &Database,
+) -> anyhow::Result<App> {
     let site_url = config.site_url(listener.local_addr()?);
     let store = database.store()?;
     migrate(&store).await?;
@@ -69,12 +77,19 @@ async fn start(config: &ServeConfig, listener: TcpListener, database: &Database)
         database_url: database.url.clone(),
         site_url,
         clock: Arc::new(SystemClock),
-        allow_private_networks: config.allow_private_networks,
-        smtp: config
-            .smtp_url
-            .as_ref()
-            .map(|url| SmtpSettings { url: url.0.clone(), from: config.smtp_from.clone() }),
+        senders,
     })
+}
+
+/// What sends alerts, as the settings say.
+pub(super) fn senders(config: &ServeConfig) -> Result<Senders, SetupError> {
+    let outbound = OutboundSettings {
+        allow_private_networks: config.allow_private_networks,
+        user_agent: format!("Deadbeat/{}", env!("CARGO_PKG_VERSION")),
+    };
+    let smtp =
+        config.smtp_url().map(|url| SmtpSettings { url: url.to_owned(), from: config.smtp_from.clone() });
+    Senders::standard(&outbound, smtp.as_ref())
 }
 
 /// Brings the schema up to date; waits for a database that is still starting, as containers' do.

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use deadbeat_app::clock::SystemClock;
 use deadbeat_app::{App, Parts};
+use deadbeat_services::delivery::outbound::OutboundSettings;
+use deadbeat_services::delivery::senders::Senders;
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::setup::first_start;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -69,6 +71,12 @@ pub async fn make_database() -> (String, String) {
     (with_database(&cluster_url(), &name), name)
 }
 
+/// What sends alerts, also to this machine.
+pub fn senders(smtp: Option<SmtpSettings>) -> Senders {
+    let outbound = OutboundSettings { allow_private_networks: true, user_agent: "Deadbeat/test".to_owned() };
+    Senders::standard(&outbound, smtp.as_ref()).unwrap()
+}
+
 /// Starts a server.
 pub async fn start() -> Harness {
     start_with(None).await
@@ -91,8 +99,7 @@ pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
         database_url: database_url.clone(),
         site_url: url.clone(),
         clock: Arc::new(SystemClock),
-        allow_private_networks: true,
-        smtp,
+        senders: senders(smtp),
     })
     .unwrap();
     let first = first_start(app.services(), "admin@localhost").await.unwrap().unwrap();

@@ -1,6 +1,10 @@
 //! What a caller sees over a port, and what happens when things break.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing fails, as it should")]
+
+mod contract;
 mod embedded_postgres;
 mod harness;
 mod ping_urls;
 mod silence;
+mod web_dashboard;

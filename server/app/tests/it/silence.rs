@@ -79,8 +79,7 @@ async fn two_servers_on_one_database_tell_once() {
         database_url: harness.database_url.clone(),
         site_url: harness.url.clone(),
         clock: Arc::new(SystemClock),
-        allow_private_networks: true,
-        smtp: None,
+        senders: harness::senders(None),
     })
     .unwrap();
     let second_url = format!("http://{}", second.address());

@@ -17,7 +17,11 @@ struct Browser<'a> {
 
 impl<'a> Browser<'a> {
     fn new(harness: &'a Harness) -> Self {
-        Self { harness, cookies: Vec::new(), address: None }
+        Self {
+            harness,
+            cookies: Vec::new(),
+            address: None,
+        }
     }
 
     /// A browser with a session of the first account.
@@ -33,14 +37,29 @@ impl<'a> Browser<'a> {
     }
 
     async fn send(&mut self, request: RequestBuilder) -> Response {
-        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut request = if cookies.is_empty() { request } else { request.header(COOKIE, cookies.join("; ")) };
+        let cookies: Vec<String> = self
+            .cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let mut request = if cookies.is_empty() {
+            request
+        } else {
+            request.header(COOKIE, cookies.join("; "))
+        };
         if let Some(address) = self.address {
             request = request.header("X-Forwarded-For", address);
         }
         let answer = request.send().await.unwrap();
         for cookie in answer.headers().get_all(SET_COOKIE) {
-            let (name, value) = cookie.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
+            let (name, value) = cookie
+                .to_str()
+                .unwrap()
+                .split(';')
+                .next()
+                .unwrap()
+                .split_once('=')
+                .unwrap();
             self.cookies.retain(|(known, _)| known != name);
             if !value.is_empty() {
                 self.cookies.push((name.to_owned(), value.to_owned()));
@@ -73,7 +92,11 @@ impl<'a> Browser<'a> {
     async fn sign_in(&mut self, email: &str, password: &str) -> Response {
         let page = self.get("/sign-in").await.text().await.unwrap();
         let token = form_token(&page);
-        self.post("/sign-in", &[("form_token", &token), ("email", email), ("password", password)]).await
+        self.post(
+            "/sign-in",
+            &[("form_token", &token), ("email", email), ("password", password)],
+        )
+        .await
     }
 
     /// The dashboard, which must be shown.
@@ -87,8 +110,13 @@ impl<'a> Browser<'a> {
 }
 
 fn between<'p>(page: &'p str, before: &str, after: &str) -> &'p str {
-    let start = page.find(before).unwrap_or_else(|| panic!("no {before:?} in {page}")) + before.len();
-    let length = page[start..].find(after).unwrap_or_else(|| panic!("no {after:?} behind {before:?}"));
+    let start = page
+        .find(before)
+        .unwrap_or_else(|| panic!("no {before:?} in {page}"))
+        + before.len();
+    let length = page[start..]
+        .find(after)
+        .unwrap_or_else(|| panic!("no {after:?} behind {before:?}"));
     &page[start..start + length]
 }
 
@@ -102,7 +130,11 @@ fn row_of(page: &str, name: &str) -> String {
         .split("<tr ")
         .find(|row| row.contains(&format!(">{name}</span>")))
         .unwrap_or_else(|| panic!("no row of {name} in {page}"));
-    let text: String = row.split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| format!("{text} ")).collect();
+    let text: String = row
+        .split('<')
+        .filter_map(|part| part.split_once('>'))
+        .map(|(_, text)| format!("{text} "))
+        .collect();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -117,7 +149,10 @@ async fn nobody_sees_the_dashboard_without_a_session() {
     let mut browser = Browser::new(&harness);
 
     assert_sends_to(&browser.get("/").await, "/sign-in");
-    assert_sends_to(&browser.get(&format!("/?project={}", Uuid::now_v7())).await, "/sign-in");
+    assert_sends_to(
+        &browser.get(&format!("/?project={}", Uuid::now_v7())).await,
+        "/sign-in",
+    );
     for made_up in ["x", "", "' OR 1=1 --", &"9".repeat(43)] {
         browser.cookies = vec![("deadbeat_session".to_owned(), made_up.to_owned())];
         assert_sends_to(&browser.get("/").await, "/sign-in");
@@ -131,20 +166,32 @@ async fn a_wrong_password_is_refused_and_a_right_one_opens_a_session() {
     let mut browser = Browser::new(&harness);
     browser.address = Some("198.51.100.11");
 
-    for (email, password) in [(harness.email.as_str(), "wrong password"), ("nobody@example.org", &harness.password), ("", "")] {
+    for (email, password) in [
+        (harness.email.as_str(), "wrong password"),
+        ("nobody@example.org", &harness.password),
+        ("", ""),
+    ] {
         let answer = browser.sign_in(email, password).await;
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{email}");
         let page = answer.text().await.unwrap();
         assert!(page.contains("do not fit together"), "{email}");
         assert!(!page.contains(&harness.password));
-        assert!(!browser.cookies.iter().any(|(name, _)| name == "deadbeat_session"), "{email}");
+        assert!(
+            !browser.cookies.iter().any(|(name, _)| name == "deadbeat_session"),
+            "{email}"
+        );
     }
 
-    let answer = browser.sign_in(&harness.email.to_uppercase(), &harness.password).await;
+    let answer = browser
+        .sign_in(&harness.email.to_uppercase(), &harness.password)
+        .await;
     assert_sends_to(&answer, "/");
     let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
     for attribute in ["HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=1209600"] {
-        assert!(cookie.split("; ").any(|part| part == attribute), "{attribute} in {cookie}");
+        assert!(
+            cookie.split("; ").any(|part| part == attribute),
+            "{attribute} in {cookie}"
+        );
     }
     let page = browser.dashboard("/").await;
     assert!(page.contains(&harness.email));
@@ -161,10 +208,17 @@ async fn guessing_is_stopped_and_told_when_to_come_back() {
     browser.address = Some("198.51.100.12");
     let page = browser.get("/sign-in").await.text().await.unwrap();
     let token = form_token(&page);
-    let guess = [("form_token", token.as_str()), ("email", "guessed@example.org"), ("password", "guess")];
+    let guess = [
+        ("form_token", token.as_str()),
+        ("email", "guessed@example.org"),
+        ("password", "guess"),
+    ];
 
     for _ in 0..10 {
-        assert_eq!(browser.post("/sign-in", &guess).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(
+            browser.post("/sign-in", &guess).await.status(),
+            StatusCode::UNPROCESSABLE_ENTITY
+        );
     }
     let stopped = browser.post("/sign-in", &guess).await;
     assert_eq!(stopped.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -179,7 +233,9 @@ async fn guessing_is_stopped_and_told_when_to_come_back() {
         (elsewhere, "other@example.org", StatusCode::UNPROCESSABLE_ENTITY),
     ] {
         browser.address = Some(address);
-        let answer = browser.post("/sign-in", &[guess[0], ("email", email), guess[2]]).await;
+        let answer = browser
+            .post("/sign-in", &[guess[0], ("email", email), guess[2]])
+            .await;
         assert_eq!(answer.status(), expected, "{address} {email}");
     }
     harness.stop().await;
@@ -193,27 +249,54 @@ async fn a_form_that_this_browser_was_not_shown_is_refused() {
     let token = form_token(&page);
     let (email, password) = (harness.email.clone(), harness.password.clone());
 
-    for fields in [vec![], vec![("form_token", "")], vec![("form_token", &token[1..])], vec![("form_token", &password)]] {
+    for fields in [
+        vec![],
+        vec![("form_token", "")],
+        vec![("form_token", &token[1..])],
+        vec![("form_token", &password)],
+    ] {
         let answer = browser.post("/sign-out", &fields).await;
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{fields:?}");
         assert!(answer.text().await.unwrap().contains("To the dashboard"));
     }
-    for (name, value) in [("Origin", "https://evil.test"), ("Origin", "null"), ("Sec-Fetch-Site", "cross-site")] {
-        let request = browser.post_request("/sign-out", &[("form_token", &token)]).header(name, value);
-        assert_eq!(browser.send(request).await.status(), StatusCode::FORBIDDEN, "{name}: {value}");
+    for (name, value) in [
+        ("Origin", "https://evil.test"),
+        ("Origin", "null"),
+        ("Sec-Fetch-Site", "cross-site"),
+    ] {
+        let request = browser
+            .post_request("/sign-out", &[("form_token", &token)])
+            .header(name, value);
+        assert_eq!(
+            browser.send(request).await.status(),
+            StatusCode::FORBIDDEN,
+            "{name}: {value}"
+        );
     }
     // Another browser's token does not fit this one's cookie, nor does any token without a cookie.
     let mut other = Browser::new(&harness);
     let others = form_token(&other.get("/sign-in").await.text().await.unwrap());
     let mut stranger = Browser::new(&harness);
-    let fields = [("form_token", others.as_str()), ("email", &email), ("password", &password)];
-    assert_eq!(stranger.post("/sign-in", &fields).await.status(), StatusCode::FORBIDDEN);
+    let fields = [
+        ("form_token", others.as_str()),
+        ("email", &email),
+        ("password", &password),
+    ];
+    assert_eq!(
+        stranger.post("/sign-in", &fields).await.status(),
+        StatusCode::FORBIDDEN
+    );
     stranger.get("/sign-in").await;
-    assert_eq!(stranger.post("/sign-in", &fields).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(
+        stranger.post("/sign-in", &fields).await.status(),
+        StatusCode::FORBIDDEN
+    );
 
     // None of this ended the session; the real form does, also when the browser names our own origin.
     browser.dashboard("/").await;
-    let request = browser.post_request("/sign-out", &[("form_token", &token)]).header("Origin", &harness.url);
+    let request = browser
+        .post_request("/sign-out", &[("form_token", &token)])
+        .header("Origin", &harness.url);
     assert_sends_to(&browser.send(request).await, "/sign-in");
     harness.stop().await;
 }
@@ -225,7 +308,10 @@ async fn a_session_is_over_after_sign_out_even_for_who_kept_its_cookie() {
     let kept = browser.cookies.clone();
     let token = form_token(&browser.dashboard("/").await);
 
-    assert_sends_to(&browser.post("/sign-out", &[("form_token", &token)]).await, "/sign-in");
+    assert_sends_to(
+        &browser.post("/sign-out", &[("form_token", &token)]).await,
+        "/sign-in",
+    );
 
     assert!(!browser.cookies.iter().any(|(name, _)| name == "deadbeat_session"));
     assert_sends_to(&browser.get("/").await, "/sign-in");
@@ -238,33 +324,51 @@ async fn a_session_is_over_after_sign_out_even_for_who_kept_its_cookie() {
 async fn monitors_stand_there_with_their_status_the_worst_first() {
     let harness = harness::start().await;
     let every_hour = json!({"kind": "interval", "seconds": 3600});
-    let fails = harness.monitor(json!({"name": "Fails", "schedule": every_hour, "tags": ["prod"]})).await;
-    let works = harness.monitor(json!({"name": "Works", "schedule": every_hour})).await;
-    harness.monitor(json!({"name": "Waits", "schedule": every_hour})).await;
-    let runs = harness.monitor(json!({"name": "Runs", "schedule": every_hour})).await;
+    let fails = harness
+        .monitor(json!({"name": "Fails", "schedule": every_hour, "tags": ["prod"]}))
+        .await;
+    let works = harness
+        .monitor(json!({"name": "Works", "schedule": every_hour}))
+        .await;
+    harness
+        .monitor(json!({"name": "Waits", "schedule": every_hour}))
+        .await;
+    let runs = harness
+        .monitor(json!({"name": "Runs", "schedule": every_hour}))
+        .await;
     for (monitor, action) in [(&fails, "/7"), (&works, ""), (&runs, ""), (&runs, "/start")] {
         let url = format!("{}{action}", monitor["ping_url"].as_str().unwrap());
-        assert_eq!(harness.client.get(url).send().await.unwrap().status(), StatusCode::OK);
+        assert_eq!(
+            harness.client.get(url).send().await.unwrap().status(),
+            StatusCode::OK
+        );
     }
 
     let mut browser = Browser::signed_in(&harness).await;
     let page = browser.dashboard("/").await;
 
     assert!(page.contains("<h1>1 incident is open</h1>"));
-    assert!(page.contains("FAILED") && page.contains("Fails failed"));
+    assert!(page.contains("FAILED") && page.contains("Monitor <b>Fails</b>"));
     assert!(row_of(&page, "Fails").contains("down") && row_of(&page, "Fails").contains("prod"));
     assert!(row_of(&page, "Works").contains("up") && row_of(&page, "Works").contains("every hour"));
     assert!(row_of(&page, "Waits").contains("new") && row_of(&page, "Waits").contains("never"));
     assert!(row_of(&page, "Runs").contains("up") && row_of(&page, "Runs").contains("running"));
     assert!(row_of(&page, "Works").contains(works["ping_url"].as_str().unwrap()));
     let place = |name: &str| page.find(&format!("class=\"name\">{name}<")).unwrap();
-    assert!(place("Fails") < place("Waits") && place("Waits") < place("Runs") && place("Runs") < place("Works"));
+    assert!(
+        place("Fails") < place("Waits") && place("Waits") < place("Runs") && place("Runs") < place("Works")
+    );
 
     let only_down = browser.dashboard("/?status=down").await;
     assert!(only_down.contains(">Fails</span>") && !only_down.contains(">Works</span>"));
     let none_late = browser.dashboard("/?status=late").await;
     assert!(none_late.contains("is late now"));
-    for odd in ["/?status=gone", "/?cursor=x", "/?project=x", "/?project=1&project=2"] {
+    for odd in [
+        "/?status=gone",
+        "/?cursor=x",
+        "/?project=x",
+        "/?project=1&project=2",
+    ] {
         assert_eq!(browser.get(odd).await.status(), StatusCode::NOT_FOUND, "{odd}");
     }
     harness.stop().await;
@@ -289,7 +393,11 @@ async fn a_long_list_goes_on_on_the_next_page_and_loses_nobody() {
     let mut rows = Vec::new();
     loop {
         let page = browser.dashboard(&path).await;
-        let names: Vec<String> = page.split("class=\"name\">").skip(1).map(|rest| rest.split('<').next().unwrap().to_owned()).collect();
+        let names: Vec<String> = page
+            .split("class=\"name\">")
+            .skip(1)
+            .map(|rest| rest.split('<').next().unwrap().to_owned())
+            .collect();
         rows.push(names.len());
         seen.extend(names);
         if !page.contains("rel=\"next\"") {
@@ -299,7 +407,11 @@ async fn a_long_list_goes_on_on_the_next_page_and_loses_nobody() {
     }
 
     assert_eq!(rows, [200, 200, 50]);
-    assert!(seen[..9].iter().all(|name| name.ends_with("0.")), "the nine that are down come first: {:?}", &seen[..9]);
+    assert!(
+        seen[..9].iter().all(|name| name.ends_with("0.")),
+        "the nine that are down come first: {:?}",
+        &seen[..9]
+    );
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 450);
@@ -310,19 +422,33 @@ async fn a_long_list_goes_on_on_the_next_page_and_loses_nobody() {
 async fn another_accounts_project_is_not_found_and_a_second_one_of_mine_can_be_chosen() {
     let harness = harness::start().await;
     let services = harness.app.services();
-    let stranger = deadbeat_services::account::create(services, "stranger@example.org", "a long password").await.unwrap();
-    let theirs = deadbeat_services::project::create(services, "Theirs", Some(stranger.id)).await.unwrap();
-    let second = deadbeat_services::project::create(services, "Second of mine", None).await.unwrap();
+    let stranger = deadbeat_services::account::create(services, "stranger@example.org", "a long password")
+        .await
+        .unwrap();
+    let theirs = deadbeat_services::project::create(services, "Theirs", Some(stranger.id))
+        .await
+        .unwrap();
+    let second = deadbeat_services::project::create(services, "Second of mine", None)
+        .await
+        .unwrap();
     let mut browser = Browser::signed_in(&harness).await;
 
     let refused = browser.get(&format!("/?project={}", theirs.project.id)).await;
     assert_eq!(refused.status(), StatusCode::NOT_FOUND);
     assert!(!refused.text().await.unwrap().contains("Theirs"));
-    assert_eq!(browser.get(&format!("/?project={}", Uuid::now_v7())).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        browser
+            .get(&format!("/?project={}", Uuid::now_v7()))
+            .await
+            .status(),
+        StatusCode::NOT_FOUND
+    );
 
     let first = browser.dashboard("/").await;
     assert!(first.contains("Second of mine") && !first.contains("Theirs"));
-    let chosen = browser.dashboard(&format!("/?project={}", second.project.id)).await;
+    let chosen = browser
+        .dashboard(&format!("/?project={}", second.project.id))
+        .await;
     assert!(chosen.contains("· Second of mine · Deadbeat</title>"));
     harness.stop().await;
 }
@@ -330,7 +456,9 @@ async fn another_accounts_project_is_not_found_and_a_second_one_of_mine_can_be_c
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_without_a_project_is_told_so() {
     let harness = harness::start().await;
-    deadbeat_services::account::create(harness.app.services(), "new@example.org", "a long password").await.unwrap();
+    deadbeat_services::account::create(harness.app.services(), "new@example.org", "a long password")
+        .await
+        .unwrap();
     let mut browser = Browser::new(&harness);
     assert_sends_to(&browser.sign_in("new@example.org", "a long password").await, "/");
 
@@ -358,7 +486,12 @@ async fn names_are_shown_as_text_whatever_they_hold() {
     assert!(page.contains("alert(") && page.contains("{{ 7 * 7 }}"));
     // What was typed comes back in the form, as text.
     browser.cookies.clear();
-    let again = browser.sign_in("\"><script>alert(1)</script>", "x").await.text().await.unwrap();
+    let again = browser
+        .sign_in("\"><script>alert(1)</script>", "x")
+        .await
+        .text()
+        .await
+        .unwrap();
     assert!(again.contains("alert(1)") && !again.contains("<script"));
     harness.stop().await;
 }
@@ -369,29 +502,59 @@ async fn static_files_are_served_for_good_under_their_hash() {
     let mut browser = Browser::new(&harness);
     let page = browser.get("/sign-in").await.text().await.unwrap();
 
-    let files: Vec<&str> =
-        page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).filter(|path| path.starts_with("/static/")).collect();
+    let files: Vec<&str> = page
+        .split("href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .filter(|path| path.starts_with("/static/"))
+        .collect();
     assert_eq!(files.len(), 4, "{files:?}");
     for path in files {
         let answer = browser.get(path).await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
-        assert!(answer.headers()[CACHE_CONTROL].to_str().unwrap().contains("immutable"));
-        let kind = if path.ends_with(".svg") { "image/svg+xml" } else { "text/css; charset=utf-8" };
+        assert!(
+            answer.headers()[CACHE_CONTROL]
+                .to_str()
+                .unwrap()
+                .contains("immutable")
+        );
+        let kind = if path.ends_with(".svg") {
+            "image/svg+xml"
+        } else {
+            "text/css; charset=utf-8"
+        };
         assert_eq!(answer.headers()[CONTENT_TYPE], kind);
     }
-    assert_eq!(browser.get("/static/base-0000000000000000.css").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        browser.get("/static/base-0000000000000000.css").await.status(),
+        StatusCode::NOT_FOUND
+    );
     harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_methods_are_told_which_are_right() {
     let harness = harness::start().await;
-    for (method, path, allowed) in [("POST", "/", "GET, HEAD"), ("DELETE", "/sign-in", "GET, HEAD, POST"), ("GET", "/sign-out", "POST")] {
-        let answer = harness.client.request(method.parse().unwrap(), format!("{}{path}", harness.url)).send().await.unwrap();
+    for (method, path, allowed) in [
+        ("POST", "/", "GET, HEAD"),
+        ("DELETE", "/sign-in", "GET, HEAD, POST"),
+        ("GET", "/sign-out", "POST"),
+    ] {
+        let answer = harness
+            .client
+            .request(method.parse().unwrap(), format!("{}{path}", harness.url))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
         assert_eq!(answer.headers()["allow"], allowed);
     }
-    let head = harness.client.head(format!("{}/sign-in", harness.url)).send().await.unwrap();
+    let head = harness
+        .client
+        .head(format!("{}/sign-in", harness.url))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(head.status(), StatusCode::OK);
     assert!(head.text().await.unwrap().is_empty());
     harness.stop().await;

@@ -22,14 +22,21 @@ fn a_report_is_credited_to_the_earliest_slot_that_is_owed() {
         let after = due_after_report(&cron("*/10 * * * *"), Some(at(due)), at(report));
         assert_eq!(after, Some(at(expected)), "due {due}, report {report}");
     }
-    assert_eq!(due_after_report(&cron("*/10 * * * *"), None, at(1.0)), Some(at(600.0)));
+    assert_eq!(
+        due_after_report(&cron("*/10 * * * *"), None, at(1.0)),
+        Some(at(600.0))
+    );
 }
 
 #[test]
 fn an_early_report_counts_within_a_tenth_of_the_gap_when_slots_are_close() {
     for (early, counts) in [(6.0, true), (6.1, false)] {
         let after = due_after_report(&cron("* * * * *"), Some(at(60.0)), at(60.0 - early));
-        assert_eq!(after, Some(at(if counts { 120.0 } else { 60.0 })), "{early} s early");
+        assert_eq!(
+            after,
+            Some(at(if counts { 120.0 } else { 60.0 })),
+            "{early} s early"
+        );
     }
 }
 
@@ -46,7 +53,12 @@ fn a_second_early_report_is_not_credited_to_the_slot_after() {
 #[test]
 fn an_interval_counts_from_the_last_report_and_is_never_pulled_back() {
     // (due, report, due afterwards)
-    for (due, report, expected) in [(60.0, 60.0, 120.0), (60.0, 10.0, 70.0), (60.0, 500.0, 560.0), (60.0, -90.0, 60.0)] {
+    for (due, report, expected) in [
+        (60.0, 60.0, 120.0),
+        (60.0, 10.0, 70.0),
+        (60.0, 500.0, 560.0),
+        (60.0, -90.0, 60.0),
+    ] {
         let after = due_after_report(&interval(60.0), Some(at(due)), at(report));
         assert_eq!(after, Some(at(expected)), "due {due}, report {report}");
     }
@@ -60,21 +72,34 @@ fn slots_of_a_skipped_hour_follow_from_the_last_one_as_beat_has_it() {
     let schedule = Schedule::from_json(&json).unwrap();
     let utc = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
     let (yesterday, due) = (utc("2026-10-02T16:05:03Z"), utc("2026-10-03T15:50:00Z"));
-    assert_eq!(due_after_report(&schedule, None, yesterday), Some(due), "02:35 of the day before, then the skipped 02:20");
+    assert_eq!(
+        due_after_report(&schedule, None, yesterday),
+        Some(due),
+        "02:35 of the day before, then the skipped 02:20"
+    );
 
     let extra = due_after_report(&schedule, Some(due), utc("2026-10-03T15:31:00Z"));
     let early = due_after_report(&schedule, Some(due), utc("2026-10-03T15:49:50Z"));
     let late = due_after_report(&schedule, Some(due), utc("2026-10-03T15:50:10Z"));
 
     let following = Some(utc("2026-10-04T15:20:00Z"));
-    assert_eq!(extra, Some(due), "a report between slots does not bring the other 02:35 in");
+    assert_eq!(
+        extra,
+        Some(due),
+        "a report between slots does not bring the other 02:35 in"
+    );
     assert_eq!((early, late), (following, following));
 }
 
 #[test]
 fn without_a_longest_run_the_deadline_is_healthchecks() {
     // min(due, start) + grace; the due is 60 after the last success at 0, the grace 30: (start, deadline)
-    for (start, deadline) in [(None, 90.0), (Some(10.0), 40.0), (Some(59.0), 89.0), (Some(70.0), 90.0)] {
+    for (start, deadline) in [
+        (None, 90.0),
+        (Some(10.0), 40.0),
+        (Some(59.0), 89.0),
+        (Some(70.0), 90.0),
+    ] {
         for run in [None, Some(3)] {
             let mut state = monitor(interval(60.0), 30.0, None);
             ping(&mut state, Success, 0.0);
@@ -83,7 +108,11 @@ fn without_a_longest_run_the_deadline_is_healthchecks() {
                 (Some(start), Some(run)) => drop(ping_of(&mut state, run, Start, start)),
                 (None, _) => {}
             }
-            assert_eq!(state.deadline_at, Some(at(deadline)), "start {start:?}, run id {run:?}");
+            assert_eq!(
+                state.deadline_at,
+                Some(at(deadline)),
+                "start {start:?}, run id {run:?}"
+            );
         }
     }
 }
@@ -92,11 +121,19 @@ fn without_a_longest_run_the_deadline_is_healthchecks() {
 fn a_success_credits_its_arrival_without_a_longest_run_and_its_start_with_one() {
     // Every ten minutes; the run of 12:10 ends at 12:25.
     for (longest, due, deadline) in [(None, 1_800.0, 1_860.0), (Some(3_600.0), 1_200.0, 1_800.0)] {
-        let mut state = monitor(cron("*/10 * * * *"), if longest.is_some() { 600.0 } else { 60.0 }, longest);
+        let mut state = monitor(
+            cron("*/10 * * * *"),
+            if longest.is_some() { 600.0 } else { 60.0 },
+            longest,
+        );
         ping(&mut state, Success, 0.0);
         ping_of(&mut state, 1, Start, 601.0);
         ping_of(&mut state, 1, Success, 1_500.0);
-        assert_eq!((state.next_due_at, state.deadline_at), (Some(at(due)), Some(at(deadline))), "longest {longest:?}");
+        assert_eq!(
+            (state.next_due_at, state.deadline_at),
+            (Some(at(due)), Some(at(deadline))),
+            "longest {longest:?}"
+        );
     }
 }
 
@@ -125,7 +162,11 @@ fn only_what_is_armed_has_a_deadline() {
                     ping(&mut state, Start, 1.0);
                 }
                 state.status = status;
-                assert_eq!(deadline(&state).is_some(), is_armed(&state), "{status:?} {by_beat} {started}");
+                assert_eq!(
+                    deadline(&state).is_some(),
+                    is_armed(&state),
+                    "{status:?} {by_beat} {started}"
+                );
             }
         }
     }

@@ -34,7 +34,11 @@ pub(crate) fn cron(expression: &str) -> Schedule {
 }
 
 pub(crate) fn expectation(schedule: Schedule, grace_seconds: f64, longest: Option<f64>) -> Expectation {
-    Expectation { schedule, grace_seconds, longest_run_seconds: longest }
+    Expectation {
+        schedule,
+        grace_seconds,
+        longest_run_seconds: longest,
+    }
 }
 
 /// A monitor of a person, created at noon.
@@ -61,7 +65,10 @@ pub(crate) fn signal(kind: PingKind, at: DateTime<Utc>) -> Signal {
 }
 
 pub(crate) fn signal_of(run: u128, kind: PingKind, at: DateTime<Utc>) -> Signal {
-    Signal { run_id: Some(Uuid::from_u128(run)), ..signal(kind, at) }
+    Signal {
+        run_id: Some(Uuid::from_u128(run)),
+        ..signal(kind, at)
+    }
 }
 
 pub(crate) fn ping(state: &mut MonitorState, kind: PingKind, seconds: f64) -> PingEffect {

@@ -62,10 +62,11 @@ async fn list(request: HttpRequest, key: MayWrite, state: Data<AppState>) -> Res
 
 /// The key itself is in this answer and nowhere else.
 async fn issue(key: MayWrite, state: Data<AppState>, body: Json<NewKey>) -> Result<HttpResponse, ApiError> {
-    let Some(scope) = Scope::parse(&body.0.scope) else {
+    let body = body.read().await?;
+    let Some(scope) = Scope::parse(&body.scope) else {
         return Err(ApiError::fields(vec![FieldError::new("/scope", "is not one of ping, read, write")]));
     };
-    let (stored, secret) = service::issue(&state.services, key.0, &body.0.name, scope).await?;
+    let (stored, secret) = service::issue(&state.services, key.0, &body.name, scope).await?;
     let mut shown = show(&stored);
     shown["key"] = json!(secret);
     Ok(HttpResponse::Created().json(shown))

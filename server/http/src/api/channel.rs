@@ -82,7 +82,7 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
 }
 
 async fn create(key: MayWrite, state: Data<AppState>, body: Json<NewChannel>) -> Result<HttpResponse, ApiError> {
-    let Json(new) = body;
+    let new = body.read().await?;
     let channel = service::create(&state.services, key.0, &new.kind, &new.name, &new.settings).await?;
     let location = format!("/api/v1/channels/{}", channel.id);
     Ok(HttpResponse::Created().insert_header(("Location", location)).json(show(&channel, true)))
@@ -101,7 +101,7 @@ async fn update(
     body: Json<ChangedChannel>,
 ) -> Result<HttpResponse, ApiError> {
     let channel = ChannelId(id(&path, "channel")?);
-    let Json(ChangedChannel { name, settings }) = body;
+    let ChangedChannel { name, settings } = body.read().await?;
     let channel = service::update(&state.services, key.0, channel, name.as_deref(), settings.as_ref()).await?;
     Ok(HttpResponse::Ok().json(show(&channel, true)))
 }

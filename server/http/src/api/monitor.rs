@@ -191,7 +191,7 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
 }
 
 async fn create(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Result<HttpResponse, ApiError> {
-    let monitor = service::create(&state.services, key.0, &body.0.change()?).await?;
+    let monitor = service::create(&state.services, key.0, &body.read().await?.change()?).await?;
     let location = format!("/api/v1/monitors/{}", monitor.id);
     Ok(HttpResponse::Created().insert_header(("Location", location)).json(show_one(&state, monitor).await?))
 }
@@ -209,7 +209,7 @@ async fn update(
     body: Json<Body>,
 ) -> Result<HttpResponse, ApiError> {
     let monitor = MonitorId(id(&path, "monitor")?);
-    let monitor = service::update(&state.services, key.0, monitor, &body.0.change()?).await?;
+    let monitor = service::update(&state.services, key.0, monitor, &body.read().await?.change()?).await?;
     Ok(HttpResponse::Ok().json(show_one(&state, monitor).await?))
 }
 
@@ -221,7 +221,7 @@ async fn upsert(
     body: Json<Body>,
 ) -> Result<HttpResponse, ApiError> {
     let slug = path.into_inner();
-    let change = body.0.change()?;
+    let change = body.read().await?.change()?;
     if change.slug.as_ref().is_some_and(|own| *own != slug) {
         return Err(ApiError::fields(vec![FieldError::new("/slug", "differs from the slug in the path; leave it out")]));
     }

@@ -1,32 +1,43 @@
 //! JSON bodies: capped, and every fault says where and what is allowed.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Ready, ready};
+use std::marker::PhantomData;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::FieldError;
 use futures::StreamExt;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::error::ApiError;
 use crate::problem::Problem;
 
-/// A JSON body. Unknown fields are refused by the types that are read.
-#[derive(Debug)]
-pub struct Json<T>(pub T);
+/// A JSON body that is still to be read. Unknown fields are refused by the types that are read.
+///
+/// Extractors run side by side: read by one, a body's fault would be told before the key was looked at.
+pub struct Json<T> {
+    payload: Payload,
+    of: PhantomData<T>,
+}
 
-impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+impl<T: DeserializeOwned> Json<T> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is too long, no JSON, or not what the type asks for.
+    pub async fn read(mut self) -> Result<T, ApiError> {
+        let body = read(&mut self.payload, limits::JSON_BODY_BYTES).await?;
+        parse(&body)
+    }
+}
+
+impl<T> FromRequest for Json<T> {
     type Error = ApiError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+    type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let mut payload = payload.take();
-        Box::pin(async move {
-            let body = read(&mut payload, limits::JSON_BODY_BYTES).await?;
-            parse(&body).map(Self)
-        })
+        ready(Ok(Self { payload: payload.take(), of: PhantomData }))
     }
 }
 
@@ -51,6 +62,13 @@ pub async fn read(payload: &mut Payload, limit: usize) -> Result<Vec<u8>, ApiErr
 /// # Errors
 /// It is no JSON, or not what the type asks for.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // serde would take a list for an object and go by the order of the fields.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(match serde_json::from_slice::<IgnoredAny>(body) {
+            Ok(_) => ApiError::fields(vec![FieldError::new("", "is a list; an object is allowed")]),
+            Err(error) => ApiError::new(Problem::InvalidJson, error.to_string()),
+        });
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().clone();

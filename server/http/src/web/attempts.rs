@@ -31,7 +31,10 @@ impl Key {
     pub fn of(address: Option<&str>, email: &str) -> [Self; 2] {
         // Longer ones are nobody's: cut, so that they do not fill the memory.
         let email = email.trim().to_lowercase().chars().take(200).collect();
-        [Self::Address(address.map(network).unwrap_or_default()), Self::Email(email)]
+        [
+            Self::Address(address.map(network).unwrap_or_default()),
+            Self::Email(email),
+        ]
     }
 }
 
@@ -82,9 +85,15 @@ impl Attempts {
         }
         for key in keys {
             make_room(&mut windows, now);
-            let window = windows.entry(key.clone()).or_insert(Window { began_at: now, tries: 0 });
+            let window = windows.entry(key.clone()).or_insert(Window {
+                began_at: now,
+                tries: 0,
+            });
             if window.is_over(now) {
-                *window = Window { began_at: now, tries: 0 };
+                *window = Window {
+                    began_at: now,
+                    tries: 0,
+                };
             }
             window.tries += 1;
         }
@@ -135,7 +144,9 @@ mod tests {
         let keys = Key::of(Some("203.0.113.7"), "ada@example.org");
 
         for second in 0..10 {
-            attempts.take(&keys, start() + TimeDelta::seconds(second)).unwrap();
+            attempts
+                .take(&keys, start() + TimeDelta::seconds(second))
+                .unwrap();
         }
 
         let refused = attempts.take(&keys, start() + TimeDelta::seconds(20));
@@ -147,13 +158,33 @@ mod tests {
     fn one_account_tried_from_many_addresses_is_refused_too_and_the_other_way_round() {
         let attempts = Attempts::default();
         for n in 0..10 {
-            attempts.take(&Key::of(Some(&format!("203.0.113.{n}")), "ada@example.org"), start()).unwrap();
-            attempts.take(&Key::of(Some("198.51.100.1"), &format!("{n}@example.org")), start()).unwrap();
+            attempts
+                .take(
+                    &Key::of(Some(&format!("203.0.113.{n}")), "ada@example.org"),
+                    start(),
+                )
+                .unwrap();
+            attempts
+                .take(
+                    &Key::of(Some("198.51.100.1"), &format!("{n}@example.org")),
+                    start(),
+                )
+                .unwrap();
         }
 
-        assert!(attempts.take(&Key::of(Some("192.0.2.1"), " ADA@example.org"), start()).is_err());
-        assert!(attempts.take(&Key::of(Some("198.51.100.1"), "new@example.org"), start()).is_err());
-        attempts.take(&Key::of(Some("192.0.2.1"), "grace@example.org"), start()).unwrap();
+        assert!(
+            attempts
+                .take(&Key::of(Some("192.0.2.1"), " ADA@example.org"), start())
+                .is_err()
+        );
+        assert!(
+            attempts
+                .take(&Key::of(Some("198.51.100.1"), "new@example.org"), start())
+                .is_err()
+        );
+        attempts
+            .take(&Key::of(Some("192.0.2.1"), "grace@example.org"), start())
+            .unwrap();
     }
 
     #[test]
@@ -168,7 +199,10 @@ mod tests {
 
     #[test]
     fn addresses_of_one_ipv6_network_count_as_one() {
-        let (one, other) = (Key::of(Some("2001:db8::1"), ""), Key::of(Some("2001:db8::ffff:2"), ""));
+        let (one, other) = (
+            Key::of(Some("2001:db8::1"), ""),
+            Key::of(Some("2001:db8::ffff:2"), ""),
+        );
         assert_eq!(one, other);
         assert_ne!(one, Key::of(Some("2001:db8:0:1::1"), ""));
         assert_ne!(Key::of(Some("203.0.113.7"), ""), Key::of(Some("203.0.113.8"), ""));

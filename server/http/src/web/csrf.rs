@@ -36,7 +36,10 @@ impl Fields {
     /// A field's value; empty when the form has none of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map_or("", |(_, value)| value)
     }
 }
 
@@ -91,7 +94,10 @@ fn posted(
             return Err(PageError::FormExpired);
         }
         let fields = Fields(form.await.map_err(|_| PageError::FormUnreadable)?.into_inner());
-        let secret = request.cookie(cookie).map(|cookie| cookie.value().to_owned()).filter(|secret| !secret.is_empty());
+        let secret = request
+            .cookie(cookie)
+            .map(|cookie| cookie.value().to_owned())
+            .filter(|secret| !secret.is_empty());
         match secret {
             Some(secret) if same(&token(&secret), fields.get(TOKEN_FIELD)) => Ok((secret, fields)),
             _ => Err(PageError::FormExpired),
@@ -117,34 +123,56 @@ pub fn visitor(request: &HttpRequest) -> String {
     let plausible = |secret: &String| {
         secret.len() == VISITOR_CHARS && secret.bytes().all(|byte| byte.is_ascii_alphanumeric())
     };
-    let known = request.cookie(VISITOR_COOKIE).map(|cookie| cookie.value().to_owned());
-    known.filter(plausible).unwrap_or_else(|| secret::random_text(VISITOR_CHARS))
+    let known = request
+        .cookie(VISITOR_COOKIE)
+        .map(|cookie| cookie.value().to_owned());
+    known
+        .filter(plausible)
+        .unwrap_or_else(|| secret::random_text(VISITOR_CHARS))
 }
 
 /// The cookie that holds a visitor's secret: for the sign-in form only, gone with the browser.
 #[must_use]
 pub fn visitor_cookie(visitor: String, secure: bool) -> Cookie<'static> {
-    Cookie::build(VISITOR_COOKIE, visitor).path("/sign-in").http_only(true).same_site(SameSite::Lax).secure(secure).finish()
+    Cookie::build(VISITOR_COOKIE, visitor)
+        .path("/sign-in")
+        .http_only(true)
+        .same_site(SameSite::Lax)
+        .secure(secure)
+        .finish()
 }
 
 /// Compares without telling by the time how much was right.
 fn same(one: &str, other: &str) -> bool {
-    let difference = one.bytes().zip(other.bytes()).fold(0, |difference, (a, b)| black_box(difference | (a ^ b)));
+    let difference = one
+        .bytes()
+        .zip(other.bytes())
+        .fold(0, |difference, (a, b)| black_box(difference | (a ^ b)));
     one.len() == other.len() && black_box(difference) == 0
 }
 
 /// Whether the browser says that another site sent this. A client that says nothing (an old browser, curl) is left to the token.
 fn comes_from_elsewhere(request: &HttpRequest) -> bool {
-    let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or("unreadable"));
+    let text = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap_or("unreadable"))
+    };
     if let Some(site) = text("sec-fetch-site") {
         return !matches!(site, "same-origin" | "none");
     }
-    let Some(origin) = text(header::ORIGIN.as_str()) else { return false };
+    let Some(origin) = text(header::ORIGIN.as_str()) else {
+        return false;
+    };
     let authority = origin.split_once("://").map(|(_, authority)| authority);
-    let ours = request.app_data::<Data<AppState>>().map(|state| state.services.site().url.as_str());
+    let ours = request
+        .app_data::<Data<AppState>>()
+        .map(|state| state.services.site().url.as_str());
     // Behind a proxy that does not pass the Host on, the site's own address tells.
     let is_site = ours.is_some_and(|url| {
-        url.strip_prefix(origin).is_some_and(|path| path.is_empty() || path.starts_with('/'))
+        url.strip_prefix(origin)
+            .is_some_and(|path| path.is_empty() || path.starts_with('/'))
     });
     let is_host = authority.is_some() && authority == text(header::HOST.as_str());
     !(is_site || is_host)
@@ -162,7 +190,10 @@ mod tests {
         assert_eq!(token(secret).len(), 64);
         assert_eq!(token(secret), token(secret));
         assert_ne!(token(secret), token("another"));
-        let stored: String = secret::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+        let stored: String = secret::digest(secret)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_ne!(token(secret), stored);
     }
 
@@ -182,18 +213,30 @@ mod tests {
             (vec![("sec-fetch-site", "none")], false),
             (vec![("sec-fetch-site", "same-site")], true),
             (vec![("sec-fetch-site", "cross-site")], true),
-            (vec![("sec-fetch-site", "cross-site"), ("origin", "https://deadbeat.example.org")], true),
+            (
+                vec![
+                    ("sec-fetch-site", "cross-site"),
+                    ("origin", "https://deadbeat.example.org"),
+                ],
+                true,
+            ),
             (vec![("origin", "https://deadbeat.example.org")], false),
             (vec![("origin", "https://deadbeat.example.org.evil.test")], true),
             (vec![("origin", "https://evil.test")], true),
             (vec![("origin", "null")], true),
             (vec![("origin", "")], true),
         ] {
-            let mut request = TestRequest::post().uri("/sign-in").insert_header(("host", "deadbeat.example.org"));
+            let mut request = TestRequest::post()
+                .uri("/sign-in")
+                .insert_header(("host", "deadbeat.example.org"));
             for header in &headers {
                 request = request.insert_header(*header);
             }
-            assert_eq!(comes_from_elsewhere(&request.to_http_request()), refused, "{headers:?}");
+            assert_eq!(
+                comes_from_elsewhere(&request.to_http_request()),
+                refused,
+                "{headers:?}"
+            );
         }
     }
 
@@ -212,7 +255,12 @@ mod tests {
     #[actix_web::test]
     async fn a_form_is_taken_with_the_token_of_its_cookie_and_refused_otherwise() {
         let right = token("secret");
-        let taken = visitor_form(Some("secret"), format!("form_token={right}&email=ada%40example.org")).await.unwrap();
+        let taken = visitor_form(
+            Some("secret"),
+            format!("form_token={right}&email=ada%40example.org"),
+        )
+        .await
+        .unwrap();
         assert_eq!(taken.fields.get("email"), "ada@example.org");
         assert_eq!(taken.fields.get("password"), "");
         assert_eq!(taken.visitor, "secret");
@@ -235,7 +283,11 @@ mod tests {
     #[actix_web::test]
     async fn what_is_no_form_is_unreadable() {
         let token = token("secret");
-        let long = visitor_form(Some("secret"), format!("form_token={token}&email={}", "x".repeat(100_000))).await;
+        let long = visitor_form(
+            Some("secret"),
+            format!("form_token={token}&email={}", "x".repeat(100_000)),
+        )
+        .await;
         assert!(matches!(long.unwrap_err(), PageError::FormUnreadable));
 
         let json = TestRequest::post()
@@ -243,7 +295,9 @@ mod tests {
             .insert_header((header::COOKIE, format!("{VISITOR_COOKIE}=secret")))
             .set_payload(format!("form_token={token}"));
         let (request, mut payload) = json.to_http_parts();
-        let refused = VisitorForm::from_request(&request, &mut payload).await.unwrap_err();
+        let refused = VisitorForm::from_request(&request, &mut payload)
+            .await
+            .unwrap_err();
         assert!(matches!(refused, PageError::FormUnreadable));
     }
 }

@@ -37,16 +37,27 @@ pub fn configure(config: &mut ServiceConfig) {
         web::resource("/")
             .route(web::get().to(index))
             .route(web::method(Method::HEAD).to(index))
-            .default_service(web::to(|| async { Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD")) })),
+            .default_service(web::to(|| async {
+                Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD"))
+            })),
     );
 }
 
-async fn index(request: HttpRequest, state: Data<AppState>, signed_in: SignedIn) -> Result<HttpResponse, PageError> {
+async fn index(
+    request: HttpRequest,
+    state: Data<AppState>,
+    signed_in: SignedIn,
+) -> Result<HttpResponse, PageError> {
     let asked = Asked::of(&request)?;
     let (reader, now) = (state.reader(), state.now());
     let projects = project::of_account(&reader, signed_in.account.id).await?;
     let Some(project) = asked.choose(&projects)? else {
-        return Ok(html(StatusCode::OK, &NoProjectPage { frame: signed_in.frame() }));
+        return Ok(html(
+            StatusCode::OK,
+            &NoProjectPage {
+                frame: signed_in.frame(),
+            },
+        ));
     };
     let seen = Seen::read(&reader, project.id, &asked, now).await?;
     let readiness = state.services.selfwatch().readiness(&reader, now).await;
@@ -55,7 +66,10 @@ async fn index(request: HttpRequest, state: Data<AppState>, signed_in: SignedIn)
         now: Moment::at(now, now),
         site_url: state.services.site().url.clone(),
         evaluator: Evaluator::of(&readiness, now),
-        projects: projects.iter().map(|other| ProjectLink::of(other, project)).collect(),
+        projects: projects
+            .iter()
+            .map(|other| ProjectLink::of(other, project))
+            .collect(),
         project: project.name.clone(),
         project_id: project.id,
         view: View::of(seen, &asked, state.services.site(), now),
@@ -79,16 +93,31 @@ impl Asked {
             status: Option<String>,
             cursor: Option<String>,
         }
-        let text = Query::<Text>::from_query(request.query_string()).map_err(|_| PageError::NotFound("page"))?;
-        let only = text.status.as_deref().map(|status| ShownStatus::parse(status).ok_or(PageError::NotFound("status")));
-        let from = text.cursor.as_deref().map(|cursor| cursor.parse().map_err(|()| PageError::NotFound("page")));
-        Ok(Self { project: text.project.map(ProjectId), only: only.transpose()?, from: from.transpose()? })
+        let text =
+            Query::<Text>::from_query(request.query_string()).map_err(|_| PageError::NotFound("page"))?;
+        let only = text
+            .status
+            .as_deref()
+            .map(|status| ShownStatus::parse(status).ok_or(PageError::NotFound("status")));
+        let from = text
+            .cursor
+            .as_deref()
+            .map(|cursor| cursor.parse().map_err(|()| PageError::NotFound("page")));
+        Ok(Self {
+            project: text.project.map(ProjectId),
+            only: only.transpose()?,
+            from: from.transpose()?,
+        })
     }
 
     /// The project that is asked for, among the account's own; the first when none is. None: the account has none.
     fn choose<'a>(&self, projects: &'a [Project]) -> Result<Option<&'a Project>, PageError> {
         match self.project {
-            Some(id) => projects.iter().find(|project| project.id == id).map(Some).ok_or(PageError::NotFound("project")),
+            Some(id) => projects
+                .iter()
+                .find(|project| project.id == id)
+                .map(Some)
+                .ok_or(PageError::NotFound("project")),
             None => Ok(projects.first()),
         }
     }
@@ -105,9 +134,20 @@ struct Seen {
 }
 
 impl Seen {
-    async fn read(reader: &Reader, project: ProjectId, asked: &Asked, now: DateTime<Utc>) -> StoreResult<Self> {
-        let open = incident::Filter { open: Some(true), ..incident::Filter::default() };
-        let one_more = Page { after: None, limit: INCIDENTS as i64 + 1 };
+    async fn read(
+        reader: &Reader,
+        project: ProjectId,
+        asked: &Asked,
+        now: DateTime<Utc>,
+    ) -> StoreResult<Self> {
+        let open = incident::Filter {
+            open: Some(true),
+            ..incident::Filter::default()
+        };
+        let one_more = Page {
+            after: None,
+            limit: INCIDENTS as i64 + 1,
+        };
         let incidents = incident::list(reader, project, &open, one_more).await?;
         let ids: Vec<IncidentId> = incidents.iter().map(|incident| incident.id).collect();
         let (monitors, next) = worst_first::page(reader, project, asked.only, asked.from, now).await?;
@@ -166,7 +206,11 @@ struct ProjectLink {
 
 impl ProjectLink {
     fn of(project: &Project, chosen: &Project) -> Self {
-        Self { id: project.id, name: project.name.clone(), current: project.id == chosen.id }
+        Self {
+            id: project.id,
+            name: project.name.clone(),
+            current: project.id == chosen.id,
+        }
     }
 }
 
@@ -235,20 +279,33 @@ struct MonitorRow {
 
 impl View {
     fn of(seen: Seen, asked: &Asked, site: &Site, now: DateTime<Utc>) -> Self {
-        let Seen { counts, mut incidents, members, mut beats, monitors, next } = seen;
+        let Seen {
+            counts,
+            mut incidents,
+            members,
+            mut beats,
+            monitors,
+            next,
+        } = seen;
         let more_incidents = incidents.len() > INCIDENTS;
         incidents.truncate(INCIDENTS);
         // The newest first, but what somebody has seen already comes after what nobody has.
         incidents.sort_by_key(|incident| incident.acknowledged_at.is_some());
         let total = counts.iter().sum();
-        let monitors = monitors.into_iter().map(|monitor| MonitorRow::of(monitor, &beats, site, now)).collect();
+        let monitors = monitors
+            .into_iter()
+            .map(|monitor| MonitorRow::of(monitor, &beats, site, now))
+            .collect();
         // Down before up; names stay in order.
         beats.sort_by_key(|beat| beat.state.status.as_str() != ShownStatus::Down.as_str());
         Self {
             headline: headline(total, incidents.len(), more_incidents),
             total,
             counts: Count::all(counts),
-            incidents: incidents.into_iter().map(|incident| IncidentCard::of(incident, &members, now)).collect(),
+            incidents: incidents
+                .into_iter()
+                .map(|incident| IncidentCard::of(incident, &members, now))
+                .collect(),
             more_incidents,
             beats: beats.into_iter().map(|beat| BeatRow::of(beat, now)).collect(),
             monitors,
@@ -290,18 +347,28 @@ impl Count {
         };
         ORDER
             .into_iter()
-            .map(|status| Self { status: status.as_str(), number: format::grouped(of(status)), none: of(status) == 0 })
+            .map(|status| Self {
+                status: status.as_str(),
+                number: format::grouped(of(status)),
+                none: of(status) == 0,
+            })
             .collect()
     }
 }
 
 impl IncidentCard {
     fn of(incident: Incident, members: &[(IncidentId, MonitorId, String)], now: DateTime<Utc>) -> Self {
-        let mut names: Vec<String> =
-            members.iter().filter(|(id, ..)| *id == incident.id).map(|(_, _, name)| name.clone()).collect();
+        let mut names: Vec<String> = members
+            .iter()
+            .filter(|(id, ..)| *id == incident.id)
+            .map(|(_, _, name)| name.clone())
+            .collect();
         let member_count = format::count(i64::try_from(names.len()).unwrap_or(i64::MAX), "monitor");
         let more_members = names.split_off(MEMBERS.min(names.len()));
-        let fact = |Fact { at, fact }| FactRow { at: at.map(|at| Moment::at(at, now)), fact };
+        let fact = |Fact { at, fact }| FactRow {
+            at: at.map(|at| Moment::at(at, now)),
+            fact,
+        };
         Self {
             id: incident.id,
             cause: incident.cause.as_str(),
@@ -341,7 +408,8 @@ impl MonitorRow {
         // What is not judged is due at no time that matters.
         let due = state.next_due_at.filter(|_| state.status != Status::Paused);
         Self {
-            status: ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now).as_str(),
+            status: ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now)
+                .as_str(),
             running: monitor.open_runs > 0,
             name: monitor.name,
             tags: monitor.tags,

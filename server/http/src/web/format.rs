@@ -141,7 +141,11 @@ mod tests {
             ("2025-12-31T00:00:00Z", "182 d 2 h ago", "31 Dec 2025, 00:00 UTC"),
         ] {
             let moment = Moment::at(at(instant), now);
-            assert_eq!((moment.words.as_str(), moment.clock.as_str()), (words, clock), "{instant}");
+            assert_eq!(
+                (moment.words.as_str(), moment.clock.as_str()),
+                (words, clock),
+                "{instant}"
+            );
         }
         let moment = Moment::at(at("2026-07-01T02:14:05Z"), now);
         assert_eq!(moment.machine, "2026-07-01T02:14:05Z");

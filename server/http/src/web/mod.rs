@@ -26,7 +26,10 @@ use crate::error::RETRY_AFTER_SECONDS;
 
 /// The routes of all pages and of the files that they use.
 pub fn configure(config: &mut ServiceConfig) {
-    config.configure(assets::configure).configure(session::configure).configure(dashboard::configure);
+    config
+        .configure(assets::configure)
+        .configure(session::configure)
+        .configure(dashboard::configure);
 }
 
 /// What is around every page.
@@ -186,7 +189,11 @@ impl ResponseError for PageError {
                 title: self.title(),
                 text: self.text(),
                 way: self.way(),
-                reference: if let Self::Internal(reference) = self { Some(*reference) } else { None },
+                reference: if let Self::Internal(reference) = self {
+                    Some(*reference)
+                } else {
+                    None
+                },
             },
         );
         if let Some((name, value)) = extra
@@ -227,5 +234,67 @@ impl From<ServiceError> for PageError {
                 Self::Internal(reference)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+
+    use super::*;
+
+    async fn shown(error: PageError) -> (StatusCode, header::HeaderMap, String) {
+        let answer = error.error_response();
+        let (status, headers) = (answer.status(), answer.headers().iter());
+        let headers = headers
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let body = to_bytes(answer.into_body()).await.ok().unwrap();
+        (status, headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[actix_web::test]
+    async fn an_error_page_has_a_way_onward_and_is_not_kept() {
+        for (error, status, link) in [
+            (PageError::NotFound("project"), 404, "href=\"/\""),
+            (PageError::FormExpired, 403, "href=\"/\""),
+            (
+                PageError::TooManyTries(TimeDelta::seconds(42)),
+                429,
+                "href=\"/sign-in\"",
+            ),
+            (PageError::DatabaseAway, 503, ">Try again</a>"),
+            (
+                PageError::Internal(Uuid::from_u128(7)),
+                500,
+                "00000000-0000-0000-0000-000000000007",
+            ),
+        ] {
+            let (seen, headers, body) = shown(error).await;
+            assert_eq!(seen.as_u16(), status);
+            assert_eq!(
+                headers.get(header::CONTENT_TYPE).unwrap(),
+                "text/html; charset=utf-8"
+            );
+            assert_eq!(headers.get(header::CACHE_CONTROL).unwrap(), "no-store");
+            assert!(body.contains(link), "{link} in {body}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_may_be_tried_again_says_when() {
+        let (_, headers, body) = shown(PageError::TooManyTries(TimeDelta::milliseconds(41_500))).await;
+        assert_eq!(headers.get(header::RETRY_AFTER).unwrap(), "42");
+        assert!(body.contains("Wait 41 s"));
+        let (_, headers, _) = shown(PageError::DatabaseAway).await;
+        assert_eq!(headers.get(header::RETRY_AFTER).unwrap(), RETRY_AFTER_SECONDS);
+    }
+
+    #[actix_web::test]
+    async fn an_inner_cause_is_not_shown() {
+        let (status, _, body) =
+            shown(StoreError::Corrupt("monitor 7: status purple".to_owned()).into()).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!body.contains("purple") && body.contains("Reference"));
     }
 }

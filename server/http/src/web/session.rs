@@ -35,12 +35,16 @@ pub fn configure(config: &mut ServiceConfig) {
                 .route(web::get().to(sign_in_page))
                 .route(web::method(Method::HEAD).to(sign_in_page))
                 .route(web::post().to(sign_in))
-                .default_service(web::to(|| async { Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD, POST")) })),
+                .default_service(web::to(|| async {
+                    Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD, POST"))
+                })),
         )
         .service(
             web::resource("/sign-out")
                 .route(web::post().to(sign_out))
-                .default_service(web::to(|| async { Err::<HttpResponse, _>(PageError::WrongMethod("POST")) })),
+                .default_service(web::to(|| async {
+                    Err::<HttpResponse, _>(PageError::WrongMethod("POST"))
+                })),
         );
 }
 
@@ -57,8 +61,13 @@ impl SignedIn {
     /// What is around a page for this account.
     #[must_use]
     pub fn frame(&self) -> Frame {
-        let account = FrameAccount { email: self.account.email.clone(), form_token: csrf::token(&self.session) };
-        Frame { account: Some(account) }
+        let account = FrameAccount {
+            email: self.account.email.clone(),
+            form_token: csrf::token(&self.session),
+        };
+        Frame {
+            account: Some(account),
+        }
     }
 }
 
@@ -75,7 +84,9 @@ impl FromRequest for SignedIn {
             };
             let cookie = request.cookie(SESSION_COOKIE).ok_or(PageError::NotSignedIn)?;
             let session = cookie.value().to_owned();
-            let account = account::of_session(&state.services, &session).await?.ok_or(PageError::NotSignedIn)?;
+            let account = account::of_session(&state.services, &session)
+                .await?
+                .ok_or(PageError::NotSignedIn)?;
             Ok(Self { account, session })
         })
     }
@@ -109,10 +120,16 @@ fn sign_in_form(status: StatusCode, visitor: String, email: &str, secure: bool) 
     answer
 }
 
-async fn sign_in(request: HttpRequest, state: Data<AppState>, form: VisitorForm) -> Result<HttpResponse, PageError> {
+async fn sign_in(
+    request: HttpRequest,
+    state: Data<AppState>,
+    form: VisitorForm,
+) -> Result<HttpResponse, PageError> {
     let (email, password) = (form.fields.get("email"), form.fields.get("password"));
     let keys = Key::of(client_ip(&request).as_deref(), email);
-    ATTEMPTS.take(&keys, state.now()).map_err(PageError::TooManyTries)?;
+    ATTEMPTS
+        .take(&keys, state.now())
+        .map_err(PageError::TooManyTries)?;
     match account::sign_in(&state.services, email, password).await {
         Ok(Some(session)) => {
             ATTEMPTS.give_back(&keys);
@@ -122,7 +139,12 @@ async fn sign_in(request: HttpRequest, state: Data<AppState>, form: VisitorForm)
         }
         Ok(None) => {
             // 422: the form is shown again. 401 would ask for a scheme of HTTP's own.
-            Ok(sign_in_form(StatusCode::UNPROCESSABLE_ENTITY, form.visitor, email, state.secure_cookies))
+            Ok(sign_in_form(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                form.visitor,
+                email,
+                state.secure_cookies,
+            ))
         }
         Err(error) => {
             ATTEMPTS.give_back(&keys);

@@ -18,8 +18,13 @@ use uuid::Uuid;
 pub const ROWS: usize = 200;
 
 /// The worst first.
-pub const ORDER: [ShownStatus; 5] =
-    [ShownStatus::Down, ShownStatus::Late, ShownStatus::New, ShownStatus::Up, ShownStatus::Paused];
+pub const ORDER: [ShownStatus; 5] = [
+    ShownStatus::Down,
+    ShownStatus::Late,
+    ShownStatus::New,
+    ShownStatus::Up,
+    ShownStatus::Paused,
+];
 
 /// Where a page ended: `up.0197c2f0-…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +62,9 @@ pub async fn page(
     now: DateTime<Utc>,
 ) -> StoreResult<(Vec<Monitor>, Option<Cursor>)> {
     let mut rows: Vec<(ShownStatus, Monitor)> = Vec::new();
-    let wanted = ORDER.into_iter().filter(|status| only.is_none_or(|only| only == *status));
+    let wanted = ORDER
+        .into_iter()
+        .filter(|status| only.is_none_or(|only| only == *status));
     for status in wanted.skip_while(|status| from.is_some_and(|from| from.status != *status)) {
         // One more than shown tells whether another page follows.
         let limit = i64::try_from(ROWS + 1 - rows.len()).unwrap_or(1);
@@ -66,7 +73,10 @@ pub async fn page(
         rows.extend(more.into_iter().map(|monitor| (status, monitor)));
         if rows.len() > ROWS {
             rows.truncate(ROWS);
-            let next = rows.last().map(|(status, monitor)| Cursor { status: *status, after: monitor.id });
+            let next = rows.last().map(|(status, monitor)| Cursor {
+                status: *status,
+                after: monitor.id,
+            });
             return Ok((monitors(rows), next));
         }
     }
@@ -86,7 +96,11 @@ fn filter(shown: ShownStatus) -> Filter {
         ShownStatus::Up => (Some(Status::Up), Some(false)),
         ShownStatus::Paused => (Some(Status::Paused), None),
     };
-    Filter { status, late, ..Filter::default() }
+    Filter {
+        status,
+        late,
+        ..Filter::default()
+    }
 }
 
 #[cfg(test)]
@@ -95,10 +109,20 @@ mod tests {
 
     #[test]
     fn cursors_are_read_back_and_nothing_else_is() {
-        let cursor = Cursor { status: ShownStatus::Late, after: MonitorId(Uuid::from_u128(7)) };
+        let cursor = Cursor {
+            status: ShownStatus::Late,
+            after: MonitorId(Uuid::from_u128(7)),
+        };
         assert_eq!(cursor.to_string(), "late.00000000-0000-0000-0000-000000000007");
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for text in ["", "late", "late.", "late.7", "gone.00000000-0000-0000-0000-000000000007", "."] {
+        for text in [
+            "",
+            "late",
+            "late.",
+            "late.7",
+            "gone.00000000-0000-0000-0000-000000000007",
+            ".",
+        ] {
             assert_eq!(text.parse::<Cursor>(), Err(()), "{text:?}");
         }
     }

@@ -84,7 +84,7 @@ impl fmt::Display for Forbidden {
             write!(
                 f,
                 "{} is an address of this machine or a private network; the operator can allow those with \
-                 DEADBEAT_ALLOW_PRIVATE_NETWORKS=true",
+                 DEADBEAT_ALLOW_PRIVATE_NETWORKS=1",
                 self.host
             )
         } else {

@@ -26,7 +26,11 @@ impl World {
     }
 
     pub async fn beat_id(&self) -> Uuid {
-        sqlx::query_scalar("SELECT id FROM beat WHERE project_id = $1").bind(self.project.0).fetch_one(&self.pool).await.unwrap()
+        sqlx::query_scalar("SELECT id FROM beat WHERE project_id = $1")
+            .bind(self.project.0)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
     }
 
     pub async fn members(&self) -> i64 {
@@ -58,7 +62,10 @@ async fn a_slot_missed_by_a_living_beat_is_the_monitors_own_trouble(pool: PgPool
         world.sweep_after(10).await;
     }
 
-    assert_eq!(world.incidents().await, [told(world.entry("a").await.id.0, "MISSED", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [told(world.entry("a").await.id.0, "MISSED", true)]
+    );
     assert_eq!(world.members().await, 0);
 }
 
@@ -70,12 +77,19 @@ async fn a_monitor_waits_for_the_verdict_on_beat_before_it_is_blamed(pool: PgPoo
     world.alive().await;
 
     let swept = world.sweep_after(15).await;
-    assert_eq!((swept.claimed, swept.down), (1, 0), "past its deadline at 65; Beat was last heard from at 50, before its slot");
+    assert_eq!(
+        (swept.claimed, swept.down),
+        (1, 0),
+        "past its deadline at 65; Beat was last heard from at 50, before its slot"
+    );
     assert_eq!(world.sweep_after(14).await.down, 0);
     assert_eq!(world.sweep_after(1).await.down, 1, "Beat, at 80");
     assert_eq!(world.sweep_after(2).await.down, 1, "then its monitor");
 
-    assert_eq!(world.incidents().await, [told(world.beat_id().await, "BEAT_DOWN", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [told(world.beat_id().await, "BEAT_DOWN", true)]
+    );
     assert_eq!(world.members().await, 1);
 }
 
@@ -91,7 +105,10 @@ async fn a_beat_that_is_heard_from_in_time_frees_the_held_monitor_to_be_judged_a
 
     world.sweep_after(17).await;
 
-    assert_eq!(world.incidents().await, [told(world.entry("a").await.id.0, "MISSED", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [told(world.entry("a").await.id.0, "MISSED", true)]
+    );
     assert_eq!(world.entry("b").await.state.status, Status::Up);
 }
 
@@ -110,7 +127,11 @@ async fn an_entry_that_leaves_the_schedule_is_retired_and_resolves_its_incident(
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     world.schedule(&["a", "b"]).await;
     let a = world.entry("a").await;
-    assert_eq!((a.state.status, a.state.retired), (Status::New, false), "it came back, and is armed");
+    assert_eq!(
+        (a.state.status, a.state.retired),
+        (Status::New, false),
+        "it came back, and is armed"
+    );
     assert!(a.state.deadline_at.is_some());
 }
 
@@ -138,7 +159,9 @@ async fn a_disabled_entry_is_not_armed_and_an_enabled_one_is_again(pool: PgPool)
     let tell = async |enabled: bool| {
         let mut a = entry("a");
         a["enabled"] = json!(enabled);
-        world.event(world.an_event("beat_schedule", json!({"beat": "shop", "entries": [a]}))).await;
+        world
+            .event(world.an_event("beat_schedule", json!({"beat": "shop", "entries": [a]})))
+            .await;
     };
 
     tell(false).await;
@@ -147,7 +170,10 @@ async fn a_disabled_entry_is_not_armed_and_an_enabled_one_is_again(pool: PgPool)
     tell(true).await;
 
     let a = world.entry("a").await;
-    assert_eq!(a.state.deadline_at, Some(world.now() + chrono::TimeDelta::seconds(65)));
+    assert_eq!(
+        a.state.deadline_at,
+        Some(world.now() + chrono::TimeDelta::seconds(65))
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -160,11 +186,29 @@ async fn one_entry_that_cannot_be_read_does_not_keep_the_others_from_being_watch
     known["grace_seconds"] = json!(-1.0);
     let entries = json!([odd, known, entry("good")]);
 
-    let verdicts = world.events(vec![world.an_event("beat_schedule", json!({"beat": "shop", "entries": entries}))]).await;
+    let verdicts = world
+        .events(vec![world.an_event(
+            "beat_schedule",
+            json!({"beat": "shop", "entries": entries}),
+        )])
+        .await;
 
-    assert!(matches!(verdicts[..], [Verdict::Rejected { code: "some_entries", .. }]), "{verdicts:?}");
+    assert!(
+        matches!(
+            verdicts[..],
+            [Verdict::Rejected {
+                code: "some_entries",
+                ..
+            }]
+        ),
+        "{verdicts:?}"
+    );
     assert!(world.entry("good").await.state.deadline_at.is_some());
-    assert_eq!(world.entry("known").await.state.status, Status::New, "not forgotten, not retired");
+    assert_eq!(
+        world.entry("known").await.state.status,
+        Status::New,
+        "not forgotten, not retired"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -189,8 +233,13 @@ async fn the_same_schedule_told_again_leaves_what_a_person_set(pool: PgPool) {
     let world = World::new(pool).await;
     world.schedule(&["a"]).await;
     let a = world.entry("a").await;
-    let change = monitor::Change { grace_seconds: Some(900.0), ..monitor::Change::default() };
-    monitor::update(&world.services, world.project, a.id, &change).await.unwrap();
+    let change = monitor::Change {
+        grace_seconds: Some(900.0),
+        ..monitor::Change::default()
+    };
+    monitor::update(&world.services, world.project, a.id, &change)
+        .await
+        .unwrap();
 
     world.schedule(&["a"]).await;
 

@@ -5,7 +5,9 @@ use deadbeat_domain::ids::BeatId;
 use deadbeat_domain::ping::PingKind::{Fail, Start, Success};
 use deadbeat_domain::status::Status;
 use deadbeat_services::monitor;
+use serde_json::json;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::setup::{World, told};
 
@@ -21,7 +23,10 @@ async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_an
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     for name in ["a", "b"] {
         let state = world.entry(name).await.state;
-        assert_eq!((state.status, state.deadline_at), (Status::New, Some(world.now() + TimeDelta::seconds(65))));
+        assert_eq!(
+            (state.status, state.deadline_at),
+            (Status::New, Some(world.now() + TimeDelta::seconds(65)))
+        );
     }
     for _ in 0..7 {
         world.alive().await;
@@ -29,7 +34,11 @@ async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_an
         world.sweep_after(10).await;
     }
     let own = told(world.entry("b").await.id.0, "MISSED", true);
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false), own], "the one that stays silent");
+    assert_eq!(
+        world.incidents().await,
+        [told(beat, "BEAT_DOWN", false), own],
+        "the one that stays silent"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -47,7 +56,11 @@ async fn a_failure_of_a_member_is_told_although_beat_is_down(pool: PgPool) {
     assert_eq!(world.incidents().await, incidents);
     world.alive().await;
     let incidents = [told(beat, "BEAT_DOWN", false), told(a.id.0, "FAILED", true)];
-    assert_eq!(world.incidents().await, incidents, "Beat's return mends no failure");
+    assert_eq!(
+        world.incidents().await,
+        incidents,
+        "Beat's return mends no failure"
+    );
     assert_eq!(world.status(&a).await, Status::Down);
     assert_eq!(world.entry("b").await.state.status, Status::New);
     world.finished("a", "success").await;
@@ -65,8 +78,36 @@ async fn a_member_that_recovered_and_then_failed_stays_down_when_beat_is_back(po
 
     world.alive().await;
 
-    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false), told(a.id.0, "FAILED", true)]);
+    assert_eq!(
+        world.incidents().await,
+        [told(beat, "BEAT_DOWN", false), told(a.id.0, "FAILED", true)]
+    );
     assert_eq!(world.status(&a).await, Status::Down);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_member_that_fails_and_then_succeeds_in_one_batch_leaves_nothing_open(pool: PgPool) {
+    let world = World::new(pool).await;
+    let beat = world.silent_beat(&["a"]).await;
+    let a = world.entry("a").await;
+    let finished = |outcome: &str| {
+        let run = json!({"beat": "shop", "entry": "a", "run_id": Uuid::new_v4(), "outcome": outcome});
+        world.an_event("run_finished", run)
+    };
+
+    world
+        .events(vec![
+            finished("failure"),
+            finished("failure"),
+            finished("success"),
+        ])
+        .await;
+
+    assert_eq!(world.status(&a).await, Status::Up);
+    assert_eq!(
+        world.incidents().await,
+        [told(beat, "BEAT_DOWN", true), told(a.id.0, "FAILED", false)]
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -74,8 +115,12 @@ async fn a_member_that_was_paused_or_deleted_stays_so(pool: PgPool) {
     let world = World::new(pool).await;
     let beat = world.silent_beat(&["paused", "deleted", "kept"]).await;
     let (paused, deleted) = (world.entry("paused").await, world.entry("deleted").await);
-    monitor::pause(&world.services, world.project, paused.id).await.unwrap();
-    monitor::delete(&world.services, world.project, deleted.id).await.unwrap();
+    monitor::pause(&world.services, world.project, paused.id)
+        .await
+        .unwrap();
+    monitor::delete(&world.services, world.project, deleted.id)
+        .await
+        .unwrap();
 
     world.alive().await;
 
@@ -98,16 +143,26 @@ async fn a_member_that_joins_while_beat_returns_is_expected_anew_whoever_comes_f
         world.sweep_after(40).await;
         world.advance(25);
 
-        let (_, here, there) = tokio::join!(world.alive(), evaluators[0].sweep_once(), evaluators[1].sweep_once());
+        let (_, here, there) = tokio::join!(
+            world.alive(),
+            evaluators[0].sweep_once(),
+            evaluators[1].sweep_once()
+        );
 
         here.unwrap();
         there.unwrap();
-        let open = world.count("SELECT count(*) FROM incident WHERE resolved_at IS NULL AND subject_kind = 'beat'").await;
+        let open = world
+            .count("SELECT count(*) FROM incident WHERE resolved_at IS NULL AND subject_kind = 'beat'")
+            .await;
         assert_eq!(open, 0, "round {round}");
         // Joined and re-armed, or judged after Beat was back: last heard from now, so after the slot, and so a miss of its own.
         let stranded = "SELECT count(*) FROM monitor WHERE status = 'down' AND NOT EXISTS (SELECT FROM incident \
             WHERE subject_id = monitor.id AND resolved_at IS NULL)";
-        assert_eq!(world.count(stranded).await, 0, "round {round}: down, and nobody will ever say so");
+        assert_eq!(
+            world.count(stranded).await,
+            0,
+            "round {round}: down, and nobody will ever say so"
+        );
     }
 }
 
@@ -120,13 +175,17 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     world.ping(&a, Success).await;
     world.advance(65);
     let mut sweep = world.store().begin().await.unwrap();
-    let claimed = deadbeat_store::monitor::claim_overdue(&mut sweep, world.now(), 10).await.unwrap();
+    let claimed = deadbeat_store::monitor::claim_overdue(&mut sweep, world.now(), 10)
+        .await
+        .unwrap();
     assert_eq!(claimed.len(), 1);
 
     let join = async {
         // Beat's return has to wait for the one or the other.
         world.until_somebody_waits().await;
-        let joined = deadbeat_store::incident::join_beat(&mut sweep, BeatId(beat), a.id, world.now()).await.unwrap();
+        let joined = deadbeat_store::incident::join_beat(&mut sweep, BeatId(beat), a.id, world.now())
+            .await
+            .unwrap();
         sweep.commit().await.unwrap();
         joined
     };
@@ -142,23 +201,30 @@ async fn schedules_pings_sweeps_and_signs_of_life_at_once_never_deadlock(pool: P
     let names = ["a", "b", "c", "d", "e"];
     world.schedule(&names).await;
     let other = world.another_evaluator();
-    for round in 0..40 {
-        world.advance(7 * (1 + round % 5));
-        let kind = [Success, Fail, Start][round as usize % 3];
+    for round in 0..42 {
+        // Three rounds in which all is well, three in which nothing is heard: Beat goes down, its monitors join, all come back.
+        let quiet = round % 6 >= 3;
+        world.advance(if quiet { 40 } else { 7 });
+        let kind = [Success, Fail, Start, Success][round % 4];
         let entries = if round % 4 == 0 { &names[..3] } else { &names[..] };
         let pings = async {
-            for name in names {
+            for name in names.iter().filter(|_| !quiet) {
                 world.ping(&world.entry(name).await, kind).await;
             }
         };
         let alive = async {
-            if round % 6 < 3 {
+            if !quiet {
                 world.alive().await;
             }
         };
 
-        let ((), (), (), here, there) =
-            tokio::join!(pings, alive, world.schedule(entries), world.evaluator.sweep_once(), other.sweep_once());
+        let ((), (), (), here, there) = tokio::join!(
+            pings,
+            alive,
+            world.schedule(entries),
+            world.evaluator.sweep_once(),
+            other.sweep_once()
+        );
 
         here.unwrap();
         there.unwrap();

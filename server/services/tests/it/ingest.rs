@@ -22,21 +22,44 @@ async fn what_is_acknowledged_is_stored_and_numbered_in_order(pool: PgPool) {
     let kinds = [Start, Success, Log, Fail, Success];
     let sent = (0..1_000_usize).map(|number| {
         let received_at = world.now() + TimeDelta::microseconds(number as i64);
-        let signal = Signal { received_at, ..world.signal(kinds[number % kinds.len()]) };
-        world.services.ingest().accept(incoming(Address::Ping(monitors[number % 2].ping_id), signal))
+        let signal = Signal {
+            received_at,
+            ..world.signal(kinds[number % kinds.len()])
+        };
+        world
+            .services
+            .ingest()
+            .accept(incoming(Address::Ping(monitors[number % 2].ping_id), signal))
     });
 
-    let acknowledged = join_all(sent).await.into_iter().filter(|answer| *answer == Ok(Accepted::Recorded)).count();
+    let acknowledged = join_all(sent)
+        .await
+        .into_iter()
+        .filter(|answer| *answer == Ok(Accepted::Recorded))
+        .count();
 
     assert_eq!(acknowledged, 1_000);
     assert_eq!(world.count("SELECT count(*) FROM ping").await, 1_000);
     let gaps = "SELECT count(*) FROM (SELECT n - row_number() OVER (PARTITION BY monitor_id ORDER BY received_at) AS gap \
         FROM ping) AS numbered WHERE gap <> 0";
-    assert_eq!(world.count(gaps).await, 0, "in the order of arrival, without gaps");
+    assert_eq!(
+        world.count(gaps).await,
+        0,
+        "in the order of arrival, without gaps"
+    );
     for monitor in &monitors {
         assert_eq!(world.read(monitor.id).await.state.ping_count, 500);
     }
-    assert!(world.services.ingest().figures().batches.load(std::sync::atomic::Ordering::Relaxed) < 100, "in groups");
+    assert!(
+        world
+            .services
+            .ingest()
+            .figures()
+            .batches
+            .load(std::sync::atomic::Ordering::Relaxed)
+            < 100,
+        "in groups"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -50,7 +73,10 @@ async fn one_batch_that_takes_a_monitor_up_and_down_tells_every_change_in_order(
     let answers = join_all(kinds.map(|kind| world.accept(address(), kind))).await;
 
     assert!(answers.iter().all(|answer| *answer == Ok(Accepted::Recorded)));
-    assert_eq!(world.alerts().await, ["opened", "resolved", "opened", "resolved", "opened"]);
+    assert_eq!(
+        world.alerts().await,
+        ["opened", "resolved", "opened", "resolved", "opened"]
+    );
     let incidents = [false, false, true].map(|open| told(monitor.id.0, "FAILED", open));
     assert_eq!(world.incidents().await, incidents);
     assert_eq!(world.count("SELECT count(*) FROM transition").await, 6);
@@ -63,13 +89,29 @@ async fn a_run_id_may_be_used_again_within_one_batch(pool: PgPool) {
     world.ping_of(&monitor, 1, Start).await;
 
     let again = [Success, Start, Fail, Start].map(|kind| {
-        let signal = Signal { run_id: Some(Uuid::from_u128(1)), ..world.signal(kind) };
-        world.services.ingest().accept(incoming(Address::Ping(monitor.ping_id), signal))
+        let signal = Signal {
+            run_id: Some(Uuid::from_u128(1)),
+            ..world.signal(kind)
+        };
+        world
+            .services
+            .ingest()
+            .accept(incoming(Address::Ping(monitor.ping_id), signal))
     });
-    assert!(join_all(again).await.iter().all(|answer| *answer == Ok(Accepted::Recorded)));
+    assert!(
+        join_all(again)
+            .await
+            .iter()
+            .all(|answer| *answer == Ok(Accepted::Recorded))
+    );
 
     assert_eq!(world.count("SELECT count(*) FROM run").await, 3);
-    assert_eq!(world.count("SELECT count(*) FROM run WHERE status = 'open'").await, 1);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM run WHERE status = 'open'")
+            .await,
+        1
+    );
     assert_eq!(world.read(monitor.id).await.open_runs, 1);
 }
 
@@ -80,7 +122,11 @@ async fn each_address_finds_its_monitor_and_nobody_elses(pool: PgPool) {
     let monitor = world.monitor("backup").await;
     let key = |world: &World| {
         let (services, project) = (world.services.clone(), world.project);
-        async move { api_key::issue(&services, project, "key", Scope::Ping).await.unwrap() }
+        async move {
+            api_key::issue(&services, project, "key", Scope::Ping)
+                .await
+                .unwrap()
+        }
     };
     let ((own, own_key), (_, foreign_key)) = (key(&world).await, key(&other).await);
 
@@ -88,12 +134,24 @@ async fn each_address_finds_its_monitor_and_nobody_elses(pool: PgPool) {
     let by_id = world.accept(Address::Monitor(monitor.id), Success).await;
     let no_such_slug = world.accept(Address::slug(&own_key, "missing"), Success).await;
     let foreign = world.accept(Address::slug(&foreign_key, "backup"), Success).await;
-    api_key::revoke(&world.services, world.project, own.id).await.unwrap();
+    api_key::revoke(&world.services, world.project, own.id)
+        .await
+        .unwrap();
     let revoked = world.accept(Address::slug(&own_key, "backup"), Success).await;
 
     assert_eq!((by_slug, by_id), (Ok(Accepted::Recorded), Ok(Accepted::Recorded)));
-    assert_eq!(no_such_slug, Ok(Accepted::Unknown { project: Some(world.project) }));
-    assert_eq!(foreign, Ok(Accepted::Unknown { project: Some(other.project) }));
+    assert_eq!(
+        no_such_slug,
+        Ok(Accepted::Unknown {
+            project: Some(world.project)
+        })
+    );
+    assert_eq!(
+        foreign,
+        Ok(Accepted::Unknown {
+            project: Some(other.project)
+        })
+    );
     assert_eq!(revoked, Ok(Accepted::Unknown { project: None }));
     assert_eq!(world.count("SELECT count(*) FROM ping").await, 2);
 }
@@ -109,9 +167,16 @@ async fn a_signal_that_cannot_be_written_spoils_no_other_of_its_batch(pool: PgPo
         .await
         .unwrap();
 
-    let answers = join_all([&good, &bad, &good].map(|to| world.accept(Address::Ping(to.ping_id), Success))).await;
+    let answers =
+        join_all([&good, &bad, &good].map(|to| world.accept(Address::Ping(to.ping_id), Success))).await;
 
-    assert_eq!(answers.iter().filter(|answer| **answer == Ok(Accepted::Recorded)).count(), 2);
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|answer| **answer == Ok(Accepted::Recorded))
+            .count(),
+        2
+    );
     assert!(answers[1].is_err(), "not acknowledged, as nothing is stored");
     assert_eq!(world.read(good.id).await.state.ping_count, 2);
 }
@@ -120,7 +185,9 @@ async fn a_signal_that_cannot_be_written_spoils_no_other_of_its_batch(pool: PgPo
 async fn a_signal_for_a_monitor_that_was_deleted_is_for_nobody(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("backup").await;
-    monitor::delete(&world.services, world.project, monitor.id).await.unwrap();
+    monitor::delete(&world.services, world.project, monitor.id)
+        .await
+        .unwrap();
 
     let answer = world.accept(Address::Ping(monitor.ping_id), Success).await;
 
@@ -132,7 +199,9 @@ async fn a_ping_brings_a_paused_monitor_back_and_an_event_does_not(pool: PgPool)
     let world = World::new(pool).await;
     world.schedule(&["nightly"]).await;
     let nightly = world.entry("nightly").await;
-    monitor::pause(&world.services, world.project, nightly.id).await.unwrap();
+    monitor::pause(&world.services, world.project, nightly.id)
+        .await
+        .unwrap();
 
     world.finished("nightly", "success").await;
     assert_eq!(world.status(&nightly).await, Status::Paused);
@@ -157,8 +226,17 @@ async fn events_of_one_batch_are_taken_in_their_order(pool: PgPool) {
 
     let verdicts = world.events(events).await;
 
-    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Accepted), "{verdicts:?}");
-    assert_eq!(world.count("SELECT count(*) FROM run WHERE duration_ms IS NOT NULL").await, 150, "each start before its end");
+    assert!(
+        verdicts.iter().all(|verdict| *verdict == Verdict::Accepted),
+        "{verdicts:?}"
+    );
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM run WHERE duration_ms IS NOT NULL")
+            .await,
+        150,
+        "each start before its end"
+    );
     assert_eq!(world.count("SELECT count(*) FROM incident").await, 75);
     assert_eq!(world.status(&world.entry("nightly").await).await, Status::Up);
 }
@@ -175,13 +253,23 @@ async fn instants_beyond_every_calendar_are_judged_and_break_nothing(pool: PgPoo
             "run_id": Uuid::new_v4(), "outcome": "success"});
         let schedule = json!({"id": Uuid::new_v4(), "at": at, "type": "beat_schedule", "beat": "shop", "entries": [due.clone()]});
 
-        let verdicts = world.batch(json!({"sent_at": sent_at, "events": [run, schedule]})).await.unwrap();
+        let verdicts = world
+            .batch(json!({"sent_at": sent_at, "events": [run, schedule]}))
+            .await
+            .unwrap();
 
-        assert_eq!(verdicts, [Verdict::Accepted, Verdict::Accepted], "sent {sent_at}, at {at}");
+        assert_eq!(
+            verdicts,
+            [Verdict::Accepted, Verdict::Accepted],
+            "sent {sent_at}, at {at}"
+        );
     }
     let nightly = world.entry("nightly").await;
     assert_eq!((nightly.state.status, nightly.state.ping_count), (Status::Up, 4));
-    assert_eq!(nightly.state.deadline_at, Some(world.now() + TimeDelta::seconds(65)));
+    assert_eq!(
+        nightly.state.deadline_at,
+        Some(world.now() + TimeDelta::seconds(65))
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -189,7 +277,9 @@ async fn a_nul_character_anywhere_in_an_event_is_no_error_of_the_server(pool: Pg
     let world = World::new(pool).await;
     let mut odd = entry("nightly");
     odd["task"] = json!("a\0b");
-    world.event(world.an_event("beat_schedule", json!({"beat": "shop", "entries": [odd]}))).await;
+    world
+        .event(world.an_event("beat_schedule", json!({"beat": "shop", "entries": [odd]})))
+        .await;
     let alive = json!({"beat": "shop", "period_seconds": 10.0, "grace_seconds": 20.0, "host": "h\0"});
     world.event(world.an_event("beat_alive", alive)).await;
     let run = json!({"beat": "shop", "entry": "nightly", "run_id": Uuid::new_v4(), "outcome": "failure",
@@ -198,5 +288,14 @@ async fn a_nul_character_anywhere_in_an_event_is_no_error_of_the_server(pool: Pg
     let named = json!({"beat": "sh\0op", "period_seconds": 10.0, "grace_seconds": 20.0});
     let verdicts = world.events(vec![world.an_event("beat_alive", named)]).await;
 
-    assert!(matches!(verdicts[..], [Verdict::Rejected { code: "invalid_event", .. }]), "{verdicts:?}");
+    assert!(
+        matches!(
+            verdicts[..],
+            [Verdict::Rejected {
+                code: "invalid_event",
+                ..
+            }]
+        ),
+        "{verdicts:?}"
+    );
 }

@@ -1,6 +1,9 @@
 //! Stories of the services: a real PostgreSQL, a clock that stands still, and no sleeping.
 
-#![allow(clippy::unwrap_used, reason = "in tests a panic is the report; the lint spares only the test functions themselves")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "in tests a panic is the report; the lint spares only the test functions themselves"
+)]
 
 mod beat;
 mod beat_return;

@@ -21,7 +21,10 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
     }
 }
@@ -56,11 +59,26 @@ async fn two_evaluators_on_a_thousand_due_monitors_open_a_thousand_incidents(poo
     let (here, there) = tokio::join!(world.evaluator.sweep_once(), other.sweep_once());
 
     assert_eq!(here.unwrap().down + there.unwrap().down, 1_000);
-    let subjects = world.count("SELECT count(DISTINCT subject_id) FROM incident WHERE resolved_at IS NULL").await;
-    assert_eq!((subjects, world.count("SELECT count(*) FROM incident").await), (1_000, 1_000));
-    assert_eq!(world.count("SELECT count(DISTINCT incident_id) FROM delivery").await, 1_000);
+    let subjects = world
+        .count("SELECT count(DISTINCT subject_id) FROM incident WHERE resolved_at IS NULL")
+        .await;
+    assert_eq!(
+        (subjects, world.count("SELECT count(*) FROM incident").await),
+        (1_000, 1_000)
+    );
+    assert_eq!(
+        world
+            .count("SELECT count(DISTINCT incident_id) FROM delivery")
+            .await,
+        1_000
+    );
     assert_eq!(world.alerts().await.len(), 1_000);
-    assert_eq!(world.count("SELECT count(*) FROM monitor WHERE check_after IS NOT NULL").await, 0);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM monitor WHERE check_after IS NOT NULL")
+            .await,
+        0
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -70,14 +88,24 @@ async fn a_ping_that_is_being_written_beats_the_silence(pool: PgPool) {
     world.ping(&monitor, Success).await;
     world.advance(90);
     let mut ping = world.store().begin().await.unwrap();
-    let locked = deadbeat_store::monitor::lock_for_signals(&mut ping, &[monitor.ping_id.0], &[]).await.unwrap();
+    let locked = deadbeat_store::monitor::lock_for_signals(&mut ping, &[monitor.ping_id.0], &[])
+        .await
+        .unwrap();
 
     let swept = world.sweep().await;
 
     assert_eq!((swept.claimed, swept.down), (0, 0), "somebody holds it");
     let mut monitors: Vec<_> = locked.into_iter().map(Result::unwrap).collect();
     let _ = on_ping(&mut monitors[0].state, &world.signal(Success));
-    deadbeat_store::batch::write(&mut ping, &Batch { monitors, ..Batch::default() }).await.unwrap();
+    deadbeat_store::batch::write(
+        &mut ping,
+        &Batch {
+            monitors,
+            ..Batch::default()
+        },
+    )
+    .await
+    .unwrap();
     ping.commit().await.unwrap();
     assert_eq!(world.sweep().await.down, 0);
     assert_eq!(world.status(&monitor).await, Status::Up);
@@ -102,12 +130,26 @@ async fn evaluators_racing_pings_never_open_two_incidents_and_lose_no_ping(pool:
         world.advance(43 + dice.below(4) as i64);
         let pings: Vec<_> = (0..dice.below(12))
             .map(|number| {
-                let kind = [PingKind::Success, PingKind::Fail, PingKind::Start, PingKind::Success][dice.below(4)];
+                let kind = [
+                    PingKind::Success,
+                    PingKind::Fail,
+                    PingKind::Start,
+                    PingKind::Success,
+                ][dice.below(4)];
                 let run_id = (dice.below(2) == 0).then(|| Uuid::from_u128(dice.below(3) as u128));
                 let to = Address::Ping(monitors[dice.below(monitors.len())].ping_id);
                 let received_at = world.now() - TimeDelta::milliseconds(dice.below(200) as i64);
-                let signal = Signal { run_id, received_at, occurred_at: received_at, ..world.signal(kind) };
-                let door = if number % 2 == 0 { world.services.ingest() } else { &there };
+                let signal = Signal {
+                    run_id,
+                    received_at,
+                    occurred_at: received_at,
+                    ..world.signal(kind)
+                };
+                let door = if number % 2 == 0 {
+                    world.services.ingest()
+                } else {
+                    &there
+                };
                 door.accept(incoming(to, signal))
             })
             .collect();
@@ -127,12 +169,25 @@ async fn evaluators_racing_pings_never_open_two_incidents_and_lose_no_ping(pool:
     }
     let stored = world.count("SELECT count(*) FROM ping").await;
     assert_eq!(stored, acknowledged.into_inner() as i64);
-    assert_eq!(stored, world.count("SELECT sum(ping_count)::bigint FROM monitor").await);
-    assert!(world.count("SELECT count(*) FROM incident WHERE cause = 'MISSED'").await > 20, "they did meet");
+    assert_eq!(
+        stored,
+        world.count("SELECT sum(ping_count)::bigint FROM monitor").await
+    );
+    assert!(
+        world
+            .count("SELECT count(*) FROM incident WHERE cause = 'MISSED'")
+            .await
+            > 20,
+        "they did meet"
+    );
     let untold = "SELECT count(*) FROM incident WHERE (SELECT count(*) FROM delivery WHERE incident_id = incident.id AND \
         alert = 'opened') <> 1 OR (SELECT count(*) FROM delivery WHERE incident_id = incident.id AND alert = 'resolved') \
         <> (resolved_at IS NOT NULL)::int";
-    assert_eq!(world.count(untold).await, 0, "each is told once, and that it is over once");
+    assert_eq!(
+        world.count(untold).await,
+        0,
+        "each is told once, and that it is over once"
+    );
     let runs = "SELECT count(*) FROM monitor WHERE open_runs <> \
         (SELECT count(*) FROM run WHERE monitor_id = monitor.id AND status = 'open')";
     assert_eq!(world.count(runs).await, 0);
@@ -145,22 +200,32 @@ async fn people_racing_pings_and_evaluators_leave_no_incident_open_behind(pool: 
     let mut dice = Dice(11);
     for round in 0..40 {
         let monitor = world.monitor(&format!("m{round}")).await;
-        world.ping(&monitor, if dice.below(2) == 0 { Success } else { Start }).await;
+        world
+            .ping(&monitor, if dice.below(2) == 0 { Success } else { Start })
+            .await;
         world.advance(if dice.below(3) == 0 { 10 } else { 90 });
-        let change = Change { grace_seconds: Some(dice.below(60) as f64), ..Change::default() };
+        let change = Change {
+            grace_seconds: Some(dice.below(60) as f64),
+            ..Change::default()
+        };
         let choice = dice.below(3);
         let person = async {
             let (services, project) = (&world.services, world.project);
             match choice {
                 0 => monitor::delete(services, project, monitor.id).await,
                 1 => monitor::pause(services, project, monitor.id).await.map(drop),
-                _ => monitor::update(services, project, monitor.id, &change).await.map(drop),
+                _ => monitor::update(services, project, monitor.id, &change)
+                    .await
+                    .map(drop),
             }
         };
         let kind = if dice.below(2) == 0 { Success } else { Fail };
 
-        let (person, answer, swept) =
-            tokio::join!(person, world.accept(Address::Ping(monitor.ping_id), kind), world.evaluator.sweep_once());
+        let (person, answer, swept) = tokio::join!(
+            person,
+            world.accept(Address::Ping(monitor.ping_id), kind),
+            world.evaluator.sweep_once()
+        );
 
         person.unwrap();
         answer.unwrap();

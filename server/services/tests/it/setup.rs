@@ -49,11 +49,18 @@ impl World {
     pub async fn new(pool: PgPool) -> Self {
         let clock = StoppedClock::default();
         let store = Store::from_pool(pool.clone());
-        let site = Site { url: "https://deadbeat.test".to_owned() };
+        let site = Site {
+            url: "https://deadbeat.test".to_owned(),
+        };
         let bell = Arc::new(Notify::new());
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let selfwatch = Selfwatch::default();
-        let (ingest, writer) = Ingest::new(store.clone(), Arc::clone(&shared), site.clone(), Arc::clone(&bell));
+        let (ingest, writer) = Ingest::new(
+            store.clone(),
+            Arc::clone(&shared),
+            site.clone(),
+            Arc::clone(&bell),
+        );
         let stop = CancellationToken::new();
         tokio::spawn(writer.run(stop.clone()));
         let services = Services::new(
@@ -75,14 +82,29 @@ impl World {
         tx.commit().await.unwrap();
         let evaluator = Evaluator::new(store, shared, site.clone(), Arc::clone(&bell), selfwatch);
         let _stop = stop.drop_guard();
-        Self { pool, clock, services, evaluator, project: project.id, bell, site, _stop }
+        Self {
+            pool,
+            clock,
+            services,
+            evaluator,
+            project: project.id,
+            bell,
+            site,
+            _stop,
+        }
     }
 
     /// Another process's evaluator.
     pub fn another_evaluator(&self) -> Evaluator {
         let store = Store::from_pool(self.pool.clone());
         let clock = Arc::new(self.clock.clone());
-        Evaluator::new(store, clock, self.site.clone(), Arc::clone(&self.bell), Selfwatch::default())
+        Evaluator::new(
+            store,
+            clock,
+            self.site.clone(),
+            Arc::clone(&self.bell),
+            Selfwatch::default(),
+        )
     }
 
     /// Another process's group commit.
@@ -125,22 +147,36 @@ impl World {
     pub async fn monitor_with(&self, name: &str, change: Change) -> Monitor {
         let change = Change {
             name: Some(name.to_owned()),
-            schedule: change.schedule.or_else(|| Some(json!({"kind": "interval", "seconds": 60}))),
+            schedule: change
+                .schedule
+                .or_else(|| Some(json!({"kind": "interval", "seconds": 60}))),
             grace_seconds: change.grace_seconds.or(Some(30.0)),
             ..change
         };
-        monitor::create(&self.services, self.project, &change).await.unwrap()
+        monitor::create(&self.services, self.project, &change)
+            .await
+            .unwrap()
     }
 
     /// One that tells just these channels.
     pub async fn monitor_telling(&self, name: &str, channels: Vec<ChannelId>) -> Monitor {
         let channels = Some(ChannelChoice::These(channels));
-        self.monitor_with(name, Change { channels, ..Change::default() }).await
+        self.monitor_with(
+            name,
+            Change {
+                channels,
+                ..Change::default()
+            },
+        )
+        .await
     }
 
     pub async fn channel(&self, name: &str) -> ChannelId {
         let settings = json!({"url": format!("https://{name}.test/")});
-        channel::create(&self.services, self.project, "webhook", name, &settings).await.unwrap().id
+        channel::create(&self.services, self.project, "webhook", name, &settings)
+            .await
+            .unwrap()
+            .id
     }
 
     pub fn signal(&self, kind: PingKind) -> Signal {
@@ -162,16 +198,30 @@ impl World {
     }
 
     pub async fn ping_of(&self, monitor: &Monitor, run: u128, kind: PingKind) {
-        self.signal_to(monitor, Signal { run_id: Some(Uuid::from_u128(run)), ..self.signal(kind) }).await;
+        self.signal_to(
+            monitor,
+            Signal {
+                run_id: Some(Uuid::from_u128(run)),
+                ..self.signal(kind)
+            },
+        )
+        .await;
     }
 
     pub async fn signal_to(&self, monitor: &Monitor, signal: Signal) {
-        let accepted = self.services.ingest().accept(incoming(Address::Ping(monitor.ping_id), signal)).await;
+        let accepted = self
+            .services
+            .ingest()
+            .accept(incoming(Address::Ping(monitor.ping_id), signal))
+            .await;
         assert_eq!(accepted, Ok(Accepted::Recorded));
     }
 
     pub async fn accept(&self, address: Address, kind: PingKind) -> Result<Accepted, IngestError> {
-        self.services.ingest().accept(incoming(address, self.signal(kind))).await
+        self.services
+            .ingest()
+            .accept(incoming(address, self.signal(kind)))
+            .await
     }
 
     /// Sends events as the SDK does, its clock being right.
@@ -208,7 +258,8 @@ impl World {
     /// Beat tells its whole schedule: entries of a minute with 5 s of grace.
     pub async fn schedule(&self, entries: &[&str]) {
         let entries: Vec<Value> = entries.iter().map(|name| entry(name)).collect();
-        self.event(self.an_event("beat_schedule", json!({"beat": "shop", "entries": entries}))).await;
+        self.event(self.an_event("beat_schedule", json!({"beat": "shop", "entries": entries})))
+            .await;
     }
 
     pub async fn finished(&self, entry: &str, outcome: &str) {
@@ -227,7 +278,10 @@ impl World {
     }
 
     pub async fn read(&self, id: MonitorId) -> Monitor {
-        deadbeat_store::monitor::get(&self.services.reader(), self.project, id).await.unwrap().unwrap()
+        deadbeat_store::monitor::get(&self.services.reader(), self.project, id)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     pub async fn status(&self, monitor: &Monitor) -> Status {
@@ -241,19 +295,29 @@ impl World {
                 .fetch_all(&self.pool)
                 .await
                 .unwrap();
-        rows.into_iter().map(|(subject, cause, open)| Told { subject, cause, open }).collect()
+        rows.into_iter()
+            .map(|(subject, cause, open)| Told { subject, cause, open })
+            .collect()
     }
 
     /// All deliveries as (alert, channel), oldest first.
     pub async fn deliveries(&self) -> Vec<(String, ChannelId)> {
-        let rows: Vec<(String, Uuid)> =
-            sqlx::query_as("SELECT alert, channel_id FROM delivery ORDER BY id").fetch_all(&self.pool).await.unwrap();
-        rows.into_iter().map(|(alert, channel)| (alert, ChannelId(channel))).collect()
+        let rows: Vec<(String, Uuid)> = sqlx::query_as("SELECT alert, channel_id FROM delivery ORDER BY id")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
+        rows.into_iter()
+            .map(|(alert, channel)| (alert, ChannelId(channel)))
+            .collect()
     }
 
     /// The alerts in the outbox, oldest first, whatever their channels.
     pub async fn alerts(&self) -> Vec<String> {
-        self.deliveries().await.into_iter().map(|(alert, _)| alert).collect()
+        self.deliveries()
+            .await
+            .into_iter()
+            .map(|(alert, _)| alert)
+            .collect()
     }
 
     pub async fn count(&self, question: &'static str) -> i64 {
@@ -267,9 +331,20 @@ pub fn entry(name: &str) -> Value {
 }
 
 pub fn incoming(address: Address, signal: Signal) -> Incoming {
-    Incoming { address, signal, method: None, remote_addr: None, user_agent: None, body: Vec::new() }
+    Incoming {
+        address,
+        signal,
+        method: None,
+        remote_addr: None,
+        user_agent: None,
+        body: Vec::new(),
+    }
 }
 
 pub fn told(subject: impl Into<Uuid>, cause: &str, open: bool) -> Told {
-    Told { subject: subject.into(), cause: cause.to_owned(), open }
+    Told {
+        subject: subject.into(),
+        cause: cause.to_owned(),
+        open,
+    }
 }

@@ -24,7 +24,10 @@ async fn a_ping_and_then_silence_is_one_incident_and_one_delivery_a_channel(pool
 
     assert_eq!(world.status(&monitor).await, Status::Down);
     assert_eq!(world.incidents().await, [told(monitor.id.0, "MISSED", true)]);
-    assert_eq!(world.deliveries().await, channels.map(|channel| ("opened".to_owned(), channel)));
+    assert_eq!(
+        world.deliveries().await,
+        channels.map(|channel| ("opened".to_owned(), channel))
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -64,7 +67,11 @@ async fn the_next_success_resolves_and_tells(pool: PgPool) {
 
     assert_eq!(world.incidents().await, [told(monitor.id.0, "MISSED", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
-    assert_eq!(world.sweep_after(90).await.down, 1, "and a new silence is a new incident");
+    assert_eq!(
+        world.sweep_after(90).await.down,
+        1,
+        "and a new silence is a new incident"
+    );
     assert_eq!(world.alerts().await, ["opened", "resolved", "opened"]);
 }
 
@@ -88,7 +95,11 @@ async fn a_failure_is_told_once_however_often_it_comes(pool: PgPool) {
 async fn a_run_over_its_time_is_an_overrun_and_its_late_end_resolves_it(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
-    let change = Change { longest_run_seconds: Some(Some(40.0)), grace_seconds: Some(600.0), ..Change::default() };
+    let change = Change {
+        longest_run_seconds: Some(Some(40.0)),
+        grace_seconds: Some(600.0),
+        ..Change::default()
+    };
     let monitor = world.monitor_with("backup", change).await;
     world.ping_of(&monitor, 1, Start).await;
     world.advance(20);
@@ -96,7 +107,9 @@ async fn a_run_over_its_time_is_an_overrun_and_its_late_end_resolves_it(pool: Pg
 
     assert_eq!(world.sweep_after(19).await.down, 0);
     assert_eq!(world.sweep_after(1).await.down, 1);
-    let runs = world.count("SELECT count(*) FROM run WHERE status = 'overrun' AND deadline_at IS NULL").await;
+    let runs = world
+        .count("SELECT count(*) FROM run WHERE status = 'overrun' AND deadline_at IS NULL")
+        .await;
     assert_eq!(runs, 1, "the other one is still within its time");
     assert_eq!(world.read(monitor.id).await.open_runs, 1);
     world.advance(5);
@@ -104,9 +117,15 @@ async fn a_run_over_its_time_is_an_overrun_and_its_late_end_resolves_it(pool: Pg
 
     assert_eq!(world.incidents().await, [told(monitor.id.0, "OVERRUN", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
-    let length = world.count("SELECT duration_ms FROM run WHERE status = 'overrun' AND finished_at IS NOT NULL").await;
+    let length = world
+        .count("SELECT duration_ms FROM run WHERE status = 'overrun' AND finished_at IS NOT NULL")
+        .await;
     assert_eq!(length, 45_000);
-    assert_eq!(world.sweep_after(15).await.down, 1, "the other one is judged alone");
+    assert_eq!(
+        world.sweep_after(15).await.down,
+        1,
+        "the other one is judged alone"
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -124,7 +143,12 @@ async fn runs_that_died_while_the_monitor_was_down_do_not_trip_it_again(pool: Pg
     assert_eq!(world.sweep_after(60).await.down, 0);
     assert_eq!(world.status(&monitor).await, Status::Up);
     assert_eq!(world.read(monitor.id).await.open_runs, 0);
-    assert_eq!(world.count("SELECT count(*) FROM run WHERE status = 'open'").await, 0);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM run WHERE status = 'open'")
+            .await,
+        0
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -135,13 +159,22 @@ async fn pausing_a_monitor_that_is_down_resolves_and_tells_and_resuming_waits_fo
     world.ping(&monitor, Success).await;
     world.sweep_after(90).await;
 
-    monitor::pause(&world.services, world.project, monitor.id).await.unwrap();
-    monitor::pause(&world.services, world.project, monitor.id).await.unwrap();
+    monitor::pause(&world.services, world.project, monitor.id)
+        .await
+        .unwrap();
+    monitor::pause(&world.services, world.project, monitor.id)
+        .await
+        .unwrap();
     assert_eq!(world.sweep_after(86_400).await.down, 0);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
-    let resumed = monitor::resume(&world.services, world.project, monitor.id).await.unwrap();
+    let resumed = monitor::resume(&world.services, world.project, monitor.id)
+        .await
+        .unwrap();
 
-    assert_eq!((resumed.state.status, resumed.state.deadline_at), (Status::New, None));
+    assert_eq!(
+        (resumed.state.status, resumed.state.deadline_at),
+        (Status::New, None)
+    );
     let again = monitor::resume(&world.services, world.project, monitor.id).await;
     assert!(matches!(again, Err(ServiceError::Conflict(_))), "{again:?}");
     world.ping(&monitor, Success).await;
@@ -154,15 +187,23 @@ async fn a_run_of_before_the_pause_does_not_trip_the_resumed_monitor(pool: PgPoo
     let monitor = world.monitor("backup").await;
     world.ping(&monitor, Success).await;
     world.ping_of(&monitor, 1, Start).await;
-    monitor::pause(&world.services, world.project, monitor.id).await.unwrap();
+    monitor::pause(&world.services, world.project, monitor.id)
+        .await
+        .unwrap();
     world.advance(86_400);
 
-    let resumed = monitor::resume(&world.services, world.project, monitor.id).await.unwrap();
+    monitor::resume(&world.services, world.project, monitor.id)
+        .await
+        .unwrap();
 
-    assert_eq!(resumed.open_runs, 0);
     assert_eq!(world.sweep_after(1).await.down, 0);
-    assert_eq!(world.read(monitor.id).await, world.read(resumed.id).await);
-    assert_eq!(world.count("SELECT count(*) FROM run WHERE status = 'open'").await, 0);
+    assert_eq!(world.read(monitor.id).await.open_runs, 0);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM run WHERE status = 'open'")
+            .await,
+        0
+    );
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -172,11 +213,16 @@ async fn deleting_a_monitor_that_is_down_resolves_and_tells(pool: PgPool) {
     let monitor = world.monitor("backup").await;
     world.ping_of(&monitor, 1, Fail).await;
 
-    monitor::delete(&world.services, world.project, monitor.id).await.unwrap();
+    monitor::delete(&world.services, world.project, monitor.id)
+        .await
+        .unwrap();
 
     assert_eq!(world.incidents().await, [told(monitor.id.0, "FAILED", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
-    assert_eq!(world.count("SELECT count(*) FROM monitor").await + world.count("SELECT count(*) FROM run").await, 0);
+    assert_eq!(
+        world.count("SELECT count(*) FROM monitor").await + world.count("SELECT count(*) FROM run").await,
+        0
+    );
     let again = monitor::delete(&world.services, world.project, monitor.id).await;
     assert!(matches!(again, Err(ServiceError::NotFound(_))));
 }
@@ -184,12 +230,25 @@ async fn deleting_a_monitor_that_is_down_resolves_and_tells(pool: PgPool) {
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn shortening_the_grace_of_an_overdue_monitor_leaves_it_the_new_grace_in_full(pool: PgPool) {
     let world = World::new(pool).await;
-    let monitor = world.monitor_with("backup", Change { grace_seconds: Some(3_600.0), ..Change::default() }).await;
+    let monitor = world
+        .monitor_with(
+            "backup",
+            Change {
+                grace_seconds: Some(3_600.0),
+                ..Change::default()
+            },
+        )
+        .await;
     world.ping(&monitor, Success).await;
     world.advance(600);
 
-    let change = Change { grace_seconds: Some(20.0), ..Change::default() };
-    monitor::update(&world.services, world.project, monitor.id, &change).await.unwrap();
+    let change = Change {
+        grace_seconds: Some(20.0),
+        ..Change::default()
+    };
+    monitor::update(&world.services, world.project, monitor.id, &change)
+        .await
+        .unwrap();
 
     assert_eq!(world.sweep_after(19).await.down, 0);
     assert_eq!(world.sweep_after(1).await.down, 1);
@@ -202,15 +261,23 @@ async fn a_row_that_cannot_be_read_is_put_aside_and_stalls_no_other(pool: PgPool
     let good = world.monitor("good").await;
     world.ping(&bad, Success).await;
     world.ping(&good, Success).await;
-    world.set_schedule(&bad, json!({"kind": "of a newer server"})).await;
+    world
+        .set_schedule(&bad, json!({"kind": "of a newer server"}))
+        .await;
 
     let swept = world.sweep_after(90).await;
 
     assert_eq!((swept.claimed, swept.down), (2, 1));
     assert_eq!(world.incidents().await, [told(good.id.0, "MISSED", true)]);
     assert_eq!(world.services.selfwatch().rows_put_aside(), 1);
-    assert_eq!(world.sweep_after(60).await.claimed, 0, "not looked at again for an hour");
-    world.set_schedule(&bad, json!({"kind": "interval", "seconds": 60})).await;
+    assert_eq!(
+        world.sweep_after(60).await.claimed,
+        0,
+        "not looked at again for an hour"
+    );
+    world
+        .set_schedule(&bad, json!({"kind": "interval", "seconds": 60}))
+        .await;
     assert_eq!(world.sweep_after(3_600).await.down, 1, "repaired, it is judged");
 }
 
@@ -221,10 +288,18 @@ async fn a_row_that_was_put_aside_while_it_was_down_does_not_stall_the_sweep_lat
     let good = world.monitor("good").await;
     world.ping(&bad, Success).await;
     world.ping(&bad, Fail).await;
-    world.set_schedule(&bad, json!({"kind": "of a newer server"})).await;
+    world
+        .set_schedule(&bad, json!({"kind": "of a newer server"}))
+        .await;
     world.sweep_after(90).await;
-    world.set_schedule(&bad, json!({"kind": "interval", "seconds": 60})).await;
-    assert_eq!(world.read(bad.id).await.state.deadline_at, None, "down is not armed");
+    world
+        .set_schedule(&bad, json!({"kind": "interval", "seconds": 60}))
+        .await;
+    assert_eq!(
+        world.read(bad.id).await.state.deadline_at,
+        None,
+        "down is not armed"
+    );
     world.ping(&good, Success).await;
 
     let swept = world.sweep_after(3_700).await;

@@ -124,3 +124,23 @@ impl<'a> Caller<'a> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+/// What a project's requests could have changed, row by row; without what the loops move by themselves.
+pub async fn dump(harness: &Harness) -> String {
+    let mut text = String::new();
+    for table in [
+        "project", "api_key", "monitor", "monitor_channel", "channel", "beat", "incident", "ping", "ping_body", "run", "delivery",
+    ] {
+        let query = format!(
+            "SELECT coalesce(string_agg(row::text, E'\\n' ORDER BY row::text), '')
+            FROM (
+                SELECT to_jsonb(whole) - ARRAY['check_after', 'last_used_at', 'next_attempt_at', 'attempt_count', 'lease', 'settled_at',
+                    'remind_at'] AS row
+                FROM {table} AS whole
+            ) AS rows"
+        );
+        let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&harness.pool).await.unwrap();
+        text += &format!("-- {table}\n{rows}\n");
+    }
+    text
+}

@@ -24,7 +24,10 @@ struct Dice(u64);
 impl Dice {
     /// −1 to 1.
     fn roll(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as f64 / f64::from(1_u32 << 30) - 1.0
     }
 }
@@ -92,12 +95,27 @@ fn reports(
 ) -> Vec<(Signal, Option<DateTime<Utc>>)> {
     // A real Beat and a real cron go from one slot to the next.
     let slots: Vec<DateTime<Utc>> =
-        std::iter::successors(schedule.next_after(start), |slot| schedule.next_after(*slot)).take(1_500).collect();
-    let gap = slots.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap().as_seconds_f64();
-    let share = if matches!(set.client, Client::Bounded) { 4.0 } else { 2.0 };
+        std::iter::successors(schedule.next_after(start), |slot| schedule.next_after(*slot))
+            .take(1_500)
+            .collect();
+    let gap = slots
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .min()
+        .unwrap()
+        .as_seconds_f64();
+    let share = if matches!(set.client, Client::Bounded) {
+        4.0
+    } else {
+        2.0
+    };
     let room = (set.grace / share).min(gap / 10.0).min(30.0);
     // The skew is part of what is tolerated; where less than two seconds are, the clock is half of that off.
-    let (skew, jitter) = if room > 2.0 { (set.skew, room - 1.0) } else { (set.skew * room / 2.0, room / 2.0) };
+    let (skew, jitter) = if room > 2.0 {
+        (set.skew, room - 1.0)
+    } else {
+        (set.skew * room / 2.0, room / 2.0)
+    };
 
     let mut signals = Vec::new();
     for (pair, run) in slots.windows(2).zip(1_u128..) {

@@ -11,7 +11,14 @@ use crate::transition::{Silence, Trigger, on_due_hint, on_pause, on_resume, on_s
 
 #[derive(Debug, Clone)]
 enum Step {
-    Ping { kind: PingKind, run: Option<u128>, event: bool, ago: i64, took: Option<i64>, retries: i32 },
+    Ping {
+        kind: PingKind,
+        run: Option<u128>,
+        event: bool,
+        ago: i64,
+        took: Option<i64>,
+        retries: i32,
+    },
     Silence(Option<BeatView>),
     Pause,
     Resume(Trigger),
@@ -35,22 +42,41 @@ fn schedules() -> [Schedule; 5] {
 fn beat() -> impl Strategy<Value = BeatView> {
     let status = prop_oneof![Just(Status::New), Just(Status::Up), Just(Status::Down)];
     let instant = || proptest::option::of((-500_i64..500).prop_map(|offset| at(0.0) + seconds(offset * 10)));
-    (status, instant(), instant())
-        .prop_map(|(status, last_seen_at, deadline_at)| BeatView { status, last_seen_at, deadline_at })
+    (status, instant(), instant()).prop_map(|(status, last_seen_at, deadline_at)| BeatView {
+        status,
+        last_seen_at,
+        deadline_at,
+    })
 }
 
 fn a_ping() -> impl Strategy<Value = Step> {
-    let kind =
-        prop_oneof![Just(PingKind::Start), Just(PingKind::Success), Just(PingKind::Fail), Just(PingKind::Log)];
+    let kind = prop_oneof![
+        Just(PingKind::Start),
+        Just(PingKind::Success),
+        Just(PingKind::Fail),
+        Just(PingKind::Log)
+    ];
     let run = proptest::option::of(0_u128..4);
     let ago = prop_oneof![Just(0_i64), 0_i64..86_400];
     let took = proptest::option::of(0_i64..5_000);
-    (kind, run, any::<bool>(), ago, took, 0..3_i32)
-        .prop_map(|(kind, run, event, ago, took, retries)| Step::Ping { kind, run, event, ago, took, retries })
+    (kind, run, any::<bool>(), ago, took, 0..3_i32).prop_map(|(kind, run, event, ago, took, retries)| {
+        Step::Ping {
+            kind,
+            run,
+            event,
+            ago,
+            took,
+            retries,
+        }
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let settings = (0..5_usize, prop_oneof![Just(0.0), 1.0..7_200.0_f64], proptest::option::of(1.0..9_000.0_f64));
+    let settings = (
+        0..5_usize,
+        prop_oneof![Just(0.0), 1.0..7_200.0_f64],
+        proptest::option::of(1.0..9_000.0_f64),
+    );
     prop_oneof![
         10 => a_ping(),
         5 => proptest::option::of(beat()).prop_map(Step::Silence),
@@ -66,13 +92,23 @@ fn step() -> impl Strategy<Value = Step> {
 fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
     let before = state.clone();
     let transition = match step {
-        Step::Ping { kind, run, event, ago, took, retries } => {
+        Step::Ping {
+            kind,
+            run,
+            event,
+            ago,
+            took,
+            retries,
+        } => {
             let signal = Signal {
                 run_id: run.map(Uuid::from_u128),
                 occurred_at: now - seconds(*ago),
                 duration: took.map(seconds),
                 source: if *event { Source::Event } else { Source::Http },
-                detail: RunDetail { retries: *retries, ..RunDetail::default() },
+                detail: RunDetail {
+                    retries: *retries,
+                    ..RunDetail::default()
+                },
                 ..signal(*kind, now)
             };
             let effect = on_ping(state, &signal);
@@ -92,7 +128,10 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
                 Some(transition)
             }
             Silence::NotYet | Silence::Hold => {
-                assert!(state.deadline_at.is_none_or(|deadline| deadline > now), "the sweep would spin");
+                assert!(
+                    state.deadline_at.is_none_or(|deadline| deadline > now),
+                    "the sweep would spin"
+                );
                 assert_eq!(state.runs, before.runs);
                 None
             }
@@ -117,13 +156,19 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
         Step::Hint(offset) => {
             let owed = before.next_due_at.filter(|due| *due <= now);
             on_due_hint(state, now + seconds(*offset), now);
-            assert!(owed.is_none() || state.next_due_at == owed, "a hint excused a slot that had come");
+            assert!(
+                owed.is_none() || state.next_due_at == owed,
+                "a hint excused a slot that had come"
+            );
             None
         }
     };
     match transition {
         Some(transition) => {
-            assert_eq!((transition.from, transition.to, transition.at), (before.status, state.status, now));
+            assert_eq!(
+                (transition.from, transition.to, transition.at),
+                (before.status, state.status, now)
+            );
             assert_ne!(transition.from, transition.to);
         }
         None => assert_eq!(state.status, before.status),
@@ -134,7 +179,10 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
 fn assert_success_re_arms(before: &MonitorState, after: &MonitorState, now: DateTime<Utc>) {
     assert_eq!(after.status, Status::Up);
     let was_watched = matches!(before.status, Status::New | Status::Up);
-    let overrun = after.runs.iter().any(|run| run.is_open() && run.deadline_at.is_some_and(|at| at <= now));
+    let overrun = after
+        .runs
+        .iter()
+        .any(|run| run.is_open() && run.deadline_at.is_some_and(|at| at <= now));
     let re_armed = after.deadline_at.is_some_and(|deadline| deadline > now);
     assert!(re_armed || (was_watched && overrun), "{before:#?} {after:#?}");
 }
@@ -149,12 +197,16 @@ fn assert_changes_are_reported(before: &MonitorState, after: &MonitorState, repo
 /// What the tables' constraints ask for.
 fn assert_sound(state: &MonitorState) {
     assert_eq!(state.deadline_at.is_some(), is_armed(state), "{state:#?}");
-    assert!(!state.retired || state.status == Status::Paused, "a retired one is judged: {state:#?}");
+    assert!(
+        !state.retired || state.status == Status::Paused,
+        "a retired one is judged: {state:#?}"
+    );
     let mut open = Vec::new();
     for run in &state.runs {
         match run.status {
             RunStatus::Open => {
-                let complete = run.started_at.is_some() && run.finished_at.is_none() && run.deadline_at.is_some();
+                let complete =
+                    run.started_at.is_some() && run.finished_at.is_none() && run.deadline_at.is_some();
                 assert!(complete, "{run:?}");
                 assert!(!open.contains(&run.run_id), "two open runs of one id");
                 open.push(run.run_id);
@@ -162,7 +214,10 @@ fn assert_sound(state: &MonitorState) {
             RunStatus::Success | RunStatus::Fail => assert!(run.finished_at.is_some(), "{run:?}"),
             RunStatus::Overrun => {}
         }
-        assert!(run.duration.is_none_or(|length| length >= TimeDelta::zero()), "{run:?}");
+        assert!(
+            run.duration.is_none_or(|length| length >= TimeDelta::zero()),
+            "{run:?}"
+        );
     }
 }
 

@@ -9,7 +9,11 @@ use crate::transition::{AFTER_BEAT, Silence, Transition, Trigger, on_due_hint, o
 use PingKind::{Start, Success};
 
 fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatView {
-    BeatView { status, last_seen_at: last_seen.map(at), deadline_at: deadline.map(at) }
+    BeatView {
+        status,
+        last_seen_at: last_seen.map(at),
+        deadline_at: deadline.map(at),
+    }
 }
 
 fn verdict(state: &mut MonitorState, beat: Option<&BeatView>, now: f64) -> Option<Trigger> {
@@ -28,8 +32,19 @@ fn silence_trips_at_the_deadline_and_not_before() {
     let down = on_silence(&mut state, None, at(90.0));
 
     let trigger = Trigger::Trouble(Cause::Missed);
-    let transition = Transition { from: Status::Up, to: Status::Down, trigger, at: at(90.0) };
-    assert_eq!(down, Silence::Down { transition, overruns: Vec::new() });
+    let transition = Transition {
+        from: Status::Up,
+        to: Status::Down,
+        trigger,
+        at: at(90.0),
+    };
+    assert_eq!(
+        down,
+        Silence::Down {
+            transition,
+            overruns: Vec::new()
+        }
+    );
     assert_eq!(state.deadline_at, None);
     assert_eq!(on_silence(&mut state, None, at(9_000.0)), Silence::NotYet, "once");
 }
@@ -43,7 +58,11 @@ fn what_is_down_or_paused_is_never_judged_whatever_deadline_a_row_holds() {
 
         assert_eq!(on_silence(&mut state, None, at(20.0)), Silence::NotYet);
 
-        assert_eq!((state.status, state.deadline_at), (status, None), "disarmed, or it is looked at for ever");
+        assert_eq!(
+            (state.status, state.deadline_at),
+            (status, None),
+            "disarmed, or it is looked at for ever"
+        );
     }
 }
 
@@ -56,7 +75,10 @@ fn a_missed_slot_is_blamed_on_beat_only_when_beat_was_not_heard_from_since() {
         (Some(view(Status::Up, Some(60.0), Some(200.0))), missed),
         (Some(view(Status::Up, Some(85.0), Some(200.0))), missed),
         (Some(view(Status::Up, Some(59.9), Some(135.0))), None),
-        (Some(view(Status::Down, Some(59.9), None)), Some(Trigger::BeatSilent)),
+        (
+            Some(view(Status::Down, Some(59.9), None)),
+            Some(Trigger::BeatSilent),
+        ),
         (Some(view(Status::Down, Some(61.0), None)), missed),
         (Some(view(Status::Down, None, None)), Some(Trigger::BeatSilent)),
         (Some(view(Status::New, None, None)), missed),
@@ -66,7 +88,11 @@ fn a_missed_slot_is_blamed_on_beat_only_when_beat_was_not_heard_from_since() {
 
         assert_eq!(verdict(&mut state, beat.as_ref(), 90.0), expected, "{beat:?}");
 
-        let status = if expected.is_some() { Status::Down } else { Status::New };
+        let status = if expected.is_some() {
+            Status::Down
+        } else {
+            Status::New
+        };
         assert_eq!(state.status, status);
         assert_eq!(state.deadline_at.is_some(), is_armed(&state));
     }
@@ -84,15 +110,24 @@ fn a_held_monitor_waits_for_the_verdict_on_beat_and_then_joins_or_trips_or_lives
 
     let mut beat_died = held();
     let dead = view(Status::Down, Some(50.0), None);
-    assert_eq!(verdict(&mut beat_died, Some(&dead), 127.0), Some(Trigger::BeatSilent));
+    assert_eq!(
+        verdict(&mut beat_died, Some(&dead), 127.0),
+        Some(Trigger::BeatSilent)
+    );
 
     let mut beat_lives = held();
     let alive = view(Status::Up, Some(110.0), Some(185.0));
-    assert_eq!(verdict(&mut beat_lives, Some(&alive), 127.0), Some(Trigger::Trouble(Cause::Missed)));
+    assert_eq!(
+        verdict(&mut beat_lives, Some(&alive), 127.0),
+        Some(Trigger::Trouble(Cause::Missed))
+    );
 
     let mut reported = held();
     ping(&mut reported, Success, 100.0);
-    assert_eq!((reported.status, reported.deadline_at), (Status::Up, Some(at(190.0))));
+    assert_eq!(
+        (reported.status, reported.deadline_at),
+        (Status::Up, Some(at(190.0)))
+    );
 }
 
 #[test]
@@ -102,7 +137,11 @@ fn a_hold_always_lies_ahead_even_when_beats_own_deadline_has_passed_unjudged() {
 
     assert_eq!(on_silence(&mut state, Some(&beat), at(90.0)), Silence::Hold);
 
-    assert_eq!(state.deadline_at, Some(at(90.0) + AFTER_BEAT), "or the sweep would spin");
+    assert_eq!(
+        state.deadline_at,
+        Some(at(90.0) + AFTER_BEAT),
+        "or the sweep would spin"
+    );
 }
 
 #[test]
@@ -112,10 +151,16 @@ fn an_overrun_is_its_own_trouble_even_while_beat_is_silent() {
     ping_of(&mut state, 2, Start, 140.0);
     let beat = view(Status::Down, Some(130.0), None);
 
-    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&beat), at(160.0)) else { panic!() };
+    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&beat), at(160.0)) else {
+        panic!()
+    };
 
     assert_eq!(transition.trigger, Trigger::Trouble(Cause::Overrun));
-    assert_eq!(overruns, vec![state.runs[0].key], "the second run is judged alone");
+    assert_eq!(
+        overruns,
+        vec![state.runs[0].key],
+        "the second run is judged alone"
+    );
     assert_eq!(state.runs[0].status, RunStatus::Overrun);
     assert!(state.runs[1].is_open());
 }
@@ -124,12 +169,19 @@ fn an_overrun_is_its_own_trouble_even_while_beat_is_silent() {
 fn the_late_end_of_an_overrun_brings_the_monitor_up_and_gives_the_run_its_length() {
     let mut state = monitor(interval(3_600.0), 60.0, None);
     ping_of(&mut state, 1, Start, 0.0);
-    assert!(matches!(on_silence(&mut state, None, at(60.0)), Silence::Down { .. }));
+    assert!(matches!(
+        on_silence(&mut state, None, at(60.0)),
+        Silence::Down { .. }
+    ));
 
     let effect = ping_of(&mut state, 1, Success, 500.0);
 
     assert_eq!(effect.transition.map(|t| t.to), Some(Status::Up));
-    assert_eq!(state.runs[0].status, RunStatus::Overrun, "what was judged stays judged");
+    assert_eq!(
+        state.runs[0].status,
+        RunStatus::Overrun,
+        "what was judged stays judged"
+    );
     assert_eq!(state.runs[0].duration, Some(seconds(500)));
     assert_eq!(state.last_duration, Some(seconds(500)));
     assert_eq!(state.deadline_at, Some(at(500.0 + 3_660.0)));
@@ -170,7 +222,11 @@ fn a_hint_by_a_clock_a_little_off_means_our_slot() {
             ping_of(&mut state, 1, Start, 300.0 + off + 0.1);
             ping_of(&mut state, 1, Success, 300.0 + off + 0.1);
 
-            assert_eq!(state.next_due_at, Some(at(600.0)), "{off} {longest:?}: 12:05 is satisfied, and only that");
+            assert_eq!(
+                state.next_due_at,
+                Some(at(600.0)),
+                "{off} {longest:?}: 12:05 is satisfied, and only that"
+            );
         }
     }
 }

@@ -49,7 +49,11 @@ fn each_kind_of_ping_leads_from_each_status_where_the_table_says() {
         for (before, kind, after, armed) in table {
             let mut state = in_status(before);
 
-            let signal = if with_run_id { signal_of(7, kind, at(10.0)) } else { signal(kind, at(10.0)) };
+            let signal = if with_run_id {
+                signal_of(7, kind, at(10.0))
+            } else {
+                signal(kind, at(10.0))
+            };
             let effect = on_ping(&mut state, &signal);
 
             let case = format!("{before:?} {kind:?} run id: {with_run_id}");
@@ -59,7 +63,11 @@ fn each_kind_of_ping_leads_from_each_status_where_the_table_says() {
             assert_eq!(effect.transition.map(|t| (t.from, t.to)), changed, "{case}");
             assert_eq!(state.last_ping_at, Some(at(10.0)), "{case}");
             if let Some(transition) = effect.transition {
-                let trigger = if kind == Fail { Trigger::Trouble(Cause::Failed) } else { Trigger::Report };
+                let trigger = if kind == Fail {
+                    Trigger::Trouble(Cause::Failed)
+                } else {
+                    Trigger::Report
+                };
                 assert_eq!((transition.trigger, transition.at), (trigger, at(10.0)), "{case}");
             }
         }
@@ -75,10 +83,20 @@ fn a_paused_monitor_ignores_events_and_a_retired_one_ignores_everything() {
                 let mut state = in_status(Paused);
                 state.retired = retired;
 
-                let effect = on_ping(&mut state, &Signal { source, ..signal_of(1, kind, at(5.0)) });
+                let effect = on_ping(
+                    &mut state,
+                    &Signal {
+                        source,
+                        ..signal_of(1, kind, at(5.0))
+                    },
+                );
 
                 let stays = retired || ignored_when_paused || matches!(kind, Start | Log);
-                assert_eq!(state.status == Paused, stays, "retired: {retired}, {source:?} {kind:?}");
+                assert_eq!(
+                    state.status == Paused,
+                    stays,
+                    "retired: {retired}, {source:?} {kind:?}"
+                );
                 assert_eq!(effect.transition.is_none(), stays);
                 assert_eq!(state.ping_count, 1, "it is kept all the same");
             }
@@ -96,8 +114,18 @@ fn an_entry_of_a_beat_is_armed_before_its_first_report_and_a_persons_monitor_is_
 fn a_failure_of_a_monitor_that_is_down_already_is_said_to_be_one() {
     let mut state = entry(interval(60.0), 30.0, None);
 
-    for (kind, seconds, expected) in [(Fail, 1.0, false), (Fail, 2.0, true), (Start, 3.0, false), (Success, 4.0, false), (Fail, 5.0, false)] {
-        assert_eq!(ping(&mut state, kind, seconds).failed_again, expected, "{kind:?} at {seconds}");
+    for (kind, seconds, expected) in [
+        (Fail, 1.0, false),
+        (Fail, 2.0, true),
+        (Start, 3.0, false),
+        (Success, 4.0, false),
+        (Fail, 5.0, false),
+    ] {
+        assert_eq!(
+            ping(&mut state, kind, seconds).failed_again,
+            expected,
+            "{kind:?} at {seconds}"
+        );
     }
 }
 
@@ -108,7 +136,10 @@ fn a_run_that_goes_on_beyond_a_missed_slot_does_not_miss_it_twice_when_it_ends_w
     ping(&mut state, Success, 0.0);
     ping_of(&mut state, 1, Start, 3.0);
     assert_eq!(state.deadline_at, Some(at(3_900.0)));
-    assert!(matches!(on_silence(&mut state, None, at(3_900.0)), Silence::Down { .. }));
+    assert!(matches!(
+        on_silence(&mut state, None, at(3_900.0)),
+        Silence::Down { .. }
+    ));
 
     ping_of(&mut state, 1, Success, 5_400.0);
 
@@ -141,7 +172,11 @@ fn a_run_still_within_its_deadline_is_judged_after_the_recovery_too() {
 
     ping_of(&mut state, 2, Success, 110.0);
 
-    assert_eq!(state.deadline_at, Some(at(160.0)), "start + grace of the run that is left");
+    assert_eq!(
+        state.deadline_at,
+        Some(at(160.0)),
+        "start + grace of the run that is left"
+    );
 }
 
 #[test]
@@ -151,26 +186,49 @@ fn pausing_disarms_and_resuming_expects_anew() {
 
     let paused = on_pause(&mut state, Trigger::Pause, at(20.0)).unwrap();
     assert_eq!((paused.from, paused.to, state.deadline_at), (Up, Paused, None));
-    assert_eq!(on_pause(&mut state, Trigger::Pause, at(21.0)), None, "twice is fine");
+    assert_eq!(
+        on_pause(&mut state, Trigger::Pause, at(21.0)),
+        None,
+        "twice is fine"
+    );
 
     let resumed = on_resume(&mut state, Trigger::Resume, at(86_400.0)).unwrap();
     assert_eq!((resumed.from, resumed.to), (Paused, New));
     assert_eq!(state.next_due_at, Some(at(86_460.0)));
-    assert_eq!(state.deadline_at, None, "as if never heard from: the run of yesterday trips nothing");
-    assert_eq!(on_resume(&mut state, Trigger::Resume, at(86_401.0)), None, "nothing to resume");
+    assert_eq!(
+        state.deadline_at, None,
+        "as if never heard from: the run of yesterday trips nothing"
+    );
+    assert_eq!(
+        on_resume(&mut state, Trigger::Resume, at(86_401.0)),
+        None,
+        "nothing to resume"
+    );
 }
 
 #[test]
 fn a_run_that_hung_since_before_beat_fell_silent_is_told_when_beat_is_back() {
     let mut state = entry(interval(600.0), 60.0, Some(900.0));
     ping_of(&mut state, 1, Start, 600.0);
-    let silent = crate::beat::BeatView { status: Down, last_seen_at: Some(at(610.0)), deadline_at: None };
-    assert!(matches!(on_silence(&mut state, Some(&silent), at(1_260.0)), Silence::Down { .. }));
+    let silent = crate::beat::BeatView {
+        status: Down,
+        last_seen_at: Some(at(610.0)),
+        deadline_at: None,
+    };
+    assert!(matches!(
+        on_silence(&mut state, Some(&silent), at(1_260.0)),
+        Silence::Down { .. }
+    ));
 
     assert!(on_resume(&mut state, Trigger::BeatBack, at(2_000.0)).is_some());
 
-    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&silent), at(2_000.0)) else { panic!() };
-    assert_eq!((transition.trigger, overruns.len()), (Trigger::Trouble(Cause::Overrun), 1));
+    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&silent), at(2_000.0)) else {
+        panic!()
+    };
+    assert_eq!(
+        (transition.trigger, overruns.len()),
+        (Trigger::Trouble(Cause::Overrun), 1)
+    );
 }
 
 #[test]
@@ -180,13 +238,27 @@ fn a_retired_entry_cannot_be_resumed() {
     state.retired = true;
 
     assert_eq!(on_resume(&mut state, Trigger::Resume, at(2.0)), None);
-    assert_eq!((state.status, state.deadline_at), (Paused, None), "its signals change nothing: it must not be judged");
+    assert_eq!(
+        (state.status, state.deadline_at),
+        (Paused, None),
+        "its signals change nothing: it must not be judged"
+    );
 }
 
 #[test]
 fn a_change_of_settings_never_raises_an_alarm_by_itself() {
-    let schedules = [interval(60.0), interval(3_600.0), cron("*/5 * * * *"), cron("0 3 * * *")];
-    let others = [(1.0, None), (1.0, Some(1.0)), (600.0, None), (60.0, Some(7_200.0))];
+    let schedules = [
+        interval(60.0),
+        interval(3_600.0),
+        cron("*/5 * * * *"),
+        cron("0 3 * * *"),
+    ];
+    let others = [
+        (1.0, None),
+        (1.0, Some(1.0)),
+        (600.0, None),
+        (60.0, Some(7_200.0)),
+    ];
     for status in [New, Up, Down, Paused] {
         for before in &schedules {
             for after in &schedules {

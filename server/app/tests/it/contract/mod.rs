@@ -1,0 +1,57 @@
+//! `openapi.yaml` against the server, both ways: every route is in it and the other way round, and every answer is as it says.
+
+mod bad;
+pub mod caller;
+pub mod document;
+mod isolation;
+mod outage;
+mod routes;
+mod story;
+mod webhooks;
+
+use std::collections::BTreeSet;
+
+use deadbeat_http::problem::Problem;
+use serde_json::json;
+
+use document::contract;
+
+pub use caller::{Caller, dump};
+
+#[test]
+fn every_example_is_what_its_schema_allows() {
+    let examples = contract().examples();
+
+    assert!(examples.len() > 20);
+    for (schema, example) in examples {
+        let faults = contract().faults(&schema, &example);
+        assert!(faults.is_empty(), "the example at {schema}: {faults:#?}\n{example:#}");
+    }
+}
+
+#[test]
+fn the_problem_codes_are_those_of_the_table() {
+    let listed = contract().part("/components/schemas/ProblemCode/enum").as_array().unwrap().clone();
+    let listed: BTreeSet<String> = listed.iter().map(|code| code.as_str().unwrap().to_owned()).collect();
+
+    let table: BTreeSet<String> = Problem::ALL.iter().map(|problem| problem.code().to_owned()).collect();
+    assert_eq!(listed, table);
+    for problem in Problem::ALL {
+        let (code, status, title) = problem.row();
+        let body = json!({"type": format!("/docs/problems#{code}"), "title": title, "status": status.as_u16(), "code": code,
+            "detail": "", "request_id": "0fe1ed0a-6d3c-4fa8-9f0b-7f1b0ae8d2f5"});
+        assert_eq!(contract().faults("/components/schemas/Problem", &body), [""; 0], "{code}");
+    }
+}
+
+#[test]
+fn schemas_of_answers_allow_nothing_that_is_not_named() {
+    let schemas = contract().part("/components/schemas").as_object().unwrap();
+
+    // Only what the SDK sends may carry more.
+    let open = |name: &str| name.ends_with("Event") || ["EventBatch", "BeatEntry"].contains(&name);
+    let objects = schemas.iter().filter(|(_, schema)| schema["type"] == "object");
+    for (name, schema) in objects {
+        assert_eq!(schema["additionalProperties"] == false, !open(name), "{name}");
+    }
+}

@@ -1,0 +1,235 @@
+//! A story that touches every operation with its success and its faults; each answer is held against the contract.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deadbeat_testkit::receiver::Receiver;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::document::{Operation, contract};
+use super::Caller;
+use crate::harness::{self, Harness, LIMIT};
+
+fn id(value: &Value) -> &str {
+    value["id"].as_str().unwrap()
+}
+
+fn path_of(monitor: &Value) -> String {
+    let url = monitor["ping_url"].as_str().unwrap();
+    url[url.find("/ping/").unwrap()..].to_owned()
+}
+
+async fn expect(caller: &Caller<'_>, method: Method, path: &str, body: &Value, status: u16) {
+    let answer = caller.json(method.clone(), path, body).await;
+    assert_eq!(answer.status.as_u16(), status, "{method} {path} {body}: {}", answer.json);
+}
+
+async fn monitors(caller: &Caller<'_>) -> Value {
+    let daily = json!({"kind": "cron", "expression": "@daily"});
+    let first = json!({"name": "Nightly backup", "schedule": {"kind": "cron", "expression": "0 2 * * *", "timezone": "Europe/Berlin"},
+        "grace_seconds": 900, "longest_run_seconds": 3600.5, "tags": ["prod", "db", "prod"], "channels": []});
+    let monitor = caller.post("/api/v1/monitors", &first).await;
+    let path = format!("/api/v1/monitors/{}", id(&monitor));
+    for schedule in [
+        json!({"kind": "interval", "seconds": 1}),
+        json!({"kind": "interval", "seconds": 90.25}),
+        json!({"kind": "interval", "seconds": 3600, "relative": true, "timezone": "Asia/Kolkata"}),
+        json!({"kind": "celery"}),
+        json!({"kind": "celery", "minute": "*/5", "hour": "22-2", "day_of_week": "mon,fri", "timezone": "US/Eastern"}),
+    ] {
+        caller.post("/api/v1/monitors", &json!({"slug": Uuid::new_v4().simple().to_string(), "schedule": schedule})).await;
+    }
+    assert_eq!(caller.pages("/api/v1/monitors", 4).await.len(), 6);
+    caller.get(&path).await;
+    expect(caller, Method::PATCH, &path, &json!({"grace_seconds": 0, "longest_run_seconds": null, "channels": "all"}), 200).await;
+    expect(caller, Method::PUT, "/api/v1/monitors/as-code", &json!({"schedule": daily}), 201).await;
+    expect(caller, Method::PUT, "/api/v1/monitors/as-code", &json!({"name": "As code", "slug": "as-code"}), 200).await;
+    expect(caller, Method::POST, &format!("{path}/resume"), &json!(null), 409).await;
+    expect(caller, Method::POST, &format!("{path}/pause"), &json!(null), 200).await;
+    expect(caller, Method::POST, &format!("{path}/pause"), &json!({"ignored": 1}), 200).await;
+    expect(caller, Method::POST, &format!("{path}/resume"), &json!(null), 200).await;
+
+    expect(caller, Method::GET, "/api/v1/monitors?limit=x", &json!(null), 400).await;
+    expect(caller, Method::POST, "/api/v1/monitors", &json!({"name": 5}), 400).await;
+    expect(caller, Method::POST, "/api/v1/monitors", &json!({"name": "as code", "schedule": daily}), 409).await;
+    expect(caller, Method::PATCH, &path, &json!({"slug": "as-code"}), 409).await;
+    expect(caller, Method::PATCH, &path, &json!({"slug": ""}), 400).await;
+    expect(caller, Method::PUT, "/api/v1/monitors/Upper", &json!({"schedule": daily}), 400).await;
+    monitor
+}
+
+async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
+    let by_id = path_of(monitor);
+    let by_slug = format!("/ping/{}/{}", harness.ping_key, monitor["slug"].as_str().unwrap());
+    let unknown = format!("/ping/{}", Uuid::new_v4());
+    for root in ["/ping", ""] {
+        let base = by_id.replacen("/ping", root, 1);
+        let slug = by_slug.replacen("/ping", root, 1);
+        let nobody = unknown.replacen("/ping", root, 1);
+        let key = slug.rsplit_once('/').unwrap().0.to_owned();
+        for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT] {
+            let new = Uuid::new_v4().simple().to_string();
+            for (path, status) in [
+                (base.clone(), 200),
+                (format!("{base}/start?rid={}", Uuid::new_v4()), 200),
+                (format!("{base}/7"), 200),
+                (slug.clone(), 200),
+                (format!("{slug}/start"), 200),
+                (format!("{slug}/0"), 200),
+                (format!("{key}/{new}?create=1&period=60&tags=a,b"), 201),
+                (format!("{key}/{new}x/start?create=1&cron=0+2+*+*+*&tz=Europe/Berlin&grace=5"), 201),
+                (format!("{base}?rid=x"), 400),
+                (format!("{base}/256"), 400),
+                (format!("{slug}/300"), 400),
+                (nobody.clone(), 404),
+                (format!("{nobody}/start"), 404),
+                (format!("{key}/nobody/fail"), 404),
+            ] {
+                let answer = caller.send(caller.request(method.clone(), &path).body("output \0 of the job")).await;
+                assert_eq!(answer.status.as_u16(), status, "{method} {path}");
+            }
+        }
+        for path in [&base, &slug, &format!("{slug}/fail")] {
+            assert_eq!(caller.call(Method::OPTIONS, path).await.status, StatusCode::NO_CONTENT);
+        }
+    }
+
+    let path = format!("/api/v1/monitors/{}", id(monitor));
+    let pings = caller.pages(&format!("{path}/pings"), 7).await;
+    let body = pings.iter().find_map(|ping| ping["body_url"].as_str()).unwrap();
+    assert_eq!(caller.call(Method::GET, body).await.bytes, b"output \0 of the job");
+    expect(caller, Method::GET, &format!("{path}/pings/999/body"), &json!(null), 404).await;
+    expect(caller, Method::GET, &format!("{path}/pings/x/body"), &json!(null), 404).await;
+    expect(caller, Method::GET, &format!("{path}/pings?cursor=x"), &json!(null), 400).await;
+    assert!(caller.pages(&format!("{path}/runs"), 3).await.len() > 3);
+    expect(caller, Method::GET, &format!("{path}/runs?limit=501"), &json!(null), 400).await;
+}
+
+async fn channels(caller: &Caller<'_>, receiver: &Receiver) {
+    let url = json!({"url": receiver.url("/hook")});
+    let webhook = caller.post("/api/v1/channels", &json!({"kind": "webhook", "name": "Hook", "settings": url})).await;
+    let email = json!({"kind": "email", "name": "Mail", "settings": {"to": "ops@example.org"}});
+    let email = caller.post("/api/v1/channels", &email).await;
+    let path = format!("/api/v1/channels/{}", id(&webhook));
+    assert_eq!(caller.pages("/api/v1/channels", 1).await.len(), 2);
+    caller.get(&path).await;
+    expect(caller, Method::PATCH, &path, &json!({"name": "Night", "settings": url}), 200).await;
+    let sent = caller.post(&format!("{path}/test"), &json!(null)).await;
+    let delivery = format!("/api/v1/deliveries/{}", sent["delivery_id"].as_str().unwrap());
+    receiver.wait_for(1, LIMIT).await;
+    caller.get(&delivery).await;
+    caller.get(&format!("{delivery}/attempts")).await;
+    expect(caller, Method::DELETE, &format!("/api/v1/channels/{}", id(&email)), &json!(null), 204).await;
+
+    expect(caller, Method::GET, "/api/v1/channels?cursor=x", &json!(null), 400).await;
+    expect(caller, Method::POST, "/api/v1/channels", &json!({"kind": "pigeon", "name": "x", "settings": {}}), 400).await;
+    expect(caller, Method::PATCH, &path, &json!({"settings": {"to": "a@b.c"}}), 400).await;
+    expect(caller, Method::GET, "/api/v1/deliveries?status=lost", &json!(null), 400).await;
+}
+
+async fn celery(caller: &Caller<'_>) {
+    let examples = contract().part("/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples").clone();
+    for name in ["schedule", "run"] {
+        let answer = caller.post("/api/v1/events", &examples[name]["value"]).await;
+        assert_eq!((&answer["results"][0]["status"], &answer["results"][1]["status"]), (&json!("accepted"), &json!("accepted")));
+    }
+    let batch = |events: Value| json!({"sent_at": "2026-03-01T02:00:00Z", "events": events, "more": 1});
+    let run = json!({"id": Uuid::new_v4(), "type": "run_retried", "at": "2026-03-01T02:00:00Z", "beat": "shop", "entry": "nobody",
+        "run_id": Uuid::new_v4(), "retries": 1});
+    let entries = json!([{"name": "bad", "schedule": {"kind": "solar"}, "grace_seconds": 1}]);
+    let schedule = json!({"id": Uuid::new_v4(), "type": "beat_schedule", "at": "2026-03-01T02:00:00Z", "beat": "other", "entries": entries});
+    let request = caller.request(Method::POST, "/api/v1/events").json(&batch(json!([run, {"type": "?"}, schedule, 5, null])));
+    let answer = caller.send(request).await.json;
+    let codes: Vec<&str> = answer["results"].as_array().unwrap().iter().map(|one| one["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["unknown_entry", "invalid_event", "some_entries", "invalid_event", "invalid_event"]);
+    expect(caller, Method::POST, "/api/v1/events", &json!({"events": []}), 400).await;
+}
+
+async fn incidents(caller: &Caller<'_>) {
+    let incidents = caller.pages("/api/v1/incidents", 1).await;
+    let path = format!("/api/v1/incidents/{}", id(incidents.first().unwrap()));
+    caller.get(&path).await;
+    expect(caller, Method::POST, &format!("{path}/acknowledge"), &json!(null), 200).await;
+    expect(caller, Method::GET, "/api/v1/incidents?state=shut", &json!(null), 400).await;
+}
+
+async fn keys_and_project(caller: &Caller<'_>) {
+    for scope in ["ping", "read", "write"] {
+        let key = caller.post("/api/v1/api-keys", &json!({"name": "CI", "scope": scope})).await;
+        expect(caller, Method::DELETE, &format!("/api/v1/api-keys/{}", id(&key)), &json!(null), 204).await;
+    }
+    assert_eq!(caller.pages("/api/v1/api-keys", 2).await.len(), 6);
+    expect(caller, Method::GET, "/api/v1/api-keys?limit=0", &json!(null), 400).await;
+    expect(caller, Method::POST, "/api/v1/api-keys", &json!({"name": "CI", "scope": "root"}), 400).await;
+
+    caller.get("/api/v1/project").await;
+    expect(caller, Method::PATCH, "/api/v1/project", &json!({"name": "Shop", "reminder_seconds": null}), 200).await;
+    expect(caller, Method::PATCH, "/api/v1/project", &json!({"reminder_seconds": 60}), 200).await;
+    expect(caller, Method::PATCH, "/api/v1/project", &json!({"reminder_seconds": 59}), 400).await;
+    caller.get("/api/v1/beats").await;
+}
+
+/// The faults that are the same everywhere: nothing of that id, too large a body, no key, a key that may not.
+async fn common_faults(harness: &Harness, seen: &mut BTreeMap<Operation, BTreeSet<u16>>) {
+    for operation in contract().operations() {
+        let Some(scope) = contract().scope(&operation) else { continue };
+        let (right, wrong) = match scope.as_str() {
+            "ping" => (&harness.ping_key, &harness.api_key),
+            _ => (&harness.api_key, &harness.ping_key),
+        };
+        let url = format!("{}{}", harness.url, super::routes::filled(&operation.path, harness));
+        let request = || harness.client.request(operation.http_method(), &url);
+        let mut requests = vec![request(), request().bearer_auth(wrong)];
+        if operation.path.contains("{id}") && operation.method != "put" {
+            requests.push(request().bearer_auth(right).json(&json!({})));
+        }
+        if contract().wants_json(&operation) {
+            requests.push(request().bearer_auth(right).body(vec![b' '; 1_000_001]));
+        }
+        let caller = Caller::new(harness);
+        for request in requests {
+            caller.send(request).await;
+        }
+        for (operation, statuses) in caller.seen() {
+            seen.entry(operation).or_default().extend(statuses);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() {
+    let harness = harness::start().await;
+    let receiver = Receiver::start().await;
+    let caller = Caller::new(&harness);
+    let signals = Caller::with_key(&harness, &harness.ping_key);
+    harness.wait_for("/readyz", |seen| seen["ready"] == true).await;
+
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        caller.call(Method::GET, path).await;
+    }
+    let monitor = monitors(&caller).await;
+    pings(&caller, &harness, &monitor).await;
+    channels(&caller, &receiver).await;
+    celery(&signals).await;
+    // A monitor of a Beat, with all that only such a one has.
+    let of_beat = caller.pages("/api/v1/monitors?search=nightly-report", 1).await;
+    assert!(of_beat[0]["beat_id"].is_string());
+    incidents(&caller).await;
+    keys_and_project(&caller).await;
+    assert_eq!(caller.pages("/api/v1/deliveries", 2).await.len(), 1);
+    expect(&caller, Method::DELETE, &format!("/api/v1/monitors/{}", id(&monitor)), &json!(null), 204).await;
+
+    let mut seen = caller.seen();
+    for (operation, statuses) in signals.seen() {
+        seen.entry(operation).or_default().extend(statuses);
+    }
+    common_faults(&harness, &mut seen).await;
+    // `outage` drives the 503s; a 500 is always a fault.
+    for operation in contract().operations() {
+        let listed: BTreeSet<u16> = contract().statuses(&operation).into_iter().filter(|status| *status < 500).collect();
+        let found = seen.remove(&operation).unwrap_or_default();
+        assert_eq!(found, listed, "{operation}");
+    }
+    harness.stop().await;
+}

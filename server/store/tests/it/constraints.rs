@@ -1,0 +1,128 @@
+//! What the tables themselves hold, whoever writes.
+
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_store::incident;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::setup::{World, at};
+
+/// Runs a statement about one monitor and returns the constraint that refused it.
+async fn refused_by(world: &World, statement: &'static str, id: Uuid) -> Option<String> {
+    let error = sqlx::query(statement).bind(id).execute(&world.pool).await.err()?;
+    error.as_database_error()?.constraint().map(str::to_owned)
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn one_subject_has_one_open_incident_whoever_opens_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let (first, second) = (
+        world.an_incident(SubjectKind::Monitor, monitor.id.0),
+        world.an_incident(SubjectKind::Monitor, monitor.id.0),
+    );
+    let (mut one, mut two) = (world.begin().await, world.begin().await);
+
+    assert!(incident::open(&mut one, &first).await.unwrap());
+    // The second one waits for the first to commit, and then finds it.
+    let (opened, ()) = tokio::join!(incident::open(&mut two, &second), async {
+        one.commit().await.unwrap()
+    });
+    assert!(!opened.unwrap());
+    let resolved = incident::resolve(&mut two, SubjectKind::Monitor, monitor.id.0, at(100))
+        .await
+        .unwrap();
+    assert_eq!(
+        resolved.map(|incident| (incident.id, incident.remind_at)),
+        Some((first.id, None))
+    );
+    assert!(
+        incident::open(&mut two, &second).await.unwrap(),
+        "after the first is over"
+    );
+    assert_eq!(
+        incident::resolve(&mut two, SubjectKind::Beat, monitor.id.0, at(100))
+            .await
+            .unwrap(),
+        None
+    );
+    two.commit().await.unwrap();
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_incident_never_ends_before_it_began(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    world.incident(&monitor).await;
+    let mut tx = world.begin().await;
+
+    // The ping came in before the deadline, and was written after the verdict.
+    let resolved = incident::resolve(&mut tx, SubjectKind::Monitor, monitor.id.0, at(89))
+        .await
+        .unwrap()
+        .unwrap();
+
+    assert_eq!(resolved.resolved_at, Some(resolved.opened_at));
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_would_be_a_lie_is_refused_by_name(pool: PgPool) {
+    let world = World::new(pool).await;
+    let id = world.monitor("m").await.id.0;
+    let table = [
+        ("UPDATE monitor SET check_after = deadline_at + interval '1 second' WHERE id = $1", "monitor_check_after"),
+        ("UPDATE monitor SET status = 'late' WHERE id = $1", "monitor_status"),
+        ("UPDATE monitor SET slug = 'Not A Slug' WHERE id = $1", "monitor_slug_form"),
+        ("UPDATE monitor SET grace_seconds = -1 WHERE id = $1", "monitor_grace"),
+        ("UPDATE monitor SET longest_run_seconds = 0 WHERE id = $1", "monitor_longest_run"),
+        (
+            "INSERT INTO run (id, monitor_id, status, retries) VALUES (gen_random_uuid(), $1, 'open', 0)",
+            "run_open_has_start",
+        ),
+        (
+            "INSERT INTO run (id, monitor_id, status, retries) VALUES (gen_random_uuid(), $1, 'success', 0)",
+            "run_closed_has_end",
+        ),
+        (
+            "INSERT INTO run (id, monitor_id, status, started_at, deadline_at, retries)
+            SELECT gen_random_uuid(), $1, 'open', now(), now(), 0 FROM generate_series(1, 2)",
+            "run_open",
+        ),
+        (
+            "INSERT INTO transition (id, project_id, subject_kind, subject_id, from_status, to_status, cause, at)
+            SELECT gen_random_uuid(), project_id, 'monitor', id, 'down', 'down', 'MISSED', now() FROM monitor WHERE id = $1",
+            "transition_changes",
+        ),
+        (
+            "INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes)
+            SELECT $1, 1, now(), 'log', 'http', 0 FROM generate_series(1, 2)",
+            "ping_pkey",
+        ),
+    ];
+    for (statement, constraint) in table {
+        assert_eq!(
+            refused_by(&world, statement, id).await.as_deref(),
+            Some(constraint),
+            "{statement}"
+        );
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_slug_is_taken_once_a_project(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("backup").await;
+    let mut tx = world.begin().await;
+    let mut twin = monitor.clone();
+    twin.id = deadbeat_domain::ids::MonitorId::generate();
+    twin.ping_id = deadbeat_domain::ids::PingId::generate();
+
+    let refused = deadbeat_store::monitor::insert(&mut tx, &twin).await.unwrap_err();
+
+    assert!(refused.is_constraint("monitor_slug_unique"), "{refused:?}");
+    drop(tx);
+    twin.project_id = ProjectId(crate::setup::insert_project(&world.store).await.0);
+    let mut tx = world.begin().await;
+    deadbeat_store::monitor::insert(&mut tx, &twin).await.unwrap();
+}

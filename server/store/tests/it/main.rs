@@ -1,0 +1,14 @@
+//! Statements do what their names say: a real PostgreSQL, no mocks, no sleeping.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "in tests a panic is the report; the lint spares only the test functions themselves"
+)]
+
+mod batch;
+mod claims;
+mod constraints;
+mod migrations;
+mod outbox;
+mod setup;
+mod tenancy;

@@ -1,0 +1,226 @@
+//! Rows to begin with.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::channel::Settings;
+use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::incident::{Subject, SubjectKind};
+use deadbeat_domain::monitor::{Expectation, MonitorState};
+use deadbeat_domain::ping::{PingKind, Signal, Source};
+use deadbeat_domain::run::RunDetail;
+use deadbeat_domain::schedule::Schedule;
+use deadbeat_domain::transition::on_ping;
+use deadbeat_store::batch::{self, Batch};
+use deadbeat_store::channel::Channel;
+use deadbeat_store::incident::Incident;
+use deadbeat_store::monitor::Monitor;
+use deadbeat_store::ping::NewPing;
+use deadbeat_store::project::Project;
+use deadbeat_store::{Store, Tx};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// A database with one project in it.
+pub struct World {
+    pub pool: PgPool,
+    pub store: Store,
+    pub project: ProjectId,
+}
+
+/// Seconds after a Thursday noon.
+pub fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_768_478_400 + seconds, 0).unwrap()
+}
+
+impl World {
+    pub async fn new(pool: PgPool) -> Self {
+        let store = Store::from_pool(pool.clone());
+        let project = insert_project(&store).await;
+        Self { pool, store, project }
+    }
+
+    pub async fn begin(&self) -> Tx {
+        self.store.begin().await.unwrap()
+    }
+
+    /// A monitor of a minute with half a minute of grace, up, due at 60 and down at 90.
+    pub async fn monitor(&self, slug: &str) -> Monitor {
+        let expectation = Expectation {
+            schedule: Schedule::interval(60.0).unwrap(),
+            grace_seconds: 30.0,
+            longest_run_seconds: None,
+        };
+        let mut state = MonitorState::fresh(expectation, false, at(0));
+        let _ = on_ping(&mut state, &signal(PingKind::Success, 0));
+        state.ping_count = 0;
+        let monitor = Monitor {
+            id: MonitorId::generate(),
+            project_id: self.project,
+            ping_id: PingId::generate(),
+            slug: slug.to_owned(),
+            name: slug.to_owned(),
+            tags: Vec::new(),
+            all_channels: true,
+            beat_id: None,
+            entry: None,
+            registered: None,
+            retired_at: None,
+            created_at: at(0),
+            updated_at: at(0),
+            open_runs: 0,
+            state,
+        };
+        let mut tx = self.begin().await;
+        deadbeat_store::monitor::insert(&mut tx, &monitor).await.unwrap();
+        tx.commit().await.unwrap();
+        monitor
+    }
+
+    /// Takes a ping in as the group commit does.
+    pub async fn ping(&self, monitor: &Monitor, kind: PingKind, seconds: i64) {
+        let mut tx = self.begin().await;
+        let rows = deadbeat_store::monitor::lock_for_signals(&mut tx, &[monitor.ping_id.0], &[])
+            .await
+            .unwrap();
+        let mut monitors: Vec<Monitor> = rows.into_iter().map(Result::unwrap).collect();
+        deadbeat_store::run::load_into(&mut tx, &mut monitors, &[])
+            .await
+            .unwrap();
+        let _ = on_ping(&mut monitors[0].state, &signal(kind, seconds));
+        monitors[0].open_runs = i32::try_from(monitors[0].state.open_runs()).unwrap();
+        let pings = vec![new_ping(&monitors[0], kind, seconds)];
+        let runs = monitors[0]
+            .state
+            .runs
+            .iter()
+            .map(|run| (monitor.id, run.clone()))
+            .collect();
+        batch::write(
+            &mut tx,
+            &Batch {
+                pings,
+                runs,
+                monitors,
+                moves_check: false,
+            },
+        )
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    pub async fn channel(&self, name: &str) -> ChannelId {
+        let channel = Channel {
+            id: ChannelId::generate(),
+            project_id: self.project,
+            name: name.to_owned(),
+            settings: Settings::parse("email", &json!({"to": "ops@example.org"})).unwrap(),
+            signing_secret: None,
+            disabled: None,
+            created_at: at(0),
+            updated_at: at(0),
+        };
+        let mut tx = self.begin().await;
+        deadbeat_store::channel::insert(&mut tx, &channel).await.unwrap();
+        tx.commit().await.unwrap();
+        channel.id
+    }
+
+    /// An open incident about a monitor.
+    pub async fn incident(&self, monitor: &Monitor) -> Incident {
+        let incident = self.an_incident(SubjectKind::Monitor, monitor.id.0);
+        let mut tx = self.begin().await;
+        assert!(deadbeat_store::incident::open(&mut tx, &incident).await.unwrap());
+        tx.commit().await.unwrap();
+        incident
+    }
+
+    pub fn an_incident(&self, kind: SubjectKind, subject: Uuid) -> Incident {
+        Incident {
+            id: IncidentId::generate(),
+            project_id: self.project,
+            subject: Subject {
+                kind,
+                id: subject,
+                name: "backup".to_owned(),
+            },
+            cause: Cause::Missed,
+            summary: "It did not report.".to_owned(),
+            evidence: Vec::new(),
+            repair: Vec::new(),
+            opened_at: at(90),
+            resolved_at: None,
+            acknowledged_at: None,
+            remind_at: Some(at(3_690)),
+        }
+    }
+
+    pub async fn enqueue(
+        &self,
+        incident: Option<IncidentId>,
+        alert: Alert,
+        channels: &[ChannelId],
+    ) -> Vec<DeliveryId> {
+        let mut tx = self.begin().await;
+        let made = deadbeat_store::delivery::enqueue(
+            &mut tx,
+            self.project,
+            incident,
+            alert,
+            &json!({}),
+            channels,
+            at(90),
+        )
+        .await;
+        tx.commit().await.unwrap();
+        made.unwrap()
+    }
+
+    pub async fn count(&self, question: &'static str) -> i64 {
+        sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+pub async fn insert_project(store: &Store) -> ProjectId {
+    let project = Project {
+        id: ProjectId::generate(),
+        name: "A project".to_owned(),
+        reminder_seconds: Some(3_600),
+        created_at: at(0),
+    };
+    let mut tx = store.begin().await.unwrap();
+    deadbeat_store::project::insert(&mut tx, &project).await.unwrap();
+    tx.commit().await.unwrap();
+    project.id
+}
+
+pub fn signal(kind: PingKind, seconds: i64) -> Signal {
+    Signal {
+        kind,
+        received_at: at(seconds),
+        occurred_at: at(seconds),
+        run_id: None,
+        exit_code: None,
+        duration: None,
+        source: Source::Http,
+        detail: RunDetail::default(),
+    }
+}
+
+pub fn new_ping(monitor: &Monitor, kind: PingKind, seconds: i64) -> NewPing {
+    NewPing {
+        monitor_id: monitor.id,
+        n: monitor.state.ping_count,
+        received_at: at(seconds),
+        kind,
+        run_id: None,
+        exit_code: None,
+        source: Source::Http,
+        method: None,
+        remote_addr: None,
+        user_agent: None,
+        body: Vec::new(),
+    }
+}

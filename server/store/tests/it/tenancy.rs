@@ -1,0 +1,281 @@
+//! One project can never see or change what is another's (DESIGN 11.4).
+
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::ids::{AccountId, ApiKeyId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::key::Scope;
+use deadbeat_domain::ping::PingKind::{Start, Success};
+use deadbeat_domain::status::Status;
+use deadbeat_store::api_key::ApiKey;
+use deadbeat_store::page::Page;
+use deadbeat_store::{api_key, attempt, beat, channel, delivery, incident, monitor, ping, project, run};
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::setup::{World, at, insert_project, new_ping, signal};
+
+fn page<K>() -> Page<K> {
+    Page {
+        after: None,
+        limit: 100,
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
+    let world = World::new(pool).await;
+    let other = insert_project(&world.store).await;
+    let mut owned = world.monitor("backup").await;
+    owned.state.ping_count = 1;
+    let _ = deadbeat_domain::transition::on_ping(&mut owned.state, &signal(Start, 1));
+    let mut stored = new_ping(&owned, Start, 1);
+    stored.body = vec![1];
+    let runs = owned
+        .state
+        .runs
+        .iter()
+        .map(|run| (owned.id, run.clone()))
+        .collect();
+    let batch = deadbeat_store::batch::Batch {
+        pings: vec![stored],
+        runs,
+        monitors: vec![owned.clone()],
+        moves_check: true,
+    };
+    let mut tx = world.begin().await;
+    deadbeat_store::batch::write(&mut tx, &batch).await.unwrap();
+    beat::lock_or_create(&mut tx, world.project, "shop", 15.0, 60.0, at(0))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let told = world.channel("one").await;
+    let open = world.incident(&owned).await;
+    let sent = world.enqueue(Some(open.id), Alert::Opened, &[told]).await[0];
+    let reader = world.store.reader();
+
+    // With its own project's id each of them finds something: the test would prove nothing otherwise.
+    for (project, finds) in [(world.project, true), (other, false)] {
+        let mut tx = world.begin().await;
+        let found = [
+            monitor::get(&reader, project, owned.id).await.unwrap().is_some(),
+            !monitor::list(&reader, project, &monitor::Filter::default(), page(), at(0))
+                .await
+                .unwrap()
+                .is_empty(),
+            monitor::counts(&reader, project, at(0)).await.unwrap() != [0; 5],
+            monitor::lock(&mut tx, project, owned.id).await.unwrap().is_some(),
+            monitor::lock_by_slug(&mut tx, project, "backup")
+                .await
+                .unwrap()
+                .is_some(),
+            !monitor::slugs_like(&mut tx, project, "back")
+                .await
+                .unwrap()
+                .is_empty(),
+            monitor::count(&mut tx, project).await.unwrap() > 0,
+            !channel::of_monitor(&mut tx, project, owned.id)
+                .await
+                .unwrap()
+                .is_empty(),
+            !channel::of_project(&mut tx, project).await.unwrap().is_empty(),
+            channel::get(&reader, project, told).await.unwrap().is_some(),
+            channel::lock(&mut tx, project, told).await.unwrap().is_some(),
+            !channel::list(&reader, project, page()).await.unwrap().is_empty(),
+            channel::count(&mut tx, project).await.unwrap() > 0,
+            !ping::list(&reader, project, owned.id, page())
+                .await
+                .unwrap()
+                .is_empty(),
+            ping::body(&reader, project, owned.id, 2).await.unwrap().is_some(),
+            !run::list(&reader, project, owned.id, page())
+                .await
+                .unwrap()
+                .is_empty(),
+            incident::get(&reader, project, open.id).await.unwrap().is_some(),
+            !incident::list(&reader, project, &incident::Filter::default(), page())
+                .await
+                .unwrap()
+                .is_empty(),
+            !delivery::list(&reader, project, &delivery::Filter::default(), page())
+                .await
+                .unwrap()
+                .is_empty(),
+            !beat::list(&reader, project).await.unwrap().is_empty(),
+        ];
+        assert_eq!(found, [finds; 20], "{project:?}");
+        assert!(attempt::list(&reader, other, sent).await.unwrap().is_empty());
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_entry_is_found_by_its_own_projects_beat_only(pool: PgPool) {
+    let world = World::new(pool).await;
+    let other = insert_project(&world.store).await;
+    let owned = world.monitor("nightly").await;
+    let mut tx = world.begin().await;
+    let shop = beat::lock_or_create(&mut tx, world.project, "shop", 15.0, 60.0, at(0))
+        .await
+        .unwrap();
+    let namesake = beat::lock_or_create(&mut tx, other, "shop", 15.0, 60.0, at(0))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_ne!(shop.id, namesake.id);
+    sqlx::query("UPDATE monitor SET beat_id = $1, entry = 'nightly'")
+        .bind(shop.id.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let resolve = async |project: ProjectId| {
+        let names = ["shop".to_owned()];
+        monitor::resolve_entries(&world.store.reader(), project, &names, &["nightly".to_owned()])
+            .await
+            .unwrap()
+    };
+
+    assert_eq!(resolve(world.project).await, [(0, owned.id)]);
+    assert_eq!(resolve(other).await, []);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
+    let world = World::new(pool).await;
+    let other = insert_project(&world.store).await;
+    let owned = world.monitor("backup").await;
+    let told = world.channel("one").await;
+    let open = world.incident(&owned).await;
+    let key = ApiKey {
+        id: ApiKeyId::generate(),
+        project_id: world.project,
+        name: "key".to_owned(),
+        scope: Scope::Ping,
+        prefix: "dbp_".to_owned(),
+        created_at: at(0),
+        last_used_at: None,
+        revoked_at: None,
+    };
+    let mut tx = world.begin().await;
+    api_key::insert(&mut tx, &key, &[7; 32]).await.unwrap();
+    assert_eq!(
+        monitor::set_channels(&mut tx, world.project, owned.id, &[told])
+            .await
+            .unwrap(),
+        1
+    );
+
+    assert!(!monitor::delete(&mut tx, other, owned.id).await.unwrap());
+    assert!(!channel::delete(&mut tx, other, told).await.unwrap());
+    assert!(
+        !incident::acknowledge(&mut tx, other, open.id, at(1))
+            .await
+            .unwrap()
+    );
+    assert!(!api_key::revoke(&mut tx, other, key.id, at(1)).await.unwrap());
+    assert_eq!(
+        monitor::set_channels(&mut tx, other, owned.id, &[told])
+            .await
+            .unwrap(),
+        0
+    );
+    let made = delivery::enqueue(&mut tx, other, None, Alert::Test, &json!({}), &[told], at(1))
+        .await
+        .unwrap();
+    assert_eq!(made, [], "no message to another project's channel");
+    let mut renamed = owned.clone();
+    renamed.project_id = other;
+    renamed.name = "stolen".to_owned();
+    monitor::update_settings(&mut tx, &renamed).await.unwrap();
+    let mut moved = channel::lock(&mut tx, world.project, told)
+        .await
+        .unwrap()
+        .unwrap();
+    moved.project_id = other;
+    moved.name = "stolen".to_owned();
+    channel::update(&mut tx, &moved).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let reader = world.store.reader();
+    assert_eq!(
+        monitor::get(&reader, world.project, owned.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .name,
+        "backup"
+    );
+    assert_eq!(
+        channel::get(&reader, world.project, told)
+            .await
+            .unwrap()
+            .unwrap()
+            .name,
+        "one"
+    );
+    assert_eq!(
+        monitor::channels(&reader, &[owned.id]).await.unwrap(),
+        [(owned.id, told)],
+        "its choice of channels stays"
+    );
+    assert!(api_key::by_digest(&reader, &[7; 32]).await.unwrap().is_some());
+    assert!(api_key::list(&reader, other, page()).await.unwrap().is_empty());
+    assert!(
+        incident::get(&reader, world.project, open.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .acknowledged_at
+            .is_none()
+    );
+    let mut tx = world.begin().await;
+    assert!(
+        incident::resolve(&mut tx, SubjectKind::Monitor, owned.id.0, at(99))
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn projects_are_listed_for_their_members_only(pool: PgPool) {
+    let world = World::new(pool).await;
+    insert_project(&world.store).await;
+    let stranger = AccountId::generate();
+
+    assert!(
+        project::of_account(&world.store.reader(), stranger)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_channel_of_another_project_is_not_among_those_chosen(pool: PgPool) {
+    let world = World::new(pool.clone()).await;
+    let foreign = World::new(pool).await.channel("foreign").await;
+    let owned = world.monitor("backup").await;
+    world.ping(&owned, Success, 1).await;
+    let mut tx = world.begin().await;
+
+    assert_eq!(
+        monitor::set_channels(&mut tx, world.project, owned.id, &[foreign])
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(
+        channel::of_monitor(&mut tx, world.project, owned.id)
+            .await
+            .unwrap(),
+        []
+    );
+    assert_eq!(
+        monitor::get(&world.store.reader(), world.project, owned.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .state
+            .status,
+        Status::Up
+    );
+}
