@@ -42,6 +42,8 @@ impl Alert {
     /// Reads [`Alert::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Opened, Self::Reminder, Self::Resolved, Self::Test].into_iter().find(|a| a.as_str() == text)
+        [Self::Opened, Self::Reminder, Self::Resolved, Self::Test]
+            .into_iter()
+            .find(|a| a.as_str() == text)
     }
 }

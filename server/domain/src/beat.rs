@@ -55,7 +55,12 @@ pub fn on_alive(state: &mut BeatState, seen_at: DateTime<Utc>, now: DateTime<Utc
     if state.status == Status::Up {
         return None;
     }
-    let transition = Transition { from: state.status, to: Status::Up, trigger: Trigger::Report, at: now };
+    let transition = Transition {
+        from: state.status,
+        to: Status::Up,
+        trigger: Trigger::Report,
+        at: now,
+    };
     state.status = Status::Up;
     Some(transition)
 }
@@ -67,8 +72,12 @@ pub fn on_silence(state: &mut BeatState, now: DateTime<Utc>) -> Option<Transitio
         state.deadline_at = None;
     }
     state.deadline_at.filter(|deadline| *deadline <= now)?;
-    let transition =
-        Transition { from: state.status, to: Status::Down, trigger: Trigger::Trouble(Cause::BeatDown), at: now };
+    let transition = Transition {
+        from: state.status,
+        to: Status::Down,
+        trigger: Trigger::Trouble(Cause::BeatDown),
+        at: now,
+    };
     state.status = Status::Down;
     state.deadline_at = None;
     Some(transition)

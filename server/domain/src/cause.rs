@@ -31,6 +31,8 @@ impl Cause {
     /// Reads [`Cause::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Missed, Self::Failed, Self::Overrun, Self::BeatDown].into_iter().find(|c| c.as_str() == text)
+        [Self::Missed, Self::Failed, Self::Overrun, Self::BeatDown]
+            .into_iter()
+            .find(|c| c.as_str() == text)
     }
 }

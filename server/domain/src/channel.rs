@@ -55,10 +55,16 @@ impl Settings {
                 let settings: WebhookSettings = serde_json::from_value(settings.clone()).map_err(fault)?;
                 let url = &settings.url;
                 let has_scheme = url.starts_with("http://") || url.starts_with("https://");
-                if !has_scheme || url.len() > 2_000 || url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                if !has_scheme
+                    || url.len() > 2_000
+                    || url.chars().any(|c| c.is_whitespace() || c.is_control())
+                {
                     return Err(vec![FieldError::new(
                         "/settings/url",
-                        format!("is {:?}; an http:// or https:// address of at most 2000 characters is allowed", clip(url)),
+                        format!(
+                            "is {:?}; an http:// or https:// address of at most 2000 characters is allowed",
+                            clip(url)
+                        ),
                     )]);
                 }
                 Ok(Self::Webhook(settings))
@@ -68,7 +74,10 @@ impl Settings {
                 if !is_email(&settings.to) {
                     return Err(vec![FieldError::new(
                         "/settings/to",
-                        format!("is {:?}; one mail address such as ops@example.org is allowed", clip(&settings.to)),
+                        format!(
+                            "is {:?}; one mail address such as ops@example.org is allowed",
+                            clip(&settings.to)
+                        ),
                     )]);
                 }
                 Ok(Self::Email(settings))
@@ -90,11 +99,15 @@ impl Settings {
 /// Whether a text looks like one mail address: enough to catch slips; whether it exists only a mail tells.
 #[must_use]
 pub fn is_email(text: &str) -> bool {
-    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let Some((local, domain)) = text.rsplit_once('@') else {
+        return false;
+    };
     !local.is_empty()
         && !domain.is_empty()
         && text.len() <= 254
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | ',' | ';' | '"' | '@') && c != '@')
+        && !text.chars().any(|c| {
+            c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | ',' | ';' | '"' | '@') && c != '@'
+        })
         && !local.contains('@')
         && !domain.starts_with('.')
         && !domain.ends_with('.')

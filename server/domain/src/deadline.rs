@@ -24,7 +24,11 @@ const EARLY_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
 /// A report satisfies every slot up to its arrival, and the coming one when that is within the early tolerance. A report between
 /// slots satisfies none: the next slot still wants its own. An interval counts from the last report.
 #[must_use]
-pub fn due_after_report(schedule: &Schedule, due: Option<DateTime<Utc>>, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+pub fn due_after_report(
+    schedule: &Schedule,
+    due: Option<DateTime<Utc>>,
+    at: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
     if let Schedule::Interval(_) = schedule {
         // A late-arriving report of an older run must not pull the expectation back.
         return match (schedule.next_after(at), due) {
@@ -35,7 +39,11 @@ pub fn due_after_report(schedule: &Schedule, due: Option<DateTime<Utc>>, at: Dat
     match due {
         Some(due) if at < due => {
             let following = schedule.next_after(due);
-            if due - at <= tolerance(due, following) { following } else { Some(due) }
+            if due - at <= tolerance(due, following) {
+                following
+            } else {
+                Some(due)
+            }
         }
         _ => schedule.next_after(at),
     }
@@ -76,7 +84,15 @@ pub fn deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
         Status::New => state.by_beat,
         Status::Down | Status::Paused => return None,
     };
-    let slot = state.next_due_at.filter(|_| expects_slot).map(|due| due + state.expectation.grace());
-    let run = state.runs.iter().filter(|run| run.is_open()).filter_map(|run| run.deadline_at).min();
+    let slot = state
+        .next_due_at
+        .filter(|_| expects_slot)
+        .map(|due| due + state.expectation.grace());
+    let run = state
+        .runs
+        .iter()
+        .filter(|run| run.is_open())
+        .filter_map(|run| run.deadline_at)
+        .min();
     [slot, run].into_iter().flatten().min()
 }

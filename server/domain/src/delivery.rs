@@ -46,10 +46,14 @@ pub fn next_attempt(
     jitter: f64,
     now: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
-    let index = usize::try_from(attempt.max(1) - 1).unwrap_or(usize::MAX).min(WAITS.len() - 1);
+    let index = usize::try_from(attempt.max(1) - 1)
+        .unwrap_or(usize::MAX)
+        .min(WAITS.len() - 1);
     let seconds = WAITS[index] as f64 * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));
     let wait = TimeDelta::milliseconds((seconds * 1000.0) as i64);
-    let asked = retry_after.unwrap_or_default().clamp(TimeDelta::zero(), TimeDelta::hours(1));
+    let asked = retry_after
+        .unwrap_or_default()
+        .clamp(TimeDelta::zero(), TimeDelta::hours(1));
     let at = now + wait.max(asked);
     (at <= created_at + PATIENCE).then_some(at)
 }
@@ -73,13 +77,26 @@ mod tests {
             attempts += 1;
         }
         assert!(now <= at(86_400));
-        assert!(now >= at(86_400 - 2 * 3_600), "gave up {} s after the start", (now - at(0)).num_seconds());
+        assert!(
+            now >= at(86_400 - 2 * 3_600),
+            "gave up {} s after the start",
+            (now - at(0)).num_seconds()
+        );
     }
 
     #[test]
     fn retry_after_is_honoured_up_to_an_hour() {
-        assert_eq!(next_attempt(at(0), 1, Some(TimeDelta::seconds(90)), 0.0, at(0)), Some(at(90)));
-        assert_eq!(next_attempt(at(0), 1, Some(TimeDelta::days(9)), 0.0, at(0)), Some(at(3_600)));
-        assert_eq!(next_attempt(at(0), 1, Some(TimeDelta::seconds(-5)), 0.5, at(0)), Some(at(2)));
+        assert_eq!(
+            next_attempt(at(0), 1, Some(TimeDelta::seconds(90)), 0.0, at(0)),
+            Some(at(90))
+        );
+        assert_eq!(
+            next_attempt(at(0), 1, Some(TimeDelta::days(9)), 0.0, at(0)),
+            Some(at(3_600))
+        );
+        assert_eq!(
+            next_attempt(at(0), 1, Some(TimeDelta::seconds(-5)), 0.5, at(0)),
+            Some(at(2))
+        );
     }
 }

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::cause::Cause;
 use crate::status::Status;
 use crate::transition::{Transition, Trigger};
-use crate::cause::Cause;
 
 /// What kind of thing an incident is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,7 +31,9 @@ impl SubjectKind {
     /// Reads [`SubjectKind::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Monitor, Self::Beat].into_iter().find(|k| k.as_str() == text)
+        [Self::Monitor, Self::Beat]
+            .into_iter()
+            .find(|k| k.as_str() == text)
     }
 }
 

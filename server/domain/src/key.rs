@@ -25,7 +25,9 @@ impl Scope {
     /// Reads [`Scope::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Ping, Self::Read, Self::Write].into_iter().find(|s| s.as_str() == text)
+        [Self::Ping, Self::Read, Self::Write]
+            .into_iter()
+            .find(|s| s.as_str() == text)
     }
 
     /// How a key of this scope begins: secret scanners and people tell them apart by it.
@@ -50,6 +52,8 @@ impl Scope {
 #[must_use]
 pub fn is_plausible(text: &str) -> bool {
     (20..=100).contains(&text.len())
-        && [Scope::Ping, Scope::Read, Scope::Write].iter().any(|scope| text.starts_with(scope.prefix()))
+        && [Scope::Ping, Scope::Read, Scope::Write]
+            .iter()
+            .any(|scope| text.starts_with(scope.prefix()))
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

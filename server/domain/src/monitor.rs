@@ -103,7 +103,10 @@ pub struct FieldError {
 impl FieldError {
     /// A fault at `pointer`.
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into() }
+        Self {
+            pointer: pointer.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -111,9 +114,15 @@ impl FieldError {
 pub fn check_name(pointer: &str, name: &str, max: usize, faults: &mut Vec<FieldError>) {
     let length = name.chars().count();
     if length == 0 || length > max || name.trim().is_empty() {
-        faults.push(FieldError::new(pointer, format!("has {length} characters; 1 to {max} are allowed, not only blanks")));
+        faults.push(FieldError::new(
+            pointer,
+            format!("has {length} characters; 1 to {max} are allowed, not only blanks"),
+        ));
     } else if name.chars().any(char::is_control) {
-        faults.push(FieldError::new(pointer, "holds a control character; only printable text is allowed"));
+        faults.push(FieldError::new(
+            pointer,
+            "holds a control character; only printable text is allowed",
+        ));
     }
 }
 
@@ -122,7 +131,11 @@ pub fn check_slug(pointer: &str, slug: &str, faults: &mut Vec<FieldError>) {
     if !is_slug(slug) {
         faults.push(FieldError::new(
             pointer,
-            format!("is {:?}; 1 to {} of a-z, 0-9, - and _ are allowed", clip(slug), limits::SLUG_CHARS),
+            format!(
+                "is {:?}; 1 to {} of a-z, 0-9, - and _ are allowed",
+                clip(slug),
+                limits::SLUG_CHARS
+            ),
         ));
     }
 }
@@ -131,7 +144,9 @@ pub fn check_slug(pointer: &str, slug: &str, faults: &mut Vec<FieldError>) {
 #[must_use]
 pub fn is_slug(text: &str) -> bool {
     (1..=limits::SLUG_CHARS).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }
 
 /// A slug made from a name: lower case, everything else becomes one hyphen; `monitor` when nothing is left.
@@ -149,20 +164,38 @@ pub fn slug_from_name(name: &str) -> String {
         }
     }
     let slug = slug.trim_end_matches('-');
-    if slug.is_empty() { "monitor".to_owned() } else { slug.to_owned() }
+    if slug.is_empty() {
+        "monitor".to_owned()
+    } else {
+        slug.to_owned()
+    }
 }
 
 /// Checks tags: at most 50, each 1 to 100 printable characters without blanks; repetitions are dropped.
 pub fn check_tags(pointer: &str, tags: &mut Vec<String>, faults: &mut Vec<FieldError>) {
     if tags.len() > limits::TAG_COUNT {
-        faults.push(FieldError::new(pointer, format!("has {} tags; at most {} are allowed", tags.len(), limits::TAG_COUNT)));
+        faults.push(FieldError::new(
+            pointer,
+            format!(
+                "has {} tags; at most {} are allowed",
+                tags.len(),
+                limits::TAG_COUNT
+            ),
+        ));
     }
     for (index, tag) in tags.iter().enumerate() {
         let length = tag.chars().count();
-        if length == 0 || length > limits::TAG_CHARS || tag.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        if length == 0
+            || length > limits::TAG_CHARS
+            || tag.chars().any(|c| c.is_whitespace() || c.is_control())
+        {
             faults.push(FieldError::new(
                 format!("{pointer}/{index}"),
-                format!("is {:?}; 1 to {} characters without blanks are allowed", clip(tag), limits::TAG_CHARS),
+                format!(
+                    "is {:?}; 1 to {} characters without blanks are allowed",
+                    clip(tag),
+                    limits::TAG_CHARS
+                ),
             ));
         }
     }
@@ -173,7 +206,10 @@ pub fn check_tags(pointer: &str, tags: &mut Vec<String>, faults: &mut Vec<FieldE
 /// Checks a grace: 0 seconds to 366 days.
 pub fn check_grace(pointer: &str, seconds: f64, faults: &mut Vec<FieldError>) {
     if !(0.0..=limits::SPAN_SECONDS).contains(&seconds) {
-        faults.push(FieldError::new(pointer, format!("is {seconds}; 0 to {} seconds are allowed", limits::SPAN_SECONDS)));
+        faults.push(FieldError::new(
+            pointer,
+            format!("is {seconds}; 0 to {} seconds are allowed", limits::SPAN_SECONDS),
+        ));
     }
 }
 
@@ -182,7 +218,10 @@ pub fn check_longest_run(pointer: &str, seconds: f64, faults: &mut Vec<FieldErro
     if !(1.0..=limits::SPAN_SECONDS).contains(&seconds) {
         faults.push(FieldError::new(
             pointer,
-            format!("is {seconds}; 1 to {} seconds are allowed, or null (the grace then bounds a run)", limits::SPAN_SECONDS),
+            format!(
+                "is {seconds}; 1 to {} seconds are allowed, or null (the grace then bounds a run)",
+                limits::SPAN_SECONDS
+            ),
         ));
     }
 }
@@ -190,5 +229,9 @@ pub fn check_longest_run(pointer: &str, seconds: f64, faults: &mut Vec<FieldErro
 /// The beginning of a text, for messages.
 #[must_use]
 pub fn clip(text: &str) -> String {
-    if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(60).chain(['…']).collect() }
+    if text.chars().count() <= 60 {
+        text.to_owned()
+    } else {
+        text.chars().take(60).chain(['…']).collect()
+    }
 }

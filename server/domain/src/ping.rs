@@ -35,7 +35,9 @@ impl PingKind {
     /// Reads [`PingKind::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Start, Self::Success, Self::Fail, Self::Log].into_iter().find(|k| k.as_str() == text)
+        [Self::Start, Self::Success, Self::Fail, Self::Log]
+            .into_iter()
+            .find(|k| k.as_str() == text)
     }
 
     /// What an exit code in a ping URL means: 0 is success, anything else a failure.

@@ -35,7 +35,9 @@ impl RunStatus {
     /// Reads [`RunStatus::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Open, Self::Success, Self::Fail, Self::Overrun].into_iter().find(|s| s.as_str() == text)
+        [Self::Open, Self::Success, Self::Fail, Self::Overrun]
+            .into_iter()
+            .find(|s| s.as_str() == text)
     }
 }
 
@@ -92,11 +94,18 @@ impl Run {
 pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) -> Option<&'a Run> {
     if let Some(ended) = ended_before_its_start(runs, signal) {
         let run = &mut runs[ended];
-        run.started_at = Some(run.started_at.map_or(signal.occurred_at, |start| start.min(signal.occurred_at)));
-        run.duration = run.duration.or(run.finished_at.map(|end| end - signal.occurred_at));
+        run.started_at = Some(
+            run.started_at
+                .map_or(signal.occurred_at, |start| start.min(signal.occurred_at)),
+        );
+        run.duration = run
+            .duration
+            .or(run.finished_at.map(|end| end - signal.occurred_at));
         return runs.get(ended);
     }
-    let found = runs.iter().position(|run| run.is_open() && run.run_id == signal.run_id);
+    let found = runs
+        .iter()
+        .position(|run| run.is_open() && run.run_id == signal.run_id);
     let index = match found {
         Some(index) => {
             if signal.detail.retries == 0 {
@@ -142,14 +151,25 @@ fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
 /// the SDK (a child aborted, then the worker says why) has the last word. An end with an unknown id is a run of which only the end was
 /// heard. A plain end with nothing open is just a ping.
 pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
-    let status = if signal.kind == PingKind::Success { RunStatus::Success } else { RunStatus::Fail };
+    let status = if signal.kind == PingKind::Success {
+        RunStatus::Success
+    } else {
+        RunStatus::Fail
+    };
     let same_id = |run: &Run| run.run_id == signal.run_id;
-    let open: Vec<usize> =
-        runs.iter().enumerate().filter(|(_, run)| run.is_open()).map(|(index, _)| index).collect();
+    let open: Vec<usize> = runs
+        .iter()
+        .enumerate()
+        .filter(|(_, run)| run.is_open())
+        .map(|(index, _)| index)
+        .collect();
     let paired = open.iter().copied().find(|&index| same_id(&runs[index]));
     let late = || {
         runs.iter().position(|run| {
-            run.status == RunStatus::Overrun && signal.run_id.is_some() && same_id(run) && run.finished_at.is_none()
+            run.status == RunStatus::Overrun
+                && signal.run_id.is_some()
+                && same_id(run)
+                && run.finished_at.is_none()
         })
     };
     let again = || {
@@ -160,7 +180,11 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
                 && matches!(run.status, RunStatus::Success | RunStatus::Fail)
         })
     };
-    let only = if signal.run_id.is_none() && open.len() == 1 { Some(open[0]) } else { None };
+    let only = if signal.run_id.is_none() && open.len() == 1 {
+        Some(open[0])
+    } else {
+        None
+    };
 
     let (index, claims_duration) = match (paired.or_else(late).or_else(again), only) {
         (Some(index), _) => (index, true),
@@ -186,12 +210,16 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     if run.status != RunStatus::Overrun {
         run.status = status;
     }
-    let finished_at = run.started_at.map_or(signal.occurred_at, |start| signal.occurred_at.max(start));
+    let finished_at = run
+        .started_at
+        .map_or(signal.occurred_at, |start| signal.occurred_at.max(start));
     run.finished_at = Some(finished_at);
     run.deadline_at = None;
     run.exit_code = signal.exit_code;
     if claims_duration {
-        run.duration = signal.duration.or_else(|| run.started_at.map(|start| finished_at - start));
+        run.duration = signal
+            .duration
+            .or_else(|| run.started_at.map(|start| finished_at - start));
     }
     if signal.detail != RunDetail::default() {
         run.detail = signal.detail.clone();

@@ -32,7 +32,9 @@ impl Status {
     /// Reads [`Status::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::New, Self::Up, Self::Down, Self::Paused].into_iter().find(|s| s.as_str() == text)
+        [Self::New, Self::Up, Self::Down, Self::Paused]
+            .into_iter()
+            .find(|s| s.as_str() == text)
     }
 }
 
@@ -81,6 +83,8 @@ impl ShownStatus {
     /// Reads [`ShownStatus::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::New, Self::Up, Self::Late, Self::Down, Self::Paused].into_iter().find(|s| s.as_str() == text)
+        [Self::New, Self::Up, Self::Late, Self::Down, Self::Paused]
+            .into_iter()
+            .find(|s| s.as_str() == text)
     }
 }

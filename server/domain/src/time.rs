@@ -20,7 +20,11 @@ pub fn to_micros(at: DateTime<Utc>) -> DateTime<Utc> {
 #[must_use]
 pub fn span(seconds: f64) -> TimeDelta {
     const BOUND: f64 = 3.2e11;
-    let seconds = if seconds.is_nan() { 0.0 } else { seconds.clamp(-BOUND, BOUND) };
+    let seconds = if seconds.is_nan() {
+        0.0
+    } else {
+        seconds.clamp(-BOUND, BOUND)
+    };
     TimeDelta::microseconds((seconds * 1e6) as i64)
 }
 

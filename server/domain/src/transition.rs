@@ -94,8 +94,15 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         PingKind::Start => run::start(&mut state.runs, signal, longest).cloned(),
         PingKind::Success | PingKind::Fail => run::finish(&mut state.runs, signal).cloned(),
     };
-    let mut effect = PingEffect { runs: changed.iter().map(|run| run.key).collect(), ..PingEffect::default() };
-    if let Some(length) = changed.as_ref().filter(|_| signal.kind != PingKind::Start).and_then(|run| run.duration) {
+    let mut effect = PingEffect {
+        runs: changed.iter().map(|run| run.key).collect(),
+        ..PingEffect::default()
+    };
+    if let Some(length) = changed
+        .as_ref()
+        .filter(|_| signal.kind != PingKind::Start)
+        .and_then(|run| run.duration)
+    {
         state.last_duration = Some(length);
     }
     if signal.kind == PingKind::Success {
@@ -128,7 +135,10 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if to == Status::Up {
         // The end of a long run is credited to its start. What was missed while it went on has had its incident: a success leaves
         // nothing overdue, or the monitor would trip a second time for the same slot.
-        if state.next_due_at.is_some_and(|due| due + state.expectation.grace() <= at) {
+        if state
+            .next_due_at
+            .is_some_and(|due| due + state.expectation.grace() <= at)
+        {
             state.next_due_at = state.expectation.schedule.next_after(at);
         }
         if matches!(state.status, Status::Down | Status::Paused) {
@@ -136,8 +146,17 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         }
     }
     if to != state.status {
-        let trigger = if to == Status::Down { Trigger::Trouble(Cause::Failed) } else { Trigger::Report };
-        effect.transition = Some(Transition { from: state.status, to, trigger, at });
+        let trigger = if to == Status::Down {
+            Trigger::Trouble(Cause::Failed)
+        } else {
+            Trigger::Report
+        };
+        effect.transition = Some(Transition {
+            from: state.status,
+            to,
+            trigger,
+            at,
+        });
         state.status = to;
     }
     state.deadline_at = deadline(state);
@@ -190,7 +209,12 @@ pub fn on_silence(state: &mut MonitorState, beat: Option<&BeatView>, now: DateTi
     } else {
         Trigger::Trouble(Cause::Overrun)
     };
-    let transition = Transition { from: state.status, to: Status::Down, trigger, at: now };
+    let transition = Transition {
+        from: state.status,
+        to: Status::Down,
+        trigger,
+        at: now,
+    };
     state.status = Status::Down;
     state.deadline_at = None;
     debug_assert!(passed <= now);
@@ -224,7 +248,12 @@ pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) 
     if state.status == Status::Paused {
         return None;
     }
-    let transition = Transition { from: state.status, to: Status::Paused, trigger, at: now };
+    let transition = Transition {
+        from: state.status,
+        to: Status::Paused,
+        trigger,
+        at: now,
+    };
     state.status = Status::Paused;
     state.deadline_at = None;
     Some(transition)
@@ -237,7 +266,12 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
     if state.status == Status::New || state.retired {
         return None;
     }
-    let transition = Transition { from: state.status, to: Status::New, trigger, at: now };
+    let transition = Transition {
+        from: state.status,
+        to: Status::New,
+        trigger,
+        at: now,
+    };
     state.status = Status::New;
     // Nobody was told of the runs that hung while the trouble was Beat's: those are judged now.
     if trigger != Trigger::BeatBack {
@@ -262,7 +296,9 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
     state.deadline_at = deadline(state);
     // A due that has passed keeps a full grace from now on.
     let fresh_grace = now + state.expectation.grace();
-    state.deadline_at = state.deadline_at.map(|deadline| if deadline <= now { fresh_grace } else { deadline });
+    state.deadline_at = state
+        .deadline_at
+        .map(|deadline| if deadline <= now { fresh_grace } else { deadline });
 }
 
 /// Beat says when an entry is next due. Its word wins over our arithmetic, but never excuses a slot that has already come.
@@ -270,7 +306,12 @@ pub fn on_due_hint(state: &mut MonitorState, hint: DateTime<Utc>, now: DateTime<
     let schedule = &state.expectation.schedule;
     let hint = slot_meant(schedule, hint);
     // Further than the slot after next is no plausible hint: the clock of Beat's host is off.
-    let Some(horizon) = schedule.next_after(now).and_then(|next| schedule.next_after(next)) else { return };
+    let Some(horizon) = schedule
+        .next_after(now)
+        .and_then(|next| schedule.next_after(next))
+    else {
+        return;
+    };
     let pending = state.next_due_at.is_some_and(|due| due <= now);
     if pending || hint < now || hint > horizon || state.status == Status::Paused {
         return;

@@ -28,21 +28,34 @@ impl ApiError {
     /// A fault with what a person needs to act on it.
     #[must_use]
     pub fn new(problem: Problem, detail: impl Into<String>) -> Self {
-        Self { problem, detail: detail.into(), errors: Vec::new(), request_id: Uuid::new_v4() }
+        Self {
+            problem,
+            detail: detail.into(),
+            errors: Vec::new(),
+            request_id: Uuid::new_v4(),
+        }
     }
 
     /// Invalid fields.
     #[must_use]
     pub fn fields(errors: Vec<FieldError>) -> Self {
-        let detail: Vec<String> =
-            errors.iter().map(|error| format!("{} {}", error.pointer, error.message)).collect();
-        Self { errors, ..Self::new(Problem::InvalidFields, detail.join("; ")) }
+        let detail: Vec<String> = errors
+            .iter()
+            .map(|error| format!("{} {}", error.pointer, error.message))
+            .collect();
+        Self {
+            errors,
+            ..Self::new(Problem::InvalidFields, detail.join("; "))
+        }
     }
 
     /// Nothing of that id; also for what another project owns.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
-        Self::new(Problem::NotFound, format!("there is no such {what} in this project"))
+        Self::new(
+            Problem::NotFound,
+            format!("there is no such {what} in this project"),
+        )
     }
 
     /// Which kind of fault it is.
@@ -118,11 +131,17 @@ impl From<ServiceError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.is_unavailable() {
-            let answer = Self::new(Problem::DatabaseAway, "the database cannot be reached; try again in a few seconds");
+            let answer = Self::new(
+                Problem::DatabaseAway,
+                "the database cannot be reached; try again in a few seconds",
+            );
             tracing::warn!(request_id = %answer.request_id, error = ?error, "the database is away");
             return answer;
         }
-        let answer = Self::new(Problem::Internal, "the server's log has the cause under this request id");
+        let answer = Self::new(
+            Problem::Internal,
+            "the server's log has the cause under this request id",
+        );
         tracing::error!(request_id = %answer.request_id, error = ?error, "a request failed");
         answer
     }

@@ -9,16 +9,24 @@ use crate::state::AppState;
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
-    config.route("/healthz", web::get().to(live)).route("/readyz", web::get().to(ready));
+    config
+        .route("/healthz", web::get().to(live))
+        .route("/readyz", web::get().to(ready));
 }
 
 /// Asks nothing of anybody else: a database that is away is no reason to restart this process.
 async fn live() -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("OK")
+    HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .body("OK")
 }
 
 async fn ready(state: Data<AppState>) -> HttpResponse {
-    let readiness = state.services.selfwatch().readiness(&state.reader(), state.now()).await;
+    let readiness = state
+        .services
+        .selfwatch()
+        .readiness(&state.reader(), state.now())
+        .await;
     let mut answer = if readiness.database && readiness.evaluator {
         HttpResponse::Ok()
     } else {

@@ -17,7 +17,9 @@ pub fn configure(config: &mut ServiceConfig) {
 /// The loops count for themselves; a registry is filled from their figures when somebody looks.
 async fn show(state: Data<AppState>) -> HttpResponse {
     match text(&state).await {
-        Ok(text) => HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text),
+        Ok(text) => HttpResponse::Ok()
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(text),
         Err(error) => {
             tracing::error!(%error, "metrics could not be written");
             HttpResponse::InternalServerError().finish()
@@ -40,30 +42,70 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
 
     let ingest = state.services.ingest();
     let figures = ingest.figures();
-    counter("deadbeat_pings_recorded_total", "Pings written.", figures.recorded.load(Ordering::Relaxed))?;
-    counter("deadbeat_pings_unknown_total", "Pings for nobody.", figures.unknown.load(Ordering::Relaxed))?;
+    counter(
+        "deadbeat_pings_recorded_total",
+        "Pings written.",
+        figures.recorded.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_pings_unknown_total",
+        "Pings for nobody.",
+        figures.unknown.load(Ordering::Relaxed),
+    )?;
     counter(
         "deadbeat_pings_refused_total",
         "Pings refused with \"try again\".",
         figures.refused.load(Ordering::Relaxed),
     )?;
-    counter("deadbeat_ingest_batches_total", "Transactions of the writer.", figures.batches.load(Ordering::Relaxed))?;
-    gauge("deadbeat_ingest_waiting", "Pings that wait for the writer.", i64::try_from(ingest.waiting()).unwrap_or(i64::MAX))?;
+    counter(
+        "deadbeat_ingest_batches_total",
+        "Transactions of the writer.",
+        figures.batches.load(Ordering::Relaxed),
+    )?;
+    gauge(
+        "deadbeat_ingest_waiting",
+        "Pings that wait for the writer.",
+        i64::try_from(ingest.waiting()).unwrap_or(i64::MAX),
+    )?;
 
     let deliveries = &state.deliveries;
-    counter("deadbeat_deliveries_sent_total", "Deliveries that arrived.", deliveries.sent())?;
-    counter("deadbeat_deliveries_retried_total", "Attempts that are tried again.", deliveries.retried())?;
-    counter("deadbeat_deliveries_dead_total", "Deliveries given up.", deliveries.dead())?;
+    counter(
+        "deadbeat_deliveries_sent_total",
+        "Deliveries that arrived.",
+        deliveries.sent(),
+    )?;
+    counter(
+        "deadbeat_deliveries_retried_total",
+        "Attempts that are tried again.",
+        deliveries.retried(),
+    )?;
+    counter(
+        "deadbeat_deliveries_dead_total",
+        "Deliveries given up.",
+        deliveries.dead(),
+    )?;
 
     let now = state.now();
     let seconds = |span: TimeDelta| span.num_seconds().max(0);
     let selfwatch = state.services.selfwatch();
     if let Some(at) = selfwatch.last_sweep_at() {
-        gauge("deadbeat_evaluator_last_sweep_age_seconds", "Since the last sweep ended.", seconds(now - at))?;
+        gauge(
+            "deadbeat_evaluator_last_sweep_age_seconds",
+            "Since the last sweep ended.",
+            seconds(now - at),
+        )?;
     }
-    counter("deadbeat_evaluator_rows_put_aside_total", "Rows that could not be read.", selfwatch.rows_put_aside())?;
+    counter(
+        "deadbeat_evaluator_rows_put_aside_total",
+        "Rows that could not be read.",
+        selfwatch.rows_put_aside(),
+    )?;
     let backlog = selfwatch.backlog(&state.reader(), now).await;
-    gauge("deadbeat_database_up", "1: the database answers.", i64::from(backlog.is_some()))?;
+    gauge(
+        "deadbeat_database_up",
+        "1: the database answers.",
+        i64::from(backlog.is_some()),
+    )?;
     if let Some(backlog) = backlog {
         let age = |at: Option<chrono::DateTime<chrono::Utc>>| at.map_or(0, |at| seconds(now - at));
         gauge(
@@ -71,9 +113,21 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
             "Age of the oldest deadline that has passed and was not looked at.",
             age(backlog.oldest_check),
         )?;
-        gauge("deadbeat_outbox_pending", "Deliveries not settled.", backlog.pending_deliveries)?;
-        gauge("deadbeat_outbox_oldest_age_seconds", "Age of the oldest delivery not settled.", age(backlog.oldest_delivery))?;
-        gauge("deadbeat_incidents_open", "Incidents that are open.", backlog.open_incidents)?;
+        gauge(
+            "deadbeat_outbox_pending",
+            "Deliveries not settled.",
+            backlog.pending_deliveries,
+        )?;
+        gauge(
+            "deadbeat_outbox_oldest_age_seconds",
+            "Age of the oldest delivery not settled.",
+            age(backlog.oldest_delivery),
+        )?;
+        gauge(
+            "deadbeat_incidents_open",
+            "Incidents that are open.",
+            backlog.open_incidents,
+        )?;
     }
 
     let mut text = Vec::new();

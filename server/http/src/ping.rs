@@ -32,7 +32,9 @@ use crate::state::AppState;
 
 /// The routes: `/ping/…`, and whatever nobody else took.
 pub fn configure(config: &mut ServiceConfig) {
-    config.route("/ping/{tail:.*}", web::route().to(receive)).default_service(web::route().to(receive_at_root));
+    config
+        .route("/ping/{tail:.*}", web::route().to(receive))
+        .default_service(web::route().to(receive_at_root));
 }
 
 /// Bytes of a body that are read at all: what is beyond the kept part is passed over so that the client sees its answer.
@@ -65,11 +67,19 @@ enum Refusal {
 fn parse(tail: &str) -> Result<Target, Refusal> {
     let tail = tail.strip_suffix('/').unwrap_or(tail);
     let segments: Vec<&str> = tail.split('/').collect();
-    let uuid = |text: &str| if text.len() == 36 { Uuid::try_parse(text).ok() } else { None };
+    let uuid = |text: &str| {
+        if text.len() == 36 {
+            Uuid::try_parse(text).ok()
+        } else {
+            None
+        }
+    };
     let (address, action) = match segments[..] {
         [id] => (TargetAddress::Uuid(uuid(id).ok_or(Refusal::NotFound)?), None),
         [id, action] if uuid(id).is_some() => {
-            let Some(id) = uuid(id) else { return Err(Refusal::NotFound) };
+            let Some(id) = uuid(id) else {
+                return Err(Refusal::NotFound);
+            };
             (TargetAddress::Uuid(id), Some(action))
         }
         [key, slug] => (slug_address(key, slug)?, None),
@@ -87,12 +97,19 @@ fn parse(tail: &str) -> Result<Target, Refusal> {
         }
         Some(_) => return Err(Refusal::NotFound),
     };
-    Ok(Target { address, kind, exit_code })
+    Ok(Target {
+        address,
+        kind,
+        exit_code,
+    })
 }
 
 fn slug_address(key: &str, slug: &str) -> Result<TargetAddress, Refusal> {
     let plain = |text: &str| {
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if !plain(key) || !plain(slug) {
         return Err(Refusal::NotFound);
@@ -100,7 +117,10 @@ fn slug_address(key: &str, slug: &str) -> Result<TargetAddress, Refusal> {
     if !is_slug(slug) {
         return Err(Refusal::InvalidUrl);
     }
-    Ok(TargetAddress::Slug { key: key.to_owned(), slug: slug.to_owned() })
+    Ok(TargetAddress::Slug {
+        key: key.to_owned(),
+        slug: slug.to_owned(),
+    })
 }
 
 async fn receive(request: HttpRequest, state: Data<AppState>, payload: web::Payload) -> HttpResponse {
@@ -112,8 +132,14 @@ async fn receive(request: HttpRequest, state: Data<AppState>, payload: web::Payl
 async fn receive_at_root(request: HttpRequest, state: Data<AppState>, payload: web::Payload) -> HttpResponse {
     let tail = request.path().trim_start_matches('/').to_owned();
     let looks_like_ping = match parse(&tail) {
-        Ok(Target { address: TargetAddress::Uuid(_), .. }) => true,
-        Ok(Target { address: TargetAddress::Slug { key, .. }, .. }) => key::is_plausible(&key),
+        Ok(Target {
+            address: TargetAddress::Uuid(_),
+            ..
+        }) => true,
+        Ok(Target {
+            address: TargetAddress::Slug { key, .. },
+            ..
+        }) => key::is_plausible(&key),
         Err(Refusal::InvalidUrl) => tail.split('/').next().is_some_and(|first| {
             key::is_plausible(first) || (first.len() == 36 && Uuid::try_parse(first).is_ok())
         }),
@@ -126,7 +152,9 @@ async fn receive_at_root(request: HttpRequest, state: Data<AppState>, payload: w
 }
 
 fn text(status: StatusCode, line: &'static str) -> HttpResponse {
-    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(line)
+    HttpResponse::build(status)
+        .content_type("text/plain; charset=utf-8")
+        .body(line)
 }
 
 fn cors(answer: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
@@ -138,7 +166,10 @@ fn acknowledged(status: StatusCode, line: &'static str) -> HttpResponse {
     cors(&mut HttpResponse::build(status))
         .content_type("text/plain; charset=utf-8")
         .insert_header(("Ping-Body-Limit", limits::PING_BODY_BYTES.to_string()))
-        .insert_header((header::CACHE_CONTROL, "max-age=0, no-cache, no-store, must-revalidate, private"))
+        .insert_header((
+            header::CACHE_CONTROL,
+            "max-age=0, no-cache, no-store, must-revalidate, private",
+        ))
         .body(line)
 }
 
@@ -177,7 +208,12 @@ async fn answer(request: HttpRequest, state: Data<AppState>, payload: Payload, t
     let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
         .map(web::Query::into_inner)
         .unwrap_or_default();
-    let parameter = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let parameter = |name: &str| {
+        query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
     let run_id = match parameter("rid") {
         None => None,
         Some(rid) if rid.len() == 36 => match Uuid::try_parse(rid) {
@@ -217,7 +253,9 @@ async fn answer(request: HttpRequest, state: Data<AppState>, payload: Payload, t
     let again = incoming.clone();
     match state.services.ingest().accept(incoming).await {
         Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK"),
-        Ok(Accepted::Unknown { project: Some(project) }) if creates => {
+        Ok(Accepted::Unknown {
+            project: Some(project),
+        }) if creates => {
             let TargetAddress::Slug { slug, .. } = &target.address else {
                 return text(StatusCode::NOT_FOUND, "not found");
             };
@@ -236,7 +274,9 @@ async fn read_body(mut payload: Payload) -> Vec<u8> {
         let mut total = 0;
         while let Some(Ok(chunk)) = payload.next().await {
             total += chunk.len();
-            let wanted = limits::PING_BODY_BYTES.saturating_sub(body.len()).min(chunk.len());
+            let wanted = limits::PING_BODY_BYTES
+                .saturating_sub(body.len())
+                .min(chunk.len());
             body.extend_from_slice(&chunk[..wanted]);
             if total > BODY_READ_BYTES {
                 return;
@@ -257,16 +297,24 @@ async fn create_and_ping(
 ) -> HttpResponse {
     let change = match change_from_query(slug, query) {
         Ok(change) => change,
-        Err(line) => return HttpResponse::BadRequest().content_type("text/plain; charset=utf-8").body(line),
+        Err(line) => {
+            return HttpResponse::BadRequest()
+                .content_type("text/plain; charset=utf-8")
+                .body(line);
+        }
     };
     let created = match monitor::create(&state.services, project, &change).await {
         Ok(_) => true,
         // Another request made it meanwhile.
         Err(ServiceError::SlugTaken(_)) => false,
         Err(ServiceError::Invalid(faults)) => {
-            let faults: Vec<String> =
-                faults.iter().map(|fault| format!("{} {}", fault.pointer.trim_start_matches('/'), fault.message)).collect();
-            return HttpResponse::BadRequest().content_type("text/plain; charset=utf-8").body(faults.join("; "));
+            let faults: Vec<String> = faults
+                .iter()
+                .map(|fault| format!("{} {}", fault.pointer.trim_start_matches('/'), fault.message))
+                .collect();
+            return HttpResponse::BadRequest()
+                .content_type("text/plain; charset=utf-8")
+                .body(faults.join("; "));
         }
         Err(ServiceError::Limit { .. }) => return text(StatusCode::NOT_FOUND, "not found"),
         Err(error) => {
@@ -284,10 +332,18 @@ async fn create_and_ping(
 
 /// A created monitor's settings: a day with an hour of grace, as Healthchecks has it, where the URL does not say otherwise.
 fn change_from_query(slug: &str, query: &[(String, String)]) -> Result<Change, String> {
-    let parameter = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let parameter = |name: &str| {
+        query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
     let seconds = |name: &str| {
         parameter(name)
-            .map(|text| text.parse::<f64>().map_err(|_| format!("{name} is {text:?}; a number of seconds is allowed")))
+            .map(|text| {
+                text.parse::<f64>()
+                    .map_err(|_| format!("{name} is {text:?}; a number of seconds is allowed"))
+            })
             .transpose()
     };
     let timezone = parameter("tz").unwrap_or("UTC");
@@ -302,7 +358,10 @@ fn change_from_query(slug: &str, query: &[(String, String)]) -> Result<Change, S
         schedule: Some(schedule),
         grace_seconds: Some(seconds("grace")?.unwrap_or(3_600.0)),
         tags: parameter("tags").map(|tags| {
-            tags.split([' ', ',']).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+            tags.split([' ', ','])
+                .filter(|tag| !tag.is_empty())
+                .map(str::to_owned)
+                .collect()
         }),
         ..Change::default()
     })

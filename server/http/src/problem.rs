@@ -10,7 +10,9 @@ pub fn configure(config: &mut ServiceConfig) {
 }
 
 async fn explain() -> impl Responder {
-    HttpResponse::Ok().content_type("text/markdown; charset=utf-8").body(include_str!("../../../docs/problems.md"))
+    HttpResponse::Ok()
+        .content_type("text/markdown; charset=utf-8")
+        .body(include_str!("../../../docs/problems.md"))
 }
 
 /// A kind of fault.
@@ -73,22 +75,52 @@ impl Problem {
     pub fn row(self) -> (&'static str, StatusCode, &'static str) {
         match self {
             Self::MissingKey => ("missing_key", StatusCode::UNAUTHORIZED, "An API key is needed"),
-            Self::UnknownKey => ("unknown_key", StatusCode::UNAUTHORIZED, "The API key is unknown or revoked"),
+            Self::UnknownKey => (
+                "unknown_key",
+                StatusCode::UNAUTHORIZED,
+                "The API key is unknown or revoked",
+            ),
             Self::KeyScope => ("key_scope", StatusCode::FORBIDDEN, "The API key may not do this"),
             Self::InvalidJson => ("invalid_json", StatusCode::BAD_REQUEST, "The body is not JSON"),
-            Self::InvalidFields => ("invalid_fields", StatusCode::BAD_REQUEST, "The request has invalid fields"),
-            Self::InvalidQuery => ("invalid_query", StatusCode::BAD_REQUEST, "The query has invalid parameters"),
-            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::InvalidFields => (
+                "invalid_fields",
+                StatusCode::BAD_REQUEST,
+                "The request has invalid fields",
+            ),
+            Self::InvalidQuery => (
+                "invalid_query",
+                StatusCode::BAD_REQUEST,
+                "The query has invalid parameters",
+            ),
+            Self::BodyTooLarge => (
+                "body_too_large",
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The body is too large",
+            ),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is no such thing"),
-            Self::MethodNotAllowed => {
-                ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "This path takes other methods")
-            }
+            Self::MethodNotAllowed => (
+                "method_not_allowed",
+                StatusCode::METHOD_NOT_ALLOWED,
+                "This path takes other methods",
+            ),
             Self::SlugTaken => ("slug_taken", StatusCode::CONFLICT, "The slug is taken"),
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "It is not in a state for this"),
-            Self::LimitReached => ("limit_reached", StatusCode::FORBIDDEN, "A limit of the project is reached"),
+            Self::LimitReached => (
+                "limit_reached",
+                StatusCode::FORBIDDEN,
+                "A limit of the project is reached",
+            ),
             Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much at once"),
-            Self::DatabaseAway => ("database_away", StatusCode::SERVICE_UNAVAILABLE, "The database is away"),
-            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here"),
+            Self::DatabaseAway => (
+                "database_away",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The database is away",
+            ),
+            Self::Internal => (
+                "internal",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong here",
+            ),
         }
     }
 

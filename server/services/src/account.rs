@@ -29,15 +29,22 @@ pub struct Passwords {
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(2)) }
+        Self {
+            turns: Arc::new(Semaphore::new(2)),
+        }
     }
 }
 
 impl Passwords {
     async fn hash(&self, password: String) -> Result<String, ServiceError> {
-        self.work(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).ok())
-            .await?
-            .ok_or(ServiceError::Busy)
+        self.work(move || {
+            Argon2::default()
+                .hash_password(password.as_bytes())
+                .map(|hash| hash.to_string())
+                .ok()
+        })
+        .await?
+        .ok_or(ServiceError::Busy)
     }
 
     /// Takes as long for an unknown account as for a known one: the time tells nothing.
@@ -48,20 +55,31 @@ impl Passwords {
             let stored = stored.unwrap_or_else(|| {
                 NOBODY
                     .get_or_init(|| {
-                        Argon2::default().hash_password(b"nobody").map(|hash| hash.to_string()).unwrap_or_default()
+                        Argon2::default()
+                            .hash_password(b"nobody")
+                            .map(|hash| hash.to_string())
+                            .unwrap_or_default()
                     })
                     .clone()
             });
-            let right = PasswordHash::new(&stored)
-                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
+            let right = PasswordHash::new(&stored).is_ok_and(|hash| {
+                Argon2::default()
+                    .verify_password(password.as_bytes(), &hash)
+                    .is_ok()
+            });
             known && right
         })
         .await
     }
 
-    async fn work<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, ServiceError> {
+    async fn work<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ServiceError> {
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(ServiceError::Busy) };
+        let Ok(Ok(turn)) = turn else {
+            return Err(ServiceError::Busy);
+        };
         let done = tokio::task::spawn_blocking(move || {
             let done = job();
             drop(turn);
@@ -79,25 +97,36 @@ pub async fn create(services: &Services, email: &str, password: &str) -> Result<
     let email = email.trim().to_lowercase();
     let mut faults = Vec::new();
     if !is_email(&email) {
-        faults.push(FieldError::new("/email", format!("is {:?}; one mail address is allowed", clip(&email))));
+        faults.push(FieldError::new(
+            "/email",
+            format!("is {:?}; one mail address is allowed", clip(&email)),
+        ));
     }
     let length = password.chars().count();
     if !(PASSWORD_CHARS..=200).contains(&length) {
-        faults.push(FieldError::new("/password", format!("has {length} characters; {PASSWORD_CHARS} to 200 are allowed")));
+        faults.push(FieldError::new(
+            "/password",
+            format!("has {length} characters; {PASSWORD_CHARS} to 200 are allowed"),
+        ));
     }
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
     }
     let hash = services.passwords.hash(password.to_owned()).await?;
-    let account = Account { id: AccountId::generate(), email };
+    let account = Account {
+        id: AccountId::generate(),
+        email,
+    };
     let mut tx = services.store.begin().await?;
-    deadbeat_store::account::insert(&mut tx, &account, &hash, services.now()).await.map_err(|error| {
-        if error.is_constraint("account_email_unique") {
-            ServiceError::Conflict(format!("there is an account of {} already", account.email))
-        } else {
-            error.into()
-        }
-    })?;
+    deadbeat_store::account::insert(&mut tx, &account, &hash, services.now())
+        .await
+        .map_err(|error| {
+            if error.is_constraint("account_email_unique") {
+                ServiceError::Conflict(format!("there is an account of {} already", account.email))
+            } else {
+                error.into()
+            }
+        })?;
     tx.commit().await?;
     Ok(account)
 }
@@ -106,7 +135,11 @@ pub async fn create(services: &Services, email: &str, password: &str) -> Result<
 ///
 /// # Errors
 /// Too many sign-ins at once, or the database is away.
-pub async fn sign_in(services: &Services, email: &str, password: &str) -> Result<Option<String>, ServiceError> {
+pub async fn sign_in(
+    services: &Services,
+    email: &str,
+    password: &str,
+) -> Result<Option<String>, ServiceError> {
     if password.len() > 1_000 {
         return Ok(None);
     }
@@ -119,7 +152,14 @@ pub async fn sign_in(services: &Services, email: &str, password: &str) -> Result
     let session = secret::random_text(43);
     let now = services.now();
     let mut tx = services.store.begin().await?;
-    deadbeat_store::account::insert_session(&mut tx, account.id, &secret::digest(&session), now, now + SESSION).await?;
+    deadbeat_store::account::insert_session(
+        &mut tx,
+        account.id,
+        &secret::digest(&session),
+        now,
+        now + SESSION,
+    )
+    .await?;
     tx.commit().await?;
     Ok(Some(session))
 }
@@ -130,7 +170,8 @@ pub async fn sign_in(services: &Services, email: &str, password: &str) -> Result
 /// The database is away.
 pub async fn of_session(services: &Services, session: &str) -> Result<Option<Account>, ServiceError> {
     let found =
-        deadbeat_store::account::by_session(&services.reader(), &secret::digest(session), services.now()).await?;
+        deadbeat_store::account::by_session(&services.reader(), &secret::digest(session), services.now())
+            .await?;
     Ok(found)
 }
 

@@ -64,7 +64,11 @@ pub async fn revoke(services: &Services, project: ProjectId, id: ApiKeyId) -> Re
     let mut tx = services.store.begin().await?;
     let found = deadbeat_store::api_key::revoke(&mut tx, project, id, services.now()).await?;
     tx.commit().await?;
-    if found { Ok(()) } else { Err(ServiceError::NotFound("API key")) }
+    if found {
+        Ok(())
+    } else {
+        Err(ServiceError::NotFound("API key"))
+    }
 }
 
 /// The stored key of a presented one; None: there is none, or it is revoked. Notes its use, once a minute at most.
@@ -76,9 +80,15 @@ pub async fn authorise(services: &Services, presented: &str) -> Result<Option<Ap
         return Ok(None);
     }
     let digest = secret::digest(presented);
-    let Some(found) = deadbeat_store::api_key::by_digest(&services.reader(), &digest).await? else { return Ok(None) };
+    let Some(found) = deadbeat_store::api_key::by_digest(&services.reader(), &digest).await? else {
+        return Ok(None);
+    };
     let now = services.now();
-    if found.last_used_at.is_none_or(|at| now - at >= TimeDelta::minutes(1)) && first_this_minute(found.id, now) {
+    if found
+        .last_used_at
+        .is_none_or(|at| now - at >= TimeDelta::minutes(1))
+        && first_this_minute(found.id, now)
+    {
         let mut tx = services.store.begin().await?;
         deadbeat_store::api_key::touch(&mut tx, std::slice::from_ref(&digest), now).await?;
         tx.commit().await?;
@@ -91,7 +101,10 @@ fn first_this_minute(id: ApiKeyId, now: DateTime<Utc>) -> bool {
     static TOUCHED: Mutex<Option<HashMap<ApiKeyId, DateTime<Utc>>>> = Mutex::new(None);
     let mut touched = TOUCHED.lock().unwrap_or_else(PoisonError::into_inner);
     let touched = touched.get_or_insert_default();
-    if touched.get(&id).is_some_and(|at| now - *at < TimeDelta::minutes(1)) {
+    if touched
+        .get(&id)
+        .is_some_and(|at| now - *at < TimeDelta::minutes(1))
+    {
         return false;
     }
     if touched.len() > 10_000 {

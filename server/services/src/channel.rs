@@ -25,7 +25,9 @@ pub async fn create(
     let mut faults = Vec::new();
     check_name("/name", name, limits::NAME_CHARS, &mut faults);
     let settings = parse(kind, settings).map_err(|found| faults.extend(found)).ok();
-    let Some(settings) = settings.filter(|_| faults.is_empty()) else { return Err(ServiceError::Invalid(faults)) };
+    let Some(settings) = settings.filter(|_| faults.is_empty()) else {
+        return Err(ServiceError::Invalid(faults));
+    };
     let now = services.now();
     let channel = Channel {
         id: ChannelId::generate(),
@@ -39,7 +41,10 @@ pub async fn create(
     };
     let mut tx = services.store.begin().await?;
     if deadbeat_store::channel::count(&mut tx, project).await? >= limits::PROJECT_CHANNELS {
-        return Err(ServiceError::Limit { what: "channels", limit: limits::PROJECT_CHANNELS });
+        return Err(ServiceError::Limit {
+            what: "channels",
+            limit: limits::PROJECT_CHANNELS,
+        });
     }
     deadbeat_store::channel::insert(&mut tx, &channel).await?;
     tx.commit().await?;
@@ -51,7 +56,10 @@ fn parse(kind: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
     if settings.is_object() {
         Settings::parse(kind, settings)
     } else {
-        Err(vec![FieldError::new("/settings", "is no object; an object with the kind's settings is allowed")])
+        Err(vec![FieldError::new(
+            "/settings",
+            "is no object; an object with the kind's settings is allowed",
+        )])
     }
 }
 
@@ -98,14 +106,22 @@ pub async fn delete(services: &Services, project: ProjectId, id: ChannelId) -> R
     let mut tx = services.store.begin().await?;
     let found = deadbeat_store::channel::delete(&mut tx, project, id).await?;
     tx.commit().await?;
-    if found { Ok(()) } else { Err(ServiceError::NotFound("channel")) }
+    if found {
+        Ok(())
+    } else {
+        Err(ServiceError::NotFound("channel"))
+    }
 }
 
 /// Puts a test into the outbox: it goes the same way as an alert.
 ///
 /// # Errors
 /// Not found, or the database is away.
-pub async fn send_test(services: &Services, project: ProjectId, id: ChannelId) -> Result<DeliveryId, ServiceError> {
+pub async fn send_test(
+    services: &Services,
+    project: ProjectId,
+    id: ChannelId,
+) -> Result<DeliveryId, ServiceError> {
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
@@ -116,7 +132,8 @@ pub async fn send_test(services: &Services, project: ProjectId, id: ChannelId) -
         "incident": null,
         "monitor": null,
     });
-    let made = deadbeat_store::delivery::enqueue(&mut tx, project, None, Alert::Test, &payload, &[id], now).await?;
+    let made =
+        deadbeat_store::delivery::enqueue(&mut tx, project, None, Alert::Test, &payload, &[id], now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();
     made.first().copied().ok_or(ServiceError::Busy)

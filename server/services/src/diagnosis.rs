@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::incident::{Fact, Repair};
+use deadbeat_domain::ping::Signal;
 use deadbeat_domain::run::RunStatus;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::Monitor;
@@ -18,12 +19,21 @@ pub struct Explanation {
     pub repair: Vec<Repair>,
 }
 
-/// Explains why a monitor is down.
+/// Explains why a monitor is down: silence, or the signal that said so.
 #[must_use]
-pub fn of_monitor(monitor: &Monitor, beat: Option<&str>, cause: Cause, now: DateTime<Utc>) -> Explanation {
+pub fn of_monitor(
+    monitor: &Monitor,
+    beat: Option<&str>,
+    signal: Option<&Signal>,
+    cause: Cause,
+    now: DateTime<Utc>,
+) -> Explanation {
     let state = &monitor.state;
     let name = &monitor.name;
-    let mut evidence = vec![Fact { at: None, fact: format!("It is expected {}.", state.expectation.schedule.summary()) }];
+    let mut evidence = vec![Fact {
+        at: None,
+        fact: format!("It is expected {}.", state.expectation.schedule.summary()),
+    }];
     let summary = match cause {
         Cause::Missed | Cause::BeatDown => {
             if let Some(due) = state.next_due_at {
@@ -39,61 +49,89 @@ pub fn of_monitor(monitor: &Monitor, beat: Option<&str>, cause: Cause, now: Date
                 format!("{name} did not report.")
             }
         }
-        Cause::Failed => match state.runs.iter().rev().find(|run| run.status == RunStatus::Fail) {
-            Some(run) => {
-                let how = match (run.exit_code, &run.detail.error) {
-                    (Some(code), _) => format!(" with exit code {code}"),
-                    (None, Some(error)) => format!(" with {error}"),
-                    (None, None) => String::new(),
-                };
-                evidence.push(Fact { at: run.finished_at, fact: format!("The run ended{how}.") });
-                format!("{name} failed{how}.")
-            }
-            None => {
-                evidence.push(Fact { at: Some(now), fact: "A failure was reported.".to_owned() });
-                format!("{name} reported a failure.")
-            }
-        },
+        Cause::Failed => {
+            let how = match signal.map(|signal| (signal.exit_code, &signal.detail.error)) {
+                Some((Some(code), _)) => format!(" with exit code {code}"),
+                Some((None, Some(error))) => format!(" with {error}"),
+                Some((None, None)) | None => String::new(),
+            };
+            let at = signal.map_or(now, |signal| signal.occurred_at);
+            evidence.push(Fact {
+                at: Some(at),
+                fact: format!("A failure{how} was reported."),
+            });
+            format!("{name} failed{how}.")
+        }
         Cause::Overrun => {
             let over = state.runs.iter().filter(|run| run.status == RunStatus::Overrun);
             let started = over.filter_map(|run| run.started_at).min();
             evidence.push(Fact {
                 at: started,
-                fact: format!("A run started and has not ended; {} are allowed.", words(state.expectation.longest_run())),
+                fact: format!(
+                    "A run started and has not ended; {} are allowed.",
+                    words(state.expectation.longest_run())
+                ),
             });
             match started {
-                Some(started) => format!("{name} has been running since {}, longer than allowed.", clock(started)),
+                Some(started) => format!(
+                    "{name} has been running since {}, longer than allowed.",
+                    clock(started)
+                ),
                 None => format!("{name} has been running longer than allowed."),
             }
         }
     };
     evidence.push(match state.last_success_at {
-        Some(at) => Fact { at: Some(at), fact: "The last success was reported.".to_owned() },
-        None => Fact { at: None, fact: "No success was ever reported.".to_owned() },
+        Some(at) => Fact {
+            at: Some(at),
+            fact: "The last success was reported.".to_owned(),
+        },
+        None => Fact {
+            at: None,
+            fact: "No success was ever reported.".to_owned(),
+        },
     });
 
-    let command = |text: &str, command: String| Repair { text: text.to_owned(), command: Some(command) };
+    let command = |text: &str, command: String| Repair {
+        text: text.to_owned(),
+        command: Some(command),
+    };
     let repair = match (beat, cause) {
         (Some(app), Cause::Missed | Cause::BeatDown) => vec![
-            command("See which queues have workers; the task's own must be among them.", format!("celery -A {app} inspect active_queues")),
-            command("See what the workers are busy with.", format!("celery -A {app} inspect active")),
+            command(
+                "See which queues have workers; the task's own must be among them.",
+                format!("celery -A {app} inspect active_queues"),
+            ),
+            command(
+                "See what the workers are busy with.",
+                format!("celery -A {app} inspect active"),
+            ),
         ],
         (Some(app), Cause::Overrun) => {
-            vec![command("See whether the run is still alive, and where.", format!("celery -A {app} inspect active"))]
+            vec![command(
+                "See whether the run is still alive, and where.",
+                format!("celery -A {app} inspect active"),
+            )]
         }
         (_, Cause::Failed) if monitor.entry.is_some() => {
-            vec![Repair { text: "Read the worker's log at that time for the traceback.".to_owned(), command: None }]
+            vec![Repair {
+                text: "Read the worker's log at that time for the traceback.".to_owned(),
+                command: None,
+            }]
         }
-        (None, Cause::Missed | Cause::BeatDown) => vec![
-            Repair {
-                text: "See on its host whether the job was started, and whether it can reach this server.".to_owned(),
-                command: state.next_due_at.map(|due| {
-                    format!("journalctl -u cron --since '{} UTC'", (due - TimeDelta::minutes(5)).format("%Y-%m-%d %H:%M:%S"))
-                }),
-            },
-        ],
+        (None, Cause::Missed | Cause::BeatDown) => vec![Repair {
+            text: "See on its host whether the job was started, and whether it can reach this server."
+                .to_owned(),
+            command: state.next_due_at.map(|due| {
+                format!(
+                    "journalctl -u cron --since '{} UTC'",
+                    (due - TimeDelta::minutes(5)).format("%Y-%m-%d %H:%M:%S")
+                )
+            }),
+        }],
         (None, Cause::Overrun) => vec![Repair {
-            text: "See on its host whether the job hangs; if it is just slow, raise its longest run.".to_owned(),
+            text: "See on its host whether the job hangs; if it is just slow, raise its longest run."
+                .to_owned(),
             command: None,
         }],
         (_, Cause::Failed) => vec![Repair {
@@ -101,7 +139,11 @@ pub fn of_monitor(monitor: &Monitor, beat: Option<&str>, cause: Cause, now: Date
             command: None,
         }],
     };
-    Explanation { summary, evidence, repair }
+    Explanation {
+        summary,
+        evidence,
+        repair,
+    }
 }
 
 /// Explains why a Beat is down.
@@ -113,7 +155,10 @@ pub fn of_beat(beat: &Beat) -> Explanation {
     let since = state.last_seen_at.map(clock);
     let mut evidence = Vec::new();
     if let Some(seen) = state.last_seen_at {
-        evidence.push(Fact { at: Some(seen), fact: format!("Beat of {name} on {host} was last heard from.") });
+        evidence.push(Fact {
+            at: Some(seen),
+            fact: format!("Beat of {name} on {host} was last heard from."),
+        });
     }
     evidence.push(Fact {
         at: None,
@@ -125,7 +170,9 @@ pub fn of_beat(beat: &Beat) -> Explanation {
     });
     Explanation {
         summary: match since {
-            Some(since) => format!("Celery Beat of {name} is silent since {since}: nothing is being scheduled."),
+            Some(since) => {
+                format!("Celery Beat of {name} is silent since {since}: nothing is being scheduled.")
+            }
             None => format!("Celery Beat of {name} is silent: nothing is being scheduled."),
         },
         evidence,

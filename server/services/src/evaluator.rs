@@ -61,7 +61,13 @@ impl Evaluator {
         outbox_bell: Arc<Notify>,
         selfwatch: Selfwatch,
     ) -> Self {
-        Self { store, clock, site, outbox_bell, selfwatch }
+        Self {
+            store,
+            clock,
+            site,
+            outbox_bell,
+            selfwatch,
+        }
     }
 
     /// Sweeps until told to stop.
@@ -80,7 +86,10 @@ impl Evaluator {
                     LONGEST_SLEEP
                 }
             };
-            let pause = pause.clamp(TimeDelta::zero(), LONGEST_SLEEP).to_std().unwrap_or(Duration::ZERO);
+            let pause = pause
+                .clamp(TimeDelta::zero(), LONGEST_SLEEP)
+                .to_std()
+                .unwrap_or(Duration::ZERO);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -160,10 +169,17 @@ impl Evaluator {
         let beats: HashMap<BeatId, (String, BeatView)> = if ids.is_empty() {
             HashMap::new()
         } else {
-            deadbeat_store::beat::views(&mut tx, &ids).await?.into_iter().map(|(id, name, view)| (id, (name, view))).collect()
+            deadbeat_store::beat::views(&mut tx, &ids)
+                .await?
+                .into_iter()
+                .map(|(id, name, view)| (id, (name, view)))
+                .collect()
         };
 
-        let mut batch = Batch { moves_check: true, ..Batch::default() };
+        let mut batch = Batch {
+            moves_check: true,
+            ..Batch::default()
+        };
         let mut recorded: Vec<(usize, Transition)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
             let beat = monitor.beat_id.and_then(|id| beats.get(&id));
@@ -174,7 +190,11 @@ impl Evaluator {
             };
             swept.down += 1;
             recorded.push((place, transition));
-            let runs = monitor.state.runs.iter().filter(|run| overruns.contains(&run.key));
+            let runs = monitor
+                .state
+                .runs
+                .iter()
+                .filter(|run| overruns.contains(&run.key));
             batch.runs.extend(runs.map(|run| (monitor.id, run.clone())));
             monitor.open_runs = i32::try_from(monitor.state.open_runs()).unwrap_or(i32::MAX);
 
@@ -182,14 +202,18 @@ impl Evaluator {
                 && !deadbeat_store::incident::join_beat(&mut tx, beat_id, monitor.id, now).await?
             {
                 // Its Beat came back between the two looks: it is expected anew.
-                recorded.extend(on_resume(&mut monitor.state, Trigger::BeatBack, now).map(|back| (place, back)));
+                recorded
+                    .extend(on_resume(&mut monitor.state, Trigger::BeatBack, now).map(|back| (place, back)));
             }
         }
         batch.monitors = monitors;
         deadbeat_store::batch::write(&mut tx, &batch).await?;
         for (place, transition) in &recorded {
             let monitor = &batch.monitors[*place];
-            let beat = monitor.beat_id.and_then(|id| beats.get(&id)).map(|(name, _)| name.as_str());
+            let beat = monitor
+                .beat_id
+                .and_then(|id| beats.get(&id))
+                .map(|(name, _)| name.as_str());
             incident::record(&mut tx, &self.site, Changed::Monitor(monitor, beat), transition).await?;
         }
         tx.commit().await?;

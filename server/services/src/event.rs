@@ -97,7 +97,10 @@ pub enum Verdict {
 
 impl Verdict {
     fn rejected(code: &'static str, detail: impl Into<String>) -> Self {
-        Self::Rejected { code, detail: detail.into() }
+        Self::Rejected {
+            code,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -116,7 +119,10 @@ pub async fn accept(
     let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
     let mut runs: Vec<(usize, PingKind, DateTime<Utc>, RunEvent)> = Vec::new();
     for value in batch.events {
-        let id = value.get("id").and_then(Value::as_str).and_then(|id| Uuid::parse_str(id).ok());
+        let id = value
+            .get("id")
+            .and_then(Value::as_str)
+            .and_then(|id| Uuid::parse_str(id).ok());
         let event: Event = match serde_json::from_value(value) {
             Ok(event) => event,
             Err(error) => {
@@ -128,10 +134,12 @@ pub async fn accept(
         let occurred_at = event.at.checked_add_signed(skew).unwrap_or(received_at);
         let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
         let verdict = match event.what {
-            What::BeatSchedule(snapshot) => {
-                schedule_sync::sync(services, project, snapshot, skew).await.or_else(rejection)?
-            }
-            What::BeatAlive(alive) => schedule_sync::alive(services, project, alive, occurred_at).await.or_else(rejection)?,
+            What::BeatSchedule(snapshot) => schedule_sync::sync(services, project, snapshot, skew)
+                .await
+                .or_else(rejection)?,
+            What::BeatAlive(alive) => schedule_sync::alive(services, project, alive, occurred_at)
+                .await
+                .or_else(rejection)?,
             What::RunStarted(run) => {
                 runs.push((verdicts.len(), PingKind::Start, occurred_at, run));
                 Verdict::Accepted
@@ -172,8 +180,10 @@ pub async fn accept(
 fn rejection(error: ServiceError) -> Result<Verdict, ServiceError> {
     match error {
         ServiceError::Invalid(faults) => {
-            let detail: Vec<String> =
-                faults.into_iter().map(|fault| format!("{} {}", fault.pointer, fault.message)).collect();
+            let detail: Vec<String> = faults
+                .into_iter()
+                .map(|fault| format!("{} {}", fault.pointer, fault.message))
+                .collect();
             Ok(Verdict::rejected("invalid_event", detail.join("; ")))
         }
         ServiceError::Limit { .. } | ServiceError::Conflict(_) | ServiceError::SlugTaken(_) => {
@@ -196,7 +206,8 @@ async fn accept_runs(
     }
     let beats: Vec<String> = runs.iter().map(|(.., run)| run.beat.replace('\0', "")).collect();
     let entries: Vec<String> = runs.iter().map(|(.., run)| run.entry.replace('\0', "")).collect();
-    let found = deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
+    let found =
+        deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
     let found: HashMap<usize, MonitorId> = found.into_iter().collect();
 
     let mut sent = Vec::new();
@@ -204,7 +215,11 @@ async fn accept_runs(
         let Some(monitor) = found.get(&index) else {
             verdicts[place].1 = Verdict::rejected(
                 "unknown_entry",
-                format!("Beat {:?} has not registered an entry {:?}", clip(&run.beat), clip(&run.entry)),
+                format!(
+                    "Beat {:?} has not registered an entry {:?}",
+                    clip(&run.beat),
+                    clip(&run.entry)
+                ),
             );
             continue;
         };
@@ -234,10 +249,20 @@ fn incoming(
     remote_addr: Option<String>,
 ) -> Incoming {
     let text = |value: Option<String>| {
-        value.map(|value| value.chars().filter(|c| *c != '\0').take(limits::MONITOR_NAME_CHARS).collect())
+        value.map(|value| {
+            value
+                .chars()
+                .filter(|c| *c != '\0')
+                .take(limits::MONITOR_NAME_CHARS)
+                .collect()
+        })
     };
     // A failure without an exception is named by its outcome: `aborted`, `revoked`.
-    let error = if kind == PingKind::Fail { run.error.or(run.outcome) } else { None };
+    let error = if kind == PingKind::Fail {
+        run.error.or(run.outcome)
+    } else {
+        None
+    };
     Incoming {
         address: Address::Monitor(monitor),
         signal: Signal {

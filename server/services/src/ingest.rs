@@ -53,7 +53,10 @@ impl Address {
     /// A ping key and a slug.
     #[must_use]
     pub fn slug(key: &str, slug: &str) -> Self {
-        Self::Slug { digest: secret::digest(key), slug: slug.to_owned() }
+        Self::Slug {
+            digest: secret::digest(key),
+            slug: slug.to_owned(),
+        }
     }
 }
 
@@ -151,10 +154,12 @@ impl Ingest {
             self.figures.refused.fetch_add(1, Ordering::Relaxed);
             error
         };
-        self.queue.try_send(Waiting { incoming, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => refuse(IngestError::Full),
-            mpsc::error::TrySendError::Closed(_) => refuse(IngestError::Unavailable),
-        })?;
+        self.queue
+            .try_send(Waiting { incoming, answer })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => refuse(IngestError::Full),
+                mpsc::error::TrySendError::Closed(_) => refuse(IngestError::Unavailable),
+            })?;
         // A dropped answer means that its batch failed.
         answered.await.map_err(|_| refuse(IngestError::Unavailable))
     }
@@ -260,7 +265,10 @@ impl Writer {
                 Address::Slug { .. } | Address::Monitor(_) => None,
             })
             .collect();
-        let ids: Vec<Uuid> = targets.iter().filter_map(|target| target.monitor.map(|id| id.0)).collect();
+        let ids: Vec<Uuid> = targets
+            .iter()
+            .filter_map(|target| target.monitor.map(|id| id.0))
+            .collect();
         let mut monitors: Vec<Monitor> = Vec::new();
         let mut by_id = HashMap::new();
         let mut by_ping_id = HashMap::new();
@@ -284,7 +292,7 @@ impl Writer {
         let mut accepted = Vec::with_capacity(incoming.len());
         let mut batch = Batch::default();
         // In the order of the signals: a failure that a success follows must not open its incident after that one has resolved it.
-        let mut news: Vec<(Monitor, News)> = Vec::new();
+        let mut news: Vec<(Monitor, &Signal, News)> = Vec::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
         for (one, target) in incoming.iter().zip(&targets) {
             let place = match &one.address {
@@ -292,7 +300,9 @@ impl Writer {
                 Address::Slug { .. } | Address::Monitor(_) => target.monitor.and_then(|id| by_id.get(&id)),
             };
             let Some(&place) = place else {
-                accepted.push((!any_unreadable).then_some(Accepted::Unknown { project: target.project }));
+                accepted.push((!any_unreadable).then_some(Accepted::Unknown {
+                    project: target.project,
+                }));
                 continue;
             };
             let monitor = &mut monitors[place];
@@ -300,10 +310,10 @@ impl Writer {
             batch.pings.push(new_ping(monitor, one));
             changed_runs.extend(effect.runs);
             if effect.failed_again {
-                news.push((monitor.clone(), News::FailedAgain(one.signal.received_at)));
+                news.push((monitor.clone(), &one.signal, News::FailedAgain));
             }
             if let Some(transition) = effect.transition {
-                news.push((monitor.clone(), News::Transition(transition)));
+                news.push((monitor.clone(), &one.signal, News::Transition(transition)));
             }
             accepted.push(Some(Accepted::Recorded));
         }
@@ -313,17 +323,24 @@ impl Writer {
 
         for monitor in &mut monitors {
             monitor.open_runs = i32::try_from(monitor.state.open_runs()).unwrap_or(i32::MAX);
-            let changed = monitor.state.runs.iter().filter(|run| changed_runs.contains(&run.key));
+            let changed = monitor
+                .state
+                .runs
+                .iter()
+                .filter(|run| changed_runs.contains(&run.key));
             batch.runs.extend(changed.map(|run| (monitor.id, run.clone())));
         }
         batch.monitors = monitors;
         deadbeat_store::batch::write(&mut tx, &batch).await?;
-        for (monitor, news) in &news {
-            let changed = Changed::Monitor(monitor, None);
+        for (monitor, signal, news) in &news {
+            let changed = Changed::Signalled(monitor, signal);
             match news {
-                News::Transition(transition) => incident::record(&mut tx, &self.site, changed, transition).await?,
-                News::FailedAgain(at) => {
-                    incident::open_if_none(&mut tx, &self.site, changed, Cause::Failed, *at).await?;
+                News::Transition(transition) => {
+                    incident::record(&mut tx, &self.site, changed, transition).await?
+                }
+                News::FailedAgain => {
+                    incident::open_if_none(&mut tx, &self.site, changed, Cause::Failed, signal.received_at)
+                        .await?;
                 }
             }
         }
@@ -340,7 +357,11 @@ impl Writer {
             .iter()
             .map(|one| Target {
                 project: None,
-                monitor: if let Address::Monitor(id) = one.address { Some(id) } else { None },
+                monitor: if let Address::Monitor(id) = one.address {
+                    Some(id)
+                } else {
+                    None
+                },
             })
             .collect();
         let asked: Vec<(usize, &Vec<u8>, &String)> = incoming
@@ -359,9 +380,18 @@ impl Writer {
         let now = self.clock.now();
         let mut used = HashSet::new();
         for resolved in deadbeat_store::monitor::resolve_slugs(tx, &digests, &slugs).await? {
-            let Some((index, digest, _)) = asked.get(resolved.index) else { continue };
-            targets[*index] = Target { project: Some(resolved.project_id), monitor: resolved.monitor_id };
-            if self.touched.get(*digest).is_none_or(|at| now - *at >= TimeDelta::minutes(1)) {
+            let Some((index, digest, _)) = asked.get(resolved.index) else {
+                continue;
+            };
+            targets[*index] = Target {
+                project: Some(resolved.project_id),
+                monitor: resolved.monitor_id,
+            };
+            if self
+                .touched
+                .get(*digest)
+                .is_none_or(|at| now - *at >= TimeDelta::minutes(1))
+            {
                 used.insert((*digest).clone());
             }
         }
@@ -383,7 +413,7 @@ impl Writer {
 enum News {
     Transition(Transition),
     /// It failed while it was down: told, if it was down only as a member of its Beat's incident.
-    FailedAgain(DateTime<Utc>),
+    FailedAgain,
 }
 
 struct Target {
@@ -410,5 +440,8 @@ fn new_ping(monitor: &Monitor, incoming: &Incoming) -> NewPing {
 
 /// Cuts a header to what is kept, and leaves out NUL, which PostgreSQL's text cannot hold.
 fn clip(text: &str) -> String {
-    text.chars().filter(|c| *c != '\0').take(limits::HEADER_CHARS).collect()
+    text.chars()
+        .filter(|c| *c != '\0')
+        .take(limits::HEADER_CHARS)
+        .collect()
 }

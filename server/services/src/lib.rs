@@ -82,7 +82,15 @@ impl Services {
         outbox_bell: Arc<Notify>,
         selfwatch: Selfwatch,
     ) -> Self {
-        Self { store, clock, site, ingest, passwords: Passwords::default(), outbox_bell, selfwatch }
+        Self {
+            store,
+            clock,
+            site,
+            ingest,
+            passwords: Passwords::default(),
+            outbox_bell,
+            selfwatch,
+        }
     }
 
     /// Now.

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{
-    Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_name, check_slug, check_tags,
-    slug_from_name,
+    Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_name, check_slug,
+    check_tags, slug_from_name,
 };
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
@@ -49,7 +49,10 @@ pub struct Change {
 }
 
 /// Checks a change, and applies it to `before` (or to the defaults).
-fn apply(before: Option<&Monitor>, change: &Change) -> Result<(String, String, Vec<String>, Expectation), ServiceError> {
+fn apply(
+    before: Option<&Monitor>,
+    change: &Change,
+) -> Result<(String, String, Vec<String>, Expectation), ServiceError> {
     let mut faults = Vec::new();
     let name = match (&change.name, before) {
         (Some(name), _) => name.clone(),
@@ -76,11 +79,14 @@ fn apply(before: Option<&Monitor>, change: &Change) -> Result<(String, String, V
     check_tags("/tags", &mut tags, &mut faults);
 
     let old = before.map(|monitor| &monitor.state.expectation);
-    let grace_seconds =
-        change.grace_seconds.or(old.map(|old| old.grace_seconds)).unwrap_or(DEFAULT_GRACE_SECONDS);
+    let grace_seconds = change
+        .grace_seconds
+        .or(old.map(|old| old.grace_seconds))
+        .unwrap_or(DEFAULT_GRACE_SECONDS);
     check_grace("/grace_seconds", grace_seconds, &mut faults);
-    let longest_run_seconds =
-        change.longest_run_seconds.unwrap_or_else(|| old.and_then(|old| old.longest_run_seconds));
+    let longest_run_seconds = change
+        .longest_run_seconds
+        .unwrap_or_else(|| old.and_then(|old| old.longest_run_seconds));
     if let Some(seconds) = longest_run_seconds {
         check_longest_run("/longest_run_seconds", seconds, &mut faults);
     }
@@ -88,7 +94,10 @@ fn apply(before: Option<&Monitor>, change: &Change) -> Result<(String, String, V
         (Some(json), _) => match Schedule::from_json(json) {
             Ok(schedule) => Some(schedule),
             Err(error) => {
-                faults.push(FieldError::new(format!("/schedule{}", error.field), error.message));
+                faults.push(FieldError::new(
+                    format!("/schedule{}", error.field),
+                    error.message,
+                ));
                 None
             }
         },
@@ -102,9 +111,16 @@ fn apply(before: Option<&Monitor>, change: &Change) -> Result<(String, String, V
         }
     };
     match schedule {
-        Some(schedule) if faults.is_empty() => {
-            Ok((name, slug, tags, Expectation { schedule, grace_seconds, longest_run_seconds }))
-        }
+        Some(schedule) if faults.is_empty() => Ok((
+            name,
+            slug,
+            tags,
+            Expectation {
+                schedule,
+                grace_seconds,
+                longest_run_seconds,
+            },
+        )),
         _ => Err(ServiceError::Invalid(faults)),
     }
 }
@@ -113,7 +129,11 @@ fn apply(before: Option<&Monitor>, change: &Change) -> Result<(String, String, V
 ///
 /// # Errors
 /// Invalid fields, a taken slug, the quota, or the database is away. Nothing is half-written.
-pub async fn create(services: &Services, project: ProjectId, change: &Change) -> Result<Monitor, ServiceError> {
+pub async fn create(
+    services: &Services,
+    project: ProjectId,
+    change: &Change,
+) -> Result<Monitor, ServiceError> {
     let mut tx = services.store.begin().await?;
     let monitor = create_in(&mut tx, project, change, services.now()).await?;
     tx.commit().await?;
@@ -128,7 +148,10 @@ async fn create_in(
 ) -> Result<Monitor, ServiceError> {
     let (name, slug, tags, expectation) = apply(None, change)?;
     if deadbeat_store::monitor::count(tx, project).await? >= limits::PROJECT_MONITORS {
-        return Err(ServiceError::Limit { what: "monitors", limit: limits::PROJECT_MONITORS });
+        return Err(ServiceError::Limit {
+            what: "monitors",
+            limit: limits::PROJECT_MONITORS,
+        });
     }
     let monitor = Monitor {
         id: MonitorId::generate(),
@@ -153,11 +176,17 @@ async fn create_in(
 }
 
 async fn insert(tx: &mut Tx, monitor: &Monitor) -> Result<(), ServiceError> {
-    deadbeat_store::monitor::insert(tx, monitor).await.map_err(|error| slug_taken(error, &monitor.slug))
+    deadbeat_store::monitor::insert(tx, monitor)
+        .await
+        .map_err(|error| slug_taken(error, &monitor.slug))
 }
 
 fn slug_taken(error: deadbeat_store::StoreError, slug: &str) -> ServiceError {
-    if error.is_constraint("monitor_slug_unique") { ServiceError::SlugTaken(slug.to_owned()) } else { error.into() }
+    if error.is_constraint("monitor_slug_unique") {
+        ServiceError::SlugTaken(slug.to_owned())
+    } else {
+        error.into()
+    }
 }
 
 async fn set_channels(tx: &mut Tx, monitor: &Monitor, change: &Change) -> Result<(), ServiceError> {
@@ -169,7 +198,8 @@ async fn set_channels(tx: &mut Tx, monitor: &Monitor, change: &Change) -> Result
     let mut distinct = ids.to_vec();
     distinct.sort();
     distinct.dedup();
-    let written = deadbeat_store::monitor::set_channels(tx, monitor.project_id, monitor.id, &distinct).await?;
+    let written =
+        deadbeat_store::monitor::set_channels(tx, monitor.project_id, monitor.id, &distinct).await?;
     if written != distinct.len() as u64 {
         return Err(ServiceError::Invalid(vec![FieldError::new(
             "/channels",
@@ -218,7 +248,9 @@ async fn update_in(
         on_settings_change(&mut monitor.state, expectation, now);
         write_state(tx, &monitor).await?;
     }
-    deadbeat_store::monitor::update_settings(tx, &monitor).await.map_err(|error| slug_taken(error, &monitor.slug))?;
+    deadbeat_store::monitor::update_settings(tx, &monitor)
+        .await
+        .map_err(|error| slug_taken(error, &monitor.slug))?;
     set_channels(tx, &monitor, change).await?;
     Ok(monitor)
 }
@@ -239,7 +271,10 @@ pub async fn upsert(
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
     }
-    let change = Change { slug: Some(slug.to_owned()), ..change.clone() };
+    let change = Change {
+        slug: Some(slug.to_owned()),
+        ..change.clone()
+    };
     // Twice: another request may create it between our look and our insert.
     for _ in 0..2 {
         let mut tx = services.store.begin().await?;
@@ -266,7 +301,10 @@ pub async fn upsert(
 /// # Errors
 /// Not found, or the database is away.
 pub async fn pause(services: &Services, project: ProjectId, id: MonitorId) -> Result<Monitor, ServiceError> {
-    change_status(services, project, id, |monitor, now| on_pause(&mut monitor.state, Trigger::Pause, now)).await
+    change_status(services, project, id, |monitor, now| {
+        on_pause(&mut monitor.state, Trigger::Pause, now)
+    })
+    .await
 }
 
 /// Resumes a paused monitor: expected anew from now.
@@ -286,11 +324,14 @@ pub async fn resume(services: &Services, project: ProjectId, id: MonitorId) -> R
     // Its signals change nothing: resumed, it would be armed with nobody to report, and go down.
     if monitor.state.retired {
         return Err(ServiceError::Conflict(
-            "its entry left Beat's schedule or is disabled there: the monitor comes back with its entry".to_owned(),
+            "its entry left Beat's schedule or is disabled there: the monitor comes back with its entry"
+                .to_owned(),
         ));
     }
     change_status(services, project, id, |monitor, now| {
-        (monitor.state.status == Status::Paused).then(|| on_resume(&mut monitor.state, Trigger::Resume, now)).flatten()
+        (monitor.state.status == Status::Paused)
+            .then(|| on_resume(&mut monitor.state, Trigger::Resume, now))
+            .flatten()
     })
     .await
 }
@@ -323,7 +364,13 @@ pub async fn delete(services: &Services, project: ProjectId, id: MonitorId) -> R
     let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
     let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
     if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, services.now()) {
-        incident::record(&mut tx, &services.site, Changed::Monitor(&monitor, None), &transition).await?;
+        incident::record(
+            &mut tx,
+            &services.site,
+            Changed::Monitor(&monitor, None),
+            &transition,
+        )
+        .await?;
     }
     deadbeat_store::monitor::delete(&mut tx, project, id).await?;
     tx.commit().await?;
@@ -337,11 +384,24 @@ pub(crate) async fn load_runs(tx: &mut Tx, monitor: &mut Monitor) -> StoreResult
 
 /// Writes a monitor's state, its open runs' deadlines included. Its runs are loaded.
 pub(crate) async fn write_state(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
-    let runs = monitor.state.runs.iter().map(|run| (monitor.id, run.clone())).collect();
+    let runs = monitor
+        .state
+        .runs
+        .iter()
+        .map(|run| (monitor.id, run.clone()))
+        .collect();
     // A resumed monitor closes the runs that ended unheard.
     let open_runs = i32::try_from(monitor.state.open_runs()).unwrap_or(i32::MAX);
-    let monitors = vec![Monitor { open_runs, ..monitor.clone() }];
-    let batch = Batch { pings: Vec::new(), runs, monitors, moves_check: true };
+    let monitors = vec![Monitor {
+        open_runs,
+        ..monitor.clone()
+    }];
+    let batch = Batch {
+        pings: Vec::new(),
+        runs,
+        monitors,
+        moves_check: true,
+    };
     deadbeat_store::batch::write(tx, &batch).await
 }
 

@@ -28,7 +28,9 @@ pub async fn tell(
 ) -> StoreResult<usize> {
     let project = incident.project_id;
     let channels: Vec<ChannelId> = match (alert, incident.subject.kind) {
-        (Alert::Resolved | Alert::Reminder, _) => deadbeat_store::delivery::channels_told(tx, incident.id).await?,
+        (Alert::Resolved | Alert::Reminder, _) => {
+            deadbeat_store::delivery::channels_told(tx, incident.id).await?
+        }
         (_, SubjectKind::Monitor) => {
             deadbeat_store::channel::of_monitor(tx, project, MonitorId(incident.subject.id)).await?
         }
@@ -40,7 +42,8 @@ pub async fn tell(
     let (project_name, _) = deadbeat_store::project::for_alert(tx, project).await?;
     let payload = payload(site, alert, incident, monitor, &project_name, now);
     let made =
-        deadbeat_store::delivery::enqueue(tx, project, Some(incident.id), alert, &payload, &channels, now).await?;
+        deadbeat_store::delivery::enqueue(tx, project, Some(incident.id), alert, &payload, &channels, now)
+            .await?;
     Ok(made.len())
 }
 
@@ -106,5 +109,9 @@ pub fn instant(at: DateTime<Utc>) -> String {
 /// Seconds as JSON shows them: whole where they are whole.
 #[must_use]
 pub fn seconds(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 9e15 { json!(value as i64) } else { json!(value) }
+    if value.fract() == 0.0 && value.abs() < 9e15 {
+        json!(value as i64)
+    } else {
+        json!(value)
+    }
 }

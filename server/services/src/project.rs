@@ -25,7 +25,11 @@ pub struct Created {
 ///
 /// # Errors
 /// An invalid name, or the database is away.
-pub async fn create(services: &Services, name: &str, owner: Option<AccountId>) -> Result<Created, ServiceError> {
+pub async fn create(
+    services: &Services,
+    name: &str,
+    owner: Option<AccountId>,
+) -> Result<Created, ServiceError> {
     let mut faults = Vec::new();
     check_name("/name", name, limits::NAME_CHARS, &mut faults);
     if !faults.is_empty() {
@@ -48,15 +52,23 @@ pub async fn create(services: &Services, name: &str, owner: Option<AccountId>) -
         deadbeat_store::project::add_member(&mut tx, project.id, owner, Role::Owner, now).await?;
     }
     let mut keys = Vec::new();
-    for (name, scope) in [("first API key", Scope::Write), ("first read key", Scope::Read), ("first ping key", Scope::Ping)]
-    {
+    for (name, scope) in [
+        ("first API key", Scope::Write),
+        ("first read key", Scope::Read),
+        ("first ping key", Scope::Ping),
+    ] {
         keys.push(api_key::issue_in(&mut tx, project.id, name, scope, now).await?.1);
     }
     tx.commit().await?;
     let ping_key = keys.pop().unwrap_or_default();
     let read_key = keys.pop().unwrap_or_default();
     let api_key = keys.pop().unwrap_or_default();
-    Ok(Created { project, api_key, read_key, ping_key })
+    Ok(Created {
+        project,
+        api_key,
+        read_key,
+        ping_key,
+    })
 }
 
 /// Changes a project's name, or after how many seconds open incidents are told again (`Some(None)`: never).
@@ -76,7 +88,10 @@ pub async fn update(
     if let Some(Some(seconds)) = reminder_seconds
         && seconds < 60
     {
-        faults.push(FieldError::new("/reminder_seconds", format!("is {seconds}; 60 or more is allowed, or null (never)")));
+        faults.push(FieldError::new(
+            "/reminder_seconds",
+            format!("is {seconds}; 60 or more is allowed, or null (never)"),
+        ));
     }
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
@@ -87,5 +102,7 @@ pub async fn update(
     if !found {
         return Err(ServiceError::NotFound("project"));
     }
-    deadbeat_store::project::get(&services.reader(), id).await?.ok_or(ServiceError::NotFound("project"))
+    deadbeat_store::project::get(&services.reader(), id)
+        .await?
+        .ok_or(ServiceError::NotFound("project"))
 }

@@ -88,7 +88,11 @@ const GRACE_SECONDS: f64 = 60.0;
 fn check_beat_name(name: &str) -> Result<(), ServiceError> {
     let mut faults = Vec::new();
     deadbeat_domain::monitor::check_name("/beat", name, 200, &mut faults);
-    if faults.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(faults)) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ServiceError::Invalid(faults))
+    }
 }
 
 /// Beat said that it lives.
@@ -102,7 +106,10 @@ pub(crate) async fn alive(
     let mut faults = Vec::new();
     check_grace("/grace_seconds", alive.grace_seconds, &mut faults);
     if !(0.1..=86_400.0).contains(&alive.period_seconds) {
-        faults.push(FieldError::new("/period_seconds", format!("is {}; 0.1 to 86400 is allowed", alive.period_seconds)));
+        faults.push(FieldError::new(
+            "/period_seconds",
+            format!("is {}; 0.1 to 86400 is allowed", alive.period_seconds),
+        ));
     }
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
@@ -177,7 +184,10 @@ pub(crate) async fn sync(
 ) -> Result<Verdict, ServiceError> {
     check_beat_name(&snapshot.beat)?;
     if snapshot.entries.len() > limits::BEAT_ENTRIES {
-        return Err(ServiceError::Limit { what: "entries of one Beat", limit: limits::BEAT_ENTRIES as i64 });
+        return Err(ServiceError::Limit {
+            what: "entries of one Beat",
+            limit: limits::BEAT_ENTRIES as i64,
+        });
     }
     let now = services.now();
     let mut tx = services.store.begin().await?;
@@ -218,11 +228,17 @@ pub(crate) async fn sync(
                 continue;
             }
         };
-        let hint = entry.next_due_at.and_then(|at| at.checked_add_signed(skew)).map(deadbeat_domain::time::to_micros);
+        let hint = entry
+            .next_due_at
+            .and_then(|at| at.checked_add_signed(skew))
+            .map(deadbeat_domain::time::to_micros);
         match known.remove(&entry.name) {
             Some(monitor) => follow(services, &mut tx, &beat, monitor, entry, expectation, hint, now).await?,
             None if count >= limits::PROJECT_MONITORS => {
-                refused.push(format!("entry {:?}: the project has reached its limit of monitors", clip(&entry.name)));
+                refused.push(format!(
+                    "entry {:?}: the project has reached its limit of monitors",
+                    clip(&entry.name)
+                ));
             }
             None => {
                 register(&mut tx, project, &beat, entry, expectation, hint, now).await?;
@@ -238,7 +254,10 @@ pub(crate) async fn sync(
         Ok(Verdict::Accepted)
     } else {
         let shown = refused.iter().take(20).cloned().collect::<Vec<_>>().join("; ");
-        Ok(Verdict::Rejected { code: "some_entries", detail: format!("{} of the entries are not watched: {shown}", refused.len()) })
+        Ok(Verdict::Rejected {
+            code: "some_entries",
+            detail: format!("{} of the entries are not watched: {shown}", refused.len()),
+        })
     }
 }
 
@@ -269,10 +288,12 @@ fn registered(entry: &Entry) -> Result<Value, ServiceError> {
         grace_seconds: entry.grace_seconds,
         longest_run_seconds: entry.longest_run_seconds,
         // PostgreSQL takes no NUL, in jsonb neither.
-        task: entry
-            .task
-            .as_ref()
-            .map(|task| task.chars().filter(|c| *c != '\0').take(limits::MONITOR_NAME_CHARS).collect()),
+        task: entry.task.as_ref().map(|task| {
+            task.chars()
+                .filter(|c| *c != '\0')
+                .take(limits::MONITOR_NAME_CHARS)
+                .collect()
+        }),
     };
     serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
 }
@@ -313,27 +334,42 @@ async fn register(
         state,
     };
     // Somebody took the slug since we looked for a free one: the whole schedule is sent again.
-    deadbeat_store::monitor::insert(tx, &monitor).await.map_err(|error| {
-        if error.is_constraint("monitor_slug_unique") { ServiceError::Busy } else { error.into() }
-    })
+    deadbeat_store::monitor::insert(tx, &monitor)
+        .await
+        .map_err(|error| {
+            if error.is_constraint("monitor_slug_unique") {
+                ServiceError::Busy
+            } else {
+                error.into()
+            }
+        })
 }
 
 /// The entry's name as a slug; with a number behind it when another monitor has that one.
 async fn free_slug(tx: &mut Tx, project: ProjectId, name: &str) -> Result<String, ServiceError> {
     let slug = slug_from_name(name);
-    let taken: HashSet<String> =
-        deadbeat_store::monitor::slugs_like(tx, project, &slug).await?.into_iter().collect();
+    let taken: HashSet<String> = deadbeat_store::monitor::slugs_like(tx, project, &slug)
+        .await?
+        .into_iter()
+        .collect();
     let mut candidate = slug.clone();
     let mut number = 2;
     while taken.contains(&candidate) {
         let tail = format!("-{number}");
-        candidate = slug.chars().take(limits::SLUG_CHARS - tail.len()).chain(tail.chars()).collect();
+        candidate = slug
+            .chars()
+            .take(limits::SLUG_CHARS - tail.len())
+            .chain(tail.chars())
+            .collect();
         number += 1;
     }
     Ok(candidate)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one entry meeting its monitor; bundling would only name the bundle")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one entry meeting its monitor; bundling would only name the bundle"
+)]
 async fn follow(
     services: &Services,
     tx: &mut Tx,
@@ -354,7 +390,11 @@ async fn follow(
         monitor.updated_at = now;
     }
     let was_retired = monitor.retired_at.is_some();
-    monitor.retired_at = if entry.enabled { None } else { monitor.retired_at.or(Some(now)) };
+    monitor.retired_at = if entry.enabled {
+        None
+    } else {
+        monitor.retired_at.or(Some(now))
+    };
     monitor.state.retired = !entry.enabled;
     let transition = match (entry.enabled, was_retired) {
         (false, false) => on_pause(&mut monitor.state, Trigger::Retire, now),

@@ -16,7 +16,9 @@ pub fn random_text(length: usize) -> String {
     let mut text = String::with_capacity(length);
     let mut bytes = [0_u8; 64];
     while text.len() < length {
-        OsRng.try_fill_bytes(&mut bytes).expect("the operating system gives randomness");
+        OsRng
+            .try_fill_bytes(&mut bytes)
+            .expect("the operating system gives randomness");
         // 62 × 4 = 248: bytes beyond would make the first letters likelier.
         for byte in bytes.iter().filter(|byte| **byte < 248) {
             if text.len() < length {

@@ -37,7 +37,9 @@ pub struct Readiness {
 impl Selfwatch {
     /// A sweep ended.
     pub fn swept(&self, now: DateTime<Utc>) {
-        self.inner.last_sweep.store(now.timestamp_micros(), Ordering::Relaxed);
+        self.inner
+            .last_sweep
+            .store(now.timestamp_micros(), Ordering::Relaxed);
     }
 
     /// A row was put aside because it cannot be read.

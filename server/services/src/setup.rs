@@ -29,5 +29,9 @@ pub async fn first_start(services: &Services, email: &str) -> Result<Option<Firs
         Err(error) => return Err(error),
     };
     let created = project::create(services, "My project", Some(owner.id)).await?;
-    Ok(Some(FirstStart { email: owner.email, password, created }))
+    Ok(Some(FirstStart {
+        email: owner.email,
+        password,
+        created,
+    }))
 }

@@ -19,7 +19,12 @@ pub struct Account {
 ///
 /// # Errors
 /// `account_email_unique` when there is one of that address.
-pub async fn insert(tx: &mut Tx, account: &Account, password_hash: &str, now: DateTime<Utc>) -> StoreResult<()> {
+pub async fn insert(
+    tx: &mut Tx,
+    account: &Account,
+    password_hash: &str,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO account (id, email, password_hash, created_at) VALUES ($1, $2, $3, $4)",
         account.id.0,
@@ -37,7 +42,9 @@ pub async fn insert(tx: &mut Tx, account: &Account, password_hash: &str, now: Da
 /// # Errors
 /// When the database is away.
 pub async fn count(reader: &Reader) -> StoreResult<i64> {
-    Ok(sqlx::query_scalar!("SELECT count(*) AS \"count!\" FROM account").fetch_one(reader.pool()).await?)
+    Ok(sqlx::query_scalar!("SELECT count(*) AS \"count!\" FROM account")
+        .fetch_one(reader.pool())
+        .await?)
 }
 
 /// An account and its password's hash, by address.
@@ -45,10 +52,21 @@ pub async fn count(reader: &Reader) -> StoreResult<i64> {
 /// # Errors
 /// When the database is away.
 pub async fn by_email(reader: &Reader, email: &str) -> StoreResult<Option<(Account, String)>> {
-    let row = sqlx::query!("SELECT id, email, password_hash FROM account WHERE email = lower($1)", email)
-        .fetch_optional(reader.pool())
-        .await?;
-    Ok(row.map(|row| (Account { id: AccountId(row.id), email: row.email }, row.password_hash)))
+    let row = sqlx::query!(
+        "SELECT id, email, password_hash FROM account WHERE email = lower($1)",
+        email
+    )
+    .fetch_optional(reader.pool())
+    .await?;
+    Ok(row.map(|row| {
+        (
+            Account {
+                id: AccountId(row.id),
+                email: row.email,
+            },
+            row.password_hash,
+        )
+    }))
 }
 
 /// Starts a session.
@@ -62,7 +80,13 @@ pub async fn insert_session(
     now: DateTime<Utc>,
     expires_at: DateTime<Utc>,
 ) -> StoreResult<()> {
-    sqlx::query!("DELETE FROM session WHERE account_id = $1 AND expires_at <= $2", account.0, now).execute(tx.conn()).await?;
+    sqlx::query!(
+        "DELETE FROM session WHERE account_id = $1 AND expires_at <= $2",
+        account.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
     sqlx::query!(
         "INSERT INTO session (id, account_id, digest, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
         Uuid::now_v7(),
@@ -88,7 +112,10 @@ pub async fn by_session(reader: &Reader, digest: &[u8], now: DateTime<Utc>) -> S
     )
     .fetch_optional(reader.pool())
     .await?;
-    Ok(row.map(|row| Account { id: AccountId(row.id), email: row.email }))
+    Ok(row.map(|row| Account {
+        id: AccountId(row.id),
+        email: row.email,
+    }))
 }
 
 /// Ends a session.
@@ -96,6 +123,8 @@ pub async fn by_session(reader: &Reader, digest: &[u8], now: DateTime<Utc>) -> S
 /// # Errors
 /// When the database is away.
 pub async fn delete_session(tx: &mut Tx, digest: &[u8]) -> StoreResult<()> {
-    sqlx::query!("DELETE FROM session WHERE digest = $1", digest).execute(tx.conn()).await?;
+    sqlx::query!("DELETE FROM session WHERE digest = $1", digest)
+        .execute(tx.conn())
+        .await?;
     Ok(())
 }

@@ -48,7 +48,8 @@ impl TryFrom<Row> for ApiKey {
             id: ApiKeyId(row.id),
             project_id: ProjectId(row.project_id),
             name: row.name,
-            scope: Scope::parse(&row.scope).ok_or_else(|| StoreError::Corrupt(format!("key scope {}", row.scope)))?,
+            scope: Scope::parse(&row.scope)
+                .ok_or_else(|| StoreError::Corrupt(format!("key scope {}", row.scope)))?,
             prefix: row.prefix,
             created_at: row.created_at,
             last_used_at: row.last_used_at,
@@ -100,7 +101,13 @@ pub async fn by_digest(reader: &Reader, digest: &[u8]) -> StoreResult<Option<Api
 /// # Errors
 /// When the database is away.
 pub async fn touch(tx: &mut Tx, digests: &[Vec<u8>], now: DateTime<Utc>) -> StoreResult<()> {
-    sqlx::query!("UPDATE api_key SET last_used_at = $2 WHERE digest = ANY($1)", digests, now).execute(tx.conn()).await?;
+    sqlx::query!(
+        "UPDATE api_key SET last_used_at = $2 WHERE digest = ANY($1)",
+        digests,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 

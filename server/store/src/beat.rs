@@ -49,7 +49,8 @@ impl TryFrom<Row> for Beat {
             host: row.host,
             created_at: row.created_at,
             state: BeatState {
-                status: Status::parse(&row.status).ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?,
+                status: Status::parse(&row.status)
+                    .ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?,
                 period_seconds: row.period_seconds,
                 grace_seconds: row.grace_seconds,
                 last_seen_at: row.last_seen_at,
@@ -154,13 +155,25 @@ pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> Store
 /// When the database is away.
 pub async fn views(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<(BeatId, String, BeatView)>> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let rows = sqlx::query!("SELECT id, name, status, last_seen_at, deadline_at FROM beat WHERE id = ANY($1)", &ids)
-        .fetch_all(tx.conn())
-        .await?;
+    let rows = sqlx::query!(
+        "SELECT id, name, status, last_seen_at, deadline_at FROM beat WHERE id = ANY($1)",
+        &ids
+    )
+    .fetch_all(tx.conn())
+    .await?;
     rows.into_iter()
         .map(|row| {
-            let status = Status::parse(&row.status).ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?;
-            Ok((BeatId(row.id), row.name, BeatView { status, last_seen_at: row.last_seen_at, deadline_at: row.deadline_at }))
+            let status = Status::parse(&row.status)
+                .ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?;
+            Ok((
+                BeatId(row.id),
+                row.name,
+                BeatView {
+                    status,
+                    last_seen_at: row.last_seen_at,
+                    deadline_at: row.deadline_at,
+                },
+            ))
         })
         .collect()
 }

@@ -33,7 +33,10 @@ pub struct Channel {
 /// The signing secret stays out of logs.
 impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Channel").field("id", &self.id).field("kind", &self.settings.kind()).finish_non_exhaustive()
+        f.debug_struct("Channel")
+            .field("id", &self.id)
+            .field("kind", &self.settings.kind())
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +132,13 @@ pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn disable(tx: &mut Tx, id: ChannelId, reason: &str, as_of: DateTime<Utc>, now: DateTime<Utc>) -> StoreResult<bool> {
+pub async fn disable(
+    tx: &mut Tx,
+    id: ChannelId,
+    reason: &str,
+    as_of: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> StoreResult<bool> {
     let done = sqlx::query!(
         "UPDATE channel SET disabled_at = $3, disabled_reason = $2 WHERE id = $1 AND updated_at <= $4 AND disabled_at IS NULL",
         id.0,
@@ -198,9 +207,12 @@ pub async fn list(reader: &Reader, project: ProjectId, page: Page<ChannelId>) ->
 /// # Errors
 /// When the database is away.
 pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
-    Ok(sqlx::query_scalar!("SELECT count(*) AS \"count!\" FROM channel WHERE project_id = $1", project.0)
-        .fetch_one(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar!(
+        "SELECT count(*) AS \"count!\" FROM channel WHERE project_id = $1",
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// Channels to tell about a monitor: all of its project, or its own; switched-off ones are left out.
@@ -228,10 +240,12 @@ pub async fn of_monitor(tx: &mut Tx, project: ProjectId, monitor: MonitorId) -> 
 /// # Errors
 /// When the database is away.
 pub async fn of_project(tx: &mut Tx, project: ProjectId) -> StoreResult<Vec<ChannelId>> {
-    let rows =
-        sqlx::query_scalar!("SELECT id FROM channel WHERE project_id = $1 AND disabled_at IS NULL ORDER BY id", project.0)
-            .fetch_all(tx.conn())
-            .await?;
+    let rows = sqlx::query_scalar!(
+        "SELECT id FROM channel WHERE project_id = $1 AND disabled_at IS NULL ORDER BY id",
+        project.0
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(rows.into_iter().map(ChannelId).collect())
 }
 
@@ -240,6 +254,12 @@ pub async fn of_project(tx: &mut Tx, project: ProjectId) -> StoreResult<Vec<Chan
 /// # Errors
 /// When the database is away.
 pub async fn delete(tx: &mut Tx, project: ProjectId, id: ChannelId) -> StoreResult<bool> {
-    let done = sqlx::query!("DELETE FROM channel WHERE project_id = $1 AND id = $2", project.0, id.0).execute(tx.conn()).await?;
+    let done = sqlx::query!(
+        "DELETE FROM channel WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(done.rows_affected() > 0)
 }

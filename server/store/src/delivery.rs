@@ -94,7 +94,12 @@ pub struct Claimed {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn claim(tx: &mut Tx, now: DateTime<Utc>, lease_until: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Claimed>> {
+pub async fn claim(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    lease_until: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Claimed>> {
     let lease = Uuid::new_v4();
     let rows = sqlx::query!(
         r#"
@@ -160,7 +165,13 @@ pub enum Settle {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn settle(tx: &mut Tx, id: DeliveryId, lease: Uuid, settle: Settle, now: DateTime<Utc>) -> StoreResult<bool> {
+pub async fn settle(
+    tx: &mut Tx,
+    id: DeliveryId,
+    lease: Uuid,
+    settle: Settle,
+    now: DateTime<Utc>,
+) -> StoreResult<bool> {
     let (status, next, settled) = match settle {
         Settle::Sent => ("sent", None, Some(now)),
         Settle::Dead => ("dead", None, Some(now)),
@@ -185,9 +196,11 @@ pub async fn settle(tx: &mut Tx, id: DeliveryId, lease: Uuid, settle: Settle, no
 /// # Errors
 /// When the database is away.
 pub async fn nearest_attempt(reader: &Reader) -> StoreResult<Option<DateTime<Utc>>> {
-    Ok(sqlx::query_scalar!("SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending'")
-        .fetch_one(reader.pool())
-        .await?)
+    Ok(
+        sqlx::query_scalar!("SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending'")
+            .fetch_one(reader.pool())
+            .await?,
+    )
 }
 
 /// A delivery as listed.
@@ -230,7 +243,12 @@ pub struct Filter {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn list(reader: &Reader, project: ProjectId, filter: &Filter, page: Page<DeliveryId>) -> StoreResult<Vec<Delivery>> {
+pub async fn list(
+    reader: &Reader,
+    project: ProjectId,
+    filter: &Filter,
+    page: Page<DeliveryId>,
+) -> StoreResult<Vec<Delivery>> {
     let rows = sqlx::query!(
         "SELECT id, channel_id, incident_id, alert, status, attempt_count, created_at, next_attempt_at, settled_at
         FROM delivery

@@ -53,7 +53,9 @@ impl From<sqlx::Error> for StoreError {
                     // Connection trouble, out of resources (a full disk too), shutting down or starting up, lock and statement
                     // time-outs, deadlock, a standby that may not write.
                     Some(code)
-                        if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                        if ["08", "53", "57", "58"]
+                            .iter()
+                            .any(|class| code.starts_with(class))
                             || ["55P03", "40P01", "25006"].contains(&code) =>
                     {
                         Self::Unavailable(error)

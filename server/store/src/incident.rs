@@ -96,7 +96,9 @@ macro_rules! select {
 /// # Errors
 /// When the database is away.
 pub async fn open(tx: &mut Tx, incident: &Incident) -> StoreResult<bool> {
-    let json = |value: Result<Value, serde_json::Error>| value.map_err(|error| StoreError::Corrupt(error.to_string()));
+    let json = |value: Result<Value, serde_json::Error>| {
+        value.map_err(|error| StoreError::Corrupt(error.to_string()))
+    };
     let done = sqlx::query!(
         "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
             remind_at)
@@ -123,7 +125,12 @@ pub async fn open(tx: &mut Tx, incident: &Incident) -> StoreResult<bool> {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn resolve(tx: &mut Tx, kind: SubjectKind, subject: Uuid, now: DateTime<Utc>) -> StoreResult<Option<Incident>> {
+pub async fn resolve(
+    tx: &mut Tx,
+    kind: SubjectKind,
+    subject: Uuid,
+    now: DateTime<Utc>,
+) -> StoreResult<Option<Incident>> {
     sqlx::query_as!(
         Row,
         "UPDATE incident
@@ -147,7 +154,12 @@ pub async fn resolve(tx: &mut Tx, kind: SubjectKind, subject: Uuid, now: DateTim
 ///
 /// # Errors
 /// When the database is away.
-pub async fn join_beat(tx: &mut Tx, beat: BeatId, monitor: MonitorId, now: DateTime<Utc>) -> StoreResult<bool> {
+pub async fn join_beat(
+    tx: &mut Tx,
+    beat: BeatId,
+    monitor: MonitorId,
+    now: DateTime<Utc>,
+) -> StoreResult<bool> {
     let done = sqlx::query!(
         "INSERT INTO incident_member (incident_id, monitor_id, joined_at)
         SELECT id, $2, $3
@@ -182,7 +194,10 @@ pub async fn lock_open_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Option<
 ///
 /// # Errors
 /// When the database is away.
-pub async fn members(reader: &Reader, ids: &[IncidentId]) -> StoreResult<Vec<(IncidentId, MonitorId, String)>> {
+pub async fn members(
+    reader: &Reader,
+    ids: &[IncidentId],
+) -> StoreResult<Vec<(IncidentId, MonitorId, String)>> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query!(
         "SELECT incident_id, monitor_id, monitor.name
@@ -193,7 +208,10 @@ pub async fn members(reader: &Reader, ids: &[IncidentId]) -> StoreResult<Vec<(In
     )
     .fetch_all(reader.pool())
     .await?;
-    Ok(rows.into_iter().map(|row| (IncidentId(row.incident_id), MonitorId(row.monitor_id), row.name)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (IncidentId(row.incident_id), MonitorId(row.monitor_id), row.name))
+        .collect())
 }
 
 /// One incident of a project.
@@ -221,7 +239,12 @@ pub struct Filter {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn list(reader: &Reader, project: ProjectId, filter: &Filter, page: Page<IncidentId>) -> StoreResult<Vec<Incident>> {
+pub async fn list(
+    reader: &Reader,
+    project: ProjectId,
+    filter: &Filter,
+    page: Page<IncidentId>,
+) -> StoreResult<Vec<Incident>> {
     let rows = select!(
         "WHERE project_id = $1
             AND ($2::uuid IS NULL OR id < $2)
@@ -244,7 +267,12 @@ pub async fn list(reader: &Reader, project: ProjectId, filter: &Filter, page: Pa
 ///
 /// # Errors
 /// When the database is away.
-pub async fn acknowledge(tx: &mut Tx, project: ProjectId, id: IncidentId, now: DateTime<Utc>) -> StoreResult<bool> {
+pub async fn acknowledge(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: IncidentId,
+    now: DateTime<Utc>,
+) -> StoreResult<bool> {
     let done = sqlx::query!(
         "UPDATE incident SET acknowledged_at = coalesce(acknowledged_at, $3), remind_at = NULL WHERE project_id = $1 AND id = $2",
         project.0,

@@ -75,7 +75,11 @@ impl Store {
             .map_err(|_| StoreError::Url)?
             .application_name("deadbeat")
             // An acknowledged ping is durable: nobody's server-wide default may weaken that (invariant 1).
-            .options([("synchronous_commit", "on"), ("statement_timeout", "30000"), ("lock_timeout", "10000")]);
+            .options([
+                ("synchronous_commit", "on"),
+                ("statement_timeout", "30000"),
+                ("lock_timeout", "10000"),
+            ]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.size)
             .acquire_timeout(settings.wait)
@@ -106,13 +110,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.
     pub async fn begin(&self) -> StoreResult<Tx> {
-        Ok(Tx { inner: self.pool.begin().await? })
+        Ok(Tx {
+            inner: self.pool.begin().await?,
+        })
     }
 
     /// Plain reads on the same pool.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader { pool: self.pool.clone() }
+        Reader {
+            pool: self.pool.clone(),
+        }
     }
 
     /// Applies the migrations that are missing, under an advisory lock.
@@ -139,7 +147,9 @@ impl Reader {
     /// # Errors
     /// [`StoreError::Unavailable`] when it does not.
     pub async fn check(&self) -> StoreResult<()> {
-        sqlx::query_scalar!("SELECT 1 AS \"one!\"").fetch_one(&self.pool).await?;
+        sqlx::query_scalar!("SELECT 1 AS \"one!\"")
+            .fetch_one(&self.pool)
+            .await?;
         Ok(())
     }
 }

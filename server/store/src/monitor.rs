@@ -133,11 +133,14 @@ impl TryFrom<Row> for Monitor {
 }
 
 fn whole(rows: Vec<Row>) -> StoreResult<Vec<Monitor>> {
-    rows.into_iter().map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error)).collect()
+    rows.into_iter()
+        .map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error))
+        .collect()
 }
 
 fn one(row: Option<Row>) -> StoreResult<Option<Monitor>> {
-    row.map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error)).transpose()
+    row.map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error))
+        .transpose()
 }
 
 macro_rules! select {
@@ -222,7 +225,12 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
 ///
 /// # Errors
 /// When the database is away.
-pub async fn set_channels(tx: &mut Tx, project: ProjectId, monitor: MonitorId, channels: &[ChannelId]) -> StoreResult<u64> {
+pub async fn set_channels(
+    tx: &mut Tx,
+    project: ProjectId,
+    monitor: MonitorId,
+    channels: &[ChannelId],
+) -> StoreResult<u64> {
     let ids: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
     sqlx::query!(
         "DELETE FROM monitor_channel USING monitor WHERE project_id = $1 AND monitor_id = $2 AND monitor.id = monitor_id",
@@ -257,7 +265,10 @@ pub async fn channels(reader: &Reader, monitors: &[MonitorId]) -> StoreResult<Ve
     )
     .fetch_all(reader.pool())
     .await?;
-    Ok(rows.into_iter().map(|row| (MonitorId(row.monitor_id), ChannelId(row.channel_id))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.monitor_id), ChannelId(row.channel_id)))
+        .collect())
 }
 
 /// How many a project has.
@@ -265,9 +276,12 @@ pub async fn channels(reader: &Reader, monitors: &[MonitorId]) -> StoreResult<Ve
 /// # Errors
 /// When the database is away.
 pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
-    Ok(sqlx::query_scalar!("SELECT count(*) AS \"count!\" FROM monitor WHERE project_id = $1", project.0)
-        .fetch_one(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar!(
+        "SELECT count(*) AS \"count!\" FROM monitor WHERE project_id = $1",
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// One monitor of a project.
@@ -275,7 +289,9 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
 /// # Errors
 /// When the database is away, or the row cannot be read.
 pub async fn get(reader: &Reader, project: ProjectId, id: MonitorId) -> StoreResult<Option<Monitor>> {
-    one(select!("WHERE project_id = $1 AND id = $2", project.0, id.0).fetch_optional(reader.pool()).await?)
+    one(select!("WHERE project_id = $1 AND id = $2", project.0, id.0)
+        .fetch_optional(reader.pool())
+        .await?)
 }
 
 /// What a list may be narrowed to.
@@ -361,7 +377,11 @@ pub async fn counts(reader: &Reader, project: ProjectId, now: DateTime<Utc>) -> 
 /// # Errors
 /// When the database is away, or the row cannot be read.
 pub async fn lock(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult<Option<Monitor>> {
-    one(select!("WHERE project_id = $1 AND id = $2 FOR UPDATE", project.0, id.0).fetch_optional(tx.conn()).await?)
+    one(
+        select!("WHERE project_id = $1 AND id = $2 FOR UPDATE", project.0, id.0)
+            .fetch_optional(tx.conn())
+            .await?,
+    )
 }
 
 /// Locks one monitor of a project by slug.
@@ -369,7 +389,11 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult
 /// # Errors
 /// When the database is away, or the row cannot be read.
 pub async fn lock_by_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreResult<Option<Monitor>> {
-    one(select!("WHERE project_id = $1 AND slug = $2 FOR UPDATE", project.0, slug).fetch_optional(tx.conn()).await?)
+    one(
+        select!("WHERE project_id = $1 AND slug = $2 FOR UPDATE", project.0, slug)
+            .fetch_optional(tx.conn())
+            .await?,
+    )
 }
 
 /// The slugs of a project that begin with a text: to find a free one beside them.
@@ -379,9 +403,13 @@ pub async fn lock_by_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreR
 pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> StoreResult<Vec<String>> {
     // A numbered slug may lose the end of its beginning to the length limit: compared without the last ten characters.
     let beginning: String = beginning.chars().take(90).collect();
-    Ok(sqlx::query_scalar!("SELECT slug FROM monitor WHERE project_id = $1 AND starts_with(slug, $2)", project.0, beginning)
-        .fetch_all(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar!(
+        "SELECT slug FROM monitor WHERE project_id = $1 AND starts_with(slug, $2)",
+        project.0,
+        beginning
+    )
+    .fetch_all(tx.conn())
+    .await?)
 }
 
 /// Locks all monitors that a Beat registered, in id order.
@@ -389,7 +417,9 @@ pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> Sto
 /// # Errors
 /// When the database is away.
 pub async fn lock_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
-    let rows = select!("WHERE beat_id = $1 ORDER BY id FOR UPDATE", beat.0).fetch_all(tx.conn()).await?;
+    let rows = select!("WHERE beat_id = $1 ORDER BY id FOR UPDATE", beat.0)
+        .fetch_all(tx.conn())
+        .await?;
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
@@ -422,9 +452,18 @@ pub async fn lock_members(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<M
 ///
 /// # Errors
 /// When the database is away.
-pub async fn lock_for_signals(tx: &mut Tx, ping_ids: &[Uuid], ids: &[Uuid]) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
-    let rows =
-        select!("WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE", ping_ids, ids).fetch_all(tx.conn()).await?;
+pub async fn lock_for_signals(
+    tx: &mut Tx,
+    ping_ids: &[Uuid],
+    ids: &[Uuid],
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE",
+        ping_ids,
+        ids
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
@@ -489,7 +528,15 @@ pub async fn resolve_entries(
     )
     .fetch_all(reader.pool())
     .await?;
-    Ok(rows.into_iter().map(|row| (usize::try_from(row.index - 1).unwrap_or(usize::MAX), MonitorId(row.id))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            (
+                usize::try_from(row.index - 1).unwrap_or(usize::MAX),
+                MonitorId(row.id),
+            )
+        })
+        .collect())
 }
 
 /// Takes monitors whose `check_after` has passed, oldest first, skipping those that somebody holds: a signal being written always
@@ -497,10 +544,18 @@ pub async fn resolve_entries(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
-    let rows = select!("WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED", now, limit)
-        .fetch_all(tx.conn())
-        .await?;
+pub async fn claim_overdue(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",
+        now,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
@@ -543,6 +598,12 @@ pub async fn nearest_check(reader: &Reader) -> StoreResult<Option<DateTime<Utc>>
 /// # Errors
 /// When the database is away.
 pub async fn delete(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult<bool> {
-    let done = sqlx::query!("DELETE FROM monitor WHERE project_id = $1 AND id = $2", project.0, id.0).execute(tx.conn()).await?;
+    let done = sqlx::query!(
+        "DELETE FROM monitor WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(done.rows_affected() > 0)
 }

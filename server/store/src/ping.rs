@@ -64,7 +64,12 @@ pub struct Ping {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn list(reader: &Reader, project: ProjectId, monitor: MonitorId, page: Page<i64>) -> StoreResult<Vec<Ping>> {
+pub async fn list(
+    reader: &Reader,
+    project: ProjectId,
+    monitor: MonitorId,
+    page: Page<i64>,
+) -> StoreResult<Vec<Ping>> {
     let rows = sqlx::query!(
         "SELECT n, received_at, kind, run_id, exit_code, source, method, remote_addr, user_agent, body_bytes
         FROM ping
@@ -84,7 +89,8 @@ pub async fn list(reader: &Reader, project: ProjectId, monitor: MonitorId, page:
             Ok(Ping {
                 n: row.n,
                 received_at: row.received_at,
-                kind: PingKind::parse(&row.kind).ok_or_else(|| StoreError::Corrupt(format!("ping kind {}", row.kind)))?,
+                kind: PingKind::parse(&row.kind)
+                    .ok_or_else(|| StoreError::Corrupt(format!("ping kind {}", row.kind)))?,
                 run_id: row.run_id,
                 exit_code: row.exit_code,
                 source: row.source,
@@ -101,7 +107,12 @@ pub async fn list(reader: &Reader, project: ProjectId, monitor: MonitorId, page:
 ///
 /// # Errors
 /// When the database is away.
-pub async fn body(reader: &Reader, project: ProjectId, monitor: MonitorId, n: i64) -> StoreResult<Option<Vec<u8>>> {
+pub async fn body(
+    reader: &Reader,
+    project: ProjectId,
+    monitor: MonitorId,
+    n: i64,
+) -> StoreResult<Option<Vec<u8>>> {
     Ok(sqlx::query_scalar!(
         "SELECT body FROM ping_body WHERE monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2) AND n = $3",
         project.0,

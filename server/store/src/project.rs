@@ -40,7 +40,12 @@ pub async fn insert(tx: &mut Tx, project: &Project) -> StoreResult<()> {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn update(tx: &mut Tx, id: ProjectId, name: Option<&str>, reminder_seconds: Option<Option<i32>>) -> StoreResult<bool> {
+pub async fn update(
+    tx: &mut Tx,
+    id: ProjectId,
+    name: Option<&str>,
+    reminder_seconds: Option<Option<i32>>,
+) -> StoreResult<bool> {
     let done = sqlx::query!(
         "UPDATE project
         SET name = coalesce($2, name), reminder_seconds = CASE WHEN $3 THEN $4 ELSE reminder_seconds END
@@ -60,9 +65,12 @@ pub async fn update(tx: &mut Tx, id: ProjectId, name: Option<&str>, reminder_sec
 /// # Errors
 /// When the database is away.
 pub async fn get(reader: &Reader, id: ProjectId) -> StoreResult<Option<Project>> {
-    let row = sqlx::query!("SELECT id, name, reminder_seconds, created_at FROM project WHERE id = $1", id.0)
-        .fetch_optional(reader.pool())
-        .await?;
+    let row = sqlx::query!(
+        "SELECT id, name, reminder_seconds, created_at FROM project WHERE id = $1",
+        id.0
+    )
+    .fetch_optional(reader.pool())
+    .await?;
     Ok(row.map(|row| Project {
         id: ProjectId(row.id),
         name: row.name,
@@ -76,7 +84,9 @@ pub async fn get(reader: &Reader, id: ProjectId) -> StoreResult<Option<Project>>
 /// # Errors
 /// When the database is away.
 pub async fn for_alert(tx: &mut Tx, id: ProjectId) -> StoreResult<(String, Option<i32>)> {
-    let row = sqlx::query!("SELECT name, reminder_seconds FROM project WHERE id = $1", id.0).fetch_one(tx.conn()).await?;
+    let row = sqlx::query!("SELECT name, reminder_seconds FROM project WHERE id = $1", id.0)
+        .fetch_one(tx.conn())
+        .await?;
     Ok((row.name, row.reminder_seconds))
 }
 
@@ -84,7 +94,13 @@ pub async fn for_alert(tx: &mut Tx, id: ProjectId) -> StoreResult<(String, Optio
 ///
 /// # Errors
 /// When the database is away.
-pub async fn add_member(tx: &mut Tx, id: ProjectId, account: AccountId, role: Role, now: DateTime<Utc>) -> StoreResult<()> {
+pub async fn add_member(
+    tx: &mut Tx,
+    id: ProjectId,
+    account: AccountId,
+    role: Role,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO member (project_id, account_id, role, created_at) VALUES ($1, $2, $3, $4)
         ON CONFLICT (project_id, account_id) DO UPDATE SET role = excluded.role",
@@ -103,10 +119,12 @@ pub async fn add_member(tx: &mut Tx, id: ProjectId, account: AccountId, role: Ro
 /// # Errors
 /// When the database is away.
 pub async fn first_account(tx: &mut Tx) -> StoreResult<Option<AccountId>> {
-    Ok(sqlx::query_scalar!("SELECT id FROM account ORDER BY created_at, id LIMIT 1")
-        .fetch_optional(tx.conn())
-        .await?
-        .map(AccountId))
+    Ok(
+        sqlx::query_scalar!("SELECT id FROM account ORDER BY created_at, id LIMIT 1")
+            .fetch_optional(tx.conn())
+            .await?
+            .map(AccountId),
+    )
 }
 
 /// An account's projects, by name.

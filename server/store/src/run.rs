@@ -35,7 +35,8 @@ impl TryFrom<Row> for Run {
         Ok(Self {
             key: RunKey(row.id),
             run_id: row.run_id,
-            status: RunStatus::parse(&row.status).ok_or_else(|| StoreError::Corrupt(format!("run status {}", row.status)))?,
+            status: RunStatus::parse(&row.status)
+                .ok_or_else(|| StoreError::Corrupt(format!("run status {}", row.status)))?,
             started_at: row.started_at,
             finished_at: row.finished_at,
             deadline_at: row.deadline_at,
@@ -88,7 +89,12 @@ pub async fn load_into(tx: &mut Tx, monitors: &mut [Monitor], run_ids: &[Uuid]) 
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
-pub async fn list(reader: &Reader, project: ProjectId, monitor: MonitorId, page: Page<Uuid>) -> StoreResult<Vec<Run>> {
+pub async fn list(
+    reader: &Reader,
+    project: ProjectId,
+    monitor: MonitorId,
+    page: Page<Uuid>,
+) -> StoreResult<Vec<Run>> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps nothing fails, as it should")]
 
+mod api_channel;
+mod api_event;
+mod api_incident;
+mod api_key;
+mod api_monitor;
 mod contract;
 mod embedded_postgres;
 mod harness;

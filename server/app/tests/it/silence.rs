@@ -63,7 +63,7 @@ async fn a_failure_is_told_at_once_by_webhook_and_mail() {
     harness.client.post(format!("{ping}/3")).body("disk full").send().await.unwrap();
 
     let alert: Value = serde_json::from_str(&receiver.wait_for(1, LIMIT).await[0].text()).unwrap();
-    assert_eq!(alert["incident"]["cause"]["code"], "FAILED");
+    assert_eq!(alert["incident"]["cause"], json!({"code": "FAILED", "summary": "import failed with exit code 3."}));
     let mails = inbox.wait_for(1, LIMIT).await;
     let subject = mails[0].header("Subject").unwrap();
     assert!(subject.contains("import") && subject.contains("FAILED"), "{subject}");

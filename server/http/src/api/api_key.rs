@@ -29,7 +29,11 @@ pub fn configure(config: &mut ServiceConfig) {
                 .route(web::post().to(issue))
                 .default_service(web::to(wrong_method)),
         )
-        .service(web::resource("/api-keys/{id}").route(web::delete().to(revoke)).default_service(web::to(wrong_method)));
+        .service(
+            web::resource("/api-keys/{id}")
+                .route(web::delete().to(revoke))
+                .default_service(web::to(wrong_method)),
+        );
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,7 +57,10 @@ fn show(key: &ApiKey) -> Value {
 
 async fn list(request: HttpRequest, key: MayWrite, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
     let page = Query::of(&request, &["limit", "cursor"])?.page::<Uuid>()?;
-    let after = Page { after: page.after.map(ApiKeyId), limit: one_more(&page).limit };
+    let after = Page {
+        after: page.after.map(ApiKeyId),
+        limit: one_more(&page).limit,
+    };
     let rows = deadbeat_store::api_key::list(&state.reader(), key.0, after).await?;
     let (rows, next) = cut(rows, page.limit, |key| key.id.to_string());
     let keys: Vec<Value> = rows.iter().map(show).collect();
@@ -64,7 +71,10 @@ async fn list(request: HttpRequest, key: MayWrite, state: Data<AppState>) -> Res
 async fn issue(key: MayWrite, state: Data<AppState>, body: Json<NewKey>) -> Result<HttpResponse, ApiError> {
     let body = body.read().await?;
     let Some(scope) = Scope::parse(&body.scope) else {
-        return Err(ApiError::fields(vec![FieldError::new("/scope", "is not one of ping, read, write")]));
+        return Err(ApiError::fields(vec![FieldError::new(
+            "/scope",
+            "is not one of ping, read, write",
+        )]));
     };
     let (stored, secret) = service::issue(&state.services, key.0, &body.name, scope).await?;
     let mut shown = show(&stored);

@@ -12,7 +12,11 @@ use crate::state::AppState;
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
-    config.service(web::resource("/beats").route(web::get().to(list)).default_service(web::to(wrong_method)));
+    config.service(
+        web::resource("/beats")
+            .route(web::get().to(list))
+            .default_service(web::to(wrong_method)),
+    );
 }
 
 async fn list(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiError> {

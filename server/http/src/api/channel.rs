@@ -35,7 +35,9 @@ pub fn configure(config: &mut ServiceConfig) {
                 .default_service(web::to(wrong_method)),
         )
         .service(
-            web::resource("/channels/{id}/test").route(web::post().to(send_test)).default_service(web::to(wrong_method)),
+            web::resource("/channels/{id}/test")
+                .route(web::post().to(send_test))
+                .default_service(web::to(wrong_method)),
         );
 }
 
@@ -74,22 +76,32 @@ fn show(channel: &Channel, with_secret: bool) -> Value {
 
 async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
     let page = Query::of(&request, &["limit", "cursor"])?.page::<Uuid>()?;
-    let after = Page { after: page.after.map(ChannelId), limit: one_more(&page).limit };
+    let after = Page {
+        after: page.after.map(ChannelId),
+        limit: one_more(&page).limit,
+    };
     let rows = deadbeat_store::channel::list(&state.reader(), key.0, after).await?;
     let (rows, next) = cut(rows, page.limit, |channel| channel.id.to_string());
     let channels: Vec<Value> = rows.iter().map(|channel| show(channel, false)).collect();
     Ok(HttpResponse::Ok().json(json!({"channels": channels, "next_cursor": next})))
 }
 
-async fn create(key: MayWrite, state: Data<AppState>, body: Json<NewChannel>) -> Result<HttpResponse, ApiError> {
+async fn create(
+    key: MayWrite,
+    state: Data<AppState>,
+    body: Json<NewChannel>,
+) -> Result<HttpResponse, ApiError> {
     let new = body.read().await?;
     let channel = service::create(&state.services, key.0, &new.kind, &new.name, &new.settings).await?;
     let location = format!("/api/v1/channels/{}", channel.id);
-    Ok(HttpResponse::Created().insert_header(("Location", location)).json(show(&channel, true)))
+    Ok(HttpResponse::Created()
+        .insert_header(("Location", location))
+        .json(show(&channel, true)))
 }
 
 async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    let channel = deadbeat_store::channel::get(&state.reader(), key.0, ChannelId(id(&path, "channel")?)).await?;
+    let channel =
+        deadbeat_store::channel::get(&state.reader(), key.0, ChannelId(id(&path, "channel")?)).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("channel"))?;
     Ok(HttpResponse::Ok().json(show(&channel, false)))
 }
@@ -102,7 +114,14 @@ async fn update(
 ) -> Result<HttpResponse, ApiError> {
     let channel = ChannelId(id(&path, "channel")?);
     let ChangedChannel { name, settings } = body.read().await?;
-    let channel = service::update(&state.services, key.0, channel, name.as_deref(), settings.as_ref()).await?;
+    let channel = service::update(
+        &state.services,
+        key.0,
+        channel,
+        name.as_deref(),
+        settings.as_ref(),
+    )
+    .await?;
     Ok(HttpResponse::Ok().json(show(&channel, true)))
 }
 
@@ -112,7 +131,11 @@ async fn delete(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Res
 }
 
 /// The test goes through the outbox like an alert; what became of it is read from its delivery.
-async fn send_test(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
+async fn send_test(
+    key: MayWrite,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
     let delivery = service::send_test(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
     Ok(HttpResponse::Accepted().json(json!({"delivery_id": delivery})))
 }

@@ -20,8 +20,16 @@ use crate::state::AppState;
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
-        .service(web::resource("/deliveries").route(web::get().to(list)).default_service(web::to(wrong_method)))
-        .service(web::resource("/deliveries/{id}").route(web::get().to(read)).default_service(web::to(wrong_method)))
+        .service(
+            web::resource("/deliveries")
+                .route(web::get().to(list))
+                .default_service(web::to(wrong_method)),
+        )
+        .service(
+            web::resource("/deliveries/{id}")
+                .route(web::get().to(read))
+                .default_service(web::to(wrong_method)),
+        )
         .service(
             web::resource("/deliveries/{id}/attempts")
                 .route(web::get().to(attempts))
@@ -57,19 +65,33 @@ fn show_attempt(attempt: &Attempt) -> Value {
 }
 
 async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(&request, &["limit", "cursor", "channel_id", "incident_id", "status"])?;
+    let query = Query::of(
+        &request,
+        &["limit", "cursor", "channel_id", "incident_id", "status"],
+    )?;
     let page = query.page::<Uuid>()?;
     let status = query.get("status").map(str::to_owned);
-    if status.as_ref().is_some_and(|status| !STATUSES.contains(&status.as_str())) {
-        return Err(ApiError::new(Problem::InvalidQuery, format!("status is not one of {}", STATUSES.join(", "))));
+    if status
+        .as_ref()
+        .is_some_and(|status| !STATUSES.contains(&status.as_str()))
+    {
+        return Err(ApiError::new(
+            Problem::InvalidQuery,
+            format!("status is not one of {}", STATUSES.join(", ")),
+        ));
     }
     let filter = Filter {
         channel_id: query.parse("channel_id", "the id of a channel")?.map(ChannelId),
-        incident_id: query.parse("incident_id", "the id of an incident")?.map(IncidentId),
+        incident_id: query
+            .parse("incident_id", "the id of an incident")?
+            .map(IncidentId),
         id: None,
         status,
     };
-    let after = Page { after: page.after.map(DeliveryId), limit: one_more(&page).limit };
+    let after = Page {
+        after: page.after.map(DeliveryId),
+        limit: one_more(&page).limit,
+    };
     let rows = deadbeat_store::delivery::list(&state.reader(), key.0, &filter, after).await?;
     let (rows, next) = cut(rows, page.limit, |delivery| delivery.id.to_string());
     let deliveries: Vec<Value> = rows.iter().map(show).collect();
@@ -77,10 +99,19 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
 }
 
 async fn find(state: &AppState, project: ProjectId, id: DeliveryId) -> Result<Delivery, ApiError> {
-    let filter = Filter { id: Some(id), ..Filter::default() };
-    let page = Page { after: None, limit: 1 };
+    let filter = Filter {
+        id: Some(id),
+        ..Filter::default()
+    };
+    let page = Page {
+        after: None,
+        limit: 1,
+    };
     let found = deadbeat_store::delivery::list(&state.reader(), project, &filter, page).await?;
-    found.into_iter().next().ok_or_else(|| ApiError::not_found("delivery"))
+    found
+        .into_iter()
+        .next()
+        .ok_or_else(|| ApiError::not_found("delivery"))
 }
 
 async fn tries(state: &AppState, project: ProjectId, id: DeliveryId) -> Result<Vec<Value>, ApiError> {

@@ -21,7 +21,11 @@ use crate::state::AppState;
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
-    config.service(web::resource("/events").route(web::post().to(accept)).default_service(web::to(wrong_method)));
+    config.service(
+        web::resource("/events")
+            .route(web::post().to(accept))
+            .default_service(web::to(wrong_method)),
+    );
 }
 
 async fn accept(
@@ -33,19 +37,38 @@ async fn accept(
     // Stamped when the batch entered, before its body is read.
     let received_at = state.now();
     let body = json::read(&mut payload.into_inner(), limits::JSON_BODY_BYTES).await?;
-    let body = match request.headers().get(header::CONTENT_ENCODING).map(header::HeaderValue::as_bytes) {
+    let body = match request
+        .headers()
+        .get(header::CONTENT_ENCODING)
+        .map(header::HeaderValue::as_bytes)
+    {
         None | Some(b"identity") => body,
         Some(b"gzip") => gunzip(&body)?,
-        Some(_) => return Err(ApiError::new(Problem::InvalidJson, "Content-Encoding is not gzip or identity")),
+        Some(_) => {
+            return Err(ApiError::new(
+                Problem::InvalidJson,
+                "Content-Encoding is not gzip or identity",
+            ));
+        }
     };
     let batch: EventBatch = json::parse(&body)?;
     if batch.events.len() > limits::EVENT_BATCH_COUNT {
         return Err(ApiError::fields(vec![FieldError::new(
             "/events",
-            format!("holds {} events; at most {} are allowed", batch.events.len(), limits::EVENT_BATCH_COUNT),
+            format!(
+                "holds {} events; at most {} are allowed",
+                batch.events.len(),
+                limits::EVENT_BATCH_COUNT
+            ),
         )]));
     }
-    let verdicts = service::accept(&state.services, key.0, batch, received_at, client_ip(&request)).await?;
+    // A client that hangs up does not undo it: a Beat with thousands of entries would otherwise never get them all registered.
+    let (services, project, client) = (state.services.clone(), key.0, client_ip(&request));
+    let work =
+        tokio::spawn(async move { service::accept(&services, project, batch, received_at, client).await });
+    let verdicts = work
+        .await
+        .map_err(|error| ApiError::new(Problem::Internal, error.to_string()))??;
     let results: Vec<Value> = verdicts
         .into_iter()
         .map(|(id, verdict)| match verdict {
@@ -67,7 +90,10 @@ fn gunzip(body: &[u8]) -> Result<Vec<u8>, ApiError> {
         .read_to_end(&mut unpacked)
         .map_err(|error| ApiError::new(Problem::InvalidJson, format!("the body is no gzip: {error}")))?;
     if unpacked.len() > limit {
-        return Err(ApiError::new(Problem::BodyTooLarge, format!("at most {limit} bytes are unpacked")));
+        return Err(ApiError::new(
+            Problem::BodyTooLarge,
+            format!("at most {limit} bytes are unpacked"),
+        ));
     }
     Ok(unpacked)
 }

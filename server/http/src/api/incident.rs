@@ -20,8 +20,16 @@ use crate::state::AppState;
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
-        .service(web::resource("/incidents").route(web::get().to(list)).default_service(web::to(wrong_method)))
-        .service(web::resource("/incidents/{id}").route(web::get().to(read)).default_service(web::to(wrong_method)))
+        .service(
+            web::resource("/incidents")
+                .route(web::get().to(list))
+                .default_service(web::to(wrong_method)),
+        )
+        .service(
+            web::resource("/incidents/{id}")
+                .route(web::get().to(read))
+                .default_service(web::to(wrong_method)),
+        )
         .service(
             web::resource("/incidents/{id}/acknowledge")
                 .route(web::post().to(acknowledge))
@@ -73,21 +81,37 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
         None => None,
         Some("open") => Some(true),
         Some("resolved") => Some(false),
-        Some(_) => return Err(ApiError::new(Problem::InvalidQuery, "state is not one of open, resolved")),
+        Some(_) => {
+            return Err(ApiError::new(
+                Problem::InvalidQuery,
+                "state is not one of open, resolved",
+            ));
+        }
     };
-    let filter = Filter { open, subject_id: query.parse("subject_id", "the id of a monitor or a Beat")? };
-    let after = Page { after: page.after.map(IncidentId), limit: one_more(&page).limit };
+    let filter = Filter {
+        open,
+        subject_id: query.parse("subject_id", "the id of a monitor or a Beat")?,
+    };
+    let after = Page {
+        after: page.after.map(IncidentId),
+        limit: one_more(&page).limit,
+    };
     let rows = deadbeat_store::incident::list(&state.reader(), key.0, &filter, after).await?;
     let (rows, next) = cut(rows, page.limit, |incident| incident.id.to_string());
     Ok(HttpResponse::Ok().json(json!({"incidents": shown(&state, &rows).await?, "next_cursor": next})))
 }
 
 async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    let incident = deadbeat_store::incident::get(&state.reader(), key.0, IncidentId(id(&path, "incident")?)).await?;
+    let incident =
+        deadbeat_store::incident::get(&state.reader(), key.0, IncidentId(id(&path, "incident")?)).await?;
     show_one(&state, incident.ok_or_else(|| ApiError::not_found("incident"))?).await
 }
 
-async fn acknowledge(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
+async fn acknowledge(
+    key: MayWrite,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
     let incident = service::acknowledge(&state.services, key.0, IncidentId(id(&path, "incident")?)).await?;
     show_one(&state, incident).await
 }

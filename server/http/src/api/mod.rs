@@ -38,14 +38,24 @@ pub fn configure(config: &mut ServiceConfig) {
 }
 
 async fn unknown_path(request: HttpRequest) -> Result<&'static str, ApiError> {
-    Err(ApiError::new(Problem::NotFound, format!("there is no path {}", request.path())))
+    Err(ApiError::new(
+        Problem::NotFound,
+        format!("there is no path {}", request.path()),
+    ))
 }
 
 /// The answer to a method that a path does not take.
 pub(crate) async fn wrong_method(request: HttpRequest) -> Result<&'static str, ApiError> {
     let method = request.method();
-    let hint = if *method == Method::PUT { " (PUT creates or changes a monitor by its slug)" } else { "" };
-    Err(ApiError::new(Problem::MethodNotAllowed, format!("{} does not take {method}{hint}", request.path())))
+    let hint = if *method == Method::PUT {
+        " (PUT creates or changes a monitor by its slug)"
+    } else {
+        ""
+    };
+    Err(ApiError::new(
+        Problem::MethodNotAllowed,
+        format!("{} does not take {method}{hint}", request.path()),
+    ))
 }
 
 /// An id in a path; what is no id is nothing's.

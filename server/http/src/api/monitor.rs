@@ -41,10 +41,14 @@ pub fn configure(config: &mut ServiceConfig) {
                 .default_service(web::to(wrong_method)),
         )
         .service(
-            web::resource("/monitors/{id}/pause").route(web::post().to(pause)).default_service(web::to(wrong_method)),
+            web::resource("/monitors/{id}/pause")
+                .route(web::post().to(pause))
+                .default_service(web::to(wrong_method)),
         )
         .service(
-            web::resource("/monitors/{id}/resume").route(web::post().to(resume)).default_service(web::to(wrong_method)),
+            web::resource("/monitors/{id}/resume")
+                .route(web::post().to(resume))
+                .default_service(web::to(wrong_method)),
         );
 }
 
@@ -84,7 +88,10 @@ impl Body {
 
 fn choice(value: &Value) -> Result<ChannelChoice, ApiError> {
     let refused = |pointer: String| {
-        ApiError::fields(vec![FieldError::new(pointer, "\"all\" or a list of the project's channel ids is allowed")])
+        ApiError::fields(vec![FieldError::new(
+            pointer,
+            "\"all\" or a list of the project's channel ids is allowed",
+        )])
     };
     match value {
         Value::String(text) if text == "all" => Ok(ChannelChoice::All),
@@ -93,7 +100,8 @@ fn choice(value: &Value) -> Result<ChannelChoice, ApiError> {
             .enumerate()
             .map(|(index, item)| {
                 let id = item.as_str().and_then(|text| Uuid::try_parse(text).ok());
-                id.map(ChannelId).ok_or_else(|| refused(format!("/channels/{index}")))
+                id.map(ChannelId)
+                    .ok_or_else(|| refused(format!("/channels/{index}")))
             })
             .collect::<Result<_, _>>()
             .map(ChannelChoice::These),
@@ -103,7 +111,11 @@ fn choice(value: &Value) -> Result<ChannelChoice, ApiError> {
 
 /// Monitors as the API shows them.
 async fn shown(state: &AppState, monitors: &[Monitor], now: DateTime<Utc>) -> Result<Vec<Value>, ApiError> {
-    let some: Vec<MonitorId> = monitors.iter().filter(|monitor| !monitor.all_channels).map(|monitor| monitor.id).collect();
+    let some: Vec<MonitorId> = monitors
+        .iter()
+        .filter(|monitor| !monitor.all_channels)
+        .map(|monitor| monitor.id)
+        .collect();
     let mut channels: HashMap<MonitorId, Vec<ChannelId>> = HashMap::new();
     if !some.is_empty() {
         for (monitor, channel) in deadbeat_store::monitor::channels(&state.reader(), &some).await? {
@@ -184,7 +196,10 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
     }
     let now = state.now();
     let after = one_more(&page);
-    let after = deadbeat_store::page::Page { after: after.after.map(MonitorId), limit: after.limit };
+    let after = deadbeat_store::page::Page {
+        after: after.after.map(MonitorId),
+        limit: after.limit,
+    };
     let rows = deadbeat_store::monitor::list(&state.reader(), key.0, &filter, after, now).await?;
     let (rows, next) = cut(rows, page.limit, |monitor| monitor.id.to_string());
     Ok(HttpResponse::Ok().json(json!({"monitors": shown(&state, &rows, now).await?, "next_cursor": next})))
@@ -193,11 +208,14 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
 async fn create(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Result<HttpResponse, ApiError> {
     let monitor = service::create(&state.services, key.0, &body.read().await?.change()?).await?;
     let location = format!("/api/v1/monitors/{}", monitor.id);
-    Ok(HttpResponse::Created().insert_header(("Location", location)).json(show_one(&state, monitor).await?))
+    Ok(HttpResponse::Created()
+        .insert_header(("Location", location))
+        .json(show_one(&state, monitor).await?))
 }
 
 async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    let monitor = deadbeat_store::monitor::get(&state.reader(), key.0, MonitorId(id(&path, "monitor")?)).await?;
+    let monitor =
+        deadbeat_store::monitor::get(&state.reader(), key.0, MonitorId(id(&path, "monitor")?)).await?;
     let monitor = monitor.ok_or_else(|| ApiError::not_found("monitor"))?;
     Ok(HttpResponse::Ok().json(show_one(&state, monitor).await?))
 }
@@ -223,7 +241,10 @@ async fn upsert(
     let slug = path.into_inner();
     let change = body.read().await?.change()?;
     if change.slug.as_ref().is_some_and(|own| *own != slug) {
-        return Err(ApiError::fields(vec![FieldError::new("/slug", "differs from the slug in the path; leave it out")]));
+        return Err(ApiError::fields(vec![FieldError::new(
+            "/slug",
+            "differs from the slug in the path; leave it out",
+        )]));
     }
     if Uuid::try_parse(&slug).is_ok() {
         return Err(ApiError::fields(vec![FieldError::new(
@@ -232,7 +253,11 @@ async fn upsert(
         )]));
     }
     let (monitor, created) = service::upsert(&state.services, key.0, &change, &slug).await?;
-    let mut answer = if created { HttpResponse::Created() } else { HttpResponse::Ok() };
+    let mut answer = if created {
+        HttpResponse::Created()
+    } else {
+        HttpResponse::Ok()
+    };
     Ok(answer.json(show_one(&state, monitor).await?))
 }
 

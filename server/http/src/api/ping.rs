@@ -16,7 +16,11 @@ use crate::state::AppState;
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
-        .service(web::resource("/monitors/{id}/pings").route(web::get().to(list)).default_service(web::to(wrong_method)))
+        .service(
+            web::resource("/monitors/{id}/pings")
+                .route(web::get().to(list))
+                .default_service(web::to(wrong_method)),
+        )
         .service(
             web::resource("/monitors/{id}/pings/{n}/body")
                 .route(web::get().to(body))
@@ -50,7 +54,11 @@ async fn list(
     let page = Query::of(&request, &["limit", "cursor"])?.page::<i64>()?;
     let rows = deadbeat_store::ping::list(&state.reader(), key.0, monitor, one_more(&page)).await?;
     // An empty list may also mean that there is no such monitor.
-    if rows.is_empty() && deadbeat_store::monitor::get(&state.reader(), key.0, monitor).await?.is_none() {
+    if rows.is_empty()
+        && deadbeat_store::monitor::get(&state.reader(), key.0, monitor)
+            .await?
+            .is_none()
+    {
         return Err(ApiError::not_found("monitor"));
     }
     let (rows, next) = cut(rows, page.limit, |ping| ping.n.to_string());
@@ -59,11 +67,17 @@ async fn list(
 }
 
 /// The bytes as they came; never shown as anything that a browser would run.
-async fn body(key: MayRead, state: Data<AppState>, path: Path<(String, String)>) -> Result<HttpResponse, ApiError> {
+async fn body(
+    key: MayRead,
+    state: Data<AppState>,
+    path: Path<(String, String)>,
+) -> Result<HttpResponse, ApiError> {
     let (monitor, n) = path.into_inner();
     let monitor = MonitorId(id(&monitor, "monitor")?);
     let n: i64 = n.parse().map_err(|_| ApiError::not_found("ping"))?;
     let body = deadbeat_store::ping::body(&state.reader(), key.0, monitor, n).await?;
     let body = body.ok_or_else(|| ApiError::not_found("ping with a body"))?;
-    Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
+    Ok(HttpResponse::Ok()
+        .content_type("application/octet-stream")
+        .body(body))
 }

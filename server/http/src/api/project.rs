@@ -53,7 +53,10 @@ async fn read(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiEr
 }
 
 async fn update(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Result<HttpResponse, ApiError> {
-    let Body { name, reminder_seconds } = body.read().await?;
+    let Body {
+        name,
+        reminder_seconds,
+    } = body.read().await?;
     let project = service::update(&state.services, key.0, name.as_deref(), reminder_seconds).await?;
     Ok(HttpResponse::Ok().json(show(&project)))
 }

@@ -16,8 +16,11 @@ use crate::state::AppState;
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
-    config
-        .service(web::resource("/monitors/{id}/runs").route(web::get().to(list)).default_service(web::to(wrong_method)));
+    config.service(
+        web::resource("/monitors/{id}/runs")
+            .route(web::get().to(list))
+            .default_service(web::to(wrong_method)),
+    );
 }
 
 fn show(run: &Run) -> Value {
@@ -47,7 +50,11 @@ async fn list(
     let monitor = MonitorId(id(&path, "monitor")?);
     let page = Query::of(&request, &["limit", "cursor"])?.page::<Uuid>()?;
     let rows = deadbeat_store::run::list(&state.reader(), key.0, monitor, one_more(&page)).await?;
-    if rows.is_empty() && deadbeat_store::monitor::get(&state.reader(), key.0, monitor).await?.is_none() {
+    if rows.is_empty()
+        && deadbeat_store::monitor::get(&state.reader(), key.0, monitor)
+            .await?
+            .is_none()
+    {
         return Err(ApiError::not_found("monitor"));
     }
     let (rows, next) = cut(rows, page.limit, |run| run.key.to_string());

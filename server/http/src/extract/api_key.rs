@@ -33,7 +33,10 @@ fn presented(request: &HttpRequest) -> Option<String> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim());
-    bearer.or_else(|| text("x-api-key").map(str::trim)).filter(|key| !key.is_empty()).map(str::to_owned)
+    bearer
+        .or_else(|| text("x-api-key").map(str::trim))
+        .filter(|key| !key.is_empty())
+        .map(str::to_owned)
 }
 
 async fn project(request: HttpRequest, wanted: Scope) -> Result<ProjectId, ApiError> {
@@ -47,12 +50,20 @@ async fn project(request: HttpRequest, wanted: Scope) -> Result<ProjectId, ApiEr
         ));
     };
     let Some(found) = authorise(&state.services, &key).await? else {
-        return Err(ApiError::new(Problem::UnknownKey, "no project has this key, or it was revoked"));
+        return Err(ApiError::new(
+            Problem::UnknownKey,
+            "no project has this key, or it was revoked",
+        ));
     };
     if !found.scope.allows(wanted) {
         return Err(ApiError::new(
             Problem::KeyScope,
-            format!("this is a {} key ({}…); a {} key is needed", found.scope.as_str(), found.prefix, wanted.as_str()),
+            format!(
+                "this is a {} key ({}…); a {} key is needed",
+                found.scope.as_str(),
+                found.prefix,
+                wanted.as_str()
+            ),
         ));
     }
     Ok(found.project_id)

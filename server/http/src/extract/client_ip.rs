@@ -12,12 +12,17 @@ use actix_web::HttpRequest;
 #[must_use]
 pub fn client_ip(request: &HttpRequest) -> Option<String> {
     let peer = request.peer_addr().map(|addr| addr.ip());
-    let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let forwarded = request
+        .headers()
+        .get("x-forwarded-for")
+        .and_then(|value| value.to_str().ok());
     seen_by_our_proxies(peer, forwarded).map(|ip| ip.to_canonical().to_string())
 }
 
 fn seen_by_our_proxies(peer: Option<IpAddr>, forwarded: Option<&str>) -> Option<IpAddr> {
-    let forwarded = forwarded.filter(|_| peer.is_some_and(is_near)).unwrap_or_default();
+    let forwarded = forwarded
+        .filter(|_| peer.is_some_and(is_near))
+        .unwrap_or_default();
     let mut named = forwarded.rsplit(',').filter_map(|part| parse(part.trim()));
     named.find(|ip| !is_near(*ip)).or(peer)
 }
@@ -64,13 +69,21 @@ mod tests {
     fn only_what_our_own_proxies_saw_is_believed() {
         for (peer, forwarded, seen) in [
             ("127.0.0.1", Some("198.51.100.1, 203.0.113.7"), "203.0.113.7"),
-            ("127.0.0.1", Some("203.0.113.7, 10.0.0.2, 192.168.1.1"), "203.0.113.7"),
+            (
+                "127.0.0.1",
+                Some("203.0.113.7, 10.0.0.2, 192.168.1.1"),
+                "203.0.113.7",
+            ),
             ("127.0.0.1", Some("garbage"), "127.0.0.1"),
             ("127.0.0.1", None, "127.0.0.1"),
             ("203.0.113.9", Some("198.51.100.1"), "203.0.113.9"),
         ] {
             let ip = seen_by_our_proxies(Some(peer.parse().unwrap()), forwarded);
-            assert_eq!(ip.map(|ip| ip.to_string()).as_deref(), Some(seen), "{peer} {forwarded:?}");
+            assert_eq!(
+                ip.map(|ip| ip.to_string()).as_deref(),
+                Some(seen),
+                "{peer} {forwarded:?}"
+            );
         }
     }
 }

@@ -37,7 +37,10 @@ impl<T> FromRequest for Json<T> {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        ready(Ok(Self { payload: payload.take(), of: PhantomData }))
+        ready(Ok(Self {
+            payload: payload.take(),
+            of: PhantomData,
+        }))
     }
 }
 
@@ -48,9 +51,13 @@ impl<T> FromRequest for Json<T> {
 pub async fn read(payload: &mut Payload, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|error| ApiError::new(Problem::InvalidJson, format!("the body broke off: {error}")))?;
+        let chunk = chunk
+            .map_err(|error| ApiError::new(Problem::InvalidJson, format!("the body broke off: {error}")))?;
         if body.len() + chunk.len() > limit {
-            return Err(ApiError::new(Problem::BodyTooLarge, format!("at most {limit} bytes are read")));
+            return Err(ApiError::new(
+                Problem::BodyTooLarge,
+                format!("at most {limit} bytes are read"),
+            ));
         }
         body.extend_from_slice(&chunk);
     }
@@ -79,7 +86,9 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
             ApiError::new(Problem::InvalidJson, error.to_string())
         }
     })?;
-    reader.end().map_err(|error| ApiError::new(Problem::InvalidJson, error.to_string()))?;
+    reader
+        .end()
+        .map_err(|error| ApiError::new(Problem::InvalidJson, error.to_string()))?;
     Ok(value)
 }
 

@@ -28,13 +28,20 @@ impl Query {
             if value.contains(char::is_control) {
                 return Err(ApiError::new(
                     Problem::InvalidQuery,
-                    format!("{:?} holds a control character; only printable text is allowed", clip(name)),
+                    format!(
+                        "{:?} holds a control character; only printable text is allowed",
+                        clip(name)
+                    ),
                 ));
             }
             if !known.contains(&name.as_str()) {
                 return Err(ApiError::new(
                     Problem::InvalidQuery,
-                    format!("there is no parameter {:?}; {} are allowed", clip(name), known.join(", ")),
+                    format!(
+                        "there is no parameter {:?}; {} are allowed",
+                        clip(name),
+                        known.join(", ")
+                    ),
                 ));
             }
         }
@@ -44,13 +51,21 @@ impl Query {
     /// The last value of a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every value of a parameter.
     #[must_use]
     pub fn all(&self, name: &str) -> Vec<String> {
-        self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+        self.pairs
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 
     /// A parameter read as a type.
@@ -61,7 +76,10 @@ impl Query {
         self.get(name)
             .map(|text| {
                 text.parse().map_err(|_| {
-                    ApiError::new(Problem::InvalidQuery, format!("{name} is {:?}; {allowed} is allowed", clip(text)))
+                    ApiError::new(
+                        Problem::InvalidQuery,
+                        format!("{name} is {:?}; {allowed} is allowed", clip(text)),
+                    )
                 })
             })
             .transpose()
@@ -72,14 +90,19 @@ impl Query {
     /// # Errors
     /// A limit or a cursor that cannot be taken.
     pub fn page<K: FromStr>(&self) -> Result<Page<K>, ApiError> {
-        let limit: i64 = self.parse("limit", &format!("1 to {}", limits::PAGE_MAX))?.unwrap_or(limits::PAGE_DEFAULT);
+        let limit: i64 = self
+            .parse("limit", &format!("1 to {}", limits::PAGE_MAX))?
+            .unwrap_or(limits::PAGE_DEFAULT);
         if !(1..=limits::PAGE_MAX).contains(&limit) {
             return Err(ApiError::new(
                 Problem::InvalidQuery,
                 format!("limit is {limit}; 1 to {} is allowed", limits::PAGE_MAX),
             ));
         }
-        Ok(Page { after: self.parse("cursor", "a next_cursor of the same list")?, limit })
+        Ok(Page {
+            after: self.parse("cursor", "a next_cursor of the same list")?,
+            limit,
+        })
     }
 }
 
@@ -101,5 +124,8 @@ pub fn cut<T>(mut rows: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> (V
 /// The same page with one row more, to see whether another one follows.
 #[must_use]
 pub fn one_more<K: Copy>(page: &Page<K>) -> Page<K> {
-    Page { after: page.after, limit: page.limit + 1 }
+    Page {
+        after: page.after,
+        limit: page.limit + 1,
+    }
 }

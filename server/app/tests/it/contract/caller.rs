@@ -43,7 +43,11 @@ impl<'a> Caller<'a> {
 
     /// With another key.
     pub fn with_key(harness: &'a Harness, key: &str) -> Self {
-        Self { harness, key: key.to_owned(), seen: Mutex::default() }
+        Self {
+            harness,
+            key: key.to_owned(),
+            seen: Mutex::default(),
+        }
     }
 
     fn client(&self) -> &Client {
@@ -52,21 +56,38 @@ impl<'a> Caller<'a> {
 
     /// A request with the caller's key.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client().request(method, format!("{}{path}", self.harness.url)).bearer_auth(&self.key)
+        self.client()
+            .request(method, format!("{}{path}", self.harness.url))
+            .bearer_auth(&self.key)
     }
 
     /// Sends a request whose body is not checked. Its answer is.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let request = request.build().unwrap();
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
-        let operation =
-            contract().operation(&method, &path).unwrap_or_else(|| panic!("the contract has no {method} {path}"));
-        let answer = self.client().execute(request).await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
+        let operation = contract()
+            .operation(&method, &path)
+            .unwrap_or_else(|| panic!("the contract has no {method} {path}"));
+        let answer = self
+            .client()
+            .execute(request)
+            .await
+            .unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
         let (status, headers) = (answer.status(), answer.headers().clone());
         let bytes = answer.bytes().await.unwrap().to_vec();
         contract().check_answer(&operation, status, &headers, &bytes);
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default().insert(status.as_u16());
-        Answer { status, headers, json: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes }
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(operation)
+            .or_default()
+            .insert(status.as_u16());
+        Answer {
+            status,
+            headers,
+            json: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            bytes,
+        }
     }
 
     /// Without a body.
@@ -100,7 +121,14 @@ impl<'a> Caller<'a> {
 
     /// A list, read page by page.
     pub async fn pages(&self, path: &str, limit: usize) -> Vec<Value> {
-        let noun = path.split('?').next().unwrap().rsplit('/').next().unwrap().replace('-', "_");
+        let noun = path
+            .split('?')
+            .next()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .replace('-', "_");
         let mut rows = Vec::new();
         let mut cursor = String::new();
         loop {
@@ -129,7 +157,17 @@ impl<'a> Caller<'a> {
 pub async fn dump(harness: &Harness) -> String {
     let mut text = String::new();
     for table in [
-        "project", "api_key", "monitor", "monitor_channel", "channel", "beat", "incident", "ping", "ping_body", "run", "delivery",
+        "project",
+        "api_key",
+        "monitor",
+        "monitor_channel",
+        "channel",
+        "beat",
+        "incident",
+        "ping",
+        "ping_body",
+        "run",
+        "delivery",
     ] {
         let query = format!(
             "SELECT coalesce(string_agg(row::text, E'\\n' ORDER BY row::text), '')
@@ -139,7 +177,10 @@ pub async fn dump(harness: &Harness) -> String {
                 FROM {table} AS whole
             ) AS rows"
         );
-        let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&harness.pool).await.unwrap();
+        let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+            .fetch_one(&harness.pool)
+            .await
+            .unwrap();
         text += &format!("-- {table}\n{rows}\n");
     }
     text

@@ -47,7 +47,10 @@ pub fn contract() -> &'static Contract {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi.yaml");
         let text = std::fs::read_to_string(&path).unwrap();
         let document = serde_saphyr::from_str(&text).expect("openapi.yaml is YAML");
-        Contract { document, validators: Mutex::default() }
+        Contract {
+            document,
+            validators: Mutex::default(),
+        }
     })
 }
 
@@ -67,11 +70,15 @@ impl Contract {
 
     /// The part at a JSON pointer.
     pub fn part(&self, pointer: &str) -> &Value {
-        self.find(pointer).unwrap_or_else(|| panic!("openapi.yaml has {pointer}")).1
+        self.find(pointer)
+            .unwrap_or_else(|| panic!("openapi.yaml has {pointer}"))
+            .1
     }
 
     fn path_item(&self, path: &str) -> String {
-        self.find(&format!("/paths/{}", escaped(path))).unwrap_or_else(|| panic!("openapi.yaml has {path}")).0
+        self.find(&format!("/paths/{}", escaped(path)))
+            .unwrap_or_else(|| panic!("openapi.yaml has {path}"))
+            .0
     }
 
     /// Every operation.
@@ -79,8 +86,14 @@ impl Contract {
         let mut operations = BTreeSet::new();
         for path in self.paths() {
             for method in METHODS {
-                if self.find(&format!("{}/{method}", self.path_item(&path))).is_some() {
-                    operations.insert(Operation { method: method.to_owned(), path: path.clone() });
+                if self
+                    .find(&format!("{}/{method}", self.path_item(&path)))
+                    .is_some()
+                {
+                    operations.insert(Operation {
+                        method: method.to_owned(),
+                        path: path.clone(),
+                    });
                 }
             }
         }
@@ -89,7 +102,12 @@ impl Contract {
 
     /// Every path.
     pub fn paths(&self) -> Vec<String> {
-        self.document["paths"].as_object().unwrap().keys().cloned().collect()
+        self.document["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect()
     }
 
     /// The operation that a request is: a path without parameters wins over one with, an API path over a ping URL.
@@ -99,50 +117,84 @@ impl Contract {
         let fits = |template: &str| {
             let wanted: Vec<&str> = template.split('/').collect();
             wanted.len() == segments.len()
-                && wanted.iter().zip(&segments).all(|(wanted, found)| wanted.starts_with('{') || wanted == found)
+                && wanted
+                    .iter()
+                    .zip(&segments)
+                    .all(|(wanted, found)| wanted.starts_with('{') || wanted == found)
         };
         let parameters = |template: &String| template.matches('{').count();
-        let template = self.paths().into_iter().filter(|template| fits(template)).min_by_key(parameters)?;
-        let operation = Operation { method: method.as_str().to_lowercase(), path: template };
+        let template = self
+            .paths()
+            .into_iter()
+            .filter(|template| fits(template))
+            .min_by_key(parameters)?;
+        let operation = Operation {
+            method: method.as_str().to_lowercase(),
+            path: template,
+        };
         self.operations().contains(&operation).then_some(operation)
     }
 
     fn operation_part(&self, operation: &Operation, rest: &str) -> Option<(String, &Value)> {
-        self.find(&format!("{}/{}{rest}", self.path_item(&operation.path), operation.method))
+        self.find(&format!(
+            "{}/{}{rest}",
+            self.path_item(&operation.path),
+            operation.method
+        ))
     }
 
     /// The statuses that an operation lists.
     pub fn statuses(&self, operation: &Operation) -> BTreeSet<u16> {
         let (_, responses) = self.operation_part(operation, "/responses").unwrap();
-        responses.as_object().unwrap().keys().map(|status| status.parse().unwrap()).collect()
+        responses
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|status| status.parse().unwrap())
+            .collect()
     }
 
     /// The scope that an operation needs; None: no key at all.
     pub fn scope(&self, operation: &Operation) -> Option<String> {
-        let (_, security) = self.operation_part(operation, "/security").unwrap_or_else(|| panic!("{operation} names its scope"));
+        let (_, security) = self
+            .operation_part(operation, "/security")
+            .unwrap_or_else(|| panic!("{operation} names its scope"));
         security[0]["bearer"][0].as_str().map(str::to_owned)
     }
 
     /// Whether an operation asks for a JSON body.
     pub fn wants_json(&self, operation: &Operation) -> bool {
-        self.operation_part(operation, "/requestBody/content/application~1json").is_some()
+        self.operation_part(operation, "/requestBody/content/application~1json")
+            .is_some()
     }
 
     /// The query parameters that an operation knows.
     pub fn query_parameters(&self, operation: &Operation) -> BTreeSet<String> {
-        let Some((at, parameters)) = self.operation_part(operation, "/parameters") else { return BTreeSet::new() };
+        let Some((at, parameters)) = self.operation_part(operation, "/parameters") else {
+            return BTreeSet::new();
+        };
         let count = parameters.as_array().unwrap().len();
         let parameters = (0..count).map(|index| self.part(&format!("{at}/{index}")));
-        parameters.filter(|one| one["in"] == "query").map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+        parameters
+            .filter(|one| one["in"] == "query")
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// What is wrong with a value by the schema at a pointer.
     pub fn faults(&self, pointer: &str, value: &Value) -> Vec<String> {
         let validator = {
             let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(validators.entry(pointer.to_owned()).or_insert_with(|| Arc::new(self.validator(pointer))))
+            Arc::clone(
+                validators
+                    .entry(pointer.to_owned())
+                    .or_insert_with(|| Arc::new(self.validator(pointer))),
+            )
         };
-        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+        validator
+            .iter_errors(value)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect()
     }
 
     fn validator(&self, pointer: &str) -> Validator {
@@ -150,16 +202,22 @@ impl Contract {
         schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
         schema["$ref"] = json!(format!("#{}", pointer.replace('{', "%7B").replace('}', "%7D")));
         let options = jsonschema::options().should_validate_formats(true);
-        options.build(&schema).unwrap_or_else(|error| panic!("the schema at {pointer}: {error}"))
+        options
+            .build(&schema)
+            .unwrap_or_else(|error| panic!("the schema at {pointer}: {error}"))
     }
 
     /// Checks a JSON body that the server took.
     pub fn check_request(&self, operation: &Operation, body: &Value) {
-        let Some((at, _)) = self.operation_part(operation, "/requestBody/content/application~1json/schema") else {
+        let Some((at, _)) = self.operation_part(operation, "/requestBody/content/application~1json/schema")
+        else {
             return;
         };
         let faults = self.faults(&at, body);
-        assert!(faults.is_empty(), "{operation} took a body that the contract refuses: {faults:#?}\n{body:#}");
+        assert!(
+            faults.is_empty(),
+            "{operation} took a body that the contract refuses: {faults:#?}\n{body:#}"
+        );
     }
 
     /// Checks an answer: its status is listed, its headers are there, its body is what the contract says.
@@ -168,14 +226,26 @@ impl Contract {
         assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{operation}: {shown}");
         let (at, _) = self
             .operation_part(operation, &format!("/responses/{}", status.as_str()))
-            .unwrap_or_else(|| panic!("{operation} answered {status}, which the contract does not list: {shown}"));
-        self.check_response(&format!("{operation} with {status}"), &at, headers, (operation.method != "head").then_some(body));
+            .unwrap_or_else(|| {
+                panic!("{operation} answered {status}, which the contract does not list: {shown}")
+            });
+        self.check_response(
+            &format!("{operation} with {status}"),
+            &at,
+            headers,
+            (operation.method != "head").then_some(body),
+        );
     }
 
     /// Checks an answer by the response at a pointer.
     pub fn check_response(&self, what: &str, at: &str, headers: &HeaderMap, body: Option<&[u8]>) {
         let response = self.part(at);
-        for name in response.get("headers").and_then(Value::as_object).into_iter().flat_map(|headers| headers.keys()) {
+        for name in response
+            .get("headers")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(|headers| headers.keys())
+        {
             let (header_at, header) = self.find(&format!("{at}/headers/{}", escaped(name))).unwrap();
             match headers.get(name) {
                 Some(value) => {
@@ -187,12 +257,21 @@ impl Contract {
         }
         let Some(body) = body else { return };
         let Some(content) = response.get("content").and_then(Value::as_object) else {
-            assert!(body.is_empty(), "{what} has a body: {}", String::from_utf8_lossy(body));
+            assert!(
+                body.is_empty(),
+                "{what} has a body: {}",
+                String::from_utf8_lossy(body)
+            );
             return;
         };
-        let found = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let found = headers
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let found = found.split(';').next().unwrap_or_default();
-        let media = content.get(found).unwrap_or_else(|| panic!("{what} is of the type {found:?}"));
+        let media = content
+            .get(found)
+            .unwrap_or_else(|| panic!("{what} is of the type {found:?}"));
         if media.get("schema").is_none() {
             return;
         }
@@ -203,7 +282,10 @@ impl Contract {
         };
         let (schema_at, _) = self.find(&format!("{at}/content/{}", escaped(found))).unwrap();
         let faults = self.faults(&format!("{schema_at}/schema"), &value);
-        assert!(faults.is_empty(), "{what} differs from the contract: {faults:#?}\n{value:#}");
+        assert!(
+            faults.is_empty(),
+            "{what} differs from the contract: {faults:#?}\n{value:#}"
+        );
     }
 
     /// Every example in the document with the pointer of its schema.
@@ -216,7 +298,8 @@ impl Contract {
     /// The `webhooks` by name, with the pointers of their schemas.
     pub fn webhooks(&self) -> BTreeMap<String, String> {
         let hooks = self.document["webhooks"].as_object().unwrap();
-        let schema = |name: &String| format!("/webhooks/{name}/post/requestBody/content/application~1json/schema");
+        let schema =
+            |name: &String| format!("/webhooks/{name}/post/requestBody/content/application~1json/schema");
         hooks.keys().map(|name| (name.clone(), schema(name))).collect()
     }
 }
@@ -224,14 +307,24 @@ impl Contract {
 fn collect_examples(part: &Value, at: String, found: &mut Vec<(String, Value)>) {
     match part {
         Value::Object(members) => {
-            let schema = if members.contains_key("schema") { format!("{at}/schema") } else { at.clone() };
+            let schema = if members.contains_key("schema") {
+                format!("{at}/schema")
+            } else {
+                at.clone()
+            };
             if let Some(example) = members.get("example") {
                 found.push((schema.clone(), example.clone()));
             }
             match members.get("examples") {
-                Some(Value::Array(examples)) => found.extend(examples.iter().map(|one| (at.clone(), one.clone()))),
+                Some(Value::Array(examples)) => {
+                    found.extend(examples.iter().map(|one| (at.clone(), one.clone())))
+                }
                 Some(Value::Object(examples)) => {
-                    found.extend(examples.values().map(|one| (schema.clone(), one["value"].clone())));
+                    found.extend(
+                        examples
+                            .values()
+                            .map(|one| (schema.clone(), one["value"].clone())),
+                    );
                 }
                 _ => {}
             }

@@ -16,11 +16,26 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     let other = Caller::with_key(&harness, &their_key);
     let receiver = deadbeat_testkit::receiver::Receiver::start().await;
     let settings = json!({"url": receiver.url("/")});
-    let channel = owner.post("/api/v1/channels", &json!({"kind": "webhook", "name": "Hook", "settings": settings})).await;
+    let channel = owner
+        .post(
+            "/api/v1/channels",
+            &json!({"kind": "webhook", "name": "Hook", "settings": settings}),
+        )
+        .await;
     let schedule = json!({"kind": "cron", "expression": "0 2 1 1 *"});
     let body = json!({"name": "Job", "slug": "job", "schedule": schedule, "channels": [channel["id"]]});
     let monitor = owner.post("/api/v1/monitors", &body).await;
-    harness.client.post(format!("{}/fail?rid={}", monitor["ping_url"].as_str().unwrap(), Uuid::new_v4())).body("x").send().await.unwrap();
+    harness
+        .client
+        .post(format!(
+            "{}/fail?rid={}",
+            monitor["ping_url"].as_str().unwrap(),
+            Uuid::new_v4()
+        ))
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     receiver.wait_for(1, harness::LIMIT).await;
     let settled = |seen: &Value| seen["deliveries"][0]["status"] == "sent";
     let deliveries = harness.wait_for("/api/v1/deliveries", settled).await;
@@ -38,21 +53,46 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     // Every operation that takes an id.
     let mut tried = 0;
     for operation in contract().operations() {
-        if !operation.path.starts_with("/api/") || !operation.path.contains("{id}") || operation.method == "put" {
+        if !operation.path.starts_with("/api/")
+            || !operation.path.contains("{id}")
+            || operation.method == "put"
+        {
             continue;
         }
         let noun = operation.path.split('/').nth(3).unwrap();
-        let id = ids.iter().find(|(of, _)| *of == noun).unwrap().1.as_str().unwrap();
+        let id = ids
+            .iter()
+            .find(|(of, _)| *of == noun)
+            .unwrap()
+            .1
+            .as_str()
+            .unwrap();
         let path = operation.path.replace("{id}", id).replace("{n}", "1");
         let body = json!({"name": "Mine now"});
         let answer = other.json(operation.http_method(), &path, &body).await;
-        assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, "not_found"), "{operation}: {}", answer.json);
+        assert_eq!(
+            (answer.status, answer.code()),
+            (StatusCode::NOT_FOUND, "not_found"),
+            "{operation}: {}",
+            answer.json
+        );
         // The same answer as for what does not exist at all.
-        let nobody = operation.path.replace("{id}", &Uuid::new_v4().to_string()).replace("{n}", "1");
-        assert_eq!(other.json(operation.http_method(), &nobody, &body).await.json["detail"], answer.json["detail"], "{operation}");
+        let nobody = operation
+            .path
+            .replace("{id}", &Uuid::new_v4().to_string())
+            .replace("{n}", "1");
+        assert_eq!(
+            other.json(operation.http_method(), &nobody, &body).await.json["detail"],
+            answer.json["detail"],
+            "{operation}"
+        );
         // For its owner it is there.
         if operation.method == "get" {
-            assert_eq!(owner.call(Method::GET, &path).await.status, StatusCode::OK, "{operation}");
+            assert_eq!(
+                owner.call(Method::GET, &path).await.status,
+                StatusCode::OK,
+                "{operation}"
+            );
         }
         tried += 1;
     }
@@ -75,31 +115,66 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         "/api/v1/beats".to_owned(),
     ] {
         let list = other.get(&path).await;
-        let rows = list.as_object().unwrap().values().find_map(Value::as_array).unwrap();
+        let rows = list
+            .as_object()
+            .unwrap()
+            .values()
+            .find_map(Value::as_array)
+            .unwrap();
         assert!(rows.is_empty(), "{path}: {list}");
     }
     let their_keys = other.get("/api/v1/api-keys").await;
     assert!(their_keys["api_keys"].as_array().unwrap().iter().all(|key| {
-        keys["api_keys"].as_array().unwrap().iter().all(|ours| ours["id"] != key["id"])
+        keys["api_keys"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|ours| ours["id"] != key["id"])
     }));
-    assert_ne!(other.get("/api/v1/project").await["id"], owner.get("/api/v1/project").await["id"]);
+    assert_ne!(
+        other.get("/api/v1/project").await["id"],
+        owner.get("/api/v1/project").await["id"]
+    );
 
     // Signals by key reach the key's own project only.
-    let ping = harness.client.get(format!("{}/ping/{their_ping_key}/job", harness.url)).send().await.unwrap();
+    let ping = harness
+        .client
+        .get(format!("{}/ping/{their_ping_key}/job", harness.url))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(ping.status(), StatusCode::NOT_FOUND);
     // A monitor cannot tell another project's channel.
     let body = json!({"name": "Spy", "schedule": schedule, "channels": [channel["id"]]});
     let answer = other.json(Method::POST, "/api/v1/monitors", &body).await;
-    assert_eq!((answer.status, answer.json["errors"][0]["pointer"].as_str()), (StatusCode::BAD_REQUEST, Some("/channels")));
+    assert_eq!(
+        (answer.status, answer.json["errors"][0]["pointer"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("/channels"))
+    );
     assert_eq!(dump(&harness).await, before);
 
     // The same slug is another monitor there.
-    let theirs = other.json(Method::PUT, "/api/v1/monitors/job", &json!({"name": "Theirs", "schedule": schedule})).await;
+    let theirs = other
+        .json(
+            Method::PUT,
+            "/api/v1/monitors/job",
+            &json!({"name": "Theirs", "schedule": schedule}),
+        )
+        .await;
     assert_eq!(theirs.status, StatusCode::CREATED);
     let ours = owner.get(&format!("/api/v1/monitors/{monitor_id}")).await;
-    assert_eq!((ours["name"].as_str(), &ours["updated_at"]), (Some("Job"), &monitor["updated_at"]));
+    assert_eq!(
+        (ours["name"].as_str(), &ours["updated_at"]),
+        (Some("Job"), &monitor["updated_at"])
+    );
     let id = theirs.json["id"].as_str().unwrap();
-    let answer = other.json(Method::PATCH, &format!("/api/v1/monitors/{id}"), &json!({"channels": [channel["id"]]})).await;
+    let answer = other
+        .json(
+            Method::PATCH,
+            &format!("/api/v1/monitors/{id}"),
+            &json!({"channels": [channel["id"]]}),
+        )
+        .await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     harness.stop().await;
 }

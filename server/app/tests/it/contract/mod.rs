@@ -25,22 +25,39 @@ fn every_example_is_what_its_schema_allows() {
     assert!(examples.len() > 20);
     for (schema, example) in examples {
         let faults = contract().faults(&schema, &example);
-        assert!(faults.is_empty(), "the example at {schema}: {faults:#?}\n{example:#}");
+        assert!(
+            faults.is_empty(),
+            "the example at {schema}: {faults:#?}\n{example:#}"
+        );
     }
 }
 
 #[test]
 fn the_problem_codes_are_those_of_the_table() {
-    let listed = contract().part("/components/schemas/ProblemCode/enum").as_array().unwrap().clone();
-    let listed: BTreeSet<String> = listed.iter().map(|code| code.as_str().unwrap().to_owned()).collect();
+    let listed = contract()
+        .part("/components/schemas/ProblemCode/enum")
+        .as_array()
+        .unwrap()
+        .clone();
+    let listed: BTreeSet<String> = listed
+        .iter()
+        .map(|code| code.as_str().unwrap().to_owned())
+        .collect();
 
-    let table: BTreeSet<String> = Problem::ALL.iter().map(|problem| problem.code().to_owned()).collect();
+    let table: BTreeSet<String> = Problem::ALL
+        .iter()
+        .map(|problem| problem.code().to_owned())
+        .collect();
     assert_eq!(listed, table);
     for problem in Problem::ALL {
         let (code, status, title) = problem.row();
         let body = json!({"type": format!("/docs/problems#{code}"), "title": title, "status": status.as_u16(), "code": code,
             "detail": "", "request_id": "0fe1ed0a-6d3c-4fa8-9f0b-7f1b0ae8d2f5"});
-        assert_eq!(contract().faults("/components/schemas/Problem", &body), [""; 0], "{code}");
+        assert_eq!(
+            contract().faults("/components/schemas/Problem", &body),
+            [""; 0],
+            "{code}"
+        );
     }
 }
 

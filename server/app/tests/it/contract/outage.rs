@@ -21,7 +21,9 @@ use crate::harness::{self, Harness};
 async fn proxy(options: &PgConnectOptions) -> (u16, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let socket = options.get_socket().map(|folder| folder.join(format!(".s.PGSQL.{}", options.get_port())));
+    let socket = options
+        .get_socket()
+        .map(|folder| folder.join(format!(".s.PGSQL.{}", options.get_port())));
     let server = (options.get_host().to_owned(), options.get_port());
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
@@ -79,9 +81,15 @@ async fn every_operation_says_that_the_database_is_away() {
     let start = Instant::now();
     let calls = contract().operations().into_iter().map(|operation| {
         let path = filled(&operation.path, &harness);
-        let request = harness.client.request(operation.http_method(), format!("{url}{path}")).bearer_auth(&harness.api_key);
+        let request = harness
+            .client
+            .request(operation.http_method(), format!("{url}{path}"))
+            .bearer_auth(&harness.api_key);
         async move {
-            let answer = request.send().await.unwrap_or_else(|error| panic!("{operation}: {error:?}"));
+            let answer = request
+                .send()
+                .await
+                .unwrap_or_else(|error| panic!("{operation}: {error:?}"));
             let (status, headers) = (answer.status(), answer.headers().clone());
             let body = answer.bytes().await.unwrap();
             contract().check_answer(&operation, status, &headers, &body);
@@ -89,7 +97,8 @@ async fn every_operation_says_that_the_database_is_away() {
         }
     });
     for (operation, status) in join_all(calls).await {
-        let needs_no_database = ["/healthz", "/metrics"].contains(&operation.path.as_str()) || operation.method == "options";
+        let needs_no_database =
+            ["/healthz", "/metrics"].contains(&operation.path.as_str()) || operation.method == "options";
         let expected = match (needs_no_database, operation.method.as_str()) {
             (true, "options") => StatusCode::NO_CONTENT,
             (true, _) => StatusCode::OK,

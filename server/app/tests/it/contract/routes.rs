@@ -25,8 +25,14 @@ fn registered(source: &str) -> BTreeSet<Operation> {
         let path = format!("/api/v1{}", quoted(resource));
         for route in resource.split(".route(web::").skip(1) {
             let method = route.split('(').next().unwrap();
-            assert!(METHODS.contains(&method), "{path} is registered for {method}, which this test cannot read");
-            operations.insert(Operation { method: method.to_owned(), path: path.clone() });
+            assert!(
+                METHODS.contains(&method),
+                "{path} is registered for {method}, which this test cannot read"
+            );
+            operations.insert(Operation {
+                method: method.to_owned(),
+                path: path.clone(),
+            });
         }
     }
     operations
@@ -45,26 +51,57 @@ fn the_routes_in_the_source_are_those_of_the_contract() {
             continue;
         }
         // Other ways to register a route would pass this test unseen.
-        for other in ["web::scope", "#[get", "#[post", "#[put", "#[patch", "#[delete", "#[route", ".route(\"", "web::method("] {
-            assert!(!source.contains(other), "{name}.rs registers a route with {other}");
+        for other in [
+            "web::scope",
+            "#[get",
+            "#[post",
+            "#[put",
+            "#[patch",
+            "#[delete",
+            "#[route",
+            ".route(\"",
+            "web::method(",
+        ] {
+            assert!(
+                !source.contains(other),
+                "{name}.rs registers a route with {other}"
+            );
         }
         found.extend(registered(&source));
         files.insert(name);
     }
     let mounted = std::fs::read_to_string(api.join("mod.rs")).unwrap();
     for name in &files {
-        assert!(mounted.contains(&format!(".configure({name}::configure)")), "{name}.rs is not mounted");
+        assert!(
+            mounted.contains(&format!(".configure({name}::configure)")),
+            "{name}.rs is not mounted"
+        );
     }
     for file in ["health.rs", "metrics.rs"] {
         let source = std::fs::read_to_string(sources().join(file)).unwrap();
         for route in source.split(".route(").skip(1) {
-            let method = route.split("web::").nth(1).unwrap().split('(').next().unwrap().to_owned();
-            found.insert(Operation { method, path: quoted(route).to_owned() });
+            let method = route
+                .split("web::")
+                .nth(1)
+                .unwrap()
+                .split('(')
+                .next()
+                .unwrap()
+                .to_owned();
+            found.insert(Operation {
+                method,
+                path: quoted(route).to_owned(),
+            });
         }
     }
 
-    let is_ping_url = |operation: &Operation| operation.path.starts_with("/ping/") || operation.path.starts_with("/{");
-    let listed: BTreeSet<Operation> = contract().operations().into_iter().filter(|one| !is_ping_url(one)).collect();
+    let is_ping_url =
+        |operation: &Operation| operation.path.starts_with("/ping/") || operation.path.starts_with("/{");
+    let listed: BTreeSet<Operation> = contract()
+        .operations()
+        .into_iter()
+        .filter(|one| !is_ping_url(one))
+        .collect();
     assert_eq!(found, listed);
     assert!(found.len() > 30);
 }
@@ -72,7 +109,11 @@ fn the_routes_in_the_source_are_those_of_the_contract() {
 /// A path with something in the place of its parameters.
 pub fn filled(path: &str, harness: &Harness) -> String {
     let uuid = Uuid::new_v4().to_string();
-    let slug = if path.contains("{ping_key}") { "a-slug" } else { &uuid };
+    let slug = if path.contains("{ping_key}") {
+        "a-slug"
+    } else {
+        &uuid
+    };
     path.replace("{id}", &uuid)
         .replace("{n}", "1")
         .replace("{ping_id}", &uuid)
@@ -90,9 +131,16 @@ async fn every_operation_is_served_and_every_other_method_is_refused() {
 
     for path in contract().paths() {
         for method in METHODS.iter().copied().chain(["trace", "purge"]) {
-            let operation = Operation { method: method.to_owned(), path: path.clone() };
+            let operation = Operation {
+                method: method.to_owned(),
+                path: path.clone(),
+            };
             let url = filled(&path, &harness);
-            let answer = harness.request(operation.http_method(), &url).send().await.unwrap();
+            let answer = harness
+                .request(operation.http_method(), &url)
+                .send()
+                .await
+                .unwrap();
             let (status, headers) = (answer.status(), answer.headers().clone());
             let body = answer.bytes().await.unwrap();
             let text = String::from_utf8_lossy(&body);
@@ -106,7 +154,12 @@ async fn every_operation_is_served_and_every_other_method_is_refused() {
                 assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{operation}: {text}");
                 if path.starts_with("/api/") {
                     let body = (method != "head").then_some(&body[..]);
-                    contract().check_response(&operation.to_string(), "/components/responses/MethodNotAllowed", &headers, body);
+                    contract().check_response(
+                        &operation.to_string(),
+                        "/components/responses/MethodNotAllowed",
+                        &headers,
+                        body,
+                    );
                 }
             }
         }
@@ -119,8 +172,18 @@ async fn paths_that_the_contract_does_not_have_are_not_found() {
     let harness = harness::start().await;
 
     for path in [
-        "/api/v1", "/api/v1/", "/api/v1/monitor", "/api/v1/monitors/", "/api/v1/monitors/a/b", "/api/v1/monitors//pause",
-        "/api/v1/monitors/%00/x", "/api/v1/%ff", "/api/v1/events/x", "/api/v1/../v1/x", "/api/v1/users", "/api/v1/openapi.yaml",
+        "/api/v1",
+        "/api/v1/",
+        "/api/v1/monitor",
+        "/api/v1/monitors/",
+        "/api/v1/monitors/a/b",
+        "/api/v1/monitors//pause",
+        "/api/v1/monitors/%00/x",
+        "/api/v1/%ff",
+        "/api/v1/events/x",
+        "/api/v1/../v1/x",
+        "/api/v1/users",
+        "/api/v1/openapi.yaml",
     ] {
         let answer = harness.request(Method::GET, path).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
@@ -136,12 +199,19 @@ async fn paths_that_the_contract_does_not_have_are_not_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_asks_for_the_scope_that_the_contract_names() {
     let harness = harness::start().await;
-    let keys = [("ping", &harness.ping_key), ("read", &harness.read_key), ("write", &harness.api_key)];
+    let keys = [
+        ("ping", &harness.ping_key),
+        ("read", &harness.read_key),
+        ("write", &harness.api_key),
+    ];
 
     for operation in contract().operations() {
         let Some(wanted) = contract().scope(&operation) else {
             let security = contract().statuses(&operation);
-            assert!(!security.contains(&401), "{operation} needs no key, yet lists 401");
+            assert!(
+                !security.contains(&401),
+                "{operation} needs no key, yet lists 401"
+            );
             continue;
         };
         let url = format!("{}{}", harness.url, filled(&operation.path, &harness));
@@ -154,16 +224,29 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
                 let body = answer.bytes().await.unwrap();
                 contract().check_answer(&operation, status, &headers, &body);
                 let code = serde_json::from_slice::<Value>(&body).unwrap_or_default()["code"].clone();
-                assert_eq!(code != "key_scope", allowed, "{operation} with a {scope} key: {status}");
+                assert_eq!(
+                    code != "key_scope",
+                    allowed,
+                    "{operation} with a {scope} key: {status}"
+                );
             }
         }
         let wrong = format!("{}x", harness.api_key);
         for (request, code) in [
             (request(), "missing_key"),
             (request().header("Authorization", "Bearer "), "missing_key"),
-            (request().header("Authorization", format!("Basic {}", harness.api_key)), "missing_key"),
-            (request().header("Authorization", harness.api_key.clone()), "missing_key"),
-            (request().header("Authorization", &b"Bearer \xff\xfe"[..]), "missing_key"),
+            (
+                request().header("Authorization", format!("Basic {}", harness.api_key)),
+                "missing_key",
+            ),
+            (
+                request().header("Authorization", harness.api_key.clone()),
+                "missing_key",
+            ),
+            (
+                request().header("Authorization", &b"Bearer \xff\xfe"[..]),
+                "missing_key",
+            ),
             (request().bearer_auth(&wrong), "unknown_key"),
             (request().bearer_auth(&harness.api_key[..20]), "unknown_key"),
             (request().bearer_auth("x".repeat(5_000)), "unknown_key"),
@@ -174,7 +257,11 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
             let body = answer.bytes().await.unwrap();
             contract().check_answer(&operation, status, &headers, &body);
             let problem: Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!((status.as_u16(), problem["code"].as_str()), (401, Some(code)), "{operation}");
+            assert_eq!(
+                (status.as_u16(), problem["code"].as_str()),
+                (401, Some(code)),
+                "{operation}"
+            );
         }
     }
     harness.stop().await;
@@ -183,7 +270,9 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
     let harness = harness::start().await;
-    let monitor = harness.monitor(serde_json::json!({"name": "Job", "schedule": {"kind": "interval", "seconds": 60}})).await;
+    let monitor = harness
+        .monitor(serde_json::json!({"name": "Job", "schedule": {"kind": "interval", "seconds": 60}}))
+        .await;
     let id = monitor["id"].as_str().unwrap();
     let good = |name: &str| match name {
         "limit" => "1".to_owned(),
@@ -192,7 +281,10 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
         _ => "x".to_owned(),
     };
 
-    let lists = contract().operations().into_iter().filter(|one| contract().query_parameters(one).contains("limit"));
+    let lists = contract()
+        .operations()
+        .into_iter()
+        .filter(|one| contract().query_parameters(one).contains("limit"));
     let lists: Vec<Operation> = lists.collect();
     assert_eq!(lists.len(), 7);
     for operation in lists {
@@ -204,18 +296,54 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
                 ("/api/v1/monitors/{id}/pings", "cursor") => "7".to_owned(),
                 _ => good(&name),
             };
-            let answer = harness.request(Method::GET, &format!("{base}?{name}={value}")).send().await.unwrap();
+            let answer = harness
+                .request(Method::GET, &format!("{base}?{name}={value}"))
+                .send()
+                .await
+                .unwrap();
             assert_eq!(answer.status(), StatusCode::OK, "{base}?{name}={value}");
         }
         for bad in [
-            "limit=0", "limit=501", "limit=-1", "limit=1.5", "limit=1e2", "limit=", "limit=x", "limit=99999999999999999999",
-            "cursor=", "cursor=x", "cursor=%00", "offset=1", "Limit=1", "=", "a%00b=1", "status=%00", "state=x", "status=x",
-            "channel_id=x", "incident_id=%00", "subject_id=1", "search=a%00b&x", "slug=%00", "tag=%00", "search=%00", "page=2",
+            "limit=0",
+            "limit=501",
+            "limit=-1",
+            "limit=1.5",
+            "limit=1e2",
+            "limit=",
+            "limit=x",
+            "limit=99999999999999999999",
+            "cursor=",
+            "cursor=x",
+            "cursor=%00",
+            "offset=1",
+            "Limit=1",
+            "=",
+            "a%00b=1",
+            "status=%00",
+            "state=x",
+            "status=x",
+            "channel_id=x",
+            "incident_id=%00",
+            "subject_id=1",
+            "search=a%00b&x",
+            "slug=%00",
+            "tag=%00",
+            "search=%00",
+            "page=2",
         ] {
-            let answer = harness.request(Method::GET, &format!("{base}?{bad}")).send().await.unwrap();
+            let answer = harness
+                .request(Method::GET, &format!("{base}?{bad}"))
+                .send()
+                .await
+                .unwrap();
             let (status, headers) = (answer.status(), answer.headers().clone());
             let body = answer.bytes().await.unwrap();
-            assert_eq!(status, StatusCode::BAD_REQUEST, "{base}?{bad}: {}", String::from_utf8_lossy(&body));
+            assert_eq!(
+                status,
+                StatusCode::BAD_REQUEST,
+                "{base}?{bad}: {}",
+                String::from_utf8_lossy(&body)
+            );
             contract().check_answer(&operation, status, &headers, &body);
         }
     }

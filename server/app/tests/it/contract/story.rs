@@ -7,8 +7,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::document::{Operation, contract};
 use super::Caller;
+use super::document::{Operation, contract};
 use crate::harness::{self, Harness, LIMIT};
 
 fn id(value: &Value) -> &str {
@@ -22,7 +22,12 @@ fn path_of(monitor: &Value) -> String {
 
 async fn expect(caller: &Caller<'_>, method: Method, path: &str, body: &Value, status: u16) {
     let answer = caller.json(method.clone(), path, body).await;
-    assert_eq!(answer.status.as_u16(), status, "{method} {path} {body}: {}", answer.json);
+    assert_eq!(
+        answer.status.as_u16(),
+        status,
+        "{method} {path} {body}: {}",
+        answer.json
+    );
 }
 
 async fn monitors(caller: &Caller<'_>) -> Value {
@@ -38,24 +43,71 @@ async fn monitors(caller: &Caller<'_>) -> Value {
         json!({"kind": "celery"}),
         json!({"kind": "celery", "minute": "*/5", "hour": "22-2", "day_of_week": "mon,fri", "timezone": "US/Eastern"}),
     ] {
-        caller.post("/api/v1/monitors", &json!({"slug": Uuid::new_v4().simple().to_string(), "schedule": schedule})).await;
+        caller
+            .post(
+                "/api/v1/monitors",
+                &json!({"slug": Uuid::new_v4().simple().to_string(), "schedule": schedule}),
+            )
+            .await;
     }
     assert_eq!(caller.pages("/api/v1/monitors", 4).await.len(), 6);
     caller.get(&path).await;
-    expect(caller, Method::PATCH, &path, &json!({"grace_seconds": 0, "longest_run_seconds": null, "channels": "all"}), 200).await;
-    expect(caller, Method::PUT, "/api/v1/monitors/as-code", &json!({"schedule": daily}), 201).await;
-    expect(caller, Method::PUT, "/api/v1/monitors/as-code", &json!({"name": "As code", "slug": "as-code"}), 200).await;
+    expect(
+        caller,
+        Method::PATCH,
+        &path,
+        &json!({"grace_seconds": 0, "longest_run_seconds": null, "channels": "all"}),
+        200,
+    )
+    .await;
+    expect(
+        caller,
+        Method::PUT,
+        "/api/v1/monitors/as-code",
+        &json!({"schedule": daily}),
+        201,
+    )
+    .await;
+    expect(
+        caller,
+        Method::PUT,
+        "/api/v1/monitors/as-code",
+        &json!({"name": "As code", "slug": "as-code"}),
+        200,
+    )
+    .await;
     expect(caller, Method::POST, &format!("{path}/resume"), &json!(null), 409).await;
     expect(caller, Method::POST, &format!("{path}/pause"), &json!(null), 200).await;
-    expect(caller, Method::POST, &format!("{path}/pause"), &json!({"ignored": 1}), 200).await;
+    expect(
+        caller,
+        Method::POST,
+        &format!("{path}/pause"),
+        &json!({"ignored": 1}),
+        200,
+    )
+    .await;
     expect(caller, Method::POST, &format!("{path}/resume"), &json!(null), 200).await;
 
     expect(caller, Method::GET, "/api/v1/monitors?limit=x", &json!(null), 400).await;
     expect(caller, Method::POST, "/api/v1/monitors", &json!({"name": 5}), 400).await;
-    expect(caller, Method::POST, "/api/v1/monitors", &json!({"name": "as code", "schedule": daily}), 409).await;
+    expect(
+        caller,
+        Method::POST,
+        "/api/v1/monitors",
+        &json!({"name": "as code", "schedule": daily}),
+        409,
+    )
+    .await;
     expect(caller, Method::PATCH, &path, &json!({"slug": "as-code"}), 409).await;
     expect(caller, Method::PATCH, &path, &json!({"slug": ""}), 400).await;
-    expect(caller, Method::PUT, "/api/v1/monitors/Upper", &json!({"schedule": daily}), 400).await;
+    expect(
+        caller,
+        Method::PUT,
+        "/api/v1/monitors/Upper",
+        &json!({"schedule": daily}),
+        400,
+    )
+    .await;
     monitor
 }
 
@@ -78,7 +130,10 @@ async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
                 (format!("{slug}/start"), 200),
                 (format!("{slug}/0"), 200),
                 (format!("{key}/{new}?create=1&period=60&tags=a,b"), 201),
-                (format!("{key}/{new}x/start?create=1&cron=0+2+*+*+*&tz=Europe/Berlin&grace=5"), 201),
+                (
+                    format!("{key}/{new}x/start?create=1&cron=0+2+*+*+*&tz=Europe/Berlin&grace=5"),
+                    201,
+                ),
                 (format!("{base}?rid=x"), 400),
                 (format!("{base}/256"), 400),
                 (format!("{slug}/300"), 400),
@@ -86,99 +141,267 @@ async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
                 (format!("{nobody}/start"), 404),
                 (format!("{key}/nobody/fail"), 404),
             ] {
-                let answer = caller.send(caller.request(method.clone(), &path).body("output \0 of the job")).await;
+                let answer = caller
+                    .send(caller.request(method.clone(), &path).body("output \0 of the job"))
+                    .await;
                 assert_eq!(answer.status.as_u16(), status, "{method} {path}");
             }
         }
         for path in [&base, &slug, &format!("{slug}/fail")] {
-            assert_eq!(caller.call(Method::OPTIONS, path).await.status, StatusCode::NO_CONTENT);
+            assert_eq!(
+                caller.call(Method::OPTIONS, path).await.status,
+                StatusCode::NO_CONTENT
+            );
         }
     }
 
     let path = format!("/api/v1/monitors/{}", id(monitor));
     let pings = caller.pages(&format!("{path}/pings"), 7).await;
     let body = pings.iter().find_map(|ping| ping["body_url"].as_str()).unwrap();
-    assert_eq!(caller.call(Method::GET, body).await.bytes, b"output \0 of the job");
-    expect(caller, Method::GET, &format!("{path}/pings/999/body"), &json!(null), 404).await;
-    expect(caller, Method::GET, &format!("{path}/pings/x/body"), &json!(null), 404).await;
-    expect(caller, Method::GET, &format!("{path}/pings?cursor=x"), &json!(null), 400).await;
+    assert_eq!(
+        caller.call(Method::GET, body).await.bytes,
+        b"output \0 of the job"
+    );
+    expect(
+        caller,
+        Method::GET,
+        &format!("{path}/pings/999/body"),
+        &json!(null),
+        404,
+    )
+    .await;
+    expect(
+        caller,
+        Method::GET,
+        &format!("{path}/pings/x/body"),
+        &json!(null),
+        404,
+    )
+    .await;
+    expect(
+        caller,
+        Method::GET,
+        &format!("{path}/pings?cursor=x"),
+        &json!(null),
+        400,
+    )
+    .await;
     assert!(caller.pages(&format!("{path}/runs"), 3).await.len() > 3);
-    expect(caller, Method::GET, &format!("{path}/runs?limit=501"), &json!(null), 400).await;
+    expect(
+        caller,
+        Method::GET,
+        &format!("{path}/runs?limit=501"),
+        &json!(null),
+        400,
+    )
+    .await;
 }
 
 async fn channels(caller: &Caller<'_>, receiver: &Receiver) {
     let url = json!({"url": receiver.url("/hook")});
-    let webhook = caller.post("/api/v1/channels", &json!({"kind": "webhook", "name": "Hook", "settings": url})).await;
+    let webhook = caller
+        .post(
+            "/api/v1/channels",
+            &json!({"kind": "webhook", "name": "Hook", "settings": url}),
+        )
+        .await;
     let email = json!({"kind": "email", "name": "Mail", "settings": {"to": "ops@example.org"}});
     let email = caller.post("/api/v1/channels", &email).await;
     let path = format!("/api/v1/channels/{}", id(&webhook));
     assert_eq!(caller.pages("/api/v1/channels", 1).await.len(), 2);
     caller.get(&path).await;
-    expect(caller, Method::PATCH, &path, &json!({"name": "Night", "settings": url}), 200).await;
+    expect(
+        caller,
+        Method::PATCH,
+        &path,
+        &json!({"name": "Night", "settings": url}),
+        200,
+    )
+    .await;
     let sent = caller.post(&format!("{path}/test"), &json!(null)).await;
     let delivery = format!("/api/v1/deliveries/{}", sent["delivery_id"].as_str().unwrap());
     receiver.wait_for(1, LIMIT).await;
     caller.get(&delivery).await;
     caller.get(&format!("{delivery}/attempts")).await;
-    expect(caller, Method::DELETE, &format!("/api/v1/channels/{}", id(&email)), &json!(null), 204).await;
+    expect(
+        caller,
+        Method::DELETE,
+        &format!("/api/v1/channels/{}", id(&email)),
+        &json!(null),
+        204,
+    )
+    .await;
 
-    expect(caller, Method::GET, "/api/v1/channels?cursor=x", &json!(null), 400).await;
-    expect(caller, Method::POST, "/api/v1/channels", &json!({"kind": "pigeon", "name": "x", "settings": {}}), 400).await;
-    expect(caller, Method::PATCH, &path, &json!({"settings": {"to": "a@b.c"}}), 400).await;
-    expect(caller, Method::GET, "/api/v1/deliveries?status=lost", &json!(null), 400).await;
+    expect(
+        caller,
+        Method::GET,
+        "/api/v1/channels?cursor=x",
+        &json!(null),
+        400,
+    )
+    .await;
+    expect(
+        caller,
+        Method::POST,
+        "/api/v1/channels",
+        &json!({"kind": "pigeon", "name": "x", "settings": {}}),
+        400,
+    )
+    .await;
+    expect(
+        caller,
+        Method::PATCH,
+        &path,
+        &json!({"settings": {"to": "a@b.c"}}),
+        400,
+    )
+    .await;
+    expect(
+        caller,
+        Method::GET,
+        "/api/v1/deliveries?status=lost",
+        &json!(null),
+        400,
+    )
+    .await;
 }
 
 async fn celery(caller: &Caller<'_>) {
-    let examples = contract().part("/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples").clone();
+    let examples = contract()
+        .part("/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples")
+        .clone();
     for name in ["schedule", "run"] {
         let answer = caller.post("/api/v1/events", &examples[name]["value"]).await;
-        assert_eq!((&answer["results"][0]["status"], &answer["results"][1]["status"]), (&json!("accepted"), &json!("accepted")));
+        assert_eq!(
+            (&answer["results"][0]["status"], &answer["results"][1]["status"]),
+            (&json!("accepted"), &json!("accepted"))
+        );
     }
     let batch = |events: Value| json!({"sent_at": "2026-03-01T02:00:00Z", "events": events, "more": 1});
     let run = json!({"id": Uuid::new_v4(), "type": "run_retried", "at": "2026-03-01T02:00:00Z", "beat": "shop", "entry": "nobody",
         "run_id": Uuid::new_v4(), "retries": 1});
     let entries = json!([{"name": "bad", "schedule": {"kind": "solar"}, "grace_seconds": 1}]);
     let schedule = json!({"id": Uuid::new_v4(), "type": "beat_schedule", "at": "2026-03-01T02:00:00Z", "beat": "other", "entries": entries});
-    let request = caller.request(Method::POST, "/api/v1/events").json(&batch(json!([run, {"type": "?"}, schedule, 5, null])));
+    let request = caller
+        .request(Method::POST, "/api/v1/events")
+        .json(&batch(json!([run, {"type": "?"}, schedule, 5, null])));
     let answer = caller.send(request).await.json;
-    let codes: Vec<&str> = answer["results"].as_array().unwrap().iter().map(|one| one["code"].as_str().unwrap()).collect();
-    assert_eq!(codes, ["unknown_entry", "invalid_event", "some_entries", "invalid_event", "invalid_event"]);
-    expect(caller, Method::POST, "/api/v1/events", &json!({"events": []}), 400).await;
+    let codes: Vec<&str> = answer["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            "unknown_entry",
+            "invalid_event",
+            "some_entries",
+            "invalid_event",
+            "invalid_event"
+        ]
+    );
+    expect(
+        caller,
+        Method::POST,
+        "/api/v1/events",
+        &json!({"events": []}),
+        400,
+    )
+    .await;
 }
 
 async fn incidents(caller: &Caller<'_>) {
     let incidents = caller.pages("/api/v1/incidents", 1).await;
     let path = format!("/api/v1/incidents/{}", id(incidents.first().unwrap()));
     caller.get(&path).await;
-    expect(caller, Method::POST, &format!("{path}/acknowledge"), &json!(null), 200).await;
-    expect(caller, Method::GET, "/api/v1/incidents?state=shut", &json!(null), 400).await;
+    expect(
+        caller,
+        Method::POST,
+        &format!("{path}/acknowledge"),
+        &json!(null),
+        200,
+    )
+    .await;
+    expect(
+        caller,
+        Method::GET,
+        "/api/v1/incidents?state=shut",
+        &json!(null),
+        400,
+    )
+    .await;
 }
 
 async fn keys_and_project(caller: &Caller<'_>) {
     for scope in ["ping", "read", "write"] {
-        let key = caller.post("/api/v1/api-keys", &json!({"name": "CI", "scope": scope})).await;
-        expect(caller, Method::DELETE, &format!("/api/v1/api-keys/{}", id(&key)), &json!(null), 204).await;
+        let key = caller
+            .post("/api/v1/api-keys", &json!({"name": "CI", "scope": scope}))
+            .await;
+        expect(
+            caller,
+            Method::DELETE,
+            &format!("/api/v1/api-keys/{}", id(&key)),
+            &json!(null),
+            204,
+        )
+        .await;
     }
     assert_eq!(caller.pages("/api/v1/api-keys", 2).await.len(), 6);
     expect(caller, Method::GET, "/api/v1/api-keys?limit=0", &json!(null), 400).await;
-    expect(caller, Method::POST, "/api/v1/api-keys", &json!({"name": "CI", "scope": "root"}), 400).await;
+    expect(
+        caller,
+        Method::POST,
+        "/api/v1/api-keys",
+        &json!({"name": "CI", "scope": "root"}),
+        400,
+    )
+    .await;
 
     caller.get("/api/v1/project").await;
-    expect(caller, Method::PATCH, "/api/v1/project", &json!({"name": "Shop", "reminder_seconds": null}), 200).await;
-    expect(caller, Method::PATCH, "/api/v1/project", &json!({"reminder_seconds": 60}), 200).await;
-    expect(caller, Method::PATCH, "/api/v1/project", &json!({"reminder_seconds": 59}), 400).await;
+    expect(
+        caller,
+        Method::PATCH,
+        "/api/v1/project",
+        &json!({"name": "Shop", "reminder_seconds": null}),
+        200,
+    )
+    .await;
+    expect(
+        caller,
+        Method::PATCH,
+        "/api/v1/project",
+        &json!({"reminder_seconds": 60}),
+        200,
+    )
+    .await;
+    expect(
+        caller,
+        Method::PATCH,
+        "/api/v1/project",
+        &json!({"reminder_seconds": 59}),
+        400,
+    )
+    .await;
     caller.get("/api/v1/beats").await;
 }
 
 /// The faults that are the same everywhere: nothing of that id, too large a body, no key, a key that may not.
 async fn common_faults(harness: &Harness, seen: &mut BTreeMap<Operation, BTreeSet<u16>>) {
     for operation in contract().operations() {
-        let Some(scope) = contract().scope(&operation) else { continue };
+        let Some(scope) = contract().scope(&operation) else {
+            continue;
+        };
         let (right, wrong) = match scope.as_str() {
             "ping" => (&harness.ping_key, &harness.api_key),
             _ => (&harness.api_key, &harness.ping_key),
         };
-        let url = format!("{}{}", harness.url, super::routes::filled(&operation.path, harness));
+        let url = format!(
+            "{}{}",
+            harness.url,
+            super::routes::filled(&operation.path, harness)
+        );
         let request = || harness.client.request(operation.http_method(), &url);
         let mut requests = vec![request(), request().bearer_auth(wrong)];
         if operation.path.contains("{id}") && operation.method != "put" {
@@ -218,7 +441,14 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     incidents(&caller).await;
     keys_and_project(&caller).await;
     assert_eq!(caller.pages("/api/v1/deliveries", 2).await.len(), 1);
-    expect(&caller, Method::DELETE, &format!("/api/v1/monitors/{}", id(&monitor)), &json!(null), 204).await;
+    expect(
+        &caller,
+        Method::DELETE,
+        &format!("/api/v1/monitors/{}", id(&monitor)),
+        &json!(null),
+        204,
+    )
+    .await;
 
     let mut seen = caller.seen();
     for (operation, statuses) in signals.seen() {
@@ -227,7 +457,11 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     common_faults(&harness, &mut seen).await;
     // `outage` drives the 503s; a 500 is always a fault.
     for operation in contract().operations() {
-        let listed: BTreeSet<u16> = contract().statuses(&operation).into_iter().filter(|status| *status < 500).collect();
+        let listed: BTreeSet<u16> = contract()
+            .statuses(&operation)
+            .into_iter()
+            .filter(|status| *status < 500)
+            .collect();
         let found = seen.remove(&operation).unwrap_or_default();
         assert_eq!(found, listed, "{operation}");
     }

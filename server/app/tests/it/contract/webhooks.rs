@@ -6,8 +6,8 @@ use deadbeat_testkit::receiver::{Receiver, Reply, Request};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::document::contract;
 use super::Caller;
+use super::document::contract;
 use crate::harness::{self, LIMIT};
 
 /// Checks a webhook, and says which it is.
@@ -15,21 +15,40 @@ fn check(request: &Request) -> String {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let kind = body["type"].as_str().unwrap().to_owned();
     let hooks = contract().webhooks();
-    let schema = hooks.get(&kind).unwrap_or_else(|| panic!("the contract has no webhook {kind}"));
+    let schema = hooks
+        .get(&kind)
+        .unwrap_or_else(|| panic!("the contract has no webhook {kind}"));
     let faults = contract().faults(schema, &body);
-    assert!(faults.is_empty(), "{kind} differs from the contract: {faults:#?}\n{body:#}");
+    assert!(
+        faults.is_empty(),
+        "{kind} differs from the contract: {faults:#?}\n{body:#}"
+    );
 
     let headers: HeaderMap = request
         .headers
         .iter()
-        .map(|(name, value)| (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap()))
+        .map(|(name, value)| {
+            (
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            )
+        })
         .collect();
-    assert_eq!((request.method.as_str(), headers["content-type"].to_str().unwrap()), ("POST", "application/json"));
+    assert_eq!(
+        (request.method.as_str(), headers["content-type"].to_str().unwrap()),
+        ("POST", "application/json")
+    );
     for index in 0..3 {
         let at = format!("/webhooks/{kind}/post/parameters/{index}");
         let name = contract().part(&format!("{at}/name")).as_str().unwrap();
-        let value = headers.get(name).unwrap_or_else(|| panic!("{kind} has no header {name}"));
-        assert_eq!(contract().faults(&format!("{at}/schema"), &json!(value.to_str().unwrap())), [""; 0], "{kind}: {name}");
+        let value = headers
+            .get(name)
+            .unwrap_or_else(|| panic!("{kind} has no header {name}"));
+        assert_eq!(
+            contract().faults(&format!("{at}/schema"), &json!(value.to_str().unwrap())),
+            [""; 0],
+            "{kind}: {name}"
+        );
     }
     kind
 }
@@ -40,38 +59,85 @@ async fn every_webhook_is_sent_as_the_contract_says() {
     let caller = Caller::new(&harness);
     let receiver = Receiver::start().await;
     let gone = Receiver::answering(Reply::status(410)).await;
-    let channel = |name: &str, url: String| json!({"kind": "webhook", "name": name, "settings": {"url": url}});
-    let good = caller.post("/api/v1/channels", &channel("good", receiver.url("/hook"))).await;
+    let channel =
+        |name: &str, url: String| json!({"kind": "webhook", "name": name, "settings": {"url": url}});
+    let good = caller
+        .post("/api/v1/channels", &channel("good", receiver.url("/hook")))
+        .await;
     let schedule = json!({"kind": "cron", "expression": "0 2 * * *"});
-    let monitor = caller.post("/api/v1/monitors", &json!({"name": "Job", "tags": ["prod"], "schedule": schedule})).await;
+    let monitor = caller
+        .post(
+            "/api/v1/monitors",
+            &json!({"name": "Job", "tags": ["prod"], "schedule": schedule}),
+        )
+        .await;
     let ping = monitor["ping_url"].as_str().unwrap();
 
-    caller.post(&format!("/api/v1/channels/{}/test", good["id"].as_str().unwrap()), &json!({})).await;
+    caller
+        .post(
+            &format!("/api/v1/channels/{}/test", good["id"].as_str().unwrap()),
+            &json!({}),
+        )
+        .await;
     receiver.wait_for(1, LIMIT).await;
     harness.client.get(format!("{ping}/fail")).send().await.unwrap();
     receiver.wait_for(2, LIMIT).await;
     // The reminder is a day away: its time is moved here.
-    sqlx::query("UPDATE incident SET remind_at = opened_at").execute(&harness.pool).await.unwrap();
+    sqlx::query("UPDATE incident SET remind_at = opened_at")
+        .execute(&harness.pool)
+        .await
+        .unwrap();
     receiver.wait_for(3, LIMIT).await;
     harness.client.get(ping).send().await.unwrap();
     receiver.wait_for(4, LIMIT).await;
-    let bad = caller.post("/api/v1/channels", &channel("gone", gone.url("/hook"))).await;
-    caller.post(&format!("/api/v1/channels/{}/test", bad["id"].as_str().unwrap()), &json!({})).await;
+    let bad = caller
+        .post("/api/v1/channels", &channel("gone", gone.url("/hook")))
+        .await;
+    caller
+        .post(
+            &format!("/api/v1/channels/{}/test", bad["id"].as_str().unwrap()),
+            &json!({}),
+        )
+        .await;
     let requests = receiver.wait_for(5, LIMIT).await;
 
     let kinds: Vec<String> = requests.iter().map(check).collect();
-    assert_eq!(kinds, ["channel.test", "incident.opened", "incident.reminder", "incident.resolved", "channel.disabled"]);
+    assert_eq!(
+        kinds,
+        [
+            "channel.test",
+            "incident.opened",
+            "incident.reminder",
+            "incident.resolved",
+            "channel.disabled"
+        ]
+    );
     let listed: BTreeSet<String> = contract().webhooks().into_keys().collect();
     assert_eq!(kinds.into_iter().collect::<BTreeSet<_>>(), listed);
     // What became of them can be read; the switched-off channel says why.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;
     assert_eq!(deliveries.len(), 6);
     let dead = harness
-        .wait_for("/api/v1/deliveries?status=dead", |seen| seen["deliveries"].as_array().unwrap().len() == 1)
+        .wait_for("/api/v1/deliveries?status=dead", |seen| {
+            seen["deliveries"].as_array().unwrap().len() == 1
+        })
         .await;
-    let dead = caller.get(&format!("/api/v1/deliveries/{}", dead["deliveries"][0]["id"].as_str().unwrap())).await;
-    assert_eq!((dead["attempts"][0]["outcome"].as_str(), dead["attempts"][0]["response_code"].as_i64()), (Some("failed"), Some(410)));
-    let disabled = caller.get(&format!("/api/v1/channels/{}", bad["id"].as_str().unwrap())).await;
+    let dead = caller
+        .get(&format!(
+            "/api/v1/deliveries/{}",
+            dead["deliveries"][0]["id"].as_str().unwrap()
+        ))
+        .await;
+    assert_eq!(
+        (
+            dead["attempts"][0]["outcome"].as_str(),
+            dead["attempts"][0]["response_code"].as_i64()
+        ),
+        (Some("failed"), Some(410))
+    );
+    let disabled = caller
+        .get(&format!("/api/v1/channels/{}", bad["id"].as_str().unwrap()))
+        .await;
     assert!(disabled["disabled_at"].is_string() && disabled["disabled_reason"].is_string());
     harness.stop().await;
 }

@@ -1,0 +1,353 @@
+//! What nobody should send: each fault is named, and nothing is written.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{hourly, path};
+use crate::contract::{Caller, dump};
+use crate::harness;
+
+/// A field, a value that it does not take, and where the fault is said to be.
+fn bad_fields() -> Vec<(&'static str, Value, &'static str)> {
+    let cron = |expression: &str| json!({"kind": "cron", "expression": expression});
+    vec![
+        ("name", json!(""), "/name"),
+        ("name", json!("  \u{a0}"), "/name"),
+        ("name", json!("x".repeat(201)), "/name"),
+        ("name", json!("a\u{0}b"), "/name"),
+        ("name", json!("a\nb"), "/name"),
+        ("name", json!("a\u{7f}"), "/name"),
+        ("name", json!("a\u{85}"), "/name"),
+        ("name", json!(5), "/name"),
+        ("name", json!(["x"]), "/name"),
+        ("name", json!({"x": 1}), "/name"),
+        ("slug", json!(""), "/slug"),
+        ("slug", json!("a b"), "/slug"),
+        ("slug", json!("a\u{0}"), "/slug"),
+        ("slug", json!("é"), "/slug"),
+        ("slug", json!("x".repeat(101)), "/slug"),
+        ("slug", json!(true), "/slug"),
+        ("tags", json!("prod"), "/tags"),
+        ("tags", json!([""]), "/tags/0"),
+        ("tags", json!(["ok", "a b"]), "/tags/1"),
+        ("tags", json!(["a\u{0}"]), "/tags/0"),
+        ("tags", json!(["x".repeat(101)]), "/tags/0"),
+        ("tags", json!([5]), "/tags/0"),
+        (
+            "tags",
+            json!((0..51).map(|n| n.to_string()).collect::<Vec<_>>()),
+            "/tags",
+        ),
+        ("grace_seconds", json!(-1), "/grace_seconds"),
+        ("grace_seconds", json!(-0.1), "/grace_seconds"),
+        ("grace_seconds", json!(31_622_401), "/grace_seconds"),
+        ("grace_seconds", json!(1e300), "/grace_seconds"),
+        ("grace_seconds", json!("60"), "/grace_seconds"),
+        ("grace_seconds", json!([60]), "/grace_seconds"),
+        ("longest_run_seconds", json!(0), "/longest_run_seconds"),
+        ("longest_run_seconds", json!(0.1), "/longest_run_seconds"),
+        ("longest_run_seconds", json!(-1), "/longest_run_seconds"),
+        ("longest_run_seconds", json!(1e9), "/longest_run_seconds"),
+        ("longest_run_seconds", json!("x"), "/longest_run_seconds"),
+        ("channels", json!("some"), "/channels"),
+        ("channels", json!("ALL"), "/channels"),
+        ("channels", json!(5), "/channels"),
+        ("channels", json!({}), "/channels"),
+        ("channels", json!(["x"]), "/channels/0"),
+        ("channels", json!(["\u{0}"]), "/channels/0"),
+        ("channels", json!([Uuid::nil()]), "/channels"),
+        ("schedule", json!("* * * * *"), "/schedule"),
+        ("schedule", json!([]), "/schedule"),
+        ("schedule", json!({}), "/schedule/kind"),
+        ("schedule", json!({"kind": "\u{0}"}), "/schedule/kind"),
+        ("schedule", json!({"kind": "solar"}), "/schedule/kind"),
+        ("schedule", json!({"kind": 5}), "/schedule/kind"),
+        ("schedule", json!({"kind": "interval"}), "/schedule/seconds"),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 0.1}),
+            "/schedule/seconds",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": -1}),
+            "/schedule/seconds",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 1e300}),
+            "/schedule/seconds",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": "60"}),
+            "/schedule/seconds",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 60, "minutes": 1}),
+            "/schedule/minutes",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 60, "\u{0}": 1}),
+            "/schedule/\u{0}",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 60, "relative": 1}),
+            "/schedule/relative",
+        ),
+        ("schedule", cron(""), "/schedule/expression"),
+        ("schedule", cron("* * * *"), "/schedule/expression"),
+        ("schedule", cron("* * * * * *"), "/schedule/expression"),
+        ("schedule", cron("60 * * * *"), "/schedule/expression"),
+        ("schedule", cron("0 0 31 2 *"), "/schedule/expression"),
+        ("schedule", cron("0 0 30 feb *"), "/schedule/expression"),
+        ("schedule", cron("* * * * *\u{0}"), "/schedule/expression"),
+        ("schedule", cron("@never"), "/schedule/expression"),
+        (
+            "schedule",
+            json!({"kind": "cron", "expression": "* ".repeat(300_000)}),
+            "/schedule/expression",
+        ),
+        (
+            "schedule",
+            json!({"kind": "cron", "expression": 5}),
+            "/schedule/expression",
+        ),
+        ("schedule", json!({"kind": "cron"}), "/schedule/expression"),
+        (
+            "schedule",
+            json!({"kind": "cron", "expression": "* * * * *", "timezone": "Mars/Olympus"}),
+            "/schedule/timezone",
+        ),
+        (
+            "schedule",
+            json!({"kind": "cron", "expression": "* * * * *", "timezone": "europe/berlin"}),
+            "/schedule/timezone",
+        ),
+        (
+            "schedule",
+            json!({"kind": "cron", "expression": "* * * * *", "timezone": "UTC\u{0}"}),
+            "/schedule/timezone",
+        ),
+        (
+            "schedule",
+            json!({"kind": "cron", "expression": "* * * * *", "timezone": ""}),
+            "/schedule/timezone",
+        ),
+        (
+            "schedule",
+            json!({"kind": "cron", "expression": "* * * * *", "timezone": "x".repeat(500_000)}),
+            "/schedule/timezone",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "day_of_month": "31", "month_of_year": "2"}),
+            "/schedule/day_of_month",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "day_of_week": "7"}),
+            "/schedule/day_of_week",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "minute": "5/15"}),
+            "/schedule/minute",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "hour": "\u{0}"}),
+            "/schedule/hour",
+        ),
+        ("schedule", json!({"kind": "celery", "hour": 5}), "/schedule/hour"),
+        (
+            "schedule",
+            json!({"kind": "celery", "timezone": null}),
+            "/schedule/timezone",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_bad_field_is_taken_and_each_is_named() {
+    let harness = harness::start().await;
+    let caller = Caller::new(&harness);
+    let monitor = caller
+        .post(
+            "/api/v1/monitors",
+            &json!({"name": "Job", "slug": "job", "schedule": hourly()}),
+        )
+        .await;
+    let before = dump(&harness).await;
+
+    for (field, value, pointer) in bad_fields() {
+        let mut new = json!({"name": "New", "schedule": hourly()});
+        new[field] = value.clone();
+        let change = json!({field: value});
+        let mut requests = vec![
+            (Method::POST, "/api/v1/monitors".to_owned(), new.clone()),
+            (Method::PATCH, path(&monitor), change.clone()),
+        ];
+        if field != "slug" {
+            requests.push((Method::PUT, "/api/v1/monitors/job".to_owned(), change));
+            requests.push((Method::PUT, "/api/v1/monitors/new-one".to_owned(), new));
+        }
+        for (method, path, body) in requests {
+            let answer = caller.json(method.clone(), &path, &body).await;
+            let shown: String = body.to_string().chars().take(200).collect();
+            assert_eq!(
+                (answer.status, answer.code()),
+                (StatusCode::BAD_REQUEST, "invalid_fields"),
+                "{method} {shown}: {}",
+                answer.json
+            );
+            assert_eq!(
+                answer.json["errors"][0]["pointer"], pointer,
+                "{method} {shown}: {}",
+                answer.json
+            );
+            assert!(
+                answer.json["detail"].as_str().unwrap().chars().count() < 700,
+                "{method} {shown}"
+            );
+        }
+    }
+    // All faults are told at once.
+    let answer = caller
+        .json(
+            Method::POST,
+            "/api/v1/monitors",
+            &json!({"name": "", "slug": "A", "tags": [""], "grace_seconds": -1}),
+        )
+        .await;
+    assert_eq!(answer.json["errors"].as_array().unwrap().len(), 5);
+    assert_eq!(dump(&harness).await, before);
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_slug_is_not_upserted() {
+    let harness = harness::start().await;
+    let caller = Caller::new(&harness);
+    let before = dump(&harness).await;
+
+    let uuid = Uuid::new_v4().to_string();
+    let long = "x".repeat(101);
+    for slug in [
+        "Upper",
+        "%00",
+        "a%00b",
+        "%ff",
+        "sl%20ug",
+        "%2e%2e%2e",
+        "ü",
+        &uuid,
+        &long,
+        "a%2Fb",
+        "%0a",
+        "'--",
+    ] {
+        let answer = caller
+            .json(
+                Method::PUT,
+                &format!("/api/v1/monitors/{slug}"),
+                &json!({"schedule": hourly()}),
+            )
+            .await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (StatusCode::BAD_REQUEST, "invalid_fields"),
+            "{slug}: {}",
+            answer.json
+        );
+        assert_eq!(answer.json["errors"][0]["pointer"], "/slug", "{slug}");
+    }
+    let differs = caller
+        .json(
+            Method::PUT,
+            "/api/v1/monitors/a",
+            &json!({"slug": "b", "schedule": hourly()}),
+        )
+        .await;
+    assert_eq!(differs.status, StatusCode::BAD_REQUEST);
+    let no_schedule = caller
+        .json(Method::PUT, "/api/v1/monitors/a", &json!({"name": "a"}))
+        .await;
+    assert_eq!(
+        (
+            no_schedule.status,
+            no_schedule.json["errors"][0]["pointer"].as_str()
+        ),
+        (StatusCode::BAD_REQUEST, Some("/schedule"))
+    );
+    assert_eq!(dump(&harness).await, before);
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_id_is_nobodys() {
+    let harness = harness::start().await;
+    let caller = Caller::new(&harness);
+
+    for id in [
+        "x",
+        "%00",
+        "0",
+        "-1",
+        "null",
+        "%ff",
+        "00000000-0000-0000-0000-00000000000g",
+        "..%2f",
+        "%27",
+        &"a".repeat(3_000),
+    ] {
+        for (method, rest) in [
+            (Method::GET, ""),
+            (Method::DELETE, ""),
+            (Method::GET, "/pings"),
+            (Method::GET, "/runs"),
+            (Method::GET, "/pings/1/body"),
+            (Method::POST, "/pause"),
+            (Method::POST, "/resume"),
+        ] {
+            let answer = caller
+                .call(method.clone(), &format!("/api/v1/monitors/{id}{rest}"))
+                .await;
+            assert_eq!(
+                (answer.status, answer.code()),
+                (StatusCode::NOT_FOUND, "not_found"),
+                "{method} {id}{rest}"
+            );
+        }
+    }
+    let monitor = caller
+        .post("/api/v1/monitors", &json!({"name": "Job", "schedule": hourly()}))
+        .await;
+    for n in [
+        "0",
+        "-1",
+        "1",
+        "99999999999999999999",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "x",
+        "%00",
+        "1.0",
+    ] {
+        let answer = caller
+            .call(Method::GET, &format!("{}/pings/{n}/body", path(&monitor)))
+            .await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{n}");
+    }
+    for cursor in ["0", "-5", "9223372036854775807", "-9223372036854775808"] {
+        let page = caller
+            .get(&format!("{}/pings?cursor={cursor}", path(&monitor)))
+            .await;
+        assert_eq!(page["pings"], json!([]));
+    }
+    harness.stop().await;
+}
