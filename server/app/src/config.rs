@@ -10,11 +10,21 @@ use url::Url;
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseConfig {
     /// Folder of the embedded database; it is made when missing.
-    #[arg(long, env = "DEADBEAT_DATA_DIR", default_value = "data", value_name = "FOLDER")]
+    #[arg(
+        long,
+        env = "DEADBEAT_DATA_DIR",
+        default_value = "data",
+        value_name = "FOLDER"
+    )]
     pub data_dir: PathBuf,
 
     /// A PostgreSQL to use instead of the embedded one: postgres://user:password@host:5432/database
-    #[arg(long, env = "DEADBEAT_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DEADBEAT_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub database_url: Option<Secret>,
 
     /// Folder of PostgreSQL's programs for the embedded database, when they are not found.
@@ -30,7 +40,12 @@ pub struct ServeConfig {
     pub database: DatabaseConfig,
 
     /// Address and port to listen on.
-    #[arg(long, env = "DEADBEAT_LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "DEADBEAT_LISTEN",
+        default_value = "127.0.0.1:8000",
+        value_name = "ADDRESS:PORT"
+    )]
     pub listen: SocketAddr,
 
     /// How the server is reached from outside, for ping URLs and links; http://<listen> when not given.
@@ -38,7 +53,12 @@ pub struct ServeConfig {
     pub site_url: Option<SiteUrl>,
 
     /// Mail address of the account that the first start makes.
-    #[arg(long, env = "DEADBEAT_FIRST_ACCOUNT", default_value = "admin@localhost", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "DEADBEAT_FIRST_ACCOUNT",
+        default_value = "admin@localhost",
+        value_name = "ADDRESS"
+    )]
     pub first_account: String,
 
     /// 1: webhooks may go to private networks and this machine. Off, because whoever may add a channel could otherwise
@@ -52,7 +72,12 @@ pub struct ServeConfig {
     pub smtp_url: Option<Secret>,
 
     /// Sender of mails.
-    #[arg(long, env = "DEADBEAT_SMTP_FROM", default_value = "Deadbeat <deadbeat@localhost>", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "DEADBEAT_SMTP_FROM",
+        default_value = "Deadbeat <deadbeat@localhost>",
+        value_name = "ADDRESS"
+    )]
     pub smtp_from: String,
 
     /// What is logged: error, warn, info, debug, or per module as RUST_LOG has it.
@@ -88,7 +113,9 @@ pub struct SiteUrl(String);
 
 /// An empty variable is how compose files say "not set".
 fn set(secret: Option<&Secret>) -> Option<&str> {
-    secret.map(|secret| secret.0.as_str()).filter(|text| !text.is_empty())
+    secret
+        .map(|secret| secret.0.as_str())
+        .filter(|text| !text.is_empty())
 }
 
 impl DatabaseConfig {
@@ -101,7 +128,10 @@ impl DatabaseConfig {
     /// Where PostgreSQL's programs are, if that was said.
     #[must_use]
     pub fn postgres_bin(&self) -> Option<&Path> {
-        self.postgres_bin.as_deref().filter(|folder| !folder.is_empty()).map(Path::new)
+        self.postgres_bin
+            .as_deref()
+            .filter(|folder| !folder.is_empty())
+            .map(Path::new)
     }
 }
 

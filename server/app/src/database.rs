@@ -30,15 +30,26 @@ impl Database {
     pub async fn of_server(config: &DatabaseConfig) -> anyhow::Result<Self> {
         if let Some(url) = config.database_url() {
             // The address itself is not repeated: it may hold a password.
-            if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-                anyhow::bail!("DEADBEAT_DATABASE_URL must look like postgres://user:password@host:5432/database");
+            if !["postgres://", "postgresql://"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme))
+            {
+                anyhow::bail!(
+                    "DEADBEAT_DATABASE_URL must look like postgres://user:password@host:5432/database"
+                );
             }
-            return Ok(Self { url: url.to_owned(), embedded: None });
+            return Ok(Self {
+                url: url.to_owned(),
+                embedded: None,
+            });
         }
         let (data_dir, bin) = (config.data_dir.clone(), config.postgres_bin().map(Path::to_owned));
         let embedded =
             tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data_dir, bin.as_deref())).await??;
-        Ok(Self { url: embedded.connection().url(), embedded: Some(embedded) })
+        Ok(Self {
+            url: embedded.connection().url(),
+            embedded: Some(embedded),
+        })
     }
 
     /// The database of a command: that of the server which runs on the same data folder, else as for a server.
@@ -49,7 +60,10 @@ impl Database {
         if config.database_url().is_none()
             && let Some(running) = embedded_postgres::running(&config.data_dir)
         {
-            return Ok(Self { url: running.url(), embedded: None });
+            return Ok(Self {
+                url: running.url(),
+                embedded: None,
+            });
         }
         Self::of_server(config).await
     }
@@ -65,7 +79,11 @@ impl Database {
     /// # Errors
     /// The address cannot be read.
     pub fn store(&self) -> anyhow::Result<Store> {
-        Ok(Store::connect(&PoolSettings { url: self.url.clone(), size: 2, wait: Duration::from_secs(5) })?)
+        Ok(Store::connect(&PoolSettings {
+            url: self.url.clone(),
+            size: 2,
+            wait: Duration::from_secs(5),
+        })?)
     }
 
     /// The use cases on it, without loops: for commands, which signal nothing.
@@ -76,10 +94,19 @@ impl Database {
         let store = self.store()?;
         store.migrate().await.context("the database")?;
         let clock = Arc::new(SystemClock);
-        let site = Site { url: site_url.to_owned() };
+        let site = Site {
+            url: site_url.to_owned(),
+        };
         let bell = Arc::new(Notify::new());
         let (ingest, _) = Ingest::new(store.clone(), clock.clone(), site.clone(), Arc::clone(&bell));
-        Ok(Services::new(store, clock, site, ingest, bell, Selfwatch::default()))
+        Ok(Services::new(
+            store,
+            clock,
+            site,
+            ingest,
+            bell,
+            Selfwatch::default(),
+        ))
     }
 
     /// Stops the embedded PostgreSQL, if there is one.

@@ -67,17 +67,33 @@ impl App {
     /// # Errors
     /// The database's address cannot be read, or the port cannot be served.
     pub fn start(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { listener, database_url, site_url, clock, senders } = parts;
+        let Parts {
+            listener,
+            database_url,
+            site_url,
+            clock,
+            senders,
+        } = parts;
         // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
-        let pool = |size| Store::connect(&PoolSettings { url: database_url.clone(), size, wait: DATABASE_WAIT });
+        let pool = |size| {
+            Store::connect(&PoolSettings {
+                url: database_url.clone(),
+                size,
+                wait: DATABASE_WAIT,
+            })
+        };
         let (requests, writes, watches) = (pool(10)?, pool(2)?, pool(8)?);
 
         let address = listener.local_addr().context("the listening address")?;
         let site = Site { url: site_url };
         let outbox_bell = Arc::new(Notify::new());
         let selfwatch = Selfwatch::default();
-        let (ingest, writer) =
-            Ingest::new(writes.clone(), Arc::clone(&clock), site.clone(), Arc::clone(&outbox_bell));
+        let (ingest, writer) = Ingest::new(
+            writes.clone(),
+            Arc::clone(&clock),
+            site.clone(),
+            Arc::clone(&outbox_bell),
+        );
         let services = Services::new(
             requests.clone(),
             Arc::clone(&clock),
@@ -97,8 +113,13 @@ impl App {
             Arc::clone(&outbox_bell),
             selfwatch,
         ));
-        let delivery =
-            Arc::new(Delivery::new(watches.clone(), clock, senders, outbox_bell, DeliverySettings::default()));
+        let delivery = Arc::new(Delivery::new(
+            watches.clone(),
+            clock,
+            senders,
+            outbox_bell,
+            DeliverySettings::default(),
+        ));
         let state = AppState {
             services: services.clone(),
             deliveries: delivery.figures(),
@@ -166,7 +187,10 @@ fn serve(listener: TcpListener, state: AppState) -> anyhow::Result<Server> {
     let state = Data::new(state);
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let server = HttpServer::new(move || {
-        ActixApp::new().wrap(security_headers()).app_data(state.clone()).configure(deadbeat_http::configure)
+        ActixApp::new()
+            .wrap(security_headers())
+            .app_data(state.clone())
+            .configure(deadbeat_http::configure)
     })
     .workers(workers)
     // A client that connects and says nothing is not waited for.

@@ -12,7 +12,10 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     // Once for the process, before the first connection: the TLS library asks for it.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
         eprintln!("deadbeat: TLS was set up twice");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -1,7 +1,8 @@
 //! `/healthz`: this process lives. `/readyz`: it can do its work.
 
+use actix_web::http::header;
 use actix_web::web::{Data, ServiceConfig};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, Resource, web};
 use deadbeat_services::outbox::instant;
 use serde_json::json;
 
@@ -10,8 +11,25 @@ use crate::state::AppState;
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
     config
-        .route("/healthz", web::get().to(live))
-        .route("/readyz", web::get().to(ready));
+        .service(
+            operation("/healthz")
+                .route(web::get().to(live))
+                .route(web::head().to(live)),
+        )
+        .service(
+            operation("/readyz")
+                .route(web::get().to(ready))
+                .route(web::head().to(ready)),
+        );
+}
+
+/// A path for machines that watch this one: GET, and HEAD as load balancers ask; anything else is refused.
+pub(crate) fn operation(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(|| async {
+        HttpResponse::MethodNotAllowed()
+            .insert_header((header::ALLOW, "GET, HEAD"))
+            .finish()
+    }))
 }
 
 /// Asks nothing of anybody else: a database that is away is no reason to restart this process.

@@ -7,11 +7,16 @@ use actix_web::{HttpResponse, web};
 use chrono::TimeDelta;
 use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
 
+use crate::health::operation;
 use crate::state::AppState;
 
 /// The route.
 pub fn configure(config: &mut ServiceConfig) {
-    config.route("/metrics", web::get().to(show));
+    config.service(
+        operation("/metrics")
+            .route(web::get().to(show))
+            .route(web::head().to(show)),
+    );
 }
 
 /// The loops count for themselves; a registry is filled from their figures when somebody looks.

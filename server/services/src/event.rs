@@ -212,7 +212,9 @@ async fn accept_runs(
 
     let mut sent = Vec::new();
     for (index, (place, kind, occurred_at, run)) in runs.into_iter().enumerate() {
-        let Some(monitor) = found.get(&index) else {
+        // What had a NUL was asked for without it, since PostgreSQL's text cannot hold one: it is another name.
+        let named = ![&run.beat, &run.entry].iter().any(|name| name.contains('\0'));
+        let Some(monitor) = found.get(&index).filter(|_| named) else {
             verdicts[place].1 = Verdict::rejected(
                 "unknown_entry",
                 format!(

@@ -35,7 +35,12 @@ pub enum Command {
 /// # Errors
 /// In words for a person.
 pub async fn run(command: Command) -> anyhow::Result<()> {
-    let Command::Create { database: config, email, password_stdin, json } = command;
+    let Command::Create {
+        database: config,
+        email,
+        password_stdin,
+        json,
+    } = command;
     let given = if password_stdin {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
@@ -53,7 +58,10 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     let created = created?;
     let shown = given.is_none().then_some(password);
     if json {
-        println!("{}", json!({"account_id": created.id, "email": created.email, "password": shown}));
+        println!(
+            "{}",
+            json!({"account_id": created.id, "email": created.email, "password": shown})
+        );
     } else {
         println!("account   {}", created.email);
         if let Some(password) = shown {

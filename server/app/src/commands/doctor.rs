@@ -26,15 +26,21 @@ pub async fn run(config: &ServeConfig) -> anyhow::Result<()> {
     let database = Database::of_command(&config.database).await;
     report(
         "database",
-        database.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).map(|database| {
-            match (config.database.database_url(), database.is_embedded()) {
-                (Some(_), _) => "DEADBEAT_DATABASE_URL".to_owned(),
-                (None, true) => format!("embedded, in {}", config.database.data_dir.display()),
-                (None, false) => {
-                    format!("embedded, in {}, run by another server", config.database.data_dir.display())
-                }
-            }
-        }),
+        database
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("{error:#}"))
+            .map(
+                |database| match (config.database.database_url(), database.is_embedded()) {
+                    (Some(_), _) => "DEADBEAT_DATABASE_URL".to_owned(),
+                    (None, true) => format!("embedded, in {}", config.database.data_dir.display()),
+                    (None, false) => {
+                        format!(
+                            "embedded, in {}, run by another server",
+                            config.database.data_dir.display()
+                        )
+                    }
+                },
+            ),
     );
     if let Ok(database) = database {
         report("schema", check(&database).await);
@@ -52,8 +58,19 @@ pub async fn run(config: &ServeConfig) -> anyhow::Result<()> {
             .to_owned()
         }),
     );
-    report("private networks", Ok(if config.allow_private_networks { "allowed" } else { "refused" }.to_owned()));
-    report("time zones", Ok(format!("IANA {}", deadbeat_domain::time::TIME_ZONE_DATABASE)));
+    report(
+        "private networks",
+        Ok(if config.allow_private_networks {
+            "allowed"
+        } else {
+            "refused"
+        }
+        .to_owned()),
+    );
+    report(
+        "time zones",
+        Ok(format!("IANA {}", deadbeat_domain::time::TIME_ZONE_DATABASE)),
+    );
     if faults > 0 {
         anyhow::bail!("{faults} missing");
     }

@@ -29,7 +29,11 @@ pub enum Command {
 /// # Errors
 /// In words for a person.
 pub async fn run(command: Command) -> anyhow::Result<()> {
-    let Command::Create { database: config, name, json } = command;
+    let Command::Create {
+        database: config,
+        name,
+        json,
+    } = command;
     let database = Database::of_command(&config).await?;
     let created = match database.services("http://localhost").await {
         Ok(services) => project::create(&services, &name, None).await.map_err(words),

@@ -66,7 +66,10 @@ async fn start(
 
     // Before anybody is served: what is ready must have an account to sign in with.
     let services = database.services(&site_url).await?;
-    match first_start(&services, &config.first_account).await.map_err(super::project::words)? {
+    match first_start(&services, &config.first_account)
+        .await
+        .map_err(super::project::words)?
+    {
         Some(first) => println!("{}", welcome(&site_url, &first)),
         None => println!("Deadbeat serves at {site_url}"),
     }
@@ -87,8 +90,10 @@ pub(super) fn senders(config: &ServeConfig) -> Result<Senders, SetupError> {
         allow_private_networks: config.allow_private_networks,
         user_agent: format!("Deadbeat/{}", env!("CARGO_PKG_VERSION")),
     };
-    let smtp =
-        config.smtp_url().map(|url| SmtpSettings { url: url.to_owned(), from: config.smtp_from.clone() });
+    let smtp = config.smtp_url().map(|url| SmtpSettings {
+        url: url.to_owned(),
+        from: config.smtp_from.clone(),
+    });
     Senders::standard(&outbound, smtp.as_ref())
 }
 
@@ -111,7 +116,11 @@ async fn migrate(store: &Store) -> anyhow::Result<()> {
 }
 
 fn welcome(site: &str, first: &FirstStart) -> String {
-    let FirstStart { email, password, created } = first;
+    let FirstStart {
+        email,
+        password,
+        created,
+    } = first;
     let ping_key = &created.ping_key;
     format!(
         "

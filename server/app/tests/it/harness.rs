@@ -43,8 +43,12 @@ pub struct Harness {
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 fn cluster_url() -> String {
-    #[expect(clippy::disallowed_methods, reason = "the test's own setting, not the server's")]
-    std::env::var("DATABASE_URL").expect("DATABASE_URL names a PostgreSQL for tests: run `make test` or `scripts/pg cargo test`")
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test's own setting, not the server's"
+    )]
+    std::env::var("DATABASE_URL")
+        .expect("DATABASE_URL names a PostgreSQL for tests: run `make test` or `scripts/pg cargo test`")
 }
 
 fn with_database(url: &str, database: &str) -> String {
@@ -57,14 +61,27 @@ fn with_database(url: &str, database: &str) -> String {
 pub fn client() -> Client {
     // A second test of this process finds it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).no_proxy().build().unwrap()
+    Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(LIMIT)
+        .no_proxy()
+        .build()
+        .unwrap()
 }
 
 /// Makes a database of its own for one test.
 pub async fn make_database() -> (String, String) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let admin = PgPoolOptions::new().max_connections(1).connect(&cluster_url()).await.unwrap();
+    let name = format!(
+        "it_{}_{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
+    let admin = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(&cluster_url())
+        .await
+        .unwrap();
     let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     sqlx::query(create).execute(&admin).await.unwrap();
     admin.close().await;
@@ -73,7 +90,10 @@ pub async fn make_database() -> (String, String) {
 
 /// What sends alerts, also to this machine.
 pub fn senders(smtp: Option<SmtpSettings>) -> Senders {
-    let outbound = OutboundSettings { allow_private_networks: true, user_agent: "Deadbeat/test".to_owned() };
+    let outbound = OutboundSettings {
+        allow_private_networks: true,
+        user_agent: "Deadbeat/test".to_owned(),
+    };
     Senders::standard(&outbound, smtp.as_ref()).unwrap()
 }
 
@@ -102,7 +122,10 @@ pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
         senders: senders(smtp),
     })
     .unwrap();
-    let first = first_start(app.services(), "admin@localhost").await.unwrap().unwrap();
+    let first = first_start(app.services(), "admin@localhost")
+        .await
+        .unwrap()
+        .unwrap();
     Harness {
         url,
         email: first.email,
@@ -121,7 +144,9 @@ pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
 impl Harness {
     /// A request with the API key.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.api_key)
+        self.client
+            .request(method, format!("{}{path}", self.url))
+            .bearer_auth(&self.api_key)
     }
 
     /// Sends JSON with the API key; status and JSON of the answer (null when it has no body).
@@ -129,7 +154,14 @@ impl Harness {
         let answer = self.request(method, path).json(body).send().await.unwrap();
         let status = answer.status();
         let text = answer.text().await.unwrap();
-        (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() })
+        (
+            status,
+            if text.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_str(&text).unwrap()
+            },
+        )
     }
 
     /// Reads with the API key.
@@ -154,14 +186,19 @@ impl Harness {
             if wanted(&seen) {
                 return seen;
             }
-            assert!(start.elapsed() < LIMIT, "GET {path} did not become what was waited for; last seen: {seen:#}");
+            assert!(
+                start.elapsed() < LIMIT,
+                "GET {path} did not become what was waited for; last seen: {seen:#}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Another project in the same deployment: (API key, ping key).
     pub async fn other_project(&self) -> (String, String) {
-        let created = deadbeat_services::project::create(self.app.services(), "Other", None).await.unwrap();
+        let created = deadbeat_services::project::create(self.app.services(), "Other", None)
+            .await
+            .unwrap();
         (created.api_key, created.ping_key)
     }
 
@@ -169,7 +206,11 @@ impl Harness {
     pub async fn stop(self) {
         self.app.stop().await;
         self.pool.close().await;
-        let admin = PgPoolOptions::new().max_connections(1).connect(&cluster_url()).await.unwrap();
+        let admin = PgPoolOptions::new()
+            .max_connections(1)
+            .connect(&cluster_url())
+            .await
+            .unwrap();
         let drop = sqlx::AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.database));
         sqlx::query(drop).execute(&admin).await.unwrap();
     }

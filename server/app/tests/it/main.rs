@@ -1,6 +1,9 @@
 //! What a caller sees over a port, and what happens when things break.
 
-#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing fails, as it should")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps nothing fails, as it should"
+)]
 
 mod api_channel;
 mod api_event;

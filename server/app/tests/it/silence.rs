@@ -20,7 +20,12 @@ async fn tell(harness: &Harness, receiver: &Receiver) {
 }
 
 fn kinds(requests: &[deadbeat_testkit::receiver::Request]) -> Vec<String> {
-    let kind = |text: String| serde_json::from_str::<Value>(&text).unwrap()["type"].as_str().unwrap().to_owned();
+    let kind = |text: String| {
+        serde_json::from_str::<Value>(&text).unwrap()["type"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     requests.iter().map(|request| kind(request.text())).collect()
 }
 
@@ -30,7 +35,9 @@ async fn a_ping_that_does_not_come_is_told_once_and_its_return_resolves() {
     let receiver = Receiver::start().await;
     tell(&harness, &receiver).await;
     let monitor = harness
-        .monitor(json!({"name": "nightly", "schedule": {"kind": "interval", "seconds": 1}, "grace_seconds": 1}))
+        .monitor(
+            json!({"name": "nightly", "schedule": {"kind": "interval", "seconds": 1}, "grace_seconds": 1}),
+        )
         .await;
     let ping = monitor["ping_url"].as_str().unwrap().to_owned();
     harness.client.get(&ping).send().await.unwrap();
@@ -39,7 +46,10 @@ async fn a_ping_that_does_not_come_is_told_once_and_its_return_resolves() {
     let alert: Value = serde_json::from_str(&opened[0].text()).unwrap();
     assert_eq!(alert["type"], "incident.opened");
     assert_eq!(alert["incident"]["cause"]["code"], "MISSED");
-    assert_eq!(alert["incident"]["subject"], json!({"kind": "monitor", "id": monitor["id"], "name": "nightly"}));
+    assert_eq!(
+        alert["incident"]["subject"],
+        json!({"kind": "monitor", "id": monitor["id"], "name": "nightly"})
+    );
     assert_eq!(alert["monitor"]["slug"], "nightly");
     assert_eq!(alert["monitor"]["status"], "down");
 
@@ -52,21 +62,38 @@ async fn a_ping_that_does_not_come_is_told_once_and_its_return_resolves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_told_at_once_by_webhook_and_mail() {
     let inbox = Inbox::start().await;
-    let smtp = SmtpSettings { url: inbox.url(), from: "Deadbeat <deadbeat@example.org>".to_owned() };
+    let smtp = SmtpSettings {
+        url: inbox.url(),
+        from: "Deadbeat <deadbeat@example.org>".to_owned(),
+    };
     let harness = harness::start_with(Some(smtp)).await;
     let receiver = Receiver::start().await;
     tell(&harness, &receiver).await;
     let mail = json!({"kind": "email", "name": "ops", "settings": {"to": "ops@example.org"}});
     harness.send(Method::POST, "/api/v1/channels", &mail).await;
-    let monitor = harness.monitor(json!({"name": "import", "schedule": {"kind": "interval", "seconds": 3600}})).await;
+    let monitor = harness
+        .monitor(json!({"name": "import", "schedule": {"kind": "interval", "seconds": 3600}}))
+        .await;
     let ping = monitor["ping_url"].as_str().unwrap();
-    harness.client.post(format!("{ping}/3")).body("disk full").send().await.unwrap();
+    harness
+        .client
+        .post(format!("{ping}/3"))
+        .body("disk full")
+        .send()
+        .await
+        .unwrap();
 
     let alert: Value = serde_json::from_str(&receiver.wait_for(1, LIMIT).await[0].text()).unwrap();
-    assert_eq!(alert["incident"]["cause"], json!({"code": "FAILED", "summary": "import failed with exit code 3."}));
+    assert_eq!(
+        alert["incident"]["cause"],
+        json!({"code": "FAILED", "summary": "import failed with exit code 3."})
+    );
     let mails = inbox.wait_for(1, LIMIT).await;
     let subject = mails[0].header("Subject").unwrap();
-    assert!(subject.contains("import") && subject.contains("FAILED"), "{subject}");
+    assert!(
+        subject.contains("import") && subject.contains("FAILED"),
+        "{subject}"
+    );
     harness.stop().await;
 }
 
@@ -91,9 +118,22 @@ async fn two_servers_on_one_database_tell_once() {
         let body = json!({"name": format!("job {n}"), "schedule": {"kind": "interval", "seconds": 1}, "grace_seconds": 1});
         let monitor = harness.monitor(body).await;
         // Half of the pings go through the other server.
-        let path = monitor["ping_url"].as_str().unwrap().trim_start_matches(&harness.url).to_owned();
+        let path = monitor["ping_url"]
+            .as_str()
+            .unwrap()
+            .trim_start_matches(&harness.url)
+            .to_owned();
         let base = if n % 2 == 0 { &harness.url } else { &second_url };
-        assert_eq!(harness.client.get(format!("{base}{path}")).send().await.unwrap().status(), 200);
+        assert_eq!(
+            harness
+                .client
+                .get(format!("{base}{path}"))
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     }
 
     harness
@@ -105,7 +145,10 @@ async fn two_servers_on_one_database_tell_once() {
     let incidents = harness.get("/api/v1/incidents?limit=500").await;
     assert_eq!(incidents["incidents"].as_array().unwrap().len(), MONITORS);
     let received = receiver.wait_for(MONITORS, LIMIT).await;
-    let mut ids: Vec<&str> = received.iter().map(|request| request.header("webhook-id").unwrap()).collect();
+    let mut ids: Vec<&str> = received
+        .iter()
+        .map(|request| request.header("webhook-id").unwrap())
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!((received.len(), ids.len()), (MONITORS, MONITORS));
@@ -116,13 +159,25 @@ async fn two_servers_on_one_database_tell_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_answers_every_ping_that_it_took() {
     let harness = harness::start().await;
-    let monitor = harness.monitor(json!({"name": "job", "schedule": {"kind": "interval", "seconds": 3600}})).await;
+    let monitor = harness
+        .monitor(json!({"name": "job", "schedule": {"kind": "interval", "seconds": 3600}}))
+        .await;
     let ping = monitor["ping_url"].as_str().unwrap().to_owned();
     let pings = futures::future::join_all((0..200).map(|_| harness.client.get(&ping).send()));
     let Harness { app, pool, .. } = harness;
     let (answers, ()) = tokio::join!(pings, app.stop());
 
-    let acknowledged = answers.into_iter().flatten().filter(|answer| answer.status() == 200).count();
-    let stored = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM ping").fetch_one(&pool).await.unwrap();
-    assert!(acknowledged as i64 <= stored, "{acknowledged} acknowledged, {stored} stored");
+    let acknowledged = answers
+        .into_iter()
+        .flatten()
+        .filter(|answer| answer.status() == 200)
+        .count();
+    let stored = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM ping")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert!(
+        acknowledged as i64 <= stored,
+        "{acknowledged} acknowledged, {stored} stored"
+    );
 }
