@@ -3,7 +3,7 @@
 use std::fmt;
 
 use actix_web::http::{StatusCode, header};
-use actix_web::{HttpResponse, ResponseError};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_services::ServiceError;
 use deadbeat_store::StoreError;
@@ -21,6 +21,8 @@ pub struct ApiError {
     problem: Problem,
     detail: String,
     errors: Vec<FieldError>,
+    /// The methods that the path takes, when the one that came is not among them (RFC 9110, 15.5.6).
+    allowed: Option<&'static str>,
     request_id: Uuid,
 }
 
@@ -32,6 +34,7 @@ impl ApiError {
             problem,
             detail: detail.into(),
             errors: Vec::new(),
+            allowed: None,
             request_id: Uuid::new_v4(),
         }
     }
@@ -56,6 +59,16 @@ impl ApiError {
             Problem::NotFound,
             format!("there is no such {what} in this project"),
         )
+    }
+
+    /// A method that the path does not take.
+    #[must_use]
+    pub fn wrong_method(request: &HttpRequest, allowed: &'static str) -> Self {
+        let detail = format!("{} takes {allowed}, not {}", request.path(), request.method());
+        Self {
+            allowed: Some(allowed),
+            ..Self::new(Problem::MethodNotAllowed, detail)
+        }
     }
 
     /// Which kind of fault it is.
@@ -99,6 +112,9 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut answer = HttpResponse::build(self.status_code());
         answer.insert_header((header::CONTENT_TYPE, "application/problem+json"));
+        if let Some(allowed) = self.allowed {
+            answer.insert_header((header::ALLOW, allowed));
+        }
         match self.problem {
             Problem::MissingKey | Problem::UnknownKey => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::api::{id, wrong_method};
+use crate::api::{id, only};
 use crate::error::ApiError;
 use crate::extract::api_key::MayWrite;
 use crate::extract::json::Json;
@@ -27,12 +27,12 @@ pub fn configure(config: &mut ServiceConfig) {
             web::resource("/api-keys")
                 .route(web::get().to(list))
                 .route(web::post().to(issue))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET, POST")),
         )
         .service(
             web::resource("/api-keys/{id}")
                 .route(web::delete().to(revoke))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("DELETE")),
         );
 }
 

@@ -5,7 +5,7 @@ use actix_web::{HttpResponse, web};
 use deadbeat_services::outbox::{instant, seconds};
 use serde_json::{Value, json};
 
-use crate::api::wrong_method;
+use crate::api::only;
 use crate::error::ApiError;
 use crate::extract::api_key::MayRead;
 use crate::state::AppState;
@@ -15,7 +15,7 @@ pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/beats")
             .route(web::get().to(list))
-            .default_service(web::to(wrong_method)),
+            .default_service(only("GET")),
     );
 }
 

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::api::{id, wrong_method};
+use crate::api::{id, only};
 use crate::error::ApiError;
 use crate::extract::api_key::{MayRead, MayWrite};
-use crate::extract::json::Json;
+use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
@@ -25,19 +25,19 @@ pub fn configure(config: &mut ServiceConfig) {
             web::resource("/channels")
                 .route(web::get().to(list))
                 .route(web::post().to(create))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET, POST")),
         )
         .service(
             web::resource("/channels/{id}")
                 .route(web::get().to(read))
                 .route(web::patch().to(update))
                 .route(web::delete().to(delete))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET, PATCH, DELETE")),
         )
         .service(
             web::resource("/channels/{id}/test")
                 .route(web::post().to(send_test))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("POST")),
         );
 }
 
@@ -52,7 +52,9 @@ struct NewChannel {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ChangedChannel {
+    #[serde(default, deserialize_with = "given")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     settings: Option<Value>,
 }
 

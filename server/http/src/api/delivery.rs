@@ -10,7 +10,7 @@ use deadbeat_store::page::Page;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::api::{id, wrong_method};
+use crate::api::{id, only};
 use crate::error::ApiError;
 use crate::extract::api_key::MayRead;
 use crate::extract::paging::{Query, cut, one_more};
@@ -23,17 +23,17 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(
             web::resource("/deliveries")
                 .route(web::get().to(list))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET")),
         )
         .service(
             web::resource("/deliveries/{id}")
                 .route(web::get().to(read))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET")),
         )
         .service(
             web::resource("/deliveries/{id}/attempts")
                 .route(web::get().to(attempts))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET")),
         );
 }
 

@@ -11,7 +11,7 @@ use deadbeat_services::event::{self as service, EventBatch, Verdict};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
-use crate::api::wrong_method;
+use crate::api::only;
 use crate::error::ApiError;
 use crate::extract::api_key::MayPing;
 use crate::extract::client_ip::client_ip;
@@ -24,7 +24,7 @@ pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/events")
             .route(web::post().to(accept))
-            .default_service(web::to(wrong_method)),
+            .default_service(only("POST")),
     );
 }
 

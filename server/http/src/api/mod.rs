@@ -11,9 +11,8 @@ pub mod ping;
 pub mod project;
 pub mod run;
 
-use actix_web::http::Method;
 use actix_web::web::ServiceConfig;
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpRequest, Route, web};
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -44,18 +43,11 @@ async fn unknown_path(request: HttpRequest) -> Result<&'static str, ApiError> {
     ))
 }
 
-/// The answer to a method that a path does not take.
-pub(crate) async fn wrong_method(request: HttpRequest) -> Result<&'static str, ApiError> {
-    let method = request.method();
-    let hint = if *method == Method::PUT {
-        " (PUT creates or changes a monitor by its slug)"
-    } else {
-        ""
-    };
-    Err(ApiError::new(
-        Problem::MethodNotAllowed,
-        format!("{} does not take {method}{hint}", request.path()),
-    ))
+/// The answer to a method that a path does not take; `allowed` are those that it does.
+pub(crate) fn only(allowed: &'static str) -> Route {
+    web::to(
+        move |request: HttpRequest| async move { Err::<&str, _>(ApiError::wrong_method(&request, allowed)) },
+    )
 }
 
 /// An id in a path; what is no id is nothing's.

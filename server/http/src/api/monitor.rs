@@ -11,14 +11,14 @@ use deadbeat_domain::status::{ShownStatus, Status};
 use deadbeat_services::monitor::{self as service, Change, ChannelChoice};
 use deadbeat_services::outbox::{instant, seconds};
 use deadbeat_store::monitor::{Filter, Monitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::api::{id, wrong_method};
+use crate::api::{id, only};
 use crate::error::ApiError;
 use crate::extract::api_key::{MayRead, MayWrite};
-use crate::extract::json::Json;
+use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
@@ -30,7 +30,7 @@ pub fn configure(config: &mut ServiceConfig) {
             web::resource("/monitors")
                 .route(web::get().to(list))
                 .route(web::post().to(create))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET, POST")),
         )
         .service(
             web::resource("/monitors/{id}")
@@ -38,17 +38,17 @@ pub fn configure(config: &mut ServiceConfig) {
                 .route(web::patch().to(update))
                 .route(web::put().to(upsert))
                 .route(web::delete().to(delete))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET, PATCH, PUT, DELETE")),
         )
         .service(
             web::resource("/monitors/{id}/pause")
                 .route(web::post().to(pause))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("POST")),
         )
         .service(
             web::resource("/monitors/{id}/resume")
                 .route(web::post().to(resume))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("POST")),
         );
 }
 
@@ -56,20 +56,21 @@ pub fn configure(config: &mut ServiceConfig) {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[serde(default, deserialize_with = "given")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     slug: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     schedule: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
     grace_seconds: Option<f64>,
     /// `null` means something: the grace bounds a run.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "given")]
     longest_run_seconds: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "given")]
     tags: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given")]
     channels: Option<Value>,
-}
-
-/// Tells `null` from absent.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<f64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 impl Body {

@@ -7,7 +7,7 @@ use deadbeat_services::outbox::instant;
 use deadbeat_store::ping::Ping;
 use serde_json::{Value, json};
 
-use crate::api::{id, wrong_method};
+use crate::api::{id, only};
 use crate::error::ApiError;
 use crate::extract::api_key::MayRead;
 use crate::extract::paging::{Query, cut, one_more};
@@ -19,12 +19,12 @@ pub fn configure(config: &mut ServiceConfig) {
         .service(
             web::resource("/monitors/{id}/pings")
                 .route(web::get().to(list))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET")),
         )
         .service(
             web::resource("/monitors/{id}/pings/{n}/body")
                 .route(web::get().to(body))
-                .default_service(web::to(wrong_method)),
+                .default_service(only("GET")),
         );
 }
 

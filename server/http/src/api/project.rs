@@ -5,13 +5,13 @@ use actix_web::{HttpResponse, web};
 use deadbeat_services::outbox::instant;
 use deadbeat_services::project as service;
 use deadbeat_store::project::Project;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::wrong_method;
+use crate::api::only;
 use crate::error::ApiError;
 use crate::extract::api_key::{MayRead, MayWrite};
-use crate::extract::json::Json;
+use crate::extract::json::{Json, given};
 use crate::state::AppState;
 
 /// The routes.
@@ -20,21 +20,18 @@ pub fn configure(config: &mut ServiceConfig) {
         web::resource("/project")
             .route(web::get().to(read))
             .route(web::patch().to(update))
-            .default_service(web::to(wrong_method)),
+            .default_service(only("GET, PATCH")),
     );
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[serde(default, deserialize_with = "given")]
     name: Option<String>,
     /// `null` means never.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "given")]
     reminder_seconds: Option<Option<i32>>,
-}
-
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i32>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 fn show(project: &Project) -> Value {

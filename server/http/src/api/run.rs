@@ -8,7 +8,7 @@ use deadbeat_services::outbox::instant;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::api::{id, wrong_method};
+use crate::api::{id, only};
 use crate::error::ApiError;
 use crate::extract::api_key::MayRead;
 use crate::extract::paging::{Query, cut, one_more};
@@ -19,7 +19,7 @@ pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::resource("/monitors/{id}/runs")
             .route(web::get().to(list))
-            .default_service(web::to(wrong_method)),
+            .default_service(only("GET")),
     );
 }
 

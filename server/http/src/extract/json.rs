@@ -9,6 +9,7 @@ use deadbeat_domain::limits;
 use deadbeat_domain::monitor::FieldError;
 use futures::StreamExt;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 
 use crate::error::ApiError;
 use crate::problem::Problem;
@@ -42,6 +43,14 @@ impl<T> FromRequest for Json<T> {
             of: PhantomData,
         }))
     }
+}
+
+/// For a field that may be left out but is never `null`: a client that sends `null` meant something, and must not be passed over.
+///
+/// # Errors
+/// Whatever the field's own type refuses.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Reads a body up to a limit.

@@ -351,3 +351,52 @@ async fn what_is_no_id_is_nobodys() {
     }
     harness.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn null_is_refused_where_it_means_nothing_and_changes_nothing() {
+    let harness = harness::start().await;
+    let monitor = harness
+        .monitor(json!({"name": "Job", "schedule": {"kind": "interval", "seconds": 60}, "longest_run_seconds": 30}))
+        .await;
+    let path = format!("/api/v1/monitors/{}", monitor["id"].as_str().unwrap());
+
+    for field in ["name", "slug", "schedule", "grace_seconds", "tags", "channels"] {
+        let (status, problem) = harness
+            .send(Method::PATCH, &path, &json!({"name": "Changed", field: null}))
+            .await;
+        assert_eq!(status, 400, "{field}: {problem}");
+        assert!(
+            problem["errors"][0]["pointer"]
+                .as_str()
+                .unwrap()
+                .starts_with(&format!("/{field}")),
+            "{problem}"
+        );
+    }
+    assert_eq!(harness.get(&path).await["name"], "Job");
+
+    let (status, changed) = harness
+        .send(Method::PATCH, &path, &json!({"longest_run_seconds": null}))
+        .await;
+    assert_eq!(
+        (status.as_u16(), &changed["longest_run_seconds"]),
+        (200, &serde_json::Value::Null)
+    );
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_method_hears_which_are_right() {
+    let harness = harness::start().await;
+
+    for (path, allowed) in [
+        ("/api/v1/monitors", "GET, POST"),
+        ("/api/v1/events", "POST"),
+        ("/readyz", "GET, HEAD"),
+    ] {
+        let answer = harness.request(Method::DELETE, path).send().await.unwrap();
+        assert_eq!(answer.status(), 405, "{path}");
+        assert_eq!(answer.headers()["allow"], allowed, "{path}");
+    }
+    harness.stop().await;
+}
