@@ -15,6 +15,7 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::Data;
 use actix_web::{App as ActixApp, HttpServer};
 use anyhow::Context;
+use chrono::TimeDelta;
 use deadbeat_domain::time::Clock;
 use deadbeat_http::AppState;
 use deadbeat_http::middleware::security_headers::security_headers;
@@ -32,6 +33,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a caller waits for a connection before the database counts as away.
 const DATABASE_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a ping that came in time may take to be written before its silence is judged.
+const SETTLING: TimeDelta = TimeDelta::milliseconds(250);
 
 /// What an [`App`] is made of.
 pub struct Parts {
@@ -106,13 +110,16 @@ impl App {
         let stop_loops = CancellationToken::new();
         let stop_writer = CancellationToken::new();
         let writer = tokio::spawn(writer.run(stop_writer.clone()));
-        let evaluator = Arc::new(Evaluator::new(
-            watches.clone(),
-            Arc::clone(&clock),
-            site,
-            Arc::clone(&outbox_bell),
-            selfwatch,
-        ));
+        let evaluator = Arc::new(
+            Evaluator::new(
+                watches.clone(),
+                Arc::clone(&clock),
+                site,
+                Arc::clone(&outbox_bell),
+                selfwatch,
+            )
+            .settling(SETTLING),
+        );
         let delivery = Arc::new(Delivery::new(
             watches.clone(),
             clock,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat::BeatView;
 use deadbeat_domain::ids::BeatId;
@@ -49,6 +49,7 @@ pub struct Evaluator {
     site: Site,
     outbox_bell: Arc<Notify>,
     selfwatch: Selfwatch,
+    settling: TimeDelta,
 }
 
 impl Evaluator {
@@ -67,7 +68,19 @@ impl Evaluator {
             site,
             outbox_bell,
             selfwatch,
+            settling: TimeDelta::zero(),
         }
+    }
+
+    /// Judges what was overdue this long ago: a ping that came in time, and is still on its way through the writer, beats the silence.
+    #[must_use]
+    pub fn settling(self, settling: TimeDelta) -> Self {
+        Self { settling, ..self }
+    }
+
+    /// The instant that a sweep judges.
+    fn judged_at(&self) -> DateTime<Utc> {
+        self.clock.now() - self.settling
     }
 
     /// Sweeps until told to stop.
@@ -101,7 +114,7 @@ impl Evaluator {
     async fn pause(&self) -> TimeDelta {
         match deadbeat_store::monitor::nearest_check(&self.store.reader()).await {
             // Not at once again: a row that somebody holds would otherwise make the loop spin.
-            Ok(Some(at)) => (at - self.clock.now()).max(TimeDelta::milliseconds(20)),
+            Ok(Some(at)) => (at - self.judged_at()).max(TimeDelta::milliseconds(20)),
             Ok(None) | Err(_) => LONGEST_SLEEP,
         }
     }
@@ -123,7 +136,7 @@ impl Evaluator {
 
     /// One batch of Beats. True: there may be more.
     async fn sweep_beats(&self, swept: &mut Swept) -> StoreResult<bool> {
-        let now = self.clock.now();
+        let now = self.judged_at();
         let mut tx = self.store.begin().await?;
         let beats = deadbeat_store::beat::claim_overdue(&mut tx, now, BATCH).await?;
         if beats.is_empty() {
@@ -145,7 +158,7 @@ impl Evaluator {
 
     /// One batch of monitors. True: there may be more.
     async fn sweep_monitors(&self, swept: &mut Swept) -> StoreResult<bool> {
-        let now = self.clock.now();
+        let now = self.judged_at();
         let mut tx = self.store.begin().await?;
         let mut monitors: Vec<Monitor> = Vec::new();
         let mut claimed = 0;

@@ -1,5 +1,6 @@
 //! Silence becomes one incident and one delivery a channel; what a person does about it.
 
+use chrono::TimeDelta;
 use deadbeat_domain::ping::PingKind::{Fail, Start, Success};
 use deadbeat_domain::status::Status;
 use deadbeat_services::ServiceError;
@@ -28,6 +29,20 @@ async fn a_ping_and_then_silence_is_one_incident_and_one_delivery_a_channel(pool
         world.deliveries().await,
         channels.map(|channel| ("opened".to_owned(), channel))
     );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_ping_that_came_in_time_has_a_moment_to_be_written(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("backup").await;
+    world.ping(&monitor, Success).await;
+    let evaluator = world.another_evaluator().settling(TimeDelta::milliseconds(250));
+
+    // The deadline is 90 s after the ping.
+    world.clock.advance(TimeDelta::milliseconds(90_249));
+    assert_eq!(evaluator.sweep_once().await.unwrap().down, 0);
+    world.clock.advance(TimeDelta::milliseconds(1));
+    assert_eq!(evaluator.sweep_once().await.unwrap().down, 1);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
