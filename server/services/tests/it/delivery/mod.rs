@@ -1,0 +1,283 @@
+//! The way from the outbox to a channel: a real database, real receivers, a stopped clock.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "in tests a panic is the report; the lint spares only the test functions themselves"
+)]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::channel::{EmailSettings, Settings, WebhookSettings};
+use deadbeat_domain::delivery::Outcome;
+use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
+use deadbeat_domain::incident::{Subject, SubjectKind};
+use deadbeat_domain::time::Clock;
+use deadbeat_services::delivery::outbound::OutboundSettings;
+use deadbeat_services::delivery::senders::email::SmtpSettings;
+use deadbeat_services::delivery::senders::{Outgoing, Sender, Senders, webhook};
+use deadbeat_services::delivery::{Delivery, DeliverySettings, Progress};
+use deadbeat_store::attempt::{self, Attempt};
+use deadbeat_store::channel::{self, Channel};
+use deadbeat_store::delivery::{self, Filter, Settle};
+use deadbeat_store::incident::{self, Incident};
+use deadbeat_store::page::Page;
+use deadbeat_store::project::{self, Project};
+use deadbeat_store::{Reader, Store};
+use deadbeat_testkit::inbox::Step;
+use deadbeat_testkit::receiver::Request;
+use deadbeat_testkit::{Inbox, Receiver, Reply, StoppedClock};
+use futures::future::BoxFuture;
+use hmac::{Hmac, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+mod mail;
+mod outbound;
+mod outcome;
+mod running;
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+/// For events that come at once when all is well.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A project with an outbox.
+struct World {
+    pool: PgPool,
+    store: Store,
+    clock: StoppedClock,
+    wake: Arc<Notify>,
+    project: ProjectId,
+}
+
+impl World {
+    async fn new(pool: PgPool) -> Self {
+        let store = Store::from_pool(pool.clone());
+        let clock = StoppedClock::default();
+        let project = Project {
+            id: ProjectId::generate(),
+            name: "Shop".to_owned(),
+            reminder_seconds: None,
+            created_at: clock.now(),
+        };
+        let mut tx = store.begin().await.unwrap();
+        project::insert(&mut tx, &project).await.unwrap();
+        tx.commit().await.unwrap();
+        Self {
+            pool,
+            store,
+            clock,
+            wake: Arc::default(),
+            project: project.id,
+        }
+    }
+
+    fn reader(&self) -> Reader {
+        self.store.reader()
+    }
+
+    /// One that may reach this machine: the receivers are there.
+    fn delivery(&self) -> Delivery {
+        self.delivery_with(senders(true, None), DeliverySettings::default())
+    }
+
+    fn delivery_with(&self, senders: Senders, settings: DeliverySettings) -> Delivery {
+        let clock = Arc::new(self.clock.clone());
+        Delivery::new(
+            self.store.clone(),
+            clock,
+            senders,
+            Arc::clone(&self.wake),
+            settings,
+        )
+    }
+
+    async fn webhook(&self, url: String) -> ChannelId {
+        self.channel("hook", Settings::Webhook(WebhookSettings { url }))
+            .await
+    }
+
+    async fn email(&self) -> ChannelId {
+        self.channel(
+            "mail",
+            Settings::Email(EmailSettings {
+                to: "ops@example.org".to_owned(),
+            }),
+        )
+        .await
+    }
+
+    async fn channel(&self, name: &str, settings: Settings) -> ChannelId {
+        let now = self.clock.now();
+        let channel = Channel {
+            id: ChannelId::generate(),
+            project_id: self.project,
+            name: name.to_owned(),
+            signing_secret: matches!(settings, Settings::Webhook(_)).then(|| SECRET.to_owned()),
+            settings,
+            disabled: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let mut tx = self.store.begin().await.unwrap();
+        channel::insert(&mut tx, &channel).await.unwrap();
+        tx.commit().await.unwrap();
+        channel.id
+    }
+
+    async fn test(&self, channel: ChannelId) -> DeliveryId {
+        self.enqueue(channel, None, Alert::Test, json!({"type": "channel.test"}))
+            .await
+    }
+
+    async fn enqueue(
+        &self,
+        channel: ChannelId,
+        incident: Option<IncidentId>,
+        alert: Alert,
+        payload: Value,
+    ) -> DeliveryId {
+        let mut tx = self.store.begin().await.unwrap();
+        let now = self.clock.now();
+        let made = delivery::enqueue(&mut tx, self.project, incident, alert, &payload, &[channel], now)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        made[0]
+    }
+
+    async fn incident(&self) -> IncidentId {
+        let id = IncidentId::generate();
+        let incident = Incident {
+            id,
+            project_id: self.project,
+            subject: Subject {
+                kind: SubjectKind::Monitor,
+                id: id.0,
+                name: "nightly-report".to_owned(),
+            },
+            cause: Cause::Missed,
+            summary: "nightly-report did not report.".to_owned(),
+            evidence: Vec::new(),
+            repair: Vec::new(),
+            opened_at: self.clock.now(),
+            resolved_at: None,
+            acknowledged_at: None,
+            remind_at: None,
+        };
+        let mut tx = self.store.begin().await.unwrap();
+        assert!(incident::open(&mut tx, &incident).await.unwrap());
+        tx.commit().await.unwrap();
+        id
+    }
+
+    async fn row(&self, id: DeliveryId) -> delivery::Delivery {
+        let filter = Filter {
+            id: Some(id),
+            ..Filter::default()
+        };
+        delivery::list(
+            &self.reader(),
+            self.project,
+            &filter,
+            Page {
+                after: None,
+                limit: 1,
+            },
+        )
+        .await
+        .unwrap()
+        .remove(0)
+    }
+
+    async fn status(&self, id: DeliveryId) -> String {
+        self.row(id).await.status
+    }
+
+    async fn attempts(&self, id: DeliveryId) -> Vec<Attempt> {
+        attempt::list(&self.reader(), self.project, id).await.unwrap()
+    }
+
+    /// Why a channel is switched off.
+    async fn disabled(&self, id: ChannelId) -> Option<String> {
+        channel::get(&self.reader(), self.project, id)
+            .await
+            .unwrap()
+            .unwrap()
+            .disabled
+            .map(|(_, reason)| reason)
+    }
+
+    /// Waits until a delivery is settled, by asking the database: the end of a settlement is seen nowhere else.
+    async fn settled(&self, id: DeliveryId) {
+        let wait = async {
+            while self.row(id).await.settled_at.is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, wait)
+            .await
+            .expect("it is settled in time");
+    }
+}
+
+fn senders(allow_private_networks: bool, smtp: Option<&SmtpSettings>) -> Senders {
+    let outbound = OutboundSettings {
+        allow_private_networks,
+        user_agent: "Deadbeat/test".to_owned(),
+    };
+    Senders::standard(&outbound, smtp).unwrap()
+}
+
+fn mailing(inbox: &Inbox) -> Senders {
+    let smtp = SmtpSettings {
+        url: inbox.url(),
+        from: "Deadbeat <deadbeat@example.org>".to_owned(),
+    };
+    senders(true, Some(&smtp))
+}
+
+fn sent(count: usize) -> Progress {
+    Progress {
+        claimed: count,
+        sent: count,
+        ..Progress::default()
+    }
+}
+
+const RETRIED: Progress = Progress {
+    claimed: 1,
+    sent: 0,
+    retried: 1,
+    dead: 0,
+    unsettled: 0,
+};
+const DEAD: Progress = Progress {
+    claimed: 1,
+    sent: 0,
+    retried: 0,
+    dead: 1,
+    unsettled: 0,
+};
+
+/// Checks a request as a receiver does that follows the convention.
+fn assert_signed(request: &Request) {
+    let (id, timestamp) = (
+        request.header("webhook-id").unwrap(),
+        request.header("webhook-timestamp").unwrap(),
+    );
+    let key = STANDARD.decode(SECRET.strip_prefix("whsec_").unwrap()).unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+    mac.update(format!("{id}.{timestamp}.{}", request.text()).as_bytes());
+    let expected = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    assert_eq!(request.header("webhook-signature"), Some(expected.as_str()));
+}

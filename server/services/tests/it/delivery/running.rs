@@ -1,0 +1,270 @@
+//! The loop: nobody holds up anybody else.
+
+use super::*;
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_slow_endpoint_holds_up_no_other_and_a_stop_waits_for_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (slow, quick) = (
+        Receiver::answering(Reply::status(200).held()).await,
+        Receiver::start().await,
+    );
+    let slow_one = world.test(world.webhook(slow.url("/hook")).await).await;
+    let quick_channel = world.webhook(quick.url("/hook")).await;
+    world.test(quick_channel).await;
+    // No poll helps here: it is the bell that is heard while an attempt is under way.
+    let settings = DeliverySettings {
+        poll: Duration::from_secs(3_600),
+        ..DeliverySettings::default()
+    };
+    let delivery = Arc::new(world.delivery_with(senders(true, None), settings));
+    let stop = CancellationToken::new();
+
+    let running = tokio::spawn({
+        let (delivery, stop) = (Arc::clone(&delivery), stop.clone());
+        async move { delivery.run(stop).await }
+    });
+    slow.wait_for(1, LIMIT).await;
+    quick.wait_for(1, LIMIT).await;
+    let late_one = world.test(quick_channel).await;
+    world.wake.notify_one();
+    quick.wait_for(2, LIMIT).await;
+    world.settled(late_one).await;
+
+    assert_eq!(world.status(slow_one).await, "pending");
+    stop.cancel();
+    tokio::task::yield_now().await;
+    assert!(!running.is_finished());
+    slow.release();
+    tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
+    assert_eq!(world.status(slow_one).await, "sent");
+    assert_eq!(delivery.figures().sent(), 3);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_backlog_is_worked_off_without_waiting(pool: PgPool) {
+    let world = World::new(pool).await;
+    let receiver = Receiver::answering(Reply::status(200).held()).await;
+    let channel = world.webhook(receiver.url("/hook")).await;
+    for _ in 0..30 {
+        world.test(channel).await;
+    }
+    let settings = DeliverySettings {
+        batch: 4,
+        concurrency: 6,
+        poll: Duration::from_secs(3_600),
+        ..DeliverySettings::default()
+    };
+    let delivery = world.delivery_with(senders(true, None), settings);
+    let stop = CancellationToken::new();
+
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { delivery.run(stop).await }
+    });
+
+    // As many at once as there may be, before any has ended; then the rest.
+    receiver.wait_for(6, LIMIT).await;
+    receiver.release();
+    receiver.wait_for(30, LIMIT).await;
+    stop.cancel();
+    tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_bell_wakes_the_loop(pool: PgPool) {
+    let world = World::new(pool).await;
+    let receiver = Receiver::start().await;
+    let channel = world.webhook(receiver.url("/hook")).await;
+    let settings = DeliverySettings {
+        poll: Duration::from_secs(3_600),
+        ..DeliverySettings::default()
+    };
+    let delivery = world.delivery_with(senders(true, None), settings);
+    let (figures, stop) = (delivery.figures(), CancellationToken::new());
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { delivery.run(stop).await }
+    });
+    let first_pass = async {
+        while figures.last_pass_at().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, first_pass).await.unwrap();
+
+    world.test(channel).await;
+    world.wake.notify_one();
+
+    receiver.wait_for(1, LIMIT).await;
+    stop.cancel();
+    tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_database_that_is_away_ends_neither_the_loop_nor_its_stop(pool: PgPool) {
+    let world = World::new(pool).await;
+    let delivery = world.delivery();
+    world.pool.close().await;
+    let stop = CancellationToken::new();
+
+    assert!(delivery.deliver_once().await.unwrap_err().is_unavailable());
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { delivery.run(stop).await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+
+    assert!(!running.is_finished());
+    stop.cancel();
+    tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_incident_is_opened_before_it_is_resolved(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (sick, well) = (Receiver::start().await, Receiver::start().await);
+    sick.then(Reply::status(500));
+    let channels = [
+        world.webhook(sick.url("/hook")).await,
+        world.webhook(well.url("/hook")).await,
+    ];
+    let incident = world.incident().await;
+    for (alert, kind) in [
+        (Alert::Opened, "incident.opened"),
+        (Alert::Resolved, "incident.resolved"),
+    ] {
+        for channel in channels {
+            world
+                .enqueue(channel, Some(incident), alert, json!({"type": kind}))
+                .await;
+        }
+    }
+    let delivery = world.delivery();
+    let kinds = |receiver: &Receiver| -> Vec<String> {
+        let body = |request: &Request| serde_json::from_slice::<Value>(&request.body).unwrap();
+        receiver
+            .requests()
+            .iter()
+            .map(|request| body(request)["type"].as_str().unwrap().to_owned())
+            .collect()
+    };
+
+    let first = delivery.deliver_once().await.unwrap();
+    let second = delivery.deliver_once().await.unwrap();
+    let (sick_waits, well_done) = (kinds(&sick), kinds(&well));
+    world.clock.advance(TimeDelta::seconds(3));
+    let third = delivery.deliver_once().await.unwrap();
+    let fourth = delivery.deliver_once().await.unwrap();
+
+    assert_eq!(
+        first,
+        Progress {
+            claimed: 2,
+            sent: 1,
+            retried: 1,
+            ..Progress::default()
+        }
+    );
+    assert_eq!([second, third, fourth], [sent(1), sent(1), sent(1)]);
+    assert_eq!(sick_waits, ["incident.opened"]);
+    assert_eq!(well_done, ["incident.opened", "incident.resolved"]);
+    assert_eq!(
+        kinds(&sick),
+        ["incident.opened", "incident.opened", "incident.resolved"]
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_row_that_cannot_be_read_holds_up_no_other(pool: PgPool) {
+    let world = World::new(pool).await;
+    let receiver = Receiver::start().await;
+    let broken = world.webhook(receiver.url("/broken")).await;
+    let good = world.webhook(receiver.url("/good")).await;
+    let bad_one = world.test(broken).await;
+    world.clock.advance(TimeDelta::seconds(1));
+    let good_ones = [world.test(good).await, world.test(good).await];
+    sqlx::query("UPDATE channel SET settings = '{}' WHERE id = $1")
+        .bind(broken.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let delivery = world.delivery();
+
+    assert_eq!(delivery.deliver_once().await.unwrap(), sent(2));
+    assert_eq!(delivery.deliver_once().await.unwrap(), Progress::default());
+
+    for id in good_ones {
+        assert_eq!(world.status(id).await, "sent");
+    }
+    assert_eq!(
+        (
+            world.status(bad_one).await.as_str(),
+            delivery.figures().put_aside()
+        ),
+        ("pending", 1)
+    );
+    assert!(receiver.requests().iter().all(|request| request.path == "/good"));
+}
+
+/// Fails as a bug does.
+struct Panicking;
+
+impl Sender for Panicking {
+    fn kind(&self) -> &'static str {
+        "webhook"
+    }
+
+    fn send(&self, _: Outgoing) -> BoxFuture<'_, Outcome> {
+        Box::pin(async { panic!("a bug in a sender; this panic is part of a test") })
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_sender_that_panics_costs_an_attempt_and_no_more(pool: PgPool) {
+    let world = World::new(pool).await;
+    let id = world
+        .test(world.webhook("http://example.org/".to_owned()).await)
+        .await;
+    let delivery = world.delivery_with(
+        Senders::of([Arc::new(Panicking) as Arc<dyn Sender>]),
+        DeliverySettings::default(),
+    );
+
+    assert_eq!(delivery.deliver_once().await.unwrap(), RETRIED);
+
+    assert!(
+        world.attempts(id).await[0]
+            .detail
+            .as_ref()
+            .unwrap()
+            .contains("a fault in Deadbeat")
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_channel_deleted_while_it_is_sent_to_is_no_trouble(pool: PgPool) {
+    let world = World::new(pool).await;
+    let receiver = Receiver::answering(Reply::status(410).held()).await;
+    let channel = world.webhook(receiver.url("/hook")).await;
+    world.test(channel).await;
+    let delivery = world.delivery();
+
+    let pass = tokio::spawn(async move { delivery.deliver_once().await.unwrap() });
+    receiver.wait_for(1, LIMIT).await;
+    let mut tx = world.store.begin().await.unwrap();
+    assert!(channel::delete(&mut tx, world.project, channel).await.unwrap());
+    tx.commit().await.unwrap();
+    receiver.release();
+
+    assert_eq!(
+        pass.await.unwrap(),
+        Progress {
+            claimed: 1,
+            unsettled: 1,
+            ..Progress::default()
+        }
+    );
+}
