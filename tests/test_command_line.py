@@ -75,7 +75,11 @@ def test_commands_work_without_a_server_and_leave_nothing_running(tmp_path: Path
     )
     assert short.returncode != 0
     assert "password" in short.stderr
-    looked = deadbeat("doctor", "--data-dir", data, "--listen", "127.0.0.1:0")
+    # Empty is how compose files say "not set".
+    unset = dict.fromkeys(
+        ("DEADBEAT_DATABASE_URL", "DEADBEAT_SMTP_URL", "DEADBEAT_SITE_URL", "DEADBEAT_POSTGRES_BIN"), ""
+    )
+    looked = deadbeat("doctor", "--data-dir", data, "--listen", "127.0.0.1:0", env=unset)
     assert looked.returncode == 0, looked.stdout + looked.stderr
     assert "schema: up to date" in looked.stdout
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
