@@ -89,6 +89,11 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         "Deliveries given up.",
         deliveries.dead(),
     )?;
+    counter(
+        "deadbeat_deliveries_put_aside_total",
+        "Deliveries that could not be read.",
+        deliveries.put_aside(),
+    )?;
 
     let now = state.now();
     let seconds = |span: TimeDelta| span.num_seconds().max(0);
@@ -97,6 +102,13 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         gauge(
             "deadbeat_evaluator_last_sweep_age_seconds",
             "Since the last sweep ended.",
+            seconds(now - at),
+        )?;
+    }
+    if let Some(at) = deliveries.last_pass_at() {
+        gauge(
+            "deadbeat_delivery_last_pass_age_seconds",
+            "Since the outbox was last looked into.",
             seconds(now - at),
         )?;
     }
