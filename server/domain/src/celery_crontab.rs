@@ -10,10 +10,11 @@
 mod tests;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 
-use crate::cron::wall::{DayRule, Join, Reading, SearchWindow, WallTimes, wall_at};
-use crate::cron::{MAX_EXPRESSION_CHARS, MONTH_NAMES, WEEKDAY_NAMES, read_number};
+use crate::cron::{MAX_EXPRESSION_CHARS, MONTH_NAMES, WEEKDAY_NAMES};
+use crate::expression::{ExpressionError, Piece, check_characters, fault, pieces, read_number};
+use crate::wall::{DayRule, Join, SearchWindow, WallTimes, Years};
+use crate::zone::{Reading, Zone};
 
 /// The names of the five fields, in crontab order.
 pub const FIELD_NAMES: [&str; 5] = ["minute", "hour", "day_of_month", "month_of_year", "day_of_week"];
@@ -32,6 +33,8 @@ pub struct CeleryCrontab {
 pub struct CeleryCrontabError {
     /// One of [`FIELD_NAMES`].
     pub field: &'static str,
+    /// The first faulty character of that field, counted from 1; none when it is the date as a whole that never comes.
+    pub position: Option<usize>,
     /// What was found and what is allowed.
     pub message: String,
 }
@@ -50,6 +53,7 @@ impl CeleryCrontab {
             read_field(4, fields[4], 0, 6)?,
         ];
         let times = WallTimes {
+            seconds: 1,
             minutes: minute,
             hours: hour as u32,
             months: month as u16,
@@ -59,6 +63,7 @@ impl CeleryCrontab {
                 join: Join::Both,
                 ..DayRule::NONE
             },
+            years: Years::Every,
         };
         if !times.has_a_date() {
             let message = format!(
@@ -67,6 +72,7 @@ impl CeleryCrontab {
             );
             return Err(CeleryCrontabError {
                 field: FIELD_NAMES[2],
+                position: None,
                 message,
             });
         }
@@ -91,15 +97,15 @@ impl CeleryCrontab {
     /// Slots follow from one another, they are not a fixed set: started between two slots of a skipped hour, Beat may choose
     /// others than it would have reached from before the gap. So iterate from the last dispatch, not from any instant.
     #[must_use]
-    pub fn next_after(&self, last_sent: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
+    pub fn next_after(&self, last_sent: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
         let window = SearchWindow::after(last_sent)?;
-        let mut wall = wall_at(zone, last_sent);
+        let mut wall = zone.wall_at(last_sent);
         loop {
             // Celery looks for a later minute, not for a later second.
             wall = self
                 .times
                 .at_or_after(wall + TimeDelta::nanoseconds(1), window.last_year)?;
-            let slot = match Reading::of(wall, zone)? {
+            let slot = match zone.read(wall)? {
                 Reading::Once(instant) | Reading::Twice(instant, _) => instant,
                 Reading::Skipped { shifted, .. } => shifted,
             };
@@ -115,37 +121,31 @@ impl CeleryCrontab {
 /// Comma-separated `*`, `*/step`, `n`, `a-b` or `a-b/step`; blanks around an item are taken, as `int()` takes them.
 fn read_field(index: usize, text: &str, min: u32, max: u32) -> Result<u64, CeleryCrontabError> {
     let field = FIELD_NAMES[index];
-    let fail = |message: String| CeleryCrontabError { field, message };
-    if let Some(character) = text
-        .chars()
-        .take(MAX_EXPRESSION_CHARS)
-        .find(|character| !matches!(character, ' '..='~'))
-    {
-        return Err(fail(format!(
-            "'{}' has no meaning in a Celery crontab",
-            character.escape_default()
-        )));
-    }
-    if text.len() > MAX_EXPRESSION_CHARS {
-        return Err(fail(format!(
-            "a field has at most {MAX_EXPRESSION_CHARS} characters"
-        )));
-    }
-    let mut mask = 0;
-    for item in text.split(',') {
-        mask |= read_item(item.trim(), min, max).map_err(|problem| fail(format!("{field}: {problem}")))?;
-    }
-    Ok(mask)
+    check_characters(text, MAX_EXPRESSION_CHARS)
+        .and_then(|()| {
+            pieces(1, text, |character| character == ',').try_fold(0, |mask, (at, item)| {
+                let blanks = item.len() - item.trim_start().len();
+                Ok(mask | read_item((at + blanks, item.trim()), min, max)?)
+            })
+        })
+        .map_err(|error| CeleryCrontabError {
+            field,
+            position: Some(error.position),
+            message: format!("{field}, character {}: {}", error.position, error.message),
+        })
 }
 
-fn read_item(item: &str, min: u32, max: u32) -> Result<u64, String> {
+fn read_item((at, item): Piece<'_>, min: u32, max: u32) -> Result<u64, ExpressionError> {
     let (range, step) = match item.split_once('/') {
         Some((range, step)) => {
             let number = read_number(step).filter(|step| *step > 0);
-            (
-                range,
-                number.ok_or_else(|| format!("a step is a whole number from 1, not '{step}'"))?,
-            )
+            let wrong = || {
+                fault(
+                    at + range.len() + 1,
+                    format!("a step is a whole number from 1, not '{step}'"),
+                )
+            };
+            (range, number.ok_or_else(wrong)?)
         }
         None => (item, 1),
     };
@@ -153,22 +153,29 @@ fn read_item(item: &str, min: u32, max: u32) -> Result<u64, String> {
     let (first, count) = if range == "*" {
         (min, length)
     } else if let Some((first, last)) = range.split_once('-') {
-        let (first, last) = (read_value(first, min, max)?, read_value(last, min, max)?);
+        let last_at = at + first.len() + 1;
+        let (first, last) = (
+            read_value((at, first), min, max)?,
+            read_value((last_at, last), min, max)?,
+        );
         // Backwards means around the end: 22-2 is 22, 23, 0, 1, 2.
         (first, (last + length - first) % length + 1)
     } else if item.contains('/') {
-        return Err(format!(
-            "Celery takes a step only after '*' or a range, not in '{item}'; write {range}-{max}/{step}"
+        return Err(fault(
+            at,
+            format!(
+                "Celery takes a step only after '*' or a range, not in '{item}'; write {range}-{max}/{step}"
+            ),
         ));
     } else {
-        (read_value(range, min, max)?, 1)
+        (read_value((at, range), min, max)?, 1)
     };
     let steps = (0..count).step_by(step.min(length) as usize);
     Ok(steps.fold(0, |mask, nth| mask | 1 << ((first - min + nth) % length + min)))
 }
 
 /// A number or a name. Celery knows names by their first three letters and takes them in every field, months before weekdays.
-fn read_value(text: &str, min: u32, max: u32) -> Result<u32, String> {
+fn read_value((at, text): Piece<'_>, min: u32, max: u32) -> Result<u32, ExpressionError> {
     let value = read_number(text).or_else(|| {
         let name = text.get(..3)?.to_ascii_lowercase();
         let month = MONTH_NAMES.iter().zip(1..).find(|(month, _)| **month == name);
@@ -187,7 +194,7 @@ fn read_value(text: &str, min: u32, max: u32) -> Result<u32, String> {
                 format!("'{text}'")
             };
             let hint = if max == 6 { " (Sunday is 0)" } else { "" };
-            Err(format!("takes {min} to {max}{hint}, not {found}"))
+            Err(fault(at, format!("takes {min} to {max}{hint}, not {found}")))
         }
     }
 }

@@ -2,18 +2,19 @@
 //!
 //! No crate does this rightly: they number weekdays from 1, always AND the two day fields, or forget what cron does when the
 //! clocks change. Where crontab(5) is silent, the behaviour is that of cron 3.0pl1 as packaged by Debian, cross-checked with the
-//! `cronsim` library; where those two differ (`3-3/10` is just 3; half-hour clock changes), Debian's clock wins.
+//! `cronsim` library; where those two differ (`3-3/10` is just 3; half-hour clock changes), Debian's clock wins. A sixth field,
+//! seconds in front, is no crontab of Debian's: it is read as `cronsim` reads it. `docs/schedules.md` lists every difference.
 
 #[cfg(test)]
 mod tests;
-pub(crate) mod wall;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 
-use self::wall::{
-    DayRule, Join, OFFSET_SPREAD, Reading, SearchWindow, WallTimes, first_change, offset_at, wall_at,
+use crate::expression::{
+    ExpressionError, Piece, check_characters, fault, pieces, read_number, single_spaced, split_fields,
 };
+use crate::wall::{DayRule, Join, OFFSET_SPREAD, SearchWindow, WallTimes, Years};
+use crate::zone::{Reading, Zone};
 
 /// The longest expression read, in characters. A crontab line that lists every minute, hour and day still fits.
 pub const MAX_EXPRESSION_CHARS: usize = 200;
@@ -30,30 +31,20 @@ pub struct Cron {
 /// time and jobs that are run with a granularity greater than one hour"; what runs more often is "scheduled normally". Its code
 /// tells the two apart by a leading `*` in the minute or the hour field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Job {
+pub(crate) enum Job {
     /// Neither the minute nor the hour begins with `*`: a skipped time runs right after the gap, a repeated one runs once.
     Fixed,
     /// Follows the clock as it shows: skipped minutes never come, repeated ones come twice.
     Wildcard,
 }
 
-/// What is wrong with a crontab expression, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("character {position}: {message}")]
-pub struct CronError {
-    /// The first faulty character, counted from 1.
-    pub position: usize,
-    /// What was found and what is allowed.
-    pub message: String,
-}
-
 impl Cron {
-    /// Reads five fields or an `@` nickname.
+    /// Reads five fields, six with the second in front, or an `@` nickname.
     ///
     /// # Errors
     /// For anything Debian's cron (with cronsim's `L`, `LW`, `5L` and `MON#2`) does not take, and for dates that never come.
-    pub fn parse(expression: &str) -> Result<Self, CronError> {
-        check_characters(expression)?;
+    pub fn parse(expression: &str) -> Result<Self, ExpressionError> {
+        check_characters(expression, MAX_EXPRESSION_CHARS)?;
         let fields = split_fields(expression);
         if let [(at, nickname)] = fields[..]
             && nickname.starts_with('@')
@@ -62,15 +53,21 @@ impl Cron {
             cron.expression = nickname.to_owned();
             return Ok(cron);
         }
-        let [minute, hour, date, month, weekday] = fields[..] else {
-            return Err(wrong_field_count(expression, &fields));
+        let (second, [minute, hour, date, month, weekday]) = match fields[..] {
+            [minute, hour, date, month, weekday] => (None, [minute, hour, date, month, weekday]),
+            [second, minute, hour, date, month, weekday] => {
+                (Some(second), [minute, hour, date, month, weekday])
+            }
+            _ => return Err(wrong_field_count(expression, &fields)),
         };
 
         let mut times = WallTimes {
+            seconds: second.map_or(Ok(1), |second| read_values(&SECOND, second))?,
             minutes: read_values(&MINUTE, minute)?,
             hours: read_values(&HOUR, hour)? as u32,
             months: 0,
             days: DayRule::NONE,
+            years: Years::Every,
         };
         read_dates(&mut times.days, date)?;
         times.months = read_values(&MONTH, month)? as u16;
@@ -79,19 +76,12 @@ impl Cron {
         let both = date.1.starts_with('*') || weekday.1.starts_with('*');
         times.days.join = if both { Join::Both } else { Join::Either };
         if !times.has_a_date() {
-            return Err(fault(
-                date.0,
-                format!(
-                    "no date matches day-of-month '{}', month '{}' and day-of-week '{}' together, so this would never run",
-                    date.1, month.1, weekday.1
-                ),
-            ));
+            return Err(no_such_date(date, month, weekday));
         }
-        let wildcard = minute.1.starts_with('*') || hour.1.starts_with('*');
+        // A program that reads seconds is not Debian's, and has none of its care for clock changes.
+        let wildcard = second.is_some() || minute.1.starts_with('*') || hour.1.starts_with('*');
         Ok(Self {
-            expression: [minute, hour, date, month, weekday]
-                .map(|(_, text)| text)
-                .join(" "),
+            expression: single_spaced(&fields),
             times,
             job: if wildcard { Job::Wildcard } else { Job::Fixed },
         })
@@ -109,53 +99,63 @@ impl Cron {
 
     /// The next slot strictly after `after`, or none within 50 years.
     #[must_use]
-    pub fn next_after(&self, after: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
+    pub fn next_after(&self, after: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
+        self.job.next_after(&self.times, after, zone)
+    }
+}
+
+impl Job {
+    /// The next slot of these wall times strictly after `after`.
+    pub(crate) fn next_after(
+        self,
+        times: &WallTimes,
+        after: DateTime<Utc>,
+        zone: Zone,
+    ) -> Option<DateTime<Utc>> {
         let window = SearchWindow::after(after)?;
-        match self.job {
-            Job::Fixed => self.next_fixed(&window, zone),
-            Job::Wildcard => self.next_wildcard(&window, zone),
-        }
-    }
-
-    fn next_fixed(&self, window: &SearchWindow, zone: Tz) -> Option<DateTime<Utc>> {
-        let mut wall = wall_at(zone, window.first);
-        loop {
-            wall = self.times.at_or_after(wall, window.last_year)?;
-            let slot = match Reading::of(wall, zone)? {
-                Reading::Once(instant) | Reading::Twice(instant, _) => instant,
-                Reading::Skipped { gap_end, .. } => gap_end,
-            };
-            if slot >= window.first {
-                return Some(slot);
-            }
-            // The search began in the second pass of a repeated hour: this time had its run in the first.
-            wall += TimeDelta::minutes(1);
-        }
-    }
-
-    /// Follows the real clock from one offset change to the next, so a wall time is matched exactly as often as it is shown.
-    fn next_wildcard(&self, window: &SearchWindow, zone: Tz) -> Option<DateTime<Utc>> {
-        let mut from = window.first;
-        loop {
-            let offset = offset_at(zone, from);
-            let wall = self
-                .times
-                .at_or_after(from.naive_utc() + offset, window.last_year)?;
-            let candidate = (wall - offset).and_utc();
-            let horizon = from + OFFSET_SPREAD * 2;
-            match first_change(zone, from, horizon.min(candidate)) {
-                // Past the change the clock may show this wall time earlier, later, again or never: look anew from there.
-                Some(change) => from = change,
-                None if candidate <= horizon => return Some(candidate),
-                // Far away. No time in between matches, and a clock set back within the horizon would have been seen: leap
-                // to where the wall time must lie ahead whatever the offset is by then.
-                None => from = candidate - OFFSET_SPREAD,
-            }
+        match self {
+            Self::Fixed => next_fixed(times, &window, zone),
+            Self::Wildcard => next_wildcard(times, &window, zone),
         }
     }
 }
 
-/// One of the five fields: its name, its values and the names some of them have.
+fn next_fixed(times: &WallTimes, window: &SearchWindow, zone: Zone) -> Option<DateTime<Utc>> {
+    let mut wall = zone.wall_at(window.first);
+    loop {
+        wall = times.at_or_after(wall, window.last_year)?;
+        let slot = match zone.read(wall)? {
+            Reading::Once(instant) | Reading::Twice(instant, _) => instant,
+            Reading::Skipped { gap_end, .. } => gap_end,
+        };
+        if slot >= window.first {
+            return Some(slot);
+        }
+        // The search began in the second pass of a repeated hour: this time had its run in the first.
+        wall += TimeDelta::seconds(1);
+    }
+}
+
+/// Follows the real clock from one offset change to the next, so a wall time is matched exactly as often as it is shown.
+fn next_wildcard(times: &WallTimes, window: &SearchWindow, zone: Zone) -> Option<DateTime<Utc>> {
+    let mut from = window.first;
+    loop {
+        let offset = zone.offset_at(from);
+        let wall = times.at_or_after(from.naive_utc() + offset, window.last_year)?;
+        let candidate = (wall - offset).and_utc();
+        let horizon = from + OFFSET_SPREAD * 2;
+        match zone.first_change(from, horizon.min(candidate)) {
+            // Past the change the clock may show this wall time earlier, later, again or never: look anew from there.
+            Some(change) => from = change,
+            None if candidate <= horizon => return Some(candidate),
+            // Far away. No time in between matches, and a clock set back within the horizon would have been seen: leap
+            // to where the wall time must lie ahead whatever the offset is by then.
+            None => from = candidate - OFFSET_SPREAD,
+        }
+    }
+}
+
+/// One of the fields: its name, its values and the names some of them have.
 struct Field {
     name: &'static str,
     min: u32,
@@ -164,6 +164,12 @@ struct Field {
     names: &'static [&'static str],
 }
 
+const SECOND: Field = Field {
+    name: "second",
+    min: 0,
+    max: 59,
+    names: &[],
+};
 const MINUTE: Field = Field {
     name: "minute",
     min: 0,
@@ -201,59 +207,22 @@ pub(crate) const MONTH_NAMES: [&str; 12] = [
 ];
 pub(crate) const WEEKDAY_NAMES: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-/// A piece of the expression and the position of its first character, counted from 1. The expression is ASCII by then.
-type Piece<'a> = (usize, &'a str);
-
-fn fault(position: usize, message: impl Into<String>) -> CronError {
-    CronError {
-        position,
-        message: message.into(),
-    }
+pub(crate) fn no_such_date(date: Piece<'_>, month: Piece<'_>, weekday: Piece<'_>) -> ExpressionError {
+    let message = format!(
+        "no date matches day-of-month '{}', month '{}' and day-of-week '{}' together, so this would never run",
+        date.1, month.1, weekday.1
+    );
+    fault(date.0, message)
 }
 
-fn check_characters(expression: &str) -> Result<(), CronError> {
-    for (index, character) in expression.chars().enumerate() {
-        if index == MAX_EXPRESSION_CHARS {
-            return Err(fault(
-                index + 1,
-                format!("an expression has at most {MAX_EXPRESSION_CHARS} characters"),
-            ));
-        }
-        if !matches!(character, ' ' | '\t' | '!'..='~') {
-            let message = format!(
-                "'{}' has no meaning in a crontab expression",
-                character.escape_default()
-            );
-            return Err(fault(index + 1, message));
-        }
-    }
-    Ok(())
-}
-
-fn split_fields(expression: &str) -> Vec<Piece<'_>> {
-    pieces(1, expression, |character| matches!(character, ' ' | '\t'))
-        .filter(|(_, text)| !text.is_empty())
-        .collect()
-}
-
-/// Splits ASCII text and keeps the positions.
-fn pieces(at: usize, text: &str, separator: fn(char) -> bool) -> impl Iterator<Item = Piece<'_>> {
-    let mut next_at = at;
-    text.split(separator).map(move |piece| {
-        let at = next_at;
-        next_at += piece.len() + 1;
-        (at, piece)
-    })
-}
-
-fn wrong_field_count(expression: &str, fields: &[Piece<'_>]) -> CronError {
+fn wrong_field_count(expression: &str, fields: &[Piece<'_>]) -> ExpressionError {
     let hint = match fields.len() {
-        6 | 7 => " (seconds and years are not part of a crontab)",
+        7 => "; one with years is a schedule of kind quartz",
         _ => "",
     };
-    let position = fields.get(5).map_or(expression.len() + 1, |(at, _)| *at);
+    let position = fields.get(6).map_or(expression.len() + 1, |(at, _)| *at);
     let message = format!(
-        "found {} fields, but a crontab has 5: minute, hour, day-of-month, month, day-of-week{hint}",
+        "found {} fields, but a crontab has 5: minute, hour, day-of-month, month, day-of-week, or 6 with second in front{hint}",
         fields.len()
     );
     fault(position, message)
@@ -276,15 +245,15 @@ fn expand_nickname(nickname: &str) -> Result<&'static str, String> {
     }
 }
 
-fn read_values(field: &Field, (at, text): Piece<'_>) -> Result<u64, CronError> {
+fn read_values(field: &Field, (at, text): Piece<'_>) -> Result<u64, ExpressionError> {
     pieces(at, text, |character| character == ',')
         .try_fold(0, |mask, item| Ok(mask | read_range(field, item)?))
 }
 
-fn read_dates(days: &mut DayRule, (at, text): Piece<'_>) -> Result<(), CronError> {
+fn read_dates(days: &mut DayRule, (at, text): Piece<'_>) -> Result<(), ExpressionError> {
     for item in pieces(at, text, |character| character == ',') {
         match item.1 {
-            "L" | "l" => days.last_date = true,
+            "L" | "l" => days.dates_from_end |= 1 << 1,
             "LW" | "Lw" | "lW" | "lw" => days.last_workday = true,
             _ => days.dates |= read_range(&DATE, item)? as u32,
         }
@@ -292,7 +261,7 @@ fn read_dates(days: &mut DayRule, (at, text): Piece<'_>) -> Result<(), CronError
     Ok(())
 }
 
-fn read_weekdays(days: &mut DayRule, (at, text): Piece<'_>) -> Result<(), CronError> {
+fn read_weekdays(days: &mut DayRule, (at, text): Piece<'_>) -> Result<(), ExpressionError> {
     for (at, item) in pieces(at, text, |character| character == ',') {
         let last_of = item
             .strip_suffix(['L', 'l'])
@@ -323,7 +292,7 @@ fn read_weekdays(days: &mut DayRule, (at, text): Piece<'_>) -> Result<(), CronEr
 }
 
 /// `*`, `n` or `a-b`, each with an optional `/step`; `n/step` runs to the end of the field.
-fn read_range(field: &Field, (at, text): Piece<'_>) -> Result<u64, CronError> {
+fn read_range(field: &Field, (at, text): Piece<'_>) -> Result<u64, ExpressionError> {
     let (range, step) = match text.split_once('/') {
         Some((range, step)) => {
             let step_at = at + range.len() + 1;
@@ -360,7 +329,7 @@ fn read_range(field: &Field, (at, text): Piece<'_>) -> Result<u64, CronError> {
         .fold(0, |mask, value| mask | (1 << value)))
 }
 
-fn read_value(field: &Field, (at, text): Piece<'_>) -> Result<u32, CronError> {
+fn read_value(field: &Field, (at, text): Piece<'_>) -> Result<u32, ExpressionError> {
     let named = field
         .names
         .iter()
@@ -383,10 +352,4 @@ fn read_value(field: &Field, (at, text): Piece<'_>) -> Result<u32, CronError> {
         };
         fault(at, format!("{name} takes {min} to {max}{names}, not {found}"))
     })
-}
-
-/// Digits alone; a number too large to hold is as good as the largest one.
-pub(crate) fn read_number(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(u32::MAX))
 }

@@ -17,12 +17,14 @@
 
 pub mod alert;
 pub mod beat;
+pub mod calendar;
 pub mod cause;
 pub mod celery_crontab;
 pub mod channel;
 pub mod cron;
 pub mod deadline;
 pub mod delivery;
+pub mod expression;
 pub mod ids;
 pub mod incident;
 pub mod key;
@@ -30,8 +32,12 @@ pub mod limits;
 pub mod monitor;
 pub mod ping;
 pub mod project;
+pub mod quartz;
 pub mod run;
 pub mod schedule;
+pub mod solar;
 pub mod status;
 pub mod time;
 pub mod transition;
+mod wall;
+pub mod zone;

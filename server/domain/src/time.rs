@@ -27,6 +27,3 @@ pub fn span(seconds: f64) -> TimeDelta {
     };
     TimeDelta::microseconds((seconds * 1e6) as i64)
 }
-
-/// The version of the time zone database that schedules are computed with.
-pub const TIME_ZONE_DATABASE: &str = chrono_tz::IANA_TZDB_VERSION;

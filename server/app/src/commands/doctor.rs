@@ -69,7 +69,7 @@ pub async fn run(config: &ServeConfig) -> anyhow::Result<()> {
     );
     report(
         "time zones",
-        Ok(format!("IANA {}", deadbeat_domain::time::TIME_ZONE_DATABASE)),
+        Ok(format!("IANA {}", deadbeat_domain::zone::database_version())),
     );
     if faults > 0 {
         anyhow::bail!("{faults} missing");

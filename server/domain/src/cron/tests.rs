@@ -10,7 +10,7 @@ fn utc(text: &str) -> DateTime<Utc> {
     format!("{text}:00Z").parse().expect("a test instant")
 }
 
-fn zone(name: &str) -> Tz {
+fn zone(name: &str) -> Zone {
     name.parse().expect("a test zone")
 }
 
@@ -316,7 +316,9 @@ fn faults_are_refused_where_they_are() {
     let cases = [
         ("", 1, "found 0 fields"),
         ("* * * *", 8, "found 4 fields"),
-        ("0 * * * * *", 11, "seconds and years are not part of a crontab"),
+        ("0 * * * * * 2026", 13, "kind quartz"),
+        ("60 * * * * *", 1, "second takes 0 to 59, not '60'"),
+        ("0 60 * * * *", 3, "minute takes 0 to 59, not '60'"),
         ("60 * * * *", 1, "minute takes 0 to 59, not '60'"),
         ("0 24 * * *", 3, "hour takes 0 to 23"),
         ("0 0 0 * *", 5, "day-of-month takes 1 to 31"),
@@ -450,11 +452,11 @@ fn part_of_a_second_does_not_delay_a_slot() {
     let just_before = utc("2026-01-01T00:01") - TimeDelta::nanoseconds(1);
 
     assert_eq!(
-        cron.next_after(just_before, Tz::UTC),
+        cron.next_after(just_before, Zone::utc()),
         Some(utc("2026-01-01T00:01"))
     );
     assert_eq!(
-        cron.next_after(utc("2026-01-01T00:01"), Tz::UTC),
+        cron.next_after(utc("2026-01-01T00:01"), Zone::utc()),
         Some(utc("2026-01-01T00:02"))
     );
 }
@@ -464,14 +466,14 @@ fn ends_of_time_have_no_slots_and_do_not_panic() {
     for expression in ["* * * * *", "5 4 29 2 *"] {
         let cron = Cron::parse(expression).expect("right");
         for zone in [
-            Tz::UTC,
-            Tz::Pacific__Kiritimati,
-            Tz::Pacific__Pago_Pago,
-            Tz::Europe__Berlin,
+            Zone::utc(),
+            zone("Pacific/Kiritimati"),
+            zone("Pacific/Pago_Pago"),
+            zone("Europe/Berlin"),
         ] {
             assert_eq!(cron.next_after(DateTime::<Utc>::MIN_UTC, zone), None);
             assert_eq!(cron.next_after(DateTime::<Utc>::MAX_UTC, zone), None);
-            for near in ["0001-01-01T00:00", "1844-12-30T00:00", "9999-12-31T23:59"] {
+            for near in ["0001-01-01T00:00", "1844-12-30T00:00", "9900-12-31T23:59"] {
                 assert!(
                     cron.next_after(utc(near), zone)
                         .is_some_and(|slot| slot > utc(near))
@@ -497,11 +499,11 @@ const ZONES: [&str; 12] = [
 ];
 
 /// Each zone's offset changes from 2008 to 2035.
-static CLOCK_CHANGES: LazyLock<Vec<(Tz, Vec<DateTime<Utc>>)>> = LazyLock::new(|| {
+static CLOCK_CHANGES: LazyLock<Vec<(Zone, Vec<DateTime<Utc>>)>> = LazyLock::new(|| {
     let day = TimeDelta::days(1);
     let start = utc("2008-01-01T00:00");
-    let changes = |zone| {
-        (0..365 * 28).filter_map(move |days| first_change(zone, start + day * days, start + day * (days + 1)))
+    let changes = |zone: Zone| {
+        (0..365 * 28).filter_map(move |days| zone.first_change(start + day * days, start + day * (days + 1)))
     };
     ZONES
         .map(zone)
@@ -511,7 +513,7 @@ static CLOCK_CHANGES: LazyLock<Vec<(Tz, Vec<DateTime<Utc>>)>> = LazyLock::new(||
 });
 
 /// A zone, and instants mostly near its clock changes.
-fn places() -> impl Strategy<Value = (Tz, DateTime<Utc>)> {
+fn places() -> impl Strategy<Value = (Zone, DateTime<Utc>)> {
     (
         any::<prop::sample::Index>(),
         any::<prop::sample::Index>(),
@@ -566,7 +568,7 @@ fn shows(times: &WallTimes, wall: chrono::NaiveDateTime) -> bool {
     let is_workday = |date: chrono::NaiveDate| date.weekday().number_from_monday() <= 5;
     let later_workday = (1..=3).map(|ahead| wall.date() + TimeDelta::days(ahead));
     let by_date = days.dates >> day & 1 == 1
-        || days.last_date && tomorrow.month() != wall.month()
+        || days.dates_from_end & 2 != 0 && tomorrow.month() != wall.month()
         || days.last_workday
             && is_workday(wall.date())
             && later_workday
@@ -587,17 +589,15 @@ fn shows(times: &WallTimes, wall: chrono::NaiveDateTime) -> bool {
 }
 
 /// Debian's rules applied to each minute of the real clock, for a day and a half from a whole minute.
-fn simulated(cron: &Cron, zone: Tz, from: DateTime<Utc>) -> BTreeSet<DateTime<Utc>> {
+fn simulated(cron: &Cron, zone: Zone, from: DateTime<Utc>) -> BTreeSet<DateTime<Utc>> {
     let minute = TimeDelta::minutes(1);
     let mut slots = BTreeSet::new();
     for now in (1..=36 * 60).map(|minutes| from + minute * minutes) {
-        let wall = wall_at(zone, now);
-        let first_showing = zone
-            .from_local_datetime(&wall)
-            .earliest()
-            .is_some_and(|first| first.to_utc() == now);
+        let wall = zone.wall_at(now);
+        let first_showing =
+            matches!(zone.read(wall), Some(Reading::Once(first) | Reading::Twice(first, _)) if first == now);
         // Wall times that the clock jumped over to get here; a fixed job makes up for them now.
-        let expected_wall = wall_at(zone, now - minute) + minute;
+        let expected_wall = zone.wall_at(now - minute) + minute;
         let skipped =
             (0..(wall - expected_wall).num_minutes()).map(|minutes| expected_wall + minute * minutes as i32);
         let runs = match cron.job {
@@ -637,7 +637,7 @@ proptest! {
         let next = cron.next_after(after, zone);
         let after_later = cron.next_after(after + TimeDelta::seconds(later), zone);
 
-        prop_assert!(next.is_none_or(|slot| slot > after && wall_at(zone, slot).second() == 0));
+        prop_assert!(next.is_none_or(|slot| slot > after && zone.wall_at(slot).second() == 0));
         if let (Some(next), Some(after_later)) = (next, after_later) {
             prop_assert!(next <= after_later);
         }

@@ -1,9 +1,9 @@
 //! Every so many seconds, and Celery's rounding of it.
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
-use chrono_tz::Tz;
 
-use crate::cron::wall::{Reading, SearchWindow, wall_at};
+use crate::wall::SearchWindow;
+use crate::zone::{Reading, Zone};
 
 /// The shortest interval, in seconds; below it, "late" means nothing over a network.
 pub const MIN_INTERVAL_SECONDS: f64 = 1.0;
@@ -18,12 +18,14 @@ pub struct Interval {
     pub(super) rounding: Rounding,
 }
 
-/// Whether the next slot is where the interval ends, or the round wall-clock time before it.
+/// Where the next slot lies: where the interval ends, at the round wall-clock time before that, or on a row of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rounding {
     Exact,
     /// Celery's `schedule(relative=True)`: down to the day, hour or minute, whichever the interval is at least as long as.
-    Down(Tz),
+    Down(Zone),
+    /// Whole intervals from this instant on, and before it: a row of slots that no report moves.
+    From(DateTime<Utc>),
 }
 
 impl Interval {
@@ -42,20 +44,44 @@ impl Interval {
         self.every.as_seconds_f64()
     }
 
+    /// The instant from which whole intervals are counted; none when they are counted from the last report.
+    #[must_use]
+    pub fn anchor(&self) -> Option<DateTime<Utc>> {
+        match self.rounding {
+            Rounding::From(anchor) => Some(anchor),
+            Rounding::Exact | Rounding::Down(_) => None,
+        }
+    }
+
+    /// The zone on whose clock the next slot is a round time.
+    pub(super) fn zone(&self) -> Option<Zone> {
+        match self.rounding {
+            Rounding::Down(zone) => Some(zone),
+            Rounding::Exact | Rounding::From(_) => None,
+        }
+    }
+
     pub(super) fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         SearchWindow::after(after)?;
         match self.rounding {
             Rounding::Exact => Some(after + self.every),
             Rounding::Down(zone) => self.next_round_time(after, zone),
+            Rounding::From(anchor) => self.next_on_row(after, anchor),
         }
     }
 
+    fn next_on_row(&self, after: DateTime<Utc>, anchor: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let every = self.every.num_microseconds()?;
+        let passed = (after - anchor).num_microseconds()?.div_euclid(every);
+        anchor.checked_add_signed(TimeDelta::microseconds((passed + 1).checked_mul(every)?))
+    }
+
     /// As Celery 5.7 computes it; earlier releases differ only around clock changes.
-    fn next_round_time(&self, after: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {
+    fn next_round_time(&self, after: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
         let end = after + self.every;
         if self.every >= TimeDelta::days(1) {
             // Whole days are counted on the calendar, across days of 23 and 25 hours; the first midnight of a repeated one counts.
-            let wall_end = wall_at(zone, after) + self.every;
+            let wall_end = zone.wall_at(after) + self.every;
             let midnights = showings(floor_to_day(wall_end)?, zone)?;
             return match midnights.into_iter().find(|midnight| *midnight > after) {
                 Some(midnight) => Some(midnight),
@@ -67,7 +93,7 @@ impl Interval {
             every if every >= TimeDelta::minutes(1) => (TimeDelta::minutes(1), floor_to_minute),
             _ => return Some(end),
         };
-        let wall_end = wall_at(zone, end);
+        let wall_end = zone.wall_at(end);
         let mut round_times = showings(floor(wall_end)?, zone)?.to_vec();
         let latest = round_times.iter().copied().filter(|time| *time <= end).max();
         if let Some(time) = latest
@@ -78,7 +104,7 @@ impl Interval {
         }
         // The clock was set back by part of an hour: the round time just found lies before the start.
         round_times.extend(showings(floor(wall_end + unit)?, zone)?);
-        round_times.extend(showings(floor(wall_at(zone, after) + self.every)?, zone)?);
+        round_times.extend(showings(floor(zone.wall_at(after) + self.every)?, zone)?);
         round_times.retain(|time| *time > after);
         let latest = round_times.iter().copied().filter(|time| *time <= end).max();
         Some(
@@ -90,8 +116,8 @@ impl Interval {
 }
 
 /// The instants that Python's two `fold` values give a wall time, the earlier first.
-fn showings(wall: NaiveDateTime, zone: Tz) -> Option<[DateTime<Utc>; 2]> {
-    Some(match Reading::of(wall, zone)? {
+fn showings(wall: NaiveDateTime, zone: Zone) -> Option<[DateTime<Utc>; 2]> {
+    Some(match zone.read(wall)? {
         Reading::Once(instant) | Reading::Skipped { shifted: instant, .. } => [instant; 2],
         Reading::Twice(first, second) => [first, second],
     })

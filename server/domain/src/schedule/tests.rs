@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use serde_json::{Value, json};
+
 use super::*;
 
 fn utc(text: &str) -> DateTime<Utc> {
@@ -36,7 +38,7 @@ fn canonical_form_spells_out_what_was_left_out() {
         ),
         (
             json!({"kind": "cron", "expression": "@daily", "timezone": "US/Eastern"}),
-            json!({"kind": "cron", "expression": "@daily", "timezone": "US/Eastern"}),
+            json!({"kind": "cron", "expression": "@daily", "timezone": "America/New_York"}),
         ),
         (
             json!({"kind": "celery", "minute": "*/5"}),
@@ -59,9 +61,9 @@ fn faults_point_at_their_member() {
         (json!({}), "/kind", "kind is missing"),
         (json!({"kind": 1}), "/kind", "kind is a text, not 1"),
         (
-            json!({"kind": "solar"}),
+            json!({"kind": "lunar"}),
             "/kind",
-            "interval, cron or celery, not 'solar'",
+            "oncalendar or hint, not 'lunar'",
         ),
         (json!({"kind": "interval"}), "/seconds", "missing"),
         (
@@ -141,7 +143,22 @@ fn faults_point_at_their_member() {
             "/expression",
             "America/New_York skips these hours",
         ),
-        (json!({"kind": "celery", "minute": 5}), "/minute", "a text, not 5"),
+        (
+            json!({"kind": "celery", "minute": true}),
+            "/minute",
+            "a list of 1 to 60 of them, not true",
+        ),
+        (json!({"kind": "celery", "minute": []}), "/minute", "not a list"),
+        (
+            json!({"kind": "celery", "minute": [5, "6"]}),
+            "/minute",
+            "not a list",
+        ),
+        (
+            json!({"kind": "celery", "minute": [5, 60]}),
+            "/minute",
+            "character 3: takes 0 to 59, not '60'",
+        ),
         (
             json!({"kind": "celery", "day_of_week": "7"}),
             "/day_of_week",
@@ -284,7 +301,7 @@ fn kinds_read_the_same_fields_differently() {
     assert_eq!(cron.next_after(new_year), Some(utc("2026-01-02T00:00:00")));
     assert_eq!(celery.next_after(new_year), Some(utc("2026-02-13T00:00:00")));
     assert_eq!((cron.kind(), celery.kind()), ("cron", "celery"));
-    assert_eq!(cron.timezone(), Tz::UTC);
+    assert_eq!(cron.timezone(), Zone::utc());
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! Schedules in words, for pages and alerts. Only what stays shorter and clearer than the crontab itself.
 
-use crate::cron::wall::{Join, WallTimes};
+use chrono::SecondsFormat;
+
+use super::interval::{Interval, Rounding};
+use crate::calendar::Calendar;
+use crate::solar::Solar;
+use crate::wall::{Join, WallTimes, Years};
 
 const ALL_MINUTES: u64 = (1 << 60) - 1;
 const ALL_HOURS: u32 = (1 << 24) - 1;
@@ -32,7 +37,40 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// "every 90 seconds", "every hour": in the largest unit that divides it.
-pub(super) fn interval(seconds: f64) -> String {
+pub(super) fn interval(interval: &Interval) -> String {
+    let every = every(interval.seconds());
+    match interval.rounding {
+        Rounding::Exact => every,
+        Rounding::Down(zone) => format!("{every}, at round times, {zone}"),
+        Rounding::From(anchor) => {
+            format!(
+                "{every} from {}",
+                anchor.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+            )
+        }
+    }
+}
+
+/// "at sunrise, 52.52 N 13.405 E"
+pub(super) fn solar(solar: &Solar) -> String {
+    let (north, east) = (solar.latitude(), solar.longitude());
+    format!(
+        "at {}, {}° {} {}° {}",
+        solar.event().words(),
+        north.abs(),
+        if north < 0.0 { "S" } else { "N" },
+        east.abs(),
+        if east < 0.0 { "W" } else { "E" },
+    )
+}
+
+/// The expressions on one line; systemd's own form reads well enough.
+pub(super) fn calendar(calendar: &Calendar) -> String {
+    let lines = calendar.expression().replace('\n', " and ");
+    format!("calendar {lines}, {}", calendar.zone())
+}
+
+fn every(seconds: f64) -> String {
     let units = [(86_400.0, "day"), (3_600.0, "hour"), (60.0, "minute")];
     let (count, unit) = units
         .iter()
@@ -46,7 +84,7 @@ pub(super) fn interval(seconds: f64) -> String {
 }
 
 /// "at 02:30 on weekdays", "every 5 minutes"; none where it takes more than one thought.
-pub(super) fn crontab(times: &WallTimes) -> Option<String> {
+pub(super) fn wall_times(times: &WallTimes) -> Option<String> {
     let day = day(times)?;
     let (time, repeats) = time(times)?;
     Some(match day {
@@ -58,6 +96,9 @@ pub(super) fn crontab(times: &WallTimes) -> Option<String> {
 
 /// The time of day, and whether it already says "every".
 fn time(times: &WallTimes) -> Option<(String, bool)> {
+    if times.seconds != 1 {
+        return None;
+    }
     let minutes = bits(times.minutes);
     let hours = bits(times.hours.into());
     let every_hour = times.hours == ALL_HOURS;
@@ -83,7 +124,8 @@ fn time(times: &WallTimes) -> Option<(String, bool)> {
 /// The days: none means every day, no answer means too hard for words.
 fn day(times: &WallTimes) -> Option<Option<String>> {
     let days = &times.days;
-    if days.last_workday || days.last_weekdays != 0 || days.nth_weekdays != [0; 5] {
+    let special = days.last_workday || days.last_weekdays != 0 || days.nth_weekdays != [0; 5];
+    if special || times.years != Years::Every {
         return None;
     }
     let all_dates = days.dates == ALL_DATES;
@@ -100,10 +142,10 @@ fn day(times: &WallTimes) -> Option<Option<String>> {
         (true, false) => {
             let (dates, months) = (bits(days.dates.into()), bits(times.months.into()));
             match (&dates[..], &months[..]) {
-                ([], _) if every_month && days.last_date => {
+                ([], _) if every_month && days.dates_from_end == 1 << 1 => {
                     Some(Some("on the last day of every month".to_owned()))
                 }
-                _ if days.last_date => None,
+                _ if days.dates_from_end == 1 << 1 => None,
                 ([date], _) if every_month => Some(Some(format!("on day {date} of every month"))),
                 ([date], [month]) => Some(Some(format!("on {date} {}", MONTHS[*month as usize - 1]))),
                 _ => None,

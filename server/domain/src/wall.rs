@@ -1,10 +1,10 @@
-//! Wall-clock times without a zone, and the instants at which a zone's clock shows them.
+//! Wall-clock times without a zone.
 //!
-//! What every crontab dialect shares: [`WallTimes`], the minutes that five fields name, and [`Reading`]. What a dialect makes of a
-//! wall time that is skipped or shown twice is its own business: Debian's rule is in `cron`, Celery's in `celery_crontab`.
+//! What every dialect shares: [`WallTimes`], the seconds that an expression's fields name. What a dialect makes of
+//! a wall time that is skipped or shown twice by a zone's clock is its own business: Debian's rule is in `cron`, Celery's in `celery_crontab`,
+//! systemd's in `calendar`.
 
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
-use chrono_tz::{GapInfo, Tz};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
 
 /// How far ahead a search goes: longer than the widest real gap, 40 years between two 29 Februaries on one weekday around 2100.
 const SEARCH_YEARS: i32 = 50;
@@ -22,7 +22,7 @@ impl SearchWindow {
     /// None for years in which nobody schedules anything; it keeps all arithmetic below far from chrono's limits.
     pub(crate) fn after(after: DateTime<Utc>) -> Option<Self> {
         let year = after.year();
-        (1..=9_999).contains(&year).then_some(())?;
+        (1..=9_900).contains(&year).then_some(())?;
         let first = DateTime::from_timestamp(after.timestamp() + 1, 0)?;
         Some(Self {
             first,
@@ -31,87 +31,65 @@ impl SearchWindow {
     }
 }
 
-/// What a zone's clock shows at an instant.
-pub(crate) fn wall_at(zone: Tz, instant: DateTime<Utc>) -> NaiveDateTime {
-    instant.naive_utc() + offset_at(zone, instant)
-}
-
-pub(crate) fn offset_at(zone: Tz, instant: DateTime<Utc>) -> TimeDelta {
-    let offset = zone.offset_from_utc_datetime(&instant.naive_utc()).fix();
-    TimeDelta::seconds(offset.local_minus_utc().into())
-}
-
-/// The first second after `from`, up to `to`, with another offset than `from`.
-///
-/// Only the ends are compared before searching between them: no zone changes its clock and back within a few days.
-pub(crate) fn first_change(zone: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let offset = offset_at(zone, from);
-    if to <= from || offset_at(zone, to) == offset {
-        return None;
-    }
-    let (mut same, mut other) = (from.timestamp(), to.timestamp());
-    while other - same > 1 {
-        let middle = same + (other - same) / 2;
-        if offset_at(zone, DateTime::from_timestamp(middle, 0)?) == offset {
-            same = middle;
-        } else {
-            other = middle;
-        }
-    }
-    DateTime::from_timestamp(other, 0)
-}
-
-/// When a zone's clock shows a wall time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
-    Once(DateTime<Utc>),
-    /// The clock is set back over it: the first showing and the second.
-    Twice(DateTime<Utc>, DateTime<Utc>),
-    /// The clock is set forward over it.
-    Skipped {
-        /// The first instant with a wall time of its own after the gap.
-        gap_end: DateTime<Utc>,
-        /// The instant it would have been without the change, so the clock then shows it plus the gap (Python's reading).
-        shifted: DateTime<Utc>,
-    },
-}
-
-impl Reading {
-    /// None only outside the years the zone data can express.
-    pub(crate) fn of(wall: NaiveDateTime, zone: Tz) -> Option<Self> {
-        use chrono::LocalResult::{Ambiguous, None as Missing, Single};
-        Some(match zone.from_local_datetime(&wall) {
-            Single(instant) => Self::Once(instant.to_utc()),
-            Ambiguous(one, other) => {
-                Self::Twice(one.to_utc().min(other.to_utc()), one.to_utc().max(other.to_utc()))
-            }
-            Missing => {
-                let gap = GapInfo::new(&wall, &zone)?;
-                let (_, before) = gap.begin?;
-                let before = TimeDelta::seconds(before.fix().local_minus_utc().into());
-                Self::Skipped {
-                    gap_end: gap.end?.to_utc(),
-                    shifted: (wall - before).and_utc(),
-                }
-            }
-        })
-    }
-}
-
-/// The minutes that five crontab fields name on a wall clock; in each mask bit n stands for value n.
+/// The seconds that an expression's fields name on a wall clock; in each mask bit n stands for value n.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WallTimes {
+    /// Bit 0 alone for dialects that know whole minutes only.
+    pub(crate) seconds: u64,
     pub(crate) minutes: u64,
     pub(crate) hours: u32,
     pub(crate) months: u16,
     pub(crate) days: DayRule,
+    pub(crate) years: Years,
+}
+
+/// Which years match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Years {
+    /// The dialect has no years, or the field says all of them.
+    Every,
+    /// Bit n of the whole stands for [`FIRST_YEAR`] + n.
+    Listed([u64; 4]),
+}
+
+/// The first year that can be listed, as in every dialect that has years.
+pub(crate) const FIRST_YEAR: i32 = 1970;
+/// The last year that can be listed.
+pub(crate) const LAST_YEAR: i32 = FIRST_YEAR + 255;
+
+impl Years {
+    /// None listed yet.
+    pub(crate) const NONE: Self = Self::Listed([0; 4]);
+
+    /// Adds a year; one that cannot be listed is ignored.
+    pub(crate) fn insert(&mut self, year: i32) {
+        if let Self::Listed(words) = self
+            && let Ok(bit) = usize::try_from(year - FIRST_YEAR)
+            && let Some(word) = words.get_mut(bit / 64)
+        {
+            *word |= 1 << (bit % 64);
+        }
+    }
+
+    /// The first matching year from `from` on.
+    fn at_or_after(self, from: i32) -> Option<i32> {
+        let Self::Listed(words) = self else {
+            return Some(from);
+        };
+        let first = u32::try_from(from.max(FIRST_YEAR) - FIRST_YEAR).ok()?;
+        (0u32..).zip(words).find_map(|(index, word)| {
+            let bit = first_bit(word, first.saturating_sub(index * 64))?;
+            Some(FIRST_YEAR + (index * 64 + bit) as i32)
+        })
+    }
 }
 
 /// Which days of a month match. Weekday masks count from Sunday, bit 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DayRule {
     pub(crate) dates: u32,
-    pub(crate) last_date: bool,
+    /// Counted from the end of the month: bit 1 is the last day, bit 2 the one before.
+    pub(crate) dates_from_end: u32,
     pub(crate) last_workday: bool,
     pub(crate) weekdays: u8,
     /// `[k - 1]`: the weekdays whose k-th occurrence in the month matches.
@@ -130,7 +108,7 @@ pub(crate) enum Join {
 impl DayRule {
     pub(crate) const NONE: Self = Self {
         dates: 0,
-        last_date: false,
+        dates_from_end: 0,
         last_workday: false,
         weekdays: 0,
         nth_weekdays: [0; 5],
@@ -142,10 +120,9 @@ impl DayRule {
     fn matching(&self, length: u32, first: u32) -> u32 {
         let existing = (u32::MAX >> (31 - length)) & !1;
 
-        let mut by_date = self.dates;
-        if self.last_date {
-            by_date |= 1 << length;
-        }
+        // Bit k from the end is day length + 1 - k.
+        let from_end = (u64::from(self.dates_from_end.reverse_bits()) << 1) >> (31 - length);
+        let mut by_date = self.dates | from_end as u32;
         if self.last_workday {
             let back = match (first + length - 1) % 7 {
                 0 => 2,
@@ -179,33 +156,46 @@ fn week_from(weekdays: u8, first: u32) -> u8 {
 }
 
 impl WallTimes {
-    /// The first matching minute at or after `wall`, up to the end of `last_year`.
+    /// The first matching second at or after `wall`, up to the end of `last_year`; listed years are searched to the last of them.
     pub(crate) fn at_or_after(&self, wall: NaiveDateTime, last_year: i32) -> Option<NaiveDateTime> {
-        let wall = if wall.second() == 0 && wall.nanosecond() == 0 {
+        let wall = if wall.nanosecond() == 0 {
             wall
         } else {
-            wall.with_second(0)?.with_nanosecond(0)? + TimeDelta::minutes(1)
+            wall.with_nanosecond(0)? + TimeDelta::seconds(1)
         };
+        let first_second = first_bit(self.seconds, 0)?;
         let first_minute = first_bit(self.minutes, 0)?;
         let first_hour = first_bit(self.hours.into(), 0)?;
-        let (mut year, mut month, mut day) = (wall.year(), wall.month(), wall.day());
-
-        if self.days_of(year, month)? & 1 << day != 0 {
-            let this_hour = self.hours & 1 << wall.hour() != 0;
-            if let Some(minute) = first_bit(self.minutes, wall.minute()).filter(|_| this_hour) {
-                return wall.date().and_hms_opt(wall.hour(), minute, 0);
+        let last_year = match self.years {
+            Years::Every => last_year,
+            Years::Listed(_) => LAST_YEAR,
+        };
+        let (mut month, mut day) = (wall.month(), wall.day());
+        let mut year = self.years.at_or_after(wall.year())?;
+        if year > wall.year() {
+            (month, day) = (1, 0);
+        } else if self.days_of(year, month)? & 1 << day != 0 {
+            if self.hours & 1 << wall.hour() != 0 {
+                let this_minute = self.minutes & 1 << wall.minute() != 0;
+                if let Some(second) = first_bit(self.seconds, wall.second()).filter(|_| this_minute) {
+                    return wall.date().and_hms_opt(wall.hour(), wall.minute(), second);
+                }
+                if let Some(minute) = first_bit(self.minutes, wall.minute() + 1) {
+                    return wall.date().and_hms_opt(wall.hour(), minute, first_second);
+                }
             }
             if let Some(hour) = first_bit(self.hours.into(), wall.hour() + 1) {
-                return wall.date().and_hms_opt(hour, first_minute, 0);
+                return wall.date().and_hms_opt(hour, first_minute, first_second);
             }
         }
         while year <= last_year {
             if let Some(day) = first_bit(self.days_of(year, month)?.into(), day + 1) {
-                return NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(first_hour, first_minute, 0);
+                let date = NaiveDate::from_ymd_opt(year, month, day)?;
+                return date.and_hms_opt(first_hour, first_minute, first_second);
             }
             day = 0;
             (year, month) = if month == 12 {
-                (year + 1, 1)
+                (self.years.at_or_after(year + 1)?, 1)
             } else {
                 (year, month + 1)
             };
@@ -223,8 +213,12 @@ impl WallTimes {
     }
 
     /// Whether any month of any year has a matching day; each month starts on each weekday sooner or later, and so does each
-    /// February of 29 days.
+    /// February of 29 days. Listed years are searched one by one instead.
     pub(crate) fn has_a_date(&self) -> bool {
+        if let Years::Listed(_) = self.years {
+            let start = NaiveDate::from_ymd_opt(FIRST_YEAR, 1, 1).and_then(|day| day.and_hms_opt(0, 0, 0));
+            return start.is_some_and(|start| self.at_or_after(start, LAST_YEAR).is_some());
+        }
         (1..=12)
             .filter(|month| self.months & 1 << month != 0)
             .any(|month| {

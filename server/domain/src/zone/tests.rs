@@ -1,0 +1,107 @@
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::former_names::FORMER_NAMES;
+use super::{Reading, Zone, database_version};
+
+fn zone(name: &str) -> Zone {
+    name.parse().expect("a zone")
+}
+
+fn utc(text: &str) -> DateTime<Utc> {
+    format!("{text}Z").parse().expect("an instant")
+}
+
+#[test]
+fn every_zone_reads_back_under_its_name_or_under_its_present_one() {
+    let mut count = 0;
+    for zone in Zone::all() {
+        let again: Zone = zone.name().parse().expect("a zone");
+        let renamed = FORMER_NAMES.iter().find(|(former, _)| *former == zone.name());
+        assert_eq!(again.name(), renamed.map_or(zone.name(), |(_, present)| present));
+        count += 1;
+    }
+    assert!(count > 590, "{count} zones");
+}
+
+#[test]
+fn a_former_name_means_the_clock_it_always_meant() {
+    for (former, present) in FORMER_NAMES {
+        let before = Zone::all().find(|zone| zone.name() == former);
+        let before = before.unwrap_or_else(|| panic!("{former} is no zone of the database"));
+        let after = zone(former);
+        assert_eq!(after.name(), present);
+        for day in 0..365 * 20 {
+            let instant = utc("2020-01-01T00:30:00") + TimeDelta::days(day);
+            assert_eq!(
+                before.offset_at(instant),
+                after.offset_at(instant),
+                "{former} at {instant}"
+            );
+        }
+    }
+    assert!(FORMER_NAMES.is_sorted(), "it is searched by halving");
+    assert_eq!(zone("Europe/Kiev").name(), "Europe/Kyiv");
+    assert_eq!(
+        zone("Europe/Oslo").name(),
+        "Europe/Oslo",
+        "a link, yet no former name"
+    );
+    assert_eq!(zone("EST").name(), "EST");
+}
+
+#[test]
+fn unknown_names_are_refused_with_what_was_meant() {
+    let refusal = |name: &str| name.parse::<Zone>().expect_err("no zone").to_string();
+    assert_eq!(
+        refusal("europe/berlin"),
+        "there is no time zone 'europe/berlin'; did you mean Europe/Berlin?"
+    );
+    assert!(refusal("Mars/Olympus").contains("an IANA name like Europe/Berlin"));
+    assert!(refusal("").contains("no time zone ''"));
+    assert!(refusal(&"\u{7f}x".repeat(1_000_000)).len() < 800);
+    assert!(refusal("UTC+1").contains("no time zone"));
+}
+
+#[test]
+fn what_the_clock_shows_twice_or_never_is_told_apart() {
+    let berlin = zone("Europe/Berlin");
+    let wall = |text: &str| text.parse().expect("a wall time");
+    assert_eq!(
+        berlin.read(wall("2026-03-29T02:30:00")),
+        Some(Reading::Skipped {
+            gap_end: utc("2026-03-29T01:00:00"),
+            shifted: utc("2026-03-29T01:30:00")
+        })
+    );
+    assert_eq!(
+        berlin.read(wall("2026-10-25T02:30:00")),
+        Some(Reading::Twice(
+            utc("2026-10-25T00:30:00"),
+            utc("2026-10-25T01:30:00")
+        ))
+    );
+    assert_eq!(
+        berlin.read(wall("2026-10-25T03:00:00")),
+        Some(Reading::Once(utc("2026-10-25T02:00:00")))
+    );
+    let apia = zone("Pacific/Apia");
+    // Samoa crossed the date line: 30 December 2011 never was.
+    assert_eq!(
+        apia.read(wall("2011-12-30T12:00:00")),
+        Some(Reading::Skipped {
+            gap_end: utc("2011-12-30T10:00:00"),
+            shifted: utc("2011-12-30T22:00:00")
+        })
+    );
+}
+
+#[test]
+fn the_database_knows_the_clocks_of_2026() {
+    // British Columbia stayed on summer time in November 2026; databases before 2026a do not know.
+    let vancouver = zone("America/Vancouver");
+    assert_eq!(
+        vancouver.offset_at(utc("2026-12-01T00:00:00")),
+        TimeDelta::hours(-7)
+    );
+    assert!(database_version() >= "2026e");
+}
