@@ -9,7 +9,8 @@
 //!
 //! | question | file |
 //! | --- | --- |
-//! | when is the next report expected? | [`schedule`], [`cron`], [`celery_crontab`] |
+//! | when is the next report expected? | [`schedule`], and a file for each kind: [`cron`], [`quartz`], [`celery_crontab`], [`solar`], [`calendar`] |
+//! | which slot does a report satisfy? | `slot` |
 //! | when is a monitor declared down? | [`deadline`] |
 //! | what does a ping change, and what does silence? | [`transition`] |
 //! | which run does an end belong to? | [`run`] |
@@ -35,6 +36,7 @@ pub mod project;
 pub mod quartz;
 pub mod run;
 pub mod schedule;
+mod slot;
 pub mod solar;
 pub mod status;
 pub mod time;

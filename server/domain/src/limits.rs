@@ -30,6 +30,10 @@ pub const HEADER_CHARS: usize = 200;
 pub const OPEN_RUNS: usize = 100;
 /// Longest grace and longest run: 366 days, in seconds.
 pub const SPAN_SECONDS: f64 = 366.0 * 86_400.0;
+/// Slots of a preview when the client asks for no number.
+pub const PREVIEW_DEFAULT: i64 = 10;
+/// Slots of a preview at most: each may take some microseconds.
+pub const PREVIEW_MAX: i64 = 500;
 /// Rows of a list when the client asks for none, and at most.
 pub const PAGE_DEFAULT: i64 = 50;
 /// Rows of a list at most.

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::deadline::deadline;
 use crate::limits;
 use crate::run::Run;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ScheduleError};
 use crate::status::Status;
 use crate::time::span;
 
@@ -55,6 +55,8 @@ pub struct MonitorState {
     pub last_duration: Option<TimeDelta>,
     /// The earliest slot that is not satisfied.
     pub next_due_at: Option<DateTime<Utc>>,
+    /// Beat's latest word on when it is next due; kept while an earlier slot is still owed.
+    pub hinted_due_at: Option<DateTime<Utc>>,
     /// When it is declared down; None: it is not armed.
     pub deadline_at: Option<DateTime<Utc>>,
     /// Open runs, and overruns that may still end.
@@ -77,6 +79,7 @@ impl MonitorState {
             last_success_at: None,
             last_duration: None,
             next_due_at,
+            hinted_due_at: None,
             deadline_at: None,
             runs: Vec::new(),
         };
@@ -96,6 +99,8 @@ impl MonitorState {
 pub struct FieldError {
     /// JSON pointer into the request body.
     pub pointer: String,
+    /// The first faulty character of that field's text, counted from 1, where one is to blame.
+    pub position: Option<usize>,
     /// What was found and what is allowed.
     pub message: String,
 }
@@ -105,7 +110,17 @@ impl FieldError {
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             pointer: pointer.into(),
+            position: None,
             message: message.into(),
+        }
+    }
+
+    /// What is wrong with a schedule that stands at `pointer`.
+    #[must_use]
+    pub fn of_schedule(pointer: &str, error: ScheduleError) -> Self {
+        Self {
+            position: error.position,
+            ..Self::new(format!("{pointer}{}", error.field), error.message)
         }
     }
 }

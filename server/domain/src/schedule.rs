@@ -85,7 +85,9 @@ pub struct ScheduleError {
 }
 
 impl ScheduleError {
-    fn at(member: &str, message: impl Display) -> Self {
+    /// One member is to blame.
+    #[must_use]
+    pub fn at(member: &str, message: impl Display) -> Self {
         let member = member.replace('~', "~0").replace('/', "~1");
         Self {
             field: format!("/{member}"),
@@ -141,6 +143,11 @@ impl Schedule {
             Self::OnCalendar(calendar) => calendar.next_after(after),
             Self::Hint(_) => None,
         }
+    }
+
+    /// The slots strictly after `after`, each computed from the one before, as the program that runs the task does.
+    pub fn slots(&self, after: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> {
+        std::iter::successors(self.next_after(after), |slot| self.next_after(*slot))
     }
 
     /// Whether the next slot is counted from the last report, so that there is no fixed row of slots.

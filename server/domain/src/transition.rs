@@ -4,11 +4,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::beat::BeatView;
 use crate::cause::Cause;
-use crate::deadline::{deadline, due_after_report, slot_meant};
+use crate::deadline::deadline;
 use crate::ids::RunKey;
 use crate::monitor::{Expectation, MonitorState};
 use crate::ping::{PingKind, Signal, Source};
 use crate::run;
+use crate::slot;
 use crate::status::Status;
 
 #[cfg(test)]
@@ -129,7 +130,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         PingKind::Start | PingKind::Log => state.status,
     };
     if let Some(credited_at) = credited_at {
-        state.next_due_at = due_after_report(&state.expectation.schedule, state.next_due_at, credited_at);
+        slot::credit(state, credited_at);
     }
     effect.failed_again = signal.kind == PingKind::Fail && state.status == Status::Down;
     if to == Status::Up {
@@ -139,7 +140,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
             .next_due_at
             .is_some_and(|due| due + state.expectation.grace() <= at)
         {
-            state.next_due_at = state.expectation.schedule.next_after(at);
+            slot::expect_anew(state, at);
         }
         if matches!(state.status, Status::Down | Status::Paused) {
             effect.runs.extend(run::close_overdue(&mut state.runs, at));
@@ -277,7 +278,7 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
     if trigger != Trigger::BeatBack {
         run::close_overdue(&mut state.runs, now);
     }
-    state.next_due_at = state.expectation.schedule.next_after(now);
+    slot::expect_anew(state, now);
     state.deadline_at = deadline(state);
     Some(transition)
 }
@@ -287,7 +288,8 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
     let schedule_changed = state.expectation.schedule != expectation.schedule;
     state.expectation = expectation;
     if schedule_changed {
-        state.next_due_at = state.expectation.schedule.next_after(now);
+        state.hinted_due_at = None;
+        slot::expect_anew(state, now);
     }
     let longest = state.expectation.longest_run();
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
@@ -301,21 +303,11 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
         .map(|deadline| if deadline <= now { fresh_grace } else { deadline });
 }
 
-/// Beat says when an entry is next due. Its word wins over our arithmetic, but never excuses a slot that has already come.
-pub fn on_due_hint(state: &mut MonitorState, hint: DateTime<Utc>, now: DateTime<Utc>) {
-    let schedule = &state.expectation.schedule;
-    let hint = slot_meant(schedule, hint);
-    // Further than the slot after next is no plausible hint: the clock of Beat's host is off.
-    let Some(horizon) = schedule
-        .next_after(now)
-        .and_then(|next| schedule.next_after(next))
-    else {
-        return;
-    };
-    let pending = state.next_due_at.is_some_and(|due| due <= now);
-    if pending || hint < now || hint > horizon || state.status == Status::Paused {
+/// Beat says when an entry is next due; None: never again.
+pub fn on_due_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+    if state.status == Status::Paused {
         return;
     }
-    state.next_due_at = Some(hint);
+    slot::take_hint(state, hint, now);
     state.deadline_at = deadline(state);
 }

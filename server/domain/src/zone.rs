@@ -96,6 +96,19 @@ impl Zone {
         self.entry().name
     }
 
+    /// What the clock shows at an instant, and its offset from UTC as `+01:00`.
+    #[must_use]
+    pub fn show(self, instant: DateTime<Utc>) -> (NaiveDateTime, String) {
+        let seconds = self.offset_at(instant).num_seconds();
+        let (sign, ahead) = if seconds < 0 {
+            ('-', -seconds)
+        } else {
+            ('+', seconds)
+        };
+        let offset = format!("{sign}{:02}:{:02}", ahead / 3_600, ahead / 60 % 60);
+        (self.wall_at(instant), offset)
+    }
+
     fn entry(self) -> &'static Entry {
         &ENTRIES[usize::from(self.0)]
     }

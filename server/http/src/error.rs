@@ -91,7 +91,13 @@ impl ApiError {
             body["errors"] = self
                 .errors
                 .iter()
-                .map(|error| json!({"pointer": error.pointer, "message": error.message}))
+                .map(|error| {
+                    let mut fault = json!({"pointer": error.pointer, "message": error.message});
+                    if let Some(position) = error.position {
+                        fault["position"] = position.into();
+                    }
+                    fault
+                })
                 .collect();
         }
         body

@@ -15,7 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::ingest::{Accepted, Address, Incoming, IngestError};
-use crate::schedule_sync::{self, Alive, Snapshot};
+use crate::schedule_sync::{self, Alive, DueHints, Snapshot};
 use crate::{ServiceError, Services};
 
 /// A batch, as the SDK sends it.
@@ -44,6 +44,8 @@ struct Event {
 enum What {
     /// The whole schedule of a Beat.
     BeatSchedule(Snapshot),
+    /// When entries that a Beat has just sent are next due.
+    BeatDue(DueHints),
     /// Beat lives: its tick returned.
     BeatAlive(Alive),
     /// A run began in a worker.
@@ -135,6 +137,9 @@ pub async fn accept(
         let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
         let verdict = match event.what {
             What::BeatSchedule(snapshot) => schedule_sync::sync(services, project, snapshot, skew)
+                .await
+                .or_else(rejection)?,
+            What::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
                 .await
                 .or_else(rejection)?,
             What::BeatAlive(alive) => schedule_sync::alive(services, project, alive, occurred_at)

@@ -7,7 +7,7 @@ use deadbeat_domain::monitor::{
     Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_name, check_slug,
     check_tags, slug_from_name,
 };
-use deadbeat_domain::schedule::Schedule;
+use deadbeat_domain::schedule::{Schedule, ScheduleError};
 use deadbeat_domain::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::Monitor;
@@ -48,10 +48,32 @@ pub struct Change {
     pub channels: Option<ChannelChoice>,
 }
 
+/// A schedule that a person may set: one with a slot to come, or the one that is set already.
+fn settable(json: &Value, old: Option<&Expectation>, now: DateTime<Utc>) -> Result<Schedule, ScheduleError> {
+    let schedule = Schedule::from_json(json)?;
+    if old.is_some_and(|old| old.schedule == schedule) {
+        return Ok(schedule);
+    }
+    if let Schedule::Hint(_) = schedule {
+        return Err(ScheduleError::at(
+            "kind",
+            "a hint comes from a Celery Beat alone, which registers such an entry by itself",
+        ));
+    }
+    if schedule.next_after(now).is_none() {
+        return Err(ScheduleError::at(
+            "expression",
+            "this never comes again: all its years are over",
+        ));
+    }
+    Ok(schedule)
+}
+
 /// Checks a change, and applies it to `before` (or to the defaults).
 fn apply(
     before: Option<&Monitor>,
     change: &Change,
+    now: DateTime<Utc>,
 ) -> Result<(String, String, Vec<String>, Expectation), ServiceError> {
     let mut faults = Vec::new();
     let name = match (&change.name, before) {
@@ -91,13 +113,10 @@ fn apply(
         check_longest_run("/longest_run_seconds", seconds, &mut faults);
     }
     let schedule = match (&change.schedule, old) {
-        (Some(json), _) => match Schedule::from_json(json) {
+        (Some(json), _) => match settable(json, old, now) {
             Ok(schedule) => Some(schedule),
             Err(error) => {
-                faults.push(FieldError::new(
-                    format!("/schedule{}", error.field),
-                    error.message,
-                ));
+                faults.push(FieldError::of_schedule("/schedule", error));
                 None
             }
         },
@@ -146,7 +165,7 @@ async fn create_in(
     change: &Change,
     now: DateTime<Utc>,
 ) -> Result<Monitor, ServiceError> {
-    let (name, slug, tags, expectation) = apply(None, change)?;
+    let (name, slug, tags, expectation) = apply(None, change, now)?;
     if deadbeat_store::monitor::count(tx, project).await? >= limits::PROJECT_MONITORS {
         return Err(ServiceError::Limit {
             what: "monitors",
@@ -233,7 +252,7 @@ async fn update_in(
     change: &Change,
     now: DateTime<Utc>,
 ) -> Result<Monitor, ServiceError> {
-    let (name, slug, tags, expectation) = apply(Some(&monitor), change)?;
+    let (name, slug, tags, expectation) = apply(Some(&monitor), change, now)?;
     monitor.name = name;
     monitor.slug = slug;
     monitor.tags = tags;

@@ -11,6 +11,7 @@ use deadbeat_domain::monitor::{
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_settings_change};
+use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreError, Tx};
@@ -56,6 +57,24 @@ pub struct Entry {
 
 fn yes() -> bool {
     true
+}
+
+/// When entries of a Beat are next due, by its own reckoning.
+#[derive(Debug, Deserialize)]
+pub struct DueHints {
+    /// The Beat's name.
+    pub beat: String,
+    /// The entries that it sent.
+    pub entries: Vec<DueHint>,
+}
+
+/// When one entry is next due.
+#[derive(Debug, Deserialize)]
+pub struct DueHint {
+    /// The entry's name.
+    pub name: String,
+    /// None: never again.
+    pub next_due_at: Option<DateTime<Utc>>,
 }
 
 /// Beat lives.
@@ -174,6 +193,62 @@ async fn rearm_members(
     Ok(())
 }
 
+/// Beat said when entries are next due. What it never registered, and what a person paused, stays as it is.
+pub(crate) async fn due(
+    services: &Services,
+    project: ProjectId,
+    hints: DueHints,
+    skew: TimeDelta,
+) -> Result<Verdict, ServiceError> {
+    check_beat_name(&hints.beat)?;
+    if hints.entries.len() > limits::BEAT_ENTRIES {
+        return Err(ServiceError::Limit {
+            what: "entries of one Beat",
+            limit: limits::BEAT_ENTRIES as i64,
+        });
+    }
+    let now = services.now();
+    let told: HashMap<String, Option<DateTime<Utc>>> = hints
+        .entries
+        .into_iter()
+        .map(|hint| (hint.name, by_our_clock(hint.next_due_at, skew)))
+        .collect();
+    // A name with a NUL is no registered one, and PostgreSQL cannot be asked for it.
+    let names: Vec<String> = told.keys().filter(|name| !name.contains('\0')).cloned().collect();
+
+    let mut tx = services.store.begin().await?;
+    let mut monitors = Vec::new();
+    for row in deadbeat_store::monitor::lock_entries(&mut tx, project, &hints.beat, &names).await? {
+        match row {
+            Ok(monitor) => monitors.push(monitor),
+            Err(unreadable) => {
+                tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read; its hint is dropped");
+            }
+        }
+    }
+    deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
+    monitors.retain_mut(|monitor| {
+        let before = due_of(monitor);
+        if let Some(hint) = monitor.entry.as_ref().and_then(|entry| told.get(entry)) {
+            on_due_hint(&mut monitor.state, *hint, now);
+        }
+        due_of(monitor) != before
+    });
+    let batch = Batch {
+        monitors,
+        ..Batch::default()
+    };
+    deadbeat_store::batch::write(&mut tx, &batch).await?;
+    tx.commit().await?;
+    Ok(Verdict::Accepted)
+}
+
+/// A time by a client's clock, as ours would have shown it.
+fn by_our_clock(at: Option<DateTime<Utc>>, skew: TimeDelta) -> Option<DateTime<Utc>> {
+    at.and_then(|at| at.checked_add_signed(skew))
+        .map(deadbeat_domain::time::to_micros)
+}
+
 /// Makes monitors follow a Beat's schedule: new entries are registered and armed, changed ones recomputed, missing ones retired,
 /// disabled ones paused. None of it raises an alarm.
 pub(crate) async fn sync(
@@ -228,10 +303,7 @@ pub(crate) async fn sync(
                 continue;
             }
         };
-        let hint = entry
-            .next_due_at
-            .and_then(|at| at.checked_add_signed(skew))
-            .map(deadbeat_domain::time::to_micros);
+        let hint = by_our_clock(entry.next_due_at, skew);
         match known.remove(&entry.name) {
             Some(monitor) => follow(services, &mut tx, &beat, monitor, entry, expectation, hint, now).await?,
             None if count >= limits::PROJECT_MONITORS => {
@@ -309,7 +381,7 @@ async fn register(
 ) -> Result<(), ServiceError> {
     let mut state = MonitorState::fresh(expectation, true, now);
     if let Some(hint) = hint {
-        on_due_hint(&mut state, hint, now);
+        on_due_hint(&mut state, Some(hint), now);
     }
     if !entry.enabled {
         // A fresh one has no history to record this in.
@@ -402,7 +474,7 @@ async fn follow(
         (true, false) | (false, true) => None,
     };
     if let Some(hint) = hint {
-        on_due_hint(&mut monitor.state, hint, now);
+        on_due_hint(&mut monitor.state, Some(hint), now);
     }
     let settings_changed = monitor.registered != before.registered || monitor.retired_at != before.retired_at;
     if settings_changed {
@@ -412,12 +484,16 @@ async fn follow(
         Some(transition) => {
             apply_transition(tx, &services.site, &monitor, Some(&beat.name), &transition).await?;
         }
-        None if monitor.state.next_due_at != before.state.next_due_at || settings_changed => {
+        None if settings_changed || due_of(&monitor) != due_of(&before) => {
             write_state(tx, &monitor).await?;
         }
         None => {}
     }
     Ok(())
+}
+
+fn due_of(monitor: &Monitor) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
+    (monitor.state.next_due_at, monitor.state.hinted_due_at)
 }
 
 /// The entry has left Beat's schedule: its monitor is paused for good, and nobody is paged for it.

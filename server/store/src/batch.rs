@@ -61,15 +61,16 @@ pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
         UPDATE monitor
         SET status = new.status, ping_count = new.ping_count, last_ping_at = new.last_ping_at, last_success_at = new.last_success_at,
             last_duration_ms = new.last_duration_ms, open_runs = new.open_runs, next_due_at = new.next_due_at,
-            deadline_at = new.deadline_at,
+            hinted_due_at = new.hinted_due_at, deadline_at = new.deadline_at,
             check_after = CASE
-                WHEN $38 THEN new.deadline_at
+                WHEN $39 THEN new.deadline_at
                 WHEN new.deadline_at IS NULL THEN monitor.check_after
                 ELSE least(monitor.check_after, new.deadline_at)
             END
         FROM UNNEST($29::uuid[], $30::text[], $31::int8[], $32::timestamptz[], $33::timestamptz[], $34::int8[], $35::int4[],
-            $36::timestamptz[], $37::timestamptz[])
-            AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, deadline_at)
+            $36::timestamptz[], $37::timestamptz[], $38::timestamptz[])
+            AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, hinted_due_at,
+                deadline_at)
         WHERE monitor.id = new.id
         "#,
         &column(pings, |ping| ping.monitor_id.0),
@@ -108,6 +109,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
         &column(monitors, |monitor| monitor.state.last_duration.map(|length| length.num_milliseconds())) as &[Option<i64>],
         &column(monitors, |monitor| monitor.open_runs),
         &column(monitors, |monitor| monitor.state.next_due_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.hinted_due_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |monitor| monitor.state.deadline_at) as &[Option<DateTime<Utc>>],
         batch.moves_check,
     )

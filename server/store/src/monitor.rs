@@ -81,6 +81,7 @@ struct Row {
     last_duration_ms: Option<i64>,
     open_runs: i32,
     next_due_at: Option<DateTime<Utc>>,
+    hinted_due_at: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
 }
 
@@ -125,6 +126,7 @@ impl TryFrom<Row> for Monitor {
                 last_success_at: row.last_success_at,
                 last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
                 next_due_at: row.next_due_at,
+                hinted_due_at: row.hinted_due_at,
                 deadline_at: row.deadline_at,
                 runs: Vec::new(),
             },
@@ -150,7 +152,7 @@ macro_rules! select {
             r#"
             SELECT id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
                 registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
-                next_due_at, deadline_at
+                next_due_at, hinted_due_at, deadline_at
             FROM monitor
             "# + $tail
             $(, $argument)*
@@ -166,8 +168,9 @@ pub async fn insert(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
     let state = &monitor.state;
     sqlx::query!(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
-            beat_id, entry, status, created_at, updated_at, next_due_at, deadline_at, check_after, registered, retired_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $16, $16, $17, $18)",
+            beat_id, entry, status, created_at, updated_at, next_due_at, hinted_due_at, deadline_at, check_after,
+            registered, retired_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $19, $16, $16, $17, $18)",
         monitor.id.0,
         monitor.project_id.0,
         monitor.ping_id.0,
@@ -186,6 +189,7 @@ pub async fn insert(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
         state.deadline_at,
         monitor.registered,
         monitor.retired_at,
+        state.hinted_due_at,
     )
     .execute(tx.conn())
     .await?;
@@ -420,6 +424,29 @@ pub async fn lock_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<M
     let rows = select!("WHERE beat_id = $1 ORDER BY id FOR UPDATE", beat.0)
         .fetch_all(tx.conn())
         .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
+/// Locks the monitors of these entries of a Beat, in id order.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_entries(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: &str,
+    entries: &[String],
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE beat_id = (SELECT id FROM beat WHERE project_id = $1 AND name = $2) AND entry = ANY($3)
+        ORDER BY id
+        FOR UPDATE",
+        project.0,
+        beat,
+        entries
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 

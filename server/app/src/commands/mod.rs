@@ -4,6 +4,7 @@ pub mod account;
 pub mod doctor;
 pub mod migrate;
 pub mod project;
+pub mod schedule;
 pub mod serve;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +30,8 @@ enum Command {
     Migrate(DatabaseConfig),
     /// Look whether everything that a server needs is there, and say what is not.
     Doctor(Box<ServeConfig>),
+    /// What a schedule means, in words, and when it comes next.
+    Schedule(schedule::Command),
     /// Accounts: who may sign in.
     #[command(subcommand)]
     Account(account::Command),
@@ -46,6 +49,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(config) => serve::run(*config).await,
         Command::Migrate(config) => migrate::run(&config).await,
         Command::Doctor(config) => doctor::run(&config).await,
+        Command::Schedule(command) => schedule::run(&command),
         Command::Account(command) => account::run(command).await,
         Command::Project(command) => project::run(command).await,
     }

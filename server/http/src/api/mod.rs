@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod ping;
 pub mod project;
 pub mod run;
+pub mod schedule;
 
 use actix_web::web::ServiceConfig;
 use actix_web::{HttpRequest, Route, web};
@@ -32,6 +33,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(beat::configure)
             .configure(project::configure)
             .configure(event::configure)
+            .configure(schedule::configure)
             .default_service(web::route().to(unknown_path)),
     );
 }

@@ -174,7 +174,7 @@ proptest! {
             let _ = on_ping(&mut state, signal);
             state.runs.retain(Run::is_open);
             if let Some(hint) = hint.filter(|_| by_beat) {
-                on_due_hint(&mut state, hint, signal.received_at);
+                on_due_hint(&mut state, Some(hint), signal.received_at);
             }
         }
         prop_assert_eq!(state.status, Status::Up);

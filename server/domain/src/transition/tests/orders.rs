@@ -155,7 +155,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
         }
         Step::Hint(offset) => {
             let owed = before.next_due_at.filter(|due| *due <= now);
-            on_due_hint(state, now + seconds(*offset), now);
+            on_due_hint(state, Some(now + seconds(*offset)), now);
             assert!(
                 owed.is_none() || state.next_due_at == owed,
                 "a hint excused a slot that had come"

@@ -200,14 +200,14 @@ fn a_hint_moves_what_is_to_come_and_never_excuses_a_slot_that_has_come() {
     ];
     for (hint, told_at, due) in table {
         let mut state = entry(cron("*/5 * * * *"), 30.0, None);
-        on_due_hint(&mut state, at(hint), at(told_at));
+        on_due_hint(&mut state, Some(at(hint)), at(told_at));
         assert_eq!(state.next_due_at, Some(at(due)), "hint {hint} at {told_at}");
         assert_eq!(state.deadline_at, Some(at(due + 30.0)));
     }
 
     let mut paused = entry(cron("*/5 * * * *"), 30.0, None);
     assert!(on_pause(&mut paused, Trigger::Pause, at(1.0)).is_some());
-    on_due_hint(&mut paused, at(200.0), at(10.0));
+    on_due_hint(&mut paused, Some(at(200.0)), at(10.0));
     assert_eq!((paused.next_due_at, paused.deadline_at), (Some(at(300.0)), None));
 }
 
@@ -216,7 +216,7 @@ fn a_hint_by_a_clock_a_little_off_means_our_slot() {
     for off in [-2.0, -0.2, 0.2, 2.0] {
         for longest in [None, Some(60.0)] {
             let mut state = entry(cron("*/5 * * * *"), 30.0, longest);
-            on_due_hint(&mut state, at(300.0 + off), at(10.0));
+            on_due_hint(&mut state, Some(at(300.0 + off)), at(10.0));
 
             // Beat's clock is that much off, so the run of 12:05 starts as much off.
             ping_of(&mut state, 1, Start, 300.0 + off + 0.1);
