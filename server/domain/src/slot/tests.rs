@@ -89,3 +89,86 @@ fn slots_of_a_skipped_hour_follow_from_the_last_one_as_beat_has_it() {
     );
     assert_eq!((early, late), (following, following));
 }
+
+/// The truth table of `docs/schedules.md`: what a person reads there is what the code does.
+mod truth_table {
+    use chrono::{DateTime, Utc};
+    use serde_json::json;
+
+    use crate::ping::PingKind;
+    use crate::schedule::Schedule;
+    use crate::transition::tests::{entry, signal, signal_of};
+    use crate::transition::{on_due_hint, on_ping};
+
+    const DOCUMENT: &str = include_str!("../../../../docs/schedules.md");
+
+    /// A time of the day on which the monitor was registered.
+    fn time(text: &str) -> DateTime<Utc> {
+        let instant = format!("2026-01-15T{text}Z");
+        instant.parse().unwrap_or_else(|_| panic!("{text} is no time"))
+    }
+
+    fn schedule(text: &str) -> Schedule {
+        let (kind, rest) = text.split_once(' ').expect("a kind and more");
+        let value = match (kind, rest.split_once(" from ")) {
+            ("cron", _) => json!({"kind": "cron", "expression": rest.trim_matches('`')}),
+            ("interval", None) => json!({"kind": "interval", "seconds": rest.parse::<f64>().expect("seconds")}),
+            ("interval", Some((seconds, anchor))) => {
+                let seconds: f64 = seconds.parse().expect("seconds");
+                json!({"kind": "interval", "seconds": seconds, "anchor": time(anchor).to_rfc3339()})
+            }
+            ("hint", _) => json!({"kind": "hint", "class": rest}),
+            _ => panic!("{text} is no schedule of the table"),
+        };
+        Schedule::from_json(&value).expect("a schedule")
+    }
+
+    fn happen(state: &mut crate::monitor::MonitorState, what: &str) {
+        let words: Vec<&str> = what.split(' ').collect();
+        let kind = match words[0] {
+            "nothing" => return,
+            "hint" => {
+                let hint = (words[1] != "never").then(|| time(words[1]));
+                assert_eq!(words[2], "at");
+                on_due_hint(state, hint, time(words[3]));
+                return;
+            }
+            "start" => PingKind::Start,
+            "success" => PingKind::Success,
+            "fail" => PingKind::Fail,
+            other => panic!("{other} is nothing that happens"),
+        };
+        let signal = match words[1].strip_prefix('#') {
+            Some(run) => signal_of(run.parse().expect("a run"), kind, time(words[2])),
+            None => signal(kind, time(words[1])),
+        };
+        let _ = on_ping(state, &signal);
+    }
+
+    #[test]
+    fn every_row_of_the_document_holds() {
+        let (_, table) = DOCUMENT.split_once("<!-- truth table -->").expect("its begin");
+        let (table, _) = table
+            .split_once("<!-- end of the truth table -->")
+            .expect("its end");
+        let rows: Vec<&str> = table.trim().lines().skip(2).collect();
+        assert!(rows.len() > 35, "{} rows", rows.len());
+        for row in rows {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            let [expected, grace, longest, happens, due, deadline, _] = cells[..] else {
+                panic!("a row has seven cells: {row}");
+            };
+            let longest = longest.parse().ok();
+            let mut state = entry(schedule(expected), grace.parse().expect("a grace"), longest);
+            for what in happens.split(", ") {
+                happen(&mut state, what);
+            }
+            let told = |text: &str| (text != "–").then(|| time(text));
+            assert_eq!(
+                (state.next_due_at, state.deadline_at),
+                (told(due), told(deadline)),
+                "{row}"
+            );
+        }
+    }
+}
