@@ -1,0 +1,220 @@
+"""What every measurement stands on: a PostgreSQL that really syncs, the release server, the load generator, and CPU time by process."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", flush=True)
+
+
+def build() -> None:
+    """Release builds of the server and of the load generator."""
+    say("building")
+    subprocess.run(
+        ["cargo", "build", "--quiet", "--release", "-p", "deadbeat-app", "-p", "deadbeat-bench"],
+        cwd=ROOT,
+        check=True,
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and of the children it has waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return sum(int(value) for value in fields[11:15]) / TICKS
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for task in glob.glob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(FileNotFoundError):
+            found += [int(child) for child in Path(task).read_text().split()]
+    return found
+
+
+def family_cpu(pid: int) -> float:
+    """CPU time of a process and everything that it started."""
+    return cpu_seconds(pid) + sum(family_cpu(child) for child in children(pid))
+
+
+def rss_megabytes(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+class Postgres:
+    """A fresh cluster with PostgreSQL's own defaults for durability; only memory is raised."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        candidates = sorted(glob.glob("/usr/lib/postgresql/*/bin")) + sorted(
+            glob.glob(str(ROOT / ".tools/usr/lib/postgresql/*/bin"))
+        )
+        self.bin = Path(candidates[-1])
+        self.as_owner: list[str] = []
+        if os.getuid() == 0:
+            shutil.chown(folder, "postgres")
+            gid = subprocess.check_output(["id", "-g", "postgres"], text=True).strip()
+            self.as_owner = ["setpriv", "--reuid=postgres", f"--regid={gid}", "--clear-groups"]
+        self.run("initdb", "--pgdata", folder / "data", "--username=postgres", "--auth=trust", "--encoding=UTF8")
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                *self.as_owner,
+                str(self.bin / "postgres"),
+                *("-D", str(self.folder / "data"), "-k", str(self.folder)),
+                *("-c", "listen_addresses=", "-c", "shared_buffers=512MB", "-c", "max_wal_size=4GB"),
+                *("-c", "max_connections=100"),
+            ],
+            stdout=(self.folder.parent / "postgres.log").open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+        self.url = f"postgres://postgres@localhost/postgres?host={self.folder}"
+        for _ in range(600):
+            lines = []
+            with contextlib.suppress(FileNotFoundError):
+                lines = (self.folder / "data/postmaster.pid").read_text().splitlines()
+            if len(lines) > 7 and lines[7].strip() == "ready":
+                return
+            time.sleep(0.05)
+        raise RuntimeError("PostgreSQL did not start; see its log")
+
+    def run(self, program: str, *arguments: Any) -> None:
+        command = [*self.as_owner, str(self.bin / program), *map(str, arguments)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+    def sql(self, text: str) -> str:
+        command = ["psql", "-qAtX", "--set=ON_ERROR_STOP=1", self.url]
+        return subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.PIPE).stdout.strip()
+
+    def cpu(self) -> float:
+        return family_cpu(self.process.pid)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+
+
+class Server:
+    """`deadbeat serve`, release build, on that database."""
+
+    def __init__(self, postgres: Postgres, folder: Path, env: dict[str, str] | None = None, *arguments: str):
+        self.port = free_port()
+        self.log = folder / f"server-{self.port}.log"
+        command = [str(RELEASE / "deadbeat"), "serve", "--listen", f"127.0.0.1:{self.port}", *arguments]
+        given = {
+            "DEADBEAT_DATABASE_URL": postgres.url,
+            "DEADBEAT_LOG": "warn",
+            "DEADBEAT_ALLOW_PRIVATE_NETWORKS": "1",
+            **(env or {}),
+        }
+        self.process = subprocess.Popen(
+            command, env={**os.environ, **given}, cwd=folder, stdout=self.log.open("wb"), stderr=subprocess.STDOUT
+        )
+        self.target = f"127.0.0.1:{self.port}"
+        for _ in range(1200):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended:\n{self.log.read_text()}")
+            with contextlib.suppress(OSError):
+                if urllib.request.urlopen(f"http://{self.target}/readyz", timeout=5).status == 200:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(f"the server is not ready:\n{self.log.read_text()}")
+
+    def cpu(self) -> float:
+        return family_cpu(self.process.pid)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+@contextlib.contextmanager
+def hello() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The baseline."""
+    target = f"127.0.0.1:{free_port()}"
+    process = subprocess.Popen([str(RELEASE / "hello"), "--listen", target])
+    time.sleep(0.5)
+    try:
+        yield target, process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def load(target: str, paths: Path, seconds: float, connections: int, *more: str) -> dict[str, Any]:
+    command = [str(RELEASE / "load"), "--target", target, "--paths", str(paths)]
+    command += ["--seconds", str(seconds), "--connections", str(connections), *more]
+    done: dict[str, Any] = json.loads(subprocess.check_output(command))
+    return done
+
+
+def seed_monitors(postgres: Postgres, count: int, schedules: str = "mixed") -> None:
+    """Monitors of one project, written straight into the table: 80 % intervals, 20 % crontabs."""
+    project = postgres.sql("SELECT id FROM project ORDER BY created_at LIMIT 1")
+    schedule = {
+        "mixed": """CASE WHEN i % 5 = 0 THEN
+            jsonb_build_object('kind', 'cron', 'expression', (i % 60) || ' * * * *', 'timezone', 'Europe/Berlin')
+            ELSE jsonb_build_object('kind', 'interval', 'seconds', 60 * (1 + i % 60)) END""",
+        "hourly": "jsonb_build_object('kind', 'interval', 'seconds', 3600)",
+    }[schedules]
+    postgres.sql(f"""
+        INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, all_channels, status, created_at,
+            updated_at, next_due_at, deadline_at, check_after)
+        SELECT gen_random_uuid(), '{project}', md5('bench ' || i)::uuid, 'bench-' || i, 'bench ' || i, '{{}}', {schedule}, 300, true,
+            'up', now(), now(), now() + interval '2 hours', now() + interval '2 hours 5 minutes', now() + interval '2 hours 5 minutes'
+        FROM generate_series(1, {count}) AS i;
+        ANALYZE monitor;
+    """)
+
+
+def ping_paths(file: Path, postgres: Postgres, limit: int = 100_000) -> Path:
+    ids = postgres.sql(f"SELECT ping_id FROM monitor LIMIT {limit}").split()
+    file.write_text("".join(f"/ping/{uuid.UUID(one)}\n" for one in ids))
+    return file
+
+
+@contextlib.contextmanager
+def stand() -> Iterator[tuple[Path, Postgres]]:
+    """A folder and a database, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="deadbeat-bench.") as name:
+        folder = Path(name)
+        os.chmod(folder, 0o755)
+        (folder / "pg").mkdir()
+        postgres = Postgres(folder / "pg")
+        try:
+            yield folder, postgres
+        finally:
+            postgres.stop()
