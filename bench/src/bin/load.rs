@@ -56,7 +56,9 @@ fn main() -> anyhow::Result<()> {
     let text = fs::read_to_string(&arguments.paths).context("the file of paths")?;
     let paths: Rc<Vec<String>> = Rc::new(text.lines().map(str::to_owned).collect());
     anyhow::ensure!(!paths.is_empty(), "the file of paths is empty");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, run(&arguments, paths))
 }

@@ -6,6 +6,7 @@ use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
 use deadbeat_store::channel::Channel;
+use deadbeat_store::delivery::NewAlert;
 use serde_json::{Value, json};
 
 use crate::delivery::senders;
@@ -132,8 +133,14 @@ pub async fn send_test(
         "incident": null,
         "monitor": null,
     });
-    let made =
-        deadbeat_store::delivery::enqueue(&mut tx, project, None, Alert::Test, &payload, &[id], now).await?;
+    let alert = NewAlert {
+        project_id: project,
+        incident_id: None,
+        alert: Alert::Test,
+        payload,
+        channels: vec![id],
+    };
+    let made = deadbeat_store::delivery::enqueue(&mut tx, &[alert], now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();
     made.first().copied().ok_or(ServiceError::Busy)

@@ -20,9 +20,10 @@ use deadbeat_store::{Store, StoreResult};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::incident::{self, Changed};
+use crate::Site;
+use crate::incident::{self, Changed, News, What};
+use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
-use crate::{Site, outbox};
 
 /// Rows of one transaction.
 const BATCH: i64 = 500;
@@ -138,20 +139,29 @@ impl Evaluator {
     async fn sweep_beats(&self, swept: &mut Swept) -> StoreResult<bool> {
         let now = self.judged_at();
         let mut tx = self.store.begin().await?;
-        let beats = deadbeat_store::beat::claim_overdue(&mut tx, now, BATCH).await?;
+        let mut beats = deadbeat_store::beat::claim_overdue(&mut tx, now, BATCH).await?;
         if beats.is_empty() {
             return Ok(false);
         }
         let full = beats.len() as i64 == BATCH;
-        for mut beat in beats {
+        let mut transitions = Vec::new();
+        for beat in &mut beats {
             swept.claimed += 1;
-            let transition = deadbeat_domain::beat::on_silence(&mut beat.state, now);
-            deadbeat_store::beat::update(&mut tx, &beat, true).await?;
-            if let Some(transition) = transition {
-                swept.down += 1;
-                incident::record(&mut tx, &self.site, Changed::Beat(&beat), &transition).await?;
-            }
+            transitions.push(deadbeat_domain::beat::on_silence(&mut beat.state, now));
+            deadbeat_store::beat::update(&mut tx, beat, true).await?;
         }
+        let news: Vec<News<'_>> = beats
+            .iter()
+            .zip(transitions)
+            .filter_map(|(beat, transition)| {
+                Some(News {
+                    changed: Changed::Beat(beat),
+                    what: What::Transition(transition?),
+                })
+            })
+            .collect();
+        swept.down += news.len();
+        incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
         Ok(full)
     }
@@ -221,14 +231,18 @@ impl Evaluator {
         }
         batch.monitors = monitors;
         deadbeat_store::batch::write(&mut tx, &batch).await?;
-        for (place, transition) in &recorded {
-            let monitor = &batch.monitors[*place];
-            let beat = monitor
-                .beat_id
-                .and_then(|id| beats.get(&id))
-                .map(|(name, _)| name.as_str());
-            incident::record(&mut tx, &self.site, Changed::Monitor(monitor, beat), transition).await?;
-        }
+        let news: Vec<News<'_>> = recorded
+            .iter()
+            .map(|(place, transition)| {
+                let monitor = &batch.monitors[*place];
+                let beat = monitor.beat_id.and_then(|id| beats.get(&id));
+                News {
+                    changed: Changed::Monitor(monitor, beat.map(|(name, _)| name.as_str())),
+                    what: What::Transition(*transition),
+                }
+            })
+            .collect();
+        incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
         Ok(claimed as i64 == BATCH)
     }
@@ -239,10 +253,18 @@ impl Evaluator {
         let mut tx = self.store.begin().await?;
         let incidents = deadbeat_store::incident::claim_reminders(&mut tx, now, BATCH).await?;
         // One that has no next time belongs to a project that has switched its reminders off since.
-        for incident in incidents.iter().filter(|incident| incident.remind_at.is_some()) {
-            outbox::tell(&mut tx, &self.site, Alert::Reminder, incident, None, now).await?;
-            swept.reminded += 1;
-        }
+        let tellings: Vec<Telling<'_>> = incidents
+            .iter()
+            .filter(|incident| incident.remind_at.is_some())
+            .map(|incident| Telling {
+                alert: Alert::Reminder,
+                incident,
+                monitor: None,
+                at: now,
+            })
+            .collect();
+        outbox::tell(&mut tx, &self.site, &tellings).await?;
+        swept.reminded += tellings.len();
         if incidents.is_empty() {
             return Ok(false);
         }

@@ -1,5 +1,7 @@
 //! The only way a status changes: [`record`].
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::cause::Cause;
@@ -10,10 +12,13 @@ use deadbeat_domain::transition::Transition;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::monitor::Monitor;
+use deadbeat_store::transition::NewTransition;
 use deadbeat_store::{StoreResult, Tx};
+use uuid::Uuid;
 
 use crate::diagnosis::{self, Explanation};
-use crate::{ServiceError, Services, Site, outbox};
+use crate::outbox::{self, Telling};
+use crate::{ServiceError, Services, Site};
 
 /// Whose status changed.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +31,7 @@ pub enum Changed<'a> {
     Beat(&'a Beat),
 }
 
-impl Changed<'_> {
+impl<'a> Changed<'a> {
     fn project(&self) -> ProjectId {
         match self {
             Self::Monitor(monitor, _) | Self::Signalled(monitor, _) => monitor.project_id,
@@ -49,8 +54,8 @@ impl Changed<'_> {
         }
     }
 
-    fn monitor(&self) -> Option<&Monitor> {
-        match self {
+    fn monitor(&self) -> Option<&'a Monitor> {
+        match *self {
             Self::Monitor(monitor, _) | Self::Signalled(monitor, _) => Some(monitor),
             Self::Beat(_) => None,
         }
@@ -67,78 +72,170 @@ impl Changed<'_> {
     }
 }
 
-/// Records a change of status with all that follows from it: the history, the incident, the alerts, in the caller's transaction.
+/// Something that happened to a subject.
+#[derive(Debug, Clone, Copy)]
+pub struct News<'a> {
+    /// Whose.
+    pub changed: Changed<'a>,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum What {
+    /// Its status changed.
+    Transition(Transition),
+    /// It failed while it was down, at that time: that changes no status, and opens an incident unless one is open.
+    FailedAgain(DateTime<Utc>),
+}
+
+/// Records changes of status with all that follows from them: the history, the incidents, the alerts, in the caller's transaction. They
+/// are in the order in which they happened.
 ///
 /// A second incident about one subject cannot open, whoever tries: the database holds one open incident a subject. Joining a
 /// Beat's incident is not done here but where the members are written (`evaluator`), because it can fail.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn record(
-    tx: &mut Tx,
-    site: &Site,
-    changed: Changed<'_>,
-    transition: &Transition,
-) -> StoreResult<()> {
-    let subject = changed.subject();
-    let project = changed.project();
-    deadbeat_store::transition::insert(tx, project, subject.kind, subject.id, transition).await?;
-    match incident::consequence(transition) {
-        Consequence::Open(cause) => open_if_none(tx, site, changed, cause, transition.at).await?,
-        Consequence::Resolve => {
-            let resolved =
-                deadbeat_store::incident::resolve(tx, subject.kind, subject.id, transition.at).await?;
-            if let Some(incident) = resolved {
-                outbox::tell(
-                    tx,
-                    site,
-                    Alert::Resolved,
-                    &incident,
-                    changed.monitor(),
-                    transition.at,
-                )
-                .await?;
+pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<()> {
+    if news.is_empty() {
+        return Ok(());
+    }
+    let transitions: Vec<NewTransition> = news
+        .iter()
+        .filter_map(|one| match one.what {
+            What::Transition(transition) => {
+                let subject = one.changed.subject();
+                Some(NewTransition {
+                    project_id: one.changed.project(),
+                    subject_kind: subject.kind,
+                    subject_id: subject.id,
+                    transition,
+                })
             }
+            What::FailedAgain(_) => None,
+        })
+        .collect();
+    if !transitions.is_empty() {
+        deadbeat_store::transition::insert(tx, &transitions).await?;
+    }
+    // What happened to one subject is recorded one after the other: a failure that a success followed must not open its incident after
+    // that success has resolved it. Different subjects share the statements.
+    let mut rounds: Vec<Vec<&News<'_>>> = Vec::new();
+    let mut seen: HashMap<Uuid, usize> = HashMap::new();
+    for one in news {
+        let round = seen.entry(one.changed.subject().id).or_default();
+        if *round == rounds.len() {
+            rounds.push(Vec::new());
         }
-        Consequence::JoinBeat | Consequence::Nothing => {}
+        rounds[*round].push(one);
+        *round += 1;
+    }
+    for round in rounds {
+        record_round(tx, site, &round).await?;
     }
     Ok(())
 }
 
-/// Opens an incident and tells of it, unless one about that subject is open already.
-///
-/// # Errors
-/// When the database is away.
-pub(crate) async fn open_if_none(
-    tx: &mut Tx,
-    site: &Site,
-    changed: Changed<'_>,
-    cause: Cause,
-    at: DateTime<Utc>,
-) -> StoreResult<()> {
-    let project = changed.project();
-    let (_, reminder) = deadbeat_store::project::for_alert(tx, project).await?;
-    let Explanation {
-        summary,
-        evidence,
-        repair,
-    } = changed.explain(cause, at);
-    let incident = Incident {
-        id: IncidentId::generate(),
-        project_id: project,
-        subject: changed.subject(),
-        cause,
-        summary,
-        evidence,
-        repair,
-        opened_at: at,
-        resolved_at: None,
-        acknowledged_at: None,
-        remind_at: reminder.map(|seconds| at + TimeDelta::seconds(seconds.into())),
-    };
-    if deadbeat_store::incident::open(tx, &incident).await? {
-        outbox::tell(tx, site, Alert::Opened, &incident, changed.monitor(), at).await?;
+/// Records news of which no two are about one subject.
+async fn record_round(tx: &mut Tx, site: &Site, news: &[&News<'_>]) -> StoreResult<()> {
+    let mut to_open: Vec<(Changed<'_>, Cause, DateTime<Utc>)> = Vec::new();
+    let mut to_resolve: Vec<(Changed<'_>, DateTime<Utc>)> = Vec::new();
+    for one in news {
+        match one.what {
+            What::FailedAgain(at) => to_open.push((one.changed, Cause::Failed, at)),
+            What::Transition(transition) => match incident::consequence(&transition) {
+                Consequence::Open(cause) => to_open.push((one.changed, cause, transition.at)),
+                Consequence::Resolve => to_resolve.push((one.changed, transition.at)),
+                Consequence::JoinBeat | Consequence::Nothing => {}
+            },
+        }
     }
+    if !to_open.is_empty() {
+        open(tx, site, &to_open).await?;
+    }
+    if !to_resolve.is_empty() {
+        resolve(tx, site, &to_resolve).await?;
+    }
+    Ok(())
+}
+
+/// Opens incidents and tells of them; where one about that subject is open already, nothing happens.
+async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<Utc>)]) -> StoreResult<()> {
+    let mut projects: Vec<ProjectId> = wanted.iter().map(|(changed, ..)| changed.project()).collect();
+    projects.sort_unstable();
+    projects.dedup();
+    let projects = deadbeat_store::project::for_alerts(tx, &projects).await?;
+    let incidents: Vec<Incident> = wanted
+        .iter()
+        .map(|(changed, cause, at)| {
+            let Explanation {
+                summary,
+                evidence,
+                repair,
+            } = changed.explain(*cause, *at);
+            let project = projects.get(&changed.project());
+            let reminder = project.and_then(|project| project.reminder_seconds);
+            Incident {
+                id: IncidentId::generate(),
+                project_id: changed.project(),
+                subject: changed.subject(),
+                cause: *cause,
+                summary,
+                evidence,
+                repair,
+                opened_at: *at,
+                resolved_at: None,
+                acknowledged_at: None,
+                remind_at: reminder.map(|seconds| *at + TimeDelta::seconds(seconds.into())),
+            }
+        })
+        .collect();
+    let opened: HashSet<IncidentId> = deadbeat_store::incident::open(tx, &incidents)
+        .await?
+        .into_iter()
+        .collect();
+    let tellings: Vec<Telling<'_>> = incidents
+        .iter()
+        .zip(wanted)
+        .filter(|(incident, _)| opened.contains(&incident.id))
+        .map(|(incident, (changed, _, at))| Telling {
+            alert: Alert::Opened,
+            incident,
+            monitor: changed.monitor(),
+            at: *at,
+        })
+        .collect();
+    outbox::tell(tx, site, &tellings).await?;
+    Ok(())
+}
+
+/// Resolves the incidents that are open about these, and tells of it.
+async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]) -> StoreResult<()> {
+    let subjects: Vec<(SubjectKind, Uuid, DateTime<Utc>)> = over
+        .iter()
+        .map(|(changed, at)| {
+            let subject = changed.subject();
+            (subject.kind, subject.id, *at)
+        })
+        .collect();
+    let resolved = deadbeat_store::incident::resolve(tx, &subjects).await?;
+    let by_subject: HashMap<Uuid, &(Changed<'_>, DateTime<Utc>)> =
+        subjects.iter().map(|(_, id, _)| *id).zip(over).collect();
+    let tellings: Vec<Telling<'_>> = resolved
+        .iter()
+        .filter_map(|incident| {
+            let (changed, at) = by_subject.get(&incident.subject.id)?;
+            Some(Telling {
+                alert: Alert::Resolved,
+                incident,
+                monitor: changed.monitor(),
+                at: *at,
+            })
+        })
+        .collect();
+    outbox::tell(tx, site, &tellings).await?;
     Ok(())
 }
 

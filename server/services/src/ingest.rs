@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId, RunKey};
 use deadbeat_domain::limits;
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::time::Clock;
-use deadbeat_domain::transition::{Transition, on_ping};
+use deadbeat_domain::transition::on_ping;
 use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::ping::NewPing;
@@ -25,7 +24,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::incident::{self, Changed};
+use crate::incident::{self, Changed, News, What};
 use crate::{Site, secret};
 
 /// Signals that may wait. More is refused with "try again": never silence, never unbounded memory.
@@ -292,7 +291,7 @@ impl Writer {
         let mut accepted = Vec::with_capacity(incoming.len());
         let mut batch = Batch::default();
         // In the order of the signals: a failure that a success follows must not open its incident after that one has resolved it.
-        let mut news: Vec<(Monitor, &Signal, News)> = Vec::new();
+        let mut happened: Vec<(Monitor, &Signal, What)> = Vec::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
         for (one, target) in incoming.iter().zip(&targets) {
             let place = match &one.address {
@@ -310,10 +309,11 @@ impl Writer {
             batch.pings.push(new_ping(monitor, one));
             changed_runs.extend(effect.runs);
             if effect.failed_again {
-                news.push((monitor.clone(), &one.signal, News::FailedAgain));
+                let failed = What::FailedAgain(one.signal.received_at);
+                happened.push((monitor.clone(), &one.signal, failed));
             }
             if let Some(transition) = effect.transition {
-                news.push((monitor.clone(), &one.signal, News::Transition(transition)));
+                happened.push((monitor.clone(), &one.signal, What::Transition(transition)));
             }
             accepted.push(Some(Accepted::Recorded));
         }
@@ -332,18 +332,14 @@ impl Writer {
         }
         batch.monitors = monitors;
         deadbeat_store::batch::write(&mut tx, &batch).await?;
-        for (monitor, signal, news) in &news {
-            let changed = Changed::Signalled(monitor, signal);
-            match news {
-                News::Transition(transition) => {
-                    incident::record(&mut tx, &self.site, changed, transition).await?
-                }
-                News::FailedAgain => {
-                    incident::open_if_none(&mut tx, &self.site, changed, Cause::Failed, signal.received_at)
-                        .await?;
-                }
-            }
-        }
+        let news: Vec<News<'_>> = happened
+            .iter()
+            .map(|(monitor, signal, what)| News {
+                changed: Changed::Signalled(monitor, signal),
+                what: *what,
+            })
+            .collect();
+        incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
         if !news.is_empty() {
             self.outbox_bell.notify_one();
@@ -407,13 +403,6 @@ impl Writer {
         }
         Ok(targets)
     }
-}
-
-/// What a signal leads to beyond its monitor's row.
-enum News {
-    Transition(Transition),
-    /// It failed while it was down: told, if it was down only as a member of its Beat's incident.
-    FailedAgain,
 }
 
 struct Target {

@@ -24,6 +24,7 @@ pub mod ingest;
 pub mod monitor;
 pub mod outbox;
 pub mod project;
+pub mod retention;
 pub mod schedule_sync;
 pub mod secret;
 pub mod selfwatch;

@@ -14,7 +14,7 @@ use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 
-use crate::incident::{self, Changed};
+use crate::incident::{self, Changed, News, What};
 use crate::{ServiceError, Services, Site};
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
@@ -383,13 +383,11 @@ pub async fn delete(services: &Services, project: ProjectId, id: MonitorId) -> R
     let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
     let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
     if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, services.now()) {
-        incident::record(
-            &mut tx,
-            &services.site,
-            Changed::Monitor(&monitor, None),
-            &transition,
-        )
-        .await?;
+        let news = News {
+            changed: Changed::Monitor(&monitor, None),
+            what: What::Transition(transition),
+        };
+        incident::record(&mut tx, &services.site, &[news]).await?;
     }
     deadbeat_store::monitor::delete(&mut tx, project, id).await?;
     tx.commit().await?;
@@ -433,5 +431,9 @@ pub(crate) async fn apply_transition(
     transition: &Transition,
 ) -> StoreResult<()> {
     write_state(tx, monitor).await?;
-    incident::record(tx, site, Changed::Monitor(monitor, beat), transition).await
+    let news = News {
+        changed: Changed::Monitor(monitor, beat),
+        what: What::Transition(*transition),
+    };
+    incident::record(tx, site, &[news]).await
 }

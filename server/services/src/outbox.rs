@@ -1,10 +1,13 @@
 //! The outbox: alerts become delivery rows, in the transaction of what they tell.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use deadbeat_domain::alert::Alert;
-use deadbeat_domain::ids::{ChannelId, IncidentId, MonitorId};
+use deadbeat_domain::ids::{ChannelId, IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::status::ShownStatus;
+use deadbeat_store::delivery::NewAlert;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreResult, Tx};
@@ -12,55 +15,119 @@ use serde_json::{Value, json};
 
 use crate::Site;
 
-/// Puts an alert about an incident into the outbox. Returns how many deliveries that makes.
+/// An alert about an incident.
+#[derive(Debug, Clone, Copy)]
+pub struct Telling<'a> {
+    /// What is told.
+    pub alert: Alert,
+    /// About which.
+    pub incident: &'a Incident,
+    /// The monitor that it is about, if it is about one, as it is now.
+    pub monitor: Option<&'a Monitor>,
+    /// When that happened.
+    pub at: DateTime<Utc>,
+}
+
+/// Puts alerts about incidents into the outbox. Returns how many deliveries that makes.
 ///
 /// Whom: for a monitor its channels, for a Beat all of the project's; that it is over is told to those who were told that it began.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn tell(
-    tx: &mut Tx,
-    site: &Site,
-    alert: Alert,
-    incident: &Incident,
-    monitor: Option<&Monitor>,
-    now: DateTime<Utc>,
-) -> StoreResult<usize> {
-    let project = incident.project_id;
-    let channels: Vec<ChannelId> = match (alert, incident.subject.kind) {
-        (Alert::Resolved | Alert::Reminder, _) => {
-            deadbeat_store::delivery::channels_told(tx, incident.id).await?
-        }
-        (_, SubjectKind::Monitor) => {
-            deadbeat_store::channel::of_monitor(tx, project, MonitorId(incident.subject.id)).await?
-        }
-        (_, SubjectKind::Beat) => deadbeat_store::channel::of_project(tx, project).await?,
+pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreResult<usize> {
+    let Some(now) = tellings.iter().map(|telling| telling.at).max() else {
+        return Ok(0);
     };
-    if channels.is_empty() {
+    let channels = channels(tx, tellings).await?;
+    let mut projects: Vec<ProjectId> = tellings
+        .iter()
+        .map(|telling| telling.incident.project_id)
+        .collect();
+    projects.sort_unstable();
+    projects.dedup();
+    let projects = deadbeat_store::project::for_alerts(tx, &projects).await?;
+    let alerts: Vec<NewAlert> = tellings
+        .iter()
+        .zip(channels)
+        .filter(|(_, channels)| !channels.is_empty())
+        .filter_map(|(telling, channels)| {
+            let incident = telling.incident;
+            let project = projects.get(&incident.project_id)?;
+            Some(NewAlert {
+                project_id: incident.project_id,
+                incident_id: Some(incident.id),
+                alert: telling.alert,
+                payload: payload(site, telling, &project.name),
+                channels,
+            })
+        })
+        .collect();
+    if alerts.is_empty() {
         return Ok(0);
     }
-    let (project_name, _) = deadbeat_store::project::for_alert(tx, project).await?;
-    let payload = payload(site, alert, incident, monitor, &project_name, now);
-    let made =
-        deadbeat_store::delivery::enqueue(tx, project, Some(incident.id), alert, &payload, &channels, now)
-            .await?;
+    let made = deadbeat_store::delivery::enqueue(tx, &alerts, now).await?;
     Ok(made.len())
 }
 
+/// Whom each of them is told to.
+async fn channels(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<Vec<Vec<ChannelId>>> {
+    let mut told_before: HashMap<IncidentId, Vec<ChannelId>> = HashMap::new();
+    let mut of_monitor: HashMap<MonitorId, Vec<ChannelId>> = HashMap::new();
+    let mut of_project: HashMap<ProjectId, Vec<ChannelId>> = HashMap::new();
+    let whom = |telling: &Telling<'_>| match (telling.alert, telling.incident.subject.kind) {
+        (Alert::Resolved | Alert::Reminder, _) => Whom::ToldBefore(telling.incident.id),
+        (_, SubjectKind::Monitor) => Whom::OfMonitor(MonitorId(telling.incident.subject.id)),
+        (_, SubjectKind::Beat) => Whom::OfProject(telling.incident.project_id),
+    };
+    for telling in tellings {
+        match whom(telling) {
+            Whom::ToldBefore(id) => drop(told_before.entry(id).or_default()),
+            Whom::OfMonitor(id) => drop(of_monitor.entry(id).or_default()),
+            Whom::OfProject(id) => drop(of_project.entry(id).or_default()),
+        }
+    }
+    if !told_before.is_empty() {
+        let ids: Vec<IncidentId> = told_before.keys().copied().collect();
+        for (id, channel) in deadbeat_store::delivery::channels_told(tx, &ids).await? {
+            told_before.entry(id).or_default().push(channel);
+        }
+    }
+    if !of_monitor.is_empty() {
+        let ids: Vec<MonitorId> = of_monitor.keys().copied().collect();
+        for (id, channel) in deadbeat_store::channel::of_monitors(tx, &ids).await? {
+            of_monitor.entry(id).or_default().push(channel);
+        }
+    }
+    if !of_project.is_empty() {
+        let ids: Vec<ProjectId> = of_project.keys().copied().collect();
+        for (id, channel) in deadbeat_store::channel::of_projects(tx, &ids).await? {
+            of_project.entry(id).or_default().push(channel);
+        }
+    }
+    Ok(tellings
+        .iter()
+        .map(|telling| match whom(telling) {
+            Whom::ToldBefore(id) => told_before.get(&id),
+            Whom::OfMonitor(id) => of_monitor.get(&id),
+            Whom::OfProject(id) => of_project.get(&id),
+        })
+        .map(|channels| channels.cloned().unwrap_or_default())
+        .collect())
+}
+
+enum Whom {
+    ToldBefore(IncidentId),
+    OfMonitor(MonitorId),
+    OfProject(ProjectId),
+}
+
 /// What is told, as every attempt sends it.
-fn payload(
-    site: &Site,
-    alert: Alert,
-    incident: &Incident,
-    monitor: Option<&Monitor>,
-    project_name: &str,
-    now: DateTime<Utc>,
-) -> Value {
+fn payload(site: &Site, telling: &Telling<'_>, project_name: &str) -> Value {
     json!({
-        "type": alert.event_type(),
-        "timestamp": instant(now),
-        "incident": incident_json(site, incident, Some(project_name)),
-        "monitor": monitor.map(|monitor| monitor_json(monitor, now)),
+        "type": telling.alert.event_type(),
+        "timestamp": instant(telling.at),
+        "incident": incident_json(site, telling.incident, Some(project_name)),
+        "monitor": telling.monitor.map(|monitor| monitor_json(monitor, telling.at)),
     })
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::Verdict;
-use crate::incident::{self, Changed};
+use crate::incident::{self, Changed, News, What};
 use crate::monitor::{apply_transition, load_runs, write_state};
 use crate::{ServiceError, Services};
 
@@ -154,7 +154,11 @@ pub(crate) async fn alive(
         if transition.from == Status::Down {
             rearm_members(services, &mut tx, &beat, now).await?;
         }
-        incident::record(&mut tx, &services.site, Changed::Beat(&beat), &transition).await?;
+        let news = News {
+            changed: Changed::Beat(&beat),
+            what: What::Transition(transition),
+        };
+        incident::record(&mut tx, &services.site, &[news]).await?;
     }
     tx.commit().await?;
     if transition.is_some() {

@@ -45,8 +45,8 @@ pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
             SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::timestamptz[], $4::text[], $5::uuid[], $6::int2[], $7::text[], $8::text[],
                 $9::text[], $10::text[], $11::int4[])
         ), new_body AS (
-            INSERT INTO ping_body (monitor_id, n, body)
-            SELECT * FROM UNNEST($12::uuid[], $13::int8[], $14::bytea[])
+            INSERT INTO ping_body (monitor_id, n, body, received_at)
+            SELECT * FROM UNNEST($12::uuid[], $13::int8[], $14::bytea[], $40::timestamptz[])
         ), changed_run AS (
             INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
                 worker, retries, error)
@@ -112,12 +112,14 @@ pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
         &column(monitors, |monitor| monitor.state.hinted_due_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |monitor| monitor.state.deadline_at) as &[Option<DateTime<Utc>>],
         batch.moves_check,
+        &column(&bodies, |ping| ping.received_at),
     )
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
-fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
+/// One column of rows, as an array statement takes it.
+pub(crate) fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }

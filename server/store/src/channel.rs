@@ -6,6 +6,7 @@ use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::batch::column;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
@@ -215,38 +216,44 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Channels to tell about a monitor: all of its project, or its own; switched-off ones are left out.
+/// Channels to tell about monitors: all of their project, or their own; switched-off ones are left out.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_monitor(tx: &mut Tx, project: ProjectId, monitor: MonitorId) -> StoreResult<Vec<ChannelId>> {
-    let rows = sqlx::query_scalar!(
-        "SELECT channel.id
-        FROM channel, monitor
-        WHERE monitor.project_id = $1 AND monitor.id = $2 AND channel.project_id = $1 AND channel.disabled_at IS NULL
-            AND (monitor.all_channels
-                OR channel.id IN (SELECT channel_id FROM monitor_channel WHERE monitor_id = $2))
+pub async fn of_monitors(tx: &mut Tx, monitors: &[MonitorId]) -> StoreResult<Vec<(MonitorId, ChannelId)>> {
+    let rows = sqlx::query!(
+        "SELECT monitor.id AS monitor_id, channel.id AS channel_id
+        FROM monitor JOIN channel ON channel.project_id = monitor.project_id AND channel.disabled_at IS NULL
+        WHERE monitor.id = ANY($1)
+            AND (monitor.all_channels OR EXISTS (
+                SELECT FROM monitor_channel WHERE monitor_id = monitor.id AND channel_id = channel.id
+            ))
         ORDER BY channel.id",
-        project.0,
-        monitor.0
+        &column(monitors, |id| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(ChannelId).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.monitor_id), ChannelId(row.channel_id)))
+        .collect())
 }
 
-/// Every channel of a project that is not switched off.
+/// Every channel of projects that is not switched off.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_project(tx: &mut Tx, project: ProjectId) -> StoreResult<Vec<ChannelId>> {
-    let rows = sqlx::query_scalar!(
-        "SELECT id FROM channel WHERE project_id = $1 AND disabled_at IS NULL ORDER BY id",
-        project.0
+pub async fn of_projects(tx: &mut Tx, projects: &[ProjectId]) -> StoreResult<Vec<(ProjectId, ChannelId)>> {
+    let rows = sqlx::query!(
+        "SELECT project_id, id FROM channel WHERE project_id = ANY($1) AND disabled_at IS NULL ORDER BY id",
+        &column(projects, |id| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(ChannelId).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (ProjectId(row.project_id), ChannelId(row.id)))
+        .collect())
 }
 
 /// Removes a channel with its deliveries. False: there was none.

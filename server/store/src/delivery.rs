@@ -7,59 +7,85 @@ use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::batch::column;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
-/// Puts one alert for several channels into the outbox, in the caller's transaction. What is there already stays.
+/// One alert and whom it goes to.
+#[derive(Debug, Clone)]
+pub struct NewAlert {
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The incident that it tells of; none: it belongs to no incident.
+    pub incident_id: Option<IncidentId>,
+    /// What it tells.
+    pub alert: Alert,
+    /// The content.
+    pub payload: Value,
+    /// Where it goes; channels of another project are left out.
+    pub channels: Vec<ChannelId>,
+}
+
+/// Puts alerts into the outbox, in the caller's transaction. What is there already stays. Answers the deliveries that this made.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn enqueue(
-    tx: &mut Tx,
-    project: ProjectId,
-    incident: Option<IncidentId>,
-    alert: Alert,
-    payload: &Value,
-    channels: &[ChannelId],
-    now: DateTime<Utc>,
-) -> StoreResult<Vec<DeliveryId>> {
-    let ids: Vec<Uuid> = channels.iter().map(|_| DeliveryId::generate().0).collect();
-    let channels: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
+pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> StoreResult<Vec<DeliveryId>> {
+    // The content travels once an alert; the deliveries name its place, counted from 1 as arrays are.
+    let to: Vec<(i32, ChannelId)> = (1..)
+        .zip(alerts)
+        .flat_map(|(place, alert)| alert.channels.iter().map(move |channel| (place, *channel)))
+        .collect();
+    let ids: Vec<Uuid> = to.iter().map(|_| DeliveryId::generate().0).collect();
     let rows = sqlx::query_scalar!(
-        "INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, status, created_at, next_attempt_at)
-        SELECT new.id, $1, channel.id, $2, $3, $4, 'pending', $5, $5
-        FROM UNNEST($6::uuid[], $7::uuid[]) AS new (id, channel_id)
-        JOIN channel ON channel.id = new.channel_id AND channel.project_id = $1
+        "WITH alert AS (
+            SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[])
+                WITH ORDINALITY AS alert (project_id, incident_id, alert, payload, place)
+        )
+        INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, status, created_at, next_attempt_at)
+        SELECT new.id, alert.project_id, channel.id, alert.incident_id, alert.alert, alert.payload, 'pending', $5, $5
+        FROM UNNEST($6::uuid[], $7::uuid[], $8::int4[]) AS new (id, channel_id, place)
+        JOIN alert USING (place)
+        JOIN channel ON channel.id = new.channel_id AND channel.project_id = alert.project_id
         ON CONFLICT DO NOTHING
         RETURNING id",
-        project.0,
-        incident.map(|id| id.0),
-        alert.as_str(),
-        payload,
+        &column(alerts, |alert| alert.project_id.0),
+        &column(alerts, |alert| alert.incident_id.map(|id| id.0)) as &[Option<Uuid>],
+        &column(alerts, |alert| alert.alert.as_str().to_owned()),
+        &column(alerts, |alert| alert.payload.clone()),
         now,
         &ids,
-        &channels
+        &column(&to, |(_, channel)| channel.0),
+        &column(&to, |(place, _)| *place),
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().map(DeliveryId).collect())
 }
 
-/// The channels that were told that an incident had opened: those are told that it is over.
+/// The channels that were told that incidents had opened: those are told that they are over.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn channels_told(tx: &mut Tx, incident: IncidentId) -> StoreResult<Vec<ChannelId>> {
-    let rows = sqlx::query_scalar!(
-        "SELECT delivery.channel_id
+pub async fn channels_told(
+    tx: &mut Tx,
+    incidents: &[IncidentId],
+) -> StoreResult<Vec<(IncidentId, ChannelId)>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT incident_id AS "incident_id!", delivery.channel_id
         FROM delivery JOIN channel ON channel.id = delivery.channel_id
-        WHERE incident_id = $1 AND alert = 'opened' AND channel.disabled_at IS NULL
-        ORDER BY delivery.channel_id",
-        incident.0
+        WHERE incident_id = ANY($1) AND alert = 'opened' AND channel.disabled_at IS NULL
+        ORDER BY delivery.channel_id
+        "#,
+        &column(incidents, |id| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(ChannelId).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (IncidentId(row.incident_id), ChannelId(row.channel_id)))
+        .collect())
 }
 
 /// A delivery that this process may try now.

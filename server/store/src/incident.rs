@@ -7,6 +7,7 @@ use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKind};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::batch::column;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
@@ -91,61 +92,71 @@ macro_rules! select {
     };
 }
 
-/// Opens an incident. False: one about that subject is open already, and nothing was written.
+/// Opens incidents. Answers which; the others were not written, because one about that subject is open already.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn open(tx: &mut Tx, incident: &Incident) -> StoreResult<bool> {
+pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<IncidentId>> {
     let json = |value: Result<Value, serde_json::Error>| {
         value.map_err(|error| StoreError::Corrupt(error.to_string()))
     };
-    let done = sqlx::query!(
+    let evidence: Vec<Value> = incidents
+        .iter()
+        .map(|incident| json(serde_json::to_value(&incident.evidence)))
+        .collect::<StoreResult<_>>()?;
+    let repair: Vec<Value> = incidents
+        .iter()
+        .map(|incident| json(serde_json::to_value(&incident.repair)))
+        .collect::<StoreResult<_>>()?;
+    let opened = sqlx::query_scalar!(
         "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
             remind_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-        ON CONFLICT (subject_kind, subject_id) WHERE resolved_at IS NULL DO NOTHING",
-        incident.id.0,
-        incident.project_id.0,
-        incident.subject.kind.as_str(),
-        incident.subject.id,
-        incident.subject.name,
-        incident.cause.as_str(),
-        incident.summary,
-        json(serde_json::to_value(&incident.evidence))?,
-        json(serde_json::to_value(&incident.repair))?,
-        incident.opened_at,
-        incident.remind_at
+        SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
+            $9::jsonb[], $10::timestamptz[], $11::timestamptz[])
+        ON CONFLICT (subject_kind, subject_id) WHERE resolved_at IS NULL DO NOTHING
+        RETURNING id",
+        &column(incidents, |incident| incident.id.0),
+        &column(incidents, |incident| incident.project_id.0),
+        &column(incidents, |incident| incident.subject.kind.as_str().to_owned()),
+        &column(incidents, |incident| incident.subject.id),
+        &column(incidents, |incident| incident.subject.name.clone()),
+        &column(incidents, |incident| incident.cause.as_str().to_owned()),
+        &column(incidents, |incident| incident.summary.clone()),
+        &evidence,
+        &repair,
+        &column(incidents, |incident| incident.opened_at),
+        &column(incidents, |incident| incident.remind_at) as &[Option<DateTime<Utc>>],
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(opened.into_iter().map(IncidentId).collect())
 }
 
-/// Resolves the open incident about a subject, if there is one.
+/// Resolves the open incidents about subjects, each at its time; where there is none, nothing happens. No subject stands there twice.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn resolve(
     tx: &mut Tx,
-    kind: SubjectKind,
-    subject: Uuid,
-    now: DateTime<Utc>,
-) -> StoreResult<Option<Incident>> {
+    subjects: &[(SubjectKind, Uuid, DateTime<Utc>)],
+) -> StoreResult<Vec<Incident>> {
     sqlx::query_as!(
         Row,
         "UPDATE incident
-        SET resolved_at = greatest(opened_at, $3), remind_at = NULL
-        WHERE subject_kind = $1 AND subject_id = $2 AND resolved_at IS NULL
-        RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
-            acknowledged_at, remind_at",
-        kind.as_str(),
-        subject,
-        now
+        SET resolved_at = greatest(opened_at, over.at), remind_at = NULL
+        FROM UNNEST($1::text[], $2::uuid[], $3::timestamptz[]) AS over (kind, id, at)
+        WHERE subject_kind = over.kind AND subject_id = over.id AND resolved_at IS NULL
+        RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
+            resolved_at, acknowledged_at, remind_at",
+        &column(subjects, |(kind, _, _)| kind.as_str().to_owned()),
+        &column(subjects, |(_, id, _)| *id),
+        &column(subjects, |(_, _, at)| *at),
     )
-    .fetch_optional(tx.conn())
+    .fetch_all(tx.conn())
     .await?
+    .into_iter()
     .map(Incident::try_from)
-    .transpose()
+    .collect()
 }
 
 /// Adds a monitor to the open incident of its Beat. False: that Beat has none.

@@ -19,6 +19,7 @@ pub mod monitor;
 pub mod page;
 pub mod ping;
 pub mod project;
+pub mod retention;
 pub mod run;
 pub mod stats;
 pub mod transition;

@@ -1,9 +1,12 @@
 //! Tables `project` and `member`.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::project::Role;
 
+use crate::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
 /// A project.
@@ -79,15 +82,36 @@ pub async fn get(reader: &Reader, id: ProjectId) -> StoreResult<Option<Project>>
     }))
 }
 
-/// What an alert needs of a project: its name, and after how many seconds open incidents are told again.
+/// What an alert needs of its project.
+#[derive(Debug, Clone)]
+pub struct ForAlert {
+    /// Its name.
+    pub name: String,
+    /// After how many seconds open incidents are told again; none: never.
+    pub reminder_seconds: Option<i32>,
+}
+
+/// What alerts need of their projects.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn for_alert(tx: &mut Tx, id: ProjectId) -> StoreResult<(String, Option<i32>)> {
-    let row = sqlx::query!("SELECT name, reminder_seconds FROM project WHERE id = $1", id.0)
-        .fetch_one(tx.conn())
-        .await?;
-    Ok((row.name, row.reminder_seconds))
+pub async fn for_alerts(tx: &mut Tx, ids: &[ProjectId]) -> StoreResult<HashMap<ProjectId, ForAlert>> {
+    let rows = sqlx::query!(
+        "SELECT id, name, reminder_seconds FROM project WHERE id = ANY($1)",
+        &column(ids, |id| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let project = ForAlert {
+                name: row.name,
+                reminder_seconds: row.reminder_seconds,
+            };
+            (ProjectId(row.id), project)
+        })
+        .collect())
 }
 
 /// Makes an account a member.

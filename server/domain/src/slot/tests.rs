@@ -112,7 +112,9 @@ mod truth_table {
         let (kind, rest) = text.split_once(' ').expect("a kind and more");
         let value = match (kind, rest.split_once(" from ")) {
             ("cron", _) => json!({"kind": "cron", "expression": rest.trim_matches('`')}),
-            ("interval", None) => json!({"kind": "interval", "seconds": rest.parse::<f64>().expect("seconds")}),
+            ("interval", None) => {
+                json!({"kind": "interval", "seconds": rest.parse::<f64>().expect("seconds")})
+            }
             ("interval", Some((seconds, anchor))) => {
                 let seconds: f64 = seconds.parse().expect("seconds");
                 json!({"kind": "interval", "seconds": seconds, "anchor": time(anchor).to_rfc3339()})

@@ -25,7 +25,7 @@ use deadbeat_domain::delivery::{Outcome, next_attempt};
 use deadbeat_domain::time::Clock;
 use deadbeat_store::attempt::{self, Attempt};
 use deadbeat_store::channel::{self, Channel};
-use deadbeat_store::delivery::{self, Claimed, Settle};
+use deadbeat_store::delivery::{self, Claimed, NewAlert, Settle};
 use deadbeat_store::{Store, StoreError, StoreResult, Tx};
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
@@ -565,11 +565,16 @@ fn report(row: &Claimed, end: End, attempt: &Attempt) {
 async fn tell_others(tx: &mut Tx, channel: &Channel, reason: &str, now: DateTime<Utc>) -> StoreResult<usize> {
     let project = channel.project_id;
     // The one switched off is no longer among them.
-    let others = channel::of_project(tx, project).await?;
+    let others: Vec<_> = channel::of_projects(tx, &[project])
+        .await?
+        .into_iter()
+        .map(|(_, channel)| channel)
+        .collect();
     if others.is_empty() {
         return Ok(0);
     }
-    let (project_name, _) = deadbeat_store::project::for_alert(tx, project).await?;
+    let projects = deadbeat_store::project::for_alerts(tx, &[project]).await?;
+    let project_name = projects.get(&project).map(|project| project.name.as_str());
     let payload: Value = json!({
         "type": "channel.disabled",
         "timestamp": outbox::instant(now),
@@ -580,9 +585,12 @@ async fn tell_others(tx: &mut Tx, channel: &Channel, reason: &str, now: DateTime
         "monitor": null,
     });
     // Alert::Test is the alert that belongs to no incident.
-    Ok(
-        delivery::enqueue(tx, project, None, Alert::Test, &payload, &others, now)
-            .await?
-            .len(),
-    )
+    let alert = NewAlert {
+        project_id: project,
+        incident_id: None,
+        alert: Alert::Test,
+        payload,
+        channels: others,
+    };
+    Ok(delivery::enqueue(tx, &[alert], now).await?.len())
 }

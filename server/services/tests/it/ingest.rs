@@ -5,6 +5,7 @@ use deadbeat_domain::key::Scope;
 use deadbeat_domain::ping::PingKind::{Fail, Log, Start, Success};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::status::Status;
+use deadbeat_domain::time::Clock;
 use deadbeat_services::event::Verdict;
 use deadbeat_services::ingest::{Accepted, Address};
 use deadbeat_services::{api_key, monitor};
@@ -161,8 +162,9 @@ async fn a_signal_that_cannot_be_written_spoils_no_other_of_its_batch(pool: PgPo
     let world = World::new(pool).await;
     let (bad, good) = (world.monitor("bad").await, world.monitor("good").await);
     // As if another writer had numbered without the lock.
-    sqlx::query("INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes) VALUES ($1, 1, now(), 'log', 'http', 0)")
+    sqlx::query("INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes) VALUES ($1, 1, $2, 'log', 'http', 0)")
         .bind(bad.id.0)
+        .bind(world.clock.now())
         .execute(&world.pool)
         .await
         .unwrap();

@@ -1,12 +1,17 @@
 //! What the tables themselves hold, whoever writes.
 
-use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
-use deadbeat_store::incident;
+use deadbeat_store::Tx;
+use deadbeat_store::incident::{self, Incident};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::setup::{World, at};
+
+async fn open(tx: &mut Tx, one: &Incident) -> Vec<IncidentId> {
+    incident::open(tx, std::slice::from_ref(one)).await.unwrap()
+}
 
 /// Runs a statement about one monitor and returns the constraint that refused it.
 async fn refused_by(world: &World, statement: &'static str, id: Uuid) -> Option<String> {
@@ -24,28 +29,29 @@ async fn one_subject_has_one_open_incident_whoever_opens_it(pool: PgPool) {
     );
     let (mut one, mut two) = (world.begin().await, world.begin().await);
 
-    assert!(incident::open(&mut one, &first).await.unwrap());
+    assert_eq!(open(&mut one, &first).await, [first.id]);
     // The second one waits for the first to commit, and then finds it.
-    let (opened, ()) = tokio::join!(incident::open(&mut two, &second), async {
-        one.commit().await.unwrap()
-    });
-    assert!(!opened.unwrap());
-    let resolved = incident::resolve(&mut two, SubjectKind::Monitor, monitor.id.0, at(100))
+    let (opened, ()) = tokio::join!(open(&mut two, &second), async { one.commit().await.unwrap() });
+    assert_eq!(opened, []);
+    let over = |kind| [(kind, monitor.id.0, at(100))];
+    let resolved = incident::resolve(&mut two, &over(SubjectKind::Monitor))
         .await
         .unwrap();
+    let resolved: Vec<_> = resolved
+        .iter()
+        .map(|incident| (incident.id, incident.remind_at))
+        .collect();
+    assert_eq!(resolved, [(first.id, None)]);
     assert_eq!(
-        resolved.map(|incident| (incident.id, incident.remind_at)),
-        Some((first.id, None))
-    );
-    assert!(
-        incident::open(&mut two, &second).await.unwrap(),
+        open(&mut two, &second).await,
+        [second.id],
         "after the first is over"
     );
     assert_eq!(
-        incident::resolve(&mut two, SubjectKind::Beat, monitor.id.0, at(100))
+        incident::resolve(&mut two, &over(SubjectKind::Beat))
             .await
             .unwrap(),
-        None
+        []
     );
     two.commit().await.unwrap();
 }
@@ -58,12 +64,11 @@ async fn an_incident_never_ends_before_it_began(pool: PgPool) {
     let mut tx = world.begin().await;
 
     // The ping came in before the deadline, and was written after the verdict.
-    let resolved = incident::resolve(&mut tx, SubjectKind::Monitor, monitor.id.0, at(89))
+    let resolved = incident::resolve(&mut tx, &[(SubjectKind::Monitor, monitor.id.0, at(89))])
         .await
-        .unwrap()
         .unwrap();
 
-    assert_eq!(resolved.resolved_at, Some(resolved.opened_at));
+    assert_eq!(resolved[0].resolved_at, Some(resolved[0].opened_at));
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -96,8 +101,8 @@ async fn what_would_be_a_lie_is_refused_by_name(pool: PgPool) {
         ),
         (
             "INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes)
-            SELECT $1, 1, now(), 'log', 'http', 0 FROM generate_series(1, 2)",
-            "ping_pkey",
+            VALUES ($1, 1, now(), 'tick', 'http', 0)",
+            "ping_kind",
         ),
     ];
     for (statement, constraint) in table {
@@ -107,6 +112,14 @@ async fn what_would_be_a_lie_is_refused_by_name(pool: PgPool) {
             "{statement}"
         );
     }
+    // The index of a day's table has a name of its own.
+    let twice = refused_by(
+        &world,
+        "INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes)
+        SELECT $1, 1, now(), 'log', 'http', 0 FROM generate_series(1, 2)",
+        id,
+    );
+    assert!(twice.await.is_some_and(|name| name.starts_with("ping_")));
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -13,6 +13,7 @@ use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::transition::on_ping;
 use deadbeat_store::batch::{self, Batch};
 use deadbeat_store::channel::Channel;
+use deadbeat_store::delivery::NewAlert;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::ping::NewPing;
@@ -132,7 +133,8 @@ impl World {
     pub async fn incident(&self, monitor: &Monitor) -> Incident {
         let incident = self.an_incident(SubjectKind::Monitor, monitor.id.0);
         let mut tx = self.begin().await;
-        assert!(deadbeat_store::incident::open(&mut tx, &incident).await.unwrap());
+        let opened = deadbeat_store::incident::open(&mut tx, std::slice::from_ref(&incident)).await;
+        assert_eq!(opened.unwrap(), [incident.id]);
         tx.commit().await.unwrap();
         incident
     }
@@ -164,16 +166,14 @@ impl World {
         channels: &[ChannelId],
     ) -> Vec<DeliveryId> {
         let mut tx = self.begin().await;
-        let made = deadbeat_store::delivery::enqueue(
-            &mut tx,
-            self.project,
-            incident,
+        let alert = NewAlert {
+            project_id: self.project,
+            incident_id: incident,
             alert,
-            &json!({}),
-            channels,
-            at(90),
-        )
-        .await;
+            payload: json!({}),
+            channels: channels.to_vec(),
+        };
+        let made = deadbeat_store::delivery::enqueue(&mut tx, &[alert], at(90)).await;
         tx.commit().await.unwrap();
         made.unwrap()
     }

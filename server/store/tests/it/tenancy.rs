@@ -7,6 +7,7 @@ use deadbeat_domain::key::Scope;
 use deadbeat_domain::ping::PingKind::{Start, Success};
 use deadbeat_domain::status::Status;
 use deadbeat_store::api_key::ApiKey;
+use deadbeat_store::delivery::NewAlert;
 use deadbeat_store::page::Page;
 use deadbeat_store::{api_key, attempt, beat, channel, delivery, incident, monitor, ping, project, run};
 use serde_json::json;
@@ -73,11 +74,10 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .unwrap()
                 .is_empty(),
             monitor::count(&mut tx, project).await.unwrap() > 0,
-            !channel::of_monitor(&mut tx, project, owned.id)
+            !channel::of_projects(&mut tx, &[project])
                 .await
                 .unwrap()
                 .is_empty(),
-            !channel::of_project(&mut tx, project).await.unwrap().is_empty(),
             channel::get(&reader, project, told).await.unwrap().is_some(),
             channel::lock(&mut tx, project, told).await.unwrap().is_some(),
             !channel::list(&reader, project, page()).await.unwrap().is_empty(),
@@ -102,7 +102,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .is_empty(),
             !beat::list(&reader, project).await.unwrap().is_empty(),
         ];
-        assert_eq!(found, [finds; 20], "{project:?}");
+        assert_eq!(found, [finds; 19], "{project:?}");
         assert!(attempt::list(&reader, other, sent).await.unwrap().is_empty());
     }
 }
@@ -177,9 +177,14 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
             .unwrap(),
         0
     );
-    let made = delivery::enqueue(&mut tx, other, None, Alert::Test, &json!({}), &[told], at(1))
-        .await
-        .unwrap();
+    let alert = NewAlert {
+        project_id: other,
+        incident_id: None,
+        alert: Alert::Test,
+        payload: json!({}),
+        channels: vec![told],
+    };
+    let made = delivery::enqueue(&mut tx, &[alert], at(1)).await.unwrap();
     assert_eq!(made, [], "no message to another project's channel");
     let mut renamed = owned.clone();
     renamed.project_id = other;
@@ -228,10 +233,10 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     );
     let mut tx = world.begin().await;
     assert!(
-        incident::resolve(&mut tx, SubjectKind::Monitor, owned.id.0, at(99))
+        !incident::resolve(&mut tx, &[(SubjectKind::Monitor, owned.id.0, at(99))])
             .await
             .unwrap()
-            .is_some()
+            .is_empty()
     );
 }
 
@@ -263,12 +268,7 @@ async fn a_channel_of_another_project_is_not_among_those_chosen(pool: PgPool) {
             .unwrap(),
         0
     );
-    assert_eq!(
-        channel::of_monitor(&mut tx, world.project, owned.id)
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(channel::of_monitors(&mut tx, &[owned.id]).await.unwrap(), []);
     assert_eq!(
         monitor::get(&world.store.reader(), world.project, owned.id)
             .await

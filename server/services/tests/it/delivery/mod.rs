@@ -25,7 +25,7 @@ use deadbeat_services::delivery::senders::{Outgoing, Sender, Senders, webhook};
 use deadbeat_services::delivery::{Delivery, DeliverySettings, Progress};
 use deadbeat_store::attempt::{self, Attempt};
 use deadbeat_store::channel::{self, Channel};
-use deadbeat_store::delivery::{self, Filter, Settle};
+use deadbeat_store::delivery::{self, Filter, NewAlert, Settle};
 use deadbeat_store::incident::{self, Incident};
 use deadbeat_store::page::Page;
 use deadbeat_store::project::{self, Project};
@@ -148,9 +148,14 @@ impl World {
     ) -> DeliveryId {
         let mut tx = self.store.begin().await.unwrap();
         let now = self.clock.now();
-        let made = delivery::enqueue(&mut tx, self.project, incident, alert, &payload, &[channel], now)
-            .await
-            .unwrap();
+        let alert = NewAlert {
+            project_id: self.project,
+            incident_id: incident,
+            alert,
+            payload,
+            channels: vec![channel],
+        };
+        let made = delivery::enqueue(&mut tx, &[alert], now).await.unwrap();
         tx.commit().await.unwrap();
         made[0]
     }
@@ -175,7 +180,7 @@ impl World {
             remind_at: None,
         };
         let mut tx = self.store.begin().await.unwrap();
-        assert!(incident::open(&mut tx, &incident).await.unwrap());
+        assert_eq!(incident::open(&mut tx, &[incident]).await.unwrap(), [id]);
         tx.commit().await.unwrap();
         id
     }

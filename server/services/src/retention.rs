@@ -1,0 +1,197 @@
+//! The loop that makes the days' tables ahead of time and removes what is too old. Never inside a request, always in bounded steps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::time::Clock;
+use deadbeat_store::{Store, StoreResult, retention};
+use tokio_util::sync::CancellationToken;
+
+/// Between two passes.
+const PAUSE: Duration = Duration::from_secs(3_600);
+/// After a pass that failed: a busy table, or the database is away.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
+/// Days that have a table before they begin: a server that is down over a weekend finds them made.
+const DAYS_AHEAD: i64 = 3;
+/// Rows of one transaction.
+const BATCH: i64 = 5_000;
+/// Monitors of one transaction.
+const MONITORS: i64 = 1_000;
+
+/// How long what was heard is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionSettings {
+    /// Whole days of pings and their bodies, today not counted.
+    pub ping_days: u16,
+    /// The newest pings of a monitor, whatever their age.
+    pub pings_per_monitor: u32,
+    /// Whole days of ended runs.
+    pub run_days: u16,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self {
+            ping_days: 30,
+            pings_per_monitor: 10_000,
+            run_days: 90,
+        }
+    }
+}
+
+/// What a pass removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Tables of whole days.
+    pub partitions: i32,
+    /// Pings one by one: beyond a monitor's share, of monitors that are gone, of days without a table.
+    pub pings: u64,
+    /// Ended runs.
+    pub runs: u64,
+}
+
+/// Removes.
+pub struct Retention {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    settings: RetentionSettings,
+}
+
+impl Retention {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>, settings: RetentionSettings) -> Self {
+        Self {
+            store,
+            clock,
+            settings,
+        }
+    }
+
+    /// A pass now, and then every hour until told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        loop {
+            let pause = match self.pass_once().await {
+                Ok(removed) => {
+                    if removed != Removed::default() {
+                        tracing::info!(
+                            removed.partitions,
+                            removed.pings,
+                            removed.runs,
+                            "old data removed"
+                        );
+                    }
+                    PAUSE
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "old data could not be removed; trying again");
+                    PAUSE_AFTER_FAILURE
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Makes the tables of the days to come, and removes what is too old. Does nothing where another process is at it.
+    ///
+    /// # Errors
+    /// When the database is away. What was removed stays removed.
+    pub async fn pass_once(&self) -> StoreResult<Removed> {
+        let mut removed = Removed::default();
+        let now = self.clock.now();
+        if !self.turn_tables(now, &mut removed).await? {
+            return Ok(removed);
+        }
+        let oldest_ping = days_before(now, self.settings.ping_days);
+        self.repeat(&mut removed.pings, async |tx| {
+            retention::trim_default(tx, oldest_ping, BATCH).await
+        })
+        .await?;
+        self.repeat(&mut removed.pings, async |tx| {
+            // A monitor with few pings is done in one step and another may wait: only "none is left" ends it.
+            let purged = retention::purge_one(tx, BATCH).await?;
+            Ok(purged.map_or(0, |pings| pings.max(1)))
+        })
+        .await?;
+        self.trim_counts(&mut removed.pings).await?;
+        let oldest_run = days_before(now, self.settings.run_days);
+        self.repeat(&mut removed.runs, async |tx| {
+            retention::trim_runs(tx, oldest_run, BATCH).await
+        })
+        .await?;
+        Ok(removed)
+    }
+
+    /// False: another process is at it.
+    async fn turn_tables(&self, now: DateTime<Utc>, removed: &mut Removed) -> StoreResult<bool> {
+        let today = now.date_naive();
+        let mut tx = self.store.begin().await?;
+        if !retention::try_lock(&mut tx).await? {
+            return Ok(false);
+        }
+        // Yesterday's too: pings from the spool keep the time at which they came.
+        let (first, last) = (today - TimeDelta::days(1), today + TimeDelta::days(DAYS_AHEAD));
+        retention::make_partitions(&mut tx, first, last).await?;
+        let strays = retention::stray_pings(&mut tx).await?;
+        if strays > 0 {
+            tracing::warn!(strays, "pings of days that have no table: is the clock right?");
+        }
+        tx.commit().await?;
+
+        let mut tx = self.store.begin().await?;
+        if !retention::try_lock(&mut tx).await? {
+            return Ok(false);
+        }
+        let oldest = today - TimeDelta::days(i64::from(self.settings.ping_days));
+        removed.partitions = retention::drop_partitions(&mut tx, oldest).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    async fn trim_counts(&self, pings: &mut u64) -> StoreResult<()> {
+        let mut after: Option<MonitorId> = None;
+        loop {
+            let mut tx = self.store.begin().await?;
+            if !retention::try_lock(&mut tx).await? {
+                return Ok(());
+            }
+            let keep = i64::from(self.settings.pings_per_monitor);
+            let (last, gone) = retention::trim_counts(&mut tx, after, keep, MONITORS).await?;
+            tx.commit().await?;
+            *pings += gone;
+            match last {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Repeats a bounded step, each in a transaction of its own, until it finds nothing.
+    async fn repeat(
+        &self,
+        count: &mut u64,
+        step: impl AsyncFn(&mut deadbeat_store::Tx) -> StoreResult<u64>,
+    ) -> StoreResult<()> {
+        loop {
+            let mut tx = self.store.begin().await?;
+            if !retention::try_lock(&mut tx).await? {
+                return Ok(());
+            }
+            let done = step(&mut tx).await?;
+            tx.commit().await?;
+            if done == 0 {
+                return Ok(());
+            }
+            *count += done;
+        }
+    }
+}
+
+fn days_before(now: DateTime<Utc>, days: u16) -> DateTime<Utc> {
+    now - TimeDelta::days(i64::from(days))
+}
