@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::blind_spell::{BlindSpell, fair_deadline};
 use crate::cause::Cause;
 use crate::status::Status;
 use crate::time::span;
@@ -67,10 +68,18 @@ pub fn on_alive(state: &mut BeatState, seen_at: DateTime<Utc>, now: DateTime<Utc
 
 /// Judges a Beat whose `check_after` has passed. None: not overdue.
 #[must_use]
-pub fn on_silence(state: &mut BeatState, now: DateTime<Utc>) -> Option<Transition> {
+pub fn on_silence(
+    state: &mut BeatState,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+) -> Option<Transition> {
     if state.status == Status::Down {
         state.deadline_at = None;
     }
+    let patience = state.patience();
+    state.deadline_at = state
+        .deadline_at
+        .map(|deadline| fair_deadline(deadline, deadline - patience, patience, spells));
     state.deadline_at.filter(|deadline| *deadline <= now)?;
     let transition = Transition {
         from: state.status,

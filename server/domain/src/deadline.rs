@@ -14,24 +14,32 @@ use crate::status::Status;
 mod tests;
 
 /// When a monitor is to be declared down, by its due and its open runs. None: it is not armed.
-///
-/// A monitor that has not reported is armed only when its Beat says that it will; a started run arms it in any case.
 #[must_use]
 pub fn deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
+    [slot_deadline(state), run_deadline(state)]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+/// When the slot that is owed is given up.
+///
+/// A monitor that has not reported is armed only when its Beat says that it will; a started run arms it in any case.
+pub(crate) fn slot_deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
     let expects_slot = match state.status {
         Status::Up => true,
         Status::New => state.by_beat,
-        Status::Down | Status::Paused => return None,
+        Status::Down | Status::Paused => false,
     };
-    let slot = state
+    state
         .next_due_at
         .filter(|_| expects_slot)
-        .map(|due| due + state.expectation.grace());
-    let run = state
-        .runs
-        .iter()
-        .filter(|run| run.is_open())
-        .filter_map(|run| run.deadline_at)
-        .min();
-    [slot, run].into_iter().flatten().min()
+        .map(|due| due + state.expectation.grace())
+}
+
+/// When the first open run has gone on for too long.
+pub(crate) fn run_deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
+    let judged = matches!(state.status, Status::Up | Status::New);
+    let open = state.runs.iter().filter(|run| judged && run.is_open());
+    open.filter_map(|run| run.deadline_at).min()
 }

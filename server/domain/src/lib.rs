@@ -13,11 +13,13 @@
 //! | which slot does a report satisfy? | `slot` |
 //! | when is a monitor declared down? | [`deadline`] |
 //! | what does a ping change, and what does silence? | [`transition`] |
+//! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | which run does an end belong to? | [`run`] |
 //! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
 
 pub mod alert;
 pub mod beat;
+pub mod blind_spell;
 pub mod calendar;
 pub mod cause;
 pub mod celery_crontab;

@@ -13,7 +13,7 @@ mod tests;
 
 /// A report this early still counts for the coming slot: a clock one second fast must not raise an alarm.
 /// Never more than a tenth of the gap between slots.
-const EARLY_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
+pub(crate) const EARLY_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
 
 /// The earliest slot that is left unsatisfied by a report at `at`, when `due` was the earliest before.
 ///

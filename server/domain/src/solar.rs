@@ -1,14 +1,47 @@
-//! Where the sun is.
-use chrono::{DateTime, Utc};
+//! Solar events as Celery computes them: `celery.schedules.solar`, which asks PyEphem for the next dawn, sunrise, noon or dusk.
+//!
+//! What counts is not where the sun truly is but when Beat will send the task, so PyEphem's search is followed step by step, with
+//! its horizons, its way of leaving out days on which nothing happens, and its limit of 366 of them. Only the position of the sun
+//! comes from elsewhere: `solar-positioning`, which agrees with PyEphem's within an arcsecond. `docs/schedules.md` says how far
+//! the answers lie apart, and where the two may name different days.
 
-/// What the sun does.
+mod search;
+mod sun;
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Datelike, Utc};
+
+use self::search::{Crossing, Search};
+use self::sun::Place;
+
+/// The years answered for; beyond them the theory of the earth's orbit no longer holds.
+const YEARS: std::ops::RangeInclusive<i32> = 1..=5_998;
+
+/// What the sun does. Celery's nine events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SolarEvent {
-    /// Sunrise.
+    /// The sun's centre rises past 18 degrees below the horizon.
+    DawnAstronomical,
+    /// The sun's centre rises past 12 degrees below the horizon.
+    DawnNautical,
+    /// The sun's centre rises past 6 degrees below the horizon.
+    DawnCivil,
+    /// The sun's upper edge appears, with 34 arcminutes of refraction.
     Sunrise,
+    /// The sun crosses the meridian.
+    SolarNoon,
+    /// The sun's upper edge disappears, with 34 arcminutes of refraction.
+    Sunset,
+    /// The sun's centre sinks past 6 degrees below the horizon.
+    DuskCivil,
+    /// The sun's centre sinks past 12 degrees below the horizon.
+    DuskNautical,
+    /// The sun's centre sinks past 18 degrees below the horizon.
+    DuskAstronomical,
 }
 
-/// An event at a place.
+/// An event at a place on the globe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Solar {
     event: SolarEvent,
@@ -28,7 +61,17 @@ pub struct SolarError {
 
 impl SolarEvent {
     /// All, in the order of a day.
-    pub const ALL: [Self; 1] = [Self::Sunrise];
+    pub const ALL: [Self; 9] = [
+        Self::DawnAstronomical,
+        Self::DawnNautical,
+        Self::DawnCivil,
+        Self::Sunrise,
+        Self::SolarNoon,
+        Self::Sunset,
+        Self::DuskCivil,
+        Self::DuskNautical,
+        Self::DuskAstronomical,
+    ];
 
     /// By Celery's name: `dawn_civil`.
     #[must_use]
@@ -39,25 +82,63 @@ impl SolarEvent {
     /// Celery's name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        "sunrise"
+        match self {
+            Self::DawnAstronomical => "dawn_astronomical",
+            Self::DawnNautical => "dawn_nautical",
+            Self::DawnCivil => "dawn_civil",
+            Self::Sunrise => "sunrise",
+            Self::SolarNoon => "solar_noon",
+            Self::Sunset => "sunset",
+            Self::DuskCivil => "dusk_civil",
+            Self::DuskNautical => "dusk_nautical",
+            Self::DuskAstronomical => "dusk_astronomical",
+        }
     }
 
     /// As a person says it: "civil dawn".
     #[must_use]
     pub fn words(self) -> &'static str {
-        "sunrise"
+        match self {
+            Self::DawnAstronomical => "astronomical dawn",
+            Self::DawnNautical => "nautical dawn",
+            Self::DawnCivil => "civil dawn",
+            Self::Sunrise => "sunrise",
+            Self::SolarNoon => "solar noon",
+            Self::Sunset => "sunset",
+            Self::DuskCivil => "civil dusk",
+            Self::DuskNautical => "nautical dusk",
+            Self::DuskAstronomical => "astronomical dusk",
+        }
+    }
+
+    /// The crossing of the horizon that it is; none for noon.
+    fn crossing(self) -> Option<Crossing> {
+        match self {
+            Self::DawnAstronomical => Some(Crossing::rising_centre(-18.0)),
+            Self::DawnNautical => Some(Crossing::rising_centre(-12.0)),
+            Self::DawnCivil => Some(Crossing::rising_centre(-6.0)),
+            Self::Sunrise => Some(Crossing::RISING_EDGE),
+            Self::SolarNoon => None,
+            Self::Sunset => Some(Crossing::SETTING_EDGE),
+            Self::DuskCivil => Some(Crossing::setting_centre(-6.0)),
+            Self::DuskNautical => Some(Crossing::setting_centre(-12.0)),
+            Self::DuskAstronomical => Some(Crossing::setting_centre(-18.0)),
+        }
     }
 }
 
 impl Solar {
-    /// An event at a place, in degrees north and east.
+    /// An event at a place: `latitude` in degrees north of the equator, `longitude` in degrees east of Greenwich.
     ///
     /// # Errors
-    /// For a place that is not on the globe.
-    pub fn new(_event: SolarEvent, _latitude: f64, _longitude: f64) -> Result<Self, SolarError> {
-        Err(SolarError {
-            field: "event",
-            message: "solar is not there yet".to_owned(),
+    /// For a latitude outside -90 to 90, a longitude outside -180 to 180, and what is no finite number.
+    pub fn new(event: SolarEvent, latitude: f64, longitude: f64) -> Result<Self, SolarError> {
+        check("latitude", latitude, 90.0, "north")?;
+        check("longitude", longitude, 180.0, "east")?;
+        Ok(Self {
+            event,
+            latitude,
+            longitude,
         })
     }
 
@@ -67,21 +148,41 @@ impl Solar {
         self.event
     }
 
-    /// Degrees north.
+    /// Degrees north of the equator, -90 to 90.
     #[must_use]
     pub fn latitude(&self) -> f64 {
         self.latitude
     }
 
-    /// Degrees east.
+    /// Degrees east of Greenwich, -180 to 180.
     #[must_use]
     pub fn longitude(&self) -> f64 {
         self.longitude
     }
 
-    /// The next time strictly after `after`.
+    /// When Celery's schedule is next due if it last ran at `after`: always later, in microseconds.
+    ///
+    /// Where the event does not come on 366 days in a row, this is the end of Celery's search, at which it runs the task as well:
+    /// at the poles a year and a day later. None outside the years 1 to 5998.
     #[must_use]
-    pub fn next_after(&self, _after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        None
+    pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if !YEARS.contains(&after.year()) {
+            return None;
+        }
+        let search = Search::from(after, Place::new(self.latitude, self.longitude));
+        match self.event.crossing() {
+            Some(crossing) => search.next_crossing(&crossing),
+            None => search.next_noon(),
+        }
     }
+}
+
+fn check(field: &'static str, degrees: f64, limit: f64, towards: &str) -> Result<(), SolarError> {
+    if degrees.abs() <= limit {
+        return Ok(());
+    }
+    Err(SolarError {
+        field,
+        message: format!("{field} is from -{limit} to {limit} degrees {towards}, not {degrees}"),
+    })
 }

@@ -3,8 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::beat::BeatView;
+use crate::blind_spell::{BlindSpell, fair_deadline};
 use crate::cause::Cause;
-use crate::deadline::deadline;
+use crate::deadline::{deadline, run_deadline, slot_deadline};
 use crate::ids::RunKey;
 use crate::monitor::{Expectation, MonitorState};
 use crate::ping::{PingKind, Signal, Source};
@@ -188,10 +189,18 @@ const AFTER_BEAT: TimeDelta = TimeDelta::seconds(2);
 /// A slot that nobody satisfied while Beat was not heard from since is Beat's trouble: the monitor waits for the verdict on Beat,
 /// and joins its incident instead of opening one of its own.
 #[must_use]
-pub fn on_silence(state: &mut MonitorState, beat: Option<&BeatView>, now: DateTime<Utc>) -> Silence {
+pub fn on_silence(
+    state: &mut MonitorState,
+    beat: Option<&BeatView>,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+) -> Silence {
     if matches!(state.status, Status::Down | Status::Paused) {
         // No rule arms it. Should a row say so all the same, going down twice would be refused, and stall every sweep.
         state.deadline_at = None;
+    }
+    if state.deadline_at.is_some() && !spells.is_empty() {
+        excuse(state, spells);
     }
     let Some(passed) = state.deadline_at.filter(|deadline| *deadline <= now) else {
         return Silence::NotYet;
@@ -220,6 +229,23 @@ pub fn on_silence(state: &mut MonitorState, beat: Option<&BeatView>, now: DateTi
     state.deadline_at = None;
     debug_assert!(passed <= now);
     Silence::Down { transition, overruns }
+}
+
+/// Moves the deadlines whose reports may have come while we were blind.
+fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) {
+    let grace = state.expectation.grace();
+    for run in state.runs.iter_mut().filter(|run| run.is_open()) {
+        if let (Some(started), Some(deadline)) = (run.started_at, run.deadline_at) {
+            run.deadline_at = Some(fair_deadline(deadline, started, grace, spells));
+        }
+    }
+    let slot = slot_deadline(state).map(|deadline| {
+        let window_from = deadline - grace - slot::EARLY_TOLERANCE;
+        fair_deadline(deadline, window_from, grace, spells)
+    });
+    // A held monitor waits for its Beat longer than for its own deadline.
+    let held = state.deadline_at.filter(|held| Some(*held) > deadline(state));
+    state.deadline_at = [slot, run_deadline(state)].into_iter().flatten().min().max(held);
 }
 
 enum BeatVerdict {

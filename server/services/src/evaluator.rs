@@ -11,17 +11,19 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat::BeatView;
+use deadbeat_domain::blind_spell::{BlindSpell, is_blind};
 use deadbeat_domain::ids::BeatId;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::Monitor;
-use deadbeat_store::{Store, StoreResult};
+use deadbeat_store::{Store, StoreResult, Tx};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::Site;
 use crate::incident::{self, Changed, News, What};
+use crate::listening::LONGEST_EXCUSE;
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
 
@@ -126,6 +128,11 @@ impl Evaluator {
     /// When the database is away. What was committed stays.
     pub async fn sweep_once(&self) -> StoreResult<Swept> {
         let mut swept = Swept::default();
+        // While nobody listens, or what was heard is not written yet, silence means nothing.
+        let listening = deadbeat_store::listener::listening(&self.store.reader(), self.clock.now()).await?;
+        if is_blind(listening.last_stamp, self.clock.now()) || listening.spooled > 0 {
+            return Ok(swept);
+        }
         while self.sweep_beats(&mut swept).await? {}
         while self.sweep_monitors(&mut swept).await? {}
         while self.remind(&mut swept).await? {}
@@ -144,10 +151,11 @@ impl Evaluator {
             return Ok(false);
         }
         let full = beats.len() as i64 == BATCH;
+        let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
         for beat in &mut beats {
             swept.claimed += 1;
-            transitions.push(deadbeat_domain::beat::on_silence(&mut beat.state, now));
+            transitions.push(deadbeat_domain::beat::on_silence(&mut beat.state, now, &spells));
             deadbeat_store::beat::update(&mut tx, beat, true).await?;
         }
         let news: Vec<News<'_>> = beats
@@ -187,6 +195,7 @@ impl Evaluator {
             return Ok(false);
         }
         swept.claimed += claimed;
+        let spells = self.spells(&mut tx, now).await?;
         deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
         let ids: Vec<BeatId> = monitors.iter().filter_map(|monitor| monitor.beat_id).collect();
         let beats: HashMap<BeatId, (String, BeatView)> = if ids.is_empty() {
@@ -207,7 +216,7 @@ impl Evaluator {
         for (place, monitor) in monitors.iter_mut().enumerate() {
             let beat = monitor.beat_id.and_then(|id| beats.get(&id));
             let Silence::Down { transition, overruns } =
-                on_silence(&mut monitor.state, beat.map(|(_, view)| view), now)
+                on_silence(&mut monitor.state, beat.map(|(_, view)| view), now, &spells)
             else {
                 continue;
             };
@@ -245,6 +254,11 @@ impl Evaluator {
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
         Ok(claimed as i64 == BATCH)
+    }
+
+    /// When we could not listen: what may excuse somebody today.
+    async fn spells(&self, tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<Vec<BlindSpell>> {
+        deadbeat_store::listener::spells_since(tx, now - LONGEST_EXCUSE).await
     }
 
     /// Tells again about incidents that stay open. True: there may be more.

@@ -110,6 +110,8 @@ pub struct Figures {
     pub refused: AtomicU64,
     /// Transactions.
     pub batches: AtomicU64,
+    /// Signals in the spool, now.
+    pub spooled: AtomicU64,
 }
 
 struct Waiting {
@@ -167,6 +169,12 @@ impl Ingest {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Signals in the spool that are not in the database yet.
+    #[must_use]
+    pub fn spooled(&self) -> u64 {
+        self.figures.spooled.load(Ordering::Relaxed)
     }
 
     /// Figures for metrics.

@@ -21,6 +21,7 @@ pub mod evaluator;
 pub mod event;
 pub mod incident;
 pub mod ingest;
+pub mod listening;
 pub mod monitor;
 pub mod outbox;
 pub mod project;

@@ -14,6 +14,7 @@ pub mod channel;
 pub mod delivery;
 pub mod error;
 pub mod incident;
+pub mod listener;
 pub mod migrate;
 pub mod monitor;
 pub mod page;

@@ -21,7 +21,7 @@ fn alive(state: &mut BeatState, seconds: f64) -> Option<Transition> {
 fn a_beat_that_was_never_heard_from_is_not_judged() {
     let mut state = fresh();
 
-    assert_eq!(on_silence(&mut state, at(1e9)), None);
+    assert_eq!(on_silence(&mut state, at(1e9), &[]), None);
 }
 
 #[test]
@@ -34,13 +34,13 @@ fn beat_is_down_when_period_and_grace_have_passed_and_up_with_its_next_sign_of_l
         (Status::New, Status::Up, Some(at(75.0)))
     );
     assert_eq!(alive(&mut state, 15.0), None, "no news");
-    assert_eq!(on_silence(&mut state, at(89.999)), None);
-    let down = on_silence(&mut state, at(90.0)).unwrap();
+    assert_eq!(on_silence(&mut state, at(89.999), &[]), None);
+    let down = on_silence(&mut state, at(90.0), &[]).unwrap();
     assert_eq!(
         (down.to, down.trigger),
         (Status::Down, Trigger::Trouble(Cause::BeatDown))
     );
-    assert_eq!(on_silence(&mut state, at(1e6)), None, "once");
+    assert_eq!(on_silence(&mut state, at(1e6), &[]), None, "once");
     let back = alive(&mut state, 200.0).unwrap();
     assert_eq!(
         (back.from, back.to, state.deadline_at),
@@ -69,7 +69,7 @@ fn a_down_beat_is_not_judged_again_whatever_deadline_a_row_holds() {
         ..fresh()
     };
 
-    assert_eq!(on_silence(&mut state, at(2.0)), None);
+    assert_eq!(on_silence(&mut state, at(2.0), &[]), None);
 
     assert_eq!(state.deadline_at, None);
 }

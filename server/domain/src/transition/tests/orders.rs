@@ -121,7 +121,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
             }
             effect.transition
         }
-        Step::Silence(view) => match on_silence(state, view.as_ref(), now) {
+        Step::Silence(view) => match on_silence(state, view.as_ref(), now, &[]) {
             Silence::Down { transition, overruns } => {
                 assert!(before.deadline_at.is_some_and(|deadline| deadline <= now));
                 assert_changes_are_reported(&before, state, &overruns);

@@ -17,7 +17,7 @@ fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatVi
 }
 
 fn verdict(state: &mut MonitorState, beat: Option<&BeatView>, now: f64) -> Option<Trigger> {
-    match on_silence(state, beat, at(now)) {
+    match on_silence(state, beat, at(now), &[]) {
         Silence::Down { transition, .. } => Some(transition.trigger),
         Silence::NotYet | Silence::Hold => None,
     }
@@ -28,8 +28,8 @@ fn silence_trips_at_the_deadline_and_not_before() {
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, Success, 0.0);
 
-    assert_eq!(on_silence(&mut state, None, at(89.999_999)), Silence::NotYet);
-    let down = on_silence(&mut state, None, at(90.0));
+    assert_eq!(on_silence(&mut state, None, at(89.999_999), &[]), Silence::NotYet);
+    let down = on_silence(&mut state, None, at(90.0), &[]);
 
     let trigger = Trigger::Trouble(Cause::Missed);
     let transition = Transition {
@@ -46,7 +46,7 @@ fn silence_trips_at_the_deadline_and_not_before() {
         }
     );
     assert_eq!(state.deadline_at, None);
-    assert_eq!(on_silence(&mut state, None, at(9_000.0)), Silence::NotYet, "once");
+    assert_eq!(on_silence(&mut state, None, at(9_000.0), &[]), Silence::NotYet, "once");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn what_is_down_or_paused_is_never_judged_whatever_deadline_a_row_holds() {
         state.status = status;
         state.deadline_at = Some(at(10.0));
 
-        assert_eq!(on_silence(&mut state, None, at(20.0)), Silence::NotYet);
+        assert_eq!(on_silence(&mut state, None, at(20.0), &[]), Silence::NotYet);
 
         assert_eq!(
             (state.status, state.deadline_at),
@@ -103,7 +103,7 @@ fn a_held_monitor_waits_for_the_verdict_on_beat_and_then_joins_or_trips_or_lives
     let held = || {
         let mut state = entry(interval(60.0), 30.0, None);
         let beat = view(Status::Up, Some(50.0), Some(125.0));
-        assert_eq!(on_silence(&mut state, Some(&beat), at(90.0)), Silence::Hold);
+        assert_eq!(on_silence(&mut state, Some(&beat), at(90.0), &[]), Silence::Hold);
         assert_eq!(state.deadline_at, Some(at(125.0) + AFTER_BEAT));
         state
     };
@@ -135,7 +135,7 @@ fn a_hold_always_lies_ahead_even_when_beats_own_deadline_has_passed_unjudged() {
     let mut state = entry(interval(60.0), 30.0, None);
     let beat = view(Status::Up, Some(10.0), Some(20.0));
 
-    assert_eq!(on_silence(&mut state, Some(&beat), at(90.0)), Silence::Hold);
+    assert_eq!(on_silence(&mut state, Some(&beat), at(90.0), &[]), Silence::Hold);
 
     assert_eq!(
         state.deadline_at,
@@ -151,7 +151,7 @@ fn an_overrun_is_its_own_trouble_even_while_beat_is_silent() {
     ping_of(&mut state, 2, Start, 140.0);
     let beat = view(Status::Down, Some(130.0), None);
 
-    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&beat), at(160.0)) else {
+    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&beat), at(160.0), &[]) else {
         panic!()
     };
 
@@ -170,7 +170,7 @@ fn the_late_end_of_an_overrun_brings_the_monitor_up_and_gives_the_run_its_length
     let mut state = monitor(interval(3_600.0), 60.0, None);
     ping_of(&mut state, 1, Start, 0.0);
     assert!(matches!(
-        on_silence(&mut state, None, at(60.0)),
+        on_silence(&mut state, None, at(60.0), &[]),
         Silence::Down { .. }
     ));
 

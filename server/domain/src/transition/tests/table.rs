@@ -137,7 +137,7 @@ fn a_run_that_goes_on_beyond_a_missed_slot_does_not_miss_it_twice_when_it_ends_w
     ping_of(&mut state, 1, Start, 3.0);
     assert_eq!(state.deadline_at, Some(at(3_900.0)));
     assert!(matches!(
-        on_silence(&mut state, None, at(3_900.0)),
+        on_silence(&mut state, None, at(3_900.0), &[]),
         Silence::Down { .. }
     ));
 
@@ -216,13 +216,13 @@ fn a_run_that_hung_since_before_beat_fell_silent_is_told_when_beat_is_back() {
         deadline_at: None,
     };
     assert!(matches!(
-        on_silence(&mut state, Some(&silent), at(1_260.0)),
+        on_silence(&mut state, Some(&silent), at(1_260.0), &[]),
         Silence::Down { .. }
     ));
 
     assert!(on_resume(&mut state, Trigger::BeatBack, at(2_000.0)).is_some());
 
-    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&silent), at(2_000.0)) else {
+    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&silent), at(2_000.0), &[]) else {
         panic!()
     };
     assert_eq!(

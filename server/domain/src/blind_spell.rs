@@ -1,0 +1,42 @@
+//! Stretches in which Deadbeat could not listen: nobody is blamed for a report that we may have missed.
+//!
+//! A deadline whose window of possible reports lies in a spell, or overlaps with it, moves to the spell's end plus the grace. What is
+//! really dead is therefore found within one grace after the spell.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+#[cfg(test)]
+mod tests;
+
+/// One stretch in which no process of ours could take a signal in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlindSpell {
+    /// When we were last known to listen.
+    pub started_at: DateTime<Utc>,
+    /// When we listened again.
+    pub ended_at: DateTime<Utc>,
+}
+
+/// A silence of ours this long is a spell. Processes say each second that they listen.
+pub const BLIND_AFTER: TimeDelta = TimeDelta::milliseconds(2_500);
+
+/// Whether anybody has listened lately: `last_stamp` is the newest word of any process that it does. None: there never was one.
+#[must_use]
+pub fn is_blind(last_stamp: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    last_stamp.is_some_and(|stamp| now - stamp > BLIND_AFTER)
+}
+
+/// The deadline, moved where a spell may have swallowed the report: one that could have come from `window_from` on, until the deadline.
+#[must_use]
+pub fn fair_deadline(
+    deadline: DateTime<Utc>,
+    window_from: DateTime<Utc>,
+    grace: TimeDelta,
+    spells: &[BlindSpell],
+) -> DateTime<Utc> {
+    spells
+        .iter()
+        .filter(|spell| spell.ended_at > window_from && spell.started_at < deadline)
+        .map(|spell| spell.ended_at + grace)
+        .fold(deadline, DateTime::max)
+}

@@ -1,0 +1,148 @@
+//! Tables `listener` and `blind_spell`: who takes signals in, and when nobody did.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::blind_spell::BlindSpell;
+use uuid::Uuid;
+
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// Any number, the same in every process: "stamps one after the other".
+const LOCK: i64 = 0x6c69_7374_656e_6572;
+
+/// A row that was not stamped for this long is a process that is gone.
+const GONE: TimeDelta = TimeDelta::days(1);
+
+/// Says that this process listens. Answers when any process last did before, if one ever did; the next one to stamp waits until this
+/// transaction ends, so that of several processes one sees the gap.
+///
+/// # Errors
+/// When the database is away.
+pub async fn stamp(
+    tx: &mut Tx,
+    id: Uuid,
+    spooled: i64,
+    now: DateTime<Utc>,
+) -> StoreResult<Option<DateTime<Utc>>> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK)
+        .execute(tx.conn())
+        .await?;
+    let before = sqlx::query_scalar!("SELECT max(stamped_at) FROM listener")
+        .fetch_one(tx.conn())
+        .await?;
+    sqlx::query!(
+        "INSERT INTO listener (id, stamped_at, spooled) VALUES ($1, $2, $3)
+        ON CONFLICT (id) DO UPDATE SET stamped_at = excluded.stamped_at, spooled = excluded.spooled",
+        id,
+        now,
+        spooled
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(before)
+}
+
+/// Forgets processes that are gone.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget_gone(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
+    sqlx::query!("DELETE FROM listener WHERE stamped_at < $1", now - GONE)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Writes a spell.
+///
+/// # Errors
+/// When the database is away.
+pub async fn insert_spell(tx: &mut Tx, spell: BlindSpell) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO blind_spell (id, started_at, ended_at) VALUES ($1, $2, $3)",
+        Uuid::now_v7(),
+        spell.started_at,
+        spell.ended_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening {
+    /// The newest word of any process that it does.
+    pub last_stamp: Option<DateTime<Utc>>,
+    /// Signals in the spools of processes that are there.
+    pub spooled: i64,
+}
+
+/// Asks who listens. A spool counts while its process has stamped within a minute.
+///
+/// # Errors
+/// When the database is away.
+pub async fn listening(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Listening> {
+    let row = sqlx::query!(
+        r#"
+        SELECT max(stamped_at) AS last_stamp,
+            coalesce(sum(spooled) FILTER (WHERE stamped_at > $1), 0)::int8 AS "spooled!"
+        FROM listener
+        "#,
+        now - TimeDelta::minutes(1)
+    )
+    .fetch_one(reader.pool())
+    .await?;
+    Ok(Listening {
+        last_stamp: row.last_stamp,
+        spooled: row.spooled,
+    })
+}
+
+/// The spells that ended after `since`, newest first, a thousand at most.
+///
+/// # Errors
+/// When the database is away.
+pub async fn spells_since(tx: &mut Tx, since: DateTime<Utc>) -> StoreResult<Vec<BlindSpell>> {
+    let rows = sqlx::query_as!(
+        BlindSpell,
+        "SELECT started_at, ended_at FROM blind_spell WHERE ended_at > $1 ORDER BY ended_at DESC LIMIT 1000",
+        since
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}
+
+/// A spell as listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: Uuid,
+    /// From when to when.
+    pub spell: BlindSpell,
+}
+
+/// All spells, newest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list_spells(reader: &Reader, page: Page<Uuid>) -> Result<Vec<Listed>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, started_at, ended_at FROM blind_spell WHERE ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2",
+        page.after,
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Listed {
+            id: row.id,
+            spell: BlindSpell {
+                started_at: row.started_at,
+                ended_at: row.ended_at,
+            },
+        })
+        .collect())
+}
