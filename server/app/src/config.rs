@@ -52,6 +52,17 @@ pub struct ServeConfig {
     #[arg(long, env = "DEADBEAT_SITE_URL", value_name = "URL", value_parser = site_url)]
     pub site_url: Option<SiteUrl>,
 
+    /// Which parts this process runs. Any number of processes share one database; each answers health and metrics.
+    #[arg(
+        long = "role",
+        env = "DEADBEAT_ROLE",
+        value_enum,
+        value_name = "ROLE",
+        default_value = "all",
+        value_delimiter = ','
+    )]
+    pub roles: Vec<Role>,
+
     /// Mail address of the account that the first start makes.
     #[arg(
         long,
@@ -80,6 +91,27 @@ pub struct ServeConfig {
     )]
     pub smtp_from: String,
 
+    /// Whole days for which pings and their bodies are kept, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_PING_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub ping_days: u16,
+
+    /// The newest pings of each monitor that are kept, whatever their age, 1 to 1000000.
+    #[arg(long, env = "DEADBEAT_PINGS_PER_MONITOR", default_value_t = 10_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub pings_per_monitor: u32,
+
+    /// Whole days for which runs that are over are kept, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_RUN_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub run_days: u16,
+
+    /// A ping URL of another watcher, asked for each half minute, but only while every loop of this process really works.
+    #[arg(
+        long,
+        env = "DEADBEAT_WATCHDOG_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub watchdog_url: Option<Secret>,
+
     /// What is logged: error, warn, info, debug, or per module as RUST_LOG has it.
     #[arg(long, env = "DEADBEAT_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -87,6 +119,19 @@ pub struct ServeConfig {
     /// How it is logged: text, or json (one object a line).
     #[arg(long, env = "DEADBEAT_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"], value_name = "FORMAT")]
     pub log_format: String,
+}
+
+/// A part of the server that a process may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Takes pings, the API and the pages.
+    Http,
+    /// Finds what is overdue, and removes what is too old.
+    Evaluator,
+    /// Sends alerts.
+    Delivery,
+    /// All of them.
+    All,
 }
 
 /// A setting that holds a password: it prints as `…`.
@@ -145,6 +190,12 @@ impl ServeConfig {
             _ if listening.ip().is_unspecified() => format!("http://localhost:{}", listening.port()),
             _ => format!("http://{listening}"),
         }
+    }
+
+    /// The ping URL of another watcher, if there is one.
+    #[must_use]
+    pub fn watchdog_url(&self) -> Option<&str> {
+        set(self.watchdog_url.as_ref())
     }
 
     /// The mail server, if there is one.

@@ -23,6 +23,8 @@ use deadbeat_services::delivery::senders::Senders;
 use deadbeat_services::delivery::{Delivery, DeliverySettings};
 use deadbeat_services::evaluator::Evaluator;
 use deadbeat_services::ingest::Ingest;
+use deadbeat_services::listening::Listening;
+use deadbeat_services::retention::{Retention, RetentionSettings};
 use deadbeat_services::selfwatch::Selfwatch;
 use deadbeat_services::supervisor::keep_running;
 use deadbeat_services::{Services, Site};
@@ -30,6 +32,9 @@ use deadbeat_store::{PoolSettings, Store};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::clock::SystemClock;
+use crate::config::Role;
 
 /// How long a caller waits for a connection before the database counts as away.
 const DATABASE_WAIT: Duration = Duration::from_secs(3);
@@ -49,9 +54,33 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What sends alerts.
     pub senders: Senders,
+    /// Which parts this process runs.
+    pub roles: Vec<Role>,
+    /// How long what was heard is kept.
+    pub retention: RetentionSettings,
 }
 
-/// A running server: HTTP, the writer, the evaluator and the delivery loop.
+impl Parts {
+    /// Every part, with the defaults.
+    #[must_use]
+    pub fn new(listener: TcpListener, database_url: String, site_url: String, senders: Senders) -> Self {
+        Self {
+            listener,
+            database_url,
+            site_url,
+            clock: Arc::new(SystemClock),
+            senders,
+            roles: vec![Role::All],
+            retention: RetentionSettings::default(),
+        }
+    }
+
+    fn runs(&self, role: Role) -> bool {
+        self.roles.contains(&role) || self.roles.contains(&Role::All)
+    }
+}
+
+/// A running server: HTTP and the loops of its roles.
 pub struct App {
     address: SocketAddr,
     services: Services,
@@ -71,12 +100,16 @@ impl App {
     /// # Errors
     /// The database's address cannot be read, or the port cannot be served.
     pub fn start(parts: Parts) -> anyhow::Result<Self> {
+        let takes_requests = parts.runs(Role::Http);
+        let (evaluates, delivers) = (parts.runs(Role::Evaluator), parts.runs(Role::Delivery));
         let Parts {
             listener,
             database_url,
             site_url,
             clock,
             senders,
+            roles: _,
+            retention,
         } = parts;
         // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
         let pool = |size| {
@@ -91,7 +124,14 @@ impl App {
         let address = listener.local_addr().context("the listening address")?;
         let site = Site { url: site_url };
         let outbox_bell = Arc::new(Notify::new());
-        let selfwatch = Selfwatch::default();
+        let delivery = Arc::new(Delivery::new(
+            watches.clone(),
+            Arc::clone(&clock),
+            senders,
+            Arc::clone(&outbox_bell),
+            DeliverySettings::default(),
+        ));
+        let selfwatch = Selfwatch::new(evaluates, delivers.then(|| delivery.figures()));
         let (ingest, writer) = Ingest::new(
             writes.clone(),
             Arc::clone(&clock),
@@ -102,7 +142,7 @@ impl App {
             requests.clone(),
             Arc::clone(&clock),
             site.clone(),
-            ingest,
+            ingest.clone(),
             Arc::clone(&outbox_bell),
             selfwatch.clone(),
         );
@@ -110,40 +150,49 @@ impl App {
         let stop_loops = CancellationToken::new();
         let stop_writer = CancellationToken::new();
         let writer = tokio::spawn(writer.run(stop_writer.clone()));
-        let evaluator = Arc::new(
-            Evaluator::new(
-                watches.clone(),
-                Arc::clone(&clock),
-                site,
-                Arc::clone(&outbox_bell),
-                selfwatch,
-            )
-            .settling(SETTLING),
-        );
-        let delivery = Arc::new(Delivery::new(
-            watches.clone(),
-            clock,
-            senders,
-            outbox_bell,
-            DeliverySettings::default(),
-        ));
         let state = AppState {
             services: services.clone(),
             deliveries: delivery.figures(),
             secure_cookies: services.site().url.starts_with("https://"),
         };
-        let loops = vec![
-            keep_running("evaluator", stop_loops.clone(), move |stop| {
+
+        let mut loops = Vec::new();
+        if takes_requests {
+            let listening = Arc::new(Listening::new(watches.clone(), Arc::clone(&clock), ingest));
+            loops.push(keep_running("listening", stop_loops.clone(), move |stop| {
+                let listening = Arc::clone(&listening);
+                async move { listening.run(stop).await }
+            }));
+        }
+        if evaluates {
+            let evaluator = Arc::new(
+                Evaluator::new(
+                    watches.clone(),
+                    Arc::clone(&clock),
+                    site,
+                    Arc::clone(&outbox_bell),
+                    selfwatch,
+                )
+                .settling(SETTLING),
+            );
+            loops.push(keep_running("evaluator", stop_loops.clone(), move |stop| {
                 let evaluator = Arc::clone(&evaluator);
                 async move { evaluator.run(stop).await }
-            }),
-            keep_running("delivery", stop_loops.clone(), move |stop| {
+            }));
+            let retention = Arc::new(Retention::new(watches.clone(), clock, retention));
+            loops.push(keep_running("retention", stop_loops.clone(), move |stop| {
+                let retention = Arc::clone(&retention);
+                async move { retention.run(stop).await }
+            }));
+        }
+        if delivers {
+            loops.push(keep_running("delivery", stop_loops.clone(), move |stop| {
                 let delivery = Arc::clone(&delivery);
                 async move { delivery.run(stop).await }
-            }),
-        ];
+            }));
+        }
 
-        let server = serve(listener, state)?;
+        let server = serve(listener, state, takes_requests)?;
         let http = server.handle();
         let serving = tokio::spawn(server);
         Ok(Self {
@@ -190,14 +239,19 @@ impl App {
     }
 }
 
-fn serve(listener: TcpListener, state: AppState) -> anyhow::Result<Server> {
+/// A process without the http role answers health and metrics only.
+fn serve(listener: TcpListener, state: AppState, takes_requests: bool) -> anyhow::Result<Server> {
     let state = Data::new(state);
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let server = HttpServer::new(move || {
         ActixApp::new()
             .wrap(security_headers())
             .app_data(state.clone())
-            .configure(deadbeat_http::configure)
+            .configure(if takes_requests {
+                deadbeat_http::configure
+            } else {
+                deadbeat_http::configure_operation
+            })
     })
     .workers(workers)
     // A client that connects and says nothing is not waited for.

@@ -68,11 +68,7 @@ pub fn on_alive(state: &mut BeatState, seen_at: DateTime<Utc>, now: DateTime<Utc
 
 /// Judges a Beat whose `check_after` has passed. None: not overdue.
 #[must_use]
-pub fn on_silence(
-    state: &mut BeatState,
-    now: DateTime<Utc>,
-    spells: &[BlindSpell],
-) -> Option<Transition> {
+pub fn on_silence(state: &mut BeatState, now: DateTime<Utc>, spells: &[BlindSpell]) -> Option<Transition> {
     if state.status == Status::Down {
         state.deadline_at = None;
     }

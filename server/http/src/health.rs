@@ -45,15 +45,16 @@ async fn ready(state: Data<AppState>) -> HttpResponse {
         .selfwatch()
         .readiness(&state.reader(), state.now())
         .await;
-    let mut answer = if readiness.database && readiness.evaluator {
+    let mut answer = if readiness.is_ready() {
         HttpResponse::Ok()
     } else {
         HttpResponse::ServiceUnavailable()
     };
     answer.json(json!({
-        "ready": readiness.database && readiness.evaluator,
+        "ready": readiness.is_ready(),
         "database": readiness.database,
         "evaluator": readiness.evaluator,
+        "delivery": readiness.delivery,
         "last_sweep_at": readiness.last_sweep_at.map(instant),
     }))
 }

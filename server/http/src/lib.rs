@@ -19,6 +19,11 @@ use actix_web::web::ServiceConfig;
 
 pub use state::AppState;
 
+/// Mounts health and metrics only: for a process that takes no requests otherwise. The state must be in the app's data.
+pub fn configure_operation(config: &mut ServiceConfig) {
+    config.configure(health::configure).configure(metrics::configure);
+}
+
 /// Mounts everything. The state must be in the app's data.
 pub fn configure(config: &mut ServiceConfig) {
     config

@@ -108,22 +108,11 @@ impl Retention {
             return Ok(removed);
         }
         let oldest_ping = days_before(now, self.settings.ping_days);
-        self.repeat(&mut removed.pings, async |tx| {
-            retention::trim_default(tx, oldest_ping, BATCH).await
-        })
-        .await?;
-        self.repeat(&mut removed.pings, async |tx| {
-            // A monitor with few pings is done in one step and another may wait: only "none is left" ends it.
-            let purged = retention::purge_one(tx, BATCH).await?;
-            Ok(purged.map_or(0, |pings| pings.max(1)))
-        })
-        .await?;
-        self.trim_counts(&mut removed.pings).await?;
+        removed.pings += self.repeat(Step::Strays(oldest_ping)).await?;
+        removed.pings += self.repeat(Step::Purge).await?;
+        removed.pings += self.trim_counts().await?;
         let oldest_run = days_before(now, self.settings.run_days);
-        self.repeat(&mut removed.runs, async |tx| {
-            retention::trim_runs(tx, oldest_run, BATCH).await
-        })
-        .await?;
+        removed.runs += self.repeat(Step::Runs(oldest_run)).await?;
         Ok(removed)
     }
 
@@ -153,43 +142,65 @@ impl Retention {
         Ok(true)
     }
 
-    async fn trim_counts(&self, pings: &mut u64) -> StoreResult<()> {
+    async fn trim_counts(&self) -> StoreResult<u64> {
+        let mut pings = 0;
         let mut after: Option<MonitorId> = None;
         loop {
             let mut tx = self.store.begin().await?;
             if !retention::try_lock(&mut tx).await? {
-                return Ok(());
+                return Ok(pings);
             }
             let keep = i64::from(self.settings.pings_per_monitor);
             let (last, gone) = retention::trim_counts(&mut tx, after, keep, MONITORS).await?;
             tx.commit().await?;
-            *pings += gone;
+            pings += gone;
             match last {
                 Some(last) => after = Some(last),
-                None => return Ok(()),
+                None => return Ok(pings),
             }
         }
     }
 
-    /// Repeats a bounded step, each in a transaction of its own, until it finds nothing.
-    async fn repeat(
-        &self,
-        count: &mut u64,
-        step: impl AsyncFn(&mut deadbeat_store::Tx) -> StoreResult<u64>,
-    ) -> StoreResult<()> {
+    /// Repeats a bounded step, each in a transaction of its own, until nothing is left. Answers how many rows went.
+    async fn repeat(&self, step: Step) -> StoreResult<u64> {
+        let mut count = 0;
         loop {
             let mut tx = self.store.begin().await?;
             if !retention::try_lock(&mut tx).await? {
-                return Ok(());
+                return Ok(count);
             }
-            let done = step(&mut tx).await?;
+            let (gone, is_over) = match step {
+                Step::Strays(before) => {
+                    let gone = retention::trim_default(&mut tx, before, BATCH).await?;
+                    (gone, gone == 0)
+                }
+                Step::Purge => {
+                    let gone = retention::purge_one(&mut tx, BATCH).await?;
+                    (gone.unwrap_or(0), gone.is_none())
+                }
+                Step::Runs(before) => {
+                    let gone = retention::trim_runs(&mut tx, before, BATCH).await?;
+                    (gone, gone == 0)
+                }
+            };
             tx.commit().await?;
-            if done == 0 {
-                return Ok(());
+            count += gone;
+            if is_over {
+                return Ok(count);
             }
-            *count += done;
         }
     }
+}
+
+/// What is removed in repeated steps.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// Pings of days without a table, before this.
+    Strays(DateTime<Utc>),
+    /// Pings of monitors that are gone.
+    Purge,
+    /// Runs begun before this that are over.
+    Runs(DateTime<Utc>),
 }
 
 fn days_before(now: DateTime<Utc>, days: u16) -> DateTime<Utc> {

@@ -1,4 +1,4 @@
-//! Is Deadbeat itself at work? What the loops report of themselves, for readiness and metrics.
+//! Is Deadbeat itself at work? What the loops report of themselves, for readiness, metrics and another watcher.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -7,7 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_store::Reader;
 use deadbeat_store::stats::Backlog;
 
-/// A last sweep older than this means that the evaluator does not work.
+use crate::delivery::DeliveryFigures;
+
+/// A last pass of a loop older than this means that the loop does not work.
 const STALE: TimeDelta = TimeDelta::seconds(10);
 
 /// What the loops report. Cheap to clone.
@@ -18,6 +20,10 @@ pub struct Selfwatch {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Whether this process runs the evaluator.
+    evaluates: bool,
+    /// Set when this process runs the delivery loop.
+    deliveries: Option<Arc<DeliveryFigures>>,
     /// Microseconds since the epoch; 0: never.
     last_sweep: AtomicI64,
     put_aside: AtomicU64,
@@ -28,13 +34,36 @@ struct Inner {
 pub struct Readiness {
     /// The database answers.
     pub database: bool,
-    /// The evaluator's last sweep is recent.
-    pub evaluator: bool,
+    /// The evaluator's last sweep is recent; none: this process does not evaluate.
+    pub evaluator: Option<bool>,
+    /// The delivery loop's last pass is recent; none: this process does not deliver.
+    pub delivery: Option<bool>,
     /// When the last sweep ended.
     pub last_sweep_at: Option<DateTime<Utc>>,
 }
 
+impl Readiness {
+    /// Everything that this process runs works.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.database && self.evaluator != Some(false) && self.delivery != Some(false)
+    }
+}
+
 impl Selfwatch {
+    /// For a process that runs these loops.
+    #[must_use]
+    pub fn new(evaluates: bool, deliveries: Option<Arc<DeliveryFigures>>) -> Self {
+        let inner = Inner {
+            evaluates,
+            deliveries,
+            ..Inner::default()
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
     /// A sweep ended.
     pub fn swept(&self, now: DateTime<Utc>) {
         self.inner
@@ -63,10 +92,13 @@ impl Selfwatch {
 
     /// Whether this process can do its work.
     pub async fn readiness(&self, reader: &Reader, now: DateTime<Utc>) -> Readiness {
+        let recent = |at: Option<DateTime<Utc>>| at.is_some_and(|at| now - at < STALE);
         let last_sweep_at = self.last_sweep_at();
+        let deliveries = self.inner.deliveries.as_ref();
         Readiness {
             database: reader.check().await.is_ok(),
-            evaluator: last_sweep_at.is_some_and(|at| now - at < STALE),
+            evaluator: self.inner.evaluates.then(|| recent(last_sweep_at)),
+            delivery: deliveries.map(|deliveries| recent(deliveries.last_pass_at())),
             last_sweep_at,
         }
     }

@@ -1,18 +1,17 @@
 //! `deadbeat serve`
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use deadbeat_services::delivery::outbound::OutboundSettings;
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::delivery::senders::{Senders, SetupError};
+use deadbeat_services::retention::RetentionSettings;
 use deadbeat_services::setup::{FirstStart, first_start};
 use deadbeat_store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::clock::SystemClock;
 use crate::config::ServeConfig;
 use crate::database::Database;
 use crate::{App, Parts, telemetry};
@@ -76,11 +75,13 @@ async fn start(
     services.close().await;
 
     App::start(Parts {
-        listener,
-        database_url: database.url.clone(),
-        site_url,
-        clock: Arc::new(SystemClock),
-        senders,
+        roles: config.roles.clone(),
+        retention: RetentionSettings {
+            ping_days: config.ping_days,
+            pings_per_monitor: config.pings_per_monitor,
+            run_days: config.run_days,
+        },
+        ..Parts::new(listener, database.url.clone(), site_url, senders)
     })
 }
 

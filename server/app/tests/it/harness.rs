@@ -2,11 +2,9 @@
 
 use std::net::TcpListener;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use deadbeat_app::clock::SystemClock;
 use deadbeat_app::{App, Parts};
 use deadbeat_services::delivery::outbound::OutboundSettings;
 use deadbeat_services::delivery::senders::Senders;
@@ -114,13 +112,12 @@ pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
     deadbeat_store::MIGRATOR.run(&pool).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = App::start(Parts {
+    let app = App::start(Parts::new(
         listener,
-        database_url: database_url.clone(),
-        site_url: url.clone(),
-        clock: Arc::new(SystemClock),
-        senders: senders(smtp),
-    })
+        database_url.clone(),
+        url.clone(),
+        senders(smtp),
+    ))
     .unwrap();
     let first = first_start(app.services(), "admin@localhost")
         .await

@@ -1,9 +1,7 @@
 //! Silence becomes one incident and one alert, whoever sweeps; what comes back resolves it.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 
-use deadbeat_app::clock::SystemClock;
 use deadbeat_app::{App, Parts};
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_testkit::inbox::Inbox;
@@ -101,13 +99,12 @@ async fn a_failure_is_told_at_once_by_webhook_and_mail() {
 async fn two_servers_on_one_database_tell_once() {
     let harness = harness::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let second = App::start(Parts {
+    let second = App::start(Parts::new(
         listener,
-        database_url: harness.database_url.clone(),
-        site_url: harness.url.clone(),
-        clock: Arc::new(SystemClock),
-        senders: harness::senders(None),
-    })
+        harness.database_url.clone(),
+        harness.url.clone(),
+        harness::senders(None),
+    ))
     .unwrap();
     let second_url = format!("http://{}", second.address());
     let receiver = Receiver::start().await;

@@ -43,7 +43,10 @@ fn a_deadline_moves_when_its_report_may_have_come_while_we_were_blind() {
 
 #[test]
 fn we_are_blind_after_more_than_two_silent_seconds() {
-    assert!(!is_blind(None, at(0.0)), "nobody ever listened: a fresh installation");
+    assert!(
+        !is_blind(None, at(0.0)),
+        "nobody ever listened: a fresh installation"
+    );
     assert!(!is_blind(Some(at(0.0)), at(2.5)));
     assert!(is_blind(Some(at(0.0)), at(2.6)));
     assert!(!is_blind(Some(at(3_600.0)), at(0.0)), "the clock was set back");

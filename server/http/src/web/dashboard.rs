@@ -191,7 +191,7 @@ enum Evaluator {
 impl Evaluator {
     fn of(readiness: &Readiness, now: DateTime<Utc>) -> Self {
         match readiness.last_sweep_at {
-            _ if readiness.evaluator => Self::AtWork,
+            _ if readiness.evaluator != Some(false) => Self::AtWork,
             Some(at) => Self::SilentSince(Moment::at(at, now)),
             None => Self::NotYet,
         }

@@ -7,9 +7,11 @@
 
 mod beat;
 mod beat_return;
+mod blind_spell;
 mod delivery;
 mod ingest;
 mod outbox;
 mod races;
+mod retention;
 mod setup;
 mod silence;

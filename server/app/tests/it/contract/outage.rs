@@ -2,10 +2,8 @@
 
 use std::net::TcpListener as StdListener;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadbeat_app::clock::SystemClock;
 use deadbeat_app::{App, Parts};
 use futures::future::join_all;
 use reqwest::StatusCode;
@@ -58,13 +56,12 @@ async fn behind_proxy(harness: &Harness) -> (String, App, tokio::task::JoinHandl
     );
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = App::start(Parts {
+    let app = App::start(Parts::new(
         listener,
         database_url,
-        site_url: url.clone(),
-        clock: Arc::new(SystemClock),
-        senders: harness::senders(None),
-    })
+        url.clone(),
+        harness::senders(None),
+    ))
     .unwrap();
     (url, app, proxy)
 }

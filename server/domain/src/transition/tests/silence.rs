@@ -46,7 +46,11 @@ fn silence_trips_at_the_deadline_and_not_before() {
         }
     );
     assert_eq!(state.deadline_at, None);
-    assert_eq!(on_silence(&mut state, None, at(9_000.0), &[]), Silence::NotYet, "once");
+    assert_eq!(
+        on_silence(&mut state, None, at(9_000.0), &[]),
+        Silence::NotYet,
+        "once"
+    );
 }
 
 #[test]

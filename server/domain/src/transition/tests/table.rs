@@ -222,7 +222,8 @@ fn a_run_that_hung_since_before_beat_fell_silent_is_told_when_beat_is_back() {
 
     assert!(on_resume(&mut state, Trigger::BeatBack, at(2_000.0)).is_some());
 
-    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&silent), at(2_000.0), &[]) else {
+    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&silent), at(2_000.0), &[])
+    else {
         panic!()
     };
     assert_eq!(

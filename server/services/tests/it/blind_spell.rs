@@ -1,0 +1,127 @@
+//! Nobody is blamed for what we may have missed while nobody listened, and who is really dead is still found.
+
+use std::sync::Arc;
+
+use deadbeat_domain::blind_spell::BlindSpell;
+use deadbeat_domain::ping::PingKind::Success;
+use deadbeat_domain::status::Status;
+use deadbeat_services::listening::Listening;
+use sqlx::PgPool;
+
+use crate::setup::{World, told};
+
+fn listening(world: &World) -> Listening {
+    Listening::new(
+        world.store(),
+        Arc::new(world.clock.clone()),
+        world.services.ingest().clone(),
+    )
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn after_an_outage_of_ours_everybody_has_one_grace_and_the_dead_are_found(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (alive, dead) = (world.monitor("alive").await, world.monitor("dead").await);
+    world.ping(&alive, Success).await;
+    world.ping(&dead, Success).await;
+    let before = listening(&world);
+    assert_eq!(before.stamp_once().await.unwrap(), None);
+    let started_at = world.now();
+
+    // Ten minutes without us; both were due after one.
+    assert_eq!(
+        world.sweep_after(600).await.claimed,
+        0,
+        "nobody listens: nobody is judged"
+    );
+    let spell = listening(&world).stamp_once().await.unwrap();
+    assert_eq!(
+        spell,
+        Some(BlindSpell {
+            started_at,
+            ended_at: world.now()
+        })
+    );
+    assert_eq!(world.sweep().await.down, 0);
+    world.ping(&alive, Success).await;
+    before.stamp_once().await.unwrap();
+    for _ in 0..29 {
+        assert_eq!(world.sweep_after(1).await.down, 0, "the grace is 30 s");
+        before.stamp_once().await.unwrap();
+    }
+    assert_eq!(world.sweep_after(1).await.down, 1);
+
+    assert_eq!(world.status(&alive).await, Status::Up);
+    assert_eq!(world.incidents().await, [told(dead.id.0, "MISSED", true)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn while_another_process_listens_a_restart_of_one_is_no_spell(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (one, two) = (listening(&world), listening(&world));
+    one.stamp_once().await.unwrap();
+    for _ in 0..10 {
+        world.advance(1);
+        assert_eq!(two.stamp_once().await.unwrap(), None);
+    }
+    assert_eq!(one.stamp_once().await.unwrap(), None);
+
+    world.advance(5);
+    assert!(one.stamp_once().await.unwrap().is_some());
+    assert_eq!(
+        two.stamp_once().await.unwrap(),
+        None,
+        "one spell, whoever comes back"
+    );
+    assert_eq!(world.count("SELECT count(*) FROM blind_spell").await, 1);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_clock_that_is_stepped_makes_no_storm(pool: PgPool) {
+    for step in [3_600, -3_600] {
+        let world = World::new(pool.clone()).await;
+        let monitor = world.monitor("m").await;
+        world.ping(&monitor, Success).await;
+        let listening = listening(&world);
+        listening.stamp_once().await.unwrap();
+
+        world.advance(step);
+        for _ in 0..20 {
+            world.sweep().await;
+            listening.stamp_once().await.unwrap();
+            world.ping(&monitor, Success).await;
+            world.sweep().await;
+            world.advance(1);
+        }
+
+        assert_eq!(world.status(&monitor).await, Status::Up, "stepped by {step} s");
+        sqlx::query("TRUNCATE listener, blind_spell")
+            .execute(&world.pool)
+            .await
+            .unwrap();
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_beat_has_its_patience_again_after_an_outage_of_ours(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.alive().await;
+    let stamps = listening(&world);
+    stamps.stamp_once().await.unwrap();
+
+    world.advance(600);
+    stamps.stamp_once().await.unwrap();
+    // Its patience is 30 s.
+    for _ in 0..29 {
+        assert_eq!(world.sweep_after(1).await.down, 0);
+        stamps.stamp_once().await.unwrap();
+    }
+    assert_eq!(world.sweep_after(1).await.down, 1);
+
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM incident WHERE cause = 'BEAT_DOWN'")
+            .await,
+        1
+    );
+}
