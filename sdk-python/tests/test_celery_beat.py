@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta, timezone
 from typing import Any, Callable
 
 from redis import Redis
@@ -33,7 +34,12 @@ def test_beat_reports_its_whole_schedule_itself_and_a_canary(
         "often", "nightly", "yearly", "hourly", "dusk", "celery.backend_cleanup", "deadbeat.canary",
     } - ({"celery.backend_cleanup"} - set(entries))  # fmt: skip  # Redis expires results by itself
     assert entries["often"]["schedule"] == {"kind": "interval", "seconds": 3600.0}
-    assert entries["hourly"]["schedule"] == {"kind": "interval", "seconds": 3600.5, "relative": True}
+    assert entries["hourly"]["schedule"] == {
+        "kind": "interval",
+        "seconds": 3600.5,
+        "relative": True,
+        "timezone": "Europe/Berlin",
+    }
     assert entries["nightly"]["schedule"] == {
         "kind": "celery",
         "minute": "0,20,40",
@@ -43,7 +49,12 @@ def test_beat_reports_its_whole_schedule_itself_and_a_canary(
         "month_of_year": "*",
         "timezone": "Europe/Berlin",
     }
-    assert entries["dusk"]["schedule"] == {"kind": "unsupported", "class": "solar"}
+    assert entries["dusk"]["schedule"] == {
+        "kind": "solar",
+        "event": "sunset",
+        "latitude": 52.5,
+        "longitude": 13.4,
+    }
     assert (entries["nightly"]["queue"], entries["often"]["queue"]) == ("night", None)
     assert (entries["often"]["task"], entries["often"]["enabled"]) == ("watched.ok", True)
     assert (entries["often"]["grace_seconds"], entries["often"]["longest_run_seconds"]) == (60, 86400)
@@ -108,6 +119,26 @@ def test_run_started_by_beat_carries_its_entry_to_the_worker(sink: Sink, start_c
     assert "deadbeat.canary" not in newest_schedule(sink)
 
 
+def dues_of(sink: Sink, name: str) -> list[str | None]:
+    """What was said of an entry after its runs, in order of arrival."""
+    entries = [entry for event in sink.of("beat_due") for entry in event["entries"]]
+    return [entry["next_due_at"] for entry in entries if entry["name"] == name]
+
+
+def test_beat_says_when_what_it_sent_is_due_next(sink: Sink, start_celery: StartCelery) -> None:
+    start_celery("beat", OFTEN_SECONDS="2", **reporting_to(sink.url))
+
+    sink.wait_for(lambda: len(dues_of(sink, "often")) >= 3)
+
+    sent_first, again = sink.of("beat_due")[:2]
+    assert sent_first["beat"] == "watched"
+    assert [entry["name"] for entry in sent_first["entries"]] == ["often"], "neither what was not sent"
+    assert dues_of(sink, "deadbeat.canary") == [], "nor what is not in the schedule"
+    due = datetime.fromisoformat(sent_first["entries"][0]["next_due_at"].replace("Z", "+00:00"))
+    said = datetime.fromisoformat(again["at"].replace("Z", "+00:00"))
+    assert abs((said - due).total_seconds()) < 1.5, "it was sent again when Beat had said"
+
+
 def test_beat_is_neither_stopped_nor_held_up_by_a_hanging_server(
     sink: Sink, start_celery: StartCelery, broker: str
 ) -> None:
@@ -158,6 +189,49 @@ def test_redbeat_is_listed_whole(sink: Sink, start_celery: StartCelery) -> None:
     assert entries["often"]["schedule"] == {"kind": "interval", "seconds": 3600.0}
     sink.wait_for(lambda: len(sink.of("beat_alive")) >= 2)
     assert "Traceback" not in beat.output()
+
+
+def rule_in(seconds: float, count: int) -> dict[str, str]:
+    start = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    return {"RULE_START": start.isoformat(timespec="seconds"), "RULE_COUNT": str(count)}
+
+
+def test_rule_of_redbeat_is_followed_to_its_end(sink: Sink, start_celery: StartCelery) -> None:
+    start_celery(
+        "beat", "--scheduler", "redbeat.RedBeatScheduler", **rule_in(2, count=3), **reporting_to(sink.url)
+    )
+
+    entry = newest_schedule(sink)["rule"]
+    assert entry["schedule"] == {"kind": "hint", "class": "rrule", "text": "FREQ=SECONDLY;INTERVAL=2;COUNT=3"}
+    assert entry["next_due_at"].endswith("Z")
+    sink.wait_for(lambda: None in dues_of(sink, "rule"))
+
+    dues = dues_of(sink, "rule")
+    assert dues[-1] is None
+    told = [entry["next_due_at"], *dues[:-1]]
+    assert told == sorted(set(told)), "each one later than the one before"
+
+
+def test_redbeat_that_takes_over_says_when_all_are_due(sink: Sink, start_celery: StartCelery) -> None:
+    first = Sink()
+    redbeat = ("--scheduler", "redbeat.RedBeatScheduler", "--max-interval", "1")
+    rule = rule_in(2, count=100)
+    try:
+        acting = start_celery("beat", *redbeat, **rule, **reporting_to(first.url))
+        first.wait_for(lambda: dues_of(first, "rule"))
+        standby = start_celery("beat", *redbeat, **rule, **reporting_to(sink.url))
+        standby.wait_for_output("beat: Starting")
+        assert sink.batches == []
+        acting.stop()
+
+        entries = newest_schedule(sink)
+        assert entries["rule"]["schedule"]["kind"] == "hint"
+        assert all(entries[name]["next_due_at"] for name in ("rule", "often", "nightly"))
+        told = dues_of(first, "rule")
+        sink.wait_for(lambda: dues_of(sink, "rule"))
+        assert dues_of(sink, "rule")[0] > max(told)
+    finally:
+        first.close()
 
 
 def test_standby_redbeat_does_not_look_alive(sink: Sink, start_celery: StartCelery, broker: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from conftest import free_port
 from deadbeat import transport as transport_module
+from deadbeat.due import merge_due
 from deadbeat.transport import Transport, utc_text
 from sink import Sink
 
@@ -108,6 +109,57 @@ def test_beat_alive_does_not_pile_up_while_the_server_is_away(
     sink.wait_for(lambda: transport.flush_at_exit(2))
     assert [event["number"] for event in sink.batches[-1].body["events"]] == [39]
     assert transport.dropped == 0
+
+
+def due_event(**dues: str | None) -> dict[str, Any]:
+    entries = [{"name": name, "next_due_at": due} for name, due in dues.items()]
+    return {"id": str(uuid.uuid4()), "type": "beat_due", "at": utc_text(), "entries": entries}
+
+
+def test_events_that_merge_become_one_while_the_server_is_away_and_say_it_all(
+    sink: Sink, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink.answer = 503
+    monkeypatch.setattr(transport_module, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(transport_module, "LONGEST_RETRY_SECONDS", 0.05)
+    transport.put(due_event(first="01:00", often="01:00"), latest="beat_due", merge=merge_due)
+    sink.wait_for(lambda: sink.batches)
+
+    # Some of them meet the one before in the queue, some in the batch that has no answer.
+    for number in range(40):
+        transport.put(
+            due_event(often=str(number), **{f"n{number}": None}), latest="beat_due", merge=merge_due
+        )
+        time.sleep(0.005)
+    transport.put(run_event(), vital=True)
+    sink.wait_for(lambda: sink.batches[-1].body["events"][-1]["type"] == "run_started")
+    sink.answer = "ok"
+
+    sink.wait_for(lambda: transport.flush_at_exit(2))
+    assert [event["type"] for event in sink.batches[-1].body["events"]] == ["beat_due", "run_started"]
+    told = {entry["name"]: entry["next_due_at"] for entry in sink.batches[-1].body["events"][0]["entries"]}
+    assert told == {"first": "01:00", "often": "39", **{f"n{number}": None for number in range(40)}}
+    said: dict[str, Any] = {}
+    for event in sink.of("beat_due"):
+        assert said.setdefault(event["id"], event) == event, "the same id always says the same"
+    assert transport.dropped == 0
+
+
+def test_kind_of_report_that_the_server_does_not_know_is_one_warning(
+    sink: Sink, transport: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.verdict = lambda event: "invalid_event" if event["type"] == "beat_due" else None
+
+    for number in range(1, 4):
+        transport.put(due_event(nightly="01:00"), latest="beat_due", merge=merge_due)
+        sink.wait_for(lambda number=number: len(sink.of("beat_due")) == number)
+        transport.put(run_event(number=number), vital=True)
+        sink.wait_for(lambda number=number: sink.of("run_started", number=number))
+    assert transport.flush_at_exit(2)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "Deadbeat: a report (beat_due) was rejected: invalid_event; the application is not affected"
+    ]
 
 
 def test_refused_key_is_one_warning_and_a_long_pause(

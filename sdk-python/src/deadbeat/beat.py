@@ -1,4 +1,4 @@
-"""What Beat reports: its schedule, that it lives, and a canary sent through the broker.
+"""What Beat reports: its schedule, when what it sent is due next, that it lives, and a canary.
 
 The running scheduler *instance* is wrapped (`tick` and `apply_async`), no class is patched and no entry
 is added to the schedule; that works the same on Celery's own schedulers, RedBeat and django-celery-beat.
@@ -19,8 +19,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Callable
 
+from deadbeat.due import ENTRY_LIMIT, DueHints, is_last_time, merge_due
 from deadbeat.guard import guarded
 from deadbeat.listing import list_entries, whole
 from deadbeat.transport import Transport, utc_text
@@ -35,6 +37,10 @@ logger = logging.getLogger("deadbeat")
 CANARY = "deadbeat.canary"
 RELIST_SECONDS = 60.0
 RESEND_SECONDS = 600.0
+# How soon the schedule is listed again when Beat sends something that was not in it.
+EARLY_RELIST_SECONDS = 10.0
+# How long, beyond its grace, a one-off that was sent is still listed as enabled.
+LAST_SHOT_SECONDS = 10.0
 # A canary whose broker never answers must not stop the ones after it, nor gather threads.
 CANARY_THREADS = 3
 
@@ -55,8 +61,16 @@ class BeatReporter:
         self._alive_due = 0.0
         self._canary_due = 0.0
         self._list_due = 0.0
+        self._listed_at = 0.0
         self._sent_hash = ""
         self._sent_at = 0.0
+        # Names of the entries listed last, without those that are disabled; None before the first list.
+        self._listed: set[str] | None = None
+        # The last word on entries that only Beat can compute: name → next due.
+        self._told_due: dict[str, str | None] = {}
+        # One-offs sent: name → until when their run is waited for.
+        self._last_shots: dict[str, float] = {}
+        self._due_hints = DueHints()
         self._canaries: list[tuple[float, threading.Thread]] = []
 
     def wrap(self) -> None:
@@ -80,10 +94,27 @@ class BeatReporter:
         @functools.wraps(apply_async)
         def naming_apply_async(*args: Any, **kwargs: Any) -> Any:
             entry = args[0] if args else kwargs.get("entry")
-            with _sending_entry(self._beat, getattr(entry, "name", None), getattr(entry, "task", None)):
-                return apply_async(*args, **kwargs)
+            sent_at = time.time()
+            try:
+                with _sending_entry(self._beat, getattr(entry, "name", None), getattr(entry, "task", None)):
+                    return apply_async(*args, **kwargs)
+            finally:
+                # Also when it could not be sent: Beat has taken its turn and waits for the next one.
+                self._note_sent(entry, sent_at)
 
         return naming_apply_async
+
+    @guarded
+    def _note_sent(self, entry: Any, at: float) -> None:
+        if entry is None:
+            return
+        self._due_hints.note_sent(entry, at)
+        if is_last_time(entry) and len(self._last_shots) < ENTRY_LIMIT:
+            patience = max(self._settings.grace, self._settings.beat_period) + LAST_SHOT_SECONDS
+            self._last_shots[str(entry.name)] = time.monotonic() + patience
+        if self._listed is not None and str(entry.name) not in self._listed:
+            # Added or enabled since the last list: the server must not wait a minute to hear of it.
+            self._list_due = min(self._list_due, self._listed_at + EARLY_RELIST_SECONDS)
 
     @guarded
     def _report_schedule(self) -> None:
@@ -91,19 +122,64 @@ class BeatReporter:
         now = time.monotonic()
         if now < self._list_due:
             return
-        self._list_due = now + RELIST_SECONDS
+        self._list_due, self._listed_at = now + RELIST_SECONDS, now
         entries = list_entries(self._scheduler, self._app, self._settings)
+        self._keep_last_shots(entries, now)
+        self._listed = {entry["name"] for entry in entries if entry["enabled"]}
+        by_hint = {
+            entry["name"]: entry["next_due_at"]
+            for entry in entries
+            if entry["enabled"] and entry["schedule"]["kind"] == "hint"
+        }
         if self._settings.canary:
             entries.append(self._canary_entry())
         lasting = [{**entry, "next_due_at": None} for entry in entries]
         text = json.dumps(lasting, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()
         if digest == self._sent_hash and now - self._sent_at < RESEND_SECONDS:
+            self._report_due(self._moved(by_hint))
             return
         self._transport.put(
             self._event("beat_schedule", time.time(), entries=entries), latest="beat_schedule"
         )
-        self._sent_hash, self._sent_at = digest, now
+        self._sent_hash, self._sent_at, self._told_due = digest, now, by_hint
+
+    def _moved(self, by_hint: dict[str, str | None]) -> list[dict[str, Any]]:
+        """What has come to be due at another time without being sent: its schedule reads that elsewhere."""
+        now = utc_text()
+        return [
+            {"name": name, "next_due_at": due}
+            for name, due in by_hint.items()
+            if _is_other_due(self._told_due.get(name), due, now)
+        ]
+
+    def _keep_last_shots(self, entries: list[dict[str, Any]], now: float) -> None:
+        """Leave a one-off enabled until its run must have started, however soon its scheduler disables it.
+
+        Disabled, its monitor would be paused: a run lost in the broker would never be missed.
+        """
+        self._last_shots = {name: until for name, until in self._last_shots.items() if until > now}
+        if not self._last_shots:
+            return
+        for entry in entries:
+            if not entry["enabled"] and entry["name"] in self._last_shots:
+                entry["enabled"], entry["next_due_at"] = True, None
+        over_at = min(self._last_shots.values())
+        self._list_due = min(self._list_due, max(over_at, now + EARLY_RELIST_SECONDS))
+
+    @guarded
+    def _report_sent(self, idle: bool) -> None:
+        """Say when what was sent is due next; soon after the last one of those due together."""
+        self._report_due(self._due_hints.take(idle, self._listed))
+
+    def _report_due(self, hints: list[dict[str, Any]]) -> None:
+        if not hints:
+            return
+        for hint in hints:
+            if hint["name"] in self._told_due:
+                self._told_due[hint["name"]] = hint["next_due_at"]
+        event = self._event("beat_due", time.time(), entries=hints)
+        self._transport.put(event, latest="beat_due", merge=merge_due)
 
     @guarded
     def _after_tick(self, started: float, interval: Any) -> None:
@@ -112,6 +188,7 @@ class BeatReporter:
         # is it true that everything due before it began was dispatched, which is what the server
         # concludes. A Beat busy for a whole period still lives, and says so.
         idle = not (isinstance(interval, (int, float)) and interval <= 0)
+        self._report_sent(idle)
         if now >= self._alive_due + (0.0 if idle else self._settings.beat_period):
             if idle or self._alive_due:
                 self._report_alive(started)
@@ -137,9 +214,12 @@ class BeatReporter:
     def _shortened(self, interval: Any) -> Any:
         """Beat's own pause, or less when one of our duties comes first (Beat may sleep 300 s)."""
         try:
-            due = self._alive_due
+            due = min(self._alive_due, self._list_due)
             if self._settings.canary:
                 due = min(due, self._canary_due)
+            hints_due = self._due_hints.round_due
+            if hints_due is not None:
+                due = min(due, hints_due)
             # Never below a tenth of a second: a late duty must not make Beat spin.
             return min(interval, max(0.1, due - time.monotonic()))
         except TypeError:
@@ -206,6 +286,17 @@ class BeatReporter:
             "beat": self._beat,
             **fields,
         }
+
+
+def _is_other_due(told: str | None, due: str | None, now: str) -> bool:
+    if told is None or due is None:
+        return told is not due
+    if max(told, due) <= now:
+        # Overdue means due now, which is another moment each time and no news.
+        return False
+    # It wavers by the time it takes to compute it.
+    apart = datetime.fromisoformat(due[:-1]) - datetime.fromisoformat(told[:-1])
+    return abs(apart.total_seconds()) >= 1.0
 
 
 @contextmanager

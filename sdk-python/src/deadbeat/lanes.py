@@ -2,17 +2,19 @@
 
 Three lanes. *Vital* events (schedules, canary runs, failures) are few and must survive a flood of
 ordinary ones, so they have room of their own. *Latest* events (Beat lives) are worth something only
-while they are new: a newer one replaces the one that still waits. Everything else is *ordinary*.
-A full lane drops its oldest event and counts it.
+while they are new: a newer one replaces the one that still waits, or takes in what that one says
+beyond it (`merge`). Everything else is *ordinary*. A full lane drops its oldest event and counts it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import Any
+from typing import Any, Callable
 
 Event = dict[str, Any]
+# Makes one event of an older and a newer one, with the id of the newer one, and changes neither.
+Merge = Callable[[Event, Event], Event]
 
 ORDINARY_LIMIT = 10_000
 VITAL_LIMIT = 1_000
@@ -21,12 +23,13 @@ VITAL_LIMIT = 1_000
 class Waiting:
     """An event with its place in the order of arrival and what is needed to send it again."""
 
-    __slots__ = ("event", "latest", "number", "second_try")
+    __slots__ = ("event", "latest", "merge", "number", "second_try")
 
-    def __init__(self, number: int, event: Event, latest: str | None) -> None:
+    def __init__(self, number: int, event: Event, latest: str | None, merge: Merge | None = None) -> None:
         self.number = number
         self.event = event
         self.latest = latest
+        self.merge = merge
         self.second_try = False
 
 
@@ -51,10 +54,19 @@ class Lanes:
     def __len__(self) -> int:
         return len(self._ordinary) + len(self._vital) + len(self._latest)
 
-    def put(self, event: Event, *, vital: bool = False, latest: str | None = None) -> None:
-        """Add an event; drops the lane's oldest one when it is full. Takes microseconds."""
-        waiting = Waiting(next(self._numbers), event, latest)
+    def put(
+        self, event: Event, *, vital: bool = False, latest: str | None = None, merge: Merge | None = None
+    ) -> None:
+        """Add an event; drops the lane's oldest one when it is full. Takes microseconds.
+
+        Events that merge must come from one thread, lest two of them replace the same older one.
+        """
+        waiting = Waiting(next(self._numbers), event, latest, merge)
         if latest is not None:
+            older = self._latest.get(latest)
+            if merge is not None and older is not None:
+                # Should the sender take the older one just now, what it says is said twice.
+                waiting.event = merge(older.event, event)
             self._latest[latest] = waiting
             return
         lane, limit = (self._vital, self._vital_limit) if vital else (self._ordinary, self._ordinary_limit)
@@ -84,7 +96,22 @@ class Lanes:
 
     def is_superseded(self, waiting: Waiting) -> bool:
         """Whether a newer event of the same latest lane waits, so that this one is worth nothing."""
-        return waiting.latest is not None and waiting.latest in self._latest
+        return waiting.latest is not None and waiting.merge is None and waiting.latest in self._latest
+
+    @staticmethod
+    def merged(batch: list[Waiting]) -> list[Waiting]:
+        """The batch with one event for those that merge, so that no outage piles them up in it.
+
+        The newest one takes the others in: it has just come, so its id has not been sent with less.
+        """
+        newest: dict[str | None, Waiting] = {}
+        for waiting in batch:
+            if waiting.merge is not None:
+                older = newest.get(waiting.latest)
+                if older is not None:
+                    waiting.event = waiting.merge(older.event, waiting.event)
+                newest[waiting.latest] = waiting
+        return [waiting for waiting in batch if waiting.merge is None or newest[waiting.latest] is waiting]
 
     def count_dropped(self) -> None:
         """Count one event that will never be sent."""

@@ -7,13 +7,15 @@ read where they keep their list. Nothing is written, and no entry of theirs is b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from deadbeat.celery_schedule import next_due, wire_schedule
+from deadbeat.celery_schedule import happens_once, next_due, tells_due, wire_schedule
 from deadbeat.guard import tell_once
+from deadbeat.hint import hint_schedule
 from deadbeat.transport import utc_text
 
 if TYPE_CHECKING:
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
 
     from deadbeat.config import Settings
 
+logger = logging.getLogger("deadbeat")
+
 _DAY_SECONDS = 86_400.0
 _AFTER_TIME_LIMIT_SECONDS = 60.0
+
+_told_classes: set[str] = set()
 
 
 @dataclass
@@ -40,7 +46,7 @@ class _Found:
 def list_entries(scheduler: Any, app: Celery, settings: Settings) -> list[dict[str, Any]]:
     """All entries of this scheduler as the server wants them, in order of name.
 
-    An entry that cannot be read is listed as unsupported. Raises what the scheduler's storage raises.
+    An entry whose schedule cannot be read is listed by its class. Raises what the scheduler's storage raises.
     """
     entries = [_wire_entry(found, app, settings) for found in _find_entries(scheduler, app)]
     return sorted(entries, key=lambda entry: str(entry["name"]))
@@ -56,12 +62,13 @@ def _find_entries(scheduler: Any, app: Celery) -> Iterator[_Found]:
 
 def _in_memory(scheduler: Any) -> Iterator[_Found]:
     for name, entry in list(scheduler.schedule.items()):
+        over = happens_once(entry.schedule) and bool(entry.total_run_count)
         yield _Found(
             name=str(name),
             task=entry.task,
             plan=entry.schedule,
             options=entry.options or {},
-            due=_due(entry.schedule, entry.last_run_at),
+            due=None if over else _due(entry.schedule, entry.last_run_at),
         )
 
 
@@ -95,15 +102,16 @@ def _in_database(scheduler: Any) -> Iterator[_Found]:
     joined = [field.name for field in model._meta.get_fields() if field.name in kinds]
     now = datetime.now(timezone.utc)
     for row in model._default_manager.select_related(*joined):
+        last_run_at, runs = _last_run(row, scheduler)
         over = bool(row.expires and _aware(row.expires) <= now)
         # A one-off row that has run is disabled by the scheduler when it comes across it.
-        over = over or bool(row.one_off and row.total_run_count > 0)
+        over = over or bool(row.one_off and runs > 0)
         try:
             plan = row.schedule
         except Exception:
             plan = None  # its schedule row is gone; Beat disables such a task
         enabled = bool(row.enabled) and not over and plan is not None
-        due = _due(plan, row.last_run_at or row.date_changed) if enabled else None
+        due = _due(plan, last_run_at) if enabled else None
         if due is not None and row.start_time and not row.last_run_at:
             due = max(due, _aware(row.start_time).timestamp())
         yield _Found(
@@ -116,13 +124,36 @@ def _in_database(scheduler: Any) -> Iterator[_Found]:
         )
 
 
+def _last_run(row: Any, scheduler: Any) -> tuple[datetime, int]:
+    """When a row was last sent, and how often: its scheduler writes that down every three minutes only."""
+    last_run_at, runs = row.last_run_at or row.date_changed, row.total_run_count
+    # Not by `schedule`, which reads the database and may write to it.
+    running = vars(scheduler).get("_schedule") or {}
+    sent = getattr(running.get(row.name), "model", None)
+    if sent is not None and sent.enabled and _aware(sent.last_run_at) > _aware(last_run_at):
+        return sent.last_run_at, sent.total_run_count
+    return last_run_at, runs
+
+
 def _due(plan: Any, last_run_at: datetime | None) -> float | None:
     try:
+        if not tells_due(plan):
+            _tell_unwatched(type(plan).__name__)
+            return None
         return next_due(plan, last_run_at)
     except Exception:
-        # Only a hint: the server computes on its own without it.
         tell_once("the next due time of a schedule")
         return None
+
+
+def _tell_unwatched(name: str) -> None:
+    if name not in _told_classes:
+        _told_classes.add(name)
+        logger.warning(
+            "Deadbeat: the schedule class %s decides in is_due alone, so nobody else knows when it is due; "
+            "a run that it misses is not noticed until it overrides remaining_estimate, too",
+            name,
+        )
 
 
 def _aware(instant: datetime) -> datetime:
@@ -134,7 +165,7 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
         plan = wire_schedule(found.plan, app)
     except Exception:
         tell_once("the translation of a schedule")
-        plan = {"kind": "unsupported", "class": type(found.plan).__name__}
+        plan = hint_schedule(found.plan)
     return {
         "name": found.name,
         "task": found.task,

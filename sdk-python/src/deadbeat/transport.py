@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable
 
 from deadbeat.guard import tell_once
-from deadbeat.lanes import Event, Lanes, Waiting
+from deadbeat.lanes import Event, Lanes, Merge, Waiting
 from deadbeat.post import Connection, Reply
 from deadbeat.version import __version__
 
@@ -39,6 +39,8 @@ EXIT_RETRY_SECONDS = 0.2
 EXIT_MEMORY_SECONDS = 10.0
 # A batch the server keeps choking on must not keep Beat's liveness behind it for ever.
 SERVER_ERROR_TRIES = 6
+
+_REJECTED = "rejected "
 
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
 
@@ -107,11 +109,13 @@ class Transport:
         self._process = _Process(url, key)
         _transports.add(self)
 
-    def put(self, event: Event, *, vital: bool = False, latest: str | None = None) -> None:
+    def put(
+        self, event: Event, *, vital: bool = False, latest: str | None = None, merge: Merge | None = None
+    ) -> None:
         """Queue one event. Vital and latest ones are sent at once, others within a second."""
         try:
             process = self._current()
-            process.lanes.put(event, vital=vital, latest=latest)
+            process.lanes.put(event, vital=vital, latest=latest, merge=merge)
             if (vital or latest is not None) and not process.urgent.is_set():
                 process.urgent.set()
             if not process.wake.is_set():
@@ -218,7 +222,7 @@ class Transport:
         while process.second_tries and (process.exiting.is_set() or self._second_try_due(process)):
             lanes.put_back(process.second_tries.pop(0)[1])
         batch = [waiting for waiting in process.batch if not lanes.is_superseded(waiting)]
-        batch += lanes.take(BATCH_LIMIT - len(batch))
+        batch = lanes.merged(batch + lanes.take(BATCH_LIMIT - len(batch)))
         lost = lanes.dropped - process.losses_told
         if lost > 0 and len(batch) < BATCH_LIMIT:
             process.losses_told += lost
@@ -274,7 +278,8 @@ class Transport:
                 logger.info("Deadbeat: reports are delivered again")
             process.failures = process.server_errors = 0
             process.not_before = 0.0
-            process.told.clear()
+            # A rejection comes with an answer that is well otherwise: that must not let it be told again.
+            process.told = {fault for fault in process.told if fault.startswith(_REJECTED)}
             process.batch = []
             self._read_verdicts(process, batch, reply.body)
         elif status in (401, 403):
@@ -331,11 +336,12 @@ class Transport:
                     waiting.second_try = True
                     process.second_tries.append((time.monotonic() + SECOND_TRY_SECONDS, waiting))
             elif code != "":
-                self._tell(process, f"rejected {code}", "a report was rejected: %s", code)
+                kind = waiting.event["type"]
+                self._tell(process, f"{_REJECTED}{code} {kind}", "a report (%s) was rejected: %s", kind, code)
 
     @staticmethod
     def _tell(process: _Process, fault: str, text: str, *details: Any) -> None:
-        """Warn once per fault and process, until reports are delivered again."""
+        """Warn once per fault and process; of what kept reports from being delivered, once each time."""
         if fault not in process.told:
             process.told.add(fault)
             logger.warning("Deadbeat: " + text + "; the application is not affected", *details)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from datetime import datetime
 
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
@@ -31,6 +32,12 @@ app.conf.beat_schedule = {
 }
 if "redbeat" not in " ".join(sys.argv):  # RedBeat cannot store this kind
     app.conf.beat_schedule["dusk"] = {"task": "watched.ok", "schedule": solar("sunset", 52.5, 13.4)}
+if "RULE_START" in os.environ:
+    from redbeat.schedules import rrule
+
+    start = datetime.fromisoformat(os.environ["RULE_START"])
+    rule = rrule("SECONDLY", dtstart=start, interval=2, count=int(os.environ["RULE_COUNT"]))
+    app.conf.beat_schedule["rule"] = {"task": "watched.ok", "schedule": rule}
 LISTED = set(app.conf.beat_schedule)
 
 deadbeat.init(app)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deadbeat_services::ingest::Ingest;
+use deadbeat_services::registry::Registry;
 use deadbeat_services::selfwatch::Selfwatch;
 use deadbeat_services::{Services, Site};
 use deadbeat_store::{PoolSettings, Store};
@@ -98,7 +99,14 @@ impl Database {
             url: site_url.to_owned(),
         };
         let bell = Arc::new(Notify::new());
-        let (ingest, _) = Ingest::new(store.clone(), clock.clone(), site.clone(), Arc::clone(&bell));
+        let (ingest, _) = Ingest::new(
+            store.clone(),
+            clock.clone(),
+            site.clone(),
+            Arc::clone(&bell),
+            Registry::default(),
+            None,
+        );
         Ok(Services::new(
             store,
             clock,

@@ -8,6 +8,7 @@ pub mod embedded_postgres;
 pub mod telemetry;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,10 @@ use deadbeat_services::delivery::{Delivery, DeliverySettings};
 use deadbeat_services::evaluator::Evaluator;
 use deadbeat_services::ingest::Ingest;
 use deadbeat_services::listening::Listening;
+use deadbeat_services::registry::Registry;
 use deadbeat_services::retention::{Retention, RetentionSettings};
 use deadbeat_services::selfwatch::Selfwatch;
+use deadbeat_services::spool::Spool;
 use deadbeat_services::supervisor::keep_running;
 use deadbeat_services::{Services, Site};
 use deadbeat_store::{PoolSettings, Store};
@@ -58,6 +61,8 @@ pub struct Parts {
     pub roles: Vec<Role>,
     /// How long what was heard is kept.
     pub retention: RetentionSettings,
+    /// Where pings are kept while the database is away, and how many bytes of them; none: they are refused.
+    pub spool: Option<(PathBuf, u64)>,
 }
 
 impl Parts {
@@ -72,6 +77,7 @@ impl Parts {
             senders,
             roles: vec![Role::All],
             retention: RetentionSettings::default(),
+            spool: None,
         }
     }
 
@@ -110,7 +116,16 @@ impl App {
             senders,
             roles: _,
             retention,
+            spool,
         } = parts;
+        let spool = spool.filter(|_| takes_requests).and_then(|(path, most_bytes)| {
+            let opened = Spool::open(&path, most_bytes);
+            // Pings can still be taken while the database is there: better than not to start at all.
+            opened
+                .inspect_err(|error| tracing::error!(%error, file = %path.display(), "there is no spool: pings are refused while the database is away"))
+                .ok()
+        });
+        let registry = Registry::default();
         // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
         let pool = |size| {
             Store::connect(&PoolSettings {
@@ -137,6 +152,8 @@ impl App {
             Arc::clone(&clock),
             site.clone(),
             Arc::clone(&outbox_bell),
+            registry.clone(),
+            spool,
         );
         let services = Services::new(
             requests.clone(),
@@ -159,6 +176,11 @@ impl App {
         let mut loops = Vec::new();
         if takes_requests {
             let listening = Arc::new(Listening::new(watches.clone(), Arc::clone(&clock), ingest));
+            let known = watches.clone();
+            loops.push(keep_running("registry", stop_loops.clone(), move |stop| {
+                let (registry, store) = (registry.clone(), known.clone());
+                async move { registry.run(&store, stop).await }
+            }));
             loops.push(keep_running("listening", stop_loops.clone(), move |stop| {
                 let listening = Arc::clone(&listening);
                 async move { listening.run(stop).await }

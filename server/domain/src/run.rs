@@ -1,6 +1,7 @@
 //! Runs: pairing starts with ends, several at once, each judged alone.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::RunKey;
@@ -42,7 +43,7 @@ impl RunStatus {
 }
 
 /// What the SDK knows of a Celery run; empty for ping URLs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunDetail {
     /// The task's name.
     pub task: Option<String>,

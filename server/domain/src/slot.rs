@@ -15,6 +15,9 @@ mod tests;
 /// Never more than a tenth of the gap between slots.
 pub(crate) const EARLY_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
 
+/// How old the due of an entry that only Beat can compute may be, and still mean "now".
+const OVERDUE_AT_MOST: TimeDelta = TimeDelta::minutes(5);
+
 /// The earliest slot that is left unsatisfied by a report at `at`, when `due` was the earliest before.
 ///
 /// A report satisfies every slot up to its arrival, and the coming one when that is within the early tolerance. A report between
@@ -94,12 +97,16 @@ pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, n
     let pending = state.next_due_at.is_some_and(|due| due <= now);
     let Some(hint) = hint else {
         state.hinted_due_at = None;
-        if only_by_hint && !pending {
+        if !pending {
             state.next_due_at = None;
         }
         return;
     };
-    let hint = slot_meant(schedule, hint);
+    let mut hint = slot_meant(schedule, hint);
+    if only_by_hint && now - hint < OVERDUE_AT_MOST {
+        // An overdue entry is due now, says Beat, and sends it on its next tick; its word was on its way meanwhile.
+        hint = hint.max(now);
+    }
     if hint < now {
         return;
     }

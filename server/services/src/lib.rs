@@ -25,12 +25,15 @@ pub mod listening;
 pub mod monitor;
 pub mod outbox;
 pub mod project;
+pub mod registry;
 pub mod retention;
 pub mod schedule_sync;
 pub mod secret;
 pub mod selfwatch;
 pub mod setup;
+pub mod spool;
 pub mod supervisor;
+pub mod writer;
 
 use std::sync::Arc;
 

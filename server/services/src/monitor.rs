@@ -418,6 +418,7 @@ pub(crate) async fn write_state(tx: &mut Tx, monitor: &Monitor) -> StoreResult<(
         runs,
         monitors,
         moves_check: true,
+        writer: None,
     };
     deadbeat_store::batch::write(tx, &batch).await
 }

@@ -24,6 +24,8 @@ pub struct Batch {
     /// True: `check_after` becomes the deadline (a sweep moves it lazily, and so may anybody who is not in a hurry).
     /// False: it only moves when it must, because it would be later than the deadline. That keeps a ping's update HOT.
     pub moves_check: bool,
+    /// The writer that commits this, and the number that the batch has with it.
+    pub writer: Option<(Uuid, u64)>,
 }
 
 /// Writes a batch. The caller holds the monitors' locks.
@@ -57,6 +59,10 @@ pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
                 deadline_at = excluded.deadline_at, duration_ms = excluded.duration_ms, exit_code = excluded.exit_code,
                 task = excluded.task, task_id = excluded.task_id, worker = excluded.worker, retries = excluded.retries,
                 error = excluded.error
+        ), place AS (
+            INSERT INTO writer (id, position)
+            SELECT $41, $42 WHERE $41::uuid IS NOT NULL
+            ON CONFLICT (id) DO UPDATE SET position = greatest(writer.position, excluded.position)
         )
         UPDATE monitor
         SET status = new.status, ping_count = new.ping_count, last_ping_at = new.last_ping_at, last_success_at = new.last_success_at,
@@ -113,6 +119,8 @@ pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
         &column(monitors, |monitor| monitor.state.deadline_at) as &[Option<DateTime<Utc>>],
         batch.moves_check,
         &column(&bodies, |ping| ping.received_at),
+        batch.writer.map(|(id, _)| id),
+        batch.writer.map(|(_, position)| i64::try_from(position).unwrap_or(i64::MAX)),
     )
     .execute(tx.conn())
     .await?;

@@ -24,6 +24,8 @@ pub mod retention;
 pub mod run;
 pub mod stats;
 pub mod transition;
+mod wakeup;
+pub mod writer;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -33,6 +35,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 
 pub use error::{StoreError, StoreResult};
 pub use migrate::MIGRATOR;
+pub use wakeup::Wakeups;
 
 /// A connection that was idle for this long is asked whether it still lives before it is used.
 const IDLE_IS_SUSPECT: Duration = Duration::from_secs(1);

@@ -494,6 +494,28 @@ pub async fn lock_for_signals(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
+/// Monitors and their ping ids, in id order, after one.
+///
+/// # Errors
+/// When the database is away.
+pub async fn ping_ids(
+    reader: &Reader,
+    after: Option<MonitorId>,
+    limit: i64,
+) -> StoreResult<Vec<(MonitorId, PingId)>> {
+    let rows = sqlx::query!(
+        "SELECT id, ping_id FROM monitor WHERE ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.id), PingId(row.ping_id)))
+        .collect())
+}
+
 /// A ping by key and slug, resolved: the key's project, and the monitor if there is one.
 #[derive(Debug, Clone, Copy)]
 pub struct Resolved {

@@ -74,7 +74,13 @@ async fn start(
     }
     services.close().await;
 
+    // Two servers of one machine may share a data folder; a port is one's own.
+    let spool = config
+        .database
+        .data_dir
+        .join(format!("spool-{}.redb", listener.local_addr()?.port()));
     App::start(Parts {
+        spool: (config.spool_mb > 0).then(|| (spool, u64::from(config.spool_mb) * 1_000_000)),
         roles: config.roles.clone(),
         retention: RetentionSettings {
             ping_days: config.ping_days,

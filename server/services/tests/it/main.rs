@@ -15,3 +15,4 @@ mod races;
 mod retention;
 mod setup;
 mod silence;
+mod spool;

@@ -12,6 +12,7 @@ use deadbeat_services::evaluator::{Evaluator, Swept};
 use deadbeat_services::event::{EventBatch, Verdict};
 use deadbeat_services::ingest::{Accepted, Address, Incoming, Ingest, IngestError};
 use deadbeat_services::monitor::{Change, ChannelChoice};
+use deadbeat_services::registry::Registry;
 use deadbeat_services::selfwatch::Selfwatch;
 use deadbeat_services::{ServiceError, Services, Site, channel, event, monitor};
 use deadbeat_store::Store;
@@ -60,6 +61,8 @@ impl World {
             Arc::clone(&shared),
             site.clone(),
             Arc::clone(&bell),
+            Registry::default(),
+            None,
         );
         let stop = CancellationToken::new();
         tokio::spawn(writer.run(stop.clone()));
@@ -111,7 +114,14 @@ impl World {
     pub fn another_ingest(&self) -> (Ingest, DropGuard) {
         let store = Store::from_pool(self.pool.clone());
         let clock = Arc::new(self.clock.clone());
-        let (ingest, writer) = Ingest::new(store, clock, self.site.clone(), Arc::clone(&self.bell));
+        let (ingest, writer) = Ingest::new(
+            store,
+            clock,
+            self.site.clone(),
+            Arc::clone(&self.bell),
+            Registry::default(),
+            None,
+        );
         let stop = CancellationToken::new();
         tokio::spawn(writer.run(stop.clone()));
         (ingest, stop.drop_guard())

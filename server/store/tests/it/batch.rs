@@ -58,6 +58,7 @@ async fn what_is_written_is_read_back_as_it_was(pool: PgPool) {
         runs,
         monitors: vec![monitor.clone()],
         moves_check: true,
+        writer: None,
     };
     let mut tx = world.begin().await;
     batch::write(&mut tx, &batch).await.unwrap();
@@ -125,6 +126,7 @@ async fn check_after_moves_earlier_when_it_must_and_later_only_by_the_sweep(pool
         &Batch {
             monitors,
             moves_check: true,
+            writer: None,
             ..Batch::default()
         },
     )

@@ -105,6 +105,7 @@ impl World {
                 runs,
                 monitors,
                 moves_check: false,
+                writer: None,
             },
         )
         .await

@@ -42,6 +42,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
         runs,
         monitors: vec![owned.clone()],
         moves_check: true,
+        writer: None,
     };
     let mut tx = world.begin().await;
     deadbeat_store::batch::write(&mut tx, &batch).await.unwrap();

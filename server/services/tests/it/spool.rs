@@ -1,0 +1,252 @@
+//! While the database is away: what is acknowledged is kept, and replayed in order, once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadbeat_domain::ids::PingId;
+use deadbeat_domain::ping::PingKind::Success;
+use deadbeat_domain::time::Clock;
+use deadbeat_services::Site;
+use deadbeat_services::ingest::{Accepted, Address, Incoming, Ingest, IngestError};
+use deadbeat_services::registry::Registry;
+use deadbeat_services::spool::{Spool, SpoolError};
+use deadbeat_store::{PoolSettings, Store};
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::setup::World;
+
+fn incoming(world: &World, address: Address, body: &str) -> Incoming {
+    Incoming {
+        address,
+        signal: world.signal(Success),
+        method: Some("POST".to_owned()),
+        remote_addr: Some("203.0.113.7".to_owned()),
+        user_agent: Some("curl".to_owned()),
+        body: body.as_bytes().to_vec(),
+    }
+}
+
+/// A writer on a store, with a spool.
+fn writer(world: &World, store: Store, registry: Registry, spool: Spool) -> (Ingest, DropGuard) {
+    let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
+    let site = Site {
+        url: "https://deadbeat.test".to_owned(),
+    };
+    let (ingest, writer) = Ingest::new(store, clock, site, Arc::new(Notify::new()), registry, Some(spool));
+    let stop = CancellationToken::new();
+    tokio::spawn(writer.run(stop.clone()));
+    (ingest, stop.drop_guard())
+}
+
+/// A database that nobody ever reaches.
+fn away() -> Store {
+    Store::connect(&PoolSettings {
+        url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
+        size: 1,
+        wait: Duration::from_millis(200),
+    })
+    .unwrap()
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("spool.redb")
+    }
+
+    fn open(&self) -> Spool {
+        Spool::open(&self.file(), 1_000_000).unwrap()
+    }
+}
+
+async fn wait_until(what: impl AsyncFn() -> bool) {
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !what().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("it comes within twenty seconds");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_was_spooled_is_replayed_in_order_with_its_own_times_by_the_next_process(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let folder = Folder::new();
+    let to = Address::Monitor(monitor.id);
+    {
+        let (ingest, _stop) = writer(&world, away(), Registry::default(), folder.open());
+        for n in 0..30 {
+            let answer = ingest
+                .accept(incoming(&world, to.clone(), &format!("body {n}")))
+                .await;
+            assert_eq!(answer, Ok(Accepted::Recorded));
+            world.advance(1);
+        }
+        assert_eq!(ingest.spooled(), 30);
+        assert_eq!(world.count("SELECT count(*) FROM ping").await, 0);
+    }
+    // The old process lets go of the file in its own time.
+    wait_until(async || Spool::open(&folder.file(), 1_000_000).is_ok()).await;
+
+    let (ingest, _stop) = writer(&world, world.store(), Registry::default(), folder.open());
+    wait_until(async || ingest.spooled() == 0).await;
+
+    let rows: Vec<(i64, Vec<u8>, bool)> = sqlx::query_as(
+        "SELECT n, body, received_at = $1 + make_interval(secs => n - 1) FROM ping JOIN ping_body USING (monitor_id, n, received_at) ORDER BY n",
+    )
+    .bind(world.now() - chrono::TimeDelta::seconds(30))
+    .fetch_all(&world.pool)
+    .await
+    .unwrap();
+    let expected: Vec<(i64, Vec<u8>, bool)> = (0..30)
+        .map(|n| (n + 1, format!("body {n}").into_bytes(), true))
+        .collect();
+    assert_eq!(rows, expected);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_batch_whose_commit_was_only_not_heard_of_is_not_written_twice(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let folder = Folder::new();
+    let spool = folder.open();
+    let signals: Vec<Incoming> = (0..3)
+        .map(|n| incoming(&world, Address::Monitor(monitor.id), &n.to_string()))
+        .collect();
+    // As after a commit whose answer was lost: the first batch is in the database under its number, and in the spool too.
+    spool.append(7, &signals[..2]).await.unwrap();
+    spool.append(8, &signals[2..]).await.unwrap();
+    sqlx::query("INSERT INTO writer (id, position) VALUES ($1, 7)")
+        .bind(spool.writer())
+        .execute(&world.pool)
+        .await
+        .unwrap();
+
+    let (ingest, _stop) = writer(&world, world.store(), Registry::default(), spool);
+    wait_until(async || ingest.spooled() == 0).await;
+
+    let bodies: Vec<Vec<u8>> = sqlx::query_scalar("SELECT body FROM ping_body ORDER BY n")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(bodies, [b"2"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn without_the_database_known_ids_are_taken_denied_ones_refused_and_others_trusted(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let folder = Folder::new();
+    let registry = Registry::default();
+    let stop = CancellationToken::new();
+    let (follower, store, stopped) = (registry.clone(), world.store(), stop.clone());
+    let following = tokio::spawn(async move { follower.run(&store, stopped).await });
+    let (ping, stranger) = (monitor.ping_id, PingId::generate());
+    wait_until(async || registry.len() == 1).await;
+
+    let (ingest, _stop) = writer(&world, away(), registry.clone(), folder.open());
+    let known = ingest.accept(incoming(&world, Address::Ping(ping), "")).await;
+    let unknown = ingest.accept(incoming(&world, Address::Ping(stranger), "")).await;
+    // The line to the database is cut: what is not in the list may have been made since.
+    stop.cancel();
+    following.await.unwrap();
+    let perhaps = ingest.accept(incoming(&world, Address::Ping(stranger), "")).await;
+
+    assert_eq!(known, Ok(Accepted::Recorded));
+    assert_eq!(unknown, Ok(Accepted::Unknown { project: None }));
+    assert_eq!(perhaps, Ok(Accepted::Recorded));
+    assert_eq!(ingest.spooled(), 2);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_full_spool_says_try_again_and_keeps_what_it_has(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let folder = Folder::new();
+    let spool = Spool::open(&folder.file(), 2_000).unwrap();
+    let (ingest, _stop) = writer(&world, away(), Registry::default(), spool.clone());
+    let send = || ingest.accept(incoming(&world, Address::Monitor(monitor.id), &"x".repeat(500)));
+
+    assert_eq!(send().await, Ok(Accepted::Recorded));
+    assert_eq!(send().await, Ok(Accepted::Recorded));
+    assert_eq!(send().await, Err(IngestError::Unavailable));
+
+    assert_eq!(spool.signals(), 2);
+    assert_eq!(spool.oldest(10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn whole_batches_come_back_oldest_first() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    let one = || Incoming {
+        address: Address::Ping(PingId::generate()),
+        signal: deadbeat_domain::ping::Signal {
+            kind: Success,
+            received_at: chrono::DateTime::UNIX_EPOCH,
+            occurred_at: chrono::DateTime::UNIX_EPOCH,
+            run_id: Some(uuid::Uuid::nil()),
+            exit_code: Some(0),
+            duration: Some(chrono::TimeDelta::milliseconds(1_500)),
+            source: deadbeat_domain::ping::Source::Event,
+            detail: deadbeat_domain::run::RunDetail::default(),
+        },
+        method: None,
+        remote_addr: None,
+        user_agent: None,
+        body: vec![0, 255],
+    };
+    let batches: Vec<Vec<Incoming>> = [3, 1, 4].map(|count| (0..count).map(|_| one()).collect()).into();
+    for (position, batch) in (10..).zip(&batches) {
+        spool.append(position, batch).await.unwrap();
+    }
+
+    let places = |spooled: Vec<deadbeat_services::spool::Spooled>| -> Vec<u64> {
+        spooled.iter().map(|one| one.position).collect()
+    };
+    let first = spool.oldest(5).await.unwrap();
+    assert_eq!(first[0].incoming.signal, batches[0][0].signal);
+    assert_eq!(first[0].incoming.body, [0, 255]);
+    assert_eq!(places(first), [10, 10, 10, 11], "a batch is not torn");
+    assert_eq!(
+        places(spool.oldest(1).await.unwrap()),
+        [10, 10, 10],
+        "one at least"
+    );
+    spool.forget(11).await.unwrap();
+    assert_eq!(places(spool.oldest(100).await.unwrap()), [12; 4]);
+    assert_eq!(
+        (spool.signals(), spool.last_position().await.unwrap()),
+        (4, Some(12))
+    );
+    spool.forget(12).await.unwrap();
+    assert_eq!((spool.signals(), spool.bytes()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_file_that_is_in_use_or_is_none_is_said_and_not_overwritten() {
+    let folder = Folder::new();
+    let held = folder.open();
+    assert!(matches!(
+        Spool::open(&folder.file(), 1_000),
+        Err(SpoolError::File(_))
+    ));
+    drop(held);
+    std::fs::write(folder.file(), b"not a spool").unwrap();
+
+    assert!(matches!(
+        Spool::open(&folder.file(), 1_000),
+        Err(SpoolError::File(_))
+    ));
+    assert_eq!(std::fs::read(folder.file()).unwrap(), b"not a spool");
+}
