@@ -118,14 +118,13 @@ impl CeleryCrontab {
     }
 }
 
-/// Comma-separated `*`, `*/step`, `n`, `a-b` or `a-b/step`; blanks around an item are taken, as `int()` takes them.
+/// Comma-separated `*`, `*/step`, `n`, `a-b` or `a-b/step`.
 fn read_field(index: usize, text: &str, min: u32, max: u32) -> Result<u64, CeleryCrontabError> {
     let field = FIELD_NAMES[index];
     check_characters(text, MAX_EXPRESSION_CHARS)
         .and_then(|()| {
-            pieces(1, text, |character| character == ',').try_fold(0, |mask, (at, item)| {
-                let blanks = item.len() - item.trim_start().len();
-                Ok(mask | read_item((at + blanks, item.trim()), min, max)?)
+            pieces(1, text, |character| character == ',').try_fold(0, |mask, item| {
+                Ok(mask | read_item(without_blanks(item)?, min, max)?)
             })
         })
         .map_err(|error| CeleryCrontabError {
@@ -133,6 +132,19 @@ fn read_field(index: usize, text: &str, min: u32, max: u32) -> Result<u64, Celer
             position: Some(error.position),
             message: format!("{field}, character {}: {}", error.position, error.message),
         })
+}
+
+/// Around a number Celery takes blanks, because Python's `int()` does; otherwise only behind an item that does not end in `*`,
+/// because it does not look there. `0, 30` is right and `0, */30` is not.
+fn without_blanks((at, item): Piece<'_>) -> Result<Piece<'_>, ExpressionError> {
+    let behind = item.trim_end();
+    let plain = behind.trim_start();
+    let alone = plain.is_empty() || read_number(plain).is_some();
+    if !alone && (plain.len() < behind.len() || plain == "*" && plain.len() < item.len()) {
+        let message = format!("Celery takes a blank only beside a number, and '{plain}' is none");
+        return Err(fault(at, message));
+    }
+    Ok((at + behind.len() - plain.len(), plain))
 }
 
 fn read_item((at, item): Piece<'_>, min: u32, max: u32) -> Result<u64, ExpressionError> {
@@ -175,9 +187,12 @@ fn read_item((at, item): Piece<'_>, min: u32, max: u32) -> Result<u64, Expressio
 }
 
 /// A number or a name. Celery knows names by their first three letters and takes them in every field, months before weekdays.
+///
+/// It also takes a name with anything behind these letters, and then means the name alone: `june?-may` is June. Letters only here.
 fn read_value((at, text): Piece<'_>, min: u32, max: u32) -> Result<u32, ExpressionError> {
     let value = read_number(text).or_else(|| {
-        let name = text.get(..3)?.to_ascii_lowercase();
+        let letters = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let name = text.get(..3).filter(|_| letters)?.to_ascii_lowercase();
         let month = MONTH_NAMES.iter().zip(1..).find(|(month, _)| **month == name);
         let weekday = WEEKDAY_NAMES
             .iter()

@@ -247,7 +247,8 @@ fn fields_mean_what_celery_makes_of_them() {
     assert_eq!(values(0, "*/45"), [0, 45]);
     assert_eq!(values(0, "*/61"), [0]);
     assert_eq!(values(0, "50-10/5"), [0, 5, 10, 50, 55]);
-    assert_eq!(values(0, "0, 30"), [0, 30]);
+    assert_eq!(values(0, "0, 30 "), [0, 30]);
+    assert_eq!(values(0, "0-2 ,*/30 "), [0, 1, 2, 30]);
     assert_eq!(values(1, "22-2"), [0, 1, 2, 22, 23]);
     assert_eq!(values(1, "22-3/2"), [0, 2, 22]);
     assert_eq!(values(1, "9-9"), [9]);
@@ -280,6 +281,8 @@ fn faults_name_their_field() {
         ("* * * sun *", "month_of_year", "takes 1 to 12"),
         ("* * * * 7", "day_of_week", "(Sunday is 0)"),
         ("* * * * mo", "day_of_week", "not 'mo'"),
+        ("* * * * mon*", "day_of_week", "not 'mon*'"),
+        ("* * * june?-may/2 *", "month_of_year", "not 'june?'"),
         ("* * * * 1#2", "day_of_week", "not '1#2'"),
         ("* * * * 5L", "day_of_week", "not '5L'"),
         ("* * * * sep", "day_of_week", "takes 0 to 6"),
@@ -298,6 +301,17 @@ fn faults_name_their_field() {
                 assert!(error.message.contains(part), "{text:?}: {error}");
             }
         }
+    }
+    for (minute, part) in [
+        ("0, */15", "blank"),
+        ("0, 20-30", "blank"),
+        (" mon", "blank"),
+        ("* ", "blank"),
+        (" *", "blank"),
+        (" ", "nothing"),
+    ] {
+        let error = CeleryCrontab::parse([minute, "*", "*", "*", "*"]).expect_err(minute);
+        assert!(error.message.contains(part), "{minute:?}: {error}");
     }
     let long = "1,".repeat(1 << 20);
     assert!(CeleryCrontab::parse([&long, "*", "*", "*", "*"]).is_err());

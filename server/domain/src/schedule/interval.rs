@@ -22,7 +22,7 @@ pub struct Interval {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rounding {
     Exact,
-    /// Celery's `schedule(relative=True)`: down to the day, hour or minute, whichever the interval is at least as long as.
+    /// Celery's `schedule(relative=True)`: down to the day, hour, minute or second, whichever the interval is at least as long as.
     Down(Zone),
     /// Whole intervals from this instant on, and before it: a row of slots that no report moves.
     From(DateTime<Utc>),
@@ -91,7 +91,8 @@ impl Interval {
         let (unit, floor): (_, fn(NaiveDateTime) -> Option<NaiveDateTime>) = match self.every {
             every if every >= TimeDelta::hours(1) => (TimeDelta::hours(1), floor_to_hour),
             every if every >= TimeDelta::minutes(1) => (TimeDelta::minutes(1), floor_to_minute),
-            _ => return Some(end),
+            // No shift of a clock matters to whole seconds.
+            _ => return end.with_nanosecond(0),
         };
         let wall_end = zone.wall_at(end);
         let mut round_times = showings(floor(wall_end)?, zone)?.to_vec();
