@@ -143,6 +143,17 @@ class Server:
                 self.keys[name.strip()] = value.strip()
         return self
 
+    def drained(self) -> Server:
+        """Wait until the database is there and has all that was spooled."""
+
+        def look() -> bool:
+            text = call("GET", f"{self.url}/metrics")[2].decode()
+            return "deadbeat_spool_pings 0" in text.splitlines()
+
+        self.ready()
+        wait_for("an empty spool", look)
+        return self
+
     def again(self) -> Server:
         """Start again on the same data folder and port."""
         self.part = self._launch()

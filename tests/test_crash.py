@@ -58,12 +58,15 @@ def test_no_acknowledged_ping_is_lost_by_kill_9(server: parts.Server, victim: st
             server.part.kill_only()
             server.again()
         else:
+            # It is taken up again by the server; what comes meanwhile goes to the spool.
+            server.drained()
             os.kill(server.postgres_pid(), signal.SIGKILL)
     wait_for_pings(pingers)
     for pinger in pingers:
         pinger.ending.set()
     for pinger in pingers:
         pinger.join(30)
+    server.drained()
 
     for monitor, pinger in zip(monitors, pingers, strict=True):
         numbers = [ping["n"] for ping in server.every(f"/monitors/{monitor['id']}/pings", "pings")]

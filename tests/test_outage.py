@@ -1,4 +1,4 @@
-"""The database is away: pings hear "try again", readiness turns red, and all recovers without a restart."""
+"""The database is away: pings are kept and acknowledged, readiness is red, all recovers without a restart."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 import shutil
 import subprocess
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import parts
+from test_crash import Pinger, wait_for_pings
 
 
 class Postgres:
@@ -76,7 +79,7 @@ def database(tmp_path: Path) -> Iterator[Postgres]:
 
 
 def test_an_outage_of_the_database_is_said_and_recovered_from(database: Postgres, tmp_path: Path) -> None:
-    server = parts.Server(tmp_path, env={"DEADBEAT_DATABASE_URL": database.url})
+    server = parts.Server(tmp_path, env={"DEADBEAT_DATABASE_URL": database.url, "DEADBEAT_SPOOL_MB": "0"})
     try:
         server.ready()
         monitor = server.api(
@@ -85,6 +88,7 @@ def test_an_outage_of_the_database_is_said_and_recovered_from(database: Postgres
         assert parts.call("GET", monitor["ping_url"])[0] == 200
 
         database.kill()
+        # Without a spool.
         status, headers, body = parts.call("GET", monitor["ping_url"])
         assert (status, body) == (503, b"database away, try again")
         assert int(headers["retry-after"]) > 0
@@ -102,6 +106,58 @@ def test_an_outage_of_the_database_is_said_and_recovered_from(database: Postgres
         assert parts.wait_for("a ping", lambda: parts.call("GET", monitor["ping_url"])[0] == 200)
         assert server.api("GET", f"/monitors/{monitor['id']}")["ping_count"] == 2
         assert server.part.process.poll() is None
+    finally:
+        server.stop()
+
+
+def test_pings_of_an_outage_are_kept_and_nobody_is_blamed_for_it(database: Postgres, tmp_path: Path) -> None:
+    server = parts.Server(tmp_path, env={"DEADBEAT_DATABASE_URL": database.url})
+    try:
+        server.ready()
+        monitors = [
+            server.api(
+                "POST",
+                "/monitors",
+                {"name": name, "schedule": {"kind": "interval", "seconds": 1}, "grace_seconds": 3},
+            )
+            for name in ("alive", "dead")
+        ]
+        alive, dead = monitors
+        pinger = Pinger(alive["ping_url"])
+        pinger.start()
+        wait_for_pings([pinger])
+        assert parts.call("GET", dead["ping_url"])[0] == 200
+
+        database.kill()
+        killed = time.monotonic()
+        wait_for_pings([pinger])
+        # An outage is one after two and a half seconds.
+        parts.wait_for("a long outage", lambda: time.monotonic() - killed > 3)
+        assert parts.call("GET", f"{server.url}/ping/{uuid.uuid4()}")[0] in (200, 404), (
+            "nobody's, or on trust"
+        )
+        # The file outlives the process; it is replayed by the next one.
+        server.part.kill_only()
+        database.start()
+        server.again()
+        wait_for_pings([pinger])
+        parts.wait_for(
+            "the dead one's incident", lambda: server.api("GET", "/incidents?state=open")["incidents"], 20
+        )
+        pinger.ending.set()
+        pinger.join(30)
+        server.drained()
+
+        incidents = server.api("GET", "/incidents")["incidents"]
+        assert [one["subject"]["id"] for one in incidents] == [dead["id"]]
+        pings = server.every(f"/monitors/{alive['id']}/pings", "pings")
+        numbers = [ping["n"] for ping in pings]
+        assert pinger.acknowledged <= len(numbers) <= pinger.sent
+        assert numbers == list(range(len(numbers), 0, -1))
+        arrivals = [ping["received_at"] for ping in pings]
+        assert arrivals == sorted(arrivals, reverse=True), "each keeps its place and its time"
+        spells = server.api("GET", "/blind-spells")["blind_spells"]
+        assert spells, "the outage is told"
     finally:
         server.stop()
 

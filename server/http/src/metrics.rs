@@ -73,6 +73,28 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         i64::try_from(ingest.waiting()).unwrap_or(i64::MAX),
     )?;
 
+    counter(
+        "deadbeat_pings_spooled_total",
+        "Pings that the spool took, because the database could not.",
+        figures.spooled.load(Ordering::Relaxed),
+    )?;
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    gauge(
+        "deadbeat_spool_pings",
+        "Pings in the spool that are not in the database yet.",
+        whole(ingest.spooled()),
+    )?;
+    gauge(
+        "deadbeat_spool_bytes",
+        "Bytes that they take.",
+        whole(ingest.spooled_bytes()),
+    )?;
+    gauge(
+        "deadbeat_registry_pings",
+        "Ping URLs that are known in memory.",
+        i64::try_from(ingest.known()).unwrap_or(i64::MAX),
+    )?;
+
     let deliveries = &state.deliveries;
     counter(
         "deadbeat_deliveries_sent_total",

@@ -179,6 +179,12 @@ impl Ingest {
         self.spool.as_ref().map_or(0, Spool::signals)
     }
 
+    /// Ping URLs that are known in memory.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.registry.len()
+    }
+
     /// Bytes that they take.
     #[must_use]
     pub fn spooled_bytes(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod beat;
+pub mod blind_spell;
 pub mod channel;
 pub mod delivery;
 pub mod event;
@@ -31,6 +32,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(delivery::configure)
             .configure(api_key::configure)
             .configure(beat::configure)
+            .configure(blind_spell::configure)
             .configure(project::configure)
             .configure(event::configure)
             .configure(schedule::configure)
