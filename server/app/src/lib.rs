@@ -20,6 +20,7 @@ use chrono::TimeDelta;
 use deadbeat_domain::time::Clock;
 use deadbeat_http::AppState;
 use deadbeat_http::middleware::security_headers::security_headers;
+use deadbeat_services::delivery::outbound::Outbound;
 use deadbeat_services::delivery::senders::Senders;
 use deadbeat_services::delivery::{Delivery, DeliverySettings};
 use deadbeat_services::evaluator::Evaluator;
@@ -30,6 +31,7 @@ use deadbeat_services::retention::{Retention, RetentionSettings};
 use deadbeat_services::selfwatch::Selfwatch;
 use deadbeat_services::spool::Spool;
 use deadbeat_services::supervisor::keep_running;
+use deadbeat_services::watchdog::Watchdog;
 use deadbeat_services::{Services, Site};
 use deadbeat_store::{PoolSettings, Store};
 use tokio::sync::Notify;
@@ -63,6 +65,8 @@ pub struct Parts {
     pub retention: RetentionSettings,
     /// Where pings are kept while the database is away, and how many bytes of them; none: they are refused.
     pub spool: Option<(PathBuf, u64)>,
+    /// A ping URL of another watcher, and what sends to it.
+    pub watchdog: Option<(String, Outbound)>,
 }
 
 impl Parts {
@@ -78,6 +82,7 @@ impl Parts {
             roles: vec![Role::All],
             retention: RetentionSettings::default(),
             spool: None,
+            watchdog: None,
         }
     }
 
@@ -117,6 +122,7 @@ impl App {
             roles: _,
             retention,
             spool,
+            watchdog,
         } = parts;
         let spool = spool.filter(|_| takes_requests).and_then(|(path, most_bytes)| {
             let opened = Spool::open(&path, most_bytes);
@@ -147,6 +153,7 @@ impl App {
             DeliverySettings::default(),
         ));
         let selfwatch = Selfwatch::new(evaluates, delivers.then(|| delivery.figures()));
+        let (watched, watch_clock) = (selfwatch.clone(), Arc::clone(&clock));
         let (ingest, writer) = Ingest::new(
             writes.clone(),
             Arc::clone(&clock),
@@ -205,6 +212,14 @@ impl App {
             loops.push(keep_running("retention", stop_loops.clone(), move |stop| {
                 let retention = Arc::clone(&retention);
                 async move { retention.run(stop).await }
+            }));
+        }
+        if let Some((url, outbound)) = watchdog {
+            let reader = watches.reader();
+            let watchdog = Arc::new(Watchdog::new(url, outbound, watched, reader, watch_clock));
+            loops.push(keep_running("watchdog", stop_loops.clone(), move |stop| {
+                let watchdog = Arc::clone(&watchdog);
+                async move { watchdog.run(stop).await }
             }));
         }
         if delivers {

@@ -33,6 +33,7 @@ pub mod selfwatch;
 pub mod setup;
 pub mod spool;
 pub mod supervisor;
+pub mod watchdog;
 pub mod writer;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::Context;
-use deadbeat_services::delivery::outbound::OutboundSettings;
+use deadbeat_services::delivery::outbound::{Outbound, OutboundSettings};
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::delivery::senders::{Senders, SetupError};
 use deadbeat_services::retention::RetentionSettings;
@@ -79,7 +79,19 @@ async fn start(
         .database
         .data_dir
         .join(format!("spool-{}.redb", listener.local_addr()?.port()));
+    let watchdog = match config.watchdog_url() {
+        None => None,
+        Some(url) => {
+            // The operator names the address, so it may be a neighbour.
+            let settings = OutboundSettings {
+                allow_private_networks: true,
+                ..outbound_settings(config)
+            };
+            Some((url.to_owned(), Outbound::new(&settings).context("the watchdog")?))
+        }
+    };
     App::start(Parts {
+        watchdog,
         spool: (config.spool_mb > 0).then(|| (spool, u64::from(config.spool_mb) * 1_000_000)),
         roles: config.roles.clone(),
         retention: RetentionSettings {
@@ -91,12 +103,16 @@ async fn start(
     })
 }
 
-/// What sends alerts, as the settings say.
-pub(super) fn senders(config: &ServeConfig) -> Result<Senders, SetupError> {
-    let outbound = OutboundSettings {
+fn outbound_settings(config: &ServeConfig) -> OutboundSettings {
+    OutboundSettings {
         allow_private_networks: config.allow_private_networks,
         user_agent: format!("Deadbeat/{}", env!("CARGO_PKG_VERSION")),
-    };
+    }
+}
+
+/// What sends alerts, as the settings say.
+pub(super) fn senders(config: &ServeConfig) -> Result<Senders, SetupError> {
+    let outbound = outbound_settings(config);
     let smtp = config.smtp_url().map(|url| SmtpSettings {
         url: url.to_owned(),
         from: config.smtp_from.clone(),

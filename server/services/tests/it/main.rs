@@ -16,3 +16,4 @@ mod retention;
 mod setup;
 mod silence;
 mod spool;
+mod watchdog;
