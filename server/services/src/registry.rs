@@ -109,6 +109,13 @@ impl Registry {
         }
     }
 
+    /// The monitor behind a ping URL, if it is known.
+    #[must_use]
+    pub(crate) fn monitor_of(&self, id: PingId) -> Option<MonitorId> {
+        let found = self.read().known.get(&id.0.as_u128()).copied();
+        found.map(|monitor| MonitorId(Uuid::from_u128(monitor)))
+    }
+
     /// How many ping URLs are known.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -362,17 +362,20 @@ impl Writer {
         let mut tx = self.store.begin().await?;
         let targets = self.resolve(&mut tx, incoming).await?;
 
-        let ping_ids: Vec<Uuid> = incoming
-            .iter()
-            .filter_map(|one| match &one.address {
-                Address::Ping(id) => Some(id.0),
-                Address::Slug { .. } | Address::Monitor(_) => None,
-            })
-            .collect();
-        let ids: Vec<Uuid> = targets
+        let mut ids: Vec<Uuid> = targets
             .iter()
             .filter_map(|target| target.monitor.map(|id| id.0))
             .collect();
+        // One look-up by the primary key where the id behind the ping URL is known.
+        let mut ping_ids: Vec<Uuid> = Vec::new();
+        for one in incoming {
+            if let Address::Ping(ping) = one.address {
+                match self.registry.monitor_of(ping) {
+                    Some(id) => ids.push(id.0),
+                    None => ping_ids.push(ping.0),
+                }
+            }
+        }
         let mut monitors: Vec<Monitor> = Vec::new();
         let mut by_id = HashMap::new();
         let mut by_ping_id = HashMap::new();

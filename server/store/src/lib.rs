@@ -22,6 +22,7 @@ pub mod ping;
 pub mod project;
 pub mod retention;
 pub mod run;
+mod schedule_memo;
 pub mod stats;
 pub mod transition;
 mod wakeup;

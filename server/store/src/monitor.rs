@@ -3,12 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{BeatId, ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::monitor::{Expectation, MonitorState};
-use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::status::Status;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::page::Page;
+use crate::schedule_memo;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A monitor as stored. Its `state.runs` are not loaded here: [`crate::run::load_into`] does that.
@@ -64,7 +64,7 @@ struct Row {
     slug: String,
     name: String,
     tags: Vec<String>,
-    schedule: Value,
+    schedule: String,
     grace_seconds: f64,
     longest_run_seconds: Option<f64>,
     all_channels: bool,
@@ -95,7 +95,7 @@ impl TryFrom<Row> for Monitor {
             entry: row.entry.clone(),
             error: StoreError::Corrupt(format!("monitor {id}: {what}")),
         };
-        let schedule = Schedule::from_json(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
+        let schedule = schedule_memo::read(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
         let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
         Ok(Self {
             id,
@@ -150,7 +150,7 @@ macro_rules! select {
         sqlx::query_as!(
             Row,
             r#"
-            SELECT id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
+            SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
                 registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
                 next_due_at, hinted_due_at, deadline_at
             FROM monitor
