@@ -73,7 +73,7 @@ impl CeleryCrontab {
             return Err(CeleryCrontabError {
                 field: FIELD_NAMES[2],
                 position: None,
-                message,
+                message: message.replace('\t', " "),
             });
         }
         Ok(Self {

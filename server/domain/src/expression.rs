@@ -13,10 +13,11 @@ pub struct ExpressionError {
 /// A piece of the expression and the position of its first character, counted from 1. The expression is ASCII by then.
 pub(crate) type Piece<'a> = (usize, &'a str);
 
+/// A message has no tabs, which an expression that it quotes may have.
 pub(crate) fn fault(position: usize, message: impl Into<String>) -> ExpressionError {
     ExpressionError {
         position,
-        message: message.into(),
+        message: message.into().replace('\t', " "),
     }
 }
 

@@ -7,12 +7,14 @@
 mod interval;
 mod json;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod words;
 
 use std::fmt::Display;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use self::interval::Rounding;
 use crate::calendar::Calendar;
@@ -21,6 +23,7 @@ use crate::cron::Cron;
 use crate::expression::ExpressionError;
 use crate::quartz::Quartz;
 use crate::solar::Solar;
+use crate::wall::Years;
 use crate::zone::Zone;
 
 pub use self::interval::{Interval, MAX_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS};
@@ -255,8 +258,14 @@ fn calendar(expression: &str, zone: Zone) -> Result<Schedule, ScheduleError> {
 /// over can still be read where it is stored. That it has no slot from now on is for the one who sets it to refuse.
 fn check_comes(schedule: &Schedule, zone: Zone) -> Result<(), ScheduleError> {
     let start_of_2026 = DateTime::from_timestamp(1_767_225_600, 0).unwrap_or_default();
+    // Where the clocks are ahead of UTC, 1970 began in 1969.
+    let before_1970 = DateTime::UNIX_EPOCH - TimeDelta::days(2);
     let comes = match schedule {
-        Schedule::Quartz(_) | Schedule::OnCalendar(_) => [start_of_2026, DateTime::UNIX_EPOCH]
+        // Listed years are searched to the last of them.
+        Schedule::Quartz(QuartzSchedule { quartz, .. }) if quartz.times().years != Years::Every => {
+            schedule.next_after(before_1970).is_some()
+        }
+        Schedule::OnCalendar(_) => [start_of_2026, before_1970]
             .into_iter()
             .any(|start| schedule.next_after(start).is_some()),
         _ => schedule.next_after(start_of_2026).is_some(),

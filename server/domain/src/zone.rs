@@ -158,16 +158,13 @@ impl Zone {
         if to <= from || self.offset_at(to) == offset {
             return None;
         }
-        let (mut same, mut other) = (from.timestamp(), to.timestamp());
-        while other - same > 1 {
-            let middle = same + (other - same) / 2;
-            if self.offset_at(DateTime::from_timestamp(middle, 0)?) == offset {
-                same = middle;
-            } else {
-                other = middle;
-            }
-        }
-        DateTime::from_timestamp(other, 0)
+        // A transition may be one of name alone.
+        let change = self
+            .entry()
+            .rules
+            .following(Timestamp::from_second(from.timestamp()).ok()?)
+            .find(|change| i64::from(change.offset().seconds()) != offset.num_seconds())?;
+        DateTime::from_timestamp(change.timestamp().as_second(), 0)
     }
 }
 

@@ -105,3 +105,26 @@ fn the_database_knows_the_clocks_of_2026() {
     );
     assert!(database_version() >= "2026e");
 }
+
+#[test]
+fn a_change_is_the_first_second_with_another_offset() {
+    let week = TimeDelta::days(7);
+    let mut changes = 0;
+
+    for zone in Zone::all() {
+        let weeks = std::iter::successors(Some(utc("2015-01-01T00:00:00")), |from| Some(*from + week));
+        // Beyond 2037 the changes come from a rule, not from a list.
+        for from in weeks.take(30 * 52) {
+            match zone.first_change(from, from + week) {
+                Some(change) => {
+                    let before = zone.offset_at(change - TimeDelta::seconds(1));
+                    assert_eq!(before, zone.offset_at(from), "{zone} {change}");
+                    assert_ne!(before, zone.offset_at(change), "{zone} {change}");
+                    changes += 1;
+                }
+                None => assert_eq!(zone.offset_at(from), zone.offset_at(from + week), "{zone} {from}"),
+            }
+        }
+    }
+    assert!(changes > 5_000, "{changes}");
+}
