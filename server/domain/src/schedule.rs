@@ -245,11 +245,10 @@ fn quartz(expression: &str, zone: Zone) -> Result<Schedule, ScheduleError> {
 }
 
 fn calendar(expression: &str, zone: Zone) -> Result<Schedule, ScheduleError> {
-    let calendar =
-        Calendar::parse(expression, zone).map_err(|error| ScheduleError::in_text("expression", &error))?;
-    let schedule = Schedule::OnCalendar(calendar);
-    check_comes(&schedule, zone)?;
-    Ok(schedule)
+    // Each line may have a zone of its own, so the calendar itself sees to it that they come.
+    Calendar::parse(expression, zone)
+        .map(Schedule::OnCalendar)
+        .map_err(|error| ScheduleError::in_text("expression", &error))
 }
 
 /// What exists in the calendar may never come on the zone's clock: `* 2 * 3 SUN#2` in New York names only skipped minutes.
@@ -265,9 +264,6 @@ fn check_comes(schedule: &Schedule, zone: Zone) -> Result<(), ScheduleError> {
         Schedule::Quartz(QuartzSchedule { quartz, .. }) if quartz.times().years != Years::Every => {
             schedule.next_after(before_1970).is_some()
         }
-        Schedule::OnCalendar(_) => [start_of_2026, before_1970]
-            .into_iter()
-            .any(|start| schedule.next_after(start).is_some()),
         _ => schedule.next_after(start_of_2026).is_some(),
     };
     if comes {

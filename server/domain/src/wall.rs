@@ -203,6 +203,19 @@ impl WallTimes {
         None
     }
 
+    /// Whether a day matches, whatever the time.
+    pub(crate) fn has_day(&self, date: NaiveDate) -> bool {
+        self.years.at_or_after(date.year()) == Some(date.year())
+            && self
+                .days_of(date.year(), date.month())
+                .is_some_and(|days| days & 1 << date.day() != 0)
+    }
+
+    /// Whether year and month match, whatever the day.
+    pub(crate) fn has_month(&self, year: i32, month: u32) -> bool {
+        self.years.at_or_after(year) == Some(year) && self.months & 1 << month != 0
+    }
+
     fn days_of(&self, year: i32, month: u32) -> Option<u32> {
         if self.months & 1 << month == 0 {
             return Some(0);

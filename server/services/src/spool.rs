@@ -15,8 +15,11 @@ use uuid::Uuid;
 use crate::ingest::{Address, Incoming};
 use deadbeat_domain::ping::Signal;
 
-/// Place in the order of batches, and place within the batch → the signal as JSON, and its body.
-const SIGNALS: TableDefinition<'_, (u64, u32), (&[u8], &[u8])> = TableDefinition::new("signal");
+/// Place in the order of batches, and place within the batch.
+type Place = (u64, u32);
+/// The signal as JSON, and its body.
+type Row<'a> = (&'a [u8], &'a [u8]);
+const SIGNALS: TableDefinition<'_, Place, Row<'_>> = TableDefinition::new("signal");
 /// `writer`: which row of the table `writer` is this file's.
 const NAMES: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
 
