@@ -11,7 +11,7 @@ from schedules import celery, clocks, driver
 #: The same cases each time: what fails here fails everywhere.
 SEED = 20_260_329
 #: Cases of each comparison; a few seconds each.
-COUNTS = {"cron": 1_500, "celery": 2_000, "relative": 2_000, "solar": 400}
+COUNTS = {"cron": 1_500, "celery": 2_000, "relative": 2_000, "solar": 400, "oncalendar": 400}
 
 
 @pytest.fixture(scope="module")
