@@ -44,6 +44,7 @@ TURN_AT_CHANGE = "turn-at-change"  # a step over a turn takes the offset of wher
 #: Of the package alone, where the server is with systemd:
 PACKAGE_REFUSES = "package-refuses"
 PACKAGE_TAKES = "package-takes"
+PACKAGE_MERGES = "package-merges"  # it puts lines together by wall time, and loses one of two showings
 PACKAGE_OVERRUN = "package-overrun"  # `*:0/7` loses 00:00 in systemd
 PACKAGE_ONE_VALUE = "package-one-value"  # `7..7/30` is 7 for systemd, and 7/30 for it
 PACKAGE_STEP_FROM_END = "package-step-from-end"  # `~1..8/3` is 1, 4, 7 for systemd, and 2, 5, 8 for it
@@ -374,6 +375,9 @@ def difference(case: Case, ours: Answer | Any, theirs: Answer, oracle_name: str)
         return PACKAGE_STEP_FROM_END
     if oracle_name == "package" and re.search(r"\b0*(\d+)\.\.0*\1/", expression):
         return PACKAGE_ONE_VALUE
+    are_repeated = not only_theirs and all(showing(slot, zones) for slot in only_ours)
+    if oracle_name == "package" and "\n" in expression and are_repeated:
+        return PACKAGE_MERGES
     showings = {showing(slot, zones) for slot in only_ours}, {showing(slot, zones) for slot in only_theirs}
     if showings[0] <= {1} and showings[1] <= {2}:
         return SECOND_SHOWING if showing(after, zones) == 2 else OTHER_SHOWING
