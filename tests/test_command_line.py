@@ -30,6 +30,7 @@ def test_every_command_explains_itself() -> None:
         ["serve"],
         ["migrate"],
         ["doctor"],
+        ["schedule"],
         ["account"],
         ["account", "create"],
         ["project", "create"],
@@ -83,6 +84,103 @@ def test_commands_work_without_a_server_and_leave_nothing_running(tmp_path: Path
     assert looked.returncode == 0, looked.stdout + looked.stderr
     assert "schema: up to date" in looked.stdout
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_schedule_is_explained_without_a_server() -> None:
+    berlin = ("--tz", "Europe/Berlin", "--after", "2026-03-28T12:00:00Z", "--count", "2")
+    done = deadbeat("schedule", "30 2 * * *", *berlin)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "at 02:30 every day, Europe/Berlin",
+        "2026-03-29T01:00:00Z  Sun 2026-03-29 03:00:00 +02:00",
+        "2026-03-30T00:30:00Z  Mon 2026-03-30 02:30:00 +02:00",
+    ]
+    answer = json.loads(deadbeat("schedule", "30 2 * * *", *berlin, "--json").stdout)
+    assert answer.pop("time_zone_database") >= "2026"
+    assert answer == {
+        "summary": "at 02:30 every day, Europe/Berlin",
+        "slots": ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],
+        "schedule": {"kind": "cron", "expression": "30 2 * * *", "timezone": "Europe/Berlin"},
+    }
+
+
+def test_a_schedule_of_every_kind_is_explained() -> None:
+    after = ("--after", "2026-01-15T12:00:00Z", "--count", "1")
+    for expression, options, summary, slot in (
+        (
+            "*/5 * * * *",
+            ["--kind", "celery", "--tz", "US/Eastern"],
+            "every 5 minutes, America/New_York",
+            "12:05:00Z",
+        ),
+        ("10 * * * * *", [], "cron 10 * * * * *, UTC", "12:00:10Z"),
+        ("90", ["--kind", "interval"], "every 90 seconds", "12:01:30Z"),
+        ("0 30 18 ? * 2-6", ["--kind", "quartz"], "at 18:30 on weekdays, UTC", "18:30:00Z"),
+        ("*-*-* 18:30\n19:00", ["--kind", "oncalendar"], "calendar *-*-* 18:30 and 19:00, UTC", "18:30:00Z"),
+        (
+            '{"kind": "interval", "seconds": 3600, "anchor": "2026-01-01T00:15:00Z"}',
+            [],
+            "every hour from 2026-01-01T00:15:00Z",
+            "12:15:00Z",
+        ),
+    ):
+        done = deadbeat("schedule", expression, *options, *after)
+        assert done.returncode == 0, done.stderr
+        words, first = done.stdout.splitlines()
+        assert (words, first.split()[0]) == (summary, f"2026-01-15T{slot}")
+    # Slots from now on, ten of them, when nothing is said.
+    done = deadbeat("schedule", "* * * * *")
+    assert len(done.stdout.splitlines()) == 11
+    hint = deadbeat("schedule", '{"kind": "hint", "class": "rrule"}')
+    assert (hint.returncode, hint.stdout) == (0, "when Beat says so (rrule)\n")
+
+
+def test_a_fault_in_a_schedule_is_pointed_at() -> None:
+    for expression, options, lines in (
+        ("0 25 * * *", [], ["deadbeat: character 3: hour takes 0 to 23, not '25'", "  0 25 * * *", "    ^"]),
+        (
+            "0 1,24 * * *",
+            ["--kind", "celery"],
+            ["deadbeat: hour, character 3: takes 0 to 23, not '24'", "  1,24", "    ^"],
+        ),
+        (
+            "0 0 12 1 2 ? 19",
+            ["--kind", "quartz"],
+            [None, "  0 0 12 1 2 ? 19", "               ^"],
+        ),
+        (
+            "daily\nMon 25:00",
+            ["--kind", "oncalendar"],
+            [None, "  Mon 25:00", "      ^"],
+        ),
+        (
+            "* * * * *",
+            ["--tz", "Mars"],
+            ["deadbeat: there is no time zone 'Mars'; it is an IANA name like Europe/Berlin"],
+        ),
+        (
+            "ten",
+            ["--kind", "interval"],
+            ["deadbeat: an interval is a number of seconds, not 'ten': invalid float literal"],
+        ),
+        ('{"kind": "cron"', [], [None]),
+        ('{"kind": "hint"}', [], ["deadbeat: class is missing"]),
+    ):
+        done = deadbeat("schedule", expression, *options)
+        assert (done.returncode, done.stdout) == (1, ""), done.stdout
+        found = done.stderr.splitlines()
+        assert len(found) == len(lines), done.stderr
+        for line, expected in zip(found, lines, strict=True):
+            assert expected in (None, line), done.stderr
+    for options, word in (
+        (["--count", "0"], "1..=500"),
+        (["--count", "501"], "1..=500"),
+        (["--kind", "lunar"], "oncalendar"),
+        (["--after", "yesterday"], "--after"),
+    ):
+        done = deadbeat("schedule", "* * * * *", *options)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert word in done.stderr
 
 
 def test_bad_settings_are_refused_with_what_is_allowed(tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ pub(crate) const EARLY_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
 
 /// How old the due of an entry that only Beat can compute may be, and still mean "now".
 const OVERDUE_AT_MOST: TimeDelta = TimeDelta::minutes(5);
+/// No hint reaches further, as no search does; it also keeps a client's times far from the ends of the calendar.
+const FURTHEST_HINT: TimeDelta = TimeDelta::days(50 * 366);
+/// Of two hints, the one may be so much longer on its way than the other.
+const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
 
 /// The earliest slot that is left unsatisfied by a report at `at`, when `due` was the earliest before.
 ///
@@ -76,8 +80,9 @@ fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
 pub(crate) fn credit(state: &mut MonitorState, at: DateTime<Utc>) {
     let before = state.next_due_at;
     let owed = due_after_report(&state.expectation.schedule, before, at);
-    // The hint was for the slot that is satisfied now.
-    if owed != before && state.hinted_due_at == before {
+    // The hint was for a slot that is satisfied now.
+    let satisfied = |hint| Some(hint) == before || hint <= at;
+    if owed != before && state.hinted_due_at.is_some_and(satisfied) {
         state.hinted_due_at = None;
     }
     state.next_due_at = state.hinted_due_at.filter(|hint| *hint > at).or(owed);
@@ -92,9 +97,35 @@ pub(crate) fn expect_anew(state: &mut MonitorState, now: DateTime<Utc>) {
 /// Beat says when an entry is next due, or that it never is. Its word wins over our arithmetic, but never excuses a slot that has
 /// already come: then it is remembered for when that slot is satisfied.
 pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+    take_beyond(state, hint, now, now);
+}
+
+/// The same of a Beat that has just sent the entry: the slot it was sent for has come, even if that is a moment away by our clock.
+///
+/// Two hints are seldom equally long on their way, and Beat's clock may be fast. Taken for a slot to come, the one that was sent
+/// would be excused, and a run that is lost once a month would go unnoticed for another one.
+pub(crate) fn take_hint_of_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+    let early = match (state.next_due_at, &state.expectation.schedule) {
+        // Both by Beat's clock: it cannot be off.
+        (Some(due), Schedule::Hint(_)) => tolerance(due, hint).min(ON_ITS_WAY),
+        (Some(due), _) => tolerance(due, hint),
+        (None, _) => TimeDelta::zero(),
+    };
+    take_beyond(state, hint, now, now + early.max(TimeDelta::zero()));
+}
+
+/// Takes a hint; slots up to `come_by` have come.
+fn take_beyond(
+    state: &mut MonitorState,
+    hint: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+    come_by: DateTime<Utc>,
+) {
     let schedule = &state.expectation.schedule;
     let only_by_hint = matches!(schedule, Schedule::Hint(_));
-    let pending = state.next_due_at.is_some_and(|due| due <= now);
+    // One that is remembered, and later than the due, came when that had been sent.
+    let has_come = |due| due <= come_by || state.hinted_due_at.is_some_and(|later| later > due);
+    let pending = state.next_due_at.is_some_and(has_come);
     let Some(hint) = hint else {
         state.hinted_due_at = None;
         if !pending {
@@ -102,8 +133,11 @@ pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, n
         }
         return;
     };
+    if !(now - OVERDUE_AT_MOST..=now + FURTHEST_HINT).contains(&hint) {
+        return;
+    }
     let mut hint = slot_meant(schedule, hint);
-    if only_by_hint && now - hint < OVERDUE_AT_MOST {
+    if only_by_hint {
         // An overdue entry is due now, says Beat, and sends it on its next tick; its word was on its way meanwhile.
         hint = hint.max(now);
     }

@@ -1,6 +1,6 @@
 //! The clock as a value, so that tests can stop it.
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, SubsecRound, TimeDelta, Utc};
 
 /// Tells the time. The system's is in `app/src/clock.rs`; tests stop theirs.
 pub trait Clock: Send + Sync + 'static {
@@ -12,6 +12,20 @@ pub trait Clock: Send + Sync + 'static {
 #[must_use]
 pub fn to_micros(at: DateTime<Utc>) -> DateTime<Utc> {
     at.trunc_subsecs(6)
+}
+
+/// Reads an instant as RFC 3339 writes it, cut to microseconds. None for anything else, which chrono's own reading takes in part.
+///
+/// What is read can be written again: an offset may lead out of the years 0 to 9999, which RFC 3339 cannot write, and a leap second is
+/// the second after it, as PostgreSQL has it.
+#[must_use]
+pub fn read_instant(text: &str) -> Option<DateTime<Utc>> {
+    let blank_between = text.as_bytes().get(10) == Some(&b' ');
+    let read = DateTime::parse_from_rfc3339(text)
+        .ok()
+        .filter(|_| !blank_between)?;
+    let instant = DateTime::from_timestamp_micros(read.timestamp_micros())?;
+    (0..=9_999).contains(&instant.year()).then_some(instant)
 }
 
 /// A duration in seconds, as the API writes it, as a span of time.
@@ -26,4 +40,40 @@ pub fn span(seconds: f64) -> TimeDelta {
         seconds.clamp(-BOUND, BOUND)
     };
     TimeDelta::microseconds((seconds * 1e6) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_that_is_read_can_be_written_and_read_again() {
+        let table = [
+            ("2026-03-29T02:00:00+02:00", Some("2026-03-29T00:00:00Z")),
+            (
+                "2026-03-29t00:00:00.1234567z",
+                Some("2026-03-29T00:00:00.123456Z"),
+            ),
+            ("2016-12-31T23:59:60.5Z", Some("2017-01-01T00:00:00.500Z")),
+            ("0000-01-01T00:00:00Z", Some("0000-01-01T00:00:00Z")),
+            ("9999-12-31T23:59:59Z", Some("9999-12-31T23:59:59Z")),
+            ("9999-12-31T23:59:59-00:01", None),
+            ("0000-01-01T00:00:00+00:01", None),
+            ("+10000-01-01T00:00:00Z", None),
+            ("2026-03-29 00:00:00Z", None),
+            ("2026-3-29T00:00:00Z", None),
+            ("2026-03-29T00:00:00", None),
+            ("2026-03-29", None),
+            ("2026-02-30T00:00:00Z", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            let written =
+                read_instant(text).map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
+            assert_eq!(written.as_deref(), expected, "{text}");
+            if let Some(written) = written {
+                assert_eq!(read_instant(&written), read_instant(text), "{text}");
+            }
+        }
+    }
 }

@@ -329,11 +329,20 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
         .map(|deadline| if deadline <= now { fresh_grace } else { deadline });
 }
 
-/// Beat says when an entry is next due; None: never again.
+/// Beat lists its schedule, and says when an entry is next due; None: never again.
 pub fn on_due_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     if state.status == Status::Paused {
         return;
     }
     slot::take_hint(state, hint, now);
+    state.deadline_at = deadline(state);
+}
+
+/// Beat has just sent an entry, and says when it is next due; None: never again. What it was sent for stays owed.
+pub fn on_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+    if state.status == Status::Paused {
+        return;
+    }
+    slot::take_hint_of_sent(state, hint, now);
     state.deadline_at = deadline(state);
 }

@@ -10,12 +10,13 @@ use deadbeat_domain::monitor::{
 };
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::status::Status;
-use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_settings_change};
+use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreError, Tx};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::event::Verdict;
@@ -29,6 +30,7 @@ pub struct Snapshot {
     /// The Beat's name.
     pub beat: String,
     /// Every entry.
+    #[serde(deserialize_with = "objects")]
     pub entries: Vec<Entry>,
 }
 
@@ -59,12 +61,25 @@ fn yes() -> bool {
     true
 }
 
+/// serde would take a list for an object, and go by the order of the members.
+fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let read = |value: Value| match value {
+        Value::Object(_) => serde_json::from_value(value).map_err(D::Error::custom),
+        _ => Err(D::Error::custom("an entry is an object")),
+    };
+    Vec::<Value>::deserialize(deserializer)?
+        .into_iter()
+        .map(read)
+        .collect()
+}
+
 /// When entries of a Beat are next due, by its own reckoning.
 #[derive(Debug, Deserialize)]
 pub struct DueHints {
     /// The Beat's name.
     pub beat: String,
     /// The entries that it sent.
+    #[serde(deserialize_with = "objects")]
     pub entries: Vec<DueHint>,
 }
 
@@ -73,7 +88,8 @@ pub struct DueHints {
 pub struct DueHint {
     /// The entry's name.
     pub name: String,
-    /// None: never again.
+    /// None: never again. It must be said: left out by mistake, it would disarm the monitor.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub next_due_at: Option<DateTime<Utc>>,
 }
 
@@ -234,7 +250,7 @@ pub(crate) async fn due(
     monitors.retain_mut(|monitor| {
         let before = due_of(monitor);
         if let Some(hint) = monitor.entry.as_ref().and_then(|entry| told.get(entry)) {
-            on_due_hint(&mut monitor.state, *hint, now);
+            on_sent(&mut monitor.state, *hint, now);
         }
         due_of(monitor) != before
     });

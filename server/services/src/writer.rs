@@ -167,14 +167,14 @@ impl Writer {
                     .collect();
                 self.keep(self.position, batch).await;
             }
-            // One bad signal must not fail the others: once each on its own.
-            Err(error) if incoming.len() > 1 => {
+            // One bad signal must not fail the others: once each on its own. A single one is tried again, too: while retention makes
+            // the table of its day, the table of all other days refuses the row that waited for it.
+            Err(error) => {
                 tracing::error!(%error, signals = incoming.len(), "a batch failed; its signals are tried one by one");
                 for (one, answer) in incoming.into_iter().zip(answers) {
                     self.write_one(one, answer).await;
                 }
             }
-            Err(error) => tracing::error!(%error, "a signal could not be written"),
         }
     }
 

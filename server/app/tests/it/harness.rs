@@ -2,14 +2,19 @@
 
 use std::net::TcpListener;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
+use deadbeat_app::clock::SystemClock;
 use deadbeat_app::{App, Parts};
+use deadbeat_domain::time::Clock;
 use deadbeat_services::delivery::outbound::OutboundSettings;
 use deadbeat_services::delivery::senders::Senders;
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::setup::first_start;
+use deadbeat_testkit::StoppedClock;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -102,6 +107,22 @@ pub async fn start() -> Harness {
 
 /// Starts a server that sends mail.
 pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
+    start_by(Arc::new(SystemClock), smtp).await
+}
+
+/// Starts a server whose clock stands still at that instant until it is moved; the evaluator goes by it, too.
+pub async fn start_at(now: &str) -> (Harness, StoppedClock) {
+    let clock = StoppedClock::at(now.parse().unwrap());
+    let harness = start_by(Arc::new(clock.clone()), None).await;
+    // Another process that listens all the while: a clock that is moved on is no blind spell, in which nobody is judged.
+    sqlx::query("INSERT INTO listener (id, stamped_at, spooled) VALUES (gen_random_uuid(), '9999-01-01T00:00:00Z', 0)")
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+    (harness, clock)
+}
+
+async fn start_by(clock: Arc<dyn Clock>, smtp: Option<SmtpSettings>) -> Harness {
     let (database_url, database) = make_database().await;
     let client = client();
     let pool = PgPoolOptions::new()
@@ -112,13 +133,8 @@ pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
     deadbeat_store::MIGRATOR.run(&pool).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = App::start(Parts::new(
-        listener,
-        database_url.clone(),
-        url.clone(),
-        senders(smtp),
-    ))
-    .unwrap();
+    let parts = Parts::new(listener, database_url.clone(), url.clone(), senders(smtp));
+    let app = App::start(Parts { clock, ..parts }).unwrap();
     let first = first_start(app.services(), "admin@localhost")
         .await
         .unwrap()
@@ -188,6 +204,19 @@ impl Harness {
                 "GET {path} did not become what was waited for; last seen: {seen:#}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the evaluator has judged what is overdue by a stopped clock.
+    pub async fn swept(&self, clock: &StoppedClock) {
+        // The first sweep that ends now may have begun before the clock was moved; the second has not.
+        for _ in 0..2 {
+            let now = clock.advance(TimeDelta::microseconds(1));
+            let start = Instant::now();
+            while self.app.services().selfwatch().last_sweep_at() != Some(now) {
+                assert!(start.elapsed() < LIMIT, "no sweep at {now}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod api_event;
 mod api_incident;
 mod api_key;
 mod api_monitor;
+mod api_schedule;
 mod contract;
 mod embedded_postgres;
 mod harness;

@@ -44,7 +44,8 @@ impl Schedule {
                         *field = members.celery_field(name, value)?;
                     }
                 }
-                celery(fields.each_ref().map(AsRef::as_ref), members.zone()?)
+                let fields = fields.each_ref().map(AsRef::as_ref);
+                celery(fields, members.zone()?).map_err(|error| members.at_number(error, fields))
             }
             Some("solar") => {
                 members.allow(&["event", "latitude", "longitude"])?;
@@ -224,11 +225,8 @@ impl<'a> Members<'a> {
         let Some(value) = self.get(name) else {
             return Ok(None);
         };
-        let instant = value
-            .as_str()
-            .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-        match instant {
-            Some(instant) => Ok(Some(crate::time::to_micros(instant.to_utc()))),
+        match value.as_str().and_then(crate::time::read_instant) {
+            Some(instant) => Ok(Some(instant)),
             None => Err(self.wrong_type(name, "a time like 2026-03-29T00:00:00Z", value)),
         }
     }
@@ -249,6 +247,27 @@ impl<'a> Members<'a> {
         text.map(Cow::Owned).ok_or_else(|| {
             self.wrong_type(name, "a text, a whole number or a list of 1 to 60 of them", value)
         })
+    }
+
+    /// Points at the number where no text was given: what stands at which character of ours, nobody wrote.
+    fn at_number(&self, error: ScheduleError, fields: [&str; 5]) -> ScheduleError {
+        let field = FIELD_NAMES
+            .iter()
+            .zip(fields)
+            .find(|(name, _)| error.field.strip_prefix('/') == Some(name));
+        let (Some(position), Some((name, text))) = (error.position, field) else {
+            return error;
+        };
+        let field = match self.get(name) {
+            Some(Value::Array(_)) => format!("/{name}/{}", text[..position - 1].matches(',').count()),
+            Some(Value::Number(_)) => error.field,
+            _ => return error,
+        };
+        ScheduleError {
+            field,
+            position: None,
+            message: error.message.replacen(&format!(", character {position}:"), "", 1),
+        }
     }
 
     fn short(&self, name: &str, text: &str) -> Result<String, ScheduleError> {

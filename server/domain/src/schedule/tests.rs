@@ -169,8 +169,23 @@ fn faults_point_at_their_member() {
         ),
         (
             json!({"kind": "celery", "minute": [5, 60]}),
-            "/minute",
-            "character 3: takes 0 to 59, not '60'",
+            "/minute/1",
+            "minute takes 0 to 59, not '60'",
+        ),
+        (
+            json!({"kind": "celery", "hour": 24}),
+            "/hour",
+            "hour takes 0 to 23, not '24'",
+        ),
+        (
+            json!({"kind": "interval", "seconds": 60, "anchor": "9999-12-31T23:59:59-00:01"}),
+            "/anchor",
+            "a time like 2026-03-29T00:00:00Z",
+        ),
+        (
+            json!({"kind": "interval", "seconds": 60, "anchor": "2026-01-01T00:00:00Z", "relative": true}),
+            "/anchor",
+            "either relative or has an anchor",
         ),
         (
             json!({"kind": "celery", "day_of_week": "7"}),
@@ -195,6 +210,9 @@ fn faults_point_at_their_member() {
             Err(error) => {
                 assert_eq!(error.field, field, "{given}: {error}");
                 assert!(error.message.contains(part), "{given}: {error}");
+                // A character is pointed at in a text alone.
+                let in_text = given.pointer(&error.field).is_some_and(Value::is_string);
+                assert!(error.position.is_none() || in_text, "{given}: {error:?}");
             }
         }
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::api::only;
 use crate::error::ApiError;
 use crate::extract::api_key::MayRead;
-use crate::extract::json::{Json, given};
+use crate::extract::json::{Json, given, given_instant};
 use crate::state::AppState;
 
 /// The routes.
@@ -31,7 +31,7 @@ pub fn configure(config: &mut ServiceConfig) {
 struct Asked {
     schedule: Value,
     /// Slots strictly after this; now when left out.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_instant")]
     after: Option<DateTime<Utc>>,
     #[serde(default, deserialize_with = "given")]
     count: Option<i64>,

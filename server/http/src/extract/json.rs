@@ -5,10 +5,12 @@ use std::marker::PhantomData;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
+use chrono::{DateTime, Utc};
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::FieldError;
+use deadbeat_domain::monitor::{FieldError, clip};
+use deadbeat_domain::time::read_instant;
 use futures::StreamExt;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{DeserializeOwned, Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::ApiError;
@@ -51,6 +53,21 @@ impl<T> FromRequest for Json<T> {
 /// Whatever the field's own type refuses.
 pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// For an instant that may be left out but is never `null`.
+///
+/// # Errors
+/// It is not as RFC 3339 writes it: what the contract allows is taken, and no more.
+pub fn given_instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match read_instant(&text) {
+        Some(instant) => Ok(Some(instant)),
+        None => Err(D::Error::custom(format!(
+            "is {:?}; a time like 2026-03-29T00:00:00Z is allowed",
+            clip(&text)
+        ))),
+    }
 }
 
 /// Reads a body up to a limit.

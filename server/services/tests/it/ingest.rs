@@ -301,3 +301,27 @@ async fn a_nul_character_anywhere_in_an_event_is_no_error_of_the_server(pool: Pg
         "{verdicts:?}"
     );
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_ping_that_comes_while_the_table_of_its_day_is_made_is_taken(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("backup").await;
+    let mut making = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT make_ping_partitions('2026-01-15', '2026-01-15')")
+        .execute(&mut *making)
+        .await
+        .unwrap();
+
+    // The row waits for the table of all other days, which refuses it when the day has got its own meanwhile.
+    let made = async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        while world.count(waiting).await == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        making.commit().await.unwrap();
+    };
+    tokio::join!(world.ping(&monitor, Success), made);
+
+    assert_eq!(world.count("SELECT count(*) FROM ping").await, 1);
+    assert_eq!(world.status(&monitor).await, Status::Up);
+}

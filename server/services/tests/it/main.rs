@@ -9,6 +9,7 @@ mod beat;
 mod beat_return;
 mod blind_spell;
 mod delivery;
+mod due_hint;
 mod ingest;
 mod outbox;
 mod races;

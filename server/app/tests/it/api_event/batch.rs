@@ -92,6 +92,7 @@ fn bad_events() -> Vec<Value> {
         json!([{}]),
         json!([{"name": "x", "schedule": every(1.0)}]),
         json!([{"name": 5, "schedule": every(1.0), "grace_seconds": 1}]),
+        json!([["x", null, every(1.0), true, 1.0]]),
     ] {
         events.push(event("beat_schedule", json!({"entries": entries})));
     }

@@ -1,6 +1,7 @@
 //! `/api/v1/events`: what the SDK tells of Beat and its runs, each event with a verdict of its own.
 
 mod batch;
+mod due;
 mod run;
 mod schedule;
 

@@ -61,7 +61,66 @@ fn bad_fields() -> Vec<(&'static str, Value, &'static str)> {
         ("schedule", json!([]), "/schedule"),
         ("schedule", json!({}), "/schedule/kind"),
         ("schedule", json!({"kind": "\u{0}"}), "/schedule/kind"),
-        ("schedule", json!({"kind": "solar"}), "/schedule/kind"),
+        ("schedule", json!({"kind": "lunar"}), "/schedule/kind"),
+        (
+            "schedule",
+            json!({"kind": "hint", "class": "rrule"}),
+            "/schedule/kind",
+        ),
+        ("schedule", json!({"kind": "hint"}), "/schedule/class"),
+        (
+            "schedule",
+            json!({"kind": "hint", "class": "a\u{0}"}),
+            "/schedule/class",
+        ),
+        ("schedule", json!({"kind": "solar"}), "/schedule/event"),
+        (
+            "schedule",
+            json!({"kind": "solar", "event": "eclipse", "latitude": 0, "longitude": 0}),
+            "/schedule/event",
+        ),
+        (
+            "schedule",
+            json!({"kind": "solar", "event": "sunrise", "longitude": 0}),
+            "/schedule/latitude",
+        ),
+        (
+            "schedule",
+            json!({"kind": "solar", "event": "sunrise", "latitude": "52", "longitude": 0}),
+            "/schedule/latitude",
+        ),
+        ("schedule", json!({"kind": "quartz"}), "/schedule/expression"),
+        (
+            "schedule",
+            json!({"kind": "quartz", "expression": "* * * * *"}),
+            "/schedule/expression",
+        ),
+        (
+            "schedule",
+            json!({"kind": "quartz", "expression": "\u{0}"}),
+            "/schedule/expression",
+        ),
+        (
+            "schedule",
+            json!({"kind": "quartz", "expression": "0 ".repeat(300_000)}),
+            "/schedule/expression",
+        ),
+        ("schedule", json!({"kind": "oncalendar"}), "/schedule/expression"),
+        (
+            "schedule",
+            json!({"kind": "oncalendar", "expression": "\n"}),
+            "/schedule/expression",
+        ),
+        (
+            "schedule",
+            json!({"kind": "oncalendar", "expression": "daily\n\u{0}"}),
+            "/schedule/expression",
+        ),
+        (
+            "schedule",
+            json!({"kind": "oncalendar", "expression": "daily\n".repeat(100_000)}),
+            "/schedule/expression",
+        ),
         ("schedule", json!({"kind": 5}), "/schedule/kind"),
         ("schedule", json!({"kind": "interval"}), "/schedule/seconds"),
         (
@@ -99,9 +158,36 @@ fn bad_fields() -> Vec<(&'static str, Value, &'static str)> {
             json!({"kind": "interval", "seconds": 60, "relative": 1}),
             "/schedule/relative",
         ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 60, "anchor": "2026-01-01T00:00:00Z", "relative": true}),
+            "/schedule/anchor",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 60, "anchor": 0}),
+            "/schedule/anchor",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 60, "anchor": "noon"}),
+            "/schedule/anchor",
+        ),
+        (
+            "schedule",
+            json!({"kind": "interval", "seconds": 60, "anchor": "2026-01-01"}),
+            "/schedule/anchor",
+        ),
+        (
+            // Ten thousand years on by UTC: it could be written, and not be read again.
+            "schedule",
+            json!({"kind": "interval", "seconds": 60, "anchor": "9999-12-31T23:59:59-00:01"}),
+            "/schedule/anchor",
+        ),
         ("schedule", cron(""), "/schedule/expression"),
         ("schedule", cron("* * * *"), "/schedule/expression"),
-        ("schedule", cron("* * * * * *"), "/schedule/expression"),
+        ("schedule", cron("60 * * * * *"), "/schedule/expression"),
+        ("schedule", cron("0 0 0 1 1 * 2030"), "/schedule/expression"),
         ("schedule", cron("60 * * * *"), "/schedule/expression"),
         ("schedule", cron("0 0 31 2 *"), "/schedule/expression"),
         ("schedule", cron("0 0 30 feb *"), "/schedule/expression"),
@@ -163,7 +249,41 @@ fn bad_fields() -> Vec<(&'static str, Value, &'static str)> {
             json!({"kind": "celery", "hour": "\u{0}"}),
             "/schedule/hour",
         ),
-        ("schedule", json!({"kind": "celery", "hour": 5}), "/schedule/hour"),
+        (
+            "schedule",
+            json!({"kind": "celery", "hour": 24}),
+            "/schedule/hour",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "hour": -1}),
+            "/schedule/hour",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "hour": 1.5}),
+            "/schedule/hour",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "hour": []}),
+            "/schedule/hour",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "hour": ["1"]}),
+            "/schedule/hour",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "hour": [1, 24]}),
+            "/schedule/hour/1",
+        ),
+        (
+            "schedule",
+            json!({"kind": "celery", "minute": vec![0; 61]}),
+            "/schedule/minute",
+        ),
         (
             "schedule",
             json!({"kind": "celery", "timezone": null}),

@@ -67,7 +67,7 @@ async fn a_created_monitor_is_as_asked_for_and_is_found_under_its_location() {
     assert_eq!(&caller.get(&path(full)).await, full);
     assert_eq!(
         full["schedule"],
-        json!({"kind": "cron", "expression": "0 2 * * mon-fri", "timezone": "US/Eastern"})
+        json!({"kind": "cron", "expression": "0 2 * * mon-fri", "timezone": "America/New_York"})
     );
     assert_eq!(
         (

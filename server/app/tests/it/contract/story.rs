@@ -41,7 +41,13 @@ async fn monitors(caller: &Caller<'_>) -> Value {
         json!({"kind": "interval", "seconds": 90.25}),
         json!({"kind": "interval", "seconds": 3600, "relative": true, "timezone": "Asia/Kolkata"}),
         json!({"kind": "celery"}),
+        json!({"kind": "interval", "seconds": 60, "anchor": "2026-01-01T01:00:00+01:00"}),
+        json!({"kind": "cron", "expression": "*/10 * * * * *"}),
         json!({"kind": "celery", "minute": "*/5", "hour": "22-2", "day_of_week": "mon,fri", "timezone": "US/Eastern"}),
+        json!({"kind": "celery", "minute": 5, "hour": [22, 23], "day_of_month": "*"}),
+        json!({"kind": "quartz", "expression": "0 0 12 ? * 2-6"}),
+        json!({"kind": "oncalendar", "expression": "daily\nMon 12:00", "timezone": "Europe/Kiev"}),
+        json!({"kind": "solar", "event": "sunset", "latitude": -33.9, "longitude": 18}),
     ] {
         caller
             .post(
@@ -50,7 +56,7 @@ async fn monitors(caller: &Caller<'_>) -> Value {
             )
             .await;
     }
-    assert_eq!(caller.pages("/api/v1/monitors", 4).await.len(), 6);
+    assert_eq!(caller.pages("/api/v1/monitors", 4).await.len(), 12);
     caller.get(&path).await;
     expect(
         caller,
@@ -111,6 +117,29 @@ async fn monitors(caller: &Caller<'_>) -> Value {
     monitor
 }
 
+async fn schedules(caller: &Caller<'_>) {
+    let examples = contract()
+        .part("/paths/~1api~1v1~1schedules~1preview/post/requestBody/content/application~1json/examples")
+        .clone();
+    let path = "/api/v1/schedules/preview";
+    for example in examples.as_object().unwrap().values() {
+        expect(caller, Method::POST, path, &example["value"], 200).await;
+    }
+    let told = caller.post(path, &examples["skipped"]["value"]).await;
+    let example = contract().part("/components/schemas/Preview/examples/0");
+    for field in ["slots", "summary", "schedule"] {
+        assert_eq!(told[field], example[field]);
+    }
+    expect(
+        caller,
+        Method::POST,
+        path,
+        &json!({"schedule": {"kind": "cron", "expression": "0 25 * * *"}}),
+        400,
+    )
+    .await;
+}
+
 async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
     let by_id = path_of(monitor);
     let by_slug = format!("/ping/{}/{}", harness.ping_key, monitor["slug"].as_str().unwrap());
@@ -134,6 +163,7 @@ async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
                     format!("{key}/{new}x/start?create=1&cron=0+2+*+*+*&tz=Europe/Berlin&grace=5"),
                     201,
                 ),
+                (format!("{key}/{new}y?create=1&schedule=30+0+2+*+*+*"), 201),
                 (format!("{base}?rid=x"), 400),
                 (format!("{base}/256"), 400),
                 (format!("{slug}/300"), 400),
@@ -270,11 +300,12 @@ async fn celery(caller: &Caller<'_>) {
     let examples = contract()
         .part("/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples")
         .clone();
-    for name in ["schedule", "run"] {
+    for name in ["schedule", "run", "due"] {
         let answer = caller.post("/api/v1/events", &examples[name]["value"]).await;
-        assert_eq!(
-            (&answer["results"][0]["status"], &answer["results"][1]["status"]),
-            (&json!("accepted"), &json!("accepted"))
+        let results = answer["results"].as_array().unwrap();
+        assert!(
+            !results.is_empty() && results.iter().all(|one| one["status"] == "accepted"),
+            "{name}: {answer}"
         );
     }
     let batch = |events: Value| json!({"sent_at": "2026-03-01T02:00:00Z", "events": events, "more": 1});
@@ -432,6 +463,7 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
         caller.call(Method::GET, path).await;
     }
     let monitor = monitors(&caller).await;
+    schedules(&caller).await;
     pings(&caller, &harness, &monitor).await;
     channels(&caller, &receiver).await;
     celery(&signals).await;

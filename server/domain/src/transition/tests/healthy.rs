@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::run::Run;
-use crate::transition::on_due_hint;
+use crate::transition::{on_due_hint, on_sent};
 
 /// How a client reports its work.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,17 @@ enum Client {
     Bounded,
     /// A start and its end, under a run id; the longest run is set and may reach over the next slots.
     Long,
+}
+
+/// What its Beat says of the next slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// There is no Beat.
+    None,
+    /// When it sends the task, which is before the report.
+    Sent,
+    /// When it lists its schedule, after the report.
+    Listed,
 }
 
 /// A generator of its own, so that months of jitter cost proptest one number.
@@ -147,7 +158,7 @@ proptest! {
     fn a_healthy_client_never_trips(
         (pick, zone, start) in (0..SCHEDULES, 0..ZONES.len(), 0..STARTS.len()),
         client in prop_oneof![Just(Client::Plain), Just(Client::Bounded), Just(Client::Long)],
-        by_beat in any::<bool>(),
+        beat in prop_oneof![Just(Word::None), Just(Word::Sent), Just(Word::Listed)],
         skew in prop_oneof![Just(-1.0), Just(0.0), Just(1.0)],
         grace in prop_oneof![Just(1.0), Just(5.0), Just(60.0), Just(600.0)],
         longest in prop_oneof![Just(30.0), Just(3_600.0)],
@@ -159,7 +170,7 @@ proptest! {
         let start: DateTime<Utc> = STARTS[start].parse().unwrap();
         let signals = reports(&schedule, start, &Settings { client, skew, grace, longest }, &mut Dice(seed));
         let longest = matches!(client, Client::Long).then_some(longest);
-        let mut state = MonitorState::fresh(expectation(schedule, grace, longest), by_beat, start);
+        let mut state = MonitorState::fresh(expectation(schedule, grace, longest), beat != Word::None, start);
 
         for (number, (signal, hint)) in signals.iter().enumerate() {
             prop_assert!(
@@ -171,9 +182,12 @@ proptest! {
                 state.deadline_at,
                 signals[number.saturating_sub(3)..number].iter().map(|(s, _)| (s.kind, s.received_at)).collect::<Vec<_>>()
             );
+            if let Some(hint) = hint.filter(|_| beat == Word::Sent) {
+                on_sent(&mut state, Some(hint), signal.received_at);
+            }
             let _ = on_ping(&mut state, signal);
             state.runs.retain(Run::is_open);
-            if let Some(hint) = hint.filter(|_| by_beat) {
+            if let Some(hint) = hint.filter(|_| beat == Word::Listed) {
                 on_due_hint(&mut state, Some(hint), signal.received_at);
             }
         }

@@ -7,7 +7,9 @@ use super::*;
 use crate::beat::BeatView;
 use crate::ids::RunKey;
 use crate::run::RunStatus;
-use crate::transition::{Silence, Trigger, on_due_hint, on_pause, on_resume, on_settings_change, on_silence};
+use crate::transition::{
+    Silence, Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change, on_silence,
+};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -26,6 +28,7 @@ enum Step {
     Return,
     Settings(usize, f64, Option<f64>),
     Hint(i64),
+    Sent(Option<i64>),
 }
 
 fn schedules() -> [Schedule; 5] {
@@ -86,6 +89,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Return),
         1 => settings.prop_map(|(schedule, grace, longest)| Step::Settings(schedule, grace, longest)),
         1 => (-1_000_000_i64..1_000_000).prop_map(Step::Hint),
+        1 => proptest::option::of(-10_000_i64..10_000).prop_map(Step::Sent),
     ]
 }
 
@@ -156,6 +160,15 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
         Step::Hint(offset) => {
             let owed = before.next_due_at.filter(|due| *due <= now);
             on_due_hint(state, Some(now + seconds(*offset)), now);
+            assert!(
+                owed.is_none() || state.next_due_at == owed,
+                "a hint excused a slot that had come"
+            );
+            None
+        }
+        Step::Sent(offset) => {
+            let owed = before.next_due_at.filter(|due| *due <= now);
+            on_sent(state, offset.map(|offset| now + seconds(offset)), now);
             assert!(
                 owed.is_none() || state.next_due_at == owed,
                 "a hint excused a slot that had come"

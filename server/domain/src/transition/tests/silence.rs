@@ -4,7 +4,9 @@ use super::*;
 use crate::beat::BeatView;
 use crate::cause::Cause;
 use crate::run::RunStatus;
-use crate::transition::{AFTER_BEAT, Silence, Transition, Trigger, on_due_hint, on_pause, on_silence};
+use crate::transition::{
+    AFTER_BEAT, Silence, Transition, Trigger, on_due_hint, on_pause, on_sent, on_silence,
+};
 
 use PingKind::{Start, Success};
 
@@ -231,6 +233,82 @@ fn a_hint_by_a_clock_a_little_off_means_our_slot() {
                 Some(at(600.0)),
                 "{off} {longest:?}: 12:05 is satisfied, and only that"
             );
+        }
+    }
+}
+
+#[test]
+fn a_slot_that_beat_has_sent_is_owed_even_when_it_is_a_moment_away_by_our_clock() {
+    // Every ten minutes from noon: (told at, hint, due afterwards, due after the report at 12:10:03)
+    let table = [
+        (601.0, 1_200.0, 600.0, 1_200.0),
+        (599.5, 1_200.0, 600.0, 1_200.0),
+        (599.5, 1_199.5, 600.0, 1_200.0), // Beat's clock is half a second fast
+        (570.0, 1_200.0, 600.0, 1_200.0), // as early as a report may be
+        (569.0, 1_200.0, 1_200.0, 1_200.0), // not what was sent
+    ];
+    for (told_at, hint, due, then) in table {
+        let mut state = entry(cron("*/10 * * * *"), 30.0, None);
+        on_sent(&mut state, Some(at(hint)), at(told_at));
+        assert_eq!(state.next_due_at, Some(at(due)), "{hint} at {told_at}");
+
+        // Listed again before the report: it is still owed.
+        on_due_hint(&mut state, Some(at(hint)), at(told_at + 0.1));
+        assert_eq!(state.next_due_at, Some(at(due)), "{hint} at {told_at}, listed");
+
+        ping(&mut state, PingKind::Success, 603.0);
+        assert_eq!(state.next_due_at, Some(at(then)), "{hint} at {told_at}");
+    }
+}
+
+#[test]
+fn what_only_beat_can_compute_may_be_put_off_until_a_few_seconds_before() {
+    // Its hints are all by Beat's clock, so only their ways can differ: (told at, due afterwards)
+    for (told_at, due) in [(594.9, 1_200.0), (595.0, 600.0), (600.0, 600.0)] {
+        for hint in [Some(at(1_200.0)), None] {
+            let rule = Schedule::from_json(&serde_json::json!({"kind": "hint", "class": "rrule"})).unwrap();
+            let mut state = entry(rule, 30.0, None);
+            on_due_hint(&mut state, Some(at(600.0)), at(1.0));
+
+            on_sent(&mut state, hint, at(told_at));
+
+            let expected = if due == 600.0 { Some(at(600.0)) } else { hint };
+            assert_eq!(state.next_due_at, expected, "{hint:?} at {told_at}");
+        }
+    }
+}
+
+#[test]
+fn a_hint_that_has_passed_is_not_taken_up_by_an_old_report() {
+    // Every five minutes; runs may take an hour. 12:05 is started late, after Beat listed 12:10.
+    let mut state = entry(cron("*/5 * * * *"), 400.0, Some(3_600.0));
+    ping_of(&mut state, 1, Start, 0.5);
+    on_due_hint(&mut state, Some(at(600.0)), at(420.0));
+    ping_of(&mut state, 2, Start, 660.0);
+    assert_eq!(state.next_due_at, Some(at(900.0)));
+
+    // Its end is credited to its start, when 12:10 was still to come.
+    ping_of(&mut state, 1, Success, 720.0);
+
+    assert_eq!(state.next_due_at, Some(at(900.0)));
+}
+
+#[test]
+fn hints_at_the_ends_of_the_calendar_are_not_believed() {
+    let rule = Schedule::from_json(&serde_json::json!({"kind": "hint", "class": "rrule"})).unwrap();
+    for schedule in [rule, cron("*/5 * * * *"), interval(60.0)] {
+        let before = entry(schedule, 31_622_400.0, None);
+        for hint in [
+            DateTime::<Utc>::MIN_UTC,
+            DateTime::<Utc>::MAX_UTC,
+            at(4e9),
+            at(-1e9),
+        ] {
+            for take in [on_due_hint, on_sent] {
+                let mut state = before.clone();
+                take(&mut state, Some(hint), at(10.0));
+                assert_eq!(state, before, "{hint}");
+            }
         }
     }
 }
