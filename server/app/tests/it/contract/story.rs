@@ -416,6 +416,15 @@ async fn keys_and_project(caller: &Caller<'_>) {
     )
     .await;
     caller.get("/api/v1/beats").await;
+    caller.get("/api/v1/blind-spells").await;
+    expect(
+        caller,
+        Method::GET,
+        "/api/v1/blind-spells?limit=0",
+        &json!(null),
+        400,
+    )
+    .await;
 }
 
 /// The faults that are the same everywhere: nothing of that id, too large a body, no key, a key that may not.
