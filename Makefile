@@ -1,5 +1,5 @@
 # The few commands that people type. Each is a script in scripts/, which says more with -h.
-.PHONY: run test check demo
+.PHONY: run test check demo bench
 
 run: ## install what is missing, build, serve on http://127.0.0.1:8000
 	@scripts/run
@@ -12,3 +12,6 @@ check: ## format, lints, types, query data
 
 demo: ## a real Celery, whose Beat is killed: watch the alert arrive
 	@scripts/demo
+
+bench: ## figures against a baseline on this machine (some minutes)
+	@scripts/bench

@@ -26,7 +26,9 @@ def measure(rounds: int = 3, seconds: float = 6.0) -> dict[str, Any]:
                     before = cpu_seconds(process.pid)
                     constant = load(baseline, paths, seconds, connections)
                     row[f"hello_{connections}"] = constant["per_second"]
-                    row[f"hello_cpu_{connections}"] = (cpu_seconds(process.pid) - before) / constant["acknowledged"] * 1e6
+                    row[f"hello_cpu_{connections}"] = (
+                        (cpu_seconds(process.pid) - before) / constant["acknowledged"] * 1e6
+                    )
                     server_before, postgres_before = server.cpu(), postgres.cpu()
                     seen = load(server.target, paths, seconds, connections)
                     pings = seen["acknowledged"]
@@ -38,7 +40,10 @@ def measure(rounds: int = 3, seconds: float = 6.0) -> dict[str, Any]:
                 half = load(server.target, paths, seconds, 256, "--rate", str(row["pings_256"] / 2))
                 row["half_p50"], row["half_p99"] = half["p50_ms"], half["p99_ms"]
                 rows.append(row)
-                say(f"round {round_number + 1}: " + ", ".join(f"{name} {value:,.3g}" for name, value in row.items()))
+                say(
+                    f"round {round_number + 1}: "
+                    + ", ".join(f"{name} {value:,.3g}" for name, value in row.items())
+                )
         server.stop()
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 

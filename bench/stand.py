@@ -86,7 +86,9 @@ class Postgres:
             shutil.chown(folder, "postgres")
             gid = subprocess.check_output(["id", "-g", "postgres"], text=True).strip()
             self.as_owner = ["setpriv", "--reuid=postgres", f"--regid={gid}", "--clear-groups"]
-        self.run("initdb", "--pgdata", folder / "data", "--username=postgres", "--auth=trust", "--encoding=UTF8")
+        self.run(
+            "initdb", "--pgdata", folder / "data", "--username=postgres", "--auth=trust", "--encoding=UTF8"
+        )
         self.start()
 
     def start(self) -> None:
@@ -117,7 +119,9 @@ class Postgres:
 
     def sql(self, text: str) -> str:
         command = ["psql", "-qAtX", "--set=ON_ERROR_STOP=1", self.url]
-        return subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.PIPE).stdout.strip()
+        return subprocess.run(
+            command, input=text, text=True, check=True, stdout=subprocess.PIPE
+        ).stdout.strip()
 
     def cpu(self) -> float:
         return family_cpu(self.process.pid)
@@ -141,7 +145,11 @@ class Server:
             **(env or {}),
         }
         self.process = subprocess.Popen(
-            command, env={**os.environ, **given}, cwd=folder, stdout=self.log.open("wb"), stderr=subprocess.STDOUT
+            command,
+            env={**os.environ, **given},
+            cwd=folder,
+            stdout=self.log.open("wb"),
+            stderr=subprocess.STDOUT,
         )
         self.target = f"127.0.0.1:{self.port}"
         for _ in range(1200):

@@ -22,6 +22,10 @@ fn quartz(expression: &str, zone: &str) -> Value {
     json!({"kind": "quartz", "expression": expression, "timezone": zone})
 }
 
+fn oncalendar(expression: &str, zone: &str) -> Value {
+    json!({"kind": "oncalendar", "expression": expression, "timezone": zone})
+}
+
 /// Name, schedule, and the instant from which the next slot is asked for.
 fn common() -> Vec<(&'static str, Value, &'static str)> {
     let new_york = "America/New_York";
@@ -78,6 +82,16 @@ fn common() -> Vec<(&'static str, Value, &'static str)> {
             quartz("0 0 9 L * ? 2026-2030", new_york),
             WINTER,
         ),
+        (
+            "oncalendar Mon..Fri 02:30",
+            oncalendar("Mon..Fri 02:30", "Europe/Berlin"),
+            WINTER,
+        ),
+        (
+            "solar sunrise in Berlin",
+            json!({"kind": "solar", "event": "sunrise", "latitude": 52.52, "longitude": 13.4}),
+            WINTER,
+        ),
     ]
 }
 
@@ -121,6 +135,22 @@ fn worst() -> Vec<(&'static str, Value, &'static str)> {
             json!({"kind": "celery", "minute": "0", "hour": "2", "day_of_month": "29",
             "month_of_year": "2", "day_of_week": "0", "timezone": new_york}),
             rare,
+        ),
+        (
+            "oncalendar ten lines",
+            oncalendar(&["Mon *-02-29 02:30"; 10].join("\n"), new_york),
+            rare,
+        ),
+        // A season is skipped.
+        (
+            "solar polar night",
+            json!({"kind": "solar", "event": "sunrise", "latitude": 78.2, "longitude": 15.6}),
+            "2026-10-27T00:00:00Z",
+        ),
+        (
+            "solar at the pole",
+            json!({"kind": "solar", "event": "dawn_civil", "latitude": 90.0, "longitude": 0.0}),
+            WINTER,
         ),
         // Refused: always skipped.
         ("cron only in gaps", cron("* 2 * 3 SUN#2", new_york), WINTER),
