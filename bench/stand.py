@@ -1,4 +1,4 @@
-"""What every measurement stands on: a PostgreSQL that really syncs, the release server, the load generator, and CPU time by process."""
+"""What every measurement stands on: a PostgreSQL that syncs, the release server, the load, CPU time."""
 
 from __future__ import annotations
 
@@ -194,15 +194,17 @@ def seed_monitors(postgres: Postgres, count: int, schedules: str = "mixed") -> N
     project = postgres.sql("SELECT id FROM project ORDER BY created_at LIMIT 1")
     schedule = {
         "mixed": """CASE WHEN i % 5 = 0 THEN
-            jsonb_build_object('kind', 'cron', 'expression', (i % 60) || ' * * * *', 'timezone', 'Europe/Berlin')
+            jsonb_build_object(
+                'kind', 'cron', 'expression', (i % 60) || ' * * * *', 'timezone', 'Europe/Berlin')
             ELSE jsonb_build_object('kind', 'interval', 'seconds', 60 * (1 + i % 60)) END""",
         "hourly": "jsonb_build_object('kind', 'interval', 'seconds', 3600)",
     }[schedules]
     postgres.sql(f"""
-        INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, all_channels, status, created_at,
-            updated_at, next_due_at, deadline_at, check_after)
-        SELECT gen_random_uuid(), '{project}', md5('bench ' || i)::uuid, 'bench-' || i, 'bench ' || i, '{{}}', {schedule}, 300, true,
-            'up', now(), now(), now() + interval '2 hours', now() + interval '2 hours 5 minutes', now() + interval '2 hours 5 minutes'
+        INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds,
+            all_channels, status, created_at, updated_at, next_due_at, deadline_at, check_after)
+        SELECT gen_random_uuid(), '{project}', md5('bench ' || i)::uuid, 'bench-' || i, 'bench ' || i, '{{}}',
+            {schedule}, 300, true, 'up', now(), now(), now() + interval '2 hours',
+            now() + interval '2 hours 5 minutes', now() + interval '2 hours 5 minutes'
         FROM generate_series(1, {count}) AS i;
         ANALYZE monitor;
     """)
