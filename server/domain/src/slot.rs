@@ -80,9 +80,13 @@ fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
 pub(crate) fn credit(state: &mut MonitorState, at: DateTime<Utc>) {
     let before = state.next_due_at;
     let owed = due_after_report(&state.expectation.schedule, before, at);
+    if owed == before {
+        // No slot is satisfied: what is owed stays owed, whatever Beat has said of later ones.
+        return;
+    }
     // The hint was for a slot that is satisfied now.
     let satisfied = |hint| Some(hint) == before || hint <= at;
-    if owed != before && state.hinted_due_at.is_some_and(satisfied) {
+    if state.hinted_due_at.is_some_and(satisfied) {
         state.hinted_due_at = None;
     }
     state.next_due_at = state.hinted_due_at.filter(|hint| *hint > at).or(owed);

@@ -136,9 +136,11 @@ pub async fn accept(
         let occurred_at = event.at.checked_add_signed(skew).unwrap_or(received_at);
         let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
         let verdict = match event.what {
-            What::BeatSchedule(snapshot) => schedule_sync::sync(services, project, snapshot, skew)
-                .await
-                .or_else(rejection)?,
+            What::BeatSchedule(snapshot) => {
+                schedule_sync::sync(services, project, snapshot, occurred_at, skew)
+                    .await
+                    .or_else(rejection)?
+            }
             What::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
                 .await
                 .or_else(rejection)?,

@@ -120,6 +120,9 @@ struct Registered {
 const PERIOD_SECONDS: f64 = 15.0;
 const GRACE_SECONDS: f64 = 60.0;
 
+/// A list that is older than this when it arrives was held up.
+const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
+
 fn check_beat_name(name: &str) -> Result<(), ServiceError> {
     let mut faults = Vec::new();
     deadbeat_domain::monitor::check_name("/beat", name, 200, &mut faults);
@@ -275,6 +278,7 @@ pub(crate) async fn sync(
     services: &Services,
     project: ProjectId,
     snapshot: Snapshot,
+    listed_at: DateTime<Utc>,
     skew: TimeDelta,
 ) -> Result<Verdict, ServiceError> {
     check_beat_name(&snapshot.beat)?;
@@ -323,7 +327,9 @@ pub(crate) async fn sync(
                 continue;
             }
         };
-        let hint = by_our_clock(entry.next_due_at, skew);
+        // What came due since it was listed has been sent since, and Beat says that apart. Only what was overdue then is due now.
+        let is_due_or_to_come = |hint: &DateTime<Utc>| *hint <= listed_at || *hint >= now - ON_ITS_WAY;
+        let hint = by_our_clock(entry.next_due_at, skew).filter(is_due_or_to_come);
         match known.remove(&entry.name) {
             Some(monitor) => follow(services, &mut tx, &beat, monitor, entry, expectation, hint, now).await?,
             None if count >= limits::PROJECT_MONITORS => {

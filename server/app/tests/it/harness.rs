@@ -207,6 +207,22 @@ impl Harness {
         }
     }
 
+    /// Waits until the server says that it can do its work.
+    pub async fn ready(&self) {
+        let start = Instant::now();
+        while self
+            .request(Method::GET, "/readyz")
+            .send()
+            .await
+            .unwrap()
+            .status()
+            != StatusCode::OK
+        {
+            assert!(start.elapsed() < LIMIT, "the server does not become ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until the evaluator has judged what is overdue by a stopped clock.
     pub async fn swept(&self, clock: &StoppedClock) {
         // The first sweep that ends now may have begun before the clock was moved; the second has not.

@@ -418,3 +418,18 @@ fn summaries_are_words_where_words_are_clearer() {
     let relative = read(json!({"kind": "interval", "seconds": 3600, "relative": true}));
     assert_eq!(relative.summary(), "every hour, at round times, UTC");
 }
+
+#[test]
+fn a_place_is_the_same_place_when_it_is_read_back() {
+    // Read in a hurry, as serde_json does by default, some numbers are off by their last bit.
+    for latitude in ["-56.042133558251116", "52.51627200000001", "-17.778523459339024"] {
+        let text =
+            format!(r#"{{"kind": "solar", "event": "sunset", "latitude": {latitude}, "longitude": 0.1}}"#);
+        let schedule = read(serde_json::from_str(&text).expect("JSON"));
+
+        let written = schedule.to_json().to_string();
+
+        assert!(written.contains(latitude), "{written}");
+        assert_eq!(read(serde_json::from_str(&written).expect("JSON")), schedule);
+    }
+}

@@ -307,3 +307,62 @@ async fn a_changed_rule_forgets_what_was_said_of_the_old_one(pool: PgPool) {
     assert_eq!(world.due_and_deadline("a").await, (None, None));
     assert_eq!(world.down_within(60).await, 0, "a change opens no incident");
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_entry_that_is_overdue_when_it_is_listed_is_due_now(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.moved_to(100.0);
+
+    world.register(&[by_rule("a", Some(world.second(70)))]).await;
+
+    assert_eq!(
+        world.due_and_deadline("a").await,
+        (Some(world.second(100)), Some(world.second(105)))
+    );
+    assert_eq!(
+        world.down_within(10).await,
+        1,
+        "Beat sends it at once, and it does not run"
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_slot_that_comes_while_its_list_is_on_its_way_is_watched(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut listed = by_rule("a", None);
+    listed["next_due_at"] = json!("2026-01-15T12:01:00.300Z");
+    world.moved_to(60.0);
+    let event = world.an_event("beat_schedule", json!({"beat": "shop", "entries": [listed]}));
+    world.moved_to(60.5);
+    world.event(event).await;
+
+    assert_eq!(world.down_within(10).await, 1);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_gathered_while_we_were_away_raises_no_alarm(pool: PgPool) {
+    for longest_run_seconds in [json!(null), json!(600.0)] {
+        let world = World::new(pool.clone()).await;
+        let mut entry = by_rule("a", Some(world.second(60)));
+        entry["longest_run_seconds"] = longest_run_seconds.clone();
+        let listed = world.an_event("beat_schedule", json!({"beat": "shop", "entries": [entry]}));
+        let mut told = [listed, world.beat_due("shop", "a", Some(world.second(3_660)))].to_vec();
+        let run = json!({"beat": "shop", "entry": "a", "run_id": uuid::Uuid::new_v4(), "outcome": "success"});
+        for (kind, second) in [("run_started", 61), ("run_finished", 65)] {
+            let mut event = world.an_event(kind, run.clone());
+            event["at"] = json!(world.second(second));
+            told.push(event);
+        }
+
+        // Two minutes late, all at once: what was listed, sent and run meanwhile.
+        world.moved_to(180.0);
+        assert_eq!(world.events(told).await, vec![Verdict::Accepted; 4]);
+
+        assert_eq!(
+            world.down_within(60).await,
+            0,
+            "longest run {longest_run_seconds}"
+        );
+        assert_eq!(world.due_and_deadline("a").await.0, Some(world.second(3_660)));
+    }
+}

@@ -466,7 +466,7 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     let receiver = Receiver::start().await;
     let caller = Caller::new(&harness);
     let signals = Caller::with_key(&harness, &harness.ping_key);
-    harness.wait_for("/readyz", |seen| seen["ready"] == true).await;
+    harness.ready().await;
 
     for path in ["/healthz", "/readyz", "/metrics"] {
         caller.call(Method::GET, path).await;

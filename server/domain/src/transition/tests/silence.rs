@@ -294,6 +294,27 @@ fn a_hint_that_has_passed_is_not_taken_up_by_an_old_report() {
 }
 
 #[test]
+fn the_end_of_an_earlier_run_does_not_excuse_a_slot_that_is_owed() {
+    let rule = Schedule::from_json(&serde_json::json!({"kind": "hint", "class": "rrule"})).unwrap();
+    for schedule in [rule, cron("*/10 * * * *")] {
+        // The run of 12:10 takes until after 12:20, which Beat sends, and which is lost.
+        let mut state = entry(schedule, 60.0, Some(3_600.0));
+        on_due_hint(&mut state, Some(at(600.0)), at(1.0));
+        on_sent(&mut state, Some(at(1_200.0)), at(600.1));
+        ping_of(&mut state, 1, Start, 601.0);
+        on_sent(&mut state, Some(at(1_800.0)), at(1_200.1));
+
+        ping_of(&mut state, 1, Success, 1_230.0);
+
+        assert_eq!(state.next_due_at, Some(at(1_200.0)));
+        assert_eq!(
+            verdict(&mut state, None, 1_260.0),
+            Some(Trigger::Trouble(Cause::Missed))
+        );
+    }
+}
+
+#[test]
 fn hints_at_the_ends_of_the_calendar_are_not_believed() {
     let rule = Schedule::from_json(&serde_json::json!({"kind": "hint", "class": "rrule"})).unwrap();
     for schedule in [rule, cron("*/5 * * * *"), interval(60.0)] {
