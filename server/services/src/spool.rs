@@ -3,6 +3,8 @@
 //! The file is a `redb` database (ADR 018): a transaction is on the disk when it is committed, and one that was torn is as if it had
 //! never begun. Its calls block, so each runs on a thread for that.
 
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,10 +87,20 @@ impl Spool {
     /// # Errors
     /// It cannot be opened: no rights, damaged, or another process has it.
     pub fn open(path: &Path, most_bytes: u64) -> Result<Self, SpoolError> {
+        // Bodies of pings are nobody else's business, as in the database's own folder.
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(file_error)?;
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(file_error)?;
         }
-        let file = Database::create(path).map_err(file_error)?;
+        let private = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(file_error)?;
+        let file = Database::builder().create_file(private).map_err(file_error)?;
         let begun = file.begin_write().map_err(file_error)?;
         let (writer, signals, bytes) = {
             let kept = begun.open_table(SIGNALS).map_err(file_error)?;

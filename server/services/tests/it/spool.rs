@@ -1,5 +1,6 @@
 //! While the database is away: what is acknowledged is kept, and replayed in order, once.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -231,6 +232,17 @@ async fn whole_batches_come_back_oldest_first() {
     );
     spool.forget(12).await.unwrap();
     assert_eq!((spool.signals(), spool.bytes()), (0, 0));
+}
+
+#[tokio::test]
+async fn nobody_else_reads_what_is_kept() {
+    let folder = Folder::new();
+    let file = folder.0.path().join("data").join("spool.redb");
+    let _held = Spool::open(&file, 1_000).unwrap();
+
+    let rights = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(rights(&file), 0o600);
+    assert_eq!(rights(file.parent().unwrap()), 0o700);
 }
 
 #[tokio::test]
