@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use deadbeat_domain::time::Clock;
 use deadbeat_services::ingest::Ingest;
 use deadbeat_services::registry::Registry;
 use deadbeat_services::selfwatch::Selfwatch;
@@ -99,14 +100,8 @@ impl Database {
             url: site_url.to_owned(),
         };
         let bell = Arc::new(Notify::new());
-        let (ingest, _) = Ingest::new(
-            store.clone(),
-            clock.clone(),
-            site.clone(),
-            Arc::clone(&bell),
-            Registry::default(),
-            None,
-        );
+        let shared: Arc<dyn Clock> = clock.clone();
+        let (ingest, _) = Ingest::new(&store, &shared, &site, &bell, Registry::default(), vec![None]);
         Ok(Services::new(
             store,
             clock,

@@ -8,7 +8,7 @@ pub mod embedded_postgres;
 pub mod telemetry;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +19,11 @@ use anyhow::Context;
 use chrono::TimeDelta;
 use deadbeat_domain::time::Clock;
 use deadbeat_http::AppState;
-use deadbeat_http::middleware::security_headers::security_headers;
 use deadbeat_services::delivery::outbound::Outbound;
 use deadbeat_services::delivery::senders::Senders;
 use deadbeat_services::delivery::{Delivery, DeliverySettings};
 use deadbeat_services::evaluator::Evaluator;
-use deadbeat_services::ingest::Ingest;
+use deadbeat_services::ingest::{Ingest, LANES};
 use deadbeat_services::listening::Listening;
 use deadbeat_services::registry::Registry;
 use deadbeat_services::retention::{Retention, RetentionSettings};
@@ -35,6 +34,7 @@ use deadbeat_services::watchdog::Watchdog;
 use deadbeat_services::{Services, Site};
 use deadbeat_store::{PoolSettings, Store};
 use tokio::sync::Notify;
+use nix::sys::socket::Backlog;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -97,11 +97,11 @@ pub struct App {
     services: Services,
     http: ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
-    /// Stops the loops; the writer has its own, because it must outlive the last request.
+    /// Stops the loops; the writers have their own, because they must outlive the last request.
     stop_loops: CancellationToken,
-    stop_writer: CancellationToken,
+    stop_writers: CancellationToken,
     loops: Vec<JoinHandle<()>>,
-    writer: JoinHandle<()>,
+    writers: JoinHandle<()>,
     stores: Vec<Store>,
 }
 
@@ -124,13 +124,10 @@ impl App {
             spool,
             watchdog,
         } = parts;
-        let spool = spool.filter(|_| takes_requests).and_then(|(path, most_bytes)| {
-            let opened = Spool::open(&path, most_bytes);
-            // Pings can still be taken while the database is there: better than not to start at all.
-            opened
-                .inspect_err(|error| tracing::error!(%error, file = %path.display(), "there is no spool: pings are refused while the database is away"))
-                .ok()
-        });
+        let spools = match spool.filter(|_| takes_requests) {
+            Some((path, most_bytes)) => open_spools(&path, most_bytes),
+            None => vec![None; LANES],
+        };
         let registry = Registry::default();
         // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
         let pool = |size| {
@@ -154,14 +151,7 @@ impl App {
         ));
         let selfwatch = Selfwatch::new(evaluates, delivers.then(|| delivery.figures()));
         let (watched, watch_clock) = (selfwatch.clone(), Arc::clone(&clock));
-        let (ingest, writer) = Ingest::new(
-            writes.clone(),
-            Arc::clone(&clock),
-            site.clone(),
-            Arc::clone(&outbox_bell),
-            registry.clone(),
-            spool,
-        );
+        let (ingest, writers) = Ingest::new(&writes, &clock, &site, &outbox_bell, registry.clone(), spools);
         let services = Services::new(
             requests.clone(),
             Arc::clone(&clock),
@@ -172,8 +162,8 @@ impl App {
         );
 
         let stop_loops = CancellationToken::new();
-        let stop_writer = CancellationToken::new();
-        let writer = tokio::spawn(writer.run(stop_writer.clone()));
+        let stop_writers = CancellationToken::new();
+        let writers = tokio::spawn(writers.run(stop_writers.clone()));
         let state = AppState {
             services: services.clone(),
             deliveries: delivery.figures(),
@@ -238,9 +228,9 @@ impl App {
             http,
             serving,
             stop_loops,
-            stop_writer,
+            stop_writers,
             loops,
-            writer,
+            writers,
             stores: vec![requests, writes, watches],
         })
     }
@@ -263,9 +253,9 @@ impl App {
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the HTTP server failed");
         }
-        self.stop_writer.cancel();
+        self.stop_writers.cancel();
         self.stop_loops.cancel();
-        for ended in [vec![self.writer], self.loops].into_iter().flatten() {
+        for ended in [vec![self.writers], self.loops].into_iter().flatten() {
             if let Err(error) = ended.await {
                 tracing::error!(%error, "a loop failed");
             }
@@ -276,13 +266,37 @@ impl App {
     }
 }
 
+/// A file for each writer, `spool.redb`, `spool-2.redb` and so on, with equal shares of the bytes.
+fn open_spools(path: &Path, most_bytes: u64) -> Vec<Option<Spool>> {
+    (1..=LANES)
+        .map(|lane| {
+            let path = match lane {
+                1 => path.to_owned(),
+                _ => path.with_file_name(format!(
+                    "{}-{lane}.redb",
+                    path.file_stem().unwrap_or_default().to_string_lossy()
+                )),
+            };
+            // Pings can still be taken while the database is there: better than not to start at all.
+            Spool::open(&path, most_bytes / LANES as u64)
+                .inspect_err(|error| tracing::error!(%error, file = %path.display(), "there is no spool: pings are refused while the database is away"))
+                .ok()
+        })
+        .collect()
+}
+
+/// Connections that may wait to be accepted; the kernel's own cap (`net.core.somaxconn`) stands above it.
+const CONNECTING: i32 = 4_096;
+
 /// A process without the http role answers health and metrics only.
 fn serve(listener: TcpListener, state: AppState, takes_requests: bool) -> anyhow::Result<Server> {
+    // The standard library asks for 128; when more clients come at once, the rest try again after a second (measured).
+    nix::sys::socket::listen(&listener, Backlog::new(CONNECTING).context("the listen queue")?)
+        .context("listening")?;
     let state = Data::new(state);
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let server = HttpServer::new(move || {
         ActixApp::new()
-            .wrap(security_headers())
             .app_data(state.clone())
             .configure(if takes_requests {
                 deadbeat_http::configure

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use deadbeat_app::commands::{self, Cli};
 
+/// What a request allocates is freed by the writer's thread, which glibc's allocator is slow at (docs/benchmarks.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before any thread exists: this process may have been started to become the embedded PostgreSQL.
     if let Some(failure) = deadbeat_app::embedded_postgres::launch_if_asked() {

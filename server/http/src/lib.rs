@@ -15,23 +15,41 @@ pub mod problem;
 pub mod state;
 pub mod web;
 
+use actix_web::Scope;
+use actix_web::dev::HttpServiceFactory;
 use actix_web::web::ServiceConfig;
+use actix_web::web::scope;
+
+use crate::middleware::security_headers::security_headers;
 
 pub use state::AppState;
 
 /// Mounts health and metrics only: for a process that takes no requests otherwise. The state must be in the app's data.
 pub fn configure_operation(config: &mut ServiceConfig) {
-    config.configure(health::configure).configure(metrics::configure);
+    config.service(guarded(
+        scope("")
+            .configure(health::configure)
+            .configure(metrics::configure),
+    ));
 }
 
 /// Mounts everything. The state must be in the app's data.
 pub fn configure(config: &mut ServiceConfig) {
     config
-        .configure(health::configure)
-        .configure(problem::configure)
-        .configure(metrics::configure)
-        .configure(api::configure)
-        .configure(web::configure)
-        // Last: ping URLs also live at the root, so they take what nobody else wanted.
-        .configure(ping::configure);
+        // Routes are tried in this order, and most requests are pings; no browser shows their answers.
+        .configure(ping::configure)
+        .service(guarded(
+            scope("")
+                .configure(health::configure)
+                .configure(problem::configure)
+                .configure(metrics::configure)
+                .configure(api::configure)
+                .configure(web::configure)
+                // Ping URLs also live at the root: they take what nobody else wanted.
+                .configure(ping::configure_root),
+        ));
+}
+
+fn guarded(scope: Scope) -> impl HttpServiceFactory + 'static {
+    scope.wrap(security_headers())
 }

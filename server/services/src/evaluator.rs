@@ -16,7 +16,7 @@ use deadbeat_domain::ids::BeatId;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
 use deadbeat_store::batch::Batch;
-use deadbeat_store::monitor::Monitor;
+use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{Store, StoreResult, Tx};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -228,7 +228,6 @@ impl Evaluator {
                 .iter()
                 .filter(|run| overruns.contains(&run.key));
             batch.runs.extend(runs.map(|run| (monitor.id, run.clone())));
-            monitor.open_runs = i32::try_from(monitor.state.open_runs()).unwrap_or(i32::MAX);
 
             if let (Trigger::BeatSilent, Some(beat_id)) = (transition.trigger, monitor.beat_id)
                 && !deadbeat_store::incident::join_beat(&mut tx, beat_id, monitor.id, now).await?
@@ -238,12 +237,12 @@ impl Evaluator {
                     .extend(on_resume(&mut monitor.state, Trigger::BeatBack, now).map(|back| (place, back)));
             }
         }
-        batch.monitors = monitors;
+        batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::batch::write(&mut tx, &batch).await?;
         let news: Vec<News<'_>> = recorded
             .iter()
             .map(|(place, transition)| {
-                let monitor = &batch.monitors[*place];
+                let monitor = &monitors[*place];
                 let beat = monitor.beat_id.and_then(|id| beats.get(&id));
                 News {
                     changed: Changed::Monitor(monitor, beat.map(|(name, _)| name.as_str())),

@@ -1,4 +1,4 @@
-//! The door for signals: they wait in a bounded queue for the one writer, and are answered when they are durable.
+//! The door for signals: they wait in bounded queues for the writers, and are answered when they are durable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +14,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::registry::Registry;
 use crate::spool::Spool;
-use crate::writer::Writer;
+use crate::writer::{Writer, Writers};
 use crate::{Site, secret};
 
-/// Signals that may wait. More is refused with "try again": never silence, never unbounded memory.
+/// Signals that may wait, over all lanes. More is refused with "try again": never silence, never unbounded memory.
 const QUEUE: usize = 8_192;
+
+/// Writers of one process. While one waits for its commit, another works: with a single one the machine's cores stood idle for a third
+/// of the time (docs/benchmarks.md). A monitor's signals always take the same lane, so their order holds.
+pub const LANES: usize = 2;
 
 /// Whom a signal is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,33 +115,72 @@ pub(crate) struct Waiting {
 /// The door for signals. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ingest {
-    queue: mpsc::Sender<Waiting>,
+    lanes: Arc<[Lane]>,
     figures: Arc<Figures>,
     registry: Registry,
+}
+
+/// A writer's queue, and its spool.
+#[derive(Debug)]
+struct Lane {
+    queue: mpsc::Sender<Waiting>,
     spool: Option<Spool>,
 }
 
 impl Ingest {
-    /// The door, and the writer behind it, which must be [`Writer::run`]. Without a spool, a database that is away means "try again".
+    /// The door, and the writers behind it, which must be [`Writers::run`]: one for each of the spools (usually [`LANES`]).
+    /// Without a spool, a database that is away means "try again".
     #[must_use]
     pub fn new(
-        store: Store,
-        clock: Arc<dyn Clock>,
-        site: Site,
-        outbox_bell: Arc<Notify>,
+        store: &Store,
+        clock: &Arc<dyn Clock>,
+        site: &Site,
+        outbox_bell: &Arc<Notify>,
         registry: Registry,
-        spool: Option<Spool>,
-    ) -> (Self, Writer) {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        spools: Vec<Option<Spool>>,
+    ) -> (Self, Writers) {
         let figures = Arc::new(Figures::default());
+        let spools = if spools.is_empty() { vec![None] } else { spools };
+        let count = spools.len();
+        let (lanes, writers): (Vec<_>, Vec<_>) = spools
+            .into_iter()
+            .map(|spool| {
+                let (queue, waiting) = mpsc::channel(QUEUE / count);
+                let writer = Writer::new(
+                    store.clone(),
+                    Arc::clone(clock),
+                    site.clone(),
+                    Arc::clone(outbox_bell),
+                    waiting,
+                    Arc::clone(&figures),
+                    registry.clone(),
+                    spool.clone(),
+                );
+                (Lane { queue, spool }, writer)
+            })
+            .unzip();
         let ingest = Self {
-            queue,
-            figures: Arc::clone(&figures),
-            registry: registry.clone(),
-            spool: spool.clone(),
+            lanes: lanes.into(),
+            figures,
+            registry,
         };
-        let writer = Writer::new(store, clock, site, outbox_bell, waiting, figures, registry, spool);
-        (ingest, writer)
+        (ingest, Writers(writers))
+    }
+
+    /// The lane of a monitor's signals: by its id where that is known without asking.
+    fn lane(&self, address: &Address) -> &Lane {
+        let key = match address {
+            Address::Monitor(id) => id.0.as_u128(),
+            Address::Ping(id) => self
+                .registry
+                .monitor_of(*id)
+                .map_or(id.0.as_u128(), |monitor| monitor.0.as_u128()),
+            Address::Slug { slug, .. } => slug.bytes().fold(0u128, |sum, byte| {
+                sum.wrapping_mul(31).wrapping_add(u128::from(byte))
+            }),
+        };
+        // A UUID's own bits are random at its end, whatever its version.
+        &self.lanes[(key % self.lanes.len() as u128) as usize]
     }
 
     /// Takes one signal in; returns when it is committed.
@@ -157,7 +200,8 @@ impl Ingest {
             self.figures.refused.fetch_add(1, Ordering::Relaxed);
             error
         };
-        self.queue
+        self.lane(&incoming.address)
+            .queue
             .try_send(Waiting { incoming, answer })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => refuse(IngestError::Full),
@@ -170,13 +214,18 @@ impl Ingest {
     /// Signals that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
+        let waiting = |lane: &Lane| lane.queue.max_capacity() - lane.queue.capacity();
+        self.lanes.iter().map(waiting).sum()
     }
 
-    /// Signals in the spool that are not in the database yet.
+    /// Signals in the spools that are not in the database yet.
     #[must_use]
     pub fn spooled(&self) -> u64 {
-        self.spool.as_ref().map_or(0, Spool::signals)
+        self.spools().map(Spool::signals).sum()
+    }
+
+    fn spools(&self) -> impl Iterator<Item = &Spool> {
+        self.lanes.iter().filter_map(|lane| lane.spool.as_ref())
     }
 
     /// Ping URLs that are known in memory.
@@ -188,7 +237,7 @@ impl Ingest {
     /// Bytes that they take.
     #[must_use]
     pub fn spooled_bytes(&self) -> u64 {
-        self.spool.as_ref().map_or(0, Spool::bytes)
+        self.spools().map(Spool::bytes).sum()
     }
 
     /// Figures for metrics.

@@ -10,7 +10,7 @@ use deadbeat_domain::monitor::{
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
 use deadbeat_domain::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
 use deadbeat_store::batch::Batch;
-use deadbeat_store::monitor::Monitor;
+use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 
@@ -407,16 +407,10 @@ pub(crate) async fn write_state(tx: &mut Tx, monitor: &Monitor) -> StoreResult<(
         .iter()
         .map(|run| (monitor.id, run.clone()))
         .collect();
-    // A resumed monitor closes the runs that ended unheard.
-    let open_runs = i32::try_from(monitor.state.open_runs()).unwrap_or(i32::MAX);
-    let monitors = vec![Monitor {
-        open_runs,
-        ..monitor.clone()
-    }];
     let batch = Batch {
         pings: Vec::new(),
         runs,
-        monitors,
+        monitors: vec![monitor.changed()],
         moves_check: true,
         writer: None,
     };

@@ -13,7 +13,7 @@ use deadbeat_domain::status::Status;
 use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
-use deadbeat_store::monitor::Monitor;
+use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreError, Tx};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -258,7 +258,7 @@ pub(crate) async fn due(
         due_of(monitor) != before
     });
     let batch = Batch {
-        monitors,
+        monitors: monitors.iter().map(Stateful::changed).collect(),
         ..Batch::default()
     };
     deadbeat_store::batch::write(&mut tx, &batch).await?;

@@ -1,6 +1,6 @@
 //! Signals become rows: the group commit, and the spool for when the database is away.
 //!
-//! One writer takes what has gathered while the last commit ran, locks the monitors in id order, runs the rules in memory, writes
+//! A writer takes what has gathered while its last commit ran, locks the monitors in id order, runs the rules in memory, writes
 //! everything in a few array statements, commits, and only then answers: what is acknowledged is durable. A ping therefore costs a
 //! share of a batch instead of round trips of its own, and a lone ping waits for nothing.
 //!
@@ -20,9 +20,9 @@ use deadbeat_domain::ping::Signal;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::on_ping;
 use deadbeat_store::batch::Batch;
-use deadbeat_store::monitor::Monitor;
+use deadbeat_store::monitor::{Heard, Monitor, Stateful};
 use deadbeat_store::ping::NewPing;
-use deadbeat_store::{Store, StoreResult, Tx};
+use deadbeat_store::{Store, StoreError, StoreResult, Tx};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,9 @@ use crate::spool::{Spool, SpoolError, Spooled};
 
 /// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
 const BATCH: usize = 512;
+/// A batch of this many says that more are coming at once, which are then given this long to gather.
+const BUSY: usize = 32;
+const GATHERING: Duration = Duration::from_millis(1);
 /// How often the database is asked whether it is back.
 const PROBE: Duration = Duration::from_millis(250);
 /// For how long the spool is replayed before those who arrive meanwhile are attended to.
@@ -45,8 +48,27 @@ const MOST_TRUSTED: usize = 10_000;
 /// Addresses by key and slug that are remembered as real.
 const MOST_SLUGS: usize = 200_000;
 
-/// The one that writes.
-pub struct Writer {
+/// The writers of a process, one a lane.
+pub struct Writers(pub(crate) Vec<Writer>);
+
+impl Writers {
+    /// Writes until it is told to stop, then what is still waiting.
+    pub async fn run(self, stop: CancellationToken) {
+        let running: Vec<_> = self
+            .0
+            .into_iter()
+            .map(|writer| tokio::spawn(writer.run(stop.clone())))
+            .collect();
+        for ended in running {
+            if let Err(error) = ended.await {
+                tracing::error!(%error, "a writer broke off");
+            }
+        }
+    }
+}
+
+/// The one that writes a lane's signals.
+pub(crate) struct Writer {
     store: Store,
     clock: Arc<dyn Clock>,
     site: Site,
@@ -100,7 +122,7 @@ impl Writer {
     }
 
     /// Writes until it is told to stop, then what is still waiting.
-    pub async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         // What an earlier process left comes first, and its numbers go on.
         if let Some(spool) = &self.spool {
             match spool.last_position().await {
@@ -112,6 +134,7 @@ impl Writer {
             }
         }
         let mut batch = Vec::with_capacity(BATCH);
+        let mut last = 0;
         loop {
             let is_behind = self.is_behind();
             let taken = tokio::select! {
@@ -130,6 +153,16 @@ impl Writer {
             if taken == 0 {
                 return;
             }
+            // Who was just answered is about to come back: waiting for them makes one commit of two. A lone ping waits for nothing.
+            if last >= BUSY && taken < last {
+                tokio::time::sleep(GATHERING).await;
+                while batch.len() < BATCH
+                    && let Ok(waiting) = self.waiting.try_recv()
+                {
+                    batch.push(waiting);
+                }
+            }
+            last = batch.len();
             self.write(std::mem::take(&mut batch)).await;
             if self.is_behind() {
                 self.catch_up().await;
@@ -376,7 +409,7 @@ impl Writer {
                 }
             }
         }
-        let mut monitors: Vec<Monitor> = Vec::new();
+        let mut monitors: Vec<Heard> = Vec::new();
         let mut by_id = HashMap::new();
         let mut by_ping_id = HashMap::new();
         let mut any_unreadable = false;
@@ -405,7 +438,7 @@ impl Writer {
             ..Batch::default()
         };
         // In the order of the signals: a failure that a success follows must not open its incident after that one has resolved it.
-        let mut happened: Vec<(Monitor, &Signal, What)> = Vec::new();
+        let mut happened: Vec<(Heard, &Signal, What)> = Vec::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
         for (one, target) in incoming.iter().zip(&targets) {
             let place = match &one.address {
@@ -438,8 +471,7 @@ impl Writer {
             return Ok(accepted);
         }
 
-        for monitor in &mut monitors {
-            monitor.open_runs = i32::try_from(monitor.state.open_runs()).unwrap_or(i32::MAX);
+        for monitor in &monitors {
             let changed = monitor
                 .state
                 .runs
@@ -447,11 +479,13 @@ impl Writer {
                 .filter(|run| changed_runs.contains(&run.key));
             batch.runs.extend(changed.map(|run| (monitor.id, run.clone())));
         }
-        batch.monitors = monitors;
+        batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::batch::write(&mut tx, &batch).await?;
-        let news: Vec<News<'_>> = happened
+        let told = whole(&mut tx, &happened).await?;
+        let news: Vec<News<'_>> = told
             .iter()
-            .map(|(monitor, signal, what)| News {
+            .zip(&happened)
+            .map(|(monitor, (_, signal, what))| News {
                 changed: Changed::Signalled(monitor, signal),
                 what: *what,
             })
@@ -528,12 +562,37 @@ impl Writer {
     }
 }
 
+/// The monitors of what happened, each as it was then.
+async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<Vec<Monitor>> {
+    if happened.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = happened.iter().map(|(heard, _, _)| heard.id.0).collect();
+    let stored = deadbeat_store::monitor::by_ids(tx, &ids).await?;
+    let stored: HashMap<MonitorId, Monitor> =
+        stored.into_iter().map(|monitor| (monitor.id, monitor)).collect();
+    let then = |heard: &Heard| {
+        stored.get(&heard.id).map(|monitor| Monitor {
+            state: heard.state.clone(),
+            ..monitor.clone()
+        })
+    };
+    // Their rows are locked: none can be missing.
+    happened
+        .iter()
+        .map(|(heard, _, _)| {
+            then(heard)
+                .ok_or_else(|| StoreError::Corrupt(format!("monitor {} went while it was locked", heard.id)))
+        })
+        .collect()
+}
+
 struct Target {
     project: Option<ProjectId>,
     monitor: Option<MonitorId>,
 }
 
-fn new_ping(monitor: &Monitor, incoming: &Incoming) -> NewPing {
+fn new_ping(monitor: &Heard, incoming: &Incoming) -> NewPing {
     let signal = &incoming.signal;
     NewPing {
         monitor_id: monitor.id,

@@ -5,22 +5,22 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::monitor::MonitorState;
 use deadbeat_domain::run::Run;
 use uuid::Uuid;
 
-use crate::monitor::Monitor;
 use crate::ping::NewPing;
 use crate::{StoreResult, Tx};
 
 /// What one transaction changes.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct Batch<'a> {
     /// Pings to append.
     pub pings: Vec<NewPing>,
     /// Runs that were opened, changed or closed.
     pub runs: Vec<(MonitorId, Run)>,
-    /// Monitors whose state changed, each once.
-    pub monitors: Vec<Monitor>,
+    /// Monitors whose state changed, each once ([`crate::monitor::Stateful::changed`]). Their runs are loaded: how many are open is counted.
+    pub monitors: Vec<(MonitorId, &'a MonitorState)>,
     /// True: `check_after` becomes the deadline (a sweep moves it lazily, and so may anybody who is not in a hurry).
     /// False: it only moves when it must, because it would be later than the deadline. That keeps a ping's update HOT.
     pub moves_check: bool,
@@ -32,7 +32,7 @@ pub struct Batch {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
+pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     let pings = &batch.pings;
     let bodies: Vec<&NewPing> = pings.iter().filter(|ping| !ping.body.is_empty()).collect();
     // Closed ones first: a run id that is used anew frees its place among the open ones before it takes it again.
@@ -107,16 +107,16 @@ pub async fn write(tx: &mut Tx, batch: &Batch) -> StoreResult<()> {
         &column(&runs, |(_, run)| run.detail.worker.clone()) as &[Option<String>],
         &column(&runs, |(_, run)| run.detail.retries),
         &column(&runs, |(_, run)| run.detail.error.clone()) as &[Option<String>],
-        &column(monitors, |monitor| monitor.id.0),
-        &column(monitors, |monitor| monitor.state.status.as_str().to_owned()),
-        &column(monitors, |monitor| monitor.state.ping_count),
-        &column(monitors, |monitor| monitor.state.last_ping_at) as &[Option<DateTime<Utc>>],
-        &column(monitors, |monitor| monitor.state.last_success_at) as &[Option<DateTime<Utc>>],
-        &column(monitors, |monitor| monitor.state.last_duration.map(|length| length.num_milliseconds())) as &[Option<i64>],
-        &column(monitors, |monitor| monitor.open_runs),
-        &column(monitors, |monitor| monitor.state.next_due_at) as &[Option<DateTime<Utc>>],
-        &column(monitors, |monitor| monitor.state.hinted_due_at) as &[Option<DateTime<Utc>>],
-        &column(monitors, |monitor| monitor.state.deadline_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |(id, _)| id.0),
+        &column(monitors, |(_, state)| state.status.as_str().to_owned()),
+        &column(monitors, |(_, state)| state.ping_count),
+        &column(monitors, |(_, state)| state.last_ping_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |(_, state)| state.last_success_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |(_, state)| state.last_duration.map(|length| length.num_milliseconds())) as &[Option<i64>],
+        &column(monitors, |(_, state)| i32::try_from(state.open_runs()).unwrap_or(i32::MAX)),
+        &column(monitors, |(_, state)| state.next_due_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |(_, state)| state.hinted_due_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |(_, state)| state.deadline_at) as &[Option<DateTime<Utc>>],
         batch.moves_check,
         &column(&bodies, |ping| ping.received_at),
         batch.writer.map(|(id, _)| id),

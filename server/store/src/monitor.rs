@@ -46,6 +46,51 @@ pub struct Monitor {
     pub state: MonitorState,
 }
 
+/// What a signal needs of a monitor, with its row locked: a tenth of what is stored, since this is read for every ping.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// Its id.
+    pub id: MonitorId,
+    /// The capability in its ping URL.
+    pub ping_id: PingId,
+    /// Runs started and not ended.
+    pub open_runs: i32,
+    /// What the rules work on.
+    pub state: MonitorState,
+}
+
+/// A locked monitor whose runs can be loaded ([`crate::run::load_into`]) and whose state can be written ([`crate::batch::write`]).
+pub trait Stateful {
+    /// Which one.
+    fn id(&self) -> MonitorId;
+    /// Runs started and not ended, as stored.
+    fn open_runs(&self) -> i32;
+    /// What the rules work on.
+    fn state_mut(&mut self) -> &mut MonitorState;
+    /// What is written of it.
+    fn changed(&self) -> (MonitorId, &MonitorState);
+}
+
+macro_rules! stateful {
+    ($($kind:ty),+) => {$(
+        impl Stateful for $kind {
+            fn id(&self) -> MonitorId {
+                self.id
+            }
+            fn open_runs(&self) -> i32 {
+                self.open_runs
+            }
+            fn state_mut(&mut self) -> &mut MonitorState {
+                &mut self.state
+            }
+            fn changed(&self) -> (MonitorId, &MonitorState) {
+                (self.id, &self.state)
+            }
+        }
+    )+};
+}
+stateful!(Monitor, Heard);
+
 /// A row whose schedule or status cannot be read: set aside, so that it never stalls the rest.
 #[derive(Debug)]
 pub struct Unreadable {
@@ -483,15 +528,63 @@ pub async fn lock_for_signals(
     tx: &mut Tx,
     ping_ids: &[Uuid],
     ids: &[Uuid],
-) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
-    let rows = select!(
-        "WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE",
+) -> StoreResult<Vec<Result<Heard, Unreadable>>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
+            retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
+            next_due_at, hinted_due_at, deadline_at
+        FROM monitor
+        WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
+        "#,
         ping_ids,
         ids
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows.into_iter().map(Monitor::try_from).collect())
+    let heard = rows.into_iter().map(|row| {
+        let id = MonitorId(row.id);
+        let corrupt = |what: String| Unreadable {
+            id,
+            entry: None,
+            error: StoreError::Corrupt(format!("monitor {id}: {what}")),
+        };
+        let schedule = schedule_memo::read(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
+        let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
+        Ok(Heard {
+            id,
+            ping_id: PingId(row.ping_id),
+            open_runs: row.open_runs,
+            state: MonitorState {
+                expectation: Expectation {
+                    schedule,
+                    grace_seconds: row.grace_seconds,
+                    longest_run_seconds: row.longest_run_seconds,
+                },
+                status,
+                by_beat: row.by_beat,
+                retired: row.retired,
+                ping_count: row.ping_count,
+                last_ping_at: row.last_ping_at,
+                last_success_at: row.last_success_at,
+                last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
+                next_due_at: row.next_due_at,
+                hinted_due_at: row.hinted_due_at,
+                deadline_at: row.deadline_at,
+                runs: Vec::new(),
+            },
+        })
+    });
+    Ok(heard.collect())
+}
+
+/// Monitors by id, whole: for what is told about them.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn by_ids(tx: &mut Tx, ids: &[Uuid]) -> StoreResult<Vec<Monitor>> {
+    let rows = select!("WHERE id = ANY($1)", ids).fetch_all(tx.conn()).await?;
+    whole(rows)
 }
 
 /// Monitors and their ping ids, in id order, after one.

@@ -7,7 +7,7 @@ use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
 use deadbeat_domain::run::{Run, RunDetail, RunStatus};
 use uuid::Uuid;
 
-use crate::monitor::Monitor;
+use crate::monitor::Stateful;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
@@ -58,11 +58,11 @@ impl TryFrom<Row> for Run {
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
-pub async fn load_into(tx: &mut Tx, monitors: &mut [Monitor], run_ids: &[Uuid]) -> StoreResult<()> {
-    if monitors.iter().all(|monitor| monitor.open_runs == 0) && run_ids.is_empty() {
+pub async fn load_into<M: Stateful>(tx: &mut Tx, monitors: &mut [M], run_ids: &[Uuid]) -> StoreResult<()> {
+    if monitors.iter().all(|monitor| monitor.open_runs() == 0) && run_ids.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = monitors.iter().map(|monitor| monitor.id.0).collect();
+    let ids: Vec<Uuid> = monitors.iter().map(|monitor| monitor.id().0).collect();
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
@@ -79,7 +79,7 @@ pub async fn load_into(tx: &mut Tx, monitors: &mut [Monitor], run_ids: &[Uuid]) 
     let places: HashMap<Uuid, usize> = ids.into_iter().zip(0..).collect();
     for row in rows {
         if let Some(&place) = places.get(&row.monitor_id) {
-            monitors[place].state.runs.push(Run::try_from(row)?);
+            monitors[place].state_mut().runs.push(Run::try_from(row)?);
         }
     }
     Ok(())

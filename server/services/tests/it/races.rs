@@ -10,6 +10,7 @@ use deadbeat_domain::transition::on_ping;
 use deadbeat_services::ingest::{Accepted, Address};
 use deadbeat_services::monitor::{self, Change};
 use deadbeat_store::batch::Batch;
+use deadbeat_store::monitor::{Heard, Stateful};
 use futures::future::join_all;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -95,12 +96,12 @@ async fn a_ping_that_is_being_written_beats_the_silence(pool: PgPool) {
     let swept = world.sweep().await;
 
     assert_eq!((swept.claimed, swept.down), (0, 0), "somebody holds it");
-    let mut monitors: Vec<_> = locked.into_iter().map(Result::unwrap).collect();
+    let mut monitors: Vec<Heard> = locked.into_iter().map(Result::unwrap).collect();
     let _ = on_ping(&mut monitors[0].state, &world.signal(Success));
     deadbeat_store::batch::write(
         &mut ping,
         &Batch {
-            monitors,
+            monitors: monitors.iter().map(Stateful::changed).collect(),
             ..Batch::default()
         },
     )

@@ -10,7 +10,7 @@ use deadbeat_domain::status::Status;
 use deadbeat_domain::time::Clock;
 use deadbeat_services::evaluator::{Evaluator, Swept};
 use deadbeat_services::event::{EventBatch, Verdict};
-use deadbeat_services::ingest::{Accepted, Address, Incoming, Ingest, IngestError};
+use deadbeat_services::ingest::{Accepted, Address, Incoming, Ingest, IngestError, LANES};
 use deadbeat_services::monitor::{Change, ChannelChoice};
 use deadbeat_services::registry::Registry;
 use deadbeat_services::selfwatch::Selfwatch;
@@ -56,16 +56,10 @@ impl World {
         let bell = Arc::new(Notify::new());
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let selfwatch = Selfwatch::default();
-        let (ingest, writer) = Ingest::new(
-            store.clone(),
-            Arc::clone(&shared),
-            site.clone(),
-            Arc::clone(&bell),
-            Registry::default(),
-            None,
-        );
+        let lanes = vec![None; LANES];
+        let (ingest, writers) = Ingest::new(&store, &shared, &site, &bell, Registry::default(), lanes);
         let stop = CancellationToken::new();
-        tokio::spawn(writer.run(stop.clone()));
+        tokio::spawn(writers.run(stop.clone()));
         let services = Services::new(
             store.clone(),
             Arc::clone(&shared),
@@ -113,17 +107,12 @@ impl World {
     /// Another process's group commit.
     pub fn another_ingest(&self) -> (Ingest, DropGuard) {
         let store = Store::from_pool(self.pool.clone());
-        let clock = Arc::new(self.clock.clone());
-        let (ingest, writer) = Ingest::new(
-            store,
-            clock,
-            self.site.clone(),
-            Arc::clone(&self.bell),
-            Registry::default(),
-            None,
-        );
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        let lanes = vec![None; LANES];
+        let (ingest, writers) =
+            Ingest::new(&store, &clock, &self.site, &self.bell, Registry::default(), lanes);
         let stop = CancellationToken::new();
-        tokio::spawn(writer.run(stop.clone()));
+        tokio::spawn(writers.run(stop.clone()));
         (ingest, stop.drop_guard())
     }
 

@@ -36,9 +36,10 @@ fn writer(world: &World, store: Store, registry: Registry, spool: Spool) -> (Ing
     let site = Site {
         url: "https://deadbeat.test".to_owned(),
     };
-    let (ingest, writer) = Ingest::new(store, clock, site, Arc::new(Notify::new()), registry, Some(spool));
+    let bell = Arc::new(Notify::new());
+    let (ingest, writers) = Ingest::new(&store, &clock, &site, &bell, registry, vec![Some(spool)]);
     let stop = CancellationToken::new();
-    tokio::spawn(writer.run(stop.clone()));
+    tokio::spawn(writers.run(stop.clone()));
     (ingest, stop.drop_guard())
 }
 

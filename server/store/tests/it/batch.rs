@@ -4,6 +4,7 @@ use deadbeat_domain::ping::PingKind::{Log, Start, Success};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::transition::on_ping;
 use deadbeat_store::batch::{self, Batch};
+use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::page::Page;
 use deadbeat_store::{monitor, ping, run};
 use sqlx::PgPool;
@@ -56,7 +57,7 @@ async fn what_is_written_is_read_back_as_it_was(pool: PgPool) {
     let batch = Batch {
         pings: vec![stored],
         runs,
-        monitors: vec![monitor.clone()],
+        monitors: vec![monitor.changed()],
         moves_check: true,
         writer: None,
     };
@@ -120,11 +121,11 @@ async fn check_after_moves_earlier_when_it_must_and_later_only_by_the_sweep(pool
     );
     let mut tx = world.begin().await;
     let claimed = monitor::claim_overdue(&mut tx, at(50), 10).await.unwrap();
-    let monitors = claimed.into_iter().map(Result::unwrap).collect();
+    let monitors: Vec<Monitor> = claimed.into_iter().map(Result::unwrap).collect();
     batch::write(
         &mut tx,
         &Batch {
-            monitors,
+            monitors: monitors.iter().map(Stateful::changed).collect(),
             moves_check: true,
             writer: None,
             ..Batch::default()

@@ -78,7 +78,7 @@ async fn what_would_be_a_lie_is_refused_by_name(pool: PgPool) {
     let table = [
         ("UPDATE monitor SET check_after = deadline_at + interval '1 second' WHERE id = $1", "monitor_check_after"),
         ("UPDATE monitor SET status = 'late' WHERE id = $1", "monitor_status"),
-        ("UPDATE monitor SET slug = 'Not A Slug' WHERE id = $1", "monitor_slug_form"),
+        ("UPDATE monitor SET slug = '' WHERE id = $1", "monitor_slug_length"),
         ("UPDATE monitor SET grace_seconds = -1 WHERE id = $1", "monitor_grace"),
         ("UPDATE monitor SET longest_run_seconds = 0 WHERE id = $1", "monitor_longest_run"),
         (

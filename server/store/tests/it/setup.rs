@@ -15,7 +15,7 @@ use deadbeat_store::batch::{self, Batch};
 use deadbeat_store::channel::Channel;
 use deadbeat_store::delivery::NewAlert;
 use deadbeat_store::incident::Incident;
-use deadbeat_store::monitor::Monitor;
+use deadbeat_store::monitor::{Heard, Monitor, Stateful};
 use deadbeat_store::ping::NewPing;
 use deadbeat_store::project::Project;
 use deadbeat_store::{Store, Tx};
@@ -85,12 +85,11 @@ impl World {
         let rows = deadbeat_store::monitor::lock_for_signals(&mut tx, &[monitor.ping_id.0], &[])
             .await
             .unwrap();
-        let mut monitors: Vec<Monitor> = rows.into_iter().map(Result::unwrap).collect();
+        let mut monitors: Vec<Heard> = rows.into_iter().map(Result::unwrap).collect();
         deadbeat_store::run::load_into(&mut tx, &mut monitors, &[])
             .await
             .unwrap();
         let _ = on_ping(&mut monitors[0].state, &signal(kind, seconds));
-        monitors[0].open_runs = i32::try_from(monitors[0].state.open_runs()).unwrap();
         let pings = vec![new_ping(&monitors[0], kind, seconds)];
         let runs = monitors[0]
             .state
@@ -103,7 +102,7 @@ impl World {
             &Batch {
                 pings,
                 runs,
-                monitors,
+                monitors: monitors.iter().map(Stateful::changed).collect(),
                 moves_check: false,
                 writer: None,
             },
@@ -210,10 +209,11 @@ pub fn signal(kind: PingKind, seconds: i64) -> Signal {
     }
 }
 
-pub fn new_ping(monitor: &Monitor, kind: PingKind, seconds: i64) -> NewPing {
+pub fn new_ping(monitor: &impl Stateful, kind: PingKind, seconds: i64) -> NewPing {
+    let (monitor_id, state) = monitor.changed();
     NewPing {
-        monitor_id: monitor.id,
-        n: monitor.state.ping_count,
+        monitor_id,
+        n: state.ping_count,
         received_at: at(seconds),
         kind,
         run_id: None,

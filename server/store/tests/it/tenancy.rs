@@ -8,6 +8,7 @@ use deadbeat_domain::ping::PingKind::{Start, Success};
 use deadbeat_domain::status::Status;
 use deadbeat_store::api_key::ApiKey;
 use deadbeat_store::delivery::NewAlert;
+use deadbeat_store::monitor::Stateful;
 use deadbeat_store::page::Page;
 use deadbeat_store::{api_key, attempt, beat, channel, delivery, incident, monitor, ping, project, run};
 use serde_json::json;
@@ -40,7 +41,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
     let batch = deadbeat_store::batch::Batch {
         pings: vec![stored],
         runs,
-        monitors: vec![owned.clone()],
+        monitors: vec![owned.changed()],
         moves_check: true,
         writer: None,
     };
