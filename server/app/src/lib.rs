@@ -33,8 +33,8 @@ use deadbeat_services::supervisor::keep_running;
 use deadbeat_services::watchdog::Watchdog;
 use deadbeat_services::{Services, Site};
 use deadbeat_store::{PoolSettings, Store};
-use tokio::sync::Notify;
 use nix::sys::socket::Backlog;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

@@ -246,3 +246,52 @@ impl Ingest {
         &self.figures
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chrono::{DateTime, Utc};
+    use deadbeat_store::PoolSettings;
+
+    use super::*;
+
+    struct NoClock;
+
+    impl Clock for NoClock {
+        fn now(&self) -> DateTime<Utc> {
+            DateTime::UNIX_EPOCH
+        }
+    }
+
+    #[tokio::test]
+    async fn a_monitor_has_one_lane_whether_its_url_or_an_event_names_it() {
+        let settings = PoolSettings {
+            url: "postgres://nobody@localhost/none".to_owned(),
+            size: 1,
+            wait: Duration::from_millis(1),
+        };
+        let store = Store::connect(&settings).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(NoClock);
+        let site = Site {
+            url: "https://deadbeat.test".to_owned(),
+        };
+        let registry = Registry::default();
+        let spools = vec![None; 7];
+        let (ingest, _) = Ingest::new(&store, &clock, &site, &Arc::default(), registry.clone(), spools);
+        let lanes: Vec<*const Lane> = (0..50)
+            .map(|_| {
+                let (ping, monitor) = (PingId::generate(), MonitorId::generate());
+                registry.learn([(ping, monitor)].into_iter());
+                let by_url: *const Lane = ingest.lane(&Address::Ping(ping));
+                assert_eq!(by_url, ingest.lane(&Address::Monitor(monitor)));
+                by_url
+            })
+            .collect();
+
+        assert!(
+            lanes.iter().any(|lane| *lane != lanes[0]),
+            "every monitor has the same lane"
+        );
+    }
+}

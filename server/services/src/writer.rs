@@ -36,9 +36,6 @@ use crate::spool::{Spool, SpoolError, Spooled};
 
 /// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
 const BATCH: usize = 512;
-/// A batch of this many says that more are coming at once, which are then given this long to gather.
-const BUSY: usize = 32;
-const GATHERING: Duration = Duration::from_millis(1);
 /// How often the database is asked whether it is back.
 const PROBE: Duration = Duration::from_millis(250);
 /// For how long the spool is replayed before those who arrive meanwhile are attended to.
@@ -134,7 +131,6 @@ impl Writer {
             }
         }
         let mut batch = Vec::with_capacity(BATCH);
-        let mut last = 0;
         loop {
             let is_behind = self.is_behind();
             let taken = tokio::select! {
@@ -153,16 +149,6 @@ impl Writer {
             if taken == 0 {
                 return;
             }
-            // Who was just answered is about to come back: waiting for them makes one commit of two. A lone ping waits for nothing.
-            if last >= BUSY && taken < last {
-                tokio::time::sleep(GATHERING).await;
-                while batch.len() < BATCH
-                    && let Ok(waiting) = self.waiting.try_recv()
-                {
-                    batch.push(waiting);
-                }
-            }
-            last = batch.len();
             self.write(std::mem::take(&mut batch)).await;
             if self.is_behind() {
                 self.catch_up().await;
