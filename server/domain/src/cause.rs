@@ -14,6 +14,14 @@ pub enum Cause {
     Overrun,
     /// Celery Beat stopped ticking.
     BeatDown,
+    /// A worker went without a goodbye.
+    WorkerLost,
+    /// Messages wait in a queue that nobody consumes.
+    QueueUnconsumed,
+    /// A queue's oldest message waits longer than is allowed.
+    QueueSlaBreach,
+    /// The broker cannot be reached.
+    BrokerDown,
 }
 
 impl Cause {
@@ -25,14 +33,27 @@ impl Cause {
             Self::Failed => "FAILED",
             Self::Overrun => "OVERRUN",
             Self::BeatDown => "BEAT_DOWN",
+            Self::WorkerLost => "WORKER_LOST",
+            Self::QueueUnconsumed => "QUEUE_UNCONSUMED",
+            Self::QueueSlaBreach => "QUEUE_SLA_BREACH",
+            Self::BrokerDown => "BROKER_DOWN",
         }
     }
 
     /// Reads [`Cause::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Missed, Self::Failed, Self::Overrun, Self::BeatDown]
-            .into_iter()
-            .find(|c| c.as_str() == text)
+        [
+            Self::Missed,
+            Self::Failed,
+            Self::Overrun,
+            Self::BeatDown,
+            Self::WorkerLost,
+            Self::QueueUnconsumed,
+            Self::QueueSlaBreach,
+            Self::BrokerDown,
+        ]
+        .into_iter()
+        .find(|c| c.as_str() == text)
     }
 }

@@ -36,6 +36,12 @@ id!(/// One thing that is expected to report.
     MonitorId);
 id!(/// One Celery Beat.
     BeatId);
+id!(/// One Celery worker, by its node name.
+    WorkerId);
+id!(/// One queue of a Celery application.
+    QueueId);
+id!(/// The broker of a Celery application.
+    BrokerId);
 id!(/// One stretch of something being wrong.
     IncidentId);
 id!(/// A destination for alerts.

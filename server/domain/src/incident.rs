@@ -16,6 +16,12 @@ pub enum SubjectKind {
     Monitor,
     /// A Celery Beat.
     Beat,
+    /// A Celery worker.
+    Worker,
+    /// A queue of a Celery application.
+    Queue,
+    /// The broker of a Celery application.
+    Broker,
 }
 
 impl SubjectKind {
@@ -25,13 +31,16 @@ impl SubjectKind {
         match self {
             Self::Monitor => "monitor",
             Self::Beat => "beat",
+            Self::Worker => "worker",
+            Self::Queue => "queue",
+            Self::Broker => "broker",
         }
     }
 
     /// Reads [`SubjectKind::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Monitor, Self::Beat]
+        [Self::Monitor, Self::Beat, Self::Worker, Self::Queue, Self::Broker]
             .into_iter()
             .find(|k| k.as_str() == text)
     }

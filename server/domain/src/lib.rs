@@ -1,7 +1,7 @@
 //! The pure rules of Deadbeat.
 //!
 //! Everything that Deadbeat watches is a **switch**: something that must be heard from before a deadline. A signal re-arms it
-//! ([`transition::on_ping`], [`beat::on_alive`]), silence trips it ([`transition::on_silence`], [`beat::on_silence`]), and what
+//! ([`transition::on_ping`], [`switch::on_alive`]), silence trips it ([`transition::on_silence`], [`switch::on_silence`]), and what
 //! follows from a changed status is decided here and carried out elsewhere.
 //!
 //! Nothing in this crate does I/O, is async or reads the clock: `now` is an argument. What is wrong with a rule can therefore be
@@ -13,6 +13,8 @@
 //! | which slot does a report satisfy? | `slot` |
 //! | when is a monitor declared down? | [`deadline`] |
 //! | what does a ping change, and what does silence? | [`transition`] |
+//! | when is a Beat or a worker declared down? | [`switch`], [`worker`] |
+//! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | which run does an end belong to? | [`run`] |
 //! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
@@ -24,6 +26,7 @@ pub mod calendar;
 pub mod cause;
 pub mod celery_crontab;
 pub mod channel;
+pub mod condition;
 pub mod cron;
 pub mod deadline;
 pub mod delivery;
@@ -36,12 +39,15 @@ pub mod monitor;
 pub mod ping;
 pub mod project;
 pub mod quartz;
+pub mod queue;
 pub mod run;
 pub mod schedule;
 mod slot;
 pub mod solar;
 pub mod status;
+pub mod switch;
 pub mod time;
 pub mod transition;
 mod wall;
+pub mod worker;
 pub mod zone;

@@ -10,6 +10,10 @@ pub const EVENT_BATCH_BYTES: usize = 4_000_000;
 pub const EVENT_BATCH_COUNT: usize = 1_000;
 /// Entries in one Beat's schedule.
 pub const BEAT_ENTRIES: usize = 5_000;
+/// Workers of one project: a quota against node names that are made anew at each start.
+pub const PROJECT_WORKERS: i64 = 10_000;
+/// Queues that one worker may name.
+pub const WORKER_QUEUES: usize = 200;
 /// Characters of a monitor's name.
 pub const MONITOR_NAME_CHARS: usize = 200;
 /// Characters of a slug.

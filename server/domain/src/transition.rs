@@ -35,6 +35,10 @@ pub enum Trigger {
     Retire,
     /// Its entry came back into Beat's schedule.
     Return,
+    /// A worker said goodbye.
+    Leave,
+    /// A lost worker did not come back.
+    GiveUp,
     /// It was deleted.
     Delete,
 }
@@ -52,6 +56,8 @@ impl Trigger {
             Self::Resume => "RESUME",
             Self::Retire => "RETIRE",
             Self::Return => "RETURN",
+            Self::Leave => "LEAVE",
+            Self::GiveUp => "GIVE_UP",
             Self::Delete => "DELETE",
         }
     }

@@ -5,8 +5,13 @@ use deadbeat_domain::cause::Cause;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::run::RunStatus;
+use deadbeat_domain::status::Status;
 use deadbeat_store::beat::Beat;
+use deadbeat_store::broker::Broker;
 use deadbeat_store::monitor::Monitor;
+use deadbeat_store::queue::Queue;
+use deadbeat_store::worker::Worker;
+use serde_json::Value;
 
 /// What an incident says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +40,12 @@ pub fn of_monitor(
         fact: format!("It is expected {}.", state.expectation.schedule.summary()),
     }];
     let summary = match cause {
-        Cause::Missed | Cause::BeatDown => {
+        Cause::Missed
+        | Cause::BeatDown
+        | Cause::WorkerLost
+        | Cause::QueueUnconsumed
+        | Cause::QueueSlaBreach
+        | Cause::BrokerDown => {
             if let Some(due) = state.next_due_at {
                 evidence.push(Fact {
                     at: Some(due),
@@ -97,7 +107,15 @@ pub fn of_monitor(
         command: Some(command),
     };
     let repair = match (beat, cause) {
-        (Some(app), Cause::Missed | Cause::BeatDown) => vec![
+        (
+            Some(app),
+            Cause::Missed
+            | Cause::BeatDown
+            | Cause::WorkerLost
+            | Cause::QueueUnconsumed
+            | Cause::QueueSlaBreach
+            | Cause::BrokerDown,
+        ) => vec![
             command(
                 "See which queues have workers; the task's own must be among them.",
                 format!("celery -A {app} inspect active_queues"),
@@ -119,7 +137,15 @@ pub fn of_monitor(
                 command: None,
             }]
         }
-        (None, Cause::Missed | Cause::BeatDown) => vec![Repair {
+        (
+            None,
+            Cause::Missed
+            | Cause::BeatDown
+            | Cause::WorkerLost
+            | Cause::QueueUnconsumed
+            | Cause::QueueSlaBreach
+            | Cause::BrokerDown,
+        ) => vec![Repair {
             text: "See on its host whether the job was started, and whether it can reach this server."
                 .to_owned(),
             command: state.next_due_at.map(|due| {
@@ -186,6 +212,219 @@ pub fn of_beat(beat: &Beat) -> Explanation {
                 command: Some(format!("celery -A {name} beat")),
             },
         ],
+    }
+}
+
+/// Explains why a worker is down.
+#[must_use]
+pub fn of_worker(worker: &Worker) -> Explanation {
+    let state = &worker.state;
+    let (name, app) = (&worker.name, &worker.app);
+    let said = |field: &str| worker.snapshot.get(field);
+    let count = |field: &str| said(field).and_then(Value::as_i64);
+    let host = said("host").and_then(Value::as_str).unwrap_or("its host");
+    let mut evidence = Vec::new();
+    if let Some(seen) = state.last_seen_at {
+        evidence.push(Fact {
+            at: Some(seen),
+            fact: format!("It was last heard from, on {host}, without a word of stopping."),
+        });
+        if let Some(reserved) = count("reserved").filter(|reserved| *reserved > 0) {
+            evidence.push(Fact {
+                at: Some(seen),
+                fact: format!(
+                    "It held {reserved} messages, {} of them running. Those that were acknowledged early are gone; the others come back \
+                     when the broker's visibility timeout has passed.",
+                    count("active").unwrap_or(0)
+                ),
+            });
+        }
+        if let Some(task) = said("longest").and_then(|longest| longest.get("task")?.as_str()) {
+            evidence.push(Fact {
+                at: Some(seen),
+                fact: format!("The task that had been running longest was {task}."),
+            });
+        }
+    }
+    if !worker.queues.is_empty() {
+        evidence.push(Fact {
+            at: None,
+            fact: format!("It consumed {}.", worker.queues.join(", ")),
+        });
+    }
+    evidence.push(Fact {
+        at: None,
+        fact: format!(
+            "It says every {} how it is; {} of silence are tolerated beyond that.",
+            words(deadbeat_domain::time::span(state.period_seconds)),
+            words(deadbeat_domain::time::span(state.grace_seconds))
+        ),
+    });
+    let node = shell_word(name);
+    let queues = match worker.queues.as_slice() {
+        [] => String::new(),
+        queues => format!(" -Q {}", shell_word(&queues.join(","))),
+    };
+    Explanation {
+        summary: match state.last_seen_at {
+            Some(seen) => format!("Worker {name} is gone since {}: it said no goodbye.", clock(seen)),
+            None => format!("Worker {name} is gone: it said no goodbye."),
+        },
+        evidence,
+        repair: vec![
+            Repair {
+                text: format!("See on {host} whether the kernel killed it."),
+                command: Some("journalctl -k --grep 'Killed process' --since -1h".to_owned()),
+            },
+            Repair {
+                text: "Start it again (or restart its service or container).".to_owned(),
+                command: Some(format!("celery -A {} worker -n {node}{queues}", shell_word(app))),
+            },
+        ],
+    }
+}
+
+/// Explains what is wrong with a queue.
+#[must_use]
+pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation {
+    let (name, app) = (&queue.name, shell_word(&queue.app));
+    let up: Vec<&Worker> = workers
+        .iter()
+        .filter(|worker| worker.state.status == Status::Up)
+        .collect();
+    let mut evidence = vec![Fact {
+        at: Some(queue.seen_at),
+        fact: match queue.oldest_seconds {
+            Some(seconds) => format!(
+                "{} messages wait in {name}; the oldest has waited {}.",
+                queue.depth,
+                words(TimeDelta::seconds(seconds as i64))
+            ),
+            None => format!("{} messages wait in {name}.", queue.depth),
+        },
+    }];
+    if let Some(task) = &queue.oldest_task {
+        evidence.push(Fact {
+            at: Some(queue.seen_at),
+            fact: format!("The oldest is for the task {task}."),
+        });
+    }
+    for worker in up.iter().take(10) {
+        evidence.push(Fact {
+            at: worker.state.last_seen_at,
+            fact: match worker.queues.as_slice() {
+                [] => format!("{} is up and consumes no queue.", worker.name),
+                queues => format!("{} is up and consumes {}.", worker.name, queues.join(", ")),
+            },
+        });
+    }
+    if up.is_empty() {
+        evidence.push(Fact {
+            at: Some(queue.seen_at),
+            fact: "No worker of this application is up.".to_owned(),
+        });
+    }
+    let queue_word = shell_word(name);
+    let start = Repair {
+        text: "Or start a worker for it.".to_owned(),
+        command: Some(format!("celery -A {app} worker -Q {queue_word}")),
+    };
+    let (summary, repair) = if cause == Cause::QueueSlaBreach {
+        (
+            format!("Messages wait too long in queue {name}: it is consumed, but not fast enough."),
+            vec![
+                Repair {
+                    text: "See what its workers are busy with.".to_owned(),
+                    command: Some(format!("celery -A {app} inspect active")),
+                },
+                Repair {
+                    text: "Give them more processes, where the machine bears it.".to_owned(),
+                    command: Some(format!("celery -A {app} control pool_grow 2")),
+                },
+                start,
+            ],
+        )
+    } else {
+        let mut repair: Vec<Repair> = up
+            .first()
+            .map(|worker| Repair {
+                text: format!("Have {} consume it, until it is restarted.", worker.name),
+                command: Some(format!(
+                    "celery -A {app} control add_consumer {queue_word} -d {}",
+                    shell_word(&worker.name)
+                )),
+            })
+            .into_iter()
+            .collect();
+        repair.push(start);
+        repair.push(Repair {
+            text: "If no task should go there, correct task_routes or the queue of its Beat entry."
+                .to_owned(),
+            command: None,
+        });
+        (
+            format!(
+                "Nobody consumes queue {name}: {} messages wait for ever.",
+                queue.depth
+            ),
+            repair,
+        )
+    };
+    Explanation {
+        summary,
+        evidence,
+        repair,
+    }
+}
+
+/// Explains that a broker is away.
+#[must_use]
+pub fn of_broker(broker: &Broker, now: DateTime<Utc>) -> Explanation {
+    let said = |field: &str| broker.sample.as_ref()?.get(field)?.as_str().map(str::to_owned);
+    let transport = said("transport").unwrap_or_else(|| "broker".to_owned());
+    let mut evidence = vec![Fact {
+        at: broker.state.since,
+        fact: format!(
+            "{} could not reach it{}.",
+            said("worker").unwrap_or_else(|| "A worker".to_owned()),
+            said("error")
+                .map(|error| format!(": {error}"))
+                .unwrap_or_default()
+        ),
+    }];
+    if let Some(at) = broker.sampled_at {
+        evidence.push(Fact {
+            at: Some(at),
+            fact: "The last try failed, too.".to_owned(),
+        });
+    }
+    let command = match transport.as_str() {
+        "redis" | "rediss" => Some("redis-cli ping".to_owned()),
+        "amqp" | "amqps" | "py-amqp" => Some("rabbitmq-diagnostics check_running".to_owned()),
+        _ => None,
+    };
+    Explanation {
+        summary: format!(
+            "The broker of {} is away since {}: nothing is sent, and nothing is taken.",
+            broker.app,
+            clock(broker.state.since.unwrap_or(now))
+        ),
+        evidence,
+        repair: vec![Repair {
+            text: "See on its host whether it runs and answers; its memory and its disk may be full."
+                .to_owned(),
+            command,
+        }],
+    }
+}
+
+/// A word as a shell reads it: quoted where it must be. Names come from clients, and repairs are pasted.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@%_-+=:,./".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 

@@ -12,7 +12,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat::BeatView;
 use deadbeat_domain::blind_spell::{BlindSpell, is_blind};
+use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::BeatId;
+use deadbeat_domain::status::Status;
+use deadbeat_domain::switch;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
 use deadbeat_store::batch::Batch;
@@ -134,6 +137,7 @@ impl Evaluator {
             return Ok(swept);
         }
         while self.sweep_beats(&mut swept).await? {}
+        while self.sweep_workers(&mut swept).await? {}
         while self.sweep_monitors(&mut swept).await? {}
         while self.remind(&mut swept).await? {}
         if swept.down > 0 || swept.reminded > 0 {
@@ -155,7 +159,7 @@ impl Evaluator {
         let mut transitions = Vec::new();
         for beat in &mut beats {
             swept.claimed += 1;
-            transitions.push(deadbeat_domain::beat::on_silence(&mut beat.state, now, &spells));
+            transitions.push(switch::on_silence(&mut beat.state, Cause::BeatDown, now, &spells));
             deadbeat_store::beat::update(&mut tx, beat, true).await?;
         }
         let news: Vec<News<'_>> = beats
@@ -169,6 +173,45 @@ impl Evaluator {
             })
             .collect();
         swept.down += news.len();
+        incident::record(&mut tx, &self.site, &news).await?;
+        tx.commit().await?;
+        Ok(full)
+    }
+
+    /// One batch of workers. True: there may be more.
+    async fn sweep_workers(&self, swept: &mut Swept) -> StoreResult<bool> {
+        let now = self.judged_at();
+        let mut tx = self.store.begin().await?;
+        let mut workers = deadbeat_store::worker::claim_overdue(&mut tx, now, BATCH).await?;
+        if workers.is_empty() {
+            return Ok(false);
+        }
+        let full = workers.len() as i64 == BATCH;
+        let spells = self.spells(&mut tx, now).await?;
+        let mut transitions = Vec::new();
+        for worker in &mut workers {
+            swept.claimed += 1;
+            transitions.push(deadbeat_domain::worker::on_silence(
+                &mut worker.state,
+                now,
+                &spells,
+            ));
+            deadbeat_store::worker::update(&mut tx, worker, true).await?;
+        }
+        let news: Vec<News<'_>> = workers
+            .iter()
+            .zip(transitions)
+            .filter_map(|(worker, transition)| {
+                Some(News {
+                    changed: Changed::Worker(worker),
+                    what: What::Transition(transition?),
+                })
+            })
+            .collect();
+        swept.down += news
+            .iter()
+            .filter(|one| matches!(one.what, What::Transition(transition) if transition.to == Status::Down))
+            .count();
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
         Ok(full)

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::ingest::{Accepted, Address, Incoming, IngestError};
 use crate::schedule_sync::{self, Alive, DueHints, Snapshot};
-use crate::{ServiceError, Services};
+use crate::{ServiceError, Services, broker, worker};
 
 /// A batch, as the SDK sends it.
 #[derive(Debug, Deserialize)]
@@ -48,6 +48,10 @@ enum What {
     BeatDue(DueHints),
     /// Beat lives: its tick returned.
     BeatAlive(Alive),
+    /// A worker lives, and how it is.
+    WorkerSnapshot(Box<worker::Snapshot>),
+    /// A worker looked at the broker.
+    BrokerSample(broker::Sample),
     /// A run began in a worker.
     RunStarted(RunEvent),
     /// A try ended and another one comes: a stage of the same run.
@@ -88,6 +92,8 @@ struct RunEvent {
 pub enum Verdict {
     /// It is written and committed.
     Accepted,
+    /// The same, and this worker is asked to look at the broker for its application.
+    AcceptedAndSamples,
     /// It is refused for good: sending it again changes nothing.
     Rejected {
         /// Stable, for programs.
@@ -145,6 +151,12 @@ pub async fn accept(
                 .await
                 .or_else(rejection)?,
             What::BeatAlive(alive) => schedule_sync::alive(services, project, alive, occurred_at)
+                .await
+                .or_else(rejection)?,
+            What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot)
+                .await
+                .or_else(rejection)?,
+            What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at)
                 .await
                 .or_else(rejection)?,
             What::RunStarted(run) => {

@@ -10,9 +10,12 @@ use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::transition::Transition;
 use deadbeat_store::beat::Beat;
+use deadbeat_store::broker::Broker;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::monitor::Monitor;
+use deadbeat_store::queue::Queue;
 use deadbeat_store::transition::NewTransition;
+use deadbeat_store::worker::Worker;
 use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
 
@@ -29,6 +32,12 @@ pub enum Changed<'a> {
     Signalled(&'a Monitor, &'a Signal),
     /// A Beat.
     Beat(&'a Beat),
+    /// A worker.
+    Worker(&'a Worker),
+    /// A queue, with the workers of its application.
+    Queue(&'a Queue, &'a [Worker]),
+    /// A broker.
+    Broker(&'a Broker),
 }
 
 impl<'a> Changed<'a> {
@@ -36,6 +45,9 @@ impl<'a> Changed<'a> {
         match self {
             Self::Monitor(monitor, _) | Self::Signalled(monitor, _) => monitor.project_id,
             Self::Beat(beat) => beat.project_id,
+            Self::Worker(worker) => worker.project_id,
+            Self::Queue(queue, _) => queue.project_id,
+            Self::Broker(broker) => broker.project_id,
         }
     }
 
@@ -51,13 +63,28 @@ impl<'a> Changed<'a> {
                 id: beat.id.0,
                 name: beat.name.clone(),
             },
+            Self::Worker(worker) => Subject {
+                kind: SubjectKind::Worker,
+                id: worker.id.0,
+                name: worker.name.clone(),
+            },
+            Self::Queue(queue, _) => Subject {
+                kind: SubjectKind::Queue,
+                id: queue.id.0,
+                name: queue.name.clone(),
+            },
+            Self::Broker(broker) => Subject {
+                kind: SubjectKind::Broker,
+                id: broker.id.0,
+                name: broker.app.clone(),
+            },
         }
     }
 
     fn monitor(&self) -> Option<&'a Monitor> {
         match *self {
             Self::Monitor(monitor, _) | Self::Signalled(monitor, _) => Some(monitor),
-            Self::Beat(_) => None,
+            Self::Beat(_) | Self::Worker(_) | Self::Queue(..) | Self::Broker(_) => None,
         }
     }
 
@@ -68,6 +95,9 @@ impl<'a> Changed<'a> {
                 diagnosis::of_monitor(monitor, None, Some(signal), cause, now)
             }
             Self::Beat(beat) => diagnosis::of_beat(beat),
+            Self::Worker(worker) => diagnosis::of_worker(worker),
+            Self::Queue(queue, workers) => diagnosis::of_queue(queue, workers, cause),
+            Self::Broker(broker) => diagnosis::of_broker(broker, now),
         }
     }
 }

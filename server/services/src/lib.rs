@@ -13,6 +13,7 @@
 
 pub mod account;
 pub mod api_key;
+pub mod broker;
 pub mod channel;
 pub mod delivery;
 pub mod diagnosis;
@@ -34,6 +35,7 @@ pub mod setup;
 pub mod spool;
 pub mod supervisor;
 pub mod watchdog;
+pub mod worker;
 pub mod writer;
 
 use std::sync::Arc;

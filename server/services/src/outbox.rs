@@ -77,7 +77,9 @@ async fn channels(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<Vec<Vec<
     let whom = |telling: &Telling<'_>| match (telling.alert, telling.incident.subject.kind) {
         (Alert::Resolved | Alert::Reminder, _) => Whom::ToldBefore(telling.incident.id),
         (_, SubjectKind::Monitor) => Whom::OfMonitor(MonitorId(telling.incident.subject.id)),
-        (_, SubjectKind::Beat) => Whom::OfProject(telling.incident.project_id),
+        (_, SubjectKind::Beat | SubjectKind::Worker | SubjectKind::Queue | SubjectKind::Broker) => {
+            Whom::OfProject(telling.incident.project_id)
+        }
     };
     for telling in tellings {
         match whom(telling) {

@@ -167,7 +167,7 @@ pub(crate) async fn alive(
     beat.state.period_seconds = alive.period_seconds;
     beat.state.grace_seconds = alive.grace_seconds;
     beat.host = alive.host.map(|host| clip(&host.replace('\0', "")));
-    let transition = deadbeat_domain::beat::on_alive(&mut beat.state, seen_at, now);
+    let transition = deadbeat_domain::switch::on_alive(&mut beat.state, seen_at, now);
     deadbeat_store::beat::update(&mut tx, &beat, false).await?;
     if let Some(transition) = transition {
         if transition.from == Status::Down {

@@ -1,9 +1,10 @@
 //! Table `beat`.
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::beat::{BeatState, BeatView};
+use deadbeat_domain::beat::BeatView;
 use deadbeat_domain::ids::{BeatId, ProjectId};
 use deadbeat_domain::status::Status;
+use deadbeat_domain::switch::Switch;
 use uuid::Uuid;
 
 use crate::{Reader, StoreError, StoreResult, Tx};
@@ -22,7 +23,7 @@ pub struct Beat {
     /// When it was first heard of.
     pub created_at: DateTime<Utc>,
     /// What the rules work on.
-    pub state: BeatState,
+    pub state: Switch,
 }
 
 struct Row {
@@ -48,7 +49,7 @@ impl TryFrom<Row> for Beat {
             name: row.name,
             host: row.host,
             created_at: row.created_at,
-            state: BeatState {
+            state: Switch {
                 status: Status::parse(&row.status)
                     .ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?,
                 period_seconds: row.period_seconds,

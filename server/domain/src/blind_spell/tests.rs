@@ -1,8 +1,8 @@
 use super::*;
-use crate::beat::{self, BeatState};
 use crate::cause::Cause;
 use crate::ping::PingKind::{Start, Success};
 use crate::status::Status;
+use crate::switch::{self, Switch};
 use crate::transition::tests::{at, cron, interval, monitor, ping, ping_of};
 use crate::transition::{Silence, Trigger, on_silence};
 
@@ -102,7 +102,7 @@ fn the_end_of_a_run_may_have_come_while_we_were_blind() {
 
 #[test]
 fn a_beat_gets_its_whole_patience_after_the_spell() {
-    let mut state = BeatState {
+    let mut state = Switch {
         status: Status::Up,
         period_seconds: 15.0,
         grace_seconds: 60.0,
@@ -111,7 +111,10 @@ fn a_beat_gets_its_whole_patience_after_the_spell() {
     };
     let spells = [spell(10.0, 100.0)];
 
-    assert_eq!(beat::on_silence(&mut state, at(101.0), &spells), None);
+    assert_eq!(
+        switch::on_silence(&mut state, Cause::BeatDown, at(101.0), &spells),
+        None
+    );
     assert_eq!(state.deadline_at, Some(at(175.0)));
-    assert!(beat::on_silence(&mut state, at(175.0), &spells).is_some());
+    assert!(switch::on_silence(&mut state, Cause::BeatDown, at(175.0), &spells).is_some());
 }

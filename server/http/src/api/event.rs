@@ -73,6 +73,7 @@ async fn accept(
         .into_iter()
         .map(|(id, verdict)| match verdict {
             Verdict::Accepted => json!({"id": id, "status": "accepted"}),
+            Verdict::AcceptedAndSamples => json!({"id": id, "status": "accepted", "sample_queues": true}),
             Verdict::Rejected { code, detail } => {
                 json!({"id": id, "status": "rejected", "code": code, "detail": detail})
             }

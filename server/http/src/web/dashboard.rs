@@ -375,6 +375,9 @@ impl IncidentCard {
             subject_kind: match incident.subject.kind {
                 SubjectKind::Monitor => "Monitor",
                 SubjectKind::Beat => "Celery Beat",
+                SubjectKind::Worker => "Worker",
+                SubjectKind::Queue => "Queue",
+                SubjectKind::Broker => "Broker",
             },
             subject: incident.subject.name,
             summary: incident.summary,

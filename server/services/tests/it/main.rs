@@ -18,3 +18,4 @@ mod setup;
 mod silence;
 mod spool;
 mod watchdog;
+mod worker;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use deadbeat_domain::beat::on_alive;
 use deadbeat_domain::ping::PingKind::{Fail, Success};
+use deadbeat_domain::switch::on_alive;
 use deadbeat_store::{beat, incident, monitor};
 use sqlx::PgPool;
 

@@ -1,0 +1,240 @@
+//! What workers say of themselves every few seconds, and what one of them sees of the broker.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{ProjectId, WorkerId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::{FieldError, check_grace, check_name};
+use deadbeat_domain::status::Status;
+use deadbeat_domain::switch::Switch;
+use deadbeat_domain::worker::{Phase, on_snapshot};
+use deadbeat_store::worker::Worker;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Verdict;
+use crate::incident::{self, Changed, News, What};
+use crate::{ServiceError, Services};
+
+/// How a worker is, as its main process sees it without asking the broker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The Celery application's name, as Beat's.
+    pub app: String,
+    /// Celery's node name.
+    pub worker: String,
+    /// Whether it takes messages in.
+    pub state: Phase,
+    /// How often it says so, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    #[serde(default = "grace")]
+    pub grace_seconds: f64,
+    /// Where it runs.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Its main process.
+    #[serde(default)]
+    pub pid: Option<i64>,
+    /// prefork, threads, gevent, solo.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// How many tasks it can run at once.
+    #[serde(default)]
+    pub processes: Option<i64>,
+    /// Celery's version.
+    #[serde(default)]
+    pub celery: Option<String>,
+    /// When it started.
+    #[serde(default)]
+    pub started_at: Option<DateTime<Utc>>,
+    /// Tasks that run now.
+    #[serde(default)]
+    pub active: Option<i64>,
+    /// Messages taken in and not ended, those that run among them.
+    #[serde(default)]
+    pub reserved: Option<i64>,
+    /// Messages held for later (ETA, countdown).
+    #[serde(default)]
+    pub scheduled: Option<i64>,
+    /// Tasks begun since its start.
+    #[serde(default)]
+    pub accepted: Option<i64>,
+    /// Tasks ended since its start.
+    #[serde(default)]
+    pub finished: Option<i64>,
+    /// The task that has been running longest.
+    #[serde(default)]
+    pub longest: Option<Longest>,
+    /// The queues that it consumes.
+    #[serde(default)]
+    pub queues: Vec<String>,
+    /// How many messages it takes in at once; 0: without limit.
+    #[serde(default)]
+    pub prefetch: Option<i64>,
+    /// Whether its connection to the broker stands.
+    #[serde(default)]
+    pub connected: Option<bool>,
+    /// How long its event loop has not turned.
+    #[serde(default)]
+    pub loop_lag_seconds: Option<f64>,
+    /// How often it lost the broker since its start.
+    #[serde(default)]
+    pub reconnects: Option<i64>,
+    /// Memory of its main process and its pool.
+    #[serde(default)]
+    pub rss_bytes: Option<i64>,
+}
+
+/// The task that has been running longest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Longest {
+    /// Its name.
+    pub task: String,
+    /// Its id.
+    pub task_id: String,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+}
+
+/// Until a worker says otherwise: the silence tolerated beyond its period.
+const GRACE_SECONDS: f64 = 25.0;
+/// The worker that looks at the broker is replaced when it was silent for this long.
+const SAMPLER_LEASE: TimeDelta = TimeDelta::seconds(30);
+
+fn grace() -> f64 {
+    GRACE_SECONDS
+}
+
+fn check(snapshot: &Snapshot) -> Result<(), ServiceError> {
+    let mut faults = Vec::new();
+    check_name("/app", &snapshot.app, 200, &mut faults);
+    check_name("/worker", &snapshot.worker, 200, &mut faults);
+    check_grace("/grace_seconds", snapshot.grace_seconds, &mut faults);
+    if !(0.1..=3_600.0).contains(&snapshot.period_seconds) {
+        faults.push(FieldError::new(
+            "/period_seconds",
+            format!("is {}; 0.1 to 3600 is allowed", snapshot.period_seconds),
+        ));
+    }
+    if snapshot.queues.len() > limits::WORKER_QUEUES {
+        faults.push(FieldError::new(
+            "/queues",
+            format!(
+                "holds {} names; at most {} are allowed",
+                snapshot.queues.len(),
+                limits::WORKER_QUEUES
+            ),
+        ));
+    }
+    for (index, queue) in snapshot.queues.iter().enumerate() {
+        check_name(&format!("/queues/{index}"), queue, 255, &mut faults);
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ServiceError::Invalid(faults))
+    }
+}
+
+/// Whether a worker has got on since its last word: it began or ended a task, or had nothing to do.
+fn got_on(before: &serde_json::Value, snapshot: &Snapshot) -> bool {
+    let count = |name: &str| before.get(name).and_then(serde_json::Value::as_i64);
+    snapshot.reserved.unwrap_or(0) == 0
+        || count("accepted") != snapshot.accepted
+        || count("finished") != snapshot.finished
+}
+
+/// A worker said how it is.
+pub(crate) async fn heard(
+    services: &Services,
+    project: ProjectId,
+    snapshot: Snapshot,
+) -> Result<Verdict, ServiceError> {
+    check(&snapshot)?;
+    let now = services.now();
+    let stored = strip_nul(serde_json::to_value(&snapshot).unwrap_or_default());
+    let mut tx = services.store.begin().await?;
+    let mut worker =
+        match deadbeat_store::worker::lock(&mut tx, project, &snapshot.app, &snapshot.worker).await? {
+            Some(worker) => worker,
+            None => {
+                if deadbeat_store::worker::count(&mut tx, project).await? >= limits::PROJECT_WORKERS {
+                    return Err(ServiceError::Limit {
+                        what: "workers of a project",
+                        limit: limits::PROJECT_WORKERS,
+                    });
+                }
+                let fresh = Worker {
+                    id: WorkerId::generate(),
+                    project_id: project,
+                    app: snapshot.app.clone(),
+                    name: snapshot.worker.clone(),
+                    snapshot: stored.clone(),
+                    queues: Vec::new(),
+                    progress_at: now,
+                    created_at: now,
+                    state: Switch {
+                        status: Status::New,
+                        period_seconds: snapshot.period_seconds,
+                        grace_seconds: snapshot.grace_seconds,
+                        last_seen_at: None,
+                        deadline_at: None,
+                    },
+                };
+                deadbeat_store::worker::insert(&mut tx, &fresh).await?;
+                // Another process may have written it first: that one's row is the one.
+                deadbeat_store::worker::lock(&mut tx, project, &snapshot.app, &snapshot.worker)
+                    .await?
+                    .unwrap_or(fresh)
+            }
+        };
+    if got_on(&worker.snapshot, &snapshot) {
+        worker.progress_at = now;
+    }
+    worker.state.period_seconds = snapshot.period_seconds;
+    worker.state.grace_seconds = snapshot.grace_seconds;
+    worker.queues.clone_from(&snapshot.queues);
+    worker.snapshot = stored;
+    let transition = on_snapshot(&mut worker.state, snapshot.state, now);
+    // The first deadline must be found: a new row's `check_after` is empty.
+    let arms = transition.is_some_and(|transition| transition.to == Status::Up);
+    deadbeat_store::worker::update(&mut tx, &worker, arms).await?;
+    let samples = if snapshot.state == Phase::Running {
+        let until = now + SAMPLER_LEASE;
+        deadbeat_store::broker::elect(&mut tx, project, &worker.app, &worker.name, now, until).await?
+    } else {
+        deadbeat_store::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
+        false
+    };
+    if let Some(transition) = transition {
+        let news = News {
+            changed: Changed::Worker(&worker),
+            what: What::Transition(transition),
+        };
+        incident::record(&mut tx, &services.site, &[news]).await?;
+    }
+    tx.commit().await?;
+    if transition.is_some() {
+        services.outbox_bell.notify_one();
+    }
+    Ok(if samples {
+        Verdict::AcceptedAndSamples
+    } else {
+        Verdict::Accepted
+    })
+}
+
+/// PostgreSQL's JSON cannot hold NUL.
+pub(crate) fn strip_nul(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "")),
+        Value::Array(items) => Value::Array(items.into_iter().map(strip_nul).collect()),
+        Value::Object(members) => Value::Object(
+            members
+                .into_iter()
+                .map(|(name, value)| (name.replace('\0', ""), strip_nul(value)))
+                .collect(),
+        ),
+        other => other,
+    }
+}

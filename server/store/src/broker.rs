@@ -1,0 +1,175 @@
+//! Table `broker`: what one worker saw of the broker for all of its application.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::condition::Condition;
+use deadbeat_domain::ids::{BrokerId, ProjectId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::queue::condition;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A broker as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Broker {
+    /// Its id.
+    pub id: BrokerId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The Celery application's name.
+    pub app: String,
+    /// The worker that was asked to look.
+    pub sampler: Option<String>,
+    /// What it last said, without the queues.
+    pub sample: Option<Value>,
+    /// When.
+    pub sampled_at: Option<DateTime<Utc>>,
+    /// What the rules work on.
+    pub state: Condition,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    app: String,
+    status: String,
+    trouble: Option<String>,
+    trouble_since: Option<DateTime<Utc>>,
+    sampler: Option<String>,
+    sample: Option<Value>,
+    sampled_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<Row> for Broker {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            id: BrokerId(row.id),
+            project_id: ProjectId(row.project_id),
+            app: row.app,
+            sampler: row.sampler,
+            sample: row.sample,
+            sampled_at: row.sampled_at,
+            state: condition("broker", &row.status, row.trouble.as_deref(), row.trouble_since)?,
+        })
+    }
+}
+
+/// Asks a worker to look at the broker, unless another one does; true: it is the one, until then.
+///
+/// # Errors
+/// When the database is away.
+pub async fn elect(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    worker: &str,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO broker AS stored (id, project_id, app, status, sampler, sampler_until, created_at)
+        VALUES ($1, $2, $3, 'new', $4, $6, $5)
+        ON CONFLICT (project_id, app) DO UPDATE
+        SET sampler = excluded.sampler, sampler_until = excluded.sampler_until
+        WHERE stored.sampler = excluded.sampler OR stored.sampler_until IS NULL OR stored.sampler_until < $5",
+        BrokerId::generate().0,
+        project.0,
+        app,
+        worker,
+        now,
+        until
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// A worker that leaves looks no more.
+///
+/// # Errors
+/// When the database is away.
+pub async fn dismiss(tx: &mut Tx, project: ProjectId, app: &str, worker: &str) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE broker SET sampler = NULL, sampler_until = NULL WHERE project_id = $1 AND app = $2 AND sampler = $3",
+        project.0,
+        app,
+        worker
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Locks the broker of an application, made first if there is none.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock_or_create(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    now: DateTime<Utc>,
+) -> StoreResult<Broker> {
+    sqlx::query!(
+        "INSERT INTO broker (id, project_id, app, status, created_at) VALUES ($1, $2, $3, 'new', $4)
+        ON CONFLICT (project_id, app) DO NOTHING",
+        BrokerId::generate().0,
+        project.0,
+        app,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sample, sampled_at
+        FROM broker
+        WHERE project_id = $1 AND app = $2
+        FOR UPDATE",
+        project.0,
+        app
+    )
+    .fetch_one(tx.conn())
+    .await?
+    .try_into()
+}
+
+/// Writes what was seen.
+///
+/// # Errors
+/// When the database is away.
+pub async fn update(tx: &mut Tx, broker: &Broker) -> StoreResult<()> {
+    let state = &broker.state;
+    sqlx::query!(
+        "UPDATE broker SET status = $2, trouble = $3, trouble_since = $4, sample = $5, sampled_at = $6 WHERE id = $1",
+        broker.id.0,
+        state.status.as_str(),
+        state.trouble.map(|cause| cause.as_str()),
+        state.since,
+        broker.sample,
+        broker.sampled_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A project's brokers, by application.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Broker>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sample, sampled_at
+        FROM broker
+        WHERE project_id = $1
+        ORDER BY app",
+        project.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Broker::try_from).collect()
+}

@@ -1,0 +1,171 @@
+//! Table `queue`.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::condition::Condition;
+use deadbeat_domain::ids::{ProjectId, QueueId};
+use deadbeat_domain::status::Status;
+use uuid::Uuid;
+
+use crate::batch::column;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A queue as it was last seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// Its id.
+    pub id: QueueId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The Celery application's name.
+    pub app: String,
+    /// Its name.
+    pub name: String,
+    /// Messages that wait.
+    pub depth: i64,
+    /// For how long the oldest one has waited; None: not known.
+    pub oldest_seconds: Option<f64>,
+    /// The oldest one's task.
+    pub oldest_task: Option<String>,
+    /// Messages that were taken in and are not acknowledged; None: not known for this queue.
+    pub unacked: Option<i64>,
+    /// Consumers as the broker counts them; None: it does not.
+    pub consumers: Option<i64>,
+    /// When it was last seen.
+    pub seen_at: DateTime<Utc>,
+    /// When it was first seen.
+    pub created_at: DateTime<Utc>,
+    /// What the rules work on.
+    pub state: Condition,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    app: String,
+    name: String,
+    status: String,
+    trouble: Option<String>,
+    trouble_since: Option<DateTime<Utc>>,
+    depth: i64,
+    oldest_seconds: Option<f64>,
+    oldest_task: Option<String>,
+    unacked: Option<i64>,
+    consumers: Option<i64>,
+    seen_at: DateTime<Utc>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Queue {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            id: QueueId(row.id),
+            project_id: ProjectId(row.project_id),
+            app: row.app,
+            name: row.name,
+            depth: row.depth,
+            oldest_seconds: row.oldest_seconds,
+            oldest_task: row.oldest_task,
+            unacked: row.unacked,
+            consumers: row.consumers,
+            seen_at: row.seen_at,
+            created_at: row.created_at,
+            state: condition("queue", &row.status, row.trouble.as_deref(), row.trouble_since)?,
+        })
+    }
+}
+
+/// Reads a stored condition.
+pub(crate) fn condition(
+    table: &str,
+    status: &str,
+    trouble: Option<&str>,
+    since: Option<DateTime<Utc>>,
+) -> StoreResult<Condition> {
+    let corrupt = |what: &str| StoreError::Corrupt(format!("{table} {what}"));
+    Ok(Condition {
+        status: Status::parse(status).ok_or_else(|| corrupt(&format!("status {status}")))?,
+        trouble: trouble
+            .map(|code| Cause::parse(code).ok_or_else(|| corrupt(&format!("trouble {code}"))))
+            .transpose()?,
+        since,
+    })
+}
+
+/// The queues of one application. The caller holds its broker's row, which is taken before they are changed.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Queue>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers, seen_at,
+            created_at
+        FROM queue
+        WHERE project_id = $1 AND app = $2
+        ORDER BY name",
+        project.0,
+        app
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Queue::try_from).collect()
+}
+
+/// Writes queues as they were seen, new ones too.
+///
+/// # Errors
+/// When the database is away.
+pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO queue (id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
+            seen_at, created_at)
+        SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::int8[],
+            $9::float8[], $10::text[], $11::int8[], $12::int8[], $13::timestamptz[], $14::timestamptz[])
+        ON CONFLICT (project_id, app, name) DO UPDATE
+        SET status = excluded.status, trouble = excluded.trouble, trouble_since = excluded.trouble_since, depth = excluded.depth,
+            oldest_seconds = excluded.oldest_seconds, oldest_task = excluded.oldest_task, unacked = excluded.unacked,
+            consumers = excluded.consumers, seen_at = excluded.seen_at",
+        &column(queues, |queue| queue.id.0),
+        &column(queues, |queue| queue.project_id.0),
+        &column(queues, |queue| queue.app.clone()),
+        &column(queues, |queue| queue.name.clone()),
+        &column(queues, |queue| queue.state.status.as_str().to_owned()),
+        &column(queues, |queue| queue
+            .state
+            .trouble
+            .map(|cause| cause.as_str().to_owned())) as &[Option<String>],
+        &column(queues, |queue| queue.state.since) as &[Option<DateTime<Utc>>],
+        &column(queues, |queue| queue.depth),
+        &column(queues, |queue| queue.oldest_seconds) as &[Option<f64>],
+        &column(queues, |queue| queue.oldest_task.clone()) as &[Option<String>],
+        &column(queues, |queue| queue.unacked) as &[Option<i64>],
+        &column(queues, |queue| queue.consumers) as &[Option<i64>],
+        &column(queues, |queue| queue.seen_at),
+        &column(queues, |queue| queue.created_at),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A project's queues, by application and name.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Queue>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers, seen_at,
+            created_at
+        FROM queue
+        WHERE project_id = $1
+        ORDER BY app, name",
+        project.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Queue::try_from).collect()
+}

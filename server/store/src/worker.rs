@@ -1,0 +1,233 @@
+//! Table `worker`.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{ProjectId, WorkerId};
+use deadbeat_domain::status::Status;
+use deadbeat_domain::switch::Switch;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A worker as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The Celery application's name.
+    pub app: String,
+    /// Celery's node name.
+    pub name: String,
+    /// What it last said of itself.
+    pub snapshot: Value,
+    /// The queues that it consumes.
+    pub queues: Vec<String>,
+    /// When its count of tasks last moved, or it last had nothing to do.
+    pub progress_at: DateTime<Utc>,
+    /// When it was first heard of.
+    pub created_at: DateTime<Utc>,
+    /// What the rules work on.
+    pub state: Switch,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    app: String,
+    name: String,
+    status: String,
+    period_seconds: f64,
+    grace_seconds: f64,
+    last_seen_at: Option<DateTime<Utc>>,
+    deadline_at: Option<DateTime<Utc>>,
+    snapshot: Value,
+    queues: Vec<String>,
+    progress_at: DateTime<Utc>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Worker {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            id: WorkerId(row.id),
+            project_id: ProjectId(row.project_id),
+            app: row.app,
+            name: row.name,
+            snapshot: row.snapshot,
+            queues: row.queues,
+            progress_at: row.progress_at,
+            created_at: row.created_at,
+            state: Switch {
+                status: Status::parse(&row.status)
+                    .ok_or_else(|| StoreError::Corrupt(format!("worker status {}", row.status)))?,
+                period_seconds: row.period_seconds,
+                grace_seconds: row.grace_seconds,
+                last_seen_at: row.last_seen_at,
+                deadline_at: row.deadline_at,
+            },
+        })
+    }
+}
+
+macro_rules! select {
+    ($tail:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            r#"
+            SELECT id, project_id, app, name, status, period_seconds, grace_seconds, last_seen_at, deadline_at, snapshot, queues, progress_at,
+                created_at
+            FROM worker
+            "# + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// Locks the worker of that name. None: it was never heard of.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock(tx: &mut Tx, project: ProjectId, app: &str, name: &str) -> StoreResult<Option<Worker>> {
+    select!(
+        "WHERE project_id = $1 AND app = $2 AND name = $3 FOR UPDATE",
+        project.0,
+        app,
+        name
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Worker::try_from)
+    .transpose()
+}
+
+/// Writes a new worker; one of that name that came meanwhile stays as it is.
+///
+/// # Errors
+/// When the database is away.
+pub async fn insert(tx: &mut Tx, worker: &Worker) -> StoreResult<()> {
+    let state = &worker.state;
+    sqlx::query!(
+        "INSERT INTO worker (id, project_id, app, name, status, period_seconds, grace_seconds, last_seen_at, deadline_at, check_after,
+            snapshot, queues, progress_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13)
+        ON CONFLICT (project_id, app, name) DO NOTHING",
+        worker.id.0,
+        worker.project_id.0,
+        worker.app,
+        worker.name,
+        state.status.as_str(),
+        state.period_seconds,
+        state.grace_seconds,
+        state.last_seen_at,
+        state.deadline_at,
+        worker.snapshot,
+        &worker.queues,
+        worker.progress_at,
+        worker.created_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes a worker's state. `check_after` moves only when it must, or when the sweep says so.
+///
+/// # Errors
+/// When the database is away.
+pub async fn update(tx: &mut Tx, worker: &Worker, moves_check: bool) -> StoreResult<()> {
+    let state = &worker.state;
+    sqlx::query!(
+        "UPDATE worker
+        SET status = $2, period_seconds = $3, grace_seconds = $4, last_seen_at = $5, deadline_at = $6, snapshot = $7, queues = $8,
+            progress_at = $9,
+            check_after = CASE
+                WHEN $10 THEN $6
+                WHEN $6::timestamptz IS NULL THEN check_after
+                ELSE least(check_after, $6)
+            END
+        WHERE id = $1",
+        worker.id.0,
+        state.status.as_str(),
+        state.period_seconds,
+        state.grace_seconds,
+        state.last_seen_at,
+        state.deadline_at,
+        worker.snapshot,
+        &worker.queues,
+        worker.progress_at,
+        moves_check
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes workers whose `check_after` has passed, skipping those that somebody holds.
+///
+/// # Errors
+/// When the database is away.
+pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",
+        now,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// How many workers a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM worker WHERE project_id = $1"#,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// A project's workers, by application and name.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Worker>> {
+    let rows = select!("WHERE project_id = $1 ORDER BY app, name", project.0)
+        .fetch_all(reader.pool())
+        .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// The workers of one application, by name.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Worker>> {
+    let rows = select!("WHERE project_id = $1 AND app = $2 ORDER BY name", project.0, app)
+        .fetch_all(tx.conn())
+        .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// Forgets workers that nobody waits for and that were last heard from before an instant; answers how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM worker
+        WHERE id IN (SELECT id FROM worker WHERE status = 'paused' AND last_seen_at < $1 LIMIT $2)",
+        before,
+        limit
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
