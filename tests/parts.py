@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def wait_for(what: str, look: Callable[[], Any], limit: float = 30.0) -> Any:
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come within {limit:g} s; last seen: {seen!r}")
         time.sleep(0.05)
+
+
+def instant(text: str) -> float:
+    """An instant of the API in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def call(
@@ -143,15 +149,17 @@ class Server:
                 self.keys[name.strip()] = value.strip()
         return self
 
-    def drained(self) -> Server:
+    def metric(self, name: str) -> float | None:
+        """What /metrics says, if anything."""
+        for line in call("GET", f"{self.url}/metrics")[2].decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        return None
+
+    def drained(self, limit: float = 60.0) -> Server:
         """Wait until the database is there and has all that was spooled."""
-
-        def look() -> bool:
-            text = call("GET", f"{self.url}/metrics")[2].decode()
-            return "deadbeat_spool_pings 0" in text.splitlines()
-
-        self.ready()
-        wait_for("an empty spool", look)
+        self.ready(limit)
+        wait_for("an empty spool", lambda: self.metric("deadbeat_spool_pings") == 0, limit)
         return self
 
     def again(self) -> Server:

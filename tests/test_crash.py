@@ -4,75 +4,46 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
 
 import parts
+import postgres
+from conftest import Size
+from load import Load
 
 
-class Pinger(threading.Thread):
-    """Pings one monitor over and over, and counts what was acknowledged."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(daemon=True)
-        self.url = url
-        self.acknowledged = 0
-        self.sent = 0
-        self.ending = threading.Event()
-
-    def run(self) -> None:
-        while not self.ending.is_set():
-            self.sent += 1
-            status, _, _ = parts.call("GET", self.url, limit=10)
-            if status == 200:
-                self.acknowledged += 1
-            else:
-                self.ending.wait(0.02)
-
-
-def wait_for_pings(pingers: list[Pinger]) -> None:
-    """Wait until each has had thirty more pings acknowledged."""
-    wanted = [pinger.acknowledged + 30 for pinger in pingers]
-    parts.wait_for(
-        "pings", lambda: all(p.acknowledged >= w for p, w in zip(pingers, wanted, strict=True)), 60
-    )
-
-
+@pytest.mark.proof("kill -9 under load, of the")
 @pytest.mark.parametrize("victim", ["server", "postgres"])
-def test_no_acknowledged_ping_is_lost_by_kill_9(server: parts.Server, victim: str) -> None:
-    monitors = [
-        server.api(
-            "POST", "/monitors", {"name": f"job {n}", "schedule": {"kind": "interval", "seconds": 3600}}
-        )
-        for n in range(4)
-    ]
-    pingers = [Pinger(monitor["ping_url"]) for monitor in monitors]
-    for pinger in pingers:
-        pinger.start()
+def test_no_acknowledged_ping_is_lost_by_kill_9(tmp_path: Path, victim: str, size: Size) -> None:
+    server = parts.Server(tmp_path, env={"DEADBEAT_PINGS_PER_MONITOR": "1000000"})
+    try:
+        server.ready()
+        schedule = {"kind": "interval", "seconds": 3600}
+        monitors = [
+            server.api("POST", "/monitors", {"name": f"job {n}", "schedule": schedule}) for n in range(5)
+        ]
+        with Load([monitor["ping_url"] for monitor in monitors], size.connections) as load:
+            for _ in range(size.kills):
+                load.wait_for_more()
+                if victim == "server":
+                    server.part.kill_only()
+                    server.again()
+                else:
+                    # It is taken up again by the server; what comes meanwhile goes to the spool.
+                    server.drained()
+                    os.kill(server.postgres_pid(), signal.SIGKILL)
+            load.wait_for_more()
+            load.end()
+        server.drained()
 
-    for _ in range(3):
-        wait_for_pings(pingers)
-        if victim == "server":
-            server.part.kill_only()
-            server.again()
-        else:
-            # It is taken up again by the server; what comes meanwhile goes to the spool.
-            server.drained()
-            os.kill(server.postgres_pid(), signal.SIGKILL)
-    wait_for_pings(pingers)
-    for pinger in pingers:
-        pinger.ending.set()
-    for pinger in pingers:
-        pinger.join(30)
-    server.drained()
-
-    for monitor, pinger in zip(monitors, pingers, strict=True):
-        numbers = [ping["n"] for ping in server.every(f"/monitors/{monitor['id']}/pings", "pings")]
-        # Every acknowledged one is there; one more may be for each time the answer was cut off.
-        assert pinger.acknowledged <= len(numbers) <= pinger.sent
-        assert numbers == list(range(len(numbers), 0, -1))
+        load.check(postgres.embedded(server.data))
+        assert load.acknowledged() > size.kills * 30 * size.connections
+        if victim == "postgres":
+            assert not load.refusals(), "while PostgreSQL is away, the spool takes everything"
+    finally:
+        server.stop()
 
 
 def test_no_alert_is_lost_by_kill_9(server: parts.Server, sink: parts.Sink, tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ impl Database {
             url: self.url.clone(),
             size: 2,
             wait: Duration::from_secs(5),
+            answer: Duration::from_secs(30),
         })?)
     }
 

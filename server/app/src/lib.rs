@@ -44,6 +44,11 @@ use crate::config::Role;
 /// How long a caller waits for a connection before the database counts as away.
 const DATABASE_WAIT: Duration = Duration::from_secs(3);
 
+/// How long a statement of a request, or of the retention, may take.
+const REQUEST_ANSWER: Duration = Duration::from_secs(30);
+/// How long one of the writer or of the other loops may take: after that a ping goes to the spool, and a loop tries again.
+const LOOP_ANSWER: Duration = Duration::from_secs(5);
+
 /// How long a ping that came in time may take to be written before its silence is judged.
 const SETTLING: TimeDelta = TimeDelta::milliseconds(250);
 
@@ -130,14 +135,19 @@ impl App {
         };
         let registry = Registry::default();
         // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
-        let pool = |size| {
+        let pool = |size, answer| {
             Store::connect(&PoolSettings {
                 url: database_url.clone(),
                 size,
                 wait: DATABASE_WAIT,
+                answer,
             })
         };
-        let (requests, writes, watches) = (pool(10)?, pool(2)?, pool(8)?);
+        let (requests, writes, watches) = (
+            pool(10, REQUEST_ANSWER)?,
+            pool(2, LOOP_ANSWER)?,
+            pool(8, LOOP_ANSWER)?,
+        );
 
         let address = listener.local_addr().context("the listening address")?;
         let site = Site { url: site_url };
@@ -198,7 +208,7 @@ impl App {
                 let evaluator = Arc::clone(&evaluator);
                 async move { evaluator.run(stop).await }
             }));
-            let retention = Arc::new(Retention::new(watches.clone(), clock, retention));
+            let retention = Arc::new(Retention::new(requests.clone(), clock, retention));
             loops.push(keep_running("retention", stop_loops.clone(), move |stop| {
                 let retention = Arc::clone(&retention);
                 async move { retention.run(stop).await }

@@ -20,6 +20,12 @@ pub struct BlindSpell {
 /// A silence of ours this long is a spell. Processes say each second that they listen.
 pub const BLIND_AFTER: TimeDelta = TimeDelta::milliseconds(2_500);
 
+/// Whether an instant that was noted lies in times to come: the clock was stepped back since. Clocks of several machines differ a little.
+#[must_use]
+pub fn is_to_come(noted: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    noted - now > BLIND_AFTER
+}
+
 /// Whether anybody has listened lately: `last_stamp` is the newest word of any process that it does. None: there never was one.
 #[must_use]
 pub fn is_blind(last_stamp: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {

@@ -98,6 +98,21 @@ pub(crate) fn expect_anew(state: &mut MonitorState, now: DateTime<Utc>) {
     state.next_due_at = hint.or_else(|| state.expectation.schedule.next_after(now));
 }
 
+/// The clock was stepped back from `before` to `now`: slots in between come a second time.
+///
+/// One that comes often is expected again. A single slot in between has had its report, or is yet to come: nobody can tell, and nobody is
+/// blamed.
+pub(crate) fn expect_again(state: &mut MonitorState, before: DateTime<Utc>, now: DateTime<Utc>) {
+    let schedule = &state.expectation.schedule;
+    let second = schedule
+        .next_after(now)
+        .and_then(|slot| schedule.next_after(slot));
+    let comes_often = schedule.follows_reports() || second.is_some_and(|second| second <= before);
+    if comes_often && state.next_due_at.is_some() {
+        expect_anew(state, now);
+    }
+}
+
 /// Beat says when an entry is next due, or that it never is. Its word wins over our arithmetic, but never excuses a slot that has
 /// already come: then it is remembered for when that slot is satisfied.
 pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::blind_spell::{BlindSpell, fair_deadline};
+use crate::blind_spell::{BlindSpell, fair_deadline, is_to_come};
 use crate::cause::Cause;
 use crate::status::Status;
 use crate::time::span;
@@ -69,6 +69,14 @@ pub fn on_silence(
     let patience = state.patience();
     state.deadline_at = state
         .deadline_at
+        // The clock was stepped back since it was heard: it would not be missed until the old time has come again.
+        .map(|deadline| {
+            if is_to_come(deadline, now + patience) {
+                now + patience
+            } else {
+                deadline
+            }
+        })
         .map(|deadline| fair_deadline(deadline, deadline - patience, patience, spells));
     state.deadline_at.filter(|deadline| *deadline <= now)?;
     let transition = Transition {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::beat::BeatView;
-use crate::blind_spell::{BlindSpell, fair_deadline};
+use crate::blind_spell::{BlindSpell, fair_deadline, is_to_come};
 use crate::cause::Cause;
 use crate::deadline::{deadline, run_deadline, slot_deadline};
 use crate::ids::RunKey;
@@ -190,6 +190,23 @@ pub enum Silence {
 /// After its Beat's own deadline a held monitor is looked at again: late enough that the Beat was judged before.
 const AFTER_BEAT: TimeDelta = TimeDelta::seconds(2);
 
+/// The clock was stepped back: what was noted in times to come is forgotten, and the monitor is expected from now on. It would not be
+/// missed otherwise until the old time has come again.
+pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
+    let Some(before) = state.last_ping_at.filter(|at| is_to_come(*at, now)) else {
+        return;
+    };
+    state.last_ping_at = Some(now);
+    state.last_success_at = state.last_success_at.min(Some(now));
+    slot::expect_again(state, before, now);
+    let longest = state.expectation.longest_run();
+    for run in state.runs.iter_mut().filter(|run| run.is_open()) {
+        run.started_at = run.started_at.map(|at| at.min(now));
+        run.deadline_at = run.deadline_at.map(|at| at.min(now + longest));
+    }
+    state.deadline_at = deadline(state);
+}
+
 /// Judges one monitor whose `check_after` has passed.
 ///
 /// A slot that nobody satisfied while Beat was not heard from since is Beat's trouble: the monitor waits for the verdict on Beat,
@@ -205,6 +222,7 @@ pub fn on_silence(
         // No rule arms it. Should a row say so all the same, going down twice would be refused, and stall every sweep.
         state.deadline_at = None;
     }
+    forget_times_to_come(state, now);
     if state.deadline_at.is_some() && !spells.is_empty() {
         excuse(state, spells);
     }

@@ -90,6 +90,13 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         whole(ingest.spooled_bytes()),
     )?;
     gauge(
+        "deadbeat_spool_oldest_age_seconds",
+        "Age of the oldest ping in the spool.",
+        ingest
+            .oldest_spooled()
+            .map_or(0, |at| (state.now() - at).num_seconds().max(0)),
+    )?;
+    gauge(
         "deadbeat_registry_pings",
         "Ping URLs that are known in memory.",
         i64::try_from(ingest.known()).unwrap_or(i64::MAX),
@@ -138,6 +145,11 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         "deadbeat_evaluator_rows_put_aside_total",
         "Rows that could not be read.",
         selfwatch.rows_put_aside(),
+    )?;
+    counter(
+        "deadbeat_evaluator_found_silent_total",
+        "Monitors and Beats that this process found silent.",
+        selfwatch.found_silent(),
     )?;
     let backlog = selfwatch.backlog(&state.reader(), now).await;
     gauge(

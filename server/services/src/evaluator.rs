@@ -84,17 +84,13 @@ impl Evaluator {
         Self { settling, ..self }
     }
 
-    /// The instant that a sweep judges.
-    fn judged_at(&self) -> DateTime<Utc> {
-        self.clock.now() - self.settling
-    }
-
     /// Sweeps until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
             let pause = match self.sweep_once().await {
                 Ok(swept) => {
                     self.selfwatch.swept(self.clock.now());
+                    self.selfwatch.found(swept.down);
                     if swept.down > 0 || swept.reminded > 0 {
                         tracing::info!(swept.down, swept.reminded, "incidents");
                     }
@@ -120,7 +116,7 @@ impl Evaluator {
     async fn pause(&self) -> TimeDelta {
         match deadbeat_store::monitor::nearest_check(&self.store.reader()).await {
             // Not at once again: a row that somebody holds would otherwise make the loop spin.
-            Ok(Some(at)) => (at - self.judged_at()).max(TimeDelta::milliseconds(20)),
+            Ok(Some(at)) => (at - (self.clock.now() - self.settling)).max(TimeDelta::milliseconds(20)),
             Ok(None) | Err(_) => LONGEST_SLEEP,
         }
     }
@@ -131,14 +127,17 @@ impl Evaluator {
     /// When the database is away. What was committed stays.
     pub async fn sweep_once(&self) -> StoreResult<Swept> {
         let mut swept = Swept::default();
+        // One look at the clock for all that follows: were it stepped on in between, all would be overdue and nobody excused.
+        let now = self.clock.now();
         // While nobody listens, or what was heard is not written yet, silence means nothing.
-        let listening = deadbeat_store::listener::listening(&self.store.reader(), self.clock.now()).await?;
-        if is_blind(listening.last_stamp, self.clock.now()) || listening.spooled > 0 {
+        let listening = deadbeat_store::listener::listening(&self.store.reader(), now).await?;
+        if is_blind(listening.last_stamp, now) || listening.spooled > 0 {
             return Ok(swept);
         }
-        while self.sweep_beats(&mut swept).await? {}
-        while self.sweep_workers(&mut swept).await? {}
-        while self.sweep_monitors(&mut swept).await? {}
+        let judged_at = now - self.settling;
+        while self.sweep_beats(&mut swept, judged_at).await? {}
+        while self.sweep_workers(&mut swept, judged_at).await? {}
+        while self.sweep_monitors(&mut swept, judged_at).await? {}
         while self.remind(&mut swept).await? {}
         if swept.down > 0 || swept.reminded > 0 {
             self.outbox_bell.notify_one();
@@ -147,8 +146,7 @@ impl Evaluator {
     }
 
     /// One batch of Beats. True: there may be more.
-    async fn sweep_beats(&self, swept: &mut Swept) -> StoreResult<bool> {
-        let now = self.judged_at();
+    async fn sweep_beats(&self, swept: &mut Swept, now: DateTime<Utc>) -> StoreResult<bool> {
         let mut tx = self.store.begin().await?;
         let mut beats = deadbeat_store::beat::claim_overdue(&mut tx, now, BATCH).await?;
         if beats.is_empty() {
@@ -179,8 +177,7 @@ impl Evaluator {
     }
 
     /// One batch of workers. True: there may be more.
-    async fn sweep_workers(&self, swept: &mut Swept) -> StoreResult<bool> {
-        let now = self.judged_at();
+    async fn sweep_workers(&self, swept: &mut Swept, now: DateTime<Utc>) -> StoreResult<bool> {
         let mut tx = self.store.begin().await?;
         let mut workers = deadbeat_store::worker::claim_overdue(&mut tx, now, BATCH).await?;
         if workers.is_empty() {
@@ -218,8 +215,7 @@ impl Evaluator {
     }
 
     /// One batch of monitors. True: there may be more.
-    async fn sweep_monitors(&self, swept: &mut Swept) -> StoreResult<bool> {
-        let now = self.judged_at();
+    async fn sweep_monitors(&self, swept: &mut Swept, now: DateTime<Utc>) -> StoreResult<bool> {
         let mut tx = self.store.begin().await?;
         let mut monitors: Vec<Monitor> = Vec::new();
         let mut claimed = 0;

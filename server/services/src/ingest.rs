@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::ping::Signal;
@@ -240,6 +241,12 @@ impl Ingest {
         self.spools().map(Spool::bytes).sum()
     }
 
+    /// When the oldest signal in the spool came.
+    #[must_use]
+    pub fn oldest_spooled(&self) -> Option<DateTime<Utc>> {
+        self.spools().filter_map(Spool::oldest_at).min()
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn figures(&self) -> &Figures {
@@ -270,6 +277,7 @@ mod tests {
             url: "postgres://nobody@localhost/none".to_owned(),
             size: 1,
             wait: Duration::from_millis(1),
+            answer: Duration::from_secs(30),
         };
         let store = Store::connect(&settings).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(NoClock);

@@ -1,10 +1,10 @@
 //! This process says each second that it takes signals in; the first to come back after a silence writes a blind spell.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use deadbeat_domain::blind_spell::{BlindSpell, is_blind};
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::blind_spell::{BlindSpell, is_blind, is_to_come};
 use deadbeat_domain::time::Clock;
 use deadbeat_store::{Store, StoreResult, listener};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,8 @@ pub struct Listening {
     clock: Arc<dyn Clock>,
     ingest: Ingest,
     id: Uuid,
+    /// This process's last word. Another one's may lie in times to come because its clock is wrong; our own only when ours was stepped.
+    last: Mutex<Option<DateTime<Utc>>>,
 }
 
 impl Listening {
@@ -32,6 +34,7 @@ impl Listening {
             clock,
             ingest,
             id: Uuid::now_v7(),
+            last: Mutex::default(),
         }
     }
 
@@ -59,6 +62,11 @@ impl Listening {
         let now = self.clock.now();
         let spooled = i64::try_from(self.ingest.spooled()).unwrap_or(i64::MAX);
         let before = listener::stamp(&mut tx, self.id, spooled, now).await?;
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_stepped_back = last.or(before).is_some_and(|last| is_to_come(last, now));
+        if is_stepped_back {
+            listener::rewind(&mut tx, now).await?;
+        }
         let spell = before.filter(|_| is_blind(before, now)).map(|before| BlindSpell {
             started_at: before,
             ended_at: now,
@@ -73,6 +81,10 @@ impl Listening {
             );
         }
         tx.commit().await?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        if is_stepped_back {
+            tracing::warn!("the clock was stepped back: what was noted in times to come counts from now");
+        }
         Ok(spell)
     }
 }

@@ -27,6 +27,7 @@ struct Inner {
     /// Microseconds since the epoch; 0: never.
     last_sweep: AtomicI64,
     put_aside: AtomicU64,
+    silent: AtomicU64,
 }
 
 /// Whether this process can do its work.
@@ -74,6 +75,17 @@ impl Selfwatch {
     /// A row was put aside because it cannot be read.
     pub fn put_aside(&self) {
         self.inner.put_aside.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A sweep found so many silent.
+    pub fn found(&self, silent: usize) {
+        self.inner.silent.fetch_add(silent as u64, Ordering::Relaxed);
+    }
+
+    /// Monitors and Beats that this process found silent since the start.
+    #[must_use]
+    pub fn found_silent(&self) -> u64 {
+        self.inner.silent.load(Ordering::Relaxed)
     }
 
     /// Rows put aside since the start.

@@ -18,7 +18,7 @@ use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
 use deadbeat_domain::limits;
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::time::Clock;
-use deadbeat_domain::transition::on_ping;
+use deadbeat_domain::transition::{forget_times_to_come, on_ping};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::{Heard, Monitor, Stateful};
 use deadbeat_store::ping::NewPing;
@@ -324,18 +324,18 @@ impl Writer {
         let Some(last) = oldest.last().map(|spooled| spooled.position) else {
             return Ok(false);
         };
-        let done = match deadbeat_store::writer::position(&self.store.reader(), spool.writer()).await {
-            Ok(done) => done,
-            Err(_) => return Ok(false),
+        let (tx, done) = match self.lock_position(spool.writer()).await {
+            Ok(locked) => locked,
+            Err(error) => {
+                tracing::warn!(%error, "the spool cannot be replayed yet");
+                return Ok(false);
+            }
         };
         // Committed after all, and only the answer was lost.
-        let due: Vec<&Spooled> = oldest
-            .iter()
-            .filter(|spooled| done.is_none_or(|done| spooled.position > done))
-            .collect();
+        let due: Vec<&Spooled> = oldest.iter().filter(|spooled| spooled.position > done).collect();
         let signals: Vec<&Incoming> = due.iter().map(|spooled| &spooled.incoming).collect();
         if !signals.is_empty() {
-            match self.commit(&signals, last).await {
+            match self.commit_in(tx, &signals, last).await {
                 Ok(accepted) => self.count_replayed(&accepted),
                 Err(error) if error.is_unavailable() => return Ok(false),
                 Err(error) => {
@@ -348,6 +348,13 @@ impl Writer {
         }
         spool.forget(last).await?;
         Ok(true)
+    }
+
+    /// How far this spool's writer has come, and a transaction that keeps it there.
+    async fn lock_position(&self, writer: Uuid) -> StoreResult<(Tx, u64)> {
+        let mut tx = self.store.begin().await?;
+        let done = deadbeat_store::writer::lock_position(&mut tx, writer).await?;
+        Ok((tx, done))
     }
 
     /// What cannot be written is reported and dropped: it would stop everything behind it for ever. False: the database is away.
@@ -378,7 +385,16 @@ impl Writer {
     ///
     /// A signal has no answer (its client hears "try again") when it may be for a monitor whose row cannot be read.
     async fn commit(&mut self, incoming: &[&Incoming], position: u64) -> StoreResult<Vec<Option<Accepted>>> {
-        let mut tx = self.store.begin().await?;
+        let tx = self.store.begin().await?;
+        self.commit_in(tx, incoming, position).await
+    }
+
+    async fn commit_in(
+        &mut self,
+        mut tx: Tx,
+        incoming: &[&Incoming],
+        position: u64,
+    ) -> StoreResult<Vec<Option<Accepted>>> {
         let targets = self.resolve(&mut tx, incoming).await?;
 
         let mut ids: Vec<Uuid> = targets
@@ -426,6 +442,10 @@ impl Writer {
         // In the order of the signals: a failure that a success follows must not open its incident after that one has resolved it.
         let mut happened: Vec<(Heard, &Signal, What)> = Vec::new();
         let mut changed_runs: HashSet<RunKey> = HashSet::new();
+        let now = self.clock.now();
+        for monitor in &mut monitors {
+            forget_times_to_come(&mut monitor.state, now);
+        }
         for (one, target) in incoming.iter().zip(&targets) {
             let place = match &one.address {
                 Address::Ping(id) => by_ping_id.get(id),

@@ -51,12 +51,12 @@ impl From<sqlx::Error> for StoreError {
                 }
                 match database.code().as_deref() {
                     // Connection trouble, out of resources (a full disk too), shutting down or starting up, lock and statement
-                    // time-outs, deadlock, a standby that may not write.
+                    // time-outs, deadlock, a standby that may not write, a transaction in which nothing happened for too long.
                     Some(code)
                         if ["08", "53", "57", "58"]
                             .iter()
                             .any(|class| code.starts_with(class))
-                            || ["55P03", "40P01", "25006"].contains(&code) =>
+                            || ["55P03", "40P01", "25006", "25P03"].contains(&code) =>
                     {
                         Self::Unavailable(error)
                     }

@@ -15,6 +15,7 @@ pub mod channel;
 pub mod delivery;
 pub mod error;
 pub mod incident;
+mod line;
 pub mod listener;
 pub mod migrate;
 pub mod monitor;
@@ -35,31 +36,40 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgPool};
 
 pub use error::{StoreError, StoreResult};
+use line::{Line, Lines};
 pub use migrate::MIGRATOR;
 pub use wakeup::Wakeups;
 
 /// A connection that was idle for this long is asked whether it still lives before it is used.
 const IDLE_IS_SUSPECT: Duration = Duration::from_secs(1);
+/// How long it may take to say that it does.
+const LIVES: Duration = Duration::from_secs(1);
+/// How long a statement may take when nobody says otherwise.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long a statement waits for a lock at most.
+const LOCK: Duration = Duration::from_secs(10);
+/// After this PostgreSQL ends a transaction in which nothing happens: its client is cut off, and the locks would stay for ever.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
 /// Begins transactions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
+    lines: Lines,
 }
 
 /// Plain reads, each on its own. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    pool: PgPool,
+    lines: Lines,
 }
 
 /// One transaction: all writes, and reads that lock. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct Tx {
-    inner: Transaction<'static, Postgres>,
+    line: Line,
 }
 
 /// A connection pool's address and size.
@@ -71,6 +81,8 @@ pub struct PoolSettings {
     pub size: u32,
     /// How long a caller waits for one; then the database counts as away.
     pub wait: Duration,
+    /// How long a statement may take; then PostgreSQL ends it, and if nothing is heard of that either, the connection counts as dead.
+    pub answer: Duration,
 }
 
 impl Store {
@@ -84,11 +96,15 @@ impl Store {
             .map_err(|_| StoreError::Url)?
             .application_name("deadbeat")
             // An acknowledged ping is durable: nobody's server-wide default may weaken that (invariant 1).
-            .options([
-                ("synchronous_commit", "on"),
-                ("statement_timeout", "30000"),
-                ("lock_timeout", "10000"),
-            ]);
+            .options([("synchronous_commit", "on")])
+            .options(
+                [
+                    ("statement_timeout", settings.answer),
+                    ("lock_timeout", LOCK.min(settings.answer)),
+                    ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
+                ]
+                .map(|(name, limit)| (name, limit.as_millis().to_string())),
+            );
         let pool = PgPoolOptions::new()
             .max_connections(settings.size)
             .acquire_timeout(settings.wait)
@@ -98,20 +114,25 @@ impl Store {
             .before_acquire(|connection, about| {
                 Box::pin(async move {
                     if about.idle_for >= IDLE_IS_SUSPECT {
-                        connection.ping().await?;
+                        let lives = tokio::time::timeout(LIVES, connection.ping());
+                        lives.await.map_err(|_| line::no_answer())??;
                     }
                     Ok(true)
                 })
             })
             .max_lifetime(Duration::from_secs(1800))
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self {
+            lines: Lines::new(pool, settings.answer),
+        })
     }
 
     /// Wraps a pool: tests get theirs from `#[sqlx::test]`.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
+        Self {
+            lines: Lines::new(pool, ANSWER),
+        }
     }
 
     /// Begins a transaction.
@@ -120,7 +141,7 @@ impl Store {
     /// [`StoreError::Unavailable`] when no connection can be had.
     pub async fn begin(&self) -> StoreResult<Tx> {
         Ok(Tx {
-            inner: self.pool.begin().await?,
+            line: self.lines.begin().await?,
         })
     }
 
@@ -128,7 +149,7 @@ impl Store {
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader {
-            pool: self.pool.clone(),
+            lines: self.lines.clone(),
         }
     }
 
@@ -137,18 +158,18 @@ impl Store {
     /// # Errors
     /// When the database is away, or was written by a newer server.
     pub async fn migrate(&self) -> StoreResult<()> {
-        migrate::run(&self.pool).await
+        migrate::run(&self.lines.pool).await
     }
 
     /// Closes every connection.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.lines.pool.close().await;
     }
 }
 
 impl Reader {
-    pub(crate) fn pool(&self) -> &PgPool {
-        &self.pool
+    pub(crate) fn pool(&self) -> &Lines {
+        &self.lines
     }
 
     /// Whether the database answers.
@@ -157,15 +178,15 @@ impl Reader {
     /// [`StoreError::Unavailable`] when it does not.
     pub async fn check(&self) -> StoreResult<()> {
         sqlx::query_scalar!("SELECT 1 AS \"one!\"")
-            .fetch_one(&self.pool)
+            .fetch_one(&self.lines)
             .await?;
         Ok(())
     }
 }
 
 impl Tx {
-    pub(crate) fn conn(&mut self) -> &mut PgConnection {
-        &mut self.inner
+    pub(crate) fn conn(&mut self) -> &mut Line {
+        &mut self.line
     }
 
     /// Makes everything written lasting, at once.
@@ -173,6 +194,6 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Unavailable`] when the connection broke: it is then unknown whether the commit happened.
     pub async fn commit(self) -> StoreResult<()> {
-        Ok(self.inner.commit().await?)
+        Ok(self.line.commit().await?)
     }
 }

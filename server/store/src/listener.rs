@@ -42,6 +42,49 @@ pub async fn stamp(
     Ok(before)
 }
 
+/// The clock was stepped back: nothing that was noted in times to come may keep anybody from being missed until then. Spells end now,
+/// who was heard then is looked at again, alerts of then are sent.
+///
+/// # Errors
+/// When the database is away.
+pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
+    sqlx::query!("UPDATE listener SET stamped_at = $1 WHERE stamped_at > $1", now)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query!(
+        "UPDATE blind_spell SET started_at = least(started_at, $1::timestamptz - interval '1 microsecond'), ended_at = $1 WHERE ended_at > $1",
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    // Locked in the order of ids, as everywhere.
+    sqlx::query!(
+        "UPDATE monitor SET check_after = $1
+        WHERE id IN (SELECT id FROM monitor WHERE last_ping_at > $1 AND check_after > $1 ORDER BY id FOR UPDATE)",
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "UPDATE beat SET check_after = $1
+        WHERE id IN (
+            SELECT id FROM beat
+            WHERE deadline_at > $1::timestamptz + make_interval(secs => period_seconds + grace_seconds) AND check_after > $1
+            ORDER BY id FOR UPDATE
+        )",
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "UPDATE delivery SET next_attempt_at = $1 WHERE status = 'pending' AND created_at > $1 AND next_attempt_at > $1",
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Forgets processes that are gone.
 ///
 /// # Errors

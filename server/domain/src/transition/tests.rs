@@ -3,6 +3,7 @@
 mod healthy;
 mod orders;
 mod silence;
+mod stepped_clock;
 mod table;
 
 use chrono::{DateTime, TimeDelta, Utc};

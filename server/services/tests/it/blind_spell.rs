@@ -103,6 +103,73 @@ async fn a_clock_that_is_stepped_makes_no_storm(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn who_dies_when_the_clock_is_stepped_back_is_missed_at_once_and_not_when_that_time_comes_again(
+    pool: PgPool,
+) {
+    let world = World::new(pool).await;
+    let (alive, silent, later) = (
+        world.monitor("alive").await,
+        world.monitor("silent").await,
+        world.monitor("later").await,
+    );
+    let monitors = [&alive, &silent, &later];
+    let stamps = listening(&world);
+    // An hour on for some seconds, as a machine that wakes up, and back: the hour was a blind spell, and all were heard after it.
+    for (step, pinging) in [
+        (0, &monitors[..]),
+        (3_600, &monitors),
+        (-3_600, &[&alive, &later]),
+    ] {
+        world.advance(step);
+        for _ in 0..5 {
+            assert_eq!(world.sweep_after(1).await.down, 0, "stepped by {step} s");
+            stamps.stamp_once().await.unwrap();
+            for monitor in pinging {
+                world.ping(monitor, Success).await;
+            }
+        }
+    }
+
+    // A minute, and half a minute of grace.
+    for _ in 0..100 {
+        stamps.stamp_once().await.unwrap();
+        world.ping(&alive, Success).await;
+        world.sweep_after(1).await;
+    }
+
+    assert_eq!(world.status(&alive).await, Status::Up);
+    assert_eq!(world.status(&silent).await, Status::Down);
+    assert_eq!(world.status(&later).await, Status::Down);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM blind_spell WHERE ended_at > (SELECT max(stamped_at) FROM listener)")
+            .await,
+        0
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_beat_that_dies_when_the_clock_is_stepped_back_is_missed_at_once(pool: PgPool) {
+    let world = World::new(pool).await;
+    let stamps = listening(&world);
+    stamps.stamp_once().await.unwrap();
+    world.alive().await;
+
+    world.advance(-3_600);
+    for _ in 0..40 {
+        stamps.stamp_once().await.unwrap();
+        world.sweep_after(1).await;
+    }
+
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM incident WHERE cause = 'BEAT_DOWN'")
+            .await,
+        1
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_beat_has_its_patience_again_after_an_outage_of_ours(pool: PgPool) {
     let world = World::new(pool).await;
     world.alive().await;

@@ -49,6 +49,7 @@ fn away() -> Store {
         url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
         size: 1,
         wait: Duration::from_millis(200),
+        answer: Duration::from_secs(30),
     })
     .unwrap()
 }
@@ -67,6 +68,43 @@ impl Folder {
     fn open(&self) -> Spool {
         Spool::open(&self.file(), 1_000_000).unwrap()
     }
+
+    fn names(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// A signal for anybody.
+fn lone(body: &str) -> Incoming {
+    Incoming {
+        address: Address::Ping(PingId::generate()),
+        signal: deadbeat_domain::ping::Signal {
+            kind: Success,
+            received_at: chrono::DateTime::UNIX_EPOCH,
+            occurred_at: chrono::DateTime::UNIX_EPOCH,
+            run_id: Some(uuid::Uuid::nil()),
+            exit_code: Some(0),
+            duration: Some(chrono::TimeDelta::milliseconds(1_500)),
+            source: deadbeat_domain::ping::Source::Event,
+            detail: deadbeat_domain::run::RunDetail::default(),
+        },
+        method: None,
+        remote_addr: None,
+        user_agent: None,
+        body: body.as_bytes().to_vec(),
+    }
+}
+
+async fn bodies(spool: &Spool) -> Vec<String> {
+    let kept = spool.oldest(1_000).await.unwrap();
+    kept.into_iter()
+        .map(|one| String::from_utf8(one.incoming.body).unwrap())
+        .collect()
 }
 
 async fn wait_until(what: impl AsyncFn() -> bool) {
@@ -145,6 +183,42 @@ async fn a_batch_whose_commit_was_only_not_heard_of_is_not_written_twice(pool: P
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_commit_that_is_still_under_way_is_waited_for_and_not_replayed(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let folder = Folder::new();
+    let spool = folder.open();
+    for n in 7..=8 {
+        let signal = incoming(&world, Address::Monitor(monitor.id), &n.to_string());
+        spool.append(n, &[signal]).await.unwrap();
+    }
+    // Its line was cut after COMMIT was sent, and PostgreSQL takes its time: the first this writer ever committed.
+    let mut under_way = world.pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO writer (id, position) VALUES ($1, 7)")
+        .bind(spool.writer())
+        .execute(&mut *under_way)
+        .await
+        .unwrap();
+
+    let (ingest, _stop) = writer(&world, world.store(), Registry::default(), spool);
+    wait_until(async || {
+        world
+            .count("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            .await
+            > 0
+    })
+    .await;
+    under_way.commit().await.unwrap();
+    wait_until(async || ingest.spooled() == 0).await;
+
+    let bodies: Vec<Vec<u8>> = sqlx::query_scalar("SELECT body FROM ping_body ORDER BY n")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(bodies, [b"8"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn without_the_database_known_ids_are_taken_denied_ones_refused_and_others_trusted(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;
@@ -192,21 +266,8 @@ async fn whole_batches_come_back_oldest_first() {
     let folder = Folder::new();
     let spool = folder.open();
     let one = || Incoming {
-        address: Address::Ping(PingId::generate()),
-        signal: deadbeat_domain::ping::Signal {
-            kind: Success,
-            received_at: chrono::DateTime::UNIX_EPOCH,
-            occurred_at: chrono::DateTime::UNIX_EPOCH,
-            run_id: Some(uuid::Uuid::nil()),
-            exit_code: Some(0),
-            duration: Some(chrono::TimeDelta::milliseconds(1_500)),
-            source: deadbeat_domain::ping::Source::Event,
-            detail: deadbeat_domain::run::RunDetail::default(),
-        },
-        method: None,
-        remote_addr: None,
-        user_agent: None,
         body: vec![0, 255],
+        ..lone("")
     };
     let batches: Vec<Vec<Incoming>> = [3, 1, 4].map(|count| (0..count).map(|_| one()).collect()).into();
     for (position, batch) in (10..).zip(&batches) {
@@ -247,19 +308,107 @@ async fn nobody_else_reads_what_is_kept() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_in_use_or_is_none_is_said_and_not_overwritten() {
+async fn a_file_that_is_in_use_is_left_alone() {
     let folder = Folder::new();
-    let held = folder.open();
-    assert!(matches!(
-        Spool::open(&folder.file(), 1_000),
-        Err(SpoolError::File(_))
-    ));
-    drop(held);
-    std::fs::write(folder.file(), b"not a spool").unwrap();
+    let _held = folder.open();
 
     assert!(matches!(
         Spool::open(&folder.file(), 1_000),
         Err(SpoolError::File(_))
     ));
-    assert_eq!(std::fs::read(folder.file()).unwrap(), b"not a spool");
+    assert_eq!(folder.names(), ["spool.redb"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_spool_is_kept_aside_each_time_under_a_name_of_its_own() {
+    let folder = Folder::new();
+    for garbage in [b"not a spool".to_vec(), vec![0xff; 50_000]] {
+        std::fs::write(folder.file(), &garbage).unwrap();
+
+        let spool = folder.open();
+
+        assert_eq!(spool.signals(), 0);
+        spool.append(1, &[lone("after")]).await.unwrap();
+        assert_eq!(bodies(&spool).await, ["after"]);
+    }
+    assert_eq!(
+        folder.names(),
+        ["spool.redb", "spool.redb.unreadable-1", "spool.redb.unreadable-2"]
+    );
+    let kept = std::fs::read(folder.0.path().join("spool.redb.unreadable-1")).unwrap();
+    assert_eq!(kept, b"not a spool");
+}
+
+/// However the end of the file is torn or spoilt: it opens, holds whole signals from the front, and what it gave up is not deleted.
+#[tokio::test]
+async fn a_torn_or_spoilt_end_of_the_file_is_survived() {
+    let made = Folder::new();
+    let spool = made.open();
+    for n in 1..=40 {
+        let body = format!("{n:02} {}", "x".repeat(3_000));
+        spool.append(n, &[lone(&body)]).await.unwrap();
+    }
+    // As kill -9 leaves it: the file as it is while the database is open.
+    let killed = std::fs::read(made.file()).unwrap();
+    drop(spool);
+    let closed = std::fs::read(made.file()).unwrap();
+    let (mut whole, mut aside) = (0, 0);
+    for (name, file) in [("killed", &killed), ("closed", &closed)] {
+        for pages in [0, 1, 2, 5, 20, 60, file.len() / 4_096 - 1] {
+            let from = file.len().saturating_sub(pages * 4_096);
+            let mut zeroed = file.clone();
+            zeroed[from..].fill(0);
+            let mut spoilt = file.clone();
+            for (place, byte) in spoilt[from..].iter_mut().enumerate() {
+                *byte = (place * 31 % 251) as u8;
+            }
+            for (how, bytes) in [("cut", &file[..from]), ("zeroed", &zeroed), ("spoilt", &spoilt)] {
+                let about = format!("{name}, {pages} pages {how}");
+                let folder = Folder::new();
+                std::fs::write(folder.file(), bytes).unwrap();
+
+                let spool =
+                    Spool::open(&folder.file(), 1_000_000).unwrap_or_else(|error| panic!("{about}: {error}"));
+
+                let kept = bodies(&spool).await;
+                let numbers: Vec<usize> = kept.iter().map(|body| body[..2].parse().unwrap()).collect();
+                assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>(), "{about}");
+                assert!(kept.iter().all(|body| body.len() == 3_003), "{about}");
+                let was_set_aside = folder.names().len() > 1;
+                assert!(
+                    numbers.len() >= 39 || was_set_aside,
+                    "{about}: {} are left",
+                    numbers.len()
+                );
+                whole += usize::from(numbers.len() == 40);
+                aside += usize::from(was_set_aside);
+                spool.append(100, &[lone("100 after")]).await.unwrap();
+                assert_eq!(bodies(&spool).await.len(), numbers.len() + 1, "{about}");
+            }
+        }
+    }
+    assert!(whole >= 6, "an end that is not torn loses nothing: {whole}");
+    assert!(aside >= 6, "a file in pieces is kept aside: {aside}");
+}
+
+#[tokio::test]
+async fn the_age_of_the_oldest_signal_follows_what_is_kept() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    assert_eq!(spool.oldest_at(), None);
+    let at = |seconds| chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds);
+    for n in 1..=3 {
+        let mut one = lone("x");
+        one.signal.received_at = at(i64::try_from(n).unwrap());
+        spool.append(n, &[one]).await.unwrap();
+    }
+    assert_eq!(spool.oldest_at(), Some(at(1)));
+
+    spool.forget(1).await.unwrap();
+    assert_eq!(spool.oldest_at(), Some(at(2)));
+    drop(spool);
+    let spool = folder.open();
+    assert_eq!(spool.oldest_at(), Some(at(2)), "also after a restart");
+    spool.forget(3).await.unwrap();
+    assert_eq!(spool.oldest_at(), None);
 }

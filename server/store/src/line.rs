@@ -1,0 +1,225 @@
+//! Lines to the database, with a limit on every answer.
+//!
+//! A line can hang: a proxy or a firewall swallows what is sent, and nobody closes the connection. Without a limit a caller would wait
+//! for ever, and a pool would lose the connection for good; PostgreSQL's own limits cannot help, since nothing that it says arrives.
+//! So every wait here ends, and a connection that still owes an answer when it is given up is closed and never used again.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, TryStreamExt};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr};
+
+/// Given to PostgreSQL to say itself that its limit is reached, before the line counts as dead.
+const SLACK: Duration = Duration::from_secs(1);
+/// How long a connection may take to get back into its pool.
+const RETURN: Duration = Duration::from_secs(2);
+
+/// The result of a statement, or one of its rows.
+type Step = Either<PgQueryResult, PgRow>;
+
+/// A pool, and how long an answer may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines {
+    pub(crate) pool: PgPool,
+    answer: Duration,
+}
+
+/// A connection that was taken from its pool. It goes back when dropped.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// None only while it is being dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    answer: Duration,
+    /// An answer is owed: whoever drops this now leaves a connection behind that nobody can trust.
+    owes: bool,
+    in_transaction: bool,
+}
+
+impl Lines {
+    /// `answer` is PostgreSQL's own limit for a statement.
+    pub(crate) fn new(pool: PgPool, answer: Duration) -> Self {
+        Self {
+            pool,
+            answer: answer + SLACK,
+        }
+    }
+
+    /// A connection for the caller alone.
+    async fn take(&self) -> sqlx::Result<Line> {
+        Ok(Line {
+            connection: Some(self.pool.acquire().await?),
+            answer: self.answer,
+            owes: false,
+            in_transaction: false,
+        })
+    }
+
+    /// A connection on which a transaction has begun. Dropped without [`Line::commit`], it is rolled back.
+    pub(crate) async fn begin(&self) -> sqlx::Result<Line> {
+        let mut line = self.take().await?;
+        line.in_transaction = true;
+        line.execute(sqlx::raw_sql("BEGIN")).await?;
+        Ok(line)
+    }
+}
+
+impl Line {
+    /// Ends the transaction. An error of the connection leaves it open whether the commit happened.
+    pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
+        self.execute(sqlx::raw_sql("COMMIT")).await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+}
+
+/// Waits for an answer as long as it may take.
+async fn within<T>(
+    answer: Duration,
+    owes: &mut bool,
+    work: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    *owes = true;
+    let done = tokio::time::timeout(answer, work)
+        .await
+        .map_err(|_| no_answer())?;
+    *owes = false;
+    done
+}
+
+/// A line that does not answer.
+pub(crate) fn no_answer() -> sqlx::Error {
+    let text = "the database does not answer on this connection";
+    std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        if self.owes {
+            connection.close_on_drop();
+            return;
+        }
+        let in_transaction = self.in_transaction;
+        // The pool asks each connection that comes back whether it lives, and that can hang as well.
+        tokio::spawn(async move {
+            if in_transaction {
+                let rolled_back = connection.execute(sqlx::raw_sql("ROLLBACK"));
+                if !matches!(tokio::time::timeout(RETURN, rolled_back).await, Ok(Ok(_))) {
+                    connection.close_on_drop();
+                    return;
+                }
+            }
+            // Given up, the connection is closed and its place in the pool is free.
+            let _ = tokio::time::timeout(RETURN, connection.return_to_pool()).await;
+        });
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Line {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Step>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        // All rows at once, as every caller wants them: a limit for each would be none for the whole.
+        let steps = async move {
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            let steps = connection.fetch_many(query).try_collect::<Vec<Step>>();
+            let steps = within(self.answer, &mut self.owes, steps).await?;
+            Ok::<_, sqlx::Error>(stream::iter(steps.into_iter().map(Ok)))
+        };
+        Box::pin(stream::once(steps).try_flatten())
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move {
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            within(self.answer, &mut self.owes, connection.fetch_optional(query)).await
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move {
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            within(
+                self.answer,
+                &mut self.owes,
+                connection.prepare_with(sql, parameters),
+            )
+            .await
+        })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move {
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            within(self.answer, &mut self.owes, connection.describe(sql)).await
+        })
+    }
+}
+
+impl<'c> Executor<'c> for &'c Lines {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Step>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let steps = async move {
+            let mut line = self.take().await?;
+            let steps: Vec<Step> = line.fetch_many(query).try_collect().await?;
+            Ok::<_, sqlx::Error>(stream::iter(steps.into_iter().map(Ok)))
+        };
+        Box::pin(stream::once(steps).try_flatten())
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move { self.take().await?.fetch_optional(query).await })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move { self.take().await?.prepare_with(sql, parameters).await })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move { self.take().await?.describe(sql).await })
+    }
+}

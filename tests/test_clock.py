@@ -1,0 +1,84 @@
+"""The clock is stepped by an hour, on and back: no storm, and who stops then is found."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+import parts
+from conftest import Size
+from load import Load
+from postgres import Postgres
+
+HOUR = 3_600
+
+
+class Clock:
+    """What the server takes for the time: the machine's, shifted. No step moves a monotonic clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "clock"
+        self.step(0)
+        libraries = [
+            *Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"),
+            *parts.ROOT.glob(".tools/usr/lib/*/faketime/libfaketimeMT.so.1"),
+        ]
+        assert libraries, "no libfaketime: scripts/install test brings it"
+        self.env = {
+            "LD_PRELOAD": str(libraries[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+        }
+
+    def step(self, seconds: int) -> None:
+        """Sets how far the clock is from the machine's."""
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(f"{seconds:+d}\n")
+        fresh.rename(self.file)
+
+
+@pytest.mark.proof("the clock is stepped by an hour, on and back")
+def test_a_stepped_clock_makes_no_storm(database: Postgres, tmp_path: Path, size: Size) -> None:
+    clock = Clock(tmp_path)
+    server = parts.Server(tmp_path, env={"DEADBEAT_DATABASE_URL": database.url, **clock.env})
+    try:
+        server.ready()
+        monitors = {
+            name: server.api(
+                "POST",
+                "/monitors",
+                {"name": name, "schedule": {"kind": "interval", "seconds": 1}, "grace_seconds": 1},
+            )
+            for name in ["stops", "alive 1", "alive 2", "alive 3"]
+        }
+        with Load([m["ping_url"] for m in monitors.values()], 4, pause=0.05) as load:
+            load.wait_for_more(20)
+            # On, back to the right time, and further back.
+            for step in [HOUR, 0, -HOUR]:
+                clock.step(step)
+                until = time.monotonic() + size.step_seconds
+                # Longer than period and grace, so that whoever would be blamed has been.
+                parts.wait_for("a while", lambda until=until: time.monotonic() > until, size.step_seconds + 5)
+                load.wait_for_more(20)
+                swept = json.loads(parts.call("GET", f"{server.url}/readyz")[2])["last_sweep_at"]
+                assert abs(parts.instant(swept) - time.time() - step) < 60, (
+                    "the server lives by the stepped clock"
+                )
+            assert server.api("GET", "/incidents")["incidents"] == []
+            load.end()
+
+        with Load([m["ping_url"] for name, m in monitors.items() if name != "stops"], 3, pause=0.05) as load:
+            parts.wait_for("its incident", lambda: server.api("GET", "/incidents")["incidents"], 30)
+            load.wait_for_more(20)
+            load.end()
+        incidents = server.api("GET", "/incidents")["incidents"]
+        assert [one["subject"]["name"] for one in incidents] == ["stops"]
+        assert not load.refusals()
+    finally:
+        server.stop()
