@@ -145,7 +145,7 @@ impl App {
         };
         let (requests, writes, watches) = (
             pool(10, REQUEST_ANSWER)?,
-            pool(2, LOOP_ANSWER)?,
+            pool(4, LOOP_ANSWER)?,
             pool(8, LOOP_ANSWER)?,
         );
 

@@ -8,6 +8,7 @@
 mod beat;
 mod beat_return;
 mod blind_spell;
+mod broker;
 mod delivery;
 mod due_hint;
 mod ingest;

@@ -1,0 +1,177 @@
+//! What a worker sees of the broker: queues that nobody consumes, queues that wait too long, a broker that is away.
+
+use deadbeat_services::event::Verdict;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::setup::{World, told};
+
+impl World {
+    /// A worker tells what it saw of the broker of "shop".
+    async fn seen(&self, rest: Value) -> Verdict {
+        let mut said = json!({"app": "shop", "worker": "celery@w1", "transport": "redis", "reachable": true, "queues": []});
+        for (field, value) in rest.as_object().unwrap() {
+            said[field] = value.clone();
+        }
+        let verdicts = self.events(vec![self.an_event("broker_sample", said)]).await;
+        verdicts.into_iter().next().unwrap()
+    }
+
+    async fn queue_has(&self, name: &str, depth: i64, oldest_seconds: Option<f64>) {
+        let queue = json!({"name": name, "depth": depth, "oldest_seconds": oldest_seconds, "oldest_task": "shop.report"});
+        assert_eq!(self.seen(json!({"queues": [queue]})).await, Verdict::Accepted);
+    }
+
+    async fn queue_id(&self, name: &str) -> Uuid {
+        sqlx::query_scalar("SELECT id FROM queue WHERE project_id = $1 AND name = $2")
+            .bind(self.project.0)
+            .bind(name)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    async fn repair(&self) -> String {
+        let repair: Value = sqlx::query_scalar("SELECT repair FROM incident")
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+        repair.to_string()
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_queue_that_no_worker_consumes_is_told_once_with_the_command_that_helps(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({})).await;
+    world.queue_has("reports", 3, Some(4.0)).await;
+    world.advance(29);
+    world.worker_says("celery@w1", json!({})).await;
+    world.queue_has("reports", 3, Some(33.0)).await;
+    assert_eq!(world.incidents().await, [], "it may be on its way");
+
+    world.advance(1);
+    world.queue_has("reports", 4, Some(34.0)).await;
+    world.advance(10);
+    world.queue_has("reports", 5, Some(44.0)).await;
+
+    let queue = world.queue_id("reports").await;
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", true)]);
+    let repair = world.repair().await;
+    assert!(
+        repair.contains("celery -A shop control add_consumer reports -d celery@w1"),
+        "{repair}"
+    );
+    world
+        .worker_says("celery@w1", json!({"queues": ["celery", "reports"]}))
+        .await;
+    world.queue_has("reports", 5, Some(46.0)).await;
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", false)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_queue_whose_consumer_is_lost_is_that_workers_incident(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({})).await;
+    world.sweep_after(31).await;
+    let worker = world.worker_id("celery@w1").await;
+
+    for _ in 0..60 {
+        world.queue_has("celery", 9, Some(20.0)).await;
+        world.advance(10);
+    }
+
+    assert_eq!(world.incidents().await, [told(worker, "WORKER_LOST", true)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_deployment_that_stops_all_workers_has_five_minutes(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({"state": "stopped"})).await;
+
+    world.queue_has("celery", 9, None).await;
+    world.advance(299);
+    world.queue_has("celery", 9, None).await;
+    assert_eq!(world.incidents().await, []);
+    world.advance(1);
+    world.queue_has("celery", 9, None).await;
+
+    let queue = world.queue_id("celery").await;
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", true)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_queue_whose_oldest_message_waits_too_long_is_told(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({})).await;
+    world.queue_has("celery", 90_000, Some(599.0)).await;
+    assert_eq!(world.incidents().await, [], "deep is not late");
+
+    world.queue_has("celery", 2, Some(600.0)).await;
+
+    let queue = world.queue_id("celery").await;
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", true)]);
+    world.queue_has("celery", 2, Some(3.0)).await;
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", false)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn rabbitmq_counts_its_consumers_itself(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({})).await;
+    for _ in 0..10 {
+        // A consumer that is no worker of ours, or one whose SDK is old.
+        let queue = json!({"name": "reports", "depth": 3, "consumers": 1});
+        world.seen(json!({"transport": "amqp", "queues": [queue]})).await;
+        world.advance(10);
+    }
+    assert_eq!(world.incidents().await, []);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_broker_that_stays_away_is_told_and_its_queues_are_left_as_they_were(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.queue_has("celery", 1, None).await;
+    let away = json!({"reachable": false, "error": "ConnectionError"});
+    world.seen(away.clone()).await;
+    world.advance(19);
+    world.seen(away.clone()).await;
+    assert_eq!(world.incidents().await, [], "a failover takes seconds");
+    world.advance(1);
+    world.seen(away).await;
+
+    let broker: Uuid = sqlx::query_scalar("SELECT id FROM broker")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(world.incidents().await, [told(broker, "BROKER_DOWN", true)]);
+    assert!(world.repair().await.contains("redis-cli ping"));
+    assert_eq!(world.count("SELECT depth FROM queue").await, 1);
+
+    world.queue_has("celery", 0, None).await;
+    assert_eq!(world.incidents().await, [told(broker, "BROKER_DOWN", false)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_queue_is_told_once_a_sample_and_by_a_name(pool: PgPool) {
+    let world = World::new(pool).await;
+    for queues in [
+        json!([{"name": "a", "depth": 1}, {"name": "a", "depth": 2}]),
+        json!([{"name": "", "depth": 1}]),
+        json!([{"name": "a"}]),
+    ] {
+        let verdict = world.seen(json!({"queues": queues})).await;
+        assert!(
+            matches!(
+                verdict,
+                Verdict::Rejected {
+                    code: "invalid_event",
+                    ..
+                }
+            ),
+            "{verdict:?}"
+        );
+    }
+    assert_eq!(world.count("SELECT count(*) FROM queue").await, 0);
+}
