@@ -75,8 +75,9 @@ def rss_megabytes(pid: int) -> float:
 class Postgres:
     """A fresh cluster with PostgreSQL's own defaults for durability; only memory is raised."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *options: str):
         self.folder = folder
+        self.options = options
         candidates = sorted(glob.glob("/usr/lib/postgresql/*/bin")) + sorted(
             glob.glob(str(ROOT / ".tools/usr/lib/postgresql/*/bin"))
         )
@@ -99,6 +100,7 @@ class Postgres:
                 *("-D", str(self.folder / "data"), "-k", str(self.folder)),
                 *("-c", "listen_addresses=", "-c", "shared_buffers=512MB", "-c", "max_wal_size=4GB"),
                 *("-c", "max_connections=100"),
+                *(word for option in self.options for word in ("-c", option)),
             ],
             stdout=(self.folder.parent / "postgres.log").open("ab"),
             stderr=subprocess.STDOUT,
@@ -134,7 +136,14 @@ class Postgres:
 class Server:
     """`deadbeat serve`, release build, on that database."""
 
-    def __init__(self, postgres: Postgres, folder: Path, env: dict[str, str] | None = None, *arguments: str):
+    def __init__(
+        self,
+        postgres: Postgres,
+        folder: Path,
+        env: dict[str, str] | None = None,
+        *arguments: str,
+        ready: str = "/readyz",
+    ):
         self.port = free_port()
         self.log = folder / f"server-{self.port}.log"
         command = [str(RELEASE / "deadbeat"), "serve", "--listen", f"127.0.0.1:{self.port}", *arguments]
@@ -156,7 +165,7 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended:\n{self.log.read_text()}")
             with contextlib.suppress(OSError):
-                if urllib.request.urlopen(f"http://{self.target}/readyz", timeout=5).status == 200:
+                if urllib.request.urlopen(f"http://{self.target}{ready}", timeout=5).status == 200:
                     return
             time.sleep(0.05)
         raise RuntimeError(f"the server is not ready:\n{self.log.read_text()}")
@@ -164,9 +173,42 @@ class Server:
     def cpu(self) -> float:
         return family_cpu(self.process.pid)
 
+    def metrics(self) -> dict[str, float]:
+        """What `/metrics` says."""
+        text = urllib.request.urlopen(f"http://{self.target}/metrics", timeout=30).read().decode()
+        lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(60)
+
+
+class Receiver:
+    """What webhooks are sent to."""
+
+    def __init__(self) -> None:
+        self.target = f"127.0.0.1:{free_port()}"
+        self.process = subprocess.Popen([str(RELEASE / "receiver"), "--listen", self.target])
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                self.figures()
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the receiver does not answer")
+
+    def figures(self) -> dict[str, Any]:
+        """What came since the last call."""
+        answer = urllib.request.urlopen(f"http://{self.target}/figures", timeout=30)
+        figures: dict[str, Any] = json.load(answer)
+        return figures
+
+    def cpu(self) -> float:
+        return family_cpu(self.process.pid)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
 
 
 @contextlib.contextmanager
@@ -216,14 +258,66 @@ def ping_paths(file: Path, postgres: Postgres, limit: int = 100_000) -> Path:
     return file
 
 
+def seed_projects(postgres: Postgres, count: int, monitors: int, url: str) -> None:
+    """Projects with two webhook channels each, and monitors that are far from due."""
+    postgres.sql(f"""
+        INSERT INTO project (id, name, created_at)
+        SELECT md5('project ' || i)::uuid, 'Project ' || i, now() FROM generate_series(1, {count}) AS i;
+        INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at)
+        SELECT gen_random_uuid(), md5('project ' || i)::uuid, 'webhook', 'Hook ' || n,
+            jsonb_build_object('url', '{url}/' || n),
+            'whsec_' || encode(decode(md5(i || ' ' || n), 'hex'), 'base64'), now(), now()
+        FROM generate_series(1, {count}) AS i, generate_series(1, 2) AS n;
+        INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds,
+            all_channels, status, created_at, updated_at, last_ping_at, last_success_at, ping_count,
+            next_due_at, deadline_at, check_after)
+        SELECT gen_random_uuid(), md5('project ' || (1 + i % {count}))::uuid, md5('bench ' || i)::uuid,
+            'bench-' || i, 'Nightly job ' || i, '{{}}',
+            jsonb_build_object('kind', 'interval', 'seconds', 86400), 300, true, 'up', now(), now(), now(),
+            now(), 1, soon, soon + interval '5 minutes', soon + interval '5 minutes'
+        FROM generate_series(1, {monitors}) AS i,
+            LATERAL (SELECT now() + interval '20 hours' + i * interval '10 milliseconds' AS soon) AS at;
+        VACUUM ANALYZE monitor;
+        CHECKPOINT;
+    """)
+
+
+def make_due(postgres: Postgres, first: int, last: int, deadline: str) -> None:
+    """Moves the deadlines of these monitors; `deadline` is SQL, which may use their number `i`."""
+    postgres.sql(f"""
+        UPDATE monitor SET next_due_at = at - interval '5 minutes', deadline_at = at, check_after = at
+        FROM (SELECT md5('bench ' || i)::uuid AS one, {deadline} AS at
+            FROM generate_series({first}, {last}) AS i) AS new
+        WHERE ping_id = new.one;
+    """)
+
+
+def settle(postgres: Postgres) -> None:
+    """Cleans up after `make_due`; a blind spell that it made, by keeping the disk busy, would excuse all."""
+    postgres.sql("VACUUM ANALYZE monitor")
+    time.sleep(1)
+    postgres.sql("DELETE FROM blind_spell")
+
+
+def syncs_per_second(folder: Path, seconds: float = 1.0) -> float:
+    """How often the disk makes 8 kB durable."""
+    count, began = 0, time.monotonic()
+    with (folder / "sync").open("wb") as file:
+        while time.monotonic() - began < seconds:
+            os.pwrite(file.fileno(), b"x" * 8192, 0)
+            os.fdatasync(file.fileno())
+            count += 1
+    return count / seconds
+
+
 @contextlib.contextmanager
-def stand() -> Iterator[tuple[Path, Postgres]]:
-    """A folder and a database, removed afterwards."""
+def stand(*options: str) -> Iterator[tuple[Path, Postgres]]:
+    """A folder and a database (with these settings of its own), removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="deadbeat-bench.") as name:
         folder = Path(name)
         os.chmod(folder, 0o755)
         (folder / "pg").mkdir()
-        postgres = Postgres(folder / "pg")
+        postgres = Postgres(folder / "pg", *options)
         try:
             yield folder, postgres
         finally:

@@ -3,6 +3,7 @@
 use actix_web::http::header;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource, web};
+use chrono::{DateTime, Utc};
 use deadbeat_services::outbox::instant;
 use serde_json::json;
 
@@ -39,12 +40,17 @@ async fn live() -> HttpResponse {
         .body("OK")
 }
 
+/// Seconds since then; 0 when nothing waits.
+fn age(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> f64 {
+    since.map_or(0.0, |since| {
+        (now - since).num_milliseconds().max(0) as f64 / 1_000.0
+    })
+}
+
+/// Whether this process can do the work of its roles decides the status; how the whole deployment does is told beside it.
 async fn ready(state: Data<AppState>) -> HttpResponse {
-    let readiness = state
-        .services
-        .selfwatch()
-        .readiness(&state.reader(), state.now())
-        .await;
+    let now = state.now();
+    let readiness = state.services.selfwatch().readiness(&state.reader(), now).await;
     let mut answer = if readiness.is_ready() {
         HttpResponse::Ok()
     } else {
@@ -56,5 +62,14 @@ async fn ready(state: Data<AppState>) -> HttpResponse {
         "evaluator": readiness.evaluator,
         "delivery": readiness.delivery,
         "last_sweep_at": readiness.last_sweep_at.map(instant),
+        "last_delivery_at": readiness.last_delivery_at.map(instant),
+        "spooled_pings": state.services.ingest().spooled(),
+        "deployment": readiness.pulse.map(|pulse| json!({
+            "last_sweep_at": pulse.last_sweep_at.map(instant),
+            "last_listened_at": pulse.last_listened_at.map(instant),
+            "spooled_pings": pulse.spooled,
+            "evaluator_lag_seconds": age(pulse.oldest_check, now),
+            "outbox_lag_seconds": age(pulse.overdue_delivery, now),
+        })),
     }))
 }

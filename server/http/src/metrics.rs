@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, web};
 use chrono::TimeDelta;
-use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Counter, Encoder, IntCounter, IntGauge, Registry, TextEncoder};
 
 use crate::health::operation;
 use crate::state::AppState;
@@ -151,6 +151,31 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         "Monitors and Beats that this process found silent.",
         selfwatch.found_silent(),
     )?;
+    let sweeps = selfwatch.sweeps();
+    counter("deadbeat_sweep_seconds_count", "Sweeps that ended.", sweeps.count)?;
+    let spent = Counter::new("deadbeat_sweep_seconds_sum", "Time spent in them.")?;
+    spent.inc_by(sweeps.spent.as_secs_f64());
+    registry.register(Box::new(spent))?;
+    counter(
+        "deadbeat_sweep_rows_total",
+        "Rows that sweeps looked at.",
+        sweeps.rows,
+    )?;
+    if let Some(at) = deliveries.last_success_at() {
+        gauge(
+            "deadbeat_delivery_last_success_age_seconds",
+            "Since a delivery last arrived.",
+            seconds(now - at),
+        )?;
+    }
+    let pulse = selfwatch.readiness(&state.reader(), now).await.pulse;
+    if let Some(at) = pulse.and_then(|pulse| pulse.last_sweep_at) {
+        gauge(
+            "deadbeat_deployment_last_sweep_age_seconds",
+            "Since any process last swept.",
+            seconds(now - at),
+        )?;
+    }
     let backlog = selfwatch.backlog(&state.reader(), now).await;
     gauge(
         "deadbeat_database_up",
@@ -173,6 +198,11 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
             "deadbeat_outbox_oldest_age_seconds",
             "Age of the oldest delivery not settled.",
             age(backlog.oldest_delivery),
+        )?;
+        gauge(
+            "deadbeat_outbox_lag_seconds",
+            "How long the longest-waiting delivery has been due and was not tried.",
+            age(backlog.overdue_delivery),
         )?;
         gauge(
             "deadbeat_incidents_open",

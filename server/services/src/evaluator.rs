@@ -1,28 +1,32 @@
 //! The one loop that finds what is overdue: silence becomes an incident.
 //!
-//! It sleeps until the nearest deadline, a second at most. Any number of processes may sweep: each takes a bounded batch of rows
-//! that nobody else holds, and decides and writes in one transaction. A row that cannot be read is put aside for an hour and
-//! reported; it never stalls the rest.
+//! It sleeps until the nearest deadline, a second at most. Any number of processes may sweep: each takes bounded batches of rows
+//! that nobody else holds, and decides and writes each in one transaction; in a storm, several of them at once. A row that cannot be
+//! read is put aside for an hour and reported; it never stalls the rest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat::BeatView;
 use deadbeat_domain::blind_spell::{BlindSpell, is_blind};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::ids::BeatId;
+use deadbeat_domain::ids::{BeatId, MonitorId};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
 use deadbeat_store::batch::Batch;
+use deadbeat_store::evaluator::Agenda;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{Store, StoreResult, Tx};
+use futures::future::try_join_all;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::Site;
 use crate::incident::{self, Changed, News, What};
@@ -31,9 +35,17 @@ use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
 
 /// Rows of one transaction.
-const BATCH: i64 = 500;
-/// The longest sleep: a deadline that another process wrote is seen after that at the latest.
+const BATCH: i64 = 1_000;
+/// Transactions at once while full batches come back: one computes and waits for the disk while the other's rows are written.
+const LANES: usize = 3;
+/// The longest sleep: a deadline that was written meanwhile, by whomever, is seen after that at the latest. One that is nearer than that
+/// when it is written is late by what is left of the second; nobody is told of it (NOTIFY), so that it costs pings nothing.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
+/// The shortest one. Pings move deadlines all the time, and what has come due in a tenth of a second is looked at together; and a row
+/// that somebody holds does not make the loop spin.
+const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
+/// Microseconds between two stamps that say that this process sweeps.
+const STAMP_MICROS: i64 = 1_000_000;
 /// How long a row that cannot be read is put aside.
 const ASIDE: TimeDelta = TimeDelta::hours(1);
 
@@ -48,6 +60,21 @@ pub struct Swept {
     pub reminded: usize,
 }
 
+impl Swept {
+    fn add(&mut self, other: Self) {
+        self.claimed += other.claimed;
+        self.down += other.down;
+        self.reminded += other.reminded;
+    }
+}
+
+/// What one transaction did.
+struct Batched {
+    swept: Swept,
+    /// It was full: there may be more.
+    is_full: bool,
+}
+
 /// Sweeps.
 pub struct Evaluator {
     store: Store,
@@ -56,6 +83,10 @@ pub struct Evaluator {
     outbox_bell: Arc<Notify>,
     selfwatch: Selfwatch,
     settling: TimeDelta,
+    /// Names this process among those that sweep.
+    id: Uuid,
+    /// When it last said so; microseconds since the epoch, 0: never.
+    stamped: AtomicI64,
 }
 
 impl Evaluator {
@@ -75,6 +106,8 @@ impl Evaluator {
             outbox_bell,
             selfwatch,
             settling: TimeDelta::zero(),
+            id: Uuid::now_v7(),
+            stamped: AtomicI64::new(0),
         }
     }
 
@@ -87,24 +120,21 @@ impl Evaluator {
     /// Sweeps until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
-            let pause = match self.sweep_once().await {
-                Ok(swept) => {
-                    self.selfwatch.swept(self.clock.now());
+            let pause = match self.sweep().await {
+                Ok((swept, nearest)) => {
                     self.selfwatch.found(swept.down);
                     if swept.down > 0 || swept.reminded > 0 {
                         tracing::info!(swept.down, swept.reminded, "incidents");
                     }
-                    self.pause().await
+                    let asleep = nearest.map_or(LONGEST_SLEEP, |at| at - (self.clock.now() - self.settling));
+                    asleep.max(SHORTEST_SLEEP)
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a sweep failed");
                     LONGEST_SLEEP
                 }
             };
-            let pause = pause
-                .clamp(TimeDelta::zero(), LONGEST_SLEEP)
-                .to_std()
-                .unwrap_or(Duration::ZERO);
+            let pause = pause.min(LONGEST_SLEEP).to_std().unwrap_or(Duration::ZERO);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -112,54 +142,125 @@ impl Evaluator {
         }
     }
 
-    /// How long until something may be overdue.
-    async fn pause(&self) -> TimeDelta {
-        match deadbeat_store::monitor::nearest_check(&self.store.reader()).await {
-            // Not at once again: a row that somebody holds would otherwise make the loop spin.
-            Ok(Some(at)) => (at - (self.clock.now() - self.settling)).max(TimeDelta::milliseconds(20)),
-            Ok(None) | Err(_) => LONGEST_SLEEP,
+    /// Says that this process sweeps: to its own watch each time, to the other processes once a second.
+    async fn stamp(&self) -> StoreResult<()> {
+        let now = self.clock.now();
+        self.selfwatch.swept(now);
+        let before = self.stamped.load(Ordering::Relaxed);
+        if (now.timestamp_micros() - before).abs() < STAMP_MICROS {
+            return Ok(());
         }
+        self.stamped.store(now.timestamp_micros(), Ordering::Relaxed);
+        deadbeat_store::evaluator::stamp(&self.store, self.id, now).await
     }
 
-    /// Judges everything that is overdue now. Beats first: a monitor's verdict asks for its Beat's.
+    /// Judges everything that is overdue now.
     ///
     /// # Errors
     /// When the database is away. What was committed stays.
     pub async fn sweep_once(&self) -> StoreResult<Swept> {
-        let mut swept = Swept::default();
+        Ok(self.sweep().await?.0)
+    }
+
+    /// Judges everything that is overdue now, and says when there is something to do again. Beats first: a monitor's verdict asks for its
+    /// Beat's.
+    async fn sweep(&self) -> StoreResult<(Swept, Option<DateTime<Utc>>)> {
+        let began = Instant::now();
         // One look at the clock for all that follows: were it stepped on in between, all would be overdue and nobody excused.
         let now = self.clock.now();
+        let agenda = deadbeat_store::evaluator::agenda(&self.store.reader(), now).await?;
         // While nobody listens, or what was heard is not written yet, silence means nothing.
-        let listening = deadbeat_store::listener::listening(&self.store.reader(), now).await?;
-        if is_blind(listening.last_stamp, now) || listening.spooled > 0 {
-            return Ok(swept);
+        if is_blind(agenda.last_stamp, now) || agenda.spooled > 0 {
+            self.stamp().await?;
+            return Ok((Swept::default(), None));
         }
+        let swept = self.work_off(&agenda, now).await?;
+        self.selfwatch.sweep_took(began.elapsed(), swept.claimed);
+        self.stamp().await?;
+        Ok((swept, agenda.nearest()))
+    }
+
+    /// Does what the agenda says is due.
+    async fn work_off(&self, agenda: &Agenda, now: DateTime<Utc>) -> StoreResult<Swept> {
+        let mut swept = Swept::default();
         let judged_at = now - self.settling;
-        while self.sweep_beats(&mut swept, judged_at).await? {}
-        while self.sweep_workers(&mut swept, judged_at).await? {}
-        while self.sweep_monitors(&mut swept, judged_at).await? {}
-        while self.remind(&mut swept).await? {}
-        if swept.down > 0 || swept.reminded > 0 {
-            self.outbox_bell.notify_one();
+        let is_due = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at <= judged_at);
+        if is_due(agenda.beat) {
+            loop {
+                let batch = self.sweep_beats(judged_at).await?;
+                self.batched(&batch, &mut swept).await?;
+                if !batch.is_full {
+                    break;
+                }
+            }
+        }
+        if is_due(agenda.worker) {
+            loop {
+                let batch = self.sweep_workers(judged_at).await?;
+                self.batched(&batch, &mut swept).await?;
+                if !batch.is_full {
+                    break;
+                }
+            }
+        }
+        if is_due(agenda.monitor) {
+            let first = self.sweep_monitors(judged_at).await?;
+            self.batched(&first, &mut swept).await?;
+            if first.is_full {
+                for lane in try_join_all((0..LANES).map(|_| self.sweep_lane(judged_at))).await? {
+                    swept.add(lane);
+                }
+            }
+        }
+        if agenda.reminder.is_some_and(|at| at <= now) {
+            loop {
+                let batch = self.remind(now).await?;
+                self.batched(&batch, &mut swept).await?;
+                if !batch.is_full {
+                    break;
+                }
+            }
         }
         Ok(swept)
     }
 
-    /// One batch of Beats. True: there may be more.
-    async fn sweep_beats(&self, swept: &mut Swept, now: DateTime<Utc>) -> StoreResult<bool> {
+    /// Batches of monitors, one after the other, until there are no more.
+    async fn sweep_lane(&self, now: DateTime<Utc>) -> StoreResult<Swept> {
+        let mut swept = Swept::default();
+        loop {
+            let batch = self.sweep_monitors(now).await?;
+            self.batched(&batch, &mut swept).await?;
+            if !batch.is_full {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// A batch is committed: who waits for it hears of it now, not at the end of a long sweep.
+    async fn batched(&self, batch: &Batched, swept: &mut Swept) -> StoreResult<()> {
+        swept.add(batch.swept);
+        if batch.swept.down > 0 || batch.swept.reminded > 0 {
+            self.outbox_bell.notify_one();
+        }
+        self.stamp().await
+    }
+
+    /// One batch of Beats.
+    async fn sweep_beats(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
+        let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
         let mut beats = deadbeat_store::beat::claim_overdue(&mut tx, now, BATCH).await?;
+        let is_full = beats.len() as i64 == BATCH;
         if beats.is_empty() {
-            return Ok(false);
+            return Ok(Batched { swept, is_full });
         }
-        let full = beats.len() as i64 == BATCH;
         let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
         for beat in &mut beats {
             swept.claimed += 1;
             transitions.push(switch::on_silence(&mut beat.state, Cause::BeatDown, now, &spells));
-            deadbeat_store::beat::update(&mut tx, beat, true).await?;
         }
+        deadbeat_store::beat::update(&mut tx, &beats, true).await?;
         let news: Vec<News<'_>> = beats
             .iter()
             .zip(transitions)
@@ -173,17 +274,18 @@ impl Evaluator {
         swept.down += news.len();
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
-        Ok(full)
+        Ok(Batched { swept, is_full })
     }
 
-    /// One batch of workers. True: there may be more.
-    async fn sweep_workers(&self, swept: &mut Swept, now: DateTime<Utc>) -> StoreResult<bool> {
+    /// One batch of workers.
+    async fn sweep_workers(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
+        let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
         let mut workers = deadbeat_store::worker::claim_overdue(&mut tx, now, BATCH).await?;
+        let is_full = workers.len() as i64 == BATCH;
         if workers.is_empty() {
-            return Ok(false);
+            return Ok(Batched { swept, is_full });
         }
-        let full = workers.len() as i64 == BATCH;
         let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
         for worker in &mut workers {
@@ -211,11 +313,12 @@ impl Evaluator {
             .count();
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
-        Ok(full)
+        Ok(Batched { swept, is_full })
     }
 
-    /// One batch of monitors. True: there may be more.
-    async fn sweep_monitors(&self, swept: &mut Swept, now: DateTime<Utc>) -> StoreResult<bool> {
+    /// One batch of monitors.
+    async fn sweep_monitors(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
+        let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
         let mut monitors: Vec<Monitor> = Vec::new();
         let mut claimed = 0;
@@ -230,10 +333,11 @@ impl Evaluator {
                 }
             }
         }
+        swept.claimed = claimed;
+        let is_full = claimed as i64 == BATCH;
         if claimed == 0 {
-            return Ok(false);
+            return Ok(Batched { swept, is_full });
         }
-        swept.claimed += claimed;
         let spells = self.spells(&mut tx, now).await?;
         deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
         let ids: Vec<BeatId> = monitors.iter().filter_map(|monitor| monitor.beat_id).collect();
@@ -252,6 +356,7 @@ impl Evaluator {
             ..Batch::default()
         };
         let mut recorded: Vec<(usize, Transition)> = Vec::new();
+        let mut joining: Vec<(usize, BeatId)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
             let beat = monitor.beat_id.and_then(|id| beats.get(&id));
             let Silence::Down { transition, overruns } =
@@ -268,12 +373,27 @@ impl Evaluator {
                 .filter(|run| overruns.contains(&run.key));
             batch.runs.extend(runs.map(|run| (monitor.id, run.clone())));
 
-            if let (Trigger::BeatSilent, Some(beat_id)) = (transition.trigger, monitor.beat_id)
-                && !deadbeat_store::incident::join_beat(&mut tx, beat_id, monitor.id, now).await?
-            {
-                // Its Beat came back between the two looks: it is expected anew.
-                recorded
-                    .extend(on_resume(&mut monitor.state, Trigger::BeatBack, now).map(|back| (place, back)));
+            if let (Trigger::BeatSilent, Some(beat_id)) = (transition.trigger, monitor.beat_id) {
+                joining.push((place, beat_id));
+            }
+        }
+        if !joining.is_empty() {
+            let members: Vec<(BeatId, MonitorId)> = joining
+                .iter()
+                .map(|(place, beat_id)| (*beat_id, monitors[*place].id))
+                .collect();
+            let joined: HashSet<MonitorId> = deadbeat_store::incident::join_beats(&mut tx, &members, now)
+                .await?
+                .into_iter()
+                .collect();
+            for (place, _) in joining {
+                let monitor = &mut monitors[place];
+                if !joined.contains(&monitor.id) {
+                    // Its Beat came back between the two looks: it is expected anew.
+                    recorded.extend(
+                        on_resume(&mut monitor.state, Trigger::BeatBack, now).map(|back| (place, back)),
+                    );
+                }
             }
         }
         batch.monitors = monitors.iter().map(Stateful::changed).collect();
@@ -291,7 +411,7 @@ impl Evaluator {
             .collect();
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
-        Ok(claimed as i64 == BATCH)
+        Ok(Batched { swept, is_full })
     }
 
     /// When we could not listen: what may excuse somebody today.
@@ -299,9 +419,9 @@ impl Evaluator {
         deadbeat_store::listener::spells_since(tx, now - LONGEST_EXCUSE).await
     }
 
-    /// Tells again about incidents that stay open. True: there may be more.
-    async fn remind(&self, swept: &mut Swept) -> StoreResult<bool> {
-        let now = self.clock.now();
+    /// Tells again about incidents that stay open, one batch.
+    async fn remind(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
+        let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
         let incidents = deadbeat_store::incident::claim_reminders(&mut tx, now, BATCH).await?;
         // One that has no next time belongs to a project that has switched its reminders off since.
@@ -316,11 +436,11 @@ impl Evaluator {
             })
             .collect();
         outbox::tell(&mut tx, &self.site, &tellings).await?;
-        swept.reminded += tellings.len();
-        if incidents.is_empty() {
-            return Ok(false);
+        swept.reminded = tellings.len();
+        let is_full = incidents.len() as i64 == BATCH;
+        if !incidents.is_empty() {
+            tx.commit().await?;
         }
-        tx.commit().await?;
-        Ok(incidents.len() as i64 == BATCH)
+        Ok(Batched { swept, is_full })
     }
 }

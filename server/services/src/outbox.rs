@@ -76,7 +76,11 @@ async fn channels(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<Vec<Vec<
     let mut of_project: HashMap<ProjectId, Vec<ChannelId>> = HashMap::new();
     let whom = |telling: &Telling<'_>| match (telling.alert, telling.incident.subject.kind) {
         (Alert::Resolved | Alert::Reminder, _) => Whom::ToldBefore(telling.incident.id),
-        (_, SubjectKind::Monitor) => Whom::OfMonitor(MonitorId(telling.incident.subject.id)),
+        (_, SubjectKind::Monitor) if telling.monitor.is_none_or(|monitor| !monitor.all_channels) => {
+            Whom::OfMonitor(MonitorId(telling.incident.subject.id))
+        }
+        // Asked for once a project, not once a monitor: in a storm there are thousands.
+        (_, SubjectKind::Monitor) => Whom::OfProject(telling.incident.project_id),
         (_, SubjectKind::Beat | SubjectKind::Worker | SubjectKind::Queue | SubjectKind::Broker) => {
             Whom::OfProject(telling.incident.project_id)
         }

@@ -168,7 +168,7 @@ pub(crate) async fn alive(
     beat.state.grace_seconds = alive.grace_seconds;
     beat.host = alive.host.map(|host| clip(&host.replace('\0', "")));
     let transition = deadbeat_domain::switch::on_alive(&mut beat.state, seen_at, now);
-    deadbeat_store::beat::update(&mut tx, &beat, false).await?;
+    deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     if let Some(transition) = transition {
         if transition.from == Status::Down {
             rearm_members(services, &mut tx, &beat, now).await?;

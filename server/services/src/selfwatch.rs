@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_store::Reader;
-use deadbeat_store::stats::Backlog;
+use deadbeat_store::stats::{Backlog, Pulse};
 
 use crate::delivery::DeliveryFigures;
 
@@ -26,11 +27,25 @@ struct Inner {
     deliveries: Option<Arc<DeliveryFigures>>,
     /// Microseconds since the epoch; 0: never.
     last_sweep: AtomicI64,
+    sweeps: AtomicU64,
+    sweep_micros: AtomicU64,
+    rows_swept: AtomicU64,
     put_aside: AtomicU64,
     silent: AtomicU64,
 }
 
-/// Whether this process can do its work.
+/// What this process has swept since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SweepFigures {
+    /// Sweeps that ended.
+    pub count: u64,
+    /// The time spent in them.
+    pub spent: Duration,
+    /// Rows looked at.
+    pub rows: u64,
+}
+
+/// Whether this process can do its work, and how the whole deployment does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     /// The database answers.
@@ -39,8 +54,17 @@ pub struct Readiness {
     pub evaluator: Option<bool>,
     /// The delivery loop's last pass is recent; none: this process does not deliver.
     pub delivery: Option<bool>,
-    /// When the last sweep ended.
+    /// When this process last swept.
     pub last_sweep_at: Option<DateTime<Utc>>,
+    /// When a delivery of this process last arrived.
+    pub last_delivery_at: Option<DateTime<Utc>>,
+    /// How all processes together do; none: the database is away. It is information: what other processes fail to do is no reason to
+    /// take this one out of rotation.
+    pub pulse: Option<Pulse>,
+}
+
+fn is_recent(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    at.is_some_and(|at| now - at < STALE)
 }
 
 impl Readiness {
@@ -48,6 +72,19 @@ impl Readiness {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.database && self.evaluator != Some(false) && self.delivery != Some(false)
+    }
+
+    /// When any process last swept, as far as is known here.
+    #[must_use]
+    pub fn any_sweep_at(&self) -> Option<DateTime<Utc>> {
+        self.last_sweep_at
+            .max(self.pulse.and_then(|pulse| pulse.last_sweep_at))
+    }
+
+    /// Some process sweeps.
+    #[must_use]
+    pub fn is_judging(&self, now: DateTime<Utc>) -> bool {
+        is_recent(self.any_sweep_at(), now)
     }
 }
 
@@ -65,11 +102,29 @@ impl Selfwatch {
         }
     }
 
-    /// A sweep ended.
+    /// A sweep goes on or has ended.
     pub fn swept(&self, now: DateTime<Utc>) {
         self.inner
             .last_sweep
             .store(now.timestamp_micros(), Ordering::Relaxed);
+    }
+
+    /// A sweep ended, and took so long for so many rows.
+    pub fn sweep_took(&self, spent: Duration, rows: usize) {
+        let micros = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
+        self.inner.sweeps.fetch_add(1, Ordering::Relaxed);
+        self.inner.sweep_micros.fetch_add(micros, Ordering::Relaxed);
+        self.inner.rows_swept.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// What was swept since the start.
+    #[must_use]
+    pub fn sweeps(&self) -> SweepFigures {
+        SweepFigures {
+            count: self.inner.sweeps.load(Ordering::Relaxed),
+            spent: Duration::from_micros(self.inner.sweep_micros.load(Ordering::Relaxed)),
+            rows: self.inner.rows_swept.load(Ordering::Relaxed),
+        }
     }
 
     /// A row was put aside because it cannot be read.
@@ -94,7 +149,7 @@ impl Selfwatch {
         self.inner.put_aside.load(Ordering::Relaxed)
     }
 
-    /// When the last sweep ended.
+    /// When this process last swept.
     #[must_use]
     pub fn last_sweep_at(&self) -> Option<DateTime<Utc>> {
         Some(self.inner.last_sweep.load(Ordering::Relaxed))
@@ -104,14 +159,16 @@ impl Selfwatch {
 
     /// Whether this process can do its work.
     pub async fn readiness(&self, reader: &Reader, now: DateTime<Utc>) -> Readiness {
-        let recent = |at: Option<DateTime<Utc>>| at.is_some_and(|at| now - at < STALE);
         let last_sweep_at = self.last_sweep_at();
         let deliveries = self.inner.deliveries.as_ref();
+        let pulse = deadbeat_store::stats::pulse(reader, now).await.ok();
         Readiness {
-            database: reader.check().await.is_ok(),
-            evaluator: self.inner.evaluates.then(|| recent(last_sweep_at)),
-            delivery: deliveries.map(|deliveries| recent(deliveries.last_pass_at())),
+            database: pulse.is_some(),
+            evaluator: self.inner.evaluates.then(|| is_recent(last_sweep_at, now)),
+            delivery: deliveries.map(|deliveries| is_recent(deliveries.last_pass_at(), now)),
             last_sweep_at,
+            last_delivery_at: deliveries.and_then(|deliveries| deliveries.last_success_at()),
+            pulse,
         }
     }
 

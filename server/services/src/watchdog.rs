@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use deadbeat_domain::blind_spell::is_blind;
 use deadbeat_domain::time::Clock;
 use deadbeat_store::Reader;
 use reqwest::header::HeaderMap;
@@ -83,6 +84,13 @@ impl Watchdog {
         }
         if backlog.overdue_delivery.is_some_and(|at| now - at > BEHIND) {
             return Err("the delivery loop is behind".to_owned());
+        }
+        // No deadline is judged then, however well the loops turn.
+        if is_blind(readiness.pulse.and_then(|pulse| pulse.last_listened_at), now) {
+            return Err("nobody listens".to_owned());
+        }
+        if !readiness.is_judging(now) {
+            return Err("nobody sweeps".to_owned());
         }
         match self.outbound.post(&self.url, HeaderMap::new(), Vec::new()).await {
             Ok(answer) if (200..300).contains(&answer.status) => Ok(()),

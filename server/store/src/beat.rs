@@ -7,6 +7,7 @@ use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use uuid::Uuid;
 
+use crate::batch::column;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A Beat as stored.
@@ -100,28 +101,30 @@ pub async fn lock_or_create(
     .try_into()
 }
 
-/// Writes a Beat's state. `check_after` moves only when it must, or when the sweep says so.
+/// Writes Beats' states. `check_after` moves only when it must, or when the sweep says so.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn update(tx: &mut Tx, beat: &Beat, moves_check: bool) -> StoreResult<()> {
-    let state = &beat.state;
+pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE beat
-        SET status = $2, period_seconds = $3, grace_seconds = $4, last_seen_at = $5, host = $6, deadline_at = $7,
+        SET status = new.status, period_seconds = new.period_seconds, grace_seconds = new.grace_seconds, last_seen_at = new.last_seen_at,
+            host = new.host, deadline_at = new.deadline_at,
             check_after = CASE
-                WHEN $8 THEN $7
-                WHEN $7::timestamptz IS NULL THEN check_after
-                ELSE least(check_after, $7)
+                WHEN $8 THEN new.deadline_at
+                WHEN new.deadline_at IS NULL THEN beat.check_after
+                ELSE least(beat.check_after, new.deadline_at)
             END
-        WHERE id = $1",
-        beat.id.0,
-        state.status.as_str(),
-        state.period_seconds,
-        state.grace_seconds,
-        state.last_seen_at,
-        beat.host,
-        state.deadline_at,
+        FROM UNNEST($1::uuid[], $2::text[], $3::float8[], $4::float8[], $5::timestamptz[], $6::text[], $7::timestamptz[])
+            AS new (id, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at)
+        WHERE beat.id = new.id",
+        &column(beats, |beat| beat.id.0),
+        &column(beats, |beat| beat.state.status.as_str().to_owned()),
+        &column(beats, |beat| beat.state.period_seconds),
+        &column(beats, |beat| beat.state.grace_seconds),
+        &column(beats, |beat| beat.state.last_seen_at) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.host.clone()) as &[Option<String>],
+        &column(beats, |beat| beat.state.deadline_at) as &[Option<DateTime<Utc>>],
         moves_check
     )
     .execute(tx.conn())

@@ -159,32 +159,38 @@ pub async fn resolve(
     .collect()
 }
 
-/// Adds a monitor to the open incident of its Beat. False: that Beat has none.
+/// Adds monitors to the open incidents of their Beats. Answers which: the Beats of the others have none.
 ///
-/// The incident is held until the commit: it cannot resolve meanwhile and forget this member.
+/// The incidents are held until the commit: they cannot resolve meanwhile and forget these members.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn join_beat(
+pub async fn join_beats(
     tx: &mut Tx,
-    beat: BeatId,
-    monitor: MonitorId,
+    members: &[(BeatId, MonitorId)],
     now: DateTime<Utc>,
-) -> StoreResult<bool> {
-    let done = sqlx::query!(
-        "INSERT INTO incident_member (incident_id, monitor_id, joined_at)
-        SELECT id, $2, $3
-        FROM (
-            SELECT id FROM incident WHERE subject_kind = 'beat' AND subject_id = $1 AND resolved_at IS NULL FOR SHARE
-        ) AS open
-        ON CONFLICT (incident_id, monitor_id) DO UPDATE SET joined_at = incident_member.joined_at",
-        beat.0,
-        monitor.0,
+) -> StoreResult<Vec<MonitorId>> {
+    let joined = sqlx::query_scalar!(
+        "WITH open AS MATERIALIZED (
+            SELECT id, subject_id
+            FROM incident
+            WHERE subject_kind = 'beat' AND subject_id = ANY($1) AND resolved_at IS NULL
+            ORDER BY id
+            FOR SHARE
+        )
+        INSERT INTO incident_member (incident_id, monitor_id, joined_at)
+        SELECT open.id, new.monitor_id, $3
+        FROM UNNEST($1::uuid[], $2::uuid[]) AS new (beat_id, monitor_id)
+        JOIN open ON open.subject_id = new.beat_id
+        ON CONFLICT (incident_id, monitor_id) DO UPDATE SET joined_at = incident_member.joined_at
+        RETURNING monitor_id",
+        &column(members, |(beat, _)| beat.0),
+        &column(members, |(_, monitor)| monitor.0),
         now
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(joined.into_iter().map(MonitorId).collect())
 }
 
 /// Locks the open incident of a Beat: nobody joins it any more.

@@ -14,6 +14,7 @@ pub mod broker;
 pub mod channel;
 pub mod delivery;
 pub mod error;
+pub mod evaluator;
 pub mod incident;
 mod line;
 pub mod listener;

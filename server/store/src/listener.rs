@@ -13,6 +13,9 @@ const LOCK: i64 = 0x6c69_7374_656e_6572;
 /// A row that was not stamped for this long is a process that is gone.
 const GONE: TimeDelta = TimeDelta::days(1);
 
+/// A spool counts while its process has stamped within so much.
+pub(crate) const SPOOL_COUNTS: TimeDelta = TimeDelta::minutes(1);
+
 /// Says that this process listens. Answers when any process last did before, if one ever did; the next one to stamp waits until this
 /// transaction ends, so that of several processes one sees the gap.
 ///
@@ -77,6 +80,17 @@ pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     .execute(tx.conn())
     .await?;
     sqlx::query!(
+        "UPDATE worker SET check_after = $1
+        WHERE id IN (
+            SELECT id FROM worker
+            WHERE deadline_at > $1::timestamptz + make_interval(secs => period_seconds + grace_seconds) AND check_after > $1
+            ORDER BY id FOR UPDATE
+        )",
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
         "UPDATE delivery SET next_attempt_at = $1 WHERE status = 'pending' AND created_at > $1 AND next_attempt_at > $1",
         now
     )
@@ -110,36 +124,6 @@ pub async fn insert_spell(tx: &mut Tx, spell: BlindSpell) -> StoreResult<()> {
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// Who listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listening {
-    /// The newest word of any process that it does.
-    pub last_stamp: Option<DateTime<Utc>>,
-    /// Signals in the spools of processes that are there.
-    pub spooled: i64,
-}
-
-/// Asks who listens. A spool counts while its process has stamped within a minute.
-///
-/// # Errors
-/// When the database is away.
-pub async fn listening(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Listening> {
-    let row = sqlx::query!(
-        r#"
-        SELECT max(stamped_at) AS last_stamp,
-            coalesce(sum(spooled) FILTER (WHERE stamped_at > $1), 0)::int8 AS "spooled!"
-        FROM listener
-        "#,
-        now - TimeDelta::minutes(1)
-    )
-    .fetch_one(reader.pool())
-    .await?;
-    Ok(Listening {
-        last_stamp: row.last_stamp,
-        spooled: row.spooled,
-    })
 }
 
 /// The spells that ended after `since`, newest first, a thousand at most.

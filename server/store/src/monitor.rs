@@ -719,22 +719,6 @@ pub async fn set_aside(tx: &mut Tx, id: MonitorId, until: DateTime<Utc>) -> Stor
     Ok(())
 }
 
-/// The nearest instant at which a monitor or a Beat must be looked at.
-///
-/// # Errors
-/// When the database is away.
-pub async fn nearest_check(reader: &Reader) -> StoreResult<Option<DateTime<Utc>>> {
-    Ok(sqlx::query_scalar!(
-        "SELECT least(
-            (SELECT min(check_after) FROM monitor WHERE check_after IS NOT NULL),
-            (SELECT min(check_after) FROM beat WHERE check_after IS NOT NULL),
-            (SELECT min(remind_at) FROM incident WHERE remind_at IS NOT NULL)
-        )"
-    )
-    .fetch_one(reader.pool())
-    .await?)
-}
-
 /// Removes a monitor with its pings and runs. False: there was none.
 ///
 /// # Errors

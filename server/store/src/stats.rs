@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::listener::SPOOL_COUNTS;
 use crate::{Reader, StoreResult};
 
 /// How far behind the loops are.
@@ -43,4 +44,41 @@ pub async fn backlog(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Backlog
         overdue_delivery: row.overdue_delivery,
         open_incidents: row.open_incidents,
     })
+}
+
+/// How the whole deployment does: cheap enough to be asked for each second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// When any process last swept.
+    pub last_sweep_at: Option<DateTime<Utc>>,
+    /// When any process last said that it listens.
+    pub last_listened_at: Option<DateTime<Utc>>,
+    /// Signals in the spools of processes that are there.
+    pub spooled: i64,
+    /// The oldest `check_after` that has passed and was not looked at.
+    pub oldest_check: Option<DateTime<Utc>>,
+    /// When the longest-waiting attempt was to be made that was not.
+    pub overdue_delivery: Option<DateTime<Utc>>,
+}
+
+/// Asks how the whole deployment does.
+///
+/// # Errors
+/// When the database is away.
+pub async fn pulse(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Pulse> {
+    Ok(sqlx::query_as!(
+        Pulse,
+        r#"
+        SELECT (SELECT max(swept_at) FROM evaluator) AS last_sweep_at,
+            max(stamped_at) AS last_listened_at,
+            coalesce(sum(spooled) FILTER (WHERE stamped_at > $2), 0)::int8 AS "spooled!",
+            (SELECT min(check_after) FROM monitor WHERE check_after <= $1) AS oldest_check,
+            (SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending' AND next_attempt_at <= $1) AS overdue_delivery
+        FROM listener
+        "#,
+        now,
+        now - SPOOL_COUNTS
+    )
+    .fetch_one(reader.pool())
+    .await?)
 }

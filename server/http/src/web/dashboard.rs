@@ -190,8 +190,9 @@ enum Evaluator {
 
 impl Evaluator {
     fn of(readiness: &Readiness, now: DateTime<Utc>) -> Self {
-        match readiness.last_sweep_at {
-            _ if readiness.evaluator != Some(false) => Self::AtWork,
+        match readiness.any_sweep_at() {
+            // Of whichever process: this one may only serve pages.
+            _ if readiness.is_judging(now) => Self::AtWork,
             Some(at) => Self::SilentSince(Moment::at(at, now)),
             None => Self::NotYet,
         }

@@ -8,6 +8,9 @@
 //! while sending loses nothing: its leases end and another takes over. A settlement repeats the claim's condition, so that one whose
 //! lease was lost writes nothing. Order is kept per incident and channel by the claim itself. Any number of processes may deliver.
 //!
+//! A channel that hangs holds up nobody else: of one channel, only a few attempts are under way at once, and a claim passes over the
+//! deliveries of a channel that has its share. When one of its attempts ends, the next of that channel follows.
+//!
 //! It leaves to others what is told and to whom (`outbox`), when to try again (`deadbeat_domain::delivery`), and how a kind of
 //! channel is spoken to ([`senders`]).
 
@@ -15,6 +18,7 @@ pub mod message;
 pub mod outbound;
 pub mod senders;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +26,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::delivery::{Outcome, next_attempt};
+use deadbeat_domain::ids::ChannelId;
 use deadbeat_domain::time::Clock;
 use deadbeat_store::attempt::{self, Attempt};
 use deadbeat_store::channel::{self, Channel};
@@ -30,7 +35,7 @@ use deadbeat_store::{Store, StoreError, StoreResult, Tx};
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -58,6 +63,8 @@ pub struct DeliverySettings {
     pub batch: usize,
     /// Attempts under way at the same time.
     pub concurrency: usize,
+    /// Of those, to one channel. So many channels may hang before others wait: `concurrency` / `per_channel`.
+    pub per_channel: usize,
     /// How long a claim holds. More than `send_limit` × `batch` / `concurrency`, or claimed deliveries are not begun.
     pub lease: Duration,
     /// After this, an attempt is given up, whatever its sender does. More than the senders' own limits.
@@ -70,7 +77,8 @@ impl Default for DeliverySettings {
     fn default() -> Self {
         Self {
             batch: 32,
-            concurrency: 16,
+            concurrency: 64,
+            per_channel: 4,
             lease: Duration::from_secs(60),
             send_limit: Duration::from_secs(15),
             poll: Duration::from_secs(1),
@@ -189,6 +197,107 @@ struct Held {
     lease_until: DateTime<Utc>,
 }
 
+/// What a claim asks for.
+struct Wanted<'a> {
+    limit: usize,
+    of: Of<'a>,
+}
+
+/// To whom.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    /// To anybody, no more than `most` to one channel with those of `busy` that are under way.
+    Any {
+        busy: &'a [(ChannelId, usize)],
+        most: usize,
+    },
+    /// To these, so many each.
+    Channels(&'a [(ChannelId, usize)]),
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The attempts under way, and to whom.
+struct Slots {
+    concurrency: usize,
+    per_channel: usize,
+    tasks: JoinSet<End>,
+    channels: HashMap<task::Id, ChannelId>,
+    /// How many are under way to each.
+    busy: HashMap<ChannelId, usize>,
+    /// Channels of which one has ended since the last claim.
+    freed: HashSet<ChannelId>,
+}
+
+impl Slots {
+    fn new(concurrency: usize, per_channel: usize) -> Self {
+        Self {
+            concurrency: concurrency.max(1),
+            per_channel: per_channel.max(1),
+            tasks: JoinSet::new(),
+            channels: HashMap::new(),
+            busy: HashMap::new(),
+            freed: HashSet::new(),
+        }
+    }
+
+    fn free(&self) -> usize {
+        self.concurrency.saturating_sub(self.tasks.len())
+    }
+
+    fn busy(&self) -> Vec<(ChannelId, usize)> {
+        self.busy
+            .iter()
+            .map(|(channel, count)| (*channel, *count))
+            .collect()
+    }
+
+    /// Channels that have got room, and how much of `limit` each may take.
+    fn freed(&self, limit: usize) -> Vec<(ChannelId, usize)> {
+        let mut left = limit;
+        let mut rooms = Vec::new();
+        for channel in &self.freed {
+            let under_way = self.busy.get(channel).copied().unwrap_or_default();
+            let room = self.per_channel.saturating_sub(under_way).min(left);
+            if room > 0 {
+                left -= room;
+                rooms.push((*channel, room));
+            }
+        }
+        rooms
+    }
+
+    /// Waits until one has ended (for ever, when none is under way), and takes along what else has ended meanwhile. What became of a
+    /// delivery is recorded where it ends; only a fault of ours comes here.
+    async fn ended(&mut self) {
+        let Some(first) = self.tasks.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
+        let mut next = Some(first);
+        while let Some(ended) = next {
+            let id = match ended {
+                Ok((id, _)) => id,
+                Err(error) => {
+                    tracing::error!(%error, "a delivery was dropped; it is done again when its lease ends");
+                    error.id()
+                }
+            };
+            if let Some(channel) = self.channels.remove(&id) {
+                if let Some(count) = self.busy.get_mut(&channel) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.busy.remove(&channel);
+                    }
+                }
+                self.freed.insert(channel);
+            }
+            next = self.tasks.try_join_next_with_id();
+        }
+    }
+}
+
 /// The delivery loop. Cheap to clone.
 #[derive(Clone)]
 pub struct Delivery {
@@ -238,7 +347,16 @@ impl Delivery {
     /// # Errors
     /// When the database is away before anything was claimed.
     pub async fn deliver_once(&self) -> Result<Progress, StoreError> {
-        let claimed = self.claim(self.settings.batch).await?;
+        let batch = self.settings.batch;
+        let claimed = self
+            .claim(&Wanted {
+                limit: batch,
+                of: Of::Any {
+                    busy: &[],
+                    most: batch,
+                },
+            })
+            .await?;
         let mut progress = Progress {
             claimed: claimed.len(),
             ..Progress::default()
@@ -256,24 +374,23 @@ impl Delivery {
     ///
     /// Claims go on while attempts are under way, so that an endpoint that answers slowly holds up no other.
     pub async fn run(&self, stop: CancellationToken) {
-        let concurrency = self.settings.concurrency.max(1);
-        // Tasks, not futures polled from here: one that stood still with a connection in its hand while this loop waits for one
-        // would block it.
-        let mut under_way = JoinSet::new();
+        let mut slots = Slots::new(self.settings.concurrency, self.settings.per_channel);
         let mut trouble = 0_u32;
+        // Whether there may be something to claim beside the next of channels that have just got room again.
+        let mut look = true;
+        let mut next_look = tokio::time::Instant::now();
         while !stop.is_cancelled() {
-            let free = concurrency - under_way.len();
-            let pause = match self.next_pass(free).await {
-                Ok((claimed, pause)) => {
+            match self.pass(&mut slots, look).await {
+                Ok(pause) => {
                     if trouble > 0 {
                         tracing::info!("the outbox can be read again");
                         trouble = 0;
                     }
-                    for held in claimed {
-                        let this = self.clone();
-                        under_way.spawn(async move { this.deliver(held).await });
+                    self.passed();
+                    if let Some(pause) = pause {
+                        look = pause.is_zero();
+                        next_look = tokio::time::Instant::now() + pause;
                     }
-                    pause
                 }
                 Err(error) => {
                     if trouble == 0 {
@@ -283,76 +400,131 @@ impl Delivery {
                         );
                     }
                     trouble = trouble.saturating_add(1);
-                    (TROUBLE_WAIT * 2_u32.saturating_pow(trouble.min(8) - 1)).min(TROUBLE_WAIT_MAX)
+                    let pause =
+                        (TROUBLE_WAIT * 2_u32.saturating_pow(trouble.min(8) - 1)).min(TROUBLE_WAIT_MAX);
+                    look = true;
+                    next_look = tokio::time::Instant::now() + pause;
                 }
-            };
-            let has_room = under_way.len() < concurrency;
+            }
+            if look && trouble == 0 && slots.free() > 0 {
+                continue;
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
-                // A pass follows each end: there is room again, and the next of its incident and channel may go. What else has
-                // ended meanwhile is taken along.
-                Some(ended) = under_way.join_next() => {
-                    check(ended);
-                    while let Some(ended) = under_way.try_join_next() {
-                        check(ended);
-                    }
+                // A pass follows each end: there is room again, and the next of its incident and channel may go.
+                () = slots.ended() => {}
+                () = self.wake.notified(), if trouble == 0 => look = true,
+                () = tokio::time::sleep_until(next_look) => {
+                    look = true;
+                    next_look = tokio::time::Instant::now() + self.settings.poll;
                 }
-                () = self.wake.notified(), if has_room && trouble == 0 => {}
-                () = tokio::time::sleep(pause), if has_room => {}
             }
         }
-        while let Some(ended) = under_way.join_next().await {
-            check(ended);
+        while !slots.tasks.is_empty() {
+            slots.ended().await;
         }
     }
 
-    /// Claims what there is room for, and says how long to sleep.
-    async fn next_pass(&self, free: usize) -> StoreResult<(Vec<Held>, Duration)> {
-        let limit = free.min(self.settings.batch);
+    /// Claims what there is room for, and begins it. Answers, if it looked for all that is due, how long until it is worth looking
+    /// again; zero: at once.
+    async fn pass(&self, slots: &mut Slots, look: bool) -> StoreResult<Option<Duration>> {
+        let limit = slots.free().min(self.settings.batch);
         if limit == 0 {
-            return Ok((Vec::new(), self.settings.poll));
+            return Ok(None);
         }
-        let claimed = self.claim(limit).await?;
-        if claimed.len() == limit {
-            return Ok((claimed, Duration::ZERO));
+        if !look {
+            let freed = slots.freed(limit);
+            if !freed.is_empty() {
+                let of = Of::Channels(&freed);
+                let claimed = self.claim(&Wanted { limit, of }).await?;
+                slots.freed.clear();
+                self.begin(slots, claimed);
+            }
+            return Ok(None);
         }
-        if !claimed.is_empty() {
-            // Looking for the nearest attempt can wait until these are under way: the pass that follows their end does it.
-            return Ok((claimed, self.settings.poll));
+        let busy = slots.busy();
+        let most = slots.per_channel;
+        let claimed = self
+            .claim(&Wanted {
+                limit,
+                of: Of::Any { busy: &busy, most },
+            })
+            .await?;
+        slots.freed.clear();
+        let (count, is_none) = (claimed.len(), claimed.is_empty());
+        let has_filled_a_channel = self.begin(slots, claimed);
+        if count == limit || has_filled_a_channel {
+            // There may be more, if only behind those of a channel that was passed over.
+            return Ok(Some(Duration::ZERO));
+        }
+        if !is_none {
+            // Looking for the nearest attempt can wait until these are under way: the pass that follows does it.
+            return Ok(Some(self.settings.poll));
         }
         let now = self.clock.now();
-        let pause = match delivery::nearest_attempt(&self.store.reader()).await? {
-            Some(at) if at > now => (at - now).to_std().unwrap_or_default().min(self.settings.poll),
-            // Due but not to be had: it waits for the one before it, or another process has it. No reason to spin.
-            _ => self.settings.poll,
-        };
-        Ok((claimed, pause))
+        Ok(Some(
+            match delivery::nearest_attempt(&self.store.reader()).await? {
+                Some(at) if at > now => (at - now).to_std().unwrap_or_default().min(self.settings.poll),
+                // Due but not to be had: it waits for the one before it, its channel has its share, or another process has it. No
+                // reason to spin.
+                _ => self.settings.poll,
+            },
+        ))
     }
 
-    /// Takes deliveries that are due.
-    async fn claim(&self, limit: usize) -> StoreResult<Vec<Held>> {
-        let claimed = match self.claim_up_to(limit).await {
-            Err(StoreError::Corrupt(_)) => self.claim_one_by_one(limit).await,
-            other => other,
-        }?;
+    /// Begins attempts. True: some channel has its share now.
+    fn begin(&self, slots: &mut Slots, claimed: Vec<Held>) -> bool {
+        let mut has_filled_a_channel = false;
+        for held in claimed {
+            let channel = held.row.channel_id;
+            let this = self.clone();
+            // Tasks, not futures polled by the loop: one that stood still with a connection in its hand while the loop waits for one
+            // would block it.
+            let task = slots.tasks.spawn(async move { this.deliver(held).await });
+            slots.channels.insert(task.id(), channel);
+            let count = slots.busy.entry(channel).or_default();
+            *count += 1;
+            has_filled_a_channel |= *count >= slots.per_channel;
+        }
+        has_filled_a_channel
+    }
+
+    /// The loop works.
+    fn passed(&self) {
         self.figures
             .last_pass
             .store(self.clock.now().timestamp_micros(), Ordering::Relaxed);
-        Ok(claimed)
     }
 
-    async fn claim_up_to(&self, limit: usize) -> StoreResult<Vec<Held>> {
+    /// Takes deliveries that are due.
+    async fn claim(&self, wanted: &Wanted<'_>) -> StoreResult<Vec<Held>> {
+        match self.claim_up_to(wanted).await {
+            Err(StoreError::Corrupt(_)) => self.claim_one_by_one(wanted).await,
+            other => other,
+        }
+    }
+
+    async fn claim_up_to(&self, wanted: &Wanted<'_>) -> StoreResult<Vec<Held>> {
         let mut tx = self.store.begin().await?;
-        let held = self.claim_in(&mut tx, limit).await?;
+        let held = self.claim_in(&mut tx, wanted).await?;
         tx.commit().await?;
         Ok(held)
     }
 
-    async fn claim_in(&self, tx: &mut Tx, limit: usize) -> StoreResult<Vec<Held>> {
+    async fn claim_in(&self, tx: &mut Tx, wanted: &Wanted<'_>) -> StoreResult<Vec<Held>> {
         let claimed_at = self.clock.now();
         let lease_until = claimed_at + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::MAX);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = delivery::claim(tx, claimed_at, lease_until, limit).await?;
+        let rows = match wanted.of {
+            Of::Any { busy, most } => {
+                let (limit, most) = (whole(wanted.limit), whole(most));
+                let busy: Vec<_> = busy.iter().map(|(id, count)| (*id, whole(*count))).collect();
+                delivery::claim(tx, claimed_at, lease_until, limit, &busy, most).await?
+            }
+            Of::Channels(channels) => {
+                let channels: Vec<_> = channels.iter().map(|(id, count)| (*id, whole(*count))).collect();
+                delivery::claim_of(tx, claimed_at, lease_until, &channels).await?
+            }
+        };
         Ok(rows
             .into_iter()
             .map(|row| Held {
@@ -365,15 +537,37 @@ impl Delivery {
 
     /// A row that cannot be read makes a whole claim unreadable. Taken one at a time, the good ones go their way, and the bad one is
     /// put aside for as long as a lease lasts.
-    async fn claim_one_by_one(&self, limit: usize) -> StoreResult<Vec<Held>> {
+    async fn claim_one_by_one(&self, wanted: &Wanted<'_>) -> StoreResult<Vec<Held>> {
+        let (mut busy, most) = match wanted.of {
+            Of::Any { busy, most } => (busy.iter().copied().collect(), most),
+            // Only these have room.
+            Of::Channels(_) => (HashMap::new(), self.settings.per_channel),
+        };
         let mut claimed = Vec::new();
         let mut seen = 0;
         let mut waits = 0;
-        while seen < limit {
-            let one = self.claim_one().await;
+        while seen < wanted.limit {
+            let one = match wanted.of {
+                Of::Any { .. } => {
+                    let busy: Vec<_> = busy.iter().map(|(id, count)| (*id, *count)).collect();
+                    self.claim_one(Of::Any { busy: &busy, most }).await
+                }
+                Of::Channels(channels) => {
+                    let rest: Vec<_> = channels
+                        .iter()
+                        .filter(|(id, count)| busy.get(id).is_none_or(|taken| taken < count))
+                        .map(|(id, _)| (*id, 1))
+                        .take(1)
+                        .collect();
+                    self.claim_one(Of::Channels(&rest)).await
+                }
+            };
             seen += 1;
             match one {
-                Ok(Some(held)) => claimed.push(held),
+                Ok(Some(held)) => {
+                    *busy.entry(held.row.channel_id).or_default() += 1;
+                    claimed.push(held);
+                }
                 // The batch is being rolled back on its own connection, and until that has happened its rows are locked and
                 // passed over.
                 Ok(None) if seen == 1 && waits < ROLLBACK_WAITS => {
@@ -393,9 +587,9 @@ impl Delivery {
         Ok(claimed)
     }
 
-    async fn claim_one(&self) -> StoreResult<Option<Held>> {
+    async fn claim_one(&self, of: Of<'_>) -> StoreResult<Option<Held>> {
         let mut tx = self.store.begin().await?;
-        let found = self.claim_in(&mut tx, 1).await;
+        let found = self.claim_in(&mut tx, &Wanted { limit: 1, of }).await;
         if let Ok(_) | Err(StoreError::Corrupt(_)) = &found {
             // Committed for the bad row too: its lease is what puts it aside.
             tx.commit().await?;
@@ -508,13 +702,6 @@ impl Delivery {
             self.wake.notify_one();
         }
         Ok(end)
-    }
-}
-
-/// What became of a delivery is recorded where it ends; only a fault of ours comes here.
-fn check(ended: Result<End, JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a delivery was dropped; it is done again when its lease ends");
     }
 }
 

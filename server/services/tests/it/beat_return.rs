@@ -183,7 +183,7 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     let join = async {
         // Beat's return has to wait for the one or the other.
         world.until_somebody_waits().await;
-        let joined = deadbeat_store::incident::join_beat(&mut sweep, BeatId(beat), a.id, world.now())
+        let joined = deadbeat_store::incident::join_beats(&mut sweep, &[(BeatId(beat), a.id)], world.now())
             .await
             .unwrap();
         sweep.commit().await.unwrap();
@@ -191,7 +191,7 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     };
     let ((), joined) = tokio::join!(world.alive(), join);
 
-    assert!(joined);
+    assert_eq!(joined, [a.id]);
     assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
 }
 

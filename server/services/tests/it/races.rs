@@ -38,7 +38,7 @@ const MISMATCHED: &str = "SELECT count(*) FROM monitor FULL JOIN (SELECT subject
     WHERE (coalesce(monitor.status, '') = 'down') <> (open.subject_id IS NOT NULL)";
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn two_evaluators_on_a_thousand_due_monitors_open_a_thousand_incidents(pool: PgPool) {
+async fn two_evaluators_on_thousands_of_due_monitors_open_one_incident_each(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("one").await;
     let monitor = world.monitor("m").await;
@@ -49,7 +49,7 @@ async fn two_evaluators_on_a_thousand_due_monitors_open_a_thousand_incidents(poo
             updated_at, next_due_at, deadline_at, check_after)
         SELECT gen_random_uuid(), project_id, gen_random_uuid(), slug || n, name, tags, schedule, grace_seconds, all_channels, status,
             created_at, updated_at, next_due_at, deadline_at, check_after
-        FROM monitor, generate_series(2, 1000) AS n",
+        FROM monitor, generate_series(2, 3500) AS n",
     )
     .execute(&world.pool)
     .await
@@ -59,21 +59,21 @@ async fn two_evaluators_on_a_thousand_due_monitors_open_a_thousand_incidents(poo
 
     let (here, there) = tokio::join!(world.evaluator.sweep_once(), other.sweep_once());
 
-    assert_eq!(here.unwrap().down + there.unwrap().down, 1_000);
+    assert_eq!(here.unwrap().down + there.unwrap().down, 3_500);
     let subjects = world
         .count("SELECT count(DISTINCT subject_id) FROM incident WHERE resolved_at IS NULL")
         .await;
     assert_eq!(
         (subjects, world.count("SELECT count(*) FROM incident").await),
-        (1_000, 1_000)
+        (3_500, 3_500)
     );
     assert_eq!(
         world
             .count("SELECT count(DISTINCT incident_id) FROM delivery")
             .await,
-        1_000
+        3_500
     );
-    assert_eq!(world.alerts().await.len(), 1_000);
+    assert_eq!(world.alerts().await.len(), 3_500);
     assert_eq!(
         world
             .count("SELECT count(*) FROM monitor WHERE check_after IS NOT NULL")

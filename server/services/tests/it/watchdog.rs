@@ -31,6 +31,7 @@ async fn it_is_told_only_while_the_work_is_done(pool: PgPool) {
         clock,
     );
 
+    world.sweep().await;
     let never_swept = watchdog.report_once().await.unwrap_err();
     assert!(never_swept.contains("evaluator Some(false)"), "{never_swept}");
 
@@ -53,4 +54,28 @@ async fn it_is_told_only_while_the_work_is_done(pool: PgPool) {
     world.pool.close().await;
     let gone = watchdog.report_once().await.unwrap_err();
     assert!(gone.contains("database false"), "{gone}");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_process_that_only_serves_knows_when_somebody_last_swept(pool: PgPool) {
+    let world = World::new(pool).await;
+    let serving = Selfwatch::default();
+    let asked = async |world: &World| serving.readiness(&world.store().reader(), world.now()).await;
+    let before = asked(&world).await;
+    assert_eq!(
+        (before.any_sweep_at(), before.is_judging(world.now())),
+        (None, false)
+    );
+
+    world.sweep().await;
+    let swept_at = world.now();
+    let fresh = asked(&world).await;
+    assert_eq!(fresh.any_sweep_at(), Some(swept_at));
+    assert!(fresh.is_judging(world.now()) && fresh.is_ready());
+
+    world.advance(11);
+    let stale = asked(&world).await;
+    assert_eq!(stale.any_sweep_at(), Some(swept_at));
+    // It cannot mend that by being taken out of rotation.
+    assert!(!stale.is_judging(world.now()) && stale.is_ready());
 }

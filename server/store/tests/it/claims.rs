@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use deadbeat_domain::ping::PingKind::{Fail, Success};
 use deadbeat_domain::switch::on_alive;
-use deadbeat_store::{beat, incident, monitor};
+use deadbeat_store::{beat, evaluator, incident, monitor};
 use sqlx::PgPool;
 
 use crate::setup::{World, at};
@@ -108,7 +108,9 @@ async fn two_claimers_never_share_a_beat_nor_a_reminder(pool: PgPool) {
             .await
             .unwrap();
         assert!(on_alive(&mut beat.state, at(0), at(0)).is_some());
-        beat::update(&mut tx, &beat, false).await.unwrap();
+        beat::update(&mut tx, std::slice::from_ref(&beat), false)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         world.incident(&world.monitor(&format!("m{number}")).await).await;
     }
@@ -152,7 +154,10 @@ async fn a_success_makes_the_sweep_look_later_and_a_failure_not_at_all(pool: PgP
     let monitor = world.monitor("m").await;
     world.ping(&monitor, Success, 50).await;
     assert_eq!(
-        monitor::nearest_check(&world.store.reader()).await.unwrap(),
+        evaluator::agenda(&world.store.reader(), at(0))
+            .await
+            .unwrap()
+            .nearest(),
         Some(at(90)),
         "lazily: the old one stays"
     );

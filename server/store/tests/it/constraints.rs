@@ -1,9 +1,15 @@
 //! What the tables themselves hold, whoever writes.
 
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
-use deadbeat_store::Tx;
+use deadbeat_domain::status::Status;
+use deadbeat_domain::transition::{Transition, Trigger};
+use deadbeat_store::delivery::{self, NewAlert};
 use deadbeat_store::incident::{self, Incident};
+use deadbeat_store::transition::{self, NewTransition};
+use deadbeat_store::{Tx, channel};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -138,4 +144,83 @@ async fn a_slug_is_taken_once_a_project(pool: PgPool) {
     twin.project_id = ProjectId(crate::setup::insert_project(&world.store).await.0);
     let mut tx = world.begin().await;
     deadbeat_store::monitor::insert(&mut tx, &twin).await.unwrap();
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_belongs_to_a_deleted_project_goes_with_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (channel, other) = (world.channel("one").await, world.channel("two").await);
+    let monitor = world.monitor("m").await;
+    let incident = world.incident(&monitor).await;
+    for alert in [Alert::Opened, Alert::Resolved] {
+        world.enqueue(Some(incident.id), alert, &[channel, other]).await;
+    }
+    world.enqueue(None, Alert::Test, &[channel]).await;
+    let mut tx = world.begin().await;
+    let transition = NewTransition {
+        project_id: world.project,
+        subject_kind: SubjectKind::Monitor,
+        subject_id: monitor.id.0,
+        transition: Transition {
+            from: Status::Up,
+            to: Status::Down,
+            trigger: Trigger::Trouble(Cause::Missed),
+            at: at(90),
+        },
+    };
+    transition::insert(&mut tx, &[transition]).await.unwrap();
+    assert!(channel::delete(&mut tx, world.project, other).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(world.count("SELECT count(*) FROM delivery").await, 3);
+
+    sqlx::query("DELETE FROM project WHERE id = $1")
+        .bind(world.project.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+
+    for question in [
+        "SELECT count(*) FROM delivery",
+        "SELECT count(*) FROM incident",
+        "SELECT count(*) FROM transition",
+        "SELECT count(*) FROM channel",
+        "SELECT count(*) FROM monitor",
+    ] {
+        assert_eq!(world.count(question).await, 0, "{question}");
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_alert_that_is_being_written_to_a_deleted_channel_goes_with_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let channel = world.channel("one").await;
+    let (mut telling, mut deleting) = (world.begin().await, world.begin().await);
+    let alert = NewAlert {
+        project_id: world.project,
+        incident_id: None,
+        alert: Alert::Test,
+        payload: serde_json::json!({}),
+        channels: vec![channel],
+    };
+    assert_eq!(
+        delivery::enqueue(&mut telling, &[alert], at(90))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+
+    let (deleted, ()) = tokio::join!(
+        async {
+            let deleted = channel::delete(&mut deleting, world.project, channel)
+                .await
+                .unwrap();
+            deleting.commit().await.unwrap();
+            deleted
+        },
+        async { telling.commit().await.unwrap() }
+    );
+
+    assert!(deleted);
+    assert_eq!(world.count("SELECT count(*) FROM delivery").await, 0);
 }

@@ -11,7 +11,9 @@ use crate::setup::{World, at};
 /// Claims what is due at `now` with a lease of a minute: (delivery, lease, attempt).
 async fn claim(world: &World, now: i64) -> Vec<(DeliveryId, Uuid, i32)> {
     let mut tx = world.begin().await;
-    let claimed = delivery::claim(&mut tx, at(now), at(now + 60), 10).await.unwrap();
+    let claimed = delivery::claim(&mut tx, at(now), at(now + 60), 10, &[], 10)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     let mut claimed: Vec<_> = claimed
         .into_iter()
@@ -113,8 +115,12 @@ async fn two_claimers_never_share_a_delivery(pool: PgPool) {
     }
     let (mut one, mut two) = (world.begin().await, world.begin().await);
 
-    let mine = delivery::claim(&mut one, at(90), at(150), 8).await.unwrap();
-    let others = delivery::claim(&mut two, at(90), at(150), 8).await.unwrap();
+    let mine = delivery::claim(&mut one, at(90), at(150), 8, &[], 8)
+        .await
+        .unwrap();
+    let others = delivery::claim(&mut two, at(90), at(150), 8, &[], 8)
+        .await
+        .unwrap();
 
     assert_eq!((mine.len(), others.len()), (8, 4));
     assert!(
@@ -143,4 +149,37 @@ async fn an_incident_is_opened_and_resolved_once_a_channel_and_reminded_of_often
     }
 
     assert_eq!(made, [1, 0, 1, 1, 1, 0]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_channel_that_has_its_share_is_passed_over(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (slow, quick) = (world.channel("slow").await, world.channel("quick").await);
+    for _ in 0..9 {
+        world.enqueue(None, Alert::Test, &[slow]).await;
+    }
+    let quick_one = world.enqueue(None, Alert::Test, &[quick]).await;
+    let to = |claimed: Vec<delivery::Claimed>| claimed.iter().map(|one| one.channel_id).collect::<Vec<_>>();
+    let mut tx = world.begin().await;
+
+    // Ten at most, three of them to one channel; the tenth is behind nine of the slow one.
+    let first = delivery::claim(&mut tx, at(90), at(150), 9, &[], 3)
+        .await
+        .unwrap();
+    assert_eq!(to(first), [slow; 3]);
+    let busy = [(slow, 3)];
+    let second = delivery::claim(&mut tx, at(90), at(150), 9, &busy, 3)
+        .await
+        .unwrap();
+    assert_eq!(second.iter().map(|one| one.id).collect::<Vec<_>>(), quick_one);
+    let busy = [(slow, 2), (quick, 1)];
+    let third = delivery::claim(&mut tx, at(90), at(150), 9, &busy, 3)
+        .await
+        .unwrap();
+    assert_eq!(to(third), [slow]);
+
+    let next = delivery::claim_of(&mut tx, at(90), at(150), &[(slow, 2), (quick, 2)])
+        .await
+        .unwrap();
+    assert_eq!(to(next), [slow; 2]);
 }

@@ -169,7 +169,7 @@ async fn what_a_dead_process_held_is_done_when_its_lease_ends(pool: PgPool) {
     let id = world.test(channel).await;
     let now = world.clock.now();
     let mut tx = world.store.begin().await.unwrap();
-    let held = delivery::claim(&mut tx, now, now + TimeDelta::seconds(60), 32)
+    let held = delivery::claim(&mut tx, now, now + TimeDelta::seconds(60), 32, &[], 32)
         .await
         .unwrap()
         .remove(0);

@@ -52,6 +52,7 @@ async fn a_backlog_is_worked_off_without_waiting(pool: PgPool) {
     let settings = DeliverySettings {
         batch: 4,
         concurrency: 6,
+        per_channel: 6,
         poll: Duration::from_secs(3_600),
         ..DeliverySettings::default()
     };
@@ -67,6 +68,53 @@ async fn a_backlog_is_worked_off_without_waiting(pool: PgPool) {
     receiver.wait_for(6, LIMIT).await;
     receiver.release();
     receiver.wait_for(30, LIMIT).await;
+    stop.cancel();
+    tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_channel_that_hangs_leaves_room_for_the_others(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (hanging, quick) = (
+        Receiver::answering(Reply::status(200).held()).await,
+        Receiver::start().await,
+    );
+    let (hangs, answers) = (
+        world.webhook(hanging.url("/hook")).await,
+        world.webhook(quick.url("/hook")).await,
+    );
+    // More than there are places, and all of them older than what the other channel waits for.
+    for _ in 0..20 {
+        world.test(hangs).await;
+    }
+    world.clock.advance(TimeDelta::seconds(1));
+    let mut others = Vec::new();
+    for _ in 0..9 {
+        others.push(world.test(answers).await);
+    }
+    let settings = DeliverySettings {
+        concurrency: 6,
+        per_channel: 4,
+        poll: Duration::from_secs(3_600),
+        ..DeliverySettings::default()
+    };
+    let delivery = world.delivery_with(senders(true, None), settings);
+    let stop = CancellationToken::new();
+
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { delivery.run(stop).await }
+    });
+    hanging.wait_for(4, LIMIT).await;
+    quick.wait_for(9, LIMIT).await;
+    for id in others {
+        world.settled(id).await;
+    }
+
+    assert_eq!(hanging.requests().len(), 4, "its share, and no more");
+    // When one ends, the next of that channel follows, without a poll or a bell.
+    hanging.release();
+    hanging.wait_for(20, LIMIT).await;
     stop.cancel();
     tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
 }
