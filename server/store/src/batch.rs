@@ -1,4 +1,4 @@
-//! The one statement that writes a batch: pings, bodies, runs and monitors' states, in array form.
+//! The statements that write a batch: pings, bodies, runs and monitors' states, in array form.
 //!
 //! Everything that changes a monitor's state writes through here, under the monitors' locks: ingest with pings, the evaluator and a
 //! person's changes without.
@@ -40,28 +40,55 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     runs.sort_by_key(|(_, run)| run.is_open());
     let monitors = &batch.monitors;
 
+    // Most pings have no body and most batches few runs: they do not pay for tables that they leave alone.
+    if !(bodies.is_empty() && runs.is_empty()) {
+        sqlx::query!(
+            r#"
+            WITH new_body AS (
+                INSERT INTO ping_body (monitor_id, n, body, received_at)
+                SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::bytea[], $4::timestamptz[])
+            )
+            INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
+                worker, retries, error)
+            SELECT * FROM UNNEST($5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[],
+                $11::timestamptz[], $12::int8[], $13::int2[], $14::text[], $15::text[], $16::text[], $17::int4[], $18::text[])
+            ON CONFLICT (id) DO UPDATE
+            SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
+                deadline_at = excluded.deadline_at, duration_ms = excluded.duration_ms, exit_code = excluded.exit_code,
+                task = excluded.task, task_id = excluded.task_id, worker = excluded.worker, retries = excluded.retries,
+                error = excluded.error
+            "#,
+            &column(&bodies, |ping| ping.monitor_id.0),
+            &column(&bodies, |ping| ping.n),
+            &column(&bodies, |ping| ping.body.clone()),
+            &column(&bodies, |ping| ping.received_at),
+            &column(&runs, |(_, run)| run.key.0),
+            &column(&runs, |(monitor, _)| monitor.0),
+            &column(&runs, |(_, run)| run.run_id) as &[Option<Uuid>],
+            &column(&runs, |(_, run)| run.status.as_str().to_owned()),
+            &column(&runs, |(_, run)| run.started_at) as &[Option<DateTime<Utc>>],
+            &column(&runs, |(_, run)| run.finished_at) as &[Option<DateTime<Utc>>],
+            &column(&runs, |(_, run)| run.deadline_at) as &[Option<DateTime<Utc>>],
+            &column(&runs, |(_, run)| run.duration.map(|length| length.num_milliseconds())) as &[Option<i64>],
+            &column(&runs, |(_, run)| run.exit_code.map(i16::from)) as &[Option<i16>],
+            &column(&runs, |(_, run)| run.detail.task.clone()) as &[Option<String>],
+            &column(&runs, |(_, run)| run.detail.task_id.clone()) as &[Option<String>],
+            &column(&runs, |(_, run)| run.detail.worker.clone()) as &[Option<String>],
+            &column(&runs, |(_, run)| run.detail.retries),
+            &column(&runs, |(_, run)| run.detail.error.clone()) as &[Option<String>],
+        )
+        .execute(tx.conn())
+        .await?;
+    }
     sqlx::query!(
         r#"
         WITH new_ping AS (
             INSERT INTO ping (monitor_id, n, received_at, kind, run_id, exit_code, source, method, remote_addr, user_agent, body_bytes)
             SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::timestamptz[], $4::text[], $5::uuid[], $6::int2[], $7::text[], $8::text[],
                 $9::text[], $10::text[], $11::int4[])
-        ), new_body AS (
-            INSERT INTO ping_body (monitor_id, n, body, received_at)
-            SELECT * FROM UNNEST($12::uuid[], $13::int8[], $14::bytea[], $40::timestamptz[])
-        ), changed_run AS (
-            INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
-                worker, retries, error)
-            SELECT * FROM UNNEST($15::uuid[], $16::uuid[], $17::uuid[], $18::text[], $19::timestamptz[], $20::timestamptz[],
-                $21::timestamptz[], $22::int8[], $23::int2[], $24::text[], $25::text[], $26::text[], $27::int4[], $28::text[])
-            ON CONFLICT (id) DO UPDATE
-            SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
-                deadline_at = excluded.deadline_at, duration_ms = excluded.duration_ms, exit_code = excluded.exit_code,
-                task = excluded.task, task_id = excluded.task_id, worker = excluded.worker, retries = excluded.retries,
-                error = excluded.error
         ), place AS (
             INSERT INTO writer (id, position)
-            SELECT $41, $42 WHERE $41::uuid IS NOT NULL
+            SELECT $23, $24 WHERE $23::uuid IS NOT NULL
             ON CONFLICT (id) DO UPDATE SET position = greatest(writer.position, excluded.position)
         )
         UPDATE monitor
@@ -69,12 +96,12 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             last_duration_ms = new.last_duration_ms, open_runs = new.open_runs, next_due_at = new.next_due_at,
             hinted_due_at = new.hinted_due_at, deadline_at = new.deadline_at,
             check_after = CASE
-                WHEN $39 THEN new.deadline_at
+                WHEN $22 THEN new.deadline_at
                 WHEN new.deadline_at IS NULL THEN monitor.check_after
                 ELSE least(monitor.check_after, new.deadline_at)
             END
-        FROM UNNEST($29::uuid[], $30::text[], $31::int8[], $32::timestamptz[], $33::timestamptz[], $34::int8[], $35::int4[],
-            $36::timestamptz[], $37::timestamptz[], $38::timestamptz[])
+        FROM UNNEST($12::uuid[], $13::text[], $14::int8[], $15::timestamptz[], $16::timestamptz[], $17::int8[], $18::int4[],
+            $19::timestamptz[], $20::timestamptz[], $21::timestamptz[])
             AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, hinted_due_at,
                 deadline_at)
         WHERE monitor.id = new.id
@@ -90,23 +117,6 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(pings, |ping| ping.remote_addr.clone()) as &[Option<String>],
         &column(pings, |ping| ping.user_agent.clone()) as &[Option<String>],
         &column(pings, |ping| i32::try_from(ping.body.len()).unwrap_or(i32::MAX)),
-        &column(&bodies, |ping| ping.monitor_id.0),
-        &column(&bodies, |ping| ping.n),
-        &column(&bodies, |ping| ping.body.clone()),
-        &column(&runs, |(_, run)| run.key.0),
-        &column(&runs, |(monitor, _)| monitor.0),
-        &column(&runs, |(_, run)| run.run_id) as &[Option<Uuid>],
-        &column(&runs, |(_, run)| run.status.as_str().to_owned()),
-        &column(&runs, |(_, run)| run.started_at) as &[Option<DateTime<Utc>>],
-        &column(&runs, |(_, run)| run.finished_at) as &[Option<DateTime<Utc>>],
-        &column(&runs, |(_, run)| run.deadline_at) as &[Option<DateTime<Utc>>],
-        &column(&runs, |(_, run)| run.duration.map(|length| length.num_milliseconds())) as &[Option<i64>],
-        &column(&runs, |(_, run)| run.exit_code.map(i16::from)) as &[Option<i16>],
-        &column(&runs, |(_, run)| run.detail.task.clone()) as &[Option<String>],
-        &column(&runs, |(_, run)| run.detail.task_id.clone()) as &[Option<String>],
-        &column(&runs, |(_, run)| run.detail.worker.clone()) as &[Option<String>],
-        &column(&runs, |(_, run)| run.detail.retries),
-        &column(&runs, |(_, run)| run.detail.error.clone()) as &[Option<String>],
         &column(monitors, |(id, _)| id.0),
         &column(monitors, |(_, state)| state.status.as_str().to_owned()),
         &column(monitors, |(_, state)| state.ping_count),
@@ -118,7 +128,6 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(monitors, |(_, state)| state.hinted_due_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |(_, state)| state.deadline_at) as &[Option<DateTime<Utc>>],
         batch.moves_check,
-        &column(&bodies, |ping| ping.received_at),
         batch.writer.map(|(id, _)| id),
         batch.writer.map(|(_, position)| i64::try_from(position).unwrap_or(i64::MAX)),
     )
