@@ -58,8 +58,9 @@ pub struct Sample {
 pub struct Seen {
     /// Its name.
     pub name: String,
-    /// Messages that wait, over all priorities.
-    pub depth: i64,
+    /// Messages that wait, over all priorities; None: there is no such queue, or it cannot be told.
+    #[serde(default)]
+    pub depth: Option<i64>,
     /// For how long the oldest one has waited.
     #[serde(default)]
     pub oldest_seconds: Option<f64>,
@@ -139,7 +140,8 @@ pub(crate) async fn seen(
             .map(|queue| (queue.name.clone(), queue))
             .collect();
         for seen in &sample.queues {
-            let (queue, transition) = look(known.get(&seen.name), &broker, seen, &workers, now);
+            let Some(depth) = seen.depth else { continue };
+            let (queue, transition) = look(known.get(&seen.name), &broker, seen, depth, &workers, now);
             if let Some(transition) = transition {
                 changed.push((queues.len(), transition));
             }
@@ -171,6 +173,7 @@ fn look(
     known: Option<&Queue>,
     broker: &deadbeat_store::broker::Broker,
     seen: &Seen,
+    depth: i64,
     workers: &[Worker],
     now: DateTime<Utc>,
 ) -> (Queue, Option<deadbeat_domain::transition::Transition>) {
@@ -179,7 +182,7 @@ fn look(
         project_id: broker.project_id,
         app: broker.app.clone(),
         name: seen.name.clone(),
-        depth: seen.depth.max(0),
+        depth: depth.max(0),
         oldest_seconds: seen.oldest_seconds.filter(|seconds| *seconds >= 0.0),
         oldest_task: seen
             .oldest_task

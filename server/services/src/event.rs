@@ -92,8 +92,11 @@ struct RunEvent {
 pub enum Verdict {
     /// It is written and committed.
     Accepted,
-    /// The same, and this worker is asked to look at the broker for its application.
-    AcceptedAndSamples,
+    /// The same, of a sign of life: whether this process is asked to look at the broker for its application.
+    Heard {
+        /// It is the one that looks.
+        samples: bool,
+    },
     /// It is refused for good: sending it again changes nothing.
     Rejected {
         /// Stable, for programs.

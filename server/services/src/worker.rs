@@ -192,7 +192,10 @@ pub(crate) async fn heard(
     }
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
-    worker.queues.clone_from(&snapshot.queues);
+    // While it reconnects it consumes nothing, and will again what it did.
+    if snapshot.connected != Some(false) {
+        worker.queues.clone_from(&snapshot.queues);
+    }
     worker.snapshot = stored;
     let transition = on_snapshot(&mut worker.state, snapshot.state, now);
     // The first deadline must be found: a new row's `check_after` is empty.
@@ -216,11 +219,7 @@ pub(crate) async fn heard(
     if transition.is_some() {
         services.outbox_bell.notify_one();
     }
-    Ok(if samples {
-        Verdict::AcceptedAndSamples
-    } else {
-        Verdict::Accepted
-    })
+    Ok(Verdict::Heard { samples })
 }
 
 /// PostgreSQL's JSON cannot hold NUL.

@@ -73,7 +73,7 @@ async fn accept(
         .into_iter()
         .map(|(id, verdict)| match verdict {
             Verdict::Accepted => json!({"id": id, "status": "accepted"}),
-            Verdict::AcceptedAndSamples => json!({"id": id, "status": "accepted", "sample_queues": true}),
+            Verdict::Heard { samples } => json!({"id": id, "status": "accepted", "sample_queues": samples}),
             Verdict::Rejected { code, detail } => {
                 json!({"id": id, "status": "rejected", "code": code, "detail": detail})
             }

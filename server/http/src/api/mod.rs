@@ -12,6 +12,7 @@ pub mod ping;
 pub mod project;
 pub mod run;
 pub mod schedule;
+pub mod worker;
 
 use actix_web::web::ServiceConfig;
 use actix_web::{HttpRequest, Route, web};
@@ -32,6 +33,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(delivery::configure)
             .configure(api_key::configure)
             .configure(beat::configure)
+            .configure(worker::configure)
             .configure(blind_spell::configure)
             .configure(project::configure)
             .configure(event::configure)

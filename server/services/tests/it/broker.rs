@@ -159,7 +159,7 @@ async fn a_queue_is_told_once_a_sample_and_by_a_name(pool: PgPool) {
     for queues in [
         json!([{"name": "a", "depth": 1}, {"name": "a", "depth": 2}]),
         json!([{"name": "", "depth": 1}]),
-        json!([{"name": "a"}]),
+        json!([{"name": "a", "depth": "deep"}]),
     ] {
         let verdict = world.seen(json!({"queues": queues})).await;
         assert!(

@@ -41,6 +41,15 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     let deliveries = harness.wait_for("/api/v1/deliveries", settled).await;
     let incidents = owner.get("/api/v1/incidents").await;
     let keys = owner.get("/api/v1/api-keys").await;
+    let examples =
+        "/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples/worker/value";
+    Caller::with_key(&harness, &harness.ping_key)
+        .post("/api/v1/events", &contract().part(examples).clone())
+        .await;
+    for (path, list) in [("workers", 1), ("queues", 2), ("brokers", 1)] {
+        let seen = owner.get(&format!("/api/v1/{path}")).await;
+        assert_eq!(seen[path].as_array().map(Vec::len), Some(list), "{seen}");
+    }
     let ids = [
         ("monitors", &monitor["id"]),
         ("channels", &channel["id"]),
@@ -113,6 +122,9 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         format!("/api/v1/deliveries?channel_id={channel_id}"),
         format!("/api/v1/deliveries?incident_id={incident_id}"),
         "/api/v1/beats".to_owned(),
+        "/api/v1/workers".to_owned(),
+        "/api/v1/queues".to_owned(),
+        "/api/v1/brokers".to_owned(),
     ] {
         let list = other.get(&path).await;
         let rows = list

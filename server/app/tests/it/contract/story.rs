@@ -300,7 +300,7 @@ async fn celery(caller: &Caller<'_>) {
     let examples = contract()
         .part("/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples")
         .clone();
-    for name in ["schedule", "run", "due"] {
+    for name in ["schedule", "run", "due", "worker"] {
         let answer = caller.post("/api/v1/events", &examples[name]["value"]).await;
         let results = answer["results"].as_array().unwrap();
         assert!(
@@ -415,7 +415,14 @@ async fn keys_and_project(caller: &Caller<'_>) {
         400,
     )
     .await;
-    caller.get("/api/v1/beats").await;
+    for path in [
+        "/api/v1/beats",
+        "/api/v1/workers",
+        "/api/v1/queues",
+        "/api/v1/brokers",
+    ] {
+        caller.get(path).await;
+    }
     caller.get("/api/v1/blind-spells").await;
     expect(
         caller,
