@@ -80,3 +80,19 @@ ALTER TABLE incident DROP CONSTRAINT incident_subject_kind;
 ALTER TABLE incident ADD CONSTRAINT incident_subject_kind CHECK (subject_kind IN ('monitor', 'beat', 'worker', 'queue', 'broker'));
 ALTER TABLE transition DROP CONSTRAINT transition_subject_kind;
 ALTER TABLE transition ADD CONSTRAINT transition_subject_kind CHECK (subject_kind IN ('monitor', 'beat', 'worker', 'queue', 'broker'));
+
+-- How far the newest run of a monitor got before it began: what an alert says of a run that does not come.
+CREATE TABLE stage (
+    monitor_id   uuid PRIMARY KEY REFERENCES monitor ON DELETE CASCADE,
+    run_id       uuid NOT NULL,
+    task_id      text,
+    -- Where it was sent to.
+    queue        text,
+    -- NULL: who sent it has no SDK.
+    published_at timestamptz,
+    -- NULL: no worker has taken it, as far as is known.
+    received_at  timestamptz,
+    worker       text,
+    -- When the last of this was heard.
+    heard_at     timestamptz NOT NULL
+) WITH (fillfactor = 50);

@@ -10,6 +10,7 @@ use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::queue::Queue;
+use deadbeat_store::stage::Stage;
 use deadbeat_store::worker::Worker;
 use serde_json::Value;
 
@@ -29,6 +30,7 @@ pub struct Explanation {
 pub fn of_monitor(
     monitor: &Monitor,
     beat: Option<&str>,
+    stage: Option<&Stage>,
     signal: Option<&Signal>,
     cause: Cause,
     now: DateTime<Utc>,
@@ -54,6 +56,7 @@ pub fn of_monitor(
                         words(state.expectation.grace())
                     ),
                 });
+                evidence.extend(stage.into_iter().flat_map(|stage| how_far(stage, due)));
                 format!("{name} did not report: it was due at {}.", clock(due))
             } else {
                 format!("{name} did not report.")
@@ -170,6 +173,43 @@ pub fn of_monitor(
         evidence,
         repair,
     }
+}
+
+/// How far the run got that was due then.
+fn how_far(stage: &Stage, due: DateTime<Utc>) -> Vec<Fact> {
+    // Beat may send a little early, and clocks differ.
+    let since_due = |at: DateTime<Utc>| at >= due - TimeDelta::seconds(5);
+    let Some(sent) = stage.published_at.filter(|at| since_due(*at)) else {
+        return vec![Fact {
+            at: stage.published_at,
+            fact: "Beat sent its last run before that, and none since.".to_owned(),
+        }];
+    };
+    let queue = match &stage.queue {
+        Some(queue) => format!(" to queue {queue}"),
+        None => String::new(),
+    };
+    let taken = match (stage.received_at, &stage.worker) {
+        (Some(at), Some(worker)) => Fact {
+            at: Some(at),
+            fact: format!("{worker} took it from the queue, and has not begun it."),
+        },
+        (Some(at), None) => Fact {
+            at: Some(at),
+            fact: "A worker took it from the queue, and has not begun it.".to_owned(),
+        },
+        (None, _) => Fact {
+            at: None,
+            fact: "No worker has taken it, as far as is known.".to_owned(),
+        },
+    };
+    vec![
+        Fact {
+            at: Some(sent),
+            fact: format!("It was sent{queue}."),
+        },
+        taken,
+    ]
 }
 
 /// Explains why a Beat is down.

@@ -22,6 +22,7 @@ use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_si
 use deadbeat_store::batch::Batch;
 use deadbeat_store::evaluator::Agenda;
 use deadbeat_store::monitor::{Monitor, Stateful};
+use deadbeat_store::stage::Stage;
 use deadbeat_store::{Store, StoreResult, Tx};
 use futures::future::try_join_all;
 use tokio::sync::Notify;
@@ -398,13 +399,33 @@ impl Evaluator {
         }
         batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::batch::write(&mut tx, &batch).await?;
+        // Only what Beat sends has stages.
+        let asked: Vec<Uuid> = recorded
+            .iter()
+            .map(|(place, _)| &monitors[*place])
+            .filter(|monitor| monitor.beat_id.is_some())
+            .map(|monitor| monitor.id.0)
+            .collect();
+        let stages: HashMap<MonitorId, Stage> = if asked.is_empty() {
+            HashMap::new()
+        } else {
+            let stages = deadbeat_store::stage::of_monitors(&mut tx, &asked).await?;
+            stages
+                .into_iter()
+                .map(|stage| (stage.monitor_id, stage))
+                .collect()
+        };
         let news: Vec<News<'_>> = recorded
             .iter()
             .map(|(place, transition)| {
                 let monitor = &monitors[*place];
                 let beat = monitor.beat_id.and_then(|id| beats.get(&id));
                 News {
-                    changed: Changed::Monitor(monitor, beat.map(|(name, _)| name.as_str())),
+                    changed: Changed::Monitor(
+                        monitor,
+                        beat.map(|(name, _)| name.as_str()),
+                        stages.get(&monitor.id),
+                    ),
                     what: What::Transition(*transition),
                 }
             })

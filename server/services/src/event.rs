@@ -9,6 +9,7 @@ use deadbeat_domain::monitor::clip;
 use deadbeat_domain::ping::{PingKind, Signal, Source};
 use deadbeat_domain::run::RunDetail;
 use deadbeat_domain::time::to_micros;
+use deadbeat_store::stage::Stage;
 use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::Value;
@@ -52,6 +53,20 @@ enum What {
     WorkerSnapshot(Box<worker::Snapshot>),
     /// A worker looked at the broker.
     BrokerSample(broker::Sample),
+    /// A run was put into the broker's hands.
+    RunPublished(StageEvent),
+    /// A worker took a run from its queue.
+    RunReceived(StageEvent),
+    /// Beat could not put a run into the broker's hands.
+    PublishFailed {
+        beat: String,
+        #[serde(default)]
+        entry: Option<String>,
+        #[serde(default)]
+        error: Option<String>,
+        #[serde(default = "one")]
+        count: u64,
+    },
     /// A run began in a worker.
     RunStarted(RunEvent),
     /// A try ended and another one comes: a stage of the same run.
@@ -66,10 +81,34 @@ enum What {
     },
 }
 
+fn one() -> u64 {
+    1
+}
+
+/// A run that has not begun. One that Beat did not send has no entry, and no monitor to miss it.
+#[derive(Debug, Deserialize)]
+struct StageEvent {
+    beat: String,
+    /// It must be said: left out by mistake, a run would be nobody's.
+    #[serde(deserialize_with = "Option::deserialize")]
+    entry: Option<String>,
+    run_id: Uuid,
+    #[serde(default)]
+    task_id: Option<String>,
+    #[serde(default)]
+    queue: Option<String>,
+    #[serde(default)]
+    published_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    worker: Option<String>,
+}
+
 #[derive(Debug, Deserialize)]
 struct RunEvent {
     beat: String,
-    entry: String,
+    /// It must be said: left out by mistake, a run would be nobody's.
+    #[serde(deserialize_with = "Option::deserialize")]
+    entry: Option<String>,
     run_id: Uuid,
     #[serde(default)]
     task: Option<String>,
@@ -129,6 +168,7 @@ pub async fn accept(
     let skew = received_at - batch.sent_at;
     let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
     let mut runs: Vec<(usize, PingKind, DateTime<Utc>, RunEvent)> = Vec::new();
+    let mut stages: Vec<(usize, bool, DateTime<Utc>, StageEvent)> = Vec::new();
     for value in batch.events {
         let id = value
             .get("id")
@@ -162,6 +202,24 @@ pub async fn accept(
             What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at)
                 .await
                 .or_else(rejection)?,
+            What::RunPublished(stage) => {
+                stages.push((verdicts.len(), false, occurred_at, stage));
+                Verdict::Accepted
+            }
+            What::RunReceived(stage) => {
+                stages.push((verdicts.len(), true, occurred_at, stage));
+                Verdict::Accepted
+            }
+            What::PublishFailed {
+                beat,
+                entry,
+                error,
+                count,
+            } => {
+                let (entry, error) = (entry.unwrap_or_default(), error.unwrap_or_default());
+                tracing::warn!(project.id = %project, beat = clip(&beat), entry = clip(&entry), error = clip(&error), count, "Beat could not send a task");
+                Verdict::Accepted
+            }
             What::RunStarted(run) => {
                 runs.push((verdicts.len(), PingKind::Start, occurred_at, run));
                 Verdict::Accepted
@@ -175,14 +233,17 @@ pub async fn accept(
                     runs.push((verdicts.len(), PingKind::Success, occurred_at, run));
                     Verdict::Accepted
                 }
-                Some("failure" | "rejected" | "aborted" | "revoked" | "expired" | "lost") => {
+                Some(
+                    "failure" | "retries_exhausted" | "rejected" | "aborted" | "revoked" | "expired"
+                    | "time_limit" | "lost",
+                ) => {
                     runs.push((verdicts.len(), PingKind::Fail, occurred_at, run));
                     Verdict::Accepted
                 }
                 other => Verdict::rejected(
                     "invalid_event",
                     format!(
-                        "outcome is {:?}; success, ignored, failure, rejected, aborted, revoked, expired or lost is allowed",
+                        "outcome is {:?}; success, ignored, failure, retries_exhausted, rejected, aborted, revoked, expired, time_limit or lost is allowed",
                         other.map(clip)
                     ),
                 ),
@@ -194,6 +255,7 @@ pub async fn accept(
         };
         verdicts.push((Some(event.id), verdict));
     }
+    accept_stages(services, project, stages, skew, received_at, &mut verdicts).await?;
     accept_runs(services, project, runs, received_at, remote_addr, &mut verdicts).await?;
     Ok(verdicts)
 }
@@ -215,6 +277,82 @@ fn rejection(error: ServiceError) -> Result<Verdict, ServiceError> {
     }
 }
 
+/// Keeps how far runs got before they began. What Beat did not send is passed over: no monitor waits for it.
+async fn accept_stages(
+    services: &Services,
+    project: ProjectId,
+    stages: Vec<(usize, bool, DateTime<Utc>, StageEvent)>,
+    skew: TimeDelta,
+    received_at: DateTime<Utc>,
+    verdicts: &mut [(Option<Uuid>, Verdict)],
+) -> Result<(), ServiceError> {
+    let stages: Vec<_> = stages
+        .into_iter()
+        .filter(|(.., stage)| stage.entry.is_some())
+        .collect();
+    if stages.is_empty() {
+        return Ok(());
+    }
+    let name = |text: &str| text.replace('\0', "");
+    let beats: Vec<String> = stages.iter().map(|(.., stage)| name(&stage.beat)).collect();
+    let entries: Vec<String> = stages
+        .iter()
+        .map(|(.., stage)| name(stage.entry.as_deref().unwrap_or_default()))
+        .collect();
+    let found =
+        deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
+    let found: HashMap<usize, MonitorId> = found.into_iter().collect();
+    let mut newest: HashMap<MonitorId, Stage> = HashMap::new();
+    for (index, (place, is_received, at, stage)) in stages.into_iter().enumerate() {
+        let named =
+            !stage.beat.contains('\0') && !stage.entry.as_ref().is_some_and(|entry| entry.contains('\0'));
+        let Some(&monitor_id) = found.get(&index).filter(|_| named) else {
+            verdicts[place].1 = Verdict::rejected(
+                "unknown_entry",
+                format!(
+                    "Beat {:?} has not registered an entry {:?}",
+                    clip(&stage.beat),
+                    clip(&stage.entry.unwrap_or_default())
+                ),
+            );
+            continue;
+        };
+        let text = |value: Option<String>| value.map(|value| clip(&name(&value)));
+        // By our clock, as all times of a batch.
+        let published_at = if is_received {
+            let ours = |at: DateTime<Utc>| at.checked_add_signed(skew).map(|at| at.min(received_at));
+            stage.published_at.and_then(ours).map(to_micros)
+        } else {
+            Some(at)
+        };
+        let seen = Stage {
+            monitor_id,
+            run_id: stage.run_id,
+            task_id: text(stage.task_id),
+            queue: text(stage.queue),
+            published_at,
+            received_at: is_received.then_some(at),
+            worker: text(stage.worker),
+            heard_at: at,
+        };
+        let stored = newest.entry(monitor_id).or_insert_with(|| seen.clone());
+        if stored.run_id == seen.run_id {
+            stored.queue = seen.queue.or(stored.queue.take());
+            stored.published_at = stored.published_at.or(seen.published_at);
+            stored.received_at = seen.received_at.or(stored.received_at);
+            stored.worker = seen.worker.or(stored.worker.take());
+            stored.heard_at = stored.heard_at.max(seen.heard_at);
+        } else if stored.heard_at <= seen.heard_at {
+            *stored = seen;
+        }
+    }
+    let newest: Vec<Stage> = newest.into_values().collect();
+    let mut tx = services.store.begin().await?;
+    deadbeat_store::stage::write(&mut tx, &newest).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
 async fn accept_runs(
     services: &Services,
     project: ProjectId,
@@ -227,7 +365,11 @@ async fn accept_runs(
         return Ok(());
     }
     let beats: Vec<String> = runs.iter().map(|(.., run)| run.beat.replace('\0', "")).collect();
-    let entries: Vec<String> = runs.iter().map(|(.., run)| run.entry.replace('\0', "")).collect();
+    let entry = |run: &RunEvent| run.entry.clone().unwrap_or_default();
+    let entries: Vec<String> = runs
+        .iter()
+        .map(|(.., run)| entry(run).replace('\0', ""))
+        .collect();
     let found =
         deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
     let found: HashMap<usize, MonitorId> = found.into_iter().collect();
@@ -235,14 +377,14 @@ async fn accept_runs(
     let mut sent = Vec::new();
     for (index, (place, kind, occurred_at, run)) in runs.into_iter().enumerate() {
         // What had a NUL was asked for without it, since PostgreSQL's text cannot hold one: it is another name.
-        let named = ![&run.beat, &run.entry].iter().any(|name| name.contains('\0'));
+        let named = run.entry.is_some() && ![&run.beat, &entry(&run)].iter().any(|name| name.contains('\0'));
         let Some(monitor) = found.get(&index).filter(|_| named) else {
             verdicts[place].1 = Verdict::rejected(
                 "unknown_entry",
                 format!(
                     "Beat {:?} has not registered an entry {:?}",
                     clip(&run.beat),
-                    clip(&run.entry)
+                    clip(&entry(&run))
                 ),
             );
             continue;

@@ -14,6 +14,7 @@ use deadbeat_store::broker::Broker;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::queue::Queue;
+use deadbeat_store::stage::Stage;
 use deadbeat_store::transition::NewTransition;
 use deadbeat_store::worker::Worker;
 use deadbeat_store::{StoreResult, Tx};
@@ -26,8 +27,8 @@ use crate::{ServiceError, Services, Site};
 /// Whose status changed.
 #[derive(Debug, Clone, Copy)]
 pub enum Changed<'a> {
-    /// A monitor, with the name of the Beat that feeds it.
-    Monitor(&'a Monitor, Option<&'a str>),
+    /// A monitor, with the name of the Beat that feeds it, and how far its newest run got.
+    Monitor(&'a Monitor, Option<&'a str>, Option<&'a Stage>),
     /// A monitor, by a signal that says more about it.
     Signalled(&'a Monitor, &'a Signal),
     /// A Beat.
@@ -43,7 +44,7 @@ pub enum Changed<'a> {
 impl<'a> Changed<'a> {
     fn project(&self) -> ProjectId {
         match self {
-            Self::Monitor(monitor, _) | Self::Signalled(monitor, _) => monitor.project_id,
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, _) => monitor.project_id,
             Self::Beat(beat) => beat.project_id,
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, _) => queue.project_id,
@@ -53,7 +54,7 @@ impl<'a> Changed<'a> {
 
     fn subject(&self) -> Subject {
         match self {
-            Self::Monitor(monitor, _) | Self::Signalled(monitor, _) => Subject {
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, _) => Subject {
                 kind: SubjectKind::Monitor,
                 id: monitor.id.0,
                 name: monitor.name.clone(),
@@ -83,16 +84,18 @@ impl<'a> Changed<'a> {
 
     fn monitor(&self) -> Option<&'a Monitor> {
         match *self {
-            Self::Monitor(monitor, _) | Self::Signalled(monitor, _) => Some(monitor),
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, _) => Some(monitor),
             Self::Beat(_) | Self::Worker(_) | Self::Queue(..) | Self::Broker(_) => None,
         }
     }
 
     fn explain(&self, cause: Cause, now: DateTime<Utc>) -> Explanation {
         match self {
-            Self::Monitor(monitor, beat) => diagnosis::of_monitor(monitor, *beat, None, cause, now),
+            Self::Monitor(monitor, beat, stage) => {
+                diagnosis::of_monitor(monitor, *beat, *stage, None, cause, now)
+            }
             Self::Signalled(monitor, signal) => {
-                diagnosis::of_monitor(monitor, None, Some(signal), cause, now)
+                diagnosis::of_monitor(monitor, None, None, Some(signal), cause, now)
             }
             Self::Beat(beat) => diagnosis::of_beat(beat),
             Self::Worker(worker) => diagnosis::of_worker(worker),

@@ -384,7 +384,7 @@ pub async fn delete(services: &Services, project: ProjectId, id: MonitorId) -> R
     let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
     if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, services.now()) {
         let news = News {
-            changed: Changed::Monitor(&monitor, None),
+            changed: Changed::Monitor(&monitor, None, None),
             what: What::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
@@ -427,7 +427,7 @@ pub(crate) async fn apply_transition(
 ) -> StoreResult<()> {
     write_state(tx, monitor).await?;
     let news = News {
-        changed: Changed::Monitor(monitor, beat),
+        changed: Changed::Monitor(monitor, beat, None),
         what: What::Transition(*transition),
     };
     incident::record(tx, site, &[news]).await

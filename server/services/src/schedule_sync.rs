@@ -22,6 +22,7 @@ use serde_json::Value;
 use crate::event::Verdict;
 use crate::incident::{self, Changed, News, What};
 use crate::monitor::{apply_transition, load_runs, write_state};
+use crate::worker::SAMPLER_LEASE;
 use crate::{ServiceError, Services};
 
 /// A Beat's whole schedule: what is not in it is not scheduled.
@@ -179,11 +180,14 @@ pub(crate) async fn alive(
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
     }
+    // Where no worker looks at the broker, Beat does.
+    let (looks, until) = (format!("beat of {}", beat.name), now + SAMPLER_LEASE);
+    let samples = deadbeat_store::broker::elect(&mut tx, project, &beat.name, &looks, now, until).await?;
     tx.commit().await?;
     if transition.is_some() {
         services.outbox_bell.notify_one();
     }
-    Ok(Verdict::Accepted)
+    Ok(Verdict::Heard { samples })
 }
 
 /// Beat is back: the monitors that went down with it are expected anew. If one still does not report, that is its own incident.

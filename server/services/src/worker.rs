@@ -97,8 +97,8 @@ pub struct Longest {
 
 /// Until a worker says otherwise: the silence tolerated beyond its period.
 const GRACE_SECONDS: f64 = 25.0;
-/// The worker that looks at the broker is replaced when it was silent for this long.
-const SAMPLER_LEASE: TimeDelta = TimeDelta::seconds(30);
+/// Who looks at the broker is replaced when it was silent for this long.
+pub(crate) const SAMPLER_LEASE: TimeDelta = TimeDelta::seconds(30);
 
 fn grace() -> f64 {
     GRACE_SECONDS

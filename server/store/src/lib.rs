@@ -27,6 +27,7 @@ pub mod queue;
 pub mod retention;
 pub mod run;
 mod schedule_memo;
+pub mod stage;
 pub mod stats;
 pub mod transition;
 mod wakeup;

@@ -247,3 +247,81 @@ async fn the_same_schedule_told_again_leaves_what_a_person_set(pool: PgPool) {
     world.ping(&a, Success).await;
     assert_eq!(world.sweep_after(959).await.down, 0);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_missed_run_says_how_far_it_got(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a"]).await;
+    let stage = |kind: &str, rest: serde_json::Value| {
+        let mut event =
+            json!({"beat": "shop", "entry": "a", "run_id": Uuid::from_u128(7), "queue": "reports"});
+        for (field, value) in rest.as_object().unwrap() {
+            event[field] = value.clone();
+        }
+        world.an_event(kind, event)
+    };
+    for _ in 0..6 {
+        world.alive().await;
+        world.advance(10);
+    }
+    world.alive().await;
+    assert_eq!(
+        world.events(vec![stage("run_published", json!({}))]).await,
+        [Verdict::Accepted]
+    );
+    world.sweep_after(5).await;
+
+    let evidence = async || -> String {
+        let evidence: serde_json::Value =
+            sqlx::query_scalar("SELECT evidence FROM incident ORDER BY id DESC LIMIT 1")
+                .fetch_one(&world.pool)
+                .await
+                .unwrap();
+        evidence.to_string()
+    };
+    let first = evidence().await;
+    assert!(first.contains("It was sent to queue reports."), "{first}");
+    assert!(first.contains("No worker has taken it"), "{first}");
+
+    // What comes later of the same run is added; an older run does not take its place.
+    let taken = stage("run_received", json!({"worker": "celery@w1"}));
+    world.events(vec![taken]).await;
+    let (queue, worker): (String, String) = sqlx::query_as("SELECT queue, worker FROM stage")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!((queue.as_str(), worker.as_str()), ("reports", "celery@w1"));
+    let mut older = stage("run_published", json!({"run_id": Uuid::from_u128(6)}));
+    older["at"] = json!(world.now() - chrono::TimeDelta::seconds(60));
+    world.events(vec![older]).await;
+    let run: Uuid = sqlx::query_scalar("SELECT run_id FROM stage")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(run, Uuid::from_u128(7));
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_that_beat_did_not_send_has_no_monitor_to_miss_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a"]).await;
+    let of_nobody = json!({"beat": "shop", "entry": null, "run_id": Uuid::from_u128(7)});
+    let events = ["run_published", "run_received", "run_started"]
+        .map(|kind| world.an_event(kind, of_nobody.clone()))
+        .to_vec();
+
+    let verdicts = world.events(events).await;
+
+    assert_eq!(verdicts[..2], [Verdict::Accepted, Verdict::Accepted]);
+    assert!(
+        matches!(
+            verdicts[2],
+            Verdict::Rejected {
+                code: "unknown_entry",
+                ..
+            }
+        ),
+        "{verdicts:?}"
+    );
+    assert_eq!(world.count("SELECT count(*) FROM stage").await, 0);
+}
