@@ -276,7 +276,7 @@ impl App {
     }
 }
 
-/// A file for each writer, `spool.redb`, `spool-2.redb` and so on, with equal shares of the bytes.
+/// A file for each writer, `spool-8000.redb`, `spool-8000-2.redb` and so on, with equal shares of the bytes.
 fn open_spools(path: &Path, most_bytes: u64) -> Vec<Option<Spool>> {
     (1..=LANES)
         .map(|lane| {
