@@ -45,35 +45,66 @@ def dead_url() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
+class RedisServer:
+    """A redis-server of our own, on a free port that it keeps when it is stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.start()
+
+    def start(self) -> None:
+        binary = shutil.which("redis-server")
+        if binary is None:
+            pytest.fail(
+                "redis-server is not installed; these tests need it (Debian: apt-get install redis-server)"
+            )
+        command = [
+            binary,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--databases", "64", "--dir", str(self.folder)], stdout=log, stderr=log
+            )
+        client = Redis(port=self.port)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                client.ping()
+                break
+            except Exception:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"redis-server did not start:\n{(self.folder / 'log').read_text()}")
+                time.sleep(0.02)
+        client.close()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A redis-server of this test run; never the machine's own."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.fail(
-            "redis-server is not installed; these tests need it (Debian: apt-get install redis-server)"
-        )
-    port = free_port()
-    folder = tmp_path_factory.mktemp("redis")
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(
-            [*command, "--databases", "64", "--dir", str(folder)], stdout=log, stderr=log
-        )
-    client = Redis(port=port)
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            client.ping()
-            break
-        except Exception:
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"redis-server did not start:\n{(folder / 'log').read_text()}")
-            time.sleep(0.02)
-    client.close()
-    yield port
-    server.terminate()
-    server.wait(10)
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server.port
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server of this test alone, to be stopped and started as it likes."""
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()
 
 
 _databases = itertools.count()
@@ -159,8 +190,16 @@ def send(broker: str) -> Iterator[Callable[..., Any]]:
     """Sends a task of the project the way Beat does: with an entry's name in its headers."""
     app = Celery("sender", broker=broker, backend=broker)
 
-    def send_as_beat(task: str, *args: Any, entry: str | None = "nightly", **options: Any) -> Any:
-        headers = {} if entry is None else {"deadbeat_beat": "watched", "deadbeat_entry": entry}
+    def send_as_beat(
+        task: str,
+        *args: Any,
+        entry: str | None = "nightly",
+        headers: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        headers = dict(headers or {})
+        if entry is not None:
+            headers.update(deadbeat_beat="watched", deadbeat_entry=entry)
         return app.send_task(f"watched.{task}", args=args, headers=headers, **options)
 
     yield send_as_beat
@@ -174,5 +213,6 @@ def reporting_to(url: str, **more: str) -> dict[str, str]:
         "DEADBEAT_KEY": "test-key",
         "DEADBEAT_BEAT_PERIOD_SECONDS": "1",
         "DEADBEAT_CANARY_SECONDS": "1",
+        "DEADBEAT_WORKER_PERIOD_SECONDS": "1",
         **more,
     }

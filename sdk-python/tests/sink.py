@@ -25,13 +25,15 @@ class Batch:
 class Sink:
     """`answer` decides what a request gets: "ok", "hang", a status, or (status, headers).
 
-    `verdict` may return a code for an event, which is then rejected with it.
+    `verdict` may return a code for an event, which is then rejected with it; `more` adds to the verdict of
+    one that is accepted.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.batches: list[Batch] = []
         self.answer: Any = "ok"
         self.verdict: Callable[[dict[str, Any]], str | None] = lambda event: None
+        self.more: Callable[[dict[str, Any]], dict[str, Any]] = lambda event: {}
         self.changed = threading.Condition()
         self.released = threading.Event()
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -110,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _result(self, event: dict[str, Any]) -> dict[str, Any]:
         code = self.server.sink.verdict(event)
         if code is None:
-            return {"id": event["id"], "status": "accepted"}
+            return {"id": event["id"], "status": "accepted", **self.server.sink.more(event)}
         return {"id": event["id"], "status": "rejected", "code": code, "detail": "scripted"}
 
     def _reply(self, status: int, headers: dict[str, str], content: dict[str, Any]) -> None:

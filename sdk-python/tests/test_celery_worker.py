@@ -54,7 +54,7 @@ def test_every_way_a_run_can_end_is_reported_as_what_it_was(
     (retried,) = sink.wait_for(lambda: sink.of("run_retried", run_id=flaky.id))
     assert retried["retries"] == 0
     end = finished(sink, hopeless.id)
-    assert (end["outcome"], end["error"], end["retries"]) == ("failure", "ValueError", 1)
+    assert (end["outcome"], end["error"], end["retries"]) == ("retries_exhausted", "ValueError", 1)
 
     assert finished(sink, ignored.id)["outcome"] == "ignored"
     assert finished(sink, rejected.id)["outcome"] == "rejected"
@@ -83,7 +83,7 @@ def test_what_a_killed_child_cannot_say_is_said_by_the_main_process(
     sink.wait_for(lambda: sink.of("run_started", task_id=waits.id))
     waits.revoke(terminate=True)
 
-    sink.wait_for(lambda: sink.of("run_finished", task_id=limited.id, outcome="failure"))
+    sink.wait_for(lambda: sink.of("run_finished", task_id=limited.id, outcome="time_limit"))
     sink.wait_for(lambda: sink.of("run_finished", task_id=waits.id, outcome="revoked"))
     sink.wait_for(lambda: sink.of("run_finished", task_id=exits.id))
     with pytest.raises(TaskRevokedError):
@@ -93,9 +93,9 @@ def test_what_a_killed_child_cannot_say_is_said_by_the_main_process(
     sink.wait_for(lambda: sink.of("run_finished", task_id=killed.id))
 
     (end,) = sink.of("run_finished", task_id=killed.id)
-    assert (end["outcome"], end["error"], end["duration_seconds"]) == ("failure", "WorkerLostError", None)
-    (end,) = sink.of("run_finished", task_id=limited.id, outcome="failure")
-    assert end["error"] == "TimeLimitExceeded"
+    assert (end["outcome"], end["error"], end["duration_seconds"]) == ("lost", "WorkerLostError", None)
+    (end,) = sink.of("run_finished", task_id=limited.id, outcome="time_limit")
+    assert (end["error"], end["soft"], end["attempt"]) == ("TimeLimitExceeded", False, None)
     for task in (limited, exits, waits, killed):
         kinds = [(e["type"], e.get("outcome")) for e in sink.events if e.get("task_id") == task.id]
         assert len(kinds) == len(set(kinds)), f"told twice: {kinds}"

@@ -71,3 +71,34 @@ def test_key_never_shows() -> None:
 
     assert "sesame" not in repr(settings)
     assert "se same" not in "".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("given", "patterns"),
+    [
+        (None, ()),
+        ("all", ("*",)),
+        (["shop.tasks.*", "mail.send"], ("shop.tasks.*", "mail.send")),
+        (" shop.tasks.* , mail.send,", ("shop.tasks.*", "mail.send")),
+        ((), ()),
+    ],
+)
+def test_tracked_tasks_are_named_by_patterns_or_all(given: object, patterns: tuple[str, ...]) -> None:
+    by_argument, faults = read_settings({**GIVEN, "track": given}, {"DEADBEAT_TRACK": ""})
+
+    assert by_argument is not None
+    assert (by_argument.track, faults) == (patterns, [])
+    if isinstance(given, str):
+        by_variable, _ = read_settings(GIVEN, {"DEADBEAT_TRACK": given})
+        assert by_variable is not None
+        assert by_variable.track == patterns
+
+
+@pytest.mark.parametrize("given", [True, 7, [1, "a"]])
+def test_what_is_no_pattern_tracks_nothing_more(given: object) -> None:
+    settings, faults = read_settings({**GIVEN, "track": given}, {})
+
+    assert settings is not None
+    assert settings.track == ()
+    assert len(faults) == 1
+    assert "track (DEADBEAT_TRACK)" in faults[0]

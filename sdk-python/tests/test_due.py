@@ -22,6 +22,7 @@ from deadbeat import due as due_module
 from deadbeat.beat import BeatReporter
 from deadbeat.config import Settings
 from deadbeat.due import ENTRY_LIMIT, DueHints
+from deadbeat.run import RunReporter
 
 SETTINGS = Settings(url="http://127.0.0.1", key="k", canary=False)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
@@ -83,7 +84,7 @@ def overdue(plan: Any, **more: Any) -> dict[str, Any]:
 
 
 def wrapped(scheduler: Scheduler, app: Celery, recorder: Recorder) -> Scheduler:
-    BeatReporter(scheduler, app, SETTINGS, recorder, "shop").wrap()
+    BeatReporter(scheduler, RunReporter(app, SETTINGS, recorder)).wrap()
     return scheduler
 
 
@@ -331,6 +332,7 @@ from django_celery_beat.models import ClockedSchedule, CrontabSchedule, Interval
 from django_celery_beat.schedulers import DatabaseScheduler
 from deadbeat import beat
 from deadbeat.config import Settings
+from deadbeat.run import RunReporter
 
 beat.RELIST_SECONDS = beat.EARLY_RELIST_SECONDS = beat.RESEND_SECONDS = 0.0
 beat.LAST_SHOT_SECONDS = -1.0
@@ -368,7 +370,7 @@ PeriodicTask.objects.create(name="interval", task="t", interval=minute, last_run
 PeriodicTask.objects.create(name="one interval", task="t", interval=minute, last_run_at=ago, one_off=True)
 scheduler = DatabaseScheduler(app=app)
 settings = Settings(url="http://127.0.0.1", key="k", canary=False, grace=2.0, beat_period=2.0)
-beat.BeatReporter(scheduler, app, settings, Recorder(), "proj").wrap()
+beat.BeatReporter(scheduler, RunReporter(app, settings, Recorder())).wrap()
 out = {"ahead": ahead.timestamp()}
 
 tick()

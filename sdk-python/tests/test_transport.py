@@ -349,3 +349,101 @@ def test_fork_unnoticed_by_the_hook_is_noticed_by_the_next_put(sink: Sink, trans
 
     sink.wait_for(lambda: sink.of("run_started", number="child"))
     assert transport._process is not parent
+
+
+def test_duty_is_done_in_the_senders_thread_every_so_often_until_it_ceases(
+    sink: Sink, transport: Transport
+) -> None:
+    threads: set[str] = set()
+
+    def act() -> None:
+        threads.add(threading.current_thread().name)
+        transport.put(alive_event(len(sink.events)), latest="beat_alive")
+
+    duty = transport.every(0.05, act)
+    sink.wait_for(lambda: len(sink.of("beat_alive")) >= 3)
+    transport.cease(duty)
+    transport.put(run_event(number="after"), vital=True)
+    sink.wait_for(lambda: sink.of("run_started", number="after"))
+    assert transport.flush_at_exit(2)
+
+    assert threads == {"deadbeat"}
+    assert transport._pause(transport._process) is None, "nothing is to be done until something comes"
+
+
+def test_duty_in_a_hurry_does_not_wait_for_its_time(sink: Sink, transport: Transport) -> None:
+    duty = transport.every(600, lambda: transport.put(alive_event(1), latest="beat_alive"))
+    sink.wait_for(lambda: len(sink.of("beat_alive")) == 1)
+
+    transport.hurry(duty)
+
+    sink.wait_for(lambda: len(sink.of("beat_alive")) == 2)
+
+
+def test_duty_that_fails_stops_neither_the_sending_nor_itself(sink: Sink, transport: Transport) -> None:
+    tries: list[int] = []
+
+    def act() -> None:
+        tries.append(1)
+        raise RuntimeError("broken")
+
+    transport.every(0.02, act)
+    sink.wait_for(lambda: len(tries) >= 3)
+    transport.put(run_event(number=1), vital=True)
+
+    sink.wait_for(lambda: sink.of("run_started", number=1))
+
+
+def test_wish_for_samples_is_handed_on(sink: Sink, transport: Transport) -> None:
+    wishes: list[bool] = []
+    transport.on_sample_queues = wishes.append
+    sink.more = lambda event: {"sample_queues": event["number"] == 1} if event.get("number") else {}
+
+    for number in range(3):
+        transport.put(run_event(number=number), vital=True)
+        sink.wait_for(lambda number=number: sink.of("run_started", number=number))
+        assert transport.flush_at_exit(2)
+
+    assert wishes == [True, False], "an answer that does not speak of it is no wish"
+
+
+INTERRUPTED = """
+import signal, sys
+from deadbeat.transport import Transport
+transport = Transport(sys.argv[1], "test-key", lambda: "celery@test/1")
+strikes = 0
+def strike(*_):
+    global strikes
+    strikes += 1
+    transport.put({"id": str(strikes), "type": "struck"}, vital=True)
+signal.signal(signal.SIGALRM, strike)
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+number = 0
+while strikes < 3_000:
+    number += 1
+    transport.put({"id": str(number), "type": "run_started"}, vital=True)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print("alive")
+"""
+
+
+def test_put_inside_a_signal_handler_never_waits_for_what_it_interrupted(sink: Sink) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, sink.url], timeout=60, check=True, capture_output=True, text=True
+    )
+
+    assert done.stdout == "alive\n"
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (1_770_000_000, "2026-02-02T02:40:00.000000Z"),
+        (1_770_000_000.25, "2026-02-02T02:40:00.250000Z"),
+        (1_770_000_000.9999999, "2026-02-02T02:40:01.000000Z"),
+        (1_770_000_059.1, "2026-02-02T02:40:59.100000Z"),
+    ],
+)
+def test_times_are_written_in_utc_with_microseconds(timestamp: float, text: str) -> None:
+    assert utc_text(timestamp) == utc_text(timestamp) == text

@@ -11,6 +11,7 @@ with ``DEADBEAT_URL`` and ``DEADBEAT_KEY`` in the environment of Beat and of the
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -42,9 +43,11 @@ def init(
     canary_grace: Seconds = None,
     canary_queue: str | None = None,
     send_error_text: bool | None = None,
+    track: str | Sequence[str] | None = None,
+    worker_period: Seconds = None,
     **unknown: Any,
 ) -> None:
-    """Report this app's periodic tasks, its Beat and its broker to a Deadbeat server.
+    """Report this app's periodic tasks, its Beat, its workers and its broker to a Deadbeat server.
 
     Call it once where the app is made, before workers and Beat start. It opens no socket and starts no
     thread by itself; the first report does. It never raises: with a setting missing or wrong there is
@@ -61,6 +64,9 @@ def init(
     * ``canary`` (on), ``canary_period`` (60 s), ``canary_grace`` (60 s), ``canary_queue`` (the default
       queue): a task that does nothing, sent through broker and worker to prove that they work.
     * ``send_error_text`` (off): send an exception's text, not only its class. Texts may hold secrets.
+    * ``track`` (nothing): names of further tasks whose runs are reported, although Beat does not send
+      them: a list of patterns such as ``["shop.tasks.*"]``, or ``"all"``.
+    * ``worker_period`` (5 s): how often a worker says how it is.
     """
     try:
         from deadbeat.config import read_settings
@@ -78,6 +84,8 @@ def init(
             "canary_grace": canary_grace,
             "canary_queue": canary_queue,
             "send_error_text": send_error_text,
+            "track": track,
+            "worker_period": worker_period,
         }
         settings, faults = read_settings(arguments)
         # An option of another version must not stop the application from starting.

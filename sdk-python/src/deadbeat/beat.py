@@ -16,25 +16,18 @@ import os
 import socket
 import threading
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
-from deadbeat.due import ENTRY_LIMIT, DueHints, is_last_time, merge_due
+from deadbeat.due import ENTRY_LIMIT, DueHints, Slots, is_last_time, merge_due
 from deadbeat.guard import guarded
 from deadbeat.listing import list_entries, whole
-from deadbeat.transport import Transport, utc_text
-
-if TYPE_CHECKING:
-    from celery import Celery
-
-    from deadbeat.config import Settings
+from deadbeat.publish import sending_entry
+from deadbeat.run import CANARY, RunReporter, new_id
+from deadbeat.transport import utc_text
 
 logger = logging.getLogger("deadbeat")
 
-CANARY = "deadbeat.canary"
 RELIST_SECONDS = 60.0
 RESEND_SECONDS = 600.0
 # How soon the schedule is listed again when Beat sends something that was not in it.
@@ -44,20 +37,17 @@ LAST_SHOT_SECONDS = 10.0
 # A canary whose broker never answers must not stop the ones after it, nor gather threads.
 CANARY_THREADS = 3
 
-_sending = threading.local()
-
 
 class BeatReporter:
     """Reports for one running Beat; lives in Beat's process, called from its tick loop."""
 
-    def __init__(
-        self, scheduler: Any, app: Celery, settings: Settings, transport: Transport, beat: str
-    ) -> None:
+    def __init__(self, scheduler: Any, runs: RunReporter) -> None:
         self._scheduler = scheduler
-        self._app = app
-        self._settings = settings
-        self._transport = transport
-        self._beat = beat
+        self._runs = runs
+        self._app = runs.app
+        self._settings = runs.settings
+        self._transport = runs.transport
+        self._beat = runs.beat
         self._alive_due = 0.0
         self._canary_due = 0.0
         self._list_due = 0.0
@@ -71,6 +61,7 @@ class BeatReporter:
         # One-offs sent: name → until when their run is waited for.
         self._last_shots: dict[str, float] = {}
         self._due_hints = DueHints()
+        self._slots = Slots()
         self._canaries: list[tuple[float, threading.Thread]] = []
 
     def wrap(self) -> None:
@@ -94,15 +85,30 @@ class BeatReporter:
         @functools.wraps(apply_async)
         def naming_apply_async(*args: Any, **kwargs: Any) -> Any:
             entry = args[0] if args else kwargs.get("entry")
+            name, task = getattr(entry, "name", None), getattr(entry, "task", None)
+            slot = self._slots.of(entry)
             sent_at = time.time()
             try:
-                with _sending_entry(self._beat, getattr(entry, "name", None), getattr(entry, "task", None)):
+                with sending_entry(self._beat, name, task, slot):
                     return apply_async(*args, **kwargs)
+            except Exception as fault:
+                self._report_failed(name, task, fault)
+                raise
             finally:
                 # Also when it could not be sent: Beat has taken its turn and waits for the next one.
                 self._note_sent(entry, sent_at)
 
         return naming_apply_async
+
+    @guarded
+    def _report_failed(self, name: str | None, task: str | None, fault: BaseException) -> None:
+        """The broker did not take it. Celery wraps what was raised in an error of its own."""
+        if name is None:
+            return
+        cause = fault.__context__ if type(fault).__name__ == "SchedulingError" else None
+        error = self._runs.error_of(cause or fault)
+        event = self._event("publish_failed", time.time(), entry=str(name), task=task, error=error, count=1)
+        self._transport.put(event, latest=f"publish_failed {name}", merge=_merge_failed)
 
     @guarded
     def _note_sent(self, entry: Any, at: float) -> None:
@@ -125,6 +131,7 @@ class BeatReporter:
         self._list_due, self._listed_at = now + RELIST_SECONDS, now
         entries = list_entries(self._scheduler, self._app, self._settings)
         self._keep_last_shots(entries, now)
+        self._runs.seen_queues.update(dict.fromkeys(e["queue"] for e in entries if e["queue"]))
         self._listed = {entry["name"] for entry in entries if entry["enabled"]}
         by_hint = {
             entry["name"]: entry["next_due_at"]
@@ -265,7 +272,7 @@ class BeatReporter:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0)
                 producer = self._app.amqp.Producer(connection, auto_declare=False)
-                with _sending_entry(self._beat, CANARY, CANARY):
+                with sending_entry(self._beat, CANARY, CANARY, None):
                     self._app.send_task(
                         CANARY,
                         producer=producer,
@@ -275,12 +282,12 @@ class BeatReporter:
                         **options,
                     )
         except Exception as fault:
-            # Its absence is the report: the server misses the canary.
             logger.info("Deadbeat: the canary could not be sent (%s)", type(fault).__name__)
+            self._report_failed(CANARY, CANARY, fault)
 
     def _event(self, kind: str, at: float, **fields: Any) -> dict[str, Any]:
         return {
-            "id": str(uuid.uuid4()),
+            "id": new_id(),
             "type": kind,
             "at": utc_text(at),
             "beat": self._beat,
@@ -299,28 +306,6 @@ def _is_other_due(told: str | None, due: str | None, now: str) -> bool:
     return abs(apart.total_seconds()) >= 1.0
 
 
-@contextmanager
-def _sending_entry(beat: str, entry: str | None, task: str | None) -> Iterator[None]:
-    """Say, for this task's publishing done inside by this thread, which entry it is for."""
-    before = getattr(_sending, "entry", None)
-    _sending.entry = None if entry is None else (beat, str(entry), task)
-    try:
-        yield
-    finally:
-        _sending.entry = before
-
-
-@guarded
-def on_before_task_publish(sender: Any = None, headers: dict[str, Any] | None = None, **_: Any) -> None:
-    """Let a task sent by Beat carry its entry to the worker; Celery keeps the headers on a retry."""
-    sending = getattr(_sending, "entry", None)
-    if sending is None or headers is None:
-        return
-    beat, entry, task = sending
-    if sender != task:
-        # A task that publishes another one while it is being published: not the entry's own.
-        return
-    now = time.time()
-    headers["deadbeat_beat"], headers["deadbeat_entry"] = beat, entry
-    headers["deadbeat_at"] = now
-    headers.setdefault("deadbeat_first", now)
+def _merge_failed(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """Two failures to send one entry as one, so that an outage of the broker does not pile them up."""
+    return {**newer, "count": older["count"] + newer["count"]}

@@ -79,6 +79,26 @@ def next_due(plan: BaseSchedule, last_run_at: datetime | None) -> float | None:
     if not tells_due(plan):
         return None
     now = datetime.now(timezone.utc)
+    due = _reckoned_due(plan, now, last_run_at)
+    if due is None or due >= _END_OF_CALENDAR:
+        return None
+    return max(due, now.timestamp())
+
+
+def due_since(plan: BaseSchedule, last_run_at: datetime) -> float | None:
+    """Since when a schedule is due that Beat is just sending: the slot; None when that cannot be known.
+
+    Raises what the schedule raises.
+    """
+    if not tells_due(plan):
+        return None
+    now = datetime.now(timezone.utc)
+    due = _reckoned_due(plan, now, last_run_at)
+    # Beat rounds: what it sends up to a second early is meant for the slot that comes.
+    return due if due is not None and due <= now.timestamp() + 1.0 else None
+
+
+def _reckoned_due(plan: BaseSchedule, now: datetime, last_run_at: datetime | None) -> float | None:
     if last_run_at is None:
         last_run_at = now
     elif last_run_at.tzinfo is None:
@@ -91,10 +111,6 @@ def next_due(plan: BaseSchedule, last_run_at: datetime | None) -> float | None:
     if remaining is None:
         return None
     due = now.timestamp() + remaining.total_seconds()
-    if due <= now.timestamp():
-        return now.timestamp()
-    if due >= _END_OF_CALENDAR:
-        return None
     # Celery read its clock a moment after us; a crontab is due at a whole minute, not just before it.
     whole = isinstance(plan, crontab) or (isinstance(plan, schedule) and plan.relative)
     return float(round(due)) if whole else due

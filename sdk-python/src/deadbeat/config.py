@@ -33,6 +33,9 @@ class Settings:
     canary_grace: float = 60.0
     canary_queue: str | None = None
     send_error_text: bool = False
+    worker_period: float = 5.0
+    # fnmatch patterns of task names; none, only what Beat sends.
+    track: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Settings(url={self.url!r}, key=…, name={self.name!r})"
@@ -57,6 +60,7 @@ _NUMBERS: Mapping[str, _Number] = {
     "beat_grace": _Number("DEADBEAT_BEAT_GRACE_SECONDS", 60.0, 1.0, _DAY),
     "canary_period": _Number("DEADBEAT_CANARY_SECONDS", 60.0, 1.0, _DAY),
     "canary_grace": _Number("DEADBEAT_CANARY_GRACE_SECONDS", 60.0, 1.0, _DAY),
+    "worker_period": _Number("DEADBEAT_WORKER_PERIOD_SECONDS", 5.0, 1.0, 60.0),
 }
 
 
@@ -85,6 +89,7 @@ def read_settings(
         False,
         faults,
     )
+    track = _patterns(_given(arguments, "track", env, "DEADBEAT_TRACK"), faults)
     if url is None or key is None:
         return None, faults
     settings = Settings(
@@ -94,6 +99,7 @@ def read_settings(
         canary=canary,
         canary_queue=None if queue is None else str(queue),
         send_error_text=error_text,
+        track=track,
         **numbers,  # type: ignore[arg-type]  # only longest_run may be None, and its default is
     )
     return settings, faults
@@ -166,3 +172,20 @@ def _switch(option: str, value: Any, default: bool, faults: list[str]) -> bool:
         return False
     faults.append(f"{option} is {value!r} but must be 0 or 1; using {int(default)}")
     return default
+
+
+def _patterns(value: Any, faults: list[str]) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    try:
+        given = value.split(",") if isinstance(value, str) else list(value)
+    except TypeError:
+        given = [value]
+    if not all(isinstance(pattern, str) for pattern in given):
+        faults.append(
+            f'track (DEADBEAT_TRACK) is {value!r} but must be "all" or patterns of task names such as '
+            f'"shop.tasks.*"; tracking only what Beat sends'
+        )
+        return ()
+    patterns = tuple(pattern.strip() for pattern in given if pattern.strip())
+    return ("*",) if patterns == ("all",) else patterns

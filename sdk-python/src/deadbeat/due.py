@@ -13,7 +13,7 @@ from collections.abc import Collection
 from datetime import datetime, timezone
 from typing import Any
 
-from deadbeat.celery_schedule import happens_once, next_due, tells_due
+from deadbeat.celery_schedule import due_since, happens_once, next_due, tells_due
 from deadbeat.guard import tell_once
 from deadbeat.transport import utc_text
 
@@ -22,6 +22,9 @@ ENTRY_LIMIT = 5_000
 ROUND_SECONDS = 1.0
 WORK_SECONDS = 0.05
 REST_PER_WORK = 19.0
+# A schedule that takes longer, so many times in a row, is not asked any more what it is due for.
+SLOT_SECONDS = 0.005
+SLOW_SLOTS = 3
 
 
 class DueHints:
@@ -67,6 +70,34 @@ class DueHints:
             spent = time.monotonic() - started
         self._not_before = started + max(ROUND_SECONDS, spent * (1 + REST_PER_WORK))
         return hints
+
+
+class Slots:
+    """Which slot an entry is sent for, asked right before Beat sends it; used by Beat's own thread only."""
+
+    def __init__(self) -> None:
+        # Name → how many times in a row it took too long.
+        self._slow: dict[str, int] = {}
+
+    def of(self, entry: Any) -> str | None:
+        """The instant since when the entry is due, as text; None when it cannot be known, or not quickly.
+
+        After a pause of Beat that is the first slot that it missed. Never raises.
+        """
+        try:
+            name = str(entry.name)
+            if self._slow.get(name, 0) >= SLOW_SLOTS or entry.last_run_at is None:
+                return None
+            started = time.perf_counter()
+            due = due_since(entry.schedule, entry.last_run_at)
+            if time.perf_counter() - started <= SLOT_SECONDS:
+                self._slow.pop(name, None)
+            elif len(self._slow) < ENTRY_LIMIT:
+                self._slow[name] = self._slow.get(name, 0) + 1
+            return None if due is None else utc_text(due)
+        except Exception:
+            tell_once("the slot of an entry")
+            return None
 
 
 def merge_due(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Connection:
         """
         headers = self._headers
         if len(body) > GZIP_ABOVE_BYTES:
-            body = gzip.compress(body, compresslevel=5)
+            # Events are much alike: the levels above take twice the time for a tenth of the size.
+            body = gzip.compress(body, compresslevel=1)
             headers = {**headers, "Content-Encoding": "gzip"}
         kept_open = self._client is not None
         try:

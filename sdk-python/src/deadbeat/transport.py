@@ -25,6 +25,7 @@ from deadbeat.guard import tell_once
 from deadbeat.lanes import Event, Lanes, Merge, Waiting
 from deadbeat.post import Connection, Reply
 from deadbeat.version import __version__
+from deadbeat.wake import Wake
 
 logger = logging.getLogger("deadbeat")
 
@@ -42,15 +43,40 @@ SERVER_ERROR_TRIES = 6
 
 _REJECTED = "rejected "
 
+_encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
+
+# The second written last, with its text: each task needs several times of the same one.
+_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
+
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+class Duty:
+    """Something that the sender's thread does every so often, between sending."""
+
+    __slots__ = ("act", "due", "period")
+
+    def __init__(self, period: float, act: Callable[[], None]) -> None:
+        self.period = period
+        self.act = act
+        # On the monotonic clock.
+        self.due = 0.0
 
 
 def utc_text(timestamp: float | None = None) -> str:
     """An instant (seconds since 1970, None for now) as RFC 3339 in UTC with microseconds."""
-    instant = (
-        datetime.now(timezone.utc) if timestamp is None else datetime.fromtimestamp(timestamp, timezone.utc)
-    )
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    global _second
+    if timestamp is None:
+        timestamp = time.time()
+    second = int(timestamp // 1)
+    microseconds = round((timestamp - second) * 1e6)
+    if microseconds == 1_000_000:
+        second, microseconds = second + 1, 0
+    known, text = _second
+    if known != second:
+        text = datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+        _second = second, text
+    return f"{text}.{microseconds:06d}Z"
 
 
 class _Process:
@@ -66,13 +92,14 @@ class _Process:
         self.connection = Connection(url, key)
         self.thread: threading.Thread | None = None
         self.starting = threading.Lock()
-        self.wake = threading.Event()
-        self.urgent = threading.Event()
+        self.wake = Wake()
+        self.urgent = Wake()
         self.exiting = threading.Event()
         self.exit_deadline: float | None = None
         self.sending = False
         self.batch: list[Waiting] = []
         self.second_tries: list[tuple[float, Waiting]] = []
+        self.duties: list[Duty] = []
         self.losses_told = 0
         self.failures = 0
         self.server_errors = 0
@@ -99,13 +126,15 @@ class _Process:
 class Transport:
     """The way to one server for this process and every process forked from it.
 
-    `process_label` names the process in loss reports; it is asked when one is made.
+    `process_label` names the process in loss reports; it is asked when one is made. `on_sample_queues` is
+    called in the sender's thread with what the server says about sampling the broker's queues.
     """
 
     def __init__(self, url: str, key: str, process_label: Callable[[], str]) -> None:
         self._url = url
         self._key = key
         self._process_label = process_label
+        self.on_sample_queues: Callable[[bool], None] | None = None
         self._process = _Process(url, key)
         _transports.add(self)
 
@@ -116,14 +145,37 @@ class Transport:
         try:
             process = self._current()
             process.lanes.put(event, vital=vital, latest=latest, merge=merge)
-            if (vital or latest is not None) and not process.urgent.is_set():
+            if vital or latest is not None:
                 process.urgent.set()
-            if not process.wake.is_set():
-                process.wake.set()
+            process.wake.set()
             if process.thread is None:
                 self._start(process)
         except Exception:
             tell_once("Transport.put")
+
+    def every(self, period: float, act: Callable[[], None]) -> Duty:
+        """Call `act` now and then every so many seconds, in the sender's thread of this process.
+
+        While the server does not answer it is called less often: what it would put could not be sent.
+        """
+        process = self._current()
+        duty = Duty(period, act)
+        process.duties.append(duty)
+        process.wake.set()
+        self._start(process)
+        return duty
+
+    def cease(self, duty: Duty) -> None:
+        """Do it no more."""
+        process = self._current()
+        process.duties = [other for other in process.duties if other is not duty]
+
+    def hurry(self, duty: Duty) -> None:
+        """Have a duty done at once; may be called from a signal handler."""
+        duty.due = 0.0
+        process = self._process
+        process.urgent.set()
+        process.wake.set()
 
     @property
     def dropped(self) -> int:
@@ -197,11 +249,9 @@ class Transport:
         while not (process.batch or len(process.lanes) or self._second_try_due(process)):
             if process.exiting.is_set():
                 break
-            pause = None
-            if process.second_tries:
-                pause = max(0.01, process.second_tries[0][0] - time.monotonic())
-            process.wake.wait(pause)
-            process.wake.clear()
+            if self._do_duties(process):
+                continue
+            process.wake.wait(self._pause(process))
         if not (process.batch or len(process.lanes) >= BATCH_LIMIT or process.exiting.is_set()):
             process.urgent.wait(LINGER_SECONDS)
         process.urgent.clear()
@@ -211,6 +261,28 @@ class Transport:
         if process.exiting.is_set() or process.exiting.wait(pause):
             # At exit there is no time for patience, but a refusing server is not to be hammered.
             time.sleep(min(pause, EXIT_RETRY_SECONDS))
+
+    @staticmethod
+    def _pause(process: _Process) -> float | None:
+        """How long there is nothing to do unless something comes; None, for ever."""
+        dues = [duty.due for duty in process.duties]
+        if process.second_tries:
+            dues.append(process.second_tries[0][0])
+        return max(0.01, min(dues) - time.monotonic()) if dues else None
+
+    @staticmethod
+    def _do_duties(process: _Process) -> bool:
+        """Do what is due; returns whether anything was."""
+        now = time.monotonic()
+        due = [duty for duty in process.duties if duty.due <= now]
+        for duty in due:
+            # Those missed are not made up for.
+            duty.due = duty.due + duty.period if duty.due > now - duty.period else now + duty.period
+            try:
+                duty.act()
+            except Exception:
+                tell_once("a duty of the sender")
+        return bool(due)
 
     @staticmethod
     def _second_try_due(process: _Process) -> bool:
@@ -243,6 +315,8 @@ class Transport:
         # Set before events leave the lanes, so that `has_work` never overlooks those in between.
         process.sending = True
         try:
+            # After a pause, so that what it says of a worker is not as old as the pause.
+            self._do_duties(process)
             self._deliver(process)
         finally:
             process.sending = False
@@ -251,15 +325,10 @@ class Transport:
         process.batch = batch = self._next_batch(process)
         if not batch:
             return
-        body = json.dumps(
-            {
-                "sdk": {"name": "deadbeat-python", "version": __version__},
-                "sent_at": utc_text(),
-                "events": [waiting.event for waiting in batch],
-            },
-            default=str,
-            separators=(",", ":"),
-        ).encode()
+        # One by one: encoding them all in one step would keep the tasks' threads waiting for milliseconds.
+        events = ",".join([_encode(waiting.event) for waiting in batch])
+        about = _encode({"sdk": {"name": "deadbeat-python", "version": __version__}, "sent_at": utc_text()})
+        body = f'{about[:-1]},"events":[{events}]}}'.encode()
         patience = ANSWER_SECONDS
         if (left := process.seconds_to_exit()) is not None:
             patience = min(patience, max(0.1, left))
@@ -323,9 +392,12 @@ class Transport:
         try:
             results = json.loads(answer)["results"]
             rejected = {r["id"]: r.get("code") for r in results if r.get("status") == "rejected"}
+            wishes = [r["sample_queues"] for r in results if "sample_queues" in r]
         except (ValueError, KeyError, TypeError, AttributeError):
             # Accepted is accepted, whatever else the answer says.
             return
+        if wishes and self.on_sample_queues is not None:
+            self.on_sample_queues(wishes[-1] is True)
         if not rejected:
             return
         for waiting in batch:

@@ -105,8 +105,28 @@ def limited() -> None:
 
 
 @app.task
-def waits() -> None:
+def waits(seconds: float = 30) -> None:
+    time.sleep(seconds)
+
+
+@app.task(soft_time_limit=1)
+def hurried() -> None:
     time.sleep(30)
+
+
+@app.task(bind=True, acks_late=True, reject_on_worker_lost=True)
+def killed_once(self: Task, order: str) -> None:
+    """Is killed when the file appears; its message is delivered again then, and that run ends well."""
+    if not self.request.delivery_info["redelivered"]:
+        while not os.path.exists(order):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def publishes(task: str, queue: str) -> str:
+    """Sends another task, as applications do, and says under which id."""
+    return app.send_task(task, queue=queue).id
 
 
 @app.task

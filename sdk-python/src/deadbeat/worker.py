@@ -1,0 +1,178 @@
+"""How a worker is, said from inside its main process, without asking the broker.
+
+The figures are read by the sender's thread: it goes on when the worker's loop stands still, which is what
+has to be told. That the loop turns is seen from a timer of the loop, which a bootstep sets up again
+after each reconnect (Celery up to 5.5 forgets it then).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from typing import Any, Callable, ClassVar, TypeVar
+
+from celery import __version__ as celery_version
+from celery import bootsteps
+from celery.worker import state
+
+from deadbeat.guard import guarded
+from deadbeat.run import RunReporter, new_id
+from deadbeat.transport import Duty, utc_text
+
+TICK_SECONDS = 1.0
+# As Celery's option --pool calls them, where the module has another name.
+_POOLS = {"thread": "threads"}
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+_Figure = TypeVar("_Figure")
+
+
+class WorkerReporter:
+    """Reports how one worker is; made in its main process before the pool is forked."""
+
+    def __init__(self, runs: RunReporter) -> None:
+        self._runs = runs
+        self._pid = os.getpid()
+        self._started_at = time.time()
+        self._consumer: Any = None
+        self._starts = 0
+        self._ticked_at = time.monotonic()
+        self._duty: Duty | None = None
+        self._state = "running"
+        # The last state told: a change must not wait behind other reports.
+        self._told = "running"
+
+    def consumer_started(self, consumer: Any) -> Any:
+        """The worker consumes, for the first time or again; returns the timer to cancel before that."""
+        self._consumer = consumer
+        self._starts += 1
+        self._tick()
+        if self._duty is None:
+            self._duty = self._runs.transport.every(self._runs.settings.worker_period, self._report)
+        return consumer.timer.call_repeatedly(TICK_SECONDS, self._tick)
+
+    def announce_end(self) -> None:
+        """The worker takes in nothing more and ends when its tasks have."""
+        if self._duty is not None and self._state == "running":
+            self._state = "stopping"
+            self._runs.transport.hurry(self._duty)
+
+    def say_stopped(self) -> None:
+        """The last word of the main process. Its pool children, which inherit this object, say nothing."""
+        if self._duty is not None and self._pid == os.getpid() and self._state != "stopped":
+            self._state = "stopped"
+            self._runs.transport.cease(self._duty)
+            self._report()
+
+    def queues(self) -> list[str]:
+        """The queues consumed now; none while the worker is not connected."""
+        consumer = self._consumer and self._consumer.task_consumer
+        return [str(queue.name) for queue in list(consumer.queues)] if consumer else []
+
+    def _tick(self) -> None:
+        self._ticked_at = time.monotonic()
+
+    def _report(self) -> None:
+        event = self._snapshot()
+        if event["state"] == self._told:
+            self._runs.transport.put(event, latest="worker_snapshot")
+        else:
+            self._told = event["state"]
+            self._runs.transport.put(event, vital=True)
+
+    def _snapshot(self) -> dict[str, Any]:
+        consumer, runs = self._consumer, self._runs
+        # In this order: a task accepted in between must not count as one that has ended.
+        accepted = _known(lambda: state.all_total_count[0])
+        active = _known(lambda: len(state.active_requests))
+        return {
+            "id": new_id(),
+            "type": "worker_snapshot",
+            "at": utc_text(),
+            "app": runs.beat,
+            "worker": runs.worker,
+            "host": socket.gethostname(),
+            "pid": self._pid,
+            "pool": _known(lambda: _pool_name(consumer.pool)),
+            "processes": _known(lambda: int(consumer.pool.num_processes)),
+            "celery": celery_version,
+            "started_at": utc_text(self._started_at),
+            "period_seconds": runs.settings.worker_period,
+            "state": self._state,
+            "active": active,
+            "reserved": _known(lambda: len(state.reserved_requests)),
+            # Since 5.7.
+            "scheduled": _known(lambda: len(getattr(state, "scheduled_requests"))),  # noqa: B009
+            "accepted": accepted,
+            "finished": None if accepted is None or active is None else max(0, accepted - active),
+            "longest": _known(_longest),
+            "queues": _known(self.queues) or [],
+            "prefetch": _known(lambda: int(consumer.qos.value)),
+            "connected": bool(_known(lambda: consumer.connection.connected)),
+            "loop_lag_seconds": round(max(0.0, time.monotonic() - self._ticked_at - TICK_SECONDS), 3),
+            "reconnects": self._starts - 1,
+            "rss_bytes": _known(lambda: _resident_bytes(self._pid, consumer.pool) or None),
+        }
+
+
+class Tick(bootsteps.StartStopStep):
+    """Tells the reporter that the worker consumes, and keeps a timer running that shows its loop turns."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    reporter: ClassVar[WorkerReporter | None] = None
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._timer: Any = None
+
+    @guarded
+    def start(self, parent: Any) -> None:
+        """The consumer has started, or started again after it lost its broker."""
+        if self._timer is not None:
+            # Its loop may be gone, and it with it.
+            with contextlib.suppress(Exception):
+                self._timer.cancel()
+        if Tick.reporter is not None:
+            self._timer = Tick.reporter.consumer_started(parent)
+
+    def stop(self, parent: Any) -> None:
+        """Nothing is to be stopped: while there is no broker the loop's silence is worth telling."""
+
+
+def _known(read: Callable[[], _Figure]) -> _Figure | None:
+    """A figure of the worker's insides; None where this version, pool or moment does not have it."""
+    try:
+        return read()
+    except Exception:
+        return None
+
+
+def _pool_name(pool: Any) -> str:
+    name = type(pool).__module__.rpartition(".")[2]
+    return _POOLS.get(name, name)
+
+
+def _longest() -> dict[str, Any] | None:
+    # The values in one step: the main thread goes on adding and removing.
+    running = [request for request in list(state.requests.values()) if request.time_start]
+    if not running:
+        return None
+    oldest = min(running, key=lambda request: float(request.time_start))
+    return {"task": oldest.name, "task_id": oldest.id, "started_at": utc_text(oldest.time_start)}
+
+
+def _resident_bytes(pid: int, pool: Any) -> int:
+    """The worker's memory and its pool's; pages that they share count once in each."""
+    processes = (_known(lambda: pool.info) or {}).get("processes") or []
+    pids = {pid, *(child for child in processes if isinstance(child, int))}
+    return sum(_resident_pages(one) for one in pids) * _PAGE_BYTES
+
+
+def _resident_pages(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1])
+    except OSError:  # the child has just ended
+        return 0
