@@ -454,6 +454,34 @@ async fn another_accounts_project_is_not_found_and_a_second_one_of_mine_can_be_c
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stretch_in_which_nobody_listened_is_shown_for_a_day() {
+    let harness = harness::start().await;
+    let mut browser = Browser::signed_in(&harness).await;
+    assert!(!browser.dashboard("/").await.contains("could not listen"));
+    let spell = async |ended: &str| {
+        let text = format!(
+            "INSERT INTO blind_spell (id, started_at, ended_at)
+            VALUES (gen_random_uuid(), {ended} - interval '95 seconds', {ended})"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(text))
+            .execute(&harness.pool)
+            .await
+            .unwrap();
+    };
+
+    spell("now() - interval '25 hours'").await;
+    assert!(!browser.dashboard("/").await.contains("could not listen"));
+    sqlx::query("DELETE FROM blind_spell")
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+    spell("now() - interval '23 hours'").await;
+    let page = browser.dashboard("/").await;
+
+    assert!(page.contains("Deadbeat could not listen for 1 min"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_without_a_project_is_told_so() {
     let harness = harness::start().await;
     deadbeat_services::account::create(harness.app.services(), "new@example.org", "a long password")

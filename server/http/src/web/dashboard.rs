@@ -4,7 +4,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use askama::Template;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::{Fact, Repair, SubjectKind};
 use deadbeat_domain::status::{ShownStatus, Status};
@@ -28,6 +28,8 @@ use crate::state::AppState;
 
 /// Open incidents that are shown; more are counted as more.
 const INCIDENTS: usize = 20;
+/// For how long after its end a blind spell is shown.
+const SPELL_SHOWN: TimeDelta = TimeDelta::hours(24);
 /// Members of an incident that are shown without a click.
 const MEMBERS: usize = 12;
 
@@ -66,6 +68,7 @@ async fn index(
         now: Moment::at(now, now),
         site_url: state.services.site().url.clone(),
         evaluator: Evaluator::of(&readiness, now),
+        spell: Spell::latest(&reader, now).await?,
         projects: projects
             .iter()
             .map(|other| ProjectLink::of(other, project))
@@ -175,6 +178,7 @@ struct IndexPage {
     now: Moment,
     site_url: String,
     evaluator: Evaluator,
+    spell: Option<Spell>,
     projects: Vec<ProjectLink>,
     project: String,
     project_id: ProjectId,
@@ -196,6 +200,31 @@ impl Evaluator {
             Some(at) => Self::SilentSince(Moment::at(at, now)),
             None => Self::NotYet,
         }
+    }
+}
+
+/// The last stretch in which nobody listened, while it may still matter to who reads the page.
+struct Spell {
+    from: Moment,
+    to: Moment,
+    length: String,
+}
+
+impl Spell {
+    async fn latest(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Option<Self>> {
+        let newest = Page {
+            after: None,
+            limit: 1,
+        };
+        let spells = deadbeat_store::listener::list_spells(reader, newest).await?;
+        let spell = spells.into_iter().map(|listed| listed.spell).next();
+        Ok(spell
+            .filter(|spell| now - spell.ended_at < SPELL_SHOWN)
+            .map(|spell| Self {
+                from: Moment::at(spell.started_at, now),
+                to: Moment::at(spell.ended_at, now),
+                length: format::span(spell.ended_at - spell.started_at),
+            }))
     }
 }
 
