@@ -58,7 +58,7 @@ pub struct Sample {
 pub struct Seen {
     /// Its name.
     pub name: String,
-    /// Messages that wait, over all priorities; None: there is no such queue, or it cannot be told.
+    /// Messages that wait, over all priorities; None: there is no such queue (any more).
     #[serde(default)]
     pub depth: Option<i64>,
     /// For how long the oldest one has waited.
@@ -75,6 +75,8 @@ pub struct Seen {
     pub unacked: Option<i64>,
 }
 
+/// A queue in trouble that nobody looked at for this long is in trouble no more.
+const UNSEEN_FOR: TimeDelta = TimeDelta::hours(1);
 /// A broker must have been away for this long to be told: a failover takes seconds.
 const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 
@@ -140,9 +142,26 @@ pub(crate) async fn seen(
             .map(|queue| (queue.name.clone(), queue))
             .collect();
         for seen in &sample.queues {
-            let Some(depth) = seen.depth else { continue };
+            // A queue that was never there is none of ours.
+            let Some(depth) = seen.depth.or_else(|| known.contains_key(&seen.name).then_some(0)) else {
+                continue;
+            };
             let (queue, transition) = look(known.get(&seen.name), &broker, seen, depth, &workers, now);
             if let Some(transition) = transition {
+                changed.push((queues.len(), transition));
+            }
+            queues.push(queue);
+        }
+        // Nobody looks at it any more: it is used no longer, and nobody can tell of its trouble's end.
+        let named: HashSet<&str> = sample.queues.iter().map(|seen| seen.name.as_str()).collect();
+        let unseen = known.values().filter(|queue| {
+            queue.state.trouble.is_some()
+                && !named.contains(queue.name.as_str())
+                && now - queue.seen_at >= UNSEEN_FOR
+        });
+        for queue in unseen {
+            let mut queue = queue.clone();
+            if let Some(transition) = on_seen(&mut queue.state, None, now) {
                 changed.push((queues.len(), transition));
             }
             queues.push(queue);

@@ -20,6 +20,10 @@ const BATCH: i64 = 5_000;
 /// Monitors of one transaction.
 const MONITORS: i64 = 1_000;
 
+/// Workers that nobody waits for, and queues, are forgotten when they were not heard of for this long: each start of a container may
+/// bring a new name.
+const UNHEARD_FOR: TimeDelta = TimeDelta::days(7);
+
 /// How long what was heard is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionSettings {
@@ -50,6 +54,10 @@ pub struct Removed {
     pub pings: u64,
     /// Ended runs.
     pub runs: u64,
+    /// Workers that said goodbye long ago.
+    pub workers: u64,
+    /// Queues that nobody has seen for long.
+    pub queues: u64,
 }
 
 /// Removes.
@@ -80,6 +88,8 @@ impl Retention {
                             removed.partitions,
                             removed.pings,
                             removed.runs,
+                            removed.workers,
+                            removed.queues,
                             "old data removed"
                         );
                     }
@@ -113,6 +123,8 @@ impl Retention {
         removed.pings += self.trim_counts().await?;
         let oldest_run = days_before(now, self.settings.run_days);
         removed.runs += self.repeat(Step::Runs(oldest_run)).await?;
+        removed.workers += self.repeat(Step::Workers(now - UNHEARD_FOR)).await?;
+        removed.queues += self.repeat(Step::Queues(now - UNHEARD_FOR)).await?;
         Ok(removed)
     }
 
@@ -182,6 +194,14 @@ impl Retention {
                     let gone = retention::trim_runs(&mut tx, before, BATCH).await?;
                     (gone, gone == 0)
                 }
+                Step::Workers(before) => {
+                    let gone = deadbeat_store::worker::forget(&mut tx, before, BATCH).await?;
+                    (gone, gone == 0)
+                }
+                Step::Queues(before) => {
+                    let gone = deadbeat_store::queue::forget(&mut tx, before, BATCH).await?;
+                    (gone, gone == 0)
+                }
             };
             tx.commit().await?;
             count += gone;
@@ -201,6 +221,10 @@ enum Step {
     Purge,
     /// Runs begun before this that are over.
     Runs(DateTime<Utc>),
+    /// Workers last heard from before this that nobody waits for.
+    Workers(DateTime<Utc>),
+    /// Queues last seen before this.
+    Queues(DateTime<Utc>),
 }
 
 fn days_before(now: DateTime<Utc>, days: u16) -> DateTime<Utc> {

@@ -151,6 +151,22 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     Ok(())
 }
 
+/// Forgets queues that nobody has seen since an instant; answers how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM queue
+        WHERE id IN (SELECT id FROM queue WHERE seen_at < $1 AND status <> 'down' LIMIT $2)",
+        before,
+        limit
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// A project's queues, by application and name.
 ///
 /// # Errors

@@ -175,3 +175,37 @@ async fn a_queue_is_told_once_a_sample_and_by_a_name(pool: PgPool) {
     }
     assert_eq!(world.count("SELECT count(*) FROM queue").await, 0);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_queue_that_is_no_more_is_in_trouble_no_more(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({})).await;
+    for _ in 0..5 {
+        world.queue_has("deleted", 1, None).await;
+        world.queue_has("renamed", 1, None).await;
+        world.advance(10);
+    }
+    assert_eq!(world.incidents().await.len(), 2);
+
+    world
+        .seen(json!({"queues": [{"name": "deleted", "depth": null}, {"name": "never", "depth": null}]}))
+        .await;
+    let deleted = world.queue_id("deleted").await;
+    assert!(
+        world
+            .incidents()
+            .await
+            .contains(&told(deleted, "QUEUE_UNCONSUMED", false))
+    );
+    assert_eq!(world.count("SELECT count(*) FROM queue").await, 2);
+
+    world.advance(3_600);
+    world.seen(json!({})).await;
+    let renamed = world.queue_id("renamed").await;
+    assert!(
+        world
+            .incidents()
+            .await
+            .contains(&told(renamed, "QUEUE_UNCONSUMED", false))
+    );
+}

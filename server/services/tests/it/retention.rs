@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use deadbeat_domain::ping::PingKind::{Start, Success};
 use deadbeat_services::retention::{Removed, Retention, RetentionSettings};
+use serde_json::json;
 use sqlx::PgPool;
 
 use crate::setup::World;
@@ -150,4 +151,31 @@ async fn of_several_processes_one_removes(pool: PgPool) {
         .unwrap();
 
     assert_eq!(removed, Removed::default());
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn workers_and_queues_are_forgotten_a_week_after_they_were_last_heard_of(pool: PgPool) {
+    let world = World::new(pool).await;
+    let retention = retention(&world, RetentionSettings::default());
+    world
+        .worker_says("celery@gone", json!({"state": "stopped"}))
+        .await;
+    world.worker_says("celery@lost", json!({})).await;
+    let sample = json!({"app": "shop", "reachable": true, "queues": [{"name": "celery", "depth": 0}]});
+    world.event(world.an_event("broker_sample", sample)).await;
+
+    world.clock.advance(TimeDelta::days(7));
+    let removed = retention.pass_once().await.unwrap();
+    assert_eq!((removed.workers, removed.queues), (0, 0), "a week is not over");
+    world.clock.advance(TimeDelta::seconds(1));
+    let removed = retention.pass_once().await.unwrap();
+
+    assert_eq!((removed.workers, removed.queues), (1, 1));
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM worker WHERE name = 'celery@lost'")
+            .await,
+        1,
+        "nobody has judged it yet"
+    );
 }
