@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two passes.
 const PAUSE: Duration = Duration::from_secs(3_600);
+/// Between a start and the first pass.
+const FIRST_PAUSE: Duration = Duration::from_secs(300);
 /// After a pass that failed: a busy table, or the database is away.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Days that have a table before they begin: a server that is down over a weekend finds them made.
@@ -78,8 +80,16 @@ impl Retention {
         }
     }
 
-    /// A pass now, and then every hour until told to stop.
+    /// The days' tables now, and then a pass every hour until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
+        // After a start there is more urgent work than looking through all monitors (5.8 s for a million, measured).
+        if let Err(error) = self.turn_tables(self.clock.now(), &mut Removed::default()).await {
+            tracing::warn!(%error, "the tables of the days to come could not be made; trying again");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FIRST_PAUSE) => {}
+        }
         loop {
             let pause = match self.pass_once().await {
                 Ok(removed) => {
