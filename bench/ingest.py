@@ -2,10 +2,61 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+import subprocess
+from pathlib import Path
 from typing import Any
 
-from stand import Server, build, cpu_seconds, hello, load, ping_paths, say, seed_monitors, stand
+from stand import (
+    Postgres,
+    Server,
+    build,
+    cpu_seconds,
+    hello,
+    load,
+    ping_paths,
+    say,
+    seed_monitors,
+    stand,
+    syncs_per_second,
+)
+
+# Pings of one transaction, as many as a writer's commit has under full load.
+BATCH = 60
+
+# What taking pings comes down to in SQL, with nothing to decide: the limit that no server reaches.
+LIKE_STATEMENT = f"""
+WITH heard AS (
+    SELECT id, ping_count + 1 AS n FROM monitor
+    WHERE id = ANY (ARRAY(
+        SELECT id FROM bench_id
+        WHERE n IN (SELECT (random() * 9999)::int + 1 FROM generate_series(1, {BATCH}))
+    ))
+    ORDER BY id FOR UPDATE
+), kept AS (
+    INSERT INTO ping (monitor_id, n, received_at, kind, source, method, remote_addr, user_agent, body_bytes)
+    SELECT id, n, now(), 'success', 'http', 'GET', '127.0.0.1', 'bench', 0 FROM heard
+)
+UPDATE monitor SET ping_count = heard.n, last_ping_at = now(), last_success_at = now(),
+    next_due_at = now() + interval '3 hours', deadline_at = now() + interval '4 hours'
+FROM heard WHERE monitor.id = heard.id
+"""
+
+
+def limit(postgres: Postgres, folder: Path, clients: int, seconds: int = 5) -> float:
+    """Pings a second of the like statement, by pgbench."""
+    script = folder / "like.sql"
+    script.write_text(" ".join(LIKE_STATEMENT.split()) + ";\n")
+    command = [str(postgres.bin / "pgbench"), "-n", "-M", "prepared", "-f", str(script), "-T", str(seconds)]
+    done = subprocess.run(
+        [*command, "-c", str(clients), "-j", str(clients), postgres.url],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"tps = ([0-9.]+)", done.stdout)
+    return float(found.group(1)) * BATCH if found else 0.0
 
 
 def measure(rounds: int = 3, seconds: float = 6.0) -> dict[str, Any]:
@@ -45,7 +96,16 @@ def measure(rounds: int = 3, seconds: float = 6.0) -> dict[str, Any]:
                     + ", ".join(f"{name} {value:,.3g}" for name, value in row.items())
                 )
         server.stop()
-    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        raw = {"disk_syncs": syncs_per_second(folder)}
+        postgres.sql("""
+            CREATE TABLE bench_id AS SELECT row_number() OVER ()::int AS n, id FROM monitor;
+            ALTER TABLE bench_id ADD PRIMARY KEY (n);
+            ANALYZE bench_id;
+        """)
+        for clients in (1, 2):
+            raw[f"like_statement_{clients}"] = limit(postgres, folder, clients)
+        say("raw limits: " + ", ".join(f"{name} {value:,.0f}" for name, value in raw.items()))
+    return raw | {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
 if __name__ == "__main__":
