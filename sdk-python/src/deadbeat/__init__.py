@@ -45,6 +45,7 @@ def init(
     send_error_text: bool | None = None,
     track: str | Sequence[str] | None = None,
     worker_period: Seconds = None,
+    queue_wait: Seconds = None,
     **unknown: Any,
 ) -> None:
     """Report this app's periodic tasks, its Beat, its workers and its broker to a Deadbeat server.
@@ -67,6 +68,7 @@ def init(
     * ``track`` (nothing): names of further tasks whose runs are reported, although Beat does not send
       them: a list of patterns such as ``["shop.tasks.*"]``, or ``"all"``.
     * ``worker_period`` (5 s): how often a worker says how it is.
+    * ``queue_wait`` (the server's 10 min): how long a message may wait in a queue.
     """
     try:
         from deadbeat.config import read_settings
@@ -86,6 +88,7 @@ def init(
             "send_error_text": send_error_text,
             "track": track,
             "worker_period": worker_period,
+            "queue_wait": queue_wait,
         }
         settings, faults = read_settings(arguments)
         # An option of another version must not stop the application from starting.

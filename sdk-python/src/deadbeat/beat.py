@@ -63,6 +63,9 @@ class BeatReporter:
         self._due_hints = DueHints()
         self._slots = Slots()
         self._canaries: list[tuple[float, threading.Thread]] = []
+        # When Beat's loop last came by here, and whether the watch over that is set up.
+        self._came_by = time.monotonic()
+        self._is_watched = False
 
     def wrap(self) -> None:
         """Put ourselves around the instance's `tick` and `apply_async`."""
@@ -73,9 +76,11 @@ class BeatReporter:
         @functools.wraps(tick)
         def reporting_tick(*args: Any, **kwargs: Any) -> Any:
             # Before the tick, so that the server knows an entry before its first run is reported.
+            self._watch()
             self._report_schedule()
             started = time.time()
             interval = tick(*args, **kwargs)
+            self._came_by = time.monotonic()
             self._after_tick(started, interval)
             return self._shortened(interval)
 
@@ -207,6 +212,28 @@ class BeatReporter:
             self._canary_due = now + self._settings.canary_period
             self._start_canary(now)
 
+    @guarded
+    def _watch(self) -> None:
+        self._came_by = time.monotonic()
+        if not self._is_watched:
+            self._is_watched = True
+            self._transport.every(self._settings.beat_period, self._report_hung)
+
+    def _report_hung(self) -> None:
+        """Say, from the sender's thread, that Beat's loop hangs; the server knows it from a Beat that is dead."""
+        if time.monotonic() - self._came_by <= 2 * self._settings.beat_period:
+            return
+        event = self._event(
+            "beat_alive",
+            time.time(),
+            period_seconds=whole(self._settings.beat_period),
+            grace_seconds=whole(self._settings.beat_grace),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            ticking=False,
+        )
+        self._transport.put(event, latest="beat_hung")
+
     def _report_alive(self, at: float) -> None:
         event = self._event(
             "beat_alive",
@@ -242,6 +269,7 @@ class BeatReporter:
             "enabled": True,
             "grace_seconds": whole(self._settings.canary_grace),
             "longest_run_seconds": whole(2 * period),
+            "longest_run_is_a_guess": False,
             "queue": self._settings.canary_queue,
             "next_due_at": None,
         }

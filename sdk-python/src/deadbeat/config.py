@@ -34,6 +34,7 @@ class Settings:
     canary_queue: str | None = None
     send_error_text: bool = False
     worker_period: float = 5.0
+    queue_wait: float | None = None
     # fnmatch patterns of task names; none, only what Beat sends.
     track: tuple[str, ...] = ()
 
@@ -61,6 +62,7 @@ _NUMBERS: Mapping[str, _Number] = {
     "canary_period": _Number("DEADBEAT_CANARY_SECONDS", 60.0, 1.0, _DAY),
     "canary_grace": _Number("DEADBEAT_CANARY_GRACE_SECONDS", 60.0, 1.0, _DAY),
     "worker_period": _Number("DEADBEAT_WORKER_PERIOD_SECONDS", 5.0, 1.0, 60.0),
+    "queue_wait": _Number("DEADBEAT_QUEUE_WAIT_SECONDS", None, 1.0, 7 * _DAY),
 }
 
 
@@ -100,7 +102,7 @@ def read_settings(
         canary_queue=None if queue is None else str(queue),
         send_error_text=error_text,
         track=track,
-        **numbers,  # type: ignore[arg-type]  # only longest_run may be None, and its default is
+        **numbers,  # type: ignore[arg-type]  # the two that may be None have that default
     )
     return settings, faults
 

@@ -166,20 +166,23 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
     except Exception:
         tell_once("the translation of a schedule")
         plan = hint_schedule(found.plan)
+    longest_run = _longest_run(found, app, settings)
     return {
         "name": found.name,
         "task": found.task,
         "schedule": plan,
         "enabled": found.enabled,
         "grace_seconds": whole(settings.grace),
-        "longest_run_seconds": whole(_longest_run(found, app, settings)),
+        "longest_run_seconds": whole(_DAY_SECONDS if longest_run is None else longest_run),
+        # What the server learns of this task's runs then bounds them, too.
+        "longest_run_is_a_guess": longest_run is None,
         "queue": _queue_name(found, app),
         "next_due_at": None if found.due is None else utc_text(found.due),
     }
 
 
-def _longest_run(found: _Found, app: Celery, settings: Settings) -> float:
-    """After the hard time limit the run is over for certain; the minute covers its report."""
+def _longest_run(found: _Found, app: Celery, settings: Settings) -> float | None:
+    """After the hard time limit the run is over for certain; the minute covers its report. None: no limit is set."""
     if settings.longest_run is not None:
         return settings.longest_run
     limit = (
@@ -187,7 +190,7 @@ def _longest_run(found: _Found, app: Celery, settings: Settings) -> float:
         or getattr(app.tasks.get(found.task), "time_limit", None)
         or app.conf.task_time_limit
     )
-    return _DAY_SECONDS if not limit else float(limit) + _AFTER_TIME_LIMIT_SECONDS
+    return None if not limit else float(limit) + _AFTER_TIME_LIMIT_SECONDS
 
 
 def _queue_name(found: _Found, app: Celery) -> str | None:

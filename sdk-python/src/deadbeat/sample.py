@@ -83,6 +83,7 @@ class Sampler:
             "visibility_timeout_seconds": None,
             "unacked": None,
             "oldest_unacked_seconds": None,
+            "longest_wait_seconds": self._runs.settings.queue_wait,
             "queues": [],
         }
         try:

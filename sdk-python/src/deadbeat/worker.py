@@ -18,10 +18,12 @@ from celery import bootsteps
 from celery.worker import state
 
 from deadbeat.guard import guarded
-from deadbeat.run import RunReporter, new_id
+from deadbeat.run import RunReporter, new_id, run_id_of
 from deadbeat.transport import Duty, utc_text
 
 TICK_SECONDS = 1.0
+# Beyond that many the runs that are executed are not named.
+MOST_RUNNING = 100
 # As Celery's option --pool calls them, where the module has another name.
 _POOLS = {"thread": "threads"}
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -106,6 +108,8 @@ class WorkerReporter:
             # Since 5.7.
             "scheduled": _known(lambda: len(getattr(state, "scheduled_requests"))),  # noqa: B009
             "accepted": accepted,
+            "limited": _known(lambda: _limited(consumer)),
+            "running": _known(_running),
             "finished": None if accepted is None or active is None else max(0, accepted - active),
             "longest": _known(_longest),
             "queues": _known(self.queues) or [],
@@ -161,6 +165,19 @@ def _longest() -> dict[str, Any] | None:
         return None
     oldest = min(running, key=lambda request: float(request.time_start))
     return {"task": oldest.name, "task_id": oldest.id, "started_at": utc_text(oldest.time_start)}
+
+
+def _limited(consumer: Any) -> int:
+    """Messages that a rate limit holds back."""
+    buckets = [bucket for bucket in list(consumer.task_buckets.values()) if bucket is not None]
+    return sum(len(bucket.contents) for bucket in buckets)
+
+
+def _running() -> list[str] | None:
+    """The run ids of what is executed now, each once an execution; None when there are too many to tell."""
+    if len(state.active_requests) > MOST_RUNNING:
+        return None
+    return [run_id_of(request.id) for request in list(state.active_requests)]
 
 
 def _resident_bytes(pid: int, pool: Any) -> int:

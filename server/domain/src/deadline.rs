@@ -31,10 +31,12 @@ pub(crate) fn slot_deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
         Status::New => state.by_beat,
         Status::Down | Status::Paused => false,
     };
-    state
-        .next_due_at
-        .filter(|_| expects_slot)
-        .map(|due| due + state.expectation.grace())
+    let due = state.next_due_at.filter(|_| expects_slot)?;
+    // A Beat that forgets when it last sent an entry puts it off at each of its starts: twice the interval is enough.
+    let longest = state
+        .postponed_from
+        .and_then(|from| state.expectation.schedule.next_after(from));
+    Some(longest.map_or(due, |longest| due.min(longest)) + state.expectation.grace())
 }
 
 /// When the first open run has gone on for too long.

@@ -80,8 +80,8 @@ pub struct Repair {
 pub enum Consequence {
     /// Open one.
     Open(Cause),
-    /// Join the open incident of the subject's Beat.
-    JoinBeat,
+    /// Join the open incident of what it is part of.
+    Join,
     /// Resolve the open one, if there is one. What it had joined keeps it as a member: it was part of that trouble.
     Resolve,
     /// Neither.
@@ -93,7 +93,7 @@ pub enum Consequence {
 pub fn consequence(transition: &Transition) -> Consequence {
     match (transition.from, transition.to, transition.trigger) {
         (_, Status::Down, Trigger::Trouble(cause)) => Consequence::Open(cause),
-        (_, Status::Down, Trigger::BeatSilent) => Consequence::JoinBeat,
+        (_, Status::Down, Trigger::PartOf(_)) => Consequence::Join,
         (Status::Down, _, _) => Consequence::Resolve,
         _ => Consequence::Nothing,
     }

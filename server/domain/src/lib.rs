@@ -20,6 +20,7 @@
 //! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
 
 pub mod alert;
+pub mod baseline;
 pub mod beat;
 pub mod blind_spell;
 pub mod calendar;
@@ -30,6 +31,7 @@ pub mod condition;
 pub mod cron;
 pub mod deadline;
 pub mod delivery;
+pub mod evidence;
 pub mod expression;
 pub mod ids;
 pub mod incident;

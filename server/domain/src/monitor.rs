@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::baseline::Baseline;
 use crate::deadline::deadline;
 use crate::limits;
 use crate::run::Run;
@@ -57,10 +58,14 @@ pub struct MonitorState {
     pub next_due_at: Option<DateTime<Utc>>,
     /// Beat's latest word on when it is next due; kept while an earlier slot is still owed.
     pub hinted_due_at: Option<DateTime<Utc>>,
+    /// The slot that Beat put off when it was started anew without knowing when it had last sent the entry; until its next report.
+    pub postponed_from: Option<DateTime<Utc>>,
     /// When it is declared down; None: it is not armed.
     pub deadline_at: Option<DateTime<Utc>>,
     /// Open runs, and overruns that may still end.
     pub runs: Vec<Run>,
+    /// How long its runs take; None: not learned, or not loaded.
+    pub baseline: Option<Baseline>,
 }
 
 impl MonitorState {
@@ -80,11 +85,21 @@ impl MonitorState {
             last_duration: None,
             next_due_at,
             hinted_due_at: None,
+            postponed_from: None,
             deadline_at: None,
             runs: Vec::new(),
+            baseline: None,
         };
         state.deadline_at = deadline(&state);
         state
+    }
+
+    /// How long a run may take: as it was set, or less when runs never took nearly as long.
+    #[must_use]
+    pub fn longest_run(&self) -> TimeDelta {
+        let set = self.expectation.longest_run();
+        let learned = self.baseline.as_ref().and_then(Baseline::longest_run);
+        learned.map_or(set, |learned| learned.min(set))
     }
 
     /// Open runs.

@@ -8,7 +8,7 @@ use crate::cause::Cause;
 pub const UNCONSUMED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
 /// The same, when the application has no worker at all at the moment: a deployment may take minutes.
 pub const NO_WORKER_PATIENCE: TimeDelta = TimeDelta::minutes(5);
-/// How long the oldest message of a queue may wait.
+/// How long the oldest message of a queue may wait, unless the application says otherwise.
 pub const LONGEST_WAIT: TimeDelta = TimeDelta::minutes(10);
 
 /// Who takes messages from a queue, as far as is known.
@@ -26,7 +26,12 @@ pub enum Consumers {
 
 /// What is wrong with a queue, and for how long it must last to be told.
 #[must_use]
-pub fn trouble(depth: i64, oldest: Option<TimeDelta>, consumers: Consumers) -> Option<(Cause, TimeDelta)> {
+pub fn trouble(
+    depth: i64,
+    oldest: Option<TimeDelta>,
+    longest_wait: TimeDelta,
+    consumers: Consumers,
+) -> Option<(Cause, TimeDelta)> {
     if depth <= 0 {
         return None;
     }
@@ -35,7 +40,7 @@ pub fn trouble(depth: i64, oldest: Option<TimeDelta>, consumers: Consumers) -> O
         Consumers::NoWorker => Some((Cause::QueueUnconsumed, NO_WORKER_PATIENCE)),
         Consumers::Lost => None,
         Consumers::Some => oldest
-            .filter(|oldest| *oldest >= LONGEST_WAIT)
+            .filter(|oldest| *oldest >= longest_wait)
             .map(|_| (Cause::QueueSlaBreach, TimeDelta::zero())),
     }
 }
@@ -62,12 +67,12 @@ mod tests {
             (5, long, Consumers::Some, Some(Cause::QueueSlaBreach)),
         ] {
             assert_eq!(
-                trouble(depth, oldest, consumers).map(|(cause, _)| cause),
+                trouble(depth, oldest, LONGEST_WAIT, consumers).map(|(cause, _)| cause),
                 cause,
                 "{depth} {oldest:?} {consumers:?}"
             );
         }
-        let patience = |consumers| trouble(1, None, consumers).map(|(_, patience)| patience);
+        let patience = |consumers| trouble(1, None, LONGEST_WAIT, consumers).map(|(_, patience)| patience);
         assert!(
             patience(Consumers::NoWorker) > patience(Consumers::None),
             "a deployment is waited for"

@@ -42,6 +42,93 @@ impl RunStatus {
     }
 }
 
+/// How a Celery run ended badly, as the SDK words it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The task raised.
+    Failure,
+    /// The task raised, and was retried as often as it may be.
+    RetriesExhausted,
+    /// The task rejected its message.
+    Rejected,
+    /// The process was told to go in the middle of the task. Why is said by the worker's main process, if anybody says it.
+    Aborted,
+    /// Somebody called it off.
+    Revoked,
+    /// The message had expired before it could begin.
+    Expired,
+    /// A time limit ended it.
+    TimeLimit,
+    /// The process that ran it was killed.
+    Lost,
+}
+
+impl Outcome {
+    const ALL: [Self; 8] = [
+        Self::Failure,
+        Self::RetriesExhausted,
+        Self::Rejected,
+        Self::Aborted,
+        Self::Revoked,
+        Self::Expired,
+        Self::TimeLimit,
+        Self::Lost,
+    ];
+
+    /// As written in SQL and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failure => "failure",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::Rejected => "rejected",
+            Self::Aborted => "aborted",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::TimeLimit => "time_limit",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Reads [`Outcome::as_str`] back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+}
+
+/// A message that was begun more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contest {
+    /// Begun again while it was open: two run, or what ran it first is dead.
+    Again,
+    /// Begun again after it had ended well.
+    Repeated,
+    /// It was judged, and told: the end of one of its attempts is no all-clear.
+    Told,
+}
+
+impl Contest {
+    /// As written in SQL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Again => "again",
+            Self::Repeated => "repeated",
+            Self::Told => "told",
+        }
+    }
+
+    /// Reads [`Contest::as_str`] back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Again, Self::Repeated, Self::Told]
+            .into_iter()
+            .find(|contest| contest.as_str() == text)
+    }
+}
+
 /// What the SDK knows of a Celery run; empty for ping URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunDetail {
@@ -55,6 +142,18 @@ pub struct RunDetail {
     pub retries: i32,
     /// The exception's class.
     pub error: Option<String>,
+    /// How it ended, if badly.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+    /// Which execution of its message this is: each start in a process is one.
+    #[serde(default)]
+    pub attempt: Option<Uuid>,
+    /// The event that said so: sent again, it changes nothing.
+    #[serde(default)]
+    pub event: Option<Uuid>,
+    /// This try is over, and another one comes.
+    #[serde(default)]
+    pub is_retried: bool,
 }
 
 /// One run of a monitor.
@@ -78,6 +177,12 @@ pub struct Run {
     pub exit_code: Option<u8>,
     /// From the SDK.
     pub detail: RunDetail,
+    /// How often its message was begun since its last retry.
+    pub attempts: i32,
+    /// It was begun more than once, which is to be judged, or was.
+    pub contest: Option<Contest>,
+    /// The events that it is made of, the newest few.
+    pub events: Vec<Uuid>,
 }
 
 impl Run {
@@ -86,6 +191,57 @@ impl Run {
     pub fn is_open(&self) -> bool {
         self.status == RunStatus::Open
     }
+}
+
+/// A message was begun a second time: whether the first execution is still alive is asked this much later, when its worker has said again
+/// what it runs.
+pub const CONTEST_PATIENCE: TimeDelta = TimeDelta::seconds(7);
+/// A process that was told to go in the middle of a task has said so; what killed it is said by the worker's main process, which looks
+/// after its pool every 5 s.
+pub const ABORTED_PATIENCE: TimeDelta = TimeDelta::seconds(8);
+/// A retry waits for its time for this long at most before it is missed.
+const RETRY_PATIENCE: TimeDelta = TimeDelta::days(1);
+/// Events that are remembered of one run.
+const EVENTS: usize = 16;
+
+/// Notes the event that a run was changed by.
+fn remember(run: &mut Run, event: Option<Uuid>) {
+    if run.events.len() >= EVENTS {
+        run.events.remove(0);
+    }
+    run.events.extend(event);
+}
+
+/// Whether an event was heard before: clients send again what was not answered.
+#[must_use]
+pub fn is_known(runs: &[Run], signal: &Signal) -> bool {
+    signal.detail.event.is_some_and(|event| {
+        runs.iter()
+            .any(|run| run.run_id == signal.run_id && run.events.contains(&event))
+    })
+}
+
+/// A try ended and another one comes, maybe much later. Returns the run that goes on.
+pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
+    let run = runs
+        .iter_mut()
+        .find(|run| run.is_open() && run.run_id.is_some() && run.run_id == signal.run_id)?;
+    run.deadline_at = Some(signal.received_at + RETRY_PATIENCE);
+    run.detail.outcome = None;
+    run.attempts = 0;
+    run.contest = run.contest.filter(|contest| *contest == Contest::Told);
+    remember(run, signal.detail.event);
+    Some(run)
+}
+
+/// Whether a start is another execution of a message, rather than news of one that is known or a retry.
+fn is_another(run: &Run, signal: &Signal) -> bool {
+    signal.source == Source::Event
+        && signal.run_id.is_some()
+        && run.run_id == signal.run_id
+        && run.attempts > 0
+        && run.detail.retries == signal.detail.retries
+        && matches!((run.detail.attempt, signal.detail.attempt), (Some(before), Some(now)) if before != now)
 }
 
 /// Starts a run, or starts it again. Returns the run that changed.
@@ -102,36 +258,65 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
         run.duration = run
             .duration
             .or(run.finished_at.map(|end| end - signal.occurred_at));
+        remember(run, signal.detail.event);
         return runs.get(ended);
     }
     let found = runs
         .iter()
         .position(|run| run.is_open() && run.run_id == signal.run_id);
     let index = match found {
-        Some(index) => {
-            if signal.detail.retries == 0 {
-                runs[index].started_at = Some(signal.occurred_at);
-                runs[index].deadline_at = Some(signal.occurred_at + longest);
+        Some(index) if is_another(&runs[index], signal) => {
+            let run = &mut runs[index];
+            run.attempts += 1;
+            run.contest = run.contest.or(Some(Contest::Again));
+            if run.contest == Some(Contest::Again) {
+                let judged_at = signal.received_at + CONTEST_PATIENCE;
+                run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
             }
-            runs[index].detail = signal.detail.clone();
+            run.detail = signal.detail.clone();
+            index
+        }
+        Some(index) => {
+            let run = &mut runs[index];
+            let retries_more = signal.detail.retries > run.detail.retries;
+            if signal.detail.retries == 0 {
+                run.started_at = Some(signal.occurred_at);
+            }
+            if signal.detail.retries == 0 || retries_more {
+                run.deadline_at = Some(signal.occurred_at + longest);
+                run.attempts = 1;
+            }
+            run.detail = signal.detail.clone();
             index
         }
         None if runs.iter().filter(|run| run.is_open()).count() >= limits::OPEN_RUNS => return None,
         None => {
+            let repeats = runs
+                .iter()
+                .any(|run| run.status == RunStatus::Success && is_another(run, signal));
+            let deadline_at = if repeats {
+                (signal.occurred_at + longest).min(signal.received_at + CONTEST_PATIENCE)
+            } else {
+                signal.occurred_at + longest
+            };
             runs.push(Run {
                 key: RunKey::generate(),
                 run_id: signal.run_id,
                 status: RunStatus::Open,
                 started_at: Some(signal.occurred_at),
                 finished_at: None,
-                deadline_at: Some(signal.occurred_at + longest),
+                deadline_at: Some(deadline_at),
                 duration: None,
                 exit_code: None,
                 detail: signal.detail.clone(),
+                attempts: 1,
+                contest: repeats.then_some(Contest::Repeated),
+                events: Vec::new(),
             });
             runs.len() - 1
         }
     };
+    remember(&mut runs[index], signal.detail.event);
     runs.get(index)
 }
 
@@ -151,6 +336,8 @@ fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
 /// names no run and exactly one is open, to that one (its client forgot the id: no duration is claimed). A second end of one run from
 /// the SDK (a child aborted, then the worker says why) has the last word. An end with an unknown id is a run of which only the end was
 /// heard. A plain end with nothing open is just a ping.
+///
+/// A process that was told to go leaves its run open for a moment: the main process may say why.
 pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     let status = if signal.kind == PingKind::Success {
         RunStatus::Success
@@ -201,6 +388,9 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
                 duration: signal.duration,
                 exit_code: signal.exit_code,
                 detail: signal.detail.clone(),
+                attempts: 0,
+                contest: None,
+                events: signal.detail.event.into_iter().collect(),
             });
             return runs.last();
         }
@@ -208,6 +398,17 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     };
 
     let run = &mut runs[index];
+    remember(run, signal.detail.event);
+    if signal.detail.outcome == Some(Outcome::Aborted) {
+        if run.is_open() {
+            let judged_at = signal.received_at + ABORTED_PATIENCE;
+            run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
+            run.detail.outcome = signal.detail.outcome;
+        }
+        if run.is_open() || run.status == RunStatus::Fail {
+            return Some(run);
+        }
+    }
     if run.status != RunStatus::Overrun {
         run.status = status;
     }
@@ -223,7 +424,12 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             .or_else(|| run.started_at.map(|start| finished_at - start));
     }
     if signal.detail != RunDetail::default() {
-        run.detail = signal.detail.clone();
+        // The main process knows of no attempts.
+        let attempt = signal.detail.attempt.or(run.detail.attempt);
+        run.detail = RunDetail {
+            attempt,
+            ..signal.detail.clone()
+        };
     }
     Some(run)
 }

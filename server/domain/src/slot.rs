@@ -79,6 +79,8 @@ fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
 /// A report is credited: its slots are satisfied, and the due moves on.
 pub(crate) fn credit(state: &mut MonitorState, at: DateTime<Utc>) {
     let before = state.next_due_at;
+    // It was sent after all.
+    state.postponed_from = None;
     let owed = due_after_report(&state.expectation.schedule, before, at);
     if owed == before {
         // No slot is satisfied: what is owed stays owed, whatever Beat has said of later ones.
@@ -95,6 +97,7 @@ pub(crate) fn credit(state: &mut MonitorState, at: DateTime<Utc>) {
 /// The first slot from `now` on, whatever was owed before.
 pub(crate) fn expect_anew(state: &mut MonitorState, now: DateTime<Utc>) {
     let hint = state.hinted_due_at.filter(|hint| *hint > now);
+    state.postponed_from = None;
     state.next_due_at = hint.or_else(|| state.expectation.schedule.next_after(now));
 }
 
@@ -116,7 +119,17 @@ pub(crate) fn expect_again(state: &mut MonitorState, before: DateTime<Utc>, now:
 /// Beat says when an entry is next due, or that it never is. Its word wins over our arithmetic, but never excuses a slot that has
 /// already come: then it is remembered for when that slot is satisfied.
 pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+    let before = state.next_due_at;
     take_beyond(state, hint, now, now);
+    // An interval counts from when Beat last sent the entry. Where it has not sent it, and puts it off all the same, it has forgotten.
+    if state.by_beat
+        && state.expectation.schedule.follows_reports()
+        && let (Some(before), Some(after)) = (before, state.next_due_at)
+        && before > now + ON_ITS_WAY
+        && after > before + ON_ITS_WAY
+    {
+        state.postponed_from = state.postponed_from.or(Some(before));
+    }
 }
 
 /// The same of a Beat that has just sent the entry: the slot it was sent for has come, even if that is a moment away by our clock.
@@ -131,6 +144,7 @@ pub(crate) fn take_hint_of_sent(state: &mut MonitorState, hint: Option<DateTime<
         (None, _) => TimeDelta::zero(),
     };
     take_beyond(state, hint, now, now + early.max(TimeDelta::zero()));
+    state.postponed_from = None;
 }
 
 /// Takes a hint; slots up to `come_by` have come.

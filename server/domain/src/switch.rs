@@ -24,6 +24,10 @@ pub struct Switch {
     pub last_seen_at: Option<DateTime<Utc>>,
     /// When it is declared down.
     pub deadline_at: Option<DateTime<Utc>>,
+    /// What is wrong with it although it is heard from: told when it has lasted.
+    pub trouble: Option<Cause>,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
 }
 
 impl Switch {
@@ -34,25 +38,69 @@ impl Switch {
     }
 }
 
-/// It said that it lived at `seen_at`, and we heard it at `now`.
+/// It said that it lived at `seen_at`, and we heard it at `now`; and what is wrong with it all the same, for how long that must last to
+/// be told.
 ///
 /// What depends on it asks for the former (a Beat's monitors: only what was due by then has been sent); its own deadline counts from the
 /// latter, so that a slow network is not taken for a slow Beat.
 #[must_use]
-pub fn on_alive(state: &mut Switch, seen_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Transition> {
+pub fn on_alive(
+    state: &mut Switch,
+    trouble: Option<(Cause, TimeDelta)>,
+    seen_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Option<Transition> {
     state.last_seen_at = state.last_seen_at.max(Some(seen_at));
     state.deadline_at = Some(now + state.patience());
-    if state.status == Status::Up {
+    on_trouble(state, trouble, now)
+}
+
+/// It was looked at, by whomever, and this is what is wrong with it.
+#[must_use]
+pub fn on_trouble(
+    state: &mut Switch,
+    trouble: Option<(Cause, TimeDelta)>,
+    now: DateTime<Utc>,
+) -> Option<Transition> {
+    // Of a Down that came by silence, being heard is the end.
+    let is_told = state.status == Status::Down && state.trouble.is_some();
+    let (to, trigger) = match trouble {
+        None => {
+            state.trouble = None;
+            state.since = None;
+            (Status::Up, Trigger::Report)
+        }
+        Some((cause, patience)) => {
+            if state.trouble != Some(cause) || state.since.is_none() {
+                state.trouble = Some(cause);
+                state.since = Some(now);
+            }
+            if state.since.is_some_and(|since| now - since >= patience) {
+                (Status::Down, Trigger::Trouble(cause))
+            } else if is_told {
+                // Another trouble in place of the one that is told: no all-clear yet.
+                return None;
+            } else {
+                (Status::Up, Trigger::Report)
+            }
+        }
+    };
+    if state.status == to {
         return None;
     }
     let transition = Transition {
         from: state.status,
-        to: Status::Up,
-        trigger: Trigger::Report,
+        to,
+        trigger,
         at: now,
     };
-    state.status = Status::Up;
+    state.status = to;
     Some(transition)
+}
+
+/// Its silence is excused for now: it is looked at again then.
+pub fn hold(state: &mut Switch, until: DateTime<Utc>) {
+    state.deadline_at = state.deadline_at.max(Some(until));
 }
 
 /// Judges a switch whose `check_after` has passed; `cause` is what its silence means. None: not overdue.
@@ -87,5 +135,7 @@ pub fn on_silence(
     };
     state.status = Status::Down;
     state.deadline_at = None;
+    state.trouble = None;
+    state.since = None;
     Some(transition)
 }

@@ -1,15 +1,15 @@
 //! The state machine of a monitor: what a ping, a silence, and a person change. `docs/state-machine.md` draws it.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
-use crate::beat::BeatView;
 use crate::blind_spell::{BlindSpell, fair_deadline, is_to_come};
 use crate::cause::Cause;
 use crate::deadline::{deadline, run_deadline, slot_deadline};
+use crate::evidence::{AFTER, Blame, Contested, Evidence, PartOf};
 use crate::ids::RunKey;
 use crate::monitor::{Expectation, MonitorState};
 use crate::ping::{PingKind, Signal, Source};
-use crate::run;
+use crate::run::{self, Contest, Outcome, Run, RunStatus};
 use crate::slot;
 use crate::status::Status;
 
@@ -23,10 +23,10 @@ pub enum Trigger {
     Report,
     /// A deadline passed, or a failure came.
     Trouble(Cause),
-    /// The Beat that feeds it is silent: listed in that incident, not told on its own.
-    BeatSilent,
-    /// Its Beat is back: it is expected anew.
-    BeatBack,
+    /// Another subject is in trouble, for that cause: listed in that incident, not told on its own.
+    PartOf(Cause),
+    /// What it was part of is over: it is expected anew.
+    Restored,
     /// A person paused it.
     Pause,
     /// A person resumed it.
@@ -50,8 +50,8 @@ impl Trigger {
         match self {
             Self::Report => "REPORT",
             Self::Trouble(cause) => cause.as_str(),
-            Self::BeatSilent => "BEAT_SILENT",
-            Self::BeatBack => "BEAT_BACK",
+            Self::PartOf(cause) => cause.as_str(),
+            Self::Restored => "RESTORED",
             Self::Pause => "PAUSE",
             Self::Resume => "RESUME",
             Self::Retire => "RETIRE",
@@ -83,21 +83,30 @@ pub struct PingEffect {
     pub runs: Vec<RunKey>,
     /// The change of status.
     pub transition: Option<Transition>,
-    /// It failed while it was down already: that changes no status, and is an incident of its own if it was down only because its
-    /// Beat is.
-    pub failed_again: bool,
+    /// It failed while it was down already: that changes no status, and is an incident of its own if it was down only as part of another
+    /// one.
+    pub failed_again: Option<Cause>,
+    /// The same event was heard before: nothing is changed, and nothing is to be kept.
+    pub is_known: bool,
 }
 
 /// Takes one ping in. Pings of one monitor are folded one after the other, in the order of their arrival.
 #[must_use]
 pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
+    if run::is_known(&state.runs, signal) {
+        return PingEffect {
+            is_known: true,
+            ..PingEffect::default()
+        };
+    }
     let at = signal.received_at;
     state.ping_count += 1;
     state.last_ping_at = state.last_ping_at.max(Some(at));
 
-    let longest = state.expectation.longest_run();
+    let longest = state.longest_run();
     let starts_count = state.expectation.longest_run_seconds.is_some();
     let changed = match signal.kind {
+        PingKind::Log if signal.detail.is_retried => run::retried(&mut state.runs, signal).cloned(),
         PingKind::Log => None,
         PingKind::Start => run::start(&mut state.runs, signal, longest).cloned(),
         PingKind::Success | PingKind::Fail => run::finish(&mut state.runs, signal).cloned(),
@@ -106,21 +115,29 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         runs: changed.iter().map(|run| run.key).collect(),
         ..PingEffect::default()
     };
-    if let Some(length) = changed
+    let ended = changed
         .as_ref()
-        .filter(|_| signal.kind != PingKind::Start)
-        .and_then(|run| run.duration)
-    {
-        state.last_duration = Some(length);
+        .filter(|run| matches!(signal.kind, PingKind::Success | PingKind::Fail) && !run.is_open());
+    let length = ended.and_then(|run| run.duration);
+    if length.is_some() {
+        state.last_duration = length;
     }
+    let mut is_too_fast = false;
     if signal.kind == PingKind::Success {
         state.last_success_at = state.last_success_at.max(Some(at));
+        if let (Some(baseline), Some(length)) = (&mut state.baseline, length) {
+            is_too_fast = baseline.is_too_fast(length);
+            baseline.learn(length);
+        }
     }
 
     // A retired monitor, and one that a person paused while its Beat keeps sending, stay as they are. A ping URL that is called
     // again un-pauses, as Healthchecks has it: a switch that somebody forgot to turn on again guards nothing.
     let ignored = state.retired || (state.status == Status::Paused && signal.source == Source::Event);
     if ignored || signal.kind == PingKind::Log {
+        if signal.detail.is_retried {
+            state.deadline_at = deadline(state);
+        }
         return effect;
     }
 
@@ -128,18 +145,31 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     let credited_at = match signal.kind {
         PingKind::Start if !starts_count => None,
         PingKind::Start => Some(signal.occurred_at),
-        _ if starts_count => changed.and_then(|run| run.started_at).or(Some(at)),
+        _ if starts_count => changed.as_ref().and_then(|run| run.started_at).or(Some(at)),
         _ => Some(at),
     };
+    let contested = changed.as_ref().is_some_and(|run| run.contest == Some(Contest::Told));
+    let goes_on = signal.kind == PingKind::Fail && changed.as_ref().is_some_and(Run::is_open);
+    let cause = if is_too_fast {
+        Cause::TooFast
+    } else {
+        Cause::of_outcome(signal.detail.outcome)
+    };
     let to = match signal.kind {
+        // It was told that this run is executed twice: the end of the one is no all-clear.
+        PingKind::Success if contested && state.status == Status::Down => Status::Down,
+        PingKind::Success if is_too_fast => Status::Down,
         PingKind::Success => Status::Up,
+        // Why its process was told to go may be said in a moment.
+        PingKind::Fail if goes_on => state.status,
         PingKind::Fail => Status::Down,
         PingKind::Start | PingKind::Log => state.status,
     };
     if let Some(credited_at) = credited_at {
         slot::credit(state, credited_at);
     }
-    effect.failed_again = signal.kind == PingKind::Fail && state.status == Status::Down;
+    let failed = signal.kind == PingKind::Fail && !goes_on && state.status == Status::Down;
+    effect.failed_again = failed.then_some(cause);
     if to == Status::Up {
         // The end of a long run is credited to its start. What was missed while it went on has had its incident: a success leaves
         // nothing overdue, or the monitor would trip a second time for the same slot.
@@ -155,7 +185,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     }
     if to != state.status {
         let trigger = if to == Status::Down {
-            Trigger::Trouble(Cause::Failed)
+            Trigger::Trouble(cause)
         } else {
             Trigger::Report
         };
@@ -176,19 +206,20 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
 pub enum Silence {
     /// Not overdue: the deadline has moved on; look again then (or never, when it is not armed).
     NotYet,
-    /// Its Beat is silent too, and not yet past its own deadline: wait for that before blaming anything.
+    /// What it depends on is to be judged before: wait for that before blaming anything.
     Hold,
     /// It went down.
     Down {
         /// The change of status.
         transition: Transition,
-        /// Runs that were open past their deadline.
+        /// Whose incident it is part of; None: it has one of its own.
+        part_of: Option<PartOf>,
+        /// Runs that were changed: they were open past their deadline.
         overruns: Vec<RunKey>,
     },
+    /// It stays as it is; these runs, begun more than once, turned out to be fine.
+    Settled(Vec<RunKey>),
 }
-
-/// After its Beat's own deadline a held monitor is looked at again: late enough that the Beat was judged before.
-const AFTER_BEAT: TimeDelta = TimeDelta::seconds(2);
 
 /// The clock was stepped back: what was noted in times to come is forgotten, and the monitor is expected from now on. It would not be
 /// missed otherwise until the old time has come again.
@@ -199,7 +230,7 @@ pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
     state.last_ping_at = Some(now);
     state.last_success_at = state.last_success_at.min(Some(now));
     slot::expect_again(state, before, now);
-    let longest = state.expectation.longest_run();
+    let longest = state.longest_run();
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
         run.started_at = run.started_at.map(|at| at.min(now));
         run.deadline_at = run.deadline_at.map(|at| at.min(now + longest));
@@ -209,12 +240,11 @@ pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
 
 /// Judges one monitor whose `check_after` has passed.
 ///
-/// A slot that nobody satisfied while Beat was not heard from since is Beat's trouble: the monitor waits for the verdict on Beat,
-/// and joins its incident instead of opening one of its own.
+/// What is another subject's trouble waits for the verdict on that one, and joins its incident instead of opening one of its own.
 #[must_use]
 pub fn on_silence(
     state: &mut MonitorState,
-    beat: Option<&BeatView>,
+    evidence: &Evidence,
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> Silence {
@@ -230,19 +260,23 @@ pub fn on_silence(
         return Silence::NotYet;
     };
 
-    let overruns = run::close_overdue(&mut state.runs, now);
-    let trigger = if overruns.is_empty() {
-        match beat_verdict(state, beat) {
-            BeatVerdict::NotToBlame => Trigger::Trouble(Cause::Missed),
-            BeatVerdict::Down => Trigger::BeatSilent,
-            BeatVerdict::Wait(until) => {
-                state.deadline_at = Some(until.max(now + AFTER_BEAT));
-                return Silence::Hold;
-            }
-        }
-    } else {
-        Trigger::Trouble(Cause::Overrun)
+    let (mut changed, blame) = match judge_runs(state, evidence, now) {
+        Some((changed, blame)) => (changed, blame),
+        None => (Vec::new(), Some(judge_slot(state, evidence, now))),
     };
+    let (trigger, part_of) = match blame {
+        None => {
+            state.deadline_at = deadline(state);
+            return Silence::Settled(changed);
+        }
+        Some(Blame::Own(cause)) => (Trigger::Trouble(cause), None),
+        Some(Blame::Part(part_of, cause)) => (Trigger::PartOf(cause), Some(part_of)),
+        Some(Blame::Wait(until)) => {
+            state.deadline_at = Some(until.max(now + AFTER));
+            return Silence::Hold;
+        }
+    };
+    changed.extend(close_lost(state, part_of, now));
     let transition = Transition {
         from: state.status,
         to: Status::Down,
@@ -252,7 +286,88 @@ pub fn on_silence(
     state.status = Status::Down;
     state.deadline_at = None;
     debug_assert!(passed <= now);
-    Silence::Down { transition, overruns }
+    Silence::Down {
+        transition,
+        part_of,
+        overruns: changed,
+    }
+}
+
+/// Judges the slot that is owed.
+fn judge_slot(state: &MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> Blame {
+    let is_put_off = state
+        .next_due_at
+        .is_some_and(|due| due + state.expectation.grace() > now);
+    if state.postponed_from.is_some() && is_put_off {
+        Blame::Own(Cause::ScheduleReset)
+    } else {
+        evidence.of_missed(state.next_due_at, now)
+    }
+}
+
+/// Judges the open runs that are past their deadline: which were changed, and who is to blame for the worst. None: there are none.
+fn judge_runs(
+    state: &mut MonitorState,
+    evidence: &Evidence,
+    now: DateTime<Utc>,
+) -> Option<(Vec<RunKey>, Option<Blame>)> {
+    let longest = state.longest_run();
+    let mut any = false;
+    let mut changed = Vec::new();
+    let mut worst: Option<Blame> = None;
+    let is_overdue = |run: &&mut Run| run.is_open() && run.deadline_at.is_some_and(|at| at <= now);
+    for run in state.runs.iter_mut().filter(is_overdue) {
+        any = true;
+        let contest = run.contest.filter(|contest| *contest != Contest::Told);
+        let blame = if contest.is_some() {
+            let judged = evidence.of_contested(run, now);
+            let whole = run.started_at.map_or(now, |started| started + longest);
+            if !matches!(judged, Contested::Wait(_)) {
+                run.deadline_at = Some(whole.max(now + AFTER));
+            }
+            match judged {
+                Contested::Settled => {
+                    run.contest = None;
+                    changed.push(run.key);
+                    continue;
+                }
+                Contested::Wait(until) => Blame::Wait(until),
+                Contested::Trouble(cause) => {
+                    run.contest = Some(Contest::Told);
+                    Blame::Own(cause)
+                }
+            }
+        } else if run.detail.outcome == Some(Outcome::Aborted) {
+            run.status = RunStatus::Fail;
+            run.finished_at = Some(now);
+            run.deadline_at = None;
+            Blame::Own(Cause::of_outcome(run.detail.outcome))
+        } else {
+            let blame = evidence.of_overrun(run, now);
+            if !matches!(blame, Blame::Wait(_)) {
+                run.status = RunStatus::Overrun;
+                run.deadline_at = None;
+            }
+            blame
+        };
+        if !matches!(blame, Blame::Wait(_)) {
+            changed.push(run.key);
+        }
+        // What waits says nothing as long as something else is known.
+        if worst.is_none_or(|before| matches!(before, Blame::Wait(_))) {
+            worst = Some(blame);
+        }
+    }
+    any.then_some((changed, worst))
+}
+
+/// The open runs of a monitor that is down with its worker have died with it.
+fn close_lost(state: &mut MonitorState, part_of: Option<PartOf>, now: DateTime<Utc>) -> Vec<RunKey> {
+    if matches!(part_of, Some(PartOf::Worker(_))) {
+        run::close_overdue(&mut state.runs, now)
+    } else {
+        Vec::new()
+    }
 }
 
 /// Moves the deadlines whose reports may have come while we were blind.
@@ -272,27 +387,6 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) {
     state.deadline_at = [slot, run_deadline(state)].into_iter().flatten().min().max(held);
 }
 
-enum BeatVerdict {
-    NotToBlame,
-    Wait(DateTime<Utc>),
-    Down,
-}
-
-fn beat_verdict(state: &MonitorState, beat: Option<&BeatView>) -> BeatVerdict {
-    let (Some(beat), Some(due)) = (beat, state.next_due_at) else {
-        return BeatVerdict::NotToBlame;
-    };
-    // The SDK reports that Beat lives after each tick returned: heard from since the slot means that Beat had sent it.
-    if beat.last_seen_at.is_some_and(|seen| seen >= due) {
-        return BeatVerdict::NotToBlame;
-    }
-    match (beat.status, beat.deadline_at) {
-        (Status::Down, _) => BeatVerdict::Down,
-        (_, Some(deadline)) => BeatVerdict::Wait(deadline + AFTER_BEAT),
-        (_, None) => BeatVerdict::NotToBlame,
-    }
-}
-
 /// A person pauses it. None: it was paused.
 #[must_use]
 pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) -> Option<Transition> {
@@ -310,7 +404,7 @@ pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) 
     Some(transition)
 }
 
-/// A person resumes it, or its Beat is back: expected anew from now, as if never heard from. None: there was nothing to resume, or
+/// A person resumes it, or what it was part of is over: expected anew from now, as if never heard from. None: there was nothing to resume, or
 /// its entry is not in Beat's schedule, so that nothing would ever satisfy it.
 #[must_use]
 pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) -> Option<Transition> {
@@ -324,8 +418,8 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
         at: now,
     };
     state.status = Status::New;
-    // Nobody was told of the runs that hung while the trouble was Beat's: those are judged now.
-    if trigger != Trigger::BeatBack {
+    // Nobody was told of the runs that hung while the trouble was another's: those are judged now.
+    if trigger != Trigger::Restored {
         run::close_overdue(&mut state.runs, now);
     }
     slot::expect_anew(state, now);
@@ -341,7 +435,7 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
         state.hinted_due_at = None;
         slot::expect_anew(state, now);
     }
-    let longest = state.expectation.longest_run();
+    let longest = state.longest_run();
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
         run.deadline_at = run.started_at.map(|start| (start + longest).max(now));
     }

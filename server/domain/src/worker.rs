@@ -27,14 +27,72 @@ pub enum Phase {
     Stopped,
 }
 
-/// A worker said how it is. One that leaves is paused: nobody waits for it, and a deployment pages nobody.
+/// A worker that gets nothing done for this long, although it could, is a ghost.
+pub const GHOST_PATIENCE: TimeDelta = TimeDelta::seconds(60);
+/// A clock that is off by this much is told: tasks with an ETA are as late or as early.
+pub const SKEW: TimeDelta = TimeDelta::seconds(10);
+/// How long a clock must have been off: a report may be held up once.
+pub const SKEW_PATIENCE: TimeDelta = TimeDelta::seconds(20);
+
+/// What shows whether a worker works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Look {
+    /// Its connection to the broker stands.
+    pub connected: bool,
+    /// Its tasks run in the main process, one at a time: its loop stands still meanwhile.
+    pub is_solo: bool,
+    /// Tasks that run.
+    pub active: i64,
+    /// Tasks that can run at once.
+    pub processes: i64,
+    /// Messages taken in and not ended.
+    pub reserved: i64,
+    /// Messages held back by a rate limit.
+    pub limited: i64,
+    /// For how long its loop has not turned.
+    pub loop_lag: TimeDelta,
+    /// For how long its counts of tasks begun and ended have not moved, while there was something to do.
+    pub stuck_for: TimeDelta,
+    /// Messages wait in queues that it consumes, for longer than a moment.
+    pub is_waited_for: bool,
+    /// By how much its clock is off.
+    pub skew: TimeDelta,
+}
+
+/// What is wrong with a worker that is heard from, and for how long that must last to be told. By what it gets done, not by whether it
+/// is connected.
 #[must_use]
-pub fn on_snapshot(state: &mut Switch, phase: Phase, now: DateTime<Utc>) -> Option<Transition> {
+pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
+    let has_room = look.active < look.processes;
+    let is_wedged = look.loop_lag >= GHOST_PATIENCE && !(look.is_solo && look.active > 0);
+    let holds_idly = look.reserved > look.active;
+    let is_stuck = look.stuck_for >= GHOST_PATIENCE
+        && has_room
+        && look.limited == 0
+        && (holds_idly || look.is_waited_for);
+    // While there is no broker nobody gets anything done.
+    if look.connected && (is_wedged || is_stuck) {
+        return Some((Cause::GhostWorker, TimeDelta::zero()));
+    }
+    (look.skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
+}
+
+/// A worker said how it is, and what is wrong with it all the same. One that leaves is paused: nobody waits for it, and a deployment pages
+/// nobody.
+#[must_use]
+pub fn on_snapshot(
+    state: &mut Switch,
+    phase: Phase,
+    trouble: Option<(Cause, TimeDelta)>,
+    now: DateTime<Utc>,
+) -> Option<Transition> {
     if phase == Phase::Running {
-        return switch::on_alive(state, now, now);
+        return switch::on_alive(state, trouble, now, now);
     }
     state.last_seen_at = state.last_seen_at.max(Some(now));
     state.deadline_at = None;
+    state.trouble = None;
+    state.since = None;
     pause(state, Trigger::Leave, now)
 }
 
@@ -43,6 +101,12 @@ pub fn on_snapshot(state: &mut Switch, phase: Phase, now: DateTime<Utc>) -> Opti
 pub fn on_silence(state: &mut Switch, now: DateTime<Utc>, spells: &[BlindSpell]) -> Option<Transition> {
     if state.status == Status::Down {
         state.deadline_at.filter(|deadline| *deadline <= now)?;
+        if state.trouble.take().is_some() {
+            // It was told to be in trouble, and now it is silent, too.
+            state.since = None;
+            state.deadline_at = Some(now + GIVEN_UP_AFTER);
+            return None;
+        }
         state.deadline_at = None;
         return pause(state, Trigger::GiveUp, now);
     }

@@ -5,10 +5,12 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::{Condition, on_seen};
+use deadbeat_domain::evidence::AWAY_PATIENCE;
 use deadbeat_domain::ids::{ProjectId, QueueId};
+use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
-use deadbeat_domain::queue::{Consumers, trouble};
+use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, trouble};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
 use deadbeat_store::queue::Queue;
@@ -48,6 +50,9 @@ pub struct Sample {
     /// For how long the oldest of those has been held.
     #[serde(default)]
     pub oldest_unacked_seconds: Option<f64>,
+    /// How long a queue's oldest message may wait; None: as long as is usual.
+    #[serde(default)]
+    pub longest_wait_seconds: Option<f64>,
     /// The queues.
     #[serde(default, skip_serializing)]
     pub queues: Vec<Seen>,
@@ -77,8 +82,6 @@ pub struct Seen {
 
 /// A queue in trouble that nobody looked at for this long is in trouble no more.
 const UNSEEN_FOR: TimeDelta = TimeDelta::hours(1);
-/// A broker must have been away for this long to be told: a failover takes seconds.
-const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 
 fn check(sample: &Sample) -> Result<(), ServiceError> {
     let mut faults = Vec::new();
@@ -132,6 +135,10 @@ pub(crate) async fn seen(
     deadbeat_store::broker::update(&mut tx, &broker).await?;
 
     let workers = deadbeat_store::worker::of_app(&mut tx, project, &sample.app).await?;
+    let longest_wait = sample
+        .longest_wait_seconds
+        .filter(|seconds| (1.0..=limits::SPAN_SECONDS).contains(seconds))
+        .map_or(LONGEST_WAIT, span);
     let mut queues: Vec<Queue> = Vec::new();
     let mut changed = Vec::new();
     // What a broker that does not answer holds is not known: its queues stay as they were.
@@ -146,7 +153,8 @@ pub(crate) async fn seen(
             let Some(depth) = seen.depth.or_else(|| known.contains_key(&seen.name).then_some(0)) else {
                 continue;
             };
-            let (queue, transition) = look(known.get(&seen.name), &broker, seen, depth, &workers, now);
+            let known = known.get(&seen.name);
+            let (queue, transition) = look(known, &broker, seen, depth, &workers, longest_wait, now);
             if let Some(transition) = transition {
                 changed.push((queues.len(), transition));
             }
@@ -167,6 +175,15 @@ pub(crate) async fn seen(
             queues.push(queue);
         }
         deadbeat_store::queue::write(&mut tx, &queues).await?;
+    }
+    for (place, transition) in &changed {
+        if transition.from == Status::Down {
+            let id = queues[*place].id.0;
+            incident::rearm_members(&mut tx, &services.site, SubjectKind::Queue, id, now).await?;
+        }
+    }
+    if broker_changed.is_some_and(|transition| transition.from == Status::Down) {
+        incident::rearm_members(&mut tx, &services.site, SubjectKind::Broker, broker.id.0, now).await?;
     }
     let mut news: Vec<News<'_>> = changed
         .iter()
@@ -194,6 +211,7 @@ fn look(
     seen: &Seen,
     depth: i64,
     workers: &[Worker],
+    longest_wait: TimeDelta,
     now: DateTime<Utc>,
 ) -> (Queue, Option<deadbeat_domain::transition::Transition>) {
     let mut queue = Queue {
@@ -209,6 +227,7 @@ fn look(
             .map(|task| deadbeat_domain::monitor::clip(&task.replace('\0', ""))),
         unacked: seen.unacked,
         consumers: seen.consumers,
+        waiting_since: (depth > 0).then(|| known.and_then(|queue| queue.waiting_since).unwrap_or(now)),
         seen_at: now,
         created_at: known.map_or(now, |queue| queue.created_at),
         state: known.map_or(Condition::FRESH, |queue| queue.state),
@@ -218,15 +237,21 @@ fn look(
         .filter(|seconds| *seconds <= limits::SPAN_SECONDS)
         .map(span);
     let consumers = consumers(&queue, workers);
-    let transition = on_seen(&mut queue.state, trouble(queue.depth, oldest, consumers), now);
+    let transition = on_seen(&mut queue.state, trouble(queue.depth, oldest, longest_wait, consumers), now);
     (queue, transition)
 }
 
 /// Who takes messages from a queue: what the broker counts, or what workers say of themselves.
 fn consumers(queue: &Queue, workers: &[Worker]) -> Consumers {
     let of = |status: Status| workers.iter().filter(move |worker| worker.state.status == status);
+    // One whose clock is off takes messages all the same.
+    let works = |worker: &&Worker| {
+        worker.state.status == Status::Up
+            || (worker.state.status == Status::Down && worker.state.trouble == Some(Cause::ClockSkew))
+    };
     let consumes = |worker: &Worker| worker.queues.contains(&queue.name);
-    if queue.consumers.is_some_and(|count| count > 0) || of(Status::Up).any(consumes) {
+    let ghosts = of(Status::Down).any(|worker| consumes(worker) && worker.state.trouble == Some(Cause::GhostWorker));
+    if workers.iter().filter(works).any(consumes) || (!ghosts && queue.consumers.is_some_and(|count| count > 0)) {
         Consumers::Some
     } else if of(Status::Down).any(consumes) {
         Consumers::Lost

@@ -4,17 +4,19 @@
 //! that nobody else holds, and decides and writes each in one transaction; in a storm, several of them at once. A row that cannot be
 //! read is put aside for an hour and reported; it never stalls the rest.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
-use deadbeat_domain::beat::BeatView;
+use deadbeat_domain::beat;
 use deadbeat_domain::blind_spell::{BlindSpell, is_blind};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::ids::{BeatId, MonitorId};
+use deadbeat_domain::evidence::PartOf;
+use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch;
 use deadbeat_domain::time::Clock;
@@ -22,7 +24,6 @@ use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_si
 use deadbeat_store::batch::Batch;
 use deadbeat_store::evaluator::Agenda;
 use deadbeat_store::monitor::{Monitor, Stateful};
-use deadbeat_store::stage::Stage;
 use deadbeat_store::{Store, StoreResult, Tx};
 use futures::future::try_join_all;
 use tokio::sync::Notify;
@@ -30,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::Site;
-use crate::incident::{self, Changed, News, What};
+use crate::evidence::Known;
+use crate::incident::{self, Background, Changed, News, What};
 use crate::listening::LONGEST_EXCUSE;
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
@@ -47,6 +49,8 @@ const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
 /// Microseconds between two stamps that say that this process sweeps.
 const STAMP_MICROS: i64 = 1_000_000;
+/// A Beat whose broker is away is looked at again after this.
+const HELD: TimeDelta = TimeDelta::seconds(30);
 /// How long a row that cannot be read is put aside.
 const ASIDE: TimeDelta = TimeDelta::hours(1);
 
@@ -67,6 +71,16 @@ impl Swept {
         self.down += other.down;
         self.reminded += other.reminded;
     }
+}
+
+/// Whose incident a monitor joins.
+fn subject(part_of: PartOf, monitor: &Monitor) -> Option<(SubjectKind, Uuid)> {
+    Some(match part_of {
+        PartOf::Beat => (SubjectKind::Beat, monitor.beat_id?.0),
+        PartOf::Worker(id) => (SubjectKind::Worker, id.0),
+        PartOf::Queue(id) => (SubjectKind::Queue, id.0),
+        PartOf::Broker(id) => (SubjectKind::Broker, id.0),
+    })
 }
 
 /// What one transaction did.
@@ -259,7 +273,13 @@ impl Evaluator {
         let mut transitions = Vec::new();
         for beat in &mut beats {
             swept.claimed += 1;
-            transitions.push(switch::on_silence(&mut beat.state, Cause::BeatDown, now, &spells));
+            // A Beat that cannot reach its broker may hang in the attempt: that is the broker's trouble.
+            let broker = deadbeat_store::broker::of_app(&mut tx, beat.project_id, &beat.name).await?;
+            if broker.is_some_and(|broker| broker.state.trouble == Some(Cause::BrokerDown)) {
+                switch::hold(&mut beat.state, now + HELD);
+            }
+            let cause = beat::silence(&beat.state, beat.hung_at, now);
+            transitions.push(switch::on_silence(&mut beat.state, cause, now, &spells));
         }
         deadbeat_store::beat::update(&mut tx, &beats, true).await?;
         let news: Vec<News<'_>> = beats
@@ -297,6 +317,17 @@ impl Evaluator {
                 &spells,
             ));
             deadbeat_store::worker::update(&mut tx, worker, true).await?;
+        }
+        for (worker, transition) in workers.iter().zip(&transitions) {
+            match transition.map(|transition| transition.to) {
+                Some(Status::Down) => {
+                    deadbeat_store::monitor::judge_runs_of(&mut tx, worker.project_id, &worker.name, now).await?;
+                }
+                Some(_) => {
+                    incident::rearm_members(&mut tx, &self.site, SubjectKind::Worker, worker.id.0, now).await?;
+                }
+                None => {}
+            }
         }
         let news: Vec<News<'_>> = workers
             .iter()
@@ -341,93 +372,65 @@ impl Evaluator {
         }
         let spells = self.spells(&mut tx, now).await?;
         deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
-        let ids: Vec<BeatId> = monitors.iter().filter_map(|monitor| monitor.beat_id).collect();
-        let beats: HashMap<BeatId, (String, BeatView)> = if ids.is_empty() {
-            HashMap::new()
-        } else {
-            deadbeat_store::beat::views(&mut tx, &ids)
-                .await?
-                .into_iter()
-                .map(|(id, name, view)| (id, (name, view)))
-                .collect()
-        };
+        let known = Known::gather(&mut tx, &monitors).await?;
 
         let mut batch = Batch {
             moves_check: true,
             ..Batch::default()
         };
         let mut recorded: Vec<(usize, Transition)> = Vec::new();
-        let mut joining: Vec<(usize, BeatId)> = Vec::new();
+        let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
-            let beat = monitor.beat_id.and_then(|id| beats.get(&id));
-            let Silence::Down { transition, overruns } =
-                on_silence(&mut monitor.state, beat.map(|(_, view)| view), now, &spells)
-            else {
-                continue;
+            let evidence = known.evidence(monitor);
+            let changed = match on_silence(&mut monitor.state, &evidence, now, &spells) {
+                Silence::NotYet | Silence::Hold => continue,
+                Silence::Settled(runs) => runs,
+                Silence::Down {
+                    transition,
+                    part_of,
+                    overruns,
+                } => {
+                    swept.down += 1;
+                    recorded.push((place, transition));
+                    let subject = part_of.and_then(|part_of| subject(part_of, monitor));
+                    joining.extend(subject.map(|(kind, id)| (place, kind, id)));
+                    overruns
+                }
             };
-            swept.down += 1;
-            recorded.push((place, transition));
-            let runs = monitor
-                .state
-                .runs
-                .iter()
-                .filter(|run| overruns.contains(&run.key));
+            let runs = monitor.state.runs.iter().filter(|run| changed.contains(&run.key));
             batch.runs.extend(runs.map(|run| (monitor.id, run.clone())));
-
-            if let (Trigger::BeatSilent, Some(beat_id)) = (transition.trigger, monitor.beat_id) {
-                joining.push((place, beat_id));
-            }
         }
         if !joining.is_empty() {
-            let members: Vec<(BeatId, MonitorId)> = joining
+            let members: Vec<(SubjectKind, Uuid, MonitorId)> = joining
                 .iter()
-                .map(|(place, beat_id)| (*beat_id, monitors[*place].id))
+                .map(|(place, kind, subject)| (*kind, *subject, monitors[*place].id))
                 .collect();
-            let joined: HashSet<MonitorId> = deadbeat_store::incident::join_beats(&mut tx, &members, now)
+            let joined: HashSet<MonitorId> = deadbeat_store::incident::join(&mut tx, &members, now)
                 .await?
                 .into_iter()
                 .collect();
-            for (place, _) in joining {
+            for (place, ..) in joining {
                 let monitor = &mut monitors[place];
                 if !joined.contains(&monitor.id) {
-                    // Its Beat came back between the two looks: it is expected anew.
+                    // Its subject came back between the two looks: it is expected anew.
                     recorded.extend(
-                        on_resume(&mut monitor.state, Trigger::BeatBack, now).map(|back| (place, back)),
+                        on_resume(&mut monitor.state, Trigger::Restored, now).map(|back| (place, back)),
                     );
                 }
             }
         }
         batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::batch::write(&mut tx, &batch).await?;
-        // Only what Beat sends has stages.
-        let asked: Vec<Uuid> = recorded
+        let backgrounds: Vec<Background<'_>> = recorded
             .iter()
-            .map(|(place, _)| &monitors[*place])
-            .filter(|monitor| monitor.beat_id.is_some())
-            .map(|monitor| monitor.id.0)
+            .map(|(place, _)| known.background(&monitors[*place]))
             .collect();
-        let stages: HashMap<MonitorId, Stage> = if asked.is_empty() {
-            HashMap::new()
-        } else {
-            let stages = deadbeat_store::stage::of_monitors(&mut tx, &asked).await?;
-            stages
-                .into_iter()
-                .map(|stage| (stage.monitor_id, stage))
-                .collect()
-        };
         let news: Vec<News<'_>> = recorded
             .iter()
-            .map(|(place, transition)| {
-                let monitor = &monitors[*place];
-                let beat = monitor.beat_id.and_then(|id| beats.get(&id));
-                News {
-                    changed: Changed::Monitor(
-                        monitor,
-                        beat.map(|(name, _)| name.as_str()),
-                        stages.get(&monitor.id),
-                    ),
-                    what: What::Transition(*transition),
-                }
+            .zip(&backgrounds)
+            .map(|((place, transition), background)| News {
+                changed: Changed::Monitor(&monitors[*place], background),
+                what: What::Transition(*transition),
             })
             .collect();
         incident::record(&mut tx, &self.site, &news).await?;

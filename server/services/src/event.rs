@@ -7,7 +7,7 @@ use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::clip;
 use deadbeat_domain::ping::{PingKind, Signal, Source};
-use deadbeat_domain::run::RunDetail;
+use deadbeat_domain::run::{Outcome, RunDetail};
 use deadbeat_domain::time::to_micros;
 use deadbeat_store::stage::Stage;
 use futures::future::join_all;
@@ -118,6 +118,9 @@ struct RunEvent {
     worker: Option<String>,
     #[serde(default)]
     retries: i32,
+    /// Which execution of its message this is.
+    #[serde(default)]
+    attempt: Option<Uuid>,
     #[serde(default)]
     outcome: Option<String>,
     #[serde(default)]
@@ -167,8 +170,10 @@ pub async fn accept(
 ) -> Result<Vec<(Option<Uuid>, Verdict)>, ServiceError> {
     let skew = received_at - batch.sent_at;
     let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
-    let mut runs: Vec<(usize, PingKind, DateTime<Utc>, RunEvent)> = Vec::new();
+    let mut runs: Vec<(usize, PingKind, DateTime<Utc>, Uuid, RunEvent)> = Vec::new();
     let mut stages: Vec<(usize, bool, DateTime<Utc>, StageEvent)> = Vec::new();
+    let mut sent: HashMap<String, HashMap<String, u32>> = HashMap::new();
+    let mut sent_at = received_at;
     for value in batch.events {
         let id = value
             .get("id")
@@ -193,16 +198,21 @@ pub async fn accept(
             What::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
                 .await
                 .or_else(rejection)?,
-            What::BeatAlive(alive) => schedule_sync::alive(services, project, alive, occurred_at)
+            What::BeatAlive(alive) => schedule_sync::alive(services, project, alive, occurred_at, skew)
                 .await
                 .or_else(rejection)?,
-            What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot)
+            What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew)
                 .await
                 .or_else(rejection)?,
             What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at)
                 .await
                 .or_else(rejection)?,
             What::RunPublished(stage) => {
+                if let Some(entry) = &stage.entry {
+                    let counts: &mut HashMap<String, u32> = sent.entry(stage.beat.clone()).or_default();
+                    *counts.entry(entry.clone()).or_default() += 1;
+                    sent_at = occurred_at;
+                }
                 stages.push((verdicts.len(), false, occurred_at, stage));
                 Verdict::Accepted
             }
@@ -218,26 +228,28 @@ pub async fn accept(
             } => {
                 let (entry, error) = (entry.unwrap_or_default(), error.unwrap_or_default());
                 tracing::warn!(project.id = %project, beat = clip(&beat), entry = clip(&entry), error = clip(&error), count, "Beat could not send a task");
-                Verdict::Accepted
+                schedule_sync::send_failed(services, project, &beat, &error, occurred_at)
+                    .await
+                    .or_else(rejection)?
             }
             What::RunStarted(run) => {
-                runs.push((verdicts.len(), PingKind::Start, occurred_at, run));
+                runs.push((verdicts.len(), PingKind::Start, occurred_at, event.id, run));
                 Verdict::Accepted
             }
             What::RunRetried(run) => {
-                runs.push((verdicts.len(), PingKind::Log, occurred_at, run));
+                runs.push((verdicts.len(), PingKind::Log, occurred_at, event.id, run));
                 Verdict::Accepted
             }
             What::RunFinished(run) => match run.outcome.as_deref() {
                 Some("success" | "ignored") => {
-                    runs.push((verdicts.len(), PingKind::Success, occurred_at, run));
+                    runs.push((verdicts.len(), PingKind::Success, occurred_at, event.id, run));
                     Verdict::Accepted
                 }
                 Some(
                     "failure" | "retries_exhausted" | "rejected" | "aborted" | "revoked" | "expired"
                     | "time_limit" | "lost",
                 ) => {
-                    runs.push((verdicts.len(), PingKind::Fail, occurred_at, run));
+                    runs.push((verdicts.len(), PingKind::Fail, occurred_at, event.id, run));
                     Verdict::Accepted
                 }
                 other => Verdict::rejected(
@@ -256,6 +268,9 @@ pub async fn accept(
         verdicts.push((Some(event.id), verdict));
     }
     accept_stages(services, project, stages, skew, received_at, &mut verdicts).await?;
+    for (beat, entries) in &sent {
+        schedule_sync::sent(services, project, beat, entries, sent_at).await?;
+    }
     accept_runs(services, project, runs, received_at, remote_addr, &mut verdicts).await?;
     Ok(verdicts)
 }
@@ -356,7 +371,7 @@ async fn accept_stages(
 async fn accept_runs(
     services: &Services,
     project: ProjectId,
-    runs: Vec<(usize, PingKind, DateTime<Utc>, RunEvent)>,
+    runs: Vec<(usize, PingKind, DateTime<Utc>, Uuid, RunEvent)>,
     received_at: DateTime<Utc>,
     remote_addr: Option<String>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
@@ -375,7 +390,7 @@ async fn accept_runs(
     let found: HashMap<usize, MonitorId> = found.into_iter().collect();
 
     let mut sent = Vec::new();
-    for (index, (place, kind, occurred_at, run)) in runs.into_iter().enumerate() {
+    for (index, (place, kind, occurred_at, event, run)) in runs.into_iter().enumerate() {
         // What had a NUL was asked for without it, since PostgreSQL's text cannot hold one: it is another name.
         let named = run.entry.is_some() && ![&run.beat, &entry(&run)].iter().any(|name| name.contains('\0'));
         let Some(monitor) = found.get(&index).filter(|_| named) else {
@@ -389,7 +404,7 @@ async fn accept_runs(
             );
             continue;
         };
-        let incoming = incoming(*monitor, kind, received_at, occurred_at, run, remote_addr.clone());
+        let incoming = incoming(*monitor, kind, received_at, occurred_at, event, run, remote_addr.clone());
         sent.push((place, services.ingest.accept(incoming)));
     }
     // All are in the queue before the first is awaited: their order holds, and they share commits.
@@ -411,6 +426,7 @@ fn incoming(
     kind: PingKind,
     received_at: DateTime<Utc>,
     occurred_at: DateTime<Utc>,
+    event: Uuid,
     run: RunEvent,
     remote_addr: Option<String>,
 ) -> Incoming {
@@ -424,6 +440,7 @@ fn incoming(
         })
     };
     // A failure without an exception is named by its outcome: `aborted`, `revoked`.
+    let outcome = run.outcome.as_deref().and_then(Outcome::parse);
     let error = if kind == PingKind::Fail {
         run.error.or(run.outcome)
     } else {
@@ -448,6 +465,10 @@ fn incoming(
                 worker: text(run.worker),
                 retries: run.retries.max(0),
                 error: text(error),
+                outcome,
+                attempt: run.attempt,
+                event: Some(event),
+                is_retried: kind == PingKind::Log,
             },
         },
         method: None,

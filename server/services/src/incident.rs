@@ -8,7 +8,8 @@ use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
 use deadbeat_domain::ping::Signal;
-use deadbeat_domain::transition::Transition;
+use deadbeat_domain::status::Status;
+use deadbeat_domain::transition::{Transition, Trigger, on_resume};
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
 use deadbeat_store::incident::Incident;
@@ -21,16 +22,32 @@ use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
 
 use crate::diagnosis::{self, Explanation};
+use crate::monitor::{apply_transition, load_runs};
 use crate::outbox::{self, Telling};
 use crate::{ServiceError, Services, Site};
+
+/// What is known of the parts that a monitor depends on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Background<'a> {
+    /// The Beat that feeds it.
+    pub beat: Option<&'a Beat>,
+    /// How far its newest run got.
+    pub stage: Option<&'a Stage>,
+    /// The broker of its application.
+    pub broker: Option<&'a Broker>,
+    /// The queues of its application.
+    pub queues: &'a [Queue],
+    /// The workers of its application.
+    pub workers: &'a [Worker],
+}
 
 /// Whose status changed.
 #[derive(Debug, Clone, Copy)]
 pub enum Changed<'a> {
-    /// A monitor, with the name of the Beat that feeds it, and how far its newest run got.
-    Monitor(&'a Monitor, Option<&'a str>, Option<&'a Stage>),
-    /// A monitor, by a signal that says more about it.
-    Signalled(&'a Monitor, &'a Signal),
+    /// A monitor, and what is known about it.
+    Monitor(&'a Monitor, &'a Background<'a>),
+    /// A monitor, by a signal that says more about it, with the Beat that feeds it.
+    Signalled(&'a Monitor, &'a Signal, Option<&'a Beat>),
     /// A Beat.
     Beat(&'a Beat),
     /// A worker.
@@ -44,7 +61,7 @@ pub enum Changed<'a> {
 impl<'a> Changed<'a> {
     fn project(&self) -> ProjectId {
         match self {
-            Self::Monitor(monitor, ..) | Self::Signalled(monitor, _) => monitor.project_id,
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => monitor.project_id,
             Self::Beat(beat) => beat.project_id,
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, _) => queue.project_id,
@@ -54,7 +71,7 @@ impl<'a> Changed<'a> {
 
     fn subject(&self) -> Subject {
         match self {
-            Self::Monitor(monitor, ..) | Self::Signalled(monitor, _) => Subject {
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Subject {
                 kind: SubjectKind::Monitor,
                 id: monitor.id.0,
                 name: monitor.name.clone(),
@@ -84,21 +101,23 @@ impl<'a> Changed<'a> {
 
     fn monitor(&self) -> Option<&'a Monitor> {
         match *self {
-            Self::Monitor(monitor, ..) | Self::Signalled(monitor, _) => Some(monitor),
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Some(monitor),
             Self::Beat(_) | Self::Worker(_) | Self::Queue(..) | Self::Broker(_) => None,
         }
     }
 
     fn explain(&self, cause: Cause, now: DateTime<Utc>) -> Explanation {
         match self {
-            Self::Monitor(monitor, beat, stage) => {
-                diagnosis::of_monitor(monitor, *beat, *stage, None, cause, now)
+            Self::Monitor(monitor, background) => diagnosis::of_monitor(monitor, background, None, cause, now),
+            Self::Signalled(monitor, signal, beat) => {
+                let background = Background {
+                    beat: *beat,
+                    ..Background::default()
+                };
+                diagnosis::of_monitor(monitor, &background, Some(signal), cause, now)
             }
-            Self::Signalled(monitor, signal) => {
-                diagnosis::of_monitor(monitor, None, None, Some(signal), cause, now)
-            }
-            Self::Beat(beat) => diagnosis::of_beat(beat),
-            Self::Worker(worker) => diagnosis::of_worker(worker),
+            Self::Beat(beat) => diagnosis::of_beat(beat, cause),
+            Self::Worker(worker) => diagnosis::of_worker(worker, cause),
             Self::Queue(queue, workers) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),
         }
@@ -119,15 +138,15 @@ pub struct News<'a> {
 pub enum What {
     /// Its status changed.
     Transition(Transition),
-    /// It failed while it was down, at that time: that changes no status, and opens an incident unless one is open.
-    FailedAgain(DateTime<Utc>),
+    /// It failed while it was down, so and at that time: that changes no status, and opens an incident unless one is open.
+    FailedAgain(Cause, DateTime<Utc>),
 }
 
 /// Records changes of status with all that follows from them: the history, the incidents, the alerts, in the caller's transaction. They
 /// are in the order in which they happened.
 ///
-/// A second incident about one subject cannot open, whoever tries: the database holds one open incident a subject. Joining a
-/// Beat's incident is not done here but where the members are written (`evaluator`), because it can fail.
+/// A second incident about one subject cannot open, whoever tries: the database holds one open incident a subject. Joining another
+/// subject's incident is not done here but where the members are written (`evaluator`), because it can fail.
 ///
 /// # Errors
 /// When the database is away.
@@ -147,7 +166,7 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<
                     transition,
                 })
             }
-            What::FailedAgain(_) => None,
+            What::FailedAgain(..) => None,
         })
         .collect();
     if !transitions.is_empty() {
@@ -177,11 +196,11 @@ async fn record_round(tx: &mut Tx, site: &Site, news: &[&News<'_>]) -> StoreResu
     let mut to_resolve: Vec<(Changed<'_>, DateTime<Utc>)> = Vec::new();
     for one in news {
         match one.what {
-            What::FailedAgain(at) => to_open.push((one.changed, Cause::Failed, at)),
+            What::FailedAgain(cause, at) => to_open.push((one.changed, cause, at)),
             What::Transition(transition) => match incident::consequence(&transition) {
                 Consequence::Open(cause) => to_open.push((one.changed, cause, transition.at)),
                 Consequence::Resolve => to_resolve.push((one.changed, transition.at)),
-                Consequence::JoinBeat | Consequence::Nothing => {}
+                Consequence::Join | Consequence::Nothing => {}
             },
         }
     }
@@ -269,6 +288,44 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
         })
         .collect();
     outbox::tell(tx, site, &tellings).await?;
+    Ok(())
+}
+
+/// A subject is well again: the monitors that were part of its incident are expected anew. If one still does not report, that is its own
+/// incident. Called before the subject's return is recorded, which resolves the incident.
+///
+/// # Errors
+/// When the database is away.
+pub(crate) async fn rearm_members(
+    tx: &mut Tx,
+    site: &Site,
+    kind: SubjectKind,
+    subject: Uuid,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    // Monitors before the incident, as the evaluator takes them. Those that joined in between are found by the second look, after
+    // which nobody joins any more.
+    deadbeat_store::monitor::lock_members(tx, kind, subject).await?;
+    if deadbeat_store::incident::lock_open(tx, kind, subject).await?.is_none() {
+        return Ok(());
+    }
+    let background = Background::default();
+    for row in deadbeat_store::monitor::lock_members(tx, kind, subject).await? {
+        let mut monitor = match row {
+            Ok(monitor) => monitor,
+            Err(unreadable) => {
+                tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read; it stays down");
+                continue;
+            }
+        };
+        if monitor.state.status != Status::Down {
+            continue;
+        }
+        load_runs(tx, &mut monitor).await?;
+        if let Some(back) = on_resume(&mut monitor.state, Trigger::Restored, now) {
+            apply_transition(tx, site, &monitor, &background, &back).await?;
+        }
+    }
     Ok(())
 }
 

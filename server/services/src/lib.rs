@@ -19,6 +19,7 @@ pub mod delivery;
 pub mod diagnosis;
 pub mod error;
 pub mod evaluator;
+mod evidence;
 pub mod event;
 pub mod incident;
 pub mod ingest;
@@ -47,6 +48,7 @@ use tokio::sync::Notify;
 
 use crate::account::Passwords;
 use crate::ingest::Ingest;
+use crate::schedule_sync::Floods;
 use crate::selfwatch::Selfwatch;
 
 pub use error::ServiceError;
@@ -62,6 +64,8 @@ pub struct Services {
     /// Rung when something was put into the outbox.
     pub(crate) outbox_bell: Arc<Notify>,
     pub(crate) selfwatch: Selfwatch,
+    /// How often Beats sent what, lately.
+    pub(crate) floods: Floods,
 }
 
 /// How this deployment is reached from outside.
@@ -98,6 +102,7 @@ impl Services {
             passwords: Passwords::default(),
             outbox_bell,
             selfwatch,
+            floods: Floods::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 
-use crate::incident::{self, Changed, News, What};
+use crate::incident::{self, Background, Changed, News, What};
 use crate::{ServiceError, Services, Site};
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
@@ -367,7 +367,7 @@ async fn change_status(
     load_runs(&mut tx, &mut monitor).await?;
     let now = services.now();
     if let Some(transition) = rule(&mut monitor, now) {
-        apply_transition(&mut tx, &services.site, &monitor, None, &transition).await?;
+        apply_transition(&mut tx, &services.site, &monitor, &Background::default(), &transition).await?;
     }
     tx.commit().await?;
     services.outbox_bell.notify_one();
@@ -384,7 +384,7 @@ pub async fn delete(services: &Services, project: ProjectId, id: MonitorId) -> R
     let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
     if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, services.now()) {
         let news = News {
-            changed: Changed::Monitor(&monitor, None, None),
+            changed: Changed::Monitor(&monitor, &Background::default()),
             what: What::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
@@ -422,12 +422,12 @@ pub(crate) async fn apply_transition(
     tx: &mut Tx,
     site: &Site,
     monitor: &Monitor,
-    beat: Option<&str>,
+    background: &Background<'_>,
     transition: &Transition,
 ) -> StoreResult<()> {
     write_state(tx, monitor).await?;
     let news = News {
-        changed: Changed::Monitor(monitor, beat, None),
+        changed: Changed::Monitor(monitor, background),
         what: What::Transition(*transition),
     };
     incident::record(tx, site, &[news]).await

@@ -1,16 +1,22 @@
 //! What Beat says of itself: its schedule becomes monitors, its ticks keep its own switch armed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::beat::{STORM_COUNT, STORM_WINDOW, is_storm};
+use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{
     Expectation, FieldError, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
 };
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::status::Status;
+use deadbeat_domain::switch::on_trouble;
 use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
+use deadbeat_domain::worker::{SKEW, SKEW_PATIENCE};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::{Monitor, Stateful};
@@ -20,7 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::event::Verdict;
-use crate::incident::{self, Changed, News, What};
+use crate::incident::{self, Background, Changed, News, What};
 use crate::monitor::{apply_transition, load_runs, write_state};
 use crate::worker::SAMPLER_LEASE;
 use crate::{ServiceError, Services};
@@ -53,6 +59,9 @@ pub struct Entry {
     /// How long a run may take.
     #[serde(default)]
     pub longest_run_seconds: Option<f64>,
+    /// Nobody has said how long one may take: what is learned bounds it, too.
+    #[serde(default)]
+    pub longest_run_is_a_guess: bool,
     /// When Beat says that it is next due.
     #[serde(default)]
     pub next_due_at: Option<DateTime<Utc>>,
@@ -106,6 +115,9 @@ pub struct Alive {
     /// Where it runs.
     #[serde(default)]
     pub host: Option<String>,
+    /// False: its process lives, and its tick has not returned for longer than it should take.
+    #[serde(default = "yes")]
+    pub ticking: bool,
 }
 
 /// What is kept of an entry as Beat told it.
@@ -114,6 +126,8 @@ struct Registered {
     schedule: Value,
     grace_seconds: f64,
     longest_run_seconds: Option<f64>,
+    #[serde(default)]
+    longest_run_is_a_guess: bool,
     task: Option<String>,
 }
 
@@ -134,12 +148,31 @@ fn check_beat_name(name: &str) -> Result<(), ServiceError> {
     }
 }
 
+fn background(beat: &Beat) -> Background<'_> {
+    Background {
+        beat: Some(beat),
+        ..Background::default()
+    }
+}
+
+/// What is wrong with a Beat that lives: its clock is off, or it has just flooded.
+fn trouble(beat: &Beat, skew: TimeDelta, now: DateTime<Utc>) -> Option<(Cause, TimeDelta)> {
+    let storms = beat.state.trouble == Some(Cause::BeatStorm)
+        && beat.state.since.is_some_and(|since| now - since < STORM_WINDOW);
+    if storms {
+        Some((Cause::BeatStorm, TimeDelta::zero()))
+    } else {
+        (skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
+    }
+}
+
 /// Beat said that it lives.
 pub(crate) async fn alive(
     services: &Services,
     project: ProjectId,
     alive: Alive,
     seen_at: DateTime<Utc>,
+    skew: TimeDelta,
 ) -> Result<Verdict, ServiceError> {
     check_beat_name(&alive.beat)?;
     let mut faults = Vec::new();
@@ -168,11 +201,19 @@ pub(crate) async fn alive(
     beat.state.period_seconds = alive.period_seconds;
     beat.state.grace_seconds = alive.grace_seconds;
     beat.host = alive.host.map(|host| clip(&host.replace('\0', "")));
-    let transition = deadbeat_domain::switch::on_alive(&mut beat.state, seen_at, now);
+    if !alive.ticking {
+        beat.hung_at = Some(now);
+        // Its thread lives, and its loop hangs: its own deadline goes on.
+        deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+        tx.commit().await?;
+        return Ok(Verdict::Heard { samples: false });
+    }
+    let trouble = trouble(&beat, skew, now);
+    let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
     deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     if let Some(transition) = transition {
         if transition.from == Status::Down {
-            rearm_members(services, &mut tx, &beat, now).await?;
+            incident::rearm_members(&mut tx, &services.site, SubjectKind::Beat, beat.id.0, now).await?;
         }
         let news = News {
             changed: Changed::Beat(&beat),
@@ -188,36 +229,6 @@ pub(crate) async fn alive(
         services.outbox_bell.notify_one();
     }
     Ok(Verdict::Heard { samples })
-}
-
-/// Beat is back: the monitors that went down with it are expected anew. If one still does not report, that is its own incident.
-async fn rearm_members(
-    services: &Services,
-    tx: &mut Tx,
-    beat: &Beat,
-    now: DateTime<Utc>,
-) -> Result<(), ServiceError> {
-    // Monitors before the incident, as the evaluator takes them. Those that joined in between are found by the second look, after
-    // which nobody joins any more.
-    deadbeat_store::monitor::lock_members(tx, beat.id).await?;
-    deadbeat_store::incident::lock_open_of_beat(tx, beat.id).await?;
-    for row in deadbeat_store::monitor::lock_members(tx, beat.id).await? {
-        let mut monitor = match row {
-            Ok(monitor) => monitor,
-            Err(unreadable) => {
-                tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read; it stays down");
-                continue;
-            }
-        };
-        if monitor.state.status != Status::Down {
-            continue;
-        }
-        load_runs(tx, &mut monitor).await?;
-        if let Some(back) = on_resume(&mut monitor.state, Trigger::BeatBack, now) {
-            apply_transition(tx, &services.site, &monitor, Some(&beat.name), &back).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Beat said when entries are next due. What it never registered, and what a person paused, stays as it is.
@@ -268,6 +279,114 @@ pub(crate) async fn due(
     deadbeat_store::batch::write(&mut tx, &batch).await?;
     tx.commit().await?;
     Ok(Verdict::Accepted)
+}
+
+/// The broker did not take what Beat sent.
+pub(crate) async fn send_failed(
+    services: &Services,
+    project: ProjectId,
+    name: &str,
+    error: &str,
+    at: DateTime<Utc>,
+) -> Result<Verdict, ServiceError> {
+    check_beat_name(name)?;
+    let mut tx = services.store.begin().await?;
+    if let Some(mut beat) = deadbeat_store::beat::lock(&mut tx, project, name).await? {
+        beat.send_failed = Some((at, clip(&error.replace('\0', ""))));
+        deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+        tx.commit().await?;
+    }
+    Ok(Verdict::Accepted)
+}
+
+/// A Beat has sent entries: how often each, and when the last of them.
+pub(crate) async fn sent(
+    services: &Services,
+    project: ProjectId,
+    name: &str,
+    entries: &HashMap<String, u32>,
+    at: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let now = services.now();
+    let mut flooding = Vec::new();
+    for (entry, count) in entries {
+        let in_window = services.floods.count(project, name, entry, *count, now);
+        if in_window >= STORM_COUNT {
+            flooding.push((entry.clone(), in_window));
+        }
+    }
+    let mut tx = services.store.begin().await?;
+    let Some(mut beat) = deadbeat_store::beat::lock(&mut tx, project, name).await? else {
+        return Ok(());
+    };
+    // Once a second is enough: it is asked whether anything was sent since a slot.
+    let is_news = beat.sent_at.is_none_or(|before| at - before >= TimeDelta::seconds(1));
+    if !is_news && flooding.is_empty() {
+        return Ok(());
+    }
+    beat.sent_at = beat.sent_at.max(Some(at));
+    let names: Vec<String> = flooding.iter().map(|(entry, _)| entry.clone()).collect();
+    let monitors = deadbeat_store::monitor::of_entries(&mut tx, beat.id, &names).await?;
+    let storms = monitors.iter().any(|monitor| {
+        let count = flooding
+            .iter()
+            .find(|(entry, _)| Some(entry) == monitor.entry.as_ref())
+            .map_or(0, |(_, count)| *count);
+        is_storm(count, slots_within(&monitor.state.expectation.schedule, now))
+    });
+    let mut transition = None;
+    if storms {
+        transition = on_trouble(&mut beat.state, Some((Cause::BeatStorm, TimeDelta::zero())), now);
+        // It is over when none was seen for a while.
+        beat.state.since = Some(now);
+    }
+    deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+    if let Some(transition) = transition {
+        let news = News {
+            changed: Changed::Beat(&beat),
+            what: What::Transition(transition),
+        };
+        incident::record(&mut tx, &services.site, &[news]).await?;
+    }
+    tx.commit().await?;
+    if transition.is_some() {
+        services.outbox_bell.notify_one();
+    }
+    Ok(())
+}
+
+/// How often a schedule fires in the time in which a storm is counted.
+fn slots_within(schedule: &Schedule, now: DateTime<Utc>) -> u32 {
+    let from = now - STORM_WINDOW;
+    std::iter::successors(schedule.next_after(from), |slot| schedule.next_after(*slot))
+        .take_while(|slot| *slot <= now)
+        .take(10_000)
+        .count() as u32
+}
+
+/// How often each entry was sent in the last minute, as this process was told.
+#[derive(Debug, Clone, Default)]
+pub struct Floods {
+    windows: Arc<Mutex<HashMap<(ProjectId, String, String), (DateTime<Utc>, u32)>>>,
+}
+
+/// Entries that are counted at a time.
+const MOST_COUNTED: usize = 50_000;
+
+impl Floods {
+    fn count(&self, project: ProjectId, beat: &str, entry: &str, count: u32, now: DateTime<Utc>) -> u32 {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= MOST_COUNTED {
+            windows.retain(|_, (since, _)| now - *since < STORM_WINDOW);
+        }
+        let key = (project, beat.to_owned(), entry.to_owned());
+        let (since, seen) = windows.entry(key).or_insert((now, 0));
+        if now - *since >= STORM_WINDOW {
+            (*since, *seen) = (now, 0);
+        }
+        *seen = seen.saturating_add(count);
+        *seen
+    }
 }
 
 /// A time by a client's clock, as ours would have shown it.
@@ -389,6 +508,7 @@ fn registered(entry: &Entry) -> Result<Value, ServiceError> {
         schedule: entry.schedule.clone(),
         grace_seconds: entry.grace_seconds,
         longest_run_seconds: entry.longest_run_seconds,
+        longest_run_is_a_guess: entry.longest_run_is_a_guess,
         // PostgreSQL takes no NUL, in jsonb neither.
         task: entry.task.as_ref().map(|task| {
             task.chars()
@@ -444,7 +564,9 @@ async fn register(
             } else {
                 error.into()
             }
-        })
+        })?;
+    deadbeat_store::baseline::begin(tx, monitor.id, entry.longest_run_is_a_guess).await?;
+    Ok(())
 }
 
 /// The entry's name as a slug; with a number behind it when another monitor has that one.
@@ -490,6 +612,7 @@ async fn follow(
         on_settings_change(&mut monitor.state, expectation, now);
         monitor.registered = Some(told);
         monitor.updated_at = now;
+        deadbeat_store::baseline::begin(tx, monitor.id, entry.longest_run_is_a_guess).await?;
     }
     let was_retired = monitor.retired_at.is_some();
     monitor.retired_at = if entry.enabled {
@@ -512,7 +635,7 @@ async fn follow(
     }
     match transition {
         Some(transition) => {
-            apply_transition(tx, &services.site, &monitor, Some(&beat.name), &transition).await?;
+            apply_transition(tx, &services.site, &monitor, &background(beat), &transition).await?;
         }
         None if settings_changed || due_of(&monitor) != due_of(&before) => {
             write_state(tx, &monitor).await?;
@@ -544,7 +667,7 @@ async fn retire(
     let transition = on_pause(&mut monitor.state, Trigger::Retire, now);
     deadbeat_store::monitor::update_settings(tx, monitor).await?;
     if let Some(transition) = transition {
-        apply_transition(tx, &services.site, monitor, Some(&beat.name), &transition).await?;
+        apply_transition(tx, &services.site, monitor, &background(beat), &transition).await?;
     }
     tracing::info!(monitor.id = %monitor.id, "its entry left Beat's schedule; retired");
     Ok(())

@@ -2,11 +2,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ProjectId, WorkerId};
+use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_grace, check_name};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
-use deadbeat_domain::worker::{Phase, on_snapshot};
+use deadbeat_domain::worker::{Look, Phase, on_snapshot, trouble};
+use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +57,12 @@ pub struct Snapshot {
     /// Messages held for later (ETA, countdown).
     #[serde(default)]
     pub scheduled: Option<i64>,
+    /// Messages held back by a rate limit.
+    #[serde(default)]
+    pub limited: Option<i64>,
+    /// The ids of the runs that it executes, each once an execution; None: there are too many to tell.
+    #[serde(default)]
+    pub running: Option<Vec<String>>,
     /// Tasks begun since its start.
     #[serde(default)]
     pub accepted: Option<i64>,
@@ -136,11 +144,49 @@ fn check(snapshot: &Snapshot) -> Result<(), ServiceError> {
 }
 
 /// Whether a worker has got on since its last word: it began or ended a task, or had nothing to do.
-fn got_on(before: &serde_json::Value, snapshot: &Snapshot) -> bool {
+fn got_on(before: &serde_json::Value, snapshot: &Snapshot, is_waited_for: bool) -> bool {
     let count = |name: &str| before.get(name).and_then(serde_json::Value::as_i64);
-    snapshot.reserved.unwrap_or(0) == 0
+    (snapshot.reserved.unwrap_or(0) == 0 && !is_waited_for)
         || count("accepted") != snapshot.accepted
         || count("finished") != snapshot.finished
+}
+
+/// A queue was looked at this lately, or nothing is known of it.
+const FRESH_LOOK: TimeDelta = TimeDelta::seconds(30);
+/// Messages that wait for less are on their way.
+const MOMENT: TimeDelta = TimeDelta::seconds(5);
+
+/// Whether messages wait in queues that it consumes.
+fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> bool {
+    queues.iter().any(|queue| {
+        queue.depth > 0
+            && consumed.contains(&queue.name)
+            && now - queue.seen_at <= FRESH_LOOK
+            && queue.waiting_since.is_some_and(|since| now - since >= MOMENT)
+    })
+}
+
+/// What shows whether it works.
+fn look(
+    snapshot: &Snapshot,
+    worker: &Worker,
+    is_waited_for: bool,
+    skew: TimeDelta,
+    now: DateTime<Utc>,
+) -> Look {
+    let lag = snapshot.loop_lag_seconds.filter(|lag| (0.0..=limits::SPAN_SECONDS).contains(lag));
+    Look {
+        connected: snapshot.connected != Some(false),
+        is_solo: snapshot.pool.as_deref() == Some("solo"),
+        active: snapshot.active.unwrap_or(0),
+        processes: snapshot.processes.unwrap_or(1).max(1),
+        reserved: snapshot.reserved.unwrap_or(0),
+        limited: snapshot.limited.unwrap_or(0),
+        loop_lag: lag.map_or(TimeDelta::zero(), deadbeat_domain::time::span),
+        stuck_for: now - worker.progress_at,
+        is_waited_for,
+        skew,
+    }
 }
 
 /// A worker said how it is.
@@ -148,6 +194,7 @@ pub(crate) async fn heard(
     services: &Services,
     project: ProjectId,
     snapshot: Snapshot,
+    skew: TimeDelta,
 ) -> Result<Verdict, ServiceError> {
     check(&snapshot)?;
     let now = services.now();
@@ -178,6 +225,8 @@ pub(crate) async fn heard(
                         grace_seconds: snapshot.grace_seconds,
                         last_seen_at: None,
                         deadline_at: None,
+                        trouble: None,
+                        since: None,
                     },
                 };
                 deadbeat_store::worker::insert(&mut tx, &fresh).await?;
@@ -187,9 +236,14 @@ pub(crate) async fn heard(
                     .unwrap_or(fresh)
             }
         };
-    if got_on(&worker.snapshot, &snapshot) {
+    let queues = deadbeat_store::queue::of_app(&mut tx, project, &snapshot.app).await?;
+    let is_waited_for = is_waited_for(&queues, &snapshot.queues, now);
+    // After a silence nobody knows what it did meanwhile.
+    let was_away = worker.state.last_seen_at.is_none_or(|seen| now - seen >= worker.state.patience());
+    if was_away || got_on(&worker.snapshot, &snapshot, is_waited_for) {
         worker.progress_at = now;
     }
+    let trouble = trouble(&look(&snapshot, &worker, is_waited_for, skew, now));
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
     // While it reconnects it consumes nothing, and will again what it did.
@@ -197,7 +251,7 @@ pub(crate) async fn heard(
         worker.queues.clone_from(&snapshot.queues);
     }
     worker.snapshot = stored;
-    let transition = on_snapshot(&mut worker.state, snapshot.state, now);
+    let transition = on_snapshot(&mut worker.state, snapshot.state, trouble, now);
     // The first deadline must be found: a new row's `check_after` is empty.
     let arms = transition.is_some_and(|transition| transition.to == Status::Up);
     deadbeat_store::worker::update(&mut tx, &worker, arms).await?;
@@ -209,6 +263,9 @@ pub(crate) async fn heard(
         false
     };
     if let Some(transition) = transition {
+        if transition.from == Status::Down {
+            incident::rearm_members(&mut tx, &services.site, SubjectKind::Worker, worker.id.0, now).await?;
+        }
         let news = News {
             changed: Changed::Worker(&worker),
             what: What::Transition(transition),

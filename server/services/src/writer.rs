@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
+use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId, RunKey};
 use deadbeat_domain::limits;
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::time::Clock;
@@ -462,10 +462,15 @@ impl Writer {
             };
             let monitor = &mut monitors[place];
             let effect = on_ping(&mut monitor.state, &one.signal);
+            if effect.is_known {
+                // It was written before, and the answer was lost.
+                accepted.push(Some(Accepted::Recorded));
+                continue;
+            }
             batch.pings.push(new_ping(monitor, one));
             changed_runs.extend(effect.runs);
-            if effect.failed_again {
-                let failed = What::FailedAgain(one.signal.received_at);
+            if let Some(cause) = effect.failed_again {
+                let failed = What::FailedAgain(cause, one.signal.received_at);
                 happened.push((monitor.clone(), &one.signal, failed));
             }
             if let Some(transition) = effect.transition {
@@ -488,11 +493,21 @@ impl Writer {
         batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::batch::write(&mut tx, &batch).await?;
         let told = whole(&mut tx, &happened).await?;
+        let fed: Vec<BeatId> = told.iter().filter_map(|monitor| monitor.beat_id).collect();
+        let beats = if fed.is_empty() {
+            Vec::new()
+        } else {
+            deadbeat_store::beat::by_ids(&mut tx, &fed).await?
+        };
         let news: Vec<News<'_>> = told
             .iter()
             .zip(&happened)
             .map(|(monitor, (_, signal, what))| News {
-                changed: Changed::Signalled(monitor, signal),
+                changed: Changed::Signalled(
+                    monitor,
+                    signal,
+                    monitor.beat_id.and_then(|id| beats.iter().find(|beat| beat.id == id)),
+                ),
                 what: *what,
             })
             .collect();

@@ -4,6 +4,7 @@
 //! person's changes without.
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::baseline::Baseline;
 use deadbeat_domain::ids::MonitorId;
 use deadbeat_domain::monitor::MonitorState;
 use deadbeat_domain::run::Run;
@@ -39,6 +40,10 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     let mut runs: Vec<&(MonitorId, Run)> = batch.runs.iter().collect();
     runs.sort_by_key(|(_, run)| run.is_open());
     let monitors = &batch.monitors;
+    let learned: Vec<(MonitorId, Baseline)> = monitors
+        .iter()
+        .filter_map(|(id, state)| Some((*id, state.baseline?)))
+        .collect();
 
     // Most pings have no body and most batches few runs: they do not pay for tables that they leave alone.
     if !(bodies.is_empty() && runs.is_empty()) {
@@ -47,16 +52,28 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             WITH new_body AS (
                 INSERT INTO ping_body (monitor_id, n, body, received_at)
                 SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::bytea[], $4::timestamptz[])
+            ), learned AS (
+                UPDATE baseline
+                SET runs = new.runs, usual = new.usual, shortest = new.shortest, longest = new.longest
+                FROM UNNEST($19::uuid[], $20::int4[], $21::float8[], $22::float8[], $23::float8[])
+                    AS new (monitor_id, runs, usual, shortest, longest)
+                WHERE baseline.monitor_id = new.monitor_id AND baseline.runs <> new.runs
             )
             INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
-                worker, retries, error)
-            SELECT * FROM UNNEST($5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[],
-                $11::timestamptz[], $12::int8[], $13::int2[], $14::text[], $15::text[], $16::text[], $17::int4[], $18::text[])
+                worker, retries, error, outcome, attempt, attempts, contest, events)
+            SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
+                retries, error, outcome, attempt, attempts, contest, events::uuid[]
+            FROM UNNEST($5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[],
+                $11::timestamptz[], $12::int8[], $13::int2[], $14::text[], $15::text[], $16::text[], $17::int4[], $18::text[],
+                $24::text[], $25::uuid[], $26::int4[], $27::text[], $28::text[])
+                AS new (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
+                    retries, error, outcome, attempt, attempts, contest, events)
             ON CONFLICT (id) DO UPDATE
             SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
                 deadline_at = excluded.deadline_at, duration_ms = excluded.duration_ms, exit_code = excluded.exit_code,
                 task = excluded.task, task_id = excluded.task_id, worker = excluded.worker, retries = excluded.retries,
-                error = excluded.error
+                error = excluded.error, outcome = excluded.outcome, attempt = excluded.attempt, attempts = excluded.attempts,
+                contest = excluded.contest, events = excluded.events
             "#,
             &column(&bodies, |ping| ping.monitor_id.0),
             &column(&bodies, |ping| ping.n),
@@ -76,6 +93,16 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             &column(&runs, |(_, run)| run.detail.worker.clone()) as &[Option<String>],
             &column(&runs, |(_, run)| run.detail.retries),
             &column(&runs, |(_, run)| run.detail.error.clone()) as &[Option<String>],
+            &column(&learned, |(id, _)| id.0),
+            &column(&learned, |(_, baseline)| baseline.runs),
+            &column(&learned, |(_, baseline)| baseline.usual),
+            &column(&learned, |(_, baseline)| baseline.shortest),
+            &column(&learned, |(_, baseline)| baseline.longest),
+            &column(&runs, |(_, run)| run.detail.outcome.map(|outcome| outcome.as_str().to_owned())) as &[Option<String>],
+            &column(&runs, |(_, run)| run.detail.attempt) as &[Option<Uuid>],
+            &column(&runs, |(_, run)| run.attempts),
+            &column(&runs, |(_, run)| run.contest.map(|contest| contest.as_str().to_owned())) as &[Option<String>],
+            &column(&runs, |(_, run)| uuid_array(&run.events)),
         )
         .execute(tx.conn())
         .await?;
@@ -94,16 +121,16 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         UPDATE monitor
         SET status = new.status, ping_count = new.ping_count, last_ping_at = new.last_ping_at, last_success_at = new.last_success_at,
             last_duration_ms = new.last_duration_ms, open_runs = new.open_runs, next_due_at = new.next_due_at,
-            hinted_due_at = new.hinted_due_at, deadline_at = new.deadline_at,
+            hinted_due_at = new.hinted_due_at, postponed_from = new.postponed_from, deadline_at = new.deadline_at,
             check_after = CASE
                 WHEN $22 THEN new.deadline_at
                 WHEN new.deadline_at IS NULL THEN monitor.check_after
                 ELSE least(monitor.check_after, new.deadline_at)
             END
         FROM UNNEST($12::uuid[], $13::text[], $14::int8[], $15::timestamptz[], $16::timestamptz[], $17::int8[], $18::int4[],
-            $19::timestamptz[], $20::timestamptz[], $21::timestamptz[])
+            $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $25::timestamptz[])
             AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, hinted_due_at,
-                deadline_at)
+                deadline_at, postponed_from)
         WHERE monitor.id = new.id
         "#,
         &column(pings, |ping| ping.monitor_id.0),
@@ -130,10 +157,17 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         batch.moves_check,
         batch.writer.map(|(id, _)| id),
         batch.writer.map(|(_, position)| i64::try_from(position).unwrap_or(i64::MAX)),
+        &column(monitors, |(_, state)| state.postponed_from) as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// An array as PostgreSQL's text has it: an array of arrays would have to be a rectangle.
+fn uuid_array(ids: &[Uuid]) -> String {
+    let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+    format!("{{{}}}", ids.join(","))
 }
 
 /// One column of rows, as an array statement takes it.

@@ -8,6 +8,7 @@ use deadbeat_domain::switch::Switch;
 use uuid::Uuid;
 
 use crate::batch::column;
+use crate::queue::trouble;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A Beat as stored.
@@ -23,6 +24,12 @@ pub struct Beat {
     pub host: Option<String>,
     /// When it was first heard of.
     pub created_at: DateTime<Utc>,
+    /// When its process last said that it hangs.
+    pub hung_at: Option<DateTime<Utc>>,
+    /// When it last sent any entry.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// When the broker last took none from it, and what it said.
+    pub send_failed: Option<(DateTime<Utc>, String)>,
     /// What the rules work on.
     pub state: Switch,
 }
@@ -38,6 +45,27 @@ struct Row {
     host: Option<String>,
     deadline_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
+    trouble: Option<String>,
+    trouble_since: Option<DateTime<Utc>>,
+    hung_at: Option<DateTime<Utc>>,
+    sent_at: Option<DateTime<Utc>>,
+    send_failed_at: Option<DateTime<Utc>>,
+    send_error: Option<String>,
+}
+
+impl Beat {
+    /// What monitors' verdicts need to know of it.
+    #[must_use]
+    pub fn view(&self) -> BeatView {
+        BeatView {
+            status: self.state.status,
+            last_seen_at: self.state.last_seen_at,
+            deadline_at: self.state.deadline_at,
+            hung_at: self.hung_at,
+            sent_at: self.sent_at,
+            send_failed_at: self.send_failed.as_ref().map(|(at, _)| *at),
+        }
+    }
 }
 
 impl TryFrom<Row> for Beat {
@@ -50,9 +78,14 @@ impl TryFrom<Row> for Beat {
             name: row.name,
             host: row.host,
             created_at: row.created_at,
+            hung_at: row.hung_at,
+            sent_at: row.sent_at,
+            send_failed: row.send_failed_at.zip(row.send_error),
             state: Switch {
                 status: Status::parse(&row.status)
                     .ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?,
+                trouble: trouble("beat", row.trouble.as_deref())?,
+                since: row.trouble_since,
                 period_seconds: row.period_seconds,
                 grace_seconds: row.grace_seconds,
                 last_seen_at: row.last_seen_at,
@@ -89,7 +122,8 @@ pub async fn lock_or_create(
     .await?;
     sqlx::query_as!(
         Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error
         FROM beat
         WHERE project_id = $1 AND name = $2
         FOR UPDATE",
@@ -109,14 +143,17 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
     sqlx::query!(
         "UPDATE beat
         SET status = new.status, period_seconds = new.period_seconds, grace_seconds = new.grace_seconds, last_seen_at = new.last_seen_at,
-            host = new.host, deadline_at = new.deadline_at,
+            host = new.host, deadline_at = new.deadline_at, trouble = new.trouble, trouble_since = new.trouble_since,
+            hung_at = new.hung_at, sent_at = new.sent_at, send_failed_at = new.send_failed_at, send_error = new.send_error,
             check_after = CASE
                 WHEN $8 THEN new.deadline_at
                 WHEN new.deadline_at IS NULL THEN beat.check_after
                 ELSE least(beat.check_after, new.deadline_at)
             END
-        FROM UNNEST($1::uuid[], $2::text[], $3::float8[], $4::float8[], $5::timestamptz[], $6::text[], $7::timestamptz[])
-            AS new (id, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at)
+        FROM UNNEST($1::uuid[], $2::text[], $3::float8[], $4::float8[], $5::timestamptz[], $6::text[], $7::timestamptz[],
+            $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::text[])
+            AS new (id, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, trouble, trouble_since, hung_at, sent_at,
+                send_failed_at, send_error)
         WHERE beat.id = new.id",
         &column(beats, |beat| beat.id.0),
         &column(beats, |beat| beat.state.status.as_str().to_owned()),
@@ -125,7 +162,13 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
         &column(beats, |beat| beat.state.last_seen_at) as &[Option<DateTime<Utc>>],
         &column(beats, |beat| beat.host.clone()) as &[Option<String>],
         &column(beats, |beat| beat.state.deadline_at) as &[Option<DateTime<Utc>>],
-        moves_check
+        moves_check,
+        &column(beats, |beat| beat.state.trouble.map(|cause| cause.as_str().to_owned())) as &[Option<String>],
+        &column(beats, |beat| beat.state.since) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.hung_at) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.sent_at) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.send_failed.as_ref().map(|(at, _)| *at)) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.send_failed.as_ref().map(|(_, error)| error.clone())) as &[Option<String>],
     )
     .execute(tx.conn())
     .await?;
@@ -139,7 +182,8 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
 pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Beat>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error
         FROM beat
         WHERE check_after <= $1
         ORDER BY check_after
@@ -153,33 +197,44 @@ pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> Store
     rows.into_iter().map(Beat::try_from).collect()
 }
 
-/// What monitors' verdicts need to know of their Beats, with the Beats' names.
+/// Beats by id.
 ///
 /// # Errors
-/// When the database is away.
-pub async fn views(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<(BeatId, String, BeatView)>> {
+/// When the database is away, or a row cannot be read.
+pub async fn by_ids(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<Beat>> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let rows = sqlx::query!(
-        "SELECT id, name, status, last_seen_at, deadline_at FROM beat WHERE id = ANY($1)",
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error
+        FROM beat
+        WHERE id = ANY($1)",
         &ids
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let status = Status::parse(&row.status)
-                .ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?;
-            Ok((
-                BeatId(row.id),
-                row.name,
-                BeatView {
-                    status,
-                    last_seen_at: row.last_seen_at,
-                    deadline_at: row.deadline_at,
-                },
-            ))
-        })
-        .collect()
+    rows.into_iter().map(Beat::try_from).collect()
+}
+
+/// Locks the Beat of that name, if there is one.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock(tx: &mut Tx, project: ProjectId, name: &str) -> StoreResult<Option<Beat>> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error
+        FROM beat
+        WHERE project_id = $1 AND name = $2
+        FOR UPDATE",
+        project.0,
+        name
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Beat::try_from)
+    .transpose()
 }
 
 /// A project's Beats, by name.
@@ -189,7 +244,8 @@ pub async fn views(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<(BeatId, Stri
 pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Beat>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error
         FROM beat
         WHERE project_id = $1
         ORDER BY name",

@@ -136,6 +136,25 @@ pub async fn lock_or_create(
     .try_into()
 }
 
+/// The broker of an application, if it was ever heard of.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Option<Broker>> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sample, sampled_at
+        FROM broker
+        WHERE project_id = $1 AND app = $2",
+        project.0,
+        app
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Broker::try_from)
+    .transpose()
+}
+
 /// Writes what was seen.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::ids::{BeatId, IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKind};
 use serde_json::Value;
 use uuid::Uuid;
@@ -159,33 +159,34 @@ pub async fn resolve(
     .collect()
 }
 
-/// Adds monitors to the open incidents of their Beats. Answers which: the Beats of the others have none.
+/// Adds monitors to the open incidents of what they are part of: (kind, subject, monitor). Answers which: the others' subjects have none.
 ///
 /// The incidents are held until the commit: they cannot resolve meanwhile and forget these members.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn join_beats(
+pub async fn join(
     tx: &mut Tx,
-    members: &[(BeatId, MonitorId)],
+    members: &[(SubjectKind, Uuid, MonitorId)],
     now: DateTime<Utc>,
 ) -> StoreResult<Vec<MonitorId>> {
     let joined = sqlx::query_scalar!(
         "WITH open AS MATERIALIZED (
-            SELECT id, subject_id
+            SELECT id, subject_kind, subject_id
             FROM incident
-            WHERE subject_kind = 'beat' AND subject_id = ANY($1) AND resolved_at IS NULL
+            WHERE (subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::text[], $2::uuid[])) AND resolved_at IS NULL
             ORDER BY id
             FOR SHARE
         )
         INSERT INTO incident_member (incident_id, monitor_id, joined_at)
-        SELECT open.id, new.monitor_id, $3
-        FROM UNNEST($1::uuid[], $2::uuid[]) AS new (beat_id, monitor_id)
-        JOIN open ON open.subject_id = new.beat_id
+        SELECT open.id, new.monitor_id, $4
+        FROM UNNEST($1::text[], $2::uuid[], $3::uuid[]) AS new (subject_kind, subject_id, monitor_id)
+        JOIN open USING (subject_kind, subject_id)
         ON CONFLICT (incident_id, monitor_id) DO UPDATE SET joined_at = incident_member.joined_at
         RETURNING monitor_id",
-        &column(members, |(beat, _)| beat.0),
-        &column(members, |(_, monitor)| monitor.0),
+        &column(members, |(kind, ..)| kind.as_str().to_owned()),
+        &column(members, |(_, subject, _)| *subject),
+        &column(members, |(.., monitor)| monitor.0),
         now
     )
     .fetch_all(tx.conn())
@@ -193,14 +194,15 @@ pub async fn join_beats(
     Ok(joined.into_iter().map(MonitorId).collect())
 }
 
-/// Locks the open incident of a Beat: nobody joins it any more.
+/// Locks the open incident of a subject: nobody joins it any more.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn lock_open_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Option<IncidentId>> {
+pub async fn lock_open(tx: &mut Tx, kind: SubjectKind, subject: Uuid) -> StoreResult<Option<IncidentId>> {
     Ok(sqlx::query_scalar!(
-        "SELECT id FROM incident WHERE subject_kind = 'beat' AND subject_id = $1 AND resolved_at IS NULL FOR UPDATE",
-        beat.0
+        "SELECT id FROM incident WHERE subject_kind = $1 AND subject_id = $2 AND resolved_at IS NULL FOR UPDATE",
+        kind.as_str(),
+        subject
     )
     .fetch_optional(tx.conn())
     .await?

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod api_key;
 pub mod attempt;
+pub mod baseline;
 pub mod batch;
 pub mod beat;
 pub mod broker;

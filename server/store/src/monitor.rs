@@ -1,6 +1,7 @@
 //! Table `monitor`.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::ids::{BeatId, ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use deadbeat_domain::status::Status;
@@ -127,6 +128,7 @@ struct Row {
     open_runs: i32,
     next_due_at: Option<DateTime<Utc>>,
     hinted_due_at: Option<DateTime<Utc>>,
+    postponed_from: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
 }
 
@@ -172,8 +174,10 @@ impl TryFrom<Row> for Monitor {
                 last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
                 next_due_at: row.next_due_at,
                 hinted_due_at: row.hinted_due_at,
+                postponed_from: row.postponed_from,
                 deadline_at: row.deadline_at,
                 runs: Vec::new(),
+                baseline: None,
             },
         })
     }
@@ -197,7 +201,7 @@ macro_rules! select {
             r#"
             SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
                 registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
-                next_due_at, hinted_due_at, deadline_at
+                next_due_at, hinted_due_at, postponed_from, deadline_at
             FROM monitor
             "# + $tail
             $(, $argument)*
@@ -495,17 +499,21 @@ pub async fn lock_entries(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the monitors that are down because their Beat is, in id order: the members of its open incident that have no open incident
-/// of their own. A member that recovered and then failed has one, and Beat's return does not mend it.
+/// Locks the monitors that are down because of another subject, in id order: the members of its open incident that have no open incident
+/// of their own. A member that recovered and then failed has one, and that subject's return does not mend it.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn lock_members(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+pub async fn lock_members(
+    tx: &mut Tx,
+    kind: SubjectKind,
+    subject: Uuid,
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
     let rows = select!(
         "WHERE id = ANY(ARRAY(
                 SELECT monitor_id
                 FROM incident_member JOIN incident ON incident.id = incident_id
-                WHERE subject_kind = 'beat' AND subject_id = $1 AND resolved_at IS NULL
+                WHERE subject_kind = $1 AND subject_id = $2 AND resolved_at IS NULL
             ))
             AND NOT EXISTS (
                 SELECT FROM incident AS own
@@ -513,11 +521,47 @@ pub async fn lock_members(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<M
             )
         ORDER BY id
         FOR UPDATE",
-        beat.0
+        kind.as_str(),
+        subject
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
+/// A worker is lost: the runs that it executed are judged now, not when their time is over.
+///
+/// # Errors
+/// When the database is away.
+pub async fn judge_runs_of(
+    tx: &mut Tx,
+    project: ProjectId,
+    worker: &str,
+    now: DateTime<Utc>,
+) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "WITH held AS MATERIALIZED (
+            SELECT monitor.id
+            FROM monitor
+            WHERE project_id = $1 AND beat_id IS NOT NULL AND open_runs > 0
+                AND id IN (SELECT monitor_id FROM run WHERE status = 'open' AND worker = $2)
+            ORDER BY monitor.id
+            FOR UPDATE
+        ), lost AS (
+            UPDATE run SET deadline_at = $3
+            FROM held
+            WHERE run.monitor_id = held.id AND run.status = 'open' AND run.worker = $2 AND run.deadline_at > $3
+        )
+        UPDATE monitor SET deadline_at = least(deadline_at, $3), check_after = least(check_after, $3)
+        FROM held
+        WHERE monitor.id = held.id AND status IN ('new', 'up')",
+        project.0,
+        worker,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Locks the monitors that a batch of signals is about, in id order: two writers that take their locks in one order cannot deadlock.
@@ -533,7 +577,7 @@ pub async fn lock_for_signals(
         r#"
         SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
             retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
-            next_due_at, hinted_due_at, deadline_at
+            next_due_at, hinted_due_at, postponed_from, deadline_at
         FROM monitor
         WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
         "#,
@@ -570,12 +614,25 @@ pub async fn lock_for_signals(
                 last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
                 next_due_at: row.next_due_at,
                 hinted_due_at: row.hinted_due_at,
+                postponed_from: row.postponed_from,
                 deadline_at: row.deadline_at,
                 runs: Vec::new(),
+                baseline: None,
             },
         })
     });
     Ok(heard.collect())
+}
+
+/// The monitors of these entries of a Beat.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn of_entries(tx: &mut Tx, beat: BeatId, entries: &[String]) -> StoreResult<Vec<Monitor>> {
+    let rows = select!("WHERE beat_id = $1 AND entry = ANY($2)", beat.0, entries)
+        .fetch_all(tx.conn())
+        .await?;
+    whole(rows)
 }
 
 /// Monitors by id, whole: for what is told about them.

@@ -31,6 +31,8 @@ pub struct Queue {
     pub unacked: Option<i64>,
     /// Consumers as the broker counts them; None: it does not.
     pub consumers: Option<i64>,
+    /// Since when messages have been waiting without a moment in which none did; None: none wait.
+    pub waiting_since: Option<DateTime<Utc>>,
     /// When it was last seen.
     pub seen_at: DateTime<Utc>,
     /// When it was first seen.
@@ -52,6 +54,7 @@ struct Row {
     oldest_task: Option<String>,
     unacked: Option<i64>,
     consumers: Option<i64>,
+    waiting_since: Option<DateTime<Utc>>,
     seen_at: DateTime<Utc>,
     created_at: DateTime<Utc>,
 }
@@ -70,6 +73,7 @@ impl TryFrom<Row> for Queue {
             oldest_task: row.oldest_task,
             unacked: row.unacked,
             consumers: row.consumers,
+            waiting_since: row.waiting_since,
             seen_at: row.seen_at,
             created_at: row.created_at,
             state: condition("queue", &row.status, row.trouble.as_deref(), row.trouble_since)?,
@@ -87,11 +91,17 @@ pub(crate) fn condition(
     let corrupt = |what: &str| StoreError::Corrupt(format!("{table} {what}"));
     Ok(Condition {
         status: Status::parse(status).ok_or_else(|| corrupt(&format!("status {status}")))?,
-        trouble: trouble
-            .map(|code| Cause::parse(code).ok_or_else(|| corrupt(&format!("trouble {code}"))))
-            .transpose()?,
+        trouble: self::trouble(table, trouble)?,
         since,
     })
+}
+
+/// Reads what was stored as wrong with something.
+pub(crate) fn trouble(table: &str, code: Option<&str>) -> StoreResult<Option<Cause>> {
+    let parse = |code: &str| {
+        Cause::parse(code).ok_or_else(|| StoreError::Corrupt(format!("{table} trouble {code}")))
+    };
+    code.map(parse).transpose()
 }
 
 /// The queues of one application. The caller holds its broker's row, which is taken before they are changed.
@@ -101,8 +111,8 @@ pub(crate) fn condition(
 pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Queue>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers, seen_at,
-            created_at
+        "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
+            waiting_since, seen_at, created_at
         FROM queue
         WHERE project_id = $1 AND app = $2
         ORDER BY name",
@@ -121,13 +131,14 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
 pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO queue (id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            seen_at, created_at)
+            seen_at, created_at, waiting_since)
         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::int8[],
-            $9::float8[], $10::text[], $11::int8[], $12::int8[], $13::timestamptz[], $14::timestamptz[])
+            $9::float8[], $10::text[], $11::int8[], $12::int8[], $13::timestamptz[], $14::timestamptz[],
+            $15::timestamptz[])
         ON CONFLICT (project_id, app, name) DO UPDATE
         SET status = excluded.status, trouble = excluded.trouble, trouble_since = excluded.trouble_since, depth = excluded.depth,
             oldest_seconds = excluded.oldest_seconds, oldest_task = excluded.oldest_task, unacked = excluded.unacked,
-            consumers = excluded.consumers, seen_at = excluded.seen_at",
+            consumers = excluded.consumers, seen_at = excluded.seen_at, waiting_since = excluded.waiting_since",
         &column(queues, |queue| queue.id.0),
         &column(queues, |queue| queue.project_id.0),
         &column(queues, |queue| queue.app.clone()),
@@ -145,6 +156,7 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
         &column(queues, |queue| queue.consumers) as &[Option<i64>],
         &column(queues, |queue| queue.seen_at),
         &column(queues, |queue| queue.created_at),
+        &column(queues, |queue| queue.waiting_since) as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;
@@ -174,8 +186,8 @@ pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResu
 pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Queue>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers, seen_at,
-            created_at
+        "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
+            waiting_since, seen_at, created_at
         FROM queue
         WHERE project_id = $1
         ORDER BY app, name",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
-use deadbeat_domain::run::{Run, RunDetail, RunStatus};
+use deadbeat_domain::run::{Contest, Outcome, Run, RunDetail, RunStatus};
 use uuid::Uuid;
 
 use crate::monitor::Stateful;
@@ -26,6 +26,11 @@ struct Row {
     worker: Option<String>,
     retries: i32,
     error: Option<String>,
+    outcome: Option<String>,
+    attempt: Option<Uuid>,
+    attempts: i32,
+    contest: Option<String>,
+    events: Vec<Uuid>,
 }
 
 impl TryFrom<Row> for Run {
@@ -48,13 +53,20 @@ impl TryFrom<Row> for Run {
                 worker: row.worker,
                 retries: row.retries,
                 error: row.error,
+                outcome: row.outcome.as_deref().and_then(Outcome::parse),
+                attempt: row.attempt,
+                event: None,
+                is_retried: false,
             },
+            attempts: row.attempts,
+            contest: row.contest.as_deref().and_then(Contest::parse),
+            events: row.events,
         })
     }
 }
 
 /// Loads into locked monitors what the rules need: their open runs, and what they have of the given run ids, since a start or an end
-/// may come late.
+/// may come late; and how long their runs take.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
@@ -66,7 +78,7 @@ pub async fn load_into<M: Stateful>(tx: &mut Tx, monitors: &mut [M], run_ids: &[
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-            retries, error
+            retries, error, outcome, attempt, attempts, contest, events
         FROM run
         WHERE monitor_id = ANY($1)
             AND (status = 'open' OR run_id = ANY($2))
@@ -76,10 +88,17 @@ pub async fn load_into<M: Stateful>(tx: &mut Tx, monitors: &mut [M], run_ids: &[
     )
     .fetch_all(tx.conn())
     .await?;
-    let places: HashMap<Uuid, usize> = ids.into_iter().zip(0..).collect();
+    let places: HashMap<Uuid, usize> = ids.iter().copied().zip(0..).collect();
     for row in rows {
         if let Some(&place) = places.get(&row.monitor_id) {
             monitors[place].state_mut().runs.push(Run::try_from(row)?);
+        }
+    }
+    if !run_ids.is_empty() {
+        for (id, baseline) in crate::baseline::of_monitors(tx, &ids).await? {
+            if let Some(&place) = places.get(&id.0) {
+                monitors[place].state_mut().baseline = Some(baseline);
+            }
         }
     }
     Ok(())
@@ -98,7 +117,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-            retries, error
+            retries, error, outcome, attempt, attempts, contest, events
         FROM run
         WHERE monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2)
             AND ($3::uuid IS NULL OR id < $3)

@@ -7,6 +7,7 @@ use deadbeat_domain::switch::Switch;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::queue::trouble;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A worker as stored.
@@ -46,6 +47,8 @@ struct Row {
     queues: Vec<String>,
     progress_at: DateTime<Utc>,
     created_at: DateTime<Utc>,
+    trouble: Option<String>,
+    trouble_since: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Worker {
@@ -68,6 +71,8 @@ impl TryFrom<Row> for Worker {
                 grace_seconds: row.grace_seconds,
                 last_seen_at: row.last_seen_at,
                 deadline_at: row.deadline_at,
+                trouble: trouble("worker", row.trouble.as_deref())?,
+                since: row.trouble_since,
             },
         })
     }
@@ -79,7 +84,7 @@ macro_rules! select {
             Row,
             r#"
             SELECT id, project_id, app, name, status, period_seconds, grace_seconds, last_seen_at, deadline_at, snapshot, queues, progress_at,
-                created_at
+                created_at, trouble, trouble_since
             FROM worker
             "# + $tail
             $(, $argument)*
@@ -143,7 +148,7 @@ pub async fn update(tx: &mut Tx, worker: &Worker, moves_check: bool) -> StoreRes
     sqlx::query!(
         "UPDATE worker
         SET status = $2, period_seconds = $3, grace_seconds = $4, last_seen_at = $5, deadline_at = $6, snapshot = $7, queues = $8,
-            progress_at = $9,
+            progress_at = $9, trouble = $11, trouble_since = $12,
             check_after = CASE
                 WHEN $10 THEN $6
                 WHEN $6::timestamptz IS NULL THEN check_after
@@ -159,7 +164,9 @@ pub async fn update(tx: &mut Tx, worker: &Worker, moves_check: bool) -> StoreRes
         worker.snapshot,
         &worker.queues,
         worker.progress_at,
-        moves_check
+        moves_check,
+        state.trouble.map(|cause| cause.as_str()),
+        state.since
     )
     .execute(tx.conn())
     .await?;

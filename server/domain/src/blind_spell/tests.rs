@@ -1,6 +1,7 @@
 use super::*;
 use crate::cause::Cause;
 use crate::ping::PingKind::{Start, Success};
+use crate::evidence::Evidence;
 use crate::status::Status;
 use crate::switch::{self, Switch};
 use crate::transition::tests::{at, cron, interval, monitor, ping, ping_of};
@@ -58,16 +59,16 @@ fn a_monitor_gets_one_grace_after_the_spell_and_then_it_trips() {
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, Success, 0.0);
 
-    let during = on_silence(&mut state, None, at(401.0), &spells);
+    let during = on_silence(&mut state, &Evidence::default(), at(401.0), &spells);
     assert_eq!((during, state.deadline_at), (Silence::NotYet, Some(at(430.0))));
     let mut reporting = state.clone();
     ping(&mut reporting, Success, 420.0);
     assert_eq!(
-        on_silence(&mut reporting, None, at(430.0), &spells),
+        on_silence(&mut reporting, &Evidence::default(), at(430.0), &spells),
         Silence::NotYet
     );
 
-    match on_silence(&mut state, None, at(430.0), &spells) {
+    match on_silence(&mut state, &Evidence::default(), at(430.0), &spells) {
         Silence::Down { transition, .. } => assert_eq!(transition.trigger, Trigger::Trouble(Cause::Missed)),
         other => panic!("{other:?}"),
     }
@@ -78,7 +79,7 @@ fn a_spell_that_was_over_before_anything_was_due_excuses_nothing() {
     let mut state = monitor(cron("0 * * * *"), 60.0, None);
     ping(&mut state, Success, 0.0);
 
-    let verdict = on_silence(&mut state, None, at(3_660.0), &[spell(600.0, 1_200.0)]);
+    let verdict = on_silence(&mut state, &Evidence::default(), at(3_660.0), &[spell(600.0, 1_200.0)]);
 
     assert!(matches!(verdict, Silence::Down { .. }), "{verdict:?}");
 }
@@ -90,10 +91,10 @@ fn the_end_of_a_run_may_have_come_while_we_were_blind() {
     ping(&mut state, Success, 0.0);
     ping_of(&mut state, 1, Start, 600.0);
 
-    let verdict = on_silence(&mut state, None, at(2_001.0), &spells);
+    let verdict = on_silence(&mut state, &Evidence::default(), at(2_001.0), &spells);
     assert_eq!((verdict, state.deadline_at), (Silence::NotYet, Some(at(2_300.0))));
 
-    let verdict = on_silence(&mut state, None, at(2_300.0), &spells);
+    let verdict = on_silence(&mut state, &Evidence::default(), at(2_300.0), &spells);
     assert!(
         matches!(&verdict, Silence::Down { overruns, .. } if overruns.len() == 1),
         "{verdict:?}"
@@ -108,6 +109,8 @@ fn a_beat_gets_its_whole_patience_after_the_spell() {
         grace_seconds: 60.0,
         last_seen_at: Some(at(0.0)),
         deadline_at: Some(at(75.0)),
+        trouble: None,
+        since: None,
     };
     let spells = [spell(10.0, 100.0)];
 

@@ -10,11 +10,13 @@ fn fresh() -> Switch {
         grace_seconds: 60.0,
         last_seen_at: None,
         deadline_at: None,
+        trouble: None,
+        since: None,
     }
 }
 
 fn alive(state: &mut Switch, seconds: f64) -> Option<Transition> {
-    on_alive(state, at(seconds), at(seconds))
+    on_alive(state, None, at(seconds), at(seconds))
 }
 
 #[test]
@@ -57,7 +59,7 @@ fn an_old_sign_of_life_says_that_beat_lives_and_not_that_it_has_sent_more() {
     let mut state = fresh();
     let _ = alive(&mut state, 100.0);
 
-    assert_eq!(on_alive(&mut state, at(50.0), at(101.0)), None);
+    assert_eq!(on_alive(&mut state, None, at(50.0), at(101.0)), None);
 
     assert_eq!(
         (state.last_seen_at, state.deadline_at),

@@ -9,6 +9,7 @@ mod table;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
+pub(crate) use crate::evidence::Evidence;
 use crate::monitor::{Expectation, MonitorState};
 use crate::ping::{PingKind, Signal, Source};
 use crate::run::RunDetail;

@@ -11,8 +11,10 @@ fn running(seconds: f64) -> Switch {
         grace_seconds: 25.0,
         last_seen_at: None,
         deadline_at: None,
+        trouble: None,
+        since: None,
     };
-    let came = on_snapshot(&mut state, Phase::Running, at(seconds)).unwrap();
+    let came = on_snapshot(&mut state, Phase::Running, None, at(seconds)).unwrap();
     assert_eq!(consequence(&came), Consequence::Nothing);
     state
 }
@@ -25,7 +27,7 @@ fn a_silent_worker_is_lost_when_period_and_grace_have_passed() {
     let lost = on_silence(&mut state, at(30.0), &[]).unwrap();
 
     assert_eq!(consequence(&lost), Consequence::Open(Cause::WorkerLost));
-    let back = on_snapshot(&mut state, Phase::Running, at(40.0)).unwrap();
+    let back = on_snapshot(&mut state, Phase::Running, None, at(40.0)).unwrap();
     assert_eq!(consequence(&back), Consequence::Resolve);
     assert_eq!(state.deadline_at, Some(at(70.0)));
 }
@@ -35,13 +37,13 @@ fn a_worker_that_says_goodbye_is_not_missed() {
     for phase in [Phase::Stopping, Phase::Stopped] {
         let mut state = running(0.0);
 
-        let left = on_snapshot(&mut state, phase, at(5.0)).unwrap();
+        let left = on_snapshot(&mut state, phase, None, at(5.0)).unwrap();
 
         assert_eq!(
             (left.to, consequence(&left)),
             (Status::Paused, Consequence::Nothing)
         );
-        assert_eq!(on_snapshot(&mut state, Phase::Stopped, at(6.0)), None, "no news");
+        assert_eq!(on_snapshot(&mut state, Phase::Stopped, None, at(6.0)), None, "no news");
         assert_eq!(on_silence(&mut state, at(1e6), &[]), None);
     }
 }

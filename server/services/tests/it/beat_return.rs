@@ -1,7 +1,7 @@
 //! A Beat that comes back: whom that concerns, and who meets it half way.
 
 use chrono::TimeDelta;
-use deadbeat_domain::ids::BeatId;
+use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::ping::PingKind::{Fail, Start, Success};
 use deadbeat_domain::status::Status;
 use deadbeat_services::monitor;
@@ -183,7 +183,7 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     let join = async {
         // Beat's return has to wait for the one or the other.
         world.until_somebody_waits().await;
-        let joined = deadbeat_store::incident::join_beats(&mut sweep, &[(BeatId(beat), a.id)], world.now())
+        let joined = deadbeat_store::incident::join(&mut sweep, &[(SubjectKind::Beat, beat, a.id)], world.now())
             .await
             .unwrap();
         sweep.commit().await.unwrap();

@@ -107,7 +107,7 @@ async fn two_claimers_never_share_a_beat_nor_a_reminder(pool: PgPool) {
         let mut beat = beat::lock_or_create(&mut tx, world.project, &format!("b{number}"), 15.0, 60.0, at(0))
             .await
             .unwrap();
-        assert!(on_alive(&mut beat.state, at(0), at(0)).is_some());
+        assert!(on_alive(&mut beat.state, None, at(0), at(0)).is_some());
         beat::update(&mut tx, std::slice::from_ref(&beat), false)
             .await
             .unwrap();

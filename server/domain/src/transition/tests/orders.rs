@@ -49,6 +49,9 @@ fn beat() -> impl Strategy<Value = BeatView> {
         status,
         last_seen_at,
         deadline_at,
+        hung_at: None,
+        sent_at: None,
+        send_failed_at: None,
     })
 }
 
@@ -84,7 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => a_ping(),
         5 => proptest::option::of(beat()).prop_map(Step::Silence),
         1 => Just(Step::Pause),
-        1 => prop_oneof![Just(Trigger::Resume), Just(Trigger::BeatBack)].prop_map(Step::Resume),
+        1 => prop_oneof![Just(Trigger::Resume), Just(Trigger::Restored)].prop_map(Step::Resume),
         1 => Just(Step::Retire),
         1 => Just(Step::Return),
         1 => settings.prop_map(|(schedule, grace, longest)| Step::Settings(schedule, grace, longest)),
@@ -125,8 +128,8 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
             }
             effect.transition
         }
-        Step::Silence(view) => match on_silence(state, view.as_ref(), now, &[]) {
-            Silence::Down { transition, overruns } => {
+        Step::Silence(view) => match on_silence(state, &Evidence::of_beat(*view), now, &[]) {
+            Silence::Down { transition, overruns, .. } => {
                 assert!(before.deadline_at.is_some_and(|deadline| deadline <= now));
                 assert_changes_are_reported(&before, state, &overruns);
                 Some(transition)
@@ -137,6 +140,11 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
                     "the sweep would spin"
                 );
                 assert_eq!(state.runs, before.runs);
+                None
+            }
+            Silence::Settled(runs) => {
+                assert!(state.deadline_at.is_none_or(|deadline| deadline > now));
+                assert_changes_are_reported(&before, state, &runs);
                 None
             }
         },

@@ -5,7 +5,7 @@ use crate::beat::BeatView;
 use crate::cause::Cause;
 use crate::run::RunStatus;
 use crate::transition::{
-    AFTER_BEAT, Silence, Transition, Trigger, on_due_hint, on_pause, on_sent, on_silence,
+    Silence, Transition, Trigger, on_due_hint, on_pause, on_sent, on_silence,
 };
 
 use PingKind::{Start, Success};
@@ -15,13 +15,16 @@ fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatVi
         status,
         last_seen_at: last_seen.map(at),
         deadline_at: deadline.map(at),
+    hung_at: None,
+    sent_at: None,
+    send_failed_at: None,
     }
 }
 
 fn verdict(state: &mut MonitorState, beat: Option<&BeatView>, now: f64) -> Option<Trigger> {
-    match on_silence(state, beat, at(now), &[]) {
+    match on_silence(state, &Evidence::of_beat(beat.copied()), at(now), &[]) {
         Silence::Down { transition, .. } => Some(transition.trigger),
-        Silence::NotYet | Silence::Hold => None,
+        Silence::NotYet | Silence::Hold | Silence::Settled(_) => None,
     }
 }
 
@@ -30,8 +33,8 @@ fn silence_trips_at_the_deadline_and_not_before() {
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, Success, 0.0);
 
-    assert_eq!(on_silence(&mut state, None, at(89.999_999), &[]), Silence::NotYet);
-    let down = on_silence(&mut state, None, at(90.0), &[]);
+    assert_eq!(on_silence(&mut state, &Evidence::default(), at(89.999_999), &[]), Silence::NotYet);
+    let down = on_silence(&mut state, &Evidence::default(), at(90.0), &[]);
 
     let trigger = Trigger::Trouble(Cause::Missed);
     let transition = Transition {
@@ -44,12 +47,13 @@ fn silence_trips_at_the_deadline_and_not_before() {
         down,
         Silence::Down {
             transition,
+            part_of: None,
             overruns: Vec::new()
         }
     );
     assert_eq!(state.deadline_at, None);
     assert_eq!(
-        on_silence(&mut state, None, at(9_000.0), &[]),
+        on_silence(&mut state, &Evidence::default(), at(9_000.0), &[]),
         Silence::NotYet,
         "once"
     );
@@ -62,7 +66,7 @@ fn what_is_down_or_paused_is_never_judged_whatever_deadline_a_row_holds() {
         state.status = status;
         state.deadline_at = Some(at(10.0));
 
-        assert_eq!(on_silence(&mut state, None, at(20.0), &[]), Silence::NotYet);
+        assert_eq!(on_silence(&mut state, &Evidence::default(), at(20.0), &[]), Silence::NotYet);
 
         assert_eq!(
             (state.status, state.deadline_at),
@@ -75,19 +79,21 @@ fn what_is_down_or_paused_is_never_judged_whatever_deadline_a_row_holds() {
 #[test]
 fn a_missed_slot_is_blamed_on_beat_only_when_beat_was_not_heard_from_since() {
     let missed = Some(Trigger::Trouble(Cause::Missed));
+    // Of what Beat sends, no more is known here than that Beat lived.
+    let unknown = Some(Trigger::Trouble(Cause::Unknown));
     // The slot is at 60, the deadline at 90: (Beat then, verdict)
     let table = [
         (None, missed),
-        (Some(view(Status::Up, Some(60.0), Some(200.0))), missed),
-        (Some(view(Status::Up, Some(85.0), Some(200.0))), missed),
+        (Some(view(Status::Up, Some(60.0), Some(200.0))), unknown),
+        (Some(view(Status::Up, Some(85.0), Some(200.0))), unknown),
         (Some(view(Status::Up, Some(59.9), Some(135.0))), None),
         (
             Some(view(Status::Down, Some(59.9), None)),
-            Some(Trigger::BeatSilent),
+            Some(Trigger::PartOf(Cause::BeatDown)),
         ),
-        (Some(view(Status::Down, Some(61.0), None)), missed),
-        (Some(view(Status::Down, None, None)), Some(Trigger::BeatSilent)),
-        (Some(view(Status::New, None, None)), missed),
+        (Some(view(Status::Down, Some(61.0), None)), unknown),
+        (Some(view(Status::Down, None, None)), Some(Trigger::PartOf(Cause::BeatDown))),
+        (Some(view(Status::New, None, None)), unknown),
     ];
     for (beat, expected) in table {
         let mut state = entry(interval(60.0), 30.0, None);
@@ -109,8 +115,8 @@ fn a_held_monitor_waits_for_the_verdict_on_beat_and_then_joins_or_trips_or_lives
     let held = || {
         let mut state = entry(interval(60.0), 30.0, None);
         let beat = view(Status::Up, Some(50.0), Some(125.0));
-        assert_eq!(on_silence(&mut state, Some(&beat), at(90.0), &[]), Silence::Hold);
-        assert_eq!(state.deadline_at, Some(at(125.0) + AFTER_BEAT));
+        assert_eq!(on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(90.0), &[]), Silence::Hold);
+        assert_eq!(state.deadline_at, Some(at(125.0) + crate::evidence::AFTER));
         state
     };
 
@@ -118,14 +124,14 @@ fn a_held_monitor_waits_for_the_verdict_on_beat_and_then_joins_or_trips_or_lives
     let dead = view(Status::Down, Some(50.0), None);
     assert_eq!(
         verdict(&mut beat_died, Some(&dead), 127.0),
-        Some(Trigger::BeatSilent)
+        Some(Trigger::PartOf(Cause::BeatDown))
     );
 
     let mut beat_lives = held();
     let alive = view(Status::Up, Some(110.0), Some(185.0));
     assert_eq!(
         verdict(&mut beat_lives, Some(&alive), 127.0),
-        Some(Trigger::Trouble(Cause::Missed))
+        Some(Trigger::Trouble(Cause::Unknown))
     );
 
     let mut reported = held();
@@ -141,11 +147,11 @@ fn a_hold_always_lies_ahead_even_when_beats_own_deadline_has_passed_unjudged() {
     let mut state = entry(interval(60.0), 30.0, None);
     let beat = view(Status::Up, Some(10.0), Some(20.0));
 
-    assert_eq!(on_silence(&mut state, Some(&beat), at(90.0), &[]), Silence::Hold);
+    assert_eq!(on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(90.0), &[]), Silence::Hold);
 
     assert_eq!(
         state.deadline_at,
-        Some(at(90.0) + AFTER_BEAT),
+        Some(at(90.0) + crate::evidence::AFTER),
         "or the sweep would spin"
     );
 }
@@ -157,7 +163,7 @@ fn an_overrun_is_its_own_trouble_even_while_beat_is_silent() {
     ping_of(&mut state, 2, Start, 140.0);
     let beat = view(Status::Down, Some(130.0), None);
 
-    let Silence::Down { transition, overruns } = on_silence(&mut state, Some(&beat), at(160.0), &[]) else {
+    let Silence::Down { transition, overruns, .. } = on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(160.0), &[]) else {
         panic!()
     };
 
@@ -176,7 +182,7 @@ fn the_late_end_of_an_overrun_brings_the_monitor_up_and_gives_the_run_its_length
     let mut state = monitor(interval(3_600.0), 60.0, None);
     ping_of(&mut state, 1, Start, 0.0);
     assert!(matches!(
-        on_silence(&mut state, None, at(60.0), &[]),
+        on_silence(&mut state, &Evidence::default(), at(60.0), &[]),
         Silence::Down { .. }
     ));
 

@@ -48,13 +48,13 @@ fn who_stopped_before_the_step_is_missed_one_period_and_grace_after_it() {
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, PingKind::Success, 0.0);
 
-    assert_eq!(on_silence(&mut state, None, at(-HOUR), &[]), Silence::NotYet);
+    assert_eq!(on_silence(&mut state, &Evidence::default(), at(-HOUR), &[]), Silence::NotYet);
     assert_eq!(
-        on_silence(&mut state, None, at(89.0 - HOUR), &[]),
+        on_silence(&mut state, &Evidence::default(), at(89.0 - HOUR), &[]),
         Silence::NotYet
     );
 
-    let missed = on_silence(&mut state, None, at(90.0 - HOUR), &[]);
+    let missed = on_silence(&mut state, &Evidence::default(), at(90.0 - HOUR), &[]);
     assert!(matches!(missed, Silence::Down { .. }));
 }
 

@@ -1,0 +1,141 @@
+//! How long the runs of a monitor take, learned from those that ended well: a few numbers, moved a little by each.
+
+use chrono::TimeDelta;
+
+/// Runs before anything is concluded from them.
+const LEARNED_AFTER: i32 = 20;
+/// A run that is this many times longer than usual, and longer than any by half, hangs…
+const TIMES_USUAL: f64 = 4.0;
+const TIMES_LONGEST: f64 = 1.5;
+/// … when it is also longer by this: a task of a second may wait a minute for a database.
+const BEYOND_SECONDS: f64 = 60.0;
+/// A run this many times shorter than any before did not do its work…
+const TIMES_SHORTER: f64 = 10.0;
+/// … if there was work to do: shorter tasks tell nothing by their length.
+const WORTH_SECONDS: f64 = 1.0;
+/// Each run brings the extremes nearer to the usual by this share, so that one odd run is not believed for ever.
+const FORGETTING: f64 = 0.01;
+/// By how much a run moves the usual length: an estimate of the median in logarithms, which no outlier can drag away.
+const STEP: f64 = 0.1;
+
+/// What is known of the lengths, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Baseline {
+    /// Whether it bounds a run: nobody has said how long one may take.
+    pub bounds: bool,
+    /// How many were learned from.
+    pub runs: i32,
+    /// The usual length.
+    pub usual: f64,
+    /// The shortest one, nearly.
+    pub shortest: f64,
+    /// The longest one, nearly.
+    pub longest: f64,
+}
+
+impl Baseline {
+    /// Nothing is learned yet.
+    #[must_use]
+    pub fn empty(bounds: bool) -> Self {
+        Self {
+            bounds,
+            runs: 0,
+            usual: 0.0,
+            shortest: 0.0,
+            longest: 0.0,
+        }
+    }
+
+    /// Learns from a run that ended well.
+    pub fn learn(&mut self, length: TimeDelta) {
+        let seconds = (length.num_milliseconds().max(1)) as f64 / 1_000.0;
+        if self.runs == 0 {
+            self.usual = seconds;
+            self.shortest = seconds;
+            self.longest = seconds;
+        } else {
+            // Quick at first, while few are known.
+            let step = STEP.max(1.0 / f64::from(self.runs + 1));
+            self.usual *= (seconds.ln() - self.usual.ln()).clamp(-step, step).exp();
+            self.shortest = (self.shortest + FORGETTING * (self.usual - self.shortest)).min(seconds);
+            self.longest = (self.longest + FORGETTING * (self.usual - self.longest)).max(seconds);
+        }
+        self.runs = self.runs.saturating_add(1);
+    }
+
+    /// After which time a run is far longer than it ever was. None: that is not known, or somebody has set a limit.
+    #[must_use]
+    pub fn longest_run(&self) -> Option<TimeDelta> {
+        let seconds = (self.usual * TIMES_USUAL).max(self.longest * TIMES_LONGEST) + BEYOND_SECONDS;
+        (self.bounds && self.runs >= LEARNED_AFTER).then(|| crate::time::span(seconds))
+    }
+
+    /// Whether a run was far shorter than it ever was.
+    #[must_use]
+    pub fn is_too_fast(&self, length: TimeDelta) -> bool {
+        let seconds = length.num_milliseconds() as f64 / 1_000.0;
+        self.runs >= LEARNED_AFTER
+            && self.shortest >= WORTH_SECONDS
+            && seconds * TIMES_SHORTER < self.shortest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn learned(lengths: &[i64]) -> Baseline {
+        let mut baseline = Baseline::empty(true);
+        for milliseconds in lengths {
+            baseline.learn(TimeDelta::milliseconds(*milliseconds));
+        }
+        baseline
+    }
+
+    #[test]
+    fn nothing_is_concluded_from_a_few_runs() {
+        let few = learned(&[5_000; 19]);
+        assert_eq!(few.longest_run(), None);
+        assert!(!few.is_too_fast(TimeDelta::milliseconds(1)));
+        let enough = learned(&[5_000; 20]);
+        assert_eq!(enough.longest_run(), Some(TimeDelta::seconds(80)));
+        assert!(enough.is_too_fast(TimeDelta::milliseconds(499)));
+        assert!(!enough.is_too_fast(TimeDelta::milliseconds(500)));
+    }
+
+    #[test]
+    fn a_limit_that_somebody_set_is_not_second_guessed() {
+        let mut baseline = learned(&[5_000; 30]);
+        baseline.bounds = false;
+        assert_eq!(baseline.longest_run(), None);
+    }
+
+    #[test]
+    fn short_tasks_are_never_too_fast() {
+        let baseline = learned(&[900; 50]);
+        assert!(!baseline.is_too_fast(TimeDelta::zero()));
+    }
+
+    #[test]
+    fn one_odd_run_is_forgotten() {
+        let mut lengths = vec![10_000; 30];
+        lengths.push(3_600_000);
+        let at_once = learned(&lengths).longest_run().unwrap();
+        assert!(at_once >= TimeDelta::seconds(5_400));
+        lengths.extend([10_000; 700]);
+        let later = learned(&lengths).longest_run().unwrap();
+        assert!(later < TimeDelta::seconds(120), "{later}");
+    }
+
+    proptest! {
+        /// No run that was learned from is judged odd right after: a healthy task is not told twice.
+        #[test]
+        fn what_was_just_seen_is_not_odd(lengths in prop::collection::vec(1_i64..100_000_000, 20..60)) {
+            let baseline = learned(&lengths);
+            let last = TimeDelta::milliseconds(*lengths.last().unwrap());
+            prop_assert!(!baseline.is_too_fast(last));
+            prop_assert!(baseline.longest_run().unwrap() > last);
+        }
+    }
+}

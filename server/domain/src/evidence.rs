@@ -1,0 +1,407 @@
+//! Why a run did not come, or did not end: from the last stage seen, and how Beat, broker, queue and workers were then.
+//!
+//! One fault is told once. What is wrong with a Beat, a worker, a queue or the broker is that one's own incident, and the monitors that
+//! are down with it are part of it; as long as its verdict is out, theirs waits. Where the evidence does not suffice, the cause is
+//! UNKNOWN: a wrong one is worse than none.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use crate::beat::BeatView;
+use crate::cause::Cause;
+use crate::ids::{BrokerId, QueueId, WorkerId};
+use crate::queue::{NO_WORKER_PATIENCE, UNCONSUMED_PATIENCE};
+use crate::run::{Contest, Run};
+use crate::status::Status;
+use crate::worker::GHOST_PATIENCE;
+
+#[cfg(test)]
+mod tests;
+
+/// After another subject's own deadline a monitor is looked at again: late enough that the other was judged before.
+pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
+/// A broker must have been away for this long to be told: a failover takes seconds.
+pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
+/// Beat may send a little early, and clocks differ.
+const EARLY: TimeDelta = TimeDelta::seconds(5);
+/// Queues are looked at every 10 s; news of it may be some seconds on its way.
+const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
+/// Executions of one message, none of which ended: after so many, what runs it dies each time.
+const LOOP_ATTEMPTS: i32 = 3;
+
+/// The broker of an application.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BrokerView {
+    /// Its id.
+    pub id: BrokerId,
+    /// down: that it is away is told.
+    pub status: Status,
+    /// Since when it has been seen to be away.
+    pub away_since: Option<DateTime<Utc>>,
+    /// Messages that workers hold, over all queues, as far as the broker says.
+    pub unacked: Option<i64>,
+}
+
+/// A queue as it was last seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueView {
+    /// Its id.
+    pub id: QueueId,
+    /// Its name.
+    pub name: String,
+    /// down: its trouble is told.
+    pub status: Status,
+    /// What is wrong with it.
+    pub trouble: Option<Cause>,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
+    /// Messages that wait.
+    pub depth: i64,
+    /// When it was last looked at.
+    pub seen_at: DateTime<Utc>,
+}
+
+/// A worker as it last said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerView {
+    /// Its id.
+    pub id: WorkerId,
+    /// Celery's node name.
+    pub name: String,
+    /// down: that it is lost, or in trouble, is told.
+    pub status: Status,
+    /// What is wrong with it although it is heard from.
+    pub trouble: Option<Cause>,
+    /// When it was last heard from.
+    pub last_seen_at: Option<DateTime<Utc>>,
+    /// When it is declared lost.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// When it started, by our clock.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it last got something done, or had nothing to do.
+    pub progress_at: DateTime<Utc>,
+    /// The queues that it consumes.
+    pub queues: Vec<String>,
+    /// Tasks that run.
+    pub active: i64,
+    /// Tasks that can run at once.
+    pub processes: i64,
+    /// Messages taken in and not ended.
+    pub reserved: i64,
+    /// Messages held back by a rate limit, or for their time.
+    pub held: i64,
+    /// The runs that it says it executes, each once an execution; None: it does not say, or there are more.
+    pub running: Option<Vec<Uuid>>,
+}
+
+impl WorkerView {
+    fn consumes(&self, queue: &str) -> bool {
+        self.queues.iter().any(|name| name == queue)
+    }
+
+    fn is_heard_since(&self, at: DateTime<Utc>) -> bool {
+        self.last_seen_at.is_some_and(|seen| seen > at)
+    }
+
+    fn has_a_free_process(&self) -> bool {
+        self.active < self.processes
+    }
+}
+
+/// How far the newest run got before it began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageView {
+    /// When it was sent.
+    pub published_at: Option<DateTime<Utc>>,
+    /// When a worker took it.
+    pub received_at: Option<DateTime<Utc>>,
+    /// When the last of this was heard.
+    pub heard_at: DateTime<Utc>,
+    /// Where it was sent to.
+    pub queue: Option<String>,
+    /// Who took it.
+    pub worker: Option<String>,
+}
+
+/// What is known when a monitor is judged. Empty for one that no Beat feeds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evidence {
+    /// The Beat that sends it.
+    pub beat: Option<BeatView>,
+    /// The broker of its application.
+    pub broker: Option<BrokerView>,
+    /// Its newest run.
+    pub stage: Option<StageView>,
+    /// The queues of its application.
+    pub queues: Vec<QueueView>,
+    /// The workers of its application.
+    pub workers: Vec<WorkerView>,
+}
+
+/// Whose incident a monitor is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PartOf {
+    /// The Beat that feeds it.
+    Beat,
+    /// A worker.
+    Worker(WorkerId),
+    /// A queue.
+    Queue(QueueId),
+    /// The broker.
+    Broker(BrokerId),
+}
+
+/// Who is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// It has an incident of its own.
+    Own(Cause),
+    /// It is part of another subject's, which has this cause.
+    Part(PartOf, Cause),
+    /// Another subject's verdict is out until then.
+    Wait(DateTime<Utc>),
+}
+
+/// What became of a message that was begun more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contested {
+    /// One execution goes on, or none: it is as any other run.
+    Settled,
+    /// It is not known yet.
+    Wait(DateTime<Utc>),
+    /// Two are alive, or it is begun for ever.
+    Trouble(Cause),
+}
+
+impl Evidence {
+    /// Only a Beat is known.
+    #[must_use]
+    pub fn of_beat(beat: Option<BeatView>) -> Self {
+        Self {
+            beat,
+            ..Self::default()
+        }
+    }
+
+    /// Nobody reported by the deadline of the slot that was due then.
+    #[must_use]
+    pub fn of_missed(&self, due: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Blame {
+        let (Some(beat), Some(due)) = (&self.beat, due) else {
+            return Blame::Own(Cause::Missed);
+        };
+        if let Some(blame) = self.of_broker() {
+            return blame;
+        }
+        // The SDK reports that Beat lives after each tick returned: heard from since the slot means that Beat had sent it.
+        if beat.last_seen_at.is_none_or(|seen| seen < due) {
+            match (beat.status, beat.deadline_at) {
+                (Status::Down, _) => return Blame::Part(PartOf::Beat, beat.cause()),
+                (_, Some(deadline)) => return Blame::Wait(deadline + AFTER),
+                (_, None) => {}
+            }
+        }
+        let since_due = |at: &DateTime<Utc>| *at >= due - EARLY;
+        let stage = self.stage.as_ref();
+        let sent_at = stage.and_then(|stage| stage.published_at).filter(since_due);
+        let received_at = stage.and_then(|stage| stage.received_at).filter(since_due);
+        match (stage, sent_at, received_at) {
+            (Some(stage), _, Some(received_at)) => self.of_received(stage, received_at, now),
+            (Some(stage), Some(sent_at), None) => self.of_sent(stage, sent_at, now),
+            _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
+            // It sends other entries: why not this one is not known. That it sends nothing is known only of one that says what it sends.
+            _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
+            _ if beat.last_seen_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BeatStalled),
+            _ => Blame::Own(Cause::Unknown),
+        }
+    }
+
+    fn of_broker(&self) -> Option<Blame> {
+        let broker = self.broker?;
+        let since = broker.away_since?;
+        Some(if broker.status == Status::Down {
+            Blame::Part(PartOf::Broker(broker.id), Cause::BrokerDown)
+        } else {
+            Blame::Wait(since + AWAY_PATIENCE + NEXT_LOOK)
+        })
+    }
+
+    /// It was sent, and no worker has said that it took it.
+    fn of_sent(&self, stage: &StageView, sent_at: DateTime<Utc>, now: DateTime<Utc>) -> Blame {
+        let Some(name) = stage.queue.as_deref() else {
+            return Blame::Own(Cause::Unknown);
+        };
+        let queue = self.queues.iter().find(|queue| queue.name == name);
+        if let Some(queue) = queue
+            && let Some(trouble) = queue.trouble
+        {
+            if queue.status == Status::Down {
+                return Blame::Part(PartOf::Queue(queue.id), trouble);
+            }
+            let nobody = self.workers.iter().all(|worker| worker.status != Status::Up);
+            let patience = if nobody {
+                NO_WORKER_PATIENCE
+            } else {
+                UNCONSUMED_PATIENCE
+            };
+            let told_at = queue.since.unwrap_or(now) + patience + NEXT_LOOK;
+            if told_at > now {
+                return Blame::Wait(told_at);
+            }
+        }
+        let mut up = 0;
+        let mut troubled = None;
+        for worker in self.workers.iter().filter(|worker| worker.consumes(name)) {
+            match worker.status {
+                Status::Up if !worker.is_heard_since(sent_at) => {
+                    if let Some(deadline) = worker.deadline_at.filter(|deadline| *deadline > now) {
+                        return Blame::Wait(deadline + AFTER);
+                    }
+                }
+                Status::Up => up += 1,
+                Status::Down => troubled = Some(worker),
+                Status::New | Status::Paused => {}
+            }
+        }
+        if up == 0
+            && let Some(worker) = troubled
+        {
+            let cause = worker.trouble.unwrap_or(Cause::WorkerLost);
+            return Blame::Part(PartOf::Worker(worker.id), cause);
+        }
+        let Some(queue) = queue.filter(|queue| queue.seen_at >= sent_at + AFTER) else {
+            // A look at the queue may be under way.
+            let looked_at = sent_at + NEXT_LOOK;
+            return if looked_at > now {
+                Blame::Wait(looked_at)
+            } else {
+                Blame::Own(Cause::Unknown)
+            };
+        };
+        if queue.depth > 0 {
+            return Blame::Own(if up > 0 {
+                Cause::QueueSlaBreach
+            } else {
+                Cause::Unknown
+            });
+        }
+        // What nobody accounts for may be held by a dead connection: it comes back, and is not lost.
+        let held: i64 = self.workers.iter().map(|worker| worker.reserved + worker.held).sum();
+        let unaccounted = self
+            .broker
+            .and_then(|broker| broker.unacked)
+            .is_some_and(|unacked| unacked > held);
+        Blame::Own(if unaccounted {
+            Cause::Unknown
+        } else {
+            Cause::LostInBroker
+        })
+    }
+
+    /// A worker took it and has not begun it.
+    fn of_received(&self, stage: &StageView, received_at: DateTime<Utc>, now: DateTime<Utc>) -> Blame {
+        let name = stage.worker.as_deref();
+        let Some(worker) = self.workers.iter().find(|worker| Some(worker.name.as_str()) == name) else {
+            return Blame::Own(Cause::Unknown);
+        };
+        match worker.status {
+            Status::Down => {
+                let cause = worker.trouble.unwrap_or(Cause::WorkerLost);
+                return Blame::Part(PartOf::Worker(worker.id), cause);
+            }
+            // It gave back what it had not begun.
+            Status::Paused | Status::New => return self.of_sent(stage, received_at, now),
+            Status::Up => {}
+        }
+        if worker.started_at.is_some_and(|started| started > received_at) {
+            return Blame::Own(Cause::WorkerLost);
+        }
+        if !worker.is_heard_since(received_at)
+            && let Some(deadline) = worker.deadline_at
+        {
+            return Blame::Wait(deadline + AFTER);
+        }
+        if worker.has_a_free_process() {
+            // Nothing keeps it from beginning: it hangs, which is told of it soon, or waits for its time.
+            let told_at = worker.progress_at + GHOST_PATIENCE + NEXT_LOOK;
+            return if worker.held == 0 && worker.reserved > worker.active && told_at > now {
+                Blame::Wait(told_at)
+            } else {
+                Blame::Own(Cause::Unknown)
+            };
+        }
+        let idle = self.workers.iter().any(|other| {
+            other.id != worker.id
+                && other.status == Status::Up
+                && other.trouble.is_none()
+                && other.has_a_free_process()
+                && stage.queue.as_deref().is_some_and(|queue| other.consumes(queue))
+        });
+        Blame::Own(if idle {
+            Cause::PrefetchStarvation
+        } else {
+            Cause::QueueSlaBreach
+        })
+    }
+
+    /// A run is open past its deadline.
+    #[must_use]
+    pub fn of_overrun(&self, run: &Run, now: DateTime<Utc>) -> Blame {
+        let name = run.detail.worker.as_deref();
+        let worker = self.workers.iter().find(|worker| Some(worker.name.as_str()) == name);
+        let (Some(worker), Some(started_at)) = (worker, run.started_at) else {
+            return Blame::Own(Cause::Overrun);
+        };
+        match worker.status {
+            Status::Down if worker.trouble.is_none() => {
+                return Blame::Part(PartOf::Worker(worker.id), Cause::WorkerLost);
+            }
+            Status::Up => {}
+            Status::Down | Status::Paused | Status::New => return Blame::Own(Cause::Overrun),
+        }
+        if worker.started_at.is_some_and(|started| started > started_at) {
+            return Blame::Own(Cause::WorkerLost);
+        }
+        if !worker.is_heard_since(started_at + AFTER)
+            && let Some(deadline) = worker.deadline_at.filter(|deadline| *deadline > now)
+        {
+            return Blame::Wait(deadline + AFTER);
+        }
+        let is_gone = match (&worker.running, run.run_id) {
+            (Some(running), Some(id)) => !running.contains(&id),
+            _ => false,
+        };
+        Blame::Own(if is_gone {
+            Cause::WorkerKilled
+        } else {
+            Cause::Overrun
+        })
+    }
+
+    /// A message was begun again: how many of its executions are alive?
+    #[must_use]
+    pub fn of_contested(&self, run: &Run, now: DateTime<Utc>) -> Contested {
+        if run.contest == Some(Contest::Repeated) {
+            return Contested::Trouble(Cause::DuplicateRun);
+        }
+        let (Some(id), Some(deadline)) = (run.run_id, run.deadline_at) else {
+            return Contested::Settled;
+        };
+        // Who says what it runs must have said so since the newest execution began.
+        let asked_at = deadline - crate::run::CONTEST_PATIENCE + AFTER;
+        let mut alive = 0;
+        for worker in self.workers.iter().filter(|worker| worker.status == Status::Up) {
+            let Some(running) = &worker.running else { continue };
+            if !worker.is_heard_since(asked_at) && now < deadline + NEXT_LOOK {
+                return Contested::Wait(now + AFTER);
+            }
+            alive += running.iter().filter(|one| **one == id).count();
+        }
+        if alive >= 2 {
+            Contested::Trouble(Cause::DuplicateRun)
+        } else if run.attempts >= LOOP_ATTEMPTS {
+            Contested::Trouble(Cause::RedeliveryLoop)
+        } else {
+            Contested::Settled
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Why a Beat is down, or does harm.
+
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::incident::{Fact, Repair};
+use deadbeat_store::beat::Beat;
+
+use super::{Explanation, advice, clock, command, fact, shell_word, then, words};
+
+/// Explains why a Beat is down.
+#[must_use]
+pub fn of_beat(beat: &Beat, cause: Cause) -> Explanation {
+    match cause {
+        Cause::BeatStorm => return storm(beat),
+        Cause::ClockSkew => return skew(beat),
+        Cause::BeatStalled => return stalled(beat),
+        _ => {}
+    }
+    let state = &beat.state;
+    let name = &beat.name;
+    let host = beat.host.as_deref().unwrap_or("its host");
+    let since = state.last_seen_at.map(clock);
+    let mut evidence = Vec::new();
+    if let Some(seen) = state.last_seen_at {
+        evidence.push(Fact {
+            at: Some(seen),
+            fact: format!("Beat of {name} on {host} was last heard from."),
+        });
+    }
+    evidence.push(Fact {
+        at: None,
+        fact: format!(
+            "It says every {} that it ticks; {} of silence are tolerated beyond that.",
+            words(deadbeat_domain::time::span(state.period_seconds)),
+            words(deadbeat_domain::time::span(state.grace_seconds))
+        ),
+    });
+    Explanation {
+        summary: match since {
+            Some(since) => {
+                format!("Celery Beat of {name} is silent since {since}: nothing is being scheduled.")
+            }
+            None => format!("Celery Beat of {name} is silent: nothing is being scheduled."),
+        },
+        evidence,
+        repair: vec![
+            Repair {
+                text: format!("See on {host} whether Beat runs."),
+                command: Some("pgrep -af 'celery.* beat'".to_owned()),
+            },
+            Repair {
+                text: "Start it again (or restart its service or container).".to_owned(),
+                command: Some(format!("celery -A {name} beat")),
+            },
+        ],
+    }
+}
+
+
+fn stalled(beat: &Beat) -> Explanation {
+    let name = &beat.name;
+    let host = beat.host.as_deref().unwrap_or("its host");
+    let mut evidence = Vec::new();
+    evidence.extend(
+        beat.state
+            .last_seen_at
+            .map(|at| then(at, format!("Its loop last went round, on {host}."))),
+    );
+    evidence.extend(
+        beat.hung_at
+            .map(|at| then(at, "Its process lives: a thread of it says that the loop hangs.")),
+    );
+    evidence.extend(beat.sent_at.map(|at| then(at, "It last sent a task.")));
+    if let Some((at, error)) = &beat.send_failed {
+        evidence.push(then(*at, format!("It could not send a task: {error}.")));
+    }
+    Explanation {
+        summary: format!("Celery Beat of {name} hangs: its process lives, and it sends nothing."),
+        evidence,
+        repair: vec![
+            command(
+                format!("See on {host} where it hangs (pip install py-spy)."),
+                "py-spy dump --pid $(pgrep -of 'celery.* beat')",
+            ),
+            command(
+                "End it; then start it again, or let its service do that.",
+                "pkill -KILL -f 'celery.* beat'",
+            ),
+            command("Start it again.", format!("celery -A {} beat", shell_word(name))),
+        ],
+    }
+}
+
+fn storm(beat: &Beat) -> Explanation {
+    let name = shell_word(&beat.name);
+    let mut evidence = Vec::new();
+    evidence.extend(
+        beat.sent_at
+            .map(|at| then(at, "It sent an entry a hundred times within a minute, more than ten times its schedule.")),
+    );
+    evidence.push(fact(
+        "Celery 5.5 to 5.7 does so when it is started, or an entry is added, in the hour that an autumn night repeats, in a zone with daylight \
+         saving time.",
+    ));
+    Explanation {
+        summary: format!("Celery Beat of {} floods its queue: it sends one entry over and over.", beat.name),
+        evidence,
+        repair: vec![
+            command("Stop it until the repeated hour is over.", "pkill -TERM -f 'celery.* beat'"),
+            command(
+                "Throw away what it has sent (all that waits in the queue, whoever sent it).",
+                format!("celery -A {name} purge -f"),
+            ),
+            advice("Give the schedule a zone without daylight saving time, such as UTC."),
+        ],
+    }
+}
+
+fn skew(beat: &Beat) -> Explanation {
+    let host = beat.host.as_deref().unwrap_or("its host");
+    Explanation {
+        summary: format!("The clock of {host}, where Celery Beat of {} runs, is off.", beat.name),
+        evidence: beat
+            .state
+            .since
+            .map(|at| then(at, "Its time has differed from this server's by ten seconds or more since then."))
+            .into_iter()
+            .collect(),
+        repair: super::worker::set_the_clock(host),
+    }
+}

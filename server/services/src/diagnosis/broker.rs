@@ -1,0 +1,49 @@
+//! Why a broker is away.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::incident::{Fact, Repair};
+use deadbeat_store::broker::Broker;
+
+use super::{Explanation, clock};
+
+/// Explains that a broker is away.
+#[must_use]
+pub fn of_broker(broker: &Broker, now: DateTime<Utc>) -> Explanation {
+    let said = |field: &str| broker.sample.as_ref()?.get(field)?.as_str().map(str::to_owned);
+    let transport = said("transport").unwrap_or_else(|| "broker".to_owned());
+    let mut evidence = vec![Fact {
+        at: broker.state.since,
+        fact: format!(
+            "{} could not reach it{}.",
+            said("worker").unwrap_or_else(|| "A worker".to_owned()),
+            said("error")
+                .map(|error| format!(": {error}"))
+                .unwrap_or_default()
+        ),
+    }];
+    if let Some(at) = broker.sampled_at {
+        evidence.push(Fact {
+            at: Some(at),
+            fact: "The last try failed, too.".to_owned(),
+        });
+    }
+    let command = match transport.as_str() {
+        "redis" | "rediss" => Some("redis-cli ping".to_owned()),
+        "amqp" | "amqps" | "py-amqp" => Some("rabbitmq-diagnostics check_running".to_owned()),
+        _ => None,
+    };
+    Explanation {
+        summary: format!(
+            "The broker of {} is away since {}: nothing is sent, and nothing is taken.",
+            broker.app,
+            clock(broker.state.since.unwrap_or(now))
+        ),
+        evidence,
+        repair: vec![Repair {
+            text: "See on its host whether it runs and answers; its memory and its disk may be full."
+                .to_owned(),
+            command,
+        }],
+    }
+}
+

@@ -1,0 +1,84 @@
+//! Why something went wrong, in words: the summary, the evidence and the repair of an incident. One file a subject.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::incident::{Fact, Repair};
+
+mod beat;
+mod broker;
+mod monitor;
+mod queue;
+mod worker;
+
+pub use beat::of_beat;
+pub use broker::of_broker;
+pub use monitor::of_monitor;
+pub use queue::of_queue;
+pub use worker::of_worker;
+
+/// What an incident says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// One sentence.
+    pub summary: String,
+    /// Facts with times.
+    pub evidence: Vec<Fact>,
+    /// What to do, most likely first.
+    pub repair: Vec<Repair>,
+}
+
+/// A fact of a moment.
+fn then(at: DateTime<Utc>, fact: impl Into<String>) -> Fact {
+    Fact {
+        at: Some(at),
+        fact: fact.into(),
+    }
+}
+
+/// A fact without a time.
+fn fact(fact: impl Into<String>) -> Fact {
+    Fact {
+        at: None,
+        fact: fact.into(),
+    }
+}
+
+/// Something to type.
+fn command(text: impl Into<String>, command: impl Into<String>) -> Repair {
+    Repair {
+        text: text.into(),
+        command: Some(command.into()),
+    }
+}
+
+/// Something to do where typing does not help.
+fn advice(text: impl Into<String>) -> Repair {
+    Repair {
+        text: text.into(),
+        command: None,
+    }
+}
+
+/// A word as a shell reads it: quoted where it must be. Names come from clients, and repairs are pasted.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@%_-+=:,./".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+fn clock(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// A duration in words: `90 s`, `5 min`, `2 h`, `3 d`.
+fn words(span: TimeDelta) -> String {
+    let seconds = span.num_milliseconds() as f64 / 1000.0;
+    match seconds {
+        s if s >= 172_800.0 && s % 86_400.0 == 0.0 => format!("{} d", s / 86_400.0),
+        s if s >= 7_200.0 && s % 3_600.0 == 0.0 => format!("{} h", s / 3_600.0),
+        s if s >= 120.0 && s % 60.0 == 0.0 => format!("{} min", s / 60.0),
+        s => format!("{s} s"),
+    }
+}

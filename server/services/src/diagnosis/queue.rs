@@ -1,0 +1,104 @@
+//! Why messages wait.
+
+use chrono::TimeDelta;
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::incident::{Fact, Repair};
+use deadbeat_domain::status::Status;
+use deadbeat_store::queue::Queue;
+use deadbeat_store::worker::Worker;
+
+use super::{Explanation, shell_word, words};
+
+/// Explains what is wrong with a queue.
+#[must_use]
+pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation {
+    let (name, app) = (&queue.name, shell_word(&queue.app));
+    let up: Vec<&Worker> = workers
+        .iter()
+        .filter(|worker| worker.state.status == Status::Up)
+        .collect();
+    let mut evidence = vec![Fact {
+        at: Some(queue.seen_at),
+        fact: match queue.oldest_seconds {
+            Some(seconds) => format!(
+                "{} messages wait in {name}; the oldest has waited {}.",
+                queue.depth,
+                words(TimeDelta::seconds(seconds as i64))
+            ),
+            None => format!("{} messages wait in {name}.", queue.depth),
+        },
+    }];
+    if let Some(task) = &queue.oldest_task {
+        evidence.push(Fact {
+            at: Some(queue.seen_at),
+            fact: format!("The oldest is for the task {task}."),
+        });
+    }
+    for worker in up.iter().take(10) {
+        evidence.push(Fact {
+            at: worker.state.last_seen_at,
+            fact: match worker.queues.as_slice() {
+                [] => format!("{} is up and consumes no queue.", worker.name),
+                queues => format!("{} is up and consumes {}.", worker.name, queues.join(", ")),
+            },
+        });
+    }
+    if up.is_empty() {
+        evidence.push(Fact {
+            at: Some(queue.seen_at),
+            fact: "No worker of this application is up.".to_owned(),
+        });
+    }
+    let queue_word = shell_word(name);
+    let start = Repair {
+        text: "Or start a worker for it.".to_owned(),
+        command: Some(format!("celery -A {app} worker -Q {queue_word}")),
+    };
+    let (summary, repair) = if cause == Cause::QueueSlaBreach {
+        (
+            format!("Messages wait too long in queue {name}: it is consumed, but not fast enough."),
+            vec![
+                Repair {
+                    text: "See what its workers are busy with.".to_owned(),
+                    command: Some(format!("celery -A {app} inspect active")),
+                },
+                Repair {
+                    text: "Give them more processes, where the machine bears it.".to_owned(),
+                    command: Some(format!("celery -A {app} control pool_grow 2")),
+                },
+                start,
+            ],
+        )
+    } else {
+        let mut repair: Vec<Repair> = up
+            .first()
+            .map(|worker| Repair {
+                text: format!("Have {} consume it, until it is restarted.", worker.name),
+                command: Some(format!(
+                    "celery -A {app} control add_consumer {queue_word} -d {}",
+                    shell_word(&worker.name)
+                )),
+            })
+            .into_iter()
+            .collect();
+        repair.push(start);
+        repair.push(Repair {
+            text: "If no task should go there, correct task_routes or the queue of its Beat entry."
+                .to_owned(),
+            command: None,
+        });
+        (
+            format!(
+                "Nobody consumes queue {name}: {} messages wait for ever.",
+                queue.depth
+            ),
+            repair,
+        )
+    };
+    Explanation {
+        summary,
+        evidence,
+        repair,
+    }
+}
+

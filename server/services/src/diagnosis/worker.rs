@@ -1,0 +1,169 @@
+//! Why a worker is down, or gets nothing done.
+
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::incident::{Fact, Repair};
+use deadbeat_store::worker::Worker;
+use serde_json::Value;
+
+use super::{Explanation, clock, command, fact, shell_word, then, words};
+
+/// Explains why a worker is down.
+#[must_use]
+pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
+    match cause {
+        Cause::GhostWorker => return ghost(worker),
+        Cause::ClockSkew => return skew(worker),
+        _ => {}
+    }
+    let state = &worker.state;
+    let (name, app) = (&worker.name, &worker.app);
+    let said = |field: &str| worker.snapshot.get(field);
+    let count = |field: &str| said(field).and_then(Value::as_i64);
+    let host = said("host").and_then(Value::as_str).unwrap_or("its host");
+    let mut evidence = Vec::new();
+    if let Some(seen) = state.last_seen_at {
+        evidence.push(Fact {
+            at: Some(seen),
+            fact: format!("It was last heard from, on {host}, without a word of stopping."),
+        });
+        if let Some(reserved) = count("reserved").filter(|reserved| *reserved > 0) {
+            evidence.push(Fact {
+                at: Some(seen),
+                fact: format!(
+                    "It held {reserved} messages, {} of them running. Those that were acknowledged early are gone; the others come back \
+                     when the broker's visibility timeout has passed.",
+                    count("active").unwrap_or(0)
+                ),
+            });
+        }
+        if let Some(task) = said("longest").and_then(|longest| longest.get("task")?.as_str()) {
+            evidence.push(Fact {
+                at: Some(seen),
+                fact: format!("The task that had been running longest was {task}."),
+            });
+        }
+    }
+    if !worker.queues.is_empty() {
+        evidence.push(Fact {
+            at: None,
+            fact: format!("It consumed {}.", worker.queues.join(", ")),
+        });
+    }
+    evidence.push(Fact {
+        at: None,
+        fact: format!(
+            "It says every {} how it is; {} of silence are tolerated beyond that.",
+            words(deadbeat_domain::time::span(state.period_seconds)),
+            words(deadbeat_domain::time::span(state.grace_seconds))
+        ),
+    });
+    let node = shell_word(name);
+    let queues = match worker.queues.as_slice() {
+        [] => String::new(),
+        queues => format!(" -Q {}", shell_word(&queues.join(","))),
+    };
+    Explanation {
+        summary: match state.last_seen_at {
+            Some(seen) => format!("Worker {name} is gone since {}: it said no goodbye.", clock(seen)),
+            None => format!("Worker {name} is gone: it said no goodbye."),
+        },
+        evidence,
+        repair: vec![
+            Repair {
+                text: format!("See on {host} whether the kernel killed it."),
+                command: Some("journalctl -k --grep 'Killed process' --since -1h".to_owned()),
+            },
+            Repair {
+                text: "Start it again (or restart its service or container).".to_owned(),
+                command: Some(format!("celery -A {} worker -n {node}{queues}", shell_word(app))),
+            },
+        ],
+    }
+}
+
+
+fn ghost(worker: &Worker) -> Explanation {
+    let (name, app) = (&worker.name, shell_word(&worker.app));
+    let count = |field: &str| worker.snapshot.get(field).and_then(Value::as_i64);
+    let (active, reserved, processes) = (
+        count("active").unwrap_or(0),
+        count("reserved").unwrap_or(0),
+        count("processes").unwrap_or(1),
+    );
+    let lag = worker.snapshot.get("loop_lag_seconds").and_then(Value::as_f64);
+    let mut evidence = Vec::new();
+    evidence.push(then(
+        worker.progress_at,
+        "It last began or ended a task, or had nothing to do.",
+    ));
+    evidence.extend(worker.state.last_seen_at.map(|at| {
+        then(
+            at,
+            format!("It says that it lives: {active} of {processes} processes busy, {reserved} messages taken in."),
+        )
+    }));
+    if let Some(lag) = lag.filter(|lag| *lag >= 10.0) {
+        evidence.push(fact(format!("Its loop has not turned for {lag:.0} s.")));
+    }
+    if !worker.queues.is_empty() {
+        evidence.push(fact(format!("It consumes {}.", worker.queues.join(", "))));
+    }
+    let node = shell_word(name);
+    let pid = count("pid");
+    let host = worker.snapshot.get("host").and_then(Value::as_str).unwrap_or("its host");
+    let mut repair = Vec::new();
+    if lag.is_none_or(|lag| lag < 10.0) {
+        repair.push(command(
+            "Have it open its pool and its connection anew.",
+            format!("celery -A {app} control pool_restart -d {node}"),
+        ));
+    }
+    repair.push(match pid {
+        Some(pid) => command(
+            format!("End it on {host}; its service starts it again."),
+            format!("kill -TERM {pid}; sleep 10; kill -KILL {pid}"),
+        ),
+        None => command(
+            "Tell it to end; its service starts it again.",
+            format!("celery -A {app} control shutdown -d {node}"),
+        ),
+    });
+    let queues = match worker.queues.as_slice() {
+        [] => String::new(),
+        queues => format!(" -Q {}", shell_word(&queues.join(","))),
+    };
+    repair.push(command(
+        "Or start it again by hand.",
+        format!("celery -A {app} worker -n {node}{queues}"),
+    ));
+    Explanation {
+        summary: format!("Worker {name} is a ghost: it says that it lives, and gets nothing done although messages wait for it."),
+        evidence,
+        repair,
+    }
+}
+
+fn skew(worker: &Worker) -> Explanation {
+    let host = worker.snapshot.get("host").and_then(Value::as_str).unwrap_or("its host");
+    let mut evidence: Vec<Fact> = worker
+        .state
+        .since
+        .map(|at| then(at, "Its time has differed from this server's by ten seconds or more since then."))
+        .into_iter()
+        .collect();
+    evidence.push(fact("Tasks with an ETA or a countdown begin as much too early or too late."));
+    Explanation {
+        summary: format!("The clock of {host}, where worker {} runs, is off.", worker.name),
+        evidence,
+        repair: set_the_clock(host),
+    }
+}
+
+/// How a clock is set right.
+pub(super) fn set_the_clock(host: &str) -> Vec<Repair> {
+    vec![
+        command(format!("See on {host} how far it is off, and whether it is kept."), "timedatectl status"),
+        command("Have it kept by the network's time.", "timedatectl set-ntp true"),
+        command("Or set it at once.", "chronyc makestep"),
+    ]
+}

@@ -1,0 +1,192 @@
+//! Gathers what is known when monitors are judged: their Beats, and the brokers, queues and workers of their applications.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::evidence::{BrokerView, Evidence, QueueView, StageView, WorkerView};
+use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
+use deadbeat_store::beat::Beat;
+use deadbeat_store::broker::Broker;
+use deadbeat_store::monitor::Monitor;
+use deadbeat_store::queue::Queue;
+use deadbeat_store::stage::Stage;
+use deadbeat_store::worker::Worker;
+use deadbeat_store::{StoreResult, Tx};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::incident::Background;
+
+/// An application's parts, as they are now.
+#[derive(Debug, Default)]
+pub(crate) struct Scene {
+    /// Its broker.
+    pub(crate) broker: Option<Broker>,
+    /// Its queues.
+    pub(crate) queues: Vec<Queue>,
+    /// Its workers.
+    pub(crate) workers: Vec<Worker>,
+}
+
+/// What is known of the monitors of a sweep.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    beats: HashMap<BeatId, Beat>,
+    scenes: HashMap<(ProjectId, String), Scene>,
+    stages: HashMap<MonitorId, Stage>,
+}
+
+impl Known {
+    /// Asks for all that concerns these monitors, once an application.
+    pub(crate) async fn gather(tx: &mut Tx, monitors: &[Monitor]) -> StoreResult<Self> {
+        let mut ids: Vec<BeatId> = monitors.iter().filter_map(|monitor| monitor.beat_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok(Self::default());
+        }
+        let beats = deadbeat_store::beat::by_ids(tx, &ids).await?;
+        let mut scenes = HashMap::new();
+        for beat in &beats {
+            let scene = scene(tx, beat.project_id, &beat.name).await?;
+            scenes.insert((beat.project_id, beat.name.clone()), scene);
+        }
+        let fed = monitors.iter().filter(|monitor| monitor.beat_id.is_some());
+        let fed: Vec<Uuid> = fed.map(|monitor| monitor.id.0).collect();
+        let stages = deadbeat_store::stage::of_monitors(tx, &fed).await?;
+        Ok(Self {
+            beats: beats.into_iter().map(|beat| (beat.id, beat)).collect(),
+            scenes,
+            stages: stages
+                .into_iter()
+                .map(|stage| (stage.monitor_id, stage))
+                .collect(),
+        })
+    }
+
+    /// The Beat that feeds a monitor.
+    pub(crate) fn beat(&self, monitor: &Monitor) -> Option<&Beat> {
+        monitor.beat_id.and_then(|id| self.beats.get(&id))
+    }
+
+    /// How far its newest run got.
+    pub(crate) fn stage(&self, monitor: &Monitor) -> Option<&Stage> {
+        self.stages.get(&monitor.id)
+    }
+
+    /// The parts of its application.
+    pub(crate) fn scene(&self, monitor: &Monitor) -> Option<&Scene> {
+        let beat = self.beat(monitor)?;
+        self.scenes.get(&(beat.project_id, beat.name.clone()))
+    }
+
+    /// As an explanation takes it.
+    pub(crate) fn background(&self, monitor: &Monitor) -> Background<'_> {
+        let scene = self.scene(monitor);
+        Background {
+            beat: self.beat(monitor),
+            stage: self.stage(monitor),
+            broker: scene.and_then(|scene| scene.broker.as_ref()),
+            queues: scene.map_or(&[], |scene| &scene.queues),
+            workers: scene.map_or(&[], |scene| &scene.workers),
+        }
+    }
+
+    /// As the rules take it.
+    pub(crate) fn evidence(&self, monitor: &Monitor) -> Evidence {
+        let Some(beat) = self.beat(monitor) else {
+            return Evidence::default();
+        };
+        let mut evidence = self.scene(monitor).map(Scene::evidence).unwrap_or_default();
+        evidence.beat = Some(beat.view());
+        evidence.stage = self.stage(monitor).map(|stage| StageView {
+            published_at: stage.published_at,
+            received_at: stage.received_at,
+            heard_at: stage.heard_at,
+            queue: stage.queue.clone(),
+            worker: stage.worker.clone(),
+        });
+        evidence
+    }
+}
+
+/// The parts of an application.
+pub(crate) async fn scene(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Scene> {
+    Ok(Scene {
+        broker: deadbeat_store::broker::of_app(tx, project, app).await?,
+        queues: deadbeat_store::queue::of_app(tx, project, app).await?,
+        workers: deadbeat_store::worker::of_app(tx, project, app).await?,
+    })
+}
+
+impl Scene {
+    fn evidence(&self) -> Evidence {
+        Evidence {
+            beat: None,
+            broker: self.broker.as_ref().map(broker_view),
+            stage: None,
+            queues: self.queues.iter().map(queue_view).collect(),
+            workers: self.workers.iter().map(worker_view).collect(),
+        }
+    }
+}
+
+fn broker_view(broker: &Broker) -> BrokerView {
+    let is_away = broker.state.trouble == Some(Cause::BrokerDown);
+    BrokerView {
+        id: broker.id,
+        status: broker.state.status,
+        away_since: broker.state.since.filter(|_| is_away),
+        unacked: broker
+            .sample
+            .as_ref()
+            .and_then(|sample| sample.get("unacked"))
+            .and_then(Value::as_i64),
+    }
+}
+
+fn queue_view(queue: &Queue) -> QueueView {
+    QueueView {
+        id: queue.id,
+        name: queue.name.clone(),
+        status: queue.state.status,
+        trouble: queue.state.trouble,
+        since: queue.state.since,
+        depth: queue.depth,
+        seen_at: queue.seen_at,
+    }
+}
+
+fn worker_view(worker: &Worker) -> WorkerView {
+    let said = |field: &str| worker.snapshot.get(field);
+    let count = |field: &str| said(field).and_then(Value::as_i64).unwrap_or(0);
+    let instant = |field: &str| {
+        let text = said(field).and_then(Value::as_str)?;
+        text.parse::<DateTime<Utc>>().ok()
+    };
+    let running = said("running").and_then(Value::as_array).map(|ids| {
+        ids.iter()
+            .filter_map(|id| Uuid::parse_str(id.as_str()?).ok())
+            .collect()
+    });
+    WorkerView {
+        id: worker.id,
+        name: worker.name.clone(),
+        status: worker.state.status,
+        trouble: worker.state.trouble.filter(|_| {
+            worker.state.status == deadbeat_domain::status::Status::Down
+                || worker.state.trouble == Some(Cause::GhostWorker)
+        }),
+        last_seen_at: worker.state.last_seen_at,
+        deadline_at: worker.state.deadline_at,
+        started_at: instant("started_at"),
+        progress_at: worker.progress_at,
+        queues: worker.queues.clone(),
+        active: count("active"),
+        processes: count("processes").max(1),
+        reserved: count("reserved"),
+        held: count("scheduled") + count("limited"),
+        running,
+    }
+}

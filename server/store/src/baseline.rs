@@ -1,0 +1,47 @@
+//! Table `baseline`: how long the runs of Beat's entries take. It is learned in [`crate::batch::write`].
+
+use deadbeat_domain::baseline::Baseline;
+use deadbeat_domain::ids::MonitorId;
+use uuid::Uuid;
+
+use crate::{StoreResult, Tx};
+
+/// Begins to learn how long the runs of a monitor take, or notes whether that bounds them.
+///
+/// # Errors
+/// When the database is away.
+pub async fn begin(tx: &mut Tx, monitor: MonitorId, bounds: bool) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO baseline (monitor_id, bounds, runs, usual, shortest, longest) VALUES ($1, $2, 0, 0, 0, 0)
+        ON CONFLICT (monitor_id) DO UPDATE SET bounds = excluded.bounds WHERE baseline.bounds <> excluded.bounds",
+        monitor.0,
+        bounds
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// What was learned of these monitors.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_monitors(tx: &mut Tx, monitors: &[Uuid]) -> StoreResult<Vec<(MonitorId, Baseline)>> {
+    let rows = sqlx::query!(
+        "SELECT monitor_id, bounds, runs, usual, shortest, longest FROM baseline WHERE monitor_id = ANY($1)",
+        monitors
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let read = rows.into_iter().map(|row| {
+        let baseline = Baseline {
+            bounds: row.bounds,
+            runs: row.runs,
+            usual: row.usual,
+            shortest: row.shortest,
+            longest: row.longest,
+        };
+        (MonitorId(row.monitor_id), baseline)
+    });
+    Ok(read.collect())
+}
