@@ -285,7 +285,11 @@ impl Evidence {
             });
         }
         // What nobody accounts for may be held by a dead connection: it comes back, and is not lost.
-        let held: i64 = self.workers.iter().map(|worker| worker.reserved + worker.held).sum();
+        let held: i64 = self
+            .workers
+            .iter()
+            .map(|worker| worker.reserved + worker.held)
+            .sum();
         let unaccounted = self
             .broker
             .and_then(|broker| broker.unacked)
@@ -300,7 +304,11 @@ impl Evidence {
     /// A worker took it and has not begun it.
     fn of_received(&self, stage: &StageView, received_at: DateTime<Utc>, now: DateTime<Utc>) -> Blame {
         let name = stage.worker.as_deref();
-        let Some(worker) = self.workers.iter().find(|worker| Some(worker.name.as_str()) == name) else {
+        let Some(worker) = self
+            .workers
+            .iter()
+            .find(|worker| Some(worker.name.as_str()) == name)
+        else {
             return Blame::Own(Cause::Unknown);
         };
         match worker.status {
@@ -347,7 +355,10 @@ impl Evidence {
     #[must_use]
     pub fn of_overrun(&self, run: &Run, now: DateTime<Utc>) -> Blame {
         let name = run.detail.worker.as_deref();
-        let worker = self.workers.iter().find(|worker| Some(worker.name.as_str()) == name);
+        let worker = self
+            .workers
+            .iter()
+            .find(|worker| Some(worker.name.as_str()) == name);
         let (Some(worker), Some(started_at)) = (worker, run.started_at) else {
             return Blame::Own(Cause::Overrun);
         };

@@ -148,7 +148,9 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         _ if starts_count => changed.as_ref().and_then(|run| run.started_at).or(Some(at)),
         _ => Some(at),
     };
-    let contested = changed.as_ref().is_some_and(|run| run.contest == Some(Contest::Told));
+    let contested = changed
+        .as_ref()
+        .is_some_and(|run| run.contest == Some(Contest::Told));
     let goes_on = signal.kind == PingKind::Fail && changed.as_ref().is_some_and(Run::is_open);
     let cause = if is_too_fast {
         Cause::TooFast

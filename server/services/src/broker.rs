@@ -237,7 +237,11 @@ fn look(
         .filter(|seconds| *seconds <= limits::SPAN_SECONDS)
         .map(span);
     let consumers = consumers(&queue, workers);
-    let transition = on_seen(&mut queue.state, trouble(queue.depth, oldest, longest_wait, consumers), now);
+    let transition = on_seen(
+        &mut queue.state,
+        trouble(queue.depth, oldest, longest_wait, consumers),
+        now,
+    );
     (queue, transition)
 }
 
@@ -250,8 +254,11 @@ fn consumers(queue: &Queue, workers: &[Worker]) -> Consumers {
             || (worker.state.status == Status::Down && worker.state.trouble == Some(Cause::ClockSkew))
     };
     let consumes = |worker: &Worker| worker.queues.contains(&queue.name);
-    let ghosts = of(Status::Down).any(|worker| consumes(worker) && worker.state.trouble == Some(Cause::GhostWorker));
-    if workers.iter().filter(works).any(consumes) || (!ghosts && queue.consumers.is_some_and(|count| count > 0)) {
+    let ghosts =
+        of(Status::Down).any(|worker| consumes(worker) && worker.state.trouble == Some(Cause::GhostWorker));
+    if workers.iter().filter(works).any(consumes)
+        || (!ghosts && queue.consumers.is_some_and(|count| count > 0))
+    {
         Consumers::Some
     } else if of(Status::Down).any(consumes) {
         Consumers::Lost

@@ -321,10 +321,12 @@ impl Evaluator {
         for (worker, transition) in workers.iter().zip(&transitions) {
             match transition.map(|transition| transition.to) {
                 Some(Status::Down) => {
-                    deadbeat_store::monitor::judge_runs_of(&mut tx, worker.project_id, &worker.name, now).await?;
+                    deadbeat_store::monitor::judge_runs_of(&mut tx, worker.project_id, &worker.name, now)
+                        .await?;
                 }
                 Some(_) => {
-                    incident::rearm_members(&mut tx, &self.site, SubjectKind::Worker, worker.id.0, now).await?;
+                    incident::rearm_members(&mut tx, &self.site, SubjectKind::Worker, worker.id.0, now)
+                        .await?;
                 }
                 None => {}
             }

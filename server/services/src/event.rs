@@ -404,7 +404,15 @@ async fn accept_runs(
             );
             continue;
         };
-        let incoming = incoming(*monitor, kind, received_at, occurred_at, event, run, remote_addr.clone());
+        let incoming = incoming(
+            *monitor,
+            kind,
+            received_at,
+            occurred_at,
+            event,
+            run,
+            remote_addr.clone(),
+        );
         sent.push((place, services.ingest.accept(incoming)));
     }
     // All are in the queue before the first is awaited: their order holds, and they share commits.

@@ -108,7 +108,9 @@ impl<'a> Changed<'a> {
 
     fn explain(&self, cause: Cause, now: DateTime<Utc>) -> Explanation {
         match self {
-            Self::Monitor(monitor, background) => diagnosis::of_monitor(monitor, background, None, cause, now),
+            Self::Monitor(monitor, background) => {
+                diagnosis::of_monitor(monitor, background, None, cause, now)
+            }
             Self::Signalled(monitor, signal, beat) => {
                 let background = Background {
                     beat: *beat,
@@ -306,7 +308,10 @@ pub(crate) async fn rearm_members(
     // Monitors before the incident, as the evaluator takes them. Those that joined in between are found by the second look, after
     // which nobody joins any more.
     deadbeat_store::monitor::lock_members(tx, kind, subject).await?;
-    if deadbeat_store::incident::lock_open(tx, kind, subject).await?.is_none() {
+    if deadbeat_store::incident::lock_open(tx, kind, subject)
+        .await?
+        .is_none()
+    {
         return Ok(());
     }
     let background = Background::default();

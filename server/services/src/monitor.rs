@@ -367,7 +367,14 @@ async fn change_status(
     load_runs(&mut tx, &mut monitor).await?;
     let now = services.now();
     if let Some(transition) = rule(&mut monitor, now) {
-        apply_transition(&mut tx, &services.site, &monitor, &Background::default(), &transition).await?;
+        apply_transition(
+            &mut tx,
+            &services.site,
+            &monitor,
+            &Background::default(),
+            &transition,
+        )
+        .await?;
     }
     tx.commit().await?;
     services.outbox_bell.notify_one();

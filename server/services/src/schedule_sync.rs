@@ -320,7 +320,9 @@ pub(crate) async fn sent(
         return Ok(());
     };
     // Once a second is enough: it is asked whether anything was sent since a slot.
-    let is_news = beat.sent_at.is_none_or(|before| at - before >= TimeDelta::seconds(1));
+    let is_news = beat
+        .sent_at
+        .is_none_or(|before| at - before >= TimeDelta::seconds(1));
     if !is_news && flooding.is_empty() {
         return Ok(());
     }
@@ -367,8 +369,11 @@ fn slots_within(schedule: &Schedule, now: DateTime<Utc>) -> u32 {
 /// How often each entry was sent in the last minute, as this process was told.
 #[derive(Debug, Clone, Default)]
 pub struct Floods {
-    windows: Arc<Mutex<HashMap<(ProjectId, String, String), (DateTime<Utc>, u32)>>>,
+    windows: Arc<Mutex<HashMap<SentEntry, (DateTime<Utc>, u32)>>>,
 }
+
+/// A project's entry, by its Beat's name and its own.
+type SentEntry = (ProjectId, String, String);
 
 /// Entries that are counted at a time.
 const MOST_COUNTED: usize = 50_000;

@@ -174,7 +174,9 @@ fn look(
     skew: TimeDelta,
     now: DateTime<Utc>,
 ) -> Look {
-    let lag = snapshot.loop_lag_seconds.filter(|lag| (0.0..=limits::SPAN_SECONDS).contains(lag));
+    let lag = snapshot
+        .loop_lag_seconds
+        .filter(|lag| (0.0..=limits::SPAN_SECONDS).contains(lag));
     Look {
         connected: snapshot.connected != Some(false),
         is_solo: snapshot.pool.as_deref() == Some("solo"),
@@ -239,7 +241,10 @@ pub(crate) async fn heard(
     let queues = deadbeat_store::queue::of_app(&mut tx, project, &snapshot.app).await?;
     let is_waited_for = is_waited_for(&queues, &snapshot.queues, now);
     // After a silence nobody knows what it did meanwhile.
-    let was_away = worker.state.last_seen_at.is_none_or(|seen| now - seen >= worker.state.patience());
+    let was_away = worker
+        .state
+        .last_seen_at
+        .is_none_or(|seen| now - seen >= worker.state.patience());
     if was_away || got_on(&worker.snapshot, &snapshot, is_waited_for) {
         worker.progress_at = now;
     }

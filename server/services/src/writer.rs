@@ -506,7 +506,9 @@ impl Writer {
                 changed: Changed::Signalled(
                     monitor,
                     signal,
-                    monitor.beat_id.and_then(|id| beats.iter().find(|beat| beat.id == id)),
+                    monitor
+                        .beat_id
+                        .and_then(|id| beats.iter().find(|beat| beat.id == id)),
                 ),
                 what: *what,
             })

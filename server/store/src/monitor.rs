@@ -1,8 +1,8 @@
 //! Table `monitor`.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::ids::{BeatId, ChannelId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use deadbeat_domain::status::Status;
 use serde_json::Value;

@@ -98,9 +98,8 @@ pub(crate) fn condition(
 
 /// Reads what was stored as wrong with something.
 pub(crate) fn trouble(table: &str, code: Option<&str>) -> StoreResult<Option<Cause>> {
-    let parse = |code: &str| {
-        Cause::parse(code).ok_or_else(|| StoreError::Corrupt(format!("{table} trouble {code}")))
-    };
+    let parse =
+        |code: &str| Cause::parse(code).ok_or_else(|| StoreError::Corrupt(format!("{table} trouble {code}")));
     code.map(parse).transpose()
 }
 

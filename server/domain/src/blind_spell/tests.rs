@@ -1,7 +1,7 @@
 use super::*;
 use crate::cause::Cause;
-use crate::ping::PingKind::{Start, Success};
 use crate::evidence::Evidence;
+use crate::ping::PingKind::{Start, Success};
 use crate::status::Status;
 use crate::switch::{self, Switch};
 use crate::transition::tests::{at, cron, interval, monitor, ping, ping_of};
@@ -79,7 +79,12 @@ fn a_spell_that_was_over_before_anything_was_due_excuses_nothing() {
     let mut state = monitor(cron("0 * * * *"), 60.0, None);
     ping(&mut state, Success, 0.0);
 
-    let verdict = on_silence(&mut state, &Evidence::default(), at(3_660.0), &[spell(600.0, 1_200.0)]);
+    let verdict = on_silence(
+        &mut state,
+        &Evidence::default(),
+        at(3_660.0),
+        &[spell(600.0, 1_200.0)],
+    );
 
     assert!(matches!(verdict, Silence::Down { .. }), "{verdict:?}");
 }

@@ -43,7 +43,11 @@ fn a_worker_that_says_goodbye_is_not_missed() {
             (left.to, consequence(&left)),
             (Status::Paused, Consequence::Nothing)
         );
-        assert_eq!(on_snapshot(&mut state, Phase::Stopped, None, at(6.0)), None, "no news");
+        assert_eq!(
+            on_snapshot(&mut state, Phase::Stopped, None, at(6.0)),
+            None,
+            "no news"
+        );
         assert_eq!(on_silence(&mut state, at(1e6), &[]), None);
     }
 }

@@ -55,7 +55,6 @@ pub fn of_beat(beat: &Beat, cause: Cause) -> Explanation {
     }
 }
 
-
 fn stalled(beat: &Beat) -> Explanation {
     let name = &beat.name;
     let host = beat.host.as_deref().unwrap_or("its host");
@@ -93,19 +92,27 @@ fn stalled(beat: &Beat) -> Explanation {
 fn storm(beat: &Beat) -> Explanation {
     let name = shell_word(&beat.name);
     let mut evidence = Vec::new();
-    evidence.extend(
-        beat.sent_at
-            .map(|at| then(at, "It sent an entry a hundred times within a minute, more than ten times its schedule.")),
-    );
+    evidence.extend(beat.sent_at.map(|at| {
+        then(
+            at,
+            "It sent an entry a hundred times within a minute, more than ten times its schedule.",
+        )
+    }));
     evidence.push(fact(
         "Celery 5.5 to 5.7 does so when it is started, or an entry is added, in the hour that an autumn night repeats, in a zone with daylight \
          saving time.",
     ));
     Explanation {
-        summary: format!("Celery Beat of {} floods its queue: it sends one entry over and over.", beat.name),
+        summary: format!(
+            "Celery Beat of {} floods its queue: it sends one entry over and over.",
+            beat.name
+        ),
         evidence,
         repair: vec![
-            command("Stop it until the repeated hour is over.", "pkill -TERM -f 'celery.* beat'"),
+            command(
+                "Stop it until the repeated hour is over.",
+                "pkill -TERM -f 'celery.* beat'",
+            ),
             command(
                 "Throw away what it has sent (all that waits in the queue, whoever sent it).",
                 format!("celery -A {name} purge -f"),
@@ -118,11 +125,19 @@ fn storm(beat: &Beat) -> Explanation {
 fn skew(beat: &Beat) -> Explanation {
     let host = beat.host.as_deref().unwrap_or("its host");
     Explanation {
-        summary: format!("The clock of {host}, where Celery Beat of {} runs, is off.", beat.name),
+        summary: format!(
+            "The clock of {host}, where Celery Beat of {} runs, is off.",
+            beat.name
+        ),
         evidence: beat
             .state
             .since
-            .map(|at| then(at, "Its time has differed from this server's by ten seconds or more since then."))
+            .map(|at| {
+                then(
+                    at,
+                    "Its time has differed from this server's by ten seconds or more since then.",
+                )
+            })
             .into_iter()
             .collect(),
         repair: super::worker::set_the_clock(host),

@@ -46,4 +46,3 @@ pub fn of_broker(broker: &Broker, now: DateTime<Utc>) -> Explanation {
         }],
     }
 }
-

@@ -5,7 +5,7 @@ use deadbeat_domain::cause::Cause;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_domain::monitor::MonitorState;
 use deadbeat_domain::ping::Signal;
-use deadbeat_domain::run::{Run, RunStatus};
+use deadbeat_domain::run::{Outcome, Run, RunStatus};
 use deadbeat_domain::status::Status;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::stage::Stage;
@@ -58,10 +58,11 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
     if detail.retries > 0 {
         evidence.push(fact(format!("It was retried {} times.", detail.retries)));
     }
-    let error = detail
-        .error
-        .as_ref()
-        .filter(|error| detail.outcome.is_none_or(|outcome| outcome.as_str() != error.as_str()));
+    let error = detail.error.as_ref().filter(|error| {
+        detail
+            .outcome
+            .is_none_or(|outcome| outcome.as_str() != error.as_str())
+    });
     let with = match (signal.exit_code, error) {
         (Some(code), _) => format!(" with exit code {code}"),
         (None, Some(error)) => format!(" with {error}"),
@@ -91,6 +92,10 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
         Cause::WorkerKilled => (
             format!("The process that ran it was killed{with}."),
             format!("{name} was killed in the middle of a run{ran_on}."),
+        ),
+        Cause::Failed if detail.outcome == Some(Outcome::Aborted) => (
+            "The process that ran it was told to go.".to_owned(),
+            format!("{name} was aborted in the middle of a run{ran_on}."),
         ),
         Cause::TooFast => {
             let took = signal
@@ -135,22 +140,33 @@ fn of_silence(
             evidence.extend(started.map(|at| then(at, "A run began.")));
             evidence.extend(worker_of(state, background).and_then(|worker| {
                 let at = worker.state.last_seen_at?;
-                Some(then(at, format!("{} lives, and does not execute it any more.", worker.name)))
+                Some(then(
+                    at,
+                    format!("{} lives, and does not execute it any more.", worker.name),
+                ))
             }));
             format!("{name} was killed in the middle of a run: nothing has reported its end.")
         }
         Cause::DuplicateRun | Cause::RedeliveryLoop => again(state, background, name, cause, evidence),
         Cause::Failed => {
-            evidence.push(then(now, "The process that ran it was told to go, and nobody has said why."));
+            evidence.push(then(
+                now,
+                "The process that ran it was told to go, and nobody has said why.",
+            ));
             format!("{name} was ended in the middle of a run.")
         }
         Cause::ScheduleReset => {
+            evidence.extend(state.postponed_from.map(|at| {
+                then(
+                    at,
+                    "It was due first, and has been put off at each start of Beat since.",
+                )
+            }));
             evidence.extend(
                 state
-                    .postponed_from
-                    .map(|at| then(at, "It was due first, and has been put off at each start of Beat since.")),
+                    .next_due_at
+                    .map(|at| then(at, "Beat says that it is due next.")),
             );
-            evidence.extend(state.next_due_at.map(|at| then(at, "Beat says that it is due next.")));
             format!(
                 "{name} never comes to be due: Beat forgets at each start when it was last sent, and is started more often than it is due."
             )
@@ -161,9 +177,14 @@ fn of_silence(
             };
             evidence.push(then(
                 due,
-                format!("A report was due, and {} of grace passed.", words(state.expectation.grace())),
+                format!(
+                    "A report was due, and {} of grace passed.",
+                    words(state.expectation.grace())
+                ),
             ));
-            let was_taken = background.stage.is_some_and(|stage| stage.received_at.is_some_and(|at| at >= due - EARLY));
+            let was_taken = background
+                .stage
+                .is_some_and(|stage| stage.received_at.is_some_and(|at| at >= due - EARLY));
             evidence.extend(background.stage.into_iter().flat_map(|stage| how_far(stage, due)));
             evidence.extend(surroundings(background, cause, due));
             missed(name, cause, due, background.stage, was_taken)
@@ -183,17 +204,25 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
         Cause::BeatStalled => format!("{name} was not sent at {due}: Beat lives, and sends nothing."),
         Cause::BrokerDown => format!("{name} was not sent at {due}: Beat could not reach the broker."),
         Cause::LostInBroker => {
-            format!("{name} was sent at {due}, and its message is gone: it is not in queue {queue}, and no worker has it.")
+            format!(
+                "{name} was sent at {due}, and its message is gone: it is not in queue {queue}, and no worker has it."
+            )
         }
         Cause::QueueSlaBreach if was_taken => {
-            format!("{name} waits in {worker}, which is busy, as is every other worker of queue {queue}; it was due at {due}.")
+            format!(
+                "{name} waits in {worker}, which is busy, as is every other worker of queue {queue}; it was due at {due}."
+            )
         }
         Cause::QueueSlaBreach => format!("{name} waits in queue {queue} behind others; it was due at {due}."),
         Cause::PrefetchStarvation => {
-            format!("{name} waits inside {worker}, which is busy, while another worker has nothing to do; it was due at {due}.")
+            format!(
+                "{name} waits inside {worker}, which is busy, while another worker has nothing to do; it was due at {due}."
+            )
         }
         Cause::WorkerLost => {
-            format!("{name} was lost with {worker}, which took it and was started anew before it began; it was due at {due}.")
+            format!(
+                "{name} was lost with {worker}, which took it and was started anew before it began; it was due at {due}."
+            )
         }
         _ => format!("{name} did not report: it was due at {due}."),
     }
@@ -234,11 +263,21 @@ fn again(
     cause: Cause,
     evidence: &mut Vec<Fact>,
 ) -> String {
-    let run = state.runs.iter().filter(|run| run.contest.is_some()).max_by_key(|run| run.started_at);
+    let run = state
+        .runs
+        .iter()
+        .filter(|run| run.contest.is_some())
+        .max_by_key(|run| run.started_at);
     if let Some(run) = run {
         let id = run.detail.task_id.as_deref().unwrap_or("one message");
         evidence.extend(run.started_at.map(|at| {
-            then(at, format!("{id} began, and began again since: {} times in all.", run.attempts.max(2)))
+            then(
+                at,
+                format!(
+                    "{id} began, and began again since: {} times in all.",
+                    run.attempts.max(2)
+                ),
+            )
         }));
         evidence.extend(
             run.detail
@@ -248,7 +287,9 @@ fn again(
         );
     }
     evidence.extend(visibility(background).map(|seconds| {
-        fact(format!("The broker delivers again what is not acknowledged within {seconds:.0} s."))
+        fact(format!(
+            "The broker delivers again what is not acknowledged within {seconds:.0} s."
+        ))
     }));
     if cause == Cause::DuplicateRun {
         format!("{name} is executed twice: its message was delivered again while, or after, it ran.")
@@ -278,7 +319,11 @@ fn surroundings(background: &Background<'_>, cause: Cause, due: DateTime<Utc>) -
         match cause {
             Cause::BeatStalled | Cause::Unknown => {
                 facts.extend(beat.sent_at.map(|at| then(at, "Beat last sent any task.")));
-                facts.extend(beat.state.last_seen_at.map(|at| then(at, "Beat was last heard from.")));
+                facts.extend(
+                    beat.state
+                        .last_seen_at
+                        .map(|at| then(at, "Beat was last heard from.")),
+                );
             }
             _ => {}
         }
@@ -308,7 +353,12 @@ fn surroundings(background: &Background<'_>, cause: Cause, due: DateTime<Utc>) -
             format!("The broker's maxmemory-policy is {policy}: it throws messages away when its memory is full.")
         }));
     }
-    for worker in background.workers.iter().filter(|worker| worker.state.status == Status::Up).take(5) {
+    for worker in background
+        .workers
+        .iter()
+        .filter(|worker| worker.state.status == Status::Up)
+        .take(5)
+    {
         let count = |field: &str| worker.snapshot.get(field).and_then(Value::as_i64).unwrap_or(0);
         facts.push(Fact {
             at: worker.state.last_seen_at,
@@ -335,10 +385,12 @@ fn repair(
         return of_a_job(monitor, cause);
     };
     let app = shell_word(&beat.name);
-    let task_id = signal.and_then(|signal| signal.detail.task_id.as_ref()).or_else(|| {
-        let run = monitor.state.runs.iter().max_by_key(|run| run.started_at)?;
-        run.detail.task_id.as_ref()
-    });
+    let task_id = signal
+        .and_then(|signal| signal.detail.task_id.as_ref())
+        .or_else(|| {
+            let run = monitor.state.runs.iter().max_by_key(|run| run.started_at)?;
+            run.detail.task_id.as_ref()
+        });
     let task_id = task_id.or_else(|| background.stage.and_then(|stage| stage.task_id.as_ref()));
     let task = monitor
         .registered
@@ -362,8 +414,14 @@ fn repair(
             inspect("ping"),
         )],
         Cause::BeatStalled | Cause::Unknown => vec![
-            command("See whether Beat still sends.", "journalctl -u celery-beat --since -15min".to_owned()),
-            command("See which queues have workers; the task's own must be among them.", inspect("active_queues")),
+            command(
+                "See whether Beat still sends.",
+                "journalctl -u celery-beat --since -15min".to_owned(),
+            ),
+            command(
+                "See which queues have workers; the task's own must be among them.",
+                inspect("active_queues"),
+            ),
         ],
         Cause::ScheduleReset => vec![
             command(
@@ -393,8 +451,13 @@ fn repair(
             repair
         }
         Cause::WorkerLost | Cause::WorkerKilled => vec![
-            command("See whether the kernel killed it.", "journalctl -k --grep 'Killed process' --since -1h"),
-            advice("If it was for want of memory: worker_max_memory_per_child, fewer processes, or more memory."),
+            command(
+                "See whether the kernel killed it.",
+                "journalctl -k --grep 'Killed process' --since -1h",
+            ),
+            advice(
+                "If it was for want of memory: worker_max_memory_per_child, fewer processes, or more memory.",
+            ),
         ],
         Cause::DuplicateRun => vec![
             advice(
@@ -410,7 +473,10 @@ fn repair(
                     format!("celery -A {app} control revoke {}", shell_word(id)),
                 ));
             }
-            repair.push(command("See what kills it.", "journalctl -k --grep 'Killed process' --since -1h"));
+            repair.push(command(
+                "See what kills it.",
+                "journalctl -k --grep 'Killed process' --since -1h",
+            ));
             repair
         }
         Cause::TimeLimit => vec![
@@ -426,7 +492,10 @@ fn repair(
             vec![advice("Read the worker's log at that time for the traceback.")]
         }
         Cause::Overrun => {
-            let mut repair = vec![command("See whether the run is still alive, and where.", inspect("active"))];
+            let mut repair = vec![command(
+                "See whether the run is still alive, and where.",
+                inspect("active"),
+            )];
             if let Some(id) = task_id {
                 repair.push(command(
                     "End it, if it hangs.",
@@ -435,15 +504,25 @@ fn repair(
             }
             repair
         }
-        Cause::TooFast => vec![advice("Look at what it did: it may have found nothing to do, or given up early.")],
+        Cause::TooFast => vec![advice(
+            "Look at what it did: it may have found nothing to do, or given up early.",
+        )],
         _ => vec![
-            command("See which queues have workers; the task's own must be among them.", inspect("active_queues")),
+            command(
+                "See which queues have workers; the task's own must be among them.",
+                inspect("active_queues"),
+            ),
             command("See what the workers are busy with.", inspect("active")),
         ],
     };
     let ran = matches!(
         cause,
-        Cause::DuplicateRun | Cause::RedeliveryLoop | Cause::Overrun | Cause::TooFast | Cause::QueueSlaBreach | Cause::PrefetchStarvation
+        Cause::DuplicateRun
+            | Cause::RedeliveryLoop
+            | Cause::Overrun
+            | Cause::TooFast
+            | Cause::QueueSlaBreach
+            | Cause::PrefetchStarvation
     );
     if !ran {
         repair.extend(send_again);
@@ -463,7 +542,8 @@ fn of_a_job(monitor: &Monitor, cause: Cause) -> Vec<Repair> {
         }
         Cause::Failed => vec![advice("Read the body of the last ping, and the job's own log.")],
         _ => vec![Repair {
-            text: "See on its host whether the job was started, and whether it can reach this server.".to_owned(),
+            text: "See on its host whether the job was started, and whether it can reach this server."
+                .to_owned(),
             command: state.next_due_at.map(|due| {
                 format!(
                     "journalctl -u cron --since '{} UTC'",
@@ -512,4 +592,3 @@ fn how_far(stage: &Stage, due: DateTime<Utc>) -> Vec<Fact> {
         taken,
     ]
 }
-

@@ -101,4 +101,3 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
         repair,
     }
 }
-

@@ -81,7 +81,6 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
     }
 }
 
-
 fn ghost(worker: &Worker) -> Explanation {
     let (name, app) = (&worker.name, shell_word(&worker.app));
     let count = |field: &str| worker.snapshot.get(field).and_then(Value::as_i64);
@@ -99,7 +98,9 @@ fn ghost(worker: &Worker) -> Explanation {
     evidence.extend(worker.state.last_seen_at.map(|at| {
         then(
             at,
-            format!("It says that it lives: {active} of {processes} processes busy, {reserved} messages taken in."),
+            format!(
+                "It says that it lives: {active} of {processes} processes busy, {reserved} messages taken in."
+            ),
         )
     }));
     if let Some(lag) = lag.filter(|lag| *lag >= 10.0) {
@@ -110,7 +111,11 @@ fn ghost(worker: &Worker) -> Explanation {
     }
     let node = shell_word(name);
     let pid = count("pid");
-    let host = worker.snapshot.get("host").and_then(Value::as_str).unwrap_or("its host");
+    let host = worker
+        .snapshot
+        .get("host")
+        .and_then(Value::as_str)
+        .unwrap_or("its host");
     let mut repair = Vec::new();
     if lag.is_none_or(|lag| lag < 10.0) {
         repair.push(command(
@@ -137,21 +142,34 @@ fn ghost(worker: &Worker) -> Explanation {
         format!("celery -A {app} worker -n {node}{queues}"),
     ));
     Explanation {
-        summary: format!("Worker {name} is a ghost: it says that it lives, and gets nothing done although messages wait for it."),
+        summary: format!(
+            "Worker {name} is a ghost: it says that it lives, and gets nothing done although messages wait for it."
+        ),
         evidence,
         repair,
     }
 }
 
 fn skew(worker: &Worker) -> Explanation {
-    let host = worker.snapshot.get("host").and_then(Value::as_str).unwrap_or("its host");
+    let host = worker
+        .snapshot
+        .get("host")
+        .and_then(Value::as_str)
+        .unwrap_or("its host");
     let mut evidence: Vec<Fact> = worker
         .state
         .since
-        .map(|at| then(at, "Its time has differed from this server's by ten seconds or more since then."))
+        .map(|at| {
+            then(
+                at,
+                "Its time has differed from this server's by ten seconds or more since then.",
+            )
+        })
         .into_iter()
         .collect();
-    evidence.push(fact("Tasks with an ETA or a countdown begin as much too early or too late."));
+    evidence.push(fact(
+        "Tasks with an ETA or a countdown begin as much too early or too late.",
+    ));
     Explanation {
         summary: format!("The clock of {host}, where worker {} runs, is off.", worker.name),
         evidence,
@@ -162,7 +180,10 @@ fn skew(worker: &Worker) -> Explanation {
 /// How a clock is set right.
 pub(super) fn set_the_clock(host: &str) -> Vec<Repair> {
     vec![
-        command(format!("See on {host} how far it is off, and whether it is kept."), "timedatectl status"),
+        command(
+            format!("See on {host} how far it is off, and whether it is kept."),
+            "timedatectl status",
+        ),
         command("Have it kept by the network's time.", "timedatectl set-ntp true"),
         command("Or set it at once.", "chronyc makestep"),
     ]

@@ -33,7 +33,7 @@ async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_an
         world.finished("a", "success").await;
         world.sweep_after(10).await;
     }
-    let own = told(world.entry("b").await.id.0, "MISSED", true);
+    let own = told(world.entry("b").await.id.0, "UNKNOWN", true);
     assert_eq!(
         world.incidents().await,
         [told(beat, "BEAT_DOWN", false), own],
@@ -183,9 +183,10 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     let join = async {
         // Beat's return has to wait for the one or the other.
         world.until_somebody_waits().await;
-        let joined = deadbeat_store::incident::join(&mut sweep, &[(SubjectKind::Beat, beat, a.id)], world.now())
-            .await
-            .unwrap();
+        let joined =
+            deadbeat_store::incident::join(&mut sweep, &[(SubjectKind::Beat, beat, a.id)], world.now())
+                .await
+                .unwrap();
         sweep.commit().await.unwrap();
         joined
     };

@@ -116,10 +116,10 @@ async fn a_run_that_does_not_come_after_a_hint_is_one_incident_and_one_alert(poo
     }
 
     let a = world.entry("a").await;
-    assert_eq!(world.incidents().await, [told(a.id.0, "MISSED", true)]);
+    assert_eq!(world.incidents().await, [told(a.id.0, "UNKNOWN", true)]);
     assert_eq!(world.deliveries().await, [("opened".to_owned(), channel)]);
     world.finished("a", "success").await;
-    assert_eq!(world.incidents().await, [told(a.id.0, "MISSED", false)]);
+    assert_eq!(world.incidents().await, [told(a.id.0, "UNKNOWN", false)]);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
     assert_eq!(
         world.due_and_deadline("a").await,
@@ -191,7 +191,7 @@ async fn never_again_ends_what_is_to_come_and_not_what_is_owed(pool: PgPool) {
     assert_eq!(world.due_and_deadline("over").await, (None, None));
     assert_eq!(world.down_within(3_600).await, 1);
     let last = world.entry("last").await;
-    assert_eq!(world.incidents().await, [told(last.id.0, "MISSED", true)]);
+    assert_eq!(world.incidents().await, [told(last.id.0, "UNKNOWN", true)]);
     world.finished("last", "success").await;
     assert_eq!(world.due_and_deadline("last").await, (None, None));
     assert_eq!(world.down_within(3_600).await, 0);
@@ -219,7 +219,7 @@ async fn a_hint_that_travelled_faster_than_the_one_before_does_not_excuse_its_sl
         .into_iter()
         .map(|told| told.cause)
         .collect();
-    assert_eq!(causes, ["MISSED", "MISSED"]);
+    assert_eq!(causes, ["UNKNOWN", "MISSED"]);
     for entry in ["rule", "once"] {
         world.finished(entry, "success").await;
     }

@@ -119,7 +119,7 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
         let incidents = caller.pages("/api/v1/incidents", 5).await;
         assert_eq!(
             (incidents.len(), &incidents[0]["cause"]["code"]),
-            (1, &json!("MISSED")),
+            (1, &json!("UNKNOWN")),
             "at {now}"
         );
     }

@@ -112,13 +112,25 @@ async fn every_bad_outcome_is_a_failure_that_names_itself() {
     );
     accepted(&sdk, &[schedule(&[entry("a", every(3600.0))])]).await;
 
-    for (outcome, error, named) in [
-        ("failure", json!("KeyError"), "KeyError"),
-        ("rejected", Value::Null, "rejected"),
-        ("aborted", Value::Null, "aborted"),
-        ("revoked", Value::Null, "revoked"),
-        ("expired", Value::Null, "expired"),
-        ("lost", json!("WorkerLostError"), "WorkerLostError"),
+    for (outcome, error, code, named) in [
+        ("failure", json!("KeyError"), "FAILED", "KeyError"),
+        (
+            "retries_exhausted",
+            json!("KeyError"),
+            "RETRIES_EXHAUSTED",
+            "KeyError",
+        ),
+        ("rejected", Value::Null, "REJECTED", "rejected"),
+        ("aborted", Value::Null, "FAILED", "aborted"),
+        ("revoked", Value::Null, "REVOKED", "revoked"),
+        ("expired", Value::Null, "EXPIRED", "expired"),
+        (
+            "time_limit",
+            json!("TimeLimitExceeded"),
+            "TIME_LIMIT",
+            "time limit",
+        ),
+        ("lost", json!("WorkerLostError"), "WORKER_KILLED", "killed"),
     ] {
         accepted(
             &sdk,
@@ -133,7 +145,7 @@ async fn every_bad_outcome_is_a_failure_that_names_itself() {
         let open = caller.pages("/api/v1/incidents?state=open", 5).await;
         assert_eq!(
             (open.len(), &open[0]["cause"]["code"]),
-            (1, &json!("FAILED")),
+            (1, &json!(code)),
             "{outcome}"
         );
         assert!(

@@ -129,7 +129,9 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
             effect.transition
         }
         Step::Silence(view) => match on_silence(state, &Evidence::of_beat(*view), now, &[]) {
-            Silence::Down { transition, overruns, .. } => {
+            Silence::Down {
+                transition, overruns, ..
+            } => {
                 assert!(before.deadline_at.is_some_and(|deadline| deadline <= now));
                 assert_changes_are_reported(&before, state, &overruns);
                 Some(transition)

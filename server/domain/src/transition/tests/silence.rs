@@ -4,9 +4,7 @@ use super::*;
 use crate::beat::BeatView;
 use crate::cause::Cause;
 use crate::run::RunStatus;
-use crate::transition::{
-    Silence, Transition, Trigger, on_due_hint, on_pause, on_sent, on_silence,
-};
+use crate::transition::{Silence, Transition, Trigger, on_due_hint, on_pause, on_sent, on_silence};
 
 use PingKind::{Start, Success};
 
@@ -15,9 +13,9 @@ fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatVi
         status,
         last_seen_at: last_seen.map(at),
         deadline_at: deadline.map(at),
-    hung_at: None,
-    sent_at: None,
-    send_failed_at: None,
+        hung_at: None,
+        sent_at: None,
+        send_failed_at: None,
     }
 }
 
@@ -33,7 +31,10 @@ fn silence_trips_at_the_deadline_and_not_before() {
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, Success, 0.0);
 
-    assert_eq!(on_silence(&mut state, &Evidence::default(), at(89.999_999), &[]), Silence::NotYet);
+    assert_eq!(
+        on_silence(&mut state, &Evidence::default(), at(89.999_999), &[]),
+        Silence::NotYet
+    );
     let down = on_silence(&mut state, &Evidence::default(), at(90.0), &[]);
 
     let trigger = Trigger::Trouble(Cause::Missed);
@@ -66,7 +67,10 @@ fn what_is_down_or_paused_is_never_judged_whatever_deadline_a_row_holds() {
         state.status = status;
         state.deadline_at = Some(at(10.0));
 
-        assert_eq!(on_silence(&mut state, &Evidence::default(), at(20.0), &[]), Silence::NotYet);
+        assert_eq!(
+            on_silence(&mut state, &Evidence::default(), at(20.0), &[]),
+            Silence::NotYet
+        );
 
         assert_eq!(
             (state.status, state.deadline_at),
@@ -92,7 +96,10 @@ fn a_missed_slot_is_blamed_on_beat_only_when_beat_was_not_heard_from_since() {
             Some(Trigger::PartOf(Cause::BeatDown)),
         ),
         (Some(view(Status::Down, Some(61.0), None)), unknown),
-        (Some(view(Status::Down, None, None)), Some(Trigger::PartOf(Cause::BeatDown))),
+        (
+            Some(view(Status::Down, None, None)),
+            Some(Trigger::PartOf(Cause::BeatDown)),
+        ),
         (Some(view(Status::New, None, None)), unknown),
     ];
     for (beat, expected) in table {
@@ -115,7 +122,10 @@ fn a_held_monitor_waits_for_the_verdict_on_beat_and_then_joins_or_trips_or_lives
     let held = || {
         let mut state = entry(interval(60.0), 30.0, None);
         let beat = view(Status::Up, Some(50.0), Some(125.0));
-        assert_eq!(on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(90.0), &[]), Silence::Hold);
+        assert_eq!(
+            on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(90.0), &[]),
+            Silence::Hold
+        );
         assert_eq!(state.deadline_at, Some(at(125.0) + crate::evidence::AFTER));
         state
     };
@@ -147,7 +157,10 @@ fn a_hold_always_lies_ahead_even_when_beats_own_deadline_has_passed_unjudged() {
     let mut state = entry(interval(60.0), 30.0, None);
     let beat = view(Status::Up, Some(10.0), Some(20.0));
 
-    assert_eq!(on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(90.0), &[]), Silence::Hold);
+    assert_eq!(
+        on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(90.0), &[]),
+        Silence::Hold
+    );
 
     assert_eq!(
         state.deadline_at,
@@ -163,7 +176,10 @@ fn an_overrun_is_its_own_trouble_even_while_beat_is_silent() {
     ping_of(&mut state, 2, Start, 140.0);
     let beat = view(Status::Down, Some(130.0), None);
 
-    let Silence::Down { transition, overruns, .. } = on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(160.0), &[]) else {
+    let Silence::Down {
+        transition, overruns, ..
+    } = on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(160.0), &[])
+    else {
         panic!()
     };
 

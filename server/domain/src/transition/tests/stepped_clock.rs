@@ -48,7 +48,10 @@ fn who_stopped_before_the_step_is_missed_one_period_and_grace_after_it() {
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, PingKind::Success, 0.0);
 
-    assert_eq!(on_silence(&mut state, &Evidence::default(), at(-HOUR), &[]), Silence::NotYet);
+    assert_eq!(
+        on_silence(&mut state, &Evidence::default(), at(-HOUR), &[]),
+        Silence::NotYet
+    );
     assert_eq!(
         on_silence(&mut state, &Evidence::default(), at(89.0 - HOUR), &[]),
         Silence::NotYet

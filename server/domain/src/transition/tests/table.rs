@@ -225,7 +225,9 @@ fn a_run_that_hung_since_before_beat_fell_silent_is_told_when_beat_is_back() {
 
     assert!(on_resume(&mut state, Trigger::Restored, at(2_000.0)).is_some());
 
-    let Silence::Down { transition, overruns, .. } = on_silence(&mut state, &Evidence::of_beat(Some(silent)), at(2_000.0), &[])
+    let Silence::Down {
+        transition, overruns, ..
+    } = on_silence(&mut state, &Evidence::of_beat(Some(silent)), at(2_000.0), &[])
     else {
         panic!()
     };
