@@ -369,11 +369,11 @@ fn slots_within(schedule: &Schedule, now: DateTime<Utc>) -> u32 {
 /// How often each entry was sent in the last minute, as this process was told.
 #[derive(Debug, Clone, Default)]
 pub struct Floods {
-    windows: Arc<Mutex<HashMap<SentEntry, (DateTime<Utc>, u32)>>>,
+    windows: Arc<Mutex<Windows>>,
 }
 
-/// A project's entry, by its Beat's name and its own.
-type SentEntry = (ProjectId, String, String);
+/// By project, Beat and entry: since when is counted, and how often it was sent since.
+type Windows = HashMap<(ProjectId, String, String), (DateTime<Utc>, u32)>;
 
 /// Entries that are counted at a time.
 const MOST_COUNTED: usize = 50_000;
