@@ -326,6 +326,7 @@ fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
         signal.source == Source::Event
             && signal.run_id.is_some()
             && run.run_id == signal.run_id
+            && !is_another(run, signal)
             && run.finished_at.is_some_and(|end| end >= signal.occurred_at)
     })
 }

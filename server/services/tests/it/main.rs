@@ -9,6 +9,7 @@ mod beat;
 mod beat_return;
 mod blind_spell;
 mod broker;
+mod cause;
 mod delivery;
 mod due_hint;
 mod ingest;
