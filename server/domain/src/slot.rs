@@ -125,10 +125,12 @@ pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, n
     if state.by_beat
         && state.expectation.schedule.follows_reports()
         && let (Some(before), Some(after)) = (before, state.next_due_at)
-        && before > now + ON_ITS_WAY
-        && after > before + ON_ITS_WAY
     {
-        state.postponed_from = state.postponed_from.or(Some(before));
+        let following = state.expectation.schedule.next_after(before);
+        let wavers = ON_ITS_WAY.min(tolerance(before, following));
+        if before > now + wavers && after > before + wavers {
+            state.postponed_from = state.postponed_from.or(Some(before));
+        }
     }
 }
 
