@@ -120,17 +120,20 @@ pub(crate) fn expect_again(state: &mut MonitorState, before: DateTime<Utc>, now:
 /// already come: then it is remembered for when that slot is satisfied.
 pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     let before = state.next_due_at;
+    let was_sent = state.hinted_due_at.is_some_and(|hint| Some(hint) > before);
     take_beyond(state, hint, now, now);
-    // An interval counts from when Beat last sent the entry. Where it has not sent it, and puts it off all the same, it has forgotten.
-    if state.by_beat
-        && state.expectation.schedule.follows_reports()
-        && let (Some(before), Some(after)) = (before, state.next_due_at)
-    {
-        let following = state.expectation.schedule.next_after(before);
-        let wavers = ON_ITS_WAY.min(tolerance(before, following));
-        if before > now + wavers && after > before + wavers {
-            state.postponed_from = state.postponed_from.or(Some(before));
-        }
+    // An interval counts from when Beat last sent the entry. Where it has not sent it, and puts it off all the same, it was started anew and
+    // has forgotten: once, that is a run that comes later.
+    if !state.by_beat || !state.expectation.schedule.follows_reports() {
+        return;
+    }
+    let (Some(before), Some(after)) = (before, state.hinted_due_at) else {
+        return;
+    };
+    let wavers = ON_ITS_WAY.min(tolerance(before, state.expectation.schedule.next_after(before)));
+    if !was_sent && after > before.max(now) + wavers {
+        state.postponed_from = state.postponed_from.or(Some(before));
+        state.next_due_at = Some(after);
     }
 }
 
@@ -145,8 +148,13 @@ pub(crate) fn take_hint_of_sent(state: &mut MonitorState, hint: Option<DateTime<
         (Some(due), _) => tolerance(due, hint),
         (None, _) => TimeDelta::zero(),
     };
+    // It was put off by what was said before this was heard: that it was sent. So it is owed.
+    if let Some(from) = state.postponed_from.take()
+        && from <= now
+    {
+        state.next_due_at = Some(from);
+    }
     take_beyond(state, hint, now, now + early.max(TimeDelta::zero()));
-    state.postponed_from = None;
 }
 
 /// Takes a hint; slots up to `come_by` have come.
