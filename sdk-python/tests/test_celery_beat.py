@@ -68,6 +68,7 @@ def test_beat_reports_its_whole_schedule_itself_and_a_canary(
         "enabled": True,
         "grace_seconds": 60,
         "longest_run_seconds": 2,
+        "longest_run_is_a_guess": False,
         "queue": None,
         "next_due_at": None,
     }

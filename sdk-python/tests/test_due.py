@@ -37,6 +37,9 @@ class Recorder:
     def put(self, event: dict[str, Any], **lane: Any) -> None:
         self.events.append(event)
 
+    def every(self, period: float, act: Any) -> None:
+        """What is to be done again and again is not."""
+
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["type"] == kind]
 
@@ -341,6 +344,9 @@ told = []
 class Recorder:
     def put(self, event, **lane):
         told.append(event)
+
+    def every(self, period, act):
+        pass
 
 def tick(seconds=0.0, until=lambda: False):
     end = time.monotonic() + seconds

@@ -40,6 +40,8 @@ pub struct BrokerView {
     pub away_since: Option<DateTime<Utc>>,
     /// Messages that workers hold, over all queues, as far as the broker says.
     pub unacked: Option<i64>,
+    /// When somebody last looked at it.
+    pub seen_at: Option<DateTime<Utc>>,
 }
 
 /// A queue as it was last seen.
@@ -207,6 +209,7 @@ impl Evidence {
         match (stage, sent_at, received_at) {
             (Some(stage), _, Some(received_at)) => self.of_received(stage, received_at, now),
             (Some(stage), Some(sent_at), None) => self.of_sent(stage, sent_at, now),
+            _ if self.is_look_awaited(due, now) => Blame::Wait(now + AFTER),
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
             // It sends other entries: why not this one is not known. That it sends nothing is known only of one that says what it sends.
             _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
@@ -223,6 +226,12 @@ impl Evidence {
         } else {
             Blame::Wait(since + AWAY_PATIENCE + NEXT_LOOK)
         })
+    }
+
+    /// Whether somebody is about to look at the broker, and has not since then.
+    fn is_look_awaited(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        let seen_at = self.broker.and_then(|broker| broker.seen_at);
+        now < since + NEXT_LOOK && seen_at.is_some_and(|seen| seen < since + AFTER)
     }
 
     /// It was sent, and no worker has said that it took it.
@@ -268,14 +277,11 @@ impl Evidence {
             let cause = worker.trouble.unwrap_or(Cause::WorkerLost);
             return Blame::Part(PartOf::Worker(worker.id), cause);
         }
+        if self.is_look_awaited(sent_at, now) {
+            return Blame::Wait(now + AFTER);
+        }
         let Some(queue) = queue.filter(|queue| queue.seen_at >= sent_at + AFTER) else {
-            // A look at the queue may be under way.
-            let looked_at = sent_at + NEXT_LOOK;
-            return if looked_at > now {
-                Blame::Wait(looked_at)
-            } else {
-                Blame::Own(Cause::Unknown)
-            };
+            return Blame::Own(Cause::Unknown);
         };
         if queue.depth > 0 {
             return Blame::Own(if up > 0 {

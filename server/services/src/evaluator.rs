@@ -22,6 +22,8 @@ use deadbeat_domain::switch;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
 use deadbeat_store::batch::Batch;
+use deadbeat_store::beat::Beat;
+use deadbeat_store::broker::Broker;
 use deadbeat_store::evaluator::Agenda;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{Store, StoreResult, Tx};
@@ -50,7 +52,9 @@ const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
 /// Microseconds between two stamps that say that this process sweeps.
 const STAMP_MICROS: i64 = 1_000_000;
 /// A Beat whose broker is away is looked at again after this.
-const HELD: TimeDelta = TimeDelta::seconds(30);
+const HELD: TimeDelta = TimeDelta::seconds(2);
+/// Brokers are looked at every ten seconds; one that hangs takes its time to answer.
+const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
 /// How long a row that cannot be read is put aside.
 const ASIDE: TimeDelta = TimeDelta::hours(1);
 
@@ -71,6 +75,15 @@ impl Swept {
         self.down += other.down;
         self.reminded += other.reminded;
     }
+}
+
+/// Whether somebody is about to look at the broker, and has not since the Beat was last heard from.
+fn is_look_awaited(beat: &Beat, broker: &Broker, now: DateTime<Utc>) -> bool {
+    let Some(heard_at) = beat.state.last_seen_at else {
+        return false;
+    };
+    broker.sampled_at.is_some_and(|seen| seen < heard_at + HELD)
+        && now < heard_at + beat.state.patience() + NEXT_LOOK
 }
 
 /// Whose incident a monitor joins.
@@ -275,10 +288,13 @@ impl Evaluator {
             swept.claimed += 1;
             // A Beat that cannot reach its broker may hang in the attempt: that is the broker's trouble.
             let broker = deadbeat_store::broker::of_app(&mut tx, beat.project_id, &beat.name).await?;
-            if broker.is_some_and(|broker| broker.state.trouble == Some(Cause::BrokerDown)) {
-                switch::hold(&mut beat.state, now + HELD);
-            }
             let cause = beat::silence(&beat.state, beat.hung_at, now);
+            if let Some(broker) = broker {
+                let is_away = broker.state.trouble == Some(Cause::BrokerDown);
+                if is_away || (cause == Cause::BeatStalled && is_look_awaited(beat, &broker, now)) {
+                    switch::hold(&mut beat.state, now + HELD);
+                }
+            }
             transitions.push(switch::on_silence(&mut beat.state, cause, now, &spells));
         }
         deadbeat_store::beat::update(&mut tx, &beats, true).await?;

@@ -138,6 +138,7 @@ fn broker_view(broker: &Broker) -> BrokerView {
         id: broker.id,
         status: broker.state.status,
         away_since: broker.state.since.filter(|_| is_away),
+        seen_at: broker.sampled_at,
         unacked: broker
             .sample
             .as_ref()
