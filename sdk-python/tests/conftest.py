@@ -121,14 +121,16 @@ def broker(redis_port: int) -> str:
 
 
 class CeleryProcess:
-    """A `celery` command running the project of tests/project; its output is kept in a file."""
+    """A `celery` command running a project of tests/project; its output is kept in a file."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], folder: Path, project: str = "watched"
+    ) -> None:
         self.log = folder / f"{arguments[0]}-{next(_databases)}.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DEADBEAT_")}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "watched", *arguments],
+                [sys.executable, "-m", "celery", "-A", project, *arguments],
                 cwd=PROJECT,
                 env={**clean, "PYTHONUNBUFFERED": "1", **environment},
                 stdout=log,
@@ -165,18 +167,20 @@ StartCelery = Callable[..., CeleryProcess]
 
 @pytest.fixture
 def start_celery(broker: str, tmp_path: Path) -> Iterator[StartCelery]:
-    """Starts workers (waiting until they are ready) and Beats; ends them with the test."""
+    """Starts workers (and waits until they are ready, by default) and Beats; ends them with the test."""
     started: list[CeleryProcess] = []
 
-    def start(command: str, *options: str, **environment: str) -> CeleryProcess:
+    def start(
+        command: str, *options: str, project: str = "watched", ready: bool = True, **environment: str
+    ) -> CeleryProcess:
         arguments = [command, "--loglevel", "INFO", *options]
         if command == "worker" and "--concurrency" not in options:
             arguments += ["--concurrency", "2"]
         if command == "beat":
             arguments += ["--schedule", str(tmp_path / "schedule"), "--pidfile", ""]
-        process = CeleryProcess(arguments, {"CELERY_BROKER_URL": broker, **environment}, tmp_path)
+        process = CeleryProcess(arguments, {"CELERY_BROKER_URL": broker, **environment}, tmp_path, project)
         started.append(process)
-        if command == "worker":
+        if command == "worker" and ready:
             process.wait_for_output("ready.")
         return process
 

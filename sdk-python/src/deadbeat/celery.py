@@ -64,6 +64,11 @@ def install(app: Celery, settings: Settings) -> None:
     atexit.register(_on_exit)
 
 
+def installed() -> RunReporter | None:
+    """What reports in this process; None when `install` was not called."""
+    return _reporter
+
+
 def _canary() -> None:
     """Do nothing: that a worker ran it is the message."""
 

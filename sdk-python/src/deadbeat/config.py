@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+# A key that may read, for `deadbeat audit`, `watch` and `doctor`; the key of the SDK only signals.
+READ_KEY = "DEADBEAT_READ_KEY"
+
 _DAY = 86_400.0
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
