@@ -3,6 +3,8 @@
 -- Old code writes none of it: the defaults say "not known".
 
 ALTER TABLE beat
+    -- What stands behind `celery -A` where it runs.
+    ADD COLUMN project_word   text,
     ADD COLUMN trouble        text,
     -- Since when that has been seen: told when it has lasted.
     ADD COLUMN trouble_since  timestamptz,

@@ -396,7 +396,7 @@ def test_duty_that_fails_stops_neither_the_sending_nor_itself(sink: Sink, transp
 
 def test_wish_for_samples_is_handed_on(sink: Sink, transport: Transport) -> None:
     wishes: list[bool] = []
-    transport.on_sample_queues = wishes.append
+    transport.on_sample_queues = lambda wish, _: wishes.append(wish)
     sink.more = lambda event: {"sample_queues": event["number"] == 1} if event.get("number") else {}
 
     for number in range(3):

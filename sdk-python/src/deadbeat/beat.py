@@ -220,7 +220,7 @@ class BeatReporter:
             self._transport.every(self._settings.beat_period, self._report_hung)
 
     def _report_hung(self) -> None:
-        """Say, from the sender's thread, that Beat's loop hangs; the server knows it from a Beat that is dead."""
+        """Say, from the sender's thread, that Beat's loop hangs: it must not be taken for dead."""
         if time.monotonic() - self._came_by <= 2 * self._settings.beat_period:
             return
         event = self._event(
@@ -229,6 +229,7 @@ class BeatReporter:
             period_seconds=whole(self._settings.beat_period),
             grace_seconds=whole(self._settings.beat_grace),
             host=socket.gethostname(),
+            project=self._runs.project,
             pid=os.getpid(),
             ticking=False,
         )
@@ -241,6 +242,7 @@ class BeatReporter:
             period_seconds=whole(self._settings.beat_period),
             grace_seconds=whole(self._settings.beat_grace),
             host=socket.gethostname(),
+            project=self._runs.project,
             pid=os.getpid(),
         )
         self._transport.put(event, latest="beat_alive")

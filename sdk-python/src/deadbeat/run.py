@@ -12,9 +12,11 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -78,6 +80,7 @@ class RunReporter:
         self.transport = transport
         self.beat = settings.name or app.main or "celery"
         self.worker: str | None = None
+        self.project = project_of(sys.argv, os.environ)
         self.tracked = TrackedTasks(settings.track)
         # (task id, retries) → the attempt; only while the task runs in this process. Not by id alone:
         # a retry without countdown may start in another thread before this run has ended.
@@ -257,6 +260,18 @@ class RunReporter:
         if self.settings.send_error_text:
             return f"{name}: {exception}"[:_ERROR_TEXT_LIMIT]
         return name
+
+
+def project_of(arguments: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """What stands behind `celery -A` in this process's command line: what an alert's commands need."""
+    for place, argument in enumerate(arguments):
+        if argument in ("-A", "--app") and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith("--app="):
+            return argument[len("--app=") :]
+        if argument.startswith("-A") and len(argument) > len("-A"):
+            return argument[len("-A") :].lstrip("=")
+    return environment.get("CELERY_APP") or None
 
 
 def error_name(exception: Any) -> str:

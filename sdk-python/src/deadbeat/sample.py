@@ -42,10 +42,15 @@ class Sampler:
         self._stop = Wake()
         self._thread: threading.Thread | None = None
         self._connection: Any = None
+        # What other workers of the application consume, as the server knows.
+        self._elsewhere: tuple[str, ...] = ()
+        # Queue → the id of its oldest message, and since when that was seen to be the oldest.
+        self._oldest: dict[str, tuple[str, float]] = {}
 
     @guarded
-    def ask(self, wanted: bool) -> None:
-        """What the server wishes now; called by the sender's thread."""
+    def ask(self, wanted: bool, queues: Iterable[str] = ()) -> None:
+        """What the server wishes now, and which queues it knows of; called by the sender's thread."""
+        self._elsewhere = tuple(queues)
         if not wanted:
             self._until = 0.0
             self._stop.set()
@@ -94,7 +99,8 @@ class Sampler:
             connection.connect()
             names = self._queue_names()
             if kind == "redis":
-                _look_into_redis(connection, names, event)
+                oldest_ids = _look_into_redis(connection, names, event)
+                self._age_unstamped(event["queues"], oldest_ids)
             elif kind == "amqp":
                 event["queues"] = [_rabbit_queue(connection, name) for name in names]
             else:
@@ -127,7 +133,20 @@ class Sampler:
             if queue is not None:
                 names[str(getattr(queue, "name", queue))] = None
         names.update(dict.fromkeys(list(self._runs.seen_queues)))
+        names.update(dict.fromkeys(self._elsewhere))
         return list(names)[:QUEUE_LIMIT]
+
+    def _age_unstamped(self, queues: list[dict[str, Any]], oldest_ids: dict[str, str]) -> None:
+        """Who publishes without the SDK says not when: the same oldest message seen again has waited since."""
+        now = time.monotonic()
+        known, self._oldest = self._oldest, {}
+        for queue in queues:
+            name = queue["name"]
+            if queue["oldest_seconds"] is not None or name not in oldest_ids:
+                continue
+            message, since = known.get(name, ("", now))
+            self._oldest[name] = (oldest_ids[name], since if message == oldest_ids[name] else now)
+            queue["oldest_seconds"] = round(now - self._oldest[name][1], 3)
 
 
 def _queue(name: str, **figures: Any) -> dict[str, Any]:
@@ -135,8 +154,10 @@ def _queue(name: str, **figures: Any) -> dict[str, Any]:
     return {"name": name, **nothing, **figures}
 
 
-def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any]) -> None:
+def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any]) -> dict[str, str]:
+    """Fill the event; returns the ids of the queues' oldest messages."""
     channel = connection.channel()
+    oldest_ids: dict[str, str] = {}
     try:
         client, now = channel.client, time.time()
         event["visibility_timeout_seconds"] = channel.visibility_timeout
@@ -145,12 +166,15 @@ def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any]) -
         index = _prefixed(client, "ZRANGE", channel.unacked_index_key)
         for _, delivered_at in client.zrange(index, 0, 0, withscores=True):
             event["oldest_unacked_seconds"] = round(max(0.0, now - float(delivered_at)), 3)
-        event["queues"] = [_redis_queue(channel, client, name, now) for name in names]
+        event["queues"] = [_redis_queue(channel, client, name, now, oldest_ids) for name in names]
+        return oldest_ids
     finally:
         channel.close()
 
 
-def _redis_queue(channel: Any, client: Any, name: str, now: float) -> dict[str, Any]:
+def _redis_queue(
+    channel: Any, client: Any, name: str, now: float, oldest_ids: dict[str, str] | None = None
+) -> dict[str, Any]:
     """A queue is a list for each priority; what waits longest is at the right end."""
     depth = 0
     published: float | None = None
@@ -162,6 +186,8 @@ def _redis_queue(channel: Any, client: Any, name: str, now: float) -> dict[str, 
         if oldest is None:
             continue
         headers = _headers(oldest)
+        if oldest_ids is not None and isinstance(headers.get("id"), str):
+            oldest_ids.setdefault(name, headers["id"])
         at = headers.get("deadbeat_at")
         if isinstance(at, (int, float)) and (published is None or at < published):
             published, task = float(at), headers.get("task")

@@ -33,7 +33,8 @@ BATCH_LIMIT = 500
 LINGER_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 FIRST_RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 60.0
+# A worker is missed after 30 s: it must be back before that when the server is.
+LONGEST_RETRY_SECONDS = 10.0
 SECOND_TRY_SECONDS = 2.0
 EXIT_RETRY_SECONDS = 0.2
 # Exit hooks closer together than this belong to the same exit.
@@ -134,7 +135,7 @@ class Transport:
         self._url = url
         self._key = key
         self._process_label = process_label
-        self.on_sample_queues: Callable[[bool], None] | None = None
+        self.on_sample_queues: Callable[[bool, list[str]], None] | None = None
         self._process = _Process(url, key)
         _transports.add(self)
 
@@ -392,12 +393,14 @@ class Transport:
         try:
             results = json.loads(answer)["results"]
             rejected = {r["id"]: r.get("code") for r in results if r.get("status") == "rejected"}
-            wishes = [r["sample_queues"] for r in results if "sample_queues" in r]
+            wishes = [r for r in results if "sample_queues" in r]
         except (ValueError, KeyError, TypeError, AttributeError):
             # Accepted is accepted, whatever else the answer says.
             return
         if wishes and self.on_sample_queues is not None:
-            self.on_sample_queues(wishes[-1] is True)
+            queues = wishes[-1].get("queues")
+            names = [name for name in queues if isinstance(name, str)] if isinstance(queues, list) else []
+            self.on_sample_queues(wishes[-1]["sample_queues"] is True, names)
         if not rejected:
             return
         for waiting in batch:

@@ -95,6 +95,7 @@ class WorkerReporter:
             "at": utc_text(),
             "app": runs.beat,
             "worker": runs.worker,
+            "project": runs.project,
             "host": socket.gethostname(),
             "pid": self._pid,
             "pool": _known(lambda: _pool_name(consumer.pool)),

@@ -22,8 +22,6 @@ mod tests;
 pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
 /// A broker must have been away for this long to be told: a failover takes seconds.
 pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
-/// Beat may send a little early, and clocks differ.
-const EARLY: TimeDelta = TimeDelta::seconds(5);
 /// Queues are looked at every 10 s; news of it may be some seconds on its way.
 const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
 /// Executions of one message, none of which ended: after so many, what runs it dies each time.
@@ -185,9 +183,9 @@ impl Evidence {
         }
     }
 
-    /// Nobody reported by the deadline of the slot that was due then.
+    /// Nobody reported by the deadline of the slot that was due then; `early`: Beat may have sent it by so much before.
     #[must_use]
-    pub fn of_missed(&self, due: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Blame {
+    pub fn of_missed(&self, due: Option<DateTime<Utc>>, early: TimeDelta, now: DateTime<Utc>) -> Blame {
         let (Some(beat), Some(due)) = (&self.beat, due) else {
             return Blame::Own(Cause::Missed);
         };
@@ -202,7 +200,7 @@ impl Evidence {
                 (_, None) => {}
             }
         }
-        let since_due = |at: &DateTime<Utc>| *at >= due - EARLY;
+        let since_due = |at: &DateTime<Utc>| *at >= due - early;
         let stage = self.stage.as_ref();
         let sent_at = stage.and_then(|stage| stage.published_at).filter(since_due);
         let received_at = stage.and_then(|stage| stage.received_at).filter(since_due);
@@ -413,7 +411,8 @@ impl Evidence {
             }
             alive += running.iter().filter(|one| **one == id).count();
         }
-        if alive >= 2 {
+        let needed = if run.contest == Some(Contest::Ended) { 1 } else { 2 };
+        if alive >= needed {
             Contested::Trouble(Cause::DuplicateRun)
         } else if run.attempts >= LOOP_ATTEMPTS {
             Contested::Trouble(Cause::RedeliveryLoop)

@@ -44,7 +44,7 @@ pub mod quartz;
 pub mod queue;
 pub mod run;
 pub mod schedule;
-mod slot;
+pub mod slot;
 pub mod solar;
 pub mod status;
 pub mod switch;

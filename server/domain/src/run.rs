@@ -103,8 +103,12 @@ impl Outcome {
 pub enum Contest {
     /// Begun again while it was open: two run, or what ran it first is dead.
     Again,
+    /// The same, and one of the executions has ended well.
+    Ended,
     /// Begun again after it had ended well.
     Repeated,
+    /// Two executions have ended well: it is told with this.
+    Proved,
     /// It was judged, and told: the end of one of its attempts is no all-clear.
     Told,
 }
@@ -115,7 +119,9 @@ impl Contest {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Again => "again",
+            Self::Ended => "ended",
             Self::Repeated => "repeated",
+            Self::Proved => "proved",
             Self::Told => "told",
         }
     }
@@ -123,7 +129,7 @@ impl Contest {
     /// Reads [`Contest::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Again, Self::Repeated, Self::Told]
+        [Self::Again, Self::Ended, Self::Repeated, Self::Proved, Self::Told]
             .into_iter()
             .find(|contest| contest.as_str() == text)
     }
@@ -408,6 +414,20 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
         }
         if run.is_open() || run.status == RunStatus::Fail {
             return Some(run);
+        }
+    }
+    if status == RunStatus::Success && run.is_open() && signal.detail.attempt.is_some() {
+        match run.contest {
+            // Another execution may be alive, which is asked in a moment.
+            Some(Contest::Again) => {
+                run.contest = Some(Contest::Ended);
+                run.detail.attempt = signal.detail.attempt;
+                return Some(run);
+            }
+            Some(Contest::Ended) if run.detail.attempt != signal.detail.attempt => {
+                run.contest = Some(Contest::Proved);
+            }
+            _ => {}
         }
     }
     if run.status != RunStatus::Overrun {

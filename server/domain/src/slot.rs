@@ -56,6 +56,14 @@ fn tolerance(slot: DateTime<Utc>, following: Option<DateTime<Utc>>) -> TimeDelta
     following.map_or(EARLY_TOLERANCE, |next| EARLY_TOLERANCE.min((next - slot) / 10))
 }
 
+/// How long before its due an entry may be sent: clocks differ, but what was sent for the slot before does not count.
+#[must_use]
+pub fn early(state: &MonitorState) -> TimeDelta {
+    state.next_due_at.map_or(TimeDelta::zero(), |due| {
+        tolerance(due, state.expectation.schedule.next_after(due)).min(ON_ITS_WAY)
+    })
+}
+
 /// The slot that a Beat means by a due of its own: our nearest one when that is within the early tolerance, else what it says.
 ///
 /// Beat's clock and the network shift it a little. Taken as it is, a due one second before our slot would be satisfied by a report

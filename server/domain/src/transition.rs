@@ -148,18 +148,24 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         _ if starts_count => changed.as_ref().and_then(|run| run.started_at).or(Some(at)),
         _ => Some(at),
     };
-    let contested = changed
-        .as_ref()
-        .is_some_and(|run| run.contest == Some(Contest::Told));
+    let contest = changed.as_ref().and_then(|run| run.contest);
+    if let (Some(Contest::Proved), Some(changed)) = (contest, &changed)
+        && let Some(run) = state.runs.iter_mut().find(|run| run.key == changed.key)
+    {
+        run.contest = Some(Contest::Told);
+    }
     let goes_on = signal.kind == PingKind::Fail && changed.as_ref().is_some_and(Run::is_open);
-    let cause = if is_too_fast {
+    let cause = if contest == Some(Contest::Proved) {
+        Cause::DuplicateRun
+    } else if is_too_fast {
         Cause::TooFast
     } else {
         Cause::of_outcome(signal.detail.outcome)
     };
     let to = match signal.kind {
         // It was told that this run is executed twice: the end of the one is no all-clear.
-        PingKind::Success if contested && state.status == Status::Down => Status::Down,
+        PingKind::Success if contest == Some(Contest::Told) && state.status == Status::Down => Status::Down,
+        PingKind::Success if contest == Some(Contest::Proved) => Status::Down,
         PingKind::Success if is_too_fast => Status::Down,
         PingKind::Success => Status::Up,
         // Why its process was told to go may be said in a moment.
@@ -303,7 +309,7 @@ fn judge_slot(state: &MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> 
     if state.postponed_from.is_some() && is_put_off {
         Blame::Own(Cause::ScheduleReset)
     } else {
-        evidence.of_missed(state.next_due_at, now)
+        evidence.of_missed(state.next_due_at, slot::early(state), now)
     }
 }
 
@@ -329,7 +335,11 @@ fn judge_runs(
             }
             match judged {
                 Contested::Settled => {
-                    run.contest = None;
+                    if run.contest.take() == Some(Contest::Ended) {
+                        run.status = RunStatus::Success;
+                        run.finished_at = Some(now);
+                        run.deadline_at = None;
+                    }
                     changed.push(run.key);
                     continue;
                 }

@@ -138,6 +138,8 @@ pub enum Verdict {
     Heard {
         /// It is the one that looks.
         samples: bool,
+        /// Then: the queues that the workers of its application consume.
+        queues: Vec<String>,
     },
     /// It is refused for good: sending it again changes nothing.
     Rejected {

@@ -28,7 +28,7 @@ use serde_json::Value;
 use crate::event::Verdict;
 use crate::incident::{self, Background, Changed, News, What};
 use crate::monitor::{apply_transition, load_runs, write_state};
-use crate::worker::SAMPLER_LEASE;
+use crate::worker::{SAMPLER_LEASE, consumed};
 use crate::{ServiceError, Services};
 
 /// A Beat's whole schedule: what is not in it is not scheduled.
@@ -115,6 +115,9 @@ pub struct Alive {
     /// Where it runs.
     #[serde(default)]
     pub host: Option<String>,
+    /// What stands behind `celery -A` there.
+    #[serde(default)]
+    pub project: Option<String>,
     /// False: its process lives, and its tick has not returned for longer than it should take.
     #[serde(default = "yes")]
     pub ticking: bool,
@@ -201,12 +204,22 @@ pub(crate) async fn alive(
     beat.state.period_seconds = alive.period_seconds;
     beat.state.grace_seconds = alive.grace_seconds;
     beat.host = alive.host.map(|host| clip(&host.replace('\0', "")));
+    beat.project_word = alive
+        .project
+        .map(|project| clip(&project.replace('\0', "")))
+        .or(beat.project_word);
     if !alive.ticking {
         beat.hung_at = Some(now);
         // Its thread lives, and its loop hangs: its own deadline goes on.
         deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+        // It may hang because its own line to the broker does: somebody else looks.
+        let looks = format!("beat of {}", beat.name);
+        deadbeat_store::broker::dismiss(&mut tx, project, &beat.name, &looks).await?;
         tx.commit().await?;
-        return Ok(Verdict::Heard { samples: false });
+        return Ok(Verdict::Heard {
+            samples: false,
+            queues: Vec::new(),
+        });
     }
     let trouble = trouble(&beat, skew, now);
     let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
@@ -224,11 +237,12 @@ pub(crate) async fn alive(
     // Where no worker looks at the broker, Beat does.
     let (looks, until) = (format!("beat of {}", beat.name), now + SAMPLER_LEASE);
     let samples = deadbeat_store::broker::elect(&mut tx, project, &beat.name, &looks, now, until).await?;
+    let queues = consumed(&mut tx, project, &beat.name, samples).await?;
     tx.commit().await?;
     if transition.is_some() {
         services.outbox_bell.notify_one();
     }
-    Ok(Verdict::Heard { samples })
+    Ok(Verdict::Heard { samples, queues })
 }
 
 /// Beat said when entries are next due. What it never registered, and what a person paused, stays as it is.

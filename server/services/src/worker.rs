@@ -8,6 +8,7 @@ use deadbeat_domain::monitor::{FieldError, check_grace, check_name};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use deadbeat_domain::worker::{Look, Phase, on_snapshot, trouble};
+use deadbeat_store::Tx;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct Snapshot {
     /// Tolerated silence beyond that, in seconds.
     #[serde(default = "grace")]
     pub grace_seconds: f64,
+    /// What stands behind `celery -A` there.
+    #[serde(default)]
+    pub project: Option<String>,
     /// Where it runs.
     #[serde(default)]
     pub host: Option<String>,
@@ -156,6 +160,21 @@ const FRESH_LOOK: TimeDelta = TimeDelta::seconds(30);
 /// Messages that wait for less are on their way.
 const MOMENT: TimeDelta = TimeDelta::seconds(5);
 
+/// For the one that looks at the broker: which queues the workers of its application consume.
+pub(crate) async fn consumed(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    samples: bool,
+) -> Result<Vec<String>, ServiceError> {
+    if !samples {
+        return Ok(Vec::new());
+    }
+    let mut names = deadbeat_store::worker::consumed_queues(tx, project, app).await?;
+    names.truncate(limits::WORKER_QUEUES);
+    Ok(names)
+}
+
 /// Whether messages wait in queues that it consumes.
 fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> bool {
     queues.iter().any(|queue| {
@@ -240,6 +259,11 @@ pub(crate) async fn heard(
         };
     let queues = deadbeat_store::queue::of_app(&mut tx, project, &snapshot.app).await?;
     let is_waited_for = is_waited_for(&queues, &snapshot.queues, now);
+    let broker = deadbeat_store::broker::of_app(&mut tx, project, &snapshot.app).await?;
+    // A frozen broker holds up whoever asks it, and their connections look well.
+    let is_broker_well = broker.is_none_or(|broker| {
+        broker.state.trouble.is_none() && broker.sampled_at.is_none_or(|at| now - at <= FRESH_LOOK)
+    });
     // After a silence nobody knows what it did meanwhile.
     let was_away = worker
         .state
@@ -248,7 +272,9 @@ pub(crate) async fn heard(
     if was_away || got_on(&worker.snapshot, &snapshot, is_waited_for) {
         worker.progress_at = now;
     }
-    let trouble = trouble(&look(&snapshot, &worker, is_waited_for, skew, now));
+    let mut look = look(&snapshot, &worker, is_waited_for, skew, now);
+    look.connected &= is_broker_well;
+    let trouble = trouble(&look);
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
     // While it reconnects it consumes nothing, and will again what it did.
@@ -267,6 +293,7 @@ pub(crate) async fn heard(
         deadbeat_store::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
         false
     };
+    let names = consumed(&mut tx, project, &worker.app, samples).await?;
     if let Some(transition) = transition {
         if transition.from == Status::Down {
             incident::rearm_members(&mut tx, &services.site, SubjectKind::Worker, worker.id.0, now).await?;
@@ -281,7 +308,10 @@ pub(crate) async fn heard(
     if transition.is_some() {
         services.outbox_bell.notify_one();
     }
-    Ok(Verdict::Heard { samples })
+    Ok(Verdict::Heard {
+        samples,
+        queues: names,
+    })
 }
 
 /// PostgreSQL's JSON cannot hold NUL.

@@ -22,6 +22,8 @@ pub struct Beat {
     pub name: String,
     /// Where it was last heard from.
     pub host: Option<String>,
+    /// What stands behind `celery -A` where it runs; None: not known.
+    pub project_word: Option<String>,
     /// When it was first heard of.
     pub created_at: DateTime<Utc>,
     /// When its process last said that it hangs.
@@ -43,6 +45,7 @@ struct Row {
     grace_seconds: f64,
     last_seen_at: Option<DateTime<Utc>>,
     host: Option<String>,
+    project_word: Option<String>,
     deadline_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     trouble: Option<String>,
@@ -54,6 +57,12 @@ struct Row {
 }
 
 impl Beat {
+    /// What a person types behind `celery -A`.
+    #[must_use]
+    pub fn typed(&self) -> &str {
+        self.project_word.as_deref().unwrap_or(&self.name)
+    }
+
     /// What monitors' verdicts need to know of it.
     #[must_use]
     pub fn view(&self) -> BeatView {
@@ -77,6 +86,7 @@ impl TryFrom<Row> for Beat {
             project_id: ProjectId(row.project_id),
             name: row.name,
             host: row.host,
+            project_word: row.project_word,
             created_at: row.created_at,
             hung_at: row.hung_at,
             sent_at: row.sent_at,
@@ -122,7 +132,7 @@ pub async fn lock_or_create(
     .await?;
     sqlx::query_as!(
         Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
             trouble_since, hung_at, sent_at, send_failed_at, send_error
         FROM beat
         WHERE project_id = $1 AND name = $2
@@ -145,15 +155,16 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
         SET status = new.status, period_seconds = new.period_seconds, grace_seconds = new.grace_seconds, last_seen_at = new.last_seen_at,
             host = new.host, deadline_at = new.deadline_at, trouble = new.trouble, trouble_since = new.trouble_since,
             hung_at = new.hung_at, sent_at = new.sent_at, send_failed_at = new.send_failed_at, send_error = new.send_error,
+            project_word = new.project_word,
             check_after = CASE
                 WHEN $8 THEN new.deadline_at
                 WHEN new.deadline_at IS NULL THEN beat.check_after
                 ELSE least(beat.check_after, new.deadline_at)
             END
         FROM UNNEST($1::uuid[], $2::text[], $3::float8[], $4::float8[], $5::timestamptz[], $6::text[], $7::timestamptz[],
-            $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::text[])
+            $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[])
             AS new (id, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, trouble, trouble_since, hung_at, sent_at,
-                send_failed_at, send_error)
+                send_failed_at, send_error, project_word)
         WHERE beat.id = new.id",
         &column(beats, |beat| beat.id.0),
         &column(beats, |beat| beat.state.status.as_str().to_owned()),
@@ -169,6 +180,7 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
         &column(beats, |beat| beat.sent_at) as &[Option<DateTime<Utc>>],
         &column(beats, |beat| beat.send_failed.as_ref().map(|(at, _)| *at)) as &[Option<DateTime<Utc>>],
         &column(beats, |beat| beat.send_failed.as_ref().map(|(_, error)| error.clone())) as &[Option<String>],
+        &column(beats, |beat| beat.project_word.clone()) as &[Option<String>],
     )
     .execute(tx.conn())
     .await?;
@@ -182,7 +194,7 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
 pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Beat>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
             trouble_since, hung_at, sent_at, send_failed_at, send_error
         FROM beat
         WHERE check_after <= $1
@@ -205,7 +217,7 @@ pub async fn by_ids(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<Beat>> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
             trouble_since, hung_at, sent_at, send_failed_at, send_error
         FROM beat
         WHERE id = ANY($1)",
@@ -223,7 +235,7 @@ pub async fn by_ids(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<Beat>> {
 pub async fn lock(tx: &mut Tx, project: ProjectId, name: &str) -> StoreResult<Option<Beat>> {
     sqlx::query_as!(
         Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
             trouble_since, hung_at, sent_at, send_failed_at, send_error
         FROM beat
         WHERE project_id = $1 AND name = $2
@@ -244,7 +256,7 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, name: &str) -> StoreResult<Op
 pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Beat>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, created_at, trouble,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
             trouble_since, hung_at, sent_at, send_failed_at, send_error
         FROM beat
         WHERE project_id = $1

@@ -51,6 +51,15 @@ struct Row {
     trouble_since: Option<DateTime<Utc>>,
 }
 
+impl Worker {
+    /// What a person types behind `celery -A`.
+    #[must_use]
+    pub fn typed(&self) -> &str {
+        let said = self.snapshot.get("project").and_then(Value::as_str);
+        said.unwrap_or(&self.app)
+    }
+}
+
 impl TryFrom<Row> for Worker {
     type Error = StoreError;
 
@@ -221,6 +230,25 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
         .fetch_all(tx.conn())
         .await?;
     rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// The queues that workers of an application consume, or did when they were lost.
+///
+/// # Errors
+/// When the database is away.
+pub async fn consumed_queues(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        r#"
+        SELECT DISTINCT queue AS "queue!"
+        FROM worker, UNNEST(queues) AS queue
+        WHERE project_id = $1 AND app = $2 AND status IN ('up', 'down')
+        ORDER BY queue
+        "#,
+        project.0,
+        app
+    )
+    .fetch_all(tx.conn())
+    .await?)
 }
 
 /// Forgets workers that nobody waits for and that were last heard from before an instant; answers how many.

@@ -73,7 +73,9 @@ async fn accept(
         .into_iter()
         .map(|(id, verdict)| match verdict {
             Verdict::Accepted => json!({"id": id, "status": "accepted"}),
-            Verdict::Heard { samples } => json!({"id": id, "status": "accepted", "sample_queues": samples}),
+            Verdict::Heard { samples, queues } => {
+                json!({"id": id, "status": "accepted", "sample_queues": samples, "queues": queues})
+            }
             Verdict::Rejected { code, detail } => {
                 json!({"id": id, "status": "rejected", "code": code, "detail": detail})
             }

@@ -49,7 +49,7 @@ pub fn of_beat(beat: &Beat, cause: Cause) -> Explanation {
             },
             Repair {
                 text: "Start it again (or restart its service or container).".to_owned(),
-                command: Some(format!("celery -A {name} beat")),
+                command: Some(format!("celery -A {} beat", shell_word(beat.typed()))),
             },
         ],
     }
@@ -84,13 +84,16 @@ fn stalled(beat: &Beat) -> Explanation {
                 "End it; then start it again, or let its service do that.",
                 "pkill -KILL -f 'celery.* beat'",
             ),
-            command("Start it again.", format!("celery -A {} beat", shell_word(name))),
+            command(
+                "Start it again.",
+                format!("celery -A {} beat", shell_word(beat.typed())),
+            ),
         ],
     }
 }
 
 fn storm(beat: &Beat) -> Explanation {
-    let name = shell_word(&beat.name);
+    let name = shell_word(beat.typed());
     let mut evidence = Vec::new();
     evidence.extend(beat.sent_at.map(|at| {
         then(

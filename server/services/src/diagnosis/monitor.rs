@@ -6,6 +6,7 @@ use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_domain::monitor::MonitorState;
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::run::{Outcome, Run, RunStatus};
+use deadbeat_domain::slot::early;
 use deadbeat_domain::status::Status;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::stage::Stage;
@@ -182,11 +183,17 @@ fn of_silence(
                     words(state.expectation.grace())
                 ),
             ));
+            let from = due - early(state);
             let was_taken = background
                 .stage
-                .is_some_and(|stage| stage.received_at.is_some_and(|at| at >= due - EARLY));
-            evidence.extend(background.stage.into_iter().flat_map(|stage| how_far(stage, due)));
-            evidence.extend(surroundings(background, cause, due));
+                .is_some_and(|stage| stage.received_at.is_some_and(|at| at >= from));
+            evidence.extend(
+                background
+                    .stage
+                    .into_iter()
+                    .flat_map(|stage| how_far(stage, from)),
+            );
+            evidence.extend(surroundings(background, cause, from));
             missed(name, cause, due, background.stage, was_taken)
         }
     }
@@ -313,7 +320,7 @@ fn worker_of<'a>(
 }
 
 /// How queue, workers and broker are, as far as it matters.
-fn surroundings(background: &Background<'_>, cause: Cause, due: DateTime<Utc>) -> Vec<Fact> {
+fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some(beat) = background.beat {
         match cause {
@@ -327,7 +334,7 @@ fn surroundings(background: &Background<'_>, cause: Cause, due: DateTime<Utc>) -
             }
             _ => {}
         }
-        if let Some((at, error)) = beat.send_failed.as_ref().filter(|(at, _)| *at >= due - EARLY) {
+        if let Some((at, error)) = beat.send_failed.as_ref().filter(|(at, _)| *at >= from) {
             facts.push(then(*at, format!("Beat could not send a task: {error}.")));
         }
     }
@@ -384,7 +391,7 @@ fn repair(
     let Some(beat) = background.beat else {
         return of_a_job(monitor, cause);
     };
-    let app = shell_word(&beat.name);
+    let app = shell_word(beat.typed());
     let task_id = signal
         .and_then(|signal| signal.detail.task_id.as_ref())
         .or_else(|| {
@@ -554,12 +561,9 @@ fn of_a_job(monitor: &Monitor, cause: Cause) -> Vec<Repair> {
     }
 }
 
-/// Beat may send a little early, and clocks differ.
-const EARLY: TimeDelta = TimeDelta::seconds(5);
-
 /// How far the run got that was due then.
-fn how_far(stage: &Stage, due: DateTime<Utc>) -> Vec<Fact> {
-    let since_due = |at: DateTime<Utc>| at >= due - EARLY;
+fn how_far(stage: &Stage, from: DateTime<Utc>) -> Vec<Fact> {
+    let since_due = |at: DateTime<Utc>| at >= from;
     let Some(sent) = stage.published_at.filter(|at| since_due(*at)) else {
         return vec![Fact {
             at: stage.published_at,

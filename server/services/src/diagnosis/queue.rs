@@ -12,7 +12,8 @@ use super::{Explanation, shell_word, words};
 /// Explains what is wrong with a queue.
 #[must_use]
 pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation {
-    let (name, app) = (&queue.name, shell_word(&queue.app));
+    let name = &queue.name;
+    let app = shell_word(workers.first().map_or(queue.app.as_str(), Worker::typed));
     let up: Vec<&Worker> = workers
         .iter()
         .filter(|worker| worker.state.status == Status::Up)

@@ -16,7 +16,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
         _ => {}
     }
     let state = &worker.state;
-    let (name, app) = (&worker.name, &worker.app);
+    let (name, app) = (&worker.name, worker.typed());
     let said = |field: &str| worker.snapshot.get(field);
     let count = |field: &str| said(field).and_then(Value::as_i64);
     let host = said("host").and_then(Value::as_str).unwrap_or("its host");
@@ -82,7 +82,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
 }
 
 fn ghost(worker: &Worker) -> Explanation {
-    let (name, app) = (&worker.name, shell_word(&worker.app));
+    let (name, app) = (&worker.name, shell_word(worker.typed()));
     let count = |field: &str| worker.snapshot.get(field).and_then(Value::as_i64);
     let (active, reserved, processes) = (
         count("active").unwrap_or(0),

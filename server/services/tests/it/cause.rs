@@ -314,6 +314,55 @@ async fn a_message_executed_again_after_its_success_is_told(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_message_executed_twice_is_told_also_when_the_second_copy_ends_first(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut scene = healthy();
+    world.until_due(&scene).await;
+    let ended = async |run: u128, attempt: u128| {
+        let end = json!({"outcome": "success", "attempt": Uuid::from_u128(attempt)});
+        world.stage("run_finished", run, end).await;
+    };
+    // What ran it first is dead: delivered again and done, it is well.
+    world.attempt(1, 1).await;
+    world.attempt(1, 2).await;
+    ended(1, 2).await;
+    world.live(15, &scene).await;
+    assert_eq!(world.incidents().await, []);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM run WHERE status = 'success'")
+            .await,
+        1
+    );
+
+    // What ran it first goes on.
+    world.attempt(2, 3).await;
+    world.attempt(2, 4).await;
+    ended(2, 4).await;
+    scene.workers = vec![(
+        "w1",
+        json!({"active": 1, "reserved": 1, "running": [Uuid::from_u128(2)]}),
+    )];
+    world.live(15, &scene).await;
+    let a = world.a().await;
+    world.only(a, "DUPLICATE_RUN", true).await;
+    ended(2, 3).await;
+    world.only(a, "DUPLICATE_RUN", true).await;
+    world.finished("a", "success").await;
+    world.only(a, "DUPLICATE_RUN", false).await;
+
+    // Both have ended before anybody could ask.
+    world.attempt(3, 5).await;
+    world.attempt(3, 6).await;
+    ended(3, 6).await;
+    ended(3, 5).await;
+    assert_eq!(
+        world.incidents().await,
+        [told(a, "DUPLICATE_RUN", false), told(a, "DUPLICATE_RUN", true)]
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_message_that_kills_what_runs_it_is_told_after_its_third_try(pool: PgPool) {
     let world = World::new(pool).await;
     world.until_due(&healthy()).await;

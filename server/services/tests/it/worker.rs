@@ -110,8 +110,14 @@ async fn one_worker_of_an_application_looks_at_the_broker_and_is_replaced_when_i
 ) {
     let world = World::new(pool).await;
     let (samples, other) = (
-        Verdict::Heard { samples: true },
-        Verdict::Heard { samples: false },
+        Verdict::Heard {
+            samples: true,
+            queues: vec!["celery".to_owned()],
+        },
+        Verdict::Heard {
+            samples: false,
+            queues: Vec::new(),
+        },
     );
     assert_eq!(world.worker_says("celery@w1", json!({})).await, samples);
     assert_eq!(world.worker_says("celery@w2", json!({})).await, other);
