@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use actix_web::{App, HttpServer, web};
 use clap::Parser;
 
-/// Answers "OK" to everything.
+/// Answers "OK" to everything; of a batch of events it reads the body first.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Where to listen.
@@ -17,9 +17,10 @@ struct Arguments {
 async fn main() -> std::io::Result<()> {
     let Arguments { listen } = Arguments::parse();
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    HttpServer::new(|| App::new().default_service(web::to(|| async { "OK" })))
-        .workers(workers)
-        .bind(listen)?
-        .run()
-        .await
+    let app = || {
+        App::new()
+            .route("/api/v1/events", web::post().to(|_: web::Bytes| async { "OK" }))
+            .default_service(web::to(|| async { "OK" }))
+    };
+    HttpServer::new(app).workers(workers).bind(listen)?.run().await
 }

@@ -103,6 +103,10 @@ pub struct ServeConfig {
     #[arg(long, env = "DEADBEAT_RUN_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub run_days: u16,
 
+    /// Whole days for which the history of runs is kept, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_TRACE_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub trace_days: u16,
+
     /// Megabytes of pings that are kept in a file of the data folder while the database is away, and acknowledged; 0: none, they are
     /// refused with "try again".
     #[arg(long, env = "DEADBEAT_SPOOL_MB", default_value_t = 256, value_name = "MEGABYTES", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]

@@ -9,6 +9,7 @@ use deadbeat_domain::time::Clock;
 use deadbeat_services::ingest::Ingest;
 use deadbeat_services::registry::Registry;
 use deadbeat_services::selfwatch::Selfwatch;
+use deadbeat_services::trace::Traces;
 use deadbeat_services::{Services, Site};
 use deadbeat_store::{PoolSettings, Store};
 use tokio::sync::Notify;
@@ -103,11 +104,13 @@ impl Database {
         let bell = Arc::new(Notify::new());
         let shared: Arc<dyn Clock> = clock.clone();
         let (ingest, _) = Ingest::new(&store, &shared, &site, &bell, Registry::default(), vec![None]);
+        let (traces, _) = Traces::new(&store);
         Ok(Services::new(
             store,
             clock,
             site,
             ingest,
+            traces,
             bell,
             Selfwatch::default(),
         ))

@@ -30,6 +30,7 @@ use deadbeat_services::retention::{Retention, RetentionSettings};
 use deadbeat_services::selfwatch::Selfwatch;
 use deadbeat_services::spool::Spool;
 use deadbeat_services::supervisor::keep_running;
+use deadbeat_services::trace::{Lost, Traces};
 use deadbeat_services::watchdog::Watchdog;
 use deadbeat_services::{Services, Site};
 use deadbeat_store::{PoolSettings, Store};
@@ -106,7 +107,7 @@ pub struct App {
     stop_loops: CancellationToken,
     stop_writers: CancellationToken,
     loops: Vec<JoinHandle<()>>,
-    writers: JoinHandle<()>,
+    writers: Vec<JoinHandle<()>>,
     stores: Vec<Store>,
 }
 
@@ -162,18 +163,23 @@ impl App {
         let selfwatch = Selfwatch::new(evaluates, delivers.then(|| delivery.figures()));
         let (watched, watch_clock) = (selfwatch.clone(), Arc::clone(&clock));
         let (ingest, writers) = Ingest::new(&writes, &clock, &site, &outbox_bell, registry.clone(), spools);
+        let (traces, trace_writer) = Traces::new(&writes);
         let services = Services::new(
             requests.clone(),
             Arc::clone(&clock),
             site.clone(),
             ingest.clone(),
+            traces,
             Arc::clone(&outbox_bell),
             selfwatch.clone(),
         );
 
         let stop_loops = CancellationToken::new();
         let stop_writers = CancellationToken::new();
-        let writers = tokio::spawn(writers.run(stop_writers.clone()));
+        let writers = vec![
+            tokio::spawn(writers.run(stop_writers.clone())),
+            tokio::spawn(trace_writer.run(stop_writers.clone())),
+        ];
         let state = AppState {
             services: services.clone(),
             deliveries: delivery.figures(),
@@ -207,6 +213,11 @@ impl App {
             loops.push(keep_running("evaluator", stop_loops.clone(), move |stop| {
                 let evaluator = Arc::clone(&evaluator);
                 async move { evaluator.run(stop).await }
+            }));
+            let lost = Arc::new(Lost::new(watches.clone(), Arc::clone(&clock)));
+            loops.push(keep_running("lost_runs", stop_loops.clone(), move |stop| {
+                let lost = Arc::clone(&lost);
+                async move { lost.run(stop).await }
             }));
             let retention = Arc::new(Retention::new(requests.clone(), clock, retention));
             loops.push(keep_running("retention", stop_loops.clone(), move |stop| {
@@ -265,7 +276,7 @@ impl App {
         }
         self.stop_writers.cancel();
         self.stop_loops.cancel();
-        for ended in [vec![self.writers], self.loops].into_iter().flatten() {
+        for ended in [self.writers, self.loops].into_iter().flatten() {
             if let Err(error) = ended.await {
                 tracing::error!(%error, "a loop failed");
             }

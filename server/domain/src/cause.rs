@@ -132,7 +132,9 @@ impl Cause {
     #[must_use]
     pub fn of_outcome(outcome: Option<Outcome>) -> Self {
         match outcome {
-            None | Some(Outcome::Failure | Outcome::Aborted) => Self::Failed,
+            None | Some(Outcome::Failure | Outcome::Aborted | Outcome::Success | Outcome::Ignored) => {
+                Self::Failed
+            }
             Some(Outcome::RetriesExhausted) => Self::RetriesExhausted,
             Some(Outcome::Revoked) => Self::Revoked,
             Some(Outcome::Rejected) => Self::Rejected,

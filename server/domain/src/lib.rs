@@ -17,6 +17,7 @@
 //! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | which run does an end belong to? | [`run`] |
+//! | what do the told stages of a run come to? | [`trace`] |
 //! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
 
 pub mod alert;
@@ -49,6 +50,7 @@ pub mod solar;
 pub mod status;
 pub mod switch;
 pub mod time;
+pub mod trace;
 pub mod transition;
 mod wall;
 pub mod worker;

@@ -32,6 +32,14 @@ pub const PROJECT_CHANNELS: i64 = 500;
 pub const HEADER_CHARS: usize = 200;
 /// Open runs of one monitor; a further start closes none and opens none, but is kept as a ping.
 pub const OPEN_RUNS: usize = 100;
+/// Stages of one run that are kept; of more, the first and the last ones.
+pub const TRACE_STAGES: usize = 64;
+/// Runs that one page of the history looks at: bounded work, however few of them a filter lets through.
+pub const TRACES_LOOKED_AT: i64 = 20_000;
+/// Runs that the figures of tasks are made of.
+pub const TASK_RUNS_LOOKED_AT: i64 = 50_000;
+/// Tasks of which figures are shown.
+pub const TASKS_SHOWN: i64 = 500;
 /// Longest grace and longest run: 366 days, in seconds.
 pub const SPAN_SECONDS: f64 = 366.0 * 86_400.0;
 /// Slots of a preview when the client asks for no number.

@@ -42,30 +42,37 @@ impl RunStatus {
     }
 }
 
-/// How a Celery run ended badly, as the SDK words it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How a run ended, in the SDK's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The task raised.
+    /// Well.
+    Success,
+    /// Its result does not matter.
+    Ignored,
+    /// By an exception.
     Failure,
-    /// The task raised, and was retried as often as it may be.
+    /// By an exception, and it was tried as often as allowed.
     RetriesExhausted,
-    /// The task rejected its message.
+    /// The task refused the message.
     Rejected,
-    /// The process was told to go in the middle of the task. Why is said by the worker's main process, if anybody says it.
+    /// Its process was told to exit in the middle.
     Aborted,
-    /// Somebody called it off.
+    /// Somebody revoked it.
     Revoked,
-    /// The message had expired before it could begin.
+    /// It was not begun in time.
     Expired,
-    /// A time limit ended it.
+    /// It took longer than the worker allows.
     TimeLimit,
-    /// The process that ran it was killed.
+    /// Its process died.
     Lost,
 }
 
 impl Outcome {
-    const ALL: [Self; 8] = [
+    /// All.
+    pub const ALL: [Self; 10] = [
+        Self::Success,
+        Self::Ignored,
         Self::Failure,
         Self::RetriesExhausted,
         Self::Rejected,
@@ -80,6 +87,8 @@ impl Outcome {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Success => "success",
+            Self::Ignored => "ignored",
             Self::Failure => "failure",
             Self::RetriesExhausted => "retries_exhausted",
             Self::Rejected => "rejected",
@@ -95,6 +104,12 @@ impl Outcome {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+
+    /// Whether the work was not done.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Success | Self::Ignored)
     }
 }
 
@@ -148,7 +163,7 @@ pub struct RunDetail {
     pub retries: i32,
     /// The exception's class.
     pub error: Option<String>,
-    /// How it ended, if badly.
+    /// How it ended, in the SDK's words.
     #[serde(default)]
     pub outcome: Option<Outcome>,
     /// Which execution of its message this is: each start in a process is one.

@@ -102,6 +102,29 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         i64::try_from(ingest.known()).unwrap_or(i64::MAX),
     )?;
 
+    let traces = state.services.traces();
+    let figures = traces.figures();
+    counter(
+        "deadbeat_stages_recorded_total",
+        "Stages of runs written.",
+        figures.recorded.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_stages_refused_total",
+        "Stages of runs refused with \"try again\".",
+        figures.refused.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_trace_batches_total",
+        "Transactions of the writer of traces.",
+        figures.batches.load(Ordering::Relaxed),
+    )?;
+    gauge(
+        "deadbeat_trace_waiting",
+        "Stages of runs that wait for their writer.",
+        i64::try_from(traces.waiting()).unwrap_or(i64::MAX),
+    )?;
+
     let deliveries = &state.deliveries;
     counter(
         "deadbeat_deliveries_sent_total",

@@ -1,6 +1,6 @@
 //! The SDK's door: a batch of events, each with a verdict of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
@@ -9,15 +9,21 @@ use deadbeat_domain::monitor::clip;
 use deadbeat_domain::ping::{PingKind, Signal, Source};
 use deadbeat_domain::run::{Outcome, RunDetail};
 use deadbeat_domain::time::to_micros;
-use deadbeat_store::stage::Stage;
+use deadbeat_domain::trace::{Stage, StageKind, Told};
 use futures::future::join_all;
 use serde::Deserialize;
+use serde::de::Error;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::ingest::{Accepted, Address, Incoming, IngestError};
 use crate::schedule_sync::{self, Alive, DueHints, Snapshot};
+use crate::trace::NewStage;
 use crate::{ServiceError, Services, broker, worker};
+
+/// A time that a client names farther from now is a mistake.
+const FAR: TimeDelta = TimeDelta::days(3_660);
 
 /// A batch, as the SDK sends it.
 #[derive(Debug, Deserialize)]
@@ -25,85 +31,119 @@ pub struct EventBatch {
     /// When it was sent, by the client's clock: tells how far that clock is off.
     pub sent_at: DateTime<Utc>,
     /// The events, in the order in which they happened. Each is read on its own, so that one bad event spoils no other.
-    pub events: Vec<Value>,
+    pub events: Vec<Box<RawValue>>,
     /// Which SDK, for logs.
     #[serde(default)]
     pub sdk: Value,
 }
 
-/// One event.
+/// What every event has; the rest of it is read by its type, from the same text: no tree of values is built on the way.
 #[derive(Debug, Deserialize)]
-struct Event {
+struct Head {
     id: Uuid,
     at: DateTime<Utc>,
-    #[serde(flatten)]
-    what: What,
+    #[serde(rename = "type")]
+    kind: Kind,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum What {
+#[serde(rename_all = "snake_case")]
+enum Kind {
     /// The whole schedule of a Beat.
-    BeatSchedule(Snapshot),
+    BeatSchedule,
     /// When entries that a Beat has just sent are next due.
-    BeatDue(DueHints),
+    BeatDue,
     /// Beat lives: its tick returned.
-    BeatAlive(Alive),
+    BeatAlive,
     /// A worker lives, and how it is.
-    WorkerSnapshot(Box<worker::Snapshot>),
+    WorkerSnapshot,
     /// A worker looked at the broker.
-    BrokerSample(broker::Sample),
+    BrokerSample,
     /// A run was put into the broker's hands.
-    RunPublished(StageEvent),
+    RunPublished,
     /// A worker took a run from its queue.
-    RunReceived(StageEvent),
+    RunReceived,
     /// Beat could not put a run into the broker's hands.
-    PublishFailed {
-        beat: String,
-        #[serde(default)]
-        entry: Option<String>,
-        #[serde(default)]
-        error: Option<String>,
-        #[serde(default = "one")]
-        count: u64,
-    },
+    PublishFailed,
     /// A run began in a worker.
-    RunStarted(RunEvent),
+    RunStarted,
     /// A try ended and another one comes: a stage of the same run.
-    RunRetried(RunEvent),
+    RunRetried,
     /// A run ended.
-    RunFinished(RunEvent),
+    RunFinished,
     /// The client had to drop events.
-    ClientLoss {
-        dropped: u64,
-        #[serde(default)]
-        process: String,
-    },
+    ClientLoss,
+}
+
+/// An event, read.
+#[derive(Debug)]
+enum What {
+    BeatSchedule(Snapshot),
+    BeatDue(DueHints),
+    BeatAlive(Alive),
+    WorkerSnapshot(Box<worker::Snapshot>),
+    BrokerSample(broker::Sample),
+    PublishFailed(PublishFailed),
+    Run(StageKind, RunEvent),
+    ClientLoss(ClientLoss),
+}
+
+#[derive(Debug, Deserialize)]
+struct PublishFailed {
+    beat: String,
+    #[serde(default)]
+    entry: Option<String>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default = "one")]
+    count: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct ClientLoss {
+    dropped: u64,
+    #[serde(default)]
+    process: String,
+}
+
+/// Reads an event.
+fn read(event: &RawValue) -> Result<(Head, What), serde_json::Error> {
+    let text = event.get();
+    // serde would take a list for an object and go by the order of the members.
+    if !text.starts_with('{') {
+        return Err(serde_json::Error::custom("is no object"));
+    }
+    let head: Head = serde_json::from_str(text)?;
+    let what = match head.kind {
+        Kind::BeatSchedule => What::BeatSchedule(serde_json::from_str(text)?),
+        Kind::BeatDue => What::BeatDue(serde_json::from_str(text)?),
+        Kind::BeatAlive => What::BeatAlive(serde_json::from_str(text)?),
+        Kind::WorkerSnapshot => What::WorkerSnapshot(serde_json::from_str(text)?),
+        Kind::BrokerSample => What::BrokerSample(serde_json::from_str(text)?),
+        Kind::PublishFailed => What::PublishFailed(serde_json::from_str(text)?),
+        Kind::RunPublished => What::Run(StageKind::Published, serde_json::from_str(text)?),
+        Kind::RunReceived => What::Run(StageKind::Received, serde_json::from_str(text)?),
+        Kind::RunStarted => What::Run(StageKind::Started, serde_json::from_str(text)?),
+        Kind::RunRetried => What::Run(StageKind::Retried, serde_json::from_str(text)?),
+        Kind::RunFinished => What::Run(StageKind::Finished, serde_json::from_str(text)?),
+        Kind::ClientLoss => What::ClientLoss(serde_json::from_str(text)?),
+    };
+    Ok((head, what))
+}
+
+/// The id of an event that cannot be read.
+fn id_of(event: &RawValue) -> Option<Uuid> {
+    let event: Value = serde_json::from_str(event.get()).ok()?;
+    let id = event.get("id").and_then(Value::as_str)?;
+    Uuid::parse_str(id).ok()
 }
 
 fn one() -> u64 {
     1
 }
 
-/// A run that has not begun. One that Beat did not send has no entry, and no monitor to miss it.
-#[derive(Debug, Deserialize)]
-struct StageEvent {
-    beat: String,
-    /// It must be said: left out by mistake, a run would be nobody's.
-    #[serde(deserialize_with = "Option::deserialize")]
-    entry: Option<String>,
-    run_id: Uuid,
-    #[serde(default)]
-    task_id: Option<String>,
-    #[serde(default)]
-    queue: Option<String>,
-    #[serde(default)]
-    published_at: Option<DateTime<Utc>>,
-    #[serde(default)]
-    worker: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
+/// A stage of a run. One that Beat did not send has no entry, and no monitor to miss it.
+#[derive(Debug, Clone, Deserialize)]
 struct RunEvent {
     beat: String,
     /// It must be said: left out by mistake, a run would be nobody's.
@@ -118,15 +158,28 @@ struct RunEvent {
     worker: Option<String>,
     #[serde(default)]
     retries: i32,
-    /// Which execution of its message this is.
-    #[serde(default)]
-    attempt: Option<Uuid>,
     #[serde(default)]
     outcome: Option<String>,
     #[serde(default)]
     duration_seconds: Option<f64>,
     #[serde(default)]
     error: Option<String>,
+    #[serde(default)]
+    queue: Option<String>,
+    #[serde(default)]
+    attempt: Option<Uuid>,
+    #[serde(default)]
+    redelivered: bool,
+    #[serde(default)]
+    published_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    slot: Option<DateTime<Utc>>,
+    #[serde(default)]
+    eta: Option<DateTime<Utc>>,
+    #[serde(default)]
+    pid: Option<i64>,
+    #[serde(default)]
+    soft: bool,
 }
 
 /// What became of one event.
@@ -172,26 +225,22 @@ pub async fn accept(
 ) -> Result<Vec<(Option<Uuid>, Verdict)>, ServiceError> {
     let skew = received_at - batch.sent_at;
     let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
-    let mut runs: Vec<(usize, PingKind, DateTime<Utc>, Uuid, RunEvent)> = Vec::new();
-    let mut stages: Vec<(usize, bool, DateTime<Utc>, StageEvent)> = Vec::new();
-    let mut sent: HashMap<String, HashMap<String, u32>> = HashMap::new();
-    let mut sent_at = received_at;
-    for value in batch.events {
-        let id = value
-            .get("id")
-            .and_then(Value::as_str)
-            .and_then(|id| Uuid::parse_str(id).ok());
-        let event: Event = match serde_json::from_value(value) {
-            Ok(event) => event,
+    let mut told: Vec<ToldRun> = Vec::new();
+    for event in batch.events {
+        let (head, what) = match read(&event) {
+            Ok(read) => read,
             Err(error) => {
-                verdicts.push((id, Verdict::rejected("invalid_event", error.to_string())));
+                verdicts.push((
+                    id_of(&event),
+                    Verdict::rejected("invalid_event", error.to_string()),
+                ));
                 continue;
             }
         };
         // By our clock; never in the future, and never absurdly long ago. Two times at the ends of the calendar have no sum.
-        let occurred_at = event.at.checked_add_signed(skew).unwrap_or(received_at);
+        let occurred_at = head.at.checked_add_signed(skew).unwrap_or(received_at);
         let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
-        let verdict = match event.what {
+        let verdict = match what {
             What::BeatSchedule(snapshot) => {
                 schedule_sync::sync(services, project, snapshot, occurred_at, skew)
                     .await
@@ -209,71 +258,54 @@ pub async fn accept(
             What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at)
                 .await
                 .or_else(rejection)?,
-            What::RunPublished(stage) => {
-                if let Some(entry) = &stage.entry {
-                    let counts: &mut HashMap<String, u32> = sent.entry(stage.beat.clone()).or_default();
-                    *counts.entry(entry.clone()).or_default() += 1;
-                    sent_at = occurred_at;
-                }
-                stages.push((verdicts.len(), false, occurred_at, stage));
-                Verdict::Accepted
-            }
-            What::RunReceived(stage) => {
-                stages.push((verdicts.len(), true, occurred_at, stage));
-                Verdict::Accepted
-            }
-            What::PublishFailed {
-                beat,
-                entry,
-                error,
-                count,
-            } => {
-                let (entry, error) = (entry.unwrap_or_default(), error.unwrap_or_default());
-                tracing::warn!(project.id = %project, beat = clip(&beat), entry = clip(&entry), error = clip(&error), count, "Beat could not send a task");
-                schedule_sync::send_failed(services, project, &beat, &error, occurred_at)
+            What::PublishFailed(failed) => {
+                let (entry, error) = (failed.entry.unwrap_or_default(), failed.error.unwrap_or_default());
+                tracing::warn!(project.id = %project, beat = clip(&failed.beat), entry = clip(&entry), error = clip(&error), count = failed.count, "Beat could not send a task");
+                schedule_sync::send_failed(services, project, &failed.beat, &error, occurred_at)
                     .await
                     .or_else(rejection)?
             }
-            What::RunStarted(run) => {
-                runs.push((verdicts.len(), PingKind::Start, occurred_at, event.id, run));
-                Verdict::Accepted
-            }
-            What::RunRetried(run) => {
-                runs.push((verdicts.len(), PingKind::Log, occurred_at, event.id, run));
-                Verdict::Accepted
-            }
-            What::RunFinished(run) => match run.outcome.as_deref() {
-                Some("success" | "ignored") => {
-                    runs.push((verdicts.len(), PingKind::Success, occurred_at, event.id, run));
+            What::Run(kind, run) => match outcome_of(kind, &run) {
+                Ok(outcome) => {
+                    told.push(ToldRun {
+                        place: verdicts.len(),
+                        id: head.id,
+                        kind,
+                        outcome,
+                        occurred_at,
+                        run,
+                    });
                     Verdict::Accepted
                 }
-                Some(
-                    "failure" | "retries_exhausted" | "rejected" | "aborted" | "revoked" | "expired"
-                    | "time_limit" | "lost",
-                ) => {
-                    runs.push((verdicts.len(), PingKind::Fail, occurred_at, event.id, run));
-                    Verdict::Accepted
-                }
-                other => Verdict::rejected(
-                    "invalid_event",
-                    format!(
-                        "outcome is {:?}; success, ignored, failure, retries_exhausted, rejected, aborted, revoked, expired, time_limit or lost is allowed",
-                        other.map(clip)
-                    ),
-                ),
+                Err(verdict) => verdict,
             },
-            What::ClientLoss { dropped, process } => {
-                tracing::warn!(project.id = %project, dropped, process = clip(&process), "a client lost events");
+            What::ClientLoss(loss) => {
+                tracing::warn!(project.id = %project, dropped = loss.dropped, process = clip(&loss.process), "a client lost events");
                 Verdict::Accepted
             }
         };
-        verdicts.push((Some(event.id), verdict));
+        verdicts.push((Some(head.id), verdict));
     }
-    accept_stages(services, project, stages, skew, received_at, &mut verdicts).await?;
+    let mut sent: HashMap<String, HashMap<String, u32>> = HashMap::new();
+    let mut sent_at = received_at;
+    for one in told.iter().filter(|one| one.kind == StageKind::Published) {
+        // PostgreSQL's text cannot hold a NUL: it is no entry's name.
+        let names = one
+            .run
+            .entry
+            .as_ref()
+            .filter(|entry| !entry.contains('\0') && !one.run.beat.contains('\0'));
+        if let Some(entry) = names {
+            let counts = sent.entry(one.run.beat.clone()).or_default();
+            *counts.entry(entry.clone()).or_default() += 1;
+            sent_at = one.occurred_at;
+        }
+    }
+    let runs = accept_stages(services, project, told, skew, received_at, &mut verdicts).await?;
     for (beat, entries) in &sent {
         schedule_sync::sent(services, project, beat, entries, sent_at).await?;
     }
-    accept_runs(services, project, runs, received_at, remote_addr, &mut verdicts).await?;
+    accept_runs(services, runs, received_at, remote_addr, &mut verdicts).await?;
     Ok(verdicts)
 }
 
@@ -294,128 +326,216 @@ fn rejection(error: ServiceError) -> Result<Verdict, ServiceError> {
     }
 }
 
-/// Keeps how far runs got before they began. What Beat did not send is passed over: no monitor waits for it.
+/// A stage of a run as it was told.
+struct ToldRun {
+    /// Of its verdict.
+    place: usize,
+    id: Uuid,
+    kind: StageKind,
+    outcome: Option<Outcome>,
+    /// By our clock.
+    occurred_at: DateTime<Utc>,
+    run: RunEvent,
+}
+
+/// A stage that is also a ping of a monitor.
+struct RunPing {
+    /// Of its verdict.
+    place: usize,
+    monitor: MonitorId,
+    kind: PingKind,
+    outcome: Option<Outcome>,
+    event: Uuid,
+    /// By our clock.
+    occurred_at: DateTime<Utc>,
+    run: RunEvent,
+}
+
+/// How a run ended; none of a stage that is no end.
+fn outcome_of(kind: StageKind, run: &RunEvent) -> Result<Option<Outcome>, Verdict> {
+    if kind != StageKind::Finished {
+        return Ok(None);
+    }
+    let outcome = run.outcome.as_deref().and_then(Outcome::parse);
+    outcome.map(Some).ok_or_else(|| {
+        Verdict::rejected(
+            "invalid_event",
+            format!(
+                "outcome is {:?}; success, ignored, failure, retries_exhausted, rejected, aborted, revoked, expired, time_limit or lost is allowed",
+                run.outcome.as_deref().map(clip)
+            ),
+        )
+    })
+}
+
+/// Writes what was told of runs into their traces. Answers what is also a ping of a monitor.
 async fn accept_stages(
     services: &Services,
     project: ProjectId,
-    stages: Vec<(usize, bool, DateTime<Utc>, StageEvent)>,
+    told: Vec<ToldRun>,
     skew: TimeDelta,
     received_at: DateTime<Utc>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
-) -> Result<(), ServiceError> {
-    let stages: Vec<_> = stages
-        .into_iter()
-        .filter(|(.., stage)| stage.entry.is_some())
-        .collect();
-    if stages.is_empty() {
-        return Ok(());
+) -> Result<Vec<RunPing>, ServiceError> {
+    let monitors = monitors_of(services, project, &told).await?;
+    let mut stages = Vec::with_capacity(told.len());
+    let mut runs = Vec::new();
+    for one in told {
+        let run = &one.run;
+        let monitor_id = match &run.entry {
+            None => None,
+            Some(entry) => match monitors.get(&(run.beat.as_str().into(), entry.as_str().into())) {
+                Some(&monitor) => Some(monitor),
+                None => {
+                    verdicts[one.place].1 = unknown_entry(&run.beat, entry);
+                    continue;
+                }
+            },
+        };
+        let kind = match (one.kind, one.outcome) {
+            (StageKind::Started, _) => Some(PingKind::Start),
+            (StageKind::Retried, _) => Some(PingKind::Log),
+            (StageKind::Finished, Some(outcome)) if outcome.is_failure() => Some(PingKind::Fail),
+            (StageKind::Finished, _) => Some(PingKind::Success),
+            (StageKind::Published | StageKind::Received | StageKind::GivenUp, _) => None,
+        };
+        if let (Some(kind), Some(monitor)) = (kind, monitor_id) {
+            runs.push(RunPing {
+                place: one.place,
+                monitor,
+                kind,
+                outcome: one.outcome,
+                event: one.id,
+                occurred_at: one.occurred_at,
+                run: run.clone(),
+            });
+        }
+        stages.push(new_stage(one, monitor_id, skew, received_at));
     }
-    let name = |text: &str| text.replace('\0', "");
-    let beats: Vec<String> = stages.iter().map(|(.., stage)| name(&stage.beat)).collect();
-    let entries: Vec<String> = stages
+    services.traces.accept(project, received_at, stages).await?;
+    Ok(runs)
+}
+
+/// The monitors of the entries that are named, by Beat and entry.
+async fn monitors_of(
+    services: &Services,
+    project: ProjectId,
+    told: &[ToldRun],
+) -> Result<HashMap<(Box<str>, Box<str>), MonitorId>, ServiceError> {
+    // What has a NUL is no entry's name: PostgreSQL's text cannot hold one.
+    let named: HashSet<(&str, &str)> = told
         .iter()
-        .map(|(.., stage)| name(stage.entry.as_deref().unwrap_or_default()))
+        .filter_map(|one| Some((one.run.beat.as_str(), one.run.entry.as_deref()?)))
+        .filter(|(beat, entry)| !beat.contains('\0') && !entry.contains('\0'))
         .collect();
+    // Runs that Beat did not send ask the database nothing here.
+    if named.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (beats, entries): (Vec<String>, Vec<String>) = named
+        .into_iter()
+        .map(|(beat, entry)| (beat.to_owned(), entry.to_owned()))
+        .unzip();
     let found =
         deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
-    let found: HashMap<usize, MonitorId> = found.into_iter().collect();
-    let mut newest: HashMap<MonitorId, Stage> = HashMap::new();
-    for (index, (place, is_received, at, stage)) in stages.into_iter().enumerate() {
-        let named =
-            !stage.beat.contains('\0') && !stage.entry.as_ref().is_some_and(|entry| entry.contains('\0'));
-        let Some(&monitor_id) = found.get(&index).filter(|_| named) else {
-            verdicts[place].1 = Verdict::rejected(
-                "unknown_entry",
-                format!(
-                    "Beat {:?} has not registered an entry {:?}",
-                    clip(&stage.beat),
-                    clip(&stage.entry.unwrap_or_default())
-                ),
-            );
-            continue;
-        };
-        let text = |value: Option<String>| value.map(|value| clip(&name(&value)));
-        // By our clock, as all times of a batch.
-        let published_at = if is_received {
-            let ours = |at: DateTime<Utc>| at.checked_add_signed(skew).map(|at| at.min(received_at));
-            stage.published_at.and_then(ours).map(to_micros)
-        } else {
-            Some(at)
-        };
-        let seen = Stage {
-            monitor_id,
-            run_id: stage.run_id,
-            task_id: text(stage.task_id),
-            queue: text(stage.queue),
+    let name = |index: usize| {
+        Some((
+            beats.get(index)?.as_str().into(),
+            entries.get(index)?.as_str().into(),
+        ))
+    };
+    Ok(found
+        .into_iter()
+        .filter_map(|(index, monitor)| Some((name(index)?, monitor)))
+        .collect())
+}
+
+fn new_stage(
+    one: ToldRun,
+    monitor_id: Option<MonitorId>,
+    skew: TimeDelta,
+    received_at: DateTime<Utc>,
+) -> NewStage {
+    let run = one.run;
+    // By our clock, as all times of a batch; what is beyond reason is nothing.
+    let near = |at: DateTime<Utc>| (at - received_at).abs() <= FAR;
+    let ours = |at: DateTime<Utc>| at.checked_add_signed(skew).filter(|at| near(*at)).map(to_micros);
+    let published_at = match one.kind {
+        StageKind::Published => Some(one.occurred_at),
+        _ => run.published_at.and_then(ours).map(|at| at.min(received_at)),
+    };
+    let stage = Stage {
+        id: one.id,
+        kind: one.kind,
+        at: one.occurred_at,
+        retries: run.retries.max(0),
+        attempt: run.attempt,
+        worker: run.worker.map(kept),
+        queue: run.queue.map(kept),
+        redelivered: run.redelivered,
+        pid: run.pid,
+        outcome: one.outcome,
+        soft: run.soft,
+        duration_seconds: run
+            .duration_seconds
+            .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds)),
+        error: run.error.map(kept),
+    };
+    NewStage {
+        run_id: run.run_id,
+        app: kept(run.beat),
+        entry: run.entry.map(kept),
+        monitor_id,
+        told: Told {
+            stage,
+            task: run.task.map(kept),
+            task_id: run.task_id.map(kept),
+            // An instant of the schedule, which no clock has measured.
+            slot: run.slot.filter(|slot| near(*slot)).map(to_micros),
+            eta: run.eta.and_then(ours),
             published_at,
-            received_at: is_received.then_some(at),
-            worker: text(stage.worker),
-            heard_at: at,
-        };
-        let stored = newest.entry(monitor_id).or_insert_with(|| seen.clone());
-        if stored.run_id == seen.run_id {
-            stored.queue = seen.queue.or(stored.queue.take());
-            stored.published_at = stored.published_at.or(seen.published_at);
-            stored.received_at = seen.received_at.or(stored.received_at);
-            stored.worker = seen.worker.or(stored.worker.take());
-            stored.heard_at = stored.heard_at.max(seen.heard_at);
-        } else if stored.heard_at <= seen.heard_at {
-            *stored = seen;
-        }
+        },
     }
-    let newest: Vec<Stage> = newest.into_values().collect();
-    let mut tx = services.store.begin().await?;
-    deadbeat_store::stage::write(&mut tx, &newest).await?;
-    tx.commit().await?;
-    Ok(())
+}
+
+/// A text as it is kept: cut, and without NUL, which PostgreSQL's text cannot hold.
+fn kept(text: String) -> String {
+    if text.len() <= limits::MONITOR_NAME_CHARS && !text.contains('\0') {
+        return text;
+    }
+    text.chars()
+        .filter(|c| *c != '\0')
+        .take(limits::MONITOR_NAME_CHARS)
+        .collect()
+}
+
+fn unknown_entry(beat: &str, entry: &str) -> Verdict {
+    Verdict::rejected(
+        "unknown_entry",
+        format!(
+            "Beat {:?} has not registered an entry {:?}",
+            clip(beat),
+            clip(entry)
+        ),
+    )
 }
 
 async fn accept_runs(
     services: &Services,
-    project: ProjectId,
-    runs: Vec<(usize, PingKind, DateTime<Utc>, Uuid, RunEvent)>,
+    runs: Vec<RunPing>,
     received_at: DateTime<Utc>,
     remote_addr: Option<String>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
 ) -> Result<(), ServiceError> {
-    if runs.is_empty() {
-        return Ok(());
-    }
-    let beats: Vec<String> = runs.iter().map(|(.., run)| run.beat.replace('\0', "")).collect();
-    let entry = |run: &RunEvent| run.entry.clone().unwrap_or_default();
-    let entries: Vec<String> = runs
-        .iter()
-        .map(|(.., run)| entry(run).replace('\0', ""))
-        .collect();
-    let found =
-        deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
-    let found: HashMap<usize, MonitorId> = found.into_iter().collect();
-
     let mut sent = Vec::new();
-    for (index, (place, kind, occurred_at, event, run)) in runs.into_iter().enumerate() {
-        // What had a NUL was asked for without it, since PostgreSQL's text cannot hold one: it is another name.
-        let named = run.entry.is_some() && ![&run.beat, &entry(&run)].iter().any(|name| name.contains('\0'));
-        let Some(monitor) = found.get(&index).filter(|_| named) else {
-            verdicts[place].1 = Verdict::rejected(
-                "unknown_entry",
-                format!(
-                    "Beat {:?} has not registered an entry {:?}",
-                    clip(&run.beat),
-                    clip(&entry(&run))
-                ),
-            );
-            continue;
-        };
-        let incoming = incoming(
-            *monitor,
-            kind,
-            received_at,
-            occurred_at,
-            event,
-            run,
-            remote_addr.clone(),
-        );
-        sent.push((place, services.ingest.accept(incoming)));
+    for ping in runs {
+        let place = ping.place;
+        sent.push((
+            place,
+            services
+                .ingest
+                .accept(incoming(ping, received_at, remote_addr.clone())),
+        ));
     }
     // All are in the queue before the first is awaited: their order holds, and they share commits.
     let (places, pending): (Vec<usize>, Vec<_>) = sent.into_iter().unzip();
@@ -431,15 +551,16 @@ async fn accept_runs(
     Ok(())
 }
 
-fn incoming(
-    monitor: MonitorId,
-    kind: PingKind,
-    received_at: DateTime<Utc>,
-    occurred_at: DateTime<Utc>,
-    event: Uuid,
-    run: RunEvent,
-    remote_addr: Option<String>,
-) -> Incoming {
+fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<String>) -> Incoming {
+    let RunPing {
+        monitor,
+        kind,
+        outcome,
+        event,
+        occurred_at,
+        run,
+        ..
+    } = ping;
     let text = |value: Option<String>| {
         value.map(|value| {
             value
@@ -450,7 +571,6 @@ fn incoming(
         })
     };
     // A failure without an exception is named by its outcome: `aborted`, `revoked`.
-    let outcome = run.outcome.as_deref().and_then(Outcome::parse);
     let error = if kind == PingKind::Fail {
         run.error.or(run.outcome)
     } else {

@@ -3,6 +3,7 @@
 //! ```text
 //! request ─ http ─▶ ingest ──────── one Tx: lock monitors, append pings and runs, domain::on_ping ───┐
 //!                                                                                Transition? ▼
+//! events ─ http ─▶ trace ───────── one Tx: lock traces, fold the told stages, write them anew
 //!  clock ── evaluator ── one Tx per batch: claim overdue, domain::on_silence ─▶ incident::record
 //!                                  transition + incident + outbox rows, in the same Tx
 //!  wake-up or poll ─ delivery: claim with lease (Tx) ▶ render ▶ sender (no Tx) ▶ settle: sent | retry at | dead (Tx)
@@ -35,6 +36,7 @@ pub mod selfwatch;
 pub mod setup;
 pub mod spool;
 pub mod supervisor;
+pub mod trace;
 pub mod watchdog;
 pub mod worker;
 pub mod writer;
@@ -50,6 +52,7 @@ use crate::account::Passwords;
 use crate::ingest::Ingest;
 use crate::schedule_sync::Floods;
 use crate::selfwatch::Selfwatch;
+use crate::trace::Traces;
 
 pub use error::ServiceError;
 
@@ -60,6 +63,7 @@ pub struct Services {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) site: Site,
     pub(crate) ingest: Ingest,
+    pub(crate) traces: Traces,
     pub(crate) passwords: Passwords,
     /// Rung when something was put into the outbox.
     pub(crate) outbox_bell: Arc<Notify>,
@@ -91,6 +95,7 @@ impl Services {
         clock: Arc<dyn Clock>,
         site: Site,
         ingest: Ingest,
+        traces: Traces,
         outbox_bell: Arc<Notify>,
         selfwatch: Selfwatch,
     ) -> Self {
@@ -99,6 +104,7 @@ impl Services {
             clock,
             site,
             ingest,
+            traces,
             passwords: Passwords::default(),
             outbox_bell,
             selfwatch,
@@ -133,6 +139,12 @@ impl Services {
     #[must_use]
     pub fn ingest(&self) -> &Ingest {
         &self.ingest
+    }
+
+    /// The door for stages of runs.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// How the loops are doing.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::time::Clock;
 use deadbeat_store::{Store, StoreResult, retention};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ pub struct RetentionSettings {
     pub pings_per_monitor: u32,
     /// Whole days of ended runs.
     pub run_days: u16,
+    /// Whole days of the history of runs, those that never ended too.
+    pub trace_days: u16,
 }
 
 impl Default for RetentionSettings {
@@ -43,6 +45,7 @@ impl Default for RetentionSettings {
             ping_days: 30,
             pings_per_monitor: 10_000,
             run_days: 90,
+            trace_days: 30,
         }
     }
 }
@@ -56,6 +59,8 @@ pub struct Removed {
     pub pings: u64,
     /// Ended runs.
     pub runs: u64,
+    /// Traces of runs.
+    pub traces: u64,
     /// Workers that said goodbye long ago.
     pub workers: u64,
     /// Queues that nobody has seen for long.
@@ -98,6 +103,7 @@ impl Retention {
                             removed.partitions,
                             removed.pings,
                             removed.runs,
+                            removed.traces,
                             removed.workers,
                             removed.queues,
                             "old data removed"
@@ -133,6 +139,8 @@ impl Retention {
         removed.pings += self.trim_counts().await?;
         let oldest_run = days_before(now, self.settings.run_days);
         removed.runs += self.repeat(Step::Runs(oldest_run)).await?;
+        let oldest_trace = days_before(now, self.settings.trace_days);
+        removed.traces += self.trim_traces(oldest_trace).await?;
         removed.workers += self.repeat(Step::Workers(now - UNHEARD_FOR)).await?;
         removed.queues += self.repeat(Step::Queues(now - UNHEARD_FOR)).await?;
         Ok(removed)
@@ -183,6 +191,24 @@ impl Retention {
         }
     }
 
+    /// Project by project, as the index has them.
+    async fn trim_traces(&self, before: DateTime<Utc>) -> StoreResult<u64> {
+        let mut gone = 0;
+        let mut after = None;
+        loop {
+            let mut tx = self.store.begin().await?;
+            if !retention::try_lock(&mut tx).await? {
+                return Ok(gone);
+            }
+            let next = deadbeat_store::trace::next_project(&mut tx, after).await?;
+            // Dropped instead, it would give the right to remove back a little later than the next step asks for it.
+            tx.commit().await?;
+            let Some(project) = next else { return Ok(gone) };
+            gone += self.repeat(Step::Traces(project, before)).await?;
+            after = Some(project);
+        }
+    }
+
     /// Repeats a bounded step, each in a transaction of its own, until nothing is left. Answers how many rows went.
     async fn repeat(&self, step: Step) -> StoreResult<u64> {
         let mut count = 0;
@@ -202,6 +228,10 @@ impl Retention {
                 }
                 Step::Runs(before) => {
                     let gone = retention::trim_runs(&mut tx, before, BATCH).await?;
+                    (gone, gone == 0)
+                }
+                Step::Traces(project, before) => {
+                    let gone = deadbeat_store::trace::trim(&mut tx, project, before, BATCH).await?;
                     (gone, gone == 0)
                 }
                 Step::Workers(before) => {
@@ -231,6 +261,8 @@ enum Step {
     Purge,
     /// Runs begun before this that are over.
     Runs(DateTime<Utc>),
+    /// A project's traces first heard of before this.
+    Traces(ProjectId, DateTime<Utc>),
     /// Workers last heard from before this that nobody waits for.
     Workers(DateTime<Utc>),
     /// Queues last seen before this.

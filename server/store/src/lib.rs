@@ -30,6 +30,7 @@ pub mod run;
 mod schedule_memo;
 pub mod stage;
 pub mod stats;
+pub mod trace;
 pub mod transition;
 mod wakeup;
 pub mod worker;

@@ -98,6 +98,7 @@ async fn start(
             ping_days: config.ping_days,
             pings_per_monitor: config.pings_per_monitor,
             run_days: config.run_days,
+            trace_days: config.trace_days,
         },
         ..Parts::new(listener, database.url.clone(), site_url, senders)
     })

@@ -17,3 +17,4 @@ mod harness;
 mod ping_urls;
 mod silence;
 mod web_dashboard;
+mod web_history;

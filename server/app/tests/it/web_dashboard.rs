@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::harness::{self, Harness};
 
 /// What a browser keeps: its cookies. Redirects are looked at, not followed.
-struct Browser<'a> {
+pub struct Browser<'a> {
     harness: &'a Harness,
     cookies: Vec<(String, String)>,
     /// Failures are counted by address: a test that fails on purpose has one of its own.
@@ -25,7 +25,7 @@ impl<'a> Browser<'a> {
     }
 
     /// A browser with a session of the first account.
-    async fn signed_in(harness: &'a Harness) -> Self {
+    pub async fn signed_in(harness: &'a Harness) -> Self {
         let mut browser = Self::new(harness);
         let answer = browser.sign_in(&harness.email, &harness.password).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER);
@@ -68,7 +68,7 @@ impl<'a> Browser<'a> {
         answer
     }
 
-    async fn get(&mut self, path: &str) -> Response {
+    pub async fn get(&mut self, path: &str) -> Response {
         let request = self.harness.client.get(self.url(path));
         self.send(request).await
     }

@@ -12,6 +12,7 @@ pub mod ping;
 pub mod project;
 pub mod run;
 pub mod schedule;
+pub mod trace;
 pub mod worker;
 
 use actix_web::web::ServiceConfig;
@@ -28,6 +29,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(monitor::configure)
             .configure(ping::configure)
             .configure(run::configure)
+            .configure(trace::configure)
             .configure(incident::configure)
             .configure(channel::configure)
             .configure(delivery::configure)

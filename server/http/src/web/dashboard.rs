@@ -53,7 +53,7 @@ async fn index(
     let asked = Asked::of(&request)?;
     let (reader, now) = (state.reader(), state.now());
     let projects = project::of_account(&reader, signed_in.account.id).await?;
-    let Some(project) = asked.choose(&projects)? else {
+    let Some(project) = choose(&projects, asked.project)? else {
         return Ok(html(
             StatusCode::OK,
             &NoProjectPage {
@@ -112,17 +112,17 @@ impl Asked {
             from: from.transpose()?,
         })
     }
+}
 
-    /// The project that is asked for, among the account's own; the first when none is. None: the account has none.
-    fn choose<'a>(&self, projects: &'a [Project]) -> Result<Option<&'a Project>, PageError> {
-        match self.project {
-            Some(id) => projects
-                .iter()
-                .find(|project| project.id == id)
-                .map(Some)
-                .ok_or(PageError::NotFound("project")),
-            None => Ok(projects.first()),
-        }
+/// The project that is asked for, among the account's own; the first when none is. None: the account has none.
+pub(super) fn choose(projects: &[Project], asked: Option<ProjectId>) -> Result<Option<&Project>, PageError> {
+    match asked {
+        Some(id) => projects
+            .iter()
+            .find(|project| project.id == id)
+            .map(Some)
+            .ok_or(PageError::NotFound("project")),
+        None => Ok(projects.first()),
     }
 }
 
@@ -228,14 +228,15 @@ impl Spell {
     }
 }
 
-struct ProjectLink {
-    id: ProjectId,
-    name: String,
-    current: bool,
+/// A project of the account's, to go to.
+pub(super) struct ProjectLink {
+    pub(super) id: ProjectId,
+    pub(super) name: String,
+    pub(super) current: bool,
 }
 
 impl ProjectLink {
-    fn of(project: &Project, chosen: &Project) -> Self {
+    pub(super) fn of(project: &Project, chosen: &Project) -> Self {
         Self {
             id: project.id,
             name: project.name.clone(),
@@ -294,6 +295,8 @@ struct BeatRow {
 }
 
 struct MonitorRow {
+    /// Of what Beat sends: its runs have a history.
+    history: Option<MonitorId>,
     status: &'static str,
     running: bool,
     name: String,
@@ -443,6 +446,7 @@ impl MonitorRow {
         Self {
             status: ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now)
                 .as_str(),
+            history: monitor.entry.is_some().then_some(monitor.id),
             running: monitor.open_runs > 0,
             name: monitor.name,
             tags: monitor.tags,

@@ -78,6 +78,28 @@ pub fn span(span: TimeDelta) -> String {
     }
 }
 
+/// A measured duration in seconds, to three digits or so: `4 ms`, `1.75 s`, `12.3 s`, and from a minute on as [`span`].
+#[must_use]
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..0.9995 => format!("{:.0} ms", seconds * 1_000.0),
+        ..9.995 => format!("{seconds:.2} s"),
+        ..59.95 => format!("{seconds:.1} s"),
+        _ => span(deadbeat_domain::time::span(seconds)),
+    }
+}
+
+/// A number to two digits or so: `0.03`, `4.2`, `117`.
+#[must_use]
+pub fn decimal(number: f64) -> String {
+    match number {
+        0.0 => "0".to_owned(),
+        ..0.995 => format!("{number:.2}"),
+        ..9.95 => format!("{number:.1}"),
+        _ => grouped(number.round() as i64),
+    }
+}
+
 /// A number and what it counts: `1 monitor`, `1,204 monitors`.
 #[must_use]
 pub fn count(number: i64, singular: &str) -> String {
@@ -125,6 +147,32 @@ mod tests {
             (35_000_000, "1 y 40 d"),
         ] {
             assert_eq!(span(TimeDelta::seconds(seconds)), words, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn measured_durations_are_told_as_finely_as_they_matter() {
+        for (value, words) in [
+            (0.0, "0 ms"),
+            (0.0042, "4 ms"),
+            (0.9994, "999 ms"),
+            (0.9996, "1.00 s"),
+            (1.754, "1.75 s"),
+            (12.34, "12.3 s"),
+            (59.96, "59 s"),
+            (61.0, "1 min"),
+            (7_300.0, "2 h 1 min"),
+        ] {
+            assert_eq!(seconds(value), words, "{value}");
+        }
+        for (value, words) in [
+            (0.0, "0"),
+            (0.034, "0.03"),
+            (4.23, "4.2"),
+            (116.6, "117"),
+            (12_000.0, "12,000"),
+        ] {
+            assert_eq!(decimal(value), words, "{value}");
         }
     }
 

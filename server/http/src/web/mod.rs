@@ -7,6 +7,7 @@ pub mod attempts;
 pub mod csrf;
 pub mod dashboard;
 pub mod format;
+pub mod history;
 pub mod session;
 pub mod worst_first;
 
@@ -29,7 +30,8 @@ pub fn configure(config: &mut ServiceConfig) {
     config
         .configure(assets::configure)
         .configure(session::configure)
-        .configure(dashboard::configure);
+        .configure(dashboard::configure)
+        .configure(history::configure);
 }
 
 /// What is around every page.

@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    async fn stage(&self, kind: &str, run: u128, rest: Value) {
+    async fn run_says(&self, kind: &str, run: u128, rest: Value) {
         let mut said = json!({"beat": "shop", "entry": "a", "run_id": Uuid::from_u128(run), "queue": "celery", "worker": "w1"});
         for (field, value) in rest.as_object().unwrap() {
             said[field] = value.clone();
@@ -59,7 +59,7 @@ impl World {
     }
 
     async fn attempt(&self, run: u128, attempt: u128) {
-        self.stage("run_started", run, json!({"attempt": Uuid::from_u128(attempt)}))
+        self.run_says("run_started", run, json!({"attempt": Uuid::from_u128(attempt)}))
             .await;
     }
 
@@ -92,7 +92,7 @@ async fn a_message_that_is_nowhere_was_lost_in_the_broker(pool: PgPool) {
     let mut scene = healthy();
     scene.broker["maxmemory_policy"] = json!("allkeys-lru");
     world.until_due(&scene).await;
-    world.stage("run_published", 1, json!({})).await;
+    world.run_says("run_published", 1, json!({})).await;
 
     world.live(30, &scene).await;
 
@@ -110,7 +110,7 @@ async fn what_no_worker_accounts_for_is_not_called_lost(pool: PgPool) {
     let mut scene = healthy();
     scene.broker["unacked"] = json!(1);
     world.until_due(&scene).await;
-    world.stage("run_published", 1, json!({})).await;
+    world.run_says("run_published", 1, json!({})).await;
 
     world.live(30, &scene).await;
 
@@ -122,7 +122,9 @@ async fn an_entry_whose_queue_nobody_consumes_is_part_of_that_queues_incident(po
     let world = World::new(pool).await;
     let mut scene = healthy();
     world.until_due(&scene).await;
-    world.stage("run_published", 1, json!({"queue": "reports"})).await;
+    world
+        .run_says("run_published", 1, json!({"queue": "reports"}))
+        .await;
     scene.broker["queues"] = json!([{"name": "reports", "depth": 1, "oldest_seconds": 9}]);
 
     world.live(90, &scene).await;
@@ -146,7 +148,7 @@ async fn what_a_lost_worker_was_at_is_part_of_its_incident(pool: PgPool) {
     let world = World::new(pool).await;
     let mut scene = healthy();
     world.until_due(&scene).await;
-    world.stage("run_started", 1, json!({})).await;
+    world.run_says("run_started", 1, json!({})).await;
     world.live(5, &scene).await;
 
     scene.workers.clear();
@@ -174,8 +176,8 @@ async fn a_message_in_a_busy_worker_beside_an_idle_one_is_starved(pool: PgPool) 
     let mut scene = healthy();
     scene.workers = vec![("w1", json!({"active": 2, "reserved": 3})), ("w2", json!({}))];
     world.until_due(&scene).await;
-    world.stage("run_published", 1, json!({})).await;
-    world.stage("run_received", 1, json!({})).await;
+    world.run_says("run_published", 1, json!({})).await;
+    world.run_says("run_received", 1, json!({})).await;
 
     world.live(30, &scene).await;
 
@@ -231,8 +233,8 @@ async fn a_worker_whose_pool_is_frozen_is_a_ghost_and_its_entries_are_part_of_th
     let world = World::new(pool).await;
     let mut scene = healthy();
     world.until_due(&scene).await;
-    world.stage("run_published", 1, json!({})).await;
-    world.stage("run_received", 1, json!({})).await;
+    world.run_says("run_published", 1, json!({})).await;
+    world.run_says("run_received", 1, json!({})).await;
     scene.workers = vec![("w1", json!({"active": 0, "reserved": 4}))];
 
     world.live(100, &scene).await;
@@ -276,14 +278,14 @@ async fn a_message_executed_twice_is_told_and_the_end_of_one_copy_is_no_all_clea
     let a = world.a().await;
     world.only(a, "DUPLICATE_RUN", true).await;
     world
-        .stage(
+        .run_says(
             "run_finished",
             1,
             json!({"outcome": "success", "attempt": Uuid::from_u128(1)}),
         )
         .await;
     world
-        .stage(
+        .run_says(
             "run_finished",
             1,
             json!({"outcome": "success", "attempt": Uuid::from_u128(2)}),
@@ -300,7 +302,7 @@ async fn a_message_executed_again_after_its_success_is_told(pool: PgPool) {
     world.until_due(&healthy()).await;
     world.attempt(1, 1).await;
     world
-        .stage(
+        .run_says(
             "run_finished",
             1,
             json!({"outcome": "success", "attempt": Uuid::from_u128(1)}),
@@ -320,7 +322,7 @@ async fn a_message_executed_twice_is_told_also_when_the_second_copy_ends_first(p
     world.until_due(&scene).await;
     let ended = async |run: u128, attempt: u128| {
         let end = json!({"outcome": "success", "attempt": Uuid::from_u128(attempt)});
-        world.stage("run_finished", run, end).await;
+        world.run_says("run_finished", run, end).await;
     };
     // What ran it first is dead: delivered again and done, it is well.
     world.attempt(1, 1).await;
@@ -387,7 +389,7 @@ async fn why_a_process_was_told_to_go_is_said_by_the_main_process(pool: PgPool) 
     world.until_due(&healthy()).await;
     world.attempt(1, 1).await;
     world
-        .stage(
+        .run_says(
             "run_finished",
             1,
             json!({"outcome": "aborted", "attempt": Uuid::from_u128(1)}),
@@ -395,7 +397,7 @@ async fn why_a_process_was_told_to_go_is_said_by_the_main_process(pool: PgPool) 
         .await;
     assert_eq!(world.incidents().await, []);
     world
-        .stage(
+        .run_says(
             "run_finished",
             1,
             json!({"outcome": "time_limit", "error": "TimeLimitExceeded"}),
@@ -407,7 +409,7 @@ async fn why_a_process_was_told_to_go_is_said_by_the_main_process(pool: PgPool) 
     // Nobody says why: a task that ended its own process.
     world.attempt(2, 2).await;
     world
-        .stage(
+        .run_says(
             "run_finished",
             2,
             json!({"outcome": "aborted", "attempt": Uuid::from_u128(2)}),

@@ -19,5 +19,6 @@ mod retention;
 mod setup;
 mod silence;
 mod spool;
+mod trace;
 mod watchdog;
 mod worker;

@@ -14,6 +14,7 @@ use deadbeat_services::ingest::{Accepted, Address, Incoming, Ingest, IngestError
 use deadbeat_services::monitor::{Change, ChannelChoice};
 use deadbeat_services::registry::Registry;
 use deadbeat_services::selfwatch::Selfwatch;
+use deadbeat_services::trace::Traces;
 use deadbeat_services::{ServiceError, Services, Site, channel, event, monitor};
 use deadbeat_store::Store;
 use deadbeat_store::monitor::Monitor;
@@ -60,11 +61,14 @@ impl World {
         let (ingest, writers) = Ingest::new(&store, &shared, &site, &bell, Registry::default(), lanes);
         let stop = CancellationToken::new();
         tokio::spawn(writers.run(stop.clone()));
+        let (traces, trace_writer) = Traces::new(&store);
+        tokio::spawn(trace_writer.run(stop.clone()));
         let services = Services::new(
             store.clone(),
             Arc::clone(&shared),
             site.clone(),
             ingest,
+            traces,
             Arc::clone(&bell),
             selfwatch.clone(),
         );

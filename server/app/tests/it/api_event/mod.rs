@@ -4,6 +4,7 @@ mod batch;
 mod due;
 mod run;
 mod schedule;
+mod trace;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

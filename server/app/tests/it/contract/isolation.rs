@@ -41,6 +41,14 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     let deliveries = harness.wait_for("/api/v1/deliveries", settled).await;
     let incidents = owner.get("/api/v1/incidents").await;
     let keys = owner.get("/api/v1/api-keys").await;
+    let run = json!({"id": Uuid::new_v4(), "type": "run_started", "at": "2026-03-02T01:00:00Z", "beat": "shop", "entry": null,
+        "run_id": Uuid::new_v4(), "task": "shop.pay", "task_id": "pay-1", "worker": "celery@w1"});
+    Caller::with_key(&harness, &harness.ping_key)
+        .post(
+            "/api/v1/events",
+            &json!({"sent_at": "2026-03-02T01:00:00Z", "events": [run]}),
+        )
+        .await;
     let examples =
         "/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples/worker/value";
     Caller::with_key(&harness, &harness.ping_key)
@@ -56,6 +64,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         ("incidents", &incidents["incidents"][0]["id"]),
         ("deliveries", &deliveries["deliveries"][0]["id"]),
         ("api-keys", &keys["api_keys"][0]["id"]),
+        ("runs", &run["run_id"]),
     ];
     let before = dump(&harness).await;
 
@@ -125,6 +134,13 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         "/api/v1/workers".to_owned(),
         "/api/v1/queues".to_owned(),
         "/api/v1/brokers".to_owned(),
+        "/api/v1/runs".to_owned(),
+        "/api/v1/runs?task=shop.pay".to_owned(),
+        "/api/v1/runs?task_id=pay-1".to_owned(),
+        format!("/api/v1/runs?task_id={}", run["run_id"].as_str().unwrap()),
+        "/api/v1/runs?state=open&worker=celery@w1".to_owned(),
+        format!("/api/v1/runs?monitor_id={monitor_id}"),
+        "/api/v1/tasks".to_owned(),
     ] {
         let list = other.get(&path).await;
         let rows = list
@@ -147,6 +163,22 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         other.get("/api/v1/project").await["id"],
         owner.get("/api/v1/project").await["id"]
     );
+
+    // The same run id is another run there, whatever is told of it.
+    let mut theirs = run.clone();
+    theirs["id"] = json!(Uuid::new_v4());
+    theirs["type"] = json!("run_finished");
+    theirs["outcome"] = json!("failure");
+    Caller::with_key(&harness, &their_ping_key)
+        .post(
+            "/api/v1/events",
+            &json!({"sent_at": "2026-03-02T01:00:00Z", "events": [theirs]}),
+        )
+        .await;
+    let path = format!("/api/v1/runs/{}", run["run_id"].as_str().unwrap());
+    assert_eq!(owner.get(&path).await["state"], "started");
+    assert_eq!(other.get(&path).await["state"], "failure");
+    let before = dump(&harness).await;
 
     // Signals by key reach the key's own project only.
     let ping = harness

@@ -272,7 +272,8 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
     let id = monitor["id"].as_str().unwrap();
     let good = |name: &str| match name {
         "limit" => "1".to_owned(),
-        "cursor" | "channel_id" | "incident_id" | "subject_id" => Uuid::new_v4().to_string(),
+        "cursor" | "channel_id" | "incident_id" | "subject_id" | "monitor_id" => Uuid::new_v4().to_string(),
+        "from" | "to" => "2026-03-01T00:00:00Z".to_owned(),
         "state" => "open".to_owned(),
         _ => "x".to_owned(),
     };
@@ -282,7 +283,7 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
         .into_iter()
         .filter(|one| contract().query_parameters(one).contains("limit"));
     let lists: Vec<Operation> = lists.collect();
-    assert_eq!(lists.len(), 8);
+    assert_eq!(lists.len(), 9);
     for operation in lists {
         let base = operation.path.replace("{id}", id);
         for name in contract().query_parameters(&operation) {
@@ -290,6 +291,7 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
                 ("/api/v1/monitors", "status") => "late".to_owned(),
                 ("/api/v1/deliveries", "status") => "dead".to_owned(),
                 ("/api/v1/monitors/{id}/pings", "cursor") => "7".to_owned(),
+                ("/api/v1/runs", "cursor") => format!("1772323200000000-{}", Uuid::new_v4().simple()),
                 _ => good(&name),
             };
             let answer = harness
@@ -326,6 +328,12 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
             "tag=%00",
             "search=%00",
             "page=2",
+            "from=yesterday",
+            "to=2026-03-01",
+            "monitor_id=x",
+            "worker=a%00b",
+            "cursor=-1-x",
+            "cursor=99999999999999999999-00000000000000000000000000000000",
         ] {
             let answer = harness
                 .request(Method::GET, &format!("{base}?{bad}"))

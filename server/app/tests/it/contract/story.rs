@@ -343,6 +343,24 @@ async fn celery(caller: &Caller<'_>) {
     .await;
 }
 
+async fn runs(caller: &Caller<'_>) {
+    let runs = caller.pages("/api/v1/runs", 1).await;
+    let run = runs.iter().find(|run| run["entry"] == "nightly-report").unwrap();
+    assert_eq!(
+        (&run["state"], &run["run_seconds"]),
+        (&json!("success"), &json!(7.2))
+    );
+    let whole = caller
+        .get(&format!("/api/v1/runs/{}", run["run_id"].as_str().unwrap()))
+        .await;
+    assert_eq!(whole["stages"].as_array().map(Vec::len), Some(4));
+    let tasks = caller.get("/api/v1/tasks").await;
+    assert_eq!(tasks["tasks"][0]["task"], "shop.tasks.report");
+    for path in ["/api/v1/runs?state=great", "/api/v1/tasks?from=now"] {
+        expect(caller, Method::GET, path, &json!(null), 400).await;
+    }
+}
+
 async fn incidents(caller: &Caller<'_>) {
     let incidents = caller.pages("/api/v1/incidents", 1).await;
     let path = format!("/api/v1/incidents/{}", id(incidents.first().unwrap()));
@@ -486,6 +504,7 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     // A monitor of a Beat, with all that only such a one has.
     let of_beat = caller.pages("/api/v1/monitors?search=nightly-report", 1).await;
     assert!(of_beat[0]["beat_id"].is_string());
+    runs(&caller).await;
     incidents(&caller).await;
     keys_and_project(&caller).await;
     assert_eq!(caller.pages("/api/v1/deliveries", 2).await.len(), 1);
