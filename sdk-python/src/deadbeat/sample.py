@@ -42,6 +42,8 @@ class Sampler:
         self._stop = Wake()
         self._thread: threading.Thread | None = None
         self._connection: Any = None
+        # It failed, and is not let go of yet.
+        self._is_broken = False
         # What other workers of the application consume, as the server knows.
         self._elsewhere: tuple[str, ...] = ()
         # Queue → the id of its oldest message, and since when that was seen to be the oldest.
@@ -65,8 +67,13 @@ class Sampler:
     def _run(self) -> None:
         try:
             while time.monotonic() < self._until:
-                self._runs.transport.put(self.sample(), latest="broker_sample")
-                self._stop.wait(PERIOD_SECONDS)
+                began = time.monotonic()
+                event = self.sample()
+                self._runs.transport.put(event, latest="broker_sample")
+                if not event["reachable"]:
+                    # Letting go of a connection that hangs takes its time, too.
+                    self._disconnect()
+                self._stop.wait(max(0.1, began + PERIOD_SECONDS - time.monotonic()))
         except Exception:
             tell_once("the sampling of queues")
         finally:
@@ -92,6 +99,8 @@ class Sampler:
             "queues": [],
         }
         try:
+            if self._is_broken:
+                self._disconnect()
             if self._connection is None:
                 self._connection = self._unconnected()
             connection = self._connection
@@ -107,7 +116,7 @@ class Sampler:
                 event["queues"] = [_queue(name) for name in names]
         except Exception as fault:
             event.update(reachable=False, error=type(fault).__name__, queues=[])
-            self._disconnect()
+            self._is_broken = True
         return event
 
     def _unconnected(self) -> Any:
@@ -118,6 +127,7 @@ class Sampler:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        self._is_broken = False
         if connection is not None:
             # It is of no use any more either way.
             with contextlib.suppress(Exception):

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{BrokerView, Evidence, QueueView, StageView, WorkerView};
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
+use deadbeat_domain::slot::early;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
 use deadbeat_store::monitor::Monitor;
@@ -53,8 +54,11 @@ impl Known {
             scenes.insert((beat.project_id, beat.name.clone()), scene);
         }
         let fed = monitors.iter().filter(|monitor| monitor.beat_id.is_some());
-        let fed: Vec<Uuid> = fed.map(|monitor| monitor.id.0).collect();
-        let stages = deadbeat_store::stage::of_monitors(tx, &fed).await?;
+        // Of the slot that is owed, not of those after it.
+        let since = |monitor: &Monitor| monitor.state.next_due_at.map(|due| due - early(&monitor.state));
+        let (fed, since): (Vec<Uuid>, Vec<Option<DateTime<Utc>>>) =
+            fed.map(|monitor| (monitor.id.0, since(monitor))).unzip();
+        let stages = deadbeat_store::stage::of_monitors(tx, &fed, &since).await?;
         Ok(Self {
             beats: beats.into_iter().map(|beat| (beat.id, beat)).collect(),
             scenes,

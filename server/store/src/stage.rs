@@ -33,25 +33,32 @@ pub struct Stage {
     pub heard_at: DateTime<Utc>,
 }
 
-/// What is known of these monitors' newest runs.
+/// What is known of one run of each of these monitors: the first that was sent since an instant, where there is one; else the newest.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_monitors(tx: &mut Tx, monitors: &[Uuid]) -> StoreResult<Vec<Stage>> {
+pub async fn of_monitors(
+    tx: &mut Tx,
+    monitors: &[Uuid],
+    since: &[Option<DateTime<Utc>>],
+) -> StoreResult<Vec<Stage>> {
     let rows = sqlx::query!(
         // Those heard of last are not always those sent last: a few, to choose from.
         r#"
         SELECT asked.id AS "monitor_id!", newest.run_id, newest.task_id, newest.queue, newest.published_at, newest.received_at,
             newest.started_at, newest.finished_at, newest.attempts, newest.worker, newest.heard_at
-        FROM UNNEST($1::uuid[]) AS asked (id)
+        FROM UNNEST($1::uuid[], $2::timestamptz[]) AS asked (id, since)
         CROSS JOIN LATERAL (
             SELECT run_id, task_id, queue, published_at, received_at, started_at, finished_at, attempts, worker, heard_at
-            FROM (SELECT * FROM trace WHERE monitor_id = asked.id ORDER BY heard_first_at DESC LIMIT 8) AS recent
-            ORDER BY coalesce(published_at, heard_first_at) DESC, heard_at DESC
+            FROM (SELECT * FROM trace WHERE monitor_id = asked.id ORDER BY heard_first_at DESC LIMIT 64) AS recent
+            ORDER BY coalesce(published_at >= asked.since, false) DESC,
+                CASE WHEN published_at >= asked.since THEN published_at END,
+                coalesce(published_at, heard_first_at) DESC, heard_at DESC
             LIMIT 1
         ) AS newest
         "#,
-        monitors
+        monitors,
+        since as &[Option<DateTime<Utc>>]
     )
     .fetch_all(tx.conn())
     .await?;
