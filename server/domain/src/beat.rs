@@ -57,3 +57,68 @@ pub fn silence(beat: &Switch, hung_at: Option<DateTime<Utc>>, now: DateTime<Utc>
 pub fn is_storm(count: u32, slots: u32) -> bool {
     count >= STORM_COUNT && count / 10 >= slots.max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transition::tests::at;
+
+    /// It says every 15 s that it ticks, and was last heard from at noon.
+    fn beat() -> Switch {
+        Switch {
+            status: Status::Up,
+            period_seconds: 15.0,
+            grace_seconds: 60.0,
+            last_seen_at: Some(at(0.0)),
+            deadline_at: Some(at(75.0)),
+            trouble: None,
+            since: None,
+        }
+    }
+
+    #[test]
+    fn a_silent_beat_hangs_when_its_process_has_just_said_so_and_is_down_else() {
+        for (hung, expected) in [
+            (None, Cause::BeatDown),
+            (Some(75.0), Cause::BeatStalled),
+            (Some(32.6), Cause::BeatStalled),
+            // Two periods and a half, and 5 s: it has fallen silent, too.
+            (Some(32.5), Cause::BeatDown),
+            // Before its loop went round again.
+            (Some(-1.0), Cause::BeatDown),
+        ] {
+            assert_eq!(silence(&beat(), hung.map(at), at(75.0)), expected, "{hung:?}");
+        }
+        let never_heard = Switch {
+            last_seen_at: None,
+            ..beat()
+        };
+        assert_eq!(
+            silence(&never_heard, Some(at(70.0)), at(75.0)),
+            Cause::BeatStalled
+        );
+        let just_heard = Switch {
+            last_seen_at: Some(at(70.0)),
+            ..beat()
+        };
+        assert_eq!(silence(&just_heard, Some(at(70.0)), at(75.0)), Cause::BeatDown);
+    }
+
+    #[test]
+    fn a_storm_is_a_hundred_a_minute_and_ten_times_the_schedule() {
+        for (count, slots, expected) in [
+            (0, 0, false),
+            (99, 0, false),
+            (100, 0, true),
+            (100, 1, true),
+            (100, 10, true),
+            (109, 10, true),
+            (100, 11, false),
+            (600, 60, true),
+            (599, 60, false),
+            (u32::MAX, 10_000, true),
+        ] {
+            assert_eq!(is_storm(count, slots), expected, "{count} of {slots}");
+        }
+    }
+}

@@ -128,6 +128,12 @@ impl Cause {
         Self::ALL.into_iter().find(|cause| cause.as_str() == text)
     }
 
+    /// The path of the page that tells what it means and what to do.
+    #[must_use]
+    pub fn page(self) -> String {
+        format!("/causes/{}", self.as_str())
+    }
+
     /// What a run that ended badly is called by how it ended.
     #[must_use]
     pub fn of_outcome(outcome: Option<Outcome>) -> Self {
@@ -156,5 +162,6 @@ mod tests {
             assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
         }
         assert_eq!(Cause::parse("missed"), None);
+        assert_eq!(Cause::BeatDown.page(), "/causes/BEAT_DOWN");
     }
 }

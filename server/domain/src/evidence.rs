@@ -95,6 +95,14 @@ pub struct WorkerView {
 }
 
 impl WorkerView {
+    /// One whose clock is off works all the same.
+    fn standing(&self) -> Status {
+        match (self.status, self.trouble) {
+            (Status::Down, Some(Cause::ClockSkew)) => Status::Up,
+            (status, _) => status,
+        }
+    }
+
     fn consumes(&self, queue: &str) -> bool {
         self.queues.iter().any(|name| name == queue)
     }
@@ -173,6 +181,11 @@ pub enum Contested {
     Trouble(Cause),
 }
 
+/// Waits for the verdict on another subject, which falls at its deadline. Not for ever: something may keep it from being judged.
+fn wait_for(deadline: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
+    (now < deadline + NEXT_LOOK).then(|| Blame::Wait(deadline.max(now) + AFTER))
+}
+
 impl Evidence {
     /// Only a Beat is known.
     #[must_use]
@@ -189,14 +202,19 @@ impl Evidence {
         let (Some(beat), Some(due)) = (&self.beat, due) else {
             return Blame::Own(Cause::Missed);
         };
-        if let Some(blame) = self.of_broker() {
+        if let Some(blame) = self.of_broker(now) {
             return blame;
         }
         // The SDK reports that Beat lives after each tick returned: heard from since the slot means that Beat had sent it.
         if beat.last_seen_at.is_none_or(|seen| seen < due) {
+            // One that is down, and has a deadline, is heard from: its clock is off, or it floods.
             match (beat.status, beat.deadline_at) {
-                (Status::Down, _) => return Blame::Part(PartOf::Beat, beat.cause()),
-                (_, Some(deadline)) => return Blame::Wait(deadline + AFTER),
+                (Status::Down, None) => return Blame::Part(PartOf::Beat, beat.cause()),
+                (_, Some(deadline)) => {
+                    if let Some(wait) = wait_for(deadline, now) {
+                        return wait;
+                    }
+                }
                 (_, None) => {}
             }
         }
@@ -216,14 +234,15 @@ impl Evidence {
         }
     }
 
-    fn of_broker(&self) -> Option<Blame> {
+    fn of_broker(&self, now: DateTime<Utc>) -> Option<Blame> {
         let broker = self.broker?;
         let since = broker.away_since?;
-        Some(if broker.status == Status::Down {
-            Blame::Part(PartOf::Broker(broker.id), Cause::BrokerDown)
-        } else {
-            Blame::Wait(since + AWAY_PATIENCE + NEXT_LOOK)
-        })
+        if broker.status == Status::Down {
+            return Some(Blame::Part(PartOf::Broker(broker.id), Cause::BrokerDown));
+        }
+        // Who looked at it may be gone, too.
+        let told_at = since + AWAY_PATIENCE + NEXT_LOOK;
+        (told_at > now).then_some(Blame::Wait(told_at))
     }
 
     /// Whether somebody is about to look at the broker, and has not since then.
@@ -244,13 +263,13 @@ impl Evidence {
             if queue.status == Status::Down {
                 return Blame::Part(PartOf::Queue(queue.id), trouble);
             }
-            let nobody = self.workers.iter().all(|worker| worker.status != Status::Up);
+            let nobody = self.workers.iter().all(|worker| worker.standing() != Status::Up);
             let patience = if nobody {
                 NO_WORKER_PATIENCE
             } else {
                 UNCONSUMED_PATIENCE
             };
-            let told_at = queue.since.unwrap_or(now) + patience + NEXT_LOOK;
+            let told_at = queue.since.unwrap_or(queue.seen_at) + patience + NEXT_LOOK;
             if told_at > now {
                 return Blame::Wait(told_at);
             }
@@ -258,10 +277,10 @@ impl Evidence {
         let mut up = 0;
         let mut troubled = None;
         for worker in self.workers.iter().filter(|worker| worker.consumes(name)) {
-            match worker.status {
+            match worker.standing() {
                 Status::Up if !worker.is_heard_since(sent_at) => {
-                    if let Some(deadline) = worker.deadline_at.filter(|deadline| *deadline > now) {
-                        return Blame::Wait(deadline + AFTER);
+                    if let Some(wait) = worker.deadline_at.and_then(|deadline| wait_for(deadline, now)) {
+                        return wait;
                     }
                 }
                 Status::Up => up += 1,
@@ -289,16 +308,17 @@ impl Evidence {
             });
         }
         // What nobody accounts for may be held by a dead connection: it comes back, and is not lost.
-        let held: i64 = self
+        let at_work = self
             .workers
             .iter()
-            .map(|worker| worker.reserved + worker.held)
-            .sum();
+            .filter(|worker| worker.standing() == Status::Up);
+        let held: i64 = at_work.map(|worker| worker.reserved + worker.held).sum();
         let unaccounted = self
             .broker
             .and_then(|broker| broker.unacked)
             .is_some_and(|unacked| unacked > held);
-        Blame::Own(if unaccounted {
+        // Where nobody is known to consume the queue, one who says nothing may have taken it.
+        Blame::Own(if unaccounted || up == 0 {
             Cause::Unknown
         } else {
             Cause::LostInBroker
@@ -315,7 +335,7 @@ impl Evidence {
         else {
             return Blame::Own(Cause::Unknown);
         };
-        match worker.status {
+        match worker.standing() {
             Status::Down => {
                 let cause = worker.trouble.unwrap_or(Cause::WorkerLost);
                 return Blame::Part(PartOf::Worker(worker.id), cause);
@@ -327,14 +347,17 @@ impl Evidence {
         if worker.started_at.is_some_and(|started| started > received_at) {
             return Blame::Own(Cause::WorkerLost);
         }
-        if !worker.is_heard_since(received_at)
-            && let Some(deadline) = worker.deadline_at
-        {
-            return Blame::Wait(deadline + AFTER);
+        if !worker.is_heard_since(received_at) {
+            return worker
+                .deadline_at
+                .and_then(|deadline| wait_for(deadline, now))
+                .unwrap_or(Blame::Own(Cause::Unknown));
         }
         if worker.has_a_free_process() {
-            // Nothing keeps it from beginning: it hangs, which is told of it soon, or waits for its time.
-            let told_at = worker.progress_at + GHOST_PATIENCE + NEXT_LOOK;
+            // Nothing keeps it from beginning: it hangs, which is told of it soon, or waits for its time. One that goes on with others
+            // for longer does not hang.
+            let got_on_at = worker.progress_at.min(received_at + GHOST_PATIENCE);
+            let told_at = got_on_at + GHOST_PATIENCE + NEXT_LOOK;
             return if worker.held == 0 && worker.reserved > worker.active && told_at > now {
                 Blame::Wait(told_at)
             } else {
@@ -343,8 +366,8 @@ impl Evidence {
         }
         let idle = self.workers.iter().any(|other| {
             other.id != worker.id
-                && other.status == Status::Up
-                && other.trouble.is_none()
+                && other.standing() == Status::Up
+                && other.trouble.is_none_or(|trouble| trouble == Cause::ClockSkew)
                 && other.has_a_free_process()
                 && stage.queue.as_deref().is_some_and(|queue| other.consumes(queue))
         });
@@ -366,7 +389,7 @@ impl Evidence {
         let (Some(worker), Some(started_at)) = (worker, run.started_at) else {
             return Blame::Own(Cause::Overrun);
         };
-        match worker.status {
+        match worker.standing() {
             Status::Down if worker.trouble.is_none() => {
                 return Blame::Part(PartOf::Worker(worker.id), Cause::WorkerLost);
             }
@@ -376,16 +399,18 @@ impl Evidence {
         if worker.started_at.is_some_and(|started| started > started_at) {
             return Blame::Own(Cause::WorkerLost);
         }
-        if !worker.is_heard_since(started_at + AFTER)
-            && let Some(deadline) = worker.deadline_at.filter(|deadline| *deadline > now)
-        {
-            return Blame::Wait(deadline + AFTER);
+        if !worker.is_heard_since(started_at + AFTER) {
+            return worker
+                .deadline_at
+                .and_then(|deadline| wait_for(deadline, now))
+                .unwrap_or(Blame::Own(Cause::Overrun));
         }
         let is_gone = match (&worker.running, run.run_id) {
             (Some(running), Some(id)) => !running.contains(&id),
             _ => false,
         };
-        Blame::Own(if is_gone {
+        // Between two tries it runs nowhere: nobody was killed.
+        Blame::Own(if is_gone && run.attempts > 0 {
             Cause::WorkerKilled
         } else {
             Cause::Overrun
@@ -404,7 +429,11 @@ impl Evidence {
         // Who says what it runs must have said so since the newest execution began.
         let asked_at = deadline - crate::run::CONTEST_PATIENCE + AFTER;
         let mut alive = 0;
-        for worker in self.workers.iter().filter(|worker| worker.status == Status::Up) {
+        for worker in self
+            .workers
+            .iter()
+            .filter(|worker| worker.standing() == Status::Up)
+        {
             let Some(running) = &worker.running else { continue };
             if !worker.is_heard_since(asked_at) && now < deadline + NEXT_LOOK {
                 return Contested::Wait(now + AFTER);

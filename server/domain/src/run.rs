@@ -8,6 +8,9 @@ use crate::ids::RunKey;
 use crate::limits;
 use crate::ping::{PingKind, Signal, Source};
 
+#[cfg(test)]
+mod tests;
+
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunStatus {
@@ -247,6 +250,11 @@ pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     let run = runs
         .iter_mut()
         .find(|run| run.is_open() && run.run_id.is_some() && run.run_id == signal.run_id)?;
+    if signal.detail.retries < run.detail.retries {
+        // The next try was quicker than this news of the one before.
+        remember(run, signal.detail.event);
+        return Some(run);
+    }
     run.deadline_at = Some(signal.received_at + RETRY_PATIENCE);
     run.detail.outcome = None;
     run.attempts = 0;
@@ -263,6 +271,11 @@ fn is_another(run: &Run, signal: &Signal) -> bool {
         && run.attempts > 0
         && run.detail.retries == signal.detail.retries
         && matches!((run.detail.attempt, signal.detail.attempt), (Some(before), Some(now)) if before != now)
+}
+
+/// Whether an end is that of another execution than the one that began last.
+fn is_of_another(run: &Run, signal: &Signal) -> bool {
+    matches!((run.detail.attempt, signal.detail.attempt), (Some(last), Some(ended)) if last != ended)
 }
 
 /// Starts a run, or starts it again. Returns the run that changed.
@@ -422,7 +435,8 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     let run = &mut runs[index];
     remember(run, signal.detail.event);
     if signal.detail.outcome == Some(Outcome::Aborted) {
-        if run.is_open() {
+        // Of an execution before the last one it says nothing: that one goes on.
+        if run.is_open() && !is_of_another(run, signal) {
             let judged_at = signal.received_at + ABORTED_PATIENCE;
             run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
             run.detail.outcome = signal.detail.outcome;

@@ -85,6 +85,12 @@ impl Site {
     pub fn ping_url(&self, id: deadbeat_domain::ids::PingId) -> String {
         format!("{}/ping/{}", self.url, id.0)
     }
+
+    /// The address of a cause's page.
+    #[must_use]
+    pub fn cause_url(&self, cause: deadbeat_domain::cause::Cause) -> String {
+        format!("{}{}", self.url, cause.page())
+    }
 }
 
 impl Services {

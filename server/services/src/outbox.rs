@@ -145,7 +145,7 @@ pub fn incident_json(site: &Site, incident: &Incident, project_name: Option<&str
         "id": id,
         "project": {"id": incident.project_id, "name": project_name},
         "subject": incident.subject,
-        "cause": {"code": incident.cause.as_str(), "summary": incident.summary},
+        "cause": cause_json(site, incident),
         "evidence": incident.evidence.iter()
             .map(|fact| json!({"at": fact.at.map(instant), "fact": fact.fact}))
             .collect::<Vec<_>>(),
@@ -155,6 +155,12 @@ pub fn incident_json(site: &Site, incident: &Incident, project_name: Option<&str
         "acknowledged_at": incident.acknowledged_at.map(instant),
         "url": format!("{}/", site.url),
     })
+}
+
+/// An incident's cause, with the address of its page, as alerts and the API show it.
+#[must_use]
+pub fn cause_json(site: &Site, incident: &Incident) -> Value {
+    json!({"code": incident.cause.as_str(), "summary": incident.summary, "url": site.cause_url(incident.cause)})
 }
 
 fn monitor_json(monitor: &Monitor, now: DateTime<Utc>) -> Value {

@@ -45,6 +45,7 @@ async fn a_failure_opens_one_incident_that_says_why_and_a_success_resolves_it() 
         json!({"kind": "monitor", "id": job["id"], "name": "Job"})
     );
     assert_eq!(incident["cause"]["code"], "FAILED");
+    assert_eq!(incident["cause"]["url"], format!("{}/causes/FAILED", harness.url));
     assert!(
         !incident["evidence"].as_array().unwrap().is_empty()
             && !incident["repair"].as_array().unwrap().is_empty()

@@ -16,5 +16,6 @@ mod embedded_postgres;
 mod harness;
 mod ping_urls;
 mod silence;
+mod web_cause;
 mod web_dashboard;
 mod web_history;

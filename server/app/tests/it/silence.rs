@@ -6,7 +6,7 @@ use deadbeat_app::{App, Parts};
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_testkit::inbox::Inbox;
 use deadbeat_testkit::receiver::Receiver;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::{self, Harness, LIMIT};
@@ -84,13 +84,18 @@ async fn a_failure_is_told_at_once_by_webhook_and_mail() {
     let alert: Value = serde_json::from_str(&receiver.wait_for(1, LIMIT).await[0].text()).unwrap();
     assert_eq!(
         alert["incident"]["cause"],
-        json!({"code": "FAILED", "summary": "import failed with exit code 3."})
+        json!({"code": "FAILED", "summary": "import failed with exit code 3.", "url": format!("{}/causes/FAILED", harness.url)})
     );
     let mails = inbox.wait_for(1, LIMIT).await;
     let subject = mails[0].header("Subject").unwrap();
     assert!(
         subject.contains("import") && subject.contains("FAILED"),
         "{subject}"
+    );
+    let page = alert["incident"]["cause"]["url"].as_str().unwrap();
+    assert_eq!(
+        harness.client.get(page).send().await.unwrap().status(),
+        StatusCode::OK
     );
     harness.stop().await;
 }

@@ -348,7 +348,7 @@ async fn monitors_stand_there_with_their_status_the_worst_first() {
     let page = browser.dashboard("/").await;
 
     assert!(page.contains("<h1>1 incident is open</h1>"));
-    assert!(page.contains("FAILED") && page.contains("Monitor <b>Fails</b>"));
+    assert!(page.contains("<a href=\"/causes/FAILED\">FAILED</a>") && page.contains("Monitor <b>Fails</b>"));
     assert!(row_of(&page, "Fails").contains("down") && row_of(&page, "Fails").contains("prod"));
     assert!(row_of(&page, "Works").contains("up") && row_of(&page, "Works").contains("every hour"));
     assert!(row_of(&page, "Waits").contains("new") && row_of(&page, "Waits").contains("never"));

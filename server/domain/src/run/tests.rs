@@ -98,7 +98,8 @@ fn a_repeated_start_begins_anew_and_a_retry_goes_on() {
 
     assert_eq!(
         (retried.started_at, retried.deadline_at),
-        (Some(at(0.0)), Some(at(0.0) + HOUR))
+        (Some(at(0.0)), Some(at(100.0) + HOUR)),
+        "each try has its own time"
     );
     assert_eq!(
         (repeated.started_at, repeated.deadline_at),
@@ -146,4 +147,303 @@ fn starts_beyond_the_limit_open_nothing_and_ends_make_room() {
     );
     finish(&mut runs, &signal_of(0, Success, at(2.0)));
     assert!(start(&mut runs, &signal_of(9_999, Start, at(3.0)), HOUR).is_some());
+}
+
+/// News of run 1 from the SDK: the event's number, and which execution of the message it is about; 0: the main process says it.
+fn event(number: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
+    let mut event = Signal {
+        source: Source::Event,
+        ..signal_of(1, kind, at(seconds))
+    };
+    event.detail.event = Some(Uuid::from_u128(number));
+    event.detail.attempt = (attempt > 0).then(|| Uuid::from_u128(1_000 + attempt));
+    event
+}
+
+fn ended(number: u128, outcome: Outcome, attempt: u128, seconds: f64) -> Signal {
+    let mut event = event(number, Fail, attempt, seconds);
+    event.detail.outcome = Some(outcome);
+    event
+}
+
+fn try_of(signal: Signal, retries: i32) -> Signal {
+    let detail = RunDetail {
+        retries,
+        ..signal.detail.clone()
+    };
+    Signal { detail, ..signal }
+}
+
+fn only(runs: &[Run]) -> &Run {
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    &runs[0]
+}
+
+#[test]
+fn an_event_is_known_once_it_has_changed_its_run_and_to_no_other_run() {
+    let mut runs = Vec::new();
+    let begun = event(1, Start, 1, 0.0);
+    let retry = event(2, PingKind::Log, 1, 1.0);
+    let begun_again = try_of(event(3, Start, 2, 2.0), 1);
+    let over = try_of(event(4, Success, 2, 3.0), 1);
+    for event in [&begun, &retry, &begun_again, &over] {
+        assert!(!is_known(&runs, event));
+        match event.kind {
+            Start => drop(start(&mut runs, event, HOUR)),
+            PingKind::Log => drop(retried(&mut runs, event)),
+            Success | Fail => drop(finish(&mut runs, event)),
+        }
+        assert!(is_known(&runs, event), "{:?}", event.kind);
+    }
+    assert!(is_known(&runs, &begun), "the first one still is");
+    let of_another = Signal {
+        run_id: Some(Uuid::from_u128(2)),
+        ..begun
+    };
+    assert!(!is_known(&runs, &of_another));
+    assert!(
+        !is_known(&runs, &signal_of(1, Start, at(0.0))),
+        "a ping URL has no events"
+    );
+}
+
+#[test]
+fn the_newest_sixteen_events_of_a_run_are_remembered() {
+    let mut runs = Vec::new();
+    for number in 1..=20 {
+        start(&mut runs, &event(number, Start, 1, 0.0), HOUR);
+    }
+
+    let known = (1..=20).filter(|number| is_known(&runs, &event(*number, Start, 1, 0.0)));
+
+    assert_eq!(known.collect::<Vec<_>>(), (5..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_message_that_begins_again_while_it_is_open_is_to_be_judged() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    assert_eq!((only(&runs).attempts, only(&runs).contest), (1, None));
+
+    start(&mut runs, &event(2, Start, 1, 1.0), HOUR);
+    assert_eq!(
+        (only(&runs).attempts, only(&runs).contest),
+        (1, None),
+        "the same execution"
+    );
+    start(&mut runs, &event(3, Start, 2, 100.0), HOUR);
+
+    let run = only(&runs);
+    assert_eq!((run.attempts, run.contest), (2, Some(Contest::Again)));
+    assert_eq!(run.deadline_at, Some(at(100.0) + CONTEST_PATIENCE));
+    assert_eq!(run.started_at, Some(at(1.0)), "it has been at it since then");
+    start(&mut runs, &event(4, Start, 3, 102.0), HOUR);
+    assert_eq!(
+        (only(&runs).attempts, only(&runs).deadline_at),
+        (3, Some(at(107.0))),
+        "the first question stands"
+    );
+}
+
+#[test]
+fn a_contest_never_puts_a_deadline_off() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), seconds(12));
+
+    start(&mut runs, &event(2, Start, 2, 10.0), seconds(12));
+
+    assert_eq!(only(&runs).deadline_at, Some(at(12.0)));
+}
+
+#[test]
+fn a_contest_that_was_told_is_not_judged_again() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    runs[0].contest = Some(Contest::Told);
+
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+
+    assert_eq!(
+        (only(&runs).contest, only(&runs).deadline_at),
+        (Some(Contest::Told), Some(at(0.0) + HOUR))
+    );
+}
+
+#[test]
+fn a_retry_and_a_ping_url_contest_nothing() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &try_of(event(2, Start, 2, 10.0), 1), HOUR);
+    assert_eq!((only(&runs).attempts, only(&runs).contest), (1, None));
+    assert_eq!(only(&runs).started_at, Some(at(0.0)));
+
+    let mut runs = Vec::new();
+    start(&mut runs, &signal_of(1, Start, at(0.0)), HOUR);
+    start(&mut runs, &signal_of(1, Start, at(10.0)), HOUR);
+    assert_eq!((only(&runs).attempts, only(&runs).contest), (1, None));
+}
+
+#[test]
+fn a_message_that_begins_again_after_it_ended_well_is_repeated_and_after_a_failure_is_not() {
+    for (end, expected) in [(Success, Some(Contest::Repeated)), (Fail, None)] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+        finish(&mut runs, &event(2, end, 1, 5.0));
+
+        let again = start(&mut runs, &event(3, Start, 2, 60.0), HOUR).unwrap();
+
+        assert_eq!(
+            (again.contest, again.attempts, again.is_open()),
+            (expected, 1, true),
+            "{end:?}"
+        );
+        let deadline = if expected.is_some() {
+            at(60.0) + CONTEST_PATIENCE
+        } else {
+            at(60.0) + HOUR
+        };
+        assert_eq!(again.deadline_at, Some(deadline), "{end:?}");
+    }
+}
+
+#[test]
+fn a_start_that_is_heard_after_its_end_repeats_nothing() {
+    let mut runs = Vec::new();
+    finish(&mut runs, &event(2, Success, 1, 5.0));
+
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+
+    let run = only(&runs);
+    assert_eq!(
+        (run.status, run.started_at, run.duration),
+        (RunStatus::Success, Some(at(0.0)), Some(seconds(5)))
+    );
+}
+
+#[test]
+fn a_try_that_ends_leaves_its_run_open_until_the_next_one() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+
+    retried(&mut runs, &event(2, PingKind::Log, 1, 10.0));
+    assert_eq!((only(&runs).is_open(), only(&runs).attempts), (true, 0));
+    assert_eq!(only(&runs).deadline_at, Some(at(10.0) + TimeDelta::days(1)));
+    start(&mut runs, &try_of(event(3, Start, 2, 7_200.0), 1), HOUR);
+    assert_eq!(
+        (only(&runs).attempts, only(&runs).deadline_at),
+        (1, Some(at(7_200.0) + HOUR))
+    );
+    finish(&mut runs, &try_of(event(4, Success, 2, 7_201.0), 1));
+
+    assert_eq!(
+        (only(&runs).status, only(&runs).duration),
+        (RunStatus::Success, Some(seconds(7_201)))
+    );
+    assert!(
+        retried(&mut runs, &event(5, PingKind::Log, 1, 7_202.0)).is_none(),
+        "it is over"
+    );
+}
+
+#[test]
+fn news_of_a_try_that_comes_after_the_next_one_has_begun_changes_nothing() {
+    // A retry without a countdown begins before its worker has said that the first try is over.
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &try_of(event(3, Start, 2, 10.0), 1), HOUR);
+    let before = only(&runs).clone();
+
+    let late = event(2, PingKind::Log, 1, 10.1);
+    retried(&mut runs, &late);
+
+    assert_eq!(
+        (only(&runs).deadline_at, only(&runs).attempts),
+        (before.deadline_at, before.attempts)
+    );
+    assert!(is_known(&runs, &late));
+}
+
+#[test]
+fn a_retry_drops_what_was_to_be_judged_and_keeps_what_was_told() {
+    for (before, after) in [(Contest::Again, None), (Contest::Told, Some(Contest::Told))] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+        runs[0].contest = Some(before);
+
+        retried(&mut runs, &event(2, PingKind::Log, 1, 10.0));
+
+        assert_eq!(only(&runs).contest, after, "{before:?}");
+    }
+}
+
+#[test]
+fn what_was_aborted_waits_for_the_main_process_and_takes_its_word() {
+    for outcome in [Outcome::Lost, Outcome::TimeLimit, Outcome::Revoked] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+
+        let aborted = finish(&mut runs, &ended(2, Outcome::Aborted, 1, 10.0)).unwrap();
+        assert_eq!(
+            (aborted.is_open(), aborted.deadline_at),
+            (true, Some(at(10.0) + ABORTED_PATIENCE))
+        );
+        let told = finish(&mut runs, &ended(3, outcome, 0, 12.0)).unwrap();
+
+        assert_eq!(
+            (told.status, told.detail.outcome),
+            (RunStatus::Fail, Some(outcome))
+        );
+        assert_eq!(
+            told.detail.attempt,
+            Some(Uuid::from_u128(1_001)),
+            "the main process knows of none"
+        );
+        assert_eq!(runs.len(), 1);
+    }
+}
+
+#[test]
+fn what_the_main_process_said_first_stands_when_the_abort_is_heard() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    finish(&mut runs, &ended(3, Outcome::TimeLimit, 0, 10.0));
+    let before = only(&runs).clone();
+
+    let after = finish(&mut runs, &ended(2, Outcome::Aborted, 1, 10.5)).unwrap();
+
+    assert_eq!(
+        (after.status, after.detail.outcome),
+        (RunStatus::Fail, Some(Outcome::TimeLimit))
+    );
+    assert_eq!(
+        (after.finished_at, after.duration),
+        (before.finished_at, before.duration)
+    );
+}
+
+#[test]
+fn an_abort_of_the_execution_before_says_nothing_of_the_one_that_goes_on() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 100.0), HOUR);
+    runs[0].contest = None;
+    runs[0].deadline_at = Some(at(0.0) + HOUR);
+
+    let run = finish(&mut runs, &ended(3, Outcome::Aborted, 1, 101.0)).unwrap();
+
+    assert_eq!(
+        (run.is_open(), run.detail.outcome, run.deadline_at),
+        (true, None, Some(at(0.0) + HOUR))
+    );
+}
+
+#[test]
+fn an_abort_of_an_overrun_is_its_end() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), seconds(5));
+    close_overdue(&mut runs, at(5.0));
+
+    let run = finish(&mut runs, &ended(2, Outcome::Aborted, 1, 9.0)).unwrap();
+
+    assert_eq!((run.status, run.duration), (RunStatus::Overrun, Some(seconds(9))));
 }

@@ -174,3 +174,95 @@ mod truth_table {
         }
     }
 }
+
+/// What Beat puts off, when it was started anew and has forgotten when it last sent an entry.
+mod postponed {
+    use chrono::{DateTime, Utc};
+
+    use crate::monitor::MonitorState;
+    use crate::ping::PingKind;
+    use crate::schedule::Schedule;
+    use crate::transition::tests::{at, cron, entry, interval, monitor, ping};
+    use crate::transition::{Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
+
+    /// An entry of ten minutes, due at 600, which Beat puts off to 900.
+    fn put_off() -> MonitorState {
+        let mut state = entry(interval(600.0), 60.0, None);
+        on_due_hint(&mut state, Some(at(900.0)), at(300.0));
+        assert_eq!(
+            (state.postponed_from, state.next_due_at),
+            (Some(at(600.0)), Some(at(900.0)))
+        );
+        state
+    }
+
+    #[test]
+    fn only_an_interval_of_a_beat_can_be_put_off() {
+        let anchored = Schedule::from_json(
+            &serde_json::json!({"kind": "interval", "seconds": 600, "anchor": at(0.0).to_rfc3339()}),
+        )
+        .unwrap();
+        for mut state in [
+            entry(cron("*/10 * * * *"), 60.0, None),
+            entry(anchored, 60.0, None),
+            monitor(interval(600.0), 60.0, None),
+        ] {
+            on_due_hint(&mut state, Some(at(1_200.0)), at(300.0));
+            assert_eq!(state.postponed_from, None, "{:?}", state.expectation.schedule);
+        }
+    }
+
+    #[test]
+    fn a_hint_that_wavers_or_comes_sooner_puts_nothing_off() {
+        for hint in [300.0, 599.0, 600.0, 605.0] {
+            let mut state = entry(interval(600.0), 60.0, None);
+            on_due_hint(&mut state, Some(at(hint)), at(200.0));
+            assert_eq!(state.postponed_from, None, "{hint}");
+        }
+        let mut state = entry(interval(600.0), 60.0, None);
+        on_due_hint(&mut state, Some(at(605.1)), at(200.0));
+        assert_eq!(state.postponed_from, Some(at(600.0)));
+    }
+
+    #[test]
+    fn its_deadline_is_twice_the_interval_and_never_later_than_the_due_has_it() {
+        let deadline = |hints: &[(f64, f64)]| -> Option<DateTime<Utc>> {
+            let mut state = entry(interval(600.0), 60.0, None);
+            for (started, hint) in hints {
+                on_due_hint(&mut state, Some(at(*hint)), at(*started));
+            }
+            state.deadline_at
+        };
+
+        assert_eq!(deadline(&[(300.0, 900.0)]), Some(at(960.0)));
+        assert_eq!(deadline(&[(599.0, 1_199.0)]), Some(at(1_259.0)));
+        assert_eq!(deadline(&[(300.0, 900.0), (800.0, 1_400.0)]), Some(at(1_260.0)));
+        assert_eq!(
+            deadline(&[(300.0, 900.0), (800.0, 1_400.0), (1_200.0, 1_800.0)]),
+            Some(at(1_260.0))
+        );
+    }
+
+    #[test]
+    fn it_is_forgotten_when_the_entry_is_sent_or_reports_or_is_expected_anew() {
+        let mut sent = put_off();
+        on_sent(&mut sent, Some(at(1_500.0)), at(900.0));
+        assert_eq!(sent.postponed_from, None);
+
+        let mut reported = put_off();
+        ping(&mut reported, PingKind::Success, 901.0);
+        assert_eq!(reported.postponed_from, None);
+
+        let mut resumed = put_off();
+        on_pause(&mut resumed, Trigger::Pause, at(400.0)).unwrap();
+        on_due_hint(&mut resumed, Some(at(1_000.0)), at(400.0));
+        on_resume(&mut resumed, Trigger::Resume, at(500.0)).unwrap();
+        assert_eq!(resumed.postponed_from, None);
+
+        let mut changed = put_off();
+        let mut expectation = changed.expectation.clone();
+        expectation.schedule = interval(1_200.0);
+        on_settings_change(&mut changed, expectation, at(400.0));
+        assert_eq!(changed.postponed_from, None);
+    }
+}

@@ -2,6 +2,7 @@
 
 mod healthy;
 mod orders;
+mod runs;
 mod silence;
 mod stepped_clock;
 mod table;

@@ -4,7 +4,7 @@ use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::IncidentId;
 use deadbeat_services::incident as service;
-use deadbeat_services::outbox::instant;
+use deadbeat_services::outbox::{cause_json, instant};
 use deadbeat_store::incident::{Filter, Incident};
 use deadbeat_store::page::Page;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, A
             json!({
                 "id": incident.id,
                 "subject": incident.subject,
-                "cause": {"code": incident.cause.as_str(), "summary": incident.summary},
+                "cause": cause_json(state.services.site(), incident),
                 "evidence": evidence,
                 "repair": incident.repair,
                 "members": members,

@@ -269,6 +269,7 @@ struct Count {
 struct IncidentCard {
     id: IncidentId,
     cause: &'static str,
+    cause_page: String,
     subject_kind: &'static str,
     subject: String,
     summary: String,
@@ -405,6 +406,7 @@ impl IncidentCard {
         Self {
             id: incident.id,
             cause: incident.cause.as_str(),
+            cause_page: incident.cause.page(),
             subject_kind: match incident.subject.kind {
                 SubjectKind::Monitor => "Monitor",
                 SubjectKind::Beat => "Celery Beat",

@@ -1,9 +1,10 @@
 //! The pages: server-rendered, forms and links, no script.
 //!
 //! A page is a struct with an askama template, so a missing value fails the build. Everything that a person or a client wrote is
-//! escaped by the template engine: nothing here marks a text as safe.
+//! escaped by the template engine. Only one text is marked as safe: the pages of the causes, which are documents of ours (`cause.rs`).
 
 pub mod attempts;
+pub mod cause;
 pub mod csrf;
 pub mod dashboard;
 pub mod format;
@@ -31,7 +32,8 @@ pub fn configure(config: &mut ServiceConfig) {
         .configure(assets::configure)
         .configure(session::configure)
         .configure(dashboard::configure)
-        .configure(history::configure);
+        .configure(history::configure)
+        .configure(cause::configure);
 }
 
 /// What is around every page.

@@ -65,7 +65,15 @@ struct Story {
     evidence: Vec<String>,
     members: Vec<String>,
     more_members: usize,
+    /// The page of its cause: what it means, and how to prevent it.
+    cause: Option<Cause>,
     link: Option<String>,
+}
+
+#[derive(Debug)]
+struct Cause {
+    code: String,
+    url: String,
 }
 
 #[derive(Debug)]
@@ -100,6 +108,7 @@ impl Story {
             evidence: Vec::new(),
             members: Vec::new(),
             more_members: 0,
+            cause: None,
             link: None,
         }
     }
@@ -163,7 +172,8 @@ impl Story {
             .take(FACTS)
             .collect();
         story.add_members(payload);
-        story.link = link(payload);
+        story.cause = Cause::of(payload);
+        story.link = link(payload, "/incident/url");
         story
     }
 
@@ -192,7 +202,8 @@ impl Story {
         story.add_fact("It was", was);
         story.add_fact("Project", line(payload, "/incident/project/name"));
         story.add_members(payload);
-        story.link = link(payload);
+        story.cause = Cause::of(payload);
+        story.link = link(payload, "/incident/url");
         story
     }
 
@@ -225,6 +236,19 @@ impl Story {
         let mut members = list(payload, "/incident/members").filter_map(|member| line(member, "/name"));
         self.members = members.by_ref().take(MEMBERS).collect();
         self.more_members = members.count();
+    }
+}
+
+impl Cause {
+    fn of(payload: &Value) -> Option<Self> {
+        Some(Self {
+            code: line(payload, "/incident/cause/code")?,
+            url: link(payload, "/incident/cause/url")?,
+        })
+    }
+
+    fn label(&self) -> String {
+        format!("What {} means, and how to prevent it", self.code)
     }
 }
 
@@ -270,8 +294,8 @@ fn instant(value: &Value, pointer: &str) -> Option<DateTime<Utc>> {
     value.pointer(pointer)?.as_str()?.parse().ok()
 }
 
-fn link(payload: &Value) -> Option<String> {
-    let url = line(payload, "/incident/url")?;
+fn link(payload: &Value, pointer: &str) -> Option<String> {
+    let url = line(payload, pointer)?;
     (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
 }
 
@@ -354,6 +378,9 @@ fn text(story: &Story) -> String {
         if story.more_members > 0 {
             push(format!("and {} more\n", story.more_members));
         }
+    }
+    if let Some(cause) = &story.cause {
+        push(format!("{}:\n{}\n", cause.label(), cause.url));
     }
     if let Some(link) = &story.link {
         push(format!("{link}\n"));
@@ -443,6 +470,13 @@ fn html(story: &Story) -> String {
         if story.more_members > 0 {
             out.push_str(&format!("<p>and {} more</p>\n", story.more_members));
         }
+    }
+    if let Some(cause) = &story.cause {
+        out.push_str(&format!(
+            "<p><a href=\"{}\">{}</a></p>\n",
+            escape(&cause.url),
+            escape(&cause.label())
+        ));
     }
     if let Some(link) = &story.link {
         let link = escape(link);

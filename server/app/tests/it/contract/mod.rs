@@ -11,6 +11,7 @@ mod webhooks;
 
 use std::collections::BTreeSet;
 
+use deadbeat_domain::cause::Cause;
 use deadbeat_http::problem::Problem;
 use serde_json::json;
 
@@ -58,6 +59,20 @@ fn the_problem_codes_are_those_of_the_table() {
             [""; 0],
             "{code}"
         );
+    }
+}
+
+#[test]
+fn the_causes_are_those_of_the_table_each_with_its_page() {
+    let schema = "/components/schemas/Cause";
+    let listed = contract().part(&format!("{schema}/properties/code/enum")).clone();
+
+    let table: Vec<&str> = Cause::ALL.iter().map(|cause| cause.as_str()).collect();
+    assert_eq!(listed, json!(table));
+    for cause in Cause::ALL {
+        let url = format!("https://deadbeat.example.org{}", cause.page());
+        let told = json!({"code": cause.as_str(), "summary": "A sentence.", "url": url});
+        assert_eq!(contract().faults(schema, &told), [""; 0], "{cause:?}");
     }
 }
 

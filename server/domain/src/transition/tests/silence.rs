@@ -155,7 +155,7 @@ fn a_held_monitor_waits_for_the_verdict_on_beat_and_then_joins_or_trips_or_lives
 #[test]
 fn a_hold_always_lies_ahead_even_when_beats_own_deadline_has_passed_unjudged() {
     let mut state = entry(interval(60.0), 30.0, None);
-    let beat = view(Status::Up, Some(10.0), Some(20.0));
+    let beat = view(Status::Up, Some(10.0), Some(80.0));
 
     assert_eq!(
         on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(90.0), &[]),
@@ -166,6 +166,13 @@ fn a_hold_always_lies_ahead_even_when_beats_own_deadline_has_passed_unjudged() {
         state.deadline_at,
         Some(at(90.0) + crate::evidence::AFTER),
         "or the sweep would spin"
+    );
+    let unknown = Some(Trigger::Trouble(Cause::Unknown));
+    assert_eq!(verdict(&mut state, Some(&beat), 99.9), None);
+    assert_eq!(
+        verdict(&mut state, Some(&beat), 102.0),
+        unknown,
+        "a Beat that nobody can judge is not waited for"
     );
 }
 

@@ -9,7 +9,8 @@ fn payload() -> Value {
             "id": "0198c0de-0000-7000-8000-000000000001",
             "project": {"id": "p", "name": "Shop"},
             "subject": {"kind": "monitor", "id": "m", "name": "nightly-report"},
-            "cause": {"code": "MISSED", "summary": "nightly-report did not report: it was due at 02:00."},
+            "cause": {"code": "MISSED", "summary": "nightly-report did not report: it was due at 02:00.",
+                "url": "https://deadbeat.example.org/causes/MISSED"},
             "evidence": [
                 {"at": "2026-01-01T02:00:07Z", "fact": "The last success was reported."},
                 {"at": null, "fact": "It is expected every day at 02:00."},
@@ -60,6 +61,9 @@ What is known:
 - 2026-01-01 02:00:07 UTC: The last success was reported.
 - It is expected every day at 02:00.
 
+What MISSED means, and how to prevent it:
+https://deadbeat.example.org/causes/MISSED
+
 https://deadbeat.example.org/incidents/1
 
 -- 
@@ -70,6 +74,7 @@ Deadbeat, the dead man's switch for Celery
         "<h1 class=\"bad\">DOWN: nightly-report (MISSED)</h1>",
         "<td>2026-01-02 02:15:00 UTC</td>",
         "<pre>celery -A shop inspect active_queues</pre>",
+        "<a href=\"https://deadbeat.example.org/causes/MISSED\">What MISSED means, and how to prevent it</a>",
         "<a href=\"https://deadbeat.example.org/incidents/1\">",
         "prefers-color-scheme:dark",
     ] {
