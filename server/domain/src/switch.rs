@@ -64,6 +64,7 @@ pub fn on_trouble(
 ) -> Option<Transition> {
     // Of a Down that came by silence, being heard is the end.
     let is_told = state.status == Status::Down && state.trouble.is_some();
+    let is_another = trouble.is_some_and(|(cause, _)| state.trouble != Some(cause));
     let (to, trigger) = match trouble {
         None => {
             state.trouble = None;
@@ -71,15 +72,15 @@ pub fn on_trouble(
             (Status::Up, Trigger::Report)
         }
         Some((cause, patience)) => {
-            if state.trouble != Some(cause) || state.since.is_none() {
+            if is_another || state.since.is_none() {
                 state.trouble = Some(cause);
                 state.since = Some(now);
             }
-            if state.since.is_some_and(|since| now - since >= patience) {
+            if is_told && is_another {
+                // What was told is over; what has come in its place is told in its own time.
+                (Status::New, Trigger::Restored)
+            } else if state.since.is_some_and(|since| now - since >= patience) {
                 (Status::Down, Trigger::Trouble(cause))
-            } else if is_told {
-                // Another trouble in place of the one that is told: no all-clear yet.
-                return None;
             } else {
                 (Status::Up, Trigger::Report)
             }
@@ -111,7 +112,8 @@ pub fn on_silence(
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> Option<Transition> {
-    if state.status == Status::Down {
+    let is_told = state.status == Status::Down && state.trouble.is_some();
+    if state.status == Status::Down && !is_told {
         state.deadline_at = None;
     }
     let patience = state.patience();
@@ -127,6 +129,19 @@ pub fn on_silence(
         })
         .map(|deadline| fair_deadline(deadline, deadline - patience, patience, spells));
     state.deadline_at.filter(|deadline| *deadline <= now)?;
+    if is_told {
+        // It was heard from and in trouble, and is silent now: that is another matter, told with the next look.
+        state.status = Status::New;
+        state.trouble = None;
+        state.since = None;
+        state.deadline_at = Some(now);
+        return Some(Transition {
+            from: Status::Down,
+            to: Status::New,
+            trigger: Trigger::Restored,
+            at: now,
+        });
+    }
     let transition = Transition {
         from: state.status,
         to: Status::Down,

@@ -99,19 +99,13 @@ pub fn on_snapshot(
 /// Judges a worker whose `check_after` has passed. None: not overdue.
 #[must_use]
 pub fn on_silence(state: &mut Switch, now: DateTime<Utc>, spells: &[BlindSpell]) -> Option<Transition> {
-    if state.status == Status::Down {
+    if state.status == Status::Down && state.trouble.is_none() {
         state.deadline_at.filter(|deadline| *deadline <= now)?;
-        if state.trouble.take().is_some() {
-            // It was told to be in trouble, and now it is silent, too.
-            state.since = None;
-            state.deadline_at = Some(now + GIVEN_UP_AFTER);
-            return None;
-        }
         state.deadline_at = None;
         return pause(state, Trigger::GiveUp, now);
     }
     let lost = switch::on_silence(state, Cause::WorkerLost, now, spells);
-    if lost.is_some() {
+    if lost.is_some_and(|transition| transition.to == Status::Down) {
         state.deadline_at = Some(now + GIVEN_UP_AFTER);
     }
     lost

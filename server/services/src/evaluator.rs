@@ -77,6 +77,9 @@ impl Swept {
     }
 }
 
+/// A broker that nobody has looked at for this long excuses nobody.
+const UNSEEN_FOR: TimeDelta = TimeDelta::seconds(60);
+
 /// Whether somebody is about to look at the broker, and has not since the Beat was last heard from.
 fn is_look_awaited(beat: &Beat, broker: &Broker, now: DateTime<Utc>) -> bool {
     let Some(heard_at) = beat.state.last_seen_at else {
@@ -290,7 +293,9 @@ impl Evaluator {
             let broker = deadbeat_store::broker::of_app(&mut tx, beat.project_id, &beat.name).await?;
             let cause = beat::silence(&beat.state, beat.hung_at, now);
             if let Some(broker) = broker {
-                let is_away = broker.state.trouble == Some(Cause::BrokerDown);
+                // As long as somebody looks: else nobody would ever say that it is back.
+                let is_away = broker.state.trouble == Some(Cause::BrokerDown)
+                    && broker.sampled_at.is_some_and(|at| now - at < UNSEEN_FOR);
                 if is_away || (cause == Cause::BeatStalled && is_look_awaited(beat, &broker, now)) {
                     switch::hold(&mut beat.state, now + HELD);
                 }
@@ -298,6 +303,11 @@ impl Evaluator {
             transitions.push(switch::on_silence(&mut beat.state, cause, now, &spells));
         }
         deadbeat_store::beat::update(&mut tx, &beats, true).await?;
+        for (beat, transition) in beats.iter().zip(&transitions) {
+            if transition.is_some_and(|transition| transition.to != Status::Down) {
+                incident::rearm_members(&mut tx, &self.site, SubjectKind::Beat, beat.id.0, now).await?;
+            }
+        }
         let news: Vec<News<'_>> = beats
             .iter()
             .zip(transitions)

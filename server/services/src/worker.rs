@@ -219,6 +219,9 @@ pub(crate) async fn heard(
 ) -> Result<Verdict, ServiceError> {
     check(&snapshot)?;
     let now = services.now();
+    let mut snapshot = snapshot;
+    // By our clock, as all times that are compared with others.
+    snapshot.started_at = snapshot.started_at.and_then(|at| at.checked_add_signed(skew));
     let stored = strip_nul(serde_json::to_value(&snapshot).unwrap_or_default());
     let mut tx = services.store.begin().await?;
     let mut worker =

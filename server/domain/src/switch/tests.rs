@@ -133,16 +133,14 @@ fn what_is_told_at_once_is_told_with_the_first_word() {
 }
 
 #[test]
-fn another_trouble_in_place_of_a_told_one_is_no_all_clear() {
+fn another_trouble_in_place_of_a_told_one_is_told_in_its_own_time() {
     let mut state = fresh();
     heard(&mut state, GHOST, 0.0);
 
-    assert_eq!(heard(&mut state, SKEW, 5.0), None);
-    assert_eq!(
-        (state.status, state.trouble),
-        (Status::Down, Some(Cause::ClockSkew))
-    );
-    assert_eq!(heard(&mut state, SKEW, 60.0), None);
+    let over = heard(&mut state, SKEW, 5.0);
+    assert_eq!(over, Some((Status::New, Trigger::Restored)));
+    assert_eq!(heard(&mut state, SKEW, 10.0), UP, "not told yet");
+    assert_eq!(heard(&mut state, SKEW, 60.0), told(Cause::ClockSkew));
     assert_eq!(heard(&mut state, None, 65.0), UP);
 }
 
@@ -177,22 +175,25 @@ fn a_silence_forgets_the_trouble_that_was_not_told() {
 }
 
 #[test]
-fn what_is_silent_while_its_trouble_is_told_is_not_told_again() {
+fn what_falls_silent_while_its_trouble_is_told_is_told_as_that_with_the_next_look() {
     let mut state = fresh();
     heard(&mut state, GHOST, 0.0);
+    assert_eq!(on_silence(&mut state, Cause::BeatDown, at(74.0), &[]), None);
 
-    assert_eq!(on_silence(&mut state, Cause::BeatDown, at(75.0), &[]), None);
+    let over = on_silence(&mut state, Cause::BeatDown, at(75.0), &[]).unwrap();
+    assert_eq!((over.from, over.to), (Status::Down, Status::New));
+    let silent = on_silence(&mut state, Cause::BeatDown, at(75.1), &[]).unwrap();
 
     assert_eq!(
-        (state.status, state.deadline_at),
-        (Status::Down, None),
-        "it is looked at no more"
+        (silent.to, silent.trigger),
+        (Status::Down, Trigger::Trouble(Cause::BeatDown))
     );
     assert_eq!(
-        heard(&mut state, None, 200.0),
-        UP,
-        "and ends when it is well again"
+        on_silence(&mut state, Cause::BeatDown, at(1e6), &[]),
+        None,
+        "once"
     );
+    assert_eq!(heard(&mut state, None, 200.0), UP);
 }
 
 #[test]

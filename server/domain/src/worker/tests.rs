@@ -287,7 +287,7 @@ fn a_clock_that_is_off_is_told_when_it_lasts_and_a_ghost_comes_before_it() {
 }
 
 #[test]
-fn a_ghost_that_falls_silent_is_lost_without_a_second_word_and_is_given_up() {
+fn a_ghost_that_falls_silent_is_told_to_be_lost_and_is_given_up() {
     let mut state = running(0.0);
     let ghost = Some((Cause::GhostWorker, TimeDelta::zero()));
     let told = on_snapshot(&mut state, Phase::Running, ghost, at(5.0)).unwrap();
@@ -295,13 +295,12 @@ fn a_ghost_that_falls_silent_is_lost_without_a_second_word_and_is_given_up() {
 
     assert_eq!(on_silence(&mut state, at(34.9), &[]), None);
     assert_eq!(state.trouble, Some(Cause::GhostWorker), "not overdue");
-    assert_eq!(on_silence(&mut state, at(35.0), &[]), None, "one incident");
-    assert_eq!(
-        (state.status, state.trouble),
-        (Status::Down, None),
-        "its runs died with it"
-    );
-    let given_up = on_silence(&mut state, at(3_635.0), &[]).unwrap();
+    let over = on_silence(&mut state, at(35.0), &[]).unwrap();
+    assert_eq!(consequence(&over), Consequence::Resolve);
+    let lost = on_silence(&mut state, at(35.1), &[]).unwrap();
+    assert_eq!(consequence(&lost), Consequence::Open(Cause::WorkerLost));
+    assert_eq!(on_silence(&mut state, at(3_600.0), &[]), None);
+    let given_up = on_silence(&mut state, at(3_636.0), &[]).unwrap();
     assert_eq!((given_up.to, given_up.trigger), (Status::Paused, Trigger::GiveUp));
 }
 

@@ -117,8 +117,8 @@ fn storm(beat: &Beat) -> Explanation {
                 "pkill -TERM -f 'celery.* beat'",
             ),
             command(
-                "Throw away what it has sent (all that waits in the queue, whoever sent it).",
-                format!("celery -A {name} purge -f"),
+                "Throw away what it has sent: all that waits in the queue that it floods, whoever sent it.",
+                format!("celery -A {name} purge -f -Q celery"),
             ),
             advice("Give the schedule a zone without daylight saving time, such as UTC."),
         ],

@@ -405,7 +405,7 @@ fn repair(
         .and_then(|registered| registered.get("task")?.as_str());
     let send_again = task.map(|task| {
         command(
-            "Send it again, if it must not wait for its next time.",
+            "Send it again, if it must not wait for its next time (arguments: -a, -k; queue: --queue).",
             format!("celery -A {app} call {}", shell_word(task)),
         )
     });
@@ -439,10 +439,20 @@ fn repair(
         ],
         Cause::QueueSlaBreach => vec![
             command("See what the workers are busy with.", inspect("active")),
-            command(
-                "Give them more processes, where the machine bears it.",
-                format!("celery -A {app} control pool_grow 2"),
-            ),
+            match background
+                .workers
+                .iter()
+                .find(|worker| worker.state.status == Status::Up)
+            {
+                Some(worker) => command(
+                    "Give one more processes (prefork and gevent), where its machine bears it.",
+                    format!(
+                        "celery -A {app} control pool_grow 2 -d {}",
+                        shell_word(&worker.name)
+                    ),
+                ),
+                None => advice("Start another worker for its queue."),
+            },
         ],
         Cause::PrefetchStarvation => {
             let mut repair = vec![command(

@@ -64,8 +64,17 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
                     command: Some(format!("celery -A {app} inspect active")),
                 },
                 Repair {
-                    text: "Give them more processes, where the machine bears it.".to_owned(),
-                    command: Some(format!("celery -A {app} control pool_grow 2")),
+                    text: "Give one more processes (prefork and gevent), where its machine bears it."
+                        .to_owned(),
+                    command: up
+                        .iter()
+                        .find(|worker| worker.queues.contains(name))
+                        .map(|worker| {
+                            format!(
+                                "celery -A {app} control pool_grow 2 -d {}",
+                                shell_word(&worker.name)
+                            )
+                        }),
                 },
                 start,
             ],

@@ -5,7 +5,7 @@ use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::worker::Worker;
 use serde_json::Value;
 
-use super::{Explanation, clock, command, fact, shell_word, then, words};
+use super::{Explanation, advice, clock, command, fact, shell_word, then, words};
 
 /// Explains why a worker is down.
 #[must_use]
@@ -116,23 +116,15 @@ fn ghost(worker: &Worker) -> Explanation {
         .get("host")
         .and_then(Value::as_str)
         .unwrap_or("its host");
-    let mut repair = Vec::new();
-    if lag.is_none_or(|lag| lag < 10.0) {
-        repair.push(command(
-            "Have it open its pool and its connection anew.",
-            format!("celery -A {app} control pool_restart -d {node}"),
-        ));
-    }
-    repair.push(match pid {
+    let mut repair = vec![match pid {
         Some(pid) => command(
-            format!("End it on {host}; its service starts it again."),
+            format!("End it on {host}, by force if it does not go; its service starts it again."),
             format!("kill -TERM {pid}; sleep 10; kill -KILL {pid}"),
         ),
-        None => command(
-            "Tell it to end; its service starts it again.",
-            format!("celery -A {app} control shutdown -d {node}"),
-        ),
-    });
+        None => advice(format!(
+            "Restart its service on {host}: it may be deaf to remote control."
+        )),
+    }];
     let queues = match worker.queues.as_slice() {
         [] => String::new(),
         queues => format!(" -Q {}", shell_word(&queues.join(","))),
