@@ -220,3 +220,19 @@ def test_every_message_is_stamped_when_it_is_published() -> None:
 
     assert set(headers) == {"id", "deadbeat_at"}
     assert before <= headers["deadbeat_at"] <= time.time()
+
+
+def test_an_unstamped_message_has_waited_since_it_was_seen_to_be_the_oldest() -> None:
+    sampler = Sampler(RunReporter(Celery("ages"), Settings(url="http://127.0.0.1", key="k"), None), list)  # type: ignore[arg-type]
+
+    def age(message: str, stamped: float | None = None) -> float | None:
+        seen = [{"name": "q", "oldest_seconds": stamped}]
+        sampler._age_unstamped(seen, {"q": message})
+        return seen[0]["oldest_seconds"]  # type: ignore[return-value]
+
+    assert age("a") is None, "who knows since when"
+    first = age("a")
+    assert first is not None
+    assert (age("a") or 0.0) >= first
+    assert age("b") is None, "it has moved on"
+    assert age("b", stamped=7.0) == 7.0, "who published it said when"

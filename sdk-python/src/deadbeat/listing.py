@@ -182,7 +182,7 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
 
 
 def _longest_run(found: _Found, app: Celery, settings: Settings) -> float | None:
-    """After the hard time limit the run is over for certain; the minute covers its report. None: no limit is set."""
+    """After the hard time limit the run is over for certain, and reported a minute later. None: no limit."""
     if settings.longest_run is not None:
         return settings.longest_run
     limit = (

@@ -147,7 +147,7 @@ class Sampler:
         return list(names)[:QUEUE_LIMIT]
 
     def _age_unstamped(self, queues: list[dict[str, Any]], oldest_ids: dict[str, str]) -> None:
-        """Who publishes without the SDK says not when: the same oldest message seen again has waited since."""
+        """Who publishes without the SDK says not when: an oldest message seen again has waited since."""
         now = time.monotonic()
         known, self._oldest = self._oldest, {}
         for queue in queues:
@@ -155,8 +155,11 @@ class Sampler:
             if queue["oldest_seconds"] is not None or name not in oldest_ids:
                 continue
             message, since = known.get(name, ("", now))
-            self._oldest[name] = (oldest_ids[name], since if message == oldest_ids[name] else now)
-            queue["oldest_seconds"] = round(now - self._oldest[name][1], 3)
+            if message == oldest_ids[name]:
+                queue["oldest_seconds"] = round(now - since, 3)
+            else:
+                since = now
+            self._oldest[name] = (oldest_ids[name], since)
 
 
 def _queue(name: str, **figures: Any) -> dict[str, Any]:

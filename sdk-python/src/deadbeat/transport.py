@@ -35,6 +35,8 @@ ANSWER_SECONDS = 2.0
 FIRST_RETRY_SECONDS = 0.5
 # A worker is missed after 30 s: it must be back before that when the server is.
 LONGEST_RETRY_SECONDS = 10.0
+# A key that is refused is seldom mended soon.
+REFUSED_KEY_SECONDS = 60.0
 SECOND_TRY_SECONDS = 2.0
 EXIT_RETRY_SECONDS = 0.2
 # Exit hooks closer together than this belong to the same exit.
@@ -354,7 +356,8 @@ class Transport:
             self._read_verdicts(process, batch, reply.body)
         elif status in (401, 403):
             self._tell(process, "key", "%s refuses the key (%d)", self._url, status)
-            self._retry_later(process, LONGEST_RETRY_SECONDS)
+            self._retry_later(process, None)
+            process.not_before = time.monotonic() + REFUSED_KEY_SECONDS
         elif status >= 500 or status in (408, 425, 429):
             process.server_errors += status == 500
             self._tell(process, "unwell", "%s answers %d", self._url, status)
