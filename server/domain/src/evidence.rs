@@ -24,8 +24,6 @@ pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
 pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 /// Queues are looked at every 10 s; news of it may be some seconds on its way.
 const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
-/// Executions of one message, none of which ended: after so many, what runs it dies each time.
-const LOOP_ATTEMPTS: i32 = 3;
 
 /// The broker of an application.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -443,7 +441,7 @@ impl Evidence {
         let needed = if run.contest == Some(Contest::Ended) { 1 } else { 2 };
         if alive >= needed {
             Contested::Trouble(Cause::DuplicateRun)
-        } else if run.attempts >= LOOP_ATTEMPTS {
+        } else if run.attempts >= crate::run::LOOP_ATTEMPTS {
             Contested::Trouble(Cause::RedeliveryLoop)
         } else {
             Contested::Settled

@@ -220,6 +220,10 @@ impl Run {
 /// A message was begun a second time: whether the first execution is still alive is asked this much later, when its worker has said again
 /// what it runs.
 pub const CONTEST_PATIENCE: TimeDelta = TimeDelta::seconds(7);
+/// A message whose executions died one after the other, and of which none was begun for so long, is in that loop no more.
+pub const LOOP_QUIET: TimeDelta = TimeDelta::seconds(60);
+/// Executions of one message, none of which ended: after so many, what runs it dies each time.
+pub const LOOP_ATTEMPTS: i32 = 3;
 /// A process that was told to go in the middle of a task has said so; what killed it is said by the worker's main process, which looks
 /// after its pool every 5 s.
 pub const ABORTED_PATIENCE: TimeDelta = TimeDelta::seconds(8);
@@ -301,9 +305,12 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
     let index = match found {
         Some(index) if is_another(&runs[index], signal) => {
             let run = &mut runs[index];
+            let was_loop = run.contest == Some(Contest::Told) && run.attempts >= LOOP_ATTEMPTS;
             run.attempts += 1;
             run.contest = run.contest.or(Some(Contest::Again));
-            if run.contest == Some(Contest::Again) {
+            if was_loop {
+                run.deadline_at = Some(signal.received_at + LOOP_QUIET);
+            } else if run.contest == Some(Contest::Again) {
                 let judged_at = signal.received_at + CONTEST_PATIENCE;
                 run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
             }
@@ -482,6 +489,17 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
         };
     }
     Some(run)
+}
+
+/// Whether a message is in a loop of redelivery that is told: as long as it is, no other run's success is an all-clear.
+#[must_use]
+pub fn is_looping(runs: &[Run], now: DateTime<Utc>) -> bool {
+    runs.iter().any(|run| {
+        run.is_open()
+            && run.contest == Some(Contest::Told)
+            && run.attempts >= LOOP_ATTEMPTS
+            && run.deadline_at.is_some_and(|quiet_at| quiet_at > now)
+    })
 }
 
 /// Closes the open runs that are past their deadline as overruns, and returns them.

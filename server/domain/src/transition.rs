@@ -166,6 +166,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         // It was told that this run is executed twice: the end of the one is no all-clear.
         PingKind::Success if contest == Some(Contest::Told) && state.status == Status::Down => Status::Down,
         PingKind::Success if contest == Some(Contest::Proved) => Status::Down,
+        PingKind::Success if state.status == Status::Down && run::is_looping(&state.runs, at) => Status::Down,
         PingKind::Success if is_too_fast => Status::Down,
         PingKind::Success => Status::Up,
         // Why its process was told to go may be said in a moment.
@@ -346,6 +347,9 @@ fn judge_runs(
                 Contested::Wait(until) => Blame::Wait(until),
                 Contested::Trouble(cause) => {
                     run.contest = Some(Contest::Told);
+                    if cause == Cause::RedeliveryLoop {
+                        run.deadline_at = Some(now + run::LOOP_QUIET);
+                    }
                     Blame::Own(cause)
                 }
             }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::problem::Problem;
 
 /// Seconds after which a client should try again when we cannot serve it.
-pub const RETRY_AFTER_SECONDS: &str = "5";
+pub const RETRY_AFTER_SECONDS: &str = "2";
 
 /// A fault as the API answers it.
 #[derive(Debug)]

@@ -270,11 +270,7 @@ fn again(
     cause: Cause,
     evidence: &mut Vec<Fact>,
 ) -> String {
-    let run = state
-        .runs
-        .iter()
-        .filter(|run| run.contest.is_some())
-        .max_by_key(|run| run.started_at);
+    let run = contested(state);
     if let Some(run) = run {
         let id = run.detail.task_id.as_deref().unwrap_or("one message");
         evidence.extend(run.started_at.map(|at| {
@@ -303,6 +299,12 @@ fn again(
     } else {
         format!("{name} is delivered again and again: the process that runs it dies each time.")
     }
+}
+
+/// The run that was begun most often.
+fn contested(state: &MonitorState) -> Option<&Run> {
+    let contested = state.runs.iter().filter(|run| run.contest.is_some());
+    contested.max_by_key(|run| run.attempts)
 }
 
 fn visibility(background: &Background<'_>) -> Option<f64> {
@@ -395,8 +397,8 @@ fn repair(
     let task_id = signal
         .and_then(|signal| signal.detail.task_id.as_ref())
         .or_else(|| {
-            let run = monitor.state.runs.iter().max_by_key(|run| run.started_at)?;
-            run.detail.task_id.as_ref()
+            let newest = || monitor.state.runs.iter().max_by_key(|run| run.started_at);
+            contested(&monitor.state).or_else(newest)?.detail.task_id.as_ref()
         });
     let task_id = task_id.or_else(|| background.stage.and_then(|stage| stage.task_id.as_ref()));
     let task = monitor

@@ -381,6 +381,17 @@ async fn a_message_that_kills_what_runs_it_is_told_after_its_third_try(pool: PgP
     world.live(15, &healthy()).await;
 
     world.only(world.a().await, "REDELIVERY_LOOP", true).await;
+
+    // Other messages are well; that says nothing of this one.
+    world.finished("a", "success").await;
+    world.live(50, &healthy()).await;
+    world.attempt(1, 4).await;
+    world.live(20, &healthy()).await;
+    world.finished("a", "success").await;
+    world.only(world.a().await, "REDELIVERY_LOOP", true).await;
+    world.live(50, &healthy()).await;
+    world.finished("a", "success").await;
+    world.only(world.a().await, "REDELIVERY_LOOP", false).await;
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
