@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::clip;
 use deadbeat_domain::ping::{PingKind, Signal, Source};
@@ -342,7 +342,8 @@ struct ToldRun {
 struct RunPing {
     /// Of its verdict.
     place: usize,
-    monitor: MonitorId,
+    /// Its monitor, as its ping URL names it: whoever names it goes the same way.
+    monitor: PingId,
     kind: PingKind,
     outcome: Option<Outcome>,
     event: Uuid,
@@ -382,10 +383,10 @@ async fn accept_stages(
     let mut runs = Vec::new();
     for one in told {
         let run = &one.run;
-        let monitor_id = match &run.entry {
+        let monitor = match &run.entry {
             None => None,
             Some(entry) => match monitors.get(&(run.beat.as_str().into(), entry.as_str().into())) {
-                Some(&monitor) => Some(monitor),
+                Some(&found) => Some(found),
                 None => {
                     verdicts[one.place].1 = unknown_entry(&run.beat, entry);
                     continue;
@@ -399,7 +400,7 @@ async fn accept_stages(
             (StageKind::Finished, _) => Some(PingKind::Success),
             (StageKind::Published | StageKind::Received | StageKind::GivenUp, _) => None,
         };
-        if let (Some(kind), Some(monitor)) = (kind, monitor_id) {
+        if let (Some(kind), Some((_, monitor))) = (kind, monitor) {
             runs.push(RunPing {
                 place: one.place,
                 monitor,
@@ -410,7 +411,7 @@ async fn accept_stages(
                 run: run.clone(),
             });
         }
-        stages.push(new_stage(one, monitor_id, skew, received_at));
+        stages.push(new_stage(one, monitor.map(|(id, _)| id), skew, received_at));
     }
     services.traces.accept(project, received_at, stages).await?;
     Ok(runs)
@@ -421,7 +422,7 @@ async fn monitors_of(
     services: &Services,
     project: ProjectId,
     told: &[ToldRun],
-) -> Result<HashMap<(Box<str>, Box<str>), MonitorId>, ServiceError> {
+) -> Result<HashMap<(Box<str>, Box<str>), (MonitorId, PingId)>, ServiceError> {
     // What has a NUL is no entry's name: PostgreSQL's text cannot hold one.
     let named: HashSet<(&str, &str)> = told
         .iter()
@@ -438,6 +439,9 @@ async fn monitors_of(
         .unzip();
     let found =
         deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
+    services
+        .ingest
+        .learn(found.iter().map(|(_, monitor, ping)| (*ping, *monitor)));
     let name = |index: usize| {
         Some((
             beats.get(index)?.as_str().into(),
@@ -446,7 +450,7 @@ async fn monitors_of(
     };
     Ok(found
         .into_iter()
-        .filter_map(|(index, monitor)| Some((name(index)?, monitor)))
+        .filter_map(|(index, monitor, ping)| Some((name(index)?, (monitor, ping))))
         .collect())
 }
 
@@ -577,7 +581,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
         None
     };
     Incoming {
-        address: Address::Monitor(monitor),
+        address: Address::Ping(monitor),
         signal: Signal {
             kind,
             received_at,

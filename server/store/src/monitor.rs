@@ -704,7 +704,7 @@ pub async fn resolve_slugs(tx: &mut Tx, digests: &[Vec<u8>], slugs: &[String]) -
         .collect())
 }
 
-/// The monitors of Beats' entries: (beat, entry) → id.
+/// The monitors of Beats' entries, and the ids in their ping URLs: (beat, entry) → ids.
 ///
 /// # Errors
 /// When the database is away.
@@ -713,10 +713,10 @@ pub async fn resolve_entries(
     project: ProjectId,
     beats: &[String],
     entries: &[String],
-) -> StoreResult<Vec<(usize, MonitorId)>> {
+) -> StoreResult<Vec<(usize, MonitorId, PingId)>> {
     let rows = sqlx::query!(
         r#"
-        SELECT asked.index AS "index!", monitor.id
+        SELECT asked.index AS "index!", monitor.id, monitor.ping_id
         FROM UNNEST($2::text[], $3::text[]) WITH ORDINALITY AS asked (beat, entry, index)
         JOIN beat ON beat.project_id = $1 AND beat.name = asked.beat
         JOIN monitor ON monitor.beat_id = beat.id AND monitor.entry = asked.entry
@@ -733,6 +733,7 @@ pub async fn resolve_entries(
             (
                 usize::try_from(row.index - 1).unwrap_or(usize::MAX),
                 MonitorId(row.id),
+                PingId(row.ping_id),
             )
         })
         .collect())

@@ -135,7 +135,7 @@ async fn an_entry_is_found_by_its_own_projects_beat_only(pool: PgPool) {
             .unwrap()
     };
 
-    assert_eq!(resolve(world.project).await, [(0, owned.id)]);
+    assert_eq!(resolve(world.project).await, [(0, owned.id, owned.ping_id)]);
     assert_eq!(resolve(other).await, []);
 }
 
