@@ -1,5 +1,5 @@
 # The few commands that people type. Each is a script in scripts/, which says more with -h.
-.PHONY: run test check demo bench
+.PHONY: run test check demo bench silent-failures
 
 run: ## install what is missing, build, serve on http://127.0.0.1:8000
 	@scripts/run
@@ -15,3 +15,6 @@ demo: ## a real Celery, whose Beat is killed: watch the alert arrive
 
 bench: ## figures against a baseline on this machine (some minutes)
 	@scripts/bench
+
+silent-failures: ## every silent failure of Celery, for real (a quarter of an hour); the table is docs/silent-failures.md
+	@scripts/silent-failures

@@ -20,7 +20,8 @@ from typing import Any
 from urllib import error, request
 
 ROOT = Path(__file__).resolve().parent.parent
-BINARY = ROOT / "target" / "debug" / "deadbeat"
+# Another server than the one that was built last: for who works on the tests alone.
+BINARY = Path(os.environ.get("DEADBEAT_TEST_BINARY") or ROOT / "target" / "debug" / "deadbeat")
 
 
 def free_port() -> int:
@@ -231,34 +232,168 @@ def program(name: str) -> str:
     return found
 
 
-@contextlib.contextmanager
-def redis(folder: Path) -> Iterator[str]:
-    """A Redis of our own; its URL."""
-    port = free_port()
-    part = Part(
-        "redis",
-        [
+class Redis:
+    """A Redis of our own that can be killed and started again, without its data."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.options = options
+        self.part: Part | None = None
+
+    def start(self) -> Redis:
+        command = [
             program("redis-server"),
             "--port",
-            str(port),
+            str(self.port),
             "--bind",
             "127.0.0.1",
             "--save",
             "",
             "--appendonly",
             "no",
-        ],
-        folder,
-    )
+            *self.options,
+        ]
+        self.part = Part("redis", command, self.folder)
+        wait_for("Redis", self._answers)
+        return self
 
-    def answers() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as link:
-            link.sendall(b"PING\r\n")
-            return link.recv(16).startswith(b"+PONG")
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.ask("PING") == "PONG"
         return False
 
+    def ask(self, *words: str) -> str:
+        """What it answers to a command, where that is one line; of a longer answer the first."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as link:
+            asked = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+            link.sendall(f"*{len(words)}\r\n{asked}".encode())
+            line = link.makefile("rb").readline().decode().strip()
+        assert not line.startswith("-"), (words, line)
+        return line[1:]
+
+    def kill(self) -> None:
+        if self.part is not None:
+            self.part.kill()
+
+    def stop(self) -> None:
+        if self.part is not None:
+            self.part.stop()
+
+
+@contextlib.contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """A Redis of our own; its URL."""
+    started = Redis(folder)
     try:
-        wait_for("Redis", answers)
-        yield f"redis://127.0.0.1:{port}/0"
+        yield started.start().url
     finally:
-        part.stop()
+        started.stop()
+
+
+class RabbitMQ:
+    """A RabbitMQ of our own, with a port mapper of its own. It can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "rabbitmq"
+        self.folder.mkdir()
+        self.port, mapper = free_port(), free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        config = self.folder / "rabbitmq.conf"
+        config.write_text(f"listeners.tcp.default = 127.0.0.1:{self.port}\n")
+        self.env = {
+            # The cookie of its node is kept at home.
+            "HOME": str(self.folder),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(mapper),
+            "RABBITMQ_NODENAME": f"rabbit{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_CONFIG_FILE": str(config),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            # On loopback only, and without threads that spin.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none"
+            ),
+        }
+        # Started by the node itself it would outlive it.
+        self.mapper = Part(
+            "epmd", [program("epmd"), "-address", "127.0.0.1", "-port", str(mapper)], self.folder
+        )
+        self.part: Part | None = None
+
+    def start(self) -> RabbitMQ:
+        # Not the one on the PATH, which insists on the machine's own user and folders.
+        beside = [root / "usr/lib/rabbitmq/bin/rabbitmq-server" for root in (Path("/"), ROOT / ".tools")]
+        found = next((str(path) for path in beside if path.exists()), None)
+        assert found, "no RabbitMQ: scripts/install test brings it"
+        part = self.part = Part("rabbitmq", [found], self.folder, self.env)
+        wait_for("RabbitMQ", lambda: "Starting broker... completed" in part.text(), 90)
+        return self
+
+    def kill(self) -> None:
+        if self.part is not None:
+            self.part.kill()
+
+    def stop(self) -> None:
+        self.kill()
+        self.mapper.stop()
+
+
+@contextlib.contextmanager
+def rabbitmq(folder: Path) -> Iterator[str]:
+    """A RabbitMQ of our own; its URL."""
+    started = RabbitMQ(folder)
+    try:
+        yield started.start().url
+    finally:
+        started.stop()
+
+
+# libfaketime takes a sleep by the monotonic clock, such as Python's, for one by the wall clock.
+UNSHIFTED_SLEEP = """
+#include <errno.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until, struct timespec *left) {
+    return syscall(SYS_clock_nanosleep, clock, flags, until, left) == 0 ? 0 : errno;
+}
+"""
+
+
+class Clock:
+    """What processes take for the time: the machine's, shifted. No step moves a monotonic clock."""
+
+    def __init__(self, folder: Path, seconds: float = 0) -> None:
+        self.file = folder / f"clock-{time.monotonic_ns()}"
+        self.step(seconds)
+        libraries = [
+            *Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"),
+            *ROOT.glob(".tools/usr/lib/*/faketime/libfaketimeMT.so.1"),
+        ]
+        assert libraries, "no libfaketime: scripts/install test brings it"
+        sleep = self.file.with_suffix(".so")
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-x", "c", "-o", str(sleep), "-"],
+            input=UNSHIFTED_SLEEP.encode(),
+            check=True,
+        )
+        self.env = {
+            "LD_PRELOAD": f"{sleep}:{libraries[0]}",
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+        }
+
+    def step(self, seconds: float) -> None:
+        """Sets how far the clock is from the machine's."""
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(f"{seconds:+.0f}\n")
+        fresh.rename(self.file)

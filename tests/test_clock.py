@@ -16,36 +16,9 @@ from postgres import Postgres
 HOUR = 3_600
 
 
-class Clock:
-    """What the server takes for the time: the machine's, shifted. No step moves a monotonic clock."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "clock"
-        self.step(0)
-        libraries = [
-            *Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"),
-            *parts.ROOT.glob(".tools/usr/lib/*/faketime/libfaketimeMT.so.1"),
-        ]
-        assert libraries, "no libfaketime: scripts/install test brings it"
-        self.env = {
-            "LD_PRELOAD": str(libraries[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
-
-    def step(self, seconds: int) -> None:
-        """Sets how far the clock is from the machine's."""
-        fresh = self.file.with_suffix(".new")
-        fresh.write_text(f"{seconds:+d}\n")
-        fresh.rename(self.file)
-
-
 @pytest.mark.proof("the clock is stepped by an hour, on and back")
 def test_a_stepped_clock_makes_no_storm(database: Postgres, tmp_path: Path, size: Size) -> None:
-    clock = Clock(tmp_path)
+    clock = parts.Clock(tmp_path)
     server = parts.Server(tmp_path, env={"DEADBEAT_DATABASE_URL": database.url, **clock.env})
     try:
         server.ready()

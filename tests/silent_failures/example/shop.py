@@ -1,0 +1,100 @@
+"""The example application. Its schedule, its settings, and what a task does when it runs are in files.
+
+A test changes them between two starts, as a deployment does, or while everything runs, as the world does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.beat import PersistentScheduler
+from celery.exceptions import Reject
+from celery.schedules import crontab
+from celery.worker.control import control_command
+
+import deadbeat
+
+FOLDER = Path(os.environ["SHOP_FOLDER"])
+
+
+def read(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text())
+
+
+app = Celery("shop", broker=os.environ["CELERY_BROKER_URL"])
+app.conf.update(read("settings.json"))
+app.conf.beat_schedule = {
+    name: {
+        **entry,
+        # A number of seconds, or the five fields of a crontab.
+        "schedule": crontab.from_string(entry["schedule"])
+        if isinstance(entry["schedule"], str)
+        else entry["schedule"],
+        "args": [name],
+    }
+    for name, entry in read("schedule.json").items()
+}
+deadbeat.init(app)
+
+
+class Unreachable(Exception):
+    """Something that the task needs is away: trying again may help."""
+
+
+@app.task(bind=True, name="shop.job", ignore_result=True, max_retries=2)
+def job(self: Any, name: str) -> None:
+    """Do what is ordered at the moment, which is nothing for a healthy one."""
+    order = FOLDER / "orders" / name
+    try:
+        verb, _, rest = order.read_text().partition(" ")
+    except FileNotFoundError:
+        return
+    begun = FOLDER / "pids" / name
+    if verb in ("alone", "poison") and begun.exists() and begun.read_text().split()[1] != self.request.id:
+        # Meant for one run, however often its message is delivered.
+        return
+    begun.write_text(f"{os.getpid()} {self.request.id}")
+    if verb == "sleep":
+        time.sleep(float(rest))
+    elif verb in ("hold", "alone"):
+        end = time.monotonic() + float(rest or "inf")
+        while order.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+    elif verb == "fail":
+        raise ValueError(rest)
+    elif verb == "retry":
+        raise self.retry(exc=Unreachable(rest), countdown=0.2)
+    elif verb == "once":
+        if self.request.retries == 0:
+            raise self.retry(exc=Unreachable(rest), countdown=0.2)
+    elif verb == "reject":
+        raise Reject(rest, requeue=False)
+    elif verb in ("kill", "poison"):
+        # Celery's child has reported by then that it began; one that dies sooner takes that with it.
+        time.sleep(float(rest))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hanging(PersistentScheduler):
+    """A scheduler whose tick may block: a lock, a slow disk, a database that does not answer."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        while (FOLDER / "orders" / "beat").exists():
+            time.sleep(0.1)
+        return super().tick(*args, **kwargs)
+
+
+@control_command(args=[], signature="")  # type: ignore[untyped-decorator]
+def ghost(state: Any) -> None:
+    """Become a ghost, as workers did after a reconnect: alive, connected, and taking nothing in."""
+    hub = state.consumer.hub
+    hub.on_tick.clear()
+    for descriptor in list(hub.readers):
+        if any(word in repr(hub.readers[descriptor][0]) for word in ("Transport", "cycle")):
+            hub.remove_reader(descriptor)

@@ -1,0 +1,374 @@
+"""What a row is played on: a project and a broker of its own, and the example application's processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+import parts
+
+EXAMPLE = Path(__file__).resolve().parent / "example"
+
+# Short, so that the rows are; see sdk-python/README.md for the product's defaults.
+GRACE = 4.0
+BEAT_PERIOD = 1.0
+BEAT_GRACE = 4.0
+WORKER_PERIOD = 1.0
+# When silence is told: what the settings above, and those of the server that cannot be set, make of it.
+BEAT_DEADLINE = BEAT_PERIOD + BEAT_GRACE
+WORKER_DEADLINE = WORKER_PERIOD + 25.0
+SAMPLE_PERIOD = 10.0
+# Patience, and a sample that has just been taken.
+UNCONSUMED_DEADLINE = 30.0 + SAMPLE_PERIOD
+# The same, and an answer that is waited for.
+BROKER_DEADLINE = 20.0 + SAMPLE_PERIOD + 2.0
+GHOST_DEADLINE = 60.0 + WORKER_PERIOD
+CANARY = "deadbeat.canary"
+# A message that is begun a second time: its worker says first whether the first run is still there.
+CONTEST_PATIENCE = 7.0
+# Beyond its deadline: what the product promises.
+TOLERANCE = 5.0
+
+# Whose incident, its name, its cause.
+Told = tuple[str, str, str]
+
+
+@dataclass
+class Row:
+    """One line of the table: what was done, and what came of it."""
+
+    number: str
+    fault: str
+    deadline: float | None = None
+    cause: str = "none"
+    seconds: float | None = None
+    repair: str = ""
+    # All that the row promises was seen.
+    held: bool = False
+
+    def silent(self) -> None:
+        """Nothing was told, which is right."""
+        self.cause = "none, as it should be"
+        self.held = True
+
+
+@dataclass
+class Project:
+    """Where the stage's processes report to, and with which keys."""
+
+    url: str
+    api_key: str
+    ping_key: str
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        status, _, answer = parts.call(method, f"{self.url}/api/v1{path}", self.api_key, body)
+        assert 200 <= status < 300, (method, path, status, answer)
+        return json.loads(answer) if answer else None
+
+
+@dataclass
+class Stage:
+    """The application's processes and what Deadbeat says about them."""
+
+    project: Project
+    broker: str
+    folder: Path
+    sink: parts.Sink
+    schedule: dict[str, dict[str, Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    running: list[parts.Part] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("orders", "pids"):
+            (self.folder / name).mkdir(exist_ok=True)
+        self.deploy()
+        self.project.api(
+            "POST", "/channels", {"kind": "webhook", "name": "sink", "settings": {"url": self.sink.url}}
+        )
+        self.env = {
+            "CELERY_BROKER_URL": self.broker,
+            "DEADBEAT_URL": self.project.url,
+            "DEADBEAT_KEY": self.project.ping_key,
+            "DEADBEAT_GRACE_SECONDS": f"{GRACE:g}",
+            "DEADBEAT_BEAT_PERIOD_SECONDS": f"{BEAT_PERIOD:g}",
+            "DEADBEAT_BEAT_GRACE_SECONDS": f"{BEAT_GRACE:g}",
+            "DEADBEAT_CANARY_SECONDS": "2",
+            "DEADBEAT_CANARY_GRACE_SECONDS": f"{GRACE:g}",
+            "DEADBEAT_WORKER_PERIOD_SECONDS": f"{WORKER_PERIOD:g}",
+            "PYTHONPATH": str(EXAMPLE),
+            "SHOP_FOLDER": str(self.folder),
+            **self.env,
+        }
+
+    # The application.
+
+    def deploy(self) -> None:
+        """Writes down what the processes that start from now on are set up with."""
+        (self.folder / "schedule.json").write_text(json.dumps(self.schedule))
+        (self.folder / "settings.json").write_text(json.dumps(self.settings))
+
+    def celery(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> parts.Part:
+        command = [parts.program("celery"), "-A", "shop", *arguments]
+        part = parts.Part(name, command, self.folder, {**self.env, **(env or {})})
+        self.running.append(part)
+        return part
+
+    def worker(
+        self,
+        name: str = "one",
+        *options: str,
+        processes: int = 2,
+        queues: str = "celery",
+        env: dict[str, str] | None = None,
+    ) -> parts.Part:
+        """A worker; its node is `NAME@shop`."""
+        size = ["--concurrency", str(processes), "--loglevel", "info"]
+        return self.celery(name, "worker", "-n", f"{name}@shop", "-Q", queues, *size, *options, env=env)
+
+    def beat(self, *options: str, env: dict[str, str] | None = None) -> parts.Part:
+        return self.celery("beat", "beat", *options, env=env)
+
+    @property
+    def control(self) -> Any:
+        """Celery's remote control, from outside of the application."""
+        return Celery("shop", broker=self.broker).control
+
+    def order(self, name: str, what: str) -> None:
+        """From now on the task of that entry does this."""
+        fresh = self.folder / "orders.new"
+        fresh.write_text(what)
+        fresh.rename(self.folder / "orders" / name)
+        (self.folder / "pids" / name).unlink(missing_ok=True)
+
+    def recall(self, name: str) -> None:
+        """The task of that entry is healthy again."""
+        (self.folder / "orders" / name).unlink(missing_ok=True)
+
+    def at_work(self, name: str, limit: float = 40.0) -> tuple[int, str]:
+        """Process and task id of the run that carries an order out, once it does."""
+        file = self.folder / "pids" / name
+        words = parts.wait_for(
+            f"a run of {name}",
+            lambda: file.exists() and file.read_text().split()[1:] and file.read_text(),
+            limit,
+        ).split()
+        return int(words[0]), words[1]
+
+    # What Deadbeat says.
+
+    def monitors(self) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in self.project.api("GET", "/monitors?limit=500")["monitors"]}
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in self.project.api("GET", "/workers")["workers"]}
+
+    def queues(self) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in self.project.api("GET", "/queues")["queues"]}
+
+    def incidents(self) -> list[dict[str, Any]]:
+        return self.project.api("GET", "/incidents?limit=500")["incidents"]
+
+    def told(self) -> list[Told]:
+        return sorted(told_of(incident) for incident in self.incidents())
+
+    def healthy(self, *names: str, workers: tuple[str, ...] = ("one@shop",), runs: int = 2) -> None:
+        """Waits until Beat, these workers and these entries (of none named, all) are known to be well."""
+        wanted = names or tuple(self.schedule)
+
+        def look() -> str:
+            monitors, up = self.monitors(), self.workers()
+            for name in workers:
+                if up.get(name, {}).get("status") != "up":
+                    return f"worker {name}"
+            for name in wanted:
+                one = monitors.get(name)
+                # Start and end of each run.
+                if one is None or one["status"] not in ("up", "late") or one["ping_count"] < 2 * runs:
+                    return f"entry {name}: {one and (one['status'], one['ping_count'])}"
+            beats = [beat["status"] for beat in self.project.api("GET", "/beats")["beats"]]
+            return "" if beats == ["up"] else f"Beat: {beats}"
+
+        last = "nothing"
+
+        def is_well() -> bool:
+            nonlocal last
+            last = look()
+            return not last
+
+        try:
+            parts.wait_for("health", is_well, 90)
+        except AssertionError as late:
+            raise AssertionError(f"{late}: still waiting for {last}") from None
+        assert self.told() == []
+        assert self.sink.received == []
+
+    def recovered(self) -> None:
+        """All entries that are due often are up again."""
+        names = {*self.schedule, CANARY} & set(self.monitors())
+
+        def look() -> list[str]:
+            monitors = self.monitors()
+            return [name for name in names if monitors[name]["status"] not in ("up", "late")]
+
+        parts.wait_for("recovery", lambda: not look(), 60)
+
+    def lively(self, *names: str, runs: int = 3) -> None:
+        """Each of these entries reports so many more runs."""
+        before = self.monitors()
+
+        def look() -> bool:
+            now = self.monitors()
+            return all(now[name]["ping_count"] >= before[name]["ping_count"] + 2 * runs for name in names)
+
+        parts.wait_for("more runs", look, 60)
+
+    def noticed(
+        self, row: Row, since: float, told: Told, deadline: float, patience: float = 12.0
+    ) -> dict[str, Any]:
+        """The alert about this comes, and in time; its incident. Seconds count from `since`."""
+        row.deadline = deadline
+
+        def look() -> dict[str, Any] | None:
+            alerts = self.sink.alerts("incident.opened")
+            row.cause = ", ".join(sorted({told_of(one["json"]["incident"])[2] for one in alerts})) or "none"
+            return next((one for one in alerts if told_of(one["json"]["incident"]) == told), None)
+
+        limit = max(1.0, since + deadline + patience - time.time())
+        try:
+            alert = parts.wait_for(f"{told}", look, limit)
+        except AssertionError as late:
+            raise AssertionError(f"{late}; told was: {self.told()}") from None
+        row.cause = told[2]
+        row.seconds = max(0.0, alert["at"] - since)
+        assert row.seconds <= deadline + TOLERANCE, f"{told} came {row.seconds:.1f} s after the fault"
+        return next(one for one in self.incidents() if one["id"] == alert["json"]["incident"]["id"])
+
+    def stays(self, seconds: float, *told: Told) -> None:
+        """For so long, exactly this has been told, each once."""
+        end = time.monotonic() + seconds
+
+        def look() -> bool:
+            assert self.told() == sorted(told), f"{self.told()} and not {sorted(told)}"
+            time.sleep(0.2)
+            return time.monotonic() > end
+
+        parts.wait_for("a while", look, seconds + 30)
+        alerts = [told_of(one["json"]["incident"]) for one in self.sink.alerts("incident.opened")]
+        assert sorted(alerts) == sorted(told), "one alert each"
+
+    def members(self, told: Told, wanted: set[str], limit: float = 30.0) -> None:
+        """These, and no others, are members of that incident."""
+
+        def look() -> set[str]:
+            incident = next(one for one in self.incidents() if told_of(one) == told)
+            return {member["name"] for member in incident["members"]}
+
+        try:
+            parts.wait_for("the members", lambda: look() == wanted, limit)
+        except AssertionError:
+            raise AssertionError(f"members of {told} are {look()} and not {wanted}") from None
+
+    def type_in(self, incident: dict[str, Any], words: str) -> parts.Part | None:
+        """Does what the incident says: the command with these words. One that runs on is left running."""
+        commands = [
+            step["command"] for step in incident["repair"] if (step["command"] or "").startswith("celery ")
+        ]
+        command = next((command for command in commands if words in command), None)
+        assert command is not None, f"no repair with {words!r} among {commands}"
+        asked = shlex.split(command)
+        assert asked[:3] == ["celery", "-A", "shop"], command
+        if asked[3] in ("beat", "worker"):
+            return self.celery(f"repair-{asked[3]}", *asked[3:])
+        asked[0] = parts.program("celery")
+        done = subprocess.run(
+            asked,
+            cwd=self.folder,
+            env={**os.environ, **self.env},
+            check=False,
+            capture_output=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return None
+
+    def resolved(self, row: Row, incident: dict[str, Any], limit: float = 60.0, repair: str = "yes") -> None:
+        """The incident ends, which is told."""
+        parts.wait_for(
+            f"the end of {told_of(incident)}",
+            lambda: any(
+                one["json"]["incident"]["id"] == incident["id"]
+                for one in self.sink.alerts("incident.resolved")
+            ),
+            limit,
+        )
+        row.repair = repair
+
+    def logs(self) -> str:
+        """For when a row does not hold."""
+        told = []
+        for path in ("/incidents", "/beats", "/workers", "/queues", "/brokers"):
+            with contextlib.suppress(AssertionError):
+                told.append(f"{path}: {json.dumps(self.project.api('GET', path))}")
+        with contextlib.suppress(AssertionError):
+            shown = ("status", "running", "ping_count", "next_due_at", "deadline_at")
+            told += [f"{name}: { {key: one[key] for key in shown} }" for name, one in self.monitors().items()]
+        for part in self.running:
+            told.append(f"---- {part.name} ({part.process.poll()})\n{part.text()[-4000:]}")
+        return "\n".join(told)
+
+    def end(self) -> None:
+        for part in reversed(self.running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(part.process.pid, signal.SIGKILL)
+            part.process.wait(30)
+            part.out.close()
+        self.sink.stop()
+
+
+def told_of(incident: dict[str, Any]) -> Told:
+    return incident["subject"]["kind"], incident["subject"]["name"], incident["cause"]["code"]
+
+
+def children(part: parts.Part) -> list[int]:
+    """The processes that a process has started."""
+    listed = Path(f"/proc/{part.process.pid}/task/{part.process.pid}/children").read_text()
+    return [int(pid) for pid in listed.split()]
+
+
+def new_project(server: parts.Server) -> Project:
+    """A project beside a running server."""
+    made = subprocess.run(
+        [str(parts.BINARY), "project", "create", "--name", "row", "--json", "--data-dir", str(server.data)],
+        env={**os.environ, **server.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    keys = json.loads(made.stdout)
+    return Project(server.url, keys["api_key"], keys["ping_key"])
+
+
+@contextlib.contextmanager
+def ended(*started: Any) -> Iterator[None]:
+    """Ends brokers and the like, whatever happens."""
+    try:
+        yield
+    finally:
+        for one in started:
+            one.stop()
+
+
+Open = Callable[..., Stage]

@@ -1,0 +1,52 @@
+"""The table of rows: printed, and kept in docs/silent-failures.md."""
+
+from __future__ import annotations
+
+import re
+
+import parts
+from silent_failures.stage import Row
+
+FILE = parts.ROOT / "docs" / "silent-failures.md"
+BEGIN, END = "<!-- rows -->", "<!-- /rows -->"
+HEAD = ["row", "what is done", "holds", "cause told", "seconds (deadline)", "repair works"]
+
+
+def cells(row: Row) -> list[str]:
+    seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
+    deadline = "" if row.deadline is None else f" ({row.deadline:g})"
+    cause = row.cause if "," in row.cause or not row.cause.isupper() else f"`{row.cause}`"
+    return [row.number, row.fault, "yes" if row.held else "**no**", cause, seconds + deadline, row.repair]
+
+
+def lines(rows: list[Row]) -> list[str]:
+    """The rows as a Markdown table, in the order of the product's."""
+    return [line_of(HEAD), line_of(["---"] * len(HEAD)), *(line_of(cells(row)) for row in in_order(rows))]
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (place(row.number), row.fault))
+
+
+def place(number: str) -> tuple[int, int]:
+    found = re.fullmatch(r"F(\d+)", number)
+    return (0, int(found[1])) if found else (1, 0)
+
+
+def line_of(words: list[str]) -> str:
+    return "| " + " | ".join(words) + " |"
+
+
+def write(rows: list[Row]) -> None:
+    """Puts these rows into the document in place of what it says of them; the others stay as they are."""
+    text = FILE.read_text(encoding="utf-8")
+    before, kept, after = re.split(f"{re.escape(BEGIN)}|{re.escape(END)}", text)
+    known = {}
+    for line in kept.splitlines():
+        words = [word.strip() for word in line.strip().removeprefix("|").removesuffix("|").split("|")]
+        if len(words) == len(HEAD) and re.match(r"F\d|quiet", words[0]):
+            known[words[0], words[1]] = line
+    known |= {(row.number, row.fault): line_of(cells(row)) for row in rows}
+    ordered = [known[key] for key in sorted(known, key=lambda key: (place(key[0]), key[1]))]
+    body = "\n".join([line_of(HEAD), line_of(["---"] * len(HEAD)), *ordered])
+    FILE.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")

@@ -1,0 +1,263 @@
+"""Workers, and the processes of their pools, die, freeze, or become ghosts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+import parts
+from silent_failures.stage import (
+    CANARY,
+    CONTEST_PATIENCE,
+    GHOST_DEADLINE,
+    GRACE,
+    UNCONSUMED_DEADLINE,
+    WORKER_DEADLINE,
+    Open,
+    children,
+)
+
+REPORT = {"report": {"task": "shop.job", "schedule": 2.0}}
+LOST = ("worker", "one@shop", "WORKER_LOST")
+GHOST = ("worker", "one@shop", "GHOST_WORKER")
+# Celery looks at the processes of its pool that often.
+POOL_CHECK = 5.0
+
+
+@pytest.mark.core
+def test_a_killed_pool_process_is_told_of_its_entry(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+    row = rows("F3", "a pool process is killed in the middle of a run")
+    stage = open_stage(redis.url, REPORT)
+    stage.worker()
+    stage.beat()
+    stage.healthy("report", CANARY)
+
+    stage.order("report", "alone")
+    pid, _ = stage.at_work("report")
+    # That it began is told within a second.
+    parts.wait_for("an open run", lambda: stage.monitors()["report"]["running"], 10)
+    killed_at = time.time()
+    os.kill(pid, signal.SIGKILL)
+    stage.recall("report")
+    told = ("monitor", "report", "WORKER_KILLED")
+    incident = stage.noticed(row, killed_at, told, POOL_CHECK)
+    # The next run mends it.
+    stage.resolved(row, incident, repair="nothing to type")
+    stage.stays(GRACE, told)
+
+
+def test_a_killed_worker_and_the_runs_that_it_held_are_one_incident(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F4", "a worker is killed while it holds prefetched messages")
+    schedule = {name: {"task": "shop.job", "schedule": 3.0} for name in ("long", "waits a", "waits b")}
+    stage = open_stage(redis.url, schedule)
+    one = stage.worker("one", processes=1)
+    stage.beat()
+    stage.healthy(*schedule, CANARY)
+
+    stage.order("long", "hold")
+    stage.at_work("long")
+    parts.wait_for("prefetched messages", lambda: (stage.workers()["one@shop"]["reserved"] or 0) >= 4, 20)
+    killed_at = time.time()
+    one.kill()
+    stage.recall("long")
+    incident = stage.noticed(row, killed_at, LOST, WORKER_DEADLINE)
+    stage.members(LOST, {*schedule, CANARY})
+    stage.stays(GRACE, LOST)
+
+    stage.type_in(incident, "worker")
+    stage.resolved(row, incident)
+    stage.recovered()
+    stage.stays(GRACE, LOST)
+
+
+def test_a_killed_worker_among_others_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+    row = rows("F4", "one of two workers is killed in the middle of a run; the other goes on")
+    stage = open_stage(redis.url, REPORT)
+    workers = {"one@shop": stage.worker("one"), "two@shop": stage.worker("two")}
+    stage.beat()
+    stage.healthy("report", CANARY, workers=tuple(workers))
+
+    stage.order("report", "alone")
+    stage.at_work("report")
+
+    def busy() -> str | None:
+        return next((name for name, worker in stage.workers().items() if worker["longest"]), None)
+
+    name = parts.wait_for("a long run", busy, 10)
+    killed_at = time.time()
+    workers[name].kill()
+    stage.recall("report")
+    told = ("worker", name, "WORKER_LOST")
+    incident = stage.noticed(row, killed_at, told, WORKER_DEADLINE)
+
+    stage.type_in(incident, "worker")
+    stage.resolved(row, incident)
+    stage.stays(GRACE, told)
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
+def test_a_killed_worker_of_another_pool_is_told(
+    open_stage: Open, redis: parts.Redis, rows: Any, pool: str
+) -> None:
+    row = rows("F4", f"a worker is killed; its pool is {pool}")
+    stage = open_stage(redis.url, REPORT)
+    one = stage.worker("one", "--pool", pool)
+    stage.beat()
+    stage.healthy("report", CANARY)
+    assert stage.workers()["one@shop"]["pool"] == pool
+
+    killed_at = time.time()
+    one.kill()
+    incident = stage.noticed(row, killed_at, LOST, WORKER_DEADLINE)
+    stage.members(LOST, {"report", CANARY})
+
+    stage.type_in(incident, "worker")
+    stage.resolved(row, incident)
+    stage.stays(GRACE, LOST)
+
+
+def test_a_ghost_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+    row = rows("F8", "a worker lives, is connected, and takes nothing in any more")
+    stage = open_stage(redis.url, REPORT)
+    one = stage.worker()
+    stage.beat()
+    stage.healthy("report", CANARY)
+
+    haunted_at = time.time()
+    stage.control.broadcast("ghost")
+    incident = stage.noticed(row, haunted_at, GHOST, GHOST_DEADLINE)
+    stage.members(GHOST, {"report", CANARY})
+    stage.stays(GRACE, GHOST)
+
+    one.kill()
+    stage.type_in(incident, "worker")
+    stage.resolved(row, incident)
+    stage.stays(GRACE, GHOST)
+
+
+def test_a_worker_whose_pool_is_frozen_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+    row = rows("F8", "the processes of a worker's pool are stopped (SIGSTOP)")
+    stage = open_stage(redis.url, REPORT)
+    one = stage.worker()
+    stage.beat()
+    stage.healthy("report", CANARY)
+
+    frozen = children(one)
+    assert len(frozen) == 2
+    frozen_at = time.time()
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    incident = stage.noticed(row, frozen_at, GHOST, GHOST_DEADLINE)
+    stage.members(GHOST, {"report", CANARY})
+    stage.stays(GRACE, GHOST)
+
+    one.kill()
+    stage.type_in(incident, "worker")
+    stage.resolved(row, incident)
+    stage.stays(GRACE, GHOST)
+
+
+def test_a_worker_that_was_told_to_consume_nothing_is_told_of_its_queue(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F8", "a worker's consumer was cancelled (`cancel_consumer`)")
+    stage = open_stage(redis.url, REPORT)
+    stage.worker()
+    stage.beat()
+    stage.healthy("report", CANARY)
+
+    cancelled_at = time.time()
+    stage.control.cancel_consumer("celery")
+    told = ("queue", "celery", "QUEUE_UNCONSUMED")
+    incident = stage.noticed(row, cancelled_at, told, UNCONSUMED_DEADLINE + 2)
+    stage.members(told, {"report", CANARY})
+    stage.stays(GRACE, told)
+
+    stage.type_in(incident, "add_consumer")
+    stage.resolved(row, incident)
+    stage.stays(GRACE, told)
+
+
+def test_a_message_behind_a_long_run_while_another_worker_idles_is_told(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F10", "a message is prefetched by a busy worker while another one idles")
+    schedule = {"report": {"task": "shop.job", "schedule": 20.0}}
+    # The canary would be caught as well, now and then.
+    stage = open_stage(redis.url, schedule, env={"DEADBEAT_CANARY": "0"})
+    stage.worker("one", processes=1)
+    stage.worker("two", processes=1)
+    stage.beat()
+    stage.healthy("report", workers=("one@shop", "two@shop"), runs=1)
+
+    stage.control.cancel_consumer("celery", destination=["two@shop"])
+    parts.wait_for("one consumer", lambda: stage.workers()["two@shop"]["queues"] == [], 10)
+    stage.order("long", "hold")
+    stage.control.app.send_task("shop.job", args=["long"])
+    stage.at_work("long")
+    parts.wait_for("a prefetched message", lambda: stage.workers()["one@shop"]["reserved"] == 2, 40)
+    due = parts.instant(stage.monitors()["report"]["next_due_at"])
+    stage.control.add_consumer("celery", destination=["two@shop"])
+    told = ("monitor", "report", "PREFETCH_STARVATION")
+    incident = stage.noticed(row, due, told, GRACE)
+
+    stage.recall("long")
+    stage.resolved(row, incident, repair="not run: settings")
+    stage.stays(GRACE, told)
+
+
+def test_a_task_that_kills_each_process_it_is_given_is_told(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F22", "a message is delivered anew for ever: it kills each process that runs it")
+    stage = open_stage(
+        redis.url,
+        {"report": {"task": "shop.job", "schedule": 4.0}},
+        settings={"task_acks_late": True, "task_reject_on_worker_lost": True},
+        env={"DEADBEAT_GRACE_SECONDS": "30"},
+    )
+    stage.worker("one", processes=4)
+    stage.beat()
+    stage.healthy("report", CANARY)
+
+    began_at = time.time()
+    stage.order("report", "kill 1.5")
+    told = ("monitor", "report", "REDELIVERY_LOOP")
+    # The third start: each death is noticed when the pool is next looked at.
+    incident = stage.noticed(row, began_at, told, 4 + 2 * (1.5 + POOL_CHECK) + CONTEST_PATIENCE)
+
+    stage.recall("report")
+    stage.resolved(row, incident, repair="nothing to type")
+    stage.stays(GRACE, told)
+
+
+def test_a_poisonous_message_among_healthy_runs_is_told_until_it_is_gone(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F22", "one message kills each process that runs it; the runs beside it are well")
+    stage = open_stage(
+        redis.url,
+        {"report": {"task": "shop.job", "schedule": 4.0}},
+        settings={"task_acks_late": True, "task_reject_on_worker_lost": True},
+    )
+    stage.worker("one", processes=4)
+    stage.beat()
+    stage.healthy("report", CANARY)
+
+    began_at = time.time()
+    stage.order("report", "poison 1.5")
+    told = ("monitor", "report", "REDELIVERY_LOOP")
+    incident = stage.noticed(row, began_at, told, 4 + 2 * (1.5 + POOL_CHECK) + CONTEST_PATIENCE)
+    # The healthy runs are no all-clear.
+    stage.stays(12, told)
+    assert stage.sink.alerts("incident.resolved") == []
+
+    stage.type_in(incident, "revoke")
+    stage.resolved(row, incident)
+    stage.stays(2 * GRACE, told)
