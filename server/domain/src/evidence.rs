@@ -441,7 +441,7 @@ impl Evidence {
         let needed = if run.contest == Some(Contest::Ended) { 1 } else { 2 };
         if alive >= needed {
             Contested::Trouble(Cause::DuplicateRun)
-        } else if run.attempts >= crate::run::LOOP_ATTEMPTS {
+        } else if run.attempts >= crate::run::LOOP_ATTEMPTS && run.contest != Some(Contest::Ended) {
             Contested::Trouble(Cause::RedeliveryLoop)
         } else {
             Contested::Settled

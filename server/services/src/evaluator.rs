@@ -89,6 +89,13 @@ fn is_look_awaited(beat: &Beat, broker: &Broker, now: DateTime<Utc>) -> bool {
         && now < heard_at + beat.state.patience() + NEXT_LOOK
 }
 
+/// How many of these went down.
+fn downs(news: &[News<'_>]) -> usize {
+    news.iter()
+        .filter(|one| matches!(one.what, What::Transition(transition) if transition.to == Status::Down))
+        .count()
+}
+
 /// Whose incident a monitor joins.
 fn subject(part_of: PartOf, monitor: &Monitor) -> Option<(SubjectKind, Uuid)> {
     Some(match part_of {
@@ -318,7 +325,7 @@ impl Evaluator {
                 })
             })
             .collect();
-        swept.down += news.len();
+        swept.down += downs(&news);
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
         Ok(Batched { swept, is_full })
@@ -367,10 +374,7 @@ impl Evaluator {
                 })
             })
             .collect();
-        swept.down += news
-            .iter()
-            .filter(|one| matches!(one.what, What::Transition(transition) if transition.to == Status::Down))
-            .count();
+        swept.down += downs(&news);
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
         Ok(Batched { swept, is_full })

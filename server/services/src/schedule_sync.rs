@@ -234,7 +234,7 @@ pub(crate) async fn alive(
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
     }
-    // Where no worker looks at the broker, Beat does.
+    // The first that asks looks at the broker for all.
     let (looks, until) = (format!("beat of {}", beat.name), now + SAMPLER_LEASE);
     let samples = deadbeat_store::broker::elect(&mut tx, project, &beat.name, &looks, now, until).await?;
     let queues = consumed(&mut tx, project, &beat.name, samples).await?;
@@ -626,9 +626,11 @@ async fn follow(
     let told = registered(entry)?;
     let before = monitor.clone();
     load_runs(tx, &mut monitor).await?;
-    // Only when Beat's own word changed: a grace that a person set stays.
+    // Only when Beat's own word changed: a grace that a person set stays. What a newer SDK says beside is no change of that.
     if monitor.registered.as_ref() != Some(&told) {
-        on_settings_change(&mut monitor.state, expectation, now);
+        if !is_same_expectation(monitor.registered.as_ref(), &told) {
+            on_settings_change(&mut monitor.state, expectation, now);
+        }
         monitor.registered = Some(told);
         monitor.updated_at = now;
         deadbeat_store::baseline::begin(tx, monitor.id, entry.longest_run_is_a_guess).await?;
@@ -662,6 +664,13 @@ async fn follow(
         None => {}
     }
     Ok(())
+}
+
+/// Whether Beat says the same of when an entry is due, how late and how long it may be.
+fn is_same_expectation(before: Option<&Value>, now: &Value) -> bool {
+    ["schedule", "grace_seconds", "longest_run_seconds"]
+        .iter()
+        .all(|field| before.and_then(|before| before.get(field)) == now.get(field))
 }
 
 fn due_of(monitor: &Monitor) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {

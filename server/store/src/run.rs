@@ -94,11 +94,9 @@ pub async fn load_into<M: Stateful>(tx: &mut Tx, monitors: &mut [M], run_ids: &[
             monitors[place].state_mut().runs.push(Run::try_from(row)?);
         }
     }
-    if !run_ids.is_empty() {
-        for (id, baseline) in crate::baseline::of_monitors(tx, &ids).await? {
-            if let Some(&place) = places.get(&id.0) {
-                monitors[place].state_mut().baseline = Some(baseline);
-            }
+    for (id, baseline) in crate::baseline::of_monitors(tx, &ids).await? {
+        if let Some(&place) = places.get(&id.0) {
+            monitors[place].state_mut().baseline = Some(baseline);
         }
     }
     Ok(())
