@@ -21,6 +21,8 @@ from deadbeat.transport import utc_text
 from deadbeat.wake import Wake
 
 PERIOD_SECONDS = 10.0
+# A broker that does not answer is tried sooner again.
+AWAY_PERIOD_SECONDS = 4.0
 # The server repeats its wish with each answer; without one it is over, be the server gone or another chosen.
 WISH_SECONDS = 60.0
 ANSWER_SECONDS = 2.0
@@ -70,10 +72,12 @@ class Sampler:
                 began = time.monotonic()
                 event = self.sample()
                 self._runs.transport.put(event, latest="broker_sample")
+                period = PERIOD_SECONDS
                 if not event["reachable"]:
                     # Letting go of a connection that hangs takes its time, too.
                     self._disconnect()
-                self._stop.wait(max(0.1, began + PERIOD_SECONDS - time.monotonic()))
+                    period = AWAY_PERIOD_SECONDS
+                self._stop.wait(max(0.1, began + period - time.monotonic()))
         except Exception:
             tell_once("the sampling of queues")
         finally:
@@ -115,9 +119,16 @@ class Sampler:
             else:
                 event["queues"] = [_queue(name) for name in names]
         except Exception as fault:
+            if not isinstance(fault, (OSError, TimeoutError, *self._connection_errors())):
+                # It answered, and is not read well: nothing is known, and that is not the broker's fault.
+                raise
             event.update(reachable=False, error=type(fault).__name__, queues=[])
             self._is_broken = True
         return event
+
+    def _connection_errors(self) -> tuple[type[BaseException], ...]:
+        errors = getattr(self._connection, "connection_errors", ())
+        return tuple(error for error in errors if isinstance(error, type) and error is not Exception)
 
     def _unconnected(self) -> Any:
         connection = self._runs.app.connection_for_read(connect_timeout=ANSWER_SECONDS)
@@ -174,11 +185,15 @@ def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any]) -
     try:
         client, now = channel.client, time.time()
         event["visibility_timeout_seconds"] = channel.visibility_timeout
-        event["maxmemory_policy"] = client.info("memory").get("maxmemory_policy")
-        event["unacked"] = client.hlen(channel.unacked_key)
-        index = _prefixed(client, "ZRANGE", channel.unacked_index_key)
-        for _, delivered_at in client.zrange(index, 0, 0, withscores=True):
-            event["oldest_unacked_seconds"] = round(max(0.0, now - float(delivered_at)), 3)
+        # Some of it may be forbidden to this user, or hidden by whoever runs this Redis.
+        refusals = connection.channel_errors
+        with contextlib.suppress(*refusals):
+            event["maxmemory_policy"] = client.info("memory").get("maxmemory_policy")
+        with contextlib.suppress(*refusals):
+            event["unacked"] = client.hlen(channel.unacked_key)
+            index = _prefixed(client, "ZRANGE", channel.unacked_index_key)
+            for _, delivered_at in client.zrange(index, 0, 0, withscores=True):
+                event["oldest_unacked_seconds"] = round(max(0.0, now - float(delivered_at)), 3)
         event["queues"] = [_redis_queue(channel, client, name, now, oldest_ids) for name in names]
         return oldest_ids
     finally:

@@ -5,6 +5,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+/// After an outage of ours the SDK may wait this long before it tries again: 10 s and some, and what it gathers meanwhile.
+pub const SDK_RETURN: TimeDelta = TimeDelta::seconds(15);
+
 #[cfg(test)]
 mod tests;
 

@@ -22,6 +22,8 @@ mod tests;
 pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
 /// A broker must have been away for this long to be told: a failover takes seconds.
 pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
+/// A worker finds its broker again within this, once that is back.
+const RETURN: TimeDelta = TimeDelta::seconds(60);
 /// Queues are looked at every 10 s; news of it may be some seconds on its way.
 const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
 
@@ -80,6 +82,8 @@ pub struct WorkerView {
     pub progress_at: DateTime<Utc>,
     /// The queues that it consumes.
     pub queues: Vec<String>,
+    /// Its connection to the broker stands.
+    pub connected: bool,
     /// Tasks that run.
     pub active: i64,
     /// Tasks that can run at once.
@@ -281,6 +285,8 @@ impl Evidence {
                         return wait;
                     }
                 }
+                // It is about to take it: workers come back some seconds after their broker.
+                Status::Up if !worker.connected && now < sent_at + RETURN => return Blame::Wait(now + AFTER),
                 Status::Up => up += 1,
                 Status::Down => troubled = Some(worker),
                 Status::New | Status::Paused => {}
@@ -433,8 +439,12 @@ impl Evidence {
             .filter(|worker| worker.standing() == Status::Up)
         {
             let Some(running) = &worker.running else { continue };
-            if !worker.is_heard_since(asked_at) && now < deadline + NEXT_LOOK {
-                return Contested::Wait(now + AFTER);
+            if !worker.is_heard_since(asked_at) {
+                if now < deadline + NEXT_LOOK {
+                    return Contested::Wait(now + AFTER);
+                }
+                // What it said before proves nothing of now.
+                continue;
             }
             alive += running.iter().filter(|one| **one == id).count();
         }

@@ -457,6 +457,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             // Another execution may be alive, which is asked in a moment.
             Some(Contest::Again) => {
                 run.contest = Some(Contest::Ended);
+                run.deadline_at = Some(signal.received_at + CONTEST_PATIENCE);
                 run.detail.attempt = signal.detail.attempt;
                 return Some(run);
             }
@@ -500,6 +501,19 @@ pub fn is_looping(runs: &[Run], now: DateTime<Utc>) -> bool {
             && run.attempts >= LOOP_ATTEMPTS
             && run.deadline_at.is_some_and(|quiet_at| quiet_at > now)
     })
+}
+
+/// Something else is told already, and these messages are in a loop beside it: what ends the one is not the end of the other.
+pub(crate) fn note_loops(runs: &mut [Run], now: DateTime<Utc>) -> Vec<RunKey> {
+    let is_loop = |run: &&mut Run| {
+        run.is_open() && run.contest == Some(Contest::Again) && run.attempts >= LOOP_ATTEMPTS
+    };
+    let note = |run: &mut Run| {
+        run.contest = Some(Contest::Told);
+        run.deadline_at = Some(now + LOOP_QUIET);
+        run.key
+    };
+    runs.iter_mut().filter(is_loop).map(note).collect()
 }
 
 /// Closes the open runs that are past their deadline as overruns, and returns them.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::blind_spell::{BlindSpell, fair_deadline, is_to_come};
+use crate::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline, is_to_come};
 use crate::cause::Cause;
 use crate::status::Status;
 use crate::time::span;
@@ -127,7 +127,7 @@ pub fn on_silence(
                 deadline
             }
         })
-        .map(|deadline| fair_deadline(deadline, deadline - patience, patience, spells));
+        .map(|deadline| fair_deadline(deadline, deadline - patience, patience.max(SDK_RETURN), spells));
     state.deadline_at.filter(|deadline| *deadline <= now)?;
     if is_told {
         // It was heard from and in trouble, and is silent now: that is another matter, told with the next look.

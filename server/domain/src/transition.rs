@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::blind_spell::{BlindSpell, fair_deadline, is_to_come};
+use crate::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline, is_to_come};
 use crate::cause::Cause;
 use crate::deadline::{deadline, run_deadline, slot_deadline};
 use crate::evidence::{AFTER, Blame, Contested, Evidence, PartOf};
@@ -125,7 +125,9 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     let mut is_too_fast = false;
     if signal.kind == PingKind::Success {
         state.last_success_at = state.last_success_at.max(Some(at));
-        if let (Some(baseline), Some(length)) = (&mut state.baseline, length) {
+        // What was ignored did not do its work, and says nothing of how long that takes.
+        let counts = signal.detail.outcome != Some(Outcome::Ignored);
+        if let (Some(baseline), Some(length), true) = (&mut state.baseline, length, counts) {
             is_too_fast = baseline.is_too_fast(length);
             baseline.learn(length);
         }
@@ -148,6 +150,9 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         _ if starts_count => changed.as_ref().and_then(|run| run.started_at).or(Some(at)),
         _ => Some(at),
     };
+    if signal.kind == PingKind::Success && state.status == Status::Down {
+        effect.runs.extend(run::note_loops(&mut state.runs, at));
+    }
     let contest = changed.as_ref().and_then(|run| run.contest);
     if let (Some(Contest::Proved), Some(changed)) = (contest, &changed)
         && let Some(run) = state.runs.iter_mut().find(|run| run.key == changed.key)
@@ -360,6 +365,16 @@ fn judge_runs(
             Blame::Own(Cause::of_outcome(run.detail.outcome))
         } else {
             let blame = evidence.of_overrun(run, now);
+            let whole = run.started_at.map(|started| started + longest);
+            if blame == Blame::Own(Cause::Overrun)
+                && run.attempts > 0
+                && whole.is_some_and(|whole| whole > now)
+            {
+                // Its worker was thought to be lost, and lives.
+                run.deadline_at = whole;
+                changed.push(run.key);
+                continue;
+            }
             if !matches!(blame, Blame::Wait(_)) {
                 run.status = RunStatus::Overrun;
                 run.deadline_at = None;
@@ -388,7 +403,10 @@ fn close_lost(state: &mut MonitorState, part_of: Option<PartOf>, now: DateTime<U
 
 /// Moves the deadlines whose reports may have come while we were blind.
 fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) {
-    let grace = state.expectation.grace();
+    let mut grace = state.expectation.grace();
+    if state.by_beat {
+        grace = grace.max(SDK_RETURN);
+    }
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
         if let (Some(started), Some(deadline)) = (run.started_at, run.deadline_at) {
             run.deadline_at = Some(fair_deadline(deadline, started, grace, spells));

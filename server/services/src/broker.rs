@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::blind_spell::is_to_come;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::{Condition, on_seen};
 use deadbeat_domain::evidence::AWAY_PATIENCE;
@@ -10,7 +11,7 @@ use deadbeat_domain::ids::{ProjectId, QueueId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
-use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, trouble};
+use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, NO_WORKER_PATIENCE, trouble};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
 use deadbeat_store::queue::Queue;
@@ -124,7 +125,10 @@ pub(crate) async fn seen(
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let mut broker = deadbeat_store::broker::lock_or_create(&mut tx, project, &sample.app, now).await?;
-    if broker.sampled_at.is_some_and(|at| at > seen_at) {
+    if broker
+        .sampled_at
+        .is_some_and(|at| at > seen_at && !is_to_come(at, now))
+    {
         // It was held up on its way: a newer one is known.
         return Ok(Verdict::Accepted);
     }
@@ -236,7 +240,7 @@ fn look(
         .oldest_seconds
         .filter(|seconds| *seconds <= limits::SPAN_SECONDS)
         .map(span);
-    let consumers = consumers(&queue, workers);
+    let consumers = consumers(&queue, workers, now);
     let transition = on_seen(
         &mut queue.state,
         trouble(queue.depth, oldest, longest_wait, consumers),
@@ -245,8 +249,15 @@ fn look(
     (queue, transition)
 }
 
+fn just_left(worker: &Worker, now: DateTime<Utc>) -> bool {
+    worker
+        .state
+        .last_seen_at
+        .is_some_and(|at| now - at < NO_WORKER_PATIENCE)
+}
+
 /// Who takes messages from a queue: what the broker counts, or what workers say of themselves.
-fn consumers(queue: &Queue, workers: &[Worker]) -> Consumers {
+fn consumers(queue: &Queue, workers: &[Worker], now: DateTime<Utc>) -> Consumers {
     let of = |status: Status| workers.iter().filter(move |worker| worker.state.status == status);
     // One whose clock is off takes messages all the same.
     let works = |worker: &&Worker| {
@@ -262,7 +273,10 @@ fn consumers(queue: &Queue, workers: &[Worker]) -> Consumers {
         Consumers::Some
     } else if of(Status::Down).any(consumes) {
         Consumers::Lost
-    } else if of(Status::Up).next().is_none() {
+    } else if of(Status::Up).next().is_none()
+        || of(Status::Paused).any(|worker| consumes(worker) && just_left(worker, now))
+    {
+        // A deployment ends one before it starts the next, and may let it end its tasks.
         Consumers::NoWorker
     } else {
         Consumers::None

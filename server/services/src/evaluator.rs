@@ -14,7 +14,7 @@ use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat;
 use deadbeat_domain::blind_spell::{BlindSpell, is_blind};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::evidence::PartOf;
+use deadbeat_domain::evidence::{Evidence, PartOf};
 use deadbeat_domain::ids::MonitorId;
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::status::Status;
@@ -77,6 +77,8 @@ impl Swept {
     }
 }
 
+/// After this a Beat is told to be silent, whatever its broker does.
+const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(15);
 /// A broker that nobody has looked at for this long excuses nobody.
 const UNSEEN_FOR: TimeDelta = TimeDelta::seconds(60);
 
@@ -302,7 +304,8 @@ impl Evaluator {
             if let Some(broker) = broker {
                 // As long as somebody looks: else nobody would ever say that it is back.
                 let is_away = broker.state.trouble == Some(Cause::BrokerDown)
-                    && broker.sampled_at.is_some_and(|at| now - at < UNSEEN_FOR);
+                    && broker.sampled_at.is_some_and(|at| now - at < UNSEEN_FOR)
+                    && beat.state.last_seen_at.is_none_or(|at| now - at < LONGEST_HOLD);
                 if is_away || (cause == Cause::BeatStalled && is_look_awaited(beat, &broker, now)) {
                     switch::hold(&mut beat.state, now + HELD);
                 }
@@ -354,8 +357,14 @@ impl Evaluator {
         for (worker, transition) in workers.iter().zip(&transitions) {
             match transition.map(|transition| transition.to) {
                 Some(Status::Down) => {
-                    deadbeat_store::monitor::judge_runs_of(&mut tx, worker.project_id, &worker.name, now)
-                        .await?;
+                    deadbeat_store::monitor::judge_runs_of(
+                        &mut tx,
+                        worker.project_id,
+                        &worker.app,
+                        &worker.name,
+                        now,
+                    )
+                    .await?;
                 }
                 Some(_) => {
                     incident::rearm_members(&mut tx, &self.site, SubjectKind::Worker, worker.id.0, now)
@@ -404,7 +413,12 @@ impl Evaluator {
         }
         let spells = self.spells(&mut tx, now).await?;
         deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
-        let known = Known::gather(&mut tx, &monitors).await?;
+        // Most rows are only looked at because their `check_after` moves lazily.
+        let overdue: Vec<&Monitor> = monitors
+            .iter()
+            .filter(|monitor| monitor.state.deadline_at.is_some_and(|deadline| deadline <= now))
+            .collect();
+        let known = Known::gather(&mut tx, &overdue, now).await?;
 
         let mut batch = Batch {
             moves_check: true,
@@ -413,7 +427,12 @@ impl Evaluator {
         let mut recorded: Vec<(usize, Transition)> = Vec::new();
         let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
-            let evidence = known.evidence(monitor);
+            let is_overdue = monitor.state.deadline_at.is_some_and(|deadline| deadline <= now);
+            let evidence = if is_overdue {
+                known.evidence(monitor)
+            } else {
+                Evidence::default()
+            };
             let changed = match on_silence(&mut monitor.state, &evidence, now, &spells) {
                 Silence::NotYet | Silence::Hold => continue,
                 Silence::Settled(runs) => runs,

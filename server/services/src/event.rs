@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::beat::STORM_WINDOW;
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::clip;
@@ -288,7 +289,13 @@ pub async fn accept(
     }
     let mut sent: HashMap<String, HashMap<String, u32>> = HashMap::new();
     let mut sent_at = received_at;
-    for one in told.iter().filter(|one| one.kind == StageKind::Published) {
+    // A retry is sent by its worker, and what was held up says nothing of how often Beat sends now.
+    let is_fresh = |one: &&ToldRun| {
+        one.kind == StageKind::Published
+            && one.run.retries == 0
+            && received_at - one.occurred_at < STORM_WINDOW
+    };
+    for one in told.iter().filter(is_fresh) {
         // PostgreSQL's text cannot hold a NUL: it is no entry's name.
         let names = one
             .run

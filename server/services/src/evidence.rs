@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{BrokerView, Evidence, QueueView, StageView, WorkerView};
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
 use deadbeat_domain::slot::early;
+use deadbeat_domain::status::Status;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
 use deadbeat_store::monitor::Monitor;
@@ -28,6 +29,8 @@ pub(crate) struct Scene {
     pub(crate) queues: Vec<Queue>,
     /// Its workers.
     pub(crate) workers: Vec<Worker>,
+    /// The same, as the rules take it.
+    evidence: Evidence,
 }
 
 /// What is known of the monitors of a sweep.
@@ -40,7 +43,7 @@ pub(crate) struct Known {
 
 impl Known {
     /// Asks for all that concerns these monitors, once an application.
-    pub(crate) async fn gather(tx: &mut Tx, monitors: &[Monitor]) -> StoreResult<Self> {
+    pub(crate) async fn gather(tx: &mut Tx, monitors: &[&Monitor], now: DateTime<Utc>) -> StoreResult<Self> {
         let mut ids: Vec<BeatId> = monitors.iter().filter_map(|monitor| monitor.beat_id).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -50,7 +53,7 @@ impl Known {
         let beats = deadbeat_store::beat::by_ids(tx, &ids).await?;
         let mut scenes = HashMap::new();
         for beat in &beats {
-            let scene = scene(tx, beat.project_id, &beat.name).await?;
+            let scene = scene(tx, beat.project_id, &beat.name, now).await?;
             scenes.insert((beat.project_id, beat.name.clone()), scene);
         }
         let fed = monitors.iter().filter(|monitor| monitor.beat_id.is_some());
@@ -102,7 +105,10 @@ impl Known {
         let Some(beat) = self.beat(monitor) else {
             return Evidence::default();
         };
-        let mut evidence = self.scene(monitor).map(Scene::evidence).unwrap_or_default();
+        let mut evidence = self
+            .scene(monitor)
+            .map(|scene| scene.evidence.clone())
+            .unwrap_or_default();
         evidence.beat = Some(beat.view());
         evidence.stage = self.stage(monitor).map(|stage| StageView {
             published_at: stage.published_at,
@@ -116,25 +122,29 @@ impl Known {
 }
 
 /// The parts of an application.
-pub(crate) async fn scene(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Scene> {
-    Ok(Scene {
+async fn scene(tx: &mut Tx, project: ProjectId, app: &str, now: DateTime<Utc>) -> StoreResult<Scene> {
+    let mut scene = Scene {
         broker: deadbeat_store::broker::of_app(tx, project, app).await?,
         queues: deadbeat_store::queue::of_app(tx, project, app).await?,
         workers: deadbeat_store::worker::of_app(tx, project, app).await?,
-    })
+        evidence: Evidence::default(),
+    };
+    // Those that left long ago have nothing to do with what is due now.
+    scene.workers.retain(|worker| {
+        worker.state.status != Status::Paused
+            || worker.state.last_seen_at.is_some_and(|at| now - at < LEFT_FOR)
+    });
+    scene.evidence = Evidence {
+        broker: scene.broker.as_ref().map(broker_view),
+        queues: scene.queues.iter().map(queue_view).collect(),
+        workers: scene.workers.iter().map(worker_view).collect(),
+        ..Evidence::default()
+    };
+    Ok(scene)
 }
 
-impl Scene {
-    fn evidence(&self) -> Evidence {
-        Evidence {
-            beat: None,
-            broker: self.broker.as_ref().map(broker_view),
-            stage: None,
-            queues: self.queues.iter().map(queue_view).collect(),
-            workers: self.workers.iter().map(worker_view).collect(),
-        }
-    }
-}
+/// A worker that left is remembered this long when monitors are judged.
+const LEFT_FOR: TimeDelta = TimeDelta::hours(1);
 
 fn broker_view(broker: &Broker) -> BrokerView {
     let is_away = broker.state.trouble == Some(Cause::BrokerDown);
@@ -180,14 +190,14 @@ fn worker_view(worker: &Worker) -> WorkerView {
         name: worker.name.clone(),
         status: worker.state.status,
         trouble: worker.state.trouble.filter(|_| {
-            worker.state.status == deadbeat_domain::status::Status::Down
-                || worker.state.trouble == Some(Cause::GhostWorker)
+            worker.state.status == Status::Down || worker.state.trouble == Some(Cause::GhostWorker)
         }),
         last_seen_at: worker.state.last_seen_at,
         deadline_at: worker.state.deadline_at,
         started_at: instant("started_at"),
         progress_at: worker.progress_at,
         queues: worker.queues.clone(),
+        connected: said("connected").and_then(Value::as_bool) != Some(false),
         active: count("active"),
         processes: count("processes").max(1),
         reserved: count("reserved"),

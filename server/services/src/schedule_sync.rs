@@ -324,6 +324,10 @@ pub(crate) async fn sent(
     let now = services.now();
     let mut flooding = Vec::new();
     for (entry, count) in entries {
+        // No registered one has such a name.
+        if entry.len() > 4 * limits::MONITOR_NAME_CHARS || name.len() > 800 {
+            continue;
+        }
         let in_window = services.floods.count(project, name, entry, *count, now);
         if in_window >= STORM_COUNT {
             flooding.push((entry.clone(), in_window));
@@ -399,6 +403,10 @@ impl Floods {
             windows.retain(|_, (since, _)| now - *since < STORM_WINDOW);
         }
         let key = (project, beat.to_owned(), entry.to_owned());
+        if windows.len() >= MOST_COUNTED && !windows.contains_key(&key) {
+            // Better a storm that is not seen than a memory that grows.
+            return 0;
+        }
         let (since, seen) = windows.entry(key).or_insert((now, 0));
         if now - *since >= STORM_WINDOW {
             (*since, *seen) = (now, 0);

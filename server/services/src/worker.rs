@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::{FieldError, check_grace, check_name};
+use deadbeat_domain::monitor::{FieldError, check_grace, check_name, clip};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use deadbeat_domain::worker::{Look, Phase, on_snapshot, trouble};
@@ -107,6 +107,8 @@ pub struct Longest {
     pub started_at: DateTime<Utc>,
 }
 
+/// Runs that a snapshot names; of one that executes more it is not known which.
+const MOST_RUNNING: usize = 200;
 /// Until a worker says otherwise: the silence tolerated beyond its period.
 const GRACE_SECONDS: f64 = 25.0;
 /// Who looks at the broker is replaced when it was silent for this long.
@@ -221,6 +223,17 @@ pub(crate) async fn heard(
     let now = services.now();
     let mut snapshot = snapshot;
     // By our clock, as all times that are compared with others.
+    let short = |text: Option<String>| text.map(|text| clip(&text));
+    snapshot.host = short(snapshot.host);
+    snapshot.pool = short(snapshot.pool);
+    snapshot.celery = short(snapshot.celery);
+    snapshot.project = short(snapshot.project);
+    snapshot.running = snapshot.running.filter(|running| running.len() <= MOST_RUNNING);
+    snapshot.longest = snapshot.longest.map(|longest| Longest {
+        task: clip(&longest.task),
+        task_id: clip(&longest.task_id),
+        ..longest
+    });
     snapshot.started_at = snapshot.started_at.and_then(|at| at.checked_add_signed(skew));
     let stored = strip_nul(serde_json::to_value(&snapshot).unwrap_or_default());
     let mut tx = services.store.begin().await?;
@@ -280,8 +293,8 @@ pub(crate) async fn heard(
     let trouble = trouble(&look);
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
-    // While it reconnects it consumes nothing, and will again what it did.
-    if snapshot.connected != Some(false) {
+    // While it reconnects it consumes nothing, and will again what it did; what it leaves behind is still to be looked at.
+    if snapshot.connected != Some(false) && snapshot.state == Phase::Running {
         worker.queues.clone_from(&snapshot.queues);
     }
     worker.snapshot = stored;

@@ -536,6 +536,7 @@ pub async fn lock_members(
 pub async fn judge_runs_of(
     tx: &mut Tx,
     project: ProjectId,
+    app: &str,
     worker: &str,
     now: DateTime<Utc>,
 ) -> StoreResult<u64> {
@@ -543,21 +544,22 @@ pub async fn judge_runs_of(
         "WITH held AS MATERIALIZED (
             SELECT monitor.id
             FROM monitor
-            WHERE project_id = $1 AND beat_id IS NOT NULL AND open_runs > 0
-                AND id IN (SELECT monitor_id FROM run WHERE status = 'open' AND worker = $2)
+            WHERE beat_id = (SELECT id FROM beat WHERE project_id = $1 AND name = $4) AND open_runs > 0
+                AND id IN (SELECT monitor_id FROM run WHERE status = 'open' AND worker = $2 AND attempts > 0)
             ORDER BY monitor.id
             FOR UPDATE
         ), lost AS (
             UPDATE run SET deadline_at = $3
             FROM held
-            WHERE run.monitor_id = held.id AND run.status = 'open' AND run.worker = $2 AND run.deadline_at > $3
+            WHERE run.monitor_id = held.id AND run.status = 'open' AND run.worker = $2 AND run.attempts > 0 AND run.deadline_at > $3
         )
         UPDATE monitor SET deadline_at = least(deadline_at, $3), check_after = least(check_after, $3)
         FROM held
         WHERE monitor.id = held.id AND status IN ('new', 'up')",
         project.0,
         worker,
-        now
+        now,
+        app
     )
     .execute(tx.conn())
     .await?;

@@ -232,17 +232,21 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// The queues that workers of an application consume, or did when they were lost.
+/// The queues that workers of an application consume, or did before they went, and those in which messages wait.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn consumed_queues(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<String>> {
     Ok(sqlx::query_scalar!(
         r#"
-        SELECT DISTINCT queue AS "queue!"
+        SELECT queue AS "queue!"
         FROM worker, UNNEST(queues) AS queue
-        WHERE project_id = $1 AND app = $2 AND status IN ('up', 'down')
-        ORDER BY queue
+        WHERE project_id = $1 AND app = $2
+        UNION
+        SELECT name
+        FROM queue
+        WHERE project_id = $1 AND app = $2 AND (depth > 0 OR trouble IS NOT NULL)
+        ORDER BY 1
         "#,
         project.0,
         app

@@ -56,6 +56,7 @@ fn worker(number: u128) -> WorkerView {
         started_at: Some(at(-3_600.0)),
         progress_at: at(98.0),
         queues: vec![QUEUE.to_owned()],
+        connected: true,
         active: 0,
         processes: 2,
         reserved: 0,

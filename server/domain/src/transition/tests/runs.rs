@@ -53,6 +53,7 @@ fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
         started_at: None,
         progress_at: at(now),
         queues: Vec::new(),
+        connected: true,
         active: running.len() as i64,
         processes: 2,
         reserved: running.len() as i64,
@@ -226,10 +227,9 @@ fn a_contest_waits_for_a_word_of_its_workers_and_then_no_longer() {
     };
 
     assert!(held > 3);
-    assert_eq!(
-        down(&silence).0,
-        trouble(Cause::DuplicateRun),
-        "by what was heard last"
+    assert!(
+        matches!(silence, Silence::Settled(_)),
+        "what was heard before proves nothing of now: {silence:?}"
     );
 }
 
@@ -463,7 +463,7 @@ fn one_execution_that_ends_well_while_the_other_is_dead_is_a_success() {
     hear(&mut state, &news(1, Start, 2, 3_601.0));
     hear(&mut state, &news(1, Success, 2, 3_602.0));
 
-    let silence = looked_at(&mut state, &alive(0, 3_607.0), 3_608.0);
+    let silence = looked_at(&mut state, &alive(0, 3_609.0), 3_609.5);
 
     assert_eq!(silence, Silence::Settled(vec![state.runs[0].key]));
     assert_eq!(
