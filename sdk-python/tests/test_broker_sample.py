@@ -135,6 +135,33 @@ def test_priorities_are_one_queue_and_the_oldest_message_of_all_counts(app: Cele
     assert (plain["depth"], plain["oldest_task"], plain["oldest_seconds"]) == (1, "unstamped", None)
 
 
+def test_what_nobody_stamped_has_waited_for_as_long_as_a_message_behind_it(
+    app: Celery, sink: Sink, broker: str
+) -> None:
+    sampler, _ = sampler_of(app, sink.url, "plain")
+    redis = Redis.from_url(broker)
+
+    def age() -> float | None:
+        waited: float | None = queue(sampler.sample(), "plain")["oldest_seconds"]
+        return waited
+
+    for _ in range(3):
+        app.send_task("unstamped", queue="plain")
+    began = time.monotonic()
+    assert age() is None, "who knows since when"
+    redis.rpop("plain")
+    first = age()
+    assert first is not None
+    assert 0.0 <= first <= time.monotonic() - began
+    app.send_task("unstamped", queue="plain")
+    redis.rpop("plain")
+    later = age()
+    assert later is not None
+    assert first <= later
+    redis.rpop("plain")
+    assert age() is None, "all that was there then is gone"
+
+
 def test_keys_with_a_prefix_are_found(app: Celery, sink: Sink) -> None:
     app.conf.broker_transport_options = {"global_keyprefix": "shop:"}
     sampler, _ = sampler_of(app, sink.url, "prefixed")
@@ -220,19 +247,3 @@ def test_every_message_is_stamped_when_it_is_published() -> None:
 
     assert set(headers) == {"id", "deadbeat_at"}
     assert before <= headers["deadbeat_at"] <= time.time()
-
-
-def test_an_unstamped_message_has_waited_since_it_was_seen_to_be_the_oldest() -> None:
-    sampler = Sampler(RunReporter(Celery("ages"), Settings(url="http://127.0.0.1", key="k"), None), list)  # type: ignore[arg-type]
-
-    def age(message: str, stamped: float | None = None) -> float | None:
-        seen = [{"name": "q", "oldest_seconds": stamped}]
-        sampler._age_unstamped(seen, {"q": message})
-        return seen[0]["oldest_seconds"]  # type: ignore[return-value]
-
-    assert age("a") is None, "who knows since when"
-    first = age("a")
-    assert first is not None
-    assert (age("a") or 0.0) >= first
-    assert age("b") is None, "it has moved on"
-    assert age("b", stamped=7.0) == 7.0, "who published it said when"

@@ -27,6 +27,11 @@ AWAY_PERIOD_SECONDS = 4.0
 WISH_SECONDS = 60.0
 ANSWER_SECONDS = 2.0
 QUEUE_LIMIT = 200
+# Longer lists are not searched, and larger messages not remembered.
+MARKED_DEPTH = 20_000
+MARKED_BYTES = 65_536
+
+Marks = dict[str, tuple[bytes, float]]
 
 _TIMEOUTS: dict[str, dict[str, Any]] = {
     "redis": {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS},
@@ -48,8 +53,8 @@ class Sampler:
         self._is_broken = False
         # What other workers of the application consume, as the server knows.
         self._elsewhere: tuple[str, ...] = ()
-        # Queue → the id of its oldest message, and since when that was seen to be the oldest.
-        self._oldest: dict[str, tuple[str, float]] = {}
+        # List → what was its newest message, and when: while that waits, the oldest has waited for as long.
+        self._marks: Marks = {}
 
     @guarded
     def ask(self, wanted: bool, queues: Iterable[str] = ()) -> None:
@@ -112,8 +117,7 @@ class Sampler:
             connection.connect()
             names = self._queue_names()
             if kind == "redis":
-                oldest_ids = _look_into_redis(connection, names, event)
-                self._age_unstamped(event["queues"], oldest_ids)
+                _look_into_redis(connection, names, event, self._marks)
             elif kind == "amqp":
                 event["queues"] = [_rabbit_queue(connection, name) for name in names]
             else:
@@ -157,31 +161,14 @@ class Sampler:
         names.update(dict.fromkeys(self._elsewhere))
         return list(names)[:QUEUE_LIMIT]
 
-    def _age_unstamped(self, queues: list[dict[str, Any]], oldest_ids: dict[str, str]) -> None:
-        """Who publishes without the SDK says not when: an oldest message seen again has waited since."""
-        now = time.monotonic()
-        known, self._oldest = self._oldest, {}
-        for queue in queues:
-            name = queue["name"]
-            if queue["oldest_seconds"] is not None or name not in oldest_ids:
-                continue
-            message, since = known.get(name, ("", now))
-            if message == oldest_ids[name]:
-                queue["oldest_seconds"] = round(now - since, 3)
-            else:
-                since = now
-            self._oldest[name] = (oldest_ids[name], since)
-
 
 def _queue(name: str, **figures: Any) -> dict[str, Any]:
     nothing = dict.fromkeys(("depth", "oldest_seconds", "oldest_task", "consumers", "unacked"))
     return {"name": name, **nothing, **figures}
 
 
-def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any]) -> dict[str, str]:
-    """Fill the event; returns the ids of the queues' oldest messages."""
+def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any], marks: Marks) -> None:
     channel = connection.channel()
-    oldest_ids: dict[str, str] = {}
     try:
         client, now = channel.client, time.time()
         event["visibility_timeout_seconds"] = channel.visibility_timeout
@@ -194,14 +181,13 @@ def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any]) -
             index = _prefixed(client, "ZRANGE", channel.unacked_index_key)
             for _, delivered_at in client.zrange(index, 0, 0, withscores=True):
                 event["oldest_unacked_seconds"] = round(max(0.0, now - float(delivered_at)), 3)
-        event["queues"] = [_redis_queue(channel, client, name, now, oldest_ids) for name in names]
-        return oldest_ids
+        event["queues"] = [_redis_queue(channel, client, name, now, marks) for name in names]
     finally:
         channel.close()
 
 
 def _redis_queue(
-    channel: Any, client: Any, name: str, now: float, oldest_ids: dict[str, str] | None = None
+    channel: Any, client: Any, name: str, now: float, marks: Marks | None = None
 ) -> dict[str, Any]:
     """A queue is a list for each priority; what waits longest is at the right end."""
     depth = 0
@@ -214,15 +200,35 @@ def _redis_queue(
         if oldest is None:
             continue
         headers = _headers(oldest)
-        if oldest_ids is not None and isinstance(headers.get("id"), str):
-            oldest_ids.setdefault(name, headers["id"])
         at = headers.get("deadbeat_at")
+        if at is None and marks is not None:
+            waited = _marked_age(client, key, length, marks)
+            at = None if waited is None else now - waited
         if isinstance(at, (int, float)) and (published is None or at < published):
             published, task = float(at), headers.get("task")
         elif task is None:
             task = headers.get("task")
     age = None if published is None else round(max(0.0, now - published), 3)
     return _queue(name, depth=depth, oldest_seconds=age, oldest_task=task)
+
+
+def _marked_age(client: Any, key: Any, depth: int, marks: Marks) -> float | None:
+    """For how long, at least, the oldest message of a list has waited, where nobody has stamped it.
+
+    A list is a queue: while what was once its newest message is there, all before that have waited longer.
+    """
+    mark, now = marks.get(str(key)), time.monotonic()
+    if mark is not None and depth <= MARKED_DEPTH:
+        # Redis before 6.0.6 does not know it.
+        with contextlib.suppress(Exception):
+            if client.execute_command("LPOS", _prefixed(client, "LPOS", key), mark[0]) is not None:
+                return now - mark[1]
+    newest = client.lindex(_prefixed(client, "LINDEX", key), 0)
+    if newest is None or len(newest) > MARKED_BYTES:
+        marks.pop(str(key), None)
+    else:
+        marks[str(key)] = (newest, now)
+    return None
 
 
 def _headers(message: bytes) -> dict[str, Any]:
