@@ -71,8 +71,12 @@ pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
         && look.limited == 0
         && (holds_idly || look.is_waited_for);
     // While there is no broker nobody gets anything done.
-    if look.connected && (is_wedged || is_stuck) {
+    if look.connected && is_stuck {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
+    }
+    if look.connected && is_wedged {
+        // It may be about to find its broker again, which it tries twice a minute.
+        return Some((Cause::GhostWorker, GHOST_PATIENCE));
     }
     (look.skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
 }

@@ -143,6 +143,8 @@ async fn scene(tx: &mut Tx, project: ProjectId, app: &str, now: DateTime<Utc>) -
     Ok(scene)
 }
 
+/// A loop that has not turned for so long waits for something.
+const STANDS_STILL_SECONDS: f64 = 5.0;
 /// A worker that left is remembered this long when monitors are judged.
 const LEFT_FOR: TimeDelta = TimeDelta::hours(1);
 
@@ -197,7 +199,10 @@ fn worker_view(worker: &Worker) -> WorkerView {
         started_at: instant("started_at"),
         progress_at: worker.progress_at,
         queues: worker.queues.clone(),
-        connected: said("connected").and_then(Value::as_bool) != Some(false),
+        // One that looks for its broker stands still, and may say that its old connection stands.
+        connected: said("connected").and_then(Value::as_bool) != Some(false)
+            && (said("loop_lag_seconds").and_then(Value::as_f64).unwrap_or(0.0) < STANDS_STILL_SECONDS
+                || count("active") >= count("processes").max(1)),
         active: count("active"),
         processes: count("processes").max(1),
         reserved: count("reserved"),

@@ -285,7 +285,7 @@ pub(crate) async fn heard(
         .state
         .last_seen_at
         .is_none_or(|seen| now - seen >= worker.state.patience());
-    if was_away || got_on(&worker.snapshot, &snapshot, is_waited_for) {
+    if was_away || !is_broker_well || got_on(&worker.snapshot, &snapshot, is_waited_for) {
         worker.progress_at = now;
     }
     let mut look = look(&snapshot, &worker, is_waited_for, skew, now);
