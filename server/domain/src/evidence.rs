@@ -305,6 +305,20 @@ impl Evidence {
             return Blame::Own(Cause::Unknown);
         };
         if queue.depth > 0 {
+            // Who could take it and does not hangs, which is told of it soon.
+            let deaf = self
+                .workers
+                .iter()
+                .filter(|worker| {
+                    worker.consumes(name) && worker.standing() == Status::Up && worker.has_a_free_process()
+                })
+                .map(|worker| worker.progress_at + GHOST_PATIENCE + NEXT_LOOK)
+                .min();
+            if let Some(told_at) =
+                deaf.filter(|told_at| *told_at > now && sent_at + GHOST_PATIENCE + NEXT_LOOK > now)
+            {
+                return Blame::Wait(told_at.min(now + NEXT_LOOK));
+            }
             return Blame::Own(if up > 0 {
                 Cause::QueueSlaBreach
             } else {
