@@ -266,7 +266,9 @@ impl Evidence {
                 return Blame::Part(PartOf::Queue(queue.id), trouble);
             }
             let nobody = self.workers.iter().all(|worker| worker.standing() != Status::Up);
-            let patience = if nobody {
+            // As the queue itself is judged: who has just left may be a deployment.
+            let left = |worker: &WorkerView| worker.status == Status::Paused && worker.consumes(name);
+            let patience = if nobody || self.workers.iter().any(left) {
                 NO_WORKER_PATIENCE
             } else {
                 UNCONSUMED_PATIENCE
