@@ -534,3 +534,47 @@ async fn a_clock_that_is_off_for_a_while_is_told_of_its_worker(pool: PgPool) {
     wrong(0).await;
     world.only(worker, "CLOCK_SKEW", false).await;
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_entry_waits_for_its_queue_as_long_as_a_consumer_that_left_is_waited_for(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut scene = healthy();
+    let reports = json!({"queues": ["reports"]});
+    scene.workers.push(("w2", reports.clone()));
+    world.until_due(&scene).await;
+    scene.workers.pop();
+    world
+        .worker_says("w2", json!({"state": "stopping", "queues": ["reports"]}))
+        .await;
+    world
+        .run_says("run_published", 1, json!({"queue": "reports"}))
+        .await;
+    scene.broker["queues"] = json!([{"name": "reports", "depth": 1, "oldest_seconds": 9}]);
+
+    world.live(240, &scene).await;
+    assert_eq!(world.incidents().await, [], "a deployment");
+    world.live(120, &scene).await;
+
+    let queue: Uuid = sqlx::query_scalar("SELECT id FROM queue WHERE name = 'reports'")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    world.only(queue, "QUEUE_UNCONSUMED", true).await;
+    assert_eq!(world.members().await, 1);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_entry_whose_worker_is_deaf_is_part_of_that_workers_incident(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut scene = healthy();
+    world.until_due(&scene).await;
+    world.run_says("run_published", 1, json!({})).await;
+    scene.broker["queues"] = json!([{"name": "celery", "depth": 1, "oldest_seconds": 9}]);
+
+    world.live(100, &scene).await;
+
+    world
+        .only(world.worker_id("w1").await, "GHOST_WORKER", true)
+        .await;
+    assert_eq!(world.members().await, 1);
+}
