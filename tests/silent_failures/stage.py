@@ -31,6 +31,8 @@ WORKER_DEADLINE = WORKER_PERIOD + 25.0
 SAMPLE_PERIOD = 10.0
 # Patience, and a sample that has just been taken.
 UNCONSUMED_DEADLINE = 30.0 + SAMPLE_PERIOD
+# A worker that leaves in good order has its successor within this.
+REPLACED_WITHIN = 120.0
 # The same, and an answer that is waited for.
 BROKER_DEADLINE = 20.0 + SAMPLE_PERIOD + 2.0
 GHOST_DEADLINE = 60.0 + WORKER_PERIOD

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::beat::BeatView;
 use crate::cause::Cause;
 use crate::ids::{BrokerId, QueueId, WorkerId};
-use crate::queue::{NO_WORKER_PATIENCE, UNCONSUMED_PATIENCE};
+use crate::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
 use crate::run::{Contest, Run};
 use crate::status::Status;
 use crate::worker::GHOST_PATIENCE;
@@ -74,6 +74,8 @@ pub struct WorkerView {
     pub trouble: Option<Cause>,
     /// When it was last heard from.
     pub last_seen_at: Option<DateTime<Utc>>,
+    /// How often it says how it is.
+    pub period: TimeDelta,
     /// When it is declared lost.
     pub deadline_at: Option<DateTime<Utc>>,
     /// When it started, by our clock.
@@ -111,6 +113,12 @@ impl WorkerView {
 
     fn is_heard_since(&self, at: DateTime<Utc>) -> bool {
         self.last_seen_at.is_some_and(|seen| seen > at)
+    }
+
+    /// It has spoken since then, and goes on: one that misses a word may be dead by now.
+    fn speaks(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        self.last_seen_at
+            .is_some_and(|seen| seen > since && now <= seen + self.period * 2)
     }
 
     fn has_a_free_process(&self) -> bool {
@@ -265,15 +273,21 @@ impl Evidence {
             if queue.status == Status::Down {
                 return Blame::Part(PartOf::Queue(queue.id), trouble);
             }
+            // As the queue itself is judged: a deployment is waited for.
             let nobody = self.workers.iter().all(|worker| worker.standing() != Status::Up);
-            // As the queue itself is judged: who has just left may be a deployment.
-            let left = |worker: &WorkerView| worker.status == Status::Paused && worker.consumes(name);
-            let patience = if nobody || self.workers.iter().any(left) {
-                NO_WORKER_PATIENCE
+            let left_at = self
+                .workers
+                .iter()
+                .filter(|worker| worker.status == Status::Paused && worker.consumes(name))
+                .filter_map(|worker| worker.last_seen_at)
+                .max();
+            let since = queue.since.unwrap_or(queue.seen_at);
+            let told_at = if nobody {
+                since + NO_WORKER_PATIENCE
             } else {
-                UNCONSUMED_PATIENCE
+                (since + UNCONSUMED_PATIENCE).max(left_at.map_or(since, |at| at + REPLACED_WITHIN))
             };
-            let told_at = queue.since.unwrap_or(queue.seen_at) + patience + NEXT_LOOK;
+            let told_at = told_at + NEXT_LOOK;
             if told_at > now {
                 return Blame::Wait(told_at);
             }
@@ -282,7 +296,7 @@ impl Evidence {
         let mut troubled = None;
         for worker in self.workers.iter().filter(|worker| worker.consumes(name)) {
             match worker.standing() {
-                Status::Up if !worker.is_heard_since(sent_at) => {
+                Status::Up if !worker.speaks(sent_at, now) => {
                     if let Some(wait) = worker.deadline_at.and_then(|deadline| wait_for(deadline, now)) {
                         return wait;
                     }
@@ -367,7 +381,7 @@ impl Evidence {
         if worker.started_at.is_some_and(|started| started > received_at) {
             return Blame::Own(Cause::WorkerLost);
         }
-        if !worker.is_heard_since(received_at) {
+        if !worker.speaks(received_at, now) {
             return worker
                 .deadline_at
                 .and_then(|deadline| wait_for(deadline, now))
@@ -419,7 +433,7 @@ impl Evidence {
         if worker.started_at.is_some_and(|started| started > started_at) {
             return Blame::Own(Cause::WorkerLost);
         }
-        if !worker.is_heard_since(started_at + AFTER) {
+        if !worker.speaks(started_at + AFTER, now) {
             return worker
                 .deadline_at
                 .and_then(|deadline| wait_for(deadline, now))

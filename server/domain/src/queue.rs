@@ -8,6 +8,9 @@ use crate::cause::Cause;
 pub const UNCONSUMED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
 /// The same, when the application has no worker at all at the moment: a deployment may take minutes.
 pub const NO_WORKER_PATIENCE: TimeDelta = TimeDelta::minutes(5);
+/// A worker that left in good order has its successor within this: so long nobody is said to have forgotten its queue, although others
+/// of the application are up.
+pub const REPLACED_WITHIN: TimeDelta = TimeDelta::minutes(2);
 /// How long the oldest message of a queue may wait, unless the application says otherwise.
 pub const LONGEST_WAIT: TimeDelta = TimeDelta::minutes(10);
 
@@ -18,7 +21,7 @@ pub enum Consumers {
     Some,
     /// Workers are up, and none of them.
     None,
-    /// No worker is up.
+    /// No worker is up, or the one that did has just left.
     NoWorker,
     /// Those that did are lost, which is told already.
     Lost,

@@ -11,7 +11,7 @@ use deadbeat_domain::ids::{ProjectId, QueueId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
-use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, NO_WORKER_PATIENCE, trouble};
+use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, REPLACED_WITHIN, trouble};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
 use deadbeat_store::queue::Queue;
@@ -253,7 +253,7 @@ fn just_left(worker: &Worker, now: DateTime<Utc>) -> bool {
     worker
         .state
         .last_seen_at
-        .is_some_and(|at| now - at < NO_WORKER_PATIENCE)
+        .is_some_and(|at| now - at < REPLACED_WITHIN)
 }
 
 /// Who takes messages from a queue: what the broker counts, or what workers say of themselves.

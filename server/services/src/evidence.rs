@@ -8,6 +8,7 @@ use deadbeat_domain::evidence::{BrokerView, Evidence, QueueView, StageView, Work
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
 use deadbeat_domain::slot::early;
 use deadbeat_domain::status::Status;
+use deadbeat_domain::time::span;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
 use deadbeat_store::monitor::Monitor;
@@ -195,6 +196,7 @@ fn worker_view(worker: &Worker) -> WorkerView {
             worker.state.status == Status::Down || worker.state.trouble == Some(Cause::GhostWorker)
         }),
         last_seen_at: worker.state.last_seen_at,
+        period: span(worker.state.period_seconds),
         deadline_at: worker.state.deadline_at,
         started_at: instant("started_at"),
         progress_at: worker.progress_at,

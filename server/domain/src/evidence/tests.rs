@@ -52,6 +52,7 @@ fn worker(number: u128) -> WorkerView {
         status: Status::Up,
         trouble: None,
         last_seen_at: Some(at(98.0)),
+        period: TimeDelta::seconds(5),
         deadline_at: Some(at(128.0)),
         started_at: Some(at(-3_600.0)),
         progress_at: at(98.0),
@@ -350,10 +351,24 @@ fn a_message_that_no_worker_took_is_looked_for() {
         deadline_at: Some(at(105.0)),
         ..worker(1)
     };
+    let missed_a_word = WorkerView {
+        last_seen_at: Some(at(89.0)),
+        deadline_at: Some(at(119.0)),
+        ..busy(1)
+    };
+    let late_with_one = WorkerView {
+        last_seen_at: Some(at(90.0)),
+        deadline_at: Some(at(120.0)),
+        ..busy(1)
+    };
     let stopped = WorkerView {
         status: Status::Paused,
         deadline_at: None,
         ..worker(1)
+    };
+    let left = |seconds| WorkerView {
+        last_seen_at: Some(at(seconds)),
+        ..stopped.clone()
     };
     let deep = QueueView { depth: 3, ..queue() };
     for (what, queues, workers, unacked, expected) in [
@@ -408,7 +423,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
         (
             "gone, and the only worker has stopped",
             vec![queue()],
-            vec![stopped],
+            vec![stopped.clone()],
             Some(0),
             own(Cause::Unknown),
         ),
@@ -441,9 +456,37 @@ fn a_message_that_no_worker_took_is_looked_for() {
             Blame::Wait(at(400.0)),
         ),
         (
+            "its trouble is not told yet, and who took messages has just left",
+            vec![unconsumed(Status::Up)],
+            vec![left(78.0), elsewhere.clone()],
+            Some(0),
+            Blame::Wait(at(218.0)),
+        ),
+        (
+            "its trouble is not told yet, and who took messages left a while ago",
+            vec![unconsumed(Status::Up)],
+            vec![left(-50.0), elsewhere.clone()],
+            Some(0),
+            Blame::Wait(at(130.0)),
+        ),
+        (
             "it waits behind others",
             vec![deep.clone()],
             vec![busy(1)],
+            Some(0),
+            own(Cause::QueueSlaBreach),
+        ),
+        (
+            "it waits, and who takes it has missed a word: it may be dead",
+            vec![deep.clone()],
+            vec![missed_a_word],
+            Some(0),
+            Blame::Wait(at(121.0)),
+        ),
+        (
+            "it waits behind others, and who takes it is late with a word",
+            vec![deep.clone()],
+            vec![late_with_one],
             Some(0),
             own(Cause::QueueSlaBreach),
         ),
@@ -559,6 +602,8 @@ fn a_look_at_the_queue_that_is_under_way_is_waited_for() {
         looked_at.of_missed(Some(at(60.0)), EARLY, at(106.0)),
         own(Cause::LostInBroker)
     );
+    let mut evidence = evidence;
+    evidence.workers[0].last_seen_at = Some(at(114.0));
     assert_eq!(
         evidence.of_missed(Some(at(60.0)), EARLY, at(115.0)),
         own(Cause::Unknown),
@@ -606,6 +651,15 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
                 ..worker(1)
             }],
             Blame::Wait(at(112.0)),
+        ),
+        (
+            "it was busy, and has missed a word: it may be dead",
+            vec![WorkerView {
+                last_seen_at: Some(at(89.0)),
+                deadline_at: Some(at(119.0)),
+                ..busy(1)
+            }],
+            Blame::Wait(at(121.0)),
         ),
         ("it hangs, perhaps", vec![holds.clone()], Blame::Wait(at(141.0))),
         (
@@ -750,6 +804,14 @@ fn an_overrun_is_blamed_on_what_became_of_its_worker() {
         (
             "its worker has not said anything since",
             vec![silent],
+            Blame::Wait(at(130.0)),
+        ),
+        (
+            "its worker ran it, and has missed a word",
+            vec![WorkerView {
+                last_seen_at: Some(at(89.0)),
+                ..runs_it
+            }],
             Blame::Wait(at(130.0)),
         ),
         (

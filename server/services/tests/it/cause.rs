@@ -551,9 +551,9 @@ async fn an_entry_waits_for_its_queue_as_long_as_a_consumer_that_left_is_waited_
         .await;
     scene.broker["queues"] = json!([{"name": "reports", "depth": 1, "oldest_seconds": 9}]);
 
-    world.live(240, &scene).await;
+    world.live(100, &scene).await;
     assert_eq!(world.incidents().await, [], "a deployment");
-    world.live(120, &scene).await;
+    world.live(60, &scene).await;
 
     let queue: Uuid = sqlx::query_scalar("SELECT id FROM queue WHERE name = 'reports'")
         .fetch_one(&world.pool)

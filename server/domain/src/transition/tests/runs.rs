@@ -49,6 +49,7 @@ fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
         status,
         trouble: None,
         last_seen_at: Some(at(now)),
+        period: TimeDelta::seconds(5),
         deadline_at: Some(at(now + 30.0)),
         started_at: None,
         progress_at: at(now),
