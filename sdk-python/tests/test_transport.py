@@ -185,6 +185,7 @@ def test_refused_key_is_one_warning_and_a_long_pause(
 def test_refused_batch_is_dropped_counted_and_reported_later(
     sink: Sink, transport: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
+    transport.app = "shop"
     sink.answer = 400
     for _ in range(3):
         transport.put(run_event())
@@ -194,7 +195,7 @@ def test_refused_batch_is_dropped_counted_and_reported_later(
     transport.put(run_event(number="next"), vital=True)
 
     (loss,) = sink.wait_for(lambda: sink.of("client_loss"))
-    assert (loss["dropped"], loss["process"]) == (3, "celery@test/1")
+    assert (loss["dropped"], loss["process"], loss["app"]) == (3, "celery@test/1", "shop")
     assert len(sink.of("run_started", number="next")) == 1
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 

@@ -1,9 +1,10 @@
 """The events of one process that wait to be sent: bounded, never blocking, vital ones apart.
 
-Three lanes. *Vital* events (schedules, canary runs, failures) are few and must survive a flood of
-ordinary ones, so they have room of their own. *Latest* events (Beat lives) are worth something only
-while they are new: a newer one replaces the one that still waits, or takes in what that one says
-beyond it (`merge`). Everything else is *ordinary*. A full lane drops its oldest event and counts it.
+Four lanes. *Vital* events (schedules, canary runs, failures of what Beat sends) are few and must survive
+a flood of ordinary ones, so they have room of their own. *Latest* events (Beat lives) are worth something
+only while they are new: a newer one replaces the one that still waits, or takes in what that one says
+beyond it (`merge`). *History* is of runs that nobody expects: it shares the room of the *ordinary* ones,
+which is everything else, and goes first. A full lane drops its oldest event and counts it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Lanes:
 
     def __init__(self, ordinary_limit: int = ORDINARY_LIMIT, vital_limit: int = VITAL_LIMIT) -> None:
         self._ordinary: deque[Waiting] = deque()
+        self._history: deque[Waiting] = deque()
         self._vital: deque[Waiting] = deque()
         self._latest: dict[str, Waiting] = {}
         self._ordinary_limit = ordinary_limit
@@ -52,10 +54,16 @@ class Lanes:
         self.dropped = 0
 
     def __len__(self) -> int:
-        return len(self._ordinary) + len(self._vital) + len(self._latest)
+        return len(self._ordinary) + len(self._history) + len(self._vital) + len(self._latest)
 
     def put(
-        self, event: Event, *, vital: bool = False, latest: str | None = None, merge: Merge | None = None
+        self,
+        event: Event,
+        *,
+        vital: bool = False,
+        history: bool = False,
+        latest: str | None = None,
+        merge: Merge | None = None,
     ) -> None:
         """Add an event; drops the lane's oldest one when it is full. Takes microseconds.
 
@@ -69,14 +77,21 @@ class Lanes:
                 waiting.event = merge(older.event, event)
             self._latest[latest] = waiting
             return
-        lane, limit = (self._vital, self._vital_limit) if vital else (self._ordinary, self._ordinary_limit)
-        lane.append(waiting)
-        while len(lane) > limit:
-            try:
-                lane.popleft()
-            except IndexError:  # the sender emptied the lane meanwhile
-                break
-            self.count_dropped()
+        if vital:
+            self._vital.append(waiting)
+            while len(self._vital) > self._vital_limit:
+                self._drop_oldest(self._vital)
+            return
+        (self._history if history else self._ordinary).append(waiting)
+        while len(self._ordinary) + len(self._history) > self._ordinary_limit:
+            self._drop_oldest(self._history or self._ordinary)
+
+    def _drop_oldest(self, lane: deque[Waiting]) -> None:
+        try:
+            lane.popleft()
+        except IndexError:  # the sender emptied the lane meanwhile
+            return
+        self.count_dropped()
 
     def put_back(self, waiting: Waiting) -> None:
         """Return an event for another try; it counts as ordinary and keeps its place in the order."""
@@ -88,7 +103,7 @@ class Lanes:
         for latest in list(self._latest):
             if len(taken) < limit and (waiting := self._latest.pop(latest, None)) is not None:
                 taken.append(waiting)
-        for lane in (self._vital, self._ordinary):
+        for lane in (self._vital, self._ordinary, self._history):
             while lane and len(taken) < limit:
                 taken.append(lane.popleft())
         taken.sort(key=lambda waiting: waiting.number)

@@ -78,7 +78,7 @@ class RunReporter:
         self.app = app
         self.settings = settings
         self.transport = transport
-        self.beat = settings.name or app.main or "celery"
+        self.beat = transport.app = settings.name or app.main or "celery"
         self.worker: str | None = None
         self.project = project_of(sys.argv, os.environ)
         self.tracked = TrackedTasks(settings.track)
@@ -100,7 +100,8 @@ class RunReporter:
         return not request.get("is_eager")
 
     def report(self, kind: str, task_id: str, request: Any, task_name: str, **fields: Any) -> None:
-        """Queue one event about a run. Failures and canaries travel in the reserved lane.
+        """Queue one event about a run. What Beat sent goes before what is only tracked; of that, failures and
+        canaries travel in the reserved lane.
 
         `request` gives the message's headers: the main process has a dict of them, a task Celery's request,
         which has the same `get`.
@@ -119,8 +120,8 @@ class RunReporter:
             "retries": request.get("retries") or 0,
         }
         event.update(fields)
-        vital = entry == CANARY or fields.get("outcome", "success") != "success"
-        self.transport.put(event, vital=vital)
+        vital = entry == CANARY or (bool(entry) and fields.get("outcome", "success") != "success")
+        self.transport.put(event, vital=vital, history=not entry)
 
     def published(self, task_name: str, headers: dict[str, Any], exchange: Any, routing_key: Any) -> None:
         """A message is in the broker's hands; by whom it was put there is no matter of workers."""

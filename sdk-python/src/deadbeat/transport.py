@@ -129,25 +129,32 @@ class _Process:
 class Transport:
     """The way to one server for this process and every process forked from it.
 
-    `process_label` names the process in loss reports; it is asked when one is made. `on_sample_queues` is
-    called in the sender's thread with what the server says about sampling the broker's queues.
+    `process_label` names the process in loss reports; it is asked when one is made. `app` is the Celery
+    application's name there. `on_sample_queues` is called in the sender's thread with what the server says about sampling the broker's queues.
     """
 
     def __init__(self, url: str, key: str, process_label: Callable[[], str]) -> None:
         self._url = url
         self._key = key
         self._process_label = process_label
+        self.app: str | None = None
         self.on_sample_queues: Callable[[bool, list[str]], None] | None = None
         self._process = _Process(url, key)
         _transports.add(self)
 
     def put(
-        self, event: Event, *, vital: bool = False, latest: str | None = None, merge: Merge | None = None
+        self,
+        event: Event,
+        *,
+        vital: bool = False,
+        history: bool = False,
+        latest: str | None = None,
+        merge: Merge | None = None,
     ) -> None:
         """Queue one event. Vital and latest ones are sent at once, others within a second."""
         try:
             process = self._current()
-            process.lanes.put(event, vital=vital, latest=latest, merge=merge)
+            process.lanes.put(event, vital=vital, history=history, latest=latest, merge=merge)
             if vital or latest is not None:
                 process.urgent.set()
             process.wake.set()
@@ -310,6 +317,7 @@ class Transport:
             "type": "client_loss",
             "at": utc_text(),
             "dropped": lost,
+            "app": self.app,
             "process": self._process_label(),
         }
 

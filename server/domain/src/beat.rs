@@ -27,6 +27,8 @@ pub struct BeatView {
     pub sent_at: Option<DateTime<Utc>>,
     /// When the broker last took none from it.
     pub send_failed_at: Option<DateTime<Utc>>,
+    /// When a process of its application last said that it had to drop events.
+    pub lost_at: Option<DateTime<Utc>>,
 }
 
 impl BeatView {

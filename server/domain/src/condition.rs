@@ -48,6 +48,20 @@ pub fn on_seen(
     change(state, Status::Down, Trigger::Trouble(cause), now)
 }
 
+/// Nobody has looked at it for long: what was told of it is known no longer. A queue that is used no more, an application that is gone.
+#[must_use]
+pub fn on_unseen(state: &mut Condition, now: DateTime<Utc>) -> Option<Transition> {
+    state.trouble = None;
+    state.since = None;
+    if state.status != Status::Down {
+        return None;
+    }
+    change(state, Status::New, Trigger::GiveUp, now)
+}
+
+/// See [`on_unseen`].
+pub const UNSEEN_FOR: TimeDelta = TimeDelta::hours(1);
+
 fn change(state: &mut Condition, to: Status, trigger: Trigger, at: DateTime<Utc>) -> Option<Transition> {
     if state.status == to {
         return None;
@@ -84,6 +98,25 @@ mod tests {
 
         let up = on_seen(&mut state, None, at(60.0)).unwrap();
         assert_eq!(consequence(&up), Consequence::Resolve);
+    }
+
+    #[test]
+    fn what_nobody_looks_at_any_more_is_not_known_to_be_in_trouble() {
+        let mut state = Condition::FRESH;
+        let _ = on_seen(&mut state, UNCONSUMED, at(0.0));
+        let _ = on_seen(&mut state, UNCONSUMED, at(30.0)).unwrap();
+
+        let given_up = on_unseen(&mut state, at(3_630.0)).unwrap();
+
+        assert_eq!(given_up.trigger, Trigger::GiveUp);
+        assert_eq!(consequence(&given_up), Consequence::Resolve);
+        assert_eq!(state, Condition::FRESH);
+        assert_eq!(on_unseen(&mut state, at(3_700.0)), None);
+        assert_eq!(
+            on_seen(&mut state, UNCONSUMED, at(4_000.0)),
+            None,
+            "it must last again"
+        );
     }
 
     #[test]

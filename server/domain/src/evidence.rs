@@ -206,6 +206,13 @@ impl Evidence {
         }
     }
 
+    /// Whether somebody of its application had to drop reports since then: that one is missing says nothing.
+    fn has_lost_reports(&self, since: DateTime<Utc>) -> bool {
+        self.beat
+            .and_then(|beat| beat.lost_at)
+            .is_some_and(|lost| lost >= since)
+    }
+
     /// Nobody reported by the deadline of the slot that was due then; `early`: Beat may have sent it by so much before.
     #[must_use]
     pub fn of_missed(&self, due: Option<DateTime<Utc>>, early: TimeDelta, now: DateTime<Utc>) -> Blame {
@@ -236,6 +243,7 @@ impl Evidence {
             (Some(stage), _, Some(received_at)) => self.of_received(stage, received_at, now),
             (Some(stage), Some(sent_at), None) => self.of_sent(stage, sent_at, now),
             _ if self.is_look_awaited(due, now) => Blame::Wait(now + AFTER),
+            _ if self.has_lost_reports(due - early) => Blame::Own(Cause::Unknown),
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
             // It sends other entries: why not this one is not known. That it sends nothing is known only of one that says what it sends.
             _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
@@ -352,7 +360,7 @@ impl Evidence {
             .and_then(|broker| broker.unacked)
             .is_some_and(|unacked| unacked > held);
         // Where nobody is known to consume the queue, one who says nothing may have taken it.
-        Blame::Own(if unaccounted || up == 0 {
+        Blame::Own(if unaccounted || up == 0 || self.has_lost_reports(sent_at) {
             Cause::Unknown
         } else {
             Cause::LostInBroker
@@ -440,7 +448,8 @@ impl Evidence {
                 .unwrap_or(Blame::Own(Cause::Overrun));
         }
         let is_gone = match (&worker.running, run.run_id) {
-            (Some(running), Some(id)) => !running.contains(&id),
+            // It may have ended, and the report of it is lost.
+            (Some(running), Some(id)) => !running.contains(&id) && !self.has_lost_reports(started_at),
             _ => false,
         };
         // Between two tries it runs nowhere: nobody was killed.

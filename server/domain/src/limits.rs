@@ -12,6 +12,10 @@ pub const EVENT_BATCH_COUNT: usize = 1_000;
 pub const BEAT_ENTRIES: usize = 5_000;
 /// Workers of one project: a quota against node names that are made anew at each start.
 pub const PROJECT_WORKERS: i64 = 10_000;
+/// Celery applications of one project: their Beats and brokers.
+pub const PROJECT_APPS: i64 = 1_000;
+/// Queues of one project that are remembered.
+pub const PROJECT_QUEUES: i64 = 10_000;
 /// Queues that one worker may name.
 pub const WORKER_QUEUES: usize = 200;
 /// Characters of a monitor's name.

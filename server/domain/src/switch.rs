@@ -50,7 +50,9 @@ pub fn on_alive(
     seen_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Option<Transition> {
-    state.last_seen_at = state.last_seen_at.max(Some(seen_at));
+    // What was noted before the clock was stepped back would be the newest for as long.
+    let noted = state.last_seen_at.filter(|noted| !is_to_come(*noted, now));
+    state.last_seen_at = noted.max(Some(seen_at));
     state.deadline_at = Some(now + state.patience());
     on_trouble(state, trouble, now)
 }

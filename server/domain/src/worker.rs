@@ -93,7 +93,7 @@ pub fn on_snapshot(
     if phase == Phase::Running {
         return switch::on_alive(state, trouble, now, now);
     }
-    state.last_seen_at = state.last_seen_at.max(Some(now));
+    state.last_seen_at = Some(now);
     state.deadline_at = None;
     state.trouble = None;
     state.since = None;

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::blind_spell::is_to_come;
+use deadbeat_domain::blind_spell::{BlindSpell, fair_deadline, is_to_come};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::condition::{Condition, on_seen};
+use deadbeat_domain::condition::{Condition, UNSEEN_FOR, on_seen, on_unseen};
 use deadbeat_domain::evidence::AWAY_PATIENCE;
 use deadbeat_domain::ids::{ProjectId, QueueId};
 use deadbeat_domain::incident::SubjectKind;
@@ -14,14 +14,17 @@ use deadbeat_domain::monitor::{FieldError, check_name};
 use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, REPLACED_WITHIN, trouble};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
+use deadbeat_store::broker::Broker;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
+use deadbeat_store::{StoreResult, Tx};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::event::Verdict;
 use crate::incident::{self, Changed, News, What};
 use crate::worker::strip_nul;
-use crate::{ServiceError, Services};
+use crate::{ServiceError, Services, Site};
 
 /// What was seen of a broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -81,8 +84,8 @@ pub struct Seen {
     pub unacked: Option<i64>,
 }
 
-/// A queue in trouble that nobody looked at for this long is in trouble no more.
-const UNSEEN_FOR: TimeDelta = TimeDelta::hours(1);
+/// Who looks at the broker is replaced when it was silent for this long.
+const LEASE: TimeDelta = TimeDelta::seconds(30);
 
 fn check(sample: &Sample) -> Result<(), ServiceError> {
     let mut faults = Vec::new();
@@ -114,6 +117,42 @@ fn check(sample: &Sample) -> Result<(), ServiceError> {
     }
 }
 
+/// Whether `who`, which has just said that it lives, is to look at the broker for its application; then with the queues that the workers
+/// of that consume. The first that asks is; `known` is the broker as it was just read.
+pub(crate) async fn asked_to_look(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    who: &str,
+    known: Option<&Broker>,
+    now: DateTime<Utc>,
+) -> Result<(bool, Vec<String>), ServiceError> {
+    let until = now + LEASE;
+    // One that was noted before the clock was stepped back is none.
+    let looker = known.and_then(|broker| {
+        let until = broker.sampler_until.filter(|at| *at > now && *at <= until)?;
+        Some((broker.sampler.as_deref()?, until))
+    });
+    let is_asked = match looker {
+        // A thousand workers say that they live: most of them have no business with the broker's row, which is locked while it is looked at.
+        Some((name, _)) if name != who => false,
+        Some((_, at)) if at - now > LEASE / 2 => true,
+        Some(_) | None => {
+            if known.is_none() && deadbeat_store::broker::count(tx, project).await? >= limits::PROJECT_APPS {
+                false
+            } else {
+                deadbeat_store::broker::elect(tx, project, app, who, now, until).await?
+            }
+        }
+    };
+    if !is_asked {
+        return Ok((false, Vec::new()));
+    }
+    let mut queues = deadbeat_store::worker::consumed_queues(tx, project, app).await?;
+    queues.truncate(limits::WORKER_QUEUES);
+    Ok((true, queues))
+}
+
 /// Somebody looked at the broker, at `seen_at` by our clock.
 pub(crate) async fn seen(
     services: &Services,
@@ -124,6 +163,16 @@ pub(crate) async fn seen(
     check(&sample)?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
+    if deadbeat_store::broker::of_app(&mut tx, project, &sample.app)
+        .await?
+        .is_none()
+        && deadbeat_store::broker::count(&mut tx, project).await? >= limits::PROJECT_APPS
+    {
+        return Err(ServiceError::Limit {
+            what: "applications of a project",
+            limit: limits::PROJECT_APPS,
+        });
+    }
     let mut broker = deadbeat_store::broker::lock_or_create(&mut tx, project, &sample.app, now).await?;
     if broker
         .sampled_at
@@ -152,7 +201,19 @@ pub(crate) async fn seen(
             .into_iter()
             .map(|queue| (queue.name.clone(), queue))
             .collect();
+        let is_new = |seen: &Seen| seen.depth.is_some() && !known.contains_key(&seen.name);
+        let mut room = if sample.queues.iter().any(is_new) {
+            limits::PROJECT_QUEUES - deadbeat_store::queue::count(&mut tx, project).await?
+        } else {
+            0
+        };
         for seen in &sample.queues {
+            if is_new(seen) {
+                room -= 1;
+                if room < 0 {
+                    continue;
+                }
+            }
             // A queue that was never there is none of ours.
             let Some(depth) = seen.depth.or_else(|| known.contains_key(&seen.name).then_some(0)) else {
                 continue;
@@ -173,22 +234,22 @@ pub(crate) async fn seen(
         });
         for queue in unseen {
             let mut queue = queue.clone();
-            if let Some(transition) = on_seen(&mut queue.state, None, now) {
+            if let Some(transition) = on_unseen(&mut queue.state, now) {
                 changed.push((queues.len(), transition));
             }
             queues.push(queue);
         }
         deadbeat_store::queue::write(&mut tx, &queues).await?;
     }
-    for (place, transition) in &changed {
-        if transition.from == Status::Down {
-            let id = queues[*place].id.0;
-            incident::rearm_members(&mut tx, &services.site, SubjectKind::Queue, id, now).await?;
-        }
-    }
+    let mut are_well: Vec<(SubjectKind, Uuid)> = changed
+        .iter()
+        .filter(|(_, transition)| transition.from == Status::Down)
+        .map(|(place, _)| (SubjectKind::Queue, queues[*place].id.0))
+        .collect();
     if broker_changed.is_some_and(|transition| transition.from == Status::Down) {
-        incident::rearm_members(&mut tx, &services.site, SubjectKind::Broker, broker.id.0, now).await?;
+        are_well.push((SubjectKind::Broker, broker.id.0));
     }
+    incident::rearm_members(&mut tx, &services.site, &are_well, now).await?;
     let mut news: Vec<News<'_>> = changed
         .iter()
         .map(|(place, transition)| News {
@@ -209,9 +270,63 @@ pub(crate) async fn seen(
     Ok(Verdict::Accepted)
 }
 
+/// Nobody looks at the broker of an application any more, and trouble was told of it or of its queues: that is known no longer, and its
+/// incidents end. Answers how many did.
+pub(crate) async fn give_up_unseen(
+    tx: &mut Tx,
+    site: &Site,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+    limit: i64,
+) -> StoreResult<usize> {
+    let mut brokers = deadbeat_store::broker::claim_unseen(tx, now - UNSEEN_FOR, limit).await?;
+    // Perhaps somebody did while we did not listen.
+    brokers.retain(|broker| {
+        broker
+            .sampled_at
+            .is_some_and(|at| fair_deadline(at + UNSEEN_FOR, at, UNSEEN_FOR, spells) <= now)
+    });
+    let mut given_up = 0;
+    for broker in &mut brokers {
+        let mut queues = deadbeat_store::queue::of_app(tx, broker.project_id, &broker.app).await?;
+        queues.retain(|queue| queue.state.status == Status::Down);
+        let of_broker = (broker.state.status == Status::Down)
+            .then(|| on_unseen(&mut broker.state, now))
+            .flatten();
+        let of_queues: Vec<_> = queues
+            .iter_mut()
+            .map(|queue| on_unseen(&mut queue.state, now))
+            .collect();
+        deadbeat_store::broker::update(tx, broker).await?;
+        deadbeat_store::queue::write(tx, &queues).await?;
+        let mut are_over: Vec<(SubjectKind, Uuid)> = queues
+            .iter()
+            .map(|queue| (SubjectKind::Queue, queue.id.0))
+            .collect();
+        are_over.extend(of_broker.map(|_| (SubjectKind::Broker, broker.id.0)));
+        incident::rearm_members(tx, site, &are_over, now).await?;
+        let of_queues = queues
+            .iter()
+            .zip(of_queues)
+            .filter_map(|(queue, transition)| Some((Changed::Queue(queue, &[]), transition?)));
+        let news: Vec<News<'_>> = of_broker
+            .map(|transition| (Changed::Broker(broker), transition))
+            .into_iter()
+            .chain(of_queues)
+            .map(|(changed, transition)| News {
+                changed,
+                what: What::Transition(transition),
+            })
+            .collect();
+        incident::record(tx, site, &news).await?;
+        given_up += news.len();
+    }
+    Ok(given_up)
+}
+
 fn look(
     known: Option<&Queue>,
-    broker: &deadbeat_store::broker::Broker,
+    broker: &Broker,
     seen: &Seen,
     depth: i64,
     workers: &[Worker],

@@ -32,12 +32,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::Site;
 use crate::evidence::Known;
 use crate::incident::{self, Background, Changed, News, What};
 use crate::listening::LONGEST_EXCUSE;
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
+use crate::{Site, broker};
 
 /// Rows of one transaction.
 const BATCH: i64 = 1_000;
@@ -51,6 +51,8 @@ const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(1);
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
 /// Microseconds between two stamps that say that this process sweeps.
 const STAMP_MICROS: i64 = 1_000_000;
+/// Microseconds between two looks for what nobody looks at any more.
+const GIVE_UP_MICROS: i64 = 60_000_000;
 /// A Beat whose broker is away is looked at again after this.
 const HELD: TimeDelta = TimeDelta::seconds(2);
 /// Brokers are looked at every ten seconds; one that hangs takes its time to answer.
@@ -127,6 +129,8 @@ pub struct Evaluator {
     id: Uuid,
     /// When it last said so; microseconds since the epoch, 0: never.
     stamped: AtomicI64,
+    /// When it last looked for what nobody looks at; microseconds since the epoch, 0: never.
+    gave_up_at: AtomicI64,
 }
 
 impl Evaluator {
@@ -148,6 +152,7 @@ impl Evaluator {
             settling: TimeDelta::zero(),
             id: Uuid::now_v7(),
             stamped: AtomicI64::new(0),
+            gave_up_at: AtomicI64::new(0),
         }
     }
 
@@ -252,6 +257,7 @@ impl Evaluator {
                 }
             }
         }
+        self.give_up_unseen(judged_at).await?;
         if agenda.reminder.is_some_and(|at| at <= now) {
             loop {
                 let batch = self.remind(now).await?;
@@ -313,11 +319,13 @@ impl Evaluator {
             transitions.push(switch::on_silence(&mut beat.state, cause, now, &spells));
         }
         deadbeat_store::beat::update(&mut tx, &beats, true).await?;
-        for (beat, transition) in beats.iter().zip(&transitions) {
-            if transition.is_some_and(|transition| transition.to != Status::Down) {
-                incident::rearm_members(&mut tx, &self.site, SubjectKind::Beat, beat.id.0, now).await?;
-            }
-        }
+        let are_over: Vec<(SubjectKind, Uuid)> = beats
+            .iter()
+            .zip(&transitions)
+            .filter(|(_, transition)| transition.is_some_and(|transition| transition.to != Status::Down))
+            .map(|(beat, _)| (SubjectKind::Beat, beat.id.0))
+            .collect();
+        incident::rearm_members(&mut tx, &self.site, &are_over, now).await?;
         let news: Vec<News<'_>> = beats
             .iter()
             .zip(transitions)
@@ -354,25 +362,19 @@ impl Evaluator {
             ));
             deadbeat_store::worker::update(&mut tx, worker, true).await?;
         }
+        let mut lost = Vec::new();
+        let mut are_over = Vec::new();
         for (worker, transition) in workers.iter().zip(&transitions) {
             match transition.map(|transition| transition.to) {
-                Some(Status::Down) => {
-                    deadbeat_store::monitor::judge_runs_of(
-                        &mut tx,
-                        worker.project_id,
-                        &worker.app,
-                        &worker.name,
-                        now,
-                    )
-                    .await?;
-                }
-                Some(_) => {
-                    incident::rearm_members(&mut tx, &self.site, SubjectKind::Worker, worker.id.0, now)
-                        .await?;
-                }
+                Some(Status::Down) => lost.push(worker),
+                Some(_) => are_over.push((SubjectKind::Worker, worker.id.0)),
                 None => {}
             }
         }
+        if !lost.is_empty() {
+            deadbeat_store::monitor::judge_runs_of(&mut tx, &lost, now).await?;
+        }
+        incident::rearm_members(&mut tx, &self.site, &are_over, now).await?;
         let news: Vec<News<'_>> = workers
             .iter()
             .zip(transitions)
@@ -492,6 +494,24 @@ impl Evaluator {
     /// When we could not listen: what may excuse somebody today.
     async fn spells(&self, tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<Vec<BlindSpell>> {
         deadbeat_store::listener::spells_since(tx, now - LONGEST_EXCUSE).await
+    }
+
+    /// Ends the incidents of brokers and queues that nobody looks at any more: once a minute, there is no hurry in it.
+    async fn give_up_unseen(&self, now: DateTime<Utc>) -> StoreResult<()> {
+        let before = self.gave_up_at.load(Ordering::Relaxed);
+        if (now.timestamp_micros() - before).abs() < GIVE_UP_MICROS {
+            return Ok(());
+        }
+        let mut tx = self.store.begin().await?;
+        let spells = self.spells(&mut tx, now).await?;
+        let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?;
+        tx.commit().await?;
+        if given_up > 0 {
+            tracing::info!(given_up, "nobody looks at these brokers and queues any more");
+            self.outbox_bell.notify_one();
+        }
+        self.gave_up_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Tells again about incidents that stay open, one batch.

@@ -19,9 +19,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::ingest::{Accepted, Address, Incoming, IngestError};
-use crate::schedule_sync::{self, Alive, DueHints, Snapshot};
+use crate::schedule_sync::{self, DueHints, Snapshot};
 use crate::trace::NewStage;
-use crate::{ServiceError, Services, broker, worker};
+use crate::{ServiceError, Services, beat, broker, worker};
 
 /// A time that a client names farther from now is a mistake.
 const FAR: TimeDelta = TimeDelta::days(3_660);
@@ -81,7 +81,7 @@ enum Kind {
 enum What {
     BeatSchedule(Snapshot),
     BeatDue(DueHints),
-    BeatAlive(Alive),
+    BeatAlive(beat::Alive),
     WorkerSnapshot(Box<worker::Snapshot>),
     BrokerSample(broker::Sample),
     PublishFailed(PublishFailed),
@@ -103,6 +103,8 @@ struct PublishFailed {
 #[derive(Debug, Deserialize)]
 struct ClientLoss {
     dropped: u64,
+    #[serde(default)]
+    app: Option<String>,
     #[serde(default)]
     process: String,
 }
@@ -250,7 +252,7 @@ pub async fn accept(
             What::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
                 .await
                 .or_else(rejection)?,
-            What::BeatAlive(alive) => schedule_sync::alive(services, project, alive, occurred_at, skew)
+            What::BeatAlive(alive) => beat::alive(services, project, alive, occurred_at, skew)
                 .await
                 .or_else(rejection)?,
             What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew)
@@ -262,7 +264,7 @@ pub async fn accept(
             What::PublishFailed(failed) => {
                 let (entry, error) = (failed.entry.unwrap_or_default(), failed.error.unwrap_or_default());
                 tracing::warn!(project.id = %project, beat = clip(&failed.beat), entry = clip(&entry), error = clip(&error), count = failed.count, "Beat could not send a task");
-                schedule_sync::send_failed(services, project, &failed.beat, &error, occurred_at)
+                beat::send_failed(services, project, &failed.beat, &error, occurred_at)
                     .await
                     .or_else(rejection)?
             }
@@ -282,7 +284,12 @@ pub async fn accept(
             },
             What::ClientLoss(loss) => {
                 tracing::warn!(project.id = %project, dropped = loss.dropped, process = clip(&loss.process), "a client lost events");
-                Verdict::Accepted
+                match loss.app {
+                    Some(app) => beat::events_lost(services, project, &app, loss.dropped)
+                        .await
+                        .or_else(rejection)?,
+                    None => Verdict::Accepted,
+                }
             }
         };
         verdicts.push((Some(head.id), verdict));
@@ -309,8 +316,8 @@ pub async fn accept(
         }
     }
     let runs = accept_stages(services, project, told, skew, received_at, &mut verdicts).await?;
-    for (beat, entries) in &sent {
-        schedule_sync::sent(services, project, beat, entries, sent_at).await?;
+    for (name, entries) in &sent {
+        beat::sent(services, project, name, entries, sent_at).await?;
     }
     accept_runs(services, runs, received_at, remote_addr, &mut verdicts).await?;
     Ok(verdicts)

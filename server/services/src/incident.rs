@@ -22,7 +22,7 @@ use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
 
 use crate::diagnosis::{self, Explanation};
-use crate::monitor::{apply_transition, load_runs};
+use crate::monitor::write_states;
 use crate::outbox::{self, Telling};
 use crate::{ServiceError, Services, Site};
 
@@ -293,45 +293,53 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
     Ok(())
 }
 
-/// A subject is well again: the monitors that were part of its incident are expected anew. If one still does not report, that is its own
-/// incident. Called before the subject's return is recorded, which resolves the incident.
+/// Subjects are well again: the monitors that were part of their incidents are expected anew. If one still does not report, that is its
+/// own incident. Called before the subjects' return is recorded, which resolves the incidents.
 ///
 /// # Errors
 /// When the database is away.
 pub(crate) async fn rearm_members(
     tx: &mut Tx,
     site: &Site,
-    kind: SubjectKind,
-    subject: Uuid,
+    subjects: &[(SubjectKind, Uuid)],
     now: DateTime<Utc>,
 ) -> StoreResult<()> {
-    // Monitors before the incident, as the evaluator takes them. Those that joined in between are found by the second look, after
-    // which nobody joins any more.
-    deadbeat_store::monitor::lock_members(tx, kind, subject).await?;
-    if deadbeat_store::incident::lock_open(tx, kind, subject)
-        .await?
-        .is_none()
-    {
+    if subjects.is_empty() {
         return Ok(());
     }
-    let background = Background::default();
-    for row in deadbeat_store::monitor::lock_members(tx, kind, subject).await? {
-        let mut monitor = match row {
-            Ok(monitor) => monitor,
+    // Monitors before the incidents, as the evaluator takes them. Those that joined in between are found by the second look, after
+    // which nobody joins any more.
+    deadbeat_store::monitor::lock_members(tx, subjects).await?;
+    if deadbeat_store::incident::lock_open(tx, subjects).await? == 0 {
+        return Ok(());
+    }
+    let mut monitors: Vec<Monitor> = Vec::new();
+    for row in deadbeat_store::monitor::lock_members(tx, subjects).await? {
+        match row {
+            Ok(monitor) => monitors.push(monitor),
             Err(unreadable) => {
                 tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read; it stays down");
-                continue;
             }
-        };
-        if monitor.state.status != Status::Down {
-            continue;
-        }
-        load_runs(tx, &mut monitor).await?;
-        if let Some(back) = on_resume(&mut monitor.state, Trigger::Restored, now) {
-            apply_transition(tx, site, &monitor, &background, &back).await?;
         }
     }
-    Ok(())
+    monitors.retain(|monitor| monitor.state.status == Status::Down);
+    deadbeat_store::run::load_into(tx, &mut monitors, &[]).await?;
+    let mut back: Vec<(Monitor, Transition)> = Vec::new();
+    for mut monitor in monitors {
+        if let Some(transition) = on_resume(&mut monitor.state, Trigger::Restored, now) {
+            back.push((monitor, transition));
+        }
+    }
+    write_states(tx, back.iter().map(|(monitor, _)| monitor)).await?;
+    let background = Background::default();
+    let news: Vec<News<'_>> = back
+        .iter()
+        .map(|(monitor, transition)| News {
+            changed: Changed::Monitor(monitor, &background),
+            what: What::Transition(*transition),
+        })
+        .collect();
+    record(tx, site, &news).await
 }
 
 /// A person has seen an incident: no more reminders.

@@ -14,6 +14,7 @@
 
 pub mod account;
 pub mod api_key;
+pub mod beat;
 pub mod broker;
 pub mod channel;
 pub mod delivery;
@@ -22,6 +23,7 @@ pub mod error;
 pub mod evaluator;
 pub mod event;
 mod evidence;
+mod flood;
 pub mod incident;
 pub mod ingest;
 pub mod listening;
@@ -49,8 +51,8 @@ use deadbeat_store::{Reader, Store};
 use tokio::sync::Notify;
 
 use crate::account::Passwords;
+use crate::flood::Floods;
 use crate::ingest::Ingest;
-use crate::schedule_sync::Floods;
 use crate::selfwatch::Selfwatch;
 use crate::trace::Traces;
 

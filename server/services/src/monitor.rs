@@ -408,16 +408,26 @@ pub(crate) async fn load_runs(tx: &mut Tx, monitor: &mut Monitor) -> StoreResult
 
 /// Writes a monitor's state, its open runs' deadlines included. Its runs are loaded.
 pub(crate) async fn write_state(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
-    let runs = monitor
-        .state
-        .runs
-        .iter()
-        .map(|run| (monitor.id, run.clone()))
-        .collect();
+    write_states(tx, [monitor]).await
+}
+
+/// Writes monitors' states, their open runs' deadlines included. Their runs are loaded.
+pub(crate) async fn write_states(
+    tx: &mut Tx,
+    monitors: impl IntoIterator<Item = &Monitor>,
+) -> StoreResult<()> {
+    let monitors: Vec<&Monitor> = monitors.into_iter().collect();
+    if monitors.is_empty() {
+        return Ok(());
+    }
+    let runs_of = |monitor: &&Monitor| {
+        let id = monitor.id;
+        monitor.state.runs.clone().into_iter().map(move |run| (id, run))
+    };
     let batch = Batch {
         pings: Vec::new(),
-        runs,
-        monitors: vec![monitor.changed()],
+        runs: monitors.iter().flat_map(runs_of).collect(),
+        monitors: monitors.iter().map(|monitor| monitor.changed()).collect(),
         moves_check: true,
         writer: None,
     };

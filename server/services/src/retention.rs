@@ -65,6 +65,8 @@ pub struct Removed {
     pub workers: u64,
     /// Queues that nobody has seen for long.
     pub queues: u64,
+    /// Brokers that nobody has looked at for long.
+    pub brokers: u64,
 }
 
 /// Removes.
@@ -106,6 +108,7 @@ impl Retention {
                             removed.traces,
                             removed.workers,
                             removed.queues,
+                            removed.brokers,
                             "old data removed"
                         );
                     }
@@ -143,6 +146,7 @@ impl Retention {
         removed.traces += self.trim_traces(oldest_trace).await?;
         removed.workers += self.repeat(Step::Workers(now - UNHEARD_FOR)).await?;
         removed.queues += self.repeat(Step::Queues(now - UNHEARD_FOR)).await?;
+        removed.brokers += self.repeat(Step::Brokers(now - UNHEARD_FOR)).await?;
         Ok(removed)
     }
 
@@ -242,6 +246,10 @@ impl Retention {
                     let gone = deadbeat_store::queue::forget(&mut tx, before, BATCH).await?;
                     (gone, gone == 0)
                 }
+                Step::Brokers(before) => {
+                    let gone = deadbeat_store::broker::forget(&mut tx, before, BATCH).await?;
+                    (gone, gone == 0)
+                }
             };
             tx.commit().await?;
             count += gone;
@@ -267,6 +275,8 @@ enum Step {
     Workers(DateTime<Utc>),
     /// Queues last seen before this.
     Queues(DateTime<Utc>),
+    /// Brokers last looked at before this.
+    Brokers(DateTime<Utc>),
 }
 
 fn days_before(now: DateTime<Utc>, days: u16) -> DateTime<Utc> {

@@ -1,22 +1,15 @@
-//! What Beat says of itself: its schedule becomes monitors, its ticks keep its own switch armed.
+//! What Beat says of its schedule becomes monitors.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::beat::{STORM_COUNT, STORM_WINDOW, is_storm};
-use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
-use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{
-    Expectation, FieldError, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
+    Expectation, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
 };
 use deadbeat_domain::schedule::Schedule;
-use deadbeat_domain::status::Status;
-use deadbeat_domain::switch::on_trouble;
 use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
-use deadbeat_domain::worker::{SKEW, SKEW_PATIENCE};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::{Monitor, Stateful};
@@ -26,10 +19,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::event::Verdict;
-use crate::incident::{self, Background, Changed, News, What};
+use crate::incident::Background;
 use crate::monitor::{apply_transition, load_runs, write_state};
-use crate::worker::{SAMPLER_LEASE, consumed};
-use crate::{ServiceError, Services};
+use crate::{ServiceError, Services, beat};
 
 /// A Beat's whole schedule: what is not in it is not scheduled.
 #[derive(Debug, Deserialize)]
@@ -103,26 +95,6 @@ pub struct DueHint {
     pub next_due_at: Option<DateTime<Utc>>,
 }
 
-/// Beat lives.
-#[derive(Debug, Deserialize)]
-pub struct Alive {
-    /// The Beat's name.
-    pub beat: String,
-    /// How often it says so, in seconds.
-    pub period_seconds: f64,
-    /// Tolerated silence beyond that, in seconds.
-    pub grace_seconds: f64,
-    /// Where it runs.
-    #[serde(default)]
-    pub host: Option<String>,
-    /// What stands behind `celery -A` there.
-    #[serde(default)]
-    pub project: Option<String>,
-    /// False: its process lives, and its tick has not returned for longer than it should take.
-    #[serde(default = "yes")]
-    pub ticking: bool,
-}
-
 /// What is kept of an entry as Beat told it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Registered {
@@ -141,108 +113,11 @@ const GRACE_SECONDS: f64 = 60.0;
 /// A list that is older than this when it arrives was held up.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
 
-fn check_beat_name(name: &str) -> Result<(), ServiceError> {
-    let mut faults = Vec::new();
-    deadbeat_domain::monitor::check_name("/beat", name, 200, &mut faults);
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(ServiceError::Invalid(faults))
-    }
-}
-
 fn background(beat: &Beat) -> Background<'_> {
     Background {
         beat: Some(beat),
         ..Background::default()
     }
-}
-
-/// What is wrong with a Beat that lives: its clock is off, or it has just flooded.
-fn trouble(beat: &Beat, skew: TimeDelta, now: DateTime<Utc>) -> Option<(Cause, TimeDelta)> {
-    let storms = beat.state.trouble == Some(Cause::BeatStorm)
-        && beat.state.since.is_some_and(|since| now - since < STORM_WINDOW);
-    if storms {
-        Some((Cause::BeatStorm, TimeDelta::zero()))
-    } else {
-        (skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
-    }
-}
-
-/// Beat said that it lives.
-pub(crate) async fn alive(
-    services: &Services,
-    project: ProjectId,
-    alive: Alive,
-    seen_at: DateTime<Utc>,
-    skew: TimeDelta,
-) -> Result<Verdict, ServiceError> {
-    check_beat_name(&alive.beat)?;
-    let mut faults = Vec::new();
-    check_grace("/grace_seconds", alive.grace_seconds, &mut faults);
-    if !(0.1..=86_400.0).contains(&alive.period_seconds) {
-        faults.push(FieldError::new(
-            "/period_seconds",
-            format!("is {}; 0.1 to 86400 is allowed", alive.period_seconds),
-        ));
-    }
-    if !faults.is_empty() {
-        return Err(ServiceError::Invalid(faults));
-    }
-
-    let now = services.now();
-    let mut tx = services.store.begin().await?;
-    let mut beat = deadbeat_store::beat::lock_or_create(
-        &mut tx,
-        project,
-        &alive.beat,
-        alive.period_seconds,
-        alive.grace_seconds,
-        now,
-    )
-    .await?;
-    beat.state.period_seconds = alive.period_seconds;
-    beat.state.grace_seconds = alive.grace_seconds;
-    beat.host = alive.host.map(|host| clip(&host.replace('\0', "")));
-    beat.project_word = alive
-        .project
-        .map(|project| clip(&project.replace('\0', "")))
-        .or(beat.project_word);
-    if !alive.ticking {
-        beat.hung_at = Some(now);
-        // Its thread lives, and its loop hangs: its own deadline goes on.
-        deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-        // It may hang because its own line to the broker does: somebody else looks.
-        let looks = format!("beat of {}", beat.name);
-        deadbeat_store::broker::dismiss(&mut tx, project, &beat.name, &looks).await?;
-        tx.commit().await?;
-        return Ok(Verdict::Heard {
-            samples: false,
-            queues: Vec::new(),
-        });
-    }
-    let trouble = trouble(&beat, skew, now);
-    let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
-    deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-    if let Some(transition) = transition {
-        if transition.from == Status::Down {
-            incident::rearm_members(&mut tx, &services.site, SubjectKind::Beat, beat.id.0, now).await?;
-        }
-        let news = News {
-            changed: Changed::Beat(&beat),
-            what: What::Transition(transition),
-        };
-        incident::record(&mut tx, &services.site, &[news]).await?;
-    }
-    // The first that asks looks at the broker for all.
-    let (looks, until) = (format!("beat of {}", beat.name), now + SAMPLER_LEASE);
-    let samples = deadbeat_store::broker::elect(&mut tx, project, &beat.name, &looks, now, until).await?;
-    let queues = consumed(&mut tx, project, &beat.name, samples).await?;
-    tx.commit().await?;
-    if transition.is_some() {
-        services.outbox_bell.notify_one();
-    }
-    Ok(Verdict::Heard { samples, queues })
 }
 
 /// Beat said when entries are next due. What it never registered, and what a person paused, stays as it is.
@@ -252,7 +127,7 @@ pub(crate) async fn due(
     hints: DueHints,
     skew: TimeDelta,
 ) -> Result<Verdict, ServiceError> {
-    check_beat_name(&hints.beat)?;
+    beat::check_name(&hints.beat)?;
     if hints.entries.len() > limits::BEAT_ENTRIES {
         return Err(ServiceError::Limit {
             what: "entries of one Beat",
@@ -295,127 +170,6 @@ pub(crate) async fn due(
     Ok(Verdict::Accepted)
 }
 
-/// The broker did not take what Beat sent.
-pub(crate) async fn send_failed(
-    services: &Services,
-    project: ProjectId,
-    name: &str,
-    error: &str,
-    at: DateTime<Utc>,
-) -> Result<Verdict, ServiceError> {
-    check_beat_name(name)?;
-    let mut tx = services.store.begin().await?;
-    if let Some(mut beat) = deadbeat_store::beat::lock(&mut tx, project, name).await? {
-        beat.send_failed = Some((at, clip(&error.replace('\0', ""))));
-        deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-        tx.commit().await?;
-    }
-    Ok(Verdict::Accepted)
-}
-
-/// A Beat has sent entries: how often each, and when the last of them.
-pub(crate) async fn sent(
-    services: &Services,
-    project: ProjectId,
-    name: &str,
-    entries: &HashMap<String, u32>,
-    at: DateTime<Utc>,
-) -> Result<(), ServiceError> {
-    let now = services.now();
-    let mut flooding = Vec::new();
-    for (entry, count) in entries {
-        // No registered one has such a name.
-        if entry.len() > 4 * limits::MONITOR_NAME_CHARS || name.len() > 800 {
-            continue;
-        }
-        let in_window = services.floods.count(project, name, entry, *count, now);
-        if in_window >= STORM_COUNT {
-            flooding.push((entry.clone(), in_window));
-        }
-    }
-    let mut tx = services.store.begin().await?;
-    let Some(mut beat) = deadbeat_store::beat::lock(&mut tx, project, name).await? else {
-        return Ok(());
-    };
-    // Once a second is enough: it is asked whether anything was sent since a slot.
-    let is_news = beat
-        .sent_at
-        .is_none_or(|before| at - before >= TimeDelta::seconds(1));
-    if !is_news && flooding.is_empty() {
-        return Ok(());
-    }
-    beat.sent_at = beat.sent_at.max(Some(at));
-    let names: Vec<String> = flooding.iter().map(|(entry, _)| entry.clone()).collect();
-    let monitors = deadbeat_store::monitor::of_entries(&mut tx, beat.id, &names).await?;
-    let storms = monitors.iter().any(|monitor| {
-        let count = flooding
-            .iter()
-            .find(|(entry, _)| Some(entry) == monitor.entry.as_ref())
-            .map_or(0, |(_, count)| *count);
-        is_storm(count, slots_within(&monitor.state.expectation.schedule, now))
-    });
-    let mut transition = None;
-    if storms {
-        transition = on_trouble(&mut beat.state, Some((Cause::BeatStorm, TimeDelta::zero())), now);
-        // It is over when none was seen for a while.
-        beat.state.since = Some(now);
-    }
-    deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-    if let Some(transition) = transition {
-        let news = News {
-            changed: Changed::Beat(&beat),
-            what: What::Transition(transition),
-        };
-        incident::record(&mut tx, &services.site, &[news]).await?;
-    }
-    tx.commit().await?;
-    if transition.is_some() {
-        services.outbox_bell.notify_one();
-    }
-    Ok(())
-}
-
-/// How often a schedule fires in the time in which a storm is counted.
-fn slots_within(schedule: &Schedule, now: DateTime<Utc>) -> u32 {
-    let from = now - STORM_WINDOW;
-    std::iter::successors(schedule.next_after(from), |slot| schedule.next_after(*slot))
-        .take_while(|slot| *slot <= now)
-        .take(10_000)
-        .count() as u32
-}
-
-/// How often each entry was sent in the last minute, as this process was told.
-#[derive(Debug, Clone, Default)]
-pub struct Floods {
-    windows: Arc<Mutex<Windows>>,
-}
-
-/// By project, Beat and entry: since when is counted, and how often it was sent since.
-type Windows = HashMap<(ProjectId, String, String), (DateTime<Utc>, u32)>;
-
-/// Entries that are counted at a time.
-const MOST_COUNTED: usize = 50_000;
-
-impl Floods {
-    fn count(&self, project: ProjectId, beat: &str, entry: &str, count: u32, now: DateTime<Utc>) -> u32 {
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        if windows.len() >= MOST_COUNTED {
-            windows.retain(|_, (since, _)| now - *since < STORM_WINDOW);
-        }
-        let key = (project, beat.to_owned(), entry.to_owned());
-        if windows.len() >= MOST_COUNTED && !windows.contains_key(&key) {
-            // Better a storm that is not seen than a memory that grows.
-            return 0;
-        }
-        let (since, seen) = windows.entry(key).or_insert((now, 0));
-        if now - *since >= STORM_WINDOW {
-            (*since, *seen) = (now, 0);
-        }
-        *seen = seen.saturating_add(count);
-        *seen
-    }
-}
-
 /// A time by a client's clock, as ours would have shown it.
 fn by_our_clock(at: Option<DateTime<Utc>>, skew: TimeDelta) -> Option<DateTime<Utc>> {
     at.and_then(|at| at.checked_add_signed(skew))
@@ -431,7 +185,7 @@ pub(crate) async fn sync(
     listed_at: DateTime<Utc>,
     skew: TimeDelta,
 ) -> Result<Verdict, ServiceError> {
-    check_beat_name(&snapshot.beat)?;
+    beat::check_name(&snapshot.beat)?;
     if snapshot.entries.len() > limits::BEAT_ENTRIES {
         return Err(ServiceError::Limit {
             what: "entries of one Beat",
@@ -440,7 +194,7 @@ pub(crate) async fn sync(
     }
     let now = services.now();
     let mut tx = services.store.begin().await?;
-    let beat = deadbeat_store::beat::lock_or_create(
+    let beat = beat::lock_or_create(
         &mut tx,
         project,
         &snapshot.beat,

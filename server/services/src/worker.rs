@@ -8,14 +8,13 @@ use deadbeat_domain::monitor::{FieldError, check_grace, check_name, clip};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use deadbeat_domain::worker::{Look, Phase, on_snapshot, trouble};
-use deadbeat_store::Tx;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Verdict;
 use crate::incident::{self, Changed, News, What};
-use crate::{ServiceError, Services};
+use crate::{ServiceError, Services, broker};
 
 /// How a worker is, as its main process sees it without asking the broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,11 +108,10 @@ pub struct Longest {
 
 /// Runs that a snapshot names; of one that executes more it is not known which.
 const MOST_RUNNING: usize = 200;
+/// Workers that are forgotten at a time when a project has too many.
+const ROOM: i64 = 100;
 /// Until a worker says otherwise: the silence tolerated beyond its period.
 const GRACE_SECONDS: f64 = 25.0;
-/// Who looks at the broker is replaced when it was silent for this long.
-pub(crate) const SAMPLER_LEASE: TimeDelta = TimeDelta::seconds(30);
-
 fn grace() -> f64 {
     GRACE_SECONDS
 }
@@ -161,21 +159,6 @@ fn got_on(before: &serde_json::Value, snapshot: &Snapshot, is_waited_for: bool) 
 const FRESH_LOOK: TimeDelta = TimeDelta::seconds(30);
 /// Messages that wait for less are on their way.
 const MOMENT: TimeDelta = TimeDelta::seconds(5);
-
-/// For the one that looks at the broker: which queues the workers of its application consume.
-pub(crate) async fn consumed(
-    tx: &mut Tx,
-    project: ProjectId,
-    app: &str,
-    samples: bool,
-) -> Result<Vec<String>, ServiceError> {
-    if !samples {
-        return Ok(Vec::new());
-    }
-    let mut names = deadbeat_store::worker::consumed_queues(tx, project, app).await?;
-    names.truncate(limits::WORKER_QUEUES);
-    Ok(names)
-}
 
 /// Whether messages wait in queues that it consumes.
 fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> bool {
@@ -241,7 +224,10 @@ pub(crate) async fn heard(
         match deadbeat_store::worker::lock(&mut tx, project, &snapshot.app, &snapshot.worker).await? {
             Some(worker) => worker,
             None => {
-                if deadbeat_store::worker::count(&mut tx, project).await? >= limits::PROJECT_WORKERS {
+                // Each deployment may bring new names: those that left make room.
+                if deadbeat_store::worker::count(&mut tx, project).await? >= limits::PROJECT_WORKERS
+                    && deadbeat_store::worker::forget_oldest(&mut tx, project, ROOM).await? == 0
+                {
                     return Err(ServiceError::Limit {
                         what: "workers of a project",
                         limit: limits::PROJECT_WORKERS,
@@ -277,7 +263,7 @@ pub(crate) async fn heard(
     let is_waited_for = is_waited_for(&queues, &snapshot.queues, now);
     let broker = deadbeat_store::broker::of_app(&mut tx, project, &snapshot.app).await?;
     // A frozen broker holds up whoever asks it, and their connections look well.
-    let is_broker_well = broker.is_none_or(|broker| {
+    let is_broker_well = broker.as_ref().is_none_or(|broker| {
         broker.state.trouble.is_none() && broker.sampled_at.is_none_or(|at| now - at <= FRESH_LOOK)
     });
     // After a silence nobody knows what it did meanwhile.
@@ -302,17 +288,17 @@ pub(crate) async fn heard(
     // The first deadline must be found: a new row's `check_after` is empty.
     let arms = transition.is_some_and(|transition| transition.to == Status::Up);
     deadbeat_store::worker::update(&mut tx, &worker, arms).await?;
-    let samples = if snapshot.state == Phase::Running {
-        let until = now + SAMPLER_LEASE;
-        deadbeat_store::broker::elect(&mut tx, project, &worker.app, &worker.name, now, until).await?
+    let (samples, names) = if snapshot.state == Phase::Running {
+        let known = broker.as_ref();
+        broker::asked_to_look(&mut tx, project, &worker.app, &worker.name, known, now).await?
     } else {
         deadbeat_store::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
-        false
+        (false, Vec::new())
     };
-    let names = consumed(&mut tx, project, &worker.app, samples).await?;
     if let Some(transition) = transition {
         if transition.from == Status::Down {
-            incident::rearm_members(&mut tx, &services.site, SubjectKind::Worker, worker.id.0, now).await?;
+            let well = [(SubjectKind::Worker, worker.id.0)];
+            incident::rearm_members(&mut tx, &services.site, &well, now).await?;
         }
         let news = News {
             changed: Changed::Worker(&worker),

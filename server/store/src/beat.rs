@@ -32,6 +32,8 @@ pub struct Beat {
     pub sent_at: Option<DateTime<Utc>>,
     /// When the broker last took none from it, and what it said.
     pub send_failed: Option<(DateTime<Utc>, String)>,
+    /// When a process of its application last said that it had to drop events, and how many.
+    pub lost_events: Option<(DateTime<Utc>, i64)>,
     /// What the rules work on.
     pub state: Switch,
 }
@@ -54,6 +56,8 @@ struct Row {
     sent_at: Option<DateTime<Utc>>,
     send_failed_at: Option<DateTime<Utc>>,
     send_error: Option<String>,
+    lost_at: Option<DateTime<Utc>>,
+    lost_events: Option<i64>,
 }
 
 impl Beat {
@@ -73,6 +77,7 @@ impl Beat {
             hung_at: self.hung_at,
             sent_at: self.sent_at,
             send_failed_at: self.send_failed.as_ref().map(|(at, _)| *at),
+            lost_at: self.lost_events.map(|(at, _)| at),
         }
     }
 }
@@ -91,6 +96,7 @@ impl TryFrom<Row> for Beat {
             hung_at: row.hung_at,
             sent_at: row.sent_at,
             send_failed: row.send_failed_at.zip(row.send_error),
+            lost_events: row.lost_at.zip(row.lost_events),
             state: Switch {
                 status: Status::parse(&row.status)
                     .ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?,
@@ -133,7 +139,7 @@ pub async fn lock_or_create(
     sqlx::query_as!(
         Row,
         "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
-            trouble_since, hung_at, sent_at, send_failed_at, send_error
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
         FROM beat
         WHERE project_id = $1 AND name = $2
         FOR UPDATE",
@@ -195,7 +201,7 @@ pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> Store
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
-            trouble_since, hung_at, sent_at, send_failed_at, send_error
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
         FROM beat
         WHERE check_after <= $1
         ORDER BY check_after
@@ -218,7 +224,7 @@ pub async fn by_ids(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<Beat>> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
-            trouble_since, hung_at, sent_at, send_failed_at, send_error
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
         FROM beat
         WHERE id = ANY($1)",
         &ids
@@ -226,6 +232,19 @@ pub async fn by_ids(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<Beat>> {
     .fetch_all(tx.conn())
     .await?;
     rows.into_iter().map(Beat::try_from).collect()
+}
+
+/// How many Beats a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM beat WHERE project_id = $1"#,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// Locks the Beat of that name, if there is one.
@@ -236,7 +255,7 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, name: &str) -> StoreResult<Op
     sqlx::query_as!(
         Row,
         "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
-            trouble_since, hung_at, sent_at, send_failed_at, send_error
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
         FROM beat
         WHERE project_id = $1 AND name = $2
         FOR UPDATE",
@@ -249,6 +268,29 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, name: &str) -> StoreResult<Op
     .transpose()
 }
 
+/// A process of this application had to drop events. Nothing happens where no Beat of that name is known.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lose_events(
+    tx: &mut Tx,
+    project: ProjectId,
+    name: &str,
+    count: i64,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE beat SET lost_at = $3, lost_events = $4 WHERE project_id = $1 AND name = $2",
+        project.0,
+        name,
+        now,
+        count
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// A project's Beats, by name.
 ///
 /// # Errors
@@ -257,7 +299,7 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Beat>>
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
-            trouble_since, hung_at, sent_at, send_failed_at, send_error
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
         FROM beat
         WHERE project_id = $1
         ORDER BY name",

@@ -18,8 +18,10 @@ pub struct Broker {
     pub project_id: ProjectId,
     /// The Celery application's name.
     pub app: String,
-    /// The worker that was asked to look.
+    /// Who was asked to look at it: a worker, or a Beat.
     pub sampler: Option<String>,
+    /// Until when nobody else is.
+    pub sampler_until: Option<DateTime<Utc>>,
     /// What it last said, without the queues.
     pub sample: Option<Value>,
     /// When.
@@ -36,6 +38,7 @@ struct Row {
     trouble: Option<String>,
     trouble_since: Option<DateTime<Utc>>,
     sampler: Option<String>,
+    sampler_until: Option<DateTime<Utc>>,
     sample: Option<Value>,
     sampled_at: Option<DateTime<Utc>>,
 }
@@ -49,6 +52,7 @@ impl TryFrom<Row> for Broker {
             project_id: ProjectId(row.project_id),
             app: row.app,
             sampler: row.sampler,
+            sampler_until: row.sampler_until,
             sample: row.sample,
             sampled_at: row.sampled_at,
             state: condition("broker", &row.status, row.trouble.as_deref(), row.trouble_since)?,
@@ -56,7 +60,8 @@ impl TryFrom<Row> for Broker {
     }
 }
 
-/// Asks a worker to look at the broker, unless another one does; true: it is the one, until then.
+/// Asks somebody to look at the broker, unless another one does; true: it is the one, until then. A lease that ends later than ours would
+/// was noted before the clock was stepped back.
 ///
 /// # Errors
 /// When the database is away.
@@ -73,7 +78,8 @@ pub async fn elect(
         VALUES ($1, $2, $3, 'new', $4, $6, $5)
         ON CONFLICT (project_id, app) DO UPDATE
         SET sampler = excluded.sampler, sampler_until = excluded.sampler_until
-        WHERE stored.sampler = excluded.sampler OR stored.sampler_until IS NULL OR stored.sampler_until < $5",
+        WHERE stored.sampler = excluded.sampler OR stored.sampler_until IS NULL OR stored.sampler_until <= $5
+            OR stored.sampler_until > $6",
         BrokerId::generate().0,
         project.0,
         app,
@@ -84,6 +90,19 @@ pub async fn elect(
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// How many brokers a project has: one for each application.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM broker WHERE project_id = $1"#,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// A worker that leaves looks no more.
@@ -124,7 +143,7 @@ pub async fn lock_or_create(
     .await?;
     sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sample, sampled_at
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
         FROM broker
         WHERE project_id = $1 AND app = $2
         FOR UPDATE",
@@ -143,7 +162,7 @@ pub async fn lock_or_create(
 pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Option<Broker>> {
     sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sample, sampled_at
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
         FROM broker
         WHERE project_id = $1 AND app = $2",
         project.0,
@@ -153,6 +172,53 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<O
     .await?
     .map(Broker::try_from)
     .transpose()
+}
+
+/// Locks the brokers that nobody has looked at since an instant, and of which, or of a queue of which, trouble is told.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Broker>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
+        FROM broker
+        WHERE sampled_at < $1
+            AND (project_id, app) IN (
+                SELECT project_id, app FROM broker WHERE status = 'down'
+                UNION
+                SELECT project_id, app FROM queue WHERE status = 'down'
+            )
+        ORDER BY id
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED",
+        before,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Broker::try_from).collect()
+}
+
+/// Forgets brokers that nobody has looked at since an instant; answers how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM broker
+        WHERE id IN (
+            SELECT id
+            FROM broker
+            WHERE coalesce(sampled_at, created_at) < $1 AND coalesce(sampler_until, created_at) < $1 AND status <> 'down'
+            LIMIT $2
+        )",
+        before,
+        limit
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Writes what was seen.
@@ -182,7 +248,7 @@ pub async fn update(tx: &mut Tx, broker: &Broker) -> StoreResult<()> {
 pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Broker>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sample, sampled_at
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
         FROM broker
         WHERE project_id = $1
         ORDER BY app",

@@ -194,19 +194,23 @@ pub async fn join(
     Ok(joined.into_iter().map(MonitorId).collect())
 }
 
-/// Locks the open incident of a subject: nobody joins it any more.
+/// Locks the open incidents of subjects: nobody joins them any more. Answers how many there are.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn lock_open(tx: &mut Tx, kind: SubjectKind, subject: Uuid) -> StoreResult<Option<IncidentId>> {
-    Ok(sqlx::query_scalar!(
-        "SELECT id FROM incident WHERE subject_kind = $1 AND subject_id = $2 AND resolved_at IS NULL FOR UPDATE",
-        kind.as_str(),
-        subject
+pub async fn lock_open(tx: &mut Tx, subjects: &[(SubjectKind, Uuid)]) -> StoreResult<u64> {
+    let locked = sqlx::query_scalar!(
+        "SELECT incident.id
+        FROM incident JOIN UNNEST($1::text[], $2::uuid[]) AS subject (kind, id) ON kind = subject_kind AND subject.id = subject_id
+        WHERE resolved_at IS NULL
+        ORDER BY incident.id
+        FOR UPDATE OF incident",
+        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(_, id)| *id)
     )
-    .fetch_optional(tx.conn())
-    .await?
-    .map(IncidentId))
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(locked.len() as u64)
 }
 
 /// The members of incidents, as (incident, monitor, name).

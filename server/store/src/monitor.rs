@@ -8,8 +8,10 @@ use deadbeat_domain::status::Status;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::batch::column;
 use crate::page::Page;
 use crate::schedule_memo;
+use crate::worker::Worker;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A monitor as stored. Its `state.runs` are not loaded here: [`crate::run::load_into`] does that.
@@ -499,21 +501,21 @@ pub async fn lock_entries(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the monitors that are down because of another subject, in id order: the members of its open incident that have no open incident
-/// of their own. A member that recovered and then failed has one, and that subject's return does not mend it.
+/// Locks the monitors that are down because of other subjects, in id order: the members of their open incidents that have no open
+/// incident of their own. A member that recovered and then failed has one, and those subjects' return does not mend it.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn lock_members(
     tx: &mut Tx,
-    kind: SubjectKind,
-    subject: Uuid,
+    subjects: &[(SubjectKind, Uuid)],
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
     let rows = select!(
         "WHERE id = ANY(ARRAY(
                 SELECT monitor_id
                 FROM incident_member JOIN incident ON incident.id = incident_id
-                WHERE subject_kind = $1 AND subject_id = $2 AND resolved_at IS NULL
+                    JOIN UNNEST($1::text[], $2::uuid[]) AS subject (kind, id) ON kind = subject_kind AND subject.id = subject_id
+                WHERE resolved_at IS NULL
             ))
             AND NOT EXISTS (
                 SELECT FROM incident AS own
@@ -521,45 +523,41 @@ pub async fn lock_members(
             )
         ORDER BY id
         FOR UPDATE",
-        kind.as_str(),
-        subject
+        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(_, id)| *id)
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// A worker is lost: the runs that it executed are judged now, not when their time is over.
+/// Workers are lost: the runs that they executed are judged now, not when their time is over.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn judge_runs_of(
-    tx: &mut Tx,
-    project: ProjectId,
-    app: &str,
-    worker: &str,
-    now: DateTime<Utc>,
-) -> StoreResult<u64> {
+pub async fn judge_runs_of(tx: &mut Tx, workers: &[&Worker], now: DateTime<Utc>) -> StoreResult<u64> {
     let done = sqlx::query!(
-        "WITH held AS MATERIALIZED (
-            SELECT monitor.id
-            FROM monitor
-            WHERE beat_id = (SELECT id FROM beat WHERE project_id = $1 AND name = $4) AND open_runs > 0
-                AND id IN (SELECT monitor_id FROM run WHERE status = 'open' AND worker = $2 AND attempts > 0)
-            ORDER BY monitor.id
-            FOR UPDATE
-        ), lost AS (
-            UPDATE run SET deadline_at = $3
-            FROM held
-            WHERE run.monitor_id = held.id AND run.status = 'open' AND run.worker = $2 AND run.attempts > 0 AND run.deadline_at > $3
+        "WITH executed AS MATERIALIZED (
+            SELECT run.id, monitor_id, run.worker
+            FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS lost (project_id, app, worker)
+                JOIN beat ON beat.project_id = lost.project_id AND beat.name = lost.app
+                JOIN monitor ON beat_id = beat.id AND open_runs > 0
+                JOIN run ON monitor_id = monitor.id AND run.status = 'open' AND run.worker = lost.worker AND attempts > 0
+        ), held AS MATERIALIZED (
+            SELECT id FROM monitor WHERE id IN (SELECT monitor_id FROM executed) ORDER BY id FOR UPDATE
+        ), ended AS (
+            UPDATE run SET deadline_at = $4
+            FROM executed JOIN held ON held.id = monitor_id
+            WHERE run.id = executed.id AND run.status = 'open' AND run.worker = executed.worker AND run.attempts > 0
+                AND run.deadline_at > $4
         )
-        UPDATE monitor SET deadline_at = least(deadline_at, $3), check_after = least(check_after, $3)
+        UPDATE monitor SET deadline_at = least(deadline_at, $4), check_after = least(check_after, $4)
         FROM held
         WHERE monitor.id = held.id AND status IN ('new', 'up')",
-        project.0,
-        worker,
-        now,
-        app
+        &column(workers, |worker| worker.project_id.0),
+        &column(workers, |worker| worker.app.clone()),
+        &column(workers, |worker| worker.name.clone()),
+        now
     )
     .execute(tx.conn())
     .await?;

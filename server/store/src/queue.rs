@@ -162,6 +162,19 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     Ok(())
 }
 
+/// How many queues a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM queue WHERE project_id = $1"#,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
 /// Forgets queues that nobody has seen since an instant; answers how many.
 ///
 /// # Errors

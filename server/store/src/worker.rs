@@ -210,6 +210,24 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
+/// Makes room for new workers of a project: forgets those that nobody waits for, first those that left first. Answers how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget_oldest(tx: &mut Tx, project: ProjectId, limit: i64) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM worker
+        WHERE id IN (
+            SELECT id FROM worker WHERE project_id = $1 AND status = 'paused' ORDER BY last_seen_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        )",
+        project.0,
+        limit
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// A project's workers, by application and name.
 ///
 /// # Errors

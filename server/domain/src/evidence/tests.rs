@@ -19,6 +19,7 @@ fn beat() -> BeatView {
         hung_at: None,
         sent_at: Some(at(60.0)),
         send_failed_at: None,
+        lost_at: None,
     }
 }
 
@@ -573,6 +574,46 @@ fn a_message_that_no_worker_took_is_looked_for() {
 }
 
 #[test]
+fn what_nobody_said_proves_nothing_when_reports_were_lost() {
+    let lost_at = |seconds| BeatView {
+        lost_at: Some(at(seconds)),
+        ..beat()
+    };
+    let silent = |beat| Evidence {
+        beat: Some(BeatView {
+            sent_at: Some(at(54.0)),
+            ..beat
+        }),
+        ..scene()
+    };
+    let gone = |beat| Evidence {
+        beat: Some(beat),
+        stage: Some(sent()),
+        ..scene()
+    };
+    let before = lost_at(50.0);
+    let since = lost_at(80.0);
+
+    assert_eq!(missed(&silent(before)), own(Cause::BeatStalled));
+    assert_eq!(missed(&silent(since)), own(Cause::Unknown));
+    assert_eq!(missed(&gone(before)), own(Cause::LostInBroker));
+    assert_eq!(missed(&gone(since)), own(Cause::Unknown));
+    let overrun = |beat| {
+        let run = Run {
+            started_at: Some(at(60.0)),
+            ..run()
+        };
+        gone(beat).of_overrun(&run, at(100.0))
+    };
+    assert_eq!(overrun(before), own(Cause::WorkerKilled));
+    assert_eq!(
+        overrun(since),
+        own(Cause::Overrun),
+        "it may have ended and could not say so"
+    );
+}
+
+#[test]
 fn a_look_at_the_queue_that_is_under_way_is_waited_for() {
     let evidence = Evidence {
         beat: Some(BeatView {
@@ -996,8 +1037,8 @@ fn any_trouble() -> impl Strategy<Value = Option<Cause>> {
 
 prop_compose! {
     fn any_beat()(status in any_status(), last_seen_at in maybe_at(), deadline_at in maybe_at(), hung_at in maybe_at(), sent_at in maybe_at(),
-                  send_failed_at in maybe_at()) -> BeatView {
-        BeatView { status, last_seen_at, deadline_at, hung_at, sent_at, send_failed_at }
+                  send_failed_at in maybe_at(), lost_at in maybe_at()) -> BeatView {
+        BeatView { status, last_seen_at, deadline_at, hung_at, sent_at, send_failed_at, lost_at }
     }
 }
 

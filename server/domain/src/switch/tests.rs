@@ -68,6 +68,16 @@ fn an_old_sign_of_life_says_that_beat_lives_and_not_that_it_has_sent_more() {
 }
 
 #[test]
+fn what_was_heard_before_the_clock_was_stepped_back_is_not_the_newest_for_ever() {
+    let mut state = fresh();
+    let _ = alive(&mut state, 3_600.0);
+
+    let _ = alive(&mut state, 0.0);
+
+    assert_eq!(state.last_seen_at, Some(at(0.0)));
+}
+
+#[test]
 fn a_down_beat_is_not_judged_again_whatever_deadline_a_row_holds() {
     let mut state = Switch {
         status: Status::Down,

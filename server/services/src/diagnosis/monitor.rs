@@ -135,7 +135,11 @@ fn of_silence(
     let state = &monitor.state;
     let name = &monitor.name;
     match cause {
-        Cause::Overrun => overrun(state, name, evidence),
+        Cause::Overrun => {
+            let started = over(state).filter_map(|run| run.started_at).min();
+            evidence.extend(started.and_then(|at| lost_reports(background, at)));
+            overrun(state, name, evidence)
+        }
         Cause::WorkerKilled => {
             let started = over(state).filter_map(|run| run.started_at).min();
             evidence.extend(started.map(|at| then(at, "A run began.")));
@@ -193,6 +197,7 @@ fn of_silence(
                     .into_iter()
                     .flat_map(|stage| how_far(stage, from)),
             );
+            evidence.extend(lost_reports(background, from));
             evidence.extend(surroundings(background, cause, from));
             missed(name, cause, due, background.stage, was_taken)
         }
@@ -319,6 +324,17 @@ fn worker_of<'a>(
     let run = over(state).next()?;
     let name = run.detail.worker.as_ref()?;
     background.workers.iter().find(|worker| worker.name == *name)
+}
+
+/// That reports were lost since then.
+fn lost_reports(background: &Background<'_>, since: DateTime<Utc>) -> Option<Fact> {
+    let (at, count) = background.beat?.lost_events.filter(|(at, _)| *at >= since)?;
+    Some(then(
+        at,
+        format!(
+            "A process of its application said that it had to drop {count} reports: what it did not report may have happened."
+        ),
+    ))
 }
 
 /// How queue, workers and broker are, as far as it matters.

@@ -209,3 +209,105 @@ async fn a_queue_that_is_no_more_is_in_trouble_no_more(pool: PgPool) {
             .contains(&told(renamed, "QUEUE_UNCONSUMED", false))
     );
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_incidents_of_an_application_that_is_gone_end_after_an_hour(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({})).await;
+    for _ in 0..4 {
+        world.queue_has("reports", 3, Some(4.0)).await;
+        world.advance(10);
+    }
+    for _ in 0..4 {
+        world.seen(json!({"reachable": false})).await;
+        world.advance(10);
+    }
+    world.worker_says("celery@w1", json!({"state": "stopped"})).await;
+    let queue = world.queue_id("reports").await;
+    let broker: Uuid = sqlx::query_scalar("SELECT id FROM broker")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    let both = |open| {
+        [
+            told(queue, "QUEUE_UNCONSUMED", open),
+            told(broker, "BROKER_DOWN", open),
+        ]
+    };
+    assert_eq!(world.incidents().await, both(true));
+
+    for _ in 0..59 {
+        world.sweep_after(60).await;
+    }
+    assert_eq!(world.incidents().await, both(true), "somebody may look again");
+    world.sweep_after(60).await;
+    assert_eq!(world.incidents().await, both(false));
+    world.sweep_after(60).await;
+
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM queue WHERE status = 'new'")
+            .await,
+        1
+    );
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM broker WHERE status = 'new'")
+            .await,
+        1
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn nobody_is_given_up_because_we_did_not_listen(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({})).await;
+    for _ in 0..4 {
+        world.seen(json!({"reachable": false})).await;
+        world.advance(10);
+    }
+    let broker: Uuid = sqlx::query_scalar("SELECT id FROM broker")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    sqlx::query("INSERT INTO blind_spell (id, started_at, ended_at) VALUES ($1, $2, $3)")
+        .bind(Uuid::from_u128(1))
+        .bind(world.now())
+        .bind(world.now() + chrono::TimeDelta::hours(2))
+        .execute(&world.pool)
+        .await
+        .unwrap();
+
+    world.sweep_after(2 * 3_600 + 60).await;
+
+    assert!(
+        world
+            .incidents()
+            .await
+            .contains(&told(broker, "BROKER_DOWN", true))
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_project_has_so_many_queues_and_no_more(pool: PgPool) {
+    let world = World::new(pool).await;
+    sqlx::query(
+        "INSERT INTO queue (id, project_id, app, name, status, depth, seen_at, created_at)
+        SELECT gen_random_uuid(), $1, 'other', 'q' || n, 'new', 0, $2, $2 FROM generate_series(1, 9999) AS n",
+    )
+    .bind(world.project.0)
+    .bind(world.now())
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let queues = |depth| json!({"queues": [{"name": "a", "depth": depth}, {"name": "b", "depth": depth}]});
+
+    assert_eq!(world.seen(queues(1)).await, Verdict::Accepted);
+    assert_eq!(world.seen(queues(2)).await, Verdict::Accepted);
+
+    assert_eq!(world.count("SELECT depth FROM queue WHERE app = 'shop'").await, 2);
+    assert_eq!(
+        world.count("SELECT count(*) FROM queue WHERE app = 'shop'").await,
+        1
+    );
+}

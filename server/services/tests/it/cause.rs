@@ -105,6 +105,29 @@ async fn a_message_that_is_nowhere_was_lost_in_the_broker(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_message_that_is_nowhere_may_be_a_report_that_was_lost(pool: PgPool) {
+    let world = World::new(pool).await;
+    let scene = healthy();
+    world.until_due(&scene).await;
+    world.run_says("run_published", 1, json!({})).await;
+    world
+        .event(world.an_event(
+            "client_loss",
+            json!({"dropped": 7, "app": "shop", "process": "celery@w1/4"}),
+        ))
+        .await;
+
+    world.live(30, &scene).await;
+
+    world.only(world.a().await, "UNKNOWN", true).await;
+    let evidence: Value = sqlx::query_scalar("SELECT evidence FROM incident")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert!(evidence.to_string().contains("drop 7 reports"), "{evidence}");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn what_no_worker_accounts_for_is_not_called_lost(pool: PgPool) {
     let world = World::new(pool).await;
     let mut scene = healthy();

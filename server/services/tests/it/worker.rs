@@ -160,3 +160,35 @@ async fn a_bad_snapshot_is_refused_with_what_is_wrong(pool: PgPool) {
     }
     assert_eq!(world.count("SELECT count(*) FROM worker").await, 0);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn workers_that_left_make_room_for_new_ones(pool: PgPool) {
+    let world = World::new(pool).await;
+    let fill = async |status: &str, from: i32, to: i32| {
+        sqlx::query(
+            "INSERT INTO worker (id, project_id, app, name, status, period_seconds, grace_seconds, last_seen_at, snapshot, queues,
+                progress_at, created_at)
+            SELECT gen_random_uuid(), $1, 'shop', 'w' || n, $2, 5, 25, $3, '{}', '{}', $3, $3 FROM generate_series($4, $5) AS n",
+        )
+        .bind(world.project.0)
+        .bind(status)
+        .bind(world.now())
+        .bind(from)
+        .bind(to)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    };
+    fill("up", 1, 9_999).await;
+    fill("paused", 10_000, 10_000).await;
+
+    let heard = world.worker_says("celery@new", json!({})).await;
+    assert!(matches!(heard, Verdict::Heard { .. }), "{heard:?}");
+    let one_more = world.worker_says("celery@newer", json!({})).await;
+
+    assert!(
+        matches!(&one_more, Verdict::Rejected { code: "refused", detail } if detail.contains("10000")),
+        "{one_more:?}"
+    );
+    assert_eq!(world.count("SELECT count(*) FROM worker").await, 10_000);
+}

@@ -52,6 +52,7 @@ fn beat() -> impl Strategy<Value = BeatView> {
         hung_at: None,
         sent_at: None,
         send_failed_at: None,
+        lost_at: None,
     })
 }
 

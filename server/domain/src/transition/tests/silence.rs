@@ -16,6 +16,7 @@ fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatVi
         hung_at: None,
         sent_at: None,
         send_failed_at: None,
+        lost_at: None,
     }
 }
 

@@ -1,0 +1,12 @@
+-- Applications that are gone with an incident open, and clients that lost events.
+--
+-- Old code writes none of it.
+
+-- Which applications have a broker or a queue that is told to be in trouble?
+CREATE INDEX broker_down ON broker (project_id, app) WHERE status = 'down';
+CREATE INDEX queue_down ON queue (project_id, app) WHERE status = 'down';
+
+ALTER TABLE beat
+    -- When a process of its application last said that it had to drop events, and how many.
+    ADD COLUMN lost_at     timestamptz,
+    ADD COLUMN lost_events bigint;

@@ -1,0 +1,267 @@
+//! What Beat says of itself: that it lives, that it hangs, that it sent, or could not.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::beat::{STORM_COUNT, STORM_WINDOW, is_storm};
+use deadbeat_domain::blind_spell::is_to_come;
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::{FieldError, check_grace, clip};
+use deadbeat_domain::status::Status;
+use deadbeat_domain::switch::on_trouble;
+use deadbeat_domain::worker::{SKEW, SKEW_PATIENCE};
+use deadbeat_store::Tx;
+use deadbeat_store::beat::Beat;
+use serde::Deserialize;
+
+use crate::event::Verdict;
+use crate::flood::slots_within;
+use crate::incident::{self, Changed, News, What};
+use crate::{ServiceError, Services, broker};
+
+/// Beat lives.
+#[derive(Debug, Deserialize)]
+pub struct Alive {
+    /// The Beat's name.
+    pub beat: String,
+    /// How often it says so, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    pub grace_seconds: f64,
+    /// Where it runs.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// What stands behind `celery -A` there.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// False: its process lives, and its tick has not returned for longer than it should take.
+    #[serde(default = "yes")]
+    pub ticking: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), ServiceError> {
+    let mut faults = Vec::new();
+    deadbeat_domain::monitor::check_name("/beat", name, 200, &mut faults);
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ServiceError::Invalid(faults))
+    }
+}
+
+/// What is wrong with a Beat that lives: its clock is off, or it has just flooded.
+fn trouble(beat: &Beat, skew: TimeDelta, now: DateTime<Utc>) -> Option<(Cause, TimeDelta)> {
+    let storms = beat.state.trouble == Some(Cause::BeatStorm)
+        && beat.state.since.is_some_and(|since| now - since < STORM_WINDOW);
+    if storms {
+        Some((Cause::BeatStorm, TimeDelta::zero()))
+    } else {
+        (skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
+    }
+}
+
+/// Locks the Beat of that name; a new one is written with this period and grace.
+pub(crate) async fn lock_or_create(
+    tx: &mut Tx,
+    project: ProjectId,
+    name: &str,
+    period_seconds: f64,
+    grace_seconds: f64,
+    now: DateTime<Utc>,
+) -> Result<Beat, ServiceError> {
+    if let Some(known) = deadbeat_store::beat::lock(tx, project, name).await? {
+        return Ok(known);
+    }
+    if deadbeat_store::beat::count(tx, project).await? >= limits::PROJECT_APPS {
+        return Err(ServiceError::Limit {
+            what: "applications of a project",
+            limit: limits::PROJECT_APPS,
+        });
+    }
+    Ok(deadbeat_store::beat::lock_or_create(tx, project, name, period_seconds, grace_seconds, now).await?)
+}
+
+/// What it is called among those that may look at the broker.
+fn looker(beat: &Beat) -> String {
+    format!("beat of {}", beat.name)
+}
+
+/// Beat said that it lives.
+pub(crate) async fn alive(
+    services: &Services,
+    project: ProjectId,
+    alive: Alive,
+    seen_at: DateTime<Utc>,
+    skew: TimeDelta,
+) -> Result<Verdict, ServiceError> {
+    check_name(&alive.beat)?;
+    let mut faults = Vec::new();
+    check_grace("/grace_seconds", alive.grace_seconds, &mut faults);
+    if !(0.1..=86_400.0).contains(&alive.period_seconds) {
+        faults.push(FieldError::new(
+            "/period_seconds",
+            format!("is {}; 0.1 to 86400 is allowed", alive.period_seconds),
+        ));
+    }
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let mut beat = lock_or_create(
+        &mut tx,
+        project,
+        &alive.beat,
+        alive.period_seconds,
+        alive.grace_seconds,
+        now,
+    )
+    .await?;
+    beat.state.period_seconds = alive.period_seconds;
+    beat.state.grace_seconds = alive.grace_seconds;
+    beat.host = alive.host.map(|host| clip(&host.replace('\0', "")));
+    beat.project_word = alive
+        .project
+        .map(|project| clip(&project.replace('\0', "")))
+        .or(beat.project_word);
+    if !alive.ticking {
+        beat.hung_at = Some(now);
+        // Its thread lives, and its loop hangs: its own deadline goes on.
+        deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+        // It may hang because its own line to the broker does: somebody else looks.
+        deadbeat_store::broker::dismiss(&mut tx, project, &beat.name, &looker(&beat)).await?;
+        tx.commit().await?;
+        return Ok(Verdict::Heard {
+            samples: false,
+            queues: Vec::new(),
+        });
+    }
+    let trouble = trouble(&beat, skew, now);
+    let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
+    deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+    if let Some(transition) = transition {
+        if transition.from == Status::Down {
+            let well = [(SubjectKind::Beat, beat.id.0)];
+            incident::rearm_members(&mut tx, &services.site, &well, now).await?;
+        }
+        let news = News {
+            changed: Changed::Beat(&beat),
+            what: What::Transition(transition),
+        };
+        incident::record(&mut tx, &services.site, &[news]).await?;
+    }
+    let known = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;
+    let (samples, queues) =
+        broker::asked_to_look(&mut tx, project, &beat.name, &looker(&beat), known.as_ref(), now).await?;
+    tx.commit().await?;
+    if transition.is_some() {
+        services.outbox_bell.notify_one();
+    }
+    Ok(Verdict::Heard { samples, queues })
+}
+
+/// The broker did not take what Beat sent.
+pub(crate) async fn send_failed(
+    services: &Services,
+    project: ProjectId,
+    name: &str,
+    error: &str,
+    at: DateTime<Utc>,
+) -> Result<Verdict, ServiceError> {
+    check_name(name)?;
+    let mut tx = services.store.begin().await?;
+    if let Some(mut beat) = deadbeat_store::beat::lock(&mut tx, project, name).await? {
+        beat.send_failed = Some((at, clip(&error.replace('\0', ""))));
+        deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+        tx.commit().await?;
+    }
+    Ok(Verdict::Accepted)
+}
+
+/// A process of Beat's application had to drop events: what it did not say is not known, and says nothing.
+pub(crate) async fn events_lost(
+    services: &Services,
+    project: ProjectId,
+    name: &str,
+    count: u64,
+) -> Result<Verdict, ServiceError> {
+    check_name(name)?;
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let mut tx = services.store.begin().await?;
+    deadbeat_store::beat::lose_events(&mut tx, project, name, count, services.now()).await?;
+    tx.commit().await?;
+    Ok(Verdict::Accepted)
+}
+
+/// A Beat has sent entries: how often each, and when the last of them.
+pub(crate) async fn sent(
+    services: &Services,
+    project: ProjectId,
+    name: &str,
+    entries: &HashMap<String, u32>,
+    at: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let now = services.now();
+    let mut flooding = Vec::new();
+    for (entry, count) in entries {
+        // No registered one has such a name.
+        if entry.len() > 4 * limits::MONITOR_NAME_CHARS || name.len() > 800 {
+            continue;
+        }
+        let in_window = services.floods.count(project, name, entry, *count, now);
+        if in_window >= STORM_COUNT {
+            flooding.push((entry.clone(), in_window));
+        }
+    }
+    let mut tx = services.store.begin().await?;
+    let Some(mut beat) = deadbeat_store::beat::lock(&mut tx, project, name).await? else {
+        return Ok(());
+    };
+    // Once a second is enough: it is asked whether anything was sent since a slot.
+    let is_news = beat
+        .sent_at
+        .is_none_or(|before| at - before >= TimeDelta::seconds(1) || is_to_come(before, now));
+    if !is_news && flooding.is_empty() {
+        return Ok(());
+    }
+    beat.sent_at = beat
+        .sent_at
+        .filter(|before| !is_to_come(*before, now))
+        .max(Some(at));
+    let names: Vec<String> = flooding.iter().map(|(entry, _)| entry.clone()).collect();
+    let monitors = deadbeat_store::monitor::of_entries(&mut tx, beat.id, &names).await?;
+    let storms = monitors.iter().any(|monitor| {
+        let count = flooding
+            .iter()
+            .find(|(entry, _)| Some(entry) == monitor.entry.as_ref())
+            .map_or(0, |(_, count)| *count);
+        is_storm(count, slots_within(&monitor.state.expectation.schedule, now))
+    });
+    let mut transition = None;
+    if storms {
+        transition = on_trouble(&mut beat.state, Some((Cause::BeatStorm, TimeDelta::zero())), now);
+        // It is over when none was seen for a while.
+        beat.state.since = Some(now);
+    }
+    deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+    if let Some(transition) = transition {
+        let news = News {
+            changed: Changed::Beat(&beat),
+            what: What::Transition(transition),
+        };
+        incident::record(&mut tx, &services.site, &[news]).await?;
+    }
+    tx.commit().await?;
+    if transition.is_some() {
+        services.outbox_bell.notify_one();
+    }
+    Ok(())
+}
