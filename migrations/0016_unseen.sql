@@ -1,4 +1,4 @@
--- Applications that are gone with an incident open, and clients that lost events.
+-- Applications that are gone with an incident open, clients that lost events, and runs that are too short to learn from.
 --
 -- Old code writes none of it.
 
@@ -10,3 +10,6 @@ ALTER TABLE beat
     -- When a process of its application last said that it had to drop events, and how many.
     ADD COLUMN lost_at     timestamptz,
     ADD COLUMN lost_events bigint;
+
+-- How many of the last runs were far too short; nothing was learned from these.
+ALTER TABLE baseline ADD COLUMN odd integer NOT NULL DEFAULT 0;

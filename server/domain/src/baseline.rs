@@ -13,6 +13,8 @@ const BEYOND_SECONDS: f64 = 60.0;
 const TIMES_SHORTER: f64 = 10.0;
 /// … if there was work to do: shorter tasks tell nothing by their length.
 const WORTH_SECONDS: f64 = 1.0;
+/// So many runs one after the other that are far too short are how it is now: somebody has made the task faster.
+const NORMAL_AFTER: i32 = 3;
 /// Each run brings the extremes nearer to the usual by this share, so that one odd run is not believed for ever.
 const FORGETTING: f64 = 0.01;
 /// By how much a run moves the usual length: an estimate of the median in logarithms, which no outlier can drag away.
@@ -31,6 +33,8 @@ pub struct Baseline {
     pub shortest: f64,
     /// The longest one, nearly.
     pub longest: f64,
+    /// How many of the last ones were far too short; nothing was learned from these.
+    pub odd: i32,
 }
 
 impl Baseline {
@@ -43,11 +47,22 @@ impl Baseline {
             usual: 0.0,
             shortest: 0.0,
             longest: 0.0,
+            odd: 0,
         }
     }
 
-    /// Learns from a run that ended well.
-    pub fn learn(&mut self, length: TimeDelta) {
+    /// A run ended well: is it far shorter than any ever was? From one that is not, something is learned.
+    pub fn is_too_fast(&mut self, length: TimeDelta) -> bool {
+        if self.is_far_shorter(length) && self.odd + 1 < NORMAL_AFTER {
+            self.odd += 1;
+            return true;
+        }
+        self.odd = 0;
+        self.learn(length);
+        false
+    }
+
+    fn learn(&mut self, length: TimeDelta) {
         let seconds = (length.num_milliseconds().max(1)) as f64 / 1_000.0;
         if self.runs == 0 {
             self.usual = seconds;
@@ -70,9 +85,7 @@ impl Baseline {
         (self.bounds && self.runs >= LEARNED_AFTER).then(|| crate::time::span(seconds))
     }
 
-    /// Whether a run was far shorter than it ever was.
-    #[must_use]
-    pub fn is_too_fast(&self, length: TimeDelta) -> bool {
+    fn is_far_shorter(&self, length: TimeDelta) -> bool {
         let seconds = length.num_milliseconds() as f64 / 1_000.0;
         self.runs >= LEARNED_AFTER
             && self.shortest >= WORTH_SECONDS
@@ -88,20 +101,37 @@ mod tests {
     fn learned(lengths: &[i64]) -> Baseline {
         let mut baseline = Baseline::empty(true);
         for milliseconds in lengths {
-            baseline.learn(TimeDelta::milliseconds(*milliseconds));
+            let _ = baseline.is_too_fast(TimeDelta::milliseconds(*milliseconds));
         }
         baseline
     }
 
     #[test]
     fn nothing_is_concluded_from_a_few_runs() {
-        let few = learned(&[5_000; 19]);
+        let mut few = learned(&[5_000; 19]);
         assert_eq!(few.longest_run(), None);
         assert!(!few.is_too_fast(TimeDelta::milliseconds(1)));
-        let enough = learned(&[5_000; 20]);
+        let mut enough = learned(&[5_000; 20]);
         assert_eq!(enough.longest_run(), Some(TimeDelta::seconds(80)));
         assert!(enough.is_too_fast(TimeDelta::milliseconds(499)));
         assert!(!enough.is_too_fast(TimeDelta::milliseconds(500)));
+    }
+
+    #[test]
+    fn nothing_is_learned_from_runs_that_are_far_too_short_until_they_are_how_it_is() {
+        let short = TimeDelta::milliseconds(100);
+        let mut baseline = learned(&[5_000; 30]);
+        let before = baseline;
+
+        assert!(baseline.is_too_fast(short));
+        assert!(baseline.is_too_fast(short), "the next night, too");
+        assert_eq!(baseline, Baseline { odd: 2, ..before });
+        assert!(!baseline.is_too_fast(TimeDelta::seconds(5)));
+        assert_eq!(baseline.odd, 0, "one after the other");
+        assert!(baseline.is_too_fast(short));
+        assert!(baseline.is_too_fast(short));
+        assert!(!baseline.is_too_fast(short), "it is faster now");
+        assert!(!baseline.is_too_fast(short));
     }
 
     #[test]
@@ -113,7 +143,7 @@ mod tests {
 
     #[test]
     fn short_tasks_are_never_too_fast() {
-        let baseline = learned(&[900; 50]);
+        let mut baseline = learned(&[900; 50]);
         assert!(!baseline.is_too_fast(TimeDelta::zero()));
     }
 
@@ -129,13 +159,18 @@ mod tests {
     }
 
     proptest! {
-        /// No run that was learned from is judged odd right after: a healthy task is not told twice.
+        /// No run that was learned from is judged odd right after; and whatever a task does for long is not odd for long.
         #[test]
-        fn what_was_just_seen_is_not_odd(lengths in prop::collection::vec(1_i64..100_000_000, 20..60)) {
-            let baseline = learned(&lengths);
+        fn what_was_just_learned_is_not_odd(lengths in prop::collection::vec(1_i64..100_000_000, 20..60)) {
+            let mut baseline = learned(&lengths);
             let last = TimeDelta::milliseconds(*lengths.last().unwrap());
-            prop_assert!(!baseline.is_too_fast(last));
-            prop_assert!(baseline.longest_run().unwrap() > last);
+            if baseline.odd == 0 {
+                prop_assert!(!baseline.is_far_shorter(last));
+                prop_assert!(baseline.longest_run().unwrap() > last);
+            }
+            let told = (0..5).filter(|_| baseline.is_too_fast(last)).count();
+            prop_assert!(told < NORMAL_AFTER as usize);
+            prop_assert!(!baseline.is_far_shorter(last));
         }
     }
 }

@@ -123,7 +123,7 @@ pub enum Contest {
     Again,
     /// The same, and one of the executions has ended well.
     Ended,
-    /// Begun again after it had ended well.
+    /// Begun again after an execution of it had ended well.
     Repeated,
     /// Two executions have ended well: it is told with this.
     Proved,
@@ -307,10 +307,14 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
             let run = &mut runs[index];
             let was_loop = run.contest == Some(Contest::Told) && run.attempts >= LOOP_ATTEMPTS;
             run.attempts += 1;
-            run.contest = run.contest.or(Some(Contest::Again));
+            run.contest = match run.contest {
+                None => Some(Contest::Again),
+                Some(Contest::Ended) => Some(Contest::Repeated),
+                told => told,
+            };
             if was_loop {
                 run.deadline_at = Some(signal.received_at + LOOP_QUIET);
-            } else if run.contest == Some(Contest::Again) {
+            } else if matches!(run.contest, Some(Contest::Again | Contest::Repeated)) {
                 let judged_at = signal.received_at + CONTEST_PATIENCE;
                 run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
             }
@@ -464,6 +468,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             Some(Contest::Ended) if run.detail.attempt != signal.detail.attempt => {
                 run.contest = Some(Contest::Proved);
             }
+            Some(Contest::Repeated) => run.contest = Some(Contest::Proved),
             _ => {}
         }
     }

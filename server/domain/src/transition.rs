@@ -129,7 +129,6 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         let counts = signal.detail.outcome != Some(Outcome::Ignored);
         if let (Some(baseline), Some(length), true) = (&mut state.baseline, length, counts) {
             is_too_fast = baseline.is_too_fast(length);
-            baseline.learn(length);
         }
     }
 

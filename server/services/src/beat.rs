@@ -18,7 +18,7 @@ use deadbeat_store::beat::Beat;
 use serde::Deserialize;
 
 use crate::event::Verdict;
-use crate::flood::slots_within;
+use crate::flood::{Flood, slots_within};
 use crate::incident::{self, Changed, News, What};
 use crate::{ServiceError, Services, broker};
 
@@ -236,25 +236,17 @@ pub(crate) async fn sent(
         .sent_at
         .filter(|before| !is_to_come(*before, now))
         .max(Some(at));
-    let names: Vec<String> = flooding.iter().map(|(entry, _)| entry.clone()).collect();
-    let monitors = deadbeat_store::monitor::of_entries(&mut tx, beat.id, &names).await?;
-    let storms = monitors.iter().any(|monitor| {
-        let count = flooding
-            .iter()
-            .find(|(entry, _)| Some(entry) == monitor.entry.as_ref())
-            .map_or(0, |(_, count)| *count);
-        is_storm(count, slots_within(&monitor.state.expectation.schedule, now))
-    });
+    let flood = flood(&mut tx, &beat, flooding, now).await?;
     let mut transition = None;
-    if storms {
+    if flood.is_some() {
         transition = on_trouble(&mut beat.state, Some((Cause::BeatStorm, TimeDelta::zero())), now);
         // It is over when none was seen for a while.
         beat.state.since = Some(now);
     }
     deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-    if let Some(transition) = transition {
+    if let (Some(transition), Some(flood)) = (transition, &flood) {
         let news = News {
-            changed: Changed::Beat(&beat),
+            changed: Changed::Flooding(&beat, flood),
             what: What::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
@@ -264,4 +256,33 @@ pub(crate) async fn sent(
         services.outbox_bell.notify_one();
     }
     Ok(())
+}
+
+/// The worst of the entries that were sent so often, if that is more than their schedules have.
+async fn flood(
+    tx: &mut Tx,
+    beat: &Beat,
+    mut often: Vec<(String, u32)>,
+    now: DateTime<Utc>,
+) -> Result<Option<Flood>, ServiceError> {
+    if often.is_empty() {
+        return Ok(None);
+    }
+    often.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let names: Vec<String> = often.iter().map(|(entry, _)| entry.clone()).collect();
+    let monitors = deadbeat_store::monitor::of_entries(tx, beat.id, &names).await?;
+    for (entry, count) in often {
+        let Some(monitor) = monitors
+            .iter()
+            .find(|monitor| monitor.entry.as_ref() == Some(&entry))
+        else {
+            continue;
+        };
+        if is_storm(count, slots_within(&monitor.state.expectation.schedule, now)) {
+            let stages = deadbeat_store::stage::of_monitors(tx, &[monitor.id.0], &[None]).await?;
+            let queue = stages.into_iter().next().and_then(|stage| stage.queue);
+            return Ok(Some(Flood { entry, count, queue }));
+        }
+    }
+    Ok(None)
 }

@@ -14,6 +14,17 @@ pub(crate) struct Floods {
     windows: Arc<Mutex<Windows>>,
 }
 
+/// An entry that a Beat sends over and over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flood {
+    /// Its name.
+    pub entry: String,
+    /// How often it was sent within a minute.
+    pub count: u32,
+    /// Where to; None: not known.
+    pub queue: Option<String>,
+}
+
 /// By project, Beat and entry: since when is counted, and how often it was sent since.
 type Windows = HashMap<(ProjectId, String, String), (DateTime<Utc>, u32)>;
 

@@ -22,6 +22,7 @@ use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
 
 use crate::diagnosis::{self, Explanation};
+use crate::flood::Flood;
 use crate::monitor::write_states;
 use crate::outbox::{self, Telling};
 use crate::{ServiceError, Services, Site};
@@ -50,6 +51,8 @@ pub enum Changed<'a> {
     Signalled(&'a Monitor, &'a Signal, Option<&'a Beat>),
     /// A Beat.
     Beat(&'a Beat),
+    /// A Beat, which floods.
+    Flooding(&'a Beat, &'a Flood),
     /// A worker.
     Worker(&'a Worker),
     /// A queue, with the workers of its application.
@@ -62,7 +65,7 @@ impl<'a> Changed<'a> {
     fn project(&self) -> ProjectId {
         match self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => monitor.project_id,
-            Self::Beat(beat) => beat.project_id,
+            Self::Beat(beat) | Self::Flooding(beat, _) => beat.project_id,
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, _) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
@@ -76,7 +79,7 @@ impl<'a> Changed<'a> {
                 id: monitor.id.0,
                 name: monitor.name.clone(),
             },
-            Self::Beat(beat) => Subject {
+            Self::Beat(beat) | Self::Flooding(beat, _) => Subject {
                 kind: SubjectKind::Beat,
                 id: beat.id.0,
                 name: beat.name.clone(),
@@ -102,7 +105,7 @@ impl<'a> Changed<'a> {
     fn monitor(&self) -> Option<&'a Monitor> {
         match *self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Some(monitor),
-            Self::Beat(_) | Self::Worker(_) | Self::Queue(..) | Self::Broker(_) => None,
+            Self::Beat(_) | Self::Flooding(..) | Self::Worker(_) | Self::Queue(..) | Self::Broker(_) => None,
         }
     }
 
@@ -119,6 +122,7 @@ impl<'a> Changed<'a> {
                 diagnosis::of_monitor(monitor, &background, Some(signal), cause, now)
             }
             Self::Beat(beat) => diagnosis::of_beat(beat, cause),
+            Self::Flooding(beat, flood) => diagnosis::of_flood(beat, flood),
             Self::Worker(worker) => diagnosis::of_worker(worker, cause),
             Self::Queue(queue, workers) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),

@@ -23,7 +23,7 @@ pub mod error;
 pub mod evaluator;
 pub mod event;
 mod evidence;
-mod flood;
+pub mod flood;
 pub mod incident;
 pub mod ingest;
 pub mod listening;

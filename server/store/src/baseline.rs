@@ -28,7 +28,7 @@ pub async fn begin(tx: &mut Tx, monitor: MonitorId, bounds: bool) -> StoreResult
 /// When the database is away.
 pub async fn of_monitors(tx: &mut Tx, monitors: &[Uuid]) -> StoreResult<Vec<(MonitorId, Baseline)>> {
     let rows = sqlx::query!(
-        "SELECT monitor_id, bounds, runs, usual, shortest, longest FROM baseline WHERE monitor_id = ANY($1)",
+        "SELECT monitor_id, bounds, runs, usual, shortest, longest, odd FROM baseline WHERE monitor_id = ANY($1)",
         monitors
     )
     .fetch_all(tx.conn())
@@ -40,6 +40,7 @@ pub async fn of_monitors(tx: &mut Tx, monitors: &[Uuid]) -> StoreResult<Vec<(Mon
             usual: row.usual,
             shortest: row.shortest,
             longest: row.longest,
+            odd: row.odd,
         };
         (MonitorId(row.monitor_id), baseline)
     });

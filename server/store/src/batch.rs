@@ -54,10 +54,10 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
                 SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::bytea[], $4::timestamptz[])
             ), learned AS (
                 UPDATE baseline
-                SET runs = new.runs, usual = new.usual, shortest = new.shortest, longest = new.longest
-                FROM UNNEST($19::uuid[], $20::int4[], $21::float8[], $22::float8[], $23::float8[])
-                    AS new (monitor_id, runs, usual, shortest, longest)
-                WHERE baseline.monitor_id = new.monitor_id AND baseline.runs <> new.runs
+                SET runs = new.runs, usual = new.usual, shortest = new.shortest, longest = new.longest, odd = new.odd
+                FROM UNNEST($19::uuid[], $20::int4[], $21::float8[], $22::float8[], $23::float8[], $29::int4[])
+                    AS new (monitor_id, runs, usual, shortest, longest, odd)
+                WHERE baseline.monitor_id = new.monitor_id AND (baseline.runs, baseline.odd) <> (new.runs, new.odd)
             )
             INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
                 worker, retries, error, outcome, attempt, attempts, contest, events)
@@ -103,6 +103,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             &column(&runs, |(_, run)| run.attempts),
             &column(&runs, |(_, run)| run.contest.map(|contest| contest.as_str().to_owned())) as &[Option<String>],
             &column(&runs, |(_, run)| uuid_array(&run.events)),
+            &column(&learned, |(_, baseline)| baseline.odd),
         )
         .execute(tx.conn())
         .await?;

@@ -307,6 +307,41 @@ fn a_message_that_begins_again_after_it_ended_well_is_repeated_and_after_a_failu
 }
 
 #[test]
+fn a_repeated_message_that_ends_well_at_once_is_proved() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    finish(&mut runs, &event(2, Success, 1, 5.0));
+    start(&mut runs, &event(3, Start, 2, 60.0), HOUR);
+
+    let twice = finish(&mut runs, &event(4, Success, 2, 60.1)).unwrap();
+
+    assert_eq!(
+        (twice.status, twice.contest),
+        (RunStatus::Success, Some(Contest::Proved))
+    );
+}
+
+#[test]
+fn a_third_execution_that_ends_well_after_the_first_one_did_proves_it_whatever_became_of_the_second() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+    finish(&mut runs, &event(3, Success, 1, 12.0));
+
+    start(&mut runs, &event(4, Start, 3, 13.0), HOUR);
+    assert_eq!(
+        (only(&runs).contest, only(&runs).deadline_at),
+        (Some(Contest::Repeated), Some(at(12.0) + CONTEST_PATIENCE))
+    );
+    finish(&mut runs, &event(5, Success, 3, 14.0));
+
+    assert_eq!(
+        (only(&runs).status, only(&runs).contest),
+        (RunStatus::Success, Some(Contest::Proved))
+    );
+}
+
+#[test]
 fn a_start_that_is_heard_after_its_end_repeats_nothing() {
     let mut runs = Vec::new();
     finish(&mut runs, &event(2, Success, 1, 5.0));

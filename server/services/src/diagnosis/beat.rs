@@ -1,8 +1,11 @@
 //! Why a Beat is down, or does harm.
 
+use deadbeat_domain::beat::STORM_COUNT;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::beat::Beat;
+
+use crate::flood::Flood;
 
 use super::{Explanation, advice, clock, command, fact, shell_word, then, words};
 
@@ -10,7 +13,7 @@ use super::{Explanation, advice, clock, command, fact, shell_word, then, words};
 #[must_use]
 pub fn of_beat(beat: &Beat, cause: Cause) -> Explanation {
     match cause {
-        Cause::BeatStorm => return storm(beat),
+        Cause::BeatStorm => return storm(beat, None),
         Cause::ClockSkew => return skew(beat),
         Cause::BeatStalled => return stalled(beat),
         _ => {}
@@ -92,23 +95,34 @@ fn stalled(beat: &Beat) -> Explanation {
     }
 }
 
-fn storm(beat: &Beat) -> Explanation {
+/// Explains that a Beat floods.
+#[must_use]
+pub fn of_flood(beat: &Beat, flood: &Flood) -> Explanation {
+    storm(beat, Some(flood))
+}
+
+fn storm(beat: &Beat, flood: Option<&Flood>) -> Explanation {
     let name = shell_word(beat.typed());
+    let queue = flood.and_then(|flood| flood.queue.as_ref());
+    let entry = flood.map_or("one entry".to_owned(), |flood| format!("entry {}", flood.entry));
+    let count = flood.map_or(STORM_COUNT, |flood| flood.count);
     let mut evidence = Vec::new();
     evidence.extend(beat.sent_at.map(|at| {
         then(
             at,
-            "It sent an entry a hundred times within a minute, more than ten times its schedule.",
+            format!("It has sent {entry} {count} times within a minute, more than ten times its schedule."),
         )
     }));
+    evidence.extend(queue.map(|queue| fact(format!("It sends it to queue {queue}."))));
     evidence.push(fact(
         "Celery 5.5 to 5.7 does so when it is started, or an entry is added, in the hour that an autumn night repeats, in a zone with daylight \
          saving time.",
     ));
     Explanation {
         summary: format!(
-            "Celery Beat of {} floods its queue: it sends one entry over and over.",
-            beat.name
+            "Celery Beat of {} floods {}: it sends {entry} over and over.",
+            beat.name,
+            queue.map_or("a queue".to_owned(), |queue| format!("queue {queue}"))
         ),
         evidence,
         repair: vec![
@@ -118,7 +132,10 @@ fn storm(beat: &Beat) -> Explanation {
             ),
             command(
                 "Throw away what it has sent: all that waits in the queue that it floods, whoever sent it.",
-                format!("celery -A {name} purge -f -Q celery"),
+                format!(
+                    "celery -A {name} purge -f -Q {}",
+                    shell_word(queue.map_or("celery", String::as_str))
+                ),
             ),
             advice("Give the schedule a zone without daylight saving time, such as UTC."),
         ],

@@ -481,7 +481,7 @@ async fn a_beat_that_floods_is_told_once_and_until_it_is_quiet_for_a_minute(pool
     let world = World::new(pool).await;
     world.until_due(&healthy()).await;
     let published = |run: u128| {
-        let run = json!({"beat": "shop", "entry": "a", "run_id": Uuid::from_u128(run), "queue": "celery"});
+        let run = json!({"beat": "shop", "entry": "a", "run_id": Uuid::from_u128(run), "queue": "reports"});
         world.an_event("run_published", run)
     };
     world.events((0..60).map(published).collect()).await;
@@ -494,6 +494,17 @@ async fn a_beat_that_floods_is_told_once_and_until_it_is_quiet_for_a_minute(pool
         .await
         .unwrap();
     world.only(beat, "BEAT_STORM", true).await;
+    let told: String = sqlx::query_scalar("SELECT summary || evidence || repair FROM incident")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    for part in [
+        "floods queue reports: it sends entry a over and over",
+        "entry a 120 times",
+        "purge -f -Q reports",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
     world.finished("a", "success").await;
     world.live(50, &healthy()).await;
     world.only(beat, "BEAT_STORM", true).await;

@@ -312,7 +312,7 @@ fn each_bad_end_has_the_cause_of_its_outcome() {
 fn learned() -> Baseline {
     let mut baseline = Baseline::empty(true);
     for _ in 0..20 {
-        baseline.learn(seconds(10));
+        assert!(!baseline.is_too_fast(seconds(10)));
     }
     baseline
 }
@@ -350,12 +350,16 @@ fn a_run_that_is_far_too_fast_is_trouble_and_the_next_usual_one_its_end() {
 }
 
 #[test]
-fn a_second_run_that_is_as_short_is_the_new_usual() {
+fn a_second_run_that_is_as_short_is_no_all_clear_and_a_third_one_is_the_new_usual() {
     let mut state = hourly();
     state.baseline = Some(learned());
     hear(&mut state, &took(1, 100, 3_600.0));
 
-    assert_eq!(hear(&mut state, &took(2, 100, 7_200.0)), Some(Trigger::Report));
+    assert_eq!(hear(&mut state, &took(2, 100, 7_200.0)), None);
+    assert_eq!(state.status, Status::Down);
+    assert_eq!(hear(&mut state, &took(3, 100, 10_800.0)), Some(Trigger::Report));
+    assert_eq!(hear(&mut state, &took(4, 100, 14_400.0)), None);
+    assert_eq!(state.status, Status::Up);
 }
 
 #[test]
