@@ -37,8 +37,6 @@ pub enum Address {
         /// The monitor's slug.
         slug: String,
     },
-    /// A monitor that the caller has looked up within its own project.
-    Monitor(MonitorId),
 }
 
 impl Address {
@@ -172,7 +170,6 @@ impl Ingest {
     /// to that lane later, also in the next process.
     fn lane(&self, address: &Address) -> &Lane {
         let key = match address {
-            Address::Monitor(id) => id.0.as_u128(),
             Address::Ping(id) => id.0.as_u128(),
             Address::Slug { slug, .. } => slug.bytes().fold(0u128, |sum, byte| {
                 sum.wrapping_mul(31).wrapping_add(u128::from(byte))

@@ -265,8 +265,6 @@ impl Writer {
     /// Whether a signal is for somebody, as far as can be told without the database.
     fn vouch(&self, address: &Address) -> Known {
         match address {
-            // Looked up in the database a moment ago.
-            Address::Monitor(_) => Known::Yes,
             Address::Ping(id) => self.registry.knows(*id),
             Address::Slug { digest, slug } => {
                 if self.slugs.contains(&(digest.clone(), slug.clone())) {
@@ -449,7 +447,7 @@ impl Writer {
         for (one, target) in incoming.iter().zip(&targets) {
             let place = match &one.address {
                 Address::Ping(id) => by_ping_id.get(id),
-                Address::Slug { .. } | Address::Monitor(_) => target.monitor.and_then(|id| by_id.get(&id)),
+                Address::Slug { .. } => target.monitor.and_then(|id| by_id.get(&id)),
             };
             let Some(&place) = place else {
                 if let (Address::Ping(id), false) = (&one.address, any_unreadable) {
@@ -525,13 +523,9 @@ impl Writer {
     async fn resolve(&mut self, tx: &mut Tx, incoming: &[&Incoming]) -> StoreResult<Vec<Target>> {
         let mut targets: Vec<Target> = incoming
             .iter()
-            .map(|one| Target {
+            .map(|_| Target {
                 project: None,
-                monitor: if let Address::Monitor(id) = one.address {
-                    Some(id)
-                } else {
-                    None
-                },
+                monitor: None,
             })
             .collect();
         let asked: Vec<(usize, &Vec<u8>, &String)> = incoming
@@ -539,7 +533,7 @@ impl Writer {
             .enumerate()
             .filter_map(|(index, one)| match &one.address {
                 Address::Slug { digest, slug } => Some((index, digest, slug)),
-                Address::Ping(_) | Address::Monitor(_) => None,
+                Address::Ping(_) => None,
             })
             .collect();
         if asked.is_empty() {

@@ -132,7 +132,7 @@ async fn each_address_finds_its_monitor_and_nobody_elses(pool: PgPool) {
     let ((own, own_key), (_, foreign_key)) = (key(&world).await, key(&other).await);
 
     let by_slug = world.accept(Address::slug(&own_key, "backup"), Success).await;
-    let by_id = world.accept(Address::Monitor(monitor.id), Success).await;
+    let by_id = world.accept(Address::Ping(monitor.ping_id), Success).await;
     let no_such_slug = world.accept(Address::slug(&own_key, "missing"), Success).await;
     let foreign = world.accept(Address::slug(&foreign_key, "backup"), Success).await;
     api_key::revoke(&world.services, world.project, own.id)

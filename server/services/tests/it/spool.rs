@@ -122,7 +122,7 @@ async fn what_was_spooled_is_replayed_in_order_with_its_own_times_by_the_next_pr
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;
     let folder = Folder::new();
-    let to = Address::Monitor(monitor.id);
+    let to = Address::Ping(monitor.ping_id);
     {
         let (ingest, _stop) = writer(&world, away(), Registry::default(), folder.open());
         for n in 0..30 {
@@ -161,7 +161,7 @@ async fn a_batch_whose_commit_was_only_not_heard_of_is_not_written_twice(pool: P
     let folder = Folder::new();
     let spool = folder.open();
     let signals: Vec<Incoming> = (0..3)
-        .map(|n| incoming(&world, Address::Monitor(monitor.id), &n.to_string()))
+        .map(|n| incoming(&world, Address::Ping(monitor.ping_id), &n.to_string()))
         .collect();
     // As after a commit whose answer was lost: the first batch is in the database under its number, and in the spool too.
     spool.append(7, &signals[..2]).await.unwrap();
@@ -189,7 +189,7 @@ async fn a_commit_that_is_still_under_way_is_waited_for_and_not_replayed(pool: P
     let folder = Folder::new();
     let spool = folder.open();
     for n in 7..=8 {
-        let signal = incoming(&world, Address::Monitor(monitor.id), &n.to_string());
+        let signal = incoming(&world, Address::Ping(monitor.ping_id), &n.to_string());
         spool.append(n, &[signal]).await.unwrap();
     }
     // Its line was cut after COMMIT was sent, and PostgreSQL takes its time: the first this writer ever committed.
@@ -251,7 +251,7 @@ async fn a_full_spool_says_try_again_and_keeps_what_it_has(pool: PgPool) {
     let folder = Folder::new();
     let spool = Spool::open(&folder.file(), 2_000).unwrap();
     let (ingest, _stop) = writer(&world, away(), Registry::default(), spool.clone());
-    let send = || ingest.accept(incoming(&world, Address::Monitor(monitor.id), &"x".repeat(500)));
+    let send = || ingest.accept(incoming(&world, Address::Ping(monitor.ping_id), &"x".repeat(500)));
 
     assert_eq!(send().await, Ok(Accepted::Recorded));
     assert_eq!(send().await, Ok(Accepted::Recorded));
