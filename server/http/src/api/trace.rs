@@ -9,8 +9,9 @@ use deadbeat_domain::monitor::clip;
 use deadbeat_domain::time::read_instant;
 use deadbeat_domain::trace::{Stage, TraceState, run_id_of};
 use deadbeat_services::outbox::{instant, seconds};
+use deadbeat_store::history::{Filter, Place, Summary};
 use deadbeat_store::page::Page;
-use deadbeat_store::trace::{Filter, Place, Summary, TaskStats};
+use deadbeat_store::task::TaskStats;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -152,7 +153,7 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
     };
     let looked_at = limits::TRACES_LOOKED_AT;
     let (rows, go_on) =
-        deadbeat_store::trace::list(&state.reader(), key.0, &filter, one_more, looked_at).await?;
+        deadbeat_store::history::list(&state.reader(), key.0, &filter, one_more, looked_at).await?;
     let (rows, next) = cut(rows, page.limit, |run| run.place().to_string());
     // Nothing more was found, but not everything was looked at.
     let next = next.or(go_on.map(|place| place.to_string()));
@@ -175,7 +176,7 @@ async fn tasks(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Res
     let query = Query::of(&request, &["from", "to"])?;
     let to = moment(&query, "to")?.unwrap_or_else(|| state.now());
     let from = moment(&query, "from")?.unwrap_or(to - TimeDelta::hours(1));
-    let stats = deadbeat_store::trace::tasks(&state.reader(), key.0, from, to).await?;
+    let stats = deadbeat_store::task::tasks(&state.reader(), key.0, from, to).await?;
     let minutes = stats.minutes(state.now());
     let tasks: Vec<Value> = stats.tasks.iter().map(|task| show_task(task, minutes)).collect();
     Ok(HttpResponse::Ok().json(

@@ -9,10 +9,11 @@ use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::limits::TRACES_LOOKED_AT;
 use deadbeat_domain::time::read_instant;
 use deadbeat_domain::trace::{Outcome, Stage, TraceState, run_id_of};
+use deadbeat_store::history::{Filter, Place, Summary};
 use deadbeat_store::page::Page;
 use deadbeat_store::project;
-use deadbeat_store::trace::{self, Filter, Place, Summary, TaskStats};
-use deadbeat_store::{Reader, StoreResult, monitor};
+use deadbeat_store::task::TaskStats;
+use deadbeat_store::{Reader, StoreResult, history, monitor, task, trace};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -355,7 +356,7 @@ impl Found {
             after,
             limit: RUNS as i64 + 1,
         };
-        let (mut runs, go_on) = trace::list(reader, project, filter, page, TRACES_LOOKED_AT).await?;
+        let (mut runs, go_on) = history::list(reader, project, filter, page, TRACES_LOOKED_AT).await?;
         if runs.len() > RUNS {
             runs.truncate(RUNS);
             let next = runs.last().map(Summary::place);
@@ -559,7 +560,7 @@ async fn tasks(
         return Ok(see_other("/"));
     };
     let asked_from = now - TimeDelta::hours(i64::from(hours));
-    let seen = trace::tasks(&reader, top.project_id, asked_from, now).await?;
+    let seen = task::tasks(&reader, top.project_id, asked_from, now).await?;
     let minutes = seen.minutes(now);
     let page = TasksPage {
         frame: signed_in.frame(),

@@ -14,13 +14,15 @@
 //! It leaves to others what is told and to whom (`outbox`), when to try again (`deadbeat_domain::delivery`), and how a kind of
 //! channel is spoken to ([`senders`]).
 
+mod figures;
 pub mod message;
 pub mod outbound;
 pub mod senders;
+mod slots;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -35,12 +37,14 @@ use deadbeat_store::{Store, StoreError, StoreResult, Tx};
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::outbox;
+use figures::End;
+pub use figures::{DeliveryFigures, Progress};
 use senders::{Outgoing, Senders, printable};
+use slots::Slots;
 
 /// Characters of an attempt's detail.
 const DETAIL_CHARS: usize = 500;
@@ -86,109 +90,6 @@ impl Default for DeliverySettings {
     }
 }
 
-/// What one pass did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Deliveries taken.
-    pub claimed: usize,
-    /// Of those, arrived.
-    pub sent: usize,
-    /// Of those, to be tried again.
-    pub retried: usize,
-    /// Of those, given up.
-    pub dead: usize,
-    /// Of those, not settled by this pass: the lease was lost, or the database went away. They are done again.
-    pub unsettled: usize,
-}
-
-impl Progress {
-    fn count(&mut self, end: End) {
-        match end {
-            End::Sent => self.sent += 1,
-            End::Retried => self.retried += 1,
-            End::Dead => self.dead += 1,
-            End::Unsettled => self.unsettled += 1,
-        }
-    }
-}
-
-/// What became of one claimed delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Sent,
-    Retried,
-    Dead,
-    Unsettled,
-}
-
-/// What the loop reports of itself, since the process started.
-#[derive(Debug, Default)]
-pub struct DeliveryFigures {
-    sent: AtomicU64,
-    retried: AtomicU64,
-    dead: AtomicU64,
-    put_aside: AtomicU64,
-    /// Microseconds since the epoch; 0: never.
-    last_success: AtomicI64,
-    last_pass: AtomicI64,
-}
-
-impl DeliveryFigures {
-    /// Deliveries that arrived.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Attempts after which another one follows.
-    #[must_use]
-    pub fn retried(&self) -> u64 {
-        self.retried.load(Ordering::Relaxed)
-    }
-
-    /// Deliveries given up.
-    #[must_use]
-    pub fn dead(&self) -> u64 {
-        self.dead.load(Ordering::Relaxed)
-    }
-
-    /// How often a delivery was put aside because its row cannot be read.
-    #[must_use]
-    pub fn put_aside(&self) -> u64 {
-        self.put_aside.load(Ordering::Relaxed)
-    }
-
-    /// When a delivery last arrived.
-    #[must_use]
-    pub fn last_success_at(&self) -> Option<DateTime<Utc>> {
-        instant_of(&self.last_success)
-    }
-
-    /// When the outbox was last looked into: old means that the loop does not work.
-    #[must_use]
-    pub fn last_pass_at(&self) -> Option<DateTime<Utc>> {
-        instant_of(&self.last_pass)
-    }
-
-    fn count(&self, end: End, now: DateTime<Utc>) {
-        match end {
-            End::Sent => {
-                self.sent.fetch_add(1, Ordering::Relaxed);
-                self.last_success.store(now.timestamp_micros(), Ordering::Relaxed);
-            }
-            End::Retried => _ = self.retried.fetch_add(1, Ordering::Relaxed),
-            End::Dead => _ = self.dead.fetch_add(1, Ordering::Relaxed),
-            End::Unsettled => {}
-        }
-    }
-}
-
-fn instant_of(micros: &AtomicI64) -> Option<DateTime<Utc>> {
-    Some(micros.load(Ordering::Relaxed))
-        .filter(|micros| *micros != 0)
-        .and_then(DateTime::from_timestamp_micros)
-}
-
 /// A delivery that this process holds.
 struct Held {
     row: Claimed,
@@ -217,85 +118,6 @@ enum Of<'a> {
 
 fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// The attempts under way, and to whom.
-struct Slots {
-    concurrency: usize,
-    per_channel: usize,
-    tasks: JoinSet<End>,
-    channels: HashMap<task::Id, ChannelId>,
-    /// How many are under way to each.
-    busy: HashMap<ChannelId, usize>,
-    /// Channels of which one has ended since the last claim.
-    freed: HashSet<ChannelId>,
-}
-
-impl Slots {
-    fn new(concurrency: usize, per_channel: usize) -> Self {
-        Self {
-            concurrency: concurrency.max(1),
-            per_channel: per_channel.max(1),
-            tasks: JoinSet::new(),
-            channels: HashMap::new(),
-            busy: HashMap::new(),
-            freed: HashSet::new(),
-        }
-    }
-
-    fn free(&self) -> usize {
-        self.concurrency.saturating_sub(self.tasks.len())
-    }
-
-    fn busy(&self) -> Vec<(ChannelId, usize)> {
-        self.busy
-            .iter()
-            .map(|(channel, count)| (*channel, *count))
-            .collect()
-    }
-
-    /// Channels that have got room, and how much of `limit` each may take.
-    fn freed(&self, limit: usize) -> Vec<(ChannelId, usize)> {
-        let mut left = limit;
-        let mut rooms = Vec::new();
-        for channel in &self.freed {
-            let under_way = self.busy.get(channel).copied().unwrap_or_default();
-            let room = self.per_channel.saturating_sub(under_way).min(left);
-            if room > 0 {
-                left -= room;
-                rooms.push((*channel, room));
-            }
-        }
-        rooms
-    }
-
-    /// Waits until one has ended (for ever, when none is under way), and takes along what else has ended meanwhile. What became of a
-    /// delivery is recorded where it ends; only a fault of ours comes here.
-    async fn ended(&mut self) {
-        let Some(first) = self.tasks.join_next_with_id().await else {
-            return std::future::pending().await;
-        };
-        let mut next = Some(first);
-        while let Some(ended) = next {
-            let id = match ended {
-                Ok((id, _)) => id,
-                Err(error) => {
-                    tracing::error!(%error, "a delivery was dropped; it is done again when its lease ends");
-                    error.id()
-                }
-            };
-            if let Some(channel) = self.channels.remove(&id) {
-                if let Some(count) = self.busy.get_mut(&channel) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.busy.remove(&channel);
-                    }
-                }
-                self.freed.insert(channel);
-            }
-            next = self.tasks.try_join_next_with_id();
-        }
-    }
 }
 
 /// The delivery loop. Cheap to clone.

@@ -1,0 +1,108 @@
+//! What the delivery loop has done: of one pass, and since the process started.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use chrono::{DateTime, Utc};
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Deliveries taken.
+    pub claimed: usize,
+    /// Of those, arrived.
+    pub sent: usize,
+    /// Of those, to be tried again.
+    pub retried: usize,
+    /// Of those, given up.
+    pub dead: usize,
+    /// Of those, not settled by this pass: the lease was lost, or the database went away. They are done again.
+    pub unsettled: usize,
+}
+
+impl Progress {
+    pub(super) fn count(&mut self, end: End) {
+        match end {
+            End::Sent => self.sent += 1,
+            End::Retried => self.retried += 1,
+            End::Dead => self.dead += 1,
+            End::Unsettled => self.unsettled += 1,
+        }
+    }
+}
+
+/// What became of one claimed delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Sent,
+    Retried,
+    Dead,
+    Unsettled,
+}
+
+/// What the loop reports of itself, since the process started.
+#[derive(Debug, Default)]
+pub struct DeliveryFigures {
+    sent: AtomicU64,
+    retried: AtomicU64,
+    dead: AtomicU64,
+    pub(super) put_aside: AtomicU64,
+    /// Microseconds since the epoch; 0: never.
+    last_success: AtomicI64,
+    pub(super) last_pass: AtomicI64,
+}
+
+impl DeliveryFigures {
+    /// Deliveries that arrived.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Attempts after which another one follows.
+    #[must_use]
+    pub fn retried(&self) -> u64 {
+        self.retried.load(Ordering::Relaxed)
+    }
+
+    /// Deliveries given up.
+    #[must_use]
+    pub fn dead(&self) -> u64 {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// How often a delivery was put aside because its row cannot be read.
+    #[must_use]
+    pub fn put_aside(&self) -> u64 {
+        self.put_aside.load(Ordering::Relaxed)
+    }
+
+    /// When a delivery last arrived.
+    #[must_use]
+    pub fn last_success_at(&self) -> Option<DateTime<Utc>> {
+        instant_of(&self.last_success)
+    }
+
+    /// When the outbox was last looked into: old means that the loop does not work.
+    #[must_use]
+    pub fn last_pass_at(&self) -> Option<DateTime<Utc>> {
+        instant_of(&self.last_pass)
+    }
+
+    pub(super) fn count(&self, end: End, now: DateTime<Utc>) {
+        match end {
+            End::Sent => {
+                self.sent.fetch_add(1, Ordering::Relaxed);
+                self.last_success.store(now.timestamp_micros(), Ordering::Relaxed);
+            }
+            End::Retried => _ = self.retried.fetch_add(1, Ordering::Relaxed),
+            End::Dead => _ = self.dead.fetch_add(1, Ordering::Relaxed),
+            End::Unsettled => {}
+        }
+    }
+}
+
+fn instant_of(micros: &AtomicI64) -> Option<DateTime<Utc>> {
+    Some(micros.load(Ordering::Relaxed))
+        .filter(|micros| *micros != 0)
+        .and_then(DateTime::from_timestamp_micros)
+}

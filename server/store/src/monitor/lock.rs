@@ -1,0 +1,215 @@
+//! Monitors taken for a change: one, those of a Beat, those that signals are for, those that are overdue.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{BeatId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::monitor::{Expectation, MonitorState};
+use deadbeat_domain::status::Status;
+use uuid::Uuid;
+
+use super::{Heard, Monitor, Row, Unreadable, one};
+use crate::batch::column;
+use crate::schedule_memo;
+use crate::worker::Worker;
+use crate::{StoreError, StoreResult, Tx};
+
+/// Locks one monitor of a project.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult<Option<Monitor>> {
+    one(
+        select!("WHERE project_id = $1 AND id = $2 FOR UPDATE", project.0, id.0)
+            .fetch_optional(tx.conn())
+            .await?,
+    )
+}
+
+/// Locks one monitor of a project by slug.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock_by_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreResult<Option<Monitor>> {
+    one(
+        select!("WHERE project_id = $1 AND slug = $2 FOR UPDATE", project.0, slug)
+            .fetch_optional(tx.conn())
+            .await?,
+    )
+}
+
+/// Locks all monitors that a Beat registered, in id order.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!("WHERE beat_id = $1 ORDER BY id FOR UPDATE", beat.0)
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
+/// Locks the monitors of these entries of a Beat, in id order.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_entries(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: &str,
+    entries: &[String],
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE beat_id = (SELECT id FROM beat WHERE project_id = $1 AND name = $2) AND entry = ANY($3)
+        ORDER BY id
+        FOR UPDATE",
+        project.0,
+        beat,
+        entries
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
+/// Locks the monitors that are down because of other subjects, in id order: the members of their open incidents that have no open
+/// incident of their own. A member that recovered and then failed has one, and those subjects' return does not mend it.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_members(
+    tx: &mut Tx,
+    subjects: &[(SubjectKind, Uuid)],
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE id = ANY(ARRAY(
+                SELECT monitor_id
+                FROM incident_member JOIN incident ON incident.id = incident_id
+                    JOIN UNNEST($1::text[], $2::uuid[]) AS subject (kind, id) ON kind = subject_kind AND subject.id = subject_id
+                WHERE resolved_at IS NULL
+            ))
+            AND NOT EXISTS (
+                SELECT FROM incident AS own
+                WHERE own.subject_kind = 'monitor' AND own.subject_id = monitor.id AND own.resolved_at IS NULL
+            )
+        ORDER BY id
+        FOR UPDATE",
+        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(_, id)| *id)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
+/// Workers are lost: the runs that they executed are judged now, not when their time is over.
+///
+/// # Errors
+/// When the database is away.
+pub async fn judge_runs_of(tx: &mut Tx, workers: &[&Worker], now: DateTime<Utc>) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "WITH executed AS MATERIALIZED (
+            SELECT run.id, monitor_id, run.worker
+            FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS lost (project_id, app, worker)
+                JOIN beat ON beat.project_id = lost.project_id AND beat.name = lost.app
+                JOIN monitor ON beat_id = beat.id AND open_runs > 0
+                JOIN run ON monitor_id = monitor.id AND run.status = 'open' AND run.worker = lost.worker AND attempts > 0
+        ), held AS MATERIALIZED (
+            SELECT id FROM monitor WHERE id IN (SELECT monitor_id FROM executed) ORDER BY id FOR UPDATE
+        ), ended AS (
+            UPDATE run SET deadline_at = $4
+            FROM executed JOIN held ON held.id = monitor_id
+            WHERE run.id = executed.id AND run.status = 'open' AND run.worker = executed.worker AND run.attempts > 0
+                AND run.deadline_at > $4
+        )
+        UPDATE monitor SET deadline_at = least(deadline_at, $4), check_after = least(check_after, $4)
+        FROM held
+        WHERE monitor.id = held.id AND status IN ('new', 'up')",
+        &column(workers, |worker| worker.project_id.0),
+        &column(workers, |worker| worker.app.clone()),
+        &column(workers, |worker| worker.name.clone()),
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Locks the monitors that a batch of signals is about, in id order: two writers that take their locks in one order cannot deadlock.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_for_signals(
+    tx: &mut Tx,
+    ping_ids: &[Uuid],
+    ids: &[Uuid],
+) -> StoreResult<Vec<Result<Heard, Unreadable>>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
+            retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
+            next_due_at, hinted_due_at, postponed_from, deadline_at
+        FROM monitor
+        WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
+        "#,
+        ping_ids,
+        ids
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let heard = rows.into_iter().map(|row| {
+        let id = MonitorId(row.id);
+        let corrupt = |what: String| Unreadable {
+            id,
+            entry: None,
+            error: StoreError::Corrupt(format!("monitor {id}: {what}")),
+        };
+        let schedule = schedule_memo::read(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
+        let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
+        Ok(Heard {
+            id,
+            ping_id: PingId(row.ping_id),
+            open_runs: row.open_runs,
+            state: MonitorState {
+                expectation: Expectation {
+                    schedule,
+                    grace_seconds: row.grace_seconds,
+                    longest_run_seconds: row.longest_run_seconds,
+                },
+                status,
+                by_beat: row.by_beat,
+                retired: row.retired,
+                ping_count: row.ping_count,
+                last_ping_at: row.last_ping_at,
+                last_success_at: row.last_success_at,
+                last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
+                next_due_at: row.next_due_at,
+                hinted_due_at: row.hinted_due_at,
+                postponed_from: row.postponed_from,
+                deadline_at: row.deadline_at,
+                runs: Vec::new(),
+                baseline: None,
+            },
+        })
+    });
+    Ok(heard.collect())
+}
+
+/// Takes monitors whose `check_after` has passed, oldest first, skipping those that somebody holds: a signal being written always
+/// beats the silence, and several evaluators share the work.
+///
+/// # Errors
+/// When the database is away.
+pub async fn claim_overdue(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",
+        now,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}

@@ -1,0 +1,100 @@
+//! Which monitor is meant: by ping id, by key and slug, by Beat and entry.
+
+use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
+
+use crate::{Reader, StoreResult, Tx};
+
+/// Monitors and their ping ids, in id order, after one.
+///
+/// # Errors
+/// When the database is away.
+pub async fn ping_ids(
+    reader: &Reader,
+    after: Option<MonitorId>,
+    limit: i64,
+) -> StoreResult<Vec<(MonitorId, PingId)>> {
+    let rows = sqlx::query!(
+        "SELECT id, ping_id FROM monitor WHERE ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2",
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.id), PingId(row.ping_id)))
+        .collect())
+}
+
+/// A ping by key and slug, resolved: the key's project, and the monitor if there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolved {
+    /// Which of the questions this answers.
+    pub index: usize,
+    /// The project of the ping key.
+    pub project_id: ProjectId,
+    /// The monitor of that slug.
+    pub monitor_id: Option<MonitorId>,
+}
+
+/// Resolves ping keys (by digest) and slugs. Unknown keys have no answer.
+///
+/// # Errors
+/// When the database is away.
+pub async fn resolve_slugs(tx: &mut Tx, digests: &[Vec<u8>], slugs: &[String]) -> StoreResult<Vec<Resolved>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT asked.index AS "index!", api_key.project_id, monitor.id AS "monitor_id?"
+        FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (digest, slug, index)
+        JOIN api_key ON api_key.digest = asked.digest AND api_key.scope = 'ping' AND api_key.revoked_at IS NULL
+        LEFT JOIN monitor ON monitor.project_id = api_key.project_id AND monitor.slug = asked.slug
+        "#,
+        digests,
+        slugs
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Resolved {
+            index: usize::try_from(row.index - 1).unwrap_or(usize::MAX),
+            project_id: ProjectId(row.project_id),
+            monitor_id: row.monitor_id.map(MonitorId),
+        })
+        .collect())
+}
+
+/// The monitors of Beats' entries, and the ids in their ping URLs: (beat, entry) → ids.
+///
+/// # Errors
+/// When the database is away.
+pub async fn resolve_entries(
+    reader: &Reader,
+    project: ProjectId,
+    beats: &[String],
+    entries: &[String],
+) -> StoreResult<Vec<(usize, MonitorId, PingId)>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT asked.index AS "index!", monitor.id, monitor.ping_id
+        FROM UNNEST($2::text[], $3::text[]) WITH ORDINALITY AS asked (beat, entry, index)
+        JOIN beat ON beat.project_id = $1 AND beat.name = asked.beat
+        JOIN monitor ON monitor.beat_id = beat.id AND monitor.entry = asked.entry
+        "#,
+        project.0,
+        beats,
+        entries
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            (
+                usize::try_from(row.index - 1).unwrap_or(usize::MAX),
+                MonitorId(row.id),
+                PingId(row.ping_id),
+            )
+        })
+        .collect())
+}
