@@ -1,4 +1,4 @@
-//! The SDK's door: a batch of events, each with a verdict of its own.
+//! What was told of runs: stages of their traces, and of what Beat sent, pings of its monitor, too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,141 +13,19 @@ use deadbeat_domain::time::to_micros;
 use deadbeat_domain::trace::{Stage, StageKind, Told};
 use futures::future::join_all;
 use serde::Deserialize;
-use serde::de::Error;
-use serde_json::Value;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::Verdict;
 use crate::ingest::{Accepted, Address, Incoming, IngestError};
-use crate::schedule_sync::{self, DueHints, Snapshot};
 use crate::trace::NewStage;
-use crate::{ServiceError, Services, beat, broker, worker};
+use crate::{ServiceError, Services, beat};
 
 /// A time that a client names farther from now is a mistake.
 const FAR: TimeDelta = TimeDelta::days(3_660);
 
-/// A batch, as the SDK sends it.
-#[derive(Debug, Deserialize)]
-pub struct EventBatch {
-    /// When it was sent, by the client's clock: tells how far that clock is off.
-    pub sent_at: DateTime<Utc>,
-    /// The events, in the order in which they happened. Each is read on its own, so that one bad event spoils no other.
-    pub events: Vec<Box<RawValue>>,
-    /// Which SDK, for logs.
-    #[serde(default)]
-    pub sdk: Value,
-}
-
-/// What every event has; the rest of it is read by its type, from the same text: no tree of values is built on the way.
-#[derive(Debug, Deserialize)]
-struct Head {
-    id: Uuid,
-    at: DateTime<Utc>,
-    #[serde(rename = "type")]
-    kind: Kind,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    /// The whole schedule of a Beat.
-    BeatSchedule,
-    /// When entries that a Beat has just sent are next due.
-    BeatDue,
-    /// Beat lives: its tick returned.
-    BeatAlive,
-    /// A worker lives, and how it is.
-    WorkerSnapshot,
-    /// A worker looked at the broker.
-    BrokerSample,
-    /// A run was put into the broker's hands.
-    RunPublished,
-    /// A worker took a run from its queue.
-    RunReceived,
-    /// Beat could not put a run into the broker's hands.
-    PublishFailed,
-    /// A run began in a worker.
-    RunStarted,
-    /// A try ended and another one comes: a stage of the same run.
-    RunRetried,
-    /// A run ended.
-    RunFinished,
-    /// The client had to drop events.
-    ClientLoss,
-}
-
-/// An event, read.
-#[derive(Debug)]
-enum What {
-    BeatSchedule(Snapshot),
-    BeatDue(DueHints),
-    BeatAlive(beat::Alive),
-    WorkerSnapshot(Box<worker::Snapshot>),
-    BrokerSample(broker::Sample),
-    PublishFailed(PublishFailed),
-    Run(StageKind, RunEvent),
-    ClientLoss(ClientLoss),
-}
-
-#[derive(Debug, Deserialize)]
-struct PublishFailed {
-    beat: String,
-    #[serde(default)]
-    entry: Option<String>,
-    #[serde(default)]
-    error: Option<String>,
-    #[serde(default = "one")]
-    count: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct ClientLoss {
-    dropped: u64,
-    #[serde(default)]
-    app: Option<String>,
-    #[serde(default)]
-    process: String,
-}
-
-/// Reads an event.
-fn read(event: &RawValue) -> Result<(Head, What), serde_json::Error> {
-    let text = event.get();
-    // serde would take a list for an object and go by the order of the members.
-    if !text.starts_with('{') {
-        return Err(serde_json::Error::custom("is no object"));
-    }
-    let head: Head = serde_json::from_str(text)?;
-    let what = match head.kind {
-        Kind::BeatSchedule => What::BeatSchedule(serde_json::from_str(text)?),
-        Kind::BeatDue => What::BeatDue(serde_json::from_str(text)?),
-        Kind::BeatAlive => What::BeatAlive(serde_json::from_str(text)?),
-        Kind::WorkerSnapshot => What::WorkerSnapshot(serde_json::from_str(text)?),
-        Kind::BrokerSample => What::BrokerSample(serde_json::from_str(text)?),
-        Kind::PublishFailed => What::PublishFailed(serde_json::from_str(text)?),
-        Kind::RunPublished => What::Run(StageKind::Published, serde_json::from_str(text)?),
-        Kind::RunReceived => What::Run(StageKind::Received, serde_json::from_str(text)?),
-        Kind::RunStarted => What::Run(StageKind::Started, serde_json::from_str(text)?),
-        Kind::RunRetried => What::Run(StageKind::Retried, serde_json::from_str(text)?),
-        Kind::RunFinished => What::Run(StageKind::Finished, serde_json::from_str(text)?),
-        Kind::ClientLoss => What::ClientLoss(serde_json::from_str(text)?),
-    };
-    Ok((head, what))
-}
-
-/// The id of an event that cannot be read.
-fn id_of(event: &RawValue) -> Option<Uuid> {
-    let event: Value = serde_json::from_str(event.get()).ok()?;
-    let id = event.get("id").and_then(Value::as_str)?;
-    Uuid::parse_str(id).ok()
-}
-
-fn one() -> u64 {
-    1
-}
-
 /// A stage of a run. One that Beat did not send has no entry, and no monitor to miss it.
 #[derive(Debug, Clone, Deserialize)]
-struct RunEvent {
+pub(super) struct RunEvent {
     beat: String,
     /// It must be said: left out by mistake, a run would be nobody's.
     #[serde(deserialize_with = "Option::deserialize")]
@@ -185,115 +63,59 @@ struct RunEvent {
     soft: bool,
 }
 
-/// What became of one event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is written and committed.
-    Accepted,
-    /// The same, of a sign of life: whether this process is asked to look at the broker for its application.
-    Heard {
-        /// It is the one that looks.
-        samples: bool,
-        /// Then: the queues that the workers of its application consume.
-        queues: Vec<String>,
-    },
-    /// It is refused for good: sending it again changes nothing.
-    Rejected {
-        /// Stable, for programs.
-        code: &'static str,
-        /// For people.
-        detail: String,
-    },
+/// A stage of a run as it was told.
+pub(super) struct ToldRun {
+    /// Of its verdict.
+    pub(super) place: usize,
+    pub(super) id: Uuid,
+    pub(super) kind: StageKind,
+    pub(super) outcome: Option<Outcome>,
+    /// By our clock.
+    pub(super) occurred_at: DateTime<Utc>,
+    pub(super) run: RunEvent,
 }
 
-impl Verdict {
-    fn rejected(code: &'static str, detail: impl Into<String>) -> Self {
-        Self::Rejected {
-            code,
-            detail: detail.into(),
-        }
+/// A stage that is also a ping of a monitor.
+struct RunPing {
+    /// Of its verdict.
+    place: usize,
+    /// Its monitor, as its ping URL names it: whoever names it goes the same way.
+    monitor: PingId,
+    kind: PingKind,
+    outcome: Option<Outcome>,
+    event: Uuid,
+    /// By our clock.
+    occurred_at: DateTime<Utc>,
+    run: RunEvent,
+}
+
+/// How a run ended; none of a stage that is no end.
+pub(super) fn outcome_of(kind: StageKind, run: &RunEvent) -> Result<Option<Outcome>, Verdict> {
+    if kind != StageKind::Finished {
+        return Ok(None);
     }
+    let outcome = run.outcome.as_deref().and_then(Outcome::parse);
+    outcome.map(Some).ok_or_else(|| {
+        Verdict::rejected(
+            "invalid_event",
+            format!(
+                "outcome is {:?}; success, ignored, failure, retries_exhausted, rejected, aborted, revoked, expired, time_limit or lost is allowed",
+                run.outcome.as_deref().map(clip)
+            ),
+        )
+    })
 }
 
-/// Takes a batch in. The verdicts are in the order of the events, with the events' ids where they could be read.
-///
-/// # Errors
-/// The database is away or too much is waiting: nothing may be assumed written, and the batch should be sent again.
-pub async fn accept(
+/// Takes in what was told of runs: first their traces, then how often Beat sent, then the pings.
+pub(super) async fn accept(
     services: &Services,
     project: ProjectId,
-    batch: EventBatch,
+    told: Vec<ToldRun>,
+    skew: TimeDelta,
     received_at: DateTime<Utc>,
     remote_addr: Option<String>,
-) -> Result<Vec<(Option<Uuid>, Verdict)>, ServiceError> {
-    let skew = received_at - batch.sent_at;
-    let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
-    let mut told: Vec<ToldRun> = Vec::new();
-    for event in batch.events {
-        let (head, what) = match read(&event) {
-            Ok(read) => read,
-            Err(error) => {
-                verdicts.push((
-                    id_of(&event),
-                    Verdict::rejected("invalid_event", error.to_string()),
-                ));
-                continue;
-            }
-        };
-        // By our clock; never in the future, and never absurdly long ago. Two times at the ends of the calendar have no sum.
-        let occurred_at = head.at.checked_add_signed(skew).unwrap_or(received_at);
-        let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
-        let verdict = match what {
-            What::BeatSchedule(snapshot) => {
-                schedule_sync::sync(services, project, snapshot, occurred_at, skew)
-                    .await
-                    .or_else(rejection)?
-            }
-            What::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
-                .await
-                .or_else(rejection)?,
-            What::BeatAlive(alive) => beat::alive(services, project, alive, occurred_at, skew)
-                .await
-                .or_else(rejection)?,
-            What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew)
-                .await
-                .or_else(rejection)?,
-            What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at)
-                .await
-                .or_else(rejection)?,
-            What::PublishFailed(failed) => {
-                let (entry, error) = (failed.entry.unwrap_or_default(), failed.error.unwrap_or_default());
-                tracing::warn!(project.id = %project, beat = clip(&failed.beat), entry = clip(&entry), error = clip(&error), count = failed.count, "Beat could not send a task");
-                beat::send_failed(services, project, &failed.beat, &error, occurred_at)
-                    .await
-                    .or_else(rejection)?
-            }
-            What::Run(kind, run) => match outcome_of(kind, &run) {
-                Ok(outcome) => {
-                    told.push(ToldRun {
-                        place: verdicts.len(),
-                        id: head.id,
-                        kind,
-                        outcome,
-                        occurred_at,
-                        run,
-                    });
-                    Verdict::Accepted
-                }
-                Err(verdict) => verdict,
-            },
-            What::ClientLoss(loss) => {
-                tracing::warn!(project.id = %project, dropped = loss.dropped, process = clip(&loss.process), "a client lost events");
-                match loss.app {
-                    Some(app) => beat::events_lost(services, project, &app, loss.dropped)
-                        .await
-                        .or_else(rejection)?,
-                    None => Verdict::Accepted,
-                }
-            }
-        };
-        verdicts.push((Some(head.id), verdict));
-    }
+    verdicts: &mut [(Option<Uuid>, Verdict)],
+) -> Result<(), ServiceError> {
     let mut sent: HashMap<String, HashMap<String, u32>> = HashMap::new();
     let mut sent_at = received_at;
     // A retry is sent by its worker, and what was held up says nothing of how often Beat sends now.
@@ -315,72 +137,11 @@ pub async fn accept(
             sent_at = one.occurred_at;
         }
     }
-    let runs = accept_stages(services, project, told, skew, received_at, &mut verdicts).await?;
+    let runs = accept_stages(services, project, told, skew, received_at, verdicts).await?;
     for (name, entries) in &sent {
         beat::sent(services, project, name, entries, sent_at).await?;
     }
-    accept_runs(services, runs, received_at, remote_addr, &mut verdicts).await?;
-    Ok(verdicts)
-}
-
-/// What the client can mend is a verdict; what passes is an error of the whole batch.
-fn rejection(error: ServiceError) -> Result<Verdict, ServiceError> {
-    match error {
-        ServiceError::Invalid(faults) => {
-            let detail: Vec<String> = faults
-                .into_iter()
-                .map(|fault| format!("{} {}", fault.pointer, fault.message))
-                .collect();
-            Ok(Verdict::rejected("invalid_event", detail.join("; ")))
-        }
-        ServiceError::Limit { .. } | ServiceError::Conflict(_) | ServiceError::SlugTaken(_) => {
-            Ok(Verdict::rejected("refused", error.to_string()))
-        }
-        other => Err(other),
-    }
-}
-
-/// A stage of a run as it was told.
-struct ToldRun {
-    /// Of its verdict.
-    place: usize,
-    id: Uuid,
-    kind: StageKind,
-    outcome: Option<Outcome>,
-    /// By our clock.
-    occurred_at: DateTime<Utc>,
-    run: RunEvent,
-}
-
-/// A stage that is also a ping of a monitor.
-struct RunPing {
-    /// Of its verdict.
-    place: usize,
-    /// Its monitor, as its ping URL names it: whoever names it goes the same way.
-    monitor: PingId,
-    kind: PingKind,
-    outcome: Option<Outcome>,
-    event: Uuid,
-    /// By our clock.
-    occurred_at: DateTime<Utc>,
-    run: RunEvent,
-}
-
-/// How a run ended; none of a stage that is no end.
-fn outcome_of(kind: StageKind, run: &RunEvent) -> Result<Option<Outcome>, Verdict> {
-    if kind != StageKind::Finished {
-        return Ok(None);
-    }
-    let outcome = run.outcome.as_deref().and_then(Outcome::parse);
-    outcome.map(Some).ok_or_else(|| {
-        Verdict::rejected(
-            "invalid_event",
-            format!(
-                "outcome is {:?}; success, ignored, failure, retries_exhausted, rejected, aborted, revoked, expired, time_limit or lost is allowed",
-                run.outcome.as_deref().map(clip)
-            ),
-        )
-    })
+    accept_runs(services, runs, received_at, remote_addr, verdicts).await
 }
 
 /// Writes what was told of runs into their traces. Answers what is also a ping of a monitor.
