@@ -101,6 +101,21 @@ pub fn on_trouble(
     Some(transition)
 }
 
+/// It is deleted: if it is down, that is over. None: it is not.
+#[must_use]
+pub fn on_delete(state: &mut Switch, now: DateTime<Utc>) -> Option<Transition> {
+    if state.status != Status::Down {
+        return None;
+    }
+    state.status = Status::Paused;
+    Some(Transition {
+        from: Status::Down,
+        to: Status::Paused,
+        trigger: Trigger::Delete,
+        at: now,
+    })
+}
+
 /// Its silence is excused for now: it is looked at again then.
 pub fn hold(state: &mut Switch, until: DateTime<Utc>) {
     state.deadline_at = state.deadline_at.max(Some(until));

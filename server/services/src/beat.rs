@@ -6,12 +6,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::beat::{STORM_COUNT, STORM_WINDOW, is_storm};
 use deadbeat_domain::blind_spell::is_to_come;
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::ids::{BeatId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_grace, clip};
 use deadbeat_domain::status::Status;
-use deadbeat_domain::switch::on_trouble;
+use deadbeat_domain::switch::{on_delete, on_trouble};
+use deadbeat_domain::transition::{Trigger, on_pause};
 use deadbeat_domain::worker::{SKEW, SKEW_PATIENCE};
 use deadbeat_store::Tx;
 use deadbeat_store::beat::Beat;
@@ -19,7 +20,7 @@ use serde::Deserialize;
 
 use crate::event::Verdict;
 use crate::flood::{Flood, slots_within};
-use crate::incident::{self, Changed, News, What};
+use crate::incident::{self, Background, Changed, News, What};
 use crate::{ServiceError, Services, broker};
 
 /// Beat lives.
@@ -166,6 +167,42 @@ pub(crate) async fn alive(
         services.outbox_bell.notify_one();
     }
     Ok(Verdict::Heard { samples, queues })
+}
+
+/// An application is gone: its Beat is forgotten, the monitors of its entries are deleted, and their incidents end. A Beat that runs all
+/// the same registers everything anew.
+///
+/// # Errors
+/// [`ServiceError::NotFound`], or the database is away.
+pub async fn delete(services: &Services, project: ProjectId, id: BeatId) -> Result<(), ServiceError> {
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let beat = deadbeat_store::beat::lock_by_id(&mut tx, project, id).await?;
+    let mut beat = beat.ok_or(ServiceError::NotFound("Beat"))?;
+    let mut gone = Vec::new();
+    for row in deadbeat_store::monitor::lock_of_beat(&mut tx, id).await? {
+        // One that cannot be read has nothing to tell.
+        let Ok(mut monitor) = row else { continue };
+        if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, now) {
+            gone.push((monitor, transition));
+        }
+    }
+    let of_beat = on_delete(&mut beat.state, now);
+    let background = Background::default();
+    let news: Vec<News<'_>> = gone
+        .iter()
+        .map(|(monitor, transition)| (Changed::Monitor(monitor, &background), *transition))
+        .chain(of_beat.map(|transition| (Changed::Beat(&beat), transition)))
+        .map(|(changed, transition)| News {
+            changed,
+            what: What::Transition(transition),
+        })
+        .collect();
+    incident::record(&mut tx, &services.site, &news).await?;
+    deadbeat_store::beat::delete(&mut tx, id).await?;
+    tx.commit().await?;
+    services.outbox_bell.notify_one();
+    Ok(())
 }
 
 /// The broker did not take what Beat sent.

@@ -234,6 +234,41 @@ pub async fn by_ids(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<Beat>> {
     rows.into_iter().map(Beat::try_from).collect()
 }
 
+/// Locks a Beat of a project by its id.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock_by_id(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<Option<Beat>> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE project_id = $1 AND id = $2
+        FOR UPDATE",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Beat::try_from)
+    .transpose()
+}
+
+/// Removes a Beat and the monitors of its entries, with their pings and runs.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete(tx: &mut Tx, id: BeatId) -> StoreResult<()> {
+    sqlx::query!("DELETE FROM monitor WHERE beat_id = $1", id.0)
+        .execute(tx.conn())
+        .await?;
+    sqlx::query!("DELETE FROM beat WHERE id = $1", id.0)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
 /// How many Beats a project has.
 ///
 /// # Errors

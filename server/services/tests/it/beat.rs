@@ -327,3 +327,43 @@ async fn a_run_that_beat_did_not_send_has_no_monitor_to_miss_it(pool: PgPool) {
     assert_eq!(world.count("SELECT count(*) FROM run").await, 0);
     assert_eq!(world.count("SELECT count(*) FROM ping").await, 0);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_application_that_is_gone_is_deleted_with_its_monitors_and_one_all_clear_each(pool: PgPool) {
+    let world = World::new(pool).await;
+    let channel = world.channel("one").await;
+    let own = world.monitor("of a person").await;
+    let beat = world.silent_beat(&["a", "b"]).await;
+    let failed = world.entry("b").await.id.0;
+    world.finished("b", "success").await;
+    world.finished("b", "failure").await;
+    let delete = || {
+        deadbeat_services::beat::delete(&world.services, world.project, deadbeat_domain::ids::BeatId(beat))
+    };
+
+    delete().await.unwrap();
+
+    assert_eq!(
+        world.incidents().await,
+        [told(beat, "BEAT_DOWN", false), told(failed, "FAILED", false)]
+    );
+    let opened = ("opened".to_owned(), channel);
+    let resolved = ("resolved".to_owned(), channel);
+    let mut told = world.deliveries().await;
+    told.sort();
+    assert_eq!(told, [opened.clone(), opened, resolved.clone(), resolved]);
+    let left: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM monitor")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(left, [own.id.0]);
+    assert!(matches!(
+        delete().await,
+        Err(deadbeat_services::ServiceError::NotFound("Beat"))
+    ));
+    // It runs all the same.
+    world.schedule(&["a"]).await;
+    world.alive().await;
+    assert_ne!(world.beat_id().await, beat);
+    assert_eq!(world.entry("a").await.state.status, Status::New);
+}
