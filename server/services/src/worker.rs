@@ -215,7 +215,10 @@ pub(crate) async fn heard(
     snapshot.longest = snapshot.longest.map(|longest| Longest {
         task: clip(&longest.task),
         task_id: clip(&longest.task_id),
-        ..longest
+        started_at: longest
+            .started_at
+            .checked_add_signed(skew)
+            .unwrap_or(longest.started_at),
     });
     snapshot.started_at = snapshot.started_at.and_then(|at| at.checked_add_signed(skew));
     let stored = strip_nul(serde_json::to_value(&snapshot).unwrap_or_default());

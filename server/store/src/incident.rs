@@ -286,6 +286,28 @@ pub async fn list(
     rows.into_iter().map(Incident::try_from).collect()
 }
 
+/// What is open about subjects.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn open_about(
+    reader: &Reader,
+    project: ProjectId,
+    subjects: &[(SubjectKind, Uuid)],
+) -> StoreResult<Vec<Incident>> {
+    let rows = select!(
+        "WHERE project_id = $1
+            AND resolved_at IS NULL
+            AND (subject_kind, subject_id) IN (SELECT * FROM UNNEST($2::text[], $3::uuid[]))",
+        project.0,
+        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(_, id)| *id)
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Incident::try_from).collect()
+}
+
 /// A person has seen it: no more reminders. The first acknowledgement stays. False: the project has no such incident.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Table `worker`.
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{ProjectId, WorkerId};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
@@ -74,8 +75,7 @@ impl TryFrom<Row> for Worker {
             progress_at: row.progress_at,
             created_at: row.created_at,
             state: Switch {
-                status: Status::parse(&row.status)
-                    .ok_or_else(|| StoreError::Corrupt(format!("worker status {}", row.status)))?,
+                status: status(&row.status)?,
                 period_seconds: row.period_seconds,
                 grace_seconds: row.grace_seconds,
                 last_seen_at: row.last_seen_at,
@@ -85,6 +85,10 @@ impl TryFrom<Row> for Worker {
             },
         })
     }
+}
+
+fn status(text: &str) -> StoreResult<Status> {
+    Status::parse(text).ok_or_else(|| StoreError::Corrupt(format!("worker status {text}")))
 }
 
 macro_rules! select {
@@ -271,6 +275,141 @@ pub async fn consumed_queues(tx: &mut Tx, project: ProjectId, app: &str) -> Stor
     )
     .fetch_all(tx.conn())
     .await?)
+}
+
+/// How many workers of an application are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// The Celery application's name.
+    pub app: String,
+    /// Their status.
+    pub status: Status,
+    /// Something is wrong with them although they are heard from.
+    pub in_trouble: bool,
+    /// So many.
+    pub workers: i64,
+}
+
+/// How many workers each application of a project has, by status and whether they are in trouble.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn counts(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Count>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT app, status, trouble IS NOT NULL AS "in_trouble!", count(*) AS "workers!"
+        FROM worker
+        WHERE project_id = $1
+        GROUP BY 1, 2, 3
+        ORDER BY 1, 2, 3
+        "#,
+        project.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Count {
+                app: row.app,
+                status: status(&row.status)?,
+                in_trouble: row.in_trouble,
+                workers: row.workers,
+            })
+        })
+        .collect()
+}
+
+/// Workers of some applications, by application, in the order in which they need a person: down, in trouble, new, up, by name; then those
+/// that nobody waits for, the last heard first. Of each application so many of the former (`limit`) and of the latter (`limit_of_paused`).
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn worst_first(
+    reader: &Reader,
+    project: ProjectId,
+    apps: &[String],
+    limit: i64,
+    limit_of_paused: i64,
+) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "JOIN (
+            SELECT id AS ranked_id,
+                row_number() OVER (
+                    PARTITION BY app, status = 'paused'
+                    ORDER BY
+                        CASE WHEN status = 'down' THEN 0 WHEN trouble IS NOT NULL THEN 1 WHEN status = 'new' THEN 2 ELSE 3 END,
+                        CASE WHEN status = 'paused' THEN last_seen_at END DESC NULLS LAST,
+                        name
+                ) AS place
+            FROM worker
+            WHERE project_id = $1 AND app = ANY($2)
+        ) AS ranked ON ranked_id = id
+        WHERE place <= CASE WHEN status = 'paused' THEN $4::bigint ELSE $3::bigint END
+        ORDER BY app, status = 'paused', place",
+        project.0,
+        apps,
+        limit,
+        limit_of_paused
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// Workers of one status and trouble that consume a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumers {
+    /// The Celery application's name.
+    pub app: String,
+    /// The queue.
+    pub queue: String,
+    /// Their status.
+    pub status: Status,
+    /// What is wrong with them although they are heard from.
+    pub trouble: Option<Cause>,
+    /// How many they are.
+    pub workers: i64,
+    /// The names of the first three.
+    pub names: Vec<String>,
+}
+
+/// Who consumes queues of some applications, by the workers' own last word. Those that nobody waits for do not count.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn consumers(
+    reader: &Reader,
+    project: ProjectId,
+    apps: &[String],
+    queues: &[String],
+) -> StoreResult<Vec<Consumers>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT app, queue AS "queue!", status, trouble, count(DISTINCT name) AS "workers!",
+            (array_agg(DISTINCT name ORDER BY name))[1:3] AS "names!"
+        FROM worker, UNNEST(queues) AS queue
+        WHERE project_id = $1 AND app = ANY($2) AND queue = ANY($3) AND status <> 'paused'
+        GROUP BY app, queue, status, trouble
+        ORDER BY app, queue, status, trouble
+        "#,
+        project.0,
+        apps,
+        queues
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Consumers {
+                app: row.app,
+                queue: row.queue,
+                status: status(&row.status)?,
+                trouble: trouble("worker", row.trouble.as_deref())?,
+                workers: row.workers,
+                names: row.names,
+            })
+        })
+        .collect()
 }
 
 /// Forgets workers that nobody waits for and that were last heard from before an instant; answers how many.

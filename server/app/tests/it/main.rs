@@ -17,5 +17,6 @@ mod harness;
 mod ping_urls;
 mod silence;
 mod web_cause;
+mod web_celery;
 mod web_dashboard;
 mod web_history;

@@ -28,6 +28,8 @@ async fn list(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiEr
                 "id": beat.id,
                 "name": beat.name,
                 "status": beat.state.status,
+                "trouble": beat.state.trouble,
+                "trouble_since": beat.state.since.map(instant),
                 "host": beat.host,
                 "period_seconds": seconds(beat.state.period_seconds),
                 "grace_seconds": seconds(beat.state.grace_seconds),

@@ -126,6 +126,29 @@ pub(super) fn choose(projects: &[Project], asked: Option<ProjectId>) -> Result<O
     }
 }
 
+/// The newest open incidents: those that are shown, and one more.
+async fn open_incidents(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Incident>> {
+    let open = incident::Filter {
+        open: Some(true),
+        ..incident::Filter::default()
+    };
+    let one_more = Page {
+        after: None,
+        limit: INCIDENTS as i64 + 1,
+    };
+    incident::list(reader, project, &open, one_more).await
+}
+
+/// The open incidents that stand on the dashboard, each at `#incident-<id>`.
+pub(super) async fn shown_incidents(reader: &Reader, project: ProjectId) -> StoreResult<Vec<IncidentId>> {
+    let open = open_incidents(reader, project).await?;
+    Ok(open
+        .into_iter()
+        .take(INCIDENTS)
+        .map(|incident| incident.id)
+        .collect())
+}
+
 /// What is read for the page.
 struct Seen {
     counts: [i64; 5],
@@ -143,15 +166,7 @@ impl Seen {
         asked: &Asked,
         now: DateTime<Utc>,
     ) -> StoreResult<Self> {
-        let open = incident::Filter {
-            open: Some(true),
-            ..incident::Filter::default()
-        };
-        let one_more = Page {
-            after: None,
-            limit: INCIDENTS as i64 + 1,
-        };
-        let incidents = incident::list(reader, project, &open, one_more).await?;
+        let incidents = open_incidents(reader, project).await?;
         let ids: Vec<IncidentId> = incidents.iter().map(|incident| incident.id).collect();
         let (monitors, next) = worst_first::page(reader, project, asked.only, asked.from, now).await?;
         Ok(Self {
@@ -186,14 +201,14 @@ struct IndexPage {
 }
 
 /// Whether what the page shows is being judged at all.
-enum Evaluator {
+pub(super) enum Evaluator {
     AtWork,
     NotYet,
     SilentSince(Moment),
 }
 
 impl Evaluator {
-    fn of(readiness: &Readiness, now: DateTime<Utc>) -> Self {
+    pub(super) fn of(readiness: &Readiness, now: DateTime<Utc>) -> Self {
         match readiness.any_sweep_at() {
             // Of whichever process: this one may only serve pages.
             _ if readiness.is_judging(now) => Self::AtWork,

@@ -100,6 +100,17 @@ pub fn decimal(number: f64) -> String {
     }
 }
 
+/// An amount of memory in its largest unit, to two digits or so: `512 kB`, `4.2 MB`, `1.8 GB`.
+#[must_use]
+pub fn bytes(bytes: i64) -> String {
+    let kilobytes = bytes as f64 / 1_000.0;
+    match kilobytes {
+        ..999.5 => format!("{} kB", decimal(kilobytes)),
+        ..999_500.0 => format!("{} MB", decimal(kilobytes / 1_000.0)),
+        _ => format!("{} GB", decimal(kilobytes / 1_000_000.0)),
+    }
+}
+
 /// A number and what it counts: `1 monitor`, `1,204 monitors`.
 #[must_use]
 pub fn count(number: i64, singular: &str) -> String {
@@ -173,6 +184,21 @@ mod tests {
             (12_000.0, "12,000"),
         ] {
             assert_eq!(decimal(value), words, "{value}");
+        }
+    }
+
+    #[test]
+    fn memory_is_told_in_its_largest_unit() {
+        for (value, words) in [
+            (0, "0 kB"),
+            (4_200, "4.2 kB"),
+            (999_400, "999 kB"),
+            (999_600, "1.0 MB"),
+            (412_000_000, "412 MB"),
+            (999_600_000, "1.0 GB"),
+            (17_300_000_000, "17 GB"),
+        ] {
+            assert_eq!(bytes(value), words, "{value}");
         }
     }
 

@@ -54,14 +54,18 @@ pub fn configure(config: &mut ServiceConfig) {
 }
 
 /// What is at the top of each of these pages.
-struct Top {
-    projects: Vec<ProjectLink>,
-    project: String,
-    project_id: ProjectId,
+pub(super) struct Top {
+    pub(super) projects: Vec<ProjectLink>,
+    pub(super) project: String,
+    pub(super) project_id: ProjectId,
 }
 
 /// The project that is asked for, among the account's own. None: the account has none.
-async fn top(reader: &Reader, signed_in: &SignedIn, asked: Option<Uuid>) -> Result<Option<Top>, PageError> {
+pub(super) async fn top(
+    reader: &Reader,
+    signed_in: &SignedIn,
+    asked: Option<Uuid>,
+) -> Result<Option<Top>, PageError> {
     let projects = project::of_account(reader, signed_in.account.id).await?;
     Ok(choose(&projects, asked.map(ProjectId))?.map(|chosen| Top {
         projects: projects

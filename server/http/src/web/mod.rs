@@ -5,6 +5,7 @@
 
 pub mod attempts;
 pub mod cause;
+pub mod celery;
 pub mod csrf;
 pub mod dashboard;
 pub mod format;
@@ -32,6 +33,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .configure(assets::configure)
         .configure(session::configure)
         .configure(dashboard::configure)
+        .configure(celery::configure)
         .configure(history::configure)
         .configure(cause::configure);
 }

@@ -1,16 +1,19 @@
 //! One project can never see or change what is another's (DESIGN 11.4).
 
 use deadbeat_domain::alert::Alert;
-use deadbeat_domain::ids::{AccountId, ApiKeyId, ProjectId};
+use deadbeat_domain::ids::{AccountId, ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::key::Scope;
 use deadbeat_domain::ping::PingKind::{Start, Success};
 use deadbeat_domain::status::Status;
+use deadbeat_domain::switch::Switch;
 use deadbeat_store::api_key::ApiKey;
 use deadbeat_store::delivery::NewAlert;
 use deadbeat_store::monitor::Stateful;
 use deadbeat_store::page::Page;
-use deadbeat_store::{api_key, attempt, beat, channel, delivery, incident, monitor, ping, project, run};
+use deadbeat_store::{
+    api_key, attempt, beat, channel, delivery, incident, monitor, ping, project, run, worker,
+};
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -50,7 +53,28 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
     beat::lock_or_create(&mut tx, world.project, "shop", 15.0, 60.0, at(0))
         .await
         .unwrap();
+    let shops = worker::Worker {
+        id: WorkerId::generate(),
+        project_id: world.project,
+        app: "shop".to_owned(),
+        name: "celery@w1".to_owned(),
+        snapshot: json!({}),
+        queues: vec!["celery".to_owned()],
+        progress_at: at(0),
+        created_at: at(0),
+        state: Switch {
+            status: Status::Up,
+            period_seconds: 5.0,
+            grace_seconds: 25.0,
+            last_seen_at: Some(at(0)),
+            deadline_at: Some(at(30)),
+            trouble: None,
+            since: None,
+        },
+    };
+    worker::insert(&mut tx, &shops).await.unwrap();
     tx.commit().await.unwrap();
+    let (apps, queues) = ([shops.app.clone()], shops.queues.clone());
     let told = world.channel("one").await;
     let open = world.incident(&owned).await;
     let sent = world.enqueue(Some(open.id), Alert::Opened, &[told]).await[0];
@@ -66,6 +90,20 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .unwrap()
                 .is_empty(),
             monitor::counts(&reader, project, at(0)).await.unwrap() != [0; 5],
+            !worker::list(&reader, project).await.unwrap().is_empty(),
+            !worker::counts(&reader, project).await.unwrap().is_empty(),
+            !worker::worst_first(&reader, project, &apps, 9, 9)
+                .await
+                .unwrap()
+                .is_empty(),
+            !worker::consumers(&reader, project, &apps, &queues)
+                .await
+                .unwrap()
+                .is_empty(),
+            !incident::open_about(&reader, project, &[(SubjectKind::Monitor, owned.id.0)])
+                .await
+                .unwrap()
+                .is_empty(),
             monitor::lock(&mut tx, project, owned.id).await.unwrap().is_some(),
             monitor::lock_by_slug(&mut tx, project, "backup")
                 .await
@@ -104,7 +142,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .is_empty(),
             !beat::list(&reader, project).await.unwrap().is_empty(),
         ];
-        assert_eq!(found, [finds; 19], "{project:?}");
+        assert_eq!(found, [finds; 24], "{project:?}");
         assert!(attempt::list(&reader, other, sent).await.unwrap().is_empty());
     }
 }

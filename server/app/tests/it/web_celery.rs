@@ -1,0 +1,512 @@
+//! The page of Beats, brokers, queues and workers, as a browser sees it.
+
+use chrono::TimeDelta;
+use deadbeat_domain::time::Clock;
+use deadbeat_testkit::StoppedClock;
+use reqwest::header::{ALLOW, LOCATION};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::api_event::accepted;
+use crate::contract::Caller;
+use crate::harness::{self, Harness};
+use crate::web_dashboard::Browser;
+
+const NOW: &str = "2026-03-02T01:00:10Z";
+
+fn told(kind: &str, fields: Value, more: &Value) -> Value {
+    let mut event = json!({"id": Uuid::new_v4(), "type": kind, "at": "2026-03-02T01:00:10Z"});
+    let event_fields = event.as_object_mut().unwrap();
+    event_fields.extend(fields.as_object().unwrap().clone());
+    event_fields.extend(more.as_object().unwrap().clone());
+    event
+}
+
+fn beat(app: &str) -> Value {
+    let fields = json!({"beat": app, "period_seconds": 15, "grace_seconds": 60, "host": "beat-1"});
+    told("beat_alive", fields, &json!({}))
+}
+
+fn worker(app: &str, name: &str, more: Value) -> Value {
+    let fields = json!({"app": app, "worker": name, "state": "running", "period_seconds": 5, "pool": "prefork", "processes": 8,
+        "active": 1, "reserved": 3, "accepted": 7, "queues": ["celery"], "rss_bytes": 412_000_000});
+    told("worker_snapshot", fields, &more)
+}
+
+fn sample(app: &str, queues: &[Value], more: Value) -> Value {
+    let fields =
+        json!({"app": app, "worker": "celery@w1", "reachable": true, "transport": "redis", "queues": queues});
+    told("broker_sample", fields, &more)
+}
+
+async fn page(browser: &mut Browser<'_>, path: &str) -> String {
+    let answer = browser.get(path).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    answer.text().await.unwrap()
+}
+
+/// The row that has this name, as a person reads it: without tags, blanks made one.
+fn row_of(page: &str, name: &str) -> String {
+    let row = page
+        .split("<tr ")
+        .find(|row| row.contains(&format!(">{name}</a>")))
+        .unwrap_or_else(|| panic!("no row of {name} in {page}"));
+    words(row.split("</tr>").next().unwrap())
+}
+
+fn words(html: &str) -> String {
+    let text: String = html
+        .split('<')
+        .filter_map(|part| part.split_once('>'))
+        .map(|(_, text)| format!("{text} "))
+        .collect();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn place(page: &str, text: &str) -> usize {
+    page.find(text).unwrap_or_else(|| panic!("no {text:?} in {page}"))
+}
+
+/// Sends events that happen now, by a client whose clock is `behind` by so much.
+async fn tell(sdk: &Caller<'_>, clock: &StoppedClock, behind: TimeDelta, mut events: Vec<Value>) {
+    let now = json!(clock.now() - behind);
+    for event in &mut events {
+        event["at"] = now.clone();
+    }
+    let answer = sdk
+        .post("/api/v1/events", &json!({"sent_at": now, "events": events}))
+        .await;
+    for result in answer["results"].as_array().unwrap() {
+        assert_eq!(result["status"], "accepted", "{result}");
+    }
+}
+
+/// Lets time pass in which these events come again and again; then all of it is judged.
+async fn go_on(
+    harness: &Harness,
+    clock: &StoppedClock,
+    seconds: i64,
+    sdk: &Caller<'_>,
+    events: impl Fn() -> Vec<Value>,
+) {
+    for _ in 0..seconds / 5 {
+        clock.advance(TimeDelta::seconds(5));
+        tell(sdk, clock, TimeDelta::zero(), events()).await;
+    }
+    harness.swept(clock).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
+    let (harness, clock) = harness::start_at(NOW).await;
+    let sdk = Caller::with_key(&harness, &harness.ping_key);
+    let task_id = Uuid::new_v4();
+    let longest = json!({"task": "shop.resize", "task_id": task_id, "started_at": "2026-03-02T00:58:10Z"});
+    let goes_on = || {
+        vec![
+            beat("shop"),
+            worker(
+                "shop",
+                "celery@w1",
+                json!({"longest": longest, "queues": ["celery", "slow"]}),
+            ),
+            sample(
+                "shop",
+                &[
+                    json!({"name": "celery", "depth": 0}),
+                    json!({"name": "mail", "depth": 1_204, "oldest_seconds": 180, "oldest_task": "shop.send"}),
+                    json!({"name": "slow", "depth": 5, "oldest_seconds": 900}),
+                ],
+                json!({"maxmemory_policy": "allkeys-lru", "unacked": 7, "visibility_timeout_seconds": 3_600}),
+            ),
+            worker("calm", "celery@c1", json!({})),
+        ]
+    };
+    let mut first = goes_on();
+    first.extend([
+        worker(
+            "shop",
+            "celery@a-lost",
+            json!({"queues": ["celery", "mail-high"]}),
+        ),
+        worker("shop", "celery@old", json!({})),
+        worker("shop", "celery@old", json!({"state": "stopped"})),
+        told(
+            "publish_failed",
+            json!({"beat": "shop", "entry": "nightly", "error": "OperationalError"}),
+            &json!({}),
+        ),
+    ]);
+    tell(&sdk, &clock, TimeDelta::zero(), first).await;
+    go_on(&harness, &clock, 45, &sdk, goes_on).await;
+
+    let workers = Caller::new(&harness).get("/api/v1/workers").await;
+    let statuses: Vec<&str> = workers["workers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|worker| worker["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(statuses, ["up", "down", "paused", "up"]);
+    let mut browser = Browser::signed_in(&harness).await;
+    let seen = page(&mut browser, "/celery").await;
+
+    assert!(
+        seen.contains("<h1>2 queues and 1 worker are in trouble</h1>"),
+        "{seen}"
+    );
+    let lost = row_of(&seen, "celery@a-lost");
+    assert!(lost.starts_with("down") || lost.contains(" down "), "{lost}");
+    assert!(lost.contains("WORKER_LOST It went without a goodbye."), "{lost}");
+    let up = row_of(&seen, "celery@w1");
+    for told in [
+        "up",
+        "prefork, 8 at once",
+        "1 active",
+        "3 reserved",
+        "shop.resize",
+        "celery, slow",
+        "412 MB",
+        "just now",
+    ] {
+        assert!(up.contains(told), "{told}: {up}");
+    }
+    assert!(seen.contains(&format!("&amp;task_id={task_id}\">shop.resize</a>")));
+    let mail = row_of(&seen, "mail");
+    assert!(
+        mail.contains("QUEUE_UNCONSUMED Messages wait in it, and nobody consumes it. Since 45 s ago"),
+        "{mail}"
+    );
+    assert!(
+        mail.contains("1,204") && mail.contains("shop.send") && mail.contains("no worker"),
+        "{mail}"
+    );
+    let slow = row_of(&seen, "slow");
+    assert!(
+        slow.contains("QUEUE_SLA_BREACH") && slow.contains("15 min celery@w1"),
+        "{slow}"
+    );
+    let quiet = row_of(&seen, "celery");
+    assert!(
+        quiet.contains("up") && quiet.contains("celery@w1") && quiet.contains("Not any more: celery@a-lost"),
+        "{quiet}"
+    );
+    assert!(
+        !quiet.contains("celery@old"),
+        "who has left consumes nothing: {quiet}"
+    );
+    let whole = words(&seen);
+    assert!(
+        whole.contains("maxmemory-policy is allkeys-lru : when its memory is full"),
+        "{whole}"
+    );
+    assert!(
+        whole.contains("The broker did not take what it sent, 45 s ago : OperationalError"),
+        "{whole}"
+    );
+    assert!(
+        whole.contains("1 paused: nobody waits for it celery@old said goodbye"),
+        "{whole}"
+    );
+
+    // Down before up, and the application that is in trouble before the one that is not, whatever their names are.
+    assert!(place(&seen, ">calm</a>") > place(&seen, ">shop</a>"));
+    assert!(place(&seen, ">celery@a-lost</a>") < place(&seen, ">celery@w1</a>"));
+    assert!(place(&seen, ">mail</a>") < place(&seen, ">celery</a>"));
+
+    // What to do stands on the dashboard, where the link leads.
+    let incident = seen
+        .split("#incident-")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    assert!(
+        page(&mut browser, "/")
+            .await
+            .contains(&format!("id=\"incident-{incident}\"")),
+        "{incident}"
+    );
+    let calm = page(&mut browser, "/celery?app=calm").await;
+    assert!(
+        calm.contains("<h1>Nothing is in trouble")
+            && calm.contains("celery@c1")
+            && !calm.contains("celery@w1")
+    );
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beat_and_a_broker_that_are_away_are_told() {
+    let (harness, clock) = harness::start_at(NOW).await;
+    let (caller, sdk) = (
+        Caller::new(&harness),
+        Caller::with_key(&harness, &harness.ping_key),
+    );
+    tell(&sdk, &clock, TimeDelta::zero(), vec![beat("quiet"), beat("shop")]).await;
+    let away = || {
+        vec![sample(
+            "shop",
+            &[],
+            json!({"reachable": false, "error": "ConnectionError"}),
+        )]
+    };
+    go_on(&harness, &clock, 90, &sdk, away).await;
+
+    let mut browser = Browser::signed_in(&harness).await;
+    let seen = page(&mut browser, "/celery").await;
+
+    let whole = words(&seen);
+    // The Beat of the application whose broker is away may hang because of that: nothing is told of it.
+    assert!(whole.contains("1 Beat and 1 broker are in trouble"), "{whole}");
+    assert!(
+        whole.contains("down BEAT_DOWN It is silent: nothing is being scheduled."),
+        "{whole}"
+    );
+    assert!(
+        whole.contains("down BROKER_DOWN It does not answer. Since"),
+        "{whole}"
+    );
+    assert!(whole.contains("Error ConnectionError"), "{whole}");
+    let beats = caller.get("/api/v1/beats").await;
+    assert!(
+        beats["beats"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|beat| beat["trouble"].is_null()),
+        "silence is no trouble of what is heard from: {beats}"
+    );
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_told_yet_says_so_and_the_api_has_it() {
+    let (harness, clock) = harness::start_at(NOW).await;
+    let (caller, sdk) = (
+        Caller::new(&harness),
+        Caller::with_key(&harness, &harness.ping_key),
+    );
+    let send = async || {
+        // By its own clock a minute ago.
+        let longest = json!({"task": "shop.resize", "task_id": "1", "started_at": "2026-03-02T00:58:30Z"});
+        let events = vec![
+            beat("shop"),
+            worker("shop", "celery@w1", json!({"longest": longest})),
+        ];
+        tell(&sdk, &clock, TimeDelta::seconds(40), events).await;
+    };
+    send().await;
+
+    let beats = caller.get("/api/v1/beats").await;
+    assert_eq!(
+        (
+            &beats["beats"][0]["status"],
+            &beats["beats"][0]["trouble"],
+            &beats["beats"][0]["trouble_since"]
+        ),
+        (&json!("up"), &json!("CLOCK_SKEW"), &json!("2026-03-02T01:00:10Z"))
+    );
+    let workers = caller.get("/api/v1/workers").await;
+    assert_eq!(
+        workers["workers"][0]["longest"]["started_at"], "2026-03-02T00:59:10Z",
+        "by our clock, as all times that are compared with others"
+    );
+    let mut browser = Browser::signed_in(&harness).await;
+    let seen = words(&page(&mut browser, "/celery").await);
+    assert!(seen.contains("1 Beat and 1 worker are in trouble"), "{seen}");
+    assert!(
+        seen.contains("CLOCK_SKEW Its clock is off. Since just now ; told when it has lasted."),
+        "{seen}"
+    );
+    assert!(!seen.contains("What to do"), "{seen}");
+
+    clock.advance(TimeDelta::seconds(25));
+    send().await;
+    let seen = words(&page(&mut browser, "/celery").await);
+    assert!(
+        seen.contains("CLOCK_SKEW Its clock is off. Since 25 s ago . What to do"),
+        "{seen}"
+    );
+    let beats = caller.get("/api/v1/beats").await;
+    assert_eq!(beats["beats"][0]["status"], "down");
+    assert_eq!(beats["beats"][0]["trouble_since"], "2026-03-02T01:00:10Z");
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_without_celery_says_what_to_do_and_hostile_names_are_only_text() {
+    let harness = harness::start().await;
+    let sdk = Caller::with_key(&harness, &harness.ping_key);
+    let mut browser = Browser::signed_in(&harness).await;
+
+    let empty = page(&mut browser, "/celery").await;
+    assert!(
+        empty.contains("<h1>Nothing of Celery was heard of yet</h1>"),
+        "{empty}"
+    );
+    assert!(empty.contains("deadbeat.init(app)") && empty.contains(&format!("DEADBEAT_URL={}", harness.url)));
+    let dashboard = page(&mut browser, "/").await;
+    assert!(dashboard.contains("<a href=\"/celery?project=") && dashboard.contains("deadbeat.init(app)"));
+
+    let hostile = "<script>alert(1)</script>";
+    let odd = "a\"&b=c#d";
+    let longest = json!({"task": hostile, "task_id": odd, "started_at": "2026-03-02T01:00:00Z"});
+    accepted(
+        &sdk,
+        &[
+            beat(hostile),
+            worker(
+                hostile,
+                hostile,
+                json!({"queues": [hostile, odd], "pool": hostile, "longest": longest, "celery": hostile}),
+            ),
+            worker(hostile, odd, json!({"state": "stopped"})),
+            sample(
+                hostile,
+                &[
+                    json!({"name": hostile, "depth": 1, "oldest_seconds": 5, "oldest_task": hostile}),
+                    json!({"name": odd, "depth": 0}),
+                ],
+                json!({"transport": hostile, "worker": hostile, "maxmemory_policy": "allkeys-<script>"}),
+            ),
+        ],
+    )
+    .await;
+    for path in [
+        "/celery".to_owned(),
+        format!("/celery?app={}", "%3Cscript%3Ealert(1)%3C/script%3E"),
+    ] {
+        let seen = page(&mut browser, &path).await;
+        assert!(!seen.contains("<script"), "{seen}");
+        assert!(
+            seen.contains("&#60;script&#62;alert(1)&#60;/script&#62;</a>"),
+            "{seen}"
+        );
+        assert!(seen.contains("task_id=a%22%26b%3Dc%23d\""), "{seen}");
+    }
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_shown_to_its_own_people_only() {
+    let harness = harness::start().await;
+    let services = harness.app.services();
+    let stranger = deadbeat_services::account::create(services, "stranger@example.org", "a long password")
+        .await
+        .unwrap();
+    let created = deadbeat_services::project::create(services, "Theirs", Some(stranger.id))
+        .await
+        .unwrap();
+    let theirs = Caller::with_key(&harness, &created.ping_key);
+    let ours = Caller::with_key(&harness, &harness.ping_key);
+    accepted(
+        &theirs,
+        &[
+            beat("secret"),
+            // The same application and queue by name.
+            worker("shop", "celery@secret", json!({"queues": ["celery"]})),
+            sample(
+                "shop",
+                &[json!({"name": "secret-queue", "depth": 3})],
+                json!({"transport": "secret"}),
+            ),
+        ],
+    )
+    .await;
+    accepted(
+        &ours,
+        &[
+            worker("shop", "celery@ours", json!({})),
+            sample("shop", &[json!({"name": "celery", "depth": 3})], json!({})),
+        ],
+    )
+    .await;
+
+    let answer = harness
+        .client
+        .get(format!("{}/celery", harness.url))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status(), &answer.headers()[LOCATION]),
+        (StatusCode::SEE_OTHER, &"/sign-in".parse().unwrap())
+    );
+    let mut browser = Browser::signed_in(&harness).await;
+    let seen = page(&mut browser, "/celery").await;
+    assert!(seen.contains("celery@ours") && !seen.contains("secret"), "{seen}");
+    let project = created.project.id;
+    for path in [
+        format!("/celery?project={project}"),
+        "/celery?app=secret".to_owned(),
+        "/celery?project=x".to_owned(),
+    ] {
+        let answer = browser.get(&path).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+        assert!(!answer.text().await.unwrap().contains("secret@"), "{path}");
+    }
+    let posted = harness
+        .client
+        .request(Method::POST, format!("{}/celery", harness.url))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (posted.status(), &posted.headers()[ALLOW]),
+        (StatusCode::METHOD_NOT_ALLOWED, &"GET, HEAD".parse().unwrap())
+    );
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_workers_the_worst_are_shown_and_the_others_counted() {
+    let harness = harness::start().await;
+    sqlx::query(
+        "INSERT INTO worker (id, project_id, app, name, status, period_seconds, grace_seconds, last_seen_at, snapshot, queues, progress_at, created_at)
+        SELECT gen_random_uuid(), project.id, 'shop', 'celery@w' || to_char(n, 'FM0000'),
+            CASE WHEN n > 1180 THEN 'down' WHEN n > 1050 THEN 'paused' ELSE 'up' END, 5, 25, now(), '{}', '{celery}', now(), now()
+        FROM project, generate_series(1, 1200) AS n",
+    )
+    .execute(&harness.pool)
+    .await
+    .unwrap();
+    // A second application, so that the first is not alone.
+    sqlx::query(
+        "INSERT INTO queue (id, project_id, app, name, status, depth, seen_at, created_at)
+        SELECT gen_random_uuid(), project.id, CASE WHEN n = 1 THEN 'other' ELSE 'shop' END, 'q' || n, 'up', n, now(), now()
+        FROM project, generate_series(1, 31) AS n",
+    )
+    .execute(&harness.pool)
+    .await
+    .unwrap();
+    let mut browser = Browser::signed_in(&harness).await;
+
+    let all = page(&mut browser, "/celery").await;
+    let alone = page(&mut browser, "/celery?app=shop").await;
+
+    assert!(all.contains("<h1>20 workers are in trouble</h1>"), "{all}");
+    let shown = |page: &str| page.matches("<tr role=\"row\" class=\"row-").count();
+    assert_eq!(shown(&all), 50 + 25 + 1);
+    assert!(
+        all.contains("1,020 more are not shown: <a href=\"/celery?project=")
+            && all.contains("5 more are not shown")
+    );
+    assert_eq!(shown(&alone), 250 + 30);
+    assert!(
+        alone.contains("820 more are not shown; <code>GET /api/v1/workers</code>"),
+        "{alone}"
+    );
+    assert!(
+        alone.contains("130 paused") && alone.contains("and 30 more"),
+        "{alone}"
+    );
+    assert!(place(&alone, ">celery@w1200</a>") < place(&alone, ">celery@w0001</a>"));
+    assert!(
+        place(&alone, ">q31</a>") < place(&alone, ">q2</a>"),
+        "what waits most first"
+    );
+    harness.stop().await;
+}

@@ -1,0 +1,267 @@
+//! What is read of a project's Celery, and what of it needs a person most.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::cause::Cause;
+use deadbeat_domain::ids::{IncidentId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::status::Status;
+use deadbeat_store::beat::{self, Beat};
+use deadbeat_store::broker::{self, Broker};
+use deadbeat_store::incident::{self, Incident};
+use deadbeat_store::queue::{self, Queue};
+use deadbeat_store::worker::{self, Consumers, Count, Worker};
+use deadbeat_store::{Reader, StoreResult};
+use uuid::Uuid;
+
+use super::Limits;
+use super::part::Said;
+use crate::web::{dashboard, format};
+
+/// How much something needs a person, the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    Down,
+    InTrouble,
+    None,
+    /// Nobody waits for it.
+    Left,
+}
+
+impl Need {
+    pub(super) fn of(status: Status, is_in_trouble: bool) -> Self {
+        match status {
+            Status::Down => Self::Down,
+            Status::Paused => Self::Left,
+            Status::New | Status::Up if is_in_trouble => Self::InTrouble,
+            Status::New | Status::Up => Self::None,
+        }
+    }
+
+    fn is_trouble(self) -> bool {
+        matches!(self, Self::Down | Self::InTrouble)
+    }
+}
+
+/// What a project has of Celery; its workers are only counted.
+pub(super) struct Known {
+    pub(super) beats: Vec<Beat>,
+    pub(super) brokers: Vec<Broker>,
+    pub(super) queues: Vec<Queue>,
+    pub(super) workers: Vec<Count>,
+}
+
+impl Known {
+    pub(super) async fn read(reader: &Reader, project: ProjectId) -> StoreResult<Self> {
+        Ok(Self {
+            beats: beat::list(reader, project).await?,
+            brokers: broker::list(reader, project).await?,
+            queues: queue::list(reader, project).await?,
+            workers: worker::counts(reader, project).await?,
+        })
+    }
+
+    /// Each application and what of it needs somebody how much: (application, what, need, how many).
+    fn needs(&self) -> impl Iterator<Item = (&str, &'static str, Need, i64)> {
+        let beats = self.beats.iter().map(|beat| {
+            let need = Need::of(beat.state.status, beat.state.trouble.is_some());
+            (beat.name.as_str(), "Beat", need, 1)
+        });
+        let brokers = self.brokers.iter().map(|broker| {
+            let need = Need::of(broker.state.status, broker.state.trouble.is_some());
+            (broker.app.as_str(), "broker", need, 1)
+        });
+        let queues = self.queues.iter().map(|queue| {
+            let need = Need::of(queue.state.status, queue.state.trouble.is_some());
+            (queue.app.as_str(), "queue", need, 1)
+        });
+        let workers = self.workers.iter().map(|count| {
+            let need = Need::of(count.status, count.in_trouble);
+            (count.app.as_str(), "worker", need, count.workers)
+        });
+        beats.chain(brokers).chain(queues).chain(workers)
+    }
+
+    /// The applications, the one that needs a person most first.
+    pub(super) fn apps(&self) -> Vec<String> {
+        let mut needs: BTreeMap<&str, Need> = BTreeMap::new();
+        for (app, _, need, _) in self.needs() {
+            let worst = needs.entry(app).or_insert(need);
+            *worst = need.min(*worst);
+        }
+        let mut apps: Vec<(&str, Need)> = needs.into_iter().collect();
+        apps.sort_by_key(|(_, need)| *need);
+        apps.into_iter().map(|(app, _)| app.to_owned()).collect()
+    }
+
+    pub(super) fn headline(&self, only: Option<&str>) -> String {
+        let mut total = 0;
+        let mut parts = Vec::new();
+        for what in ["Beat", "broker", "queue", "worker"] {
+            let number: i64 = self
+                .needs()
+                .filter(|(app, kind, need, _)| {
+                    *kind == what && need.is_trouble() && only.is_none_or(|only| only == *app)
+                })
+                .map(|(.., number)| number)
+                .sum();
+            if number > 0 {
+                parts.push(format::count(number, what));
+                total += number;
+            }
+        }
+        let last = parts.pop();
+        match last {
+            None if self.needs().next().is_none() => "Nothing of Celery was heard of yet".to_owned(),
+            None => "Nothing is in trouble".to_owned(),
+            Some(last) => {
+                let all = if parts.is_empty() {
+                    last
+                } else {
+                    format!("{} and {last}", parts.join(", "))
+                };
+                format!("{all} {} in trouble", if total == 1 { "is" } else { "are" })
+            }
+        }
+    }
+}
+
+/// What is read of the applications that are shown.
+pub(super) struct Seen {
+    pub(super) known: Known,
+    pub(super) workers: Vec<Worker>,
+    pub(super) consumers: Vec<Consumers>,
+    incidents: Vec<Incident>,
+    /// Of those, the ones that the dashboard shows, with what to do.
+    on_dashboard: Vec<IncidentId>,
+}
+
+impl Seen {
+    pub(super) async fn read(
+        reader: &Reader,
+        project: ProjectId,
+        known: Known,
+        apps: &[String],
+        limits: Limits,
+    ) -> StoreResult<Self> {
+        if apps.is_empty() {
+            return Ok(Self {
+                known,
+                workers: Vec::new(),
+                consumers: Vec::new(),
+                incidents: Vec::new(),
+                on_dashboard: Vec::new(),
+            });
+        }
+        let (most, left) = (limits.workers as i64, limits.left as i64);
+        let workers = worker::worst_first(reader, project, apps, most, left).await?;
+        let queues = || known.queues.iter().filter(|queue| apps.contains(&queue.app));
+        let names: Vec<String> = queues().map(|queue| queue.name.clone()).collect();
+        let shown = |app: &String| apps.contains(app);
+        let beats = known.beats.iter().filter(|beat| shown(&beat.name));
+        let brokers = known.brokers.iter().filter(|broker| shown(&broker.app));
+        let troubled: Vec<(SubjectKind, Uuid)> = beats
+            .map(|beat| {
+                (
+                    SubjectKind::Beat,
+                    beat.id.0,
+                    beat.state.status,
+                    beat.state.trouble,
+                )
+            })
+            .chain(brokers.map(|of| (SubjectKind::Broker, of.id.0, of.state.status, of.state.trouble)))
+            .chain(queues().map(|of| (SubjectKind::Queue, of.id.0, of.state.status, of.state.trouble)))
+            .chain(
+                workers
+                    .iter()
+                    .map(|of| (SubjectKind::Worker, of.id.0, of.state.status, of.state.trouble)),
+            )
+            .filter(|(.., status, trouble)| Need::of(*status, trouble.is_some()).is_trouble())
+            .map(|(kind, id, ..)| (kind, id))
+            .collect();
+        let (incidents, on_dashboard) = if troubled.is_empty() {
+            (Vec::new(), Vec::new())
+        } else {
+            (
+                incident::open_about(reader, project, &troubled).await?,
+                dashboard::shown_incidents(reader, project).await?,
+            )
+        };
+        Ok(Self {
+            consumers: worker::consumers(reader, project, apps, &names).await?,
+            known,
+            workers,
+            incidents,
+            on_dashboard,
+        })
+    }
+
+    pub(super) fn said(&self, id: Uuid, trouble: Option<Cause>, since: Option<DateTime<Utc>>) -> Said<'_> {
+        let incident = self.incidents.iter().find(|incident| incident.subject.id == id);
+        Said {
+            trouble,
+            since,
+            incident,
+            is_on_dashboard: incident.is_some_and(|incident| self.on_dashboard.contains(&incident.id)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(workers: &[(&str, Status, bool, i64)]) -> Known {
+        let count = |&(app, status, in_trouble, workers): &(&str, Status, bool, i64)| Count {
+            app: app.to_owned(),
+            status,
+            in_trouble,
+            workers,
+        };
+        Known {
+            beats: Vec::new(),
+            brokers: Vec::new(),
+            queues: Vec::new(),
+            workers: workers.iter().map(count).collect(),
+        }
+    }
+
+    #[test]
+    fn the_application_that_needs_a_person_most_comes_first() {
+        let known = known(&[
+            ("a", Status::Paused, false, 5),
+            ("b", Status::Up, false, 1),
+            ("c", Status::Up, true, 1),
+            ("d", Status::Up, false, 7),
+            ("d", Status::Down, false, 1),
+            ("e", Status::New, false, 1),
+        ]);
+        assert_eq!(known.apps(), ["d", "c", "b", "e", "a"]);
+    }
+
+    #[test]
+    fn the_headline_counts_what_is_in_trouble() {
+        for (workers, only, headline) in [
+            (vec![], None, "Nothing of Celery was heard of yet"),
+            (vec![("a", Status::Up, false, 9)], None, "Nothing is in trouble"),
+            (
+                vec![("a", Status::Down, false, 1)],
+                None,
+                "1 worker is in trouble",
+            ),
+            (
+                vec![("a", Status::Down, false, 1), ("b", Status::Up, true, 1_200)],
+                None,
+                "1,201 workers are in trouble",
+            ),
+            (
+                vec![("a", Status::Down, false, 1), ("b", Status::Up, false, 1)],
+                Some("b"),
+                "Nothing is in trouble",
+            ),
+        ] {
+            assert_eq!(known(&workers).headline(only), headline);
+        }
+    }
+}
