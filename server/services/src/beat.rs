@@ -216,7 +216,14 @@ pub(crate) async fn send_failed(
     check_name(name)?;
     let mut tx = services.store.begin().await?;
     if let Some(mut beat) = deadbeat_store::beat::lock(&mut tx, project, name).await? {
-        beat.send_failed = Some((at, clip(&error.replace('\0', ""))));
+        // One that was held up on its way is no news.
+        if beat
+            .send_failed
+            .as_ref()
+            .is_none_or(|(before, _)| *before <= at || is_to_come(*before, services.now()))
+        {
+            beat.send_failed = Some((at, clip(&error.replace('\0', ""))));
+        }
         deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
         tx.commit().await?;
     }

@@ -42,7 +42,7 @@ pub struct Sample {
     /// The exception's class, where it did not.
     #[serde(default)]
     pub error: Option<String>,
-    /// Redis: what it does when its memory is full. Anything but `noeviction` loses messages.
+    /// Redis: what it does when its memory is full. With `allkeys-…` it deletes messages that wait.
     #[serde(default)]
     pub maxmemory_policy: Option<String>,
     /// Redis: after which time an unacknowledged message is delivered again.

@@ -1,13 +1,14 @@
-//! Celery Beats that were heard of.
+//! Celery Beats that were heard of: list, delete.
 
-use actix_web::web::{Data, ServiceConfig};
+use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpResponse, web};
+use deadbeat_domain::ids::BeatId;
 use deadbeat_services::outbox::{instant, seconds};
 use serde_json::{Value, json};
 
-use crate::api::only;
+use crate::api::{id, only};
 use crate::error::ApiError;
-use crate::extract::api_key::MayRead;
+use crate::extract::api_key::{MayRead, MayWrite};
 use crate::state::AppState;
 
 /// The routes.
@@ -17,6 +18,16 @@ pub fn configure(config: &mut ServiceConfig) {
             .route(web::get().to(list))
             .default_service(only("GET")),
     );
+    config.service(
+        web::resource("/beats/{id}")
+            .route(web::delete().to(delete))
+            .default_service(only("DELETE")),
+    );
+}
+
+async fn delete(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
+    deadbeat_services::beat::delete(&state.services, key.0, BeatId(id(&path, "Beat")?)).await?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 async fn list(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiError> {

@@ -58,7 +58,17 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         let seen = owner.get(&format!("/api/v1/{path}")).await;
         assert_eq!(seen[path].as_array().map(Vec::len), Some(list), "{seen}");
     }
+    let alive = json!({"id": Uuid::new_v4(), "type": "beat_alive", "at": "2026-03-02T01:00:00Z", "beat": "shop", "period_seconds": 15,
+        "grace_seconds": 60});
+    Caller::with_key(&harness, &harness.ping_key)
+        .post(
+            "/api/v1/events",
+            &json!({"sent_at": "2026-03-02T01:00:00Z", "events": [alive]}),
+        )
+        .await;
+    let beats = owner.get("/api/v1/beats").await;
     let ids = [
+        ("beats", &beats["beats"][0]["id"]),
         ("monitors", &monitor["id"]),
         ("channels", &channel["id"]),
         ("incidents", &incidents["incidents"][0]["id"]),

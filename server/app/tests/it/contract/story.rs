@@ -433,12 +433,16 @@ async fn keys_and_project(caller: &Caller<'_>) {
         400,
     )
     .await;
-    for path in [
-        "/api/v1/beats",
-        "/api/v1/workers",
-        "/api/v1/queues",
-        "/api/v1/brokers",
-    ] {
+    let beats = caller.get("/api/v1/beats").await;
+    expect(
+        caller,
+        Method::DELETE,
+        &format!("/api/v1/beats/{}", id(&beats["beats"][0])),
+        &json!(null),
+        204,
+    )
+    .await;
+    for path in ["/api/v1/workers", "/api/v1/queues", "/api/v1/brokers"] {
         caller.get(path).await;
     }
     caller.get("/api/v1/blind-spells").await;
