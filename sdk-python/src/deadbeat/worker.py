@@ -99,7 +99,7 @@ class WorkerReporter:
             "host": socket.gethostname(),
             "pid": self._pid,
             "pool": _known(lambda: _pool_name(consumer.pool)),
-            "processes": _known(lambda: int(consumer.pool.num_processes)),
+            "processes": _known(lambda: _size(consumer.pool)),
             "celery": celery_version,
             "started_at": utc_text(self._started_at),
             "period_seconds": runs.settings.worker_period,
@@ -144,6 +144,12 @@ class Tick(bootsteps.StartStopStep):
 
     def stop(self, parent: Any) -> None:
         """Nothing is to be stopped: while there is no broker the loop's silence is worth telling."""
+
+
+def _size(pool: Any) -> int:
+    """How many tasks can run at once."""
+    # Before Celery 5.5 gevent's pool counts here what runs.
+    return int(pool.limit if pool.is_green else pool.num_processes)
 
 
 def _known(read: Callable[[], _Figure]) -> _Figure | None:

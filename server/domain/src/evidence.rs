@@ -92,6 +92,8 @@ pub struct WorkerView {
     pub processes: i64,
     /// Messages taken in and not ended.
     pub reserved: i64,
+    /// Of these, those that the broker keeps until they are acknowledged; all of them, where that is not known.
+    pub unacked: i64,
     /// Messages held back by a rate limit, or for their time.
     pub held: i64,
     /// The runs that it says it executes, each once an execution; None: it does not say, or there are more.
@@ -354,7 +356,7 @@ impl Evidence {
             .workers
             .iter()
             .filter(|worker| worker.standing() == Status::Up);
-        let held: i64 = at_work.map(|worker| worker.reserved + worker.held).sum();
+        let held: i64 = at_work.map(|worker| worker.unacked + worker.held).sum();
         let unaccounted = self
             .broker
             .and_then(|broker| broker.unacked)

@@ -57,6 +57,9 @@ pub struct Snapshot {
     /// Messages taken in and not ended, those that run among them.
     #[serde(default)]
     pub reserved: Option<i64>,
+    /// Of these, those that the broker keeps until they are acknowledged; None: not counted.
+    #[serde(default)]
+    pub unacked: Option<i64>,
     /// Messages held for later (ETA, countdown).
     #[serde(default)]
     pub scheduled: Option<i64>,

@@ -62,6 +62,7 @@ fn worker(number: u128) -> WorkerView {
         active: 0,
         processes: 2,
         reserved: 0,
+        unacked: 0,
         held: 0,
         running: Some(Vec::new()),
     }
@@ -88,6 +89,7 @@ fn busy(number: u128) -> WorkerView {
     WorkerView {
         active: 2,
         reserved: 4,
+        unacked: 4,
         ..worker(number)
     }
 }
@@ -402,12 +404,23 @@ fn a_message_that_no_worker_took_is_looked_for() {
             own(Cause::Unknown),
         ),
         (
+            "held by nobody that is known: what runs was acknowledged when it was taken",
+            vec![queue()],
+            vec![WorkerView {
+                unacked: 2,
+                ..busy(1)
+            }],
+            Some(3),
+            own(Cause::Unknown),
+        ),
+        (
             "held by one that is dead",
             vec![queue()],
             vec![
                 worker(1),
                 WorkerView {
                     reserved: 4,
+                    unacked: 4,
                     ..lost(2)
                 },
             ],

@@ -58,6 +58,7 @@ fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
         active: running.len() as i64,
         processes: 2,
         reserved: running.len() as i64,
+        unacked: running.len() as i64,
         held: 0,
         running: Some(running),
     }
