@@ -335,6 +335,13 @@ class RabbitMQ:
         wait_for("RabbitMQ", lambda: "Starting broker... completed" in part.text(), 90)
         return self
 
+    def control(self, *words: str) -> str:
+        """What `rabbitmqctl` says to this."""
+        assert self.part is not None
+        command = [str(Path(self.part.process.args[0]).with_name("rabbitmqctl")), "-q", *words]
+        env = {**os.environ, **self.env}
+        return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=60).stdout
+
     def kill(self) -> None:
         if self.part is not None:
             self.part.kill()

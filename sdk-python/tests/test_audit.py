@@ -353,6 +353,39 @@ def test_watch_tells_what_comes_and_goes_and_ends_with_ctrl_c(
         watching.wait(10)
 
 
+def test_watch_does_not_say_that_something_went_when_nobody_could_look(own_redis: RedisServer) -> None:
+    options = ("--no-config", "--no-server", "--interval", "0.2", "--timeout", "0.5")
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "deadbeat", "watch", "-A", "audited", *options],
+        cwd=PROJECT,
+        env={**os.environ, "CELERY_BROKER_URL": f"redis://127.0.0.1:{own_redis.port}/0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert watching.stdout is not None
+    told: list[str] = []
+
+    def until(words: str) -> None:
+        while not told or words not in told[-1]:
+            line = watching.stdout.readline() if watching.stdout is not None else ""
+            assert line, told
+            told.append(line)
+
+    try:
+        until(" + critical  NO_WORKERS")
+        own_redis.process.send_signal(signal.SIGSTOP)
+        until(" + critical  BROKER_DOWN")
+        own_redis.process.send_signal(signal.SIGCONT)
+        until(" - critical  BROKER_DOWN")
+    finally:
+        own_redis.process.send_signal(signal.SIGCONT)
+        watching.kill()
+        watching.wait(10)
+    assert [line for line in told if "NO_WORKERS" in line] == told[1:2]
+
+
 def test_server_that_cannot_be_asked_is_unknown(broker: str) -> None:
     options = ("audit", "-A", "audited", "--json", "--no-config")
     server = {"CELERY_BROKER_URL": broker, "DEADBEAT_URL": f"http://127.0.0.1:{free_port()}"}

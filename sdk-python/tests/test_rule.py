@@ -13,11 +13,12 @@ from kombu import Queue
 
 from deadbeat.application import Application, Entry, describe
 from deadbeat.audit import assess
-from deadbeat.broker_look import BrokerLook, QueueLook
+from deadbeat.broker_look import BrokerLook
 from deadbeat.evidence import Evidence, instant
 from deadbeat.finding import Finding, Unknown
 from deadbeat.inspection import Look, WorkerLook
 from deadbeat.knowledge import Knowledge
+from deadbeat.queue_look import QueueLook
 from deadbeat.rule import configuration_findings
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=timezone.utc)
@@ -213,17 +214,95 @@ def test_queue_is_unconsumed_only_when_every_worker_answered() -> None:
     assert any("other" in one.why for one in unknown)
 
 
+def rabbitmq(*queues: QueueLook, **figures: Any) -> BrokerLook:
+    named = {one.name: one for one in queues}
+    return BrokerLook("amqp://here:5672/", "amqp", True, queues=named, **figures)
+
+
+def on_rabbitmq(*workers: WorkerLook, broker: BrokerLook) -> Look:
+    # It says to nobody how many a broadcast reaches.
+    return Look(0.0, broker, {one.name: one for one in workers}, listeners=None, complete=None)
+
+
+# Of that RabbitMQ tells its clients nothing.
+UNACKED = "messages that workers hold unacknowledged"
+
+
 def test_amqp_counts_consumers_itself() -> None:
-    def broker(consumers: int) -> BrokerLook:
-        queue = QueueLook("other", 9, consumers=consumers)
-        return BrokerLook("amqp://here:5672/", "amqp", True, queues={"other": queue})
+    def judge(consumers: int) -> tuple[dict[str, Finding], list[Unknown]]:
+        return judged(on_rabbitmq(broker=rabbitmq(QueueLook("other", 9, consumers=consumers))))
 
-    silent = Look(0.0, broker(0), {}, listeners=None, complete=None)
-    assert set(judged(silent)[0]) == {"QUEUE_UNCONSUMED", "NO_WORKERS"}
+    findings, _ = judge(0)
+    assert set(findings) == {"QUEUE_UNCONSUMED", "NO_WORKERS"}
 
-    silent = Look(0.0, broker(1), {}, listeners=None, complete=None)
-    findings, unknown = judged(silent)
-    assert (findings, [one.what for one in unknown]) == ({}, ["the workers"])
+    findings, unknown = judge(1)
+    assert (findings, [one.what for one in unknown]) == (
+        {},
+        [UNACKED, "how long the oldest message waits", "the workers"],
+    )
+
+
+def test_no_worker_is_told_to_consume_a_queue_of_rabbitmq_that_may_be_made_otherwise() -> None:
+    def repairs(queue: str) -> list[str | None]:
+        broker = rabbitmq(QueueLook("celery", 0, consumers=1), QueueLook(queue, 9, consumers=0))
+        findings, _ = judged(
+            on_rabbitmq(worker("w1@here"), broker=broker), task_routes={"shop.plain": "named"}
+        )
+        return [step.command for step in findings["QUEUE_UNCONSUMED"].repair]
+
+    add = "celery -A proj.celery:app control add_consumer"
+    assert f"{add} named -d w1@here" in repairs("named"), "this app makes it itself"
+    assert not any(str(command).startswith(add) for command in repairs("foreign"))
+
+
+def test_amqp_consumer_that_no_answer_accounts_for_is_a_worker_that_is_not_known() -> None:
+    def unknown(consumers: int, *workers: WorkerLook) -> list[str]:
+        broker = rabbitmq(QueueLook("celery", 0, consumers=consumers), QueueLook("gone", 0, consumers=0))
+        findings, unknown = judged(on_rabbitmq(*workers, broker=broker))
+        assert findings == {}
+        return [one.what for one in unknown]
+
+    one, two = worker("w1@here"), worker("w2@here")
+    assert unknown(2, one, two) == [UNACKED], "each consumer is a worker that answered"
+    assert unknown(3, one, two) == [UNACKED, "some workers"]
+    # One that was started while they were asked.
+    assert unknown(1, one, two) == [UNACKED]
+
+
+def test_amqp_that_takes_in_nothing_is_found_and_of_its_workers_nothing_is_said() -> None:
+    broker = rabbitmq(QueueLook("celery", 0, consumers=1), blocked=True)
+
+    findings, unknown = judged(on_rabbitmq(broker=broker))
+
+    assert {code: one.severity for code, one in findings.items()} == {"BROKER_BLOCKED": "critical"}
+    assert [one.what for one in unknown] == [UNACKED, "the workers"]
+
+
+def test_amqp_queue_that_may_not_be_looked_at_is_unknown() -> None:
+    findings, unknown = judged(
+        on_rabbitmq(worker("w1@here"), broker=rabbitmq(QueueLook("celery", 0, consumers=1), QueueLook("x")))
+    )
+
+    assert findings == {}
+    assert [one.why for one in unknown if one.what == "how deep the queues are"] == [
+        "RabbitMQ refuses to tell of x"
+    ]
+
+
+def test_what_may_outlive_the_consumer_timeout_of_rabbitmq_is_found() -> None:
+    found = of_configuration(worker("w1@here"), broker=rabbitmq(), **SOUND)
+    assert found == {}, "a limit of ten minutes is below it"
+    found = of_configuration(worker("w1@here"), broker=rabbitmq(), **SOUND, task_time_limit=7200)
+    assert {code: one.severity for code, one in found.items()} == {"CONFIG_CONSUMER_TIMEOUT": "warning"}
+    assert "consumer_timeout = 14400000" in found["CONFIG_CONSUMER_TIMEOUT"].repair[1].text
+
+    def holding(seconds: float) -> Look:
+        eta = (NOW + timedelta(seconds=seconds)).isoformat()
+        waiting = worker("w1@here", scheduled=[{"eta": eta, "request": {"name": "shop.plain"}}])
+        return on_rabbitmq(waiting, broker=rabbitmq(QueueLook("celery", 0, consumers=1)))
+
+    assert judged(holding(1700))[0] == {}
+    assert judged(holding(1900))[0]["CONFIG_CONSUMER_TIMEOUT"].severity == "warning"
 
 
 def test_consumed_queue_whose_oldest_message_is_old_breaches() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import celery
 import pytest
+from redis import Redis
 
 from conftest import RedisServer, StartCelery, reporting_to
 from sink import Sink
@@ -71,6 +72,26 @@ def test_worker_says_how_it_is_until_it_has_stopped(
     assert "stopping" in states or pool == "solo"
     assert states == sorted(states, key=["running", "stopping", "stopped"].index)
     assert {e["worker"] for e in snapshots(sink)} == {"w1@here"}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
+def test_worker_says_what_the_broker_still_keeps_for_it(
+    pool: str, late: bool, sink: Sink, start_celery: StartCelery, send: Send, broker: str
+) -> None:
+    start_celery("worker", "--pool", pool, **reporting_to(sink.url))
+    assert sink.wait_for(lambda: snapshots(sink))[0]["unacked"] == 0
+
+    for _ in range(4):
+        send("waits_late" if late else "waits", 60)
+    running = 1 if pool == "solo" else 2
+    # As in the test above.
+    held = {"solo": 1, "gevent": 3}.get(pool, 4)
+    # Solo acknowledges when its loop turns again, which is after the task.
+    kept = held if late or pool == "solo" else held - running
+    sink.wait_for(lambda: snapshots(sink, active=running, reserved=held, unacked=kept))
+
+    assert Redis.from_url(broker).hlen("unacked") == kept
 
 
 def test_worker_that_ends_says_so_at_once_though_its_task_goes_on(

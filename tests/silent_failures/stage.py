@@ -147,6 +147,11 @@ class Stage:
         """Celery's remote control, from outside of the application."""
         return Celery("shop", broker=self.broker).control
 
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue that is there."""
+        with Celery("shop", broker=self.broker).connection_for_read() as connection:
+            return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+
     def order(self, name: str, what: str) -> None:
         """From now on the task of that entry does this."""
         fresh = self.folder / "orders.new"

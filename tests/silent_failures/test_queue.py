@@ -66,6 +66,34 @@ def test_a_message_that_vanishes_from_redis_is_told(
         stage.stays(GRACE, told)
 
 
+def test_a_queue_that_is_purged_is_told(open_stage: Open, rows: Any, tmp_path: Any) -> None:
+    row = rows("F6", "somebody purges the queue (RabbitMQ)")
+    rabbit = parts.RabbitMQ(tmp_path)
+    with ended(rabbit):
+        rabbit.start()
+        schedule = {"report": {"task": "shop.job", "schedule": 30.0, "options": {"queue": "reports"}}}
+        stage = open_stage(rabbit.url, schedule, settings=LATE)
+        stage.worker("one")
+        stage.worker("two", processes=1, queues="reports")
+        stage.beat()
+        stage.healthy("report", CANARY, workers=("one@shop", "two@shop"), runs=1)
+
+        # Its worker is busy with something else.
+        stage.order("long", "hold")
+        stage.control.app.send_task("shop.job", args=["long"], queue="reports")
+        stage.at_work("long")
+        parts.wait_for("a waiting message", lambda: stage.depth("reports") == 1, 40)
+        due = parts.instant(stage.monitors()["report"]["next_due_at"])
+        assert stage.celery("purge", "purge", "-f", "-Q", "reports").process.wait(30) == 0
+        assert stage.depth("reports") == 0
+        told = ("monitor", "report", "LOST_IN_BROKER")
+        incident = stage.noticed(row, due, told, LOOK)
+
+        stage.recall("long")
+        stage.resolved(row, incident, repair="not run: settings of RabbitMQ")
+        stage.stays(GRACE, told)
+
+
 def test_messages_that_vanish_one_after_the_other_are_told(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
@@ -160,11 +188,14 @@ def test_an_entry_of_a_queue_that_nobody_ever_consumed_is_told(
     stage.stays(GRACE, told)
 
 
-def test_a_backlog_is_told_of_its_queue(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
-    row = rows("F9", "a queue is consumed, and slower than it fills")
+def test_a_backlog_is_told_of_its_queue(
+    open_stage: Open, broker: parts.Redis | parts.RabbitMQ, rows: Any
+) -> None:
+    where = " (RabbitMQ)" if isinstance(broker, parts.RabbitMQ) else ""
+    row = rows("F9", f"a queue is consumed, and slower than it fills{where}")
     allowed = 20.0
     stage = open_stage(
-        redis.url,
+        broker.url,
         {
             "tick": {"task": "shop.job", "schedule": 2.0},
             "report": {"task": "shop.job", "schedule": 1.0, "options": {"queue": "reports"}},

@@ -51,11 +51,14 @@ def test_a_killed_pool_process_is_told_of_its_entry(open_stage: Open, redis: par
 
 
 def test_a_killed_worker_and_the_runs_that_it_held_are_one_incident(
-    open_stage: Open, redis: parts.Redis, rows: Any
+    open_stage: Open, broker: parts.Redis | parts.RabbitMQ, rows: Any
 ) -> None:
-    row = rows("F4", "a worker is killed while it holds prefetched messages")
+    where = " (RabbitMQ)" if isinstance(broker, parts.RabbitMQ) else ""
+    row = rows("F4", f"a worker is killed while it holds prefetched messages{where}")
     schedule = {name: {"task": "shop.job", "schedule": 3.0} for name in ("long", "waits a", "waits b")}
-    stage = open_stage(redis.url, schedule)
+    # Long enough that no entry is late before the worker is killed.
+    patience = {"DEADBEAT_GRACE_SECONDS": "10", "DEADBEAT_CANARY_GRACE_SECONDS": "10"}
+    stage = open_stage(broker.url, schedule, env=patience)
     one = stage.worker("one", processes=1)
     stage.beat()
     stage.healthy(*schedule, CANARY)

@@ -7,25 +7,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from deadbeat.sample import _prefixed, _rabbit_queue, _redis_queue
+from deadbeat.queue_look import QueueLook, held_in_redis, prefixed, rabbit_queue, redis_queue
 
 QUEUE_LIMIT = 500
 SCAN_KEYS = 100_000
 SCAN_SECONDS = 0.5
 # Of the lists that messages are kept in: none of them is a task queue.
 _NOT_A_QUEUE = (".pidbox", "celeryev.")
-
-
-@dataclass
-class QueueLook:
-    """One queue: None where the broker or its messages do not tell."""
-
-    name: str
-    depth: int | None
-    oldest_seconds: float | None = None
-    oldest_task: str | None = None
-    # Counted by the broker (AMQP).
-    consumers: int | None = None
 
 
 @dataclass
@@ -49,6 +37,8 @@ class BrokerLook:
     # Names that no one told: lists in this database that hold messages.
     found: list[str] = field(default_factory=list)
     scan_complete: bool | None = None
+    # It says that it takes in no messages (AMQP: an alarm, of its memory or its disk).
+    blocked: bool = False
 
 
 def look_into(connection: Any, names: list[str], look: BrokerLook) -> None:
@@ -58,19 +48,9 @@ def look_into(connection: Any, names: list[str], look: BrokerLook) -> None:
         _look_into_redis(connection, names, look)
     elif kind == "amqp":
         for name in names[:QUEUE_LIMIT]:
-            look.queues[name] = _queue_look(_rabbit_queue(connection, name))
+            look.queues[name] = rabbit_queue(connection, name)
     else:
-        look.queues = {name: QueueLook(name, None) for name in names[:QUEUE_LIMIT]}
-
-
-def _queue_look(sampled: dict[str, Any]) -> QueueLook:
-    return QueueLook(
-        sampled["name"],
-        sampled["depth"],
-        sampled["oldest_seconds"],
-        sampled["oldest_task"],
-        sampled["consumers"],
-    )
+        look.queues = {name: QueueLook(name) for name in names[:QUEUE_LIMIT]}
 
 
 def _look_into_redis(connection: Any, names: list[str], look: BrokerLook) -> None:
@@ -85,13 +65,10 @@ def _look_into_redis(connection: Any, names: list[str], look: BrokerLook) -> Non
         look.used_memory = memory.get("used_memory")
         look.evicted_keys = stats.get("evicted_keys")
         look.persistent = _is_persistent(client, disk)
-        look.unacked = client.hlen(channel.unacked_key)
-        index = _prefixed(client, "ZRANGE", channel.unacked_index_key)
-        for _, delivered_at in client.zrange(index, 0, 0, withscores=True):
-            look.oldest_unacked_seconds = round(max(0.0, now - float(delivered_at)), 3)
+        look.unacked, look.oldest_unacked_seconds = held_in_redis(channel, client, now)
         look.found, look.scan_complete = _find_queues(channel, client)
         for name in list(dict.fromkeys([*names, *look.found]))[:QUEUE_LIMIT]:
-            look.queues[name] = _queue_look(_redis_queue(channel, client, name, now))
+            look.queues[name] = redis_queue(channel, client, name, now)
     finally:
         channel.close()
 
@@ -130,7 +107,7 @@ def _find_queues(channel: Any, client: Any) -> tuple[list[str], bool]:
                 name = name[: -len(step)] if name.endswith(step) else name
             if name in found or any(mark in name for mark in _NOT_A_QUEUE):
                 continue
-            if _is_message(client.lindex(_prefixed(client, "LINDEX", key[len(prefix) :]), -1)):
+            if _is_message(client.lindex(prefixed(client, "LINDEX", key[len(prefix) :]), -1)):
                 found[name] = None
         if not cursor:
             return list(found), True

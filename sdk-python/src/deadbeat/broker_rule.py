@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from deadbeat.broker_look import QueueLook
 from deadbeat.evidence import Evidence, age
 from deadbeat.finding import (
     CRITICAL,
@@ -21,6 +20,7 @@ from deadbeat.finding import (
     listed,
     span,
 )
+from deadbeat.queue_look import QueueLook
 
 # As the server's own rule: server/domain/src/queue.rs.
 SLA_SECONDS = 600.0
@@ -33,6 +33,7 @@ MEMORY_WARNING, MEMORY_CRITICAL = 0.80, 0.95
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Of a broker that answers."""
     yield from _redis(evidence)
+    yield from _rabbitmq(evidence)
     yield from _queues(evidence)
 
 
@@ -151,18 +152,40 @@ def _redis(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _rabbitmq(evidence: Evidence) -> Iterator[Finding]:
+    broker = evidence.last.broker
+    if broker.transport != "amqp":
+        return
+    if evidence.first.broker.blocked or broker.blocked:
+        yield Finding(
+            "BROKER_BLOCKED",
+            CRITICAL,
+            Subject("broker", broker.url),
+            "RabbitMQ takes in no messages: whoever sends one waits.",
+            [Fact("It said so when workers were to be asked: its memory or its disk is nearly full.")],
+            [
+                Repair("See which, on its host.", "rabbitmq-diagnostics alarms"),
+                Repair("And what fills its memory.", "rabbitmq-diagnostics memory_breakdown"),
+                Repair("Free memory or disk there, or start workers for what waits: they may take it."),
+            ],
+        )
+    why = "RabbitMQ tells only its own tools: rabbitmqctl list_queues name messages_unacknowledged"
+    evidence.unknown.append(Unknown("messages that workers hold unacknowledged", why))
+
+
 # -- the queues
 
 
 def _queues(evidence: Evidence) -> Iterator[Finding]:
-    broker, unstamped, undecided = evidence.last.broker, [], []
+    broker, untold, undecided = evidence.last.broker, [], []
     longest_wait = evidence.application.queue_wait or SLA_SECONDS
-    if (
-        broker.queues
-        and all(queue.depth is None for queue in broker.queues.values())
-        and broker.transport != "amqp"
-    ):
-        why = f"the transport {broker.transport} does not tell"
+    unread = [name for name, queue in sorted(broker.queues.items()) if queue.depth is None]
+    if unread:
+        why = (
+            f"RabbitMQ refuses to tell of {listed(unread)}"
+            if broker.transport == "amqp"
+            else f"the transport {broker.transport} does not tell"
+        )
         evidence.unknown.append(Unknown("how deep the queues are", why))
     if broker.scan_complete is False:
         why = "the database has too many keys to look through; the queues that are known were looked at"
@@ -173,16 +196,20 @@ def _queues(evidence: Evidence) -> Iterator[Finding]:
             yield from _unconsumed_route(evidence, name)
         if not queue.depth:
             continue
-        if queue.oldest_seconds is None and broker.transport == "redis":
-            unstamped.append(name)
+        if queue.oldest_seconds is None:
+            untold.append(name)
         if consumed is None:
             undecided.append(name)
         elif not consumed:
             yield _unconsumed(evidence, queue)
         elif queue.oldest_seconds is not None and queue.oldest_seconds >= longest_wait:
             yield _too_slow(evidence, queue)
-    if unstamped:
-        why = f"what sent to {listed(unstamped)} does not call deadbeat.init, and Redis keeps no time"
+    if untold:
+        why = (
+            f"what sent to {listed(untold)} does not call deadbeat.init, and Redis keeps no time"
+            if broker.transport == "redis"
+            else f"in {listed(untold)}: {broker.transport} shows a message only to who takes it"
+        )
         evidence.unknown.append(Unknown("how long the oldest message waits", why))
     if undecided:
         why = f"{listed(undecided)}: no worker that answered consumes them, and not every one answered"
@@ -227,16 +254,27 @@ def _unconsumed(evidence: Evidence, queue: QueueLook) -> Finding:
         facts.append(Fact("No worker is connected."))
     if not ours:
         facts.append(Fact("Nothing in this app names the queue: it may be another application's."))
+    # A worker declares what it is to consume. A queue that was made with other arguments RabbitMQ refuses it,
+    # and the worker ends.
+    is_foreign = source is None and evidence.last.broker.transport == "amqp"
     repair = [
         Repair(
             f"Have {worker} consume it, until it is restarted.",
             command("celery", "-A", project, "control", "add_consumer", name, "-d", worker),
         )
         for worker in workers[:1]
+        if not is_foreign
     ]
+    if is_foreign:
+        repair.append(
+            Repair(
+                "If it is this app's: name it in task_queues with the arguments that it has.",
+                "rabbitmqctl list_queues name durable auto_delete arguments",
+            )
+        )
     repair += [
         Repair(
-            "Or start a worker for it." if workers else "Start a worker for it.",
+            "Or start a worker for it." if workers and not is_foreign else "Start a worker for it.",
             command("celery", "-A", project, "worker", "-Q", name),
         ),
         Repair("If no task should go there, correct task_routes or the queue of its Beat entry."),

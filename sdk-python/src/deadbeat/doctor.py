@@ -26,7 +26,7 @@ from deadbeat import celery
 from deadbeat.application import Application
 from deadbeat.config import READ_KEY, Settings, read_settings
 from deadbeat.finding import error_words, listed
-from deadbeat.inspection import connected
+from deadbeat.inspection import connected, note_blocking
 from deadbeat.knowledge import Client
 from deadbeat.run import CANARY
 from deadbeat.screen import plain
@@ -258,6 +258,7 @@ class _Trial:
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._output = b""
+        self._is_blocked = False
         self.seen: list[dict[str, Any]] = []
 
     def run(self, connection: Any) -> None:
@@ -286,6 +287,7 @@ class _Trial:
         queue = Queue(
             self._queue, Exchange(self._queue, auto_delete=True), routing_key=self._queue, auto_delete=True
         )
+        note_blocking(connection, self._note_blocked)
         with self._reports_kept_here():
             self._application.app.send_task(
                 CANARY,
@@ -300,6 +302,13 @@ class _Trial:
             )
         if self._wait_for("task_over"):
             self._wait_for("worker_snapshot")
+        elif not any(one["kind"] == "run_received" for one in self.seen):
+            # Whether the broker has said that it takes in nothing.
+            with contextlib.suppress(OSError):
+                connection.drain_events(timeout=0.1)
+
+    def _note_blocked(self) -> None:
+        self._is_blocked = True
 
     @contextlib.contextmanager
     def _reports_kept_here(self) -> Iterator[None]:
@@ -333,6 +342,11 @@ class _Trial:
                     os.killpg(process.pid, signal.SIGKILL)
                 _, self._output = process.communicate()
             os.close(self._reading)
+        if self._is_blocked:
+            # It would not hear us; the queue goes with its last consumer, the worker.
+            with contextlib.suppress(Exception):
+                connection.connection.collect()
+            return
         with contextlib.suppress(Exception):
             from kombu import Exchange, Queue
 
@@ -371,6 +385,15 @@ class _Trial:
             return [Check("worker", FAILED, f"a prefork worker with this app did not get ready; {why}")]
         main = next(one["main"] for one in self.seen if one["kind"] == "ready")
         found = [Check("worker", GOOD, f"a prefork worker with this app got ready (main process {main})")]
+        if self._is_blocked:
+            detail = (
+                "RabbitMQ takes in no messages: memory or disk is nearly full (rabbitmq-diagnostics alarms)"
+            )
+            return [
+                *found,
+                Check("sending", FAILED, detail),
+                Check("reports", UNTRIED, "the worker's task did not get into its queue"),
+            ]
         for event, in_child, words in _EXPECTED:
             mine = [
                 one
@@ -426,22 +449,29 @@ def _judge_claims(diagnosis: Diagnosis, seen: list[dict[str, Any]]) -> None:
         claim("that a worker with this app is alive, and that it was killed without a goodbye")
     else:
         block("that a worker is alive", "its reports did not come through; see above")
-    if reported and "stamp" in good:
-        claim("how long messages wait that processes with deadbeat.init publish (Redis)")
-    claim("all of this with task_send_sent_event, worker_send_task_events and task_track_started off")
-    block(
-        "how long the oldest message waits that other programs publish",
-        "a message without the SDK's header carries no time, on any broker",
-    )
     kind = str(app.connection_for_read().transport_cls)
-    if kind.startswith("redis"):
+    on_redis = kind.startswith(("redis", "sentinel"))
+    if on_redis:
+        if reported and "stamp" in good:
+            claim("how long messages wait that processes with deadbeat.init publish")
+        block(
+            "how long the oldest message waits that other programs publish",
+            "a message without the SDK's header carries no time, on any broker",
+        )
+    else:
+        block(
+            "how long the oldest message of a queue waits",
+            f"{kind} shows a message only to who takes it; how long one waited is known when it is received",
+        )
+    claim("all of this with task_send_sent_event, worker_send_task_events and task_track_started off")
+    if on_redis:
         block(
             "unacknowledged messages of one queue",
             "Redis keeps them for the whole database; only their sum and the age of the oldest are known",
         )
     else:
         block("unacknowledged messages", f"{kind} does not tell them to a client")
-    if not kind.startswith(("redis", "amqp", "pyamqp")):
+    if not on_redis and not kind.startswith(("amqp", "pyamqp")):
         block("how deep queues are", f"{kind} is not read")
     pool = str(app.conf.worker_pool or "prefork")
     if pool != "prefork":

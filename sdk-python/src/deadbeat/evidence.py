@@ -51,6 +51,21 @@ class Evidence:
             return False
         return look.listeners - len(look.workers) <= len(self.silent_workers())
 
+    def unanswered(self) -> dict[str, int] | None:
+        """Queue → how many consumers the broker counts beyond the workers that answered; only where more.
+
+        None: the broker counts no consumers.
+        """
+        counted = {q.name: q.consumers for q in self.last.broker.queues.values() if q.consumers is not None}
+        if not counted:
+            return None
+        for worker in self.first.workers.values():
+            for queue in worker.queues or ():
+                if queue in counted:
+                    # Two workers of one name answer twice.
+                    counted[queue] -= worker.answers.get("active_queues", 1)
+        return {queue: more for queue, more in sorted(counted.items()) if more > 0}
+
     def silent_workers(self) -> list[dict[str, Any]]:
         """Workers that told the server they live, and did not answer here."""
         if self.knowledge is None:

@@ -115,6 +115,15 @@ def connected(connect: Callable[..., Any], deadline: float) -> Any:
     return connection
 
 
+def note_blocking(connection: Any, note: Callable[[], None]) -> None:
+    """Have `note` called when RabbitMQ says, to who publishes, that it takes in nothing: an alarm is on.
+
+    It then reads nothing more from this connection; the word is heard where its events are drained.
+    """
+    if type(connection.transport).__module__ == "kombu.transport.pyamqp":
+        connection.connection.on_blocked = lambda _: note()
+
+
 class Inspection:
     """Looks at the broker and the workers of an app."""
 
@@ -150,6 +159,7 @@ class Inspection:
         with round_.lock:
             look.workers = {name: round_.workers[name] for name in sorted(round_.workers)}
             look.listeners = round_.listeners
+            broker.blocked = round_.blocked
         look.complete = _completeness(look, commands)
         if broker.reachable and looks[1].fault is not None:
             look.unknown.append(Unknown("the workers", error_words(looks[1].fault)))
@@ -172,6 +182,7 @@ class Inspection:
             round_.listeners = expected
             counted = _count_listeners(channel) if expected is None else []
             _restore_nothing(channel)
+            note_blocking(connection, round_.note_blocked)
 
             def on_reply(body: Any, message: Any) -> None:
                 command = tickets.get(message.headers.get("ticket"))
@@ -256,6 +267,7 @@ class _Round:
         self.lock = threading.Lock()
         self.workers: dict[str, WorkerLook] = {}
         self.listeners: int | None = None
+        self.blocked = False
         self._replies: dict[str, int] = {}
 
     def take(self, command: str, body: dict[str, Any]) -> None:
@@ -268,6 +280,9 @@ class _Round:
                 if isinstance(reply, dict) and set(reply) == {"error"}:
                     continue
                 _keep(worker, command, reply)
+
+    def note_blocked(self) -> None:
+        self.blocked = True
 
     def is_complete(self, commands: tuple[str, ...]) -> bool:
         if self.listeners is None:

@@ -16,6 +16,8 @@ from deadbeat.inspection import WorkerLook
 
 _PICKLE = {"pickle", "application/x-python-serialize"}
 _DEFAULT_PREFETCH = 4
+# RabbitMQ's, since 3.8.17, in seconds: so long a message may stay unacknowledged.
+CONSUMER_TIMEOUT_SECONDS = 1800.0
 # Pools that cannot end a task from outside.
 _LIMITLESS_POOLS = {"threads", "solo", "eventlet"}
 
@@ -31,6 +33,7 @@ def configuration_findings(
         *_prefetch(application),
         *_late_acks(application),
         *_visibility_timeout(application, broker),
+        *_consumer_timeout(application, broker),
         *_result_expiry(application),
         *_entries(application, workers, everyone_answered),
         *_routes(application),
@@ -210,6 +213,40 @@ def _visibility_timeout(application: Application, broker: BrokerLook) -> Iterato
                 f'{{"visibility_timeout": {int(max(longest, timeout) * 2)}}}'
                 f"; or give these tasks a time_limit below {timeout:g}."
             )
+        ],
+    )
+
+
+def _consumer_timeout(application: Application, broker: BrokerLook) -> Iterator[Finding]:
+    if broker.transport != "amqp":
+        return
+    limits = {name: application.hard_limit(application.tasks[name]) for name in _late(application)}
+    over = [name for name, limit in limits.items() if limit is None or limit >= CONSUMER_TIMEOUT_SECONDS]
+    if not over:
+        return
+    words = [f"{name} ({'no limit' if limits[name] is None else span(limits[name] or 0)})" for name in over]
+    longest = max([CONSUMER_TIMEOUT_SECONDS, *(limit for limit in limits.values() if limit is not None)])
+    yield Finding(
+        "CONFIG_CONSUMER_TIMEOUT",
+        WARNING,
+        _setting("task_acks_late"),
+        "A run acknowledged late that outlives RabbitMQ's consumer_timeout ends its worker, and comes again.",
+        [
+            Fact(
+                "RabbitMQ closes a channel that holds a message for longer than "
+                f"{span(CONSUMER_TIMEOUT_SECONDS)}, unless it is set up otherwise: which it does not tell."
+            ),
+            Fact(f"May run for longer, by their hard time limit: {listed(words)}."),
+        ],
+        [
+            Repair(
+                "See what it is there.",
+                "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
+            ),
+            Repair(
+                f"Raise it above the longest run, in rabbitmq.conf: consumer_timeout = {int(longest * 2000)} "
+                f"(milliseconds); or give these tasks a time_limit below {CONSUMER_TIMEOUT_SECONDS:g}."
+            ),
         ],
     )
 

@@ -9,13 +9,14 @@ the oldest message only its headers are looked at.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any, Callable
 
 from deadbeat.guard import guarded, tell_once
+from deadbeat.queue_look import Marks, QueueLook, held_in_redis, rabbit_queue, redis_queue
 from deadbeat.run import RunReporter, new_id
 from deadbeat.transport import utc_text
 from deadbeat.wake import Wake
@@ -27,11 +28,6 @@ AWAY_PERIOD_SECONDS = 4.0
 WISH_SECONDS = 60.0
 ANSWER_SECONDS = 2.0
 QUEUE_LIMIT = 200
-# Longer lists are not searched, and larger messages not remembered.
-MARKED_DEPTH = 20_000
-MARKED_BYTES = 65_536
-
-Marks = dict[str, tuple[bytes, float]]
 
 _TIMEOUTS: dict[str, dict[str, Any]] = {
     "redis": {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS},
@@ -119,9 +115,9 @@ class Sampler:
             if kind == "redis":
                 _look_into_redis(connection, names, event, self._marks)
             elif kind == "amqp":
-                event["queues"] = [_rabbit_queue(connection, name) for name in names]
+                event["queues"] = [_said(rabbit_queue(connection, name)) for name in names]
             else:
-                event["queues"] = [_queue(name) for name in names]
+                event["queues"] = [_said(QueueLook(name)) for name in names]
         except Exception as fault:
             if not isinstance(fault, (OSError, TimeoutError, *self._connection_errors())):
                 # It answered, and is not read well: nothing is known, and that is not the broker's fault.
@@ -162,9 +158,9 @@ class Sampler:
         return list(names)[:QUEUE_LIMIT]
 
 
-def _queue(name: str, **figures: Any) -> dict[str, Any]:
-    nothing = dict.fromkeys(("depth", "oldest_seconds", "oldest_task", "consumers", "unacked"))
-    return {"name": name, **nothing, **figures}
+def _said(look: QueueLook) -> dict[str, Any]:
+    # Of single queues no broker tells it to its clients.
+    return {**asdict(look), "unacked": None}
 
 
 def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any], marks: Marks) -> None:
@@ -177,86 +173,7 @@ def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any], m
         with contextlib.suppress(*refusals):
             event["maxmemory_policy"] = client.info("memory").get("maxmemory_policy")
         with contextlib.suppress(*refusals):
-            event["unacked"] = client.hlen(channel.unacked_key)
-            index = _prefixed(client, "ZRANGE", channel.unacked_index_key)
-            for _, delivered_at in client.zrange(index, 0, 0, withscores=True):
-                event["oldest_unacked_seconds"] = round(max(0.0, now - float(delivered_at)), 3)
-        event["queues"] = [_redis_queue(channel, client, name, now, marks) for name in names]
+            event["unacked"], event["oldest_unacked_seconds"] = held_in_redis(channel, client, now)
+        event["queues"] = [_said(redis_queue(channel, client, name, now, marks)) for name in names]
     finally:
         channel.close()
-
-
-def _redis_queue(
-    channel: Any, client: Any, name: str, now: float, marks: Marks | None = None
-) -> dict[str, Any]:
-    """A queue is a list for each priority; what waits longest is at the right end."""
-    depth = 0
-    published: float | None = None
-    task = None
-    for key in dict.fromkeys(channel._q_for_pri(name, step) for step in channel.priority_steps):
-        length = client.llen(key)
-        depth += length
-        oldest = client.lindex(_prefixed(client, "LINDEX", key), -1) if length else None
-        if oldest is None:
-            continue
-        headers = _headers(oldest)
-        at = headers.get("deadbeat_at")
-        if at is None and marks is not None:
-            waited = _marked_age(client, key, length, marks)
-            at = None if waited is None else now - waited
-        if isinstance(at, (int, float)) and (published is None or at < published):
-            published, task = float(at), headers.get("task")
-        elif task is None:
-            task = headers.get("task")
-    age = None if published is None else round(max(0.0, now - published), 3)
-    return _queue(name, depth=depth, oldest_seconds=age, oldest_task=task)
-
-
-def _marked_age(client: Any, key: Any, depth: int, marks: Marks) -> float | None:
-    """For how long, at least, the oldest message of a list has waited, where nobody has stamped it.
-
-    A list is a queue: while what was once its newest message is there, all before that have waited longer.
-    """
-    mark, now = marks.get(str(key)), time.monotonic()
-    if mark is not None and depth <= MARKED_DEPTH:
-        # Redis before 6.0.6 does not know it.
-        with contextlib.suppress(Exception):
-            if client.execute_command("LPOS", _prefixed(client, "LPOS", key), mark[0]) is not None:
-                return now - mark[1]
-    newest = client.lindex(_prefixed(client, "LINDEX", key), 0)
-    if newest is None or len(newest) > MARKED_BYTES:
-        marks.pop(str(key), None)
-    else:
-        marks[str(key)] = (newest, now)
-    return None
-
-
-def _headers(message: bytes) -> dict[str, Any]:
-    try:
-        headers = json.loads(message)["headers"]
-    except (ValueError, KeyError, TypeError):
-        # Somebody else's list; it has a depth all the same.
-        return {}
-    return headers if isinstance(headers, dict) else {}
-
-
-def _prefixed(client: Any, command: str, key: Any) -> str:
-    """The key as Redis knows it: with `global_keyprefix` kombu's client adds that for some commands only."""
-    prefix = getattr(client, "global_keyprefix", "") or ""
-    if prefix and command not in getattr(client, "PREFIXED_SIMPLE_COMMANDS", ()):
-        return f"{prefix}{key}"
-    return str(key)
-
-
-def _rabbit_queue(connection: Any, name: str) -> dict[str, Any]:
-    # A queue that does not exist costs the channel it is asked for on.
-    channel = connection.channel()
-    try:
-        answer = channel.queue_declare(name, passive=True)
-        return _queue(name, depth=answer.message_count, consumers=answer.consumer_count)
-    except connection.channel_errors:
-        return _queue(name)
-    finally:
-        # Closed already, by the answer; a connection that is gone shows at the next queue.
-        with contextlib.suppress(Exception):
-            channel.close()

@@ -49,7 +49,7 @@ def render(report: Report, colour: bool = False) -> str:
                 row["name"],
                 row["depth"],
                 "-" if not row["depth"] else row["oldest_seconds"] and span(row["oldest_seconds"]),
-                row["oldest_task"] or "-",
+                "-" if not row["depth"] else row["oldest_task"],
                 _consumers(row),
             )
             for row in report.queues()

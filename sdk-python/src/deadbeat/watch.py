@@ -12,6 +12,7 @@ from deadbeat.report import Choice, Report, make_report
 from deadbeat.screen import plain, render, summary
 
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+_UNKNOWN = "unknown"
 _OTHER_SCREEN, _FORMER_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
@@ -71,6 +72,9 @@ class _Teller:
         told: list[Finding | Unknown] = [*report.findings, *report.unknown]
         now = {_key(one): _line(one) for one in told}
         before = self._known or {}
+        if report.evidence.last.broker.reachable is not True:
+            # What was found by looking there is not gone: nobody could look.
+            now = {**{key: line for key, line in before.items() if key[0] != _UNKNOWN}, **now}
         if self._known is None or now.keys() != before.keys():
             self._say(at, "=", summary(report))
         for key in now.keys() - before.keys():
@@ -85,7 +89,7 @@ class _Teller:
 
 def _key(one: Finding | Unknown) -> tuple[str, ...]:
     if isinstance(one, Unknown):
-        return ("unknown", one.what)
+        return (_UNKNOWN, one.what)
     return (one.severity, one.code, one.subject.kind, one.subject.name)
 
 

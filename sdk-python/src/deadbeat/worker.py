@@ -24,6 +24,8 @@ from deadbeat.transport import Duty, utc_text
 TICK_SECONDS = 1.0
 # Beyond that many the runs that are executed are not named.
 MOST_RUNNING = 100
+# Beyond that many it is not counted which of the messages taken in are acknowledged.
+MOST_HELD = 1_000
 # As Celery's option --pool calls them, where the module has another name.
 _POOLS = {"thread": "threads"}
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -106,6 +108,7 @@ class WorkerReporter:
             "state": self._state,
             "active": active,
             "reserved": _known(lambda: len(state.reserved_requests)),
+            "unacked": _known(_unacked),
             # Since 5.7.
             "scheduled": _known(lambda: len(getattr(state, "scheduled_requests"))),  # noqa: B009
             "accepted": accepted,
@@ -172,6 +175,23 @@ def _longest() -> dict[str, Any] | None:
         return None
     oldest = min(running, key=lambda request: float(request.time_start))
     return {"task": oldest.name, "task_id": oldest.id, "started_at": utc_text(oldest.time_start)}
+
+
+def _unacked() -> int | None:
+    """Of the messages taken in, those that the broker still keeps; None when there are too many to tell."""
+    if len(state.reserved_requests) > MOST_HELD:
+        return None
+    # The message's own word: a request calls itself acknowledged once that is decided; it is done when the
+    # worker's loop turns again, which in the pool solo is after the task.
+    return sum(not request.message.acknowledged for request in _reserved())
+
+
+def _reserved() -> list[Any]:
+    # The main thread goes on adding: then once more.
+    for _ in range(3):
+        with contextlib.suppress(RuntimeError):
+            return list(state.reserved_requests)
+    return list(state.reserved_requests)
 
 
 def _limited(consumer: Any) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from deadbeat.broker_look import QueueLook
 from deadbeat.evidence import Evidence, age, instant, running_seconds
 from deadbeat.finding import (
     CRITICAL,
@@ -22,6 +21,8 @@ from deadbeat.finding import (
     span,
 )
 from deadbeat.inspection import Look, WorkerLook
+from deadbeat.queue_look import QueueLook
+from deadbeat.rule import CONSUMER_TIMEOUT_SECONDS
 
 # An idle worker beside a message that has waited for this long is no accident of the moment.
 GHOST_SECONDS = 60.0
@@ -31,7 +32,15 @@ LIMIT_SLACK_SECONDS = 60.0
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Of the workers behind a broker that answers."""
-    for rule in (_workers, _ghosts, _prefetch_starvation, _duplicate_runs, _running_too_long, _redelivery):
+    for rule in (
+        _workers,
+        _ghosts,
+        _prefetch_starvation,
+        _duplicate_runs,
+        _running_too_long,
+        _redelivery,
+        _consumer_timeout,
+    ):
         yield from rule(evidence)
 
 
@@ -49,20 +58,13 @@ def _workers(evidence: Evidence) -> Iterator[Finding]:
     elif silent:
         why = f"the server has heard of them lately, the broadcast did not reach them: {known}"
         evidence.unknown.append(Unknown("some workers", why))
-    if look.complete is None and look.workers:
-        why = f"{evidence.last.broker.transport} does not tell how many workers are connected"
-        evidence.unknown.append(Unknown("whether every worker answered", why))
-    if not (look.workers or look.listeners or silent or look.unknown):
-        counts = [queue.consumers for queue in evidence.last.broker.queues.values()]
-        nobody = look.listeners == 0 or (bool(counts) and all(count == 0 for count in counts))
-        if not conf.worker_enable_remote_control or not nobody:
-            why = (
-                "worker_enable_remote_control is off"
-                if not conf.worker_enable_remote_control
-                else "none answered, and whether there are any the broker does not tell"
-            )
-            evidence.unknown.append(Unknown("the workers", why))
-        else:
+    can_answer, unanswered = bool(conf.worker_enable_remote_control), evidence.unanswered()
+    if look.complete is None and can_answer:
+        _tell_unanswered(evidence, unanswered)
+    if not (look.workers or look.listeners or silent or look.unknown or look.broker.blocked):
+        if not can_answer:
+            evidence.unknown.append(Unknown("the workers", "worker_enable_remote_control is off"))
+        elif look.listeners == 0 or unanswered == {}:
             yield Finding(
                 "NO_WORKERS",
                 CRITICAL,
@@ -88,6 +90,30 @@ def _workers(evidence: Evidence) -> Iterator[Finding]:
                     )
                 ],
             )
+
+
+def _tell_unanswered(evidence: Evidence, unanswered: dict[str, int] | None) -> None:
+    """Where the broker does not say how many workers a broadcast reaches, its consumers are counted."""
+    look = evidence.first
+    if look.unknown:
+        # They could not be asked, which is said.
+        return
+    if look.broker.blocked:
+        why = "RabbitMQ takes in no messages, so they could not be asked"
+        evidence.unknown.append(Unknown("the workers", why))
+    elif unanswered is None:
+        transport = evidence.last.broker.transport
+        if look.workers:
+            why = f"{transport} does not tell how many workers are connected"
+            evidence.unknown.append(Unknown("whether every worker answered", why))
+        elif not evidence.silent_workers():
+            why = f"none answered, and whether there are any {transport} does not tell"
+            evidence.unknown.append(Unknown("the workers", why))
+    elif unanswered:
+        more = listed([f"{counted(number, 'consumer')} of {queue}" for queue, number in unanswered.items()])
+        why = f"{more} did not answer in time, or not as a Celery worker does"
+        why += ". A solo worker answers when its task has ended; others are frozen or overloaded"
+        evidence.unknown.append(Unknown("some workers" if look.workers else "the workers", why))
 
 
 def _ghosts(evidence: Evidence) -> Iterator[Finding]:
@@ -285,7 +311,11 @@ def _duplicate_runs(evidence: Evidence) -> Iterator[Finding]:
                 Repair(
                     "See both.", command("celery", "-A", evidence.project, "inspect", "query_task", task_id)
                 ),
-                Repair("Raise the visibility timeout (broker_transport_options) above the longest run."),
+                Repair("Raise the visibility timeout (broker_transport_options) above the longest run.")
+                if evidence.last.broker.transport != "amqp"
+                else Repair(
+                    "RabbitMQ delivers again what a lost connection or a closed channel held: see its log."
+                ),
             ],
         )
 
@@ -371,12 +401,7 @@ def _redelivery(evidence: Evidence) -> Iterator[Finding]:
                         )
                     ],
                 )
-    far = []
-    for worker in evidence.first.workers.values():
-        for item in worker.scheduled or ():
-            eta = instant(item.get("eta"))
-            if eta is not None and eta - evidence.now > timedelta(seconds=timeout):
-                far.append((eta, str((item.get("request") or {}).get("name")), worker.name))
+    far = _held_beyond(evidence, timeout)
     if far:
         eta, name, holder = max(far)
         yield Finding(
@@ -394,6 +419,48 @@ def _redelivery(evidence: Evidence) -> Iterator[Finding]:
                 Repair("Or let Beat send what is to happen later."),
             ],
         )
+
+
+def _consumer_timeout(evidence: Evidence) -> Iterator[Finding]:
+    far = _held_beyond(evidence, CONSUMER_TIMEOUT_SECONDS)
+    if evidence.last.broker.transport != "amqp" or not far:
+        return
+    eta, name, holder = max(far)
+    yield Finding(
+        "CONFIG_CONSUMER_TIMEOUT",
+        WARNING,
+        Subject("task", name),
+        "Tasks wait in a worker for a time beyond RabbitMQ's consumer_timeout: it then closes the worker's "
+        "channel, which ends the worker, and all that it held is delivered again.",
+        [
+            Fact(
+                f"{counted(len(far), 'task')} held for later than {span(CONSUMER_TIMEOUT_SECONDS)} from now."
+            ),
+            Fact(f"The last is {name}, for {eta:%Y-%m-%d %H:%M:%S} UTC, held by {holder}."),
+            Fact(
+                f"{span(CONSUMER_TIMEOUT_SECONDS)} is what RabbitMQ takes unless it is set up otherwise, "
+                "which it does not tell."
+            ),
+        ],
+        [
+            Repair(
+                "See what it is there.", "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'"
+            ),
+            Repair("Raise it above the longest delay (consumer_timeout in rabbitmq.conf, in milliseconds)."),
+            Repair("Or let Beat send what is to happen later."),
+        ],
+    )
+
+
+def _held_beyond(evidence: Evidence, seconds: float) -> list[tuple[datetime, str, str]]:
+    """What workers hold for a time further away than that: when, which task, who."""
+    far = []
+    for worker in evidence.first.workers.values():
+        for item in worker.scheduled or ():
+            eta = instant(item.get("eta"))
+            if eta is not None and eta - evidence.now > timedelta(seconds=seconds):
+                far.append((eta, str((item.get("request") or {}).get("name")), worker.name))
+    return far
 
 
 def _longest(evidence: Evidence, worker: WorkerLook) -> tuple[str, float] | None:

@@ -109,6 +109,11 @@ def waits(seconds: float = 30) -> None:
     time.sleep(seconds)
 
 
+@app.task(acks_late=True)
+def waits_late(seconds: float = 30) -> None:
+    time.sleep(seconds)
+
+
 @app.task(soft_time_limit=1)
 def hurried() -> None:
     time.sleep(30)
