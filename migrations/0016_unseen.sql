@@ -1,4 +1,5 @@
--- Applications that are gone with an incident open, clients that lost events, and runs that are too short to learn from.
+-- Applications that are gone with an incident open, clients that lost events, runs that are too short to learn from,
+-- and how long messages wait where the broker does not tell.
 --
 -- Old code writes none of it.
 
@@ -13,3 +14,8 @@ ALTER TABLE beat
 
 -- How many of the last runs were far too short; nothing was learned from these.
 ALTER TABLE baseline ADD COLUMN odd integer NOT NULL DEFAULT 0;
+
+ALTER TABLE queue
+    -- How long the message waited that a worker took last, as far as that is told, and when it did: RabbitMQ does not say how old a message is.
+    ADD COLUMN taken_after_seconds double precision,
+    ADD COLUMN taken_at            timestamptz;

@@ -1,6 +1,6 @@
 //! A Celery queue: somebody must consume it, and its oldest message must not wait too long.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::cause::Cause;
 
@@ -27,6 +27,33 @@ pub enum Consumers {
     Lost,
 }
 
+/// A message as it was taken from a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// After so long in the queue.
+    pub after: TimeDelta,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// For this long at least, or for as long as it waited itself, what was taken last stands for what waits behind it.
+const STANDS_FOR: TimeDelta = TimeDelta::seconds(60);
+
+/// For how long the oldest message has waited: as the broker shows it, or where it does not (RabbitMQ), about as long as the one had that
+/// was taken last, if the queue was never empty since. Queues are first in, first out.
+#[must_use]
+pub fn oldest(
+    shown: Option<TimeDelta>,
+    taken: Option<Taken>,
+    waiting_since: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Option<TimeDelta> {
+    shown.or_else(|| {
+        let Taken { after, at } = taken?;
+        (waiting_since? <= at && at <= now && now - at <= after.max(STANDS_FOR)).then_some(after)
+    })
+}
+
 /// What is wrong with a queue, and for how long it must last to be told.
 #[must_use]
 pub fn trouble(
@@ -51,6 +78,55 @@ pub fn trouble(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transition::tests::at;
+
+    #[test]
+    fn what_was_taken_last_stands_for_what_waits_behind_it_for_a_while() {
+        let taken = |after, seconds| {
+            Some(Taken {
+                after: TimeDelta::seconds(after),
+                at: at(seconds),
+            })
+        };
+        let seconds = |seconds| Some(TimeDelta::seconds(seconds));
+        for (what, shown, taken, since, expected) in [
+            (
+                "the broker shows it",
+                seconds(7),
+                taken(500, 90.0),
+                Some(0.0),
+                seconds(7),
+            ),
+            ("nobody tells", None, None, Some(0.0), None),
+            (
+                "it was taken a moment ago",
+                None,
+                taken(20, 90.0),
+                Some(0.0),
+                seconds(20),
+            ),
+            ("a minute ago", None, taken(20, 40.0), Some(0.0), seconds(20)),
+            ("more than that", None, taken(20, 39.0), Some(0.0), None),
+            (
+                "it waited for longer than that is ago",
+                None,
+                taken(300, -199.0),
+                Some(-400.0),
+                seconds(300),
+            ),
+            (
+                "the queue was empty since",
+                None,
+                taken(20, 90.0),
+                Some(91.0),
+                None,
+            ),
+            ("the queue is empty", None, taken(20, 90.0), None, None),
+            ("in times to come", None, taken(20, 101.0), Some(0.0), None),
+        ] {
+            assert_eq!(oldest(shown, taken, since.map(at), at(100.0)), expected, "{what}");
+        }
+    }
 
     #[test]
     fn what_is_wrong_with_a_queue() {

@@ -11,7 +11,7 @@ use deadbeat_domain::ids::{ProjectId, QueueId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
-use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, REPLACED_WITHIN, trouble};
+use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, REPLACED_WITHIN, oldest, trouble};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
 use deadbeat_store::broker::Broker;
@@ -67,7 +67,7 @@ pub struct Sample {
 pub struct Seen {
     /// Its name.
     pub name: String,
-    /// Messages that wait, over all priorities; None: there is no such queue (any more).
+    /// Messages that wait, over all priorities; 0 where there is no such queue. None: the broker refuses to tell.
     #[serde(default)]
     pub depth: Option<i64>,
     /// For how long the oldest one has waited.
@@ -201,32 +201,34 @@ pub(crate) async fn seen(
             .into_iter()
             .map(|queue| (queue.name.clone(), queue))
             .collect();
-        let is_new = |seen: &Seen| seen.depth.is_some() && !known.contains_key(&seen.name);
-        let mut room = if sample.queues.iter().any(is_new) {
+        // What the broker refuses to tell of is not known: it stays as it was.
+        let told: Vec<(&Seen, i64)> = sample
+            .queues
+            .iter()
+            .filter_map(|seen| Some((seen, seen.depth?)))
+            .collect();
+        let is_new = |seen: &Seen| !known.contains_key(&seen.name);
+        let mut room = if told.iter().any(|(seen, _)| is_new(seen)) {
             limits::PROJECT_QUEUES - deadbeat_store::queue::count(&mut tx, project).await?
         } else {
             0
         };
-        for seen in &sample.queues {
+        for (seen, depth) in &told {
             if is_new(seen) {
                 room -= 1;
                 if room < 0 {
                     continue;
                 }
             }
-            // A queue that was never there is none of ours.
-            let Some(depth) = seen.depth.or_else(|| known.contains_key(&seen.name).then_some(0)) else {
-                continue;
-            };
             let known = known.get(&seen.name);
-            let (queue, transition) = look(known, &broker, seen, depth, &workers, longest_wait, now);
+            let (queue, transition) = look(known, &broker, seen, *depth, &workers, longest_wait, now);
             if let Some(transition) = transition {
                 changed.push((queues.len(), transition));
             }
             queues.push(queue);
         }
         // Nobody looks at it any more: it is used no longer, and nobody can tell of its trouble's end.
-        let named: HashSet<&str> = sample.queues.iter().map(|seen| seen.name.as_str()).collect();
+        let named: HashSet<&str> = told.iter().map(|(seen, _)| seen.name.as_str()).collect();
         let unseen = known.values().filter(|queue| {
             queue.state.trouble.is_some()
                 && !named.contains(queue.name.as_str())
@@ -333,28 +335,32 @@ fn look(
     longest_wait: TimeDelta,
     now: DateTime<Utc>,
 ) -> (Queue, Option<deadbeat_domain::transition::Transition>) {
+    let waiting_since = (depth > 0).then(|| known.and_then(|queue| queue.waiting_since).unwrap_or(now));
+    let shown = seen
+        .oldest_seconds
+        .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
+        .map(span);
+    let taken = known.and_then(|queue| queue.taken);
+    let oldest = oldest(shown, taken, waiting_since, now);
     let mut queue = Queue {
         id: known.map_or_else(QueueId::generate, |queue| queue.id),
         project_id: broker.project_id,
         app: broker.app.clone(),
         name: seen.name.clone(),
         depth: depth.max(0),
-        oldest_seconds: seen.oldest_seconds.filter(|seconds| *seconds >= 0.0),
+        oldest_seconds: oldest.map(|oldest| oldest.num_milliseconds() as f64 / 1_000.0),
         oldest_task: seen
             .oldest_task
             .as_ref()
             .map(|task| deadbeat_domain::monitor::clip(&task.replace('\0', ""))),
         unacked: seen.unacked,
         consumers: seen.consumers,
-        waiting_since: (depth > 0).then(|| known.and_then(|queue| queue.waiting_since).unwrap_or(now)),
+        waiting_since,
+        taken,
         seen_at: now,
         created_at: known.map_or(now, |queue| queue.created_at),
         state: known.map_or(Condition::FRESH, |queue| queue.state),
     };
-    let oldest = queue
-        .oldest_seconds
-        .filter(|seconds| *seconds <= limits::SPAN_SECONDS)
-        .map(span);
     let consumers = consumers(&queue, workers, now);
     let transition = on_seen(
         &mut queue.state,

@@ -208,7 +208,9 @@ fn worker_view(worker: &Worker) -> WorkerView {
         active: count("active"),
         processes: count("processes").max(1),
         reserved: count("reserved"),
-        unacked: said("unacked").and_then(Value::as_i64).unwrap_or(count("reserved")),
+        unacked: said("unacked")
+            .and_then(Value::as_i64)
+            .unwrap_or(count("reserved")),
         held: count("scheduled") + count("limited"),
         running,
     }

@@ -30,6 +30,7 @@ pub mod listening;
 pub mod monitor;
 pub mod outbox;
 pub mod project;
+mod queue_wait;
 pub mod registry;
 pub mod retention;
 pub mod schedule_sync;
@@ -53,6 +54,7 @@ use tokio::sync::Notify;
 use crate::account::Passwords;
 use crate::flood::Floods;
 use crate::ingest::Ingest;
+use crate::queue_wait::Waits;
 use crate::selfwatch::Selfwatch;
 use crate::trace::Traces;
 
@@ -72,6 +74,8 @@ pub struct Services {
     pub(crate) selfwatch: Selfwatch,
     /// How often Beats sent what, lately.
     pub(crate) floods: Floods,
+    /// How long messages waited, lately.
+    pub(crate) waits: Waits,
 }
 
 /// How this deployment is reached from outside.
@@ -117,6 +121,7 @@ impl Services {
             outbox_bell,
             selfwatch,
             floods: Floods::default(),
+            waits: Waits::default(),
         }
     }
 

@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::Condition;
 use deadbeat_domain::ids::{ProjectId, QueueId};
+use deadbeat_domain::queue::Taken;
 use deadbeat_domain::status::Status;
+use deadbeat_domain::time::span;
 use uuid::Uuid;
 
 use crate::batch::column;
@@ -33,6 +35,8 @@ pub struct Queue {
     pub consumers: Option<i64>,
     /// Since when messages have been waiting without a moment in which none did; None: none wait.
     pub waiting_since: Option<DateTime<Utc>>,
+    /// The message that a worker took last, as far as that is told; written apart, by [`note_taken`].
+    pub taken: Option<Taken>,
     /// When it was last seen.
     pub seen_at: DateTime<Utc>,
     /// When it was first seen.
@@ -55,6 +59,8 @@ struct Row {
     unacked: Option<i64>,
     consumers: Option<i64>,
     waiting_since: Option<DateTime<Utc>>,
+    taken_after_seconds: Option<f64>,
+    taken_at: Option<DateTime<Utc>>,
     seen_at: DateTime<Utc>,
     created_at: DateTime<Utc>,
 }
@@ -74,6 +80,13 @@ impl TryFrom<Row> for Queue {
             unacked: row.unacked,
             consumers: row.consumers,
             waiting_since: row.waiting_since,
+            taken: row
+                .taken_after_seconds
+                .zip(row.taken_at)
+                .map(|(after, at)| Taken {
+                    after: span(after),
+                    at,
+                }),
             seen_at: row.seen_at,
             created_at: row.created_at,
             state: condition("queue", &row.status, row.trouble.as_deref(), row.trouble_since)?,
@@ -111,7 +124,7 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            waiting_since, seen_at, created_at
+            waiting_since, taken_after_seconds, taken_at, seen_at, created_at
         FROM queue
         WHERE project_id = $1 AND app = $2
         ORDER BY name",
@@ -162,6 +175,31 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     Ok(())
 }
 
+/// A worker has taken a message that had waited for so long. Nothing happens where no such queue is known.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_taken(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    name: &str,
+    after_seconds: f64,
+    at: DateTime<Utc>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE queue SET taken_after_seconds = $4, taken_at = $5 WHERE project_id = $1 AND app = $2 AND name = $3",
+        project.0,
+        app,
+        name,
+        after_seconds,
+        at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// How many queues a project has.
 ///
 /// # Errors
@@ -199,7 +237,7 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Queue>
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            waiting_since, seen_at, created_at
+            waiting_since, taken_after_seconds, taken_at, seen_at, created_at
         FROM queue
         WHERE project_id = $1
         ORDER BY app, name",

@@ -30,9 +30,13 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
             evidence.push(Fact {
                 at: Some(seen),
                 fact: format!(
-                    "It held {reserved} messages, {} of them running. Those that were acknowledged early are gone; the others come back \
-                     when the broker's visibility timeout has passed.",
-                    count("active").unwrap_or(0)
+                    "It held {reserved} messages, {} of them running. {}; the others come back: on RabbitMQ at once, on Redis when its \
+                     visibility timeout has passed.",
+                    count("active").unwrap_or(0),
+                    match count("unacked") {
+                        Some(unacked) => format!("{} of them were acknowledged early, and are gone", reserved - unacked),
+                        None => "Those that were acknowledged early are gone".to_owned(),
+                    }
                 ),
             });
         }

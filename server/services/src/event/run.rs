@@ -8,8 +8,9 @@ use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::clip;
 use deadbeat_domain::ping::{PingKind, Signal, Source};
+use deadbeat_domain::queue::Taken;
 use deadbeat_domain::run::{Outcome, RunDetail};
-use deadbeat_domain::time::to_micros;
+use deadbeat_domain::time::{span, to_micros};
 use deadbeat_domain::trace::{Stage, StageKind, Told};
 use futures::future::join_all;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::Verdict;
 use crate::ingest::{Accepted, Address, Incoming, IngestError};
 use crate::trace::NewStage;
-use crate::{ServiceError, Services, beat};
+use crate::{ServiceError, Services, beat, queue_wait};
 
 /// A time that a client names farther from now is a mistake.
 const FAR: TimeDelta = TimeDelta::days(3_660);
@@ -137,11 +138,34 @@ pub(super) async fn accept(
             sent_at = one.occurred_at;
         }
     }
+    let waited = waited(&told, skew);
     let runs = accept_stages(services, project, told, skew, received_at, verdicts).await?;
+    queue_wait::taken(services, project, waited).await?;
     for (name, entries) in &sent {
         beat::sent(services, project, name, entries, sent_at).await?;
     }
     accept_runs(services, runs, received_at, remote_addr, verdicts).await
+}
+
+/// How long the messages had waited that were taken last, by application and queue. One that was delivered again was not waiting all the time.
+fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken> {
+    let mut waited = HashMap::new();
+    for one in told {
+        let run = &one.run;
+        let published_at = run.published_at.and_then(|at| at.checked_add_signed(skew));
+        let (Some(queue), Some(published_at)) = (&run.queue, published_at) else {
+            continue;
+        };
+        let after = one.occurred_at - published_at;
+        let is_sound = (TimeDelta::zero()..=span(limits::SPAN_SECONDS)).contains(&after)
+            && !run.beat.contains('\0')
+            && !queue.contains('\0');
+        if one.kind == StageKind::Received && !run.redelivered && is_sound {
+            let at = one.occurred_at;
+            waited.insert((run.beat.clone(), queue.clone()), Taken { after, at });
+        }
+    }
+    waited
 }
 
 /// Writes what was told of runs into their traces. Answers what is also a ping of a monitor.

@@ -188,7 +188,7 @@ async fn a_queue_that_is_no_more_is_in_trouble_no_more(pool: PgPool) {
     assert_eq!(world.incidents().await.len(), 2);
 
     world
-        .seen(json!({"queues": [{"name": "deleted", "depth": null}, {"name": "never", "depth": null}]}))
+        .seen(json!({"queues": [{"name": "deleted", "depth": 0}, {"name": "renamed", "depth": null}, {"name": "never", "depth": null}]}))
         .await;
     let deleted = world.queue_id("deleted").await;
     assert!(
@@ -310,4 +310,44 @@ async fn a_project_has_so_many_queues_and_no_more(pool: PgPool) {
         world.count("SELECT count(*) FROM queue WHERE app = 'shop'").await,
         1
     );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn where_the_broker_shows_no_age_what_workers_took_last_tells_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let depth = async |depth: i64| {
+        world.worker_says("celery@w1", json!({})).await;
+        let queue = json!({"name": "celery", "depth": depth, "consumers": 1});
+        world
+            .seen(json!({"transport": "amqp", "longest_wait_seconds": 60, "queues": [queue]}))
+            .await;
+    };
+    let received = async |run: u128, waited: i64, redelivered: bool| {
+        let said = json!({"beat": "shop", "entry": null, "run_id": Uuid::from_u128(run), "task": "t", "queue": "celery",
+            "published_at": world.now() - chrono::TimeDelta::seconds(waited), "redelivered": redelivered});
+        world.event(world.an_event("run_received", said)).await;
+    };
+    depth(5).await;
+    world.advance(10);
+    received(1, 500, true).await;
+    received(2, 59, false).await;
+    depth(6).await;
+    assert_eq!(world.incidents().await, []);
+    world.advance(10);
+
+    received(3, 61, false).await;
+    depth(7).await;
+
+    let queue = world.queue_id("celery").await;
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", true)]);
+    assert_eq!(
+        world
+            .count("SELECT oldest_seconds::int8 FROM queue WHERE name = 'celery'")
+            .await,
+        61
+    );
+    world.advance(10);
+    received(4, 0, false).await;
+    depth(1).await;
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", false)]);
 }
