@@ -98,7 +98,9 @@ def test_healthy_system_has_no_finding_and_nothing_is_changed_by_looking(
     worker(start_celery, "w1@here")
     app.send_task("audited.ok")
     client = Redis.from_url(broker)
-    wait_until("the end of the task", lambda: not client.exists("celery", "unacked"))
+    inspect = app.control.inspect(timeout=2)
+    wait_until("a task that was taken", lambda: any(w["total"] for w in (inspect.stats() or {}).values()))
+    wait_until("its end", lambda: not client.exists("celery", "unacked"))
     before = sorted(client.keys())
 
     status, document = audit()

@@ -16,7 +16,7 @@ import pytest
 from conftest import free_port
 from deadbeat import transport as transport_module
 from deadbeat.due import merge_due
-from deadbeat.transport import Transport, utc_text
+from deadbeat.transport import BATCH_LIMIT, Transport, utc_text
 from sink import Sink
 
 
@@ -226,6 +226,21 @@ def test_unknown_entry_gets_one_second_chance(
     sink.wait_for(lambda: sink.of("run_started", entry="other"))
     assert transport.flush_at_exit(2)
     assert sink.events.count(lost) == 2
+
+
+def test_loss_is_told_although_the_last_batch_is_full(sink: Sink, transport: Transport) -> None:
+    sink.answer = 400
+    transport.put(run_event(), vital=True)
+    sink.wait_for(lambda: transport.dropped == 1)
+    process = transport._process
+    process.not_before = time.monotonic() + 1.0
+    for number in range(BATCH_LIMIT):
+        transport.put(run_event(number=number))
+    sink.answer = "ok"
+
+    sink.wait_for(lambda: sink.of("client_loss"))
+
+    assert [event["dropped"] for event in sink.of("client_loss")] == [1]
 
 
 def test_full_queue_keeps_the_newest_and_the_vital_and_says_what_was_lost(sink: Sink) -> None:

@@ -130,7 +130,8 @@ class Transport:
     """The way to one server for this process and every process forked from it.
 
     `process_label` names the process in loss reports; it is asked when one is made. `app` is the Celery
-    application's name there. `on_sample_queues` is called in the sender's thread with what the server says about sampling the broker's queues.
+    application's name there. `on_sample_queues` is called in the sender's thread with what the server says about
+    sampling the broker's queues.
     """
 
     def __init__(self, url: str, key: str, process_label: Callable[[], str]) -> None:
@@ -306,7 +307,8 @@ class Transport:
         batch = [waiting for waiting in process.batch if not lanes.is_superseded(waiting)]
         batch = lanes.merged(batch + lanes.take(BATCH_LIMIT - len(batch)))
         lost = lanes.dropped - process.losses_told
-        if lost > 0 and len(batch) < BATCH_LIMIT:
+        # One beyond the limit, so that it is told although nothing may come after a full batch.
+        if lost > 0 and not any(waiting.event["type"] == "client_loss" for waiting in batch):
             process.losses_told += lost
             batch.append(Waiting(-1, self._loss_event(lost), None))
         return batch

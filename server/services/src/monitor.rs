@@ -195,7 +195,7 @@ async fn create_in(
 }
 
 async fn insert(tx: &mut Tx, monitor: &Monitor) -> Result<(), ServiceError> {
-    deadbeat_store::monitor::insert(tx, monitor)
+    deadbeat_store::monitor::insert(tx, &[monitor])
         .await
         .map_err(|error| slug_taken(error, &monitor.slug))
 }

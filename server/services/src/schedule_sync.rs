@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::event::Verdict;
 use crate::incident::Background;
-use crate::monitor::{apply_transition, load_runs, write_state};
+use crate::monitor::{apply_transition, write_states};
 use crate::{ServiceError, Services, beat};
 
 /// A Beat's whole schedule: what is not in it is not scheduled.
@@ -203,11 +203,11 @@ pub(crate) async fn sync(
         now,
     )
     .await?;
-    let mut known: HashMap<String, Monitor> = HashMap::new();
+    let mut monitors: Vec<Monitor> = Vec::new();
     let mut unreadable: HashSet<String> = HashSet::new();
     for row in deadbeat_store::monitor::lock_of_beat(&mut tx, beat.id).await? {
         match row {
-            Ok(monitor) => known.extend(monitor.entry.clone().map(|entry| (entry, monitor))),
+            Ok(monitor) => monitors.push(monitor),
             Err(found) => {
                 tracing::error!(monitor.id = %found.id, error = %found.error, "a monitor cannot be read; it stays as it is");
                 unreadable.extend(found.entry);
@@ -215,7 +215,15 @@ pub(crate) async fn sync(
         }
     }
 
+    deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
+    let mut known: HashMap<String, Monitor> = monitors
+        .into_iter()
+        .filter_map(|monitor| Some((monitor.entry.clone()?, monitor)))
+        .collect();
+
     let mut refused = Vec::new();
+    let mut moved = Vec::new();
+    let mut new = Vec::new();
     let mut seen = HashSet::new();
     let mut count = deadbeat_store::monitor::count(&mut tx, project).await?;
     for entry in &snapshot.entries {
@@ -235,7 +243,9 @@ pub(crate) async fn sync(
         let is_due_or_to_come = |hint: &DateTime<Utc>| *hint <= listed_at || *hint >= now - ON_ITS_WAY;
         let hint = by_our_clock(entry.next_due_at, skew).filter(is_due_or_to_come);
         match known.remove(&entry.name) {
-            Some(monitor) => follow(services, &mut tx, &beat, monitor, entry, expectation, hint, now).await?,
+            Some(monitor) => {
+                moved.extend(follow(services, &mut tx, &beat, monitor, entry, expectation, hint, now).await?);
+            }
             None if count >= limits::PROJECT_MONITORS => {
                 refused.push(format!(
                     "entry {:?}: the project has reached its limit of monitors",
@@ -243,11 +253,13 @@ pub(crate) async fn sync(
                 ));
             }
             None => {
-                register(&mut tx, project, &beat, entry, expectation, hint, now).await?;
+                new.push((entry, expectation, hint));
                 count += 1;
             }
         }
     }
+    write_states(&mut tx, &moved).await?;
+    register(&mut tx, project, &beat, new, now).await?;
     for (_, mut monitor) in known {
         retire(services, &mut tx, &beat, &mut monitor, now).await?;
     }
@@ -301,43 +313,70 @@ fn registered(entry: &Entry) -> Result<Value, ServiceError> {
     serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
 }
 
+/// Makes monitors of new entries.
 async fn register(
     tx: &mut Tx,
     project: ProjectId,
     beat: &Beat,
-    entry: &Entry,
-    expectation: Expectation,
-    hint: Option<DateTime<Utc>>,
+    entries: Vec<(&Entry, Expectation, Option<DateTime<Utc>>)>,
     now: DateTime<Utc>,
 ) -> Result<(), ServiceError> {
-    let mut state = MonitorState::fresh(expectation, true, now);
-    if let Some(hint) = hint {
-        on_due_hint(&mut state, Some(hint), now);
+    if entries.is_empty() {
+        return Ok(());
     }
-    if !entry.enabled {
-        // A fresh one has no history to record this in.
-        let _ = on_pause(&mut state, Trigger::Retire, now);
-        state.retired = true;
+    let wanted: Vec<String> = entries
+        .iter()
+        .map(|(entry, ..)| slug_from_name(&entry.name))
+        .collect();
+    let taken = deadbeat_store::monitor::slugs_taken(tx, project, &wanted).await?;
+    let mut taken: HashSet<String> = taken.into_iter().collect();
+    // Entries may all come to the same slug: those with names of another script.
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    let mut monitors = Vec::with_capacity(entries.len());
+    let mut bounds = Vec::with_capacity(entries.len());
+    for ((entry, expectation, hint), slug) in entries.into_iter().zip(wanted) {
+        let slug = if taken.contains(&slug) {
+            if !numbers.contains_key(&slug) {
+                taken.extend(deadbeat_store::monitor::slugs_like(tx, project, &slug).await?);
+            }
+            let number = numbers.entry(slug.clone()).or_insert(1);
+            numbered(&slug, &taken, number)
+        } else {
+            slug
+        };
+        taken.insert(slug.clone());
+        let mut state = MonitorState::fresh(expectation, true, now);
+        if let Some(hint) = hint {
+            on_due_hint(&mut state, Some(hint), now);
+        }
+        if !entry.enabled {
+            // A fresh one has no history to record this in.
+            let _ = on_pause(&mut state, Trigger::Retire, now);
+            state.retired = true;
+        }
+        let id = MonitorId::generate();
+        bounds.push((id, entry.longest_run_is_a_guess));
+        monitors.push(Monitor {
+            id,
+            project_id: project,
+            ping_id: PingId::generate(),
+            slug,
+            name: entry.name.clone(),
+            tags: Vec::new(),
+            all_channels: true,
+            beat_id: Some(beat.id),
+            entry: Some(entry.name.clone()),
+            registered: Some(registered(entry)?),
+            retired_at: (!entry.enabled).then_some(now),
+            created_at: now,
+            updated_at: now,
+            open_runs: 0,
+            state,
+        });
     }
-    let monitor = Monitor {
-        id: MonitorId::generate(),
-        project_id: project,
-        ping_id: PingId::generate(),
-        slug: free_slug(tx, project, &entry.name).await?,
-        name: entry.name.clone(),
-        tags: Vec::new(),
-        all_channels: true,
-        beat_id: Some(beat.id),
-        entry: Some(entry.name.clone()),
-        registered: Some(registered(entry)?),
-        retired_at: (!entry.enabled).then_some(now),
-        created_at: now,
-        updated_at: now,
-        open_runs: 0,
-        state,
-    };
-    // Somebody took the slug since we looked for a free one: the whole schedule is sent again.
-    deadbeat_store::monitor::insert(tx, &monitor)
+    // Somebody took a slug since we looked for a free one: the whole schedule is sent again.
+    let monitors: Vec<&Monitor> = monitors.iter().collect();
+    deadbeat_store::monitor::insert(tx, &monitors)
         .await
         .map_err(|error| {
             if error.is_constraint("monitor_slug_unique") {
@@ -346,31 +385,24 @@ async fn register(
                 error.into()
             }
         })?;
-    deadbeat_store::baseline::begin(tx, monitor.id, entry.longest_run_is_a_guess).await?;
+    deadbeat_store::baseline::begin(tx, &bounds).await?;
     Ok(())
 }
 
-/// The entry's name as a slug; with a number behind it when another monitor has that one.
-async fn free_slug(tx: &mut Tx, project: ProjectId, name: &str) -> Result<String, ServiceError> {
-    let slug = slug_from_name(name);
-    let taken: HashSet<String> = deadbeat_store::monitor::slugs_like(tx, project, &slug)
-        .await?
-        .into_iter()
-        .collect();
-    let mut candidate = slug.clone();
-    let mut number = 2;
-    while taken.contains(&candidate) {
+/// A slug that is taken, with the first number behind it after `number` that is not.
+fn numbered(slug: &str, taken: &HashSet<String>, number: &mut u32) -> String {
+    loop {
+        *number += 1;
         let tail = format!("-{number}");
-        candidate = slug
-            .chars()
-            .take(limits::SLUG_CHARS - tail.len())
-            .chain(tail.chars())
-            .collect();
-        number += 1;
+        let head = slug.chars().take(limits::SLUG_CHARS - tail.len());
+        let candidate: String = head.chain(tail.chars()).collect();
+        if !taken.contains(&candidate) {
+            return candidate;
+        }
     }
-    Ok(candidate)
 }
 
+/// An entry meets its monitor. Answers the monitor where only its state is left to be written.
 #[expect(
     clippy::too_many_arguments,
     reason = "one entry meeting its monitor; bundling would only name the bundle"
@@ -384,10 +416,9 @@ async fn follow(
     expectation: Expectation,
     hint: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-) -> Result<(), ServiceError> {
+) -> Result<Option<Monitor>, ServiceError> {
     let told = registered(entry)?;
     let before = monitor.clone();
-    load_runs(tx, &mut monitor).await?;
     // Only when Beat's own word changed: a grace that a person set stays. What a newer SDK says beside is no change of that.
     if monitor.registered.as_ref() != Some(&told) {
         if !is_same_expectation(monitor.registered.as_ref(), &told) {
@@ -395,7 +426,7 @@ async fn follow(
         }
         monitor.registered = Some(told);
         monitor.updated_at = now;
-        deadbeat_store::baseline::begin(tx, monitor.id, entry.longest_run_is_a_guess).await?;
+        deadbeat_store::baseline::begin(tx, &[(monitor.id, entry.longest_run_is_a_guess)]).await?;
     }
     let was_retired = monitor.retired_at.is_some();
     monitor.retired_at = if entry.enabled {
@@ -420,12 +451,10 @@ async fn follow(
         Some(transition) => {
             apply_transition(tx, &services.site, &monitor, &background(beat), &transition).await?;
         }
-        None if settings_changed || due_of(&monitor) != due_of(&before) => {
-            write_state(tx, &monitor).await?;
-        }
+        None if settings_changed || due_of(&monitor) != due_of(&before) => return Ok(Some(monitor)),
         None => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Whether Beat says the same of when an entry is due, how late and how long it may be.
@@ -450,7 +479,6 @@ async fn retire(
     if monitor.retired_at.is_some() {
         return Ok(());
     }
-    load_runs(tx, monitor).await?;
     monitor.retired_at = Some(now);
     monitor.updated_at = now;
     monitor.state.retired = true;

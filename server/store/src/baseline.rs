@@ -4,18 +4,20 @@ use deadbeat_domain::baseline::Baseline;
 use deadbeat_domain::ids::MonitorId;
 use uuid::Uuid;
 
+use crate::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Begins to learn how long the runs of a monitor take, or notes whether that bounds them.
+/// Begins to learn how long the runs of monitors take, or notes whether that bounds them.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn begin(tx: &mut Tx, monitor: MonitorId, bounds: bool) -> StoreResult<()> {
+pub async fn begin(tx: &mut Tx, monitors: &[(MonitorId, bool)]) -> StoreResult<()> {
     sqlx::query!(
-        "INSERT INTO baseline (monitor_id, bounds, runs, usual, shortest, longest) VALUES ($1, $2, 0, 0, 0, 0)
+        "INSERT INTO baseline (monitor_id, bounds, runs, usual, shortest, longest)
+        SELECT monitor_id, bounds, 0, 0, 0, 0 FROM UNNEST($1::uuid[], $2::bool[]) AS new (monitor_id, bounds)
         ON CONFLICT (monitor_id) DO UPDATE SET bounds = excluded.bounds WHERE baseline.bounds <> excluded.bounds",
-        monitor.0,
-        bounds
+        &column(monitors, |(id, _)| id.0),
+        &column(monitors, |(_, bounds)| *bounds)
     )
     .execute(tx.conn())
     .await?;

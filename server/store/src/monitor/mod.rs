@@ -7,6 +7,7 @@ use deadbeat_domain::status::Status;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::batch::column;
 use crate::page::Page;
 use crate::schedule_memo;
 use crate::{Reader, StoreError, StoreResult, Tx};
@@ -218,36 +219,41 @@ pub use lock::{
 };
 pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs};
 
-/// Writes a new monitor.
+/// Writes new monitors.
 ///
 /// # Errors
 /// `monitor_slug_unique` when the project has one of that slug.
-pub async fn insert(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
-    let state = &monitor.state;
+pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
-            beat_id, entry, status, created_at, updated_at, next_due_at, hinted_due_at, deadline_at, check_after,
-            registered, retired_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15, $19, $16, $16, $17, $18)",
-        monitor.id.0,
-        monitor.project_id.0,
-        monitor.ping_id.0,
-        monitor.slug,
-        monitor.name,
-        &monitor.tags,
-        state.expectation.schedule.to_json(),
-        state.expectation.grace_seconds,
-        state.expectation.longest_run_seconds,
-        monitor.all_channels,
-        monitor.beat_id.map(|id| id.0),
-        monitor.entry,
-        state.status.as_str(),
-        monitor.created_at,
-        state.next_due_at,
-        state.deadline_at,
-        monitor.registered,
-        monitor.retired_at,
-        state.hinted_due_at,
+            beat_id, entry, status, created_at, updated_at, next_due_at, hinted_due_at, deadline_at, check_after, registered, retired_at)
+        SELECT id, project_id, ping_id, slug, name, ARRAY(SELECT jsonb_array_elements_text(tags)), schedule, grace_seconds, longest_run_seconds,
+            all_channels, beat_id, entry, status, created_at, created_at, next_due_at, hinted_due_at, deadline_at, deadline_at, registered,
+            retired_at
+        FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::float8[], $9::float8[],
+            $10::bool[], $11::uuid[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[],
+            $17::timestamptz[], $18::jsonb[], $19::timestamptz[])
+            AS new (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
+                status, created_at, next_due_at, hinted_due_at, deadline_at, registered, retired_at)",
+        &column(monitors, |monitor| monitor.id.0),
+        &column(monitors, |monitor| monitor.project_id.0),
+        &column(monitors, |monitor| monitor.ping_id.0),
+        &column(monitors, |monitor| monitor.slug.clone()),
+        &column(monitors, |monitor| monitor.name.clone()),
+        &column(monitors, |monitor| Value::from(monitor.tags.clone())),
+        &column(monitors, |monitor| monitor.state.expectation.schedule.to_json()),
+        &column(monitors, |monitor| monitor.state.expectation.grace_seconds),
+        &column(monitors, |monitor| monitor.state.expectation.longest_run_seconds) as &[Option<f64>],
+        &column(monitors, |monitor| monitor.all_channels),
+        &column(monitors, |monitor| monitor.beat_id.map(|id| id.0)) as &[Option<Uuid>],
+        &column(monitors, |monitor| monitor.entry.clone()) as &[Option<String>],
+        &column(monitors, |monitor| monitor.state.status.as_str().to_owned()),
+        &column(monitors, |monitor| monitor.created_at),
+        &column(monitors, |monitor| monitor.state.next_due_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.hinted_due_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.deadline_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
+        &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;
@@ -445,6 +451,20 @@ pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> Sto
         "SELECT slug FROM monitor WHERE project_id = $1 AND starts_with(slug, $2)",
         project.0,
         beginning
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// Which of these slugs a project has already.
+///
+/// # Errors
+/// When the database is away.
+pub async fn slugs_taken(tx: &mut Tx, project: ProjectId, slugs: &[String]) -> StoreResult<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT slug FROM monitor WHERE project_id = $1 AND slug = ANY($2)",
+        project.0,
+        slugs
     )
     .fetch_all(tx.conn())
     .await?)

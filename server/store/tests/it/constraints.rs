@@ -137,13 +137,15 @@ async fn a_slug_is_taken_once_a_project(pool: PgPool) {
     twin.id = deadbeat_domain::ids::MonitorId::generate();
     twin.ping_id = deadbeat_domain::ids::PingId::generate();
 
-    let refused = deadbeat_store::monitor::insert(&mut tx, &twin).await.unwrap_err();
+    let refused = deadbeat_store::monitor::insert(&mut tx, &[&twin])
+        .await
+        .unwrap_err();
 
     assert!(refused.is_constraint("monitor_slug_unique"), "{refused:?}");
     drop(tx);
     twin.project_id = ProjectId(crate::setup::insert_project(&world.store).await.0);
     let mut tx = world.begin().await;
-    deadbeat_store::monitor::insert(&mut tx, &twin).await.unwrap();
+    deadbeat_store::monitor::insert(&mut tx, &[&twin]).await.unwrap();
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -74,7 +74,9 @@ impl World {
             state,
         };
         let mut tx = self.begin().await;
-        deadbeat_store::monitor::insert(&mut tx, &monitor).await.unwrap();
+        deadbeat_store::monitor::insert(&mut tx, &[&monitor])
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         monitor
     }
