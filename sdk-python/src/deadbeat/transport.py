@@ -130,8 +130,8 @@ class Transport:
     """The way to one server for this process and every process forked from it.
 
     `process_label` names the process in loss reports; it is asked when one is made. `app` is the Celery
-    application's name there. `on_sample_queues` is called in the sender's thread with what the server says about
-    sampling the broker's queues.
+    application's name there. `on_sample_queues` is called in the sender's thread with what the server says
+    about sampling the broker's queues.
     """
 
     def __init__(self, url: str, key: str, process_label: Callable[[], str]) -> None:
