@@ -1,0 +1,254 @@
+//! Nothing is known of the run: Beat, the broker, or nobody is to blame.
+
+use super::*;
+
+#[test]
+fn what_no_beat_sends_is_missed_and_no_more_is_said() {
+    let everything_is_broken = Evidence {
+        beat: None,
+        broker: Some(BrokerView {
+            status: Status::Down,
+            away_since: Some(at(0.0)),
+            ..broker()
+        }),
+        stage: Some(sent()),
+        queues: vec![QueueView {
+            status: Status::Down,
+            trouble: Some(Cause::QueueUnconsumed),
+            ..queue()
+        }],
+        workers: vec![lost(1)],
+    };
+
+    assert_eq!(missed(&everything_is_broken), own(Cause::Missed));
+    assert_eq!(missed(&Evidence::default()), own(Cause::Missed));
+    assert_eq!(scene().of_missed(None, EARLY, at(100.0)), own(Cause::Missed));
+}
+
+#[test]
+fn a_run_that_beat_never_sent_is_blamed_on_beat_as_far_as_is_known() {
+    let silent = BeatView {
+        last_seen_at: Some(at(59.0)),
+        ..beat()
+    };
+    let part_of_beat = |cause| Blame::Part(PartOf::Beat, cause);
+    for (what, beat, expected) in [
+        ("silent, not overdue", silent, Blame::Wait(at(172.0))),
+        (
+            "dead",
+            BeatView {
+                status: Status::Down,
+                deadline_at: None,
+                ..silent
+            },
+            part_of_beat(Cause::BeatDown),
+        ),
+        (
+            "hanging",
+            BeatView {
+                status: Status::Down,
+                deadline_at: None,
+                hung_at: Some(at(98.0)),
+                ..silent
+            },
+            part_of_beat(Cause::BeatStalled),
+        ),
+        (
+            "dead; it hung once, and went on then",
+            BeatView {
+                status: Status::Down,
+                deadline_at: None,
+                hung_at: Some(at(40.0)),
+                ..silent
+            },
+            part_of_beat(Cause::BeatDown),
+        ),
+        (
+            "alive, with a clock that is off, which is told: it is not down for this",
+            BeatView {
+                status: Status::Down,
+                ..silent
+            },
+            Blame::Wait(at(172.0)),
+        ),
+        ("alive, and it sends others", beat(), own(Cause::Unknown)),
+        (
+            "alive, and it never says what it sends",
+            BeatView {
+                sent_at: None,
+                ..beat()
+            },
+            own(Cause::Unknown),
+        ),
+        (
+            "alive, and it has sent nothing since",
+            BeatView {
+                sent_at: Some(at(54.0)),
+                ..beat()
+            },
+            own(Cause::BeatStalled),
+        ),
+        (
+            "alive, and the broker took nothing from it",
+            BeatView {
+                sent_at: Some(at(54.0)),
+                send_failed_at: Some(at(60.5)),
+                ..beat()
+            },
+            own(Cause::BrokerDown),
+        ),
+        (
+            "alive; the broker took nothing a while before",
+            BeatView {
+                send_failed_at: Some(at(54.0)),
+                ..beat()
+            },
+            own(Cause::Unknown),
+        ),
+    ] {
+        let evidence = Evidence {
+            beat: Some(beat),
+            ..scene()
+        };
+        assert_eq!(missed(&evidence), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_stage_of_the_run_before_says_nothing_of_this_one() {
+    let before = StageView {
+        published_at: Some(at(54.0)),
+        received_at: Some(at(54.5)),
+        ..received(1)
+    };
+    let early = StageView {
+        published_at: Some(at(55.0)),
+        ..sent()
+    };
+
+    assert_eq!(
+        missed(&Evidence {
+            stage: Some(before),
+            ..scene()
+        }),
+        own(Cause::Unknown)
+    );
+    assert_eq!(
+        missed(&Evidence {
+            stage: Some(early),
+            ..scene()
+        }),
+        own(Cause::LostInBroker),
+        "Beat may send a little early"
+    );
+}
+
+#[test]
+fn a_broker_that_is_away_is_to_blame_before_all_others() {
+    let away = |status| BrokerView {
+        status,
+        away_since: Some(at(90.0)),
+        ..broker()
+    };
+    for (broker, now, expected) in [
+        (
+            away(Status::Down),
+            100.0,
+            Blame::Part(PartOf::Broker(broker().id), Cause::BrokerDown),
+        ),
+        (away(Status::Up), 100.0, Blame::Wait(at(130.0))),
+        // Nobody looks at it any more: it is not known to be away.
+        (away(Status::Up), 130.0, own(Cause::LostInBroker)),
+    ] {
+        let mut evidence = Evidence {
+            broker: Some(broker),
+            stage: Some(sent()),
+            ..scene()
+        };
+        evidence.workers[0].last_seen_at = Some(at(129.0));
+        assert_eq!(
+            evidence.of_missed(Some(at(60.0)), EARLY, at(now)),
+            expected,
+            "{broker:?} at {now}"
+        );
+    }
+}
+
+#[test]
+fn what_nobody_said_proves_nothing_when_reports_were_lost() {
+    let lost_at = |seconds| BeatView {
+        lost_at: Some(at(seconds)),
+        ..beat()
+    };
+    let silent = |beat| Evidence {
+        beat: Some(BeatView {
+            sent_at: Some(at(54.0)),
+            ..beat
+        }),
+        ..scene()
+    };
+    let gone = |beat| Evidence {
+        beat: Some(beat),
+        stage: Some(sent()),
+        ..scene()
+    };
+    let before = lost_at(50.0);
+    let since = lost_at(80.0);
+
+    assert_eq!(missed(&silent(before)), own(Cause::BeatStalled));
+    assert_eq!(missed(&silent(since)), own(Cause::Unknown));
+    assert_eq!(missed(&gone(before)), own(Cause::LostInBroker));
+    assert_eq!(missed(&gone(since)), own(Cause::Unknown));
+    let overrun = |beat| {
+        let run = Run {
+            started_at: Some(at(60.0)),
+            ..run()
+        };
+        gone(beat).of_overrun(&run, at(100.0))
+    };
+    assert_eq!(overrun(before), own(Cause::WorkerKilled));
+    assert_eq!(
+        overrun(since),
+        own(Cause::Overrun),
+        "it may have ended and could not say so"
+    );
+}
+
+#[test]
+fn a_look_at_the_queue_that_is_under_way_is_waited_for() {
+    let evidence = Evidence {
+        beat: Some(BeatView {
+            sent_at: Some(at(95.0)),
+            ..beat()
+        }),
+        stage: Some(StageView {
+            published_at: Some(at(95.0)),
+            ..sent()
+        }),
+        ..scene()
+    };
+
+    assert_eq!(missed(&evidence), Blame::Wait(at(102.0)));
+    let looked_at = Evidence {
+        broker: Some(BrokerView {
+            seen_at: Some(at(105.0)),
+            ..broker()
+        }),
+        queues: vec![QueueView {
+            seen_at: at(105.0),
+            ..queue()
+        }],
+        ..evidence.clone()
+    };
+    assert_eq!(
+        looked_at.of_missed(Some(at(60.0)), EARLY, at(106.0)),
+        own(Cause::LostInBroker)
+    );
+    let mut evidence = evidence;
+    evidence.workers[0].last_seen_at = Some(at(114.0));
+    assert_eq!(
+        evidence.of_missed(Some(at(60.0)), EARLY, at(115.0)),
+        own(Cause::Unknown),
+        "nobody looked"
+    );
+}

@@ -1,0 +1,161 @@
+//! Who is to blame, as tables; and that a verdict is always found in the end.
+
+mod always;
+mod begun;
+mod missed;
+mod received;
+mod sent;
+
+use super::*;
+use crate::run::{CONTEST_PATIENCE, RunDetail, RunStatus};
+use crate::transition::tests::at;
+
+const QUEUE: &str = "orders";
+/// Beat may send a little before its slot.
+const EARLY: TimeDelta = TimeDelta::seconds(5);
+const RUN: Uuid = Uuid::from_u128(7);
+
+fn beat() -> BeatView {
+    BeatView {
+        status: Status::Up,
+        last_seen_at: Some(at(95.0)),
+        deadline_at: Some(at(170.0)),
+        hung_at: None,
+        sent_at: Some(at(60.0)),
+        send_failed_at: None,
+        lost_at: None,
+    }
+}
+
+fn broker() -> BrokerView {
+    BrokerView {
+        id: BrokerId(Uuid::from_u128(100)),
+        status: Status::Up,
+        away_since: None,
+        seen_at: Some(at(95.0)),
+        unacked: Some(0),
+    }
+}
+
+fn queue() -> QueueView {
+    QueueView {
+        id: QueueId(Uuid::from_u128(200)),
+        name: QUEUE.to_owned(),
+        status: Status::Up,
+        trouble: None,
+        since: None,
+        depth: 0,
+        seen_at: at(95.0),
+    }
+}
+
+/// Idle, and heard from a moment ago.
+fn worker(number: u128) -> WorkerView {
+    WorkerView {
+        id: WorkerId(Uuid::from_u128(number)),
+        name: format!("celery@{number}"),
+        status: Status::Up,
+        trouble: None,
+        last_seen_at: Some(at(98.0)),
+        period: TimeDelta::seconds(5),
+        deadline_at: Some(at(128.0)),
+        started_at: Some(at(-3_600.0)),
+        progress_at: at(98.0),
+        queues: vec![QUEUE.to_owned()],
+        connected: true,
+        active: 0,
+        processes: 2,
+        reserved: 0,
+        unacked: 0,
+        held: 0,
+        running: Some(Vec::new()),
+    }
+}
+
+fn lost(number: u128) -> WorkerView {
+    WorkerView {
+        status: Status::Down,
+        last_seen_at: Some(at(50.0)),
+        deadline_at: Some(at(3_680.0)),
+        ..worker(number)
+    }
+}
+
+fn in_trouble(number: u128, trouble: Cause) -> WorkerView {
+    WorkerView {
+        status: Status::Down,
+        trouble: Some(trouble),
+        ..worker(number)
+    }
+}
+
+fn busy(number: u128) -> WorkerView {
+    WorkerView {
+        active: 2,
+        reserved: 4,
+        unacked: 4,
+        ..worker(number)
+    }
+}
+
+fn sent() -> StageView {
+    StageView {
+        published_at: Some(at(60.0)),
+        received_at: None,
+        heard_at: at(60.0),
+        queue: Some(QUEUE.to_owned()),
+        worker: None,
+    }
+}
+
+fn received(by: u128) -> StageView {
+    StageView {
+        received_at: Some(at(61.0)),
+        worker: Some(format!("celery@{by}")),
+        ..sent()
+    }
+}
+
+/// All is well, and nothing is known of the run.
+fn scene() -> Evidence {
+    Evidence {
+        beat: Some(beat()),
+        broker: Some(broker()),
+        stage: None,
+        queues: vec![queue()],
+        workers: vec![worker(1)],
+    }
+}
+
+/// The slot was due at 60, and its grace has passed at 100.
+fn missed(evidence: &Evidence) -> Blame {
+    evidence.of_missed(Some(at(60.0)), EARLY, at(100.0))
+}
+
+fn run() -> Run {
+    Run {
+        key: crate::ids::RunKey(Uuid::from_u128(1)),
+        run_id: Some(RUN),
+        status: RunStatus::Open,
+        started_at: Some(at(0.0)),
+        finished_at: None,
+        deadline_at: Some(at(100.0)),
+        duration: None,
+        exit_code: None,
+        detail: RunDetail {
+            worker: Some("celery@1".to_owned()),
+            ..RunDetail::default()
+        },
+        attempts: 1,
+        contest: None,
+        events: Vec::new(),
+    }
+}
+
+const fn own(cause: Cause) -> Blame {
+    Blame::Own(cause)
+}
+
+fn of_worker(number: u128, cause: Cause) -> Blame {
+    Blame::Part(PartOf::Worker(WorkerId(Uuid::from_u128(number))), cause)
+}

@@ -1,0 +1,137 @@
+//! A worker took it, and has not begun it.
+
+use super::*;
+
+#[test]
+fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
+    let idle_elsewhere = WorkerView {
+        queues: vec!["mail".to_owned()],
+        ..worker(2)
+    };
+    let holds = WorkerView {
+        reserved: 1,
+        progress_at: at(61.0),
+        ..worker(1)
+    };
+    let stopped = WorkerView {
+        status: Status::Paused,
+        deadline_at: None,
+        ..worker(1)
+    };
+    for (what, workers, expected) in [
+        ("nothing is known of it", vec![worker(2)], own(Cause::Unknown)),
+        ("it is lost", vec![lost(1)], of_worker(1, Cause::WorkerLost)),
+        (
+            "it is a ghost",
+            vec![in_trouble(1, Cause::GhostWorker)],
+            of_worker(1, Cause::GhostWorker),
+        ),
+        (
+            "it was started anew",
+            vec![WorkerView {
+                started_at: Some(at(70.0)),
+                ..worker(1)
+            }],
+            own(Cause::WorkerLost),
+        ),
+        (
+            "it is silent since",
+            vec![WorkerView {
+                last_seen_at: Some(at(60.0)),
+                deadline_at: Some(at(110.0)),
+                ..worker(1)
+            }],
+            Blame::Wait(at(112.0)),
+        ),
+        (
+            "it was busy, and has missed a word: it may be dead",
+            vec![WorkerView {
+                last_seen_at: Some(at(89.0)),
+                deadline_at: Some(at(119.0)),
+                ..busy(1)
+            }],
+            Blame::Wait(at(121.0)),
+        ),
+        ("it hangs, perhaps", vec![holds.clone()], Blame::Wait(at(141.0))),
+        (
+            "it holds it back for its time",
+            vec![WorkerView {
+                held: 1,
+                ..holds.clone()
+            }],
+            own(Cause::Unknown),
+        ),
+        (
+            "it could, and holds nothing",
+            vec![worker(1)],
+            own(Cause::Unknown),
+        ),
+        (
+            "it is busy, another one is not",
+            vec![busy(1), worker(2)],
+            own(Cause::PrefetchStarvation),
+        ),
+        ("all are busy", vec![busy(1), busy(2)], own(Cause::QueueSlaBreach)),
+        (
+            "it is busy, and the idle one is of another queue",
+            vec![busy(1), idle_elsewhere],
+            own(Cause::QueueSlaBreach),
+        ),
+        (
+            "it is busy, and the idle one is a ghost",
+            vec![busy(1), in_trouble(2, Cause::GhostWorker)],
+            own(Cause::QueueSlaBreach),
+        ),
+        (
+            "it is busy, and the idle one's clock is off",
+            vec![busy(1), in_trouble(2, Cause::ClockSkew)],
+            own(Cause::PrefetchStarvation),
+        ),
+        (
+            "it is busy, and its clock is off",
+            vec![
+                WorkerView {
+                    status: Status::Down,
+                    trouble: Some(Cause::ClockSkew),
+                    ..busy(1)
+                },
+                worker(2),
+            ],
+            own(Cause::PrefetchStarvation),
+        ),
+        (
+            "it has stopped, and another one works",
+            vec![stopped.clone(), worker(2)],
+            own(Cause::LostInBroker),
+        ),
+        (
+            "it has stopped, and nobody works",
+            vec![stopped],
+            own(Cause::Unknown),
+        ),
+    ] {
+        let evidence = Evidence {
+            stage: Some(received(1)),
+            workers,
+            ..scene()
+        };
+        assert_eq!(missed(&evidence), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_worker_that_goes_on_with_others_is_not_waited_for_as_a_ghost_for_ever() {
+    let mut evidence = Evidence {
+        stage: Some(received(1)),
+        ..scene()
+    };
+    evidence.workers[0].reserved = 3;
+    let judged = |evidence: &mut Evidence, now: f64| {
+        evidence.workers[0].progress_at = at(now - 1.0);
+        evidence.workers[0].last_seen_at = Some(at(now - 1.0));
+        evidence.of_missed(Some(at(60.0)), EARLY, at(now))
+    };
+
+    assert!(matches!(judged(&mut evidence, 100.0), Blame::Wait(_)));
+    assert_eq!(judged(&mut evidence, 201.0), own(Cause::Unknown));
+}

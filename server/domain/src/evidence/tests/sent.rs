@@ -1,0 +1,261 @@
+//! It was sent, and no worker has said that it took it.
+
+use super::*;
+
+#[test]
+fn a_message_that_no_worker_took_is_looked_for() {
+    let unconsumed = |status| QueueView {
+        status,
+        trouble: Some(Cause::QueueUnconsumed),
+        since: Some(at(80.0)),
+        depth: 3,
+        ..queue()
+    };
+    let slow = QueueView {
+        status: Status::Down,
+        trouble: Some(Cause::QueueSlaBreach),
+        since: Some(at(80.0)),
+        depth: 3,
+        ..queue()
+    };
+    let part_of_queue = |cause| Blame::Part(PartOf::Queue(queue().id), cause);
+    let elsewhere = WorkerView {
+        queues: vec!["mail".to_owned()],
+        ..worker(2)
+    };
+    let not_heard_since = WorkerView {
+        last_seen_at: Some(at(59.0)),
+        deadline_at: Some(at(105.0)),
+        ..worker(1)
+    };
+    let missed_a_word = WorkerView {
+        last_seen_at: Some(at(89.0)),
+        deadline_at: Some(at(119.0)),
+        ..busy(1)
+    };
+    let late_with_one = WorkerView {
+        last_seen_at: Some(at(90.0)),
+        deadline_at: Some(at(120.0)),
+        ..busy(1)
+    };
+    let stopped = WorkerView {
+        status: Status::Paused,
+        deadline_at: None,
+        ..worker(1)
+    };
+    let left = |seconds| WorkerView {
+        last_seen_at: Some(at(seconds)),
+        ..stopped.clone()
+    };
+    let deep = QueueView { depth: 3, ..queue() };
+    for (what, queues, workers, unacked, expected) in [
+        (
+            "gone",
+            vec![queue()],
+            vec![worker(1)],
+            Some(0),
+            own(Cause::LostInBroker),
+        ),
+        (
+            "gone, and the broker does not say what is held",
+            vec![queue()],
+            vec![worker(1)],
+            None,
+            own(Cause::LostInBroker),
+        ),
+        (
+            "held by somebody",
+            vec![queue()],
+            vec![busy(1)],
+            Some(4),
+            own(Cause::LostInBroker),
+        ),
+        (
+            "held by nobody that is known",
+            vec![queue()],
+            vec![busy(1)],
+            Some(5),
+            own(Cause::Unknown),
+        ),
+        (
+            "held by nobody that is known: what runs was acknowledged when it was taken",
+            vec![queue()],
+            vec![WorkerView {
+                unacked: 2,
+                ..busy(1)
+            }],
+            Some(3),
+            own(Cause::Unknown),
+        ),
+        (
+            "held by one that is dead",
+            vec![queue()],
+            vec![
+                worker(1),
+                WorkerView {
+                    reserved: 4,
+                    unacked: 4,
+                    ..lost(2)
+                },
+            ],
+            Some(4),
+            own(Cause::Unknown),
+        ),
+        (
+            "gone, and nobody is known to take messages there",
+            vec![queue()],
+            vec![elsewhere.clone()],
+            Some(0),
+            own(Cause::Unknown),
+        ),
+        (
+            "gone, and the only worker has stopped",
+            vec![queue()],
+            vec![stopped.clone()],
+            Some(0),
+            own(Cause::Unknown),
+        ),
+        (
+            "its trouble is told",
+            vec![unconsumed(Status::Down)],
+            vec![elsewhere.clone()],
+            Some(0),
+            part_of_queue(Cause::QueueUnconsumed),
+        ),
+        (
+            "its slowness is told",
+            vec![slow],
+            vec![busy(1)],
+            Some(0),
+            part_of_queue(Cause::QueueSlaBreach),
+        ),
+        (
+            "its trouble is not told yet",
+            vec![unconsumed(Status::Up)],
+            vec![elsewhere.clone()],
+            Some(0),
+            Blame::Wait(at(130.0)),
+        ),
+        (
+            "its trouble is not told yet, and no worker is up",
+            vec![unconsumed(Status::Up)],
+            vec![],
+            Some(0),
+            Blame::Wait(at(400.0)),
+        ),
+        (
+            "its trouble is not told yet, and who took messages has just left",
+            vec![unconsumed(Status::Up)],
+            vec![left(78.0), elsewhere.clone()],
+            Some(0),
+            Blame::Wait(at(218.0)),
+        ),
+        (
+            "its trouble is not told yet, and who took messages left a while ago",
+            vec![unconsumed(Status::Up)],
+            vec![left(-50.0), elsewhere.clone()],
+            Some(0),
+            Blame::Wait(at(130.0)),
+        ),
+        (
+            "it waits behind others",
+            vec![deep.clone()],
+            vec![busy(1)],
+            Some(0),
+            own(Cause::QueueSlaBreach),
+        ),
+        (
+            "it waits, and who takes it has missed a word: it may be dead",
+            vec![deep.clone()],
+            vec![missed_a_word],
+            Some(0),
+            Blame::Wait(at(121.0)),
+        ),
+        (
+            "it waits behind others, and who takes it is late with a word",
+            vec![deep.clone()],
+            vec![late_with_one],
+            Some(0),
+            own(Cause::QueueSlaBreach),
+        ),
+        (
+            "it waits, and nobody is there",
+            vec![deep.clone()],
+            vec![elsewhere],
+            Some(0),
+            own(Cause::Unknown),
+        ),
+        (
+            "it waits, and who took it is lost",
+            vec![deep.clone()],
+            vec![lost(1)],
+            Some(0),
+            of_worker(1, Cause::WorkerLost),
+        ),
+        (
+            "it waits, and who took it is a ghost",
+            vec![deep],
+            vec![in_trouble(1, Cause::GhostWorker)],
+            Some(0),
+            of_worker(1, Cause::GhostWorker),
+        ),
+        (
+            "one is lost, another one works",
+            vec![queue()],
+            vec![lost(1), worker(2)],
+            Some(0),
+            own(Cause::LostInBroker),
+        ),
+        (
+            "a worker is silent since",
+            vec![queue()],
+            vec![not_heard_since],
+            Some(0),
+            Blame::Wait(at(107.0)),
+        ),
+        (
+            "a clock that is off keeps nobody from working",
+            vec![queue()],
+            vec![in_trouble(1, Cause::ClockSkew)],
+            Some(0),
+            own(Cause::LostInBroker),
+        ),
+        (
+            "nobody has looked at the queue",
+            vec![],
+            vec![worker(1)],
+            Some(0),
+            own(Cause::Unknown),
+        ),
+        (
+            "nobody has looked at it since",
+            vec![QueueView {
+                seen_at: at(61.0),
+                ..queue()
+            }],
+            vec![worker(1)],
+            Some(0),
+            own(Cause::Unknown),
+        ),
+    ] {
+        let evidence = Evidence {
+            stage: Some(sent()),
+            queues,
+            workers,
+            broker: Some(BrokerView { unacked, ..broker() }),
+            ..scene()
+        };
+        assert_eq!(missed(&evidence), expected, "{what}");
+    }
+    let nowhere = StageView {
+        queue: None,
+        ..sent()
+    };
+    assert_eq!(
+        missed(&Evidence {
+            stage: Some(nowhere),
+            ..scene()
+        }),
+        own(Cause::Unknown)
+    );
+}
