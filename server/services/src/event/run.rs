@@ -149,7 +149,8 @@ pub(super) async fn accept(
 
 /// How long the messages had waited that were taken last, by application and queue. One that was delivered again was not waiting all the time.
 fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken> {
-    let mut waited = HashMap::new();
+    // Borrowed names: most of a batch are of one queue.
+    let mut waited: HashMap<(&str, &str), Taken> = HashMap::new();
     for one in told {
         let run = &one.run;
         let published_at = run.published_at.and_then(|at| at.checked_add_signed(skew));
@@ -162,10 +163,13 @@ fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken>
             && !queue.contains('\0');
         if one.kind == StageKind::Received && !run.redelivered && is_sound {
             let at = one.occurred_at;
-            waited.insert((run.beat.clone(), queue.clone()), Taken { after, at });
+            waited.insert((&run.beat, queue), Taken { after, at });
         }
     }
     waited
+        .into_iter()
+        .map(|((app, queue), taken)| ((app.to_owned(), queue.to_owned()), taken))
+        .collect()
 }
 
 /// Writes what was told of runs into their traces. Answers what is also a ping of a monitor.
