@@ -56,13 +56,14 @@ def test_what_somebody_expects_survives_a_flood_of_history() -> None:
     lanes.put(event(100))
 
     assert ids(lanes.take(10)) == [0, 1, 2, 3, 95, 96, 97, 98, 99, 100]
-    assert lanes.dropped == 91
+    assert (lanes.dropped, lanes.dropped_history) == (91, 91)
     for number in range(20):
         lanes.put(event(number))
     lanes.put(event(20), history=True)
     assert ids(lanes.take(20)) == list(range(10, 20)), (
         "the last of the history goes before the first of these"
     )
+    assert (lanes.dropped, lanes.dropped_history) == (102, 92)
 
 
 def test_only_the_newest_of_a_latest_lane_is_kept() -> None:

@@ -228,6 +228,18 @@ def test_unknown_entry_gets_one_second_chance(
     assert sink.events.count(lost) == 2
 
 
+def test_loss_of_mere_history_names_no_application(sink: Sink, transport: Transport) -> None:
+    transport.app = "shop"
+    lanes = transport._process.lanes
+    for number in range(10_001):
+        lanes.put(run_event(number=number), history=True)
+
+    transport.put(run_event(), vital=True)
+
+    (loss,) = sink.wait_for(lambda: sink.of("client_loss"))
+    assert (loss["dropped"], loss["app"]) == (1, None)
+
+
 def test_loss_is_told_although_the_last_batch_is_full(sink: Sink, transport: Transport) -> None:
     sink.answer = 400
     transport.put(run_event(), vital=True)

@@ -51,7 +51,10 @@ class Lanes:
         self._vital_limit = vital_limit
         self._numbers = itertools.count()
         self._drops = itertools.count(1)
+        self._history_drops = itertools.count(1)
         self.dropped = 0
+        # Of those, history.
+        self.dropped_history = 0
 
     def __len__(self) -> int:
         return len(self._ordinary) + len(self._history) + len(self._vital) + len(self._latest)
@@ -84,7 +87,11 @@ class Lanes:
             return
         (self._history if history else self._ordinary).append(waiting)
         while len(self._ordinary) + len(self._history) > self._ordinary_limit:
-            self._drop_oldest(self._history or self._ordinary)
+            if self._history:
+                self.dropped_history = next(self._history_drops)
+                self._drop_oldest(self._history)
+            else:
+                self._drop_oldest(self._ordinary)
 
     def _drop_oldest(self, lane: deque[Waiting]) -> None:
         try:

@@ -147,14 +147,15 @@ class Sampler:
     def _queue_names(self) -> list[str]:
         """Every queue that somebody here consumes, names in the configuration, or has sent something to."""
         app = self._runs.app
-        names = dict.fromkeys(self._consumed_queues())
+        # First what the server asks for: it names those in trouble first.
+        names = dict.fromkeys(self._elsewhere)
+        names.update(dict.fromkeys(self._consumed_queues()))
         names.update(dict.fromkeys(str(name) for name in list(app.amqp.queues)))
         for entry in list((app.conf.beat_schedule or {}).values()):
             queue = (entry.get("options") or {}).get("queue") if isinstance(entry, dict) else None
             if queue is not None:
                 names[str(getattr(queue, "name", queue))] = None
         names.update(dict.fromkeys(list(self._runs.seen_queues)))
-        names.update(dict.fromkeys(self._elsewhere))
         return list(names)[:QUEUE_LIMIT]
 
 

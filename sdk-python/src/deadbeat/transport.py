@@ -104,6 +104,7 @@ class _Process:
         self.second_tries: list[tuple[float, Waiting]] = []
         self.duties: list[Duty] = []
         self.losses_told = 0
+        self.history_losses_told = 0
         self.failures = 0
         self.server_errors = 0
         self.not_before = 0.0
@@ -310,16 +311,19 @@ class Transport:
         # One beyond the limit, so that it is told although nothing may come after a full batch.
         if lost > 0 and not any(waiting.event["type"] == "client_loss" for waiting in batch):
             process.losses_told += lost
-            batch.append(Waiting(-1, self._loss_event(lost), None))
+            history = lanes.dropped_history - process.history_losses_told
+            process.history_losses_told += history
+            batch.append(Waiting(-1, self._loss_event(lost, lost > history), None))
         return batch
 
-    def _loss_event(self, lost: int) -> Event:
+    def _loss_event(self, lost: int, is_missed: bool) -> Event:
         return {
             "id": str(uuid.uuid4()),
             "type": "client_loss",
             "at": utc_text(),
             "dropped": lost,
-            "app": self.app,
+            # What is lost of mere history leaves no gap in what the server judges.
+            "app": self.app if is_missed else None,
             "process": self._process_label(),
         }
 

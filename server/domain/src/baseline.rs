@@ -13,7 +13,7 @@ const BEYOND_SECONDS: f64 = 60.0;
 const TIMES_SHORTER: f64 = 10.0;
 /// … if there was work to do: shorter tasks tell nothing by their length.
 const WORTH_SECONDS: f64 = 1.0;
-/// So many runs one after the other that are far too short are how it is now: somebody has made the task faster.
+/// So many runs that are far too short are how it is now: somebody has made the task faster, or it has two kinds of run.
 const NORMAL_AFTER: i32 = 3;
 /// Each run brings the extremes nearer to the usual by this share, so that one odd run is not believed for ever.
 const FORGETTING: f64 = 0.01;
@@ -33,7 +33,7 @@ pub struct Baseline {
     pub shortest: f64,
     /// The longest one, nearly.
     pub longest: f64,
-    /// How many of the last ones were far too short; nothing was learned from these.
+    /// How many were far too short lately; nothing was learned from these.
     pub odd: i32,
 }
 
@@ -57,8 +57,14 @@ impl Baseline {
             self.odd += 1;
             return true;
         }
-        self.odd = 0;
+        if self.is_far_shorter(length) {
+            self.odd = 0;
+        }
         self.learn(length);
+        // One a year is odd each time.
+        if self.runs % LEARNED_AFTER == 0 {
+            self.odd = (self.odd - 1).max(0);
+        }
         false
     }
 
@@ -126,12 +132,33 @@ mod tests {
         assert!(baseline.is_too_fast(short));
         assert!(baseline.is_too_fast(short), "the next night, too");
         assert_eq!(baseline, Baseline { odd: 2, ..before });
-        assert!(!baseline.is_too_fast(TimeDelta::seconds(5)));
-        assert_eq!(baseline.odd, 0, "one after the other");
-        assert!(baseline.is_too_fast(short));
-        assert!(baseline.is_too_fast(short));
         assert!(!baseline.is_too_fast(short), "it is faster now");
         assert!(!baseline.is_too_fast(short));
+    }
+
+    #[test]
+    fn a_task_with_two_kinds_of_run_is_told_twice_and_then_known() {
+        let short = TimeDelta::milliseconds(100);
+        let usual = TimeDelta::seconds(5);
+        let mut baseline = learned(&[5_000; 30]);
+
+        let mut told = 0;
+        for _ in 0..100 {
+            told += i32::from(baseline.is_too_fast(short));
+            assert!(!baseline.is_too_fast(usual));
+        }
+        assert_eq!(told, 2);
+    }
+
+    #[test]
+    fn a_run_that_is_odd_now_and_then_is_odd_each_time() {
+        let mut baseline = learned(&[5_000; 30]);
+        for _ in 0..10 {
+            assert!(baseline.is_too_fast(TimeDelta::milliseconds(100)));
+            for _ in 0..20 {
+                assert!(!baseline.is_too_fast(TimeDelta::seconds(5)));
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::beat::BeatView;
+use crate::blind_spell::is_to_come;
 use crate::cause::Cause;
 use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
@@ -26,6 +27,9 @@ pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 const RETURN: TimeDelta = TimeDelta::seconds(60);
 /// Queues are looked at every 10 s; news of it may be some seconds on its way.
 const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
+
+/// A worker that has said nothing for so long, or for two of its periods, is not believed to live: a word may take some seconds.
+const MISSED_WORDS: TimeDelta = TimeDelta::seconds(10);
 
 /// The broker of an application.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,10 +121,11 @@ impl WorkerView {
         self.last_seen_at.is_some_and(|seen| seen > at)
     }
 
-    /// It has spoken since then, and goes on: one that misses a word may be dead by now.
+    /// It has spoken since then, and goes on: one that misses words may be dead by now.
     fn speaks(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        let silence = (self.period * 2).max(MISSED_WORDS);
         self.last_seen_at
-            .is_some_and(|seen| seen > since && now <= seen + self.period * 2)
+            .is_some_and(|seen| seen > since && now <= seen + silence)
     }
 
     fn has_a_free_process(&self) -> bool {
@@ -209,10 +214,10 @@ impl Evidence {
     }
 
     /// Whether somebody of its application had to drop reports since then: that one is missing says nothing.
-    fn has_lost_reports(&self, since: DateTime<Utc>) -> bool {
+    fn has_lost_reports(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         self.beat
             .and_then(|beat| beat.lost_at)
-            .is_some_and(|lost| lost >= since)
+            .is_some_and(|lost| lost >= since && !is_to_come(lost, now))
     }
 
     /// Nobody reported by the deadline of the slot that was due then; `early`: Beat may have sent it by so much before.
@@ -245,8 +250,8 @@ impl Evidence {
             (Some(stage), _, Some(received_at)) => self.of_received(stage, received_at, now),
             (Some(stage), Some(sent_at), None) => self.of_sent(stage, sent_at, now),
             _ if self.is_look_awaited(due, now) => Blame::Wait(now + AFTER),
-            _ if self.has_lost_reports(due - early) => Blame::Own(Cause::Unknown),
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
+            _ if self.has_lost_reports(due - early, now) => Blame::Own(Cause::Unknown),
             // It sends other entries: why not this one is not known. That it sends nothing is known only of one that says what it sends.
             _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
             _ if beat.last_seen_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BeatStalled),
@@ -362,7 +367,7 @@ impl Evidence {
             .and_then(|broker| broker.unacked)
             .is_some_and(|unacked| unacked > held);
         // Where nobody is known to consume the queue, one who says nothing may have taken it.
-        Blame::Own(if unaccounted || up == 0 || self.has_lost_reports(sent_at) {
+        Blame::Own(if unaccounted || up == 0 || self.has_lost_reports(sent_at, now) {
             Cause::Unknown
         } else {
             Cause::LostInBroker
@@ -451,7 +456,7 @@ impl Evidence {
         }
         let is_gone = match (&worker.running, run.run_id) {
             // It may have ended, and the report of it is lost.
-            (Some(running), Some(id)) => !running.contains(&id) && !self.has_lost_reports(started_at),
+            (Some(running), Some(id)) => !running.contains(&id) && !self.has_lost_reports(started_at, now),
             _ => false,
         };
         // Between two tries it runs nowhere: nobody was killed.

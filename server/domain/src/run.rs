@@ -172,6 +172,9 @@ pub struct RunDetail {
     /// Which execution of its message this is: each start in a process is one.
     #[serde(default)]
     pub attempt: Option<Uuid>,
+    /// When its message was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<DateTime<Utc>>,
     /// The event that said so: sent again, it changes nothing.
     #[serde(default)]
     pub event: Option<Uuid>,
@@ -309,7 +312,14 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
             run.attempts += 1;
             run.contest = match run.contest {
                 None => Some(Contest::Again),
-                Some(Contest::Ended) => Some(Contest::Repeated),
+                // That an end was heard is noted in the deadline. A start from before it was held up on its way.
+                Some(Contest::Ended)
+                    if run
+                        .deadline_at
+                        .is_some_and(|judged_at| signal.occurred_at > judged_at - CONTEST_PATIENCE) =>
+                {
+                    Some(Contest::Repeated)
+                }
                 told => told,
             };
             if was_loop {
@@ -336,9 +346,11 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
         }
         None if runs.iter().filter(|run| run.is_open()).count() >= limits::OPEN_RUNS => return None,
         None => {
+            // What was sent after that one had ended is another message, under an id that somebody chose.
+            let is_new = |run: &Run| signal.detail.published_at > run.finished_at;
             let repeats = runs
                 .iter()
-                .any(|run| run.status == RunStatus::Success && is_another(run, signal));
+                .any(|run| run.status == RunStatus::Success && is_another(run, signal) && !is_new(run));
             let deadline_at = if repeats {
                 (signal.occurred_at + longest).min(signal.received_at + CONTEST_PATIENCE)
             } else {
@@ -456,7 +468,12 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             return Some(run);
         }
     }
-    if status == RunStatus::Success && run.is_open() && signal.detail.attempt.is_some() {
+    // One that was ignored did not do the work, and says nothing of the others.
+    let is_ignored = signal.detail.outcome == Some(Outcome::Ignored);
+    if is_ignored && run.is_open() && run.contest == Some(Contest::Again) {
+        return Some(run);
+    }
+    if status == RunStatus::Success && !is_ignored && run.is_open() && signal.detail.attempt.is_some() {
         match run.contest {
             // Another execution may be alive, which is asked in a moment.
             Some(Contest::Again) => {

@@ -181,7 +181,9 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if let Some(credited_at) = credited_at {
         slot::credit(state, credited_at);
     }
-    let failed = signal.kind == PingKind::Fail && !goes_on && state.status == Status::Down;
+    // That it ran twice is told although it is down for another reason, such as the worker that is lost with the first one.
+    let is_proved = contest == Some(Contest::Proved);
+    let failed = ((signal.kind == PingKind::Fail && !goes_on) || is_proved) && state.status == Status::Down;
     effect.failed_again = failed.then_some(cause);
     if to == Status::Up {
         // The end of a long run is credited to its start. What was missed while it went on has had its incident: a success leaves

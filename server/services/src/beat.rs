@@ -148,6 +148,10 @@ pub(crate) async fn alive(
     let trouble = trouble(&beat, skew, now);
     let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
     deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+    // The broker's row before monitors, as whoever looks at it takes them.
+    let known = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;
+    let (samples, queues) =
+        broker::asked_to_look(&mut tx, project, &beat.name, &looker(&beat), known.as_ref(), now).await?;
     if let Some(transition) = transition {
         if transition.from == Status::Down {
             let well = [(SubjectKind::Beat, beat.id.0)];
@@ -159,9 +163,6 @@ pub(crate) async fn alive(
         };
         incident::record(&mut tx, &services.site, &[news]).await?;
     }
-    let known = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;
-    let (samples, queues) =
-        broker::asked_to_look(&mut tx, project, &beat.name, &looker(&beat), known.as_ref(), now).await?;
     tx.commit().await?;
     if transition.is_some() {
         services.outbox_bell.notify_one();

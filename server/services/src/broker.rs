@@ -14,6 +14,7 @@ use deadbeat_domain::monitor::{FieldError, check_name};
 use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, REPLACED_WITHIN, oldest, trouble};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
+use deadbeat_domain::transition::Transition;
 use deadbeat_store::broker::Broker;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
@@ -288,42 +289,36 @@ pub(crate) async fn give_up_unseen(
             .sampled_at
             .is_some_and(|at| fair_deadline(at + UNSEEN_FOR, at, UNSEEN_FOR, spells) <= now)
     });
-    let mut given_up = 0;
-    for broker in &mut brokers {
-        let mut queues = deadbeat_store::queue::of_app(tx, broker.project_id, &broker.app).await?;
-        queues.retain(|queue| queue.state.status == Status::Down);
-        let of_broker = (broker.state.status == Status::Down)
-            .then(|| on_unseen(&mut broker.state, now))
-            .flatten();
-        let of_queues: Vec<_> = queues
-            .iter_mut()
-            .map(|queue| on_unseen(&mut queue.state, now))
-            .collect();
-        deadbeat_store::broker::update(tx, broker).await?;
-        deadbeat_store::queue::write(tx, &queues).await?;
-        let mut are_over: Vec<(SubjectKind, Uuid)> = queues
-            .iter()
-            .map(|queue| (SubjectKind::Queue, queue.id.0))
-            .collect();
-        are_over.extend(of_broker.map(|_| (SubjectKind::Broker, broker.id.0)));
-        incident::rearm_members(tx, site, &are_over, now).await?;
-        let of_queues = queues
-            .iter()
-            .zip(of_queues)
-            .filter_map(|(queue, transition)| Some((Changed::Queue(queue, &[]), transition?)));
-        let news: Vec<News<'_>> = of_broker
-            .map(|transition| (Changed::Broker(broker), transition))
-            .into_iter()
-            .chain(of_queues)
-            .map(|(changed, transition)| News {
-                changed,
-                what: What::Transition(transition),
-            })
-            .collect();
-        incident::record(tx, site, &news).await?;
-        given_up += news.len();
+    // All of them first, and then all monitors before all incidents: others take them in that order.
+    let mut over = Vec::new();
+    for mut broker in brokers {
+        let mut queues = Vec::new();
+        for mut queue in deadbeat_store::queue::of_app(tx, broker.project_id, &broker.app).await? {
+            if let Some(transition) = on_unseen(&mut queue.state, now) {
+                queues.push((queue, transition));
+            }
+        }
+        let of_broker = on_unseen(&mut broker.state, now);
+        deadbeat_store::broker::update(tx, &broker).await?;
+        let changed: Vec<Queue> = queues.iter().map(|(queue, _)| queue.clone()).collect();
+        deadbeat_store::queue::write(tx, &changed).await?;
+        over.push((broker, of_broker, queues));
     }
-    Ok(given_up)
+    let mut news: Vec<News<'_>> = Vec::new();
+    for (broker, of_broker, queues) in &over {
+        news.extend(of_broker.map(|transition| News {
+            changed: Changed::Broker(broker),
+            what: What::Transition(transition),
+        }));
+        news.extend(queues.iter().map(|(queue, transition)| News {
+            changed: Changed::Queue(queue, &[]),
+            what: What::Transition(*transition),
+        }));
+    }
+    let subjects: Vec<(SubjectKind, Uuid)> = news.iter().map(|one| one.changed.key()).collect();
+    incident::rearm_members(tx, site, &subjects, now).await?;
+    incident::record(tx, site, &news).await?;
+    Ok(news.len())
 }
 
 fn look(
@@ -334,7 +329,7 @@ fn look(
     workers: &[Worker],
     longest_wait: TimeDelta,
     now: DateTime<Utc>,
-) -> (Queue, Option<deadbeat_domain::transition::Transition>) {
+) -> (Queue, Option<Transition>) {
     let waiting_since = (depth > 0).then(|| known.and_then(|queue| queue.waiting_since).unwrap_or(now));
     let shown = seen
         .oldest_seconds

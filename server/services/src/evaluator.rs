@@ -257,7 +257,7 @@ impl Evaluator {
                 }
             }
         }
-        self.give_up_unseen(judged_at).await?;
+        self.give_up_unseen(judged_at).await;
         if agenda.reminder.is_some_and(|at| at <= now) {
             loop {
                 let batch = self.remind(now).await?;
@@ -497,21 +497,29 @@ impl Evaluator {
     }
 
     /// Ends the incidents of brokers and queues that nobody looks at any more: once a minute, there is no hurry in it.
-    async fn give_up_unseen(&self, now: DateTime<Utc>) -> StoreResult<()> {
+    async fn give_up_unseen(&self, now: DateTime<Utc>) {
         let before = self.gave_up_at.load(Ordering::Relaxed);
         if (now.timestamp_micros() - before).abs() < GIVE_UP_MICROS {
-            return Ok(());
+            return;
         }
+        self.gave_up_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        match self.try_to_give_up_unseen(now).await {
+            Ok(0) => {}
+            Ok(given_up) => {
+                tracing::info!(given_up, "nobody looks at these brokers and queues any more");
+                self.outbox_bell.notify_one();
+            }
+            // Nothing else waits for it.
+            Err(error) => tracing::warn!(%error, "what nobody looks at any more could not be given up"),
+        }
+    }
+
+    async fn try_to_give_up_unseen(&self, now: DateTime<Utc>) -> StoreResult<usize> {
         let mut tx = self.store.begin().await?;
         let spells = self.spells(&mut tx, now).await?;
         let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?;
         tx.commit().await?;
-        if given_up > 0 {
-            tracing::info!(given_up, "nobody looks at these brokers and queues any more");
-            self.outbox_bell.notify_one();
-        }
-        self.gave_up_at.store(now.timestamp_micros(), Ordering::Relaxed);
-        Ok(())
+        Ok(given_up)
     }
 
     /// Tells again about incidents that stay open, one batch.

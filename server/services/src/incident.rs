@@ -102,6 +102,12 @@ impl<'a> Changed<'a> {
         }
     }
 
+    /// Its kind and id.
+    pub(crate) fn key(&self) -> (SubjectKind, Uuid) {
+        let subject = self.subject();
+        (subject.kind, subject.id)
+    }
+
     fn monitor(&self) -> Option<&'a Monitor> {
         match *self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Some(monitor),

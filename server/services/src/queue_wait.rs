@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::queue::Taken;
+use deadbeat_store::StoreResult;
 
-use crate::{ServiceError, Services};
+use crate::Services;
 
-/// Waits below this are those of a queue that is worked off; they are only noted after a longer one.
-const WORTH: TimeDelta = TimeDelta::seconds(1);
 /// A queue's wait is noted no more often: samples are taken every 10 s.
 const PAUSE: TimeDelta = TimeDelta::seconds(5);
 /// Queues that are remembered at a time.
@@ -19,47 +18,57 @@ const MOST_REMEMBERED: usize = 50_000;
 /// By project, application and queue.
 type Key = (ProjectId, String, String);
 
-/// What this process noted last of each queue.
+/// When this process last noted the wait of each queue.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Waits {
-    noted: Arc<Mutex<HashMap<Key, Taken>>>,
+    noted: Arc<Mutex<HashMap<Key, DateTime<Utc>>>>,
 }
 
 impl Waits {
-    /// Whether it is to be written; then it is remembered as written.
-    fn is_news(&self, key: &Key, taken: Taken, now: DateTime<Utc>) -> bool {
+    /// Whether it is to be noted again; then it is remembered as noted.
+    fn is_due(&self, key: &Key, now: DateTime<Utc>) -> bool {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = noted.get(key);
-        let is_due = before.is_none_or(|before| (now - before.at).abs() >= PAUSE);
-        let is_long = taken.after >= WORTH;
-        if !(is_due && (is_long || before.is_some())) {
+        let is_recent = |at: &DateTime<Utc>| (now - *at).abs() < PAUSE;
+        if noted.get(key).is_some_and(is_recent) {
             return false;
         }
-        if !is_long {
-            noted.remove(key);
-        } else if noted.len() < MOST_REMEMBERED || before.is_some() {
-            noted.insert(key.clone(), Taken { at: now, ..taken });
+        if noted.len() >= MOST_REMEMBERED {
+            noted.retain(|_, at| is_recent(at));
         }
+        // Better a wait that is not seen than a memory that grows.
+        if noted.len() >= MOST_REMEMBERED {
+            return false;
+        }
+        noted.insert(key.clone(), now);
         true
     }
 }
 
-/// Runs were received, each out of that queue of that application.
-pub(crate) async fn taken(
+/// Runs were received, each out of that queue of that application. It is a figure among others: where it cannot be written, the runs are
+/// taken in all the same.
+pub(crate) async fn taken(services: &Services, project: ProjectId, taken: HashMap<(String, String), Taken>) {
+    let now = services.now();
+    let due: Vec<(String, String, Taken)> = taken
+        .into_iter()
+        .map(|((app, queue), taken)| ((project, app, queue), taken))
+        .filter(|(key, _)| services.waits.is_due(key, now))
+        .map(|((_, app, queue), taken)| (app, queue, taken))
+        .collect();
+    if due.is_empty() {
+        return;
+    }
+    if let Err(error) = write(services, project, &due, now).await {
+        tracing::warn!(project.id = %project, %error, "how long messages waited could not be written");
+    }
+}
+
+async fn write(
     services: &Services,
     project: ProjectId,
-    taken: HashMap<(String, String), Taken>,
-) -> Result<(), ServiceError> {
-    let now = services.now();
-    for ((app, queue), taken) in taken {
-        let key = (project, app, queue);
-        if !services.waits.is_news(&key, taken, now) {
-            continue;
-        }
-        let after = taken.after.num_milliseconds() as f64 / 1_000.0;
-        let mut tx = services.store.begin().await?;
-        deadbeat_store::queue::note_taken(&mut tx, project, &key.1, &key.2, after, taken.at).await?;
-        tx.commit().await?;
-    }
-    Ok(())
+    due: &[(String, String, Taken)],
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    let mut tx = services.store.begin().await?;
+    deadbeat_store::queue::note_taken(&mut tx, project, due, now).await?;
+    tx.commit().await
 }

@@ -174,10 +174,11 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<O
     .transpose()
 }
 
-/// Locks the brokers that nobody has looked at since an instant, and of which, or of a queue of which, trouble is told.
+/// Locks the brokers that nobody has looked at since an instant, and of which, or of a queue of which, trouble is told. One that cannot be
+/// read is left out.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// When the database is away.
 pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Broker>> {
     let rows = sqlx::query_as!(
         Row,
@@ -197,7 +198,10 @@ pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> Sto
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter().map(Broker::try_from).collect()
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Broker::try_from(row).ok())
+        .collect())
 }
 
 /// Forgets brokers that nobody has looked at since an instant; answers how many.

@@ -1,6 +1,7 @@
 //! Table `queue`.
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::blind_spell::BLIND_AFTER;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::Condition;
 use deadbeat_domain::ids::{ProjectId, QueueId};
@@ -175,25 +176,33 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     Ok(())
 }
 
-/// A worker has taken a message that had waited for so long. Nothing happens where no such queue is known.
+/// Workers have taken messages, as (application, queue, how). What is known of a later one stays, but for one in times to come, noted before
+/// the clock was stepped back; where no long wait is known, short ones are not written. Queues that are not known are passed over.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn note_taken(
     tx: &mut Tx,
     project: ProjectId,
-    app: &str,
-    name: &str,
-    after_seconds: f64,
-    at: DateTime<Utc>,
+    taken: &[(String, String, Taken)],
+    now: DateTime<Utc>,
 ) -> StoreResult<()> {
     sqlx::query!(
-        "UPDATE queue SET taken_after_seconds = $4, taken_at = $5 WHERE project_id = $1 AND app = $2 AND name = $3",
+        "WITH told AS (
+            SELECT queue.id, told.after, told.at
+            FROM UNNEST($2::text[], $3::text[], $4::float8[], $5::timestamptz[]) AS told (app, name, after, at)
+                JOIN queue ON project_id = $1 AND queue.app = told.app AND queue.name = told.name
+            WHERE (told.after >= 1 OR taken_after_seconds >= 1) AND (taken_at IS NULL OR taken_at <= told.at OR taken_at > $6)
+            ORDER BY queue.id
+            FOR UPDATE OF queue
+        )
+        UPDATE queue SET taken_after_seconds = told.after, taken_at = told.at FROM told WHERE queue.id = told.id",
         project.0,
-        app,
-        name,
-        after_seconds,
-        at
+        &column(taken, |(app, ..)| app.clone()),
+        &column(taken, |(_, name, _)| name.clone()),
+        &column(taken, |(.., taken)| taken.after.num_milliseconds() as f64 / 1_000.0),
+        &column(taken, |(.., taken)| taken.at),
+        now + BLIND_AFTER
     )
     .execute(tx.conn())
     .await?;

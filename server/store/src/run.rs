@@ -55,6 +55,7 @@ impl TryFrom<Row> for Run {
                 error: row.error,
                 outcome: row.outcome.as_deref().and_then(Outcome::parse),
                 attempt: row.attempt,
+                published_at: None,
                 event: None,
                 is_retried: false,
             },

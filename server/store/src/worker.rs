@@ -254,21 +254,25 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// The queues that workers of an application consume, or did before they went, and those in which messages wait.
+/// The queues that workers of an application consume, or did before they went, and those in which messages wait: first those in trouble, then
+/// those with messages.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn consumed_queues(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<String>> {
     Ok(sqlx::query_scalar!(
         r#"
-        SELECT queue AS "queue!"
-        FROM worker, UNNEST(queues) AS queue
-        WHERE project_id = $1 AND app = $2
-        UNION
-        SELECT name
-        FROM queue
-        WHERE project_id = $1 AND app = $2 AND (depth > 0 OR trouble IS NOT NULL)
-        ORDER BY 1
+        SELECT named.name AS "queue!"
+        FROM (
+            SELECT consumed.name
+            FROM worker, UNNEST(queues) AS consumed (name)
+            WHERE project_id = $1 AND app = $2
+            UNION
+            SELECT name
+            FROM queue
+            WHERE project_id = $1 AND app = $2 AND (depth > 0 OR trouble IS NOT NULL)
+        ) AS named LEFT JOIN queue ON queue.name = named.name AND project_id = $1 AND app = $2
+        ORDER BY trouble IS NULL, coalesce(depth, 0) = 0, named.name
         "#,
         project.0,
         app

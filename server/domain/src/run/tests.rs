@@ -341,6 +341,78 @@ fn a_third_execution_that_ends_well_after_the_first_one_did_proves_it_whatever_b
     );
 }
 
+/// Somebody's own `Ignore`: the lock was taken, the work was done before.
+fn ignored(number: u128, attempt: u128, seconds: f64) -> Signal {
+    let mut signal = event(number, Success, attempt, seconds);
+    signal.detail.outcome = Some(Outcome::Ignored);
+    signal
+}
+
+#[test]
+fn an_execution_that_was_ignored_proves_nothing() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    finish(&mut runs, &event(2, Success, 1, 5.0));
+    start(&mut runs, &event(3, Start, 2, 60.0), HOUR);
+    let after = finish(&mut runs, &ignored(4, 2, 60.1)).unwrap();
+    assert_eq!(
+        (after.status, after.contest),
+        (RunStatus::Success, Some(Contest::Repeated)),
+        "begun again after its end: closed, and not told"
+    );
+
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+    let beside = finish(&mut runs, &ignored(3, 2, 10.1)).unwrap();
+    assert!(beside.is_open(), "the first one goes on");
+    assert_eq!(beside.contest, Some(Contest::Again), "and is asked for");
+
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+    finish(&mut runs, &event(3, Success, 1, 12.0));
+    let both = finish(&mut runs, &ignored(4, 2, 13.0)).unwrap();
+    assert_eq!(
+        (both.status, both.contest),
+        (RunStatus::Success, Some(Contest::Ended))
+    );
+}
+
+#[test]
+fn a_message_of_the_same_id_that_was_sent_after_the_end_is_another_one() {
+    for (sent, expected) in [
+        (59.0, None),
+        (5.0, Some(Contest::Repeated)),
+        (0.0, Some(Contest::Repeated)),
+    ] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+        finish(&mut runs, &event(2, Success, 1, 5.0));
+        let mut next = event(3, Start, 2, 60.0);
+        next.detail.published_at = Some(at(sent));
+
+        let run = start(&mut runs, &next, HOUR).unwrap();
+
+        assert_eq!(run.contest, expected, "sent at {sent}");
+    }
+}
+
+#[test]
+fn a_start_from_before_the_end_is_no_repetition_however_late_it_is_heard() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(3, Start, 3, 10.0), HOUR);
+    finish(&mut runs, &event(4, Success, 3, 12.0));
+
+    start(&mut runs, &event(2, Start, 2, 5.0), HOUR);
+
+    assert_eq!(
+        (only(&runs).contest, only(&runs).attempts),
+        (Some(Contest::Ended), 3)
+    );
+}
+
 #[test]
 fn a_start_that_is_heard_after_its_end_repeats_nothing() {
     let mut runs = Vec::new();

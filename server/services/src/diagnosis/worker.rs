@@ -34,7 +34,10 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
                      visibility timeout has passed.",
                     count("active").unwrap_or(0),
                     match count("unacked") {
-                        Some(unacked) => format!("{} of them were acknowledged early, and are gone", reserved - unacked),
+                        Some(unacked) => {
+                            let gone = reserved.saturating_sub(unacked).max(0);
+                            format!("{gone} of them were acknowledged early, and are gone")
+                        }
                         None => "Those that were acknowledged early are gone".to_owned(),
                     }
                 ),

@@ -87,6 +87,8 @@ struct RunPing {
     event: Uuid,
     /// By our clock.
     occurred_at: DateTime<Utc>,
+    /// When its message was sent, by our clock.
+    published_at: Option<DateTime<Utc>>,
     run: RunEvent,
 }
 
@@ -140,11 +142,20 @@ pub(super) async fn accept(
     }
     let waited = waited(&told, skew);
     let runs = accept_stages(services, project, told, skew, received_at, verdicts).await?;
-    queue_wait::taken(services, project, waited).await?;
+    queue_wait::taken(services, project, waited).await;
     for (name, entries) in &sent {
         beat::sent(services, project, name, entries, sent_at).await?;
     }
     accept_runs(services, runs, received_at, remote_addr, verdicts).await
+}
+
+/// Of an application's name, which has 200 characters at most.
+const MOST_NAME_BYTES: usize = 4 * 200;
+/// Of a queue's, which has 255.
+const MOST_QUEUE_BYTES: usize = 4 * 255;
+
+fn is_name(text: &str, most_bytes: usize) -> bool {
+    text.len() <= most_bytes && !text.contains('\0')
 }
 
 /// How long the messages had waited that were taken last, by application and queue. One that was delivered again was not waiting all the time.
@@ -157,10 +168,11 @@ fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken>
         let (Some(queue), Some(published_at)) = (&run.queue, published_at) else {
             continue;
         };
-        let after = one.occurred_at - published_at;
-        let is_sound = (TimeDelta::zero()..=span(limits::SPAN_SECONDS)).contains(&after)
-            && !run.beat.contains('\0')
-            && !queue.contains('\0');
+        // The sender's clock may be a little ahead.
+        let after = (one.occurred_at - published_at).max(TimeDelta::zero());
+        let is_sound = after <= span(limits::SPAN_SECONDS)
+            && is_name(&run.beat, MOST_NAME_BYTES)
+            && is_name(queue, MOST_QUEUE_BYTES);
         if one.kind == StageKind::Received && !run.redelivered && is_sound {
             let at = one.occurred_at;
             waited.insert((&run.beat, queue), Taken { after, at });
@@ -211,6 +223,10 @@ async fn accept_stages(
                 outcome: one.outcome,
                 event: one.id,
                 occurred_at: one.occurred_at,
+                published_at: run
+                    .published_at
+                    .and_then(|at| at.checked_add_signed(skew))
+                    .map(to_micros),
                 run: run.clone(),
             });
         }
@@ -365,6 +381,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
         outcome,
         event,
         occurred_at,
+        published_at,
         run,
         ..
     } = ping;
@@ -404,6 +421,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
                 error: text(error),
                 outcome,
                 attempt: run.attempt,
+                published_at,
                 event: Some(event),
                 is_retried: kind == PingKind::Log,
             },

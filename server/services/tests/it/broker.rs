@@ -351,3 +351,61 @@ async fn where_the_broker_shows_no_age_what_workers_took_last_tells_it(pool: PgP
     depth(1).await;
     assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", false)]);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn who_looks_is_asked_for_the_queues_in_trouble_first(pool: PgPool) {
+    let world = World::new(pool).await;
+    world
+        .worker_says("celery@w1", json!({"queues": ["a", "b", "z"]}))
+        .await;
+    let queues = json!([{"name": "b", "depth": 0}, {"name": "y", "depth": 2}, {"name": "z", "depth": 1, "oldest_seconds": 900}]);
+    world.seen(json!({"queues": queues})).await;
+    // Another application's queue of that name is none of ours.
+    world
+        .seen(json!({"app": "other", "queues": [{"name": "a", "depth": 5}]}))
+        .await;
+
+    let heard = world
+        .worker_says("celery@w1", json!({"queues": ["a", "b", "z"]}))
+        .await;
+
+    let names = ["y", "z", "a", "b"].map(str::to_owned).to_vec();
+    assert_eq!(
+        heard,
+        Verdict::Heard {
+            samples: true,
+            queues: names
+        }
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_older_word_of_a_wait_changes_nothing(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.queue_has("celery", 3, None).await;
+    let received = async |run: u128, waited: i64, ago: i64| {
+        let at = world.now() - chrono::TimeDelta::seconds(ago);
+        let mut said = world.an_event(
+            "run_received",
+            json!({"beat": "shop", "entry": null, "run_id": Uuid::from_u128(run), "task": "t", "queue": "celery",
+                "published_at": at - chrono::TimeDelta::seconds(waited)}),
+        );
+        said["at"] = json!(at);
+        world.event(said).await;
+        world.advance(6);
+    };
+    let waited = async || {
+        world
+            .count("SELECT coalesce(taken_after_seconds, -1)::int8 FROM queue WHERE name = 'celery'")
+            .await
+    };
+    received(1, 0, 0).await;
+    assert_eq!(waited().await, -1, "a queue that is worked off costs nothing");
+    received(2, 30, 0).await;
+    assert_eq!(waited().await, 30);
+    received(3, 300, 60).await;
+    assert_eq!(waited().await, 30, "it was held up on its way");
+    // The sender's clock is ahead of the worker's.
+    received(4, -1, 0).await;
+    assert_eq!(waited().await, 0);
+}

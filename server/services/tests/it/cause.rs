@@ -612,3 +612,28 @@ async fn an_entry_whose_worker_is_deaf_is_part_of_that_workers_incident(pool: Pg
         .await;
     assert_eq!(world.members().await, 1);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_that_is_proved_to_have_run_twice_is_told_although_its_monitor_is_down(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.until_due(&healthy()).await;
+    let success = |attempt: u128| json!({"outcome": "success", "attempt": Uuid::from_u128(attempt)});
+    world.attempt(1, 1).await;
+    world.run_says("run_finished", 1, success(1)).await;
+    let mut scene = healthy();
+    scene.beat = false;
+    world.live(120, &scene).await;
+    let beat = world.beat_id().await;
+    world.only(beat, "BEAT_DOWN", true).await;
+
+    world.attempt(1, 2).await;
+    world.run_says("run_finished", 1, success(2)).await;
+
+    assert_eq!(
+        world.incidents().await,
+        [
+            told(beat, "BEAT_DOWN", true),
+            told(world.a().await, "DUPLICATE_RUN", true)
+        ]
+    );
+}

@@ -249,7 +249,8 @@ async fn a_full_spool_says_try_again_and_keeps_what_it_has(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;
     let folder = Folder::new();
-    let spool = Spool::open(&folder.file(), 2_000).unwrap();
+    // Each takes some 1,000 bytes.
+    let spool = Spool::open(&folder.file(), 2_500).unwrap();
     let (ingest, _stop) = writer(&world, away(), Registry::default(), spool.clone());
     let send = || ingest.accept(incoming(&world, Address::Ping(monitor.ping_id), &"x".repeat(500)));
 

@@ -195,6 +195,22 @@ fn what_nobody_said_proves_nothing_when_reports_were_lost() {
     let before = lost_at(50.0);
     let since = lost_at(80.0);
 
+    let to_come = lost_at(103.0);
+
+    assert_eq!(
+        missed(&gone(to_come)),
+        own(Cause::LostInBroker),
+        "the clock was stepped back"
+    );
+    let refused = BeatView {
+        send_failed_at: Some(at(61.0)),
+        ..since
+    };
+    assert_eq!(
+        missed(&silent(refused)),
+        own(Cause::BrokerDown),
+        "that it could not send is said"
+    );
     assert_eq!(missed(&silent(before)), own(Cause::BeatStalled));
     assert_eq!(missed(&silent(since)), own(Cause::Unknown));
     assert_eq!(missed(&gone(before)), own(Cause::LostInBroker));
