@@ -19,3 +19,5 @@ ALTER TABLE queue
     -- How long the message waited that a worker took last, as far as that is told, and when it did: RabbitMQ does not say how old a message is.
     ADD COLUMN taken_after_seconds double precision,
     ADD COLUMN taken_at            timestamptz;
+-- That age is no more than a guess: the broker does not show it.
+ALTER TABLE queue ADD COLUMN oldest_is_a_guess boolean NOT NULL DEFAULT false;

@@ -31,6 +31,8 @@ class QueueLook:
     # Messages that wait; those that workers hold are not among them.
     depth: int | None = None
     oldest_seconds: float | None = None
+    # That is what it has waited at least: it bears no time.
+    oldest_is_a_guess: bool = False
     oldest_task: str | None = None
     # Counted by the broker (AMQP).
     consumers: int | None = None
@@ -40,6 +42,7 @@ def redis_queue(channel: Any, client: Any, name: str, now: float, marks: Marks |
     """A queue is a list for each priority; what waits longest is at the right end."""
     depth = 0
     published: float | None = None
+    is_a_guess = False
     task = None
     for key in dict.fromkeys(channel._q_for_pri(name, step) for step in channel.priority_steps):
         length = client.llen(key)
@@ -52,12 +55,14 @@ def redis_queue(channel: Any, client: Any, name: str, now: float, marks: Marks |
         if at is None and marks is not None:
             waited = _marked_age(client, key, length, marks)
             at = None if waited is None else now - waited
+        # Behind one that bears no time others may be older than they look.
+        is_a_guess |= headers.get("deadbeat_at") is None
         if isinstance(at, (int, float)) and (published is None or at < published):
             published, task = float(at), headers.get("task")
         elif task is None:
             task = headers.get("task")
     age = None if published is None else round(max(0.0, now - published), 3)
-    return QueueLook(name, depth=depth, oldest_seconds=age, oldest_task=task)
+    return QueueLook(name, depth=depth, oldest_seconds=age, oldest_is_a_guess=is_a_guess, oldest_task=task)
 
 
 def held_in_redis(channel: Any, client: Any, now: float) -> tuple[int, float | None]:

@@ -29,6 +29,8 @@ pub struct BeatView {
     pub send_failed_at: Option<DateTime<Utc>>,
     /// When a process of its application last said that it had to drop events.
     pub lost_at: Option<DateTime<Utc>>,
+    /// Since when its clock has been seen to be off.
+    pub skewed_since: Option<DateTime<Utc>>,
 }
 
 impl BeatView {

@@ -26,6 +26,9 @@ impl Condition {
     };
 }
 
+/// Looks come every some seconds, one a little early: what has lasted for three of ten seconds has lasted for thirty.
+const JITTER: TimeDelta = TimeDelta::seconds(1);
+
 /// It was looked at: nothing is wrong, or a trouble that is told when it has lasted for so long.
 #[must_use]
 pub fn on_seen(
@@ -42,7 +45,7 @@ pub fn on_seen(
         state.trouble = Some(cause);
         state.since = Some(now);
     }
-    if now - state.since? < patience {
+    if now - state.since? < patience - JITTER {
         return None;
     }
     change(state, Status::Down, Trigger::Trouble(cause), now)
@@ -91,7 +94,7 @@ mod tests {
         assert_eq!(consequence(&first), Consequence::Nothing);
 
         assert_eq!(on_seen(&mut state, UNCONSUMED, at(10.0)), None);
-        assert_eq!(on_seen(&mut state, UNCONSUMED, at(39.0)), None);
+        assert_eq!(on_seen(&mut state, UNCONSUMED, at(38.9)), None);
         let down = on_seen(&mut state, UNCONSUMED, at(40.0)).unwrap();
         assert_eq!(consequence(&down), Consequence::Open(Cause::QueueUnconsumed));
         assert_eq!(on_seen(&mut state, UNCONSUMED, at(50.0)), None, "once");
@@ -128,7 +131,7 @@ mod tests {
         let _ = on_seen(&mut state, None, at(20.0));
         assert_eq!(on_seen(&mut state, UNCONSUMED, at(40.0)), None);
         assert_eq!(on_seen(&mut state, breach, at(69.0)), None);
-        assert_eq!(on_seen(&mut state, breach, at(98.0)), None);
-        assert!(on_seen(&mut state, breach, at(99.0)).is_some());
+        assert_eq!(on_seen(&mut state, breach, at(97.9)), None);
+        assert!(on_seen(&mut state, breach, at(98.1)).is_some());
     }
 }

@@ -14,7 +14,7 @@ use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
 use crate::run::{Contest, Run};
 use crate::status::Status;
-use crate::worker::GHOST_PATIENCE;
+use crate::worker::{GHOST_PATIENCE, SKEW_PATIENCE};
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +61,8 @@ pub struct QueueView {
     pub since: Option<DateTime<Utc>>,
     /// Messages that wait.
     pub depth: i64,
+    /// When the oldest of them was sent, where the broker shows it.
+    pub oldest_at: Option<DateTime<Utc>>,
     /// When it was last looked at.
     pub seen_at: DateTime<Utc>,
 }
@@ -100,6 +102,8 @@ pub struct WorkerView {
     pub unacked: i64,
     /// Messages held back by a rate limit, or for their time.
     pub held: i64,
+    /// Since when its clock has been seen to be off.
+    pub skewed_since: Option<DateTime<Utc>>,
     /// The runs that it says it executes, each once an execution; None: it does not say, or there are more.
     pub running: Option<Vec<Uuid>>,
 }
@@ -335,7 +339,9 @@ impl Evidence {
         let Some(queue) = queue.filter(|queue| queue.seen_at >= sent_at + AFTER) else {
             return Blame::Own(Cause::Unknown);
         };
-        if queue.depth > 0 {
+        // What waits came after it: it is not among that. Clocks of senders differ a little.
+        let waits = queue.depth > 0 && queue.oldest_at.is_none_or(|oldest| oldest <= sent_at + AFTER);
+        if waits {
             // Who could take it and does not hangs, which is told of it soon.
             let deaf = self
                 .workers
@@ -366,12 +372,32 @@ impl Evidence {
             .broker
             .and_then(|broker| broker.unacked)
             .is_some_and(|unacked| unacked > held);
+        // Where clocks differ, what may be run for a while only is thrown away as too old.
+        if let Some(blame) = self.of_skew(name, now) {
+            return blame;
+        }
         // Where nobody is known to consume the queue, one who says nothing may have taken it.
         Blame::Own(if unaccounted || up == 0 || self.has_lost_reports(sent_at, now) {
             Cause::Unknown
         } else {
             Cause::LostInBroker
         })
+    }
+
+    /// The clock of Beat, or of a worker that consumes the queue, is off: told, or about to be.
+    fn of_skew(&self, queue: &str, now: DateTime<Utc>) -> Option<Blame> {
+        let beat = self
+            .beat
+            .and_then(|beat| Some((PartOf::Beat, beat.status, beat.skewed_since?)));
+        let workers = self.workers.iter().filter(|worker| worker.consumes(queue));
+        let worker = workers
+            .filter_map(|worker| Some((PartOf::Worker(worker.id), worker.status, worker.skewed_since?)));
+        let (part_of, status, since) = beat.into_iter().chain(worker).min_by_key(|(.., since)| *since)?;
+        if status == Status::Down {
+            return Some(Blame::Part(part_of, Cause::ClockSkew));
+        }
+        let told_at = since + SKEW_PATIENCE + AFTER;
+        (told_at > now).then_some(Blame::Wait(told_at))
     }
 
     /// A worker took it and has not begun it.

@@ -74,6 +74,9 @@ pub struct Seen {
     /// For how long the oldest one has waited.
     #[serde(default)]
     pub oldest_seconds: Option<f64>,
+    /// That is what it has waited at least: it bears no time.
+    #[serde(default)]
+    pub oldest_is_a_guess: bool,
     /// The oldest one's task.
     #[serde(default)]
     pub oldest_task: Option<String>,
@@ -343,6 +346,7 @@ fn look(
         app: broker.app.clone(),
         name: seen.name.clone(),
         depth: depth.max(0),
+        oldest_is_a_guess: shown.is_none() || seen.oldest_is_a_guess,
         oldest_seconds: oldest.map(|oldest| oldest.num_milliseconds() as f64 / 1_000.0),
         oldest_task: seen
             .oldest_task

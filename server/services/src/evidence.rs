@@ -172,6 +172,10 @@ fn queue_view(queue: &Queue) -> QueueView {
         trouble: queue.state.trouble,
         since: queue.state.since,
         depth: queue.depth,
+        oldest_at: queue
+            .oldest_seconds
+            .filter(|_| !queue.oldest_is_a_guess)
+            .map(|seconds| queue.seen_at - span(seconds)),
         seen_at: queue.seen_at,
     }
 }
@@ -195,6 +199,10 @@ fn worker_view(worker: &Worker) -> WorkerView {
         trouble: worker.state.trouble.filter(|_| {
             worker.state.status == Status::Down || worker.state.trouble == Some(Cause::GhostWorker)
         }),
+        skewed_since: worker
+            .state
+            .since
+            .filter(|_| worker.state.trouble == Some(Cause::ClockSkew)),
         last_seen_at: worker.state.last_seen_at,
         period: span(worker.state.period_seconds),
         deadline_at: worker.state.deadline_at,

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::beat::BeatView;
+use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{BeatId, ProjectId};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
@@ -78,6 +79,10 @@ impl Beat {
             sent_at: self.sent_at,
             send_failed_at: self.send_failed.as_ref().map(|(at, _)| *at),
             lost_at: self.lost_events.map(|(at, _)| at),
+            skewed_since: self
+                .state
+                .since
+                .filter(|_| self.state.trouble == Some(Cause::ClockSkew)),
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Queue {
     pub depth: i64,
     /// For how long the oldest one has waited; None: not known.
     pub oldest_seconds: Option<f64>,
+    /// That is no more than a guess: the broker does not show it.
+    pub oldest_is_a_guess: bool,
     /// The oldest one's task.
     pub oldest_task: Option<String>,
     /// Messages that were taken in and are not acknowledged; None: not known for this queue.
@@ -56,6 +58,7 @@ struct Row {
     trouble_since: Option<DateTime<Utc>>,
     depth: i64,
     oldest_seconds: Option<f64>,
+    oldest_is_a_guess: bool,
     oldest_task: Option<String>,
     unacked: Option<i64>,
     consumers: Option<i64>,
@@ -77,6 +80,7 @@ impl TryFrom<Row> for Queue {
             name: row.name,
             depth: row.depth,
             oldest_seconds: row.oldest_seconds,
+            oldest_is_a_guess: row.oldest_is_a_guess,
             oldest_task: row.oldest_task,
             unacked: row.unacked,
             consumers: row.consumers,
@@ -125,7 +129,7 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            waiting_since, taken_after_seconds, taken_at, seen_at, created_at
+            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, seen_at, created_at
         FROM queue
         WHERE project_id = $1 AND app = $2
         ORDER BY name",
@@ -144,14 +148,15 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
 pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO queue (id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            seen_at, created_at, waiting_since)
+            seen_at, created_at, waiting_since, oldest_is_a_guess)
         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::int8[],
             $9::float8[], $10::text[], $11::int8[], $12::int8[], $13::timestamptz[], $14::timestamptz[],
-            $15::timestamptz[])
+            $15::timestamptz[], $16::bool[])
         ON CONFLICT (project_id, app, name) DO UPDATE
         SET status = excluded.status, trouble = excluded.trouble, trouble_since = excluded.trouble_since, depth = excluded.depth,
             oldest_seconds = excluded.oldest_seconds, oldest_task = excluded.oldest_task, unacked = excluded.unacked,
-            consumers = excluded.consumers, seen_at = excluded.seen_at, waiting_since = excluded.waiting_since",
+            consumers = excluded.consumers, seen_at = excluded.seen_at, waiting_since = excluded.waiting_since,
+            oldest_is_a_guess = excluded.oldest_is_a_guess",
         &column(queues, |queue| queue.id.0),
         &column(queues, |queue| queue.project_id.0),
         &column(queues, |queue| queue.app.clone()),
@@ -170,6 +175,7 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
         &column(queues, |queue| queue.seen_at),
         &column(queues, |queue| queue.created_at),
         &column(queues, |queue| queue.waiting_since) as &[Option<DateTime<Utc>>],
+        &column(queues, |queue| queue.oldest_is_a_guess),
     )
     .execute(tx.conn())
     .await?;
@@ -246,7 +252,7 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Queue>
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            waiting_since, taken_after_seconds, taken_at, seen_at, created_at
+            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, seen_at, created_at
         FROM queue
         WHERE project_id = $1
         ORDER BY app, name",

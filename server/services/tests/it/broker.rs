@@ -46,12 +46,12 @@ async fn a_queue_that_no_worker_consumes_is_told_once_with_the_command_that_help
     let world = World::new(pool).await;
     world.worker_says("celery@w1", json!({})).await;
     world.queue_has("reports", 3, Some(4.0)).await;
-    world.advance(29);
+    world.advance(28);
     world.worker_says("celery@w1", json!({})).await;
     world.queue_has("reports", 3, Some(33.0)).await;
     assert_eq!(world.incidents().await, [], "it may be on its way");
 
-    world.advance(1);
+    world.advance(2);
     world.queue_has("reports", 4, Some(34.0)).await;
     world.advance(10);
     world.queue_has("reports", 5, Some(44.0)).await;
@@ -91,10 +91,10 @@ async fn a_deployment_that_stops_all_workers_has_five_minutes(pool: PgPool) {
     world.worker_says("celery@w1", json!({"state": "stopped"})).await;
 
     world.queue_has("celery", 9, None).await;
-    world.advance(299);
+    world.advance(298);
     world.queue_has("celery", 9, None).await;
     assert_eq!(world.incidents().await, []);
-    world.advance(1);
+    world.advance(2);
     world.queue_has("celery", 9, None).await;
 
     let queue = world.queue_id("celery").await;
@@ -135,10 +135,10 @@ async fn a_broker_that_stays_away_is_told_and_its_queues_are_left_as_they_were(p
     world.queue_has("celery", 1, None).await;
     let away = json!({"reachable": false, "error": "ConnectionError"});
     world.seen(away.clone()).await;
-    world.advance(19);
+    world.advance(18);
     world.seen(away.clone()).await;
     assert_eq!(world.incidents().await, [], "a failover takes seconds");
-    world.advance(1);
+    world.advance(2);
     world.seen(away).await;
 
     let broker: Uuid = sqlx::query_scalar("SELECT id FROM broker")

@@ -24,6 +24,7 @@ fn beat() -> BeatView {
         sent_at: Some(at(60.0)),
         send_failed_at: None,
         lost_at: None,
+        skewed_since: None,
     }
 }
 
@@ -45,6 +46,7 @@ fn queue() -> QueueView {
         trouble: None,
         since: None,
         depth: 0,
+        oldest_at: None,
         seen_at: at(95.0),
     }
 }
@@ -68,6 +70,7 @@ fn worker(number: u128) -> WorkerView {
         reserved: 0,
         unacked: 0,
         held: 0,
+        skewed_since: None,
         running: Some(Vec::new()),
     }
 }

@@ -28,6 +28,12 @@ fn a_message_that_no_worker_took_is_looked_for() {
         deadline_at: Some(at(105.0)),
         ..worker(1)
     };
+    let skewed = |status, since| WorkerView {
+        status,
+        trouble: (status == Status::Down).then_some(Cause::ClockSkew),
+        skewed_since: Some(at(since)),
+        ..worker(1)
+    };
     let missed_a_word = WorkerView {
         last_seen_at: Some(at(89.0)),
         deadline_at: Some(at(119.0)),
@@ -177,6 +183,47 @@ fn a_message_that_no_worker_took_is_looked_for() {
             vec![late_with_one],
             Some(0),
             own(Cause::QueueSlaBreach),
+        ),
+        (
+            "what waits was sent after it: it is not among that",
+            vec![QueueView {
+                oldest_at: Some(at(62.1)),
+                ..deep.clone()
+            }],
+            vec![busy(1)],
+            Some(4),
+            own(Cause::LostInBroker),
+        ),
+        (
+            "what waits was sent when it was",
+            vec![QueueView {
+                oldest_at: Some(at(62.0)),
+                ..deep.clone()
+            }],
+            vec![busy(1)],
+            Some(4),
+            own(Cause::QueueSlaBreach),
+        ),
+        (
+            "gone, and a worker's clock is off: it may have been too old there",
+            vec![queue()],
+            vec![worker(2), skewed(Status::Up, 85.0)],
+            Some(0),
+            Blame::Wait(at(107.0)),
+        ),
+        (
+            "gone, and that a worker's clock is off is told",
+            vec![queue()],
+            vec![worker(2), skewed(Status::Down, 70.0)],
+            Some(0),
+            of_worker(1, Cause::ClockSkew),
+        ),
+        (
+            "gone, and a clock that was off for a moment",
+            vec![queue()],
+            vec![worker(2), skewed(Status::Up, 77.0)],
+            Some(0),
+            own(Cause::LostInBroker),
         ),
         (
             "it waits, and nobody is there",

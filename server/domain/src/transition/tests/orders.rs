@@ -53,6 +53,7 @@ fn beat() -> impl Strategy<Value = BeatView> {
         sent_at: None,
         send_failed_at: None,
         lost_at: None,
+        skewed_since: None,
     })
 }
 

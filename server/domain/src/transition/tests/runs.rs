@@ -60,6 +60,7 @@ fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
         reserved: running.len() as i64,
         unacked: running.len() as i64,
         held: 0,
+        skewed_since: None,
         running: Some(running),
     }
 }

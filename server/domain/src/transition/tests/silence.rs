@@ -17,6 +17,7 @@ fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatVi
         sent_at: None,
         send_failed_at: None,
         lost_at: None,
+        skewed_since: None,
     }
 }
 
