@@ -131,6 +131,7 @@ def test_priorities_are_one_queue_and_the_oldest_message_of_all_counts(app: Cele
     steps, plain = queue(sample, "steps"), queue(sample, "plain")
     assert (steps["depth"], steps["oldest_task"]) == (3, "priority.3")
     assert 50 <= steps["oldest_seconds"] < 60
+    assert (steps["oldest_is_a_guess"], plain["oldest_is_a_guess"]) == (False, True)
     # Sent by a program without the SDK: how long it has waited, nobody knows.
     assert (plain["depth"], plain["oldest_task"], plain["oldest_seconds"]) == (1, "unstamped", None)
 
@@ -181,6 +182,7 @@ def test_foreign_message_has_a_depth_and_no_more(app: Celery, sink: Sink, broker
         "name": "foreign",
         "depth": 1,
         "oldest_seconds": None,
+        "oldest_is_a_guess": True,
         "oldest_task": None,
         "consumers": None,
         "unacked": None,
