@@ -28,8 +28,9 @@ const RETURN: TimeDelta = TimeDelta::seconds(60);
 /// Queues are looked at every 10 s; news of it may be some seconds on its way.
 const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
 
-/// A worker that has said nothing for so long, or for two of its periods, is not believed to live: a word may take some seconds.
-const MISSED_WORDS: TimeDelta = TimeDelta::seconds(10);
+/// A worker that has said nothing for two of its periods, and for so long at least, is not believed to live: a word may take some seconds,
+/// and clocks of our machines differ a little.
+const MISSED_WORDS: TimeDelta = TimeDelta::seconds(4);
 
 /// The broker of an application.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -306,3 +306,24 @@ fn a_message_that_no_worker_took_is_looked_for() {
         own(Cause::Unknown)
     );
 }
+
+#[test]
+fn a_worker_that_speaks_each_second_is_not_believed_after_four_of_silence() {
+    let judged = |silent: f64| {
+        let evidence = Evidence {
+            stage: Some(sent()),
+            queues: vec![QueueView { depth: 3, ..queue() }],
+            workers: vec![WorkerView {
+                period: TimeDelta::seconds(1),
+                last_seen_at: Some(at(100.0 - silent)),
+                deadline_at: Some(at(126.0 - silent)),
+                ..busy(1)
+            }],
+            ..scene()
+        };
+        missed(&evidence)
+    };
+
+    assert_eq!(judged(4.0), own(Cause::QueueSlaBreach));
+    assert_eq!(judged(4.1), Blame::Wait(at(123.9)));
+}
