@@ -1,22 +1,30 @@
 """What is said of a message when it is published, to the worker (in its headers) and to the server.
 
 Every message gets the time of its publishing: brokers keep none, and how long the oldest one waits is
-told by it. One that Beat sends also carries the entry it is for and the slot; Celery keeps these headers
-on a retry, and hands them on to no other task.
+told by it. A message that Beat sends also carries the entry it is for and the slot. A retry and a replacement
+keep the task id, so they belong to the same run: they get the headers of the run that publishes them.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+
+from celery._state import get_current_worker_task
 
 from deadbeat.guard import guarded
 from deadbeat.run import RunReporter
 
-_sending = threading.local()
+# Headers that name the run a message belongs to.
+RUN_HEADERS = ("deadbeat_beat", "deadbeat_entry", "deadbeat_slot", "deadbeat_first")
+
+# Beat's name, the entry, its task and slot: what this thread or greenlet is sending.
+_sending: ContextVar[tuple[str, str, str | None, str | None] | None] = ContextVar(
+    "deadbeat_sending", default=None
+)
 _reporter: RunReporter | None = None
 
 
@@ -29,31 +37,59 @@ def report_to(reporter: RunReporter) -> None:
 @contextmanager
 def sending_entry(beat: str, entry: str | None, task: str | None, slot: str | None) -> Iterator[None]:
     """Say, for this task's publishing done inside by this thread, which entry and slot it is for."""
-    before = getattr(_sending, "entry", None)
-    _sending.entry = None if entry is None else (beat, str(entry), task, slot)
+    before = _sending.set(None if entry is None else (beat, str(entry), task, slot))
     try:
         yield
     finally:
-        _sending.entry = before
+        _sending.reset(before)
 
 
 @guarded
 def on_before_task_publish(sender: Any = None, headers: dict[str, Any] | None = None, **_: Any) -> None:
-    """Stamp the message; name the entry when Beat is sending one."""
+    """Stamp the message and name the run that it belongs to."""
     if headers is None:
         return
-    now = headers["deadbeat_at"] = time.time()
-    sending = getattr(_sending, "entry", None)
-    if sending is None:
-        return
-    beat, entry, task, slot = sending
-    if sender != task:
-        # A task that publishes another one while it is being published: not the entry's own.
-        return
-    headers["deadbeat_beat"], headers["deadbeat_entry"] = beat, entry
-    if slot is not None:
-        headers["deadbeat_slot"] = slot
-    headers.setdefault("deadbeat_first", now)
+    now = time.time()
+    ours: dict[str, Any] = {"deadbeat_at": now}
+    sending = _sending.get()
+    # A task that publishes another one while it is being published: that one is not the entry's own.
+    if sending is not None and sending[2] == sender:
+        beat, entry, _task, slot = sending
+        ours.update(deadbeat_beat=beat, deadbeat_entry=entry)
+        if slot is not None:
+            ours["deadbeat_slot"] = slot
+        ours["deadbeat_first"] = headers.get("deadbeat_first", now)
+    elif (task := get_current_worker_task()) is not None and task.request.id is not None:
+        ours.update(_of_run(task.request, headers))
+    _write(headers, ours)
+
+
+def _of_run(request: Any, headers: dict[str, Any]) -> dict[str, Any]:
+    """The run headers of a message that a running task publishes.
+
+    Other vendors nest a dict in the headers, and a retry republishes only that: the running task's own
+    request is the only sure source. Another task's message belongs to another run, also where the application
+    hands on all headers of its request.
+    """
+    is_same_run = headers.get("id") == request.id
+    carried = {name: request.get(name) if is_same_run else None for name in RUN_HEADERS}
+    for name, value in carried.items():
+        if value is None:
+            headers.pop(name, None)
+    return {name: value for name, value in carried.items() if value is not None}
+
+
+def _write(headers: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Write into the message's headers, and into the dict that sentry-sdk and ddtrace nest in them.
+
+    Celery takes a task's `request.headers` from the nested dict when there is one, and a retry republishes
+    those (celery#4875). The nested dict may be the application's own: it is replaced, not changed.
+    """
+    headers.update(ours)
+    nested = headers.get("headers")
+    if isinstance(nested, dict):
+        others = {name: value for name, value in nested.items() if name not in RUN_HEADERS}
+        headers["headers"] = {**others, **ours}
 
 
 @guarded
