@@ -7,7 +7,7 @@
 //!
 //! [`Lost`] closes the runs of which nobody will tell the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,12 +66,16 @@ pub struct Figures {
     pub batches: AtomicU64,
 }
 
+/// Ids of the stages of one request that the database did not have.
+pub type Fresh = HashSet<Uuid>;
+
 /// The stages of one request, and who waits for its answer.
 struct Waiting {
     project: ProjectId,
     received_at: DateTime<Utc>,
     stages: Vec<NewStage>,
-    answer: oneshot::Sender<()>,
+    /// Hears which stages were new.
+    answer: oneshot::Sender<Fresh>,
     /// Gives their places in the queue back when they are written.
     _places: OwnedSemaphorePermit,
 }
@@ -106,7 +110,8 @@ impl Traces {
         )
     }
 
-    /// Takes the stages of one request in; returns when they are committed.
+    /// Takes the stages of one request in; returns when they are committed. Answers the ids of those that nobody had sent before: a
+    /// client that sends its batch again must not be counted twice.
     ///
     /// # Errors
     /// [`ServiceError::Busy`]: too much is waiting, or the database is away. Nothing may be assumed written.
@@ -115,9 +120,9 @@ impl Traces {
         project: ProjectId,
         received_at: DateTime<Utc>,
         stages: Vec<NewStage>,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<Fresh, ServiceError> {
         if stages.is_empty() {
-            return Ok(());
+            return Ok(Fresh::new());
         }
         let count = stages.len();
         let refuse = || {
@@ -162,8 +167,8 @@ pub struct TraceWriter {
     figures: Arc<Figures>,
 }
 
-/// What was told of one run in a batch: the first of it, and by whom.
-type OfRun<'a> = Vec<(DateTime<Utc>, &'a NewStage)>;
+/// What was told of one run in a batch: the place of the request in the batch, when it came, and the stage.
+type OfRun<'a> = Vec<(usize, DateTime<Utc>, &'a NewStage)>;
 
 impl TraceWriter {
     /// Writes until it is told to stop, then what is still waiting.
@@ -193,7 +198,7 @@ impl TraceWriter {
 
     async fn write(&self, batch: Vec<Waiting>) {
         match self.commit(&batch).await {
-            Ok(()) => self.answer(batch),
+            Ok(fresh) => self.answer(batch, fresh),
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%error, requests = batch.len(), "stages of runs could not be written");
                 // Do not spin while the database is away; the queue fills and says so.
@@ -206,7 +211,7 @@ impl TraceWriter {
                 for one in batch {
                     let one = vec![one];
                     match self.commit(&one).await {
-                        Ok(()) => self.answer(one),
+                        Ok(fresh) => self.answer(one, fresh),
                         Err(error) => tracing::error!(%error, "stages of runs cannot be written"),
                     }
                 }
@@ -214,29 +219,34 @@ impl TraceWriter {
         }
     }
 
-    fn answer(&self, batch: Vec<Waiting>) {
-        for one in batch {
+    /// `fresh` has one set a request.
+    fn answer(&self, batch: Vec<Waiting>, fresh: Vec<Fresh>) {
+        for (one, fresh) in batch.into_iter().zip(fresh) {
             self.figures
                 .recorded
                 .fetch_add(one.stages.len() as u64, Ordering::Relaxed);
             // The client may have gone; its stages are written all the same.
-            let _ = one.answer.send(());
+            let _ = one.answer.send(fresh);
         }
     }
 
-    async fn commit(&self, batch: &[Waiting]) -> StoreResult<()> {
+    /// Answers which stages were new, a set for each request.
+    async fn commit(&self, batch: &[Waiting]) -> StoreResult<Vec<Fresh>> {
         let mut runs: BTreeMap<(ProjectId, Uuid), OfRun<'_>> = BTreeMap::new();
-        for request in batch {
+        for (place, request) in batch.iter().enumerate() {
             for stage in &request.stages {
                 let key = (request.project, stage.run_id);
-                runs.entry(key).or_default().push((request.received_at, stage));
+                let of_run = runs.entry(key).or_default();
+                of_run.push((place, request.received_at, stage));
             }
         }
         for _ in 0..TRIES {
             self.figures.batches.fetch_add(1, Ordering::Relaxed);
             let mut tx = self.store.begin().await?;
-            if write_in(&mut tx, &runs).await? {
-                return tx.commit().await;
+            let mut fresh = vec![Fresh::new(); batch.len()];
+            if write_in(&mut tx, &runs, &mut fresh).await? {
+                tx.commit().await?;
+                return Ok(fresh);
             }
         }
         Err(deadbeat_store::StoreError::Corrupt(
@@ -246,7 +256,11 @@ impl TraceWriter {
 }
 
 /// Writes a batch. False: another process has just written some of these runs for the first time, and all is to be done again.
-async fn write_in(tx: &mut Tx, runs: &BTreeMap<(ProjectId, Uuid), OfRun<'_>>) -> StoreResult<bool> {
+async fn write_in(
+    tx: &mut Tx,
+    runs: &BTreeMap<(ProjectId, Uuid), OfRun<'_>>,
+    fresh: &mut [Fresh],
+) -> StoreResult<bool> {
     let keys: Vec<(ProjectId, Uuid)> = runs.keys().copied().collect();
     let mut changes = Changes::default();
     let mut stored = deadbeat_store::trace::lock(tx, &keys)
@@ -258,34 +272,44 @@ async fn write_in(tx: &mut Tx, runs: &BTreeMap<(ProjectId, Uuid), OfRun<'_>>) ->
         match known {
             Some(mut known) => {
                 let was = Running::of(&known);
-                let mut is_news = false;
-                for (_, stage) in told {
-                    is_news |= fold(&mut known.trace, &stage.told);
-                }
-                if is_news {
+                if fold_all(&mut known.trace, told, fresh) {
                     changes.change(known, was);
                 }
             }
-            None => changes.new.extend(first_told(*key, told)),
+            None => changes.new.extend(first_told(*key, told, fresh)),
         }
     }
     changes.write(tx).await
 }
 
-/// The trace of a run that nobody told of before.
-fn first_told((project_id, run_id): (ProjectId, Uuid), told: &OfRun<'_>) -> Option<Stored> {
-    let (_, first) = told.first()?;
-    let mut trace = Trace::default();
-    for (_, stage) in told {
-        fold(&mut trace, &stage.told);
+/// Adds what a batch tells of one run. False: all of it was known.
+fn fold_all(trace: &mut Trace, told: &OfRun<'_>, fresh: &mut [Fresh]) -> bool {
+    let mut is_news = false;
+    for (place, _, stage) in told {
+        if fold(trace, &stage.told) {
+            is_news = true;
+            fresh[*place].insert(stage.told.stage.id);
+        }
     }
+    is_news
+}
+
+/// The trace of a run that nobody told of before.
+fn first_told(
+    (project_id, run_id): (ProjectId, Uuid),
+    told: &OfRun<'_>,
+    fresh: &mut [Fresh],
+) -> Option<Stored> {
+    let (_, _, first) = told.first()?;
+    let mut trace = Trace::default();
+    fold_all(&mut trace, told, fresh);
     Some(Stored {
         project_id,
         run_id,
         app: first.app.clone(),
         entry: first.entry.clone(),
         monitor_id: first.monitor_id,
-        heard_first_at: told.iter().map(|(received_at, _)| *received_at).min()?,
+        heard_first_at: told.iter().map(|(_, received_at, _)| *received_at).min()?,
         trace,
     })
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::Verdict;
 use crate::ingest::{Accepted, Address, Incoming, IngestError};
-use crate::trace::NewStage;
+use crate::trace::{Fresh, NewStage};
 use crate::{ServiceError, Services, beat, queue_wait};
 
 /// A time that a client names farther from now is a mistake.
@@ -109,6 +109,50 @@ pub(super) fn outcome_of(kind: StageKind, run: &RunEvent) -> Result<Option<Outco
     })
 }
 
+/// Entries that Beat sent a moment ago, in one request.
+struct Sent {
+    /// The event of each message, with the Beat and the entry.
+    messages: Vec<(Uuid, String, String)>,
+    /// When the last of them was sent.
+    at: DateTime<Utc>,
+}
+
+impl Sent {
+    fn of(told: &[ToldRun], received_at: DateTime<Utc>) -> Self {
+        let mut sent = Self {
+            messages: Vec::new(),
+            at: received_at,
+        };
+        for one in told {
+            // A retry is sent by its worker, and what was held up says nothing of how often Beat sends now.
+            let is_recent = one.kind == StageKind::Published
+                && one.run.retries == 0
+                && received_at - one.occurred_at < STORM_WINDOW;
+            // PostgreSQL's text cannot hold a NUL: it is no entry's name.
+            let entry = one.run.entry.as_ref().filter(|entry| !entry.contains('\0'));
+            if let Some(entry) = entry
+                && is_recent
+                && !one.run.beat.contains('\0')
+            {
+                sent.messages.push((one.id, one.run.beat.clone(), entry.clone()));
+                sent.at = one.occurred_at;
+            }
+        }
+        sent
+    }
+
+    /// How often each entry was sent, by Beat. The SDK sends a batch again after a 503 or a lost answer, so only messages that the
+    /// history did not have count. An entry of which every message was known counts 0 times.
+    fn counts(&self, fresh: &Fresh) -> HashMap<&str, HashMap<String, u32>> {
+        let mut counts: HashMap<&str, HashMap<String, u32>> = HashMap::new();
+        for (event, beat, entry) in &self.messages {
+            let of_beat = counts.entry(beat).or_default();
+            *of_beat.entry(entry.clone()).or_default() += u32::from(fresh.contains(event));
+        }
+        counts
+    }
+}
+
 /// Takes in what was told of runs: first their traces, then how often Beat sent, then the pings.
 pub(super) async fn accept(
     services: &Services,
@@ -119,32 +163,12 @@ pub(super) async fn accept(
     remote_addr: Option<String>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
 ) -> Result<(), ServiceError> {
-    let mut sent: HashMap<String, HashMap<String, u32>> = HashMap::new();
-    let mut sent_at = received_at;
-    // A retry is sent by its worker, and what was held up says nothing of how often Beat sends now.
-    let is_fresh = |one: &&ToldRun| {
-        one.kind == StageKind::Published
-            && one.run.retries == 0
-            && received_at - one.occurred_at < STORM_WINDOW
-    };
-    for one in told.iter().filter(is_fresh) {
-        // PostgreSQL's text cannot hold a NUL: it is no entry's name.
-        let names = one
-            .run
-            .entry
-            .as_ref()
-            .filter(|entry| !entry.contains('\0') && !one.run.beat.contains('\0'));
-        if let Some(entry) = names {
-            let counts = sent.entry(one.run.beat.clone()).or_default();
-            *counts.entry(entry.clone()).or_default() += 1;
-            sent_at = one.occurred_at;
-        }
-    }
+    let sent = Sent::of(&told, received_at);
     let waited = waited(&told, skew);
-    let runs = accept_stages(services, project, told, skew, received_at, verdicts).await?;
+    let (runs, fresh) = accept_stages(services, project, told, skew, received_at, verdicts).await?;
     queue_wait::taken(services, project, waited).await;
-    for (name, entries) in &sent {
-        beat::sent(services, project, name, entries, sent_at).await?;
+    for (name, entries) in &sent.counts(&fresh) {
+        beat::sent(services, project, name, entries, sent.at).await?;
     }
     accept_runs(services, runs, received_at, remote_addr, verdicts).await
 }
@@ -184,7 +208,7 @@ fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken>
         .collect()
 }
 
-/// Writes what was told of runs into their traces. Answers what is also a ping of a monitor.
+/// Writes what was told of runs into their traces. Answers what is also a ping of a monitor, and which stages were new.
 async fn accept_stages(
     services: &Services,
     project: ProjectId,
@@ -192,7 +216,7 @@ async fn accept_stages(
     skew: TimeDelta,
     received_at: DateTime<Utc>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
-) -> Result<Vec<RunPing>, ServiceError> {
+) -> Result<(Vec<RunPing>, Fresh), ServiceError> {
     let monitors = monitors_of(services, project, &told).await?;
     let mut stages = Vec::with_capacity(told.len());
     let mut runs = Vec::new();
@@ -232,8 +256,8 @@ async fn accept_stages(
         }
         stages.push(new_stage(one, monitor.map(|(id, _)| id), skew, received_at));
     }
-    services.traces.accept(project, received_at, stages).await?;
-    Ok(runs)
+    let fresh = services.traces.accept(project, received_at, stages).await?;
+    Ok((runs, fresh))
 }
 
 /// The monitors of the entries that are named, by Beat and entry.

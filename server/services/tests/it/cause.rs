@@ -514,6 +514,36 @@ async fn a_beat_that_floods_is_told_once_and_until_it_is_quiet_for_a_minute(pool
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn events_that_are_sent_again_are_no_storm(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.until_due(&healthy()).await;
+    let published = |run: u128| {
+        let run = json!({"beat": "shop", "entry": "a", "run_id": Uuid::from_u128(run), "queue": "reports"});
+        world.an_event("run_published", run)
+    };
+    let sent: Vec<Value> = (0..60).map(published).collect();
+
+    // The SDK sends a batch again after a 503 or a lost answer.
+    for _ in 0..5 {
+        world.events(sent.clone()).await;
+    }
+    assert_eq!(world.incidents().await, []);
+
+    // A new batch counts, and still counts if only its second try is answered.
+    world.events((60..120).map(published).collect()).await;
+    let beat: Uuid = sqlx::query_scalar("SELECT id FROM beat")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    world.only(beat, "BEAT_STORM", true).await;
+    let evidence: String = sqlx::query_scalar("SELECT evidence::text FROM incident")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert!(evidence.contains("entry a 120 times"), "{evidence}");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_beat_that_hangs_is_not_called_dead(pool: PgPool) {
     let world = World::new(pool).await;
     world.list_long_running().await;
