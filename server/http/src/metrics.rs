@@ -170,6 +170,11 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         selfwatch.rows_put_aside(),
     )?;
     counter(
+        "deadbeat_incidents_unreadable_total",
+        "Incidents that ended without an alert, because they could not be read.",
+        deadbeat_services::incident::unreadable(),
+    )?;
+    counter(
         "deadbeat_evaluator_found_silent_total",
         "Monitors and Beats that this process found silent.",
         selfwatch.found_silent(),

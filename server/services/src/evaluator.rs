@@ -295,15 +295,25 @@ impl Evaluator {
     async fn sweep_beats(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
-        let mut beats = deadbeat_store::beat::claim_overdue(&mut tx, now, BATCH).await?;
-        let is_full = beats.len() as i64 == BATCH;
-        if beats.is_empty() {
+        let mut beats = Vec::new();
+        for row in deadbeat_store::beat::claim_overdue(&mut tx, now, BATCH).await? {
+            swept.claimed += 1;
+            match row {
+                Ok(beat) => beats.push(beat),
+                Err(unreadable) => {
+                    tracing::error!(beat.id = %unreadable.id, error = %unreadable.error, "a Beat cannot be judged; set aside");
+                    self.selfwatch.put_aside();
+                    deadbeat_store::beat::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
+                }
+            }
+        }
+        let is_full = swept.claimed as i64 == BATCH;
+        if swept.claimed == 0 {
             return Ok(Batched { swept, is_full });
         }
         let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
         for beat in &mut beats {
-            swept.claimed += 1;
             // A Beat that cannot reach its broker may hang in the attempt: that is the broker's trouble.
             let broker = deadbeat_store::broker::of_app(&mut tx, beat.project_id, &beat.name).await?;
             let cause = beat::silence(&beat.state, beat.hung_at, now);
@@ -346,15 +356,25 @@ impl Evaluator {
     async fn sweep_workers(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
-        let mut workers = deadbeat_store::worker::claim_overdue(&mut tx, now, BATCH).await?;
-        let is_full = workers.len() as i64 == BATCH;
-        if workers.is_empty() {
+        let mut workers = Vec::new();
+        for row in deadbeat_store::worker::claim_overdue(&mut tx, now, BATCH).await? {
+            swept.claimed += 1;
+            match row {
+                Ok(worker) => workers.push(worker),
+                Err(unreadable) => {
+                    tracing::error!(worker.id = %unreadable.id, error = %unreadable.error, "a worker cannot be judged; set aside");
+                    self.selfwatch.put_aside();
+                    deadbeat_store::worker::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
+                }
+            }
+        }
+        let is_full = swept.claimed as i64 == BATCH;
+        if swept.claimed == 0 {
             return Ok(Batched { swept, is_full });
         }
         let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
         for worker in &mut workers {
-            swept.claimed += 1;
             transitions.push(deadbeat_domain::worker::on_silence(
                 &mut worker.state,
                 now,
@@ -526,7 +546,17 @@ impl Evaluator {
     async fn remind(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
-        let incidents = deadbeat_store::incident::claim_reminders(&mut tx, now, BATCH).await?;
+        let mut incidents = Vec::new();
+        for row in deadbeat_store::incident::claim_reminders(&mut tx, now, BATCH).await? {
+            swept.claimed += 1;
+            match row {
+                Ok(incident) => incidents.push(incident),
+                Err(unreadable) => {
+                    tracing::error!(incident.id = %unreadable.id, error = %unreadable.error, "an incident cannot be told again; set aside until its next reminder");
+                    self.selfwatch.put_aside();
+                }
+            }
+        }
         // One that has no next time belongs to a project that has switched its reminders off since.
         let tellings: Vec<Telling<'_>> = incidents
             .iter()
@@ -540,8 +570,8 @@ impl Evaluator {
             .collect();
         outbox::tell(&mut tx, &self.site, &tellings).await?;
         swept.reminded = tellings.len();
-        let is_full = incidents.len() as i64 == BATCH;
-        if !incidents.is_empty() {
+        let is_full = swept.claimed as i64 == BATCH;
+        if swept.claimed > 0 {
             tx.commit().await?;
         }
         Ok(Batched { swept, is_full })

@@ -1,6 +1,7 @@
 //! The only way a status changes: [`record`].
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
@@ -26,6 +27,15 @@ use crate::flood::Flood;
 use crate::monitor::write_states;
 use crate::outbox::{self, Telling};
 use crate::{ServiceError, Services, Site};
+
+/// Incidents that ended and could not be read. One counter a process: requests, writers and loops all record, each with a handle of its own.
+static UNREADABLE: AtomicU64 = AtomicU64::new(0);
+
+/// How many incidents ended without an alert since the start of this process, because they could not be read.
+#[must_use]
+pub fn unreadable() -> u64 {
+    UNREADABLE.load(Ordering::Relaxed)
+}
 
 /// What is known of the parts that a monitor depends on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -284,7 +294,16 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
             (subject.kind, subject.id, *at)
         })
         .collect();
-    let resolved = deadbeat_store::incident::resolve(tx, &subjects).await?;
+    let mut resolved: Vec<Incident> = Vec::new();
+    for row in deadbeat_store::incident::resolve(tx, &subjects).await? {
+        match row {
+            Ok(incident) => resolved.push(incident),
+            Err(unreadable) => {
+                tracing::error!(incident.id = %unreadable.id, error = %unreadable.error, "an incident cannot be read; it ends, and nobody is told that it did");
+                UNREADABLE.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
     let by_subject: HashMap<Uuid, &(Changed<'_>, DateTime<Utc>)> =
         subjects.iter().map(|(_, id, _)| *id).zip(over).collect();
     let tellings: Vec<Telling<'_>> = resolved

@@ -9,8 +9,9 @@ use deadbeat_domain::switch::Switch;
 use uuid::Uuid;
 
 use crate::batch::column;
+use crate::error::each;
 use crate::queue::trouble;
-use crate::{Reader, StoreError, StoreResult, Tx};
+use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 
 /// A Beat as stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,7 +203,11 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
 ///
 /// # Errors
 /// When the database is away.
-pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Beat>> {
+pub async fn claim_overdue(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Beat, Unreadable>>> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
@@ -217,7 +222,25 @@ pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> Store
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter().map(Beat::try_from).collect()
+    Ok(each(rows, |row| row.id))
+}
+
+/// Sets a Beat that cannot be read aside until `until`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_aside(tx: &mut Tx, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
+    // A Beat without a deadline stays without: `greatest` alone would arm one that is down.
+    sqlx::query!(
+        "UPDATE beat
+        SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
+        WHERE id = $1",
+        id,
+        until
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// Beats by id.

@@ -1,6 +1,7 @@
 //! The one error of this crate.
 
 use thiserror::Error;
+use uuid::Uuid;
 
 /// A result of this crate.
 pub type StoreResult<T> = Result<T, StoreError>;
@@ -26,6 +27,28 @@ pub enum StoreError {
     /// Anything else: a bug.
     #[error("a statement failed")]
     Statement(#[source] sqlx::Error),
+}
+
+/// A row that cannot be read. The caller sets it aside, so that the row never stalls the rest of its batch.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Which one.
+    pub id: Uuid,
+    /// Why.
+    pub error: StoreError,
+}
+
+/// Reads rows each on its own: one that cannot be read does not spoil the others.
+pub(crate) fn each<R, T: TryFrom<R, Error = StoreError>>(
+    rows: Vec<R>,
+    id: impl Fn(&R) -> Uuid,
+) -> Vec<Result<T, Unreadable>> {
+    rows.into_iter()
+        .map(|row| {
+            let id = id(&row);
+            T::try_from(row).map_err(|error| Unreadable { id, error })
+        })
+        .collect()
 }
 
 impl StoreError {

@@ -8,8 +8,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::batch::column;
+use crate::error::each;
 use crate::page::Page;
-use crate::{Reader, StoreError, StoreResult, Tx};
+use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 
 /// An incident as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,14 +134,15 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
 }
 
 /// Resolves the open incidents about subjects, each at its time; where there is none, nothing happens. No subject stands there twice.
+/// An incident that cannot be read is resolved too: left open, it would keep its subject from ever having another one.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn resolve(
     tx: &mut Tx,
     subjects: &[(SubjectKind, Uuid, DateTime<Utc>)],
-) -> StoreResult<Vec<Incident>> {
-    sqlx::query_as!(
+) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
+    let rows = sqlx::query_as!(
         Row,
         "UPDATE incident
         SET resolved_at = greatest(opened_at, over.at), remind_at = NULL
@@ -153,10 +155,8 @@ pub async fn resolve(
         &column(subjects, |(_, _, at)| *at),
     )
     .fetch_all(tx.conn())
-    .await?
-    .into_iter()
-    .map(Incident::try_from)
-    .collect()
+    .await?;
+    Ok(each(rows, |row| row.id))
 }
 
 /// Adds monitors to the open incidents of what they are part of: (kind, subject, monitor). Answers which: the others' subjects have none.
@@ -330,11 +330,15 @@ pub async fn acknowledge(
 }
 
 /// Takes open incidents that are to be told again, and moves them on by their project's interval; those of a project that wants no
-/// reminders any more come with no next time, and are not to be told.
+/// reminders any more come with no next time, and are not to be told. One that cannot be read is moved on as well, and so set aside.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn claim_reminders(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Incident>> {
+pub async fn claim_reminders(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
     let rows = sqlx::query_as!(
         Row,
         "UPDATE incident
@@ -351,5 +355,5 @@ pub async fn claim_reminders(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> Sto
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter().map(Incident::try_from).collect()
+    Ok(each(rows, |row| row.id))
 }

@@ -44,7 +44,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool};
 
-pub use error::{StoreError, StoreResult};
+pub use error::{StoreError, StoreResult, Unreadable};
 use line::{Line, Lines};
 pub use migrate::MIGRATOR;
 pub use wakeup::Wakeups;

@@ -8,8 +8,9 @@ use deadbeat_domain::switch::Switch;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::error::each;
 use crate::queue::trouble;
-use crate::{Reader, StoreError, StoreResult, Tx};
+use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 
 /// A worker as stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -190,7 +191,11 @@ pub async fn update(tx: &mut Tx, worker: &Worker, moves_check: bool) -> StoreRes
 ///
 /// # Errors
 /// When the database is away.
-pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Worker>> {
+pub async fn claim_overdue(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Worker, Unreadable>>> {
     let rows = select!(
         "WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",
         now,
@@ -198,7 +203,25 @@ pub async fn claim_overdue(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> Store
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter().map(Worker::try_from).collect()
+    Ok(each(rows, |row| row.id))
+}
+
+/// Sets a worker that cannot be read aside until `until`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_aside(tx: &mut Tx, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
+    // A worker without a deadline stays without: `greatest` alone would arm one that nobody waits for.
+    sqlx::query!(
+        "UPDATE worker
+        SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
+        WHERE id = $1",
+        id,
+        until
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// How many workers a project has.

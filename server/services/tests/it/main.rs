@@ -20,5 +20,6 @@ mod setup;
 mod silence;
 mod spool;
 mod trace;
+mod unreadable;
 mod watchdog;
 mod worker;

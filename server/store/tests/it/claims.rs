@@ -129,21 +129,21 @@ async fn two_claimers_never_share_a_beat_nor_a_reminder(pool: PgPool) {
         .0
         .iter()
         .chain(&beats.1)
-        .map(|beat| beat.name.clone())
+        .map(|beat| beat.as_ref().unwrap().name.clone())
         .collect();
     assert_eq!((beats.0.len(), beats.1.len(), names.len()), (7, 3, 10));
     let ids: HashSet<_> = reminders
         .0
         .iter()
         .chain(&reminders.1)
-        .map(|incident| incident.id)
+        .map(|incident| incident.as_ref().unwrap().id)
         .collect();
     assert_eq!((reminders.0.len(), reminders.1.len(), ids.len()), (7, 3, 10));
     assert!(
         reminders
             .0
             .iter()
-            .all(|incident| incident.remind_at == Some(at(3_690 + 3_600))),
+            .all(|incident| incident.as_ref().unwrap().remind_at == Some(at(3_690 + 3_600))),
         "moved on by the interval"
     );
 }

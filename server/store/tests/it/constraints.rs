@@ -45,6 +45,7 @@ async fn one_subject_has_one_open_incident_whoever_opens_it(pool: PgPool) {
         .unwrap();
     let resolved: Vec<_> = resolved
         .iter()
+        .map(|row| row.as_ref().unwrap())
         .map(|incident| (incident.id, incident.remind_at))
         .collect();
     assert_eq!(resolved, [(first.id, None)]);
@@ -53,12 +54,8 @@ async fn one_subject_has_one_open_incident_whoever_opens_it(pool: PgPool) {
         [second.id],
         "after the first is over"
     );
-    assert_eq!(
-        incident::resolve(&mut two, &over(SubjectKind::Beat))
-            .await
-            .unwrap(),
-        []
-    );
+    let none = incident::resolve(&mut two, &over(SubjectKind::Beat)).await;
+    assert!(none.unwrap().is_empty());
     two.commit().await.unwrap();
 }
 
@@ -74,7 +71,8 @@ async fn an_incident_never_ends_before_it_began(pool: PgPool) {
         .await
         .unwrap();
 
-    assert_eq!(resolved[0].resolved_at, Some(resolved[0].opened_at));
+    let resolved = resolved[0].as_ref().unwrap();
+    assert_eq!(resolved.resolved_at, Some(resolved.opened_at));
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
