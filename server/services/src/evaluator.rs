@@ -391,8 +391,10 @@ impl Evaluator {
                 None => {}
             }
         }
+        let over: Vec<Uuid> = are_over.iter().map(|(_, id)| *id).collect();
+        let held = deadbeat_store::monitor::lock_of_workers(&mut tx, &lost, &over).await?;
         if !lost.is_empty() {
-            deadbeat_store::monitor::judge_runs_of(&mut tx, &lost, now).await?;
+            deadbeat_store::monitor::judge_runs_of(&mut tx, &lost, &held, now).await?;
         }
         incident::rearm_members(&mut tx, &self.site, &are_over, now).await?;
         let news: Vec<News<'_>> = workers

@@ -1,6 +1,7 @@
 //! Several processes at once: evaluators, group commits, people.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use deadbeat_domain::ping::PingKind::{Fail, Start, Success};
@@ -12,6 +13,7 @@ use deadbeat_services::monitor::{self, Change};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::{Heard, Stateful};
 use futures::future::join_all;
+use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -233,4 +235,74 @@ async fn people_racing_pings_and_evaluators_leave_no_incident_open_behind(pool: 
         swept.unwrap();
         assert_eq!(world.count(MISMATCHED).await, 0, "round {round}, choice {choice}");
     }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_sweep_of_workers_locks_its_monitors_in_one_order(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a", "b"]).await;
+    let mut entries = [world.entry("a").await, world.entry("b").await];
+    entries.sort_by_key(|monitor| monitor.id);
+    let [first, last] = entries;
+    for name in ["celery@lost", "celery@replaced"] {
+        world.worker_says(name, json!({})).await;
+    }
+    // The last monitor's run is executed by a worker that falls silent now.
+    let run = json!({
+        "beat": "shop", "entry": last.entry, "run_id": Uuid::from_u128(1), "worker": "celery@lost", "attempt": Uuid::from_u128(1)
+    });
+    world.event(world.an_event("run_started", run)).await;
+    // The first monitor is a member of the incident of a worker that is given up now.
+    sqlx::query("UPDATE worker SET status = 'down' WHERE name = 'celery@replaced'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    sqlx::query(
+        "WITH opened AS (
+            INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at)
+            SELECT gen_random_uuid(), project_id, 'worker', id, name, 'WORKER_LOST', '', '[]', '[]', $1
+            FROM worker WHERE name = 'celery@replaced'
+            RETURNING id
+        )
+        INSERT INTO incident_member (incident_id, monitor_id, joined_at) SELECT id, $2, $1 FROM opened",
+    )
+    .bind(world.now())
+    .bind(first.id.0)
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    world.advance(31);
+    let mut writer = world.pool.begin().await.unwrap();
+    let lock = "SELECT id FROM monitor WHERE id = $1 FOR UPDATE NOWAIT";
+    sqlx::query(lock)
+        .bind(first.id.0)
+        .execute(&mut *writer)
+        .await
+        .unwrap();
+
+    let beside = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while world.count(waiting).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // A writer goes on in the order of ids. Were the last monitor taken already, the two would wait for each other.
+        let taken = sqlx::query(lock).bind(last.id.0).execute(&mut *writer).await;
+        writer.rollback().await.unwrap();
+        taken
+    };
+    let beside = tokio::time::timeout(Duration::from_secs(60), beside);
+    let (swept, taken) = tokio::join!(world.evaluator.sweep_once(), beside);
+
+    taken.unwrap().unwrap();
+    assert_eq!(
+        swept.unwrap().down,
+        2,
+        "the lost worker, and the monitor of its run"
+    );
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM worker WHERE status = 'paused'")
+            .await,
+        1
+    );
 }

@@ -101,11 +101,49 @@ pub async fn lock_members(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Workers are lost: the runs that they executed are judged now, not when their time is over.
+/// Locks all monitors that a sweep of workers changes, in id order: those with open runs that `lost` workers execute, and the members of
+/// the open incidents of workers that are `over`. Two statements that lock them one set after the other would deadlock with a writer.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn judge_runs_of(tx: &mut Tx, workers: &[&Worker], now: DateTime<Utc>) -> StoreResult<u64> {
+pub async fn lock_of_workers(tx: &mut Tx, lost: &[&Worker], over: &[Uuid]) -> StoreResult<Vec<MonitorId>> {
+    let ids = sqlx::query_scalar!(
+        "SELECT id
+        FROM monitor
+        WHERE id = ANY(ARRAY(
+                SELECT monitor_id
+                FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS lost (project_id, app, worker)
+                    JOIN beat ON beat.project_id = lost.project_id AND beat.name = lost.app
+                    JOIN monitor ON beat_id = beat.id AND open_runs > 0
+                    JOIN run ON monitor_id = monitor.id AND run.status = 'open' AND run.worker = lost.worker AND attempts > 0
+            ) || ARRAY(
+                SELECT monitor_id
+                FROM incident_member JOIN incident ON incident.id = incident_id
+                WHERE subject_kind = 'worker' AND subject_id = ANY($4) AND resolved_at IS NULL
+            ))
+        ORDER BY id
+        FOR UPDATE",
+        &column(lost, |worker| worker.project_id.0),
+        &column(lost, |worker| worker.app.clone()),
+        &column(lost, |worker| worker.name.clone()),
+        over
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids.into_iter().map(MonitorId).collect())
+}
+
+/// Workers are lost: the runs that they executed are judged now, not when their time is over. Only runs of `held` monitors are, which
+/// the caller has locked ([`lock_of_workers`]).
+///
+/// # Errors
+/// When the database is away.
+pub async fn judge_runs_of(
+    tx: &mut Tx,
+    workers: &[&Worker],
+    held: &[MonitorId],
+    now: DateTime<Utc>,
+) -> StoreResult<u64> {
     let done = sqlx::query!(
         "WITH executed AS MATERIALIZED (
             SELECT run.id, monitor_id, run.worker
@@ -113,21 +151,20 @@ pub async fn judge_runs_of(tx: &mut Tx, workers: &[&Worker], now: DateTime<Utc>)
                 JOIN beat ON beat.project_id = lost.project_id AND beat.name = lost.app
                 JOIN monitor ON beat_id = beat.id AND open_runs > 0
                 JOIN run ON monitor_id = monitor.id AND run.status = 'open' AND run.worker = lost.worker AND attempts > 0
-        ), held AS MATERIALIZED (
-            SELECT id FROM monitor WHERE id IN (SELECT monitor_id FROM executed) ORDER BY id FOR UPDATE
+            WHERE monitor_id = ANY($5)
         ), ended AS (
             UPDATE run SET deadline_at = $4
-            FROM executed JOIN held ON held.id = monitor_id
+            FROM executed
             WHERE run.id = executed.id AND run.status = 'open' AND run.worker = executed.worker AND run.attempts > 0
                 AND run.deadline_at > $4
         )
         UPDATE monitor SET deadline_at = least(deadline_at, $4), check_after = least(check_after, $4)
-        FROM held
-        WHERE monitor.id = held.id AND status IN ('new', 'up')",
+        WHERE id = ANY(ARRAY(SELECT monitor_id FROM executed)) AND status IN ('new', 'up')",
         &column(workers, |worker| worker.project_id.0),
         &column(workers, |worker| worker.app.clone()),
         &column(workers, |worker| worker.name.clone()),
-        now
+        now,
+        &column(held, |id| id.0)
     )
     .execute(tx.conn())
     .await?;
