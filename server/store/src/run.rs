@@ -7,6 +7,7 @@ use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
 use deadbeat_domain::run::{Contest, Outcome, Run, RunDetail, RunStatus};
 use uuid::Uuid;
 
+use crate::batch::column;
 use crate::monitor::Stateful;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
@@ -66,26 +67,52 @@ impl TryFrom<Row> for Run {
     }
 }
 
-/// Loads into locked monitors what the rules need: their open runs, and what they have of the given run ids, since a start or an end
-/// may come late; and how long their runs take.
+/// Ended runs of one run id that a signal loads, newest first. A start or an end that comes late belongs to one of these.
+pub const LOADED_RUNS_OF_ID: i64 = 8;
+/// Ended runs that a monitor keeps of one run id. A client may send the same run id with every ping; each of its ends is a row.
+pub const KEPT_RUNS_OF_ID: i64 = 100;
+/// Ended runs that one call of [`prune`] deletes of one run id: above what a batch can add, so that what is kept shrinks to the limit.
+const PRUNED_AT_ONCE: i64 = 1_024;
+
+/// Loads into locked monitors what the rules need: their open runs, the newest ended runs of the run ids that signals name
+/// (`named`: a monitor and a run id), and the usual duration.
+///
+/// It reads at most [`deadbeat_domain::limits::OPEN_RUNS`] rows for each monitor, and [`LOADED_RUNS_OF_ID`] for each named run id.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
-pub async fn load_into<M: Stateful>(tx: &mut Tx, monitors: &mut [M], run_ids: &[Uuid]) -> StoreResult<()> {
-    if monitors.iter().all(|monitor| monitor.open_runs() == 0) && run_ids.is_empty() {
+pub async fn load_into<M: Stateful>(
+    tx: &mut Tx,
+    monitors: &mut [M],
+    named: &[(MonitorId, Uuid)],
+) -> StoreResult<()> {
+    if monitors.iter().all(|monitor| monitor.open_runs() == 0) && named.is_empty() {
         return Ok(());
     }
     let ids: Vec<Uuid> = monitors.iter().map(|monitor| monitor.id().0).collect();
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-            retries, error, outcome, attempt, attempts, contest, events
-        FROM run
-        WHERE monitor_id = ANY($1)
-            AND (status = 'open' OR run_id = ANY($2))
-        ORDER BY id",
+        r#"SELECT id AS "id!", monitor_id AS "monitor_id!", run_id, status AS "status!", started_at, finished_at, deadline_at, duration_ms,
+            exit_code, task, task_id, worker, retries AS "retries!", error, outcome, attempt, attempts AS "attempts!", contest,
+            events AS "events!"
+        FROM (
+            SELECT run.* FROM run WHERE monitor_id = ANY($1) AND status = 'open'
+            UNION ALL
+            SELECT ended.*
+            FROM UNNEST($2::uuid[], $3::uuid[]) AS named (monitor_id, run_id)
+                CROSS JOIN LATERAL (
+                    SELECT run.*
+                    FROM run
+                    WHERE run.monitor_id = named.monitor_id AND run.run_id = named.run_id AND status <> 'open'
+                    ORDER BY id DESC
+                    LIMIT $4
+                ) AS ended
+        ) AS wanted
+        ORDER BY id"#,
         &ids,
-        run_ids
+        &column(named, |(monitor, _)| monitor.0),
+        &column(named, |(_, run_id)| *run_id),
+        LOADED_RUNS_OF_ID
     )
     .fetch_all(tx.conn())
     .await?;
@@ -101,6 +128,37 @@ pub async fn load_into<M: Stateful>(tx: &mut Tx, monitors: &mut [M], run_ids: &[
         }
     }
     Ok(())
+}
+
+/// Deletes the ended runs of these monitors and run ids beyond the newest [`KEPT_RUNS_OF_ID`]. The caller holds the monitors' locks.
+///
+/// The work of one call is bounded; a longer backlog shrinks with every call.
+///
+/// # Errors
+/// When the database is away.
+pub async fn prune(tx: &mut Tx, named: &[(MonitorId, Uuid)]) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM run
+        WHERE id = ANY(ARRAY(
+            SELECT surplus.id
+            FROM UNNEST($1::uuid[], $2::uuid[]) AS named (monitor_id, run_id)
+                CROSS JOIN LATERAL (
+                    SELECT run.id
+                    FROM run
+                    WHERE run.monitor_id = named.monitor_id AND run.run_id = named.run_id AND status <> 'open'
+                    ORDER BY run.id DESC
+                    OFFSET $3
+                    LIMIT $4
+                ) AS surplus
+        ))",
+        &column(named, |(monitor, _)| monitor.0),
+        &column(named, |(_, run_id)| *run_id),
+        KEPT_RUNS_OF_ID,
+        PRUNED_AT_ONCE
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// A monitor's runs, newest first.

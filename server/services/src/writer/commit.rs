@@ -9,6 +9,7 @@ use deadbeat_domain::transition::{forget_times_to_come, on_ping};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::{Heard, Monitor, Stateful};
 use deadbeat_store::ping::NewPing;
+use deadbeat_store::run::LOADED_RUNS_OF_ID;
 use deadbeat_store::{StoreError, StoreResult, Tx};
 use uuid::Uuid;
 
@@ -71,8 +72,23 @@ impl Writer {
         }
         self.registry
             .learn(monitors.iter().map(|monitor| (monitor.ping_id, monitor.id)));
-        let run_ids: Vec<Uuid> = incoming.iter().filter_map(|one| one.signal.run_id).collect();
-        deadbeat_store::run::load_into(&mut tx, &mut monitors, &run_ids).await?;
+        let places: Vec<Option<usize>> = incoming
+            .iter()
+            .zip(&targets)
+            .map(|(one, target)| match &one.address {
+                Address::Ping(id) => by_ping_id.get(id).copied(),
+                Address::Slug { .. } => target.monitor.and_then(|id| by_id.get(&id)).copied(),
+            })
+            .collect();
+        let mut named: Vec<(MonitorId, Uuid)> = incoming
+            .iter()
+            .zip(&places)
+            .filter_map(|(one, place)| Some((monitors.get((*place)?)?.id, one.signal.run_id?)))
+            .collect();
+        named.sort_unstable();
+        named.dedup();
+        deadbeat_store::run::load_into(&mut tx, &mut monitors, &named).await?;
+        let crowded = crowded(&monitors);
 
         let mut accepted = Vec::with_capacity(incoming.len());
         let writer = self.spool.as_ref().map(Spool::writer);
@@ -87,12 +103,8 @@ impl Writer {
         for monitor in &mut monitors {
             forget_times_to_come(&mut monitor.state, now);
         }
-        for (one, target) in incoming.iter().zip(&targets) {
-            let place = match &one.address {
-                Address::Ping(id) => by_ping_id.get(id),
-                Address::Slug { .. } => target.monitor.and_then(|id| by_id.get(&id)),
-            };
-            let Some(&place) = place else {
+        for ((one, target), place) in incoming.iter().zip(&targets).zip(places) {
+            let Some(place) = place else {
                 if let (Address::Ping(id), false) = (&one.address, any_unreadable) {
                     self.registry.deny(*id);
                 }
@@ -133,6 +145,9 @@ impl Writer {
         }
         batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::batch::write(&mut tx, &batch).await?;
+        if !crowded.is_empty() {
+            deadbeat_store::run::prune(&mut tx, &crowded).await?;
+        }
         let told = whole(&mut tx, &happened).await?;
         let fed: Vec<BeatId> = told.iter().filter_map(|monitor| monitor.beat_id).collect();
         let beats = if fed.is_empty() {
@@ -161,6 +176,20 @@ impl Writer {
         }
         Ok(accepted)
     }
+}
+
+/// The run ids of which so many ended runs are loaded that there may be too many: a client sends one id again and again.
+fn crowded(monitors: &[Heard]) -> Vec<(MonitorId, Uuid)> {
+    let mut ended: HashMap<(MonitorId, Uuid), i64> = HashMap::new();
+    for monitor in monitors {
+        for run in monitor.state.runs.iter().filter(|run| !run.is_open()) {
+            if let Some(run_id) = run.run_id {
+                *ended.entry((monitor.id, run_id)).or_default() += 1;
+            }
+        }
+    }
+    ended.retain(|_, count| *count >= LOADED_RUNS_OF_ID);
+    ended.into_keys().collect()
 }
 
 /// The monitors of what happened, each as it was then.

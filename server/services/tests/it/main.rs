@@ -10,6 +10,7 @@ mod beat_return;
 mod blind_spell;
 mod broker;
 mod cause;
+mod constant_run_id;
 mod delivery;
 mod due_hint;
 mod ingest;
