@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -230,7 +229,7 @@ def test_unknown_entry_gets_one_second_chance(
 
 def test_loss_of_mere_history_names_no_application(sink: Sink, transport: Transport) -> None:
     transport.app = "shop"
-    lanes = transport._process.lanes
+    lanes = transport._current().lanes
     for number in range(10_001):
         lanes.put(run_event(number=number), history=True)
 
@@ -337,7 +336,7 @@ def test_server_that_closes_idle_connections_loses_nothing(sink: Sink, transport
 
 
 FORK = """
-import os, sys, time
+import ctypes, os, sys, time
 from deadbeat import transport as module
 from deadbeat.transport import Transport
 module.LINGER_SECONDS = 30.0
@@ -347,7 +346,8 @@ def event(who, number):
 for number in range(5):
     transport.put(event("parent", number))
 assert transport._process.thread.is_alive()
-child = os.fork()
+# C code that forks runs none of Python's fork hooks.
+child = os.fork() if sys.argv[2] == "python" else ctypes.PyDLL(None).fork()
 if child == 0:
     transport.put(event("child", 0), vital=True)
     assert transport._process.thread.is_alive()
@@ -359,24 +359,53 @@ assert transport.flush_at_exit(2)
 """
 
 
-def test_forked_child_reports_for_itself_only(sink: Sink) -> None:
-    subprocess.run([sys.executable, "-c", FORK, sink.url], timeout=20, check=True)
+@pytest.mark.parametrize("who_forks", ["python", "c"])
+def test_forked_child_reports_for_itself_only(who_forks: str, sink: Sink) -> None:
+    subprocess.run([sys.executable, "-c", FORK, sink.url, who_forks], timeout=20, check=True)
 
     ids = [event["id"] for event in sink.events]
     assert sorted(ids) == ["child-0", *(f"parent-{number}" for number in range(5))]
     assert len({batch.peer for batch in sink.batches}) == 2
 
 
-def test_fork_unnoticed_by_the_hook_is_noticed_by_the_next_put(sink: Sink, transport: Transport) -> None:
-    transport.put(run_event(number="parent"), vital=True)
-    sink.wait_for(lambda: sink.events)
-    parent = transport._process
-    parent.pid = os.getpid() - 1
+PATCH = """
+import sys
+from deadbeat.transport import Transport
+transport = Transport(sys.argv[1], "test-key", lambda: "celery@test/1")
+def put(number):
+    transport.put({"id": f"event-{number}", "type": "run_started", "number": number}, vital=True)
+if sys.argv[2] == "reported before":
+    put(0)
+    # Under this transport's first locks, made before the patch.
+    transport.every(0.05, lambda: transport.put({"id": "duty", "type": "beat_alive"}, latest="duty"))
+from gevent import monkey
+monkey.patch_all()
+import gevent
+transport.every(0.05, lambda: transport.put({"id": "duty-2", "type": "beat_alive"}, latest="duty"))
+# Nobody else gets a turn while a greenlet waits for a lock that was made before the patch.
+other = gevent.spawn(lambda: [gevent.sleep(0.01) for _ in range(100)])
+for number in range(1, 50):
+    put(number)
+    gevent.sleep(0.01)
+other.join()
+assert transport.flush_at_exit(10)
+"""
 
-    transport.put(run_event(number="child"), vital=True)
 
-    sink.wait_for(lambda: sink.of("run_started", number="child"))
-    assert transport._process is not parent
+@pytest.mark.parametrize("when", ["reported before", "reports after"])
+def test_locks_made_before_gevent_patched_are_made_anew(when: str, sink: Sink) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PATCH, sink.url, when],
+        timeout=60,
+        check=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    assert "Traceback" not in done.stderr
+    first = 0 if when == "reported before" else 1
+    assert {event["number"] for event in sink.of("run_started")} == set(range(first, 50))
+    assert sink.of("beat_alive")
 
 
 def test_duty_is_done_in_the_senders_thread_every_so_often_until_it_ceases(

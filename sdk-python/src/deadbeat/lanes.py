@@ -9,6 +9,7 @@ which is everything else, and goes first. A full lane drops its oldest event and
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
 from typing import Any, Callable
@@ -111,8 +112,10 @@ class Lanes:
             if len(taken) < limit and (waiting := self._latest.pop(latest, None)) is not None:
                 taken.append(waiting)
         for lane in (self._vital, self._ordinary, self._history):
-            while lane and len(taken) < limit:
-                taken.append(lane.popleft())
+            # A full lane drops its oldest at the same moment, and a sender's successor takes, too.
+            with contextlib.suppress(IndexError):
+                while len(taken) < limit:
+                    taken.append(lane.popleft())
         taken.sort(key=lambda waiting: waiting.number)
         return taken
 

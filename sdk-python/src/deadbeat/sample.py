@@ -18,7 +18,7 @@ from typing import Any, Callable
 from deadbeat.guard import guarded, tell_once
 from deadbeat.queue_look import Marks, QueueLook, held_in_redis, rabbit_queue, redis_queue
 from deadbeat.run import RunReporter, new_id
-from deadbeat.transport import utc_text
+from deadbeat.transport import enter_own_thread, utc_text
 from deadbeat.wake import Wake
 
 PERIOD_SECONDS = 10.0
@@ -68,6 +68,7 @@ class Sampler:
             self._thread.start()
 
     def _run(self) -> None:
+        enter_own_thread()
         try:
             while time.monotonic() < self._until:
                 began = time.monotonic()

@@ -2,7 +2,8 @@
 
 Promises: `put` takes microseconds, never blocks and never raises; memory is bounded and what is dropped
 is counted and told to the server; one daemon thread per process, started at the first event and again
-after a fork; a dead, slow or refusing server costs the host nothing but at most the flush at exit.
+after a fork or a late patch by gevent; a dead, slow or refusing server costs the host nothing but at most
+the flush at exit.
 Delivery is at least once (events carry ids); it is not guaranteed: what a killed process had not sent is
 lost, and the server's own deadlines are what notices that.
 """
@@ -53,6 +54,22 @@ _second: tuple[int, str] = (0, "1970-01-01T00:00:00")
 
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
 
+# Of native threads, unless the threading module was patched before this module was imported.
+_own_threads = threading.local()
+_own_threads_kind: Any = threading.Lock
+
+
+def enter_own_thread() -> None:
+    """Note that this thread is the SDK's own."""
+    # A greenlet after a late patch would mark the native thread that it shares with the application.
+    if threading.Lock is _own_threads_kind:
+        _own_threads.is_own = True
+
+
+def is_own_thread() -> bool:
+    """Whether this is a thread of the SDK, started before any late patch."""
+    return getattr(_own_threads, "is_own", False)
+
 
 class Duty:
     """Something that the sender's thread does every so often, between sending."""
@@ -83,14 +100,16 @@ def utc_text(timestamp: float | None = None) -> str:
 
 
 class _Process:
-    """All that must not be shared with a forked child: made anew there, never repaired.
+    """All that must not be shared with a forked child: made at the first report of a process, never repaired.
 
     A thread does not survive a fork and a lock may be held for ever in the child, so nothing of the
-    parent's is reused; its waiting events stay the parent's to send.
+    parent's is reused; its waiting events stay the parent's to send. Nor do locks survive gevent's patching:
+    a greenlet that waits for a lock made before stops every greenlet of its thread.
     """
 
     def __init__(self, url: str, key: str) -> None:
         self.pid = os.getpid()
+        self.lock_kind = threading.Lock
         self.lanes = Lanes()
         self.connection = Connection(url, key)
         self.thread: threading.Thread | None = None
@@ -109,6 +128,11 @@ class _Process:
         self.server_errors = 0
         self.not_before = 0.0
         self.told: set[str] = set()
+
+    def succeed(self, former: _Process) -> None:
+        """Take over what waits, after gevent or eventlet has patched the threading module."""
+        self.lanes, self.duties = former.lanes, former.duties
+        self.losses_told, self.history_losses_told = former.losses_told, former.history_losses_told
 
     def has_work(self) -> bool:
         return bool(
@@ -141,7 +165,10 @@ class Transport:
         self._process_label = process_label
         self.app: str | None = None
         self.on_sample_queues: Callable[[bool, list[str]], None] | None = None
-        self._process = _Process(url, key)
+        # None before the first report: web servers patch and fork after the application called `init`.
+        self._process: _Process | None = None
+        # By process id and kind of lock.
+        self._made: dict[tuple[int, Any], _Process] = {}
         _transports.add(self)
 
     def put(
@@ -185,14 +212,14 @@ class Transport:
     def hurry(self, duty: Duty) -> None:
         """Have a duty done at once; may be called from a signal handler."""
         duty.due = 0.0
-        process = self._process
+        process = self._current()
         process.urgent.set()
         process.wake.set()
 
     @property
     def dropped(self) -> int:
         """How many events this process has lost so far."""
-        return self._process.lanes.dropped
+        return 0 if self._process is None else self._process.lanes.dropped
 
     def flush_at_exit(self, seconds: float) -> bool:
         """Send what waits, for at most `seconds`; returns whether nothing is left.
@@ -200,6 +227,8 @@ class Transport:
         Several exit hooks may call this in one process: they share the first one's deadline, so that
         together they never hold up the exit for longer.
         """
+        if self._process is None:
+            return True
         process = self._current()
         if not process.has_work():
             return True
@@ -223,15 +252,28 @@ class Transport:
 
     def reset_after_fork(self) -> None:
         """Start empty in a forked child."""
-        self._process = _Process(self._url, self._key)
+        self._process = None
+        self._made = {}
 
     def _current(self) -> _Process:
         process = self._process
-        if process.pid != os.getpid():
-            # The fork hook did not run, as happens when C code forks.
-            self.reset_after_fork()
-            process = self._process
-        return process
+        pid, lock_kind = os.getpid(), threading.Lock
+        # The fork hook does not run when C code forks.
+        here = process if process is not None and process.pid == pid else None
+        # A thread of ours from before the patch cannot start a greenlet that ever gets a turn.
+        if here is not None and (here.lock_kind is lock_kind or is_own_thread()):
+            return here
+        fresh = _Process(self._url, self._key)
+        if here is not None:
+            fresh.succeed(here)
+        # In one step: two threads may come here at the same time, and must go on with the same one.
+        self._process = chosen = self._made.setdefault((pid, lock_kind), fresh)
+        if here is not None:
+            # Its thread, a native one, comes to rest.
+            here.urgent.set()
+            here.wake.set()
+            self._start(chosen)
+        return chosen
 
     def _start(self, process: _Process) -> None:
         # Not waiting for the lock: whoever holds it starts the thread that serves both.
@@ -246,21 +288,41 @@ class Transport:
             process.starting.release()
 
     def _run(self, process: _Process) -> None:
+        enter_own_thread()
         while True:
             try:
                 self._wait(process)
                 if process.pid != os.getpid():
                     return
+                if process is not self._process:
+                    self._hand_back(process)
+                    self._rest(process)
                 self._send_once(process)
             except Exception:
                 tell_once("Transport._run")
                 time.sleep(FIRST_RETRY_SECONDS)
 
+    @staticmethod
+    def _hand_back(process: _Process) -> None:
+        """Return what could not be sent to the lanes, which the successor's thread empties.
+
+        That thread is not woken: its locks are greenlets', and this is another native thread.
+        """
+        for waiting in [*process.batch, *(waiting for _, waiting in process.second_tries)]:
+            process.lanes.put_back(waiting)
+        process.batch, process.second_tries = [], []
+
+    @staticmethod
+    def _rest(process: _Process) -> None:
+        """Wait for the end of the process: the patched threading module fails when a native thread ends."""
+        while True:
+            process.wake.wait()
+
     def _wait(self, process: _Process) -> None:
         """Return when there is something to send and it may be sent now."""
-        while not (process.batch or len(process.lanes) or self._second_try_due(process)):
-            if process.exiting.is_set():
-                break
+        while not self._is_due(process):
+            if process is not self._process:
+                return
             if self._do_duties(process):
                 continue
             process.wake.wait(self._pause(process))
@@ -273,6 +335,12 @@ class Transport:
         if process.exiting.is_set() or process.exiting.wait(pause):
             # At exit there is no time for patience, but a refusing server is not to be hammered.
             time.sleep(min(pause, EXIT_RETRY_SECONDS))
+
+    def _is_due(self, process: _Process) -> bool:
+        if process.batch or len(process.lanes) or self._second_try_due(process):
+            return True
+        # An exit waits for nothing. Without work the sender must not spin: that stops all other greenlets.
+        return process.exiting.is_set() and process.has_work()
 
     @staticmethod
     def _pause(process: _Process) -> float | None:
