@@ -30,6 +30,8 @@ pub const TAG_COUNT: usize = 50;
 pub const TAG_CHARS: usize = 100;
 /// Monitors of one project: a quota against a client that makes them in a loop.
 pub const PROJECT_MONITORS: i64 = 100_000;
+/// Tests of channels that one project may ask for in a minute.
+pub const PROJECT_TESTS_A_MINUTE: i32 = 20;
 /// Channels of one project.
 pub const PROJECT_CHANNELS: i64 = 500;
 /// Characters kept of a user agent, a method or a remote address.

@@ -23,6 +23,8 @@ pub struct ApiError {
     errors: Vec<FieldError>,
     /// The methods that the path takes, when the one that came is not among them (RFC 9110, 15.5.6).
     allowed: Option<&'static str>,
+    /// Whole seconds after which to try again, when that is known.
+    retry_after: Option<i64>,
     request_id: Uuid,
 }
 
@@ -35,6 +37,7 @@ impl ApiError {
             detail: detail.into(),
             errors: Vec::new(),
             allowed: None,
+            retry_after: None,
             request_id: Uuid::new_v4(),
         }
     }
@@ -128,6 +131,10 @@ impl ResponseError for ApiError {
             Problem::Busy | Problem::DatabaseAway => {
                 answer.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
             }
+            Problem::TooManyRequests => {
+                let seconds = self.retry_after.unwrap_or(1);
+                answer.insert_header((header::RETRY_AFTER, seconds.to_string()));
+            }
             _ => {}
         }
         answer.body(self.body().to_string())
@@ -143,6 +150,10 @@ impl From<ServiceError> for ApiError {
             ServiceError::SlugTaken(_) => Self::new(Problem::SlugTaken, text),
             ServiceError::Conflict(_) => Self::new(Problem::Conflict, text),
             ServiceError::Limit { .. } => Self::new(Problem::LimitReached, text),
+            ServiceError::TooMany { retry_after, .. } => Self {
+                retry_after: Some(retry_after.num_seconds().max(1)),
+                ..Self::new(Problem::TooManyRequests, text)
+            },
             ServiceError::Busy => Self::new(Problem::Busy, "too much is waiting; try again in a few seconds"),
             ServiceError::Store(error) => error.into(),
         }

@@ -42,6 +42,8 @@ pub enum Problem {
     Conflict,
     /// A quota is reached.
     LimitReached,
+    /// A quota of a window of time is used up.
+    TooManyRequests,
     /// Too much at once.
     Busy,
     /// The database is away.
@@ -52,7 +54,7 @@ pub enum Problem {
 
 impl Problem {
     /// Every kind: documents and tests go through them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MissingKey,
         Self::UnknownKey,
         Self::KeyScope,
@@ -65,6 +67,7 @@ impl Problem {
         Self::SlugTaken,
         Self::Conflict,
         Self::LimitReached,
+        Self::TooManyRequests,
         Self::Busy,
         Self::DatabaseAway,
         Self::Internal,
@@ -109,6 +112,11 @@ impl Problem {
                 "limit_reached",
                 StatusCode::FORBIDDEN,
                 "A limit of the project is reached",
+            ),
+            Self::TooManyRequests => (
+                "too_many_requests",
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many of these in a short time",
             ),
             Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much at once"),
             Self::DatabaseAway => (

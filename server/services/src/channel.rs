@@ -1,12 +1,15 @@
 //! Channels: add, change, test, remove.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
+use deadbeat_store::Tx;
 use deadbeat_store::channel::Channel;
 use deadbeat_store::delivery::NewAlert;
+use deadbeat_store::quota::{self, Taken};
 use serde_json::{Value, json};
 
 use crate::delivery::senders;
@@ -117,7 +120,7 @@ pub async fn delete(services: &Services, project: ProjectId, id: ChannelId) -> R
 /// Puts a test into the outbox: it goes the same way as an alert.
 ///
 /// # Errors
-/// Not found, or the database is away.
+/// Not found, too many tests of this project, or the database is away.
 pub async fn send_test(
     services: &Services,
     project: ProjectId,
@@ -125,6 +128,15 @@ pub async fn send_test(
 ) -> Result<DeliveryId, ServiceError> {
     let now = services.now();
     let mut tx = services.store.begin().await?;
+    take_quota(
+        &mut tx,
+        &format!("test:{project}"),
+        limits::PROJECT_TESTS_A_MINUTE,
+        TimeDelta::minutes(1),
+        now,
+        "tests of a project in a minute",
+    )
+    .await?;
     let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
     channel.ok_or(ServiceError::NotFound("channel"))?;
     let payload = json!({
@@ -143,5 +155,40 @@ pub async fn send_test(
     let made = deadbeat_store::delivery::enqueue(&mut tx, &[alert], now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();
+    tidy_quotas(services).await;
     made.first().copied().ok_or(ServiceError::Busy)
+}
+
+/// Takes one of what a quota allows in a window of time.
+async fn take_quota(
+    tx: &mut Tx,
+    key: &str,
+    limit: i32,
+    window: TimeDelta,
+    now: DateTime<Utc>,
+    what: &str,
+) -> Result<(), ServiceError> {
+    match quota::take(tx, key, limit, window, now).await? {
+        Taken::Yes => Ok(()),
+        Taken::NotBefore(at) => Err(ServiceError::TooMany {
+            what: format!("{limit} {what} are allowed"),
+            // Rounded up to a second: a client that comes back then is not refused again.
+            retry_after: at - now + TimeDelta::milliseconds(999),
+        }),
+    }
+}
+
+/// Removes windows of quotas that have ended. A transaction of its own; what it leaves, the next call removes.
+async fn tidy_quotas(services: &Services) {
+    let tidy = async {
+        let mut tx = services.store.begin().await?;
+        quota::remove_ended(&mut tx, services.now()).await?;
+        tx.commit().await
+    };
+    if let Err(error) = tidy.await {
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "ended quotas stay for now"
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! What a use case can answer that its caller can act on.
 
+use chrono::TimeDelta;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_store::StoreError;
 use thiserror::Error;
@@ -26,6 +27,14 @@ pub enum ServiceError {
         what: &'static str,
         /// How many are allowed.
         limit: i64,
+    },
+    /// A quota of a window of time is used up: try again when the window has ended.
+    #[error("{what}; try again in {} s", .retry_after.num_seconds().max(1))]
+    TooMany {
+        /// Which quota, as a sentence.
+        what: String,
+        /// How long until the next is allowed.
+        retry_after: TimeDelta,
     },
     /// Too much at once: try again soon.
     #[error("too much at once")]

@@ -128,8 +128,34 @@ pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     Ok(())
 }
 
+/// Locks a channel that is about to be switched off, and its project before it: of one project, one channel at a time is switched off.
+///
+/// Everybody locks in this order: project, channel, deliveries. A settlement that held its delivery before it asked for the channel
+/// deadlocked with another settlement of the same channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_to_disable(tx: &mut Tx, project: ProjectId, id: ChannelId) -> StoreResult<Option<Channel>> {
+    // NO KEY UPDATE lets others write rows that refer to the project or the channel.
+    sqlx::query!(
+        "SELECT id FROM project WHERE id = $1 FOR NO KEY UPDATE",
+        project.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    select!(
+        "WHERE project_id = $1 AND id = $2 FOR NO KEY UPDATE",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Channel::try_from)
+    .transpose()
+}
+
 /// Switches a channel off after a permanent failure, and cancels what still waits for it. Not if it has been changed since `as_of`:
-/// that may have repaired it.
+/// that may have repaired it. The caller holds it ([`lock_to_disable`]).
 ///
 /// # Errors
 /// When the database is away.
@@ -141,7 +167,8 @@ pub async fn disable(
     now: DateTime<Utc>,
 ) -> StoreResult<bool> {
     let done = sqlx::query!(
-        "UPDATE channel SET disabled_at = $3, disabled_reason = $2 WHERE id = $1 AND updated_at <= $4 AND disabled_at IS NULL",
+        "UPDATE channel SET disabled_at = $3, disabled_reason = $2, failing_since = coalesce(failing_since, $3)
+        WHERE id = $1 AND updated_at <= $4 AND disabled_at IS NULL",
         id.0,
         reason,
         now,
@@ -153,14 +180,67 @@ pub async fn disable(
         return Ok(false);
     }
     sqlx::query!(
-        "UPDATE delivery SET status = 'cancelled', next_attempt_at = NULL, lease = NULL, settled_at = $2
-        WHERE channel_id = $1 AND status = 'pending'",
+        "UPDATE delivery
+        SET status = 'cancelled', cancel_reason = 'channel_disabled', next_attempt_at = NULL, lease = NULL, settled_at = $2
+        WHERE channel_id = $1 AND next_attempt_at IS NOT NULL",
         id.0,
         now
     )
     .execute(tx.conn())
     .await?;
     Ok(true)
+}
+
+/// Notes that a channel fails since `since`; None: that an attempt succeeded.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_failing(tx: &mut Tx, id: ChannelId, since: Option<DateTime<Utc>>) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE channel SET failing_since = $2 WHERE id = $1 AND (failing_since IS NULL) = ($2::timestamptz IS NOT NULL)",
+        id.0,
+        since
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The channels that can tell that `failed` was switched off: those of its project that work as far as anybody knows. None at all if
+/// the project was told of `failed` after `not_before`; otherwise `now` is noted as the time when it was told.
+///
+/// # Errors
+/// When the database is away.
+pub async fn to_tell_of(
+    tx: &mut Tx,
+    project: ProjectId,
+    failed: ChannelId,
+    not_before: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<ChannelId>> {
+    let rows = sqlx::query_scalar!(
+        "SELECT id FROM channel WHERE project_id = $1 AND id <> $2 AND disabled_at IS NULL AND failing_since IS NULL ORDER BY id",
+        project.0,
+        failed.0
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let noted = sqlx::query!(
+        "UPDATE channel SET told_of_at = $2 WHERE id = $1 AND (told_of_at IS NULL OR told_of_at <= $3 OR told_of_at > $2)",
+        failed.0,
+        now,
+        not_before
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(if noted.rows_affected() == 0 {
+        Vec::new()
+    } else {
+        rows.into_iter().map(ChannelId).collect()
+    })
 }
 
 /// Locks one channel of a project.

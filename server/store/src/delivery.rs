@@ -2,14 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::Alert;
-use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::batch::column;
 use crate::page::Page;
-use crate::{Reader, StoreError, StoreResult, Tx};
+use crate::{Reader, StoreResult, Tx};
 
 /// One alert and whom it goes to.
 #[derive(Debug, Clone)]
@@ -54,6 +53,8 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
         FROM UNNEST($6::uuid[], $7::uuid[], $8::int4[]) AS new (id, channel_id, place)
         JOIN alert USING (place)
         JOIN held ON held.id = new.channel_id AND held.project_id = alert.project_id
+        -- By channel, so that two processes never wait for each other's rows; then as told, which is the order of `sequence`.
+        ORDER BY held.id, place
         ON CONFLICT DO NOTHING
         RETURNING id",
         &column(alerts, |alert| alert.project_id.0),
@@ -69,6 +70,43 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().map(DeliveryId).collect())
+}
+
+/// Puts a notice that the channel `about` failed into the outbox of a project's other channels. A channel to which such a notice is
+/// still to be sent gets no second one: the index `delivery_notice_once` sees to that. Answers how many deliveries that makes.
+///
+/// The caller holds the project ([`crate::channel::lock_to_disable`]), so that no two notices of a project are written at once.
+///
+/// # Errors
+/// When the database is away.
+pub async fn enqueue_notice(
+    tx: &mut Tx,
+    project: ProjectId,
+    about: ChannelId,
+    payload: &Value,
+    channels: &[ChannelId],
+    now: DateTime<Utc>,
+) -> StoreResult<usize> {
+    let ids: Vec<Uuid> = channels.iter().map(|_| DeliveryId::generate().0).collect();
+    let made = sqlx::query!(
+        "WITH held AS MATERIALIZED (
+            SELECT id FROM channel WHERE project_id = $1 AND id = ANY($4) ORDER BY id FOR KEY SHARE
+        )
+        INSERT INTO delivery (id, project_id, channel_id, alert, payload, status, created_at, next_attempt_at, notice_of)
+        SELECT new.id, $1, held.id, 'test', $3, 'pending', $6, $6, $2
+        FROM UNNEST($5::uuid[], $4::uuid[]) AS new (id, channel_id) JOIN held ON held.id = new.channel_id
+        ORDER BY held.id
+        ON CONFLICT DO NOTHING",
+        project.0,
+        about.0,
+        payload,
+        &column(channels, |channel| channel.0),
+        &ids,
+        now,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(usize::try_from(made.rows_affected()).unwrap_or(usize::MAX))
 }
 
 /// The channels that were told that incidents had opened: those are told that they are over.
@@ -94,191 +132,6 @@ pub async fn channels_told(
         .into_iter()
         .map(|row| (IncidentId(row.incident_id), ChannelId(row.channel_id)))
         .collect())
-}
-
-/// A delivery that this process may try now.
-#[derive(Debug, Clone)]
-pub struct Claimed {
-    /// Its id.
-    pub id: DeliveryId,
-    /// Whose it is.
-    pub project_id: ProjectId,
-    /// Names this claim.
-    pub lease: Uuid,
-    /// The incident that it tells of.
-    pub incident_id: Option<IncidentId>,
-    /// What it tells.
-    pub alert: Alert,
-    /// The content.
-    pub payload: Value,
-    /// Which attempt this is, from 1.
-    pub attempt: i32,
-    /// When it was put into the outbox.
-    pub created_at: DateTime<Utc>,
-    /// Its channel.
-    pub channel_id: ChannelId,
-    /// Where it goes.
-    pub settings: Settings,
-    /// Signs webhooks.
-    pub signing_secret: Option<String>,
-}
-
-struct ClaimedRow {
-    id: Uuid,
-    project_id: Uuid,
-    lease: Uuid,
-    incident_id: Option<Uuid>,
-    alert: String,
-    payload: Value,
-    attempt_count: i32,
-    created_at: DateTime<Utc>,
-    channel_id: Uuid,
-    kind: String,
-    settings: Value,
-    signing_secret: Option<String>,
-}
-
-impl TryFrom<ClaimedRow> for Claimed {
-    type Error = StoreError;
-
-    fn try_from(row: ClaimedRow) -> StoreResult<Self> {
-        let corrupt = |what: &str| StoreError::Corrupt(format!("delivery {}: {what}", row.id));
-        Ok(Self {
-            id: DeliveryId(row.id),
-            project_id: ProjectId(row.project_id),
-            lease: row.lease,
-            incident_id: row.incident_id.map(IncidentId),
-            alert: Alert::parse(&row.alert).ok_or_else(|| corrupt("alert"))?,
-            settings: Settings::parse(&row.kind, &row.settings).map_err(|_| corrupt("settings"))?,
-            payload: row.payload,
-            attempt: row.attempt_count,
-            created_at: row.created_at,
-            channel_id: ChannelId(row.channel_id),
-            signing_secret: row.signing_secret,
-        })
-    }
-}
-
-/// Leases what `$due` selects until `$2`, by the name `$3`; `$1` is now.
-macro_rules! claim {
-    ($due:tt, $now:expr, $lease_until:expr $(, $argument:expr)* $(,)?) => {
-        sqlx::query_as!(
-            ClaimedRow,
-            r#"
-            WITH due AS MATERIALIZED (
-            "# + $due + r#"
-            )
-            UPDATE delivery
-            SET next_attempt_at = $2, lease = $3, attempt_count = attempt_count + 1
-            FROM due, channel
-            WHERE delivery.id = due.id AND channel.id = delivery.channel_id AND $1::timestamptz IS NOT NULL
-            RETURNING delivery.id, delivery.project_id, lease AS "lease!", incident_id, alert, payload, attempt_count, delivery.created_at,
-                channel_id, channel.kind, channel.settings, channel.signing_secret
-            "#,
-            $now,
-            $lease_until,
-            Uuid::new_v4()
-            $(, $argument)*
-        )
-    };
-}
-
-// A delivery is pending exactly when it has a next attempt. Only the question for all that is due says `status = 'pending'`: an outbox is
-// empty most of the time, so PostgreSQL takes the index of pending ones for one of no rows, and would read all of it for each delivery of
-// a storm. Measured: 1,150 webhooks a second against 190.
-
-/// Takes deliveries that are due, oldest first, for as long as the lease lasts: they go on being due when it ends, so a process that
-/// dies while sending loses nothing. One of an incident and channel waits until the one before it is settled.
-///
-/// Of one channel, no more are taken than make `most` together with those that `busy` says are under way. Fewer than `limit` may come
-/// although more are due: those of a channel that has its share are passed over, and the next claim looks behind them.
-///
-/// # Errors
-/// When the database is away.
-pub async fn claim(
-    tx: &mut Tx,
-    now: DateTime<Utc>,
-    lease_until: DateTime<Utc>,
-    limit: i64,
-    busy: &[(ChannelId, i64)],
-    most: i64,
-) -> StoreResult<Vec<Claimed>> {
-    let full: Vec<Uuid> = busy
-        .iter()
-        .filter(|(_, count)| *count >= most)
-        .map(|(channel, _)| channel.0)
-        .collect();
-    claim!(
-        "SELECT id
-        FROM (
-            SELECT id, row_number() OVER (PARTITION BY channel_id ORDER BY next_attempt_at, id) + coalesce(busy.count, 0) AS place
-            FROM (
-                SELECT id, channel_id, next_attempt_at
-                FROM delivery
-                WHERE status = 'pending' AND next_attempt_at <= $1 AND channel_id <> ALL($5)
-                    AND NOT EXISTS (
-                        SELECT FROM delivery AS earlier
-                        WHERE earlier.incident_id = delivery.incident_id AND earlier.channel_id = delivery.channel_id
-                            AND earlier.id < delivery.id AND earlier.next_attempt_at IS NOT NULL
-                    )
-                ORDER BY next_attempt_at
-                LIMIT $4
-                FOR UPDATE SKIP LOCKED
-            ) AS oldest
-            LEFT JOIN UNNEST($6::uuid[], $7::int8[]) AS busy (channel_id, count) USING (channel_id)
-        ) AS counted
-        WHERE place <= $8",
-        now,
-        lease_until,
-        limit,
-        &full,
-        &column(busy, |(channel, _)| channel.0),
-        &column(busy, |(_, count)| *count),
-        most,
-    )
-    .fetch_all(tx.conn())
-    .await?
-    .into_iter()
-    .map(Claimed::try_from)
-    .collect()
-}
-
-/// As [`claim`], of these channels only, so many of each.
-///
-/// # Errors
-/// When the database is away.
-pub async fn claim_of(
-    tx: &mut Tx,
-    now: DateTime<Utc>,
-    lease_until: DateTime<Utc>,
-    channels: &[(ChannelId, i64)],
-) -> StoreResult<Vec<Claimed>> {
-    claim!(
-        "SELECT oldest.id
-        FROM UNNEST($4::uuid[], $5::int8[]) AS wanted (channel_id, count)
-        CROSS JOIN LATERAL (
-            SELECT id
-            FROM delivery
-            WHERE channel_id = wanted.channel_id AND next_attempt_at <= $1
-                AND NOT EXISTS (
-                    SELECT FROM delivery AS earlier
-                    WHERE earlier.incident_id = delivery.incident_id AND earlier.channel_id = delivery.channel_id
-                        AND earlier.id < delivery.id AND earlier.next_attempt_at IS NOT NULL
-                )
-            ORDER BY next_attempt_at
-            LIMIT wanted.count
-            FOR UPDATE SKIP LOCKED
-        ) AS oldest",
-        now,
-        lease_until,
-        &column(channels, |(channel, _)| channel.0),
-        &column(channels, |(_, count)| *count),
-    )
-    .fetch_all(tx.conn())
-    .await?
-    .into_iter()
-    .map(Claimed::try_from)
-    .collect()
 }
 
 /// What becomes of a claimed delivery.
@@ -355,6 +208,8 @@ pub struct Delivery {
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// When it was settled.
     pub settled_at: Option<DateTime<Utc>>,
+    /// Why it was cancelled: `not_confirmed`, `channel_disabled`.
+    pub cancel_reason: Option<String>,
 }
 
 /// What a list may be narrowed to.
@@ -381,7 +236,8 @@ pub async fn list(
     page: Page<DeliveryId>,
 ) -> StoreResult<Vec<Delivery>> {
     let rows = sqlx::query!(
-        "SELECT id, channel_id, incident_id, alert, status, attempt_count, created_at, next_attempt_at, settled_at
+        "SELECT id, channel_id, incident_id, alert, status, attempt_count, created_at, next_attempt_at, settled_at,
+            cancel_reason
         FROM delivery
         WHERE project_id = $1
             AND ($2::uuid IS NULL OR id < $2)
@@ -413,6 +269,7 @@ pub async fn list(
             created_at: row.created_at,
             next_attempt_at: row.next_attempt_at,
             settled_at: row.settled_at,
+            cancel_reason: row.cancel_reason,
         })
         .collect())
 }

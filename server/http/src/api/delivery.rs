@@ -50,6 +50,7 @@ fn show(delivery: &Delivery) -> Value {
         "created_at": instant(delivery.created_at),
         "next_attempt_at": delivery.next_attempt_at.map(instant),
         "settled_at": delivery.settled_at.map(instant),
+        "cancel_reason": delivery.cancel_reason,
     })
 }
 

@@ -93,6 +93,8 @@ pub enum PageError {
     FormUnreadable,
     /// Too many wrong passwords: how long to wait.
     TooManyTries(TimeDelta),
+    /// A quota of a window of time is used up: how long to wait.
+    TooManyRequests(TimeDelta),
     /// The path takes other methods: these.
     WrongMethod(&'static str),
     /// Too much at once.
@@ -122,6 +124,7 @@ impl PageError {
             Self::FormExpired => "This form has expired",
             Self::FormUnreadable => "This form cannot be read",
             Self::TooManyTries(_) => "Too many tries",
+            Self::TooManyRequests(_) => "Too many in a short time",
             Self::WrongMethod(_) => "Not that way",
             Self::Busy => "Too much at once",
             Self::DatabaseAway => "The database is away",
@@ -138,6 +141,7 @@ impl PageError {
             Self::TooManyTries(wait) => {
                 format!("There were too many wrong passwords. Wait {}, then try again.", format::span(*wait))
             }
+            Self::TooManyRequests(wait) => format!("Nothing was changed. Wait {}, then try again.", format::span(*wait)),
             Self::WrongMethod(allowed) => format!("This address takes {allowed}."),
             Self::Busy => "Deadbeat has more to do than it can. Try again in a few seconds.".to_owned(),
             Self::DatabaseAway => {
@@ -172,7 +176,7 @@ impl ResponseError for PageError {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::FormExpired => StatusCode::FORBIDDEN,
             Self::FormUnreadable => StatusCode::BAD_REQUEST,
-            Self::TooManyTries(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyTries(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Busy | Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -182,7 +186,9 @@ impl ResponseError for PageError {
     fn error_response(&self) -> HttpResponse {
         let extra = match self {
             Self::NotSignedIn => return see_other("/sign-in"),
-            Self::TooManyTries(wait) => Some((header::RETRY_AFTER, (wait.num_seconds() + 1).to_string())),
+            Self::TooManyTries(wait) | Self::TooManyRequests(wait) => {
+                Some((header::RETRY_AFTER, (wait.num_seconds() + 1).to_string()))
+            }
             Self::Busy | Self::DatabaseAway => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_owned())),
             Self::WrongMethod(allowed) => Some((header::ALLOW, (*allowed).to_owned())),
             _ => None,
@@ -229,6 +235,7 @@ impl From<ServiceError> for PageError {
         match error {
             ServiceError::NotFound(what) => Self::NotFound(what),
             ServiceError::Busy => Self::Busy,
+            ServiceError::TooMany { retry_after, .. } => Self::TooManyRequests(retry_after),
             ServiceError::Store(error) => error.into(),
             // What a form's own handler shows beside its fields; reaching this is a handler that forgot to.
             error @ (ServiceError::Invalid(_)

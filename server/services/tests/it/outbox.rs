@@ -190,3 +190,32 @@ async fn reminders_that_were_switched_off_do_not_come_once_more(pool: PgPool) {
         "not looked at again"
     );
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_project_may_ask_for_twenty_tests_a_minute(pool: PgPool) {
+    let world = World::new(pool.clone()).await;
+    let (one, two) = (world.channel("one").await, world.channel("two").await);
+    for number in 0..20 {
+        let channel = if number % 2 == 0 { one } else { two };
+        channel::send_test(&world.services, world.project, channel)
+            .await
+            .unwrap();
+    }
+    world.clock.advance(chrono::TimeDelta::seconds(20));
+
+    let refused = channel::send_test(&world.services, world.project, one).await;
+
+    let Err(ServiceError::TooMany { retry_after, .. }) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(retry_after.num_seconds(), 40);
+    let other = World::new(pool).await;
+    let others = other.channel("three").await;
+    channel::send_test(&other.services, other.project, others)
+        .await
+        .unwrap();
+    world.clock.advance(chrono::TimeDelta::seconds(40));
+    channel::send_test(&world.services, world.project, one)
+        .await
+        .unwrap();
+}

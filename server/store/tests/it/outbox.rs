@@ -1,19 +1,43 @@
 //! Deliveries: claimed in order, leased, settled once.
 
+use chrono::TimeDelta;
 use deadbeat_domain::alert::Alert;
-use deadbeat_domain::ids::DeliveryId;
+use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
+use deadbeat_store::Tx;
+use deadbeat_store::claim::{self, Claimed, Share, Steps};
 use deadbeat_store::delivery::{self, Settle};
+use deadbeat_store::quota::{self, Taken};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::setup::{World, at};
 
+/// Looks for channels with something due at `now`.
+async fn due(world: &World, now: i64, full: &[ProjectId], steps: i32, enough: i32) -> Steps {
+    claim::due_channels(&world.store.reader(), at(now), claim::START, full, steps, enough)
+        .await
+        .unwrap()
+}
+
+/// Leases at most so many deliveries of each channel for a minute.
+async fn lease(world: &World, tx: &mut Tx, now: i64, channels: &[(ChannelId, i64)]) -> Vec<Claimed> {
+    let shares: Vec<Share> = channels
+        .iter()
+        .map(|(channel_id, count)| Share {
+            project_id: world.project,
+            channel_id: *channel_id,
+            count: *count,
+        })
+        .collect();
+    claim::claim(tx, at(now), at(now + 60), &shares).await.unwrap()
+}
+
 /// Claims what is due at `now` with a lease of a minute: (delivery, lease, attempt).
 async fn claim(world: &World, now: i64) -> Vec<(DeliveryId, Uuid, i32)> {
+    let steps = due(world, now, &[], 100, 100).await;
+    let channels: Vec<_> = steps.channels.iter().map(|one| (one.channel_id, 10)).collect();
     let mut tx = world.begin().await;
-    let claimed = delivery::claim(&mut tx, at(now), at(now + 60), 10, &[], 10)
-        .await
-        .unwrap();
+    let claimed = lease(world, &mut tx, now, &channels).await;
     tx.commit().await.unwrap();
     let mut claimed: Vec<_> = claimed
         .into_iter()
@@ -115,12 +139,8 @@ async fn two_claimers_never_share_a_delivery(pool: PgPool) {
     }
     let (mut one, mut two) = (world.begin().await, world.begin().await);
 
-    let mine = delivery::claim(&mut one, at(90), at(150), 8, &[], 8)
-        .await
-        .unwrap();
-    let others = delivery::claim(&mut two, at(90), at(150), 8, &[], 8)
-        .await
-        .unwrap();
+    let mine = lease(&world, &mut one, 90, &[(channel, 8)]).await;
+    let others = lease(&world, &mut two, 90, &[(channel, 8)]).await;
 
     assert_eq!((mine.len(), others.len()), (8, 4));
     assert!(
@@ -152,34 +172,143 @@ async fn an_incident_is_opened_and_resolved_once_a_channel_and_reminded_of_often
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_channel_that_has_its_share_is_passed_over(pool: PgPool) {
+async fn a_look_steps_from_channel_to_channel_and_goes_on_where_it_ended(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut channels = Vec::new();
+    for name in ["one", "two", "three"] {
+        channels.push(world.channel(name).await);
+    }
+    for channel in &channels {
+        for _ in 0..5 {
+            world.enqueue(None, Alert::Test, &[*channel]).await;
+        }
+    }
+    channels.sort();
+    let found =
+        |steps: &Steps| -> Vec<ChannelId> { steps.channels.iter().map(|one| one.channel_id).collect() };
+
+    let all = due(&world, 90, &[], 100, 100).await;
+    let enough = due(&world, 90, &[], 100, 2).await;
+    let most = due(&world, 90, &[], 1, 100).await;
+    let full = due(&world, 90, &[world.project], 100, 100).await;
+    let early = due(&world, 0, &[], 2, 100).await;
+
+    assert_eq!((found(&all), all.next), (channels.clone(), None));
+    assert_eq!(
+        (found(&enough), enough.next),
+        (channels[..2].to_vec(), Some((world.project, channels[1])))
+    );
+    assert_eq!(
+        (found(&most), most.next),
+        (channels[..1].to_vec(), Some((world.project, channels[0])))
+    );
+    assert_eq!(
+        found(&full),
+        channels[..1],
+        "the rest of a full project is stepped over"
+    );
+    assert_eq!(
+        (found(&early), early.next),
+        (Vec::new(), Some((world.project, channels[1]))),
+        "nothing is due, and the look ends all the same"
+    );
+    let place = enough.next.unwrap();
+    let rest = claim::due_channels(&world.store.reader(), at(90), place, &[], 100, 100)
+        .await
+        .unwrap();
+    assert_eq!((found(&rest), rest.next), (channels[2..].to_vec(), None));
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn each_channel_gives_its_oldest_up_to_its_share(pool: PgPool) {
     let world = World::new(pool).await;
     let (slow, quick) = (world.channel("slow").await, world.channel("quick").await);
     for _ in 0..9 {
         world.enqueue(None, Alert::Test, &[slow]).await;
     }
     let quick_one = world.enqueue(None, Alert::Test, &[quick]).await;
-    let to = |claimed: Vec<delivery::Claimed>| claimed.iter().map(|one| one.channel_id).collect::<Vec<_>>();
     let mut tx = world.begin().await;
 
-    // Ten at most, three of them to one channel; the tenth is behind nine of the slow one.
-    let first = delivery::claim(&mut tx, at(90), at(150), 9, &[], 3)
-        .await
-        .unwrap();
-    assert_eq!(to(first), [slow; 3]);
-    let busy = [(slow, 3)];
-    let second = delivery::claim(&mut tx, at(90), at(150), 9, &busy, 3)
-        .await
-        .unwrap();
-    assert_eq!(second.iter().map(|one| one.id).collect::<Vec<_>>(), quick_one);
-    let busy = [(slow, 2), (quick, 1)];
-    let third = delivery::claim(&mut tx, at(90), at(150), 9, &busy, 3)
-        .await
-        .unwrap();
-    assert_eq!(to(third), [slow]);
+    let first = lease(&world, &mut tx, 90, &[(slow, 3), (quick, 3)]).await;
+    let second = lease(&world, &mut tx, 90, &[(quick, 2), (slow, 2)]).await;
 
-    let next = delivery::claim_of(&mut tx, at(90), at(150), &[(slow, 2), (quick, 2)])
-        .await
-        .unwrap();
-    assert_eq!(to(next), [slow; 2]);
+    let of = |claimed: &[Claimed], channel| {
+        let ids = claimed.iter().filter(|one| one.channel_id == channel);
+        ids.map(|one| one.id).collect::<Vec<_>>()
+    };
+    assert_eq!((of(&first, slow).len(), of(&first, quick)), (3, quick_one));
+    assert_eq!((of(&second, slow).len(), of(&second, quick).len()), (2, 0));
+}
+
+/// A claim looks at 200 all-clears of a channel. More of them wait for their first alert, which is tried again in an hour.
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn alerts_that_wait_for_others_hide_no_new_one(pool: PgPool) {
+    let world = World::new(pool).await;
+    let channel = world.channel("one").await;
+    let monitor = world.monitor("m").await;
+    let incident = world.incident(&monitor).await.id;
+    let [first] = world.enqueue(Some(incident), Alert::Opened, &[channel]).await[..] else {
+        panic!("one delivery")
+    };
+    // The same for 300 more incidents.
+    sqlx::query(
+        "WITH incidents AS (
+            INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at)
+            SELECT gen_random_uuid(), project_id, subject_kind, gen_random_uuid(), subject_name, cause, summary, evidence, repair,
+                opened_at
+            FROM incident, generate_series(1, 300) RETURNING id
+        )
+        INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, status, created_at, next_attempt_at, sequence)
+        SELECT gen_random_uuid(), project_id, channel_id, incidents.id, told.alert, '{}', 'pending', created_at,
+            created_at + told.wait, told.place
+        FROM delivery, incidents, (VALUES ('opened', interval '1 hour', 1), ('resolved', interval '0', 2)) AS told (alert, wait, place)",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+
+    let claimed = claim(&world, 90).await;
+
+    assert_eq!(claimed.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), [first]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_quota_counts_in_its_window_and_survives_a_clock_that_steps_back(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut tx = world.begin().await;
+    let mut taken = Vec::new();
+
+    for now in [100, 110, 120, 159, 160, 30, 31, 32] {
+        taken.push(
+            quota::take(&mut tx, "k", 2, TimeDelta::seconds(60), at(now))
+                .await
+                .unwrap(),
+        );
+    }
+
+    let until = |seconds| Taken::NotBefore(at(seconds));
+    assert_eq!(
+        taken,
+        [
+            Taken::Yes,
+            Taken::Yes,
+            until(160),
+            until(160),
+            Taken::Yes,
+            Taken::Yes,
+            Taken::Yes,
+            until(90)
+        ]
+    );
+    assert_eq!(
+        quota::take(&mut tx, "other", 1, TimeDelta::seconds(60), at(32))
+            .await
+            .unwrap(),
+        Taken::Yes
+    );
+    assert_eq!(
+        quota::remove_ended(&mut tx, at(90)).await.unwrap(),
+        1,
+        "the other's window is open"
+    );
 }

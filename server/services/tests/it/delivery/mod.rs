@@ -41,6 +41,7 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+mod failing;
 mod mail;
 mod outbound;
 mod outcome;

@@ -1,5 +1,7 @@
 //! What becomes of an attempt: sent, tried again, given up; leases.
 
+use deadbeat_store::claim::{self, Share};
+
 use super::*;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -169,7 +171,12 @@ async fn what_a_dead_process_held_is_done_when_its_lease_ends(pool: PgPool) {
     let id = world.test(channel).await;
     let now = world.clock.now();
     let mut tx = world.store.begin().await.unwrap();
-    let held = delivery::claim(&mut tx, now, now + TimeDelta::seconds(60), 32, &[], 32)
+    let share = Share {
+        project_id: world.project,
+        channel_id: channel,
+        count: 1,
+    };
+    let held = claim::claim(&mut tx, now, now + TimeDelta::seconds(60), &[share])
         .await
         .unwrap()
         .remove(0);

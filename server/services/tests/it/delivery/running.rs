@@ -53,6 +53,7 @@ async fn a_backlog_is_worked_off_without_waiting(pool: PgPool) {
         batch: 4,
         concurrency: 6,
         per_channel: 6,
+        reserved: 0,
         poll: Duration::from_secs(3_600),
         ..DeliverySettings::default()
     };
@@ -95,6 +96,7 @@ async fn a_channel_that_hangs_leaves_room_for_the_others(pool: PgPool) {
     let settings = DeliverySettings {
         concurrency: 6,
         per_channel: 4,
+        reserved: 0,
         poll: Duration::from_secs(3_600),
         ..DeliverySettings::default()
     };
@@ -315,4 +317,64 @@ async fn a_channel_deleted_while_it_is_sent_to_is_no_trouble(pool: PgPool) {
             ..Progress::default()
         }
     );
+}
+
+/// The attack of the security review: one project's 200 endpoints never answer, and 2,000 deliveries wait for them.
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_project_whose_endpoints_all_hang_holds_up_no_other_project(pool: PgPool) {
+    let attacker = World::new(pool.clone()).await;
+    let victim = World {
+        clock: attacker.clock.clone(),
+        wake: Arc::clone(&attacker.wake),
+        ..World::new(pool).await
+    };
+    let (hanging, quick) = (
+        Receiver::answering(Reply::status(200).held()).await,
+        Receiver::start().await,
+    );
+    // All in one statement: 200 channels, ten tests to each, older than what the victim waits for.
+    let first = attacker.webhook(hanging.url("/tarpit")).await;
+    sqlx::query(
+        "WITH more AS (
+            INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at)
+            SELECT gen_random_uuid(), project_id, kind, name, settings, signing_secret, created_at, updated_at
+            FROM channel, generate_series(2, 200) WHERE id = $1 RETURNING id, project_id, created_at
+        )
+        INSERT INTO delivery (id, project_id, channel_id, alert, payload, status, created_at, next_attempt_at)
+        SELECT gen_random_uuid(), project_id, id, 'test', '{\"type\": \"channel.test\"}', 'pending', created_at, created_at
+        FROM (SELECT id, project_id, created_at FROM more UNION ALL SELECT id, project_id, created_at FROM channel WHERE id = $1) AS channels,
+            generate_series(1, 10)",
+    )
+    .bind(first.0)
+    .execute(&attacker.pool)
+    .await
+    .unwrap();
+    let delivery = attacker.delivery();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { delivery.run(stop).await }
+    });
+    let share = DeliverySettings::default().per_project;
+    hanging.wait_for(share, LIMIT).await;
+    attacker.clock.advance(TimeDelta::seconds(1));
+    let channel = victim.webhook(quick.url("/hook")).await;
+
+    let incident = victim.incident().await;
+    let alert = json!({"type": "incident.opened"});
+    let told = victim
+        .enqueue(channel, Some(incident), Alert::Opened, alert)
+        .await;
+    victim.wake.notify_one();
+    victim.settled(told).await;
+
+    assert_eq!(victim.status(told).await, "sent");
+    assert_eq!(
+        hanging.requests().len(),
+        share,
+        "the attacker's attempts are all still under way"
+    );
+    stop.cancel();
+    hanging.release();
+    tokio::time::timeout(LIMIT, running).await.unwrap().unwrap();
 }
