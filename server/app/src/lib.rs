@@ -183,7 +183,7 @@ impl App {
         let state = AppState {
             services: services.clone(),
             deliveries: delivery.figures(),
-            secure_cookies: services.site().url.starts_with("https://"),
+            is_https: services.site().url.starts_with("https://"),
         };
 
         let mut loops = Vec::new();
@@ -317,13 +317,13 @@ fn serve(listener: TcpListener, state: AppState, takes_requests: bool) -> anyhow
     let state = Data::new(state);
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let server = HttpServer::new(move || {
-        ActixApp::new()
-            .app_data(state.clone())
-            .configure(if takes_requests {
-                deadbeat_http::configure
+        ActixApp::new().app_data(state.clone()).configure(|config| {
+            if takes_requests {
+                deadbeat_http::configure(config, &state);
             } else {
-                deadbeat_http::configure_operation
-            })
+                deadbeat_http::configure_operation(config, &state);
+            }
+        })
     })
     .workers(workers)
     // A client that connects and says nothing is not waited for.

@@ -24,21 +24,23 @@ use crate::middleware::security_headers::security_headers;
 
 pub use state::AppState;
 
-/// Mounts health and metrics only: for a process that takes no requests otherwise. The state must be in the app's data.
-pub fn configure_operation(config: &mut ServiceConfig) {
+/// Mounts health and metrics only: for a process that takes no requests otherwise. The state must be in the app's data, too.
+pub fn configure_operation(config: &mut ServiceConfig, state: &AppState) {
     config.service(guarded(
+        state,
         scope("")
             .configure(health::configure)
             .configure(metrics::configure),
     ));
 }
 
-/// Mounts everything. The state must be in the app's data.
-pub fn configure(config: &mut ServiceConfig) {
+/// Mounts everything. The state must be in the app's data, too.
+pub fn configure(config: &mut ServiceConfig, state: &AppState) {
     config
-        // Routes are tried in this order, and most requests are pings; no browser shows their answers.
+        // Routes are tried in this order, and most requests are pings.
         .configure(ping::configure)
         .service(guarded(
+            state,
             scope("")
                 .configure(health::configure)
                 .configure(problem::configure)
@@ -50,6 +52,6 @@ pub fn configure(config: &mut ServiceConfig) {
         ));
 }
 
-fn guarded(scope: Scope) -> impl HttpServiceFactory + 'static {
-    scope.wrap(security_headers())
+fn guarded(state: &AppState, scope: Scope) -> impl HttpServiceFactory + 'static {
+    scope.wrap(security_headers(state.is_https))
 }

@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use crate::error::RETRY_AFTER_SECONDS;
 use crate::extract::client_ip::client_ip;
+use crate::middleware::security_headers::add_security_headers;
 use crate::state::AppState;
 
 /// The scope `/ping/…`: a plain prefix, because a pattern would be matched by an expression, which cost a tenth of a ping.
@@ -133,7 +134,10 @@ fn slug_address(key: &str, slug: &str) -> Result<TargetAddress, Refusal> {
 async fn receive(request: HttpRequest, state: Data<AppState>, payload: web::Payload) -> HttpResponse {
     let tail = request.match_info().unprocessed();
     let tail = tail.strip_prefix('/').unwrap_or(tail);
-    answer(&request, state, payload.into_inner(), tail).await
+    let is_https = state.is_https;
+    let mut answer = answer(&request, state, payload.into_inner(), tail).await;
+    add_security_headers(&mut answer, is_https);
+    answer
 }
 
 /// Ping URLs at the root; everything else that nobody serves is not found.
@@ -192,14 +196,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
     // Stamped before anything can be slow: a busy database never makes a ping late.
     let received_at = state.now();
     match *request.method() {
-        Method::GET | Method::HEAD | Method::POST | Method::PUT => {}
-        // A browser's preflight: answered, and no ping.
-        Method::OPTIONS => {
-            return cors(&mut HttpResponse::NoContent())
-                .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT"))
-                .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
-                .finish();
-        }
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::OPTIONS => {}
         _ => {
             return HttpResponse::MethodNotAllowed()
                 .insert_header((header::ALLOW, "GET, HEAD, POST, PUT, OPTIONS"))
@@ -207,11 +204,20 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
                 .body("method not allowed: GET, HEAD, POST and PUT are");
         }
     }
+    let is_preflight = *request.method() == Method::OPTIONS;
     let target = match parse(tail) {
         Ok(target) => target,
+        Err(_) if is_preflight => return text(StatusCode::NOT_FOUND, "not found"),
         Err(Refusal::NotFound) => return text(StatusCode::NOT_FOUND, "not found"),
         Err(Refusal::InvalidUrl) => return text(StatusCode::BAD_REQUEST, "invalid url format"),
     };
+    // A browser's preflight: answered, and no ping.
+    if is_preflight {
+        return cors(&mut HttpResponse::NoContent())
+            .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT"))
+            .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
+            .finish();
+    }
     // A query that cannot be decoded says nothing: the ping itself is clear.
     let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
         .map(web::Query::into_inner)

@@ -14,8 +14,8 @@ pub struct AppState {
     pub services: Services,
     /// Figures of the delivery loop, for metrics.
     pub deliveries: Arc<DeliveryFigures>,
-    /// Whether cookies are marked as for https only.
-    pub secure_cookies: bool,
+    /// Whether the site is reached by https: then cookies are for https and this host only, and browsers are told to stay with https.
+    pub is_https: bool,
 }
 
 impl AppState {

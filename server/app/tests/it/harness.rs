@@ -105,6 +105,11 @@ pub async fn start() -> Harness {
     start_with(None).await
 }
 
+/// Starts a server with other settings.
+pub async fn start_changed(change: impl FnOnce(Parts) -> Parts) -> Harness {
+    start_parts(senders(None), change).await
+}
+
 /// Starts a server that sends mail.
 pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
     start_by(Arc::new(SystemClock), smtp).await
@@ -123,6 +128,10 @@ pub async fn start_at(now: &str) -> (Harness, StoppedClock) {
 }
 
 async fn start_by(clock: Arc<dyn Clock>, smtp: Option<SmtpSettings>) -> Harness {
+    start_parts(senders(smtp), |parts| Parts { clock, ..parts }).await
+}
+
+async fn start_parts(senders: Senders, change: impl FnOnce(Parts) -> Parts) -> Harness {
     let (database_url, database) = make_database().await;
     let client = client();
     let pool = PgPoolOptions::new()
@@ -133,8 +142,8 @@ async fn start_by(clock: Arc<dyn Clock>, smtp: Option<SmtpSettings>) -> Harness 
     deadbeat_store::MIGRATOR.run(&pool).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let parts = Parts::new(listener, database_url.clone(), url.clone(), senders(smtp));
-    let app = App::start(Parts { clock, ..parts }).unwrap();
+    let parts = Parts::new(listener, database_url.clone(), url.clone(), senders);
+    let app = App::start(change(parts)).unwrap();
     let first = first_start(app.services(), "admin@localhost")
         .await
         .unwrap()

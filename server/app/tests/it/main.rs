@@ -14,6 +14,7 @@ mod api_schedule;
 mod contract;
 mod embedded_postgres;
 mod harness;
+mod hostile;
 mod ping_urls;
 mod silence;
 mod web_cause;

@@ -12,7 +12,7 @@ pub struct Browser<'a> {
     harness: &'a Harness,
     cookies: Vec<(String, String)>,
     /// Failures are counted by address: a test that fails on purpose has one of its own.
-    address: Option<&'static str>,
+    address: Option<String>,
 }
 
 impl<'a> Browser<'a> {
@@ -21,6 +21,14 @@ impl<'a> Browser<'a> {
             harness,
             cookies: Vec::new(),
             address: None,
+        }
+    }
+
+    /// A browser at an address, as a trusted proxy tells it.
+    pub fn from(harness: &'a Harness, address: &str) -> Self {
+        Self {
+            address: Some(address.to_owned()),
+            ..Self::new(harness)
         }
     }
 
@@ -47,7 +55,7 @@ impl<'a> Browser<'a> {
         } else {
             request.header(COOKIE, cookies.join("; "))
         };
-        if let Some(address) = self.address {
+        if let Some(address) = &self.address {
             request = request.header("X-Forwarded-For", address);
         }
         let answer = request.send().await.unwrap();
@@ -89,7 +97,7 @@ impl<'a> Browser<'a> {
     }
 
     /// Opens the sign-in page and fills it in.
-    async fn sign_in(&mut self, email: &str, password: &str) -> Response {
+    pub async fn sign_in(&mut self, email: &str, password: &str) -> Response {
         let page = self.get("/sign-in").await.text().await.unwrap();
         let token = form_token(&page);
         self.post(
@@ -163,8 +171,7 @@ async fn nobody_sees_the_dashboard_without_a_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_refused_and_a_right_one_opens_a_session() {
     let harness = harness::start().await;
-    let mut browser = Browser::new(&harness);
-    browser.address = Some("198.51.100.11");
+    let mut browser = Browser::from(&harness, "198.51.100.11");
 
     for (email, password) in [
         (harness.email.as_str(), "wrong password"),
@@ -204,8 +211,7 @@ async fn a_wrong_password_is_refused_and_a_right_one_opens_a_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guessing_is_stopped_and_told_when_to_come_back() {
     let harness = harness::start().await;
-    let mut browser = Browser::new(&harness);
-    browser.address = Some("198.51.100.12");
+    let mut browser = Browser::from(&harness, "198.51.100.12");
     let page = browser.get("/sign-in").await.text().await.unwrap();
     let token = form_token(&page);
     let guess = [
@@ -232,7 +238,7 @@ async fn guessing_is_stopped_and_told_when_to_come_back() {
         (here, "other@example.org", StatusCode::TOO_MANY_REQUESTS),
         (elsewhere, "other@example.org", StatusCode::UNPROCESSABLE_ENTITY),
     ] {
-        browser.address = Some(address);
+        browser.address = Some(address.to_owned());
         let answer = browser
             .post("/sign-in", &[guess[0], ("email", email), guess[2]])
             .await;
@@ -504,7 +510,7 @@ async fn names_are_shown_as_text_whatever_they_hold() {
     let fails = format!("{}/fail", monitor["ping_url"].as_str().unwrap());
     harness.client.get(fails).send().await.unwrap();
     let mut browser = Browser::signed_in(&harness).await;
-    browser.address = Some("198.51.100.14");
+    browser.address = Some("198.51.100.14".to_owned());
 
     let page = browser.dashboard("/").await;
 

@@ -15,6 +15,8 @@ pub mod schedule;
 pub mod trace;
 pub mod worker;
 
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::middleware::DefaultHeaders;
 use actix_web::web::ServiceConfig;
 use actix_web::{HttpRequest, Route, web};
 use uuid::Uuid;
@@ -40,7 +42,9 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(project::configure)
             .configure(event::configure)
             .configure(schedule::configure)
-            .default_service(web::route().to(unknown_path)),
+            .default_service(web::route().to(unknown_path))
+            // Answers hold what a key is needed for, some of them secrets.
+            .wrap(DefaultHeaders::new().add((CACHE_CONTROL, "no-store"))),
     );
 }
 

@@ -6,6 +6,7 @@ use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId};
+use deadbeat_domain::key::Scope;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::status::{ShownStatus, Status};
 use deadbeat_services::monitor::{self as service, Change, ChannelChoice};
@@ -110,8 +111,13 @@ fn choice(value: &Value) -> Result<ChannelChoice, ApiError> {
     }
 }
 
-/// Monitors as the API shows them.
-async fn shown(state: &AppState, monitors: &[Monitor], now: DateTime<Utc>) -> Result<Vec<Value>, ApiError> {
+/// Monitors as the API shows them to a key of a scope.
+async fn shown(
+    state: &AppState,
+    monitors: &[Monitor],
+    scope: Scope,
+    now: DateTime<Utc>,
+) -> Result<Vec<Value>, ApiError> {
     let some: Vec<MonitorId> = monitors
         .iter()
         .filter(|monitor| !monitor.all_channels)
@@ -131,12 +137,12 @@ async fn shown(state: &AppState, monitors: &[Monitor], now: DateTime<Utc>) -> Re
             } else {
                 json!(channels.get(&monitor.id).map_or(&[][..], Vec::as_slice))
             };
-            show(state, monitor, channels, now)
+            show(state, monitor, channels, scope, now)
         })
         .collect())
 }
 
-fn show(state: &AppState, monitor: &Monitor, channels: Value, now: DateTime<Utc>) -> Value {
+fn show(state: &AppState, monitor: &Monitor, channels: Value, scope: Scope, now: DateTime<Utc>) -> Value {
     let MonitorId(id) = monitor.id;
     let rules = &monitor.state;
     json!({
@@ -149,7 +155,8 @@ fn show(state: &AppState, monitor: &Monitor, channels: Value, now: DateTime<Utc>
         "grace_seconds": seconds(rules.expectation.grace_seconds),
         "longest_run_seconds": rules.expectation.longest_run_seconds.map(seconds),
         "channels": channels,
-        "ping_url": state.services.site().ping_url(monitor.ping_id),
+        // Who knows it may signal: who may only look must not.
+        "ping_url": (scope == Scope::Write).then(|| state.services.site().ping_url(monitor.ping_id)),
         "status": ShownStatus::at(rules.status, rules.next_due_at, rules.deadline_at.is_some(), now),
         "running": monitor.open_runs > 0,
         "ping_count": rules.ping_count,
@@ -166,8 +173,8 @@ fn show(state: &AppState, monitor: &Monitor, channels: Value, now: DateTime<Utc>
     })
 }
 
-async fn show_one(state: &AppState, monitor: Monitor) -> Result<Value, ApiError> {
-    let shown = shown(state, std::slice::from_ref(&monitor), state.now()).await?;
+async fn show_one(state: &AppState, monitor: Monitor, scope: Scope) -> Result<Value, ApiError> {
+    let shown = shown(state, std::slice::from_ref(&monitor), scope, state.now()).await?;
     Ok(shown.into_iter().next().unwrap_or_default())
 }
 
@@ -203,7 +210,8 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
     };
     let rows = deadbeat_store::monitor::list(&state.reader(), key.0, &filter, after, now).await?;
     let (rows, next) = cut(rows, page.limit, |monitor| monitor.id.to_string());
-    Ok(HttpResponse::Ok().json(json!({"monitors": shown(&state, &rows, now).await?, "next_cursor": next})))
+    Ok(HttpResponse::Ok()
+        .json(json!({"monitors": shown(&state, &rows, key.1, now).await?, "next_cursor": next})))
 }
 
 async fn create(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Result<HttpResponse, ApiError> {
@@ -211,14 +219,14 @@ async fn create(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Resul
     let location = format!("/api/v1/monitors/{}", monitor.id);
     Ok(HttpResponse::Created()
         .insert_header(("Location", location))
-        .json(show_one(&state, monitor).await?))
+        .json(show_one(&state, monitor, Scope::Write).await?))
 }
 
 async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
     let monitor =
         deadbeat_store::monitor::get(&state.reader(), key.0, MonitorId(id(&path, "monitor")?)).await?;
     let monitor = monitor.ok_or_else(|| ApiError::not_found("monitor"))?;
-    Ok(HttpResponse::Ok().json(show_one(&state, monitor).await?))
+    Ok(HttpResponse::Ok().json(show_one(&state, monitor, key.1).await?))
 }
 
 async fn update(
@@ -229,7 +237,7 @@ async fn update(
 ) -> Result<HttpResponse, ApiError> {
     let monitor = MonitorId(id(&path, "monitor")?);
     let monitor = service::update(&state.services, key.0, monitor, &body.read().await?.change()?).await?;
-    Ok(HttpResponse::Ok().json(show_one(&state, monitor).await?))
+    Ok(HttpResponse::Ok().json(show_one(&state, monitor, Scope::Write).await?))
 }
 
 /// Creates or changes the monitor of that slug.
@@ -259,17 +267,17 @@ async fn upsert(
     } else {
         HttpResponse::Ok()
     };
-    Ok(answer.json(show_one(&state, monitor).await?))
+    Ok(answer.json(show_one(&state, monitor, Scope::Write).await?))
 }
 
 async fn pause(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
     let monitor = service::pause(&state.services, key.0, MonitorId(id(&path, "monitor")?)).await?;
-    Ok(HttpResponse::Ok().json(show_one(&state, monitor).await?))
+    Ok(HttpResponse::Ok().json(show_one(&state, monitor, Scope::Write).await?))
 }
 
 async fn resume(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
     let monitor = service::resume(&state.services, key.0, MonitorId(id(&path, "monitor")?)).await?;
-    Ok(HttpResponse::Ok().json(show_one(&state, monitor).await?))
+    Ok(HttpResponse::Ok().json(show_one(&state, monitor, Scope::Write).await?))
 }
 
 async fn delete(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {

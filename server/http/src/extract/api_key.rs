@@ -9,14 +9,15 @@ use actix_web::{FromRequest, HttpRequest, web};
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::key::Scope;
 use deadbeat_services::api_key::authorise;
+use deadbeat_store::api_key::ApiKey;
 
 use crate::error::ApiError;
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// A request that may look.
+/// A request that may look. The scope is that of its key: `read`, or `write`, which may see what signals.
 #[derive(Debug, Clone, Copy)]
-pub struct MayRead(pub ProjectId);
+pub struct MayRead(pub ProjectId, pub Scope);
 
 /// A request that may manage.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +40,7 @@ fn presented(request: &HttpRequest) -> Option<String> {
         .map(str::to_owned)
 }
 
-async fn project(request: HttpRequest, wanted: Scope) -> Result<ProjectId, ApiError> {
+async fn key(request: HttpRequest, wanted: Scope) -> Result<ApiKey, ApiError> {
     let Some(state) = request.app_data::<web::Data<AppState>>().cloned() else {
         return Err(ApiError::new(Problem::Internal, "the server is wired wrongly"));
     };
@@ -66,23 +67,23 @@ async fn project(request: HttpRequest, wanted: Scope) -> Result<ProjectId, ApiEr
             ),
         ));
     }
-    Ok(found.project_id)
+    Ok(found)
 }
 
 macro_rules! extract {
-    ($name:ident, $scope:expr) => {
+    ($name:ident, $scope:expr, $of:expr) => {
         impl FromRequest for $name {
             type Error = ApiError;
             type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
             fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
                 let request = request.clone();
-                Box::pin(async move { project(request, $scope).await.map(Self) })
+                Box::pin(async move { key(request, $scope).await.map($of) })
             }
         }
     };
 }
 
-extract!(MayRead, Scope::Read);
-extract!(MayWrite, Scope::Write);
-extract!(MayPing, Scope::Ping);
+extract!(MayRead, Scope::Read, |key| Self(key.project_id, key.scope));
+extract!(MayWrite, Scope::Write, |key| Self(key.project_id));
+extract!(MayPing, Scope::Ping, |key| Self(key.project_id));

@@ -1,17 +1,50 @@
 //! Headers that keep a browser from doing what we never meant.
 
+use actix_web::HttpResponse;
+use actix_web::http::header::{
+    CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use actix_web::middleware::DefaultHeaders;
 
 /// For every answer: no guessing of types, no framing, no referrer to other sites, nothing loaded from anywhere else.
-#[must_use]
-pub fn security_headers() -> DefaultHeaders {
-    DefaultHeaders::new()
-        .add(("X-Content-Type-Options", "nosniff"))
-        .add(("X-Frame-Options", "DENY"))
-        .add(("Referrer-Policy", "same-origin"))
-        .add((
-            "Content-Security-Policy",
+const ALWAYS: [(HeaderName, HeaderValue); 4] = [
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
             "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
              frame-ancestors 'none'",
-        ))
+        ),
+    ),
+];
+
+/// For a site of https, a year long: a browser that was here once never asks over plain HTTP again (RFC 6797). Not for subdomains, which
+/// are not ours to decide about.
+const ONLY_HTTPS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// The middleware for everything but `/ping/…`.
+#[must_use]
+pub fn security_headers(is_https: bool) -> DefaultHeaders {
+    let mut headers = DefaultHeaders::new();
+    for header in ALWAYS {
+        headers = headers.add(header);
+    }
+    if is_https {
+        headers = headers.add((STRICT_TRANSPORT_SECURITY, ONLY_HTTPS));
+    }
+    headers
+}
+
+/// The same headers on one answer: for ping URLs, of which a middleware would cost more than the headers.
+pub fn add_security_headers(answer: &mut HttpResponse, is_https: bool) {
+    let headers = answer.headers_mut();
+    for (name, value) in ALWAYS {
+        headers.insert(name, value);
+    }
+    if is_https {
+        headers.insert(STRICT_TRANSPORT_SECURITY, ONLY_HTTPS);
+    }
 }

@@ -19,14 +19,45 @@ use actix_web::{FromRequest, HttpRequest};
 use deadbeat_services::secret;
 
 use super::PageError;
-use super::session::SESSION_COOKIE;
+use super::session;
 use crate::state::AppState;
 
 /// The field of every form that holds its token.
 pub const TOKEN_FIELD: &str = "form_token";
 /// The cookie that a form's token is derived from while nobody is signed in.
-const VISITOR_COOKIE: &str = "deadbeat_visitor";
+const VISITOR_COOKIE: CookieName = CookieName {
+    plain: "deadbeat_visitor",
+    of_host: "__Host-deadbeat_visitor",
+};
 const VISITOR_CHARS: usize = 43;
+
+/// A cookie's name. On a site of https it has the prefix `__Host-`: a browser takes such a cookie only from this very host and only over
+/// https, so that no sibling domain can plant one.
+#[derive(Debug, Clone, Copy)]
+pub struct CookieName {
+    /// On a site without https, whose cookies browsers would refuse with the prefix.
+    pub plain: &'static str,
+    /// On a site of https.
+    pub of_host: &'static str,
+}
+
+impl CookieName {
+    /// The name on this site.
+    #[must_use]
+    pub fn on(self, is_https: bool) -> &'static str {
+        if is_https { self.of_host } else { self.plain }
+    }
+
+    /// The value that a request brought. None: it brought none, or an empty one.
+    #[must_use]
+    pub fn value(self, request: &HttpRequest) -> Option<String> {
+        let is_https = request
+            .app_data::<Data<AppState>>()
+            .is_some_and(|state| state.is_https);
+        let cookie = request.cookie(self.on(is_https))?;
+        Some(cookie.value().to_owned()).filter(|value| !value.is_empty())
+    }
+}
 
 /// The fields of a form.
 #[derive(Debug)]
@@ -66,7 +97,7 @@ impl FromRequest for SessionForm {
     type Future = Pin<Box<dyn Future<Output = Result<Self, PageError>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let posted = posted(request, payload, SESSION_COOKIE);
+        let posted = posted(request, payload, session::COOKIE);
         Box::pin(async { posted.await.map(|(session, fields)| Self { session, fields }) })
     }
 }
@@ -85,7 +116,7 @@ impl FromRequest for VisitorForm {
 fn posted(
     request: &HttpRequest,
     payload: &mut Payload,
-    cookie: &'static str,
+    cookie: CookieName,
 ) -> impl Future<Output = Result<(String, Fields), PageError>> + 'static {
     let request = request.clone();
     let form = Form::<Vec<(String, String)>>::from_request(&request, payload);
@@ -94,11 +125,7 @@ fn posted(
             return Err(PageError::FormExpired);
         }
         let fields = Fields(form.await.map_err(|_| PageError::FormUnreadable)?.into_inner());
-        let secret = request
-            .cookie(cookie)
-            .map(|cookie| cookie.value().to_owned())
-            .filter(|secret| !secret.is_empty());
-        match secret {
+        match cookie.value(&request) {
             Some(secret) if same(&token(&secret), fields.get(TOKEN_FIELD)) => Ok((secret, fields)),
             _ => Err(PageError::FormExpired),
         }
@@ -123,22 +150,21 @@ pub fn visitor(request: &HttpRequest) -> String {
     let plausible = |secret: &String| {
         secret.len() == VISITOR_CHARS && secret.bytes().all(|byte| byte.is_ascii_alphanumeric())
     };
-    let known = request
-        .cookie(VISITOR_COOKIE)
-        .map(|cookie| cookie.value().to_owned());
-    known
+    VISITOR_COOKIE
+        .value(request)
         .filter(plausible)
         .unwrap_or_else(|| secret::random_text(VISITOR_CHARS))
 }
 
 /// The cookie that holds a visitor's secret: for the sign-in form only, gone with the browser.
 #[must_use]
-pub fn visitor_cookie(visitor: String, secure: bool) -> Cookie<'static> {
-    Cookie::build(VISITOR_COOKIE, visitor)
-        .path("/sign-in")
+pub fn visitor_cookie(visitor: String, is_https: bool) -> Cookie<'static> {
+    Cookie::build(VISITOR_COOKIE.on(is_https), visitor)
+        // The prefix `__Host-` asks for it.
+        .path("/")
         .http_only(true)
         .same_site(SameSite::Lax)
-        .secure(secure)
+        .secure(is_https)
         .finish()
 }
 
@@ -246,7 +272,7 @@ mod tests {
             .insert_header((header::CONTENT_TYPE, "application/x-www-form-urlencoded"))
             .set_payload(body);
         if let Some(cookie) = cookie {
-            request = request.insert_header((header::COOKIE, format!("{VISITOR_COOKIE}={cookie}")));
+            request = request.insert_header((header::COOKIE, format!("{}={cookie}", VISITOR_COOKIE.plain)));
         }
         let (request, mut payload) = request.to_http_parts();
         VisitorForm::from_request(&request, &mut payload).await
@@ -292,7 +318,7 @@ mod tests {
 
         let json = TestRequest::post()
             .insert_header((header::CONTENT_TYPE, "application/json"))
-            .insert_header((header::COOKIE, format!("{VISITOR_COOKIE}=secret")))
+            .insert_header((header::COOKIE, format!("{}=secret", VISITOR_COOKIE.plain)))
             .set_payload(format!("form_token={token}"));
         let (request, mut payload) = json.to_http_parts();
         let refused = VisitorForm::from_request(&request, &mut payload)

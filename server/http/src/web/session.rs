@@ -16,13 +16,16 @@ use deadbeat_store::account::Account;
 use uuid::Uuid;
 
 use super::attempts::{Attempts, Key};
-use super::csrf::{self, SessionForm, VisitorForm};
+use super::csrf::{self, CookieName, SessionForm, VisitorForm};
 use super::{Frame, FrameAccount, PageError, html, see_other};
 use crate::extract::client_ip::client_ip;
 use crate::state::AppState;
 
 /// The cookie that holds a session's secret.
-pub const SESSION_COOKIE: &str = "deadbeat_session";
+pub const COOKIE: CookieName = CookieName {
+    plain: "deadbeat_session",
+    of_host: "__Host-deadbeat_session",
+};
 
 /// One count for the whole process, whichever of its threads is asked.
 static ATTEMPTS: LazyLock<Attempts> = LazyLock::new(Attempts::default);
@@ -82,8 +85,7 @@ impl FromRequest for SignedIn {
                 tracing::error!("the server is wired wrongly: its state is missing");
                 return Err(PageError::Internal(Uuid::new_v4()));
             };
-            let cookie = request.cookie(SESSION_COOKIE).ok_or(PageError::NotSignedIn)?;
-            let session = cookie.value().to_owned();
+            let session = COOKIE.value(&request).ok_or(PageError::NotSignedIn)?;
             let account = account::of_session(&state.services, &session)
                 .await?
                 .ok_or(PageError::NotSignedIn)?;
@@ -105,10 +107,10 @@ async fn sign_in_page(request: HttpRequest, state: Data<AppState>, known: Option
     if known.is_some() {
         return see_other("/");
     }
-    sign_in_form(StatusCode::OK, csrf::visitor(&request), "", state.secure_cookies)
+    sign_in_form(StatusCode::OK, csrf::visitor(&request), "", state.is_https)
 }
 
-fn sign_in_form(status: StatusCode, visitor: String, email: &str, secure: bool) -> HttpResponse {
+fn sign_in_form(status: StatusCode, visitor: String, email: &str, is_https: bool) -> HttpResponse {
     let page = SignInPage {
         frame: Frame::default(),
         form_token: csrf::token(&visitor),
@@ -116,7 +118,7 @@ fn sign_in_form(status: StatusCode, visitor: String, email: &str, secure: bool) 
         refused: status != StatusCode::OK,
     };
     let mut answer = html(status, &page);
-    add_cookie(&mut answer, &csrf::visitor_cookie(visitor, secure));
+    add_cookie(&mut answer, &csrf::visitor_cookie(visitor, is_https));
     answer
 }
 
@@ -134,7 +136,7 @@ async fn sign_in(
         Ok(Some(session)) => {
             ATTEMPTS.give_back(&keys);
             let mut answer = see_other("/");
-            add_cookie(&mut answer, &session_cookie(session, state.secure_cookies));
+            add_cookie(&mut answer, &session_cookie(session, state.is_https));
             Ok(answer)
         }
         Ok(None) => {
@@ -143,7 +145,7 @@ async fn sign_in(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 form.visitor,
                 email,
-                state.secure_cookies,
+                state.is_https,
             ))
         }
         Err(error) => {
@@ -156,18 +158,18 @@ async fn sign_in(
 async fn sign_out(state: Data<AppState>, form: SessionForm) -> Result<HttpResponse, PageError> {
     account::sign_out(&state.services, &form.session).await?;
     let mut answer = see_other("/sign-in");
-    let mut gone = session_cookie(String::new(), state.secure_cookies);
+    let mut gone = session_cookie(String::new(), state.is_https);
     gone.make_removal();
     add_cookie(&mut answer, &gone);
     Ok(answer)
 }
 
-fn session_cookie(session: String, secure: bool) -> Cookie<'static> {
-    Cookie::build(SESSION_COOKIE, session)
+fn session_cookie(session: String, is_https: bool) -> Cookie<'static> {
+    Cookie::build(COOKIE.on(is_https), session)
         .path("/")
         .http_only(true)
         .same_site(SameSite::Lax)
-        .secure(secure)
+        .secure(is_https)
         .max_age(Duration::seconds(account::SESSION.num_seconds()))
         .finish()
 }

@@ -183,6 +183,17 @@ async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
                 StatusCode::NO_CONTENT
             );
         }
+        for path in [
+            format!("{base}x"),
+            format!("{base}/nonsense"),
+            format!("{slug}/nonsense"),
+        ] {
+            assert_eq!(
+                caller.call(Method::OPTIONS, &path).await.status,
+                StatusCode::NOT_FOUND,
+                "{path}"
+            );
+        }
     }
 
     let path = format!("/api/v1/monitors/{}", id(monitor));

@@ -1,0 +1,3 @@
+//! What a hostile client may not do: learn more than its key allows, hold the server, or shut others out.
+
+mod answers;
