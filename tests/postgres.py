@@ -79,6 +79,13 @@ class Postgres:
         )
         assert done.returncode == 0, done.stderr.decode()
 
+    def owns(self, *files: Path) -> None:
+        """Gives files to PostgreSQL alone."""
+        for file in files:
+            if self.as_owner:
+                shutil.chown(file, "postgres")
+            file.chmod(0o600)
+
     def launch(self) -> None:
         """Starts the process, and does not wait for it."""
         command = [

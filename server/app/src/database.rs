@@ -97,6 +97,12 @@ impl Database {
     pub async fn services(&self, site_url: &str) -> anyhow::Result<Services> {
         let store = self.store()?;
         store.migrate().await.context("the database")?;
+        Ok(self.services_on(store, site_url))
+    }
+
+    /// The use cases on a store whose schema is up to date, without loops.
+    #[must_use]
+    pub fn services_on(&self, store: Store, site_url: &str) -> Services {
         let clock = Arc::new(SystemClock);
         let site = Site {
             url: site_url.to_owned(),
@@ -105,15 +111,7 @@ impl Database {
         let shared: Arc<dyn Clock> = clock.clone();
         let (ingest, _) = Ingest::new(&store, &shared, &site, &bell, Registry::default(), vec![None]);
         let (traces, _) = Traces::new(&store);
-        Ok(Services::new(
-            store,
-            clock,
-            site,
-            ingest,
-            traces,
-            bell,
-            Selfwatch::default(),
-        ))
+        Services::new(store, clock, site, ingest, traces, bell, Selfwatch::default())
     }
 
     /// Stops the embedded PostgreSQL, if there is one.

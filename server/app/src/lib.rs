@@ -29,10 +29,11 @@ use deadbeat_services::registry::Registry;
 use deadbeat_services::retention::{Retention, RetentionSettings};
 use deadbeat_services::selfwatch::Selfwatch;
 use deadbeat_services::spool::Spool;
-use deadbeat_services::supervisor::keep_running;
+use deadbeat_services::supervisor::{keep_running, keep_running_behind};
 use deadbeat_services::trace::{Lost, Traces};
 use deadbeat_services::watchdog::Watchdog;
 use deadbeat_services::{Services, Site};
+use deadbeat_store::gate::Gate;
 use deadbeat_store::{PoolSettings, Store};
 use nix::sys::socket::Backlog;
 use tokio::sync::Notify;
@@ -47,7 +48,7 @@ const DATABASE_WAIT: Duration = Duration::from_secs(3);
 
 /// How long a statement of a request, or of the retention, may take.
 const REQUEST_ANSWER: Duration = Duration::from_secs(30);
-/// How long one of the writer or of the other loops may take: after that a ping goes to the spool, and a loop tries again.
+/// How long one of the loops may take: after that it tries again. For the writers' own limit see [`deadbeat_services::writer`].
 const LOOP_ANSWER: Duration = Duration::from_secs(5);
 
 /// How long a ping that came in time may take to be written before its silence is judged.
@@ -73,6 +74,8 @@ pub struct Parts {
     pub spool: Option<(PathBuf, u64)>,
     /// A ping URL of another watcher, and what sends to it.
     pub watchdog: Option<(String, Outbound)>,
+    /// What keeps statements from a database whose schema is not up to date yet.
+    pub gate: Gate,
 }
 
 impl Parts {
@@ -89,6 +92,7 @@ impl Parts {
             retention: RetentionSettings::default(),
             spool: None,
             watchdog: None,
+            gate: Gate::default(),
         }
     }
 
@@ -129,6 +133,7 @@ impl App {
             retention,
             spool,
             watchdog,
+            gate,
         } = parts;
         let spools = match spool.filter(|_| takes_requests) {
             Some((path, most_bytes)) => open_spools(&path, most_bytes),
@@ -137,12 +142,13 @@ impl App {
         let registry = Registry::default();
         // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
         let pool = |size, answer| {
-            Store::connect(&PoolSettings {
+            let settings = PoolSettings {
                 url: database_url.clone(),
                 size,
                 wait: DATABASE_WAIT,
                 answer,
-            })
+            };
+            Store::connect(&settings).map(|store| store.behind(&gate))
         };
         let (requests, writes, watches) = (
             pool(10, REQUEST_ANSWER)?,
@@ -210,20 +216,35 @@ impl App {
                 )
                 .settling(SETTLING),
             );
-            loops.push(keep_running("evaluator", stop_loops.clone(), move |stop| {
-                let evaluator = Arc::clone(&evaluator);
-                async move { evaluator.run(stop).await }
-            }));
+            loops.push(keep_running_behind(
+                &gate,
+                "evaluator",
+                stop_loops.clone(),
+                move |stop| {
+                    let evaluator = Arc::clone(&evaluator);
+                    async move { evaluator.run(stop).await }
+                },
+            ));
             let lost = Arc::new(Lost::new(watches.clone(), Arc::clone(&clock)));
-            loops.push(keep_running("lost_runs", stop_loops.clone(), move |stop| {
-                let lost = Arc::clone(&lost);
-                async move { lost.run(stop).await }
-            }));
+            loops.push(keep_running_behind(
+                &gate,
+                "lost_runs",
+                stop_loops.clone(),
+                move |stop| {
+                    let lost = Arc::clone(&lost);
+                    async move { lost.run(stop).await }
+                },
+            ));
             let retention = Arc::new(Retention::new(requests.clone(), clock, retention));
-            loops.push(keep_running("retention", stop_loops.clone(), move |stop| {
-                let retention = Arc::clone(&retention);
-                async move { retention.run(stop).await }
-            }));
+            loops.push(keep_running_behind(
+                &gate,
+                "retention",
+                stop_loops.clone(),
+                move |stop| {
+                    let retention = Arc::clone(&retention);
+                    async move { retention.run(stop).await }
+                },
+            ));
         }
         if let Some((url, outbound)) = watchdog {
             let reader = watches.reader();
@@ -234,10 +255,15 @@ impl App {
             }));
         }
         if delivers {
-            loops.push(keep_running("delivery", stop_loops.clone(), move |stop| {
-                let delivery = Arc::clone(&delivery);
-                async move { delivery.run(stop).await }
-            }));
+            loops.push(keep_running_behind(
+                &gate,
+                "delivery",
+                stop_loops.clone(),
+                move |stop| {
+                    let delivery = Arc::clone(&delivery);
+                    async move { delivery.run(stop).await }
+                },
+            ));
         }
 
         let server = serve(listener, state, takes_requests)?;

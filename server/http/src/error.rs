@@ -6,7 +6,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_services::ServiceError;
-use deadbeat_store::StoreError;
+use deadbeat_store::{StoreError, with_sources};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -168,14 +168,14 @@ impl From<StoreError> for ApiError {
                 Problem::DatabaseAway,
                 "the database cannot be reached; try again in a few seconds",
             );
-            tracing::warn!(request_id = %answer.request_id, error = ?error, "the database is away");
+            tracing::warn!(request_id = %answer.request_id, error = %with_sources(&error), "the database is away");
             return answer;
         }
         let answer = Self::new(
             Problem::Internal,
             "the server's log has the cause under this request id",
         );
-        tracing::error!(request_id = %answer.request_id, error = ?error, "a request failed");
+        tracing::error!(request_id = %answer.request_id, error = %with_sources(&error), "a request failed");
         answer
     }
 }

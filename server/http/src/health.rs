@@ -58,6 +58,7 @@ async fn ready(state: Data<AppState>) -> HttpResponse {
     };
     answer.json(json!({
         "ready": readiness.is_ready(),
+        "reason": readiness.reason(),
         "database": readiness.database,
         "evaluator": readiness.evaluator,
         "delivery": readiness.delivery,

@@ -338,7 +338,7 @@ async fn create_and_ping(
         }
         Err(ServiceError::Limit { .. }) => return text(StatusCode::NOT_FOUND, "not found"),
         Err(error) => {
-            tracing::warn!(%error, "a monitor could not be created by its ping URL");
+            tracing::warn!(error = %deadbeat_store::with_sources(&error), "a monitor could not be created by its ping URL");
             return try_again("database away, try again");
         }
     };

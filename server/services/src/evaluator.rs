@@ -26,7 +26,7 @@ use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
 use deadbeat_store::evaluator::Agenda;
 use deadbeat_store::monitor::{Monitor, Stateful};
-use deadbeat_store::{Store, StoreResult, Tx};
+use deadbeat_store::{Store, StoreResult, Tx, with_sources};
 use futures::future::try_join_all;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -175,7 +175,7 @@ impl Evaluator {
                     asleep.max(SHORTEST_SLEEP)
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a sweep failed");
+                    tracing::warn!(error = %with_sources(&error), "a sweep failed");
                     LONGEST_SLEEP
                 }
             };
@@ -424,7 +424,7 @@ impl Evaluator {
             match row {
                 Ok(monitor) => monitors.push(monitor),
                 Err(unreadable) => {
-                    tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be judged; put aside");
+                    tracing::error!(monitor.id = %unreadable.id, error = %with_sources(&unreadable.error), "a monitor cannot be judged; put aside");
                     self.selfwatch.put_aside();
                     deadbeat_store::monitor::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
                 }
@@ -532,7 +532,9 @@ impl Evaluator {
                 self.outbox_bell.notify_one();
             }
             // Nothing else waits for it.
-            Err(error) => tracing::warn!(%error, "what nobody looks at any more could not be given up"),
+            Err(error) => {
+                tracing::warn!(error = %with_sources(&error), "what nobody looks at any more could not be given up")
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use deadbeat_store::queue::Queue;
 use deadbeat_store::stage::Stage;
 use deadbeat_store::transition::NewTransition;
 use deadbeat_store::worker::Worker;
-use deadbeat_store::{StoreResult, Tx};
+use deadbeat_store::{StoreResult, Tx, with_sources};
 use uuid::Uuid;
 
 use crate::diagnosis::{self, Explanation};
@@ -347,7 +347,7 @@ pub(crate) async fn rearm_members(
         match row {
             Ok(monitor) => monitors.push(monitor),
             Err(unreadable) => {
-                tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read; it stays down");
+                tracing::error!(monitor.id = %unreadable.id, error = %with_sources(&unreadable.error), "a monitor cannot be read; it stays down");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::blind_spell::{BlindSpell, is_blind, is_to_come};
 use deadbeat_domain::time::Clock;
-use deadbeat_store::{Store, StoreResult, listener};
+use deadbeat_store::{Store, StoreResult, listener, with_sources};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ impl Listening {
                 _ = pause.tick() => {}
             }
             if let Err(error) = self.stamp_once().await {
-                tracing::debug!(%error, "could not say that this process listens");
+                tracing::debug!(error = %with_sources(&error), "could not say that this process listens");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::queue::Taken;
-use deadbeat_store::StoreResult;
+use deadbeat_store::{StoreResult, with_sources};
 
 use crate::Services;
 
@@ -58,7 +58,7 @@ pub(crate) async fn taken(services: &Services, project: ProjectId, taken: HashMa
         return;
     }
     if let Err(error) = write(services, project, &due, now).await {
-        tracing::warn!(project.id = %project, %error, "how long messages waited could not be written");
+        tracing::warn!(project.id = %project, error = %with_sources(&error), "how long messages waited could not be written");
     }
 }
 

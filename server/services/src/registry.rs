@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use deadbeat_domain::ids::{MonitorId, PingId};
-use deadbeat_store::{Store, StoreResult, monitor};
+use deadbeat_store::{Store, StoreResult, monitor, with_sources};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -156,7 +156,7 @@ impl Registry {
     pub async fn run(&self, store: &Store, stop: CancellationToken) {
         while !stop.is_cancelled() {
             if let Err(error) = self.follow(store, &stop).await {
-                tracing::debug!(%error, "the list of ping URLs cannot be kept; trying again");
+                tracing::debug!(error = %with_sources(&error), "the list of ping URLs cannot be kept; trying again");
             }
             self.write().is_complete = false;
             tokio::select! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::time::Clock;
-use deadbeat_store::{Store, StoreResult, retention};
+use deadbeat_store::{Store, StoreResult, retention, with_sources};
 use tokio_util::sync::CancellationToken;
 
 /// Between two passes.
@@ -91,7 +91,7 @@ impl Retention {
     pub async fn run(&self, stop: CancellationToken) {
         // After a start there is more urgent work than looking through all monitors (5.8 s for a million, measured).
         if let Err(error) = self.turn_tables(self.clock.now(), &mut Removed::default()).await {
-            tracing::warn!(%error, "the tables of the days to come could not be made; trying again");
+            tracing::warn!(error = %with_sources(&error), "the tables of the days to come could not be made; trying again");
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -115,7 +115,7 @@ impl Retention {
                     PAUSE
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "old data could not be removed; trying again");
+                    tracing::warn!(error = %with_sources(&error), "old data could not be removed; trying again");
                     PAUSE_AFTER_FAILURE
                 }
             };

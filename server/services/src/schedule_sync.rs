@@ -13,7 +13,7 @@ use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::{Monitor, Stateful};
-use deadbeat_store::{StoreError, Tx};
+use deadbeat_store::{StoreError, Tx, with_sources};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -149,7 +149,7 @@ pub(crate) async fn due(
         match row {
             Ok(monitor) => monitors.push(monitor),
             Err(unreadable) => {
-                tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read; its hint is dropped");
+                tracing::error!(monitor.id = %unreadable.id, error = %with_sources(&unreadable.error), "a monitor cannot be read; its hint is dropped");
             }
         }
     }
@@ -209,7 +209,7 @@ pub(crate) async fn sync(
         match row {
             Ok(monitor) => monitors.push(monitor),
             Err(found) => {
-                tracing::error!(monitor.id = %found.id, error = %found.error, "a monitor cannot be read; it stays as it is");
+                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read; it stays as it is");
                 unreadable.extend(found.entry);
             }
         }

@@ -50,6 +50,8 @@ pub struct SweepFigures {
 pub struct Readiness {
     /// The database answers.
     pub database: bool,
+    /// Why this process has no use of its database yet; none: it has.
+    pub preparing: Option<&'static str>,
     /// The evaluator's last sweep is recent; none: this process does not evaluate.
     pub evaluator: Option<bool>,
     /// The delivery loop's last pass is recent; none: this process does not deliver.
@@ -72,6 +74,22 @@ impl Readiness {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.database && self.evaluator != Some(false) && self.delivery != Some(false)
+    }
+
+    /// Why it is not ready, in words that may be shown to anybody.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        let passed = |ok: bool, reason: &'static str| (!ok).then_some(reason);
+        self.preparing
+            .or(passed(self.database, "the database is away"))
+            .or(passed(
+                self.evaluator != Some(false),
+                "the evaluator has not swept for ten seconds",
+            ))
+            .or(passed(
+                self.delivery != Some(false),
+                "the delivery loop has not passed for ten seconds",
+            ))
     }
 
     /// When any process last swept, as far as is known here.
@@ -164,6 +182,7 @@ impl Selfwatch {
         let pulse = deadbeat_store::stats::pulse(reader, now).await.ok();
         Readiness {
             database: pulse.is_some(),
+            preparing: reader.stage().reason(),
             evaluator: self.inner.evaluates.then(|| is_recent(last_sweep_at, now)),
             delivery: deliveries.map(|deliveries| is_recent(deliveries.last_pass_at(), now)),
             last_sweep_at,

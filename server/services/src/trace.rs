@@ -17,7 +17,7 @@ use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::trace::{Told, Trace, TraceState, fold};
 use deadbeat_store::trace::Stored;
-use deadbeat_store::{Store, StoreResult, Tx};
+use deadbeat_store::{Store, StoreResult, Tx, with_sources};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -200,19 +200,23 @@ impl TraceWriter {
         match self.commit(&batch).await {
             Ok(fresh) => self.answer(batch, fresh),
             Err(error) if error.is_unavailable() => {
-                tracing::warn!(%error, requests = batch.len(), "stages of runs could not be written");
+                tracing::warn!(error = %with_sources(&error), requests = batch.len(), "stages of runs could not be written");
                 // Do not spin while the database is away; the queue fills and says so.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            Err(error) if batch.len() == 1 => tracing::error!(%error, "stages of runs cannot be written"),
+            Err(error) if batch.len() == 1 => {
+                tracing::error!(error = %with_sources(&error), "stages of runs cannot be written")
+            }
             // One bad request must not fail the others.
             Err(error) => {
-                tracing::error!(%error, requests = batch.len(), "a batch of stages failed; its requests are tried one by one");
+                tracing::error!(error = %with_sources(&error), requests = batch.len(), "a batch of stages failed; its requests are tried one by one");
                 for one in batch {
                     let one = vec![one];
                     match self.commit(&one).await {
                         Ok(fresh) => self.answer(one, fresh),
-                        Err(error) => tracing::error!(%error, "stages of runs cannot be written"),
+                        Err(error) => {
+                            tracing::error!(error = %with_sources(&error), "stages of runs cannot be written")
+                        }
                     }
                 }
             }
@@ -390,7 +394,9 @@ impl Lost {
             match self.close_once().await {
                 Ok(0) => {}
                 Ok(closed) => tracing::info!(closed, "runs of which nobody told the end were closed as lost"),
-                Err(error) => tracing::warn!(%error, "abandoned runs could not be closed; trying again"),
+                Err(error) => {
+                    tracing::warn!(error = %with_sources(&error), "abandoned runs could not be closed; trying again")
+                }
             }
         }
     }

@@ -3,6 +3,8 @@
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::certificate;
+
 /// A result of this crate.
 pub type StoreResult<T> = Result<T, StoreError>;
 
@@ -24,6 +26,19 @@ pub enum StoreError {
     /// The database was written by a newer server, or its migrations were changed.
     #[error("the database's schema does not fit this server: {0}")]
     Schema(String),
+    /// A migration did not end.
+    #[error("{what} was stopped ({code})")]
+    Migration {
+        /// Which one.
+        what: String,
+        /// PostgreSQL's code for what stopped it.
+        code: String,
+        /// Trying again later may help.
+        passes: bool,
+        /// What stopped it.
+        #[source]
+        source: sqlx::Error,
+    },
     /// Anything else: a bug.
     #[error("a statement failed")]
     Statement(#[source] sqlx::Error),
@@ -61,28 +76,29 @@ impl StoreError {
     /// Whether trying again later may help.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Migration { passes: true, .. })
     }
+}
+
+/// Whether what PostgreSQL reports by this code passes: connection trouble, out of resources (a full disk too), shutting down or starting
+/// up, lock and statement time-outs, deadlock, a standby that may not write, a transaction in which nothing happened for too long.
+pub(crate) fn passes(code: &str) -> bool {
+    ["08", "53", "57", "58"]
+        .iter()
+        .any(|class| code.starts_with(class))
+        || ["55P03", "40P01", "25006", "25P03"].contains(&code)
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        let error = certificate::named(error);
         match &error {
             sqlx::Error::Database(database) => {
                 if let Some(constraint) = database.constraint() {
                     return Self::Constraint(constraint.to_owned());
                 }
                 match database.code().as_deref() {
-                    // Connection trouble, out of resources (a full disk too), shutting down or starting up, lock and statement
-                    // time-outs, deadlock, a standby that may not write, a transaction in which nothing happened for too long.
-                    Some(code)
-                        if ["08", "53", "57", "58"]
-                            .iter()
-                            .any(|class| code.starts_with(class))
-                            || ["55P03", "40P01", "25006", "25P03"].contains(&code) =>
-                    {
-                        Self::Unavailable(error)
-                    }
+                    Some(code) if passes(code) => Self::Unavailable(error),
                     _ => Self::Statement(error),
                 }
             }

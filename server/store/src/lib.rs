@@ -12,11 +12,13 @@ pub mod baseline;
 pub mod batch;
 pub mod beat;
 pub mod broker;
+mod certificate;
 pub mod channel;
 pub mod claim;
 pub mod delivery;
 pub mod error;
 pub mod evaluator;
+pub mod gate;
 pub mod history;
 pub mod incident;
 mod line;
@@ -31,6 +33,7 @@ pub mod quota;
 pub mod retention;
 pub mod run;
 mod schedule_memo;
+mod sources;
 pub mod stage;
 pub mod stats;
 pub mod task;
@@ -47,8 +50,10 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool};
 
 pub use error::{StoreError, StoreResult, Unreadable};
+use gate::{Gate, Stage};
 use line::{Line, Lines};
 pub use migrate::MIGRATOR;
+pub use sources::{WithSources, with_sources};
 pub use wakeup::Wakeups;
 
 /// A connection that was idle for this long is asked whether it still lives before it is used.
@@ -143,13 +148,31 @@ impl Store {
         }
     }
 
+    /// The same store, whose statements wait behind a gate. Migrations pass it all the same.
+    #[must_use]
+    pub fn behind(mut self, gate: &Gate) -> Self {
+        self.lines.gate = gate.clone();
+        self
+    }
+
     /// Begins a transaction.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.
     pub async fn begin(&self) -> StoreResult<Tx> {
         Ok(Tx {
-            line: self.lines.begin().await?,
+            line: self.lines.begin(None).await?,
+        })
+    }
+
+    /// Begins a transaction that must end within so long, waiting for a connection included. What is still to be done then fails with
+    /// [`StoreError::Unavailable`]; it is unknown whether a commit that was under way happened.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when no connection can be had.
+    pub async fn begin_within(&self, limit: Duration) -> StoreResult<Tx> {
+        Ok(Tx {
+            line: self.lines.begin(Some(limit)).await?,
         })
     }
 
@@ -178,6 +201,12 @@ impl Store {
 impl Reader {
     pub(crate) fn pool(&self) -> &Lines {
         &self.lines
+    }
+
+    /// How far this server has come with its database since it started.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.lines.gate.stage()
     }
 
     /// Whether the database answers.

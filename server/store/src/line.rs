@@ -13,6 +13,9 @@ use futures::stream::{self, BoxStream, TryStreamExt};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr};
+use tokio::time::Instant;
+
+use crate::gate::Gate;
 
 /// Given to PostgreSQL to say itself that its limit is reached, before the line counts as dead.
 const SLACK: Duration = Duration::from_secs(1);
@@ -26,6 +29,7 @@ type Step = Either<PgQueryResult, PgRow>;
 #[derive(Debug, Clone)]
 pub(crate) struct Lines {
     pub(crate) pool: PgPool,
+    pub(crate) gate: Gate,
     answer: Duration,
 }
 
@@ -35,6 +39,8 @@ pub(crate) struct Line {
     /// None only while it is being dropped.
     connection: Option<PoolConnection<Postgres>>,
     answer: Duration,
+    /// When everything on it must be done, if there is such a time.
+    until: Option<Instant>,
     /// An answer is owed: whoever drops this now leaves a connection behind that nobody can trust.
     owes: bool,
     in_transaction: bool,
@@ -45,23 +51,33 @@ impl Lines {
     pub(crate) fn new(pool: PgPool, answer: Duration) -> Self {
         Self {
             pool,
+            gate: Gate::default(),
             answer: answer + SLACK,
         }
     }
 
     /// A connection for the caller alone.
     async fn take(&self) -> sqlx::Result<Line> {
+        self.gate.pass()?;
         Ok(Line {
             connection: Some(self.pool.acquire().await?),
             answer: self.answer,
+            until: None,
             owes: false,
             in_transaction: false,
         })
     }
 
-    /// A connection on which a transaction has begun. Dropped without [`Line::commit`], it is rolled back.
-    pub(crate) async fn begin(&self) -> sqlx::Result<Line> {
-        let mut line = self.take().await?;
+    /// A connection on which a transaction has begun, and must end within `limit`. Dropped without [`Line::commit`], it is rolled back.
+    pub(crate) async fn begin(&self, limit: Option<Duration>) -> sqlx::Result<Line> {
+        let until = limit.map(|limit| Instant::now() + limit);
+        let mut line = match until {
+            None => self.take().await?,
+            Some(until) => tokio::time::timeout_at(until, self.take())
+                .await
+                .map_err(|_| no_answer())??,
+        };
+        line.until = until;
         line.in_transaction = true;
         line.execute(sqlx::raw_sql("BEGIN")).await?;
         Ok(line)
@@ -69,6 +85,12 @@ impl Lines {
 }
 
 impl Line {
+    /// How long the next answer may take.
+    fn patience(&self) -> Duration {
+        self.until
+            .map_or(self.answer, |until| self.answer.min(until - Instant::now()))
+    }
+
     /// Ends the transaction. An error of the connection leaves it open whether the commit happened.
     pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
         self.execute(sqlx::raw_sql("COMMIT")).await?;
@@ -132,9 +154,10 @@ impl<'c> Executor<'c> for &'c mut Line {
     {
         // All rows at once, as every caller wants them: a limit for each would be none for the whole.
         let steps = async move {
+            let patience = self.patience();
             let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
             let steps = connection.fetch_many(query).try_collect::<Vec<Step>>();
-            let steps = within(self.answer, &mut self.owes, steps).await?;
+            let steps = within(patience, &mut self.owes, steps).await?;
             Ok::<_, sqlx::Error>(stream::iter(steps.into_iter().map(Ok)))
         };
         Box::pin(stream::once(steps).try_flatten())
@@ -146,8 +169,9 @@ impl<'c> Executor<'c> for &'c mut Line {
         E: 'q + Execute<'q, Postgres>,
     {
         Box::pin(async move {
+            let patience = self.patience();
             let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-            within(self.answer, &mut self.owes, connection.fetch_optional(query)).await
+            within(patience, &mut self.owes, connection.fetch_optional(query)).await
         })
     }
 
@@ -160,13 +184,9 @@ impl<'c> Executor<'c> for &'c mut Line {
         'c: 'e,
     {
         Box::pin(async move {
+            let patience = self.patience();
             let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-            within(
-                self.answer,
-                &mut self.owes,
-                connection.prepare_with(sql, parameters),
-            )
-            .await
+            within(patience, &mut self.owes, connection.prepare_with(sql, parameters)).await
         })
     }
 
@@ -175,8 +195,9 @@ impl<'c> Executor<'c> for &'c mut Line {
         'c: 'e,
     {
         Box::pin(async move {
+            let patience = self.patience();
             let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-            within(self.answer, &mut self.owes, connection.describe(sql)).await
+            within(patience, &mut self.owes, connection.describe(sql)).await
         })
     }
 }

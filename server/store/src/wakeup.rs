@@ -24,6 +24,7 @@ impl Store {
     /// # Errors
     /// When the database is away.
     pub async fn listen(&self, channel: &str) -> StoreResult<Wakeups> {
+        self.lines.gate.pass()?;
         // A pool of its own: a hung line cannot be closed by a listener, and would take a place in everybody's pool for ever.
         let pool = PgPoolOptions::new()
             .max_connections(1)

@@ -4,19 +4,29 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::Context;
+use deadbeat_services::ServiceError;
 use deadbeat_services::delivery::outbound::{Outbound, OutboundSettings};
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::delivery::senders::{Senders, SetupError};
 use deadbeat_services::retention::RetentionSettings;
 use deadbeat_services::setup::{FirstStart, first_start};
-use deadbeat_store::Store;
-use tokio::signal::unix::{SignalKind, signal};
+use deadbeat_store::gate::{Gate, Stage};
+use deadbeat_store::{Store, with_sources};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::config::ServeConfig;
 use crate::database::Database;
 use crate::{App, Parts, telemetry};
 
+/// Between two attempts to get the database ready.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Between two lines of the log that say why it is not.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
 /// Serves until SIGTERM or Ctrl-C.
+///
+/// It answers from its first moment on. While the database is away, pings go to the spool, and the server waits for it as long as that takes.
 ///
 /// # Errors
 /// What keeps the server from starting, in words for a person.
@@ -26,54 +36,130 @@ pub async fn run(config: ServeConfig) -> anyhow::Result<()> {
     let senders = senders(&config)?;
     let listener =
         TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
-    let address = listener.local_addr()?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+    };
 
-    let database = Database::of_server(&config.database).await?;
-    let started = start(&config, listener, senders, &database).await;
-    let app = match started {
-        Ok(app) => app,
-        Err(error) => {
-            database.stop().await;
-            return Err(error);
+    let finding = Database::of_server(&config.database);
+    tokio::pin!(finding);
+    let database = tokio::select! {
+        database = &mut finding => database?,
+        () = signals.any() => {
+            // An embedded PostgreSQL that is just starting can only be stopped when it has started.
+            tracing::info!("stopping");
+            finding.await?.stop().await;
+            return Ok(());
         }
     };
-    tracing::info!(%address, embedded = database.is_embedded(), "serving");
-
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping");
-    app.stop().await;
+    let served = serve(&config, listener, senders, &database, &mut signals).await;
     database.stop().await;
+    served?;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn start(
+/// What tells a server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn serve(
     config: &ServeConfig,
     listener: TcpListener,
     senders: Senders,
     database: &Database,
-) -> anyhow::Result<App> {
-    let site_url = config.site_url(listener.local_addr()?);
-    let store = database.store()?;
-    migrate(&store).await?;
-    store.close().await;
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    let site_url = config.site_url(address);
+    let gate = Gate::shut();
+    let app = start(config, listener, &site_url, senders, database, gate.clone())?;
+    tracing::info!(%address, embedded = database.is_embedded(), "serving");
 
-    // Before anybody is served: what is ready must have an account to sign in with.
-    let services = database.services(&site_url).await?;
-    match first_start(&services, &config.first_account)
-        .await
-        .map_err(super::project::words)?
-    {
-        Some(first) => println!("{}", welcome(&site_url, &first)),
+    let prepared = tokio::select! {
+        prepared = prepare(config, database, &site_url, &gate) => prepared,
+        () = signals.any() => {
+            tracing::info!("stopping");
+            app.stop().await;
+            return Ok(());
+        }
+    };
+    if prepared.is_ok() {
+        signals.any().await;
+    }
+    tracing::info!("stopping");
+    app.stop().await;
+    prepared
+}
+
+/// Brings the schema up to date, makes the first account, and opens the gate. Waits for a database that is away.
+async fn prepare(
+    config: &ServeConfig,
+    database: &Database,
+    site_url: &str,
+    gate: &Gate,
+) -> anyhow::Result<()> {
+    let store = database.store()?;
+    let mut told_at: Option<Instant> = None;
+    let first = loop {
+        match prepare_once(config, database, &store, site_url, gate).await {
+            Ok(first) => break first,
+            Err(ServiceError::Store(error)) if error.is_unavailable() => {
+                if told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                    tracing::warn!(error = %with_sources(&error), "the database is not ready; the server tries again until it is");
+                    told_at = Some(Instant::now());
+                }
+                gate.set(Stage::NotReached);
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(ServiceError::Store(error)) => return Err(error).context("the database"),
+            Err(error) => return Err(super::project::words(error)),
+        }
+    };
+    // Before the server says that it is ready: then there is an account to sign in with.
+    match first {
+        Some(first) => println!("{}", welcome(site_url, &first)),
         None => println!("Deadbeat serves at {site_url}"),
     }
-    services.close().await;
+    gate.set(Stage::Open);
+    tracing::info!("the database is ready");
+    store.close().await;
+    Ok(())
+}
 
+async fn prepare_once(
+    config: &ServeConfig,
+    database: &Database,
+    store: &Store,
+    site_url: &str,
+    gate: &Gate,
+) -> Result<Option<FirstStart>, ServiceError> {
+    store.reader().check().await?;
+    gate.set(Stage::Migrating);
+    store.migrate().await?;
+    let services = database.services_on(store.clone(), site_url);
+    first_start(&services, &config.first_account).await
+}
+
+fn start(
+    config: &ServeConfig,
+    listener: TcpListener,
+    site_url: &str,
+    senders: Senders,
+    database: &Database,
+    gate: Gate,
+) -> anyhow::Result<App> {
     // Two servers of one machine may share a data folder; a port is one's own.
     let spool = config
         .database
@@ -100,7 +186,8 @@ async fn start(
             run_days: config.run_days,
             trace_days: config.trace_days,
         },
-        ..Parts::new(listener, database.url.clone(), site_url, senders)
+        gate,
+        ..Parts::new(listener, database.url.clone(), site_url.to_owned(), senders)
     })
 }
 
@@ -119,24 +206,6 @@ pub(super) fn senders(config: &ServeConfig) -> Result<Senders, SetupError> {
         from: config.smtp_from.clone(),
     });
     Senders::standard(&outbound, smtp.as_ref())
-}
-
-/// Brings the schema up to date; waits for a database that is still starting, as containers' do.
-async fn migrate(store: &Store) -> anyhow::Result<()> {
-    let mut attempts = 0;
-    loop {
-        match store.migrate().await {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_unavailable() && attempts < 60 => {
-                if attempts % 10 == 0 {
-                    tracing::warn!(error = ?error, "the database is away; trying again for a minute");
-                }
-                attempts += 1;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            Err(error) => return Err(error).context("the database"),
-        }
-    }
 }
 
 fn welcome(site: &str, first: &FirstStart) -> String {

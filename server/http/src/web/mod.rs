@@ -21,7 +21,7 @@ use actix_web::{HttpResponse, ResponseError};
 use askama::Template;
 use chrono::TimeDelta;
 use deadbeat_services::ServiceError;
-use deadbeat_store::StoreError;
+use deadbeat_store::{StoreError, with_sources};
 use uuid::Uuid;
 
 use crate::assets;
@@ -221,11 +221,11 @@ impl ResponseError for PageError {
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         if error.is_unavailable() {
-            tracing::warn!(error = ?error, "a page could not be shown: the database is away");
+            tracing::warn!(error = %with_sources(&error), "a page could not be shown: the database is away");
             return Self::DatabaseAway;
         }
         let reference = Uuid::new_v4();
-        tracing::error!(request_id = %reference, error = ?error, "a page failed");
+        tracing::error!(request_id = %reference, error = %with_sources(&error), "a page failed");
         Self::Internal(reference)
     }
 }

@@ -1,6 +1,7 @@
 //! One batch becomes rows in one transaction.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use deadbeat_domain::ids::{BeatId, MonitorId, RunKey};
 use deadbeat_domain::limits;
@@ -10,7 +11,7 @@ use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::{Heard, Monitor, Stateful};
 use deadbeat_store::ping::NewPing;
 use deadbeat_store::run::LOADED_RUNS_OF_ID;
-use deadbeat_store::{StoreError, StoreResult, Tx};
+use deadbeat_store::{StoreError, StoreResult, Tx, with_sources};
 use uuid::Uuid;
 
 use super::Writer;
@@ -26,8 +27,12 @@ impl Writer {
         &mut self,
         incoming: &[&Incoming],
         position: u64,
+        limit: Option<Duration>,
     ) -> StoreResult<Vec<Option<Accepted>>> {
-        let tx = self.store.begin().await?;
+        let tx = match limit {
+            Some(limit) => self.store.begin_within(limit).await?,
+            None => self.store.begin().await?,
+        };
         self.commit_in(tx, incoming, position).await
     }
 
@@ -66,7 +71,7 @@ impl Writer {
                 }
                 Err(unreadable) => {
                     any_unreadable = true;
-                    tracing::error!(monitor.id = %unreadable.id, error = %unreadable.error, "a monitor cannot be read");
+                    tracing::error!(monitor.id = %unreadable.id, error = %with_sources(&unreadable.error), "a monitor cannot be read");
                 }
             }
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::time::Clock;
-use deadbeat_store::Store;
+use deadbeat_store::{Store, with_sources};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,9 @@ use crate::spool::Spool;
 
 /// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
 const BATCH: usize = 512;
+/// How long a batch may take, from its first statement to the answer of its commit: then the spool takes it, and the clients hear of it.
+/// A replay may take as long as the store lets each of its statements: what the database is too busy for now must not come back for ever.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
 /// How often the database is asked whether it is back.
 const PROBE: Duration = Duration::from_millis(250);
 /// Signals for ids that nobody can vouch for, kept on trust in one outage. The replay drops those that were noise.
@@ -147,6 +150,11 @@ impl Writer {
         }
     }
 
+    /// How long a batch may take. Without a spool nothing is gained by giving it up: it may yet be committed.
+    fn limit(&self) -> Option<Duration> {
+        self.spool.as_ref().map(|_| ACKNOWLEDGED_WITHIN)
+    }
+
     /// Something is in the spool: what comes now goes behind it.
     fn is_behind(&self) -> bool {
         self.spool.as_ref().is_some_and(|spool| spool.signals() > 0)
@@ -162,14 +170,14 @@ impl Writer {
         self.figures.batches.fetch_add(1, Ordering::Relaxed);
         self.position += 1;
         let signals: Vec<&Incoming> = incoming.iter().collect();
-        match self.commit(&signals, self.position).await {
+        match self.commit(&signals, self.position, self.limit()).await {
             Ok(accepted) => {
                 for (answer, accepted) in answers.into_iter().zip(accepted) {
                     self.answer(answer, accepted);
                 }
             }
             Err(error) if error.is_unavailable() => {
-                tracing::warn!(%error, signals = incoming.len(), "signals could not be written");
+                tracing::warn!(error = %with_sources(&error), signals = incoming.len(), "signals could not be written");
                 let batch = incoming
                     .into_iter()
                     .zip(answers)
@@ -180,7 +188,7 @@ impl Writer {
             // One bad signal must not fail the others: once each on its own. A single one is tried again, too: while retention makes
             // the table of its day, the table of all other days refuses the row that waited for it.
             Err(error) => {
-                tracing::error!(%error, signals = incoming.len(), "a batch failed; its signals are tried one by one");
+                tracing::error!(error = %with_sources(&error), signals = incoming.len(), "a batch failed; its signals are tried one by one");
                 for (one, answer) in incoming.into_iter().zip(answers) {
                     self.write_one(one, answer).await;
                 }
@@ -190,12 +198,12 @@ impl Writer {
 
     async fn write_one(&mut self, incoming: Incoming, answer: oneshot::Sender<Accepted>) {
         self.position += 1;
-        match self.commit(&[&incoming], self.position).await {
+        match self.commit(&[&incoming], self.position, self.limit()).await {
             Ok(accepted) => self.answer(answer, accepted.into_iter().next().flatten()),
             Err(error) if error.is_unavailable() => {
                 self.keep(self.position, vec![Waiting { incoming, answer }]).await;
             }
-            Err(error) => tracing::error!(%error, "a signal could not be written"),
+            Err(error) => tracing::error!(error = %with_sources(&error), "a signal could not be written"),
         }
     }
 

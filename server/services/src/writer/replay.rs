@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use deadbeat_store::{StoreResult, Tx};
+use deadbeat_store::{StoreResult, Tx, with_sources};
 use uuid::Uuid;
 
 use super::{BATCH, Writer};
@@ -63,7 +63,7 @@ impl Writer {
         let (tx, done) = match self.lock_position(spool.writer()).await {
             Ok(locked) => locked,
             Err(error) => {
-                tracing::warn!(%error, "the spool cannot be replayed yet");
+                tracing::warn!(error = %with_sources(&error), "the spool cannot be replayed yet");
                 return Ok(false);
             }
         };
@@ -75,7 +75,7 @@ impl Writer {
                 Ok(accepted) => self.count_replayed(&accepted),
                 Err(error) if error.is_unavailable() => return Ok(false),
                 Err(error) => {
-                    tracing::error!(%error, signals = signals.len(), "a spooled batch failed; its signals are tried one by one");
+                    tracing::error!(error = %with_sources(&error), signals = signals.len(), "a spooled batch failed; its signals are tried one by one");
                     if !self.replay_one_by_one(&signals, last).await {
                         return Ok(false);
                     }
@@ -98,10 +98,15 @@ impl Writer {
         for (index, one) in signals.iter().enumerate() {
             // The place is advanced with the last one only: until then the whole batch would be tried again.
             let is_last = index + 1 == signals.len();
-            match self.commit(&[*one], if is_last { position } else { 0 }).await {
+            match self
+                .commit(&[*one], if is_last { position } else { 0 }, None)
+                .await
+            {
                 Ok(accepted) => self.count_replayed(&accepted),
                 Err(error) if error.is_unavailable() => return false,
-                Err(error) => tracing::error!(%error, "a spooled signal cannot be written and is dropped"),
+                Err(error) => {
+                    tracing::error!(error = %with_sources(&error), "a spooled signal cannot be written and is dropped")
+                }
             }
         }
         true

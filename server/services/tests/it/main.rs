@@ -14,6 +14,7 @@ mod constant_run_id;
 mod delivery;
 mod due_hint;
 mod ingest;
+mod migrate;
 mod outbox;
 mod races;
 mod retention;

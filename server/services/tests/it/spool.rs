@@ -413,3 +413,53 @@ async fn the_age_of_the_oldest_signal_follows_what_is_kept() {
     spool.forget(3).await.unwrap();
     assert_eq!(spool.oldest_at(), None);
 }
+
+/// Holds up the first transaction of the writers for two seconds.
+async fn hold_up(pool: &PgPool, trigger: &str) {
+    let sql = format!(
+        "CREATE SEQUENCE held;
+        CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('held') = 1 THEN PERFORM pg_sleep(2); END IF;
+            RETURN NULL;
+        END $$;
+        {trigger}"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
+async fn is_spooled_and_written_once(pool: PgPool, trigger: &str) {
+    hold_up(&pool, trigger).await;
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let folder = Folder::new();
+    let (ingest, _stop) = writer(&world, world.store(), Registry::default(), folder.open());
+    let ping = incoming(&world, Address::Ping(monitor.ping_id), "slow");
+
+    assert_eq!(ingest.accept(ping).await, Ok(Accepted::Recorded));
+
+    let spooled = ingest
+        .figures()
+        .spooled
+        .load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(spooled, 1, "its client did not wait for the database");
+    wait_until(async || ingest.spooled() == 0).await;
+    assert_eq!(world.count("SELECT count(*) FROM ping").await, 1);
+    assert_eq!(world.read(monitor.id).await.state.ping_count, 1, "written once");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_batch_whose_statement_takes_longer_than_a_second_is_spooled(pool: PgPool) {
+    let in_the_statement = "CREATE TRIGGER hold AFTER INSERT ON ping EXECUTE FUNCTION hold();";
+    is_spooled_and_written_once(pool, in_the_statement).await;
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_batch_whose_commit_takes_longer_than_a_second_is_spooled_and_found_committed(pool: PgPool) {
+    let at_the_commit = "CREATE CONSTRAINT TRIGGER hold AFTER INSERT OR UPDATE ON writer
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold();";
+    is_spooled_and_written_once(pool, at_the_commit).await;
+}
