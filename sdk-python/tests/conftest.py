@@ -120,6 +120,12 @@ def broker(redis_port: int) -> str:
     return f"redis://127.0.0.1:{redis_port}/{number}"
 
 
+def default_signals() -> None:
+    """Let a child process hear the signals that a test sends: a background job of a shell ignores some."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class CeleryProcess:
     """A `celery` command running a project of tests/project; its output is kept in a file."""
 
@@ -136,6 +142,7 @@ class CeleryProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=default_signals,
             )
 
     def output(self) -> str:

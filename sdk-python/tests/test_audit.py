@@ -16,7 +16,7 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from conftest import PROJECT, CeleryProcess, RedisServer, StartCelery, free_port
+from conftest import PROJECT, CeleryProcess, RedisServer, StartCelery, default_signals, free_port
 
 Audit = Callable[..., "tuple[int, dict[str, Any]]"]
 
@@ -322,6 +322,32 @@ def test_screen_shows_tables_and_findings_and_obeys_no_name(
     assert "1 critical" in lines[-1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_watch_ends_cleanly_when_it_is_told_to(number: signal.Signals, broker: str) -> None:
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "deadbeat", "watch", "-A", "audited", "--no-config", "--interval", "0.2"],
+        cwd=PROJECT,
+        env={**os.environ, "CELERY_BROKER_URL": broker},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=default_signals,
+    )
+    assert watching.stdout is not None
+    try:
+        assert watching.stdout.readline()
+
+        watching.send_signal(number)
+
+        _out, err = watching.communicate(timeout=20)
+        assert watching.returncode == 0
+        assert "Traceback" not in err
+    finally:
+        watching.kill()
+        watching.wait(10)
+
+
 def test_watch_tells_what_comes_and_goes_and_ends_with_ctrl_c(
     start_celery: StartCelery, app: Celery, broker: str
 ) -> None:
@@ -334,6 +360,7 @@ def test_watch_tells_what_comes_and_goes_and_ends_with_ctrl_c(
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=default_signals,
     )
     assert watching.stdout is not None
     try:

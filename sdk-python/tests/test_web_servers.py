@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROJECT, free_port, reporting_to
+from conftest import PROJECT, default_signals, free_port, reporting_to
 from sink import Sink
 
 # For each answer. A worker that is frozen never answers; a slow machine takes some seconds for the first one.
@@ -58,6 +58,7 @@ class WebServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=default_signals,
             )
 
     def get(self) -> str:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -114,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         _watch,
         "the same again and again, until Ctrl-C",
         f"{_AUDIT_WORDS}\n\n{_WATCH_WORDS}",
-        "exit status: 0 when interrupted; 3 when the app cannot be loaded; 64 called wrongly",
+        "exit status: 0 when interrupted or told to end (SIGTERM, SIGHUP); 3 when the app cannot be loaded; "
+        "64 called wrongly",
     )
     watch.add_argument(
         "--interval", type=_positive, default=5.0, metavar="SECONDS", help="between two looks (5)"
@@ -225,8 +227,33 @@ def _watch(chosen: argparse.Namespace, out: TextIO) -> int:
     application = _loaded(chosen)
     if application is None:
         return EXIT_BLIND
-    watch(application, _choice(chosen), chosen.interval, out)
+    with _interrupted_by(signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+        watch(application, _choice(chosen), chosen.interval, out)
     return 0
+
+
+@contextlib.contextmanager
+def _interrupted_by(*numbers: signal.Signals | None) -> Iterator[None]:
+    """Let these signals end what is inside as Ctrl-C does, so that it leaves the terminal as it was.
+
+    A signal that the caller ignores stays ignored: `nohup` asks for that.
+    """
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in numbers if number is not None}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        # It came before or after the loop that waits for it.
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _doctor(chosen: argparse.Namespace, out: TextIO) -> int:
