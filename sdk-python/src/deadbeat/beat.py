@@ -14,11 +14,12 @@ import json
 import logging
 import os
 import socket
-import threading
 import time
 from datetime import datetime
 from typing import Any, Callable
 
+from deadbeat.broker_fault import is_broker_fault
+from deadbeat.canary import Canary
 from deadbeat.due import ENTRY_LIMIT, DueHints, Slots, is_last_time, merge_due
 from deadbeat.guard import guarded
 from deadbeat.listing import list_entries, whole
@@ -34,8 +35,8 @@ RESEND_SECONDS = 600.0
 EARLY_RELIST_SECONDS = 10.0
 # How long, beyond its grace, a one-off that was sent is still listed as enabled.
 LAST_SHOT_SECONDS = 10.0
-# A canary whose broker never answers must not stop the ones after it, nor gather threads.
-CANARY_THREADS = 3
+# How soon Beat looks again whether the server has said where the canary may go.
+CANARY_WAIT_SECONDS = 1.0
 
 
 class BeatReporter:
@@ -62,7 +63,9 @@ class BeatReporter:
         self._last_shots: dict[str, float] = {}
         self._due_hints = DueHints()
         self._slots = Slots()
-        self._canaries: list[tuple[float, threading.Thread]] = []
+        self._canary = Canary(runs, self._report_canary_failed) if runs.settings.canary else None
+        if self._canary is not None:
+            self._transport.on_attended_queues = self._canary.learn
         # When Beat's loop last came by here, and whether the watch over that is set up.
         self._came_by = time.monotonic()
         self._is_watched = False
@@ -107,13 +110,25 @@ class BeatReporter:
 
     @guarded
     def _report_failed(self, name: str | None, task: str | None, fault: BaseException) -> None:
-        """The broker did not take it. Celery wraps what was raised in an error of its own."""
+        """It could not be sent. Celery wraps what was raised in an error of its own."""
         if name is None:
             return
         cause = fault.__context__ if type(fault).__name__ == "SchedulingError" else None
-        error = self._runs.error_of(cause or fault)
-        event = self._event("publish_failed", time.time(), entry=str(name), task=task, error=error, count=1)
+        cause = cause or fault
+        error = self._runs.error_of(cause)
+        if is_broker_fault(self._app, cause):
+            self._report_refused(str(name), task, error)
+        else:
+            # The broker is well; the entry fails each time, and nobody else can say so.
+            self._runs.report_unsendable(str(name), str(task), error)
+
+    def _report_refused(self, name: str, task: str | None, error: str) -> None:
+        event = self._event("publish_failed", time.time(), entry=name, task=task, error=error, count=1)
         self._transport.put(event, latest=f"publish_failed {name}", merge=_merge_failed)
+
+    @guarded
+    def _report_canary_failed(self, fault: BaseException) -> None:
+        self._report_refused(CANARY, CANARY, self._runs.error_of(fault))
 
     @guarded
     def _note_sent(self, entry: Any, at: float) -> None:
@@ -131,7 +146,8 @@ class BeatReporter:
     def _report_schedule(self) -> None:
         """List the schedule once a minute; send it when it changed, and every ten minutes anyway."""
         now = time.monotonic()
-        if now < self._list_due:
+        canary = self._canary
+        if now < self._list_due and not (canary is not None and canary.has_changed):
             return
         self._list_due, self._listed_at = now + RELIST_SECONDS, now
         entries = list_entries(self._scheduler, self._app, self._settings)
@@ -143,8 +159,8 @@ class BeatReporter:
             for entry in entries
             if entry["enabled"] and entry["schedule"]["kind"] == "hint"
         }
-        if self._settings.canary:
-            entries.append(self._canary_entry())
+        if canary is not None:
+            entries.append(canary.entry())
         lasting = [{**entry, "next_due_at": None} for entry in entries]
         text = json.dumps(lasting, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -208,9 +224,12 @@ class BeatReporter:
             else:
                 # Busy since the first tick: the period of patience starts here.
                 self._alive_due = now
-        if self._settings.canary and now >= self._canary_due:
-            self._canary_due = now + self._settings.canary_period
-            self._start_canary(now)
+        if self._canary is not None and now >= self._canary_due:
+            if self._canary.is_ready:
+                self._canary_due = now + self._settings.canary_period
+                self._canary.start(now)
+            else:
+                self._canary_due = now + min(CANARY_WAIT_SECONDS, self._settings.canary_period)
 
     @guarded
     def _watch(self) -> None:
@@ -251,7 +270,7 @@ class BeatReporter:
         """Beat's own pause, or less when one of our duties comes first (Beat may sleep 300 s)."""
         try:
             due = min(self._alive_due, self._list_due)
-            if self._settings.canary:
+            if self._canary is not None:
                 due = min(due, self._canary_due)
             hints_due = self._due_hints.round_due
             if hints_due is not None:
@@ -260,60 +279,6 @@ class BeatReporter:
             return min(interval, max(0.1, due - time.monotonic()))
         except TypeError:
             return interval
-
-    def _canary_entry(self) -> dict[str, Any]:
-        period = self._settings.canary_period
-        return {
-            "name": CANARY,
-            "task": CANARY,
-            "canary": True,
-            "schedule": {"kind": "interval", "seconds": float(period)},
-            "enabled": True,
-            "grace_seconds": whole(self._settings.canary_grace),
-            "longest_run_seconds": whole(2 * period),
-            "longest_run_is_a_guess": False,
-            "queue": self._settings.canary_queue,
-            "next_due_at": None,
-        }
-
-    def _start_canary(self, now: float) -> None:
-        """Send the canary from a thread of its own.
-
-        Connecting to a broker that does not answer can take for ever; Beat itself must not wait for
-        that on our behalf, so that it ticks and says that it lives while its broker is away.
-        """
-        self._canaries = [(since, thread) for since, thread in self._canaries if thread.is_alive()]
-        stuck_for = now - self._canaries[-1][0] if self._canaries else None
-        if stuck_for is not None and (
-            stuck_for < 2 * self._settings.canary_period or len(self._canaries) >= CANARY_THREADS
-        ):
-            return
-        thread = threading.Thread(target=self._send_canary, name="deadbeat-canary", daemon=True)
-        self._canaries.append((now, thread))
-        thread.start()
-
-    def _send_canary(self) -> None:
-        period = self._settings.canary_period
-        options: dict[str, Any] = {}
-        if self._settings.canary_queue is not None:
-            options["queue"] = self._settings.canary_queue
-        try:
-            # A new connection each time also proves that Beat's machine can still connect.
-            with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0)
-                producer = self._app.amqp.Producer(connection, auto_declare=False)
-                with sending_entry(self._beat, CANARY, CANARY, None):
-                    self._app.send_task(
-                        CANARY,
-                        producer=producer,
-                        expires=2 * period,
-                        ignore_result=True,
-                        retry=False,
-                        **options,
-                    )
-        except Exception as fault:
-            logger.info("Deadbeat: the canary could not be sent (%s)", type(fault).__name__)
-            self._report_failed(CANARY, CANARY, fault)
 
     def _event(self, kind: str, at: float, **fields: Any) -> dict[str, Any]:
         return {

@@ -123,6 +123,12 @@ class RunReporter:
         vital = entry == CANARY or (bool(entry) and fields.get("outcome", "success") != "success")
         self.transport.put(event, vital=vital, history=not entry)
 
+    def report_unsendable(self, entry: str, task_name: str, error: str) -> None:
+        """Beat could not make a message of this entry: a run that failed before it began."""
+        task_id = new_id()
+        request = {"deadbeat_beat": self.beat, "deadbeat_entry": entry}
+        self.finish(task_id, request, task_name, End("failure", error))
+
     def published(self, task_name: str, headers: dict[str, Any], exchange: Any, routing_key: Any) -> None:
         """A message is in the broker's hands; by whom it was put there is no matter of workers."""
         queue = self.queue_of(exchange, routing_key)

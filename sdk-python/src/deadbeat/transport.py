@@ -156,7 +156,8 @@ class Transport:
 
     `process_label` names the process in loss reports; it is asked when one is made. `app` is the Celery
     application's name there. `on_sample_queues` is called in the sender's thread with what the server says
-    about sampling the broker's queues.
+    about sampling the broker's queues, `on_attended_queues` with the queues that workers consume (None: the
+    server does not say) after each `beat_alive`.
     """
 
     def __init__(self, url: str, key: str, process_label: Callable[[], str]) -> None:
@@ -165,6 +166,7 @@ class Transport:
         self._process_label = process_label
         self.app: str | None = None
         self.on_sample_queues: Callable[[bool, list[str]], None] | None = None
+        self.on_attended_queues: Callable[[list[str] | None], None] | None = None
         # None before the first report: web servers patch and fork after the application called `init`.
         self._process: _Process | None = None
         # By process id and kind of lock.
@@ -483,9 +485,17 @@ class Transport:
             # Accepted is accepted, whatever else the answer says.
             return
         if wishes and self.on_sample_queues is not None:
-            queues = wishes[-1].get("queues")
-            names = [name for name in queues if isinstance(name, str)] if isinstance(queues, list) else []
+            names = _names(wishes[-1].get("queues")) or []
             self.on_sample_queues(wishes[-1]["sample_queues"] is True, names)
+        if self.on_attended_queues is not None:
+            # A Beat whose loop hangs is not told.
+            ticked = [
+                w.event for w in batch if w.event["type"] == "beat_alive" and w.event.get("ticking", True)
+            ]
+            alive = {event["id"] for event in ticked}
+            heard = [r for r in results if r["id"] in alive and r.get("status") == "accepted"]
+            if heard:
+                self.on_attended_queues(_names(heard[-1].get("attended_queues")))
         if not rejected:
             return
         for waiting in batch:
@@ -505,6 +515,10 @@ class Transport:
         if fault not in process.told:
             process.told.add(fault)
             logger.warning("Deadbeat: " + text + "; the application is not affected", *details)
+
+
+def _names(value: Any) -> list[str] | None:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else None
 
 
 def _name(fault: BaseException) -> str:

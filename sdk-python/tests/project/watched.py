@@ -11,6 +11,7 @@ from datetime import datetime
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 from celery.schedules import crontab, schedule, solar
+from kombu import Queue
 
 import deadbeat
 
@@ -38,6 +39,9 @@ if "RULE_START" in os.environ:
     start = datetime.fromisoformat(os.environ["RULE_START"])
     rule = rrule("SECONDLY", dtstart=start, interval=2, count=int(os.environ["RULE_COUNT"]))
     app.conf.beat_schedule["rule"] = {"task": "watched.ok", "schedule": rule}
+if "ONLY_QUEUES" in os.environ:
+    app.conf.task_queues = [Queue(name) for name in os.environ["ONLY_QUEUES"].split(",")]
+    app.conf.task_create_missing_queues = False
 LISTED = set(app.conf.beat_schedule)
 
 deadbeat.init(app)

@@ -1,0 +1,26 @@
+"""Tells a broker that takes no messages from a message that the application cannot make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kombu.exceptions import OperationalError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+def is_broker_fault(app: Celery, fault: BaseException) -> bool:
+    """True if the broker could not be reached or refused the message; false for a fault of the application.
+
+    A queue that is not configured or an argument that cannot be encoded never reaches the broker.
+    """
+    connection = app.connection_for_write()
+    errors = (*connection.connection_errors, *connection.channel_errors)
+    # Transports list `KeyError` (Redis) or `Exception` among their errors: the application raises those, too.
+    kinds = tuple(
+        kind
+        for kind in errors
+        if isinstance(kind, type) and kind is not Exception and not issubclass(kind, LookupError)
+    )
+    return isinstance(fault, (OSError, TimeoutError, OperationalError, *kinds))
