@@ -32,6 +32,8 @@ pub const TAG_CHARS: usize = 100;
 pub const PROJECT_MONITORS: i64 = 100_000;
 /// Tests of channels that one project may ask for in a minute.
 pub const PROJECT_TESTS_A_MINUTE: i32 = 20;
+/// Monitors that an alert names; the rest are counted.
+pub const ALERT_MEMBERS: i64 = 50;
 /// Channels of one project.
 pub const PROJECT_CHANNELS: i64 = 500;
 /// Characters kept of a user agent, a method or a remote address.

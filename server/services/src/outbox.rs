@@ -4,14 +4,17 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use deadbeat_domain::alert::Alert;
+use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{ChannelId, IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::limits;
 use deadbeat_domain::status::ShownStatus;
 use deadbeat_store::delivery::NewAlert;
-use deadbeat_store::incident::Incident;
+use deadbeat_store::incident::{Affected, Incident};
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::Site;
 
@@ -46,6 +49,7 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     projects.sort_unstable();
     projects.dedup();
     let projects = deadbeat_store::project::for_alerts(tx, &projects).await?;
+    let affected = affected(tx, tellings).await?;
     let alerts: Vec<NewAlert> = tellings
         .iter()
         .zip(channels)
@@ -57,7 +61,7 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
                 project_id: incident.project_id,
                 incident_id: Some(incident.id),
                 alert: telling.alert,
-                payload: payload(site, telling, &project.name),
+                payload: payload(site, telling, &project.name, affected.get(&incident.id)),
                 channels,
             })
         })
@@ -127,19 +131,48 @@ enum Whom {
     OfProject(ProjectId),
 }
 
+/// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened; when a Beat has just
+/// fallen silent, they are those that it schedules.
+async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<IncidentId, Affected>> {
+    let about_others = || {
+        tellings
+            .iter()
+            .filter(|telling| telling.incident.subject.kind != SubjectKind::Monitor)
+    };
+    let silent_beats: HashMap<Uuid, IncidentId> = about_others()
+        .filter(|telling| telling.alert == Alert::Opened && telling.incident.cause == Cause::BeatDown)
+        .map(|telling| (telling.incident.subject.id, telling.incident.id))
+        .collect();
+    let joined: Vec<IncidentId> = about_others()
+        .filter(|telling| telling.alert != Alert::Opened)
+        .map(|telling| telling.incident.id)
+        .collect();
+    let mut found = HashMap::new();
+    if !silent_beats.is_empty() {
+        let beats: Vec<Uuid> = silent_beats.keys().copied().collect();
+        let scheduled = deadbeat_store::incident::first_scheduled(tx, &beats, limits::ALERT_MEMBERS).await?;
+        for (beat, affected) in scheduled {
+            found.extend(silent_beats.get(&beat).map(|incident| (*incident, affected)));
+        }
+    }
+    if !joined.is_empty() {
+        found.extend(deadbeat_store::incident::first_members(tx, &joined, limits::ALERT_MEMBERS).await?);
+    }
+    Ok(found)
+}
+
 /// What is told, as every attempt sends it.
-fn payload(site: &Site, telling: &Telling<'_>, project_name: &str) -> Value {
+fn payload(site: &Site, telling: &Telling<'_>, project_name: &str, affected: Option<&Affected>) -> Value {
     json!({
         "type": telling.alert.event_type(),
         "timestamp": instant(telling.at),
-        "incident": incident_json(site, telling.incident, Some(project_name)),
+        "incident": incident_json(site, telling.incident, project_name, affected),
         "monitor": telling.monitor.map(|monitor| monitor_json(monitor, telling.at)),
     })
 }
 
 /// An incident as alerts show it.
-#[must_use]
-pub fn incident_json(site: &Site, incident: &Incident, project_name: Option<&str>) -> Value {
+fn incident_json(site: &Site, incident: &Incident, project_name: &str, affected: Option<&Affected>) -> Value {
     let IncidentId(id) = incident.id;
     json!({
         "id": id,
@@ -150,6 +183,10 @@ pub fn incident_json(site: &Site, incident: &Incident, project_name: Option<&str
             .map(|fact| json!({"at": fact.at.map(instant), "fact": fact.fact}))
             .collect::<Vec<_>>(),
         "repair": incident.repair,
+        "members": affected.map_or_else(Vec::new, |affected| {
+            affected.first.iter().map(|(id, name)| json!({"id": id, "name": name})).collect()
+        }),
+        "member_count": affected.map_or(0, |affected| affected.count),
         "opened_at": instant(incident.opened_at),
         "resolved_at": incident.resolved_at.map(instant),
         "acknowledged_at": incident.acknowledged_at.map(instant),

@@ -1,5 +1,7 @@
 //! Tables `incident` and `incident_member`.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
@@ -235,6 +237,81 @@ pub async fn members(
         .into_iter()
         .map(|row| (IncidentId(row.incident_id), MonitorId(row.monitor_id), row.name))
         .collect())
+}
+
+/// The first monitors that an incident affects, and how many there are in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Affected {
+    /// So many as were asked for, in the order of their ids.
+    pub first: Vec<(MonitorId, String)>,
+    /// How many there are.
+    pub count: i64,
+}
+
+/// The members of incidents for their alerts, `most` of each. Incidents without members are missing from the answer.
+///
+/// # Errors
+/// When the database is away.
+pub async fn first_members(
+    tx: &mut Tx,
+    ids: &[IncidentId],
+    most: i64,
+) -> StoreResult<HashMap<IncidentId, Affected>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT told.id AS "id!", member.monitor_id, member.name,
+            (SELECT count(*) FROM incident_member WHERE incident_id = told.id) AS "count!"
+        FROM UNNEST($1::uuid[]) AS told (id)
+        CROSS JOIN LATERAL (
+            SELECT monitor_id, monitor.name
+            FROM incident_member JOIN monitor ON monitor.id = monitor_id
+            WHERE incident_id = told.id
+            ORDER BY monitor_id
+            LIMIT $2
+        ) AS member
+        ORDER BY told.id, member.monitor_id
+        "#,
+        &column(ids, |id| id.0),
+        most
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut found: HashMap<IncidentId, Affected> = HashMap::new();
+    for row in rows {
+        let affected = found.entry(IncidentId(row.id)).or_default();
+        affected.first.push((MonitorId(row.monitor_id), row.name));
+        affected.count = row.count;
+    }
+    Ok(found)
+}
+
+/// The monitors that Beats schedule and that are watched, `most` of each. Beats without any are missing from the answer.
+///
+/// # Errors
+/// When the database is away.
+pub async fn first_scheduled(tx: &mut Tx, beats: &[Uuid], most: i64) -> StoreResult<HashMap<Uuid, Affected>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT beat.id AS "id!", scheduled.monitor_id, scheduled.name,
+            (SELECT count(*) FROM monitor WHERE beat_id = beat.id AND status <> 'paused') AS "count!"
+        FROM UNNEST($1::uuid[]) AS beat (id)
+        CROSS JOIN LATERAL (
+            SELECT id AS monitor_id, name FROM monitor WHERE beat_id = beat.id AND status <> 'paused' ORDER BY id LIMIT $2
+        ) AS scheduled
+        ORDER BY beat.id, scheduled.monitor_id
+        "#,
+        beats,
+        most
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut found: HashMap<Uuid, Affected> = HashMap::new();
+    for row in rows {
+        let affected = found.entry(row.id).or_default();
+        affected.first.push((MonitorId(row.monitor_id), row.name));
+        affected.count = row.count;
+    }
+    Ok(found)
 }
 
 /// One incident of a project.

@@ -14,8 +14,6 @@ use super::senders::printable;
 const SUBJECT_CHARS: usize = 150;
 const LINE_CHARS: usize = 500;
 const COMMAND_CHARS: usize = 2_000;
-/// A storm names this many monitors, and counts the rest.
-const MEMBERS: usize = 50;
 const FACTS: usize = 20;
 
 /// A mail's content.
@@ -233,9 +231,14 @@ impl Story {
     }
 
     fn add_members(&mut self, payload: &Value) {
-        let mut members = list(payload, "/incident/members").filter_map(|member| line(member, "/name"));
-        self.members = members.by_ref().take(MEMBERS).collect();
-        self.more_members = members.count();
+        self.members = list(payload, "/incident/members")
+            .filter_map(|member| line(member, "/name"))
+            .collect();
+        let count = payload
+            .pointer("/incident/member_count")
+            .and_then(Value::as_u64)
+            .and_then(|count| usize::try_from(count).ok());
+        self.more_members = count.unwrap_or_default().saturating_sub(self.members.len());
     }
 }
 
@@ -391,8 +394,8 @@ fn text(story: &Story) -> String {
 
 fn members_title(story: &Story) -> String {
     match story.members.len() + story.more_members {
-        1 => "1 monitor is part of it".to_owned(),
-        count => format!("{count} monitors are part of it"),
+        1 => "1 monitor is affected".to_owned(),
+        count => format!("{count} monitors are affected"),
     }
 }
 

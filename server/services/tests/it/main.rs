@@ -21,6 +21,7 @@ mod retention;
 mod setup;
 mod silence;
 mod spool;
+mod storm;
 mod trace;
 mod unreadable;
 mod watchdog;

@@ -264,6 +264,12 @@ async fn channels(caller: &Caller<'_>, receiver: &Receiver) {
     receiver.wait_for(1, LIMIT).await;
     caller.get(&delivery).await;
     caller.get(&format!("{delivery}/attempts")).await;
+    // One was sent before.
+    let test = format!("{path}/test");
+    for _ in 1..20 {
+        expect(caller, Method::POST, &test, &json!(null), 202).await;
+    }
+    expect(caller, Method::POST, &test, &json!(null), 429).await;
     expect(
         caller,
         Method::DELETE,

@@ -194,28 +194,6 @@ fn a_mail_loads_nothing_from_elsewhere() {
 }
 
 #[test]
-fn a_storm_names_fifty_and_counts_the_rest() {
-    let mut storm = payload();
-    storm["incident"]["members"] = (0..73)
-        .map(|n| json!({"id": n.to_string(), "name": format!("task-{n:02}")}))
-        .collect();
-
-    let mail = render(&storm);
-
-    assert!(
-        mail.text.contains("73 monitors are part of it:\n- task-00\n")
-            && mail.text.contains("\nand 23 more\n"),
-        "{}",
-        mail.text
-    );
-    assert!(
-        mail.html.contains("<li>task-49</li>") && !mail.html.contains("task-50"),
-        "{}",
-        mail.html
-    );
-}
-
-#[test]
 fn long_names_are_cut_in_the_subject() {
     let mut long = payload();
     long["incident"]["subject"]["name"] = json!("x".repeat(10_000));
