@@ -17,6 +17,7 @@
 //! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | which run does an end belong to? | [`run`] |
+//! | which of two signals came first? | [`order`] |
 //! | what do the told stages of a run come to? | [`trace`] |
 //! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
 
@@ -39,6 +40,7 @@ pub mod incident;
 pub mod key;
 pub mod limits;
 pub mod monitor;
+pub mod order;
 pub mod ping;
 pub mod project;
 pub mod quartz;

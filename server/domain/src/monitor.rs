@@ -52,6 +52,11 @@ pub struct MonitorState {
     pub last_ping_at: Option<DateTime<Utc>>,
     /// When the newest success came.
     pub last_success_at: Option<DateTime<Utc>>,
+    /// When the newest success or failure that was counted was received, or a person last paused or resumed it. What was received before
+    /// that changes no status.
+    pub decided_at: Option<DateTime<Utc>>,
+    /// When the newest success or failure without a run id was received. A run without an id that began before that has ended.
+    pub plain_end_at: Option<DateTime<Utc>>,
     /// Length of the newest run that ended.
     pub last_duration: Option<TimeDelta>,
     /// The earliest slot that is not satisfied.
@@ -82,6 +87,8 @@ impl MonitorState {
             ping_count: 0,
             last_ping_at: None,
             last_success_at: None,
+            decided_at: None,
+            plain_end_at: None,
             last_duration: None,
             next_due_at,
             hinted_due_at: None,

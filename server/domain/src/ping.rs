@@ -87,4 +87,7 @@ pub struct Signal {
     pub source: Source,
     /// What the SDK knows of the run.
     pub detail: RunDetail,
+    /// It lay in a spool: signals that were received after it may be known already.
+    #[serde(skip)]
+    pub is_replayed: bool,
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::ids::RunKey;
 use crate::limits;
+use crate::order::is_older;
 use crate::ping::{PingKind, Signal, Source};
 
 #[cfg(test)]
@@ -292,13 +293,21 @@ fn is_of_another(run: &Run, signal: &Signal) -> bool {
 pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) -> Option<&'a Run> {
     if let Some(ended) = ended_before_its_start(runs, signal) {
         let run = &mut runs[ended];
-        run.started_at = Some(
-            run.started_at
-                .map_or(signal.occurred_at, |start| start.min(signal.occurred_at)),
-        );
-        run.duration = run
-            .duration
-            .or(run.finished_at.map(|end| end - signal.occurred_at));
+        let known = run.started_at;
+        // A start that is repeated by a ping URL moves the beginning on; of the SDK's, the first try is the beginning.
+        let started_at = match signal.source {
+            Source::Http => known.max(Some(signal.occurred_at)),
+            Source::Event => known.map(|start| start.min(signal.occurred_at)),
+        };
+        run.started_at = started_at.or(Some(signal.occurred_at));
+        let length = run
+            .finished_at
+            .zip(run.started_at)
+            .map(|(end, start)| end - start);
+        run.duration = match (signal.source, known) {
+            (Source::Http, Some(_)) => run.duration.and(length),
+            _ => run.duration.or(length),
+        };
         remember(run, signal.detail.event);
         return runs.get(ended);
     }
@@ -329,6 +338,16 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
                 run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
             }
             run.detail = signal.detail.clone();
+            index
+        }
+        // Replayed after the start that moved the beginning on.
+        Some(index) if signal.source == Source::Http && is_older_than_start(&runs[index], signal) => index,
+        Some(index)
+            if signal.source == Source::Event && signal.detail.retries < runs[index].detail.retries =>
+        {
+            // The next try was quicker than this news of the one before.
+            let run = &mut runs[index];
+            run.started_at = run.started_at.min(Some(signal.occurred_at));
             index
         }
         Some(index) => {
@@ -377,15 +396,28 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
     runs.get(index)
 }
 
-/// Events of several processes come in no order: a start that happened before an end that we know of belongs to that ended run.
+/// Signals of several processes come in no order: a start that happened before an end that we know of belongs to that ended run, to the
+/// first one of them where a ping URL's client uses an id again.
 fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
-    runs.iter().position(|run| {
-        signal.source == Source::Event
-            && signal.run_id.is_some()
-            && run.run_id == signal.run_id
-            && !is_another(run, signal)
-            && run.finished_at.is_some_and(|end| end >= signal.occurred_at)
-    })
+    let belongs = |run: &Run| {
+        run.run_id == signal.run_id
+            && match signal.source {
+                Source::Http => run.finished_at.is_some_and(|end| is_older(signal, end)),
+                Source::Event => {
+                    !is_another(run, signal) && run.finished_at.is_some_and(|end| end >= signal.occurred_at)
+                }
+            }
+    };
+    signal.run_id?;
+    let ended = runs.iter().enumerate().filter(|(_, run)| belongs(run));
+    ended
+        .min_by_key(|(_, run)| run.finished_at)
+        .map(|(index, _)| index)
+}
+
+/// Whether a run began after a signal of a ping URL that is replayed now.
+fn is_older_than_start(run: &Run, signal: &Signal) -> bool {
+    run.started_at.is_some_and(|start| is_older(signal, start))
 }
 
 /// Ends the run that a success or a failure belongs to. Returns the run that changed, if the end belongs to one.
@@ -407,6 +439,8 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
         .iter()
         .enumerate()
         .filter(|(_, run)| run.is_open())
+        // What began later is not what ended.
+        .filter(|(_, run)| signal.source == Source::Event || !is_older_than_start(run, signal))
         .map(|(index, _)| index)
         .collect();
     let paired = open.iter().copied().find(|&index| same_id(&runs[index]));

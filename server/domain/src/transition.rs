@@ -8,6 +8,7 @@ use crate::deadline::{deadline, run_deadline, slot_deadline};
 use crate::evidence::{AFTER, Blame, Contested, Evidence, PartOf};
 use crate::ids::RunKey;
 use crate::monitor::{Expectation, MonitorState};
+use crate::order;
 use crate::ping::{PingKind, Signal, Source};
 use crate::run::{self, Contest, Outcome, Run, RunStatus};
 use crate::slot;
@@ -90,7 +91,10 @@ pub struct PingEffect {
     pub is_known: bool,
 }
 
-/// Takes one ping in. Pings of one monitor are folded one after the other, in the order of their arrival.
+/// Takes one ping in. Pings of one monitor are folded one after the other.
+///
+/// The order of their receipt decides, not that of the calls: a success or a failure that was received before another one that is known
+/// is counted and ends its run, and changes no status (ADR 024).
 #[must_use]
 pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if run::is_known(&state.runs, signal) {
@@ -108,6 +112,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     let changed = match signal.kind {
         PingKind::Log if signal.detail.is_retried => run::retried(&mut state.runs, signal).cloned(),
         PingKind::Log => None,
+        PingKind::Start if order::has_ended(state, signal) => None,
         PingKind::Start => run::start(&mut state.runs, signal, longest).cloned(),
         PingKind::Success | PingKind::Fail => run::finish(&mut state.runs, signal).cloned(),
     };
@@ -118,8 +123,17 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     let ended = changed
         .as_ref()
         .filter(|run| matches!(signal.kind, PingKind::Success | PingKind::Fail) && !run.is_open());
+    if matches!(signal.kind, PingKind::Success | PingKind::Fail) && signal.run_id.is_none() {
+        state.plain_end_at = state.plain_end_at.max(Some(at));
+    }
+    let goes_on = signal.kind == PingKind::Fail && changed.as_ref().is_some_and(Run::is_open);
+    let decides = matches!(signal.kind, PingKind::Success | PingKind::Fail) && !goes_on;
+    let is_late = decides
+        && state
+            .decided_at
+            .is_some_and(|decided| order::is_older(signal, decided));
     let length = ended.and_then(|run| run.duration);
-    if length.is_some() {
+    if length.is_some() && !is_late {
         state.last_duration = length;
     }
     let mut is_too_fast = false;
@@ -141,6 +155,9 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         }
         return effect;
     }
+    if decides {
+        state.decided_at = state.decided_at.max(Some(at));
+    }
 
     // With a longest run of its own, a run satisfies its slot by starting; without, by ending.
     let credited_at = match signal.kind {
@@ -149,7 +166,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         _ if starts_count => changed.as_ref().and_then(|run| run.started_at).or(Some(at)),
         _ => Some(at),
     };
-    if signal.kind == PingKind::Success && state.status == Status::Down {
+    if signal.kind == PingKind::Success && state.status == Status::Down && !is_late {
         effect.runs.extend(run::note_loops(&mut state.runs, at));
     }
     let contest = changed.as_ref().and_then(|run| run.contest);
@@ -158,8 +175,9 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     {
         run.contest = Some(Contest::Told);
     }
-    let goes_on = signal.kind == PingKind::Fail && changed.as_ref().is_some_and(Run::is_open);
-    let cause = if contest == Some(Contest::Proved) {
+    // Two executions have ended well, in whatever order that is heard.
+    let is_proved = contest == Some(Contest::Proved);
+    let cause = if is_proved {
         Cause::DuplicateRun
     } else if is_too_fast {
         Cause::TooFast
@@ -167,9 +185,10 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         Cause::of_outcome(signal.detail.outcome)
     };
     let to = match signal.kind {
+        _ if is_late && !is_proved => state.status,
         // It was told that this run is executed twice: the end of the one is no all-clear.
         PingKind::Success if contest == Some(Contest::Told) && state.status == Status::Down => Status::Down,
-        PingKind::Success if contest == Some(Contest::Proved) => Status::Down,
+        PingKind::Success if is_proved => Status::Down,
         PingKind::Success if state.status == Status::Down && run::is_looping(&state.runs, at) => Status::Down,
         PingKind::Success if is_too_fast => Status::Down,
         PingKind::Success => Status::Up,
@@ -182,10 +201,10 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         slot::credit(state, credited_at);
     }
     // That it ran twice is told although it is down for another reason, such as the worker that is lost with the first one.
-    let is_proved = contest == Some(Contest::Proved);
-    let failed = ((signal.kind == PingKind::Fail && !goes_on) || is_proved) && state.status == Status::Down;
+    let has_failed = signal.kind == PingKind::Fail && !goes_on && !is_late;
+    let failed = (has_failed || is_proved) && state.status == Status::Down;
     effect.failed_again = failed.then_some(cause);
-    if to == Status::Up {
+    if to == Status::Up && signal.kind == PingKind::Success && !is_late {
         // The end of a long run is credited to its start. What was missed while it went on has had its incident: a success leaves
         // nothing overdue, or the monitor would trip a second time for the same slot.
         if state
@@ -239,6 +258,9 @@ pub enum Silence {
 /// The clock was stepped back: what was noted in times to come is forgotten, and the monitor is expected from now on. It would not be
 /// missed otherwise until the old time has come again.
 pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
+    for known in [&mut state.decided_at, &mut state.plain_end_at] {
+        *known = known.map(|at| if is_to_come(at, now) { now } else { at });
+    }
     let Some(before) = state.last_ping_at.filter(|at| is_to_come(*at, now)) else {
         return;
     };
@@ -435,6 +457,7 @@ pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) 
         at: now,
     };
     state.status = Status::Paused;
+    state.decided_at = state.decided_at.max(Some(now));
     state.deadline_at = None;
     Some(transition)
 }
@@ -455,6 +478,7 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
     state.status = Status::New;
     // Nobody was told of the runs that hung while the trouble was another's: those are judged now.
     if trigger != Trigger::Restored {
+        state.decided_at = state.decided_at.max(Some(now));
         run::close_overdue(&mut state.runs, now);
     }
     slot::expect_anew(state, now);

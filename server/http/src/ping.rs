@@ -248,6 +248,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
         duration: None,
         source: Source::Http,
         detail: RunDetail::default(),
+        is_replayed: false,
     };
     let incoming = Incoming {
         address: match &target.address {

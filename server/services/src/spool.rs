@@ -250,7 +250,10 @@ impl Spool {
                     position,
                     incoming: Incoming {
                         address: kept.address,
-                        signal: kept.signal,
+                        signal: Signal {
+                            is_replayed: true,
+                            ..kept.signal
+                        },
                         method: kept.method,
                         remote_addr: kept.remote_addr,
                         user_agent: kept.user_agent,

@@ -123,15 +123,16 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         SET status = new.status, ping_count = new.ping_count, last_ping_at = new.last_ping_at, last_success_at = new.last_success_at,
             last_duration_ms = new.last_duration_ms, open_runs = new.open_runs, next_due_at = new.next_due_at,
             hinted_due_at = new.hinted_due_at, postponed_from = new.postponed_from, deadline_at = new.deadline_at,
+            decided_at = new.decided_at, plain_end_at = new.plain_end_at,
             check_after = CASE
                 WHEN $22 THEN new.deadline_at
                 WHEN new.deadline_at IS NULL THEN monitor.check_after
                 ELSE least(monitor.check_after, new.deadline_at)
             END
         FROM UNNEST($12::uuid[], $13::text[], $14::int8[], $15::timestamptz[], $16::timestamptz[], $17::int8[], $18::int4[],
-            $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $25::timestamptz[])
+            $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[])
             AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, hinted_due_at,
-                deadline_at, postponed_from)
+                deadline_at, postponed_from, decided_at, plain_end_at)
         WHERE monitor.id = new.id
         "#,
         &column(pings, |ping| ping.monitor_id.0),
@@ -159,6 +160,8 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         batch.writer.map(|(id, _)| id),
         batch.writer.map(|(_, position)| i64::try_from(position).unwrap_or(i64::MAX)),
         &column(monitors, |(_, state)| state.postponed_from) as &[Option<DateTime<Utc>>],
+        &column(monitors, |(_, state)| state.decided_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |(_, state)| state.plain_end_at) as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;

@@ -2,6 +2,7 @@
 
 mod healthy;
 mod orders;
+mod replayed;
 mod runs;
 mod silence;
 mod stepped_clock;
@@ -64,6 +65,7 @@ pub(crate) fn signal(kind: PingKind, at: DateTime<Utc>) -> Signal {
         duration: None,
         source: Source::Http,
         detail: RunDetail::default(),
+        is_replayed: false,
     }
 }
 

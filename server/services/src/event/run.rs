@@ -449,6 +449,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
                 event: Some(event),
                 is_retried: kind == PingKind::Log,
             },
+            is_replayed: false,
         },
         method: None,
         remote_addr,

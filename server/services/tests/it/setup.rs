@@ -193,6 +193,7 @@ impl World {
             duration: None,
             source: Source::Http,
             detail: RunDetail::default(),
+            is_replayed: false,
         }
     }
 

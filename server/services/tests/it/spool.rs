@@ -92,6 +92,7 @@ fn lone(body: &str) -> Incoming {
             duration: Some(chrono::TimeDelta::milliseconds(1_500)),
             source: deadbeat_domain::ping::Source::Event,
             detail: deadbeat_domain::run::RunDetail::default(),
+            is_replayed: false,
         },
         method: None,
         remote_addr: None,

@@ -183,7 +183,7 @@ pub async fn lock_for_signals(
     let rows = sqlx::query!(
         r#"
         SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
-            retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
+            retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms, open_runs,
             next_due_at, hinted_due_at, postponed_from, deadline_at
         FROM monitor
         WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
@@ -218,6 +218,8 @@ pub async fn lock_for_signals(
                 ping_count: row.ping_count,
                 last_ping_at: row.last_ping_at,
                 last_success_at: row.last_success_at,
+                decided_at: row.decided_at,
+                plain_end_at: row.plain_end_at,
                 last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
                 next_due_at: row.next_due_at,
                 hinted_due_at: row.hinted_due_at,

@@ -124,6 +124,8 @@ struct Row {
     ping_count: i64,
     last_ping_at: Option<DateTime<Utc>>,
     last_success_at: Option<DateTime<Utc>>,
+    decided_at: Option<DateTime<Utc>>,
+    plain_end_at: Option<DateTime<Utc>>,
     last_duration_ms: Option<i64>,
     open_runs: i32,
     next_due_at: Option<DateTime<Utc>>,
@@ -171,6 +173,8 @@ impl TryFrom<Row> for Monitor {
                 ping_count: row.ping_count,
                 last_ping_at: row.last_ping_at,
                 last_success_at: row.last_success_at,
+                decided_at: row.decided_at,
+                plain_end_at: row.plain_end_at,
                 last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
                 next_due_at: row.next_due_at,
                 hinted_due_at: row.hinted_due_at,
@@ -200,8 +204,8 @@ macro_rules! select {
             Row,
             r#"
             SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
-                registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs,
-                next_due_at, hinted_due_at, postponed_from, deadline_at
+                registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms,
+                open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at
             FROM monitor
             "# + $tail
             $(, $argument)*

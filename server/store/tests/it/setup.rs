@@ -208,6 +208,7 @@ pub fn signal(kind: PingKind, seconds: i64) -> Signal {
         duration: None,
         source: Source::Http,
         detail: RunDetail::default(),
+        is_replayed: false,
     }
 }
 
