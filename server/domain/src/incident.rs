@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::cause::Cause;
+use crate::command::{self, Command, Line};
 use crate::status::Status;
 use crate::transition::{Transition, Trigger};
 
@@ -72,7 +73,30 @@ pub struct Repair {
     /// What it does.
     pub text: String,
     /// What to type, where typing helps.
-    pub command: Option<String>,
+    #[serde(default, deserialize_with = "command::stored")]
+    pub command: Option<Line>,
+}
+
+impl Repair {
+    /// Something to type. Where an argument cannot be quoted, the text says so instead.
+    pub fn command(text: impl Into<String>, command: Command) -> Self {
+        let text = text.into();
+        match command.finish() {
+            Ok(line) => Self {
+                text,
+                command: Some(line),
+            },
+            Err(reason) => Self::advice(format!("{text} No command is shown: {reason}. Type it by hand.")),
+        }
+    }
+
+    /// Something to do where typing does not help.
+    pub fn advice(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            command: None,
+        }
+    }
 }
 
 /// What a change of status means for incidents.

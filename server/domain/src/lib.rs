@@ -19,6 +19,7 @@
 //! | which run does an end belong to? | [`run`] |
 //! | which of two signals came first? | [`order`] |
 //! | what do the told stages of a run come to? | [`trace`] |
+//! | which text may enter, and what may be pasted? | [`text`], [`command`] |
 //! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
 
 pub mod alert;
@@ -29,6 +30,7 @@ pub mod calendar;
 pub mod cause;
 pub mod celery_crontab;
 pub mod channel;
+pub mod command;
 pub mod condition;
 pub mod cron;
 pub mod deadline;
@@ -51,6 +53,7 @@ pub mod slot;
 pub mod solar;
 pub mod status;
 pub mod switch;
+pub mod text;
 pub mod time;
 pub mod trace;
 pub mod transition;

@@ -20,10 +20,14 @@ pub const PROJECT_QUEUES: i64 = 10_000;
 pub const WORKER_QUEUES: usize = 200;
 /// Characters of a monitor's name.
 pub const MONITOR_NAME_CHARS: usize = 200;
+/// Characters kept of a text that is cleaned: a host, a task, an exception's class. As many as a queue's name may have.
+pub const TEXT_CHARS: usize = 255;
 /// Characters of a slug.
 pub const SLUG_CHARS: usize = 100;
 /// Characters of the name of a channel, a key or a project.
 pub const NAME_CHARS: usize = 100;
+/// Characters of a channel's address.
+pub const ADDRESS_CHARS: usize = 2_000;
 /// Tags of one monitor, and characters of one tag.
 pub const TAG_COUNT: usize = 50;
 /// Characters of one tag.

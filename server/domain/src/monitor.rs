@@ -8,6 +8,7 @@ use crate::limits;
 use crate::run::Run;
 use crate::schedule::{Schedule, ScheduleError};
 use crate::status::Status;
+use crate::text::{Text, TextError};
 use crate::time::span;
 
 /// When reports are expected, and how late they may be.
@@ -137,6 +138,15 @@ impl FieldError {
         }
     }
 
+    /// What is wrong with a text that stands at `pointer`.
+    #[must_use]
+    pub fn of_text(pointer: &str, error: &TextError) -> Self {
+        Self {
+            position: error.position(),
+            ..Self::new(pointer, error.to_string())
+        }
+    }
+
     /// What is wrong with a schedule that stands at `pointer`.
     #[must_use]
     pub fn of_schedule(pointer: &str, error: ScheduleError) -> Self {
@@ -147,19 +157,21 @@ impl FieldError {
     }
 }
 
-/// Checks a display name: 1 to `max` characters, not only blanks, no control characters.
-pub fn check_name(pointer: &str, name: &str, max: usize, faults: &mut Vec<FieldError>) {
-    let length = name.chars().count();
-    if length == 0 || length > max || name.trim().is_empty() {
-        faults.push(FieldError::new(
-            pointer,
-            format!("has {length} characters; 1 to {max} are allowed, not only blanks"),
-        ));
-    } else if name.chars().any(char::is_control) {
-        faults.push(FieldError::new(
-            pointer,
-            "holds a control character; only printable text is allowed",
-        ));
+/// Checks what Celery calls an application, entry, queue or worker: 1 to `most` characters as [`Text::name`] takes them.
+pub fn check_name(pointer: &str, name: &str, most: usize, faults: &mut Vec<FieldError>) {
+    if let Err(error) = Text::name(name, most) {
+        faults.push(FieldError::of_text(pointer, &error));
+    }
+}
+
+/// Reads what a person calls something here: 1 to `most` characters as [`Text::label`] takes them. An empty text stands for a faulty one.
+pub fn read_label(pointer: &str, raw: &str, most: usize, faults: &mut Vec<FieldError>) -> String {
+    match Text::label(raw, most) {
+        Ok(label) => label.into(),
+        Err(error) => {
+            faults.push(FieldError::of_text(pointer, &error));
+            String::new()
+        }
     }
 }
 
@@ -208,7 +220,7 @@ pub fn slug_from_name(name: &str) -> String {
     }
 }
 
-/// Checks tags: at most 50, each 1 to 100 printable characters without blanks; repetitions are dropped.
+/// Checks tags: at most 50, each 1 to 100 visible characters without blanks; they are kept in NFC, and repetitions are dropped.
 pub fn check_tags(pointer: &str, tags: &mut Vec<String>, faults: &mut Vec<FieldError>) {
     if tags.len() > limits::TAG_COUNT {
         faults.push(FieldError::new(
@@ -220,20 +232,17 @@ pub fn check_tags(pointer: &str, tags: &mut Vec<String>, faults: &mut Vec<FieldE
             ),
         ));
     }
-    for (index, tag) in tags.iter().enumerate() {
-        let length = tag.chars().count();
-        if length == 0
-            || length > limits::TAG_CHARS
-            || tag.chars().any(|c| c.is_whitespace() || c.is_control())
-        {
-            faults.push(FieldError::new(
+    for (index, tag) in tags.iter_mut().enumerate() {
+        match Text::label(tag, limits::TAG_CHARS) {
+            Ok(label) if !label.contains(char::is_whitespace) => *tag = label.into(),
+            _ => faults.push(FieldError::new(
                 format!("{pointer}/{index}"),
                 format!(
-                    "is {:?}; 1 to {} characters without blanks are allowed",
+                    "is {:?}; 1 to {} visible characters without blanks are allowed",
                     clip(tag),
                     limits::TAG_CHARS
                 ),
-            ));
+            )),
         }
     }
     let mut seen = std::collections::HashSet::new();

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
 use deadbeat_domain::key::{self, Scope};
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::check_name;
+use deadbeat_domain::monitor::read_label;
 use deadbeat_store::Tx;
 use deadbeat_store::api_key::ApiKey;
 
@@ -37,7 +37,7 @@ pub(crate) async fn issue_in(
     now: DateTime<Utc>,
 ) -> Result<(ApiKey, String), ServiceError> {
     let mut faults = Vec::new();
-    check_name("/name", name, limits::NAME_CHARS, &mut faults);
+    let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
     }
@@ -45,7 +45,7 @@ pub(crate) async fn issue_in(
     let stored = ApiKey {
         id: ApiKeyId::generate(),
         project_id: project,
-        name: name.to_owned(),
+        name,
         scope,
         prefix: key.chars().take(scope.prefix().len() + 4).collect(),
         created_at: now,

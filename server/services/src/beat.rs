@@ -9,9 +9,10 @@ use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{BeatId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::{FieldError, check_grace, clip};
+use deadbeat_domain::monitor::{FieldError, check_grace};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::{on_delete, on_trouble};
+use deadbeat_domain::text::Text;
 use deadbeat_domain::transition::{Trigger, on_pause};
 use deadbeat_domain::worker::{SKEW, SKEW_PATIENCE};
 use deadbeat_store::Tx;
@@ -34,10 +35,10 @@ pub struct Alive {
     pub grace_seconds: f64,
     /// Where it runs.
     #[serde(default)]
-    pub host: Option<String>,
+    pub host: Option<Text>,
     /// What stands behind `celery -A` there.
     #[serde(default)]
-    pub project: Option<String>,
+    pub project: Option<Text>,
     /// False: its process lives, and its tick has not returned for longer than it should take.
     #[serde(default = "yes")]
     pub ticking: bool,
@@ -128,11 +129,8 @@ pub(crate) async fn alive(
     .await?;
     beat.state.period_seconds = alive.period_seconds;
     beat.state.grace_seconds = alive.grace_seconds;
-    beat.host = alive.host.map(|host| clip(&host.replace('\0', "")));
-    beat.project_word = alive
-        .project
-        .map(|project| clip(&project.replace('\0', "")))
-        .or(beat.project_word);
+    beat.host = alive.host.map(String::from);
+    beat.project_word = alive.project.map(String::from).or(beat.project_word);
     if !alive.ticking {
         beat.hung_at = Some(now);
         // Its thread lives, and its loop hangs: its own deadline goes on.
@@ -211,7 +209,7 @@ pub(crate) async fn send_failed(
     services: &Services,
     project: ProjectId,
     name: &str,
-    error: &str,
+    error: Text,
     at: DateTime<Utc>,
 ) -> Result<Verdict, ServiceError> {
     check_name(name)?;
@@ -223,7 +221,7 @@ pub(crate) async fn send_failed(
             .as_ref()
             .is_none_or(|(before, _)| *before <= at || is_to_come(*before, services.now()))
         {
-            beat.send_failed = Some((at, clip(&error.replace('\0', ""))));
+            beat.send_failed = Some((at, error.into()));
         }
         deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
         tx.commit().await?;

@@ -13,6 +13,7 @@ use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
 use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, REPLACED_WITHIN, oldest, trouble};
 use deadbeat_domain::status::Status;
+use deadbeat_domain::text::Text;
 use deadbeat_domain::time::span;
 use deadbeat_domain::transition::Transition;
 use deadbeat_store::broker::Broker;
@@ -24,7 +25,6 @@ use uuid::Uuid;
 
 use crate::event::Verdict;
 use crate::incident::{self, Changed, News, What};
-use crate::worker::strip_nul;
 use crate::{ServiceError, Services, Site};
 
 /// What was seen of a broker.
@@ -34,18 +34,18 @@ pub struct Sample {
     pub app: String,
     /// Who looked.
     #[serde(default)]
-    pub worker: Option<String>,
+    pub worker: Option<Text>,
     /// redis, amqp, …
     #[serde(default)]
-    pub transport: Option<String>,
+    pub transport: Option<Text>,
     /// Whether it answered.
     pub reachable: bool,
     /// The exception's class, where it did not.
     #[serde(default)]
-    pub error: Option<String>,
+    pub error: Option<Text>,
     /// Redis: what it does when its memory is full. With `allkeys-…` it deletes messages that wait.
     #[serde(default)]
-    pub maxmemory_policy: Option<String>,
+    pub maxmemory_policy: Option<Text>,
     /// Redis: after which time an unacknowledged message is delivered again.
     #[serde(default)]
     pub visibility_timeout_seconds: Option<f64>,
@@ -79,7 +79,7 @@ pub struct Seen {
     pub oldest_is_a_guess: bool,
     /// The oldest one's task.
     #[serde(default)]
-    pub oldest_task: Option<String>,
+    pub oldest_task: Option<Text>,
     /// Consumers, where the broker counts them.
     #[serde(default)]
     pub consumers: Option<i64>,
@@ -187,7 +187,7 @@ pub(crate) async fn seen(
     }
     let away = (!sample.reachable).then_some((Cause::BrokerDown, AWAY_PATIENCE));
     let broker_changed = on_seen(&mut broker.state, away, now);
-    broker.sample = Some(strip_nul(serde_json::to_value(&sample).unwrap_or_default()));
+    broker.sample = Some(serde_json::to_value(&sample).unwrap_or_default());
     broker.sampled_at = Some(seen_at);
     deadbeat_store::broker::update(&mut tx, &broker).await?;
 
@@ -348,10 +348,7 @@ fn look(
         depth: depth.max(0),
         oldest_is_a_guess: shown.is_none() || seen.oldest_is_a_guess,
         oldest_seconds: oldest.map(|oldest| oldest.num_milliseconds() as f64 / 1_000.0),
-        oldest_task: seen
-            .oldest_task
-            .as_ref()
-            .map(|task| deadbeat_domain::monitor::clip(&task.replace('\0', ""))),
+        oldest_task: seen.oldest_task.clone().map(String::from),
         unacked: seen.unacked,
         consumers: seen.consumers,
         waiting_since,

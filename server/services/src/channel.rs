@@ -5,7 +5,8 @@ use deadbeat_domain::alert::Alert;
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::{FieldError, check_name};
+use deadbeat_domain::monitor::{FieldError, read_label};
+use deadbeat_domain::text::Text;
 use deadbeat_store::Tx;
 use deadbeat_store::channel::Channel;
 use deadbeat_store::delivery::NewAlert;
@@ -27,7 +28,7 @@ pub async fn create(
     settings: &Value,
 ) -> Result<Channel, ServiceError> {
     let mut faults = Vec::new();
-    check_name("/name", name, limits::NAME_CHARS, &mut faults);
+    let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     let settings = parse(kind, settings).map_err(|found| faults.extend(found)).ok();
     let Some(settings) = settings.filter(|_| faults.is_empty()) else {
         return Err(ServiceError::Invalid(faults));
@@ -36,7 +37,7 @@ pub async fn create(
     let channel = Channel {
         id: ChannelId::generate(),
         project_id: project,
-        name: name.to_owned(),
+        name,
         signing_secret: matches!(settings, Settings::Webhook(_)).then(senders::webhook::signing_secret),
         settings,
         disabled: None,
@@ -57,13 +58,21 @@ pub async fn create(
 
 /// Reads settings. serde alone would take a list for an object and go by the order of the fields.
 fn parse(kind: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
-    if settings.is_object() {
-        Settings::parse(kind, settings)
-    } else {
-        Err(vec![FieldError::new(
+    if !settings.is_object() {
+        return Err(vec![FieldError::new(
             "/settings",
             "is no object; an object with the kind's settings is allowed",
-        )])
+        )]);
+    }
+    let settings = Settings::parse(kind, settings)?;
+    // Not in `Settings::parse`, which reads rows, too: one that older versions took stays readable.
+    let (pointer, address) = match &settings {
+        Settings::Webhook(webhook) => ("/settings/url", &webhook.url),
+        Settings::Email(email) => ("/settings/to", &email.to),
+    };
+    match Text::name(address, limits::ADDRESS_CHARS) {
+        Ok(_) => Ok(settings),
+        Err(error) => Err(vec![FieldError::of_text(pointer, &error)]),
     }
 }
 
@@ -83,8 +92,7 @@ pub async fn update(
     let mut channel = channel.ok_or(ServiceError::NotFound("channel"))?;
     let mut faults = Vec::new();
     if let Some(name) = name {
-        check_name("/name", name, limits::NAME_CHARS, &mut faults);
-        channel.name = name.to_owned();
+        channel.name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     }
     if let Some(settings) = settings {
         match parse(channel.settings.kind(), settings) {

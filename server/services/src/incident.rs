@@ -248,7 +248,7 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
                 summary,
                 evidence,
                 repair,
-            } = changed.explain(*cause, *at);
+            } = changed.explain(*cause, *at).visible();
             let project = projects.get(&changed.project());
             let reminder = project.and_then(|project| project.reminder_seconds);
             Incident {

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{
-    Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_name, check_slug,
-    check_tags, slug_from_name,
+    Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_slug, check_tags,
+    read_label, slug_from_name,
 };
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
 use deadbeat_domain::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
@@ -77,16 +77,13 @@ fn apply(
 ) -> Result<(String, String, Vec<String>, Expectation), ServiceError> {
     let mut faults = Vec::new();
     let name = match (&change.name, before) {
-        (Some(name), _) => name.clone(),
+        (Some(name), _) => read_label("/name", name, limits::MONITOR_NAME_CHARS, &mut faults),
         (None, Some(monitor)) => monitor.name.clone(),
         (None, None) => change.slug.clone().unwrap_or_else(|| {
             faults.push(FieldError::new("/name", "is missing"));
             String::new()
         }),
     };
-    if change.name.is_some() {
-        check_name("/name", &name, limits::MONITOR_NAME_CHARS, &mut faults);
-    }
     let slug = match (&change.slug, before) {
         (Some(slug), _) => slug.clone(),
         (None, Some(monitor)) => monitor.slug.clone(),
@@ -98,7 +95,9 @@ fn apply(
         (None, Some(monitor)) => monitor.tags.clone(),
         (None, None) => Vec::new(),
     };
-    check_tags("/tags", &mut tags, &mut faults);
+    if change.tags.is_some() {
+        check_tags("/tags", &mut tags, &mut faults);
+    }
 
     let old = before.map(|monitor| &monitor.state.expectation);
     let grace_seconds = change

@@ -3,7 +3,7 @@
 use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::key::Scope;
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::{FieldError, check_name};
+use deadbeat_domain::monitor::{FieldError, read_label};
 use deadbeat_domain::project::Role;
 use deadbeat_store::project::Project;
 
@@ -31,14 +31,14 @@ pub async fn create(
     owner: Option<AccountId>,
 ) -> Result<Created, ServiceError> {
     let mut faults = Vec::new();
-    check_name("/name", name, limits::NAME_CHARS, &mut faults);
+    let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
     }
     let now = services.now();
     let project = Project {
         id: ProjectId::generate(),
-        name: name.to_owned(),
+        name,
         reminder_seconds: Some(86_400),
         created_at: now,
     };
@@ -82,9 +82,7 @@ pub async fn update(
     reminder_seconds: Option<Option<i32>>,
 ) -> Result<Project, ServiceError> {
     let mut faults = Vec::new();
-    if let Some(name) = name {
-        check_name("/name", name, limits::NAME_CHARS, &mut faults);
-    }
+    let name = name.map(|name| read_label("/name", name, limits::NAME_CHARS, &mut faults));
     if let Some(Some(seconds)) = reminder_seconds
         && seconds < 60
     {
@@ -97,7 +95,7 @@ pub async fn update(
         return Err(ServiceError::Invalid(faults));
     }
     let mut tx = services.store.begin().await?;
-    let found = deadbeat_store::project::update(&mut tx, id, name, reminder_seconds).await?;
+    let found = deadbeat_store::project::update(&mut tx, id, name.as_deref(), reminder_seconds).await?;
     tx.commit().await?;
     if !found {
         return Err(ServiceError::NotFound("project"));

@@ -9,6 +9,7 @@ use deadbeat_domain::monitor::{
     Expectation, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
 };
 use deadbeat_domain::schedule::Schedule;
+use deadbeat_domain::text::Text;
 use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
@@ -40,7 +41,7 @@ pub struct Entry {
     pub name: String,
     /// The task that it sends.
     #[serde(default)]
-    pub task: Option<String>,
+    pub task: Option<Text>,
     /// In native form.
     pub schedule: Value,
     /// False: known, and not sent.
@@ -89,7 +90,7 @@ pub struct DueHints {
 #[derive(Debug, Deserialize)]
 pub struct DueHint {
     /// The entry's name.
-    pub name: String,
+    pub name: Text,
     /// None: never again. It must be said: left out by mistake, it would disarm the monitor.
     #[serde(deserialize_with = "Option::deserialize")]
     pub next_due_at: Option<DateTime<Utc>>,
@@ -138,10 +139,9 @@ pub(crate) async fn due(
     let told: HashMap<String, Option<DateTime<Utc>>> = hints
         .entries
         .into_iter()
-        .map(|hint| (hint.name, by_our_clock(hint.next_due_at, skew)))
+        .map(|hint| (hint.name.into(), by_our_clock(hint.next_due_at, skew)))
         .collect();
-    // A name with a NUL is no registered one, and PostgreSQL cannot be asked for it.
-    let names: Vec<String> = told.keys().filter(|name| !name.contains('\0')).cloned().collect();
+    let names: Vec<String> = told.keys().cloned().collect();
 
     let mut tx = services.store.begin().await?;
     let mut monitors = Vec::new();
@@ -234,8 +234,11 @@ pub(crate) async fn sync(
             Ok(expectation) => expectation,
             Err(fault) => {
                 refused.push(format!("entry {:?}: {fault}", clip(&entry.name)));
-                // One that is known stays as it is: what cannot be read is no reason to forget it.
-                known.remove(&entry.name);
+                // One that is known stays as it is: what cannot be read is no reason to forget it. A name that older versions took, and
+                // that no event can name any more, is retired: its silence must not page anybody.
+                if Text::name(&entry.name, limits::MONITOR_NAME_CHARS).is_ok() {
+                    known.remove(&entry.name);
+                }
                 continue;
             }
         };
@@ -302,13 +305,7 @@ fn registered(entry: &Entry) -> Result<Value, ServiceError> {
         grace_seconds: entry.grace_seconds,
         longest_run_seconds: entry.longest_run_seconds,
         longest_run_is_a_guess: entry.longest_run_is_a_guess,
-        // PostgreSQL takes no NUL, in jsonb neither.
-        task: entry.task.as_ref().map(|task| {
-            task.chars()
-                .filter(|c| *c != '\0')
-                .take(limits::MONITOR_NAME_CHARS)
-                .collect()
-        }),
+        task: entry.task.clone().map(String::from),
     };
     serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
 }

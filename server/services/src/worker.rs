@@ -4,9 +4,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::{FieldError, check_grace, check_name, clip};
+use deadbeat_domain::monitor::{FieldError, check_grace, check_name};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
+use deadbeat_domain::text::Text;
 use deadbeat_domain::worker::{Look, Phase, on_snapshot, trouble};
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
@@ -32,22 +33,22 @@ pub struct Snapshot {
     pub grace_seconds: f64,
     /// What stands behind `celery -A` there.
     #[serde(default)]
-    pub project: Option<String>,
+    pub project: Option<Text>,
     /// Where it runs.
     #[serde(default)]
-    pub host: Option<String>,
+    pub host: Option<Text>,
     /// Its main process.
     #[serde(default)]
     pub pid: Option<i64>,
     /// prefork, threads, gevent, solo.
     #[serde(default)]
-    pub pool: Option<String>,
+    pub pool: Option<Text>,
     /// How many tasks it can run at once.
     #[serde(default)]
     pub processes: Option<i64>,
     /// Celery's version.
     #[serde(default)]
-    pub celery: Option<String>,
+    pub celery: Option<Text>,
     /// When it started.
     #[serde(default)]
     pub started_at: Option<DateTime<Utc>>,
@@ -68,7 +69,7 @@ pub struct Snapshot {
     pub limited: Option<i64>,
     /// The ids of the runs that it executes, each once an execution; None: there are too many to tell.
     #[serde(default)]
-    pub running: Option<Vec<String>>,
+    pub running: Option<Vec<Text>>,
     /// Tasks begun since its start.
     #[serde(default)]
     pub accepted: Option<i64>,
@@ -102,9 +103,9 @@ pub struct Snapshot {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Longest {
     /// Its name.
-    pub task: String,
+    pub task: Text,
     /// Its id.
-    pub task_id: String,
+    pub task_id: Text,
     /// When it began.
     pub started_at: DateTime<Utc>,
 }
@@ -209,22 +210,16 @@ pub(crate) async fn heard(
     let now = services.now();
     let mut snapshot = snapshot;
     // By our clock, as all times that are compared with others.
-    let short = |text: Option<String>| text.map(|text| clip(&text));
-    snapshot.host = short(snapshot.host);
-    snapshot.pool = short(snapshot.pool);
-    snapshot.celery = short(snapshot.celery);
-    snapshot.project = short(snapshot.project);
     snapshot.running = snapshot.running.filter(|running| running.len() <= MOST_RUNNING);
     snapshot.longest = snapshot.longest.map(|longest| Longest {
-        task: clip(&longest.task),
-        task_id: clip(&longest.task_id),
         started_at: longest
             .started_at
             .checked_add_signed(skew)
             .unwrap_or(longest.started_at),
+        ..longest
     });
     snapshot.started_at = snapshot.started_at.and_then(|at| at.checked_add_signed(skew));
-    let stored = strip_nul(serde_json::to_value(&snapshot).unwrap_or_default());
+    let stored = serde_json::to_value(&snapshot).unwrap_or_default();
     let mut tx = services.store.begin().await?;
     let mut worker =
         match deadbeat_store::worker::lock(&mut tx, project, &snapshot.app, &snapshot.worker).await? {
@@ -320,20 +315,4 @@ pub(crate) async fn heard(
         samples,
         queues: names,
     })
-}
-
-/// PostgreSQL's JSON cannot hold NUL.
-pub(crate) fn strip_nul(value: serde_json::Value) -> serde_json::Value {
-    use serde_json::Value;
-    match value {
-        Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "")),
-        Value::Array(items) => Value::Array(items.into_iter().map(strip_nul).collect()),
-        Value::Object(members) => Value::Object(
-            members
-                .into_iter()
-                .map(|(name, value)| (name.replace('\0', ""), strip_nul(value)))
-                .collect(),
-        ),
-        other => other,
-    }
 }

@@ -7,6 +7,7 @@ use askama::Template;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::limits::TRACES_LOOKED_AT;
+use deadbeat_domain::text::is_plain;
 use deadbeat_domain::time::read_instant;
 use deadbeat_domain::trace::{Outcome, Stage, TraceState, run_id_of};
 use deadbeat_store::history::{Filter, Place, Summary};
@@ -98,7 +99,7 @@ impl Search {
     fn filter(&self) -> Result<Filter, String> {
         let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         for value in [&self.task, &self.task_id, &self.worker, &self.queue] {
-            if value.contains('\0') {
+            if !is_plain(value) {
                 return Err("A text holds a character that no name has.".to_owned());
             }
         }

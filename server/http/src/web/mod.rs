@@ -11,6 +11,7 @@ pub mod dashboard;
 pub mod format;
 pub mod history;
 pub mod session;
+pub mod visible;
 pub mod worst_first;
 
 use std::fmt;

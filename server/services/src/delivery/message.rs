@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::text::is_plain;
 use serde_json::Value;
 
 use super::senders::printable;
@@ -77,7 +78,7 @@ struct Cause {
 #[derive(Debug)]
 struct Step {
     text: String,
-    /// Lines to type.
+    /// A line to type.
     command: Option<String>,
 }
 
@@ -275,14 +276,10 @@ fn line(value: &Value, pointer: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// A command keeps its lines: several may be meant.
+/// A command as it is to be pasted. None: an older version queued it and did not check its names, or it is too long to be read in a mail.
 fn command(text: &str) -> Option<String> {
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| printable(line, COMMAND_CHARS))
-        .filter(|line| !line.is_empty())
-        .collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
+    let is_shown = !text.is_empty() && is_plain(text) && text.chars().count() <= COMMAND_CHARS;
+    is_shown.then(|| text.to_owned())
 }
 
 fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
@@ -352,8 +349,11 @@ fn text(story: &Story) -> String {
     }
     if !story.steps.is_empty() {
         let steps = story.steps.iter().enumerate().map(|(index, step)| {
-            let command = step.command.iter().flat_map(|command| command.lines());
-            let command: String = command.map(|line| format!("\n       {line}\n")).collect();
+            let command: String = step
+                .command
+                .iter()
+                .map(|line| format!("\n       {line}\n"))
+                .collect();
             format!("{}. {}\n{command}", index + 1, step.text)
         });
         push(format!("What to do:\n{}", steps.collect::<String>()));

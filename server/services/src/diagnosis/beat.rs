@@ -2,12 +2,13 @@
 
 use deadbeat_domain::beat::STORM_COUNT;
 use deadbeat_domain::cause::Cause;
+use deadbeat_domain::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::beat::Beat;
 
 use crate::flood::Flood;
 
-use super::{Explanation, advice, clock, command, fact, shell_word, then, words};
+use super::{Explanation, clock, fact, then, words};
 
 /// Explains why a Beat is down.
 #[must_use]
@@ -46,16 +47,20 @@ pub fn of_beat(beat: &Beat, cause: Cause) -> Explanation {
         },
         evidence,
         repair: vec![
-            Repair {
-                text: format!("See on {host} whether Beat runs."),
-                command: Some("pgrep -af 'celery.* beat'".to_owned()),
-            },
-            Repair {
-                text: "Start it again (or restart its service or container).".to_owned(),
-                command: Some(format!("celery -A {} beat", shell_word(beat.typed()))),
-            },
+            Repair::command(
+                format!("See on {host} whether Beat runs."),
+                Command::new("pgrep -af 'celery.* beat'"),
+            ),
+            Repair::command(
+                "Start it again (or restart its service or container).",
+                start(beat),
+            ),
         ],
     }
+}
+
+fn start(beat: &Beat) -> Command {
+    Command::new("celery -A").arg(beat.typed()).words("beat")
 }
 
 fn stalled(beat: &Beat) -> Explanation {
@@ -79,18 +84,15 @@ fn stalled(beat: &Beat) -> Explanation {
         summary: format!("Celery Beat of {name} hangs: its process lives, and it sends nothing."),
         evidence,
         repair: vec![
-            command(
+            Repair::command(
                 format!("See on {host} where it hangs (pip install py-spy)."),
-                "py-spy dump --pid $(pgrep -of 'celery.* beat')",
+                Command::new("py-spy dump --pid $(pgrep -of 'celery.* beat')"),
             ),
-            command(
+            Repair::command(
                 "End it; then start it again, or let its service do that.",
-                "pkill -KILL -f 'celery.* beat'",
+                Command::new("pkill -KILL -f 'celery.* beat'"),
             ),
-            command(
-                "Start it again.",
-                format!("celery -A {} beat", shell_word(beat.typed())),
-            ),
+            Repair::command("Start it again.", start(beat)),
         ],
     }
 }
@@ -102,7 +104,6 @@ pub fn of_flood(beat: &Beat, flood: &Flood) -> Explanation {
 }
 
 fn storm(beat: &Beat, flood: Option<&Flood>) -> Explanation {
-    let name = shell_word(beat.typed());
     let queue = flood.and_then(|flood| flood.queue.as_ref());
     let entry = flood.map_or("one entry".to_owned(), |flood| format!("entry {}", flood.entry));
     let count = flood.map_or(STORM_COUNT, |flood| flood.count);
@@ -126,18 +127,18 @@ fn storm(beat: &Beat, flood: Option<&Flood>) -> Explanation {
         ),
         evidence,
         repair: vec![
-            command(
+            Repair::command(
                 "Stop it until the repeated hour is over.",
-                "pkill -TERM -f 'celery.* beat'",
+                Command::new("pkill -TERM -f 'celery.* beat'"),
             ),
-            command(
+            Repair::command(
                 "Throw away what it has sent: all that waits in the queue that it floods, whoever sent it.",
-                format!(
-                    "celery -A {name} purge -f -Q {}",
-                    shell_word(queue.map_or("celery", String::as_str))
-                ),
+                Command::new("celery -A")
+                    .arg(beat.typed())
+                    .words("purge -f -Q")
+                    .item(queue.map_or("celery", String::as_str)),
             ),
-            advice("Give the schedule a zone without daylight saving time, such as UTC."),
+            Repair::advice("Give the schedule a zone without daylight saving time, such as UTC."),
         ],
     }
 }

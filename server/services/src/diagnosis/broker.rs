@@ -1,6 +1,7 @@
 //! Why a broker is away.
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::broker::Broker;
 
@@ -27,9 +28,10 @@ pub fn of_broker(broker: &Broker, now: DateTime<Utc>) -> Explanation {
             fact: "The last try failed, too.".to_owned(),
         });
     }
+    let see = "See on its host whether it runs and answers; its memory and its disk may be full.";
     let command = match transport.as_str() {
-        "redis" | "rediss" => Some("redis-cli ping".to_owned()),
-        "amqp" | "amqps" | "py-amqp" => Some("rabbitmq-diagnostics check_running".to_owned()),
+        "redis" | "rediss" => Some(Command::new("redis-cli ping")),
+        "amqp" | "amqps" | "py-amqp" => Some(Command::new("rabbitmq-diagnostics check_running")),
         _ => None,
     };
     Explanation {
@@ -39,10 +41,9 @@ pub fn of_broker(broker: &Broker, now: DateTime<Utc>) -> Explanation {
             clock(broker.state.since.unwrap_or(now))
         ),
         evidence,
-        repair: vec![Repair {
-            text: "See on its host whether it runs and answers; its memory and its disk may be full."
-                .to_owned(),
-            command,
+        repair: vec![match command {
+            Some(command) => Repair::command(see, command),
+            None => Repair::advice(see),
         }],
     }
 }

@@ -1,7 +1,10 @@
 //! Why something went wrong, in words: the summary, the evidence and the repair of an incident. One file a subject.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::incident::{Fact, Repair};
+use deadbeat_domain::text::visible;
 
 mod beat;
 mod broker;
@@ -15,7 +18,7 @@ pub use monitor::of_monitor;
 pub use queue::of_queue;
 pub use worker::of_worker;
 
-/// What an incident says.
+/// What an incident says. Names in it may come from rows that an older version wrote: [`Explanation::visible`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// One sentence.
@@ -24,6 +27,36 @@ pub struct Explanation {
     pub evidence: Vec<Fact>,
     /// What to do, most likely first.
     pub repair: Vec<Repair>,
+}
+
+impl Explanation {
+    /// The same for people's eyes: a character that could steer a terminal or hide is an escape. Commands are safe as they are.
+    #[must_use]
+    pub fn visible(self) -> Self {
+        let shown = |text: String| match visible(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(shown) => shown,
+        };
+        Self {
+            summary: shown(self.summary),
+            evidence: self
+                .evidence
+                .into_iter()
+                .map(|fact| Fact {
+                    fact: shown(fact.fact),
+                    ..fact
+                })
+                .collect(),
+            repair: self
+                .repair
+                .into_iter()
+                .map(|repair| Repair {
+                    text: shown(repair.text),
+                    ..repair
+                })
+                .collect(),
+        }
+    }
 }
 
 /// A fact of a moment.
@@ -42,32 +75,6 @@ fn fact(fact: impl Into<String>) -> Fact {
     }
 }
 
-/// Something to type.
-fn command(text: impl Into<String>, command: impl Into<String>) -> Repair {
-    Repair {
-        text: text.into(),
-        command: Some(command.into()),
-    }
-}
-
-/// Something to do where typing does not help.
-fn advice(text: impl Into<String>) -> Repair {
-    Repair {
-        text: text.into(),
-        command: None,
-    }
-}
-
-/// A word as a shell reads it: quoted where it must be. Names come from clients, and repairs are pasted.
-fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@%_-+=:,./".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 fn clock(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
@@ -82,3 +89,6 @@ fn words(span: TimeDelta) -> String {
         s => format!("{s} s"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
+use deadbeat_domain::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_domain::monitor::MonitorState;
 use deadbeat_domain::ping::Signal;
@@ -12,7 +13,7 @@ use deadbeat_store::monitor::Monitor;
 use deadbeat_store::stage::Stage;
 use serde_json::Value;
 
-use super::{Explanation, advice, clock, command, fact, shell_word, then, words};
+use super::{Explanation, clock, fact, then, words};
 use crate::incident::Background;
 
 /// Explains why a monitor is down: silence, or the signal that said so.
@@ -409,7 +410,7 @@ fn repair(
     let Some(beat) = background.beat else {
         return of_a_job(monitor, cause);
     };
-    let app = shell_word(beat.typed());
+    let celery = |words: &'static str| Command::new("celery -A").arg(beat.typed()).words(words);
     let task_id = signal
         .and_then(|signal| signal.detail.task_id.as_ref())
         .or_else(|| {
@@ -422,132 +423,132 @@ fn repair(
         .as_ref()
         .and_then(|registered| registered.get("task")?.as_str());
     let send_again = task.map(|task| {
-        command(
+        Repair::command(
             "Send it again, if it must not wait for its next time (arguments: -a, -k; queue: --queue).",
-            format!("celery -A {app} call {}", shell_word(task)),
+            celery("call").arg(task),
         )
     });
     let worker = background.stage.and_then(|stage| stage.worker.as_deref());
-    let inspect = |what: &str| format!("celery -A {app} inspect {what}");
     let mut repair = match cause {
-        Cause::LostInBroker => vec![command(
+        Cause::LostInBroker => vec![Repair::command(
             "Keep Redis from throwing messages away (and give it enough memory).",
-            "redis-cli config set maxmemory-policy noeviction",
+            Command::new("redis-cli config set maxmemory-policy noeviction"),
         )],
-        Cause::BrokerDown => vec![command(
+        Cause::BrokerDown => vec![Repair::command(
             "See from Beat's host whether the broker can be reached.",
-            inspect("ping"),
+            celery("inspect ping"),
         )],
         Cause::BeatStalled | Cause::Unknown => vec![
-            command(
+            Repair::command(
                 "See whether Beat still sends.",
-                "journalctl -u celery-beat --since -15min".to_owned(),
+                Command::new("journalctl -u celery-beat --since -15min"),
             ),
-            command(
+            Repair::command(
                 "See which queues have workers; the task's own must be among them.",
-                inspect("active_queues"),
+                celery("inspect active_queues"),
             ),
         ],
         Cause::ScheduleReset => vec![
-            command(
+            Repair::command(
                 "Start Beat with its schedule file where it survives a deployment.",
-                format!("celery -A {app} beat --schedule /var/lib/celery/celerybeat-schedule"),
+                celery("beat --schedule /var/lib/celery/celerybeat-schedule"),
             ),
-            advice("Or use a crontab schedule, which counts from the clock and not from Beat's start."),
+            Repair::advice(
+                "Or use a crontab schedule, which counts from the clock and not from Beat's start.",
+            ),
         ],
         Cause::QueueSlaBreach => vec![
-            command("See what the workers are busy with.", inspect("active")),
+            Repair::command("See what the workers are busy with.", celery("inspect active")),
             match background
                 .workers
                 .iter()
                 .find(|worker| worker.state.status == Status::Up)
             {
-                Some(worker) => command(
+                Some(worker) => Repair::command(
                     "Give one more processes (prefork and gevent), where its machine bears it.",
-                    format!(
-                        "celery -A {app} control pool_grow 2 -d {}",
-                        shell_word(&worker.name)
-                    ),
+                    celery("control pool_grow 2 -d").item(&worker.name),
                 ),
-                None => advice("Start another worker for its queue."),
+                None => Repair::advice("Start another worker for its queue."),
             },
         ],
         Cause::PrefetchStarvation => {
-            let mut repair = vec![command(
+            let mut repair = vec![Repair::command(
                 "See what it is busy with.",
                 match worker {
-                    Some(worker) => format!("celery -A {app} inspect active -d {}", shell_word(worker)),
-                    None => inspect("active"),
+                    Some(worker) => celery("inspect active -d").item(worker),
+                    None => celery("inspect active"),
                 },
             )];
-            repair.push(advice(
+            repair.push(Repair::advice(
                 "Let each worker take one message a process: worker_prefetch_multiplier = 1, and for long tasks task_acks_late = True.",
             ));
             repair
         }
         Cause::WorkerLost | Cause::WorkerKilled => vec![
-            command(
+            Repair::command(
                 "See whether the kernel killed it.",
-                "journalctl -k --grep 'Killed process' --since -1h",
+                Command::new("journalctl -k --grep 'Killed process' --since -1h"),
             ),
-            advice(
+            Repair::advice(
                 "If it was for want of memory: worker_max_memory_per_child, fewer processes, or more memory.",
             ),
         ],
         Cause::DuplicateRun => vec![
-            advice(
+            Repair::advice(
                 "Raise the visibility timeout above the longest run and the furthest ETA: broker_transport_options = {'visibility_timeout': …}.",
             ),
-            command("See where it runs.", inspect("active")),
+            Repair::command("See where it runs.", celery("inspect active")),
         ],
         Cause::RedeliveryLoop => {
             let mut repair = Vec::new();
             if let Some(id) = task_id {
-                repair.push(command(
+                repair.push(Repair::command(
                     "Take the message out of the loop.",
-                    format!("celery -A {app} control revoke {}", shell_word(id)),
+                    celery("control revoke").arg(id),
                 ));
             }
-            repair.push(command(
+            repair.push(Repair::command(
                 "See what kills it.",
-                "journalctl -k --grep 'Killed process' --since -1h",
+                Command::new("journalctl -k --grep 'Killed process' --since -1h"),
             ));
             repair
         }
         Cause::TimeLimit => vec![
-            advice("Make it faster or split it, or raise its time_limit and soft_time_limit."),
-            command("See what else runs.", inspect("active")),
+            Repair::advice("Make it faster or split it, or raise its time_limit and soft_time_limit."),
+            Repair::command("See what else runs.", celery("inspect active")),
         ],
         Cause::Expired => vec![
-            command("See why it had to wait.", inspect("active")),
-            advice("Or give it more time: the expires option of its Beat entry."),
+            Repair::command("See why it had to wait.", celery("inspect active")),
+            Repair::advice("Or give it more time: the expires option of its Beat entry."),
         ],
-        Cause::Revoked => vec![command("See what is revoked.", inspect("revoked"))],
+        Cause::Revoked => vec![Repair::command("See what is revoked.", celery("inspect revoked"))],
         Cause::Failed | Cause::RetriesExhausted | Cause::Rejected => {
-            vec![advice("Read the worker's log at that time for the traceback.")]
+            vec![Repair::advice(
+                "Read the worker's log at that time for the traceback.",
+            )]
         }
         Cause::Overrun => {
-            let mut repair = vec![command(
+            let mut repair = vec![Repair::command(
                 "See whether the run is still alive, and where.",
-                inspect("active"),
+                celery("inspect active"),
             )];
             if let Some(id) = task_id {
-                repair.push(command(
+                repair.push(Repair::command(
                     "End it, if it hangs.",
-                    format!("celery -A {app} control terminate KILL {}", shell_word(id)),
+                    celery("control terminate KILL").arg(id),
                 ));
             }
             repair
         }
-        Cause::TooFast => vec![advice(
+        Cause::TooFast => vec![Repair::advice(
             "Look at what it did: it may have found nothing to do, or given up early.",
         )],
         _ => vec![
-            command(
+            Repair::command(
                 "See which queues have workers; the task's own must be among them.",
-                inspect("active_queues"),
+                celery("inspect active_queues"),
             ),
-            command("See what the workers are busy with.", inspect("active")),
+            Repair::command("See what the workers are busy with.", celery("inspect active")),
         ],
     };
     let ran = matches!(
@@ -569,23 +570,30 @@ fn repair(
 fn of_a_job(monitor: &Monitor, cause: Cause) -> Vec<Repair> {
     let state = &monitor.state;
     match cause {
-        Cause::Overrun => vec![advice(
+        Cause::Overrun => vec![Repair::advice(
             "See on its host whether the job hangs; if it is just slow, raise its longest run.",
         )],
         Cause::Failed if monitor.entry.is_some() => {
-            vec![advice("Read the worker's log at that time for the traceback.")]
+            vec![Repair::advice(
+                "Read the worker's log at that time for the traceback.",
+            )]
         }
-        Cause::Failed => vec![advice("Read the body of the last ping, and the job's own log.")],
-        _ => vec![Repair {
-            text: "See on its host whether the job was started, and whether it can reach this server."
-                .to_owned(),
-            command: state.next_due_at.map(|due| {
-                format!(
-                    "journalctl -u cron --since '{} UTC'",
-                    (due - TimeDelta::minutes(5)).format("%Y-%m-%d %H:%M:%S")
-                )
-            }),
-        }],
+        Cause::Failed => vec![Repair::advice(
+            "Read the body of the last ping, and the job's own log.",
+        )],
+        _ => {
+            let see = "See on its host whether the job was started, and whether it can reach this server.";
+            vec![match state.next_due_at {
+                Some(due) => {
+                    let from = (due - TimeDelta::minutes(5)).format("%Y-%m-%d %H:%M:%S UTC");
+                    Repair::command(
+                        see,
+                        Command::new("journalctl -u cron --since").arg(&from.to_string()),
+                    )
+                }
+                None => Repair::advice(see),
+            }]
+        }
     }
 }
 

@@ -2,18 +2,20 @@
 
 use chrono::TimeDelta;
 use deadbeat_domain::cause::Cause;
+use deadbeat_domain::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_domain::status::Status;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
 
-use super::{Explanation, shell_word, words};
+use super::{Explanation, words};
 
 /// Explains what is wrong with a queue.
 #[must_use]
 pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation {
     let name = &queue.name;
-    let app = shell_word(workers.first().map_or(queue.app.as_str(), Worker::typed));
+    let app = workers.first().map_or(queue.app.as_str(), Worker::typed);
+    let celery = || Command::new("celery -A").arg(app);
     let up: Vec<&Worker> = workers
         .iter()
         .filter(|worker| worker.state.status == Status::Up)
@@ -50,53 +52,41 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
             fact: "No worker of this application is up.".to_owned(),
         });
     }
-    let queue_word = shell_word(name);
-    let start = Repair {
-        text: "Or start a worker for it.".to_owned(),
-        command: Some(format!("celery -A {app} worker -Q {queue_word}")),
-    };
+    let start = Repair::command(
+        "Or start a worker for it.",
+        celery().words("worker -Q").item(name),
+    );
     let (summary, repair) = if cause == Cause::QueueSlaBreach {
         (
             format!("Messages wait too long in queue {name}: it is consumed, but not fast enough."),
             vec![
-                Repair {
-                    text: "See what its workers are busy with.".to_owned(),
-                    command: Some(format!("celery -A {app} inspect active")),
-                },
-                Repair {
-                    text: "Give one more processes (prefork and gevent), where its machine bears it."
-                        .to_owned(),
-                    command: up
-                        .iter()
-                        .find(|worker| worker.queues.contains(name))
-                        .map(|worker| {
-                            format!(
-                                "celery -A {app} control pool_grow 2 -d {}",
-                                shell_word(&worker.name)
-                            )
-                        }),
-                },
+                Repair::command(
+                    "See what its workers are busy with.",
+                    celery().words("inspect active"),
+                ),
+                give_processes(up.iter().find(|worker| worker.queues.contains(name)), celery()),
                 start,
             ],
         )
     } else {
         let mut repair: Vec<Repair> = up
             .first()
-            .map(|worker| Repair {
-                text: format!("Have {} consume it, until it is restarted.", worker.name),
-                command: Some(format!(
-                    "celery -A {app} control add_consumer {queue_word} -d {}",
-                    shell_word(&worker.name)
-                )),
+            .map(|worker| {
+                Repair::command(
+                    format!("Have {} consume it, until it is restarted.", worker.name),
+                    celery()
+                        .words("control add_consumer")
+                        .arg(name)
+                        .words("-d")
+                        .item(&worker.name),
+                )
             })
             .into_iter()
             .collect();
         repair.push(start);
-        repair.push(Repair {
-            text: "If no task should go there, correct task_routes or the queue of its Beat entry."
-                .to_owned(),
-            command: None,
-        });
+        repair.push(Repair::advice(
+            "If no task should go there, correct task_routes or the queue of its Beat entry.",
+        ));
         (
             format!(
                 "Nobody consumes queue {name}: {} messages wait for ever.",
@@ -109,5 +99,14 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
         summary,
         evidence,
         repair,
+    }
+}
+
+/// More processes for a worker that is there.
+fn give_processes(worker: Option<&&Worker>, celery: Command) -> Repair {
+    let text = "Give one more processes (prefork and gevent), where its machine bears it.";
+    match worker {
+        Some(worker) => Repair::command(text, celery.words("control pool_grow 2 -d").item(&worker.name)),
+        None => Repair::advice(text),
     }
 }

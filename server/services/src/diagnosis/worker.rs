@@ -1,11 +1,12 @@
 //! Why a worker is down, or gets nothing done.
 
 use deadbeat_domain::cause::Cause;
+use deadbeat_domain::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::worker::Worker;
 use serde_json::Value;
 
-use super::{Explanation, advice, clock, command, fact, shell_word, then, words};
+use super::{Explanation, clock, fact, then, words};
 
 /// Explains why a worker is down.
 #[must_use]
@@ -16,7 +17,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
         _ => {}
     }
     let state = &worker.state;
-    let (name, app) = (&worker.name, worker.typed());
+    let name = &worker.name;
     let said = |field: &str| worker.snapshot.get(field);
     let count = |field: &str| said(field).and_then(Value::as_i64);
     let host = said("host").and_then(Value::as_str).unwrap_or("its host");
@@ -64,11 +65,6 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
             words(deadbeat_domain::time::span(state.grace_seconds))
         ),
     });
-    let node = shell_word(name);
-    let queues = match worker.queues.as_slice() {
-        [] => String::new(),
-        queues => format!(" -Q {}", shell_word(&queues.join(","))),
-    };
     Explanation {
         summary: match state.last_seen_at {
             Some(seen) => format!("Worker {name} is gone since {}: it said no goodbye.", clock(seen)),
@@ -76,20 +72,32 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
         },
         evidence,
         repair: vec![
-            Repair {
-                text: format!("See on {host} whether the kernel killed it."),
-                command: Some("journalctl -k --grep 'Killed process' --since -1h".to_owned()),
-            },
-            Repair {
-                text: "Start it again (or restart its service or container).".to_owned(),
-                command: Some(format!("celery -A {} worker -n {node}{queues}", shell_word(app))),
-            },
+            Repair::command(
+                format!("See on {host} whether the kernel killed it."),
+                Command::new("journalctl -k --grep 'Killed process' --since -1h"),
+            ),
+            Repair::command(
+                "Start it again (or restart its service or container).",
+                start(worker),
+            ),
         ],
     }
 }
 
+/// Starts a worker as it was: with its name, for its queues.
+fn start(worker: &Worker) -> Command {
+    let command = Command::new("celery -A")
+        .arg(worker.typed())
+        .words("worker -n")
+        .arg(&worker.name);
+    match worker.queues.as_slice() {
+        [] => command,
+        queues => command.words("-Q").list(queues),
+    }
+}
+
 fn ghost(worker: &Worker) -> Explanation {
-    let (name, app) = (&worker.name, shell_word(worker.typed()));
+    let name = &worker.name;
     let count = |field: &str| worker.snapshot.get(field).and_then(Value::as_i64);
     let (active, reserved, processes) = (
         count("active").unwrap_or(0),
@@ -116,7 +124,6 @@ fn ghost(worker: &Worker) -> Explanation {
     if !worker.queues.is_empty() {
         evidence.push(fact(format!("It consumes {}.", worker.queues.join(", "))));
     }
-    let node = shell_word(name);
     let pid = count("pid");
     let host = worker
         .snapshot
@@ -124,22 +131,19 @@ fn ghost(worker: &Worker) -> Explanation {
         .and_then(Value::as_str)
         .unwrap_or("its host");
     let mut repair = vec![match pid {
-        Some(pid) => command(
+        Some(pid) => Repair::command(
             format!("End it on {host}, by force if it does not go; its service starts it again."),
-            format!("kill -TERM {pid}; sleep 10; kill -KILL {pid}"),
+            Command::new("kill -TERM")
+                .process(pid)
+                .then("sleep 10")
+                .then("kill -KILL")
+                .process(pid),
         ),
-        None => advice(format!(
+        None => Repair::advice(format!(
             "Restart its service on {host}: it may be deaf to remote control."
         )),
     }];
-    let queues = match worker.queues.as_slice() {
-        [] => String::new(),
-        queues => format!(" -Q {}", shell_word(&queues.join(","))),
-    };
-    repair.push(command(
-        "Or start it again by hand.",
-        format!("celery -A {app} worker -n {node}{queues}"),
-    ));
+    repair.push(Repair::command("Or start it again by hand.", start(worker)));
     Explanation {
         summary: format!(
             "Worker {name} is a ghost: it says that it lives, and gets nothing done although messages wait for it."
@@ -179,11 +183,14 @@ fn skew(worker: &Worker) -> Explanation {
 /// How a clock is set right.
 pub(super) fn set_the_clock(host: &str) -> Vec<Repair> {
     vec![
-        command(
+        Repair::command(
             format!("See on {host} how far it is off, and whether it is kept."),
-            "timedatectl status",
+            Command::new("timedatectl status"),
         ),
-        command("Have it kept by the network's time.", "timedatectl set-ntp true"),
-        command("Or set it at once.", "chronyc makestep"),
+        Repair::command(
+            "Have it kept by the network's time.",
+            Command::new("timedatectl set-ntp true"),
+        ),
+        Repair::command("Or set it at once.", Command::new("chronyc makestep")),
     ]
 }

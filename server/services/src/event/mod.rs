@@ -5,6 +5,7 @@ mod run;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::monitor::clip;
+use deadbeat_domain::text::Text;
 use deadbeat_domain::time::to_micros;
 use deadbeat_domain::trace::StageKind;
 use serde::Deserialize;
@@ -84,9 +85,9 @@ enum What {
 struct PublishFailed {
     beat: String,
     #[serde(default)]
-    entry: Option<String>,
+    entry: Option<Text>,
     #[serde(default)]
-    error: Option<String>,
+    error: Option<Text>,
     #[serde(default = "one")]
     count: u64,
 }
@@ -97,7 +98,7 @@ struct ClientLoss {
     #[serde(default)]
     app: Option<String>,
     #[serde(default)]
-    process: String,
+    process: Text,
 }
 
 /// Reads an event.
@@ -215,7 +216,7 @@ pub async fn accept(
             What::PublishFailed(failed) => {
                 let (entry, error) = (failed.entry.unwrap_or_default(), failed.error.unwrap_or_default());
                 tracing::warn!(project.id = %project, beat = clip(&failed.beat), entry = clip(&entry), error = clip(&error), count = failed.count, "Beat could not send a task");
-                beat::send_failed(services, project, &failed.beat, &error, occurred_at)
+                beat::send_failed(services, project, &failed.beat, error, occurred_at)
                     .await
                     .or_else(rejection)?
             }

@@ -10,6 +10,7 @@ use deadbeat_domain::monitor::clip;
 use deadbeat_domain::ping::{PingKind, Signal, Source};
 use deadbeat_domain::queue::Taken;
 use deadbeat_domain::run::{Outcome, RunDetail};
+use deadbeat_domain::text::Text;
 use deadbeat_domain::time::{span, to_micros};
 use deadbeat_domain::trace::{Stage, StageKind, Told};
 use futures::future::join_all;
@@ -27,17 +28,17 @@ const FAR: TimeDelta = TimeDelta::days(3_660);
 /// A stage of a run. One that Beat did not send has no entry, and no monitor to miss it.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct RunEvent {
-    beat: String,
+    beat: Text,
     /// It must be said: left out by mistake, a run would be nobody's.
     #[serde(deserialize_with = "Option::deserialize")]
-    entry: Option<String>,
+    entry: Option<Text>,
     run_id: Uuid,
     #[serde(default)]
-    task: Option<String>,
+    task: Option<Text>,
     #[serde(default)]
-    task_id: Option<String>,
+    task_id: Option<Text>,
     #[serde(default)]
-    worker: Option<String>,
+    worker: Option<Text>,
     #[serde(default)]
     retries: i32,
     #[serde(default)]
@@ -45,9 +46,9 @@ pub(super) struct RunEvent {
     #[serde(default)]
     duration_seconds: Option<f64>,
     #[serde(default)]
-    error: Option<String>,
+    error: Option<Text>,
     #[serde(default)]
-    queue: Option<String>,
+    queue: Option<Text>,
     #[serde(default)]
     attempt: Option<Uuid>,
     #[serde(default)]
@@ -128,13 +129,11 @@ impl Sent {
             let is_recent = one.kind == StageKind::Published
                 && one.run.retries == 0
                 && received_at - one.occurred_at < STORM_WINDOW;
-            // PostgreSQL's text cannot hold a NUL: it is no entry's name.
-            let entry = one.run.entry.as_ref().filter(|entry| !entry.contains('\0'));
-            if let Some(entry) = entry
+            if let Some(entry) = &one.run.entry
                 && is_recent
-                && !one.run.beat.contains('\0')
             {
-                sent.messages.push((one.id, one.run.beat.clone(), entry.clone()));
+                let (beat, entry) = (one.run.beat.clone().into(), entry.clone().into());
+                sent.messages.push((one.id, beat, entry));
                 sent.at = one.occurred_at;
             }
         }
@@ -173,15 +172,6 @@ pub(super) async fn accept(
     accept_runs(services, runs, received_at, remote_addr, verdicts).await
 }
 
-/// Of an application's name, which has 200 characters at most.
-const MOST_NAME_BYTES: usize = 4 * 200;
-/// Of a queue's, which has 255.
-const MOST_QUEUE_BYTES: usize = 4 * 255;
-
-fn is_name(text: &str, most_bytes: usize) -> bool {
-    text.len() <= most_bytes && !text.contains('\0')
-}
-
 /// How long the messages had waited that were taken last, by application and queue. One that was delivered again was not waiting all the time.
 fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken> {
     // Borrowed names: most of a batch are of one queue.
@@ -194,9 +184,7 @@ fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken>
         };
         // The sender's clock may be a little ahead.
         let after = (one.occurred_at - published_at).max(TimeDelta::zero());
-        let is_sound = after <= span(limits::SPAN_SECONDS)
-            && is_name(&run.beat, MOST_NAME_BYTES)
-            && is_name(queue, MOST_QUEUE_BYTES);
+        let is_sound = after <= span(limits::SPAN_SECONDS);
         if one.kind == StageKind::Received && !run.redelivered && is_sound {
             let at = one.occurred_at;
             waited.insert((&run.beat, queue), Taken { after, at });
@@ -266,11 +254,9 @@ async fn monitors_of(
     project: ProjectId,
     told: &[ToldRun],
 ) -> Result<HashMap<(Box<str>, Box<str>), (MonitorId, PingId)>, ServiceError> {
-    // What has a NUL is no entry's name: PostgreSQL's text cannot hold one.
     let named: HashSet<(&str, &str)> = told
         .iter()
         .filter_map(|one| Some((one.run.beat.as_str(), one.run.entry.as_deref()?)))
-        .filter(|(beat, entry)| !beat.contains('\0') && !entry.contains('\0'))
         .collect();
     // Runs that Beat did not send ask the database nothing here.
     if named.is_empty() {
@@ -317,8 +303,8 @@ fn new_stage(
         at: one.occurred_at,
         retries: run.retries.max(0),
         attempt: run.attempt,
-        worker: run.worker.map(kept),
-        queue: run.queue.map(kept),
+        worker: run.worker.map(String::from),
+        queue: run.queue.map(String::from),
         redelivered: run.redelivered,
         pid: run.pid,
         outcome: one.outcome,
@@ -326,34 +312,23 @@ fn new_stage(
         duration_seconds: run
             .duration_seconds
             .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds)),
-        error: run.error.map(kept),
+        error: run.error.map(String::from),
     };
     NewStage {
         run_id: run.run_id,
-        app: kept(run.beat),
-        entry: run.entry.map(kept),
+        app: run.beat.into(),
+        entry: run.entry.map(String::from),
         monitor_id,
         told: Told {
             stage,
-            task: run.task.map(kept),
-            task_id: run.task_id.map(kept),
+            task: run.task.map(String::from),
+            task_id: run.task_id.map(String::from),
             // An instant of the schedule, which no clock has measured.
             slot: run.slot.filter(|slot| near(*slot)).map(to_micros),
             eta: run.eta.and_then(ours),
             published_at,
         },
     }
-}
-
-/// A text as it is kept: cut, and without NUL, which PostgreSQL's text cannot hold.
-fn kept(text: String) -> String {
-    if text.len() <= limits::MONITOR_NAME_CHARS && !text.contains('\0') {
-        return text;
-    }
-    text.chars()
-        .filter(|c| *c != '\0')
-        .take(limits::MONITOR_NAME_CHARS)
-        .collect()
 }
 
 fn unknown_entry(beat: &str, entry: &str) -> Verdict {
@@ -409,18 +384,9 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
         run,
         ..
     } = ping;
-    let text = |value: Option<String>| {
-        value.map(|value| {
-            value
-                .chars()
-                .filter(|c| *c != '\0')
-                .take(limits::MONITOR_NAME_CHARS)
-                .collect()
-        })
-    };
     // A failure without an exception is named by its outcome: `aborted`, `revoked`.
     let error = if kind == PingKind::Fail {
-        run.error.or(run.outcome)
+        run.error.map(String::from).or(run.outcome)
     } else {
         None
     };
@@ -438,11 +404,11 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
                 .map(deadbeat_domain::time::span),
             source: Source::Event,
             detail: RunDetail {
-                task: text(run.task),
-                task_id: text(run.task_id),
-                worker: text(run.worker),
+                task: run.task.map(String::from),
+                task_id: run.task_id.map(String::from),
+                worker: run.worker.map(String::from),
                 retries: run.retries.max(0),
-                error: text(error),
+                error,
                 outcome,
                 attempt: run.attempt,
                 published_at,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadbeat_domain::ids::{BeatId, MonitorId, RunKey};
 use deadbeat_domain::limits;
 use deadbeat_domain::ping::Signal;
+use deadbeat_domain::text::Text;
 use deadbeat_domain::transition::{forget_times_to_come, on_ping};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::{Heard, Monitor, Stateful};
@@ -239,10 +240,7 @@ fn new_ping(monitor: &Heard, incoming: &Incoming) -> NewPing {
     }
 }
 
-/// Cuts a header to what is kept, and leaves out NUL, which PostgreSQL's text cannot hold.
+/// A header as it is kept.
 fn clip(text: &str) -> String {
-    text.chars()
-        .filter(|c| *c != '\0')
-        .take(limits::HEADER_CHARS)
-        .collect()
+    Text::cleaned(text, limits::HEADER_CHARS).into()
 }

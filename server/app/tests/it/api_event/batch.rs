@@ -275,7 +275,7 @@ async fn nul_and_times_at_the_ends_of_the_calendar_do_no_harm() {
     for run in caller.pages(&format!("{}/runs", path(&monitor)), 50).await {
         assert_eq!(
             (&run["task"], &run["worker"], &run["retries"]),
-            (&json!("t"), &json!("w\u{1b}"), &json!(0))
+            (&json!("t\u{fffd}"), &json!("w\u{fffd}\u{fffd}"), &json!(0))
         );
     }
     accepted(&sdk, &[run("run_started", "a", Uuid::new_v4(), json!({}))]).await;

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::delivery::Outcome;
 use deadbeat_domain::ids::DeliveryId;
+use deadbeat_domain::text::replaced;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use thiserror::Error;
@@ -102,21 +103,14 @@ impl Senders {
 /// A text from outside as one line for people: what cannot be printed becomes a space, and it ends after `limit` characters.
 #[must_use]
 pub(crate) fn printable(text: &str, limit: usize) -> String {
-    let spaced: String = text
-        .chars()
-        .map(|c| if is_printable(c) { c } else { ' ' })
+    let spaced: String = replaced(text, ' ')
+        .map(|c| if c == char::REPLACEMENT_CHARACTER { ' ' } else { c })
         .collect();
     let line = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= limit {
         return line;
     }
     line.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
-}
-
-/// Control characters end lines and headers; bidirectional overrides make a text read as something else.
-fn is_printable(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffd}')
 }
 
 #[cfg(test)]
@@ -126,7 +120,7 @@ mod tests {
     #[test]
     fn texts_from_outside_become_one_printable_line() {
         assert_eq!(
-            printable("a\r\nBcc: x\0\u{1b}[31m\u{202e}b\u{2028}c", 100),
+            printable("a\r\nBcc: x\0\u{1b}[31m\u{202e}b\u{2028}c\u{200b}", 100),
             "a Bcc: x [31m b c"
         );
         assert_eq!(printable("  äöü  日本  ", 100), "äöü 日本");

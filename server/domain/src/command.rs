@@ -1,0 +1,173 @@
+//! Lines that a person pastes into a shell. They are built from arguments, and one function quotes.
+//!
+//! Words of ours are `&'static str`. Everything else is an argument: a name from outside, quoted by [`Command::arg`]. A [`Line`] has no other
+//! constructor, so a line that `format!` made does not compile. What cannot be quoted safely makes no line at all: then
+//! [`Repair`](crate::incident::Repair) says in words that the command is to be typed by hand.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+
+use crate::text;
+
+/// A finished line: it can be pasted into sh, bash, zsh and fish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Line(String);
+
+impl Line {
+    /// The line.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Reads a stored line back. None: a version that did not check names wrote a line that is not safe to paste.
+///
+/// # Errors
+/// What stands there is neither a text nor null.
+pub fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Line>, D::Error> {
+    let line = Option::<String>::deserialize(deserializer)?;
+    Ok(line.filter(|line| text::is_plain(line)).map(Line))
+}
+
+/// Why there is no line.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unquotable {
+    /// Characters that a terminal may obey, or that are not what they look like. The text is shown with escapes.
+    #[error("\"{0}\" holds characters that are not safe to paste")]
+    Hidden(String),
+    /// It begins with a hyphen: the program would take it for an option.
+    #[error("\"{0}\" begins with a hyphen and would be read as an option")]
+    Option(String),
+    /// It holds a comma where one separates items.
+    #[error("\"{0}\" holds a comma, which separates names there")]
+    Comma(String),
+    /// No process of one worker has that number: a signal would reach others.
+    #[error("{0} is not the number of a single process")]
+    Process(i64),
+}
+
+/// A line under construction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    line: Result<String, Unquotable>,
+}
+
+impl Command {
+    /// Begins with words of ours, as they are typed.
+    #[must_use]
+    pub fn new(words: &'static str) -> Self {
+        Self {
+            line: Ok(words.to_owned()),
+        }
+    }
+
+    fn push(mut self, separator: &str, word: Result<String, Unquotable>) -> Self {
+        match (&mut self.line, word) {
+            (Ok(line), Ok(word)) => {
+                line.push_str(separator);
+                line.push_str(&word);
+            }
+            (Ok(_), Err(error)) => self.line = Err(error),
+            (Err(_), _) => {}
+        }
+        self
+    }
+
+    /// Words of ours, as they are typed.
+    #[must_use]
+    pub fn words(self, words: &'static str) -> Self {
+        self.push(" ", Ok(words.to_owned()))
+    }
+
+    /// One argument.
+    #[must_use]
+    pub fn arg(self, argument: &str) -> Self {
+        self.push(" ", quoted(argument))
+    }
+
+    /// One argument that the program splits at commas: a list of one.
+    #[must_use]
+    pub fn item(self, argument: &str) -> Self {
+        self.list(&[argument])
+    }
+
+    /// Arguments that the program takes as one, separated by commas.
+    #[must_use]
+    pub fn list(self, arguments: &[impl AsRef<str>]) -> Self {
+        let mut parts = arguments.iter().map(AsRef::as_ref);
+        let word = match parts.clone().find(|part| part.contains(',')) {
+            Some(part) => Err(Unquotable::Comma(text::visible(part).into_owned())),
+            // Each begins an argument of its own where it is read.
+            None => match parts.clone().find_map(|part| quoted(part).err()) {
+                Some(error) => Err(error),
+                None => quoted(&parts.by_ref().collect::<Vec<_>>().join(",")),
+            },
+        };
+        self.push(" ", word)
+    }
+
+    /// The number of a process. 0 and -1 mean many to `kill`, and 1 is the system's first process.
+    #[must_use]
+    pub fn process(self, pid: i64) -> Self {
+        let word = if (2..=i64::from(i32::MAX)).contains(&pid) {
+            Ok(pid.to_string())
+        } else {
+            Err(Unquotable::Process(pid))
+        };
+        self.push(" ", word)
+    }
+
+    /// Then another command, of ours, whatever became of the first.
+    #[must_use]
+    pub fn then(self, words: &'static str) -> Self {
+        self.push("; ", Ok(words.to_owned()))
+    }
+
+    /// The line.
+    ///
+    /// # Errors
+    /// The first argument that cannot be quoted.
+    pub fn finish(self) -> Result<Line, Unquotable> {
+        self.line.map(Line)
+    }
+}
+
+/// Quotes one argument for sh, bash, zsh and fish. In all of them nothing is special between single quotes, but that fish lets a backslash
+/// stand before a quote or a backslash. So quotes and backslashes stand between double quotes, where all four read them alike.
+fn quoted(argument: &str) -> Result<String, Unquotable> {
+    if !text::is_plain(argument) || argument.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Unquotable::Hidden(text::visible(argument).into_owned()));
+    }
+    if argument.starts_with('-') {
+        return Err(Unquotable::Option(argument.to_owned()));
+    }
+    // zsh expands a word that begins with `=`.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "@%_-+:,./".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return Ok(argument.to_owned());
+    }
+    let mut word = String::with_capacity(argument.len() + 2);
+    word.push('\'');
+    for c in argument.chars() {
+        match c {
+            '\'' => word.push_str(r#"'"'"'"#),
+            '\\' => word.push_str(r#"'"\\"'"#),
+            c => word.push(c),
+        }
+    }
+    word.push('\'');
+    Ok(word)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,345 @@
+//! Texts from outside: names, host names, classes of exceptions. A [`Text`] can be shown on a line and pasted into a terminal.
+//!
+//! A text from outside may end a line, move a terminal's cursor, or show something else than it holds. [`Text`] is parsed once, where it
+//! enters, and trusted from then on. There are three ways in:
+//!
+//! | constructor | for | a faulty text is | Unicode form |
+//! | --- | --- | --- | --- |
+//! | [`Text::label`] | what a person calls a monitor, tag, channel, key or project | refused | NFC |
+//! | [`Text::name`] | what Celery calls an application, entry, queue or worker | refused | as sent |
+//! | [`Text::cleaned`] | what no signal may be lost for: hosts, tasks, ids, exceptions | kept, with U+FFFD for each fault | as sent |
+//!
+//! Names of Celery keep their bytes, because a broker compares bytes: after normalization a queue's name would name another queue.
+//!
+//! A fault is a control character, a line or paragraph separator, a mark that changes the direction of writing, or a character that is
+//! not visible. U+200C and U+200D are letters' and emoji's glue ("👩‍🚀", Persian, Hindi): they are allowed between two characters beyond
+//! ASCII, and are faults elsewhere. The tag characters (U+E0000 to U+E0FFF) are faults, so the flags of England, Scotland and Wales are
+//! refused. U+FFFD is a fault in labels and names: a cleaned text is therefore never equal to a name.
+
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+use std::ops::Deref;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+use crate::limits;
+
+/// A text without control, direction and invisible characters, of limited length.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Text(String);
+
+/// Bytes of one character in UTF-8 at most.
+const CHAR_BYTES: usize = 4;
+/// NFC makes a text this many times shorter at most: three jamo become one syllable.
+const NFC_SHRINKS: usize = 3;
+
+/// What is wrong with a character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It ends lines or steers terminals.
+    Control,
+    /// It changes the direction of writing: the text reads as something else than it holds.
+    Direction,
+    /// It is not visible: two texts look the same and differ.
+    Invisible,
+    /// U+FFFD: the place of a character that was lost.
+    Lost,
+}
+
+impl Kind {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Control => "a control character",
+            Self::Direction => "a mark that changes the direction of writing",
+            Self::Invisible => "an invisible character",
+            Self::Lost => "the sign for a lost character",
+        }
+    }
+}
+
+/// Why a text is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TextError {
+    /// It is empty, or has only blanks.
+    #[error("has {length} characters; 1 to {most} are allowed, not only blanks")]
+    Blank {
+        /// Its characters.
+        length: usize,
+        /// How many are allowed.
+        most: usize,
+    },
+    /// It is too long.
+    #[error("has {length} characters; 1 to {most} are allowed, not only blanks")]
+    Long {
+        /// Its characters, in the form in which it would be kept.
+        length: usize,
+        /// How many are allowed.
+        most: usize,
+    },
+    /// It has far more bytes than the characters that are allowed: nobody counted them.
+    #[error("has {bytes} bytes; 1 to {most} characters are allowed")]
+    Huge {
+        /// Its bytes.
+        bytes: usize,
+        /// How many characters are allowed.
+        most: usize,
+    },
+    /// A character is not allowed.
+    #[error("holds {}, {}; only visible text is allowed", Code(*.found), .kind.words())]
+    Char {
+        /// Counted from 1.
+        position: usize,
+        /// The character.
+        found: char,
+        /// What is wrong with it.
+        kind: Kind,
+    },
+}
+
+impl TextError {
+    /// The first faulty character, counted from 1, where one is to blame.
+    #[must_use]
+    pub fn position(&self) -> Option<usize> {
+        match self {
+            Self::Char { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
+}
+
+/// A character as `U+202E`: shown itself, it would do its harm.
+struct Code(char);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "U+{:04X}", u32::from(self.0))
+    }
+}
+
+impl Text {
+    /// What a person calls something here, in NFC: 1 to `most` characters, not only blanks.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn label(raw: &str, most: usize) -> Result<Self, TextError> {
+        // Bounds the work of normalizing.
+        if raw.len() > NFC_SHRINKS * CHAR_BYTES * most {
+            return Err(TextError::Huge {
+                bytes: raw.len(),
+                most,
+            });
+        }
+        let text = if is_nfc(raw) {
+            raw.to_owned()
+        } else {
+            raw.nfc().collect()
+        };
+        checked(text, most)
+    }
+
+    /// What Celery calls something, byte by byte: 1 to `most` characters, not only blanks.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn name(raw: &str, most: usize) -> Result<Self, TextError> {
+        if raw.len() > NFC_SHRINKS * CHAR_BYTES * most {
+            return Err(TextError::Huge {
+                bytes: raw.len(),
+                most,
+            });
+        }
+        checked(raw.to_owned(), most)
+    }
+
+    /// Any text: each fault becomes U+FFFD, and what is longer than `most` characters ends in `…`.
+    #[must_use]
+    pub fn cleaned(raw: impl Into<String>, most: usize) -> Self {
+        let raw = raw.into();
+        // Nearly all are such: no allocation, one look at each byte.
+        if raw.len() <= most && is_printable_ascii(&raw) {
+            return Self(raw);
+        }
+        let cut = raw.char_indices().nth(most).map(|_| most.saturating_sub(1));
+        let replaced = replaced(&raw, char::REPLACEMENT_CHARACTER);
+        Self(match cut {
+            Some(kept) => replaced.take(kept).chain(['…']).collect(),
+            None => replaced.collect(),
+        })
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn checked(text: String, most: usize) -> Result<Text, TextError> {
+    let length = text.chars().count();
+    if length > most {
+        return Err(TextError::Long { length, most });
+    }
+    if text.trim().is_empty() {
+        return Err(TextError::Blank { length, most });
+    }
+    if is_printable_ascii(&text) {
+        return Ok(Text(text));
+    }
+    for (index, (found, fault)) in judged(&text).enumerate() {
+        let lost = (found == char::REPLACEMENT_CHARACTER).then_some(Kind::Lost);
+        if let Some(kind) = fault.or(lost) {
+            return Err(TextError::Char {
+                position: index + 1,
+                found,
+                kind,
+            });
+        }
+    }
+    Ok(Text(text))
+}
+
+fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+/// Each character, with what is wrong with it there.
+fn judged(text: &str) -> impl Iterator<Item = (char, Option<Kind>)> {
+    let mut before = None;
+    let mut rest = text.chars().peekable();
+    std::iter::from_fn(move || {
+        let c = rest.next()?;
+        let fault = match fault_of(c) {
+            None if is_joiner(c)
+                && !(before.is_some_and(is_joined) && rest.peek().copied().is_some_and(is_joined)) =>
+            {
+                Some(Kind::Invisible)
+            }
+            fault => fault,
+        };
+        before = Some(c);
+        Some((c, fault))
+    })
+}
+
+/// What is wrong with a character wherever it stands.
+fn fault_of(c: char) -> Option<Kind> {
+    match c {
+        c if c.is_control() => Some(Kind::Control),
+        '\u{2028}' | '\u{2029}' => Some(Kind::Control),
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            Some(Kind::Direction)
+        }
+        // Soft hyphen, grapheme joiner, Hangul fillers, Khmer vowels that are never shown, the Mongolian separator, zero-width space and
+        // no-break space, invisible operators, format characters that Unicode has withdrawn, notes between lines, tags.
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{17b4}'
+        | '\u{17b5}'
+        | '\u{180e}'
+        | '\u{200b}'
+        | '\u{2060}'..='\u{2065}'
+        | '\u{206a}'..='\u{206f}'
+        | '\u{3164}'
+        | '\u{feff}'
+        | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fffb}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}' => Some(Kind::Invisible),
+        _ => None,
+    }
+}
+
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// Whether a joiner may stand beside it.
+fn is_joined(c: char) -> bool {
+    !c.is_ascii() && !c.is_whitespace() && !is_joiner(c) && fault_of(c).is_none()
+}
+
+/// Whether a text can be shown on one line as what it is. U+FFFD can.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    is_printable_ascii(text) || judged(text).all(|(_, fault)| fault.is_none())
+}
+
+/// The characters of a text, each fault replaced.
+pub fn replaced(text: &str, with: char) -> impl Iterator<Item = char> {
+    judged(text).map(move |(c, fault)| fault.map_or(c, |_| with))
+}
+
+/// A text for people's eyes: each fault stands there as its escape, such as `\u{202e}`. Rows that older versions wrote may have faults.
+#[must_use]
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if is_plain(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for (c, fault) in judged(text) {
+        match fault {
+            Some(_) => shown.extend(c.escape_unicode()),
+            None => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Text {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        text.0
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+/// A field of an event is cleaned while it is read: none is refused for how its host is called.
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|raw| Self::cleaned(raw, limits::TEXT_CHARS))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! The escaper of all pages: what a person copies from a page is what the page shows.
+
+use std::fmt::{self, Write};
+
+use askama::filters::{Escaper, Html};
+use deadbeat_domain::text::visible;
+
+/// HTML's escapes, and an escape such as `\u{202e}` for each character that could hide or steer a terminal. New names have none; rows that
+/// older versions wrote may. `askama.toml` applies it to every expression of every template.
+#[derive(Debug, Clone, Copy)]
+pub struct VisibleHtml;
+
+impl Escaper for VisibleHtml {
+    fn write_escaped_str<W: Write>(&self, dest: W, string: &str) -> fmt::Result {
+        Html.write_escaped_str(dest, &visible(string))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use askama::Template;
+
+    use super::*;
+
+    #[derive(Template)]
+    #[template(source = "<p title=\"{{ text }}\">{{ text }}</p>", ext = "html")]
+    struct Page<'a> {
+        text: &'a str,
+    }
+
+    fn shown(text: &str) -> String {
+        Page { text }.render().unwrap()
+    }
+
+    #[test]
+    fn a_page_shows_what_hides_and_still_escapes_tags() {
+        assert_eq!(
+            shown("shop\u{3}\n\u{202e}<b>\u{200b}\""),
+            r#"<p title="shop\u{3}\u{a}\u{202e}&#60;b&#62;\u{200b}&#34;">shop\u{3}\u{a}\u{202e}&#60;b&#62;\u{200b}&#34;</p>"#
+        );
+        assert_eq!(
+            shown("Straße 👩\u{200d}🚀"),
+            "<p title=\"Straße 👩\u{200d}🚀\">Straße 👩\u{200d}🚀</p>"
+        );
+    }
+}
