@@ -26,7 +26,13 @@ ENDS = {
     "flaky": ("success", None),
     "hopeless": ("retries_exhausted", "ValueError"),
     "auto": ("retries_exhausted", "ValueError"),
+    "replaced": ("success", None),
+    "replaced_badly": ("failure", "KeyError"),
+    "chained": ("success", None),
+    "chained_badly": ("failure", "KeyError"),
 }
+# How many retries and parts came before the one that ended.
+STAGES = {"good": 0, "chained": 4, "chained_badly": 2}
 
 
 @pytest.mark.parametrize("first", ["deadbeat", "other"])
@@ -55,5 +61,5 @@ def test_every_run_is_told_to_its_end_beside_other_instrumentation(
         told = [event for event in sink.events if event.get("run_id") == end["run_id"]]
         assert {event["entry"] for event in told} == {entry}
         assert {event["beat"] for event in told} == {"beside"}
-        assert end["retries"] == (0 if entry == "good" else 1)
+        assert end["retries"] == STAGES.get(entry, 1)
     assert "the application is not affected" not in worker.output()

@@ -16,8 +16,9 @@ from celery.exceptions import Reject
 
 from deadbeat import publish
 from deadbeat.beat import BeatReporter
+from deadbeat.follow import stage_of
 from deadbeat.guard import guarded
-from deadbeat.run import CANARY, End, RunReporter, error_name, retries_of
+from deadbeat.run import CANARY, End, RunReporter, error_name
 from deadbeat.sample import Sampler
 from deadbeat.transport import Transport
 from deadbeat.worker import Tick, WorkerReporter
@@ -112,7 +113,7 @@ def on_task_failure(sender: Any = None, task_id: str = "", exception: Any = None
     """Note the exception for postrun; in the main process (child killed, time limit) report it."""
     if _reporter is None:
         return
-    attempt = _reporter.open.get((task_id, retries_of(sender.request)))
+    attempt = _reporter.open.get((task_id, stage_of(sender.request)))
     if attempt is not None:
         attempt.error, attempt.error_name = _reporter.error_of(exception), error_name(exception)
     # 5.7 announces a rejected task once more as a failure, after postrun has said it all.
@@ -126,7 +127,7 @@ def on_task_retry(sender: Any = None, request: Any = None, reason: Any = None, *
     cause = getattr(reason, "exc", None)
     if _reporter is None or cause is None:
         return
-    attempt = _reporter.open.get((request.id, retries_of(request)))
+    attempt = _reporter.open.get((request.id, stage_of(request)))
     if attempt is not None:
         attempt.error = _reporter.error_of(cause)
 

@@ -1,8 +1,8 @@
 """What is said of a message when it is published, to the worker (in its headers) and to the server.
 
 Every message gets the time of its publishing: brokers keep none, and how long the oldest one waits is
-told by it. A message that Beat sends also carries the entry it is for and the slot. A retry and a replacement
-keep the task id, so they belong to the same run: they get the headers of the run that publishes them.
+told by it. A message that Beat sends also carries the entry it is for and the slot. Parts of a run that the
+run itself publishes get its headers: `follow` says which those are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from typing import Any
 
 from celery._state import get_current_worker_task
 
+from deadbeat.follow import RUN_HEADERS, carried, stage_of
 from deadbeat.guard import guarded
 from deadbeat.run import RunReporter
-
-# Headers that name the run a message belongs to.
-RUN_HEADERS = ("deadbeat_beat", "deadbeat_entry", "deadbeat_slot", "deadbeat_first")
 
 # Beat's name, the entry, its task and slot: what this thread or greenlet is sending.
 _sending: ContextVar[tuple[str, str, str | None, str | None] | None] = ContextVar(
@@ -45,7 +43,9 @@ def sending_entry(beat: str, entry: str | None, task: str | None, slot: str | No
 
 
 @guarded
-def on_before_task_publish(sender: Any = None, headers: dict[str, Any] | None = None, **_: Any) -> None:
+def on_before_task_publish(
+    sender: Any = None, headers: dict[str, Any] | None = None, body: Any = None, **_: Any
+) -> None:
     """Stamp the message and name the run that it belongs to."""
     if headers is None:
         return
@@ -60,23 +60,22 @@ def on_before_task_publish(sender: Any = None, headers: dict[str, Any] | None = 
             ours["deadbeat_slot"] = slot
         ours["deadbeat_first"] = headers.get("deadbeat_first", now)
     elif (task := get_current_worker_task()) is not None and task.request.id is not None:
-        ours.update(_of_run(task.request, headers))
+        ours.update(_of_run(task.request, headers, body))
     _write(headers, ours)
 
 
-def _of_run(request: Any, headers: dict[str, Any]) -> dict[str, Any]:
+def _of_run(request: Any, headers: dict[str, Any], body: Any) -> dict[str, Any]:
     """The run headers of a message that a running task publishes.
 
     Other vendors nest a dict in the headers, and a retry republishes only that: the running task's own
     request is the only sure source. Another task's message belongs to another run, also where the application
     hands on all headers of its request.
     """
-    is_same_run = headers.get("id") == request.id
-    carried = {name: request.get(name) if is_same_run else None for name in RUN_HEADERS}
-    for name, value in carried.items():
-        if value is None:
-            headers.pop(name, None)
-    return {name: value for name, value in carried.items() if value is not None}
+    attempt = None if _reporter is None else _reporter.open.get((request.id, stage_of(request)))
+    ours = carried(request, attempt, headers, body)
+    for name in RUN_HEADERS:
+        headers.pop(name, None)
+    return ours
 
 
 def _write(headers: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -3,8 +3,9 @@
 Tracked is what Beat sent, which carries `deadbeat_entry` in its headers, and what the application named.
 The outcome of a run is what `task_postrun` says in the process that ran the task; what no task process
 can say any more (it was killed, the task was revoked or expired) comes from the worker's main process. A
-retry keeps its run open; each try that starts is an attempt with an id of its own, a message delivered
-twice makes two. Arguments, results and the text of exceptions stay here.
+retry keeps its run open, as does a replacement, a chain or a chord that the task starts (`follow`). Each try
+that starts is an attempt with an id of its own, a message delivered twice makes two. Arguments, results and
+the text of exceptions stay here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
+from deadbeat.follow import is_member, stage_of
 from deadbeat.track import TrackedTasks
 from deadbeat.transport import Transport, utc_text
 
@@ -51,7 +53,7 @@ _plain_id = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]
 class Attempt:
     """A task running in this process."""
 
-    __slots__ = ("error", "error_name", "id", "started")
+    __slots__ = ("error", "error_name", "goes_on", "id", "started", "workflow")
 
     def __init__(self) -> None:
         self.id = new_id()
@@ -59,6 +61,10 @@ class Attempt:
         # What is sent of its exception, and the exception's class.
         self.error: str | None = None
         self.error_name: str | None = None
+        # It published a part of its own run, and the run ends with that.
+        self.goes_on = False
+        # The workflow into which it is followed.
+        self.workflow: str | None = None
 
 
 class End(NamedTuple):
@@ -82,12 +88,12 @@ class RunReporter:
         self.worker: str | None = None
         self.project = project_of(sys.argv, os.environ)
         self.tracked = TrackedTasks(settings.track)
-        # (task id, retries) → the attempt; only while the task runs in this process. Not by id alone:
-        # a retry without countdown may start in another thread before this run has ended.
+        # (task id, stage) → the attempt; only while the task runs in this process. Not by id alone: a retry
+        # without countdown, or a replacement, may start in another thread before this attempt has ended.
         self.open: dict[tuple[str, int], Attempt] = {}
         # Requests the main process has taken in. Celery keeps them alive while they are of interest.
         self.received: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        # Some versions announce one end twice: (task id, retries) → outcomes already reported.
+        # Some versions announce one end twice: (task id, stage) → outcomes already reported.
         self.closed: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
         # Where tracked messages were sent to from here: the broker's sample has to look there, too.
         self.seen_queues: dict[str, None] = {}
@@ -113,11 +119,11 @@ class RunReporter:
             "at": utc_text(),
             "beat": str(request.get("deadbeat_beat") or self.beat),
             "entry": None if not entry else str(entry),
-            "run_id": run_id_of(task_id),
+            "run_id": run_id_of(request.get("deadbeat_run") or task_id),
             "task": task_name,
             "task_id": task_id,
             "worker": self.worker or request.get("hostname") or socket.gethostname(),
-            "retries": request.get("retries") or 0,
+            "retries": stage_of(request),
         }
         event.update(fields)
         vital = entry == CANARY or (bool(entry) and fields.get("outcome", "success") != "success")
@@ -134,6 +140,8 @@ class RunReporter:
         queue = self.queue_of(exchange, routing_key)
         if queue is not None and len(self.seen_queues) < _REMEMBERED_QUEUES:
             self.seen_queues[queue] = None
+        if is_member(headers):
+            return
         self.report(
             "run_published",
             str(headers["id"]),
@@ -151,6 +159,8 @@ class RunReporter:
         # A failure announced in the main process names the task id only.
         self.received[request.id] = request
         self.reopen(request.id, message)
+        if is_member(message):
+            return
         eta = request.eta
         self.report(
             "run_received",
@@ -165,7 +175,9 @@ class RunReporter:
         """An attempt begins, here."""
         self.reopen(task_id, request)
         attempt = Attempt()
-        self.open[task_id, retries_of(request)] = attempt
+        self.open[task_id, stage_of(request)] = attempt
+        if is_member(request):
+            return
         self.report(
             "run_started",
             task_id,
@@ -179,11 +191,14 @@ class RunReporter:
     def end_attempt(self, task_id: str, request: Any, task: Any, state: str | None) -> None:
         """The task function has returned, or its process was told to go: the state says which."""
         retries = retries_of(request)
-        attempt = self.open.pop((task_id, retries), None)
+        attempt = self.open.pop((task_id, stage_of(request)), None)
         number = None if attempt is None else attempt.id
         error = None if attempt is None else attempt.error
-        if state == "RETRY":
-            self.report("run_retried", task_id, request, task.name, attempt=number, error=error)
+        # Replaced, it says that it is ignored; it is the replacement that will end.
+        goes_on = attempt is not None and attempt.goes_on and state in ("SUCCESS", "IGNORED")
+        if state == "RETRY" or goes_on:
+            if not is_member(request):
+                self.report("run_retried", task_id, request, task.name, attempt=number, error=error)
             return
         # A state of the user's own making is an end like any other.
         outcome = _OUTCOMES.get(state, "ignored")
@@ -193,7 +208,9 @@ class RunReporter:
                 outcome, soft = "time_limit", True
             elif attempt.error_name == "MaxRetriesExceededError" or retries == task.max_retries != 0:
                 outcome = "retries_exhausted"
-        duration = None if attempt is None else round(time.monotonic() - attempt.started, 6)
+        # Of a later part it is not the run's: the server takes the time from the run's start.
+        is_whole = attempt is not None and not request.get("deadbeat_run")
+        duration = round(time.monotonic() - attempt.started, 6) if attempt is not None and is_whole else None
         self.finish(task_id, request, task.name, End(outcome, error, duration, number, soft))
 
     def end_from_outside(self, task_id: str, task_name: str, exception: Any) -> None:
@@ -206,7 +223,9 @@ class RunReporter:
 
     def finish(self, task_id: str, request: Any, task_name: str, end: End) -> None:
         """Report the end of a run, once per outcome however often Celery announces it."""
-        key = (task_id, retries_of(request))
+        if is_member(request) and end.outcome in ("success", "ignored"):
+            return
+        key = (task_id, stage_of(request))
         told = self.closed.setdefault(key, set())
         if end.outcome in told:
             return
@@ -229,7 +248,7 @@ class RunReporter:
     def reopen(self, task_id: str, request: Any) -> None:
         """A message delivered again repeats id and retries; its end is a new one."""
         if self.closed:
-            self.closed.pop((task_id, retries_of(request)), None)
+            self.closed.pop((task_id, stage_of(request)), None)
 
     def delivery(self, request: Any) -> dict[str, Any]:
         """How this message came: its queue, whether not for the first time, when it was published."""

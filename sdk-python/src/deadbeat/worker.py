@@ -17,6 +17,7 @@ from celery import __version__ as celery_version
 from celery import bootsteps
 from celery.worker import state
 
+from deadbeat.follow import is_member
 from deadbeat.guard import guarded
 from deadbeat.run import RunReporter, new_id, run_id_of
 from deadbeat.transport import Duty, utc_text
@@ -204,7 +205,14 @@ def _running() -> list[str] | None:
     """The run ids of what is executed now, each once an execution; None when there are too many to tell."""
     if len(state.active_requests) > MOST_RUNNING:
         return None
-    return [run_id_of(request.id) for request in list(state.active_requests)]
+    return [run_id_of(_run_of(request)) for request in list(state.active_requests)]
+
+
+def _run_of(request: Any) -> str:
+    """The task id that names the run; a member of a chord does not stand for its run."""
+    message = request.request_dict
+    run = None if is_member(message) else message.get("deadbeat_run")
+    return run if isinstance(run, str) else str(request.id)
 
 
 def _resident_bytes(pid: int, pool: Any) -> int:

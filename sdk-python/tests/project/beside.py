@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery, Task
+from celery import Celery, Task, chain
 
 import deadbeat
 
@@ -102,3 +102,28 @@ def hopeless(self: Task) -> None:
 @app.task(autoretry_for=(ValueError,), max_retries=1, default_retry_delay=0)
 def auto() -> None:
     raise ValueError("never")
+
+
+@app.task
+def bad() -> None:
+    raise KeyError("a secret")
+
+
+@app.task(bind=True)
+def replaced(self: Task) -> None:
+    raise self.replace(good.si())
+
+
+@app.task(bind=True)
+def replaced_badly(self: Task) -> None:
+    raise self.replace(bad.si())
+
+
+@app.task
+def chained() -> None:
+    chain(good.si(), flaky.si(), good.si()).apply_async()
+
+
+@app.task
+def chained_badly() -> None:
+    chain(good.si(), bad.si(), good.si()).apply_async()
