@@ -248,3 +248,22 @@ def test_standby_redbeat_does_not_look_alive(sink: Sink, start_celery: StartCele
         assert sink.batches == []
     finally:
         first.close()
+
+
+def test_more_entries_than_the_server_takes_are_left_out_and_said(
+    sink: Sink, start_celery: StartCelery
+) -> None:
+    beat = start_celery("beat", MORE_ENTRIES="5003", **reporting_to(sink.url))
+
+    entries = newest_schedule(sink)
+
+    assert len(entries) == 5_000
+    assert "deadbeat.canary" in entries
+    assert "many-00000" in entries
+    beat.wait_for_output("entries are not watched, beyond the limit of 5000: ")
+    (line,) = (line for line in beat.output().splitlines() if "are not watched" in line)
+    left_out = int(line.split("Deadbeat: ")[1].split(" ")[0])
+    # In order of their names; "nightly" and some others come after the many.
+    assert left_out == 5003 + 5 + ("celery.backend_cleanup" in entries) - 4_999
+    assert "yearly" in line
+    assert "many-00000" not in line

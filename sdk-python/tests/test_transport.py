@@ -157,7 +157,7 @@ def test_kind_of_report_that_the_server_does_not_know_is_one_warning(
     assert transport.flush_at_exit(2)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "Deadbeat: a report (beat_due) was rejected: invalid_event; the application is not affected"
+        "Deadbeat: a report (beat_due) was rejected: invalid_event: scripted; the application is not affected"
     ]
 
 

@@ -35,6 +35,8 @@ RESEND_SECONDS = 600.0
 EARLY_RELIST_SECONDS = 10.0
 # How long, beyond its grace, a one-off that was sent is still listed as enabled.
 LAST_SHOT_SECONDS = 10.0
+# Of entries that are not watched, so many are named in the log.
+LEFT_OUT_NAMES = 20
 # How soon Beat looks again whether the server has said where the canary may go.
 CANARY_WAIT_SECONDS = 1.0
 
@@ -57,10 +59,14 @@ class BeatReporter:
         self._sent_at = 0.0
         # Names of the entries listed last, without those that are disabled; None before the first list.
         self._listed: set[str] | None = None
+        # Of those, the ones that the server is told of.
+        self._watched: set[str] | None = None
         # The last word on entries that only Beat can compute: name → next due.
         self._told_due: dict[str, str | None] = {}
         # One-offs sent: name → until when their run is waited for.
         self._last_shots: dict[str, float] = {}
+        # Entries beyond the server's limit, as last said.
+        self._left_out = 0
         self._due_hints = DueHints()
         self._slots = Slots()
         self._canary = Canary(runs, self._report_canary_failed) if runs.settings.canary else None
@@ -154,6 +160,9 @@ class BeatReporter:
         self._keep_last_shots(entries, now)
         self._runs.seen_queues.update(dict.fromkeys(e["queue"] for e in entries if e["queue"]))
         self._listed = {entry["name"] for entry in entries if entry["enabled"]}
+        # The canary is one of them.
+        entries = self._as_many_as_taken(entries, ENTRY_LIMIT - (canary is not None))
+        self._watched = {entry["name"] for entry in entries if entry["enabled"]}
         by_hint = {
             entry["name"]: entry["next_due_at"]
             for entry in entries
@@ -171,6 +180,30 @@ class BeatReporter:
             self._event("beat_schedule", time.time(), entries=entries), latest="beat_schedule"
         )
         self._sent_hash, self._sent_at, self._told_due = digest, now, by_hint
+
+    def _as_many_as_taken(self, entries: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+        """Leave out what the server would refuse the whole schedule for, and say so.
+
+        By name, because RedBeat lists entries in another order each time.
+        """
+        if len(entries) <= limit:
+            self._left_out = 0
+            return entries
+        entries = sorted(entries, key=lambda entry: str(entry["name"]))
+        beyond = entries[limit:]
+        if self._left_out != len(beyond):
+            names = ", ".join(str(entry["name"]) for entry in beyond[:LEFT_OUT_NAMES])
+            logger.warning(
+                "Deadbeat: %d of %d entries are not watched, beyond the limit of %d: %s%s; "
+                "the application is not affected",
+                len(beyond),
+                len(entries),
+                ENTRY_LIMIT,
+                names,
+                ", …" if len(beyond) > LEFT_OUT_NAMES else "",
+            )
+        self._left_out = len(beyond)
+        return entries[:limit]
 
     def _moved(self, by_hint: dict[str, str | None]) -> list[dict[str, Any]]:
         """What has come to be due at another time without being sent: its schedule reads that elsewhere."""
@@ -198,7 +231,7 @@ class BeatReporter:
     @guarded
     def _report_sent(self, idle: bool) -> None:
         """Say when what was sent is due next; soon after the last one of those due together."""
-        self._report_due(self._due_hints.take(idle, self._listed))
+        self._report_due(self._due_hints.take(idle, self._watched))
 
     def _report_due(self, hints: list[dict[str, Any]]) -> None:
         if not hints:

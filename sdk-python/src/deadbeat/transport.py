@@ -45,6 +45,9 @@ EXIT_MEMORY_SECONDS = 10.0
 # A batch the server keeps choking on must not keep Beat's liveness behind it for ever.
 SERVER_ERROR_TRIES = 6
 
+# Of the server's own words in a log line.
+DETAIL_LIMIT = 500
+
 _REJECTED = "rejected "
 
 _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
@@ -479,7 +482,7 @@ class Transport:
     def _read_verdicts(self, process: _Process, batch: list[Waiting], answer: bytes) -> None:
         try:
             results = json.loads(answer)["results"]
-            rejected = {r["id"]: r.get("code") for r in results if r.get("status") == "rejected"}
+            rejected = {r["id"]: r for r in results if r.get("status") == "rejected"}
             wishes = [r for r in results if "sample_queues" in r]
         except (ValueError, KeyError, TypeError, AttributeError):
             # Accepted is accepted, whatever else the answer says.
@@ -499,15 +502,18 @@ class Transport:
         if not rejected:
             return
         for waiting in batch:
-            code = rejected.get(waiting.event["id"], "")
-            if code == "unknown_entry" and waiting.event["type"].startswith("run_"):
+            refusal = rejected.get(waiting.event["id"])
+            if refusal is None:
+                continue
+            code, kind = refusal.get("code"), waiting.event["type"]
+            if code == "unknown_entry" and kind.startswith("run_"):
                 # Beat's first schedule may still be on its way.
                 if not waiting.second_try:
                     waiting.second_try = True
                     process.second_tries.append((time.monotonic() + SECOND_TRY_SECONDS, waiting))
-            elif code != "":
-                kind = waiting.event["type"]
-                self._tell(process, f"{_REJECTED}{code} {kind}", "a report (%s) was rejected: %s", kind, code)
+            else:
+                why = f"{code}: {str(refusal.get('detail') or 'no detail')[:DETAIL_LIMIT]}"
+                self._tell(process, f"{_REJECTED}{code} {kind}", "a report (%s) was rejected: %s", kind, why)
 
     @staticmethod
     def _tell(process: _Process, fault: str, text: str, *details: Any) -> None:

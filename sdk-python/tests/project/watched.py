@@ -39,6 +39,8 @@ if "RULE_START" in os.environ:
     start = datetime.fromisoformat(os.environ["RULE_START"])
     rule = rrule("SECONDLY", dtstart=start, interval=2, count=int(os.environ["RULE_COUNT"]))
     app.conf.beat_schedule["rule"] = {"task": "watched.ok", "schedule": rule}
+for number in range(int(os.environ.get("MORE_ENTRIES", "0"))):
+    app.conf.beat_schedule[f"many-{number:05}"] = {"task": "watched.ok", "schedule": 86_400.0}
 if "ONLY_QUEUES" in os.environ:
     app.conf.task_queues = [Queue(name) for name in os.environ["ONLY_QUEUES"].split(",")]
     app.conf.task_create_missing_queues = False
