@@ -30,13 +30,15 @@ class Size:
     connections: int
     # After each step of the clock.
     step_seconds: float
+    # Of each table that the retention empties.
+    rows: int
 
 
 @pytest.fixture
 def size() -> Size:
     if SOAK:
-        return Size(kills=10, cut_seconds=30, monitors=5_000, connections=16, step_seconds=30)
-    return Size(kills=2, cut_seconds=4, monitors=1_100, connections=6, step_seconds=3)
+        return Size(kills=10, cut_seconds=30, monitors=5_000, connections=16, step_seconds=30, rows=5_000_000)
+    return Size(kills=2, cut_seconds=4, monitors=1_100, connections=6, step_seconds=3, rows=12_000)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use deadbeat_services::retention::RetentionSettings;
 use url::Url;
 
 /// Settings that every command shares: which database.
@@ -91,21 +92,9 @@ pub struct ServeConfig {
     )]
     pub smtp_from: String,
 
-    /// Whole days for which pings and their bodies are kept, 1 to 3650.
-    #[arg(long, env = "DEADBEAT_PING_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
-    pub ping_days: u16,
-
-    /// The newest pings of each monitor that are kept, whatever their age, 1 to 1000000.
-    #[arg(long, env = "DEADBEAT_PINGS_PER_MONITOR", default_value_t = 10_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub pings_per_monitor: u32,
-
-    /// Whole days for which runs that are over are kept, 1 to 3650.
-    #[arg(long, env = "DEADBEAT_RUN_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
-    pub run_days: u16,
-
-    /// Whole days for which the history of runs is kept, 1 to 3650.
-    #[arg(long, env = "DEADBEAT_TRACE_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
-    pub trace_days: u16,
+    /// How long data are kept.
+    #[command(flatten)]
+    pub retention: RetentionConfig,
 
     /// Megabytes of pings that are kept in a file of the data folder while the database is away, and acknowledged; 0: none, they are
     /// refused with "try again".
@@ -128,6 +117,69 @@ pub struct ServeConfig {
     /// How it is logged: text, or json (one object a line).
     #[arg(long, env = "DEADBEAT_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"], value_name = "FORMAT")]
     pub log_format: String,
+}
+
+/// Settings of the retention: how long each kind of data is kept.
+#[derive(Debug, Clone, Args)]
+pub struct RetentionConfig {
+    /// Whole days for which pings are kept, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_PING_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub ping_days: u16,
+
+    /// Whole days for which bodies of pings are kept; never longer than the pings, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_PING_BODY_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub ping_body_days: u16,
+
+    /// The newest pings of each monitor that are kept, whatever their age, 1 to 1000000.
+    #[arg(long, env = "DEADBEAT_PINGS_PER_MONITOR", default_value_t = 10_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub pings_per_monitor: u32,
+
+    /// Whole days for which runs that are over are kept, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_RUN_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub run_days: u16,
+
+    /// Whole days for which the history of runs is kept, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_TRACE_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub trace_days: u16,
+
+    /// Whole days for which resolved incidents are kept, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_INCIDENT_DAYS", default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub incident_days: u16,
+
+    /// Whole days for which changes of status are kept, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_TRANSITION_DAYS", default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub transition_days: u16,
+
+    /// Whole days for which settled deliveries are kept; never longer than their incident, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_DELIVERY_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub delivery_days: u16,
+
+    /// Whole days for which attempts of settled deliveries are kept; never longer than their delivery, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_ATTEMPT_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub attempt_days: u16,
+
+    /// Whole days for which blind spells are kept, 400 to 3650: so long may one excuse a late report.
+    #[arg(long, env = "DEADBEAT_BLIND_SPELL_DAYS", default_value_t = 400, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(400..=3650))]
+    pub blind_spell_days: u16,
+}
+
+impl RetentionConfig {
+    /// The settings as the loop takes them.
+    #[must_use]
+    pub fn settings(&self) -> RetentionSettings {
+        RetentionSettings {
+            ping_days: self.ping_days,
+            ping_body_days: self.ping_body_days,
+            pings_per_monitor: self.pings_per_monitor,
+            run_days: self.run_days,
+            trace_days: self.trace_days,
+            incident_days: self.incident_days,
+            transition_days: self.transition_days,
+            delivery_days: self.delivery_days,
+            attempt_days: self.attempt_days,
+            blind_spell_days: self.blind_spell_days,
+        }
+    }
 }
 
 /// A part of the server that a process may run.

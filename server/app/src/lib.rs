@@ -206,6 +206,7 @@ impl App {
             }));
         }
         if evaluates {
+            let removed = Arc::clone(selfwatch.retention());
             let evaluator = Arc::new(
                 Evaluator::new(
                     watches.clone(),
@@ -235,7 +236,7 @@ impl App {
                     async move { lost.run(stop).await }
                 },
             ));
-            let retention = Arc::new(Retention::new(requests.clone(), clock, retention));
+            let retention = Arc::new(Retention::new(requests.clone(), clock, retention, removed));
             loops.push(keep_running_behind(
                 &gate,
                 "retention",

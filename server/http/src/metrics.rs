@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, web};
 use chrono::TimeDelta;
-use prometheus::{Counter, Encoder, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Counter, Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use deadbeat_services::retention;
 
 use crate::health::operation;
 use crate::state::AppState;
@@ -193,6 +195,41 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         gauge(
             "deadbeat_delivery_last_success_age_seconds",
             "Since a delivery last arrived.",
+            seconds(now - at),
+        )?;
+    }
+    let removed = selfwatch.retention();
+    type Figure = fn(&retention::Count) -> u64;
+    let by_kind: [(&str, &str, Figure); 3] = [
+        (
+            "deadbeat_retention_removed_total",
+            "Rows that the retention removed.",
+            retention::Count::removed,
+        ),
+        (
+            "deadbeat_retention_steps_total",
+            "Transactions in which it did.",
+            retention::Count::steps,
+        ),
+        (
+            "deadbeat_retention_failures_total",
+            "Those that failed.",
+            retention::Count::failures,
+        ),
+    ];
+    for (name, help, figure) in by_kind {
+        let counters = IntCounterVec::new(Opts::new(name, help), &["kind"])?;
+        for kind in retention::Kind::ALL {
+            counters
+                .with_label_values(&[kind.as_str()])
+                .inc_by(figure(removed.of(kind)));
+        }
+        registry.register(Box::new(counters))?;
+    }
+    if let Some(at) = removed.last_pass_at() {
+        gauge(
+            "deadbeat_retention_last_pass_age_seconds",
+            "Since a pass of the retention ended that failed nowhere.",
             seconds(now - at),
         )?;
     }

@@ -301,7 +301,7 @@ impl Evaluator {
             match row {
                 Ok(beat) => beats.push(beat),
                 Err(unreadable) => {
-                    tracing::error!(beat.id = %unreadable.id, error = %unreadable.error, "a Beat cannot be judged; set aside");
+                    tracing::error!(beat.id = %unreadable.id, error = %with_sources(&unreadable.error), "a Beat cannot be judged; set aside");
                     self.selfwatch.put_aside();
                     deadbeat_store::beat::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
                 }
@@ -362,7 +362,7 @@ impl Evaluator {
             match row {
                 Ok(worker) => workers.push(worker),
                 Err(unreadable) => {
-                    tracing::error!(worker.id = %unreadable.id, error = %unreadable.error, "a worker cannot be judged; set aside");
+                    tracing::error!(worker.id = %unreadable.id, error = %with_sources(&unreadable.error), "a worker cannot be judged; set aside");
                     self.selfwatch.put_aside();
                     deadbeat_store::worker::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
                 }
@@ -556,7 +556,7 @@ impl Evaluator {
             match row {
                 Ok(incident) => incidents.push(incident),
                 Err(unreadable) => {
-                    tracing::error!(incident.id = %unreadable.id, error = %unreadable.error, "an incident cannot be told again; set aside until its next reminder");
+                    tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be told again; set aside until its next reminder");
                     self.selfwatch.put_aside();
                 }
             }

@@ -299,7 +299,7 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
         match row {
             Ok(incident) => resolved.push(incident),
             Err(unreadable) => {
-                tracing::error!(incident.id = %unreadable.id, error = %unreadable.error, "an incident cannot be read; it ends, and nobody is told that it did");
+                tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be read; it ends, and nobody is told that it did");
                 UNREADABLE.fetch_add(1, Ordering::Relaxed);
             }
         }

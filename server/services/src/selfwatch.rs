@@ -9,6 +9,7 @@ use deadbeat_store::Reader;
 use deadbeat_store::stats::{Backlog, Pulse};
 
 use crate::delivery::DeliveryFigures;
+use crate::retention;
 
 /// A last pass of a loop older than this means that the loop does not work.
 const STALE: TimeDelta = TimeDelta::seconds(10);
@@ -32,6 +33,7 @@ struct Inner {
     rows_swept: AtomicU64,
     put_aside: AtomicU64,
     silent: AtomicU64,
+    retention: Arc<retention::Figures>,
 }
 
 /// What this process has swept since its start.
@@ -165,6 +167,12 @@ impl Selfwatch {
     #[must_use]
     pub fn rows_put_aside(&self) -> u64 {
         self.inner.put_aside.load(Ordering::Relaxed)
+    }
+
+    /// What the retention of this process removed.
+    #[must_use]
+    pub fn retention(&self) -> &Arc<retention::Figures> {
+        &self.inner.retention
     }
 
     /// When this process last swept.

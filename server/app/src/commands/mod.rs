@@ -4,6 +4,7 @@ pub mod account;
 pub mod doctor;
 pub mod migrate;
 pub mod project;
+pub mod prune;
 pub mod schedule;
 pub mod serve;
 
@@ -30,6 +31,8 @@ enum Command {
     Migrate(DatabaseConfig),
     /// Look whether everything that a server needs is there, and say what is not.
     Doctor(Box<ServeConfig>),
+    /// Remove what is too old now, as the server does once an hour, and say how much of what.
+    Prune(Box<prune::Command>),
     /// What a schedule means, in words, and when it comes next.
     Schedule(schedule::Command),
     /// Accounts: who may sign in.
@@ -49,6 +52,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(config) => serve::run(*config).await,
         Command::Migrate(config) => migrate::run(&config).await,
         Command::Doctor(config) => doctor::run(&config).await,
+        Command::Prune(command) => prune::run(&command).await,
         Command::Schedule(command) => schedule::run(&command),
         Command::Account(command) => account::run(command).await,
         Command::Project(command) => project::run(command).await,

@@ -8,7 +8,6 @@ use deadbeat_services::ServiceError;
 use deadbeat_services::delivery::outbound::{Outbound, OutboundSettings};
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::delivery::senders::{Senders, SetupError};
-use deadbeat_services::retention::RetentionSettings;
 use deadbeat_services::setup::{FirstStart, first_start};
 use deadbeat_store::gate::{Gate, Stage};
 use deadbeat_store::{Store, with_sources};
@@ -180,12 +179,7 @@ fn start(
         watchdog,
         spool: (config.spool_mb > 0).then(|| (spool, u64::from(config.spool_mb) * 1_000_000)),
         roles: config.roles.clone(),
-        retention: RetentionSettings {
-            ping_days: config.ping_days,
-            pings_per_monitor: config.pings_per_monitor,
-            run_days: config.run_days,
-            trace_days: config.trace_days,
-        },
+        retention: config.retention.settings(),
         gate,
         ..Parts::new(listener, database.url.clone(), site_url.to_owned(), senders)
     })

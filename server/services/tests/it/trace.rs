@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use deadbeat_domain::trace::{Outcome, Stage, StageKind, Told, TraceState};
 use deadbeat_services::ServiceError;
 use deadbeat_services::event::Verdict;
-use deadbeat_services::retention::{Retention, RetentionSettings};
+use deadbeat_services::retention::{Kind, Retention, RetentionSettings};
 use deadbeat_services::trace::{Lost, NewStage, Traces};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -278,9 +278,9 @@ async fn old_traces_go_and_a_deleted_project_takes_its_own_along(pool: PgPool) {
     world.event(world.stage("run_started", 2, json!({}))).await;
     world.clock.advance(TimeDelta::days(1) + TimeDelta::seconds(1));
     let clock = Arc::new(world.clock.clone());
-    let retention = Retention::new(world.store(), clock, RetentionSettings::default());
+    let retention = Retention::new(world.store(), clock, RetentionSettings::default(), Arc::default());
 
-    assert_eq!(retention.pass_once().await.unwrap().traces, 1);
+    assert_eq!(retention.pass_once().await.unwrap().of(Kind::Traces), 1);
 
     assert_eq!(world.state(2).await, "started");
     assert_eq!(world.open().await, 1);

@@ -322,7 +322,12 @@ async fn a_deleted_monitor_is_gone_with_all_that_was_its() {
     assert!(caller.get("/api/v1/incidents").await["incidents"][0]["resolved_at"].is_string());
     // Its pings go a little later, outside of the request; the server's own loop may be at it.
     let store = deadbeat_store::Store::from_pool(harness.pool.clone());
-    let retention = Retention::new(store, Arc::new(SystemClock), RetentionSettings::default());
+    let retention = Retention::new(
+        store,
+        Arc::new(SystemClock),
+        RetentionSettings::default(),
+        Arc::default(),
+    );
     let removed = async {
         loop {
             retention.pass_once().await.unwrap();

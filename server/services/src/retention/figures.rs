@@ -1,0 +1,165 @@
+//! What the retention has done since the start of this process: for metrics, logs and the command.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use chrono::{DateTime, Utc};
+
+/// What the retention removes, and in which order of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Tables of whole days of pings, and of their bodies.
+    Days,
+    /// Bodies of days without a table.
+    StrayBodies,
+    /// Pings of days without a table.
+    StrayPings,
+    /// What belonged to monitors that are gone.
+    Deleted,
+    /// Pings beyond a monitor's share.
+    ExcessPings,
+    /// Runs that are over.
+    Runs,
+    /// Traces of runs.
+    Traces,
+    /// Attempts to deliver.
+    Attempts,
+    /// Settled deliveries.
+    Deliveries,
+    /// Members of resolved incidents.
+    Members,
+    /// Resolved incidents.
+    Incidents,
+    /// Changes of status.
+    Transitions,
+    /// Blind spells.
+    BlindSpells,
+    /// Expired sessions.
+    Sessions,
+    /// Workers that nobody waits for.
+    Workers,
+    /// Queues that nobody has seen for long.
+    Queues,
+    /// Brokers that nobody has looked at for long.
+    Brokers,
+}
+
+impl Kind {
+    /// Every kind, in the order of a pass: what belongs to a row comes before the row.
+    pub const ALL: [Self; 17] = [
+        Self::Days,
+        Self::StrayBodies,
+        Self::StrayPings,
+        Self::Deleted,
+        Self::ExcessPings,
+        Self::Runs,
+        Self::Traces,
+        Self::Attempts,
+        Self::Deliveries,
+        Self::Members,
+        Self::Incidents,
+        Self::Transitions,
+        Self::BlindSpells,
+        Self::Sessions,
+        Self::Workers,
+        Self::Queues,
+        Self::Brokers,
+    ];
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Days => "days",
+            Self::StrayBodies => "stray_bodies",
+            Self::StrayPings => "stray_pings",
+            Self::Deleted => "deleted",
+            Self::ExcessPings => "excess_pings",
+            Self::Runs => "runs",
+            Self::Traces => "traces",
+            Self::Attempts => "attempts",
+            Self::Deliveries => "deliveries",
+            Self::Members => "members",
+            Self::Incidents => "incidents",
+            Self::Transitions => "transitions",
+            Self::BlindSpells => "blind_spells",
+            Self::Sessions => "sessions",
+            Self::Workers => "workers",
+            Self::Queues => "queues",
+            Self::Brokers => "brokers",
+        }
+    }
+}
+
+/// What was removed of one kind.
+#[derive(Debug, Default)]
+pub struct Count {
+    removed: AtomicU64,
+    steps: AtomicU64,
+    most: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Count {
+    /// Rows removed; of [`Kind::Days`], tables.
+    #[must_use]
+    pub fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Steps, each a transaction.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// The most rows that one step removed.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Steps that failed.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+/// What was removed of each kind.
+#[derive(Debug, Default)]
+pub struct Figures {
+    counts: [Count; Kind::ALL.len()],
+    /// When the last pass ended that failed nowhere; microseconds since the epoch, 0: never.
+    ended_at: AtomicI64,
+}
+
+impl Figures {
+    /// What was removed of one kind.
+    #[must_use]
+    pub fn of(&self, kind: Kind) -> &Count {
+        &self.counts[kind as usize]
+    }
+
+    /// When the last pass ended that failed nowhere.
+    #[must_use]
+    pub fn last_pass_at(&self) -> Option<DateTime<Utc>> {
+        Some(self.ended_at.load(Ordering::Relaxed))
+            .filter(|micros| *micros != 0)
+            .and_then(DateTime::from_timestamp_micros)
+    }
+
+    pub(super) fn step(&self, kind: Kind, removed: u64) {
+        let count = self.of(kind);
+        count.steps.fetch_add(1, Ordering::Relaxed);
+        count.removed.fetch_add(removed, Ordering::Relaxed);
+        count.most.fetch_max(removed, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self, kind: Kind) {
+        self.of(kind).failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn passed(&self, now: DateTime<Utc>) {
+        self.ended_at.store(now.timestamp_micros(), Ordering::Relaxed);
+    }
+}
