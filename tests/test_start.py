@@ -1,4 +1,4 @@
-"""A server answers from its first moment on: its database may be away, hang, be migrated, or not be for it."""
+"""A server answers from its first moment on: its database may be away, hang, be migrated, or not fit it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
 //! Stretches in which Deadbeat could not listen: nobody is blamed for a report that we may have missed.
 //!
-//! A deadline whose window of possible reports lies in a spell, or overlaps with it, moves to the spell's end plus the grace. What is
-//! really dead is therefore found within one grace after the spell.
+//! A deadline whose window of possible reports overlaps with a spell moves to the spell's end plus the grace. What is really dead is
+//! therefore found within one grace after the spell.
+//!
+//! What lay wholly in a spell is *unknown*: its report can neither have been heard nor be still to come. It is waited for the next one. After
+//! a backup was restored, whose spell lasts a day, one grace more would call every monitor down before any is due again.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -33,6 +36,18 @@ pub fn is_to_come(noted: DateTime<Utc>, now: DateTime<Utc>) -> bool {
 #[must_use]
 pub fn is_blind(last_stamp: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
     last_stamp.is_some_and(|stamp| now - stamp > BLIND_AFTER)
+}
+
+impl BlindSpell {
+    fn lasts(&self) -> TimeDelta {
+        self.ended_at - self.started_at
+    }
+
+    /// Whether what was owed from `due` to `deadline` lies wholly in this spell, and the spell is longer than `least`.
+    #[must_use]
+    pub fn swallows(&self, due: DateTime<Utc>, deadline: DateTime<Utc>, least: TimeDelta) -> bool {
+        self.started_at <= due && deadline <= self.ended_at && self.lasts() > least
+    }
 }
 
 /// The deadline, moved where a spell may have swallowed the report: one that could have come from `window_from` on, until the deadline.

@@ -31,6 +31,12 @@ pub enum Outcome {
 /// A delivery is tried for a day.
 pub const PATIENCE: TimeDelta = TimeDelta::hours(24);
 
+/// Whether a delivery that was never settled is too old to be of use: the outbox of a restored backup tells of a day that is over.
+#[must_use]
+pub fn is_too_old(created_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    now - created_at > PATIENCE
+}
+
 /// Waits between attempts, in seconds; the last one repeats. Early tries are close together, because an alert is worth most when fresh.
 const WAITS: [i64; 9] = [2, 5, 15, 30, 60, 300, 900, 1_800, 3_600];
 
@@ -82,6 +88,13 @@ mod tests {
             "gave up {} s after the start",
             (now - at(0)).num_seconds()
         );
+    }
+
+    #[test]
+    fn what_waited_for_more_than_a_day_is_too_old() {
+        assert!(!is_too_old(at(0), at(86_400)));
+        assert!(is_too_old(at(0), at(86_401)));
+        assert!(!is_too_old(at(10), at(0)), "the clock was stepped back");
     }
 
     #[test]

@@ -1,13 +1,25 @@
 //! Incidents: one stretch of something being wrong, about one subject.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::blind_spell::BlindSpell;
 use crate::cause::Cause;
 use crate::command::{self, Command, Line};
 use crate::status::Status;
 use crate::transition::{Transition, Trigger};
+
+/// A reminder that was due in a blind spell longer than this is passed over: nobody knows whether its incident goes on.
+const REMINDER_SPELL: TimeDelta = TimeDelta::hours(1);
+
+/// Whether a reminder that was due then is told; else the next one is awaited.
+#[must_use]
+pub fn is_reminder_told(due_at: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
+    !spells
+        .iter()
+        .any(|spell| spell.swallows(due_at, due_at, REMINDER_SPELL))
+}
 
 /// What kind of thing an incident is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -253,6 +253,13 @@ pub enum Silence {
     },
     /// It stays as it is; these runs, begun more than once, turned out to be fine.
     Settled(Vec<RunKey>),
+    /// What it owed lies in a spell in which we could not listen: nobody can tell. It is judged from its next slot on; these runs were closed.
+    Unknown {
+        /// The spell.
+        spell: BlindSpell,
+        /// Runs that should have ended in it.
+        runs: Vec<RunKey>,
+    },
 }
 
 /// The clock was stepped back: what was noted in times to come is forgotten, and the monitor is expected from now on. It would not be
@@ -291,7 +298,11 @@ pub fn on_silence(
     }
     forget_times_to_come(state, now);
     if state.deadline_at.is_some() && !spells.is_empty() {
-        excuse(state, spells);
+        let Unheard { spell, runs } = excuse(state, spells);
+        if let Some(spell) = spell {
+            // Should something else be overdue, the next look judges it.
+            return Silence::Unknown { spell, runs };
+        }
     }
     let Some(passed) = state.deadline_at.filter(|deadline| *deadline <= now) else {
         return Silence::NotYet;
@@ -424,24 +435,56 @@ fn close_lost(state: &mut MonitorState, part_of: Option<PartOf>, now: DateTime<U
     }
 }
 
-/// Moves the deadlines whose reports may have come while we were blind.
-fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) {
+/// What lay wholly in a spell, so that nobody can tell what became of it.
+#[derive(Debug, Default)]
+struct Unheard {
+    spell: Option<BlindSpell>,
+    runs: Vec<RunKey>,
+}
+
+/// Moves the deadlines whose reports may have come while we were blind, and gives up what nobody can tell.
+fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
+    let mut unheard = Unheard::default();
     let mut grace = state.expectation.grace();
     if state.by_beat {
         grace = grace.max(SDK_RETURN);
     }
+    // A held monitor waits for its Beat longer than for its own deadline.
+    let held = state.deadline_at.filter(|held| Some(*held) > deadline(state));
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
         if let (Some(started), Some(deadline)) = (run.started_at, run.deadline_at) {
-            run.deadline_at = Some(fair_deadline(deadline, started, grace, spells));
+            // Longer than the run may take: what hangs across a short outage is still told.
+            let least = grace.max(deadline - started);
+            let swallowing = spells
+                .iter()
+                .find(|spell| spell.swallows(deadline, deadline, least));
+            if let (Some(spell), None) = (swallowing, run.contest) {
+                run.status = RunStatus::Overrun;
+                run.deadline_at = None;
+                unheard.runs.push(run.key);
+                unheard.spell = Some(*spell);
+            } else {
+                run.deadline_at = Some(fair_deadline(deadline, started, grace, spells));
+            }
         }
+    }
+    let own_grace = state.expectation.grace();
+    // Each round leaves a spell behind: the next slot comes after its end.
+    while let Some(spell) = slot_deadline(state).and_then(|deadline| {
+        spells
+            .iter()
+            .find(|spell| spell.swallows(deadline - own_grace, deadline, grace))
+    }) {
+        slot::expect_anew(state, spell.ended_at);
+        unheard.spell = Some(*spell);
     }
     let slot = slot_deadline(state).map(|deadline| {
         let window_from = deadline - grace - slot::EARLY_TOLERANCE;
         fair_deadline(deadline, window_from, grace, spells)
     });
-    // A held monitor waits for its Beat longer than for its own deadline.
-    let held = state.deadline_at.filter(|held| Some(*held) > deadline(state));
-    state.deadline_at = [slot, run_deadline(state)].into_iter().flatten().min().max(held);
+    let own = [slot, run_deadline(state)].into_iter().flatten().min();
+    state.deadline_at = own.max(held.filter(|_| own.is_some()));
+    unheard
 }
 
 /// A person pauses it. None: it was paused.

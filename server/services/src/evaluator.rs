@@ -15,8 +15,8 @@ use deadbeat_domain::beat;
 use deadbeat_domain::blind_spell::{BlindSpell, is_blind};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{Evidence, PartOf};
-use deadbeat_domain::ids::MonitorId;
-use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::incident::{SubjectKind, is_reminder_told};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch;
 use deadbeat_domain::time::Clock;
@@ -37,7 +37,7 @@ use crate::incident::{self, Background, Changed, News, What};
 use crate::listening::LONGEST_EXCUSE;
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
-use crate::{Site, broker};
+use crate::{Site, blind_notice, broker};
 
 /// Rows of one transaction.
 const BATCH: i64 = 1_000;
@@ -57,6 +57,8 @@ const GIVE_UP_MICROS: i64 = 60_000_000;
 const HELD: TimeDelta = TimeDelta::seconds(2);
 /// Brokers are looked at every ten seconds; one that hangs takes its time to answer.
 const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
+/// After a blind spell a project is told this much later what could not be judged: by then all of it is counted.
+const NOTICE_AFTER: TimeDelta = TimeDelta::seconds(10);
 /// How long a row that cannot be read is put aside.
 const ASIDE: TimeDelta = TimeDelta::hours(1);
 
@@ -258,6 +260,10 @@ impl Evaluator {
             }
         }
         self.give_up_unseen(judged_at).await;
+        if agenda.notice.is_some_and(|at| at <= now) {
+            blind_notice::tell_due(&self.store, now, BATCH).await?;
+            self.outbox_bell.notify_one();
+        }
         if agenda.reminder.is_some_and(|at| at <= now) {
             loop {
                 let batch = self.remind(now).await?;
@@ -450,6 +456,7 @@ impl Evaluator {
         };
         let mut recorded: Vec<(usize, Transition)> = Vec::new();
         let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
+        let mut unheard: Vec<(ProjectId, BlindSpell)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
             let is_overdue = monitor.state.deadline_at.is_some_and(|deadline| deadline <= now);
             let evidence = if is_overdue {
@@ -460,6 +467,10 @@ impl Evaluator {
             let changed = match on_silence(&mut monitor.state, &evidence, now, &spells) {
                 Silence::NotYet | Silence::Hold => continue,
                 Silence::Settled(runs) => runs,
+                Silence::Unknown { spell, runs } => {
+                    unheard.push((monitor.project_id, spell));
+                    runs
+                }
                 Silence::Down {
                     transition,
                     part_of,
@@ -496,6 +507,7 @@ impl Evaluator {
         }
         batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::batch::write(&mut tx, &batch).await?;
+        blind_notice::add(&mut tx, &unheard, now + NOTICE_AFTER).await?;
         let backgrounds: Vec<Background<'_>> = recorded
             .iter()
             .map(|(place, _)| known.background(&monitors[*place]))
@@ -561,11 +573,12 @@ impl Evaluator {
                 }
             }
         }
+        let spells = self.spells(&mut tx, now).await?;
         // One that has no next time belongs to a project that has switched its reminders off since.
         let tellings: Vec<Telling<'_>> = incidents
             .iter()
-            .filter(|incident| incident.remind_at.is_some())
-            .map(|incident| Telling {
+            .filter(|(incident, due_at)| incident.remind_at.is_some() && is_reminder_told(*due_at, &spells))
+            .map(|(incident, _)| Telling {
                 alert: Alert::Reminder,
                 incident,
                 monitor: None,

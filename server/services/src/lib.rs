@@ -15,6 +15,7 @@
 pub mod account;
 pub mod api_key;
 pub mod beat;
+mod blind_notice;
 pub mod broker;
 pub mod channel;
 pub mod delivery;

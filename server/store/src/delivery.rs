@@ -141,6 +141,8 @@ pub enum Settle {
     Sent,
     /// It is given up.
     Dead,
+    /// It is too old to be of use.
+    Cancelled,
     /// It is tried again then.
     RetryAt(DateTime<Utc>),
 }
@@ -159,16 +161,19 @@ pub async fn settle(
     let (status, next, settled) = match settle {
         Settle::Sent => ("sent", None, Some(now)),
         Settle::Dead => ("dead", None, Some(now)),
+        Settle::Cancelled => ("cancelled", None, Some(now)),
         Settle::RetryAt(at) => ("pending", Some(at), None),
     };
+    let reason = matches!(settle, Settle::Cancelled).then_some("too_old");
     let done = sqlx::query!(
-        "UPDATE delivery SET status = $3, next_attempt_at = $4, settled_at = $5, lease = NULL
+        "UPDATE delivery SET status = $3, next_attempt_at = $4, settled_at = $5, lease = NULL, cancel_reason = coalesce($6, cancel_reason)
         WHERE id = $1 AND lease = $2 AND next_attempt_at IS NOT NULL",
         id.0,
         lease,
         status,
         next,
-        settled
+        settled,
+        reason
     )
     .execute(tx.conn())
     .await?;

@@ -43,13 +43,15 @@ pub struct Agenda {
     pub monitor: Option<DateTime<Utc>>,
     /// When the first incident is to be told again.
     pub reminder: Option<DateTime<Utc>>,
+    /// When the first project is to be told what could not be judged.
+    pub notice: Option<DateTime<Utc>>,
 }
 
 impl Agenda {
     /// The nearest of these instants.
     #[must_use]
     pub fn nearest(&self) -> Option<DateTime<Utc>> {
-        [self.beat, self.worker, self.monitor, self.reminder]
+        [self.beat, self.worker, self.monitor, self.reminder, self.notice]
             .into_iter()
             .flatten()
             .min()
@@ -67,6 +69,7 @@ pub async fn agenda(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Agenda> 
             (SELECT min(check_after) FROM worker WHERE check_after IS NOT NULL) AS worker,
             (SELECT min(check_after) FROM monitor WHERE check_after IS NOT NULL) AS monitor,
             (SELECT min(remind_at) FROM incident WHERE remind_at IS NOT NULL) AS reminder,
+            (SELECT min(tell_at) FROM blind_notice WHERE tell_at IS NOT NULL) AS notice,
             max(stamped_at) AS last_stamp,
             coalesce(sum(spooled) FILTER (WHERE stamped_at > $1), 0)::int8 AS "spooled!"
         FROM listener
@@ -82,5 +85,6 @@ pub async fn agenda(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Agenda> 
         worker: row.worker,
         monitor: row.monitor,
         reminder: row.reminder,
+        notice: row.notice,
     })
 }

@@ -407,7 +407,7 @@ pub async fn acknowledge(
 }
 
 /// Takes open incidents that are to be told again, and moves them on by their project's interval; those of a project that wants no
-/// reminders any more come with no next time, and are not to be told. One that cannot be read is moved on as well, and so set aside.
+/// reminders any more come with no next time, and are not to be told. Answers when each was due. One that cannot be read is moved on as well, and so set aside.
 ///
 /// # Errors
 /// When the database is away.
@@ -415,22 +415,39 @@ pub async fn claim_reminders(
     tx: &mut Tx,
     now: DateTime<Utc>,
     limit: i64,
-) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
-    let rows = sqlx::query_as!(
-        Row,
-        "UPDATE incident
-        SET remind_at = $1 + make_interval(secs => project.reminder_seconds)
-        FROM project
-        WHERE project.id = incident.project_id
-            AND incident.id = ANY(ARRAY(
-                SELECT id FROM incident WHERE remind_at <= $1 ORDER BY remind_at LIMIT $2 FOR UPDATE SKIP LOCKED
-            ))
-        RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at",
+) -> StoreResult<Vec<Result<(Incident, DateTime<Utc>), Unreadable>>> {
+    let due = sqlx::query!(
+        r#"SELECT id, remind_at AS "remind_at!" FROM incident WHERE remind_at <= $1 ORDER BY remind_at LIMIT $2 FOR UPDATE SKIP LOCKED"#,
         now,
         limit
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(each(rows, |row| row.id))
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let due_at: HashMap<Uuid, DateTime<Utc>> = due.iter().map(|row| (row.id, row.remind_at)).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        "UPDATE incident
+        SET remind_at = $1::timestamptz + make_interval(secs => project.reminder_seconds)
+        FROM project
+        WHERE project.id = incident.project_id AND incident.id = ANY($2)
+        RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
+            resolved_at, acknowledged_at, remind_at",
+        now,
+        &column(&due, |row| row.id)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let at = |id| due_at.get(&id).copied().unwrap_or(now);
+    Ok(each(rows, |row| row.id)
+        .into_iter()
+        .map(|row| {
+            row.map(|incident: Incident| {
+                let due_at = at(incident.id.0);
+                (incident, due_at)
+            })
+        })
+        .collect())
 }

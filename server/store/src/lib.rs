@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod baseline;
 pub mod batch;
 pub mod beat;
+pub mod blind_notice;
 pub mod broker;
 mod certificate;
 pub mod channel;

@@ -54,8 +54,8 @@ fn we_are_blind_after_more_than_two_silent_seconds() {
 }
 
 #[test]
-fn a_monitor_gets_one_grace_after_the_spell_and_then_it_trips() {
-    let spells = [spell(50.0, 400.0)];
+fn a_monitor_gets_one_grace_after_a_spell_that_began_in_its_grace_and_then_it_trips() {
+    let spells = [spell(70.0, 400.0)];
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, Success, 0.0);
 
@@ -91,15 +91,16 @@ fn a_spell_that_was_over_before_anything_was_due_excuses_nothing() {
 
 #[test]
 fn the_end_of_a_run_may_have_come_while_we_were_blind() {
-    let spells = [spell(1_000.0, 2_000.0)];
+    // Shorter than the run may take.
+    let spells = [spell(1_000.0, 1_800.0)];
     let mut state = monitor(cron("0 * * * *"), 300.0, Some(900.0));
     ping(&mut state, Success, 0.0);
     ping_of(&mut state, 1, Start, 600.0);
 
-    let verdict = on_silence(&mut state, &Evidence::default(), at(2_001.0), &spells);
-    assert_eq!((verdict, state.deadline_at), (Silence::NotYet, Some(at(2_300.0))));
+    let verdict = on_silence(&mut state, &Evidence::default(), at(1_801.0), &spells);
+    assert_eq!((verdict, state.deadline_at), (Silence::NotYet, Some(at(2_100.0))));
 
-    let verdict = on_silence(&mut state, &Evidence::default(), at(2_300.0), &spells);
+    let verdict = on_silence(&mut state, &Evidence::default(), at(2_100.0), &spells);
     assert!(
         matches!(&verdict, Silence::Down { overruns, .. } if overruns.len() == 1),
         "{verdict:?}"
@@ -125,4 +126,201 @@ fn a_beat_gets_its_whole_patience_after_the_spell() {
     );
     assert_eq!(state.deadline_at, Some(at(175.0)));
     assert!(switch::on_silence(&mut state, Cause::BeatDown, at(175.0), &spells).is_some());
+}
+
+#[test]
+fn what_lies_wholly_in_a_spell_is_unknown_and_the_next_slot_is_awaited() {
+    // (schedule, grace, spell) and what is owed then: whether this slot is unknown, and the next deadline. All were heard at noon.
+    let day = 86_400.0;
+    let table = [
+        (
+            "an interval counts from the spell's end",
+            interval(300.0),
+            20.0,
+            (100.0, day),
+            true,
+            day + 320.0,
+        ),
+        (
+            "the next hour",
+            cron("0 * * * *"),
+            30.0,
+            (3_000.0, 7_000.0),
+            true,
+            7_230.0,
+        ),
+        (
+            "a minute around the hour",
+            cron("0 * * * *"),
+            30.0,
+            (3_590.0, 3_650.0),
+            true,
+            7_230.0,
+        ),
+        (
+            "just its window",
+            cron("0 * * * *"),
+            30.0,
+            (3_599.0, 3_630.0),
+            true,
+            7_230.0,
+        ),
+        (
+            "a spell as long as the grace",
+            cron("0 * * * *"),
+            30.0,
+            (3_600.0, 3_630.0),
+            false,
+            3_660.0,
+        ),
+        (
+            "a short spell in the grace",
+            cron("0 * * * *"),
+            30.0,
+            (3_610.0, 3_620.0),
+            false,
+            3_650.0,
+        ),
+        (
+            "a spell that ended in the grace",
+            cron("0 * * * *"),
+            30.0,
+            (3_000.0, 3_615.0),
+            false,
+            3_645.0,
+        ),
+        (
+            "a spell that began in the grace",
+            cron("0 * * * *"),
+            30.0,
+            (3_615.0, 9_000.0),
+            false,
+            9_030.0,
+        ),
+        (
+            "a slot after the spell",
+            cron("0 * * * *"),
+            30.0,
+            (60.0, 3_000.0),
+            false,
+            3_630.0,
+        ),
+    ];
+    for (what, schedule, grace, (started, ended), is_unknown, deadline) in table {
+        let mut state = monitor(schedule, grace, None);
+        ping(&mut state, Success, 0.0);
+        let spells = [spell(started, ended)];
+
+        let verdict = on_silence(&mut state, &Evidence::default(), at(ended), &spells);
+
+        let expected = if is_unknown {
+            Silence::Unknown {
+                spell: spells[0],
+                runs: Vec::new(),
+            }
+        } else {
+            Silence::NotYet
+        };
+        assert_eq!(verdict, expected, "{what}");
+        assert_eq!(
+            (state.status, state.deadline_at),
+            (Status::Up, Some(at(deadline))),
+            "{what}"
+        );
+        // From then on it is judged as ever.
+        let before = on_silence(
+            &mut state.clone(),
+            &Evidence::default(),
+            at(deadline - 0.1),
+            &spells,
+        );
+        assert_eq!(before, Silence::NotYet, "{what}");
+        let verdict = on_silence(&mut state, &Evidence::default(), at(deadline), &spells);
+        assert!(matches!(verdict, Silence::Down { .. }), "{what}: {verdict:?}");
+    }
+}
+
+#[test]
+fn two_spells_swallow_two_slots_one_after_the_other() {
+    let mut state = monitor(cron("0 * * * *"), 30.0, None);
+    ping(&mut state, Success, 0.0);
+    let spells = [spell(7_000.0, 8_000.0), spell(3_000.0, 4_000.0)];
+
+    let verdict = on_silence(&mut state, &Evidence::default(), at(8_001.0), &spells);
+
+    assert!(matches!(verdict, Silence::Unknown { .. }), "{verdict:?}");
+    assert_eq!(state.deadline_at, Some(at(10_830.0)));
+}
+
+#[test]
+fn who_reports_after_the_spell_is_known() {
+    let mut state = monitor(interval(300.0), 20.0, None);
+    ping(&mut state, Success, 0.0);
+    ping(&mut state, Success, 86_401.0);
+
+    let verdict = on_silence(
+        &mut state,
+        &Evidence::default(),
+        at(86_402.0),
+        &[spell(100.0, 86_400.0)],
+    );
+
+    assert_eq!(
+        (verdict, state.deadline_at),
+        (Silence::NotYet, Some(at(86_721.0)))
+    );
+}
+
+#[test]
+fn a_run_that_should_have_ended_in_a_spell_longer_than_itself_is_closed_without_a_word() {
+    let mut state = monitor(cron("0 * * * *"), 300.0, Some(900.0));
+    ping(&mut state, Success, 0.0);
+    ping_of(&mut state, 1, Start, 600.0);
+    let key = state.runs[0].key;
+    let spells = [spell(700.0, 87_000.0)];
+
+    let verdict = on_silence(&mut state, &Evidence::default(), at(87_001.0), &spells);
+
+    assert_eq!(
+        verdict,
+        Silence::Unknown {
+            spell: spells[0],
+            runs: vec![key]
+        }
+    );
+    assert_eq!((state.status, state.open_runs()), (Status::Up, 0));
+    // Its end is told late: it was fine.
+    let effect = ping_of(&mut state, 1, Success, 87_010.0);
+    assert_eq!((effect.transition, state.status), (None, Status::Up));
+}
+
+#[test]
+fn what_is_overdue_beside_what_is_unknown_is_judged_by_the_next_look() {
+    let mut state = monitor(cron("0 * * * *"), 30.0, Some(40_000.0));
+    ping(&mut state, Success, 0.0);
+    ping_of(&mut state, 1, Start, 300.0);
+    // The run may take longer than the spell, and was overdue when that began: what hangs across an outage is told.
+    let spells = [spell(3_500.0, 7_000.0)];
+
+    let first = on_silence(&mut state, &Evidence::default(), at(40_400.0), &spells);
+    let second = on_silence(&mut state, &Evidence::default(), at(40_400.0), &spells);
+
+    assert!(matches!(first, Silence::Unknown { .. }), "{first:?}");
+    assert!(matches!(second, Silence::Down { .. }), "{second:?}");
+}
+
+#[test]
+fn a_monitor_that_only_ever_began_is_not_armed_any_more() {
+    let mut state = monitor(interval(3_600.0), 60.0, Some(900.0));
+    ping_of(&mut state, 1, Start, 0.0);
+
+    let verdict = on_silence(
+        &mut state,
+        &Evidence::default(),
+        at(90_001.0),
+        &[spell(100.0, 90_000.0)],
+    );
+
+    assert!(matches!(verdict, Silence::Unknown { .. }), "{verdict:?}");
+    assert_eq!((state.status, state.deadline_at), (Status::New, None));
 }

@@ -89,6 +89,7 @@ impl Story {
                 "Test: this channel works".to_owned(),
                 "This is a test that was asked for in Deadbeat. Alerts to this channel arrive.".to_owned(),
             ),
+            Some("blind_spell.notice") => Self::blind_notice(payload),
             Some("channel.disabled") => Self::channel_disabled(payload),
             Some("incident.resolved") => Self::resolved(payload),
             Some("incident.reminder") => Self::trouble(payload, "STILL DOWN"),
@@ -110,6 +111,20 @@ impl Story {
             cause: None,
             link: None,
         }
+    }
+
+    fn blind_notice(payload: &Value) -> Self {
+        let mut story = Self::plain(
+            "Deadbeat could not listen for a while".to_owned(),
+            line(payload, "/summary").unwrap_or_default(),
+        );
+        story.add_fact("Project", line(payload, "/project/name"));
+        story.steps.push(Step {
+            text: "Look after what should have run in that time: Deadbeat cannot tell whether it did."
+                .to_owned(),
+            command: None,
+        });
+        story
     }
 
     fn channel_disabled(payload: &Value) -> Self {

@@ -29,11 +29,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::delivery::Outcome;
+use deadbeat_domain::delivery::{Outcome, is_too_old};
 use deadbeat_domain::time::Clock;
 use deadbeat_store::claim::{self, Claimed, Place};
-use deadbeat_store::delivery;
-use deadbeat_store::{Store, StoreError, StoreResult};
+use deadbeat_store::delivery::{self, Settle};
+use deadbeat_store::{Store, StoreError, StoreResult, with_sources};
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -266,11 +266,38 @@ impl Delivery {
             // This process was held up. Another may soon take it, and both would send it.
             return End::Unsettled;
         }
+        if is_too_old(held.row.created_at, began) {
+            return self.cancel(&held, began).await;
+        }
         let started = Instant::now();
         let outcome = self.send(&held.row, began).await;
         let attempt = settling::attempt_of(&held.row, &outcome, began, started.elapsed());
         let end = self.settle(&held, &outcome, &attempt).await;
         self.figures.count(end, self.clock.now());
+        end
+    }
+
+    /// Cancels what waited for more than a day: it would tell of a day that is over.
+    async fn cancel(&self, held: &Held, now: DateTime<Utc>) -> End {
+        let row = &held.row;
+        let cancelled = async {
+            let mut tx = self.store.begin().await?;
+            let is_ours = delivery::settle(&mut tx, row.id, row.lease, Settle::Cancelled, now).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>(is_ours)
+        };
+        let end = match cancelled.await {
+            Ok(true) => {
+                tracing::warn!(delivery.id = %row.id, created_at = %row.created_at, "an alert waited for more than a day and was cancelled");
+                End::Dead
+            }
+            Ok(false) => End::Unsettled,
+            Err(error) => {
+                tracing::warn!(delivery.id = %row.id, error = %with_sources(&error), "an old alert could not be cancelled; it is when its lease ends");
+                End::Unsettled
+            }
+        };
+        self.figures.count(end, now);
         end
     }
 

@@ -19,7 +19,7 @@ fn listening(world: &World) -> Listening {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn after_an_outage_of_ours_everybody_has_one_grace_and_the_dead_are_found(pool: PgPool) {
+async fn after_an_outage_of_ours_the_next_slot_is_awaited_and_the_dead_are_found(pool: PgPool) {
     let world = World::new(pool).await;
     let (alive, dead) = (world.monitor("alive").await, world.monitor("dead").await);
     world.ping(&alive, Success).await;
@@ -45,10 +45,15 @@ async fn after_an_outage_of_ours_everybody_has_one_grace_and_the_dead_are_found(
     assert_eq!(world.sweep().await.down, 0);
     world.ping(&alive, Success).await;
     before.stamp_once().await.unwrap();
-    for _ in 0..29 {
-        assert_eq!(world.sweep_after(1).await.down, 0, "the grace is 30 s");
+    for _ in 0..89 {
+        assert_eq!(
+            world.sweep_after(1).await.down,
+            0,
+            "a minute, and a grace of 30 s"
+        );
         before.stamp_once().await.unwrap();
     }
+    world.ping(&alive, Success).await;
     assert_eq!(world.sweep_after(1).await.down, 1);
 
     assert_eq!(world.status(&alive).await, Status::Up);
@@ -191,4 +196,83 @@ async fn a_beat_has_its_patience_again_after_an_outage_of_ours(pool: PgPool) {
             .await,
         1
     );
+}
+
+/// The notices in the outbox: how many monitors each tells of.
+async fn notices(world: &World) -> Vec<i64> {
+    sqlx::query_scalar(
+        "SELECT (payload->>'monitors')::int8 FROM delivery WHERE payload->>'type' = 'blind_spell.notice' ORDER BY id",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .unwrap()
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn after_a_day_without_us_each_project_hears_once_what_could_not_be_judged(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("hook").await;
+    let mut monitors = Vec::new();
+    for name in ["a", "b", "c"] {
+        let monitor = world.monitor(name).await;
+        world.ping(&monitor, Success).await;
+        monitors.push(monitor);
+    }
+    listening(&world).stamp_once().await.unwrap();
+    // A backup of yesterday is restored: its processes are gone.
+    world.advance(86_400);
+    let stamps = listening(&world);
+    let another = world.another_evaluator();
+    assert!(stamps.stamp_once().await.unwrap().is_some());
+
+    let mut down = 0;
+    for second in 0..60 {
+        down += world.sweep().await.down + another.sweep_once().await.unwrap().down;
+        if second == 9 {
+            assert_eq!(notices(&world).await, [0_i64; 0], "all of them are counted first");
+        }
+        world.advance(1);
+        stamps.stamp_once().await.unwrap();
+    }
+
+    assert_eq!((down, world.incidents().await), (0, vec![]));
+    assert_eq!(notices(&world).await, [3]);
+    for monitor in &monitors {
+        assert_eq!(world.status(monitor).await, Status::Up);
+    }
+    // Who does not come back is found at its next slot: a period and a grace after the spell.
+    world.ping(&monitors[0], Success).await;
+    for _ in 60..91 {
+        down += world.sweep().await.down;
+        world.advance(1);
+        stamps.stamp_once().await.unwrap();
+    }
+    assert_eq!(down, 2);
+    assert_eq!(notices(&world).await, [3], "once");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_reminder_that_was_due_in_a_long_spell_waits_for_the_next_one(pool: PgPool) {
+    let world = World::new(pool).await;
+    let channel = world.channel("hook").await;
+    let monitor = world.monitor_telling("m", vec![channel]).await;
+    world.ping(&monitor, deadbeat_domain::ping::PingKind::Fail).await;
+    sqlx::query("UPDATE incident SET remind_at = opened_at + interval '1 hour'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    listening(&world).stamp_once().await.unwrap();
+    world.advance(86_400);
+    let stamps = listening(&world);
+    stamps.stamp_once().await.unwrap();
+
+    assert_eq!(world.sweep().await.reminded, 0);
+
+    assert_eq!(world.alerts().await, ["opened"]);
+    // The next one comes after the project's interval, an hour, whatever short spells lie in it.
+    for _ in 0..2 {
+        world.advance(1_800);
+        stamps.stamp_once().await.unwrap();
+    }
+    assert_eq!(world.sweep().await.reminded, 1);
 }

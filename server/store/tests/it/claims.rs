@@ -136,14 +136,14 @@ async fn two_claimers_never_share_a_beat_nor_a_reminder(pool: PgPool) {
         .0
         .iter()
         .chain(&reminders.1)
-        .map(|incident| incident.as_ref().unwrap().id)
+        .map(|row| row.as_ref().unwrap().0.id)
         .collect();
     assert_eq!((reminders.0.len(), reminders.1.len(), ids.len()), (7, 3, 10));
     assert!(
         reminders
             .0
             .iter()
-            .all(|incident| incident.as_ref().unwrap().remind_at == Some(at(3_690 + 3_600))),
+            .all(|row| row.as_ref().unwrap().0.remind_at == Some(at(3_690 + 3_600))),
         "moved on by the interval"
     );
 }

@@ -99,7 +99,16 @@ async fn every_webhook_is_sent_as_the_contract_says() {
             &json!({}),
         )
         .await;
-    let requests = receiver.wait_for(5, LIMIT).await;
+    receiver.wait_for(5, LIMIT).await;
+    // A spell would have to last: what it leaves behind is put there.
+    sqlx::query(
+        "INSERT INTO blind_notice (project_id, spell_started_at, spell_ended_at, monitors, tell_at)
+        SELECT id, now() - interval '1 day', now(), 3, now() FROM project",
+    )
+    .execute(&harness.pool)
+    .await
+    .unwrap();
+    let requests = receiver.wait_for(6, LIMIT).await;
 
     let kinds: Vec<String> = requests.iter().map(check).collect();
     assert_eq!(
@@ -109,14 +118,15 @@ async fn every_webhook_is_sent_as_the_contract_says() {
             "incident.opened",
             "incident.reminder",
             "incident.resolved",
-            "channel.disabled"
+            "channel.disabled",
+            "blind_spell.notice"
         ]
     );
     let listed: BTreeSet<String> = contract().webhooks().into_keys().collect();
     assert_eq!(kinds.into_iter().collect::<BTreeSet<_>>(), listed);
     // What became of them can be read; the switched-off channel says why.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;
-    assert_eq!(deliveries.len(), 6);
+    assert_eq!(deliveries.len(), 7);
     let dead = harness
         .wait_for("/api/v1/deliveries?status=dead", |seen| {
             seen["deliveries"].as_array().unwrap().len() == 1

@@ -146,6 +146,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
                 assert_eq!(state.runs, before.runs);
                 None
             }
+            Silence::Unknown { .. } => panic!("there was no spell"),
             Silence::Settled(runs) => {
                 assert!(state.deadline_at.is_none_or(|deadline| deadline > now));
                 assert_changes_are_reported(&before, state, &runs);

@@ -378,3 +378,21 @@ async fn what_waits_for_a_channel_that_is_switched_off_is_cancelled(pool: PgPool
     assert_eq!(one_at_a_time.deliver_once().await.unwrap().claimed, 0);
     assert_eq!(gone.requests().len(), 1);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_waited_for_more_than_a_day_is_cancelled_and_not_sent(pool: PgPool) {
+    let world = World::new(pool).await;
+    let receiver = Receiver::start().await;
+    let channel = world.webhook(receiver.url("/hook")).await;
+    let old = world.test(channel).await;
+    world.clock.advance(TimeDelta::days(1));
+    let younger = world.test(channel).await;
+    world.clock.advance(TimeDelta::seconds(1));
+    let delivery = world.delivery();
+
+    delivery.deliver_once().await.unwrap();
+
+    assert_eq!(world.status(old).await, "cancelled");
+    assert_eq!(world.status(younger).await, "sent");
+    assert_eq!(receiver.requests().len(), 1);
+}
