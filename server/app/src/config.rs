@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use deadbeat_http::extract::client_ip::TrustedProxies;
 use deadbeat_services::retention::RetentionSettings;
 use url::Url;
 
@@ -72,6 +73,23 @@ pub struct ServeConfig {
         value_name = "ADDRESS"
     )]
     pub first_account: String,
+
+    /// Networks of the reverse proxies whose X-Forwarded-For is believed, with commas between them; empty: nobody's.
+    #[arg(
+        long,
+        env = "DEADBEAT_TRUSTED_PROXIES",
+        default_value = "127.0.0.0/8,::1",
+        value_name = "NETWORKS"
+    )]
+    pub trusted_proxies: TrustedProxies,
+
+    /// Connections of one address at a time, 1 to 1000000; trusted proxies have no such limit.
+    #[arg(long, env = "DEADBEAT_CONNECTIONS_PER_ADDRESS", default_value_t = 1_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub connections_per_address: u32,
+
+    /// Connections of this process at a time, 1 to 1000000; never more than the system's limit of open files allows.
+    #[arg(long, env = "DEADBEAT_CONNECTIONS", default_value_t = 20_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub connections: u32,
 
     /// 1: webhooks may go to private networks and this machine. Off, because whoever may add a channel could otherwise
     /// reach what only this server can.

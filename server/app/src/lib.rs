@@ -5,6 +5,7 @@ pub mod commands;
 pub mod config;
 pub mod database;
 pub mod embedded_postgres;
+pub mod file_limit;
 pub mod telemetry;
 
 use std::net::{SocketAddr, TcpListener};
@@ -12,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
-use actix_web::web::Data;
-use actix_web::{App as ActixApp, HttpServer};
+use actix_web::dev::ServerHandle;
 use anyhow::Context;
 use chrono::TimeDelta;
 use deadbeat_domain::time::Clock;
 use deadbeat_http::AppState;
+use deadbeat_http::connection::{Admission, ConnectionSettings, Routes, serve};
+use deadbeat_http::extract::client_ip::TrustedProxies;
 use deadbeat_services::delivery::outbound::Outbound;
 use deadbeat_services::delivery::senders::Senders;
 use deadbeat_services::delivery::{Delivery, DeliverySettings};
@@ -76,6 +77,10 @@ pub struct Parts {
     pub watchdog: Option<(String, Outbound)>,
     /// What keeps statements from a database whose schema is not up to date yet.
     pub gate: Gate,
+    /// Who may connect, and for how long.
+    pub connections: ConnectionSettings,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl Parts {
@@ -93,6 +98,8 @@ impl Parts {
             spool: None,
             watchdog: None,
             gate: Gate::default(),
+            connections: ConnectionSettings::default(),
+            trusted_proxies: TrustedProxies::default(),
         }
     }
 
@@ -134,6 +141,8 @@ impl App {
             spool,
             watchdog,
             gate,
+            connections,
+            trusted_proxies,
         } = parts;
         let spools = match spool.filter(|_| takes_requests) {
             Some((path, most_bytes)) => open_spools(&path, most_bytes),
@@ -190,6 +199,7 @@ impl App {
             services: services.clone(),
             deliveries: delivery.figures(),
             is_https: services.site().url.starts_with("https://"),
+            trusted_proxies: trusted_proxies.clone(),
         };
 
         let mut loops = Vec::new();
@@ -267,7 +277,17 @@ impl App {
             ));
         }
 
-        let server = serve(listener, state, takes_requests)?;
+        // The standard library asks for 128; when more clients come at once, the rest try again after a second (measured).
+        nix::sys::socket::listen(&listener, Backlog::new(CONNECTING).context("the listen queue")?)
+            .context("listening")?;
+        // A process without the http role answers health and metrics only.
+        let routes = if takes_requests {
+            Routes::All
+        } else {
+            Routes::Operation
+        };
+        let admission = Admission::new(connections, trusted_proxies);
+        let server = serve(listener, state, routes, admission).context("serving HTTP")?;
         let http = server.handle();
         let serving = tokio::spawn(server);
         Ok(Self {
@@ -335,30 +355,3 @@ fn open_spools(path: &Path, most_bytes: u64) -> Vec<Option<Spool>> {
 
 /// Connections that may wait to be accepted; the kernel's own cap (`net.core.somaxconn`) stands above it.
 const CONNECTING: i32 = 4_096;
-
-/// A process without the http role answers health and metrics only.
-fn serve(listener: TcpListener, state: AppState, takes_requests: bool) -> anyhow::Result<Server> {
-    // The standard library asks for 128; when more clients come at once, the rest try again after a second (measured).
-    nix::sys::socket::listen(&listener, Backlog::new(CONNECTING).context("the listen queue")?)
-        .context("listening")?;
-    let state = Data::new(state);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let server = HttpServer::new(move || {
-        ActixApp::new().app_data(state.clone()).configure(|config| {
-            if takes_requests {
-                deadbeat_http::configure(config, &state);
-            } else {
-                deadbeat_http::configure_operation(config, &state);
-            }
-        })
-    })
-    .workers(workers)
-    // A client that connects and says nothing is not waited for.
-    .client_request_timeout(Duration::from_secs(10))
-    .keep_alive(Duration::from_secs(75))
-    .shutdown_timeout(10)
-    .disable_signals()
-    .listen(listener)
-    .context("serving HTTP")?;
-    Ok(server.run())
-}

@@ -257,7 +257,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
         },
         signal,
         method: Some(request.method().as_str().to_owned()),
-        remote_addr: client_ip(request),
+        remote_addr: client_ip(request, &state).map(|ip| ip.to_string()),
         user_agent: request
             .headers()
             .get(header::USER_AGENT)

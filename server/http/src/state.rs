@@ -7,6 +7,8 @@ use deadbeat_services::Services;
 use deadbeat_services::delivery::DeliveryFigures;
 use deadbeat_store::Reader;
 
+use crate::extract::client_ip::TrustedProxies;
+
 /// Shared by all handlers.
 #[derive(Clone)]
 pub struct AppState {
@@ -16,6 +18,8 @@ pub struct AppState {
     pub deliveries: Arc<DeliveryFigures>,
     /// Whether the site is reached by https: then cookies are for https and this host only, and browsers are told to stay with https.
     pub is_https: bool,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl AppState {

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::Context;
+use deadbeat_http::connection::ConnectionSettings;
 use deadbeat_services::ServiceError;
 use deadbeat_services::delivery::outbound::{Outbound, OutboundSettings};
 use deadbeat_services::delivery::senders::email::SmtpSettings;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::config::ServeConfig;
 use crate::database::Database;
-use crate::{App, Parts, telemetry};
+use crate::{App, Parts, file_limit, telemetry};
 
 /// Between two attempts to get the database ready.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -175,8 +176,16 @@ fn start(
             Some((url.to_owned(), Outbound::new(&settings).context("the watchdog")?))
         }
     };
+    let defaults = ConnectionSettings::default();
+    let connections = ConnectionSettings {
+        per_address: config.connections_per_address as usize,
+        total: (config.connections as usize).min(file_limit::raise()),
+        ..defaults
+    };
     App::start(Parts {
         watchdog,
+        connections,
+        trusted_proxies: config.trusted_proxies.clone(),
         spool: (config.spool_mb > 0).then(|| (spool, u64::from(config.spool_mb) * 1_000_000)),
         roles: config.roles.clone(),
         retention: config.retention.settings(),

@@ -127,7 +127,7 @@ async fn odd_headers_and_bodies_never_lose_a_ping() {
         harness
             .client
             .post(&url)
-            .header("X-Forwarded-For", "[2001:db8::1]:443, 10.0.0.1"),
+            .header("X-Forwarded-For", "10.0.0.1, [2001:db8::1]:443, 127.0.0.2"),
         harness.client.post(&url).header("User-Agent", &long),
         harness
             .client

@@ -63,7 +63,11 @@ async fn accept(
         )]));
     }
     // A client that hangs up does not undo it: a Beat with thousands of entries would otherwise never get them all registered.
-    let (services, project, client) = (state.services.clone(), key.0, client_ip(&request));
+    let (services, project, client) = (
+        state.services.clone(),
+        key.0,
+        client_ip(&request, &state).map(|ip| ip.to_string()),
+    );
     let work =
         tokio::spawn(async move { service::accept(&services, project, batch, received_at, client).await });
     let verdicts = work

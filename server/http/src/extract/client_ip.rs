@@ -1,30 +1,98 @@
 //! Where a request came from.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
 
 use actix_web::HttpRequest;
+use actix_web::http::header::HeaderMap;
+use ipnet::IpNet;
 
-/// The client's address.
-///
-/// A proxy on this machine or in a private network is believed: the last address in `X-Forwarded-For` that is not itself such a
-/// neighbour is the one that our own proxies saw; what stands before it anybody may have written. What cannot be read as an address
-/// is passed over: it never costs a ping.
-#[must_use]
-pub fn client_ip(request: &HttpRequest) -> Option<String> {
-    let peer = request.peer_addr().map(|addr| addr.ip());
-    let forwarded = request
-        .headers()
-        .get("x-forwarded-for")
-        .and_then(|value| value.to_str().ok());
-    seen_by_our_proxies(peer, forwarded).map(|ip| ip.to_canonical().to_string())
+use crate::state::AppState;
+
+/// The networks of the proxies whose `X-Forwarded-For` is believed. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedProxies(Arc<[IpNet]>);
+
+impl Default for TrustedProxies {
+    /// This machine only: in a private network anybody may be a client.
+    fn default() -> Self {
+        Self(Arc::new([
+            IpNet::new_assert([127, 0, 0, 0].into(), 8),
+            IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+        ]))
+    }
 }
 
-fn seen_by_our_proxies(peer: Option<IpAddr>, forwarded: Option<&str>) -> Option<IpAddr> {
-    let forwarded = forwarded
-        .filter(|_| peer.is_some_and(is_near))
-        .unwrap_or_default();
-    let mut named = forwarded.rsplit(',').filter_map(|part| parse(part.trim()));
-    named.find(|ip| !is_near(*ip)).or(peer)
+impl FromStr for TrustedProxies {
+    type Err = String;
+
+    /// Reads networks and addresses with commas between them; an empty text trusts nobody.
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(|part| {
+                let address = part.parse::<IpAddr>().map(IpNet::from);
+                address.or_else(|_| part.parse()).map_err(|_| {
+                    format!("{part:?} is no network; 10.1.0.0/16, fd00::/8 or 192.0.2.7 are allowed, with commas between them")
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map(|networks| Self(networks.into()))
+    }
+}
+
+impl TrustedProxies {
+    /// Whether an address is one of these proxies.
+    #[must_use]
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+}
+
+/// What counts as one client: an address of IPv4, and the /64 of IPv6, of which one client has all addresses to choose from.
+#[must_use]
+pub fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        ip => ip,
+    }
+}
+
+/// The client's address. None: the connection has none.
+///
+/// `X-Forwarded-For` is read from the right, where the nearest proxy wrote, and only as far as trusted proxies reach: the first address
+/// that is none of them is the client. What stands further left anybody may have written. What cannot be read as an address ends the
+/// search: it never costs a ping.
+#[must_use]
+pub fn client_ip(request: &HttpRequest, state: &AppState) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip().to_canonical();
+    Some(client_behind(peer, request.headers(), &state.trusted_proxies))
+}
+
+fn client_behind(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
+    let mut client = peer;
+    if !proxies.trusts(peer) {
+        return client;
+    }
+    // A proxy may add a line of its own instead of prolonging the one that came.
+    let lines: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .map(|line| line.to_str().unwrap_or_default())
+        .collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let Some(ip) = parse(hop.trim()) else { break };
+        client = ip.to_canonical();
+        if !proxies.trusts(client) {
+            break;
+        }
+    }
+    client
 }
 
 /// An address with or without a port: `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
@@ -32,21 +100,16 @@ fn parse(text: &str) -> Option<IpAddr> {
     if let Ok(ip) = text.parse() {
         return Some(ip);
     }
-    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+    if let Ok(socket) = text.parse::<SocketAddr>() {
         return Some(socket.ip());
     }
     text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-fn is_near(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
     use super::*;
 
     #[test]
@@ -66,24 +129,74 @@ mod tests {
     }
 
     #[test]
-    fn only_what_our_own_proxies_saw_is_believed() {
-        for (peer, forwarded, seen) in [
-            ("127.0.0.1", Some("198.51.100.1, 203.0.113.7"), "203.0.113.7"),
+    fn networks_are_read_with_commas_between_them() {
+        let proxies: TrustedProxies = "10.1.0.0/16, fd00::/8 ,192.0.2.7".parse().unwrap();
+        for (ip, trusted) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("10.2.0.1", false),
+            ("fd12::1", true),
+            ("192.0.2.7", true),
+            ("192.0.2.8", false),
+            ("127.0.0.1", false),
+        ] {
+            assert_eq!(proxies.trusts(ip.parse().unwrap()), trusted, "{ip}");
+        }
+        assert_eq!("".parse(), Ok(TrustedProxies(Arc::new([]))));
+        for wrong in ["10.0.0.0/33", "proxy.example.org", "10.0.0.0-10.0.0.9", "*"] {
+            assert!(wrong.parse::<TrustedProxies>().is_err(), "{wrong}");
+        }
+    }
+
+    fn seen(peer: &str, proxies: &TrustedProxies, lines: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(
+                HeaderName::from_static("x-forwarded-for"),
+                HeaderValue::from_str(line).unwrap(),
+            );
+        }
+        client_behind(peer.parse().unwrap(), &headers, proxies).to_string()
+    }
+
+    #[test]
+    fn by_default_only_this_machine_is_believed() {
+        let proxies = TrustedProxies::default();
+        for (peer, lines, client) in [
+            ("127.0.0.1", vec!["198.51.100.1, 203.0.113.7"], "203.0.113.7"),
+            ("::1", vec!["203.0.113.7"], "203.0.113.7"),
+            ("127.0.0.1", vec!["203.0.113.7, 127.0.0.2"], "203.0.113.7"),
+            ("127.0.0.1", vec!["203.0.113.7, 10.0.0.2"], "10.0.0.2"),
+            ("127.0.0.1", vec!["203.0.113.7, garbage"], "127.0.0.1"),
+            ("127.0.0.1", vec![], "127.0.0.1"),
+            ("10.0.0.2", vec!["203.0.113.7"], "10.0.0.2"),
+            ("203.0.113.9", vec!["198.51.100.1"], "203.0.113.9"),
+        ] {
+            assert_eq!(seen(peer, &proxies, &lines), client, "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_header_is_walked_from_the_right_over_trusted_proxies_only() {
+        let proxies = "10.0.0.0/8,192.168.1.1".parse().unwrap();
+        for (peer, lines, client) in [
             (
-                "127.0.0.1",
-                Some("203.0.113.7, 10.0.0.2, 192.168.1.1"),
+                "10.0.0.2",
+                vec!["198.51.100.1, 203.0.113.7, 192.168.1.1"],
                 "203.0.113.7",
             ),
-            ("127.0.0.1", Some("garbage"), "127.0.0.1"),
-            ("127.0.0.1", None, "127.0.0.1"),
-            ("203.0.113.9", Some("198.51.100.1"), "203.0.113.9"),
+            // Lines are one list, in their order.
+            (
+                "10.0.0.2",
+                vec!["198.51.100.1", "203.0.113.7", "10.3.3.3"],
+                "203.0.113.7",
+            ),
+            // A client inside the trusted networks: the leftmost hop is all that is known.
+            ("10.0.0.2", vec!["10.9.9.9, 192.168.1.1"], "10.9.9.9"),
+            ("192.168.1.2", vec!["203.0.113.7"], "192.168.1.2"),
+            ("::ffff:10.0.0.2", vec!["[2001:db8::1]:80"], "2001:db8::1"),
         ] {
-            let ip = seen_by_our_proxies(Some(peer.parse().unwrap()), forwarded);
-            assert_eq!(
-                ip.map(|ip| ip.to_string()).as_deref(),
-                Some(seen),
-                "{peer} {forwarded:?}"
-            );
+            assert_eq!(seen(peer, &proxies, &lines), client, "{peer} {lines:?}");
         }
     }
 }

@@ -128,7 +128,10 @@ async fn sign_in(
     form: VisitorForm,
 ) -> Result<HttpResponse, PageError> {
     let (email, password) = (form.fields.get("email"), form.fields.get("password"));
-    let keys = Key::of(client_ip(&request).as_deref(), email);
+    let keys = Key::of(
+        client_ip(&request, &state).map(|ip| ip.to_string()).as_deref(),
+        email,
+    );
     ATTEMPTS
         .take(&keys, state.now())
         .map_err(PageError::TooManyTries)?;

@@ -1,0 +1,290 @@
+//! Where requests begin and end in the bytes of a connection, and whether a head holds a bare line feed.
+//!
+//! The HTTP parser takes a bare LF for the end of a header line. A proxy in front may take it for part of a header's value and pass it
+//! on: then the two see different requests in the same bytes, which is request smuggling (RFC 9112, 2.2 and 11.2). The parser has no
+//! setting for it, so this reader follows the requests in front of the parser. It follows only as much as it must: lines of heads, and
+//! the two headers that say how long a body is. Whatever else is wrong with a request is left to the parser, which refuses it.
+
+use memchr::memchr;
+
+/// Bytes of one head line that are kept while its end has not come. The parser refuses longer heads with 431.
+const LINE_BYTES: usize = 160_000;
+
+/// Follows the requests of one connection.
+#[derive(Debug, Default)]
+pub(super) struct RequestReader {
+    at: At,
+    /// The beginning of a head line whose end has not come.
+    line: Vec<u8>,
+    has_request_line: bool,
+    content_length: u64,
+    is_chunked: bool,
+}
+
+/// What the next byte is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum At {
+    /// The first of a request.
+    #[default]
+    Between,
+    /// In a line of a head.
+    Head,
+    /// In a body; so many bytes are left of it.
+    Body(u64),
+    /// In a chunked body.
+    Chunk(Chunk),
+    /// The parser refuses what came before, or has all that it takes: nothing is looked at any more.
+    Lost,
+}
+
+/// What the next byte of a chunked body is (RFC 9112, 7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
+    Size(u64),
+    /// Extensions, up to the carriage return.
+    Extension(u64),
+    SizeLf(u64),
+    Data(u64),
+    DataCr,
+    DataLf,
+    /// The first of a line behind the last chunk.
+    Trailer,
+    InTrailer,
+    TrailerLf,
+    EndLf,
+}
+
+impl RequestReader {
+    /// Whether a request has begun and has not come whole.
+    pub(super) fn is_within_request(&self) -> bool {
+        self.at != At::Between
+    }
+
+    /// Reads on. Some: the place of a line feed that ends a line of a head without a carriage return before it.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.at {
+                At::Between => self.at = At::Head,
+                At::Head => {
+                    let Some(length) = memchr(b'\n', &bytes[at..]) else {
+                        if self.line.len() + bytes.len() - at > LINE_BYTES {
+                            self.at = At::Lost;
+                        } else {
+                            self.line.extend_from_slice(&bytes[at..]);
+                        }
+                        return None;
+                    };
+                    let piece = &bytes[at..at + length];
+                    at += length;
+                    let is_right = if self.line.is_empty() {
+                        self.head_line(piece)
+                    } else {
+                        self.line.extend_from_slice(piece);
+                        let line = std::mem::take(&mut self.line);
+                        self.head_line(&line)
+                    };
+                    if !is_right {
+                        self.at = At::Lost;
+                        return Some(at);
+                    }
+                    at += 1;
+                }
+                At::Body(left) => {
+                    let here = left.min((bytes.len() - at) as u64);
+                    at += here as usize;
+                    self.at = if left == here {
+                        At::Between
+                    } else {
+                        At::Body(left - here)
+                    };
+                }
+                At::Chunk(Chunk::Data(left)) => {
+                    let here = left.min((bytes.len() - at) as u64);
+                    at += here as usize;
+                    self.at = At::Chunk(if left == here {
+                        Chunk::DataCr
+                    } else {
+                        Chunk::Data(left - here)
+                    });
+                }
+                At::Chunk(chunk) => {
+                    self.at = after(chunk, bytes[at]);
+                    at += 1;
+                }
+                At::Lost => return None,
+            }
+        }
+        None
+    }
+
+    /// Reads a line without its line feed. False: the line does not end with a carriage return.
+    fn head_line(&mut self, line: &[u8]) -> bool {
+        let Some((b'\r', line)) = line.split_last() else {
+            return false;
+        };
+        if !line.is_empty() {
+            if self.has_request_line {
+                self.header(line);
+            }
+            self.has_request_line = true;
+        } else if self.has_request_line {
+            self.at = match (self.is_chunked, self.content_length) {
+                (true, _) => At::Chunk(Chunk::Size(0)),
+                (false, 0) => At::Between,
+                (false, length) => At::Body(length),
+            };
+            self.has_request_line = false;
+            self.is_chunked = false;
+            self.content_length = 0;
+        }
+        true
+    }
+
+    /// What makes no sense here is refused by the parser: a length that is no number, or both headers at once.
+    fn header(&mut self, line: &[u8]) {
+        // Most headers are told apart by their first letter.
+        match line[0] | 0x20 {
+            b'c' => {
+                if let Some(value) = value_of(line, b"content-length:") {
+                    let digits = std::str::from_utf8(value).ok();
+                    self.content_length = digits.and_then(|digits| digits.parse().ok()).unwrap_or(0);
+                }
+            }
+            b't' => {
+                if let Some(value) = value_of(line, b"transfer-encoding:") {
+                    self.is_chunked |= value.eq_ignore_ascii_case(b"chunked");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn value_of<'line>(line: &'line [u8], name: &[u8]) -> Option<&'line [u8]> {
+    let (start, value) = line.split_at_checked(name.len())?;
+    start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+}
+
+/// What comes after one byte of a chunked body.
+fn after(chunk: Chunk, byte: u8) -> At {
+    At::Chunk(match (chunk, byte) {
+        (Chunk::Size(size), b'\r') => Chunk::SizeLf(size),
+        (Chunk::Size(size), b';' | b' ' | b'\t') => Chunk::Extension(size),
+        (Chunk::Size(size), digit) => {
+            let digit = (digit as char).to_digit(16);
+            let longer = digit.and_then(|digit| size.checked_mul(16)?.checked_add(u64::from(digit)));
+            match longer {
+                Some(size) => Chunk::Size(size),
+                None => return At::Lost,
+            }
+        }
+        (Chunk::Extension(size), b'\r') => Chunk::SizeLf(size),
+        (Chunk::Extension(size), _) => Chunk::Extension(size),
+        (Chunk::SizeLf(0), b'\n') => Chunk::Trailer,
+        (Chunk::SizeLf(size), b'\n') => Chunk::Data(size),
+        (Chunk::DataCr, b'\r') => Chunk::DataLf,
+        (Chunk::DataLf, b'\n') => Chunk::Size(0),
+        (Chunk::Trailer, b'\r') => Chunk::EndLf,
+        (Chunk::InTrailer, b'\r') => Chunk::TrailerLf,
+        (Chunk::Trailer | Chunk::InTrailer, _) => Chunk::InTrailer,
+        (Chunk::TrailerLf, b'\n') => Chunk::Trailer,
+        (Chunk::EndLf, b'\n') => return At::Between,
+        _ => return At::Lost,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads text in pieces of a size: where the first bare line feed was found, and whether the reader ended between requests.
+    fn read(text: &str, size: usize) -> (Option<usize>, bool) {
+        let mut reader = RequestReader::default();
+        for (n, piece) in text.as_bytes().chunks(size).enumerate() {
+            if let Some(at) = reader.read(piece) {
+                return (Some(n * size + at), false);
+            }
+        }
+        (None, !reader.is_within_request())
+    }
+
+    const SIZES: [usize; 6] = [1, 2, 3, 5, 17, 10_000];
+
+    #[test]
+    fn whole_requests_end_between_requests_however_they_are_cut() {
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for text in [
+            get.to_owned(),
+            format!("\r\n\r\n{get}{get}"),
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\na\nb\n\n{get}"),
+            format!("POST / HTTP/1.1\r\ncontent-LENGTH:   2   \r\nHost: a\r\n\r\n\n\n{get}"),
+            format!(
+                "POST / HTTP/1.1\r\nTransfer-Encoding: CHUNKED\r\n\r\n5\r\n\n\n\n\n\n\r\n1F ; a=b\r\n{}\r\n0\r\n\r\n{get}",
+                "\n".repeat(31)
+            ),
+            format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\nZ: a\r\n\r\n{get}"),
+            "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ] {
+            for size in SIZES {
+                assert_eq!(read(&text, size), (None, true), "{text:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bare_line_feed_in_any_line_of_any_head_is_found() {
+        for text in [
+            "GET / HTTP/1.1\n",
+            "\n",
+            "\r\n\n",
+            "GET / HTTP/1.1\r\nHost: a\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n\n\n\nGET /\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n0\r\n\r\nGET /\n",
+            // A length that is none is no body: the parser refuses the request anyway.
+            "POST / HTTP/1.1\r\nContent-Length: 3, 3\r\n\r\n\n",
+            "POST / HTTP/1.1\r\nContent-Length: -3\r\n\r\n\n",
+        ] {
+            for size in SIZES {
+                assert_eq!(
+                    read(text, size),
+                    (Some(text.len() - 1), false),
+                    "{text:?} by {size}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_that_has_not_come_whole_is_known_as_such() {
+        for text in [
+            "G",
+            "\r",
+            "\r\n",
+            "GET / HTTP/1.1\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nnonsense",
+        ] {
+            for size in SIZES {
+                assert_eq!(read(text, size), (None, false), "{text:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_does_not_fill_the_memory() {
+        let mut reader = RequestReader::default();
+        for _ in 0..1_000 {
+            assert_eq!(reader.read(&[b'x'; 1_000]), None);
+        }
+        assert!(
+            reader.line.capacity() <= 2 * LINE_BYTES,
+            "{}",
+            reader.line.capacity()
+        );
+    }
+}
