@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::channel::is_email;
 use deadbeat_domain::ids::AccountId;
 use deadbeat_domain::monitor::{FieldError, clip};
+use deadbeat_store::Tx;
 use deadbeat_store::account::Account;
 use tokio::sync::Semaphore;
 
@@ -94,6 +95,19 @@ impl Passwords {
 /// # Errors
 /// An invalid or taken address, a short password, or the database is away.
 pub async fn create(services: &Services, email: &str, password: &str) -> Result<Account, ServiceError> {
+    let (account, hash) = fresh(services, email, password).await?;
+    let mut tx = services.store.begin().await?;
+    insert(&mut tx, &account, &hash, services.now()).await?;
+    tx.commit().await?;
+    Ok(account)
+}
+
+/// An account that may be created, and its password's hash.
+pub(crate) async fn fresh(
+    services: &Services,
+    email: &str,
+    password: &str,
+) -> Result<(Account, String), ServiceError> {
     let email = email.trim().to_lowercase();
     let mut faults = Vec::new();
     if !is_email(&email) {
@@ -117,8 +131,17 @@ pub async fn create(services: &Services, email: &str, password: &str) -> Result<
         id: AccountId::generate(),
         email,
     };
-    let mut tx = services.store.begin().await?;
-    deadbeat_store::account::insert(&mut tx, &account, &hash, services.now())
+    Ok((account, hash))
+}
+
+/// Creates an account in the caller's transaction.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    account: &Account,
+    hash: &str,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    deadbeat_store::account::insert(tx, account, hash, now)
         .await
         .map_err(|error| {
             if error.is_constraint("account_email_unique") {
@@ -126,9 +149,7 @@ pub async fn create(services: &Services, email: &str, password: &str) -> Result<
             } else {
                 error.into()
             }
-        })?;
-    tx.commit().await?;
-    Ok(account)
+        })
 }
 
 /// Signs in: the session's secret, for a cookie. None: unknown address or wrong password, and nobody is told which.

@@ -1,10 +1,12 @@
 //! Projects.
 
+use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::key::Scope;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, read_label};
 use deadbeat_domain::project::Role;
+use deadbeat_store::Tx;
 use deadbeat_store::project::Project;
 
 use crate::{ServiceError, Services, api_key};
@@ -30,26 +32,37 @@ pub async fn create(
     name: &str,
     owner: Option<AccountId>,
 ) -> Result<Created, ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let created = create_in(&mut tx, name, owner, services.now()).await?;
+    tx.commit().await?;
+    Ok(created)
+}
+
+/// Creates a project as [`create`] does, in the caller's transaction.
+pub(crate) async fn create_in(
+    tx: &mut Tx,
+    name: &str,
+    owner: Option<AccountId>,
+    now: DateTime<Utc>,
+) -> Result<Created, ServiceError> {
     let mut faults = Vec::new();
     let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
     }
-    let now = services.now();
     let project = Project {
         id: ProjectId::generate(),
         name,
         reminder_seconds: Some(86_400),
         created_at: now,
     };
-    let mut tx = services.store.begin().await?;
-    deadbeat_store::project::insert(&mut tx, &project).await?;
+    deadbeat_store::project::insert(tx, &project).await?;
     let owner = match owner {
         Some(owner) => Some(owner),
-        None => deadbeat_store::project::first_account(&mut tx).await?,
+        None => deadbeat_store::project::first_account(tx).await?,
     };
     if let Some(owner) = owner {
-        deadbeat_store::project::add_member(&mut tx, project.id, owner, Role::Owner, now).await?;
+        deadbeat_store::project::add_member(tx, project.id, owner, Role::Owner, now).await?;
     }
     let mut keys = Vec::new();
     for (name, scope) in [
@@ -57,9 +70,8 @@ pub async fn create(
         ("first read key", Scope::Read),
         ("first ping key", Scope::Ping),
     ] {
-        keys.push(api_key::issue_in(&mut tx, project.id, name, scope, now).await?.1);
+        keys.push(api_key::issue_in(tx, project.id, name, scope, now).await?.1);
     }
-    tx.commit().await?;
     let ping_key = keys.pop().unwrap_or_default();
     let read_key = keys.pop().unwrap_or_default();
     let api_key = keys.pop().unwrap_or_default();

@@ -22,13 +22,17 @@ pub async fn first_start(services: &Services, email: &str) -> Result<Option<Firs
         return Ok(None);
     }
     let password = secret::random_text(16);
-    let owner = match account::create(services, email, &password).await {
-        Ok(owner) => owner,
+    let (owner, hash) = account::fresh(services, email, &password).await?;
+    // One transaction: cut off in between, there would be an account whose password nobody has seen.
+    let (mut tx, now) = (services.store.begin().await?, services.now());
+    match account::insert(&mut tx, &owner, &hash, now).await {
+        Ok(()) => {}
         // Another process that started at the same time made it, and shows it.
         Err(ServiceError::Conflict(_)) => return Ok(None),
         Err(error) => return Err(error),
-    };
-    let created = project::create(services, "My project", Some(owner.id)).await?;
+    }
+    let created = project::create_in(&mut tx, "My project", Some(owner.id), now).await?;
+    tx.commit().await?;
     Ok(Some(FirstStart {
         email: owner.email,
         password,

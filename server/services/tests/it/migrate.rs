@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use deadbeat_services::setup::first_start;
 use deadbeat_store::{PoolSettings, Store};
 use sqlx::{ConnectOptions, PgPool};
+
+use crate::setup::World;
 
 /// A statement may take this long, and a lock may be waited for as long.
 const LIMIT: Duration = Duration::from_millis(300);
@@ -84,4 +87,29 @@ async fn a_migration_that_is_stopped_says_which_it_is_and_why(pool: PgPool) {
     assert!(words.contains("migration 1 "), "{words}");
     assert!(words.contains("57014"), "{words}");
     assert!(words.contains("user request"), "{words}");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_first_start_that_is_cut_off_shows_its_keys_at_the_next_one(pool: PgPool) {
+    let world = World::new(pool.clone()).await;
+    sqlx::query("DELETE FROM account").execute(&pool).await.unwrap();
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'cut off'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON api_key EXECUTE FUNCTION refuse();",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    assert!(first_start(&world.services, "admin@localhost").await.is_err());
+    sqlx::raw_sql("DROP TRIGGER refuse ON api_key")
+        .execute(&pool)
+        .await
+        .unwrap();
+
+    let first = first_start(&world.services, "admin@localhost").await.unwrap();
+
+    assert!(
+        first.is_some(),
+        "there is an account whose password nobody has seen"
+    );
 }

@@ -125,6 +125,9 @@ fn subjects_say_how_it_stands() {
         "[Deadbeat] Channel switched off: pager"
     );
     assert!(render(&disabled).text.contains("answered 410"));
+    let blind = render(&json!({"type": "blind_spell.notice", "summary": "Deadbeat was blind for a day."}));
+    assert_eq!(blind.subject, "[Deadbeat] Deadbeat could not listen for a while");
+    assert!(blind.text.contains("blind for a day"), "{}", blind.text);
 }
 
 #[test]
