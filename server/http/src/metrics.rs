@@ -98,6 +98,16 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
             .oldest_spooled()
             .map_or(0, |at| (state.now() - at).num_seconds().max(0)),
     )?;
+    counter(
+        "deadbeat_pings_set_aside_total",
+        "Pings that could not be written while others could, and were set aside.",
+        figures.set_aside.load(Ordering::Relaxed),
+    )?;
+    gauge(
+        "deadbeat_pings_aside",
+        "Pings that are set aside: acknowledged, and tried again at a bounded pace.",
+        i64::try_from(ingest.aside()).unwrap_or(i64::MAX),
+    )?;
     gauge(
         "deadbeat_registry_pings",
         "Ping URLs that are known in memory.",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
@@ -26,7 +27,7 @@ const QUEUE: usize = 8_192;
 pub const LANES: usize = 2;
 
 /// Whom a signal is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
     /// `/ping/<uuid>`
     Ping(PingId),
@@ -103,12 +104,27 @@ pub struct Figures {
     pub batches: AtomicU64,
     /// Signals that the spool took, because the database could not.
     pub spooled: AtomicU64,
+    /// Signals that were set aside: they could not be written while others could.
+    pub set_aside: AtomicU64,
+}
+
+impl Figures {
+    /// Counts a signal that was written, or was for nobody.
+    pub(crate) fn count(&self, accepted: Accepted) {
+        let figure = match accepted {
+            Accepted::Recorded => &self.recorded,
+            Accepted::Unknown { .. } => &self.unknown,
+        };
+        figure.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A signal and who waits for its answer.
 pub(crate) struct Waiting {
     pub(crate) incoming: Incoming,
     pub(crate) answer: oneshot::Sender<Accepted>,
+    /// Since when it has waited for a locked row.
+    pub(crate) held_since: Option<Instant>,
 }
 
 /// The door for signals. Cheap to clone.
@@ -203,7 +219,11 @@ impl Ingest {
         };
         self.lane(&incoming.address)
             .queue
-            .try_send(Waiting { incoming, answer })
+            .try_send(Waiting {
+                incoming,
+                answer,
+                held_since: None,
+            })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => refuse(IngestError::Full),
                 mpsc::error::TrySendError::Closed(_) => refuse(IngestError::Unavailable),
@@ -227,6 +247,12 @@ impl Ingest {
 
     fn spools(&self) -> impl Iterator<Item = &Spool> {
         self.lanes.iter().filter_map(|lane| lane.spool.as_ref())
+    }
+
+    /// Signals that are set aside: acknowledged, and tried again at a bounded pace.
+    #[must_use]
+    pub fn aside(&self) -> usize {
+        self.spools().map(Spool::aside).sum()
     }
 
     /// Ping URLs that are known in memory.

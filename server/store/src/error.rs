@@ -14,6 +14,10 @@ pub enum StoreError {
     /// The database cannot be reached, or is shutting down: try again later.
     #[error("the database is away")]
     Unavailable(#[source] sqlx::Error),
+    /// PostgreSQL cancelled the statement: it took too long, waited too long for a lock, or was the victim of a deadlock. The
+    /// transaction did not happen. The database is there; the same statement alone, or later, may succeed.
+    #[error("the statement timed out")]
+    TimedOut(#[source] sqlx::Error),
     /// A named constraint refused the write.
     #[error("constraint {0} refuses it")]
     Constraint(String),
@@ -73,10 +77,19 @@ impl StoreError {
         matches!(self, Self::Constraint(constraint) if constraint == name)
     }
 
-    /// Whether trying again later may help.
+    /// Whether trying again later may help: the database is away, or a statement timed out.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Migration { passes: true, .. })
+        matches!(
+            self,
+            Self::Unavailable(_) | Self::TimedOut(_) | Self::Migration { passes: true, .. }
+        )
+    }
+
+    /// Whether PostgreSQL itself cancelled the statement ([`StoreError::TimedOut`]): other statements may succeed meanwhile.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        matches!(self, Self::TimedOut(_))
     }
 }
 
@@ -98,6 +111,8 @@ impl From<sqlx::Error> for StoreError {
                     return Self::Constraint(constraint.to_owned());
                 }
                 match database.code().as_deref() {
+                    // query_canceled (statement_timeout), lock_not_available (lock_timeout), deadlock_detected.
+                    Some("57014" | "55P03" | "40P01") => Self::TimedOut(error),
                     Some(code) if passes(code) => Self::Unavailable(error),
                     _ => Self::Statement(error),
                 }

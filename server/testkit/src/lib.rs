@@ -5,7 +5,9 @@
 pub mod clock;
 pub mod inbox;
 pub mod receiver;
+pub mod wire;
 
 pub use clock::StoppedClock;
 pub use inbox::Inbox;
 pub use receiver::{Receiver, Reply};
+pub use wire::{Fault, Wire};

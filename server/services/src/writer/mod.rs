@@ -4,10 +4,16 @@
 //! everything in a few array statements, commits, and only then answers: what is acknowledged is durable. A ping therefore costs a
 //! share of a batch instead of round trips of its own, and a lone ping waits for nothing.
 //!
+//! Every signal has a number, and the last number that is written is part of the transaction that writes it (ADR 023).
+//!
 //! When the database is away, a batch goes to the spool and is acknowledged when it is on the disk. Everything after it goes there too,
 //! until all of it has been replayed: the order of arrival holds. A commit whose answer was lost may have happened; such a batch is
-//! spooled under the number that it was to be committed with, and the database says later whether it was.
+//! spooled under the numbers that it was to be committed with, and the database says later whether it was.
+//!
+//! A monitor whose row another transaction has locked stops nobody else: its signals wait in memory for a moment, then aside in the spool
+//! file. So does a signal that times out while others succeed.
 
+mod aside;
 mod commit;
 mod replay;
 mod vouch;
@@ -15,17 +21,18 @@ mod vouch;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use deadbeat_domain::time::Clock;
-use deadbeat_store::{Store, with_sources};
+use deadbeat_store::monitor::Held;
+use deadbeat_store::{Store, StoreError, with_sources};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::commit::{Committer, Fate, Place};
 use crate::Site;
-use crate::ingest::{Accepted, Figures, Incoming, Waiting};
+use crate::ingest::{Accepted, Address, Figures, Incoming, Waiting};
 use crate::registry::{Known, Registry};
 use crate::spool::Spool;
 
@@ -36,6 +43,16 @@ const BATCH: usize = 512;
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
 /// How often the database is asked whether it is back.
 const PROBE: Duration = Duration::from_millis(250);
+/// Between two tries of signals whose monitors' rows are locked, when nothing else comes.
+const HELD_PAUSE: Duration = Duration::from_millis(10);
+/// For how long a signal waits in memory for a locked row. Its client waits as long for the answer.
+const HELD: Duration = Duration::from_secs(1);
+/// Signals that wait so. They are beside the queue, which has its own limit.
+const MOST_HELD: usize = 2_048;
+/// How long a statement may take when a signal is tried alone: a bad signal must not hold the lane for the whole limit again.
+const ALONE: Duration = Duration::from_secs(1);
+/// After so many addresses that time out one after the other, the database is slow, not the signals bad.
+const SLOW: usize = 4;
 /// Signals for ids that nobody can vouch for, kept on trust in one outage. The replay drops those that were noise.
 const MOST_TRUSTED: usize = 10_000;
 
@@ -52,7 +69,7 @@ impl Writers {
             .collect();
         for ended in running {
             if let Err(error) = ended.await {
-                tracing::error!(%error, "a writer broke off");
+                tracing::error!(error = %with_sources(&error), "a writer broke off");
             }
         }
     }
@@ -60,24 +77,24 @@ impl Writers {
 
 /// The one that writes a lane's signals.
 pub(crate) struct Writer {
-    store: Store,
-    clock: Arc<dyn Clock>,
-    site: Site,
-    outbox_bell: Arc<Notify>,
+    committer: Committer,
     waiting: mpsc::Receiver<Waiting>,
     figures: Arc<Figures>,
-    registry: Registry,
     spool: Option<Spool>,
-    /// Numbers batches; the last one that was tried.
+    /// The last number that was given to a signal.
     position: u64,
+    /// Signals for monitors whose rows are locked, in the order of arrival. They are tried again with the next batch.
+    held: Vec<Waiting>,
     /// What goes to the spool in this outage on trust.
     trusted: usize,
     /// Asks whether the database is back, beside the work: an answer may take seconds.
     probe: Option<JoinHandle<bool>>,
-    /// When a ping key's last use was last written: once a minute is enough.
-    touched: HashMap<Vec<u8>, DateTime<Utc>>,
-    /// Keys and slugs that were resolved, for when the database cannot be asked.
-    slugs: HashSet<(Vec<u8>, String)>,
+}
+
+/// A batch that was not written.
+struct Failed {
+    error: StoreError,
+    batch: Vec<Waiting>,
 }
 
 impl Writer {
@@ -96,37 +113,54 @@ impl Writer {
         spool: Option<Spool>,
     ) -> Self {
         Self {
-            store,
-            clock,
-            site,
-            outbox_bell,
+            committer: Committer {
+                store,
+                clock,
+                site,
+                outbox_bell,
+                registry,
+                touched: HashMap::new(),
+                slugs: HashSet::new(),
+            },
             waiting,
             figures,
-            registry,
             spool,
             position: 0,
+            held: Vec::new(),
             trusted: 0,
             probe: None,
-            touched: HashMap::new(),
-            slugs: HashSet::new(),
         }
     }
 
-    /// Writes until it is told to stop, then what is still waiting.
+    /// Writes until it is told to stop, then what is still waiting. Beside it, what is set aside is tried again.
     async fn run(mut self, stop: CancellationToken) {
         // What an earlier process left comes first, and its numbers go on.
         if let Some(spool) = &self.spool {
             match spool.last_position().await {
                 Ok(last) => self.position = last.unwrap_or(0),
                 Err(error) => {
-                    tracing::error!(%error, "the spool cannot be read; it is not used");
+                    tracing::error!(error = %with_sources(&error), "the spool cannot be read; it is not used");
                     self.spool = None;
                 }
             }
         }
+        let ended = stop.child_token();
+        let retries = self.retries();
+        let lane = async {
+            self.write_all(stop).await;
+            ended.cancel();
+        };
+        tokio::join!(lane, async {
+            if let Some(retries) = retries {
+                retries.run(ended.clone()).await;
+            }
+        });
+    }
+
+    async fn write_all(&mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let is_behind = self.is_behind();
+            let (is_behind, is_held) = (self.is_behind(), !self.held.is_empty());
             let taken = tokio::select! {
                 biased;
                 taken = self.waiting.recv_many(&mut batch, BATCH) => taken,
@@ -135,12 +169,18 @@ impl Writer {
                     self.waiting.close();
                     continue;
                 }
+                () = tokio::time::sleep(HELD_PAUSE), if is_held => {
+                    self.write(Vec::new()).await;
+                    continue;
+                }
                 () = tokio::time::sleep(PROBE), if is_behind => {
                     self.catch_up().await;
                     continue;
                 }
             };
             if taken == 0 {
+                let held = std::mem::take(&mut self.held);
+                self.put_aside(held).await;
                 return;
             }
             self.write(std::mem::take(&mut batch)).await;
@@ -160,68 +200,200 @@ impl Writer {
         self.spool.as_ref().is_some_and(|spool| spool.signals() > 0)
     }
 
-    async fn write(&mut self, batch: Vec<Waiting>) {
+    async fn write(&mut self, new: Vec<Waiting>) {
+        let mut batch = std::mem::take(&mut self.held);
+        batch.extend(new);
         if self.is_behind() {
-            self.position += 1;
-            self.keep(self.position, batch).await;
+            self.keep(batch).await;
             return;
         }
-        let (incoming, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.incoming, w.answer)).unzip();
+        let batch = self.follow_aside(batch).await;
+        if batch.is_empty() {
+            return;
+        }
         self.figures.batches.fetch_add(1, Ordering::Relaxed);
-        self.position += 1;
-        let signals: Vec<&Incoming> = incoming.iter().collect();
-        match self.commit(&signals, self.position, self.limit()).await {
-            Ok(accepted) => {
-                for (answer, accepted) in answers.into_iter().zip(accepted) {
-                    self.answer(answer, accepted);
-                }
+        if let Err(Failed { error, batch }) = self.attempt(batch, None).await {
+            if error.is_unavailable() && !error.is_timed_out() {
+                tracing::warn!(error = %with_sources(&error), signals = batch.len(), "signals could not be written");
+                self.keep_numbered(batch).await;
+            } else {
+                // One bad signal must not fail the others. A single one is tried again, too: while retention makes the table of its
+                // day, the table of all other days refuses the row that waited for it.
+                tracing::error!(error = %with_sources(&error), signals = batch.len(), "a batch failed; its signals are tried one by one");
+                self.isolate(batch).await;
             }
-            Err(error) if error.is_unavailable() => {
-                tracing::warn!(error = %with_sources(&error), signals = incoming.len(), "signals could not be written");
-                let batch = incoming
-                    .into_iter()
-                    .zip(answers)
-                    .map(|(incoming, answer)| Waiting { incoming, answer })
-                    .collect();
-                self.keep(self.position, batch).await;
+        }
+        self.age_held().await;
+    }
+
+    /// Writes a batch in one transaction and answers. Signals for monitors whose rows are locked are held.
+    ///
+    /// A failed batch comes back with the numbers up to `self.position`, which its commit may have brought to the database.
+    async fn attempt(&mut self, batch: Vec<Waiting>, limit: Option<Duration>) -> Result<(), Failed> {
+        let signals: Vec<&Incoming> = batch.iter().map(|one| &one.incoming).collect();
+        let taken = async {
+            let mut tx = match self.limit() {
+                Some(limit) => self.committer.store.begin_within(limit).await?,
+                None => self.committer.store.begin().await?,
+            };
+            if let Some(limit) = limit {
+                deadbeat_store::writer::limit_statements(&mut tx, limit).await?;
             }
-            // One bad signal must not fail the others: once each on its own. A single one is tried again, too: while retention makes
-            // the table of its day, the table of all other days refuses the row that waited for it.
+            self.committer.take(tx, &signals, Held::Skip).await
+        };
+        let mut taken = match taken.await {
+            Ok(taken) => taken,
             Err(error) => {
-                tracing::error!(error = %with_sources(&error), signals = incoming.len(), "a batch failed; its signals are tried one by one");
-                for (one, answer) in incoming.into_iter().zip(answers) {
-                    self.write_one(one, answer).await;
+                self.position += batch.len() as u64;
+                return Err(Failed { error, batch });
+            }
+        };
+        let stays: Vec<bool> = taken.can_be_written().collect();
+        let unreadable = taken.unreadable();
+        taken.retain(&stays);
+        let (mut rest, mut held) = (Vec::with_capacity(batch.len()), Vec::new());
+        for (index, (one, stays)) in batch.into_iter().zip(stays).enumerate() {
+            if stays {
+                rest.push(one);
+            } else if !unreadable.contains(&index) {
+                held.push(one);
+            }
+            // Without an answer the client of an unreadable monitor hears "try again".
+        }
+        self.hold(held);
+        // Only what this transaction writes has numbers up to its place: what is held gets later ones.
+        self.position += rest.len() as u64;
+        let place = self.spool.as_ref().map(|spool| Place {
+            writer: spool.writer(),
+            number: self.position,
+            is_replay: false,
+        });
+        let signals: Vec<&Incoming> = rest.iter().map(|one| &one.incoming).collect();
+        match self.committer.write(taken, &signals, place).await {
+            Ok(fates) => {
+                for (one, fate) in rest.into_iter().zip(fates) {
+                    if let Fate::Answered(accepted) = fate {
+                        self.answer(one.answer, accepted);
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => Err(Failed { error, batch: rest }),
+        }
+    }
+
+    /// Tries the signals of a failed batch one by one. Once something goes to the spool, everything after it goes behind.
+    async fn isolate(&mut self, batch: Vec<Waiting>) {
+        let mut timed_out: HashSet<Address> = HashSet::new();
+        // Signals that timed out since one succeeded.
+        let mut in_a_row = 0;
+        let mut rest = batch.into_iter();
+        while let Some(one) = rest.next() {
+            if self.is_behind() || in_a_row >= SLOW {
+                let behind: Vec<Waiting> = std::iter::once(one).chain(rest).collect();
+                self.keep(behind).await;
+                return;
+            }
+            let address = one.incoming.address.clone();
+            // What waits already is older: the order of a monitor's signals holds.
+            if self.held.iter().any(|held| held.incoming.address == address) {
+                self.hold(vec![one]);
+                continue;
+            }
+            if timed_out.contains(&address) {
+                self.put_aside(vec![one]).await;
+                continue;
+            }
+            match self.attempt(vec![one], Some(ALONE)).await {
+                Ok(()) => in_a_row = 0,
+                Err(Failed { error, batch }) if error.is_timed_out() => {
+                    tracing::error!(error = %with_sources(&error), "a signal timed out alone; it is set aside");
+                    in_a_row += 1;
+                    timed_out.insert(address);
+                    self.put_aside(batch).await;
+                }
+                Err(Failed { error, batch }) if error.is_unavailable() => self.keep_numbered(batch).await,
+                Err(Failed { error, .. }) => {
+                    tracing::error!(error = %with_sources(&error), "a signal could not be written")
                 }
             }
         }
     }
 
-    async fn write_one(&mut self, incoming: Incoming, answer: oneshot::Sender<Accepted>) {
-        self.position += 1;
-        match self.commit(&[&incoming], self.position, self.limit()).await {
-            Ok(accepted) => self.answer(answer, accepted.into_iter().next().flatten()),
-            Err(error) if error.is_unavailable() => {
-                self.keep(self.position, vec![Waiting { incoming, answer }]).await;
+    fn hold(&mut self, batch: Vec<Waiting>) {
+        let now = Instant::now();
+        self.held.extend(batch.into_iter().map(|mut one| {
+            one.held_since.get_or_insert(now);
+            one
+        }));
+    }
+
+    /// What has waited long enough for a locked row goes aside, or all of it when it is too much.
+    async fn age_held(&mut self) {
+        let is_full = self.held.len() > MOST_HELD;
+        let is_old = |one: &Waiting| one.held_since.is_some_and(|since| since.elapsed() >= HELD);
+        if !is_full && !self.held.iter().any(is_old) {
+            return;
+        }
+        let (old, young) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|one| is_full || is_old(one));
+        self.held = young;
+        self.put_aside(old).await;
+    }
+
+    /// Signals whose address has others aside go there, too. Returns the rest.
+    async fn follow_aside(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
+        let Some(spool) = self.spool.as_ref().filter(|spool| spool.aside() > 0) else {
+            return batch;
+        };
+        let (following, rest): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .partition(|one| spool.is_aside(&one.incoming.address));
+        self.put_aside(following).await;
+        rest
+    }
+
+    /// Keeps signals aside in the spool file and acknowledges them. Without a spool, and beyond its limits, every client hears "try
+    /// again".
+    async fn put_aside(&mut self, batch: Vec<Waiting>) {
+        let Some(spool) = self.spool.clone().filter(|_| !batch.is_empty()) else {
+            return;
+        };
+        let (signals, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|one| (one.incoming, one.answer)).unzip();
+        match spool.append_aside(&signals).await {
+            Ok(()) => {
+                self.figures
+                    .set_aside
+                    .fetch_add(signals.len() as u64, Ordering::Relaxed);
+                for answer in answers {
+                    let _ = answer.send(Accepted::Recorded);
+                }
             }
-            Err(error) => tracing::error!(error = %with_sources(&error), "a signal could not be written"),
+            Err(error) => {
+                tracing::error!(error = %with_sources(&error), signals = signals.len(), "signals could not be set aside")
+            }
         }
     }
 
     /// Answers one client; without an answer it hears "try again".
-    fn answer(&self, answer: oneshot::Sender<Accepted>, accepted: Option<Accepted>) {
-        let Some(accepted) = accepted else { return };
-        let figure = match accepted {
-            Accepted::Recorded => &self.figures.recorded,
-            Accepted::Unknown { .. } => &self.figures.unknown,
-        };
-        figure.fetch_add(1, Ordering::Relaxed);
+    fn answer(&self, answer: oneshot::Sender<Accepted>, accepted: Accepted) {
+        self.figures.count(accepted);
         // The client may have gone; its signal is written all the same.
         let _ = answer.send(accepted);
     }
 
     /// Puts a batch into the spool and acknowledges it. Without a spool, or when that cannot take it, the answers are dropped: every
     /// client hears "try again".
-    async fn keep(&mut self, position: u64, batch: Vec<Waiting>) {
+    async fn keep(&mut self, batch: Vec<Waiting>) {
+        self.position += batch.len() as u64;
+        self.keep_numbered(batch).await;
+    }
+
+    /// The same, of signals that have the last numbers.
+    async fn keep_numbered(&mut self, batch: Vec<Waiting>) {
+        let first = self.position + 1 - batch.len() as u64;
         let Some(spool) = self.spool.clone() else {
             // Do not spin while the database is away; the queue fills and says so.
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -229,11 +401,11 @@ impl Writer {
         };
         let mut kept = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
-        for Waiting { incoming, answer } in batch {
-            match self.vouch(&incoming.address) {
+        for Waiting { incoming, answer, .. } in batch {
+            match self.committer.vouch(&incoming.address) {
                 Known::Yes => {}
                 Known::No => {
-                    self.answer(answer, Some(Accepted::Unknown { project: None }));
+                    self.answer(answer, Accepted::Unknown { project: None });
                     continue;
                 }
                 Known::Perhaps if self.trusted < MOST_TRUSTED => self.trusted += 1,
@@ -245,7 +417,7 @@ impl Writer {
         if kept.is_empty() {
             return;
         }
-        match spool.append(position, &kept).await {
+        match spool.append(first, &kept).await {
             Ok(()) => {
                 self.figures
                     .spooled
@@ -255,7 +427,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, signals = kept.len(), "signals could not be spooled");
+                tracing::error!(error = %with_sources(&error), signals = kept.len(), "signals could not be spooled");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_store::{StoreResult, Tx};
 
-use super::Writer;
+use super::commit::Committer;
 use crate::ingest::{Address, Incoming};
 use crate::registry::Known;
 
@@ -18,7 +18,7 @@ pub(super) struct Target {
     pub(super) monitor: Option<MonitorId>,
 }
 
-impl Writer {
+impl Committer {
     /// Whether a signal is for somebody, as far as can be told without the database.
     pub(super) fn vouch(&self, address: &Address) -> Known {
         match address {

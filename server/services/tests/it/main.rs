@@ -5,6 +5,7 @@
     reason = "in tests a panic is the report; the lint spares only the test functions themselves"
 )]
 
+mod aside;
 mod beat;
 mod beat_return;
 mod blind_spell;
@@ -21,6 +22,7 @@ mod retention;
 mod setup;
 mod silence;
 mod spool;
+mod spool_faults;
 mod storm;
 mod trace;
 mod unreadable;

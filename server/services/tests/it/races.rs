@@ -91,9 +91,14 @@ async fn a_ping_that_is_being_written_beats_the_silence(pool: PgPool) {
     world.ping(&monitor, Success).await;
     world.advance(90);
     let mut ping = world.store().begin().await.unwrap();
-    let locked = deadbeat_store::monitor::lock_for_signals(&mut ping, &[monitor.ping_id.0], &[])
-        .await
-        .unwrap();
+    let locked = deadbeat_store::monitor::lock_for_signals(
+        &mut ping,
+        &[monitor.ping_id.0],
+        &[],
+        deadbeat_store::monitor::Held::Wait,
+    )
+    .await
+    .unwrap();
 
     let swept = world.sweep().await;
 

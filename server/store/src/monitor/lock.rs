@@ -171,28 +171,83 @@ pub async fn judge_runs_of(
     Ok(done.rows_affected())
 }
 
+/// What becomes of rows that another transaction has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// They are waited for, until the lock timeout.
+    Wait,
+    /// They are left out.
+    Skip,
+}
+
+struct Signalled {
+    id: Uuid,
+    ping_id: Uuid,
+    schedule: String,
+    grace_seconds: f64,
+    longest_run_seconds: Option<f64>,
+    by_beat: bool,
+    retired: bool,
+    status: String,
+    ping_count: i64,
+    last_ping_at: Option<DateTime<Utc>>,
+    last_success_at: Option<DateTime<Utc>>,
+    decided_at: Option<DateTime<Utc>>,
+    plain_end_at: Option<DateTime<Utc>>,
+    last_duration_ms: Option<i64>,
+    open_runs: i32,
+    next_due_at: Option<DateTime<Utc>>,
+    hinted_due_at: Option<DateTime<Utc>>,
+    postponed_from: Option<DateTime<Utc>>,
+    deadline_at: Option<DateTime<Utc>>,
+}
+
 /// Locks the monitors that a batch of signals is about, in id order: two writers that take their locks in one order cannot deadlock.
 ///
 /// # Errors
-/// When the database is away.
+/// When the database is away, or a row is waited for too long.
 pub async fn lock_for_signals(
     tx: &mut Tx,
     ping_ids: &[Uuid],
     ids: &[Uuid],
+    held: Held,
 ) -> StoreResult<Vec<Result<Heard, Unreadable>>> {
-    let rows = sqlx::query!(
-        r#"
-        SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
-            retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms, open_runs,
-            next_due_at, hinted_due_at, postponed_from, deadline_at
-        FROM monitor
-        WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
-        "#,
-        ping_ids,
-        ids
-    )
-    .fetch_all(tx.conn())
-    .await?;
+    let rows = match held {
+        Held::Wait => {
+            sqlx::query_as!(
+                Signalled,
+                r#"
+                SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
+                    retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
+                    last_duration_ms, open_runs,
+                    next_due_at, hinted_due_at, postponed_from, deadline_at
+                FROM monitor
+                WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
+                "#,
+                ping_ids,
+                ids
+            )
+            .fetch_all(tx.conn())
+            .await?
+        }
+        Held::Skip => {
+            sqlx::query_as!(
+                Signalled,
+                r#"
+                SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
+                    retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
+                    last_duration_ms, open_runs,
+                    next_due_at, hinted_due_at, postponed_from, deadline_at
+                FROM monitor
+                WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED
+                "#,
+                ping_ids,
+                ids
+            )
+            .fetch_all(tx.conn())
+            .await?
+        }
+    };
     let heard = rows.into_iter().map(|row| {
         let id = MonitorId(row.id);
         let corrupt = |what: String| Unreadable {
@@ -231,6 +286,24 @@ pub async fn lock_for_signals(
         })
     });
     Ok(heard.collect())
+}
+
+/// Which of these monitors exist, locked or not: (id, ping id).
+///
+/// # Errors
+/// When the database is away.
+pub async fn existing(tx: &mut Tx, ping_ids: &[Uuid], ids: &[Uuid]) -> StoreResult<Vec<(MonitorId, PingId)>> {
+    let rows = sqlx::query!(
+        "SELECT id, ping_id FROM monitor WHERE ping_id = ANY($1) OR id = ANY($2)",
+        ping_ids,
+        ids
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.id), PingId(row.ping_id)))
+        .collect())
 }
 
 /// Takes monitors whose `check_after` has passed, oldest first, skipping those that somebody holds: a signal being written always

@@ -34,9 +34,14 @@ async fn a_monitor_whose_ping_is_being_written_is_skipped(pool: PgPool) {
     let world = World::new(pool).await;
     let (held, free) = (world.monitor("held").await, world.monitor("free").await);
     let (mut ping, mut sweep) = (world.begin().await, world.begin().await);
-    monitor::lock_for_signals(&mut ping, &[held.ping_id.0], &[])
-        .await
-        .unwrap();
+    monitor::lock_for_signals(
+        &mut ping,
+        &[held.ping_id.0],
+        &[],
+        deadbeat_store::monitor::Held::Wait,
+    )
+    .await
+    .unwrap();
 
     let claimed = monitor::claim_overdue(&mut sweep, at(90), 10).await.unwrap();
 

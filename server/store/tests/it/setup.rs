@@ -84,9 +84,14 @@ impl World {
     /// Takes a ping in as the group commit does.
     pub async fn ping(&self, monitor: &Monitor, kind: PingKind, seconds: i64) {
         let mut tx = self.begin().await;
-        let rows = deadbeat_store::monitor::lock_for_signals(&mut tx, &[monitor.ping_id.0], &[])
-            .await
-            .unwrap();
+        let rows = deadbeat_store::monitor::lock_for_signals(
+            &mut tx,
+            &[monitor.ping_id.0],
+            &[],
+            deadbeat_store::monitor::Held::Wait,
+        )
+        .await
+        .unwrap();
         let mut monitors: Vec<Heard> = rows.into_iter().map(Result::unwrap).collect();
         deadbeat_store::run::load_into(&mut tx, &mut monitors, &[])
             .await

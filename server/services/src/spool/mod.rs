@@ -6,9 +6,12 @@
 //! A write that fails (the disk is full) closes the file; the next call opens it again, so that the spool is back as soon as there is
 //! space. A file that cannot be read is kept under another name, and a fresh one begun.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod aside;
+mod file;
+mod reserve;
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,16 +22,25 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use self::aside::Index;
+use self::file::{Fault, came_at, read, rename};
+use self::reserve::Reserve;
 use crate::ingest::{Address, Incoming};
 use deadbeat_domain::ping::Signal;
 
-/// Place in the order of batches, and place within the batch.
+pub(crate) use self::aside::Aside;
+
+/// The signal's number, and 0. Older versions numbered batches: then the second part is the place within the batch.
 type Place = (u64, u32);
 /// The signal as JSON, and its body.
 type Row<'a> = (&'a [u8], &'a [u8]);
+/// The same, before it is written.
+type OwnedRow = (Vec<u8>, Vec<u8>);
 const SIGNALS: TableDefinition<'_, Place, Row<'_>> = TableDefinition::new("signal");
 /// What is no signal for this version of the server, kept for a person.
 const UNREADABLE: TableDefinition<'_, Place, Row<'_>> = TableDefinition::new("unreadable");
+/// Signals that cannot be written for now, by the order in which they were set aside: each with the name under which it is written.
+const ASIDE: TableDefinition<'_, u64, (u128, &[u8], &[u8])> = TableDefinition::new("aside");
 /// `writer`: which row of the table `writer` is this file's.
 const NAMES: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
 
@@ -41,6 +53,9 @@ pub enum SpoolError {
     /// The cap is reached.
     #[error("the spool is full")]
     Full,
+    /// The disk has no space left beside what forgetting needs.
+    #[error("the disk is full: {0}")]
+    Disk(std::io::Error),
     /// The file cannot be read or written: the disk is full, it is damaged, another process has it.
     #[error("the spool file fails: {0}")]
     File(String),
@@ -60,29 +75,14 @@ struct Inner {
     bytes: AtomicU64,
     /// Microseconds since the epoch; only read while there are signals.
     oldest_at: AtomicI64,
+    aside: Mutex<Index>,
+    reserve: Reserve,
 }
 
 struct File {
     /// None after a failure: redb wants a file opened anew before it does anything else with it.
     database: Option<Database>,
     writer: Uuid,
-}
-
-/// What a file holds.
-struct Content {
-    database: Database,
-    writer: Uuid,
-    signals: u64,
-    bytes: u64,
-    oldest_at: Option<DateTime<Utc>>,
-}
-
-/// Why a file cannot be opened.
-enum Fault {
-    /// It may be fine: no rights, no space, another process has it.
-    Passing(SpoolError),
-    /// It is not what it should be, and never will be again.
-    Damaged(String),
 }
 
 impl std::fmt::Debug for Inner {
@@ -106,8 +106,10 @@ struct Kept {
 /// A kept signal and its place.
 #[derive(Debug, Clone)]
 pub struct Spooled {
-    /// The batch that it came with.
+    /// Its number. Older versions numbered batches, not signals.
     pub position: u64,
+    /// Its place among the signals of the same number.
+    pub part: u32,
     /// The signal.
     pub incoming: Incoming,
 }
@@ -133,6 +135,8 @@ impl Spool {
             signals: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             oldest_at: AtomicI64::new(0),
+            aside: Mutex::default(),
+            reserve: Reserve::beside(path),
         };
         drop(inner.opened()?);
         Ok(Self {
@@ -165,12 +169,12 @@ impl Spool {
         self.inner.bytes.load(Ordering::Relaxed)
     }
 
-    /// The place of the last batch that is kept.
+    /// The number of the last signal that is kept.
     ///
     /// # Errors
     /// The file cannot be read.
     pub async fn last_position(&self) -> Result<Option<u64>, SpoolError> {
-        self.on_thread(|_, file| {
+        self.with_reserve(|_, file| {
             let begun = file.begin_read().map_err(file_error)?;
             let kept = begun.open_table(SIGNALS).map_err(file_error)?;
             let last = kept.last().map_err(file_error)?;
@@ -179,36 +183,21 @@ impl Spool {
         .await
     }
 
-    /// Keeps a batch under its place. It is on the disk when this returns.
+    /// Keeps signals under the numbers from `first` on. They are on the disk when this returns.
     ///
     /// # Errors
-    /// The cap is reached or the file cannot be written; nothing of the batch is kept.
-    pub async fn append(&self, position: u64, batch: &[Incoming]) -> Result<(), SpoolError> {
-        let rows: Vec<(Vec<u8>, Vec<u8>)> = batch
-            .iter()
-            .map(|incoming| {
-                let kept = Kept {
-                    address: incoming.address.clone(),
-                    signal: incoming.signal.clone(),
-                    method: incoming.method.clone(),
-                    remote_addr: incoming.remote_addr.clone(),
-                    user_agent: incoming.user_agent.clone(),
-                };
-                let json = serde_json::to_vec(&kept).map_err(file_error)?;
-                Ok((json, incoming.body.clone()))
-            })
-            .collect::<Result<_, SpoolError>>()?;
+    /// The cap is reached or the file cannot be written; none of them is kept.
+    pub async fn append(&self, first: u64, batch: &[Incoming]) -> Result<(), SpoolError> {
+        let rows = rows(batch)?;
         let came_at = batch.first().map(|incoming| incoming.signal.received_at);
         self.on_thread(move |inner, file| {
             let added: u64 = rows.iter().map(|(json, body)| size(json, body)).sum();
-            if inner.bytes.load(Ordering::Relaxed) + added > inner.most_bytes {
-                return Err(SpoolError::Full);
-            }
+            inner.has_room(added)?;
             let begun = file.begin_write().map_err(file_error)?;
             {
                 let mut kept = begun.open_table(SIGNALS).map_err(file_error)?;
-                for (index, (json, body)) in (0u32..).zip(&rows) {
-                    kept.insert((position, index), (json.as_slice(), body.as_slice()))
+                for (number, (json, body)) in (first..).zip(&rows) {
+                    kept.insert((number, 0), (json.as_slice(), body.as_slice()))
                         .map_err(file_error)?;
                 }
             }
@@ -223,12 +212,12 @@ impl Spool {
         .await
     }
 
-    /// The oldest signals, whole batches, at least one and as many as fit into `most` signals.
+    /// The oldest signals, `most` at most. Those of one number (older versions wrote such) stay together, however many they are.
     ///
     /// # Errors
     /// The file cannot be read.
     pub async fn oldest(&self, most: usize) -> Result<Vec<Spooled>, SpoolError> {
-        self.on_thread(move |_, file| {
+        self.with_reserve(move |_, file| {
             let begun = file.begin_read().map_err(file_error)?;
             let kept = begun.open_table(SIGNALS).map_err(file_error)?;
             let mut oldest: Vec<Spooled> = Vec::new();
@@ -236,7 +225,7 @@ impl Spool {
             let mut batch_from = 0;
             for entry in kept.iter().map_err(file_error)? {
                 let (key, value) = entry.map_err(file_error)?;
-                let (position, _) = key.value();
+                let (position, part) = key.value();
                 if oldest.last().is_some_and(|last| last.position != position) {
                     batch_from = oldest.len();
                 }
@@ -245,20 +234,10 @@ impl Spool {
                     break;
                 }
                 let (json, body) = value.value();
-                let kept: Kept = serde_json::from_slice(json).map_err(file_error)?;
                 oldest.push(Spooled {
                     position,
-                    incoming: Incoming {
-                        address: kept.address,
-                        signal: Signal {
-                            is_replayed: true,
-                            ..kept.signal
-                        },
-                        method: kept.method,
-                        remote_addr: kept.remote_addr,
-                        user_agent: kept.user_agent,
-                        body: body.to_vec(),
-                    },
+                    part,
+                    incoming: incoming(json, body)?,
                 });
             }
             Ok(oldest)
@@ -266,12 +245,12 @@ impl Spool {
         .await
     }
 
-    /// Forgets the batches up to a place: they are in the database.
+    /// Forgets the signals up to a number: they are in the database. The reserve gives the space when the disk is full.
     ///
     /// # Errors
     /// The file cannot be written.
     pub async fn forget(&self, upto: u64) -> Result<(), SpoolError> {
-        self.on_thread(move |inner, file| {
+        self.with_reserve(move |inner, file| {
             let begun = file.begin_write().map_err(file_error)?;
             let (mut signals, mut bytes) = (0, 0);
             let oldest_at = {
@@ -294,6 +273,45 @@ impl Spool {
             Ok(())
         })
         .await
+    }
+
+    /// Gives every kept signal after `done` a number of its own, in their order. Older versions numbered batches.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn renumber(&self, done: u64) -> Result<(), SpoolError> {
+        self.with_reserve(move |_, file| {
+            let begun = file.begin_write().map_err(file_error)?;
+            {
+                let mut kept = begun.open_table(SIGNALS).map_err(file_error)?;
+                let mut moved: Vec<OwnedRow> = Vec::new();
+                kept.retain_in((done + 1, 0).., |_, (json, body)| {
+                    moved.push((json.to_vec(), body.to_vec()));
+                    false
+                })
+                .map_err(file_error)?;
+                for (number, (json, body)) in (done + 1..).zip(&moved) {
+                    kept.insert((number, 0), (json.as_slice(), body.as_slice()))
+                        .map_err(file_error)?;
+                }
+            }
+            begun.commit().map_err(file_error)
+        })
+        .await
+    }
+
+    /// Works on the file, and once more with the reserve's space when the disk is full.
+    async fn with_reserve<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Inner, &Database) -> Result<T, SpoolError> + Clone + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        match self.on_thread(work.clone()).await {
+            Err(SpoolError::File(why)) if self.inner.reserve.release() => {
+                tracing::warn!(%why, file = %self.inner.path.display(), "the spool uses its reserved disk space");
+                self.on_thread(work).await
+            }
+            done => done,
+        }
     }
 
     async fn on_thread<T: Send + 'static>(
@@ -328,22 +346,31 @@ impl Inner {
         })
     }
 
+    /// Whether so many bytes more may be kept. What comes in may not use the space that forgetting needs.
+    fn has_room(&self, added: u64) -> Result<(), SpoolError> {
+        if self.bytes.load(Ordering::Relaxed) + added > self.most_bytes {
+            return Err(SpoolError::Full);
+        }
+        self.reserve.keep().map_err(SpoolError::Disk)
+    }
+
     /// The file, opened if it is not.
     fn opened(&self) -> Result<MutexGuard<'_, File>, SpoolError> {
         let mut file = self.lock();
         if file.database.is_some() {
             return Ok(file);
         }
-        let content = match read(&self.path) {
+        let writer = Some(file.writer).filter(|id| !id.is_nil());
+        let content = match read(&self.path, writer) {
             Ok(content) => content,
             Err(Fault::Passing(error)) => return Err(error),
             Err(Fault::Damaged(why)) => {
-                let aside = set_aside(&self.path).map_err(file_error)?;
+                let aside = rename(&self.path).map_err(file_error)?;
                 tracing::error!(
                     %why, file = %self.path.display(), kept = %aside.display(),
                     "the spool file cannot be read: it is kept under another name, and what it held is not replayed"
                 );
-                match read(&self.path) {
+                match read(&self.path, writer) {
                     Ok(content) => content,
                     Err(Fault::Passing(error)) => return Err(error),
                     Err(Fault::Damaged(why)) => return Err(SpoolError::File(why)),
@@ -354,6 +381,7 @@ impl Inner {
         self.bytes.store(content.bytes, Ordering::Relaxed);
         let oldest_at = content.oldest_at.map_or(0, |at| at.timestamp_micros());
         self.oldest_at.store(oldest_at, Ordering::Relaxed);
+        *self.index() = Index::of(content.aside);
         *file = File {
             database: Some(content.database),
             writer: content.writer,
@@ -362,110 +390,36 @@ impl Inner {
     }
 }
 
-/// Opens a file, or makes it, and looks at all that it holds.
-fn read(path: &Path) -> Result<Content, Fault> {
-    // redb checks most of what it reads, but takes some of it on trust.
-    catch_unwind(AssertUnwindSafe(|| read_trusting(path)))
-        .unwrap_or_else(|_| Err(Fault::Damaged("reading it fails".to_owned())))
-}
-
-fn read_trusting(path: &Path) -> Result<Content, Fault> {
-    let private = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(fault)?;
-    let mut database = Database::builder().create_file(private).map_err(fault)?;
-    if !database.check_integrity().map_err(fault)? {
-        tracing::warn!(file = %path.display(), "the spool file was damaged and is repaired: signals of its last batch may be missing");
-    }
-    let begun = database.begin_write().map_err(fault)?;
-    let (mut signals, mut bytes, mut oldest_at) = (0, 0, None);
-    let mut unreadable = Vec::new();
-    let writer = {
-        let mut kept = begun.open_table(SIGNALS).map_err(fault)?;
-        let mut names = begun.open_table(NAMES).map_err(fault)?;
-        for entry in kept.iter().map_err(fault)? {
-            let (key, value) = entry.map_err(fault)?;
-            let (json, body) = value.value();
-            let Some(at) = came_at(json) else {
-                unreadable.push((key.value(), json.to_vec(), body.to_vec()));
-                continue;
-            };
-            oldest_at = oldest_at.or(Some(at));
-            signals += 1;
-            bytes += size(json, body);
-        }
-        if !unreadable.is_empty() {
-            let mut aside = begun.open_table(UNREADABLE).map_err(fault)?;
-            for (place, json, body) in &unreadable {
-                kept.remove(place).map_err(fault)?;
-                aside
-                    .insert(place, (json.as_slice(), body.as_slice()))
-                    .map_err(fault)?;
-            }
-            tracing::error!(
-                signals = unreadable.len(),
-                "spooled signals cannot be read; they stay in the file, aside"
-            );
-        }
-        let known = names.get("writer").map_err(fault)?.map(|id| id.value());
-        // An empty file begins anew: its numbers say nothing about what an earlier process has committed.
-        match known.filter(|_| signals > 0) {
-            Some(id) => id,
-            None => {
-                let id = Uuid::new_v4().as_u128();
-                names.insert("writer", id).map_err(fault)?;
-                id
-            }
-        }
+/// The signals as they are kept.
+fn rows(batch: &[Incoming]) -> Result<Vec<OwnedRow>, SpoolError> {
+    let row = |incoming: &Incoming| {
+        let kept = Kept {
+            address: incoming.address.clone(),
+            signal: incoming.signal.clone(),
+            method: incoming.method.clone(),
+            remote_addr: incoming.remote_addr.clone(),
+            user_agent: incoming.user_agent.clone(),
+        };
+        let json = serde_json::to_vec(&kept).map_err(file_error)?;
+        Ok((json, incoming.body.clone()))
     };
-    begun.commit().map_err(fault)?;
-    Ok(Content {
-        database,
-        writer: Uuid::from_u128(writer),
-        signals,
-        bytes,
-        oldest_at,
+    batch.iter().map(row).collect()
+}
+
+/// A signal that was kept.
+fn incoming(json: &[u8], body: &[u8]) -> Result<Incoming, SpoolError> {
+    let kept: Kept = serde_json::from_slice(json).map_err(file_error)?;
+    Ok(Incoming {
+        address: kept.address,
+        signal: Signal {
+            is_replayed: true,
+            ..kept.signal
+        },
+        method: kept.method,
+        remote_addr: kept.remote_addr,
+        user_agent: kept.user_agent,
+        body: body.to_vec(),
     })
-}
-
-/// Gives a file the first free name of its kind; nothing is deleted.
-fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let mut number = 1;
-    loop {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".unreadable-{number}"));
-        let aside = PathBuf::from(name);
-        if !aside.try_exists()? {
-            std::fs::rename(path, &aside)?;
-            return Ok(aside);
-        }
-        number += 1;
-    }
-}
-
-/// When a kept signal came; none: it cannot be read.
-fn came_at(json: &[u8]) -> Option<DateTime<Utc>> {
-    let kept: Kept = serde_json::from_slice(json).ok()?;
-    Some(kept.signal.received_at)
-}
-
-fn fault(error: impl Into<redb::Error>) -> Fault {
-    use redb::Error;
-    use std::io::ErrorKind;
-    match error.into() {
-        Error::Io(error) if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
-            Fault::Passing(file_error(error))
-        }
-        error @ (Error::DatabaseAlreadyOpen | Error::PreviousIo | Error::DatabaseClosed) => {
-            Fault::Passing(file_error(error))
-        }
-        error => Fault::Damaged(error.to_string()),
-    }
 }
 
 fn size(json: &[u8], body: &[u8]) -> u64 {

@@ -1,0 +1,227 @@
+//! Signals that were acknowledged and cannot be written for now: another transaction holds their monitor's row, the row cannot be read,
+//! or the database refuses them.
+//!
+//! They leave the order of numbers, so that what came after them goes on. Each has a name of its own in the table `writer`, as if it
+//! were a spool with one signal: so it is written once.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use redb::ReadableDatabase;
+use uuid::Uuid;
+
+use super::{ASIDE, Inner, SIGNALS, Spool, SpoolError, Spooled, file_error, incoming, rows, size};
+use crate::ingest::{Address, Incoming};
+
+/// Signals of one address that are taken while others of it are set aside.
+pub const MOST_OF_ONE: usize = 500;
+/// Signals that are taken while so many are set aside.
+pub const MOST_ASIDE: usize = 10_000;
+
+/// What is set aside, in memory: for each address the places of its signals, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    places: HashMap<Address, VecDeque<u64>>,
+    count: usize,
+    next: u64,
+}
+
+/// A signal that was set aside.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    /// Its place in the order in which signals were set aside.
+    pub(crate) place: u64,
+    /// Its row in the table `writer`. Its number there is 1.
+    pub(crate) name: Uuid,
+    /// The signal.
+    pub(crate) incoming: Incoming,
+}
+
+impl Index {
+    pub(super) fn of(aside: Vec<(u64, Address)>) -> Self {
+        let mut index = Self::default();
+        for (place, address) in aside {
+            index.add(place, address);
+        }
+        index
+    }
+
+    fn add(&mut self, place: u64, address: Address) {
+        self.places.entry(address).or_default().push_back(place);
+        self.count += 1;
+        self.next = self.next.max(place + 1);
+    }
+
+    fn remove(&mut self, place: u64, address: &Address) {
+        let Some(places) = self.places.get_mut(address) else {
+            return;
+        };
+        let before = places.len();
+        places.retain(|one| *one != place);
+        self.count -= before - places.len();
+        if places.is_empty() {
+            self.places.remove(address);
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spool {
+    /// Signals that are set aside.
+    #[must_use]
+    pub fn aside(&self) -> usize {
+        self.inner.index().count
+    }
+
+    /// Whether signals of this address are set aside: what comes after them goes there too, so that their order holds.
+    #[must_use]
+    pub fn is_aside(&self, address: &Address) -> bool {
+        self.inner.index().places.contains_key(address)
+    }
+
+    /// Each address with signals that are set aside, and the place of its oldest one.
+    pub(crate) fn oldest_aside(&self) -> Vec<(Address, u64)> {
+        let index = self.inner.index();
+        let oldest =
+            |(address, places): (&Address, &VecDeque<u64>)| Some((address.clone(), *places.front()?));
+        index.places.iter().filter_map(oldest).collect()
+    }
+
+    /// Keeps new signals aside. They are on the disk when this returns.
+    ///
+    /// # Errors
+    /// A limit is reached, or the file cannot be written; none of them is kept.
+    pub async fn append_aside(&self, batch: &[Incoming]) -> Result<(), SpoolError> {
+        let rows = rows(batch)?;
+        let addresses: Vec<Address> = batch.iter().map(|one| one.address.clone()).collect();
+        self.on_thread(move |inner, file| {
+            {
+                let index = inner.index();
+                let of_one = |address| index.places.get(address).map_or(0, VecDeque::len);
+                if index.count + rows.len() > MOST_ASIDE
+                    || addresses.iter().any(|address| of_one(address) >= MOST_OF_ONE)
+                {
+                    return Err(SpoolError::Full);
+                }
+            }
+            let added: u64 = rows.iter().map(|(json, body)| size(json, body)).sum();
+            inner.has_room(added)?;
+            let first = inner.index().next;
+            let begun = file.begin_write().map_err(file_error)?;
+            {
+                let mut aside = begun.open_table(ASIDE).map_err(file_error)?;
+                for (place, (json, body)) in (first..).zip(&rows) {
+                    let row = (Uuid::new_v4().as_u128(), json.as_slice(), body.as_slice());
+                    aside.insert(place, row).map_err(file_error)?;
+                }
+            }
+            begun.commit().map_err(file_error)?;
+            let mut index = inner.index();
+            for (place, address) in (first..).zip(addresses) {
+                index.add(place, address);
+            }
+            inner.bytes.fetch_add(added, Ordering::Relaxed);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Moves signals out of the order. No limit applies: they are acknowledged and count against the cap already.
+    ///
+    /// # Errors
+    /// The file cannot be written; none of them is moved.
+    pub async fn set_aside(&self, spooled: &[&Spooled]) -> Result<(), SpoolError> {
+        let moved: Vec<((u64, u32), Address)> = spooled
+            .iter()
+            .map(|one| ((one.position, one.part), one.incoming.address.clone()))
+            .collect();
+        self.with_reserve(move |inner, file| {
+            let first = inner.index().next;
+            let begun = file.begin_write().map_err(file_error)?;
+            let mut added = Vec::with_capacity(moved.len());
+            {
+                let mut kept = begun.open_table(SIGNALS).map_err(file_error)?;
+                let mut aside = begun.open_table(ASIDE).map_err(file_error)?;
+                for (key, address) in &moved {
+                    let Some(row) = kept.remove(key).map_err(file_error)? else {
+                        continue;
+                    };
+                    let (json, body) = row.value();
+                    let place = first + added.len() as u64;
+                    aside
+                        .insert(place, (Uuid::new_v4().as_u128(), json, body))
+                        .map_err(file_error)?;
+                    added.push((place, address.clone()));
+                }
+            }
+            begun.commit().map_err(file_error)?;
+            inner.signals.fetch_sub(added.len() as u64, Ordering::Relaxed);
+            let mut index = inner.index();
+            for (place, address) in added {
+                index.add(place, address);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The signal that was set aside at this place.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) async fn read_aside(&self, place: u64) -> Result<Option<Aside>, SpoolError> {
+        self.with_reserve(move |_, file| {
+            let begun = file.begin_read().map_err(file_error)?;
+            let aside = begun.open_table(ASIDE).map_err(file_error)?;
+            let Some(row) = aside.get(place).map_err(file_error)? else {
+                return Ok(None);
+            };
+            let (name, json, body) = row.value();
+            Ok(Some(Aside {
+                place,
+                name: Uuid::from_u128(name),
+                incoming: incoming(json, body)?,
+            }))
+        })
+        .await
+    }
+
+    /// Forgets signals that were set aside: they are in the database.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) async fn forget_aside(&self, written: &[&Aside]) -> Result<(), SpoolError> {
+        let written: Vec<(u64, Address)> = written
+            .iter()
+            .map(|aside| (aside.place, aside.incoming.address.clone()))
+            .collect();
+        self.with_reserve(move |inner, file| {
+            let places: HashSet<u64> = written.iter().map(|(place, _)| *place).collect();
+            let begun = file.begin_write().map_err(file_error)?;
+            let mut bytes = 0;
+            {
+                let mut aside = begun.open_table(ASIDE).map_err(file_error)?;
+                for place in &places {
+                    if let Some(row) = aside.remove(place).map_err(file_error)? {
+                        let (_, json, body) = row.value();
+                        bytes += size(json, body);
+                    }
+                }
+            }
+            begun.commit().map_err(file_error)?;
+            inner.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let mut index = inner.index();
+            for (place, address) in &written {
+                index.remove(*place, address);
+            }
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,148 @@
+//! Tries again, at a bounded pace, what was set aside. It runs beside the lane, so that a signal that takes its whole time holds nobody.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deadbeat_store::StoreError;
+use deadbeat_store::monitor::Held;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{Committer, Fate, Place};
+use super::{ALONE, Writer};
+use crate::ingest::{Address, Figures};
+use crate::spool::{Aside, Spool, SpoolError};
+
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Signals that are tried in one round, each of another address.
+const ROUND: usize = 64;
+/// Between two tries of an address, after its first failure and at most.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Tries again what one lane's spool has set aside.
+pub(super) struct Retries {
+    committer: Committer,
+    spool: Spool,
+    figures: Arc<Figures>,
+    /// When the addresses that failed are due again, and how long they wait then.
+    failed: HashMap<Address, (Instant, Duration)>,
+}
+
+impl Writer {
+    /// What tries again what this lane's spool sets aside.
+    pub(super) fn retries(&self) -> Option<Retries> {
+        Some(Retries {
+            committer: self.committer.another(),
+            spool: self.spool.clone()?,
+            figures: Arc::clone(&self.figures),
+            failed: HashMap::new(),
+        })
+    }
+}
+
+impl Retries {
+    /// Tries until it is told to stop.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+            if self.spool.aside() == 0 {
+                self.failed.clear();
+                continue;
+            }
+            // A round is left off when the server stops: what is under way keeps its name, and is asked for by the next process.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                done = self.round() => if let Err(error) = done {
+                    tracing::error!(%error, "what is set aside cannot be read");
+                }
+            }
+        }
+    }
+
+    /// Tries the oldest signal of each address that is due.
+    async fn round(&mut self) -> Result<(), SpoolError> {
+        let now = Instant::now();
+        let oldest = self.spool.oldest_aside();
+        let waiting: std::collections::HashSet<&Address> =
+            oldest.iter().map(|(address, _)| address).collect();
+        self.failed.retain(|address, _| waiting.contains(address));
+        let is_due = |address: &Address| self.failed.get(address).is_none_or(|(due, _)| *due <= now);
+        let mut due: Vec<(Address, u64)> = oldest
+            .into_iter()
+            .filter(|(address, _)| is_due(address))
+            .collect();
+        due.sort_unstable_by_key(|(_, place)| *place);
+        due.truncate(ROUND);
+        for (address, place) in due {
+            let Some(aside) = self.spool.read_aside(place).await? else {
+                continue;
+            };
+            match self.write(&aside).await {
+                Ok(true) => {
+                    self.failed.remove(&address);
+                    self.spool.forget_aside(&[&aside]).await?;
+                    self.forget_name(&aside).await;
+                }
+                Ok(false) => self.wait_longer(address),
+                // The database is away: nothing is learned about this signal.
+                Err(error) if error.is_unavailable() && !error.is_timed_out() => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "a signal that was set aside still cannot be written");
+                    self.wait_longer(address);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_longer(&mut self, address: Address) {
+        let wait = self
+            .failed
+            .get(&address)
+            .map_or(FIRST, |(_, wait)| (*wait * 2).min(LONGEST));
+        self.failed.insert(address, (Instant::now() + wait, wait));
+    }
+
+    /// Writes one signal under its own name. False: its monitor cannot be read.
+    async fn write(&mut self, aside: &Aside) -> Result<bool, StoreError> {
+        let mut tx = self.committer.store.begin().await?;
+        if deadbeat_store::writer::lock_position(&mut tx, aside.name).await? > 0 {
+            return Ok(true);
+        }
+        deadbeat_store::writer::limit_statements(&mut tx, ALONE).await?;
+        let signals = [&aside.incoming];
+        let taken = self.committer.take(tx, &signals, Held::Wait).await?;
+        if !taken.can_be_written().all(|can| can) {
+            return Ok(false);
+        }
+        let place = Place {
+            writer: aside.name,
+            number: 1,
+            is_replay: true,
+        };
+        for fate in self.committer.write(taken, &signals, Some(place)).await? {
+            if let Fate::Answered(accepted) = fate {
+                self.figures.count(accepted);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The file does not know the signal any more: its row in the table `writer` says nothing to anybody. A row that stays after a fault
+    /// does no harm.
+    async fn forget_name(&self, aside: &Aside) {
+        let forgotten = async {
+            let mut tx = self.committer.store.begin().await?;
+            deadbeat_store::writer::forget(&mut tx, aside.name).await?;
+            tx.commit().await
+        };
+        if let Err(error) = forgotten.await {
+            tracing::debug!(%error, "the name of a signal that was set aside stays");
+        }
+    }
+}
