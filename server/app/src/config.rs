@@ -119,6 +119,11 @@ pub struct ServeConfig {
     #[arg(long, env = "DEADBEAT_SPOOL_MB", default_value_t = 256, value_name = "MEGABYTES", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub spool_mb: u32,
 
+    /// Seconds for which others judge nobody when this process goes silent without signing off, because it may hold pings that it
+    /// acknowledged, 0 to 86400.
+    #[arg(long, env = "DEADBEAT_LISTENER_PATIENCE", default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub listener_patience: u32,
+
     /// A ping URL of another watcher, asked for each half minute, but only while every loop of this process really works.
     #[arg(
         long,

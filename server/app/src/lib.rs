@@ -25,7 +25,7 @@ use deadbeat_services::delivery::senders::Senders;
 use deadbeat_services::delivery::{Delivery, DeliverySettings};
 use deadbeat_services::evaluator::Evaluator;
 use deadbeat_services::ingest::{Ingest, LANES};
-use deadbeat_services::listening::Listening;
+use deadbeat_services::listening::{self, Listening};
 use deadbeat_services::registry::Registry;
 use deadbeat_services::retention::{Retention, RetentionSettings};
 use deadbeat_services::selfwatch::Selfwatch;
@@ -73,6 +73,8 @@ pub struct Parts {
     pub retention: RetentionSettings,
     /// Where pings are kept while the database is away, and how many bytes of them; none: they are refused.
     pub spool: Option<(PathBuf, u64)>,
+    /// How long others wait for this process, which may hold signals, when it goes silent without signing off.
+    pub patience: TimeDelta,
     /// A ping URL of another watcher, and what sends to it.
     pub watchdog: Option<(String, Outbound)>,
     /// What keeps statements from a database whose schema is not up to date yet.
@@ -96,6 +98,7 @@ impl Parts {
             roles: vec![Role::All],
             retention: RetentionSettings::default(),
             spool: None,
+            patience: listening::PATIENCE,
             watchdog: None,
             gate: Gate::default(),
             connections: ConnectionSettings::default(),
@@ -119,6 +122,8 @@ pub struct App {
     stop_writers: CancellationToken,
     loops: Vec<JoinHandle<()>>,
     writers: Vec<JoinHandle<()>>,
+    /// Where this process takes signals in.
+    listens: Option<Arc<Listening>>,
     stores: Vec<Store>,
 }
 
@@ -139,6 +144,7 @@ impl App {
             roles: _,
             retention,
             spool,
+            patience,
             watchdog,
             gate,
             connections,
@@ -189,11 +195,12 @@ impl App {
             selfwatch.clone(),
         );
 
+        selfwatch.attend(ingest.health().clone());
         let stop_loops = CancellationToken::new();
         let stop_writers = CancellationToken::new();
         let writers = vec![
             tokio::spawn(writers.run(stop_writers.clone())),
-            tokio::spawn(trace_writer.run(stop_writers.clone())),
+            tokio::spawn(trace_writer.run(ingest.health().clone(), stop_writers.clone())),
         ];
         let state = AppState {
             services: services.clone(),
@@ -203,8 +210,12 @@ impl App {
         };
 
         let mut loops = Vec::new();
+        let health = ingest.health().clone();
+        let mut listens = None;
         if takes_requests {
-            let listening = Arc::new(Listening::new(watches.clone(), Arc::clone(&clock), ingest));
+            let listening = Listening::new(watches.clone(), Arc::clone(&clock), ingest).patience(patience);
+            let listening = Arc::new(listening);
+            listens = Some(Arc::clone(&listening));
             let known = watches.clone();
             loops.push(keep_running("registry", stop_loops.clone(), move |stop| {
                 let (registry, store) = (registry.clone(), known.clone());
@@ -217,16 +228,18 @@ impl App {
         }
         if evaluates {
             let removed = Arc::clone(selfwatch.retention());
-            let evaluator = Arc::new(
-                Evaluator::new(
-                    watches.clone(),
-                    Arc::clone(&clock),
-                    site,
-                    Arc::clone(&outbox_bell),
-                    selfwatch,
-                )
-                .settling(SETTLING),
-            );
+            let mut evaluator = Evaluator::new(
+                watches.clone(),
+                Arc::clone(&clock),
+                site,
+                Arc::clone(&outbox_bell),
+                selfwatch,
+            )
+            .settling(SETTLING);
+            if let Some(listening) = &listens {
+                evaluator = evaluator.beside(listening.id(), health);
+            }
+            let evaluator = Arc::new(evaluator);
             loops.push(keep_running_behind(
                 &gate,
                 "evaluator",
@@ -299,6 +312,7 @@ impl App {
             stop_writers,
             loops,
             writers,
+            listens,
             stores: vec![requests, writes, watches],
         })
     }
@@ -327,6 +341,11 @@ impl App {
             if let Err(error) = ended.await {
                 tracing::error!(%error, "a loop failed");
             }
+        }
+        if let Some(listening) = self.listens
+            && let Err(error) = listening.sign_off().await
+        {
+            tracing::warn!(%error, "this process could not sign off: others wait for what it may hold");
         }
         for store in &self.stores {
             store.close().await;

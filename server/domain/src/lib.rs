@@ -16,6 +16,7 @@
 //! | when is a Beat or a worker declared down? | [`switch`], [`worker`] |
 //! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
+//! | up to when may silence be judged? | [`hearing`] |
 //! | which run does an end belong to? | [`run`] |
 //! | which of two signals came first? | [`order`] |
 //! | what do the told stages of a run come to? | [`trace`] |
@@ -37,6 +38,7 @@ pub mod deadline;
 pub mod delivery;
 pub mod evidence;
 pub mod expression;
+pub mod hearing;
 pub mod ids;
 pub mod incident;
 pub mod key;

@@ -4,6 +4,7 @@ use actix_web::http::header;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource, web};
 use chrono::{DateTime, Utc};
+use deadbeat_domain::hearing::Hold;
 use deadbeat_services::outbox::instant;
 use serde_json::json;
 
@@ -62,13 +63,18 @@ async fn ready(state: Data<AppState>) -> HttpResponse {
         "database": readiness.database,
         "evaluator": readiness.evaluator,
         "delivery": readiness.delivery,
+        "failed_loops": readiness.failed_loops,
         "last_sweep_at": readiness.last_sweep_at.map(instant),
         "last_delivery_at": readiness.last_delivery_at.map(instant),
         "spooled_pings": state.services.ingest().spooled(),
         "deployment": readiness.pulse.map(|pulse| json!({
+            "judging": readiness.is_judging(now),
+            "waits_for": readiness.hold(now).map(Hold::as_str),
+            "waits_until": pulse.hearing.waits_until.map(instant),
+            "lost_listeners": pulse.hearing.lost,
             "last_sweep_at": pulse.last_sweep_at.map(instant),
-            "last_listened_at": pulse.last_listened_at.map(instant),
-            "spooled_pings": pulse.spooled,
+            "last_listened_at": pulse.hearing.last_stamp.map(instant),
+            "spooled_pings": pulse.hearing.spooled,
             "evaluator_lag_seconds": age(pulse.oldest_check, now),
             "outbox_lag_seconds": age(pulse.overdue_delivery, now),
         })),

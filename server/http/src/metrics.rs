@@ -243,7 +243,25 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
             seconds(now - at),
         )?;
     }
-    let pulse = selfwatch.readiness(&state.reader(), now).await.pulse;
+    let readiness = selfwatch.readiness(&state.reader(), now).await;
+    gauge(
+        "deadbeat_loops_failed",
+        "Loops of this process that signals need and that do not work.",
+        i64::try_from(readiness.failed_loops.len()).unwrap_or(i64::MAX),
+    )?;
+    let pulse = readiness.pulse;
+    if let Some(pulse) = pulse {
+        gauge(
+            "deadbeat_deployment_judging",
+            "1: some process judges whoever is silent.",
+            i64::from(readiness.is_judging(now)),
+        )?;
+        gauge(
+            "deadbeat_lost_listeners",
+            "Processes that went silent without signing off and that judgement waits for.",
+            pulse.hearing.lost,
+        )?;
+    }
     if let Some(at) = pulse.and_then(|pulse| pulse.last_sweep_at) {
         gauge(
             "deadbeat_deployment_last_sweep_age_seconds",

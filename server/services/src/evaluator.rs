@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat;
-use deadbeat_domain::blind_spell::{BlindSpell, is_blind};
+use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{Evidence, PartOf};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
@@ -37,6 +37,7 @@ use crate::incident::{self, Background, Changed, News, What};
 use crate::listening::LONGEST_EXCUSE;
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
+use crate::supervisor::Health;
 use crate::{Site, blind_notice, broker};
 
 /// Rows of one transaction.
@@ -127,6 +128,8 @@ pub struct Evaluator {
     outbox_bell: Arc<Notify>,
     selfwatch: Selfwatch,
     settling: TimeDelta,
+    /// The listener of the same process, and the loops that its signals need.
+    beside: Option<(Uuid, Health)>,
     /// Names this process among those that sweep.
     id: Uuid,
     /// When it last said so; microseconds since the epoch, 0: never.
@@ -152,6 +155,7 @@ impl Evaluator {
             outbox_bell,
             selfwatch,
             settling: TimeDelta::zero(),
+            beside: None,
             id: Uuid::now_v7(),
             stamped: AtomicI64::new(0),
             gave_up_at: AtomicI64::new(0),
@@ -162,6 +166,15 @@ impl Evaluator {
     #[must_use]
     pub fn settling(self, settling: TimeDelta) -> Self {
         Self { settling, ..self }
+    }
+
+    /// This process also takes signals in, under that name. It judges nobody while a loop that signals need does not work.
+    #[must_use]
+    pub fn beside(self, listener: Uuid, health: Health) -> Self {
+        Self {
+            beside: Some((listener, health)),
+            ..self
+        }
     }
 
     /// Sweeps until told to stop.
@@ -215,22 +228,28 @@ impl Evaluator {
         let began = Instant::now();
         // One look at the clock for all that follows: were it stepped on in between, all would be overdue and nobody excused.
         let now = self.clock.now();
-        let agenda = deadbeat_store::evaluator::agenda(&self.store.reader(), now).await?;
+        let beside = self.beside.as_ref().map(|(listener, _)| *listener);
+        let agenda = deadbeat_store::evaluator::agenda(&self.store.reader(), beside, now).await?;
+        self.selfwatch.turned(now);
         // While nobody listens, or what was heard is not written yet, silence means nothing.
-        if is_blind(agenda.last_stamp, now) || agenda.spooled > 0 {
-            self.stamp().await?;
+        let hears = self.beside.as_ref().is_none_or(|(_, health)| health.is_well());
+        let Some(judged_until) = agenda.hearing.judged_until(now).filter(|_| hears) else {
             return Ok((Swept::default(), None));
-        }
-        let swept = self.work_off(&agenda, now).await?;
+        };
+        let swept = self.work_off(&agenda, judged_until - self.settling, now).await?;
         self.selfwatch.sweep_took(began.elapsed(), swept.claimed);
         self.stamp().await?;
         Ok((swept, agenda.nearest()))
     }
 
-    /// Does what the agenda says is due.
-    async fn work_off(&self, agenda: &Agenda, now: DateTime<Utc>) -> StoreResult<Swept> {
+    /// Does what the agenda says is due: judges what was due by `judged_at`.
+    async fn work_off(
+        &self,
+        agenda: &Agenda,
+        judged_at: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> StoreResult<Swept> {
         let mut swept = Swept::default();
-        let judged_at = now - self.settling;
         let is_due = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at <= judged_at);
         if is_due(agenda.beat) {
             loop {

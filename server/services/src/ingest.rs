@@ -13,9 +13,11 @@ use deadbeat_store::Store;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::registry::Registry;
 use crate::spool::Spool;
+use crate::supervisor::Health;
 use crate::writer::{Writer, Writers};
 use crate::{Site, secret};
 
@@ -133,6 +135,7 @@ pub struct Ingest {
     lanes: Arc<[Lane]>,
     figures: Arc<Figures>,
     registry: Registry,
+    health: Health,
 }
 
 /// A writer's queue, and its spool.
@@ -178,8 +181,10 @@ impl Ingest {
             lanes: lanes.into(),
             figures,
             registry,
+            health: Health::default(),
         };
-        (ingest, Writers(writers))
+        let health = ingest.health.clone();
+        (ingest, Writers { writers, health })
     }
 
     /// The lane of a monitor's signals: by what every process knows of it at any time. What is in a lane's spool is replayed before what comes
@@ -243,6 +248,19 @@ impl Ingest {
     #[must_use]
     pub fn spooled(&self) -> u64 {
         self.spools().map(Spool::signals).sum()
+    }
+
+    /// The name of this process among those that listen: it lies in the first spool file, and is the same at the next start. None: there
+    /// is no spool, so nothing can be held.
+    #[must_use]
+    pub fn listener(&self) -> Option<Uuid> {
+        self.spools().next().map(Spool::listener)
+    }
+
+    /// Which loops that signals need do not work.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     fn spools(&self) -> impl Iterator<Item = &Spool> {

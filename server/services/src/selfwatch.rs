@@ -1,15 +1,17 @@
 //! Is Deadbeat itself at work? What the loops report of themselves, for readiness, metrics and another watcher.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::hearing::Hold;
 use deadbeat_store::Reader;
 use deadbeat_store::stats::{Backlog, Pulse};
 
 use crate::delivery::DeliveryFigures;
 use crate::retention;
+use crate::supervisor::Health;
 
 /// A last pass of a loop older than this means that the loop does not work.
 const STALE: TimeDelta = TimeDelta::seconds(10);
@@ -26,7 +28,11 @@ struct Inner {
     evaluates: bool,
     /// Set when this process runs the delivery loop.
     deliveries: Option<Arc<DeliveryFigures>>,
+    /// The loops that signals need.
+    health: OnceLock<Health>,
     /// Microseconds since the epoch; 0: never.
+    last_turn: AtomicI64,
+    /// The same, of a turn that judged.
     last_sweep: AtomicI64,
     sweeps: AtomicU64,
     sweep_micros: AtomicU64,
@@ -58,6 +64,8 @@ pub struct Readiness {
     pub evaluator: Option<bool>,
     /// The delivery loop's last pass is recent; none: this process does not deliver.
     pub delivery: Option<bool>,
+    /// Loops that signals need and that do not work.
+    pub failed_loops: Vec<String>,
     /// When this process last swept.
     pub last_sweep_at: Option<DateTime<Utc>>,
     /// When a delivery of this process last arrived.
@@ -65,6 +73,12 @@ pub struct Readiness {
     /// How all processes together do; none: the database is away. It is information: what other processes fail to do is no reason to
     /// take this one out of rotation.
     pub pulse: Option<Pulse>,
+}
+
+fn instant(micros: &AtomicI64) -> Option<DateTime<Utc>> {
+    Some(micros.load(Ordering::Relaxed))
+        .filter(|micros| *micros != 0)
+        .and_then(DateTime::from_timestamp_micros)
 }
 
 fn is_recent(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
@@ -75,7 +89,9 @@ impl Readiness {
     /// Everything that this process runs works.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.database && self.evaluator != Some(false) && self.delivery != Some(false)
+        let loops_work =
+            self.evaluator != Some(false) && self.delivery != Some(false) && self.failed_loops.is_empty();
+        self.database && loops_work
     }
 
     /// Why it is not ready, in words that may be shown to anybody.
@@ -84,6 +100,10 @@ impl Readiness {
         let passed = |ok: bool, reason: &'static str| (!ok).then_some(reason);
         self.preparing
             .or(passed(self.database, "the database is away"))
+            .or(passed(
+                self.failed_loops.is_empty(),
+                "a loop that signals need does not work",
+            ))
             .or(passed(
                 self.evaluator != Some(false),
                 "the evaluator has not swept for ten seconds",
@@ -101,10 +121,22 @@ impl Readiness {
             .max(self.pulse.and_then(|pulse| pulse.last_sweep_at))
     }
 
-    /// Some process sweeps.
+    /// Some process has judged lately.
+    #[must_use]
+    pub fn has_judged(&self, now: DateTime<Utc>) -> bool {
+        is_recent(self.any_sweep_at(), now)
+    }
+
+    /// Why nobody is judged now although evaluators are there, as far as is known.
+    #[must_use]
+    pub fn hold(&self, now: DateTime<Utc>) -> Option<Hold> {
+        self.pulse.and_then(|pulse| pulse.hearing.hold(now))
+    }
+
+    /// Some process judges whoever is silent.
     #[must_use]
     pub fn is_judging(&self, now: DateTime<Utc>) -> bool {
-        is_recent(self.any_sweep_at(), now)
+        self.has_judged(now) && self.hold(now).is_none()
     }
 }
 
@@ -122,8 +154,22 @@ impl Selfwatch {
         }
     }
 
+    /// Watches the loops that signals need, too.
+    pub fn attend(&self, health: Health) {
+        // A second one would be a second `Ingest` in one process, which nobody makes.
+        let _ = self.inner.health.set(health);
+    }
+
+    /// The evaluator's loop turned, and may not have been allowed to judge.
+    pub fn turned(&self, now: DateTime<Utc>) {
+        self.inner
+            .last_turn
+            .store(now.timestamp_micros(), Ordering::Relaxed);
+    }
+
     /// A sweep goes on or has ended.
     pub fn swept(&self, now: DateTime<Utc>) {
+        self.turned(now);
         self.inner
             .last_sweep
             .store(now.timestamp_micros(), Ordering::Relaxed);
@@ -178,9 +224,7 @@ impl Selfwatch {
     /// When this process last swept.
     #[must_use]
     pub fn last_sweep_at(&self) -> Option<DateTime<Utc>> {
-        Some(self.inner.last_sweep.load(Ordering::Relaxed))
-            .filter(|micros| *micros != 0)
-            .and_then(DateTime::from_timestamp_micros)
+        instant(&self.inner.last_sweep)
     }
 
     /// Whether this process can do its work.
@@ -191,8 +235,12 @@ impl Selfwatch {
         Readiness {
             database: pulse.is_some(),
             preparing: reader.stage().reason(),
-            evaluator: self.inner.evaluates.then(|| is_recent(last_sweep_at, now)),
+            evaluator: self
+                .inner
+                .evaluates
+                .then(|| is_recent(instant(&self.inner.last_turn), now)),
             delivery: deliveries.map(|deliveries| is_recent(deliveries.last_pass_at(), now)),
+            failed_loops: self.inner.health.get().map(Health::failed).unwrap_or_default(),
             last_sweep_at,
             last_delivery_at: deliveries.and_then(|deliveries| deliveries.last_success_at()),
             pulse,

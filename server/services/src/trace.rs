@@ -18,11 +18,12 @@ use deadbeat_domain::time::Clock;
 use deadbeat_domain::trace::{Told, Trace, TraceState, fold};
 use deadbeat_store::trace::Stored;
 use deadbeat_store::{Store, StoreResult, Tx, with_sources};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::ServiceError;
+use crate::supervisor::{Health, keep_working};
 
 /// Stages that may wait. More is refused with "try again": never silence, never unbounded memory.
 const QUEUE: usize = 16_384;
@@ -171,8 +172,20 @@ pub struct TraceWriter {
 type OfRun<'a> = Vec<(usize, DateTime<Utc>, &'a NewStage)>;
 
 impl TraceWriter {
-    /// Writes until it is told to stop, then what is still waiting.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Writes until it is told to stop, then what is still waiting. It is started again when it panics: the clients of the batch that it
+    /// held hear "try again". `health` tells when it does not work.
+    pub async fn run(self, health: Health, stop: CancellationToken) {
+        let writer = Arc::new(Mutex::new(self));
+        let running = keep_working("trace writer".to_owned(), health, stop, move |stop| {
+            let writer = Arc::clone(&writer);
+            async move { writer.lock().await.write_all(stop).await }
+        });
+        if let Err(error) = running.await {
+            tracing::error!(%error, "the trace writer broke off");
+        }
+    }
+
+    async fn write_all(&mut self, stop: CancellationToken) {
         loop {
             let first = tokio::select! {
                 biased;

@@ -72,8 +72,8 @@ impl Watchdog {
         let readiness = self.selfwatch.readiness(&self.reader, now).await;
         if !readiness.is_ready() {
             return Err(format!(
-                "not everything works: database {}, evaluator {:?}, delivery {:?}",
-                readiness.database, readiness.evaluator, readiness.delivery
+                "not everything works: database {}, evaluator {:?}, delivery {:?}, failed loops {:?}",
+                readiness.database, readiness.evaluator, readiness.delivery, readiness.failed_loops
             ));
         }
         let Some(backlog) = self.selfwatch.backlog(&self.reader, now).await else {
@@ -86,10 +86,10 @@ impl Watchdog {
             return Err("the delivery loop is behind".to_owned());
         }
         // No deadline is judged then, however well the loops turn.
-        if is_blind(readiness.pulse.and_then(|pulse| pulse.last_listened_at), now) {
+        if is_blind(readiness.pulse.and_then(|pulse| pulse.hearing.last_stamp), now) {
             return Err("nobody listens".to_owned());
         }
-        if !readiness.is_judging(now) {
+        if !readiness.has_judged(now) {
             return Err("nobody sweeps".to_owned());
         }
         match self.outbound.post(&self.url, HeaderMap::new(), Vec::new()).await {

@@ -1,6 +1,7 @@
 //! Table `evaluator`: who sweeps. And what a sweep asks first.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::hearing::{Hearing, lost_before};
 use uuid::Uuid;
 
 use crate::listener::SPOOL_COUNTS;
@@ -31,10 +32,8 @@ pub async fn stamp(store: &Store, id: Uuid, now: DateTime<Utc>) -> StoreResult<(
 /// What a sweep asks before it takes anything: on an idle second this is all that it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agenda {
-    /// The newest word of any process that it listens.
-    pub last_stamp: Option<DateTime<Utc>>,
-    /// Signals in the spools of processes that are there.
-    pub spooled: i64,
+    /// What the processes that take signals in have said of themselves.
+    pub hearing: Hearing,
     /// When the first Beat must be looked at.
     pub beat: Option<DateTime<Utc>>,
     /// When the first worker must be looked at.
@@ -58,11 +57,12 @@ impl Agenda {
     }
 }
 
-/// Asks what there is to do, and whether it may be done.
+/// Asks what there is to do, and whether it may be done. The listener `beside` is in the process that asks: it has the same line to the
+/// database, so that nobody waits for its next stamp.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn agenda(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Agenda> {
+pub async fn agenda(reader: &Reader, beside: Option<Uuid>, now: DateTime<Utc>) -> StoreResult<Agenda> {
     let row = sqlx::query!(
         r#"
         SELECT (SELECT min(check_after) FROM beat WHERE check_after IS NOT NULL) AS beat,
@@ -71,16 +71,27 @@ pub async fn agenda(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Agenda> 
             (SELECT min(remind_at) FROM incident WHERE remind_at IS NOT NULL) AS reminder,
             (SELECT min(tell_at) FROM blind_notice WHERE tell_at IS NOT NULL) AS notice,
             max(stamped_at) AS last_stamp,
-            coalesce(sum(spooled) FILTER (WHERE stamped_at > $1), 0)::int8 AS "spooled!"
+            coalesce(sum(spooled) FILTER (WHERE stamped_at > $1), 0)::int8 AS "spooled!",
+            min(stamped_at) FILTER (WHERE awaited_until > $2 AND id IS DISTINCT FROM $3) AS vouched_until,
+            count(*) FILTER (WHERE awaited_until > $2 AND stamped_at < $4) AS "lost!",
+            max(awaited_until) FILTER (WHERE awaited_until > $2 AND stamped_at < $4) AS waits_until
         FROM listener
         "#,
-        now - SPOOL_COUNTS
+        now - SPOOL_COUNTS,
+        now,
+        beside,
+        lost_before(now)
     )
     .fetch_one(reader.pool())
     .await?;
     Ok(Agenda {
-        last_stamp: row.last_stamp,
-        spooled: row.spooled,
+        hearing: Hearing {
+            last_stamp: row.last_stamp,
+            spooled: row.spooled,
+            vouched_until: row.vouched_until,
+            lost: row.lost,
+            waits_until: row.waits_until,
+        },
         beat: row.beat,
         worker: row.worker,
         monitor: row.monitor,

@@ -16,17 +16,32 @@ const GONE: TimeDelta = TimeDelta::days(1);
 /// A spool counts while its process has stamped within so much.
 pub(crate) const SPOOL_COUNTS: TimeDelta = TimeDelta::minutes(1);
 
-/// Says that this process listens. Answers when any process last did before, if one ever did; the next one to stamp waits until this
-/// transaction ends, so that of several processes one sees the gap.
+/// What a process says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its name: that of its spool, where it has one.
+    pub id: Uuid,
+    /// Signals in its spool.
+    pub spooled: i64,
+    /// Until when others wait for it when it says no more. None: it cannot hold anything.
+    pub awaited_until: Option<DateTime<Utc>>,
+}
+
+/// What was said before a stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    /// The newest word of any process. None: there never was one.
+    pub any: Option<DateTime<Utc>>,
+    /// The newest word of the same process, if others still wait for it.
+    pub own: Option<DateTime<Utc>>,
+}
+
+/// Says that this process listens. Answers what was said before; the next one to stamp waits until this transaction ends, so that of
+/// several processes one sees the gap.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn stamp(
-    tx: &mut Tx,
-    id: Uuid,
-    spooled: i64,
-    now: DateTime<Utc>,
-) -> StoreResult<Option<DateTime<Utc>>> {
+pub async fn stamp(tx: &mut Tx, stamp: Stamp, now: DateTime<Utc>) -> StoreResult<Before> {
     // A stamp that is lost with a crash of PostgreSQL lengthens a spell; one that waits for a slow disk would make one where there is none.
     sqlx::query!(
         "SELECT pg_advisory_xact_lock($1), set_config('synchronous_commit', 'off', true)",
@@ -34,19 +49,55 @@ pub async fn stamp(
     )
     .fetch_one(tx.conn())
     .await?;
-    let before = sqlx::query_scalar!("SELECT max(stamped_at) FROM listener")
-        .fetch_one(tx.conn())
-        .await?;
+    let before = sqlx::query_as!(
+        Before,
+        r#"SELECT max(stamped_at) AS "any", max(stamped_at) FILTER (WHERE id = $1 AND awaited_until > $2) AS own FROM listener"#,
+        stamp.id,
+        now
+    )
+    .fetch_one(tx.conn())
+    .await?;
     sqlx::query!(
-        "INSERT INTO listener (id, stamped_at, spooled) VALUES ($1, $2, $3)
-        ON CONFLICT (id) DO UPDATE SET stamped_at = excluded.stamped_at, spooled = excluded.spooled",
-        id,
+        "INSERT INTO listener (id, stamped_at, spooled, awaited_until) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (id) DO UPDATE
+        SET stamped_at = excluded.stamped_at, spooled = excluded.spooled, awaited_until = excluded.awaited_until",
+        stamp.id,
         now,
-        spooled
+        stamp.spooled,
+        stamp.awaited_until
     )
     .execute(tx.conn())
     .await?;
     Ok(before)
+}
+
+/// Nobody listened since then: those that were waited for when that began are waited for until this instant.
+///
+/// # Errors
+/// When the database is away.
+pub async fn wait_again(tx: &mut Tx, since: DateTime<Utc>, until: DateTime<Utc>) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE listener SET awaited_until = $2 WHERE awaited_until > $1 AND awaited_until < $2",
+        since,
+        until
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// This process stops and holds nothing: nobody waits for it. Its row stays, because the newest word of all tells when nobody listened.
+///
+/// # Errors
+/// When the database is away.
+pub async fn sign_off(tx: &mut Tx, id: Uuid) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE listener SET awaited_until = NULL, spooled = 0 WHERE id = $1",
+        id
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 /// The clock was stepped back: nothing that was noted in times to come may keep anybody from being missed until then. Spells end now,
@@ -55,9 +106,12 @@ pub async fn stamp(
 /// # Errors
 /// When the database is away.
 pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
-    sqlx::query!("UPDATE listener SET stamped_at = $1 WHERE stamped_at > $1", now)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "UPDATE listener SET stamped_at = $1, awaited_until = $1::timestamptz + (awaited_until - stamped_at) WHERE stamped_at > $1",
+        now
+    )
+    .execute(tx.conn())
+    .await?;
     sqlx::query!(
         "UPDATE blind_spell SET started_at = least(started_at, $1::timestamptz - interval '1 microsecond'), ended_at = $1 WHERE ended_at > $1",
         now
@@ -112,6 +166,20 @@ pub async fn forget_gone(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+/// Whether a spell is known that covers this one.
+///
+/// # Errors
+/// When the database is away.
+pub async fn is_known_spell(tx: &mut Tx, spell: BlindSpell) -> StoreResult<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM blind_spell WHERE started_at <= $1 AND ended_at >= $2) AS "exists!""#,
+        spell.started_at,
+        spell.ended_at
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// Writes a spell.

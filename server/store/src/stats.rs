@@ -1,6 +1,7 @@
 //! Figures about the whole deployment, for metrics and readiness.
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::hearing::{Hearing, lost_before};
 
 use crate::listener::SPOOL_COUNTS;
 use crate::{Reader, StoreResult};
@@ -51,10 +52,8 @@ pub async fn backlog(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Backlog
 pub struct Pulse {
     /// When any process last swept.
     pub last_sweep_at: Option<DateTime<Utc>>,
-    /// When any process last said that it listens.
-    pub last_listened_at: Option<DateTime<Utc>>,
-    /// Signals in the spools of processes that are there.
-    pub spooled: i64,
+    /// What the processes that take signals in have said of themselves.
+    pub hearing: Hearing,
     /// The oldest `check_after` that has passed and was not looked at.
     pub oldest_check: Option<DateTime<Utc>>,
     /// When the longest-waiting attempt was to be made that was not.
@@ -66,19 +65,34 @@ pub struct Pulse {
 /// # Errors
 /// When the database is away.
 pub async fn pulse(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Pulse> {
-    Ok(sqlx::query_as!(
-        Pulse,
+    let row = sqlx::query!(
         r#"
         SELECT (SELECT max(swept_at) FROM evaluator) AS last_sweep_at,
-            max(stamped_at) AS last_listened_at,
+            max(stamped_at) AS last_stamp,
             coalesce(sum(spooled) FILTER (WHERE stamped_at > $2), 0)::int8 AS "spooled!",
+            min(stamped_at) FILTER (WHERE awaited_until > $1) AS vouched_until,
+            count(*) FILTER (WHERE awaited_until > $1 AND stamped_at < $3) AS "lost!",
+            max(awaited_until) FILTER (WHERE awaited_until > $1 AND stamped_at < $3) AS waits_until,
             (SELECT min(check_after) FROM monitor WHERE check_after <= $1) AS oldest_check,
             (SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending' AND next_attempt_at <= $1) AS overdue_delivery
         FROM listener
         "#,
         now,
-        now - SPOOL_COUNTS
+        now - SPOOL_COUNTS,
+        lost_before(now)
     )
     .fetch_one(reader.pool())
-    .await?)
+    .await?;
+    Ok(Pulse {
+        last_sweep_at: row.last_sweep_at,
+        hearing: Hearing {
+            last_stamp: row.last_stamp,
+            spooled: row.spooled,
+            vouched_until: row.vouched_until,
+            lost: row.lost,
+            waits_until: row.waits_until,
+        },
+        oldest_check: row.oldest_check,
+        overdue_delivery: row.overdue_delivery,
+    })
 }

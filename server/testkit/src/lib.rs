@@ -4,10 +4,12 @@
 
 pub mod clock;
 pub mod inbox;
+pub mod poison;
 pub mod receiver;
 pub mod wire;
 
 pub use clock::StoppedClock;
 pub use inbox::Inbox;
+pub use poison::PoisonedClock;
 pub use receiver::{Receiver, Reply};
 pub use wire::{Fault, Wire};

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::Context;
+use chrono::TimeDelta;
 use deadbeat_http::connection::ConnectionSettings;
 use deadbeat_services::ServiceError;
 use deadbeat_services::delivery::outbound::{Outbound, OutboundSettings};
@@ -188,6 +189,7 @@ fn start(
         trusted_proxies: config.trusted_proxies.clone(),
         spool: (config.spool_mb > 0).then(|| (spool, u64::from(config.spool_mb) * 1_000_000)),
         roles: config.roles.clone(),
+        patience: TimeDelta::seconds(config.listener_patience.into()),
         retention: config.retention.settings(),
         gate,
         ..Parts::new(listener, database.url.clone(), site_url.to_owned(), senders)

@@ -127,7 +127,8 @@ pub async fn start_at(now: &str) -> (Harness, StoppedClock) {
     (harness, clock)
 }
 
-async fn start_by(clock: Arc<dyn Clock>, smtp: Option<SmtpSettings>) -> Harness {
+/// Starts a server that goes by this clock.
+pub async fn start_by(clock: Arc<dyn Clock>, smtp: Option<SmtpSettings>) -> Harness {
     start_parts(senders(smtp), |parts| Parts { clock, ..parts }).await
 }
 

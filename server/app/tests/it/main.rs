@@ -15,6 +15,7 @@ mod contract;
 mod embedded_postgres;
 mod harness;
 mod hostile;
+mod lanes;
 mod ping_urls;
 mod silence;
 mod web_cause;

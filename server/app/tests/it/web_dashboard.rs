@@ -593,3 +593,31 @@ async fn wrong_methods_are_told_which_are_right() {
     assert!(head.text().await.unwrap().is_empty());
     harness.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reads_that_all_is_judged_while_a_lost_process_is_waited_for() {
+    let harness = harness::start().await;
+    harness.ready().await;
+    sqlx::query(
+        "INSERT INTO listener (id, stamped_at, spooled, awaited_until)
+        VALUES (gen_random_uuid(), now() - interval '5 s', 0, now() + interval '1 h')",
+    )
+    .execute(&harness.pool)
+    .await
+    .unwrap();
+
+    let ready = harness
+        .wait_for("/readyz", |seen| seen["deployment"]["judging"] == false)
+        .await;
+    assert_eq!(ready["ready"], true, "its own work is done");
+    assert_eq!(ready["deployment"]["waits_for"], "lost_listener");
+    assert_eq!(ready["deployment"]["lost_listeners"], 1);
+    assert!(ready["deployment"]["waits_until"].is_string());
+    let mut browser = Browser::signed_in(&harness).await;
+    let page = browser.dashboard("/").await;
+    assert!(
+        page.contains("a process that may hold pings went silent"),
+        "{page}"
+    );
+    harness.stop().await;
+}

@@ -5,6 +5,7 @@ use actix_web::web::{self, Data, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use askama::Template;
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::hearing::Hold;
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::{Fact, Repair, SubjectKind};
 use deadbeat_domain::status::{ShownStatus, Status};
@@ -204,11 +205,26 @@ struct IndexPage {
 pub(super) enum Evaluator {
     AtWork,
     NotYet,
+    /// Nobody is judged: no process takes pings in.
+    NobodyListens,
+    /// Nobody is judged before what was received is written.
+    Replays,
+    /// Nobody is judged before a process that may hold pings is back, or this instant has come.
+    LostListener(Option<Moment>),
     SilentSince(Moment),
 }
 
 impl Evaluator {
     pub(super) fn of(readiness: &Readiness, now: DateTime<Utc>) -> Self {
+        match readiness.hold(now) {
+            Some(Hold::NobodyListens) => return Self::NobodyListens,
+            Some(Hold::Spooled) => return Self::Replays,
+            Some(Hold::LostListener) => {
+                let until = readiness.pulse.and_then(|pulse| pulse.hearing.waits_until);
+                return Self::LostListener(until.map(|at| Moment::at(at, now)));
+            }
+            None => {}
+        }
         match readiness.any_sweep_at() {
             // Of whichever process: this one may only serve pages.
             _ if readiness.is_judging(now) => Self::AtWork,

@@ -16,6 +16,7 @@ use crate::ingest::Address;
 pub(super) struct Content {
     pub(super) database: Database,
     pub(super) writer: Uuid,
+    pub(super) listener: Uuid,
     pub(super) signals: u64,
     pub(super) bytes: u64,
     pub(super) oldest_at: Option<DateTime<Utc>>,
@@ -57,7 +58,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
     let begun = database.begin_write().map_err(fault)?;
     let (mut signals, mut bytes, mut oldest_at) = (0, 0, None);
     let mut unreadable = Vec::new();
-    let writer = {
+    let (writer, listener) = {
         let mut kept = begun.open_table(SIGNALS).map_err(fault)?;
         let mut names = begun.open_table(NAMES).map_err(fault)?;
         for entry in kept.iter().map_err(fault)? {
@@ -84,6 +85,15 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
                 "spooled signals cannot be read; they stay in the file, aside"
             );
         }
+        let known = names.get("listener").map_err(fault)?.map(|id| id.value());
+        let listener = match known {
+            Some(id) => id,
+            None => {
+                let id = Uuid::new_v4().as_u128();
+                names.insert("listener", id).map_err(fault)?;
+                id
+            }
+        };
         let named = names.get("writer").map_err(fault)?.map(|id| id.value());
         // A process that finds an empty file begins anew: the numbers say nothing about what an earlier process has committed.
         let known = named.filter(|_| signals > 0).or(writer.map(|id| id.as_u128()));
@@ -91,7 +101,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
         if named != Some(id) {
             names.insert("writer", id).map_err(fault)?;
         }
-        id
+        (id, listener)
     };
     let mut aside = Vec::new();
     for entry in begun.open_table(ASIDE).map_err(fault)?.iter().map_err(fault)? {
@@ -107,6 +117,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
     Ok(Content {
         database,
         writer: Uuid::from_u128(writer),
+        listener: Uuid::from_u128(listener),
         signals,
         bytes,
         oldest_at,

@@ -41,7 +41,7 @@ const SIGNALS: TableDefinition<'_, Place, Row<'_>> = TableDefinition::new("signa
 const UNREADABLE: TableDefinition<'_, Place, Row<'_>> = TableDefinition::new("unreadable");
 /// Signals that cannot be written for now, by the order in which they were set aside: each with the name under which it is written.
 const ASIDE: TableDefinition<'_, u64, (u128, &[u8], &[u8])> = TableDefinition::new("aside");
-/// `writer`: which row of the table `writer` is this file's.
+/// `writer`: which row of the table `writer` is this file's. `listener`: which row of the table `listener`, for as long as the file lives.
 const NAMES: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
 
 /// The file's own overhead for a signal, in bytes, as counted against the cap.
@@ -83,6 +83,7 @@ struct File {
     /// None after a failure: redb wants a file opened anew before it does anything else with it.
     database: Option<Database>,
     writer: Uuid,
+    listener: Uuid,
 }
 
 impl std::fmt::Debug for Inner {
@@ -129,6 +130,7 @@ impl Spool {
             file: Mutex::new(File {
                 database: None,
                 writer: Uuid::nil(),
+                listener: Uuid::nil(),
             }),
             path: path.to_owned(),
             most_bytes,
@@ -148,6 +150,12 @@ impl Spool {
     #[must_use]
     pub fn writer(&self) -> Uuid {
         self.inner.lock().writer
+    }
+
+    /// Which row of the table `listener` belongs to the process that has this file.
+    #[must_use]
+    pub fn listener(&self) -> Uuid {
+        self.inner.lock().listener
     }
 
     /// When the oldest signal came.
@@ -385,6 +393,7 @@ impl Inner {
         *file = File {
             database: Some(content.database),
             writer: content.writer,
+            listener: content.listener,
         };
         Ok(file)
     }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use deadbeat_domain::time::Clock;
 use deadbeat_store::monitor::Held;
 use deadbeat_store::{Store, StoreError, with_sources};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ use crate::Site;
 use crate::ingest::{Accepted, Address, Figures, Incoming, Waiting};
 use crate::registry::{Known, Registry};
 use crate::spool::Spool;
+use crate::supervisor::{Health, keep_working};
 
 /// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
 const BATCH: usize = 512;
@@ -57,15 +58,27 @@ const SLOW: usize = 4;
 const MOST_TRUSTED: usize = 10_000;
 
 /// The writers of a process, one a lane.
-pub struct Writers(pub(crate) Vec<Writer>);
+pub struct Writers {
+    pub(crate) writers: Vec<Writer>,
+    pub(crate) health: Health,
+}
 
 impl Writers {
     /// Writes until it is told to stop, then what is still waiting.
+    ///
+    /// A writer that panics is started again. The clients of the batch that it held hear "try again"; what waits in its queue is written
+    /// by the next start. It goes on with its own numbers: with those of its spool, what is committed already would hide what comes.
     pub async fn run(self, stop: CancellationToken) {
-        let running: Vec<_> = self
-            .0
-            .into_iter()
-            .map(|writer| tokio::spawn(writer.run(stop.clone())))
+        let running: Vec<_> = (1..)
+            .zip(self.writers)
+            .map(|(lane, writer)| {
+                let writer = Arc::new(Mutex::new(writer));
+                let name = format!("writer {lane}");
+                keep_working(name, self.health.clone(), stop.clone(), move |stop| {
+                    let writer = Arc::clone(&writer);
+                    async move { writer.lock().await.run(stop).await }
+                })
+            })
             .collect();
         for ended in running {
             if let Err(error) = ended.await {
@@ -133,11 +146,11 @@ impl Writer {
     }
 
     /// Writes until it is told to stop, then what is still waiting. Beside it, what is set aside is tried again.
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(&mut self, stop: CancellationToken) {
         // What an earlier process left comes first, and its numbers go on.
         if let Some(spool) = &self.spool {
             match spool.last_position().await {
-                Ok(last) => self.position = last.unwrap_or(0),
+                Ok(last) => self.position = self.position.max(last.unwrap_or(0)),
                 Err(error) => {
                     tracing::error!(error = %with_sources(&error), "the spool cannot be read; it is not used");
                     self.spool = None;

@@ -15,6 +15,8 @@ mod constant_run_id;
 mod delivery;
 mod due_hint;
 mod ingest;
+mod lanes;
+mod listening;
 mod migrate;
 mod outbox;
 mod races;

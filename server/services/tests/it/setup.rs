@@ -62,7 +62,7 @@ impl World {
         let stop = CancellationToken::new();
         tokio::spawn(writers.run(stop.clone()));
         let (traces, trace_writer) = Traces::new(&store);
-        tokio::spawn(trace_writer.run(stop.clone()));
+        tokio::spawn(trace_writer.run(ingest.health().clone(), stop.clone()));
         let services = Services::new(
             store.clone(),
             Arc::clone(&shared),

@@ -7,6 +7,7 @@ use deadbeat_domain::trace::{Outcome, Stage, StageKind, Told, TraceState};
 use deadbeat_services::ServiceError;
 use deadbeat_services::event::Verdict;
 use deadbeat_services::retention::{Kind, Retention, RetentionSettings};
+use deadbeat_services::supervisor::Health;
 use deadbeat_services::trace::{Lost, NewStage, Traces};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -113,7 +114,7 @@ async fn several_processes_that_write_the_same_runs_lose_nothing(pool: PgPool) {
     let doors: Vec<Traces> = (0..3)
         .map(|_| {
             let (door, writer) = Traces::new(&world.store());
-            tokio::spawn(writer.run(stop.clone()));
+            tokio::spawn(writer.run(Health::default(), stop.clone()));
             door
         })
         .collect();
@@ -164,7 +165,7 @@ async fn what_does_not_fit_into_the_queue_is_refused(pool: PgPool) {
     assert!(matches!(refused, Err(ServiceError::Busy)), "{refused:?}");
 
     let stop = CancellationToken::new();
-    let running = tokio::spawn(writer.run(stop.clone()));
+    let running = tokio::spawn(writer.run(Health::default(), stop.clone()));
     for accepted in waiting {
         accepted.await.unwrap().unwrap();
     }

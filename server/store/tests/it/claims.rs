@@ -159,7 +159,7 @@ async fn a_success_makes_the_sweep_look_later_and_a_failure_not_at_all(pool: PgP
     let monitor = world.monitor("m").await;
     world.ping(&monitor, Success, 50).await;
     assert_eq!(
-        evaluator::agenda(&world.store.reader(), at(0))
+        evaluator::agenda(&world.store.reader(), None, at(0))
             .await
             .unwrap()
             .nearest(),
