@@ -160,7 +160,7 @@ async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
                 (format!("{slug}/0"), 200),
                 (format!("{key}/{new}?create=1&period=60&tags=a,b"), 201),
                 (
-                    format!("{key}/{new}x/start?create=1&cron=0+2+*+*+*&tz=Europe/Berlin&grace=5"),
+                    format!("{key}/{new}x/start?create=1&cron=0+2+*+*+*&tz=Europe/Berlin&grace=3600"),
                     201,
                 ),
                 (format!("{key}/{new}y?create=1&schedule=30+0+2+*+*+*"), 201),
