@@ -97,6 +97,16 @@ pub struct ServeConfig {
         num_args = 0..=1, default_missing_value = "1")]
     pub allow_private_networks: bool,
 
+    /// Ports below 1024 that webhooks may use beside 80 and 443, with commas between.
+    #[arg(long, env = "DEADBEAT_WEBHOOK_PORTS", default_value = "", value_name = "PORT,…", value_parser = ports)]
+    pub webhook_ports: Ports,
+
+    /// 0: alerts go to every mail address at once. 1: the address's owner confirms first, so that nobody can have this server write
+    /// to strangers.
+    #[arg(long, env = "DEADBEAT_CONFIRM_MAIL", value_name = "0|1", default_value = "1", value_parser = one_unless_zero,
+        num_args = 0..=1, default_missing_value = "1")]
+    pub confirm_mail: bool,
+
     /// Mail server: smtp://host:25, smtp://user:password@host:587?tls=required, smtps://user:password@host:465
     #[arg(long, env = "DEADBEAT_SMTP_URL", value_name = "URL", hide_env_values = true)]
     pub smtp_url: Option<Secret>,
@@ -301,10 +311,51 @@ fn site_url(text: &str) -> Result<SiteUrl, String> {
     Ok(SiteUrl(text.trim_end_matches('/').to_owned()))
 }
 
+/// Ports that the operator allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ports(pub Vec<u16>);
+
+fn ports(text: &str) -> Result<Ports, String> {
+    let allowed = "ports from 1 to 65535 with commas between are allowed, such as 81,88";
+    text.split(',')
+        .map(str::trim)
+        .filter(|port| !port.is_empty())
+        .map(|port| port.parse().ok().filter(|port| *port > 0))
+        .collect::<Option<Vec<u16>>>()
+        .map(Ports)
+        .ok_or_else(|| allowed.to_owned())
+}
+
+/// For what is on unless somebody switches it off: an empty variable means "not set".
+fn one_unless_zero(text: &str) -> Result<bool, String> {
+    match text {
+        "" => Ok(true),
+        text => zero_or_one(text),
+    }
+}
+
 fn zero_or_one(text: &str) -> Result<bool, String> {
     match text {
         "1" | "true" => Ok(true),
         "0" | "false" | "" => Ok(false),
         _ => Err("0 or 1 is allowed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_leaves_confirmation_on_and_allows_no_port() {
+        assert_eq!(
+            ["", "1", "0"].map(one_unless_zero),
+            [Ok(true), Ok(true), Ok(false)]
+        );
+        assert_eq!(ports(""), Ok(Ports::default()));
+        assert_eq!(ports("25, 81"), Ok(Ports(vec![25, 81])));
+        for wrong in ["0", "65536", "-1", "http", "25;81"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -33,7 +33,7 @@ use deadbeat_services::spool::Spool;
 use deadbeat_services::supervisor::{keep_running, keep_running_behind};
 use deadbeat_services::trace::{Lost, Traces};
 use deadbeat_services::watchdog::Watchdog;
-use deadbeat_services::{Services, Site};
+use deadbeat_services::{ChannelRules, Services, Site};
 use deadbeat_store::gate::Gate;
 use deadbeat_store::{PoolSettings, Store};
 use nix::sys::socket::Backlog;
@@ -83,6 +83,8 @@ pub struct Parts {
     pub connections: ConnectionSettings,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
+    /// Mail goes only to addresses whose owners confirmed.
+    pub confirm_mail: bool,
 }
 
 impl Parts {
@@ -103,6 +105,7 @@ impl Parts {
             gate: Gate::default(),
             connections: ConnectionSettings::default(),
             trusted_proxies: TrustedProxies::default(),
+            confirm_mail: true,
         }
     }
 
@@ -149,6 +152,7 @@ impl App {
             gate,
             connections,
             trusted_proxies,
+            confirm_mail,
         } = parts;
         let spools = match spool.filter(|_| takes_requests) {
             Some((path, most_bytes)) => open_spools(&path, most_bytes),
@@ -174,6 +178,10 @@ impl App {
         let address = listener.local_addr().context("the listening address")?;
         let site = Site { url: site_url };
         let outbox_bell = Arc::new(Notify::new());
+        let channel_rules = ChannelRules {
+            senders: Some(senders.clone()),
+            confirm_mail,
+        };
         let delivery = Arc::new(Delivery::new(
             watches.clone(),
             Arc::clone(&clock),
@@ -193,7 +201,8 @@ impl App {
             traces,
             Arc::clone(&outbox_bell),
             selfwatch.clone(),
-        );
+        )
+        .with_channel_rules(channel_rules);
 
         selfwatch.attend(ingest.health().clone());
         let stop_loops = CancellationToken::new();

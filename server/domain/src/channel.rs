@@ -112,3 +112,72 @@ pub fn is_email(text: &str) -> bool {
         && !domain.starts_with('.')
         && !domain.ends_with('.')
 }
+
+/// Whether mail can be sent to an address at all: its domain is a host name, and neither part can be taken for an option of a program.
+/// Address literals such as `x@[127.0.0.1]` are refused: they name machines, not people.
+#[must_use]
+pub fn is_mailable(address: &str) -> bool {
+    let Some((local, domain)) = address.rsplit_once('@') else {
+        return false;
+    };
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+    };
+    let is_number = domain.chars().all(|c| c.is_ascii_digit() || c == '.');
+    is_email(address) && !local.starts_with('-') && !is_number && domain.split('.').all(is_label)
+}
+
+/// The mailbox behind an address, for counting: in lower case and without the `+detail` that many servers ignore.
+#[must_use]
+pub fn mailbox(address: &str) -> String {
+    let address = address.to_lowercase();
+    match address.rsplit_once('@') {
+        Some((local, domain)) => {
+            let user = local.split('+').next().unwrap_or(local);
+            format!("{user}@{domain}")
+        }
+        None => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_of_an_address_are_one_mailbox() {
+        for address in [
+            "ops@example.org",
+            "OPS@Example.org",
+            "ops+a@example.org",
+            "ops+a+b@example.org",
+        ] {
+            assert_eq!(mailbox(address), "ops@example.org", "{address}");
+        }
+    }
+
+    #[test]
+    fn mail_goes_to_host_names_only() {
+        for (address, is_good) in [
+            ("ops@example.org", true),
+            ("ops+night@mail.example.org", true),
+            ("o'hara@example.org", true),
+            ("root@mailhost", true),
+            ("ops@münchen.example", true),
+            ("x@[127.0.0.1]", false),
+            ("x@[IPv6:::1]", false),
+            ("x@127.0.0.1", false),
+            ("x@-oProxy", false),
+            ("-x@example.org", false),
+            ("x@a..b", false),
+            ("x@exa_mple.org", false),
+            ("x@example.org-", false),
+            ("nobody", false),
+        ] {
+            assert_eq!(is_mailable(address), is_good, "{address}");
+        }
+    }
+}

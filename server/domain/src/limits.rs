@@ -38,6 +38,10 @@ pub const PROJECT_MONITORS: i64 = 100_000;
 pub const PROJECT_TESTS_A_MINUTE: i32 = 20;
 /// Monitors that an alert names; the rest are counted.
 pub const ALERT_MEMBERS: i64 = 50;
+/// Mails that ask for a confirmation, of one project in a day.
+pub const PROJECT_CONFIRMATIONS_A_DAY: i32 = 50;
+/// Mails that ask for a confirmation, to one address in a day, whichever projects ask.
+pub const ADDRESS_CONFIRMATIONS_A_DAY: i32 = 3;
 /// Channels of one project.
 pub const PROJECT_CHANNELS: i64 = 500;
 /// Characters kept of a user agent, a method or a remote address.

@@ -14,7 +14,7 @@ use deadbeat_store::quota::{self, Taken};
 use serde_json::{Value, json};
 
 use crate::delivery::senders;
-use crate::{ServiceError, Services, outbox};
+use crate::{ServiceError, Services, confirmation, outbox, secret};
 
 /// Adds a channel.
 ///
@@ -29,22 +29,27 @@ pub async fn create(
 ) -> Result<Channel, ServiceError> {
     let mut faults = Vec::new();
     let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
-    let settings = parse(kind, settings).map_err(|found| faults.extend(found)).ok();
+    let settings = parse(services, kind, settings)
+        .map_err(|found| faults.extend(found))
+        .ok();
     let Some(settings) = settings.filter(|_| faults.is_empty()) else {
         return Err(ServiceError::Invalid(faults));
     };
     let now = services.now();
-    let channel = Channel {
+    let mut channel = Channel {
         id: ChannelId::generate(),
         project_id: project,
         name,
         signing_secret: matches!(settings, Settings::Webhook(_)).then(senders::webhook::signing_secret),
         settings,
         disabled: None,
+        confirmed_at: None,
+        confirm_secret: None,
         created_at: now,
         updated_at: now,
     };
     let mut tx = services.store.begin().await?;
+    let asks = settle_confirmation(services, &mut tx, &mut channel, now).await?;
     if deadbeat_store::channel::count(&mut tx, project).await? >= limits::PROJECT_CHANNELS {
         return Err(ServiceError::Limit {
             what: "channels",
@@ -52,12 +57,63 @@ pub async fn create(
         });
     }
     deadbeat_store::channel::insert(&mut tx, &channel).await?;
+    if asks {
+        confirmation::ask(&mut tx, services.site(), &channel, now).await?;
+    }
     tx.commit().await?;
+    services.outbox_bell.notify_one();
     Ok(channel)
 }
 
-/// Reads settings. serde alone would take a list for an object and go by the order of the fields.
-fn parse(kind: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
+/// Decides whether a new address needs its owner's confirmation. True: a mail is to ask for it, and is counted against the quotas.
+async fn settle_confirmation(
+    services: &Services,
+    tx: &mut Tx,
+    channel: &mut Channel,
+    now: DateTime<Utc>,
+) -> Result<bool, ServiceError> {
+    let Settings::Email(email) = &channel.settings else {
+        return Ok(false);
+    };
+    channel.confirm_secret = Some(secret::random_text(43));
+    if confirmation::needs_none(services, tx, channel.project_id, &email.to).await? {
+        channel.confirmed_at = Some(now);
+        return Ok(false);
+    }
+    channel.confirmed_at = None;
+    confirmation::count_mail(tx, channel.project_id, &email.to, now).await?;
+    Ok(true)
+}
+
+/// Asks the owner of a mail address once more to confirm.
+///
+/// # Errors
+/// Not found, nothing to confirm, too many mails of this project or to this address in a day, or the database is away.
+pub async fn ask_again(services: &Services, project: ProjectId, id: ChannelId) -> Result<(), ServiceError> {
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
+    let mut channel = channel.ok_or(ServiceError::NotFound("channel"))?;
+    let address = match &channel.settings {
+        Settings::Email(email) if !channel.is_confirmed() => email.to.clone(),
+        _ => return Err(ServiceError::Conflict("there is nothing to confirm".to_owned())),
+    };
+    confirmation::count_mail(&mut tx, project, &address, now).await?;
+    if channel.confirm_secret.is_none() {
+        // Old code added it during an upgrade.
+        channel.confirm_secret = Some(secret::random_text(43));
+        deadbeat_store::channel::update(&mut tx, &channel).await?;
+    }
+    confirmation::ask(&mut tx, services.site(), &channel, now).await?;
+    tx.commit().await?;
+    services.outbox_bell.notify_one();
+    tidy_quotas(services).await;
+    Ok(())
+}
+
+/// Reads settings, and refuses those with which no attempt can ever succeed. serde alone would take a list for an object and go by the
+/// order of the fields.
+fn parse(services: &Services, kind: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
     if !settings.is_object() {
         return Err(vec![FieldError::new(
             "/settings",
@@ -70,10 +126,11 @@ fn parse(kind: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
         Settings::Webhook(webhook) => ("/settings/url", &webhook.url),
         Settings::Email(email) => ("/settings/to", &email.to),
     };
-    match Text::name(address, limits::ADDRESS_CHARS) {
-        Ok(_) => Ok(settings),
-        Err(error) => Err(vec![FieldError::of_text(pointer, &error)]),
+    Text::name(address, limits::ADDRESS_CHARS).map_err(|error| vec![FieldError::of_text(pointer, &error)])?;
+    if let Some(senders) = &services.channel_rules.senders {
+        senders.check(&settings).map_err(|fault| vec![fault])?;
     }
+    Ok(settings)
 }
 
 /// Changes a channel's name or settings; a changed channel that was switched off is tried again.
@@ -87,15 +144,17 @@ pub async fn update(
     name: Option<&str>,
     settings: Option<&Value>,
 ) -> Result<Channel, ServiceError> {
+    let now = services.now();
     let mut tx = services.store.begin().await?;
     let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
     let mut channel = channel.ok_or(ServiceError::NotFound("channel"))?;
+    let before = channel.settings.clone();
     let mut faults = Vec::new();
     if let Some(name) = name {
         channel.name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     }
     if let Some(settings) = settings {
-        match parse(channel.settings.kind(), settings) {
+        match parse(services, channel.settings.kind(), settings) {
             Ok(settings) => channel.settings = settings,
             Err(found) => faults.extend(found),
         }
@@ -103,10 +162,17 @@ pub async fn update(
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
     }
+    // A new address is a new question, also where the old one was confirmed.
+    let asks =
+        channel.settings != before && settle_confirmation(services, &mut tx, &mut channel, now).await?;
     channel.disabled = None;
-    channel.updated_at = services.now();
+    channel.updated_at = now;
     deadbeat_store::channel::update(&mut tx, &channel).await?;
+    if asks {
+        confirmation::ask(&mut tx, services.site(), &channel, now).await?;
+    }
     tx.commit().await?;
+    services.outbox_bell.notify_one();
     Ok(channel)
 }
 
@@ -146,7 +212,12 @@ pub async fn send_test(
     )
     .await?;
     let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
-    channel.ok_or(ServiceError::NotFound("channel"))?;
+    if !channel.ok_or(ServiceError::NotFound("channel"))?.is_confirmed() {
+        return Err(ServiceError::Conflict(
+            "the owner of the mail address has not confirmed yet; POST …/confirmation sends the mail again"
+                .to_owned(),
+        ));
+    }
     let payload = json!({
         "type": Alert::Test.event_type(),
         "timestamp": outbox::instant(now),
@@ -168,7 +239,7 @@ pub async fn send_test(
 }
 
 /// Takes one of what a quota allows in a window of time.
-async fn take_quota(
+pub(crate) async fn take_quota(
     tx: &mut Tx,
     key: &str,
     limit: i32,

@@ -18,6 +18,7 @@ pub mod beat;
 mod blind_notice;
 pub mod broker;
 pub mod channel;
+pub mod confirmation;
 pub mod delivery;
 pub mod diagnosis;
 pub mod error;
@@ -53,6 +54,7 @@ use deadbeat_store::{Reader, Store};
 use tokio::sync::Notify;
 
 use crate::account::Passwords;
+use crate::delivery::senders::Senders;
 use crate::flood::Floods;
 use crate::ingest::Ingest;
 use crate::queue_wait::Waits;
@@ -77,6 +79,16 @@ pub struct Services {
     pub(crate) floods: Floods,
     /// How long messages waited, lately.
     pub(crate) waits: Waits,
+    pub(crate) channel_rules: ChannelRules,
+}
+
+/// What this deployment asks of new channels.
+#[derive(Clone, Default)]
+pub struct ChannelRules {
+    /// Judge whether a channel's settings can ever work. None: they are taken as they are, which is for commands and tests.
+    pub senders: Option<Senders>,
+    /// Mail goes only to addresses whose owners confirmed.
+    pub confirm_mail: bool,
 }
 
 /// How this deployment is reached from outside.
@@ -123,7 +135,15 @@ impl Services {
             selfwatch,
             floods: Floods::default(),
             waits: Waits::default(),
+            channel_rules: ChannelRules::default(),
         }
+    }
+
+    /// Also with these rules for new channels.
+    #[must_use]
+    pub fn with_channel_rules(mut self, rules: ChannelRules) -> Self {
+        self.channel_rules = rules;
+        self
     }
 
     /// Now.

@@ -25,13 +25,25 @@ pub struct Channel {
     pub signing_secret: Option<String>,
     /// Switched off since, and why.
     pub disabled: Option<(DateTime<Utc>, String)>,
+    /// When the owner of a mail address agreed to mail. None: not yet, or the kind needs no confirmation.
+    pub confirmed_at: Option<DateTime<Utc>>,
+    /// Signs the link in the confirmation mail. Who knows it can confirm, so nobody is shown it.
+    pub confirm_secret: Option<String>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
 }
 
-/// The signing secret stays out of logs.
+impl Channel {
+    /// Whether alerts may go to it.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed_at.is_some() || !matches!(self.settings, Settings::Email(_))
+    }
+}
+
+/// The secrets stay out of logs.
 impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Channel")
@@ -50,6 +62,8 @@ struct Row {
     signing_secret: Option<String>,
     disabled_at: Option<DateTime<Utc>>,
     disabled_reason: Option<String>,
+    confirmed_at: Option<DateTime<Utc>>,
+    confirm_secret: Option<String>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -67,6 +81,8 @@ impl TryFrom<Row> for Channel {
             settings,
             signing_secret: row.signing_secret,
             disabled: row.disabled_at.zip(row.disabled_reason),
+            confirmed_at: row.confirmed_at,
+            confirm_secret: row.confirm_secret,
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
@@ -77,7 +93,8 @@ macro_rules! select {
     ($tail:tt $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Row,
-            "SELECT id, project_id, kind, name, settings, signing_secret, disabled_at, disabled_reason, created_at, updated_at
+            "SELECT id, project_id, kind, name, settings, signing_secret, disabled_at, disabled_reason, confirmed_at, confirm_secret,
+                created_at, updated_at
             FROM channel
             " + $tail
             $(, $argument)*
@@ -91,15 +108,17 @@ macro_rules! select {
 /// When the database is away.
 pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     sqlx::query!(
-        "INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+        "INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at, confirmed_at, confirm_secret)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9)",
         channel.id.0,
         channel.project_id.0,
         channel.settings.kind(),
         channel.name,
         channel.settings.to_json(),
         channel.signing_secret,
-        channel.created_at
+        channel.created_at,
+        channel.confirmed_at,
+        channel.confirm_secret
     )
     .execute(tx.conn())
     .await?;
@@ -113,7 +132,7 @@ pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
 pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE channel
-        SET name = $3, settings = $4, disabled_at = $5, disabled_reason = $6, updated_at = $7
+        SET name = $3, settings = $4, disabled_at = $5, disabled_reason = $6, updated_at = $7, confirmed_at = $8, confirm_secret = $9
         WHERE project_id = $1 AND id = $2",
         channel.project_id.0,
         channel.id.0,
@@ -121,7 +140,9 @@ pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
         channel.settings.to_json(),
         channel.disabled.as_ref().map(|(at, _)| *at),
         channel.disabled.as_ref().map(|(_, reason)| reason.clone()),
-        channel.updated_at
+        channel.updated_at,
+        channel.confirmed_at,
+        channel.confirm_secret
     )
     .execute(tx.conn())
     .await?;
@@ -219,7 +240,9 @@ pub async fn to_tell_of(
     now: DateTime<Utc>,
 ) -> StoreResult<Vec<ChannelId>> {
     let rows = sqlx::query_scalar!(
-        "SELECT id FROM channel WHERE project_id = $1 AND id <> $2 AND disabled_at IS NULL AND failing_since IS NULL ORDER BY id",
+        "SELECT id FROM channel WHERE project_id = $1 AND id <> $2 AND disabled_at IS NULL AND failing_since IS NULL
+            AND (kind <> 'email' OR confirmed_at IS NOT NULL)
+        ORDER BY id",
         project.0,
         failed.0
     )
@@ -265,6 +288,55 @@ pub async fn get(reader: &Reader, project: ProjectId, id: ChannelId) -> StoreRes
         .await?
         .map(Channel::try_from)
         .transpose()
+}
+
+/// One channel, whoever owns it: for the link of a confirmation mail, which proves itself by its signature.
+///
+/// # Errors
+/// When the database is away.
+pub async fn for_confirmation(reader: &Reader, id: ChannelId) -> StoreResult<Option<Channel>> {
+    select!("WHERE id = $1 AND kind = 'email'", id.0)
+        .fetch_optional(reader.pool())
+        .await?
+        .map(Channel::try_from)
+        .transpose()
+}
+
+/// Notes that the owner of a mail address agreed. False: the channel is gone, or has another address or secret by now.
+///
+/// # Errors
+/// When the database is away.
+pub async fn confirm(tx: &mut Tx, channel: &Channel, now: DateTime<Utc>) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "UPDATE channel SET confirmed_at = coalesce(confirmed_at, $4) WHERE id = $1 AND settings = $2 AND confirm_secret = $3",
+        channel.id.0,
+        channel.settings.to_json(),
+        channel.confirm_secret,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Whether mail to this address needs no confirmation in a project: it is a member's, or the project's other channel has it confirmed.
+///
+/// # Errors
+/// When the database is away.
+pub async fn is_known_address(tx: &mut Tx, project: ProjectId, address: &str) -> StoreResult<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"
+        SELECT EXISTS (
+            SELECT FROM member JOIN account ON account.id = account_id WHERE project_id = $1 AND lower(email) = lower($2)
+        ) OR EXISTS (
+            SELECT FROM channel WHERE project_id = $1 AND lower(settings ->> 'to') = lower($2) AND confirmed_at IS NOT NULL
+        ) AS "is_known!"
+        "#,
+        project.0,
+        address
+    )
+    .fetch_one(tx.conn())
+    .await?)
 }
 
 /// A project's channels, newest first.

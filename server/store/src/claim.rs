@@ -159,6 +159,8 @@ pub struct Claimed {
     pub signing_secret: Option<String>,
     /// Whether the channel's last attempt failed.
     pub is_failing: bool,
+    /// Signs the link of a confirmation mail.
+    pub confirm_secret: Option<String>,
 }
 
 struct Row {
@@ -175,6 +177,7 @@ struct Row {
     settings: Value,
     signing_secret: Option<String>,
     is_failing: bool,
+    confirm_secret: Option<String>,
 }
 
 impl TryFrom<Row> for Claimed {
@@ -195,6 +198,7 @@ impl TryFrom<Row> for Claimed {
             channel_id: ChannelId(row.channel_id),
             signing_secret: row.signing_secret,
             is_failing: row.is_failing,
+            confirm_secret: row.confirm_secret,
         })
     }
 }
@@ -263,7 +267,8 @@ pub async fn claim(
         FROM due, channel
         WHERE delivery.id = due.id AND channel.id = delivery.channel_id
         RETURNING delivery.id, delivery.project_id, lease AS "lease!", incident_id, alert, payload, attempt_count, delivery.created_at,
-            channel_id, channel.kind, channel.settings, channel.signing_secret, channel.failing_since IS NOT NULL AS "is_failing!"
+            channel_id, channel.kind, channel.settings, channel.signing_secret, channel.failing_since IS NOT NULL AS "is_failing!",
+            channel.confirm_secret
         "#,
         now,
         lease_until,

@@ -25,7 +25,8 @@ pub struct NewAlert {
     pub channels: Vec<ChannelId>,
 }
 
-/// Puts alerts into the outbox, in the caller's transaction. What is there already stays. Answers the deliveries that this made.
+/// Puts alerts into the outbox, in the caller's transaction. What is there already stays. Answers the deliveries that this made. Those to
+/// a mail address that did not confirm are cancelled from the start, so that a reader of deliveries sees why nothing came.
 ///
 /// The channels are held against deletion until the commit: who deletes one finds these deliveries, and takes them along.
 ///
@@ -46,10 +47,16 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
             SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[])
                 WITH ORDINALITY AS alert (project_id, incident_id, alert, payload, place)
         ), held AS MATERIALIZED (
-            SELECT id, project_id FROM channel WHERE id = ANY($9) ORDER BY id FOR KEY SHARE
+            SELECT id, project_id, kind <> 'email' OR confirmed_at IS NOT NULL AS is_confirmed
+            FROM channel WHERE id = ANY($9) ORDER BY id FOR KEY SHARE
         )
-        INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, status, created_at, next_attempt_at)
-        SELECT new.id, alert.project_id, held.id, alert.incident_id, alert.alert, alert.payload, 'pending', $5, $5
+        INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, created_at, status, next_attempt_at, settled_at,
+            cancel_reason)
+        SELECT new.id, alert.project_id, held.id, alert.incident_id, alert.alert, alert.payload, $5::timestamptz,
+            CASE WHEN is_confirmed THEN 'pending' ELSE 'cancelled' END,
+            CASE WHEN is_confirmed THEN $5::timestamptz END,
+            CASE WHEN NOT is_confirmed THEN $5::timestamptz END,
+            CASE WHEN NOT is_confirmed THEN 'not_confirmed' END
         FROM UNNEST($6::uuid[], $7::uuid[], $8::int4[]) AS new (id, channel_id, place)
         JOIN alert USING (place)
         JOIN held ON held.id = new.channel_id AND held.project_id = alert.project_id
@@ -70,6 +77,32 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().map(DeliveryId).collect())
+}
+
+/// Puts the mail that asks for a confirmation into the outbox: the only mail that goes to an address that did not confirm.
+///
+/// # Errors
+/// When the database is away.
+pub async fn enqueue_confirmation(
+    tx: &mut Tx,
+    project: ProjectId,
+    channel: ChannelId,
+    payload: &Value,
+    now: DateTime<Utc>,
+) -> StoreResult<DeliveryId> {
+    let id = DeliveryId::generate();
+    sqlx::query!(
+        "INSERT INTO delivery (id, project_id, channel_id, alert, payload, status, created_at, next_attempt_at)
+        VALUES ($1, $2, $3, 'test', $4, 'pending', $5, $5)",
+        id.0,
+        project.0,
+        channel.0,
+        payload,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(id)
 }
 
 /// Puts a notice that the channel `about` failed into the outbox of a project's other channels. A channel to which such a notice is

@@ -188,6 +188,7 @@ fn start(
         connections,
         trusted_proxies: config.trusted_proxies.clone(),
         spool: (config.spool_mb > 0).then(|| (spool, u64::from(config.spool_mb) * 1_000_000)),
+        confirm_mail: config.confirm_mail,
         roles: config.roles.clone(),
         patience: TimeDelta::seconds(config.listener_patience.into()),
         retention: config.retention.settings(),
@@ -199,6 +200,7 @@ fn start(
 fn outbound_settings(config: &ServeConfig) -> OutboundSettings {
     OutboundSettings {
         allow_private_networks: config.allow_private_networks,
+        ports: config.webhook_ports.0.clone(),
         user_agent: format!("Deadbeat/{}", env!("CARGO_PKG_VERSION")),
     }
 }

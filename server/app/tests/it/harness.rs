@@ -94,6 +94,7 @@ pub async fn make_database() -> (String, String) {
 /// What sends alerts, also to this machine.
 pub fn senders(smtp: Option<SmtpSettings>) -> Senders {
     let outbound = OutboundSettings {
+        ports: Vec::new(),
         allow_private_networks: true,
         user_agent: "Deadbeat/test".to_owned(),
     };
@@ -107,18 +108,27 @@ pub async fn start() -> Harness {
 
 /// Starts a server with other settings.
 pub async fn start_changed(change: impl FnOnce(Parts) -> Parts) -> Harness {
-    start_parts(senders(None), change).await
+    let unconfirmed = |parts| Parts {
+        confirm_mail: false,
+        ..parts
+    };
+    start_parts(senders(None), |parts| change(unconfirmed(parts))).await
 }
 
-/// Starts a server that sends mail.
+/// Starts a server that sends mail, to any address.
 pub async fn start_with(smtp: Option<SmtpSettings>) -> Harness {
-    start_by(Arc::new(SystemClock), smtp).await
+    start_by(Arc::new(SystemClock), smtp, false).await
+}
+
+/// Starts a server that sends mail only to addresses whose owners confirmed.
+pub async fn start_confirming(smtp: Option<SmtpSettings>) -> Harness {
+    start_by(Arc::new(SystemClock), smtp, true).await
 }
 
 /// Starts a server whose clock stands still at that instant until it is moved; the evaluator goes by it, too.
 pub async fn start_at(now: &str) -> (Harness, StoppedClock) {
     let clock = StoppedClock::at(now.parse().unwrap());
-    let harness = start_by(Arc::new(clock.clone()), None).await;
+    let harness = start_by(Arc::new(clock.clone()), None, false).await;
     // Another process that listens all the while: a clock that is moved on is no blind spell, in which nobody is judged.
     sqlx::query("INSERT INTO listener (id, stamped_at, spooled) VALUES (gen_random_uuid(), '9999-01-01T00:00:00Z', 0)")
         .execute(&harness.pool)
@@ -128,8 +138,13 @@ pub async fn start_at(now: &str) -> (Harness, StoppedClock) {
 }
 
 /// Starts a server that goes by this clock.
-pub async fn start_by(clock: Arc<dyn Clock>, smtp: Option<SmtpSettings>) -> Harness {
-    start_parts(senders(smtp), |parts| Parts { clock, ..parts }).await
+pub async fn start_by(clock: Arc<dyn Clock>, smtp: Option<SmtpSettings>, confirm_mail: bool) -> Harness {
+    start_parts(senders(smtp), |parts| Parts {
+        clock,
+        confirm_mail,
+        ..parts
+    })
+    .await
 }
 
 async fn start_parts(senders: Senders, change: impl FnOnce(Parts) -> Parts) -> Harness {

@@ -20,5 +20,6 @@ mod ping_urls;
 mod silence;
 mod web_cause;
 mod web_celery;
+mod web_confirm;
 mod web_dashboard;
 mod web_history;

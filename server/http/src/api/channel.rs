@@ -35,6 +35,11 @@ pub fn configure(config: &mut ServiceConfig) {
                 .default_service(only("GET, PATCH, DELETE")),
         )
         .service(
+            web::resource("/channels/{id}/confirmation")
+                .route(web::post().to(ask_again))
+                .default_service(only("POST")),
+        )
+        .service(
             web::resource("/channels/{id}/test")
                 .route(web::post().to(send_test))
                 .default_service(only("POST")),
@@ -67,6 +72,7 @@ fn show(channel: &Channel, with_secret: bool) -> Value {
         "settings": channel.settings.to_json(),
         "disabled_at": channel.disabled.as_ref().map(|(at, _)| instant(*at)),
         "disabled_reason": channel.disabled.as_ref().map(|(_, reason)| reason),
+        "confirmed_at": channel.confirmed_at.map(instant),
         "created_at": instant(channel.created_at),
         "updated_at": instant(channel.updated_at),
     });
@@ -130,6 +136,16 @@ async fn update(
 async fn delete(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
     service::delete(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Sends the mail that asks for a confirmation once more.
+async fn ask_again(
+    key: MayWrite,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    service::ask_again(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
+    Ok(HttpResponse::Accepted().finish())
 }
 
 /// The test goes through the outbox like an alert; what became of it is read from its delivery.

@@ -6,6 +6,7 @@
 pub mod attempts;
 pub mod cause;
 pub mod celery;
+pub mod confirm;
 pub mod csrf;
 pub mod dashboard;
 pub mod format;
@@ -33,6 +34,7 @@ pub fn configure(config: &mut ServiceConfig) {
     config
         .configure(assets::configure)
         .configure(session::configure)
+        .configure(confirm::configure)
         .configure(dashboard::configure)
         .configure(celery::configure)
         .configure(history::configure)

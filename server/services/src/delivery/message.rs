@@ -11,6 +11,7 @@ use deadbeat_domain::text::is_plain;
 use serde_json::Value;
 
 use super::senders::printable;
+use crate::confirmation;
 
 const SUBJECT_CHARS: usize = 150;
 const LINE_CHARS: usize = 500;
@@ -91,6 +92,7 @@ impl Story {
             ),
             Some("blind_spell.notice") => Self::blind_notice(payload),
             Some("channel.disabled") => Self::channel_disabled(payload),
+            Some(confirmation::EVENT) => Self::confirmation(payload),
             Some("incident.resolved") => Self::resolved(payload),
             Some("incident.reminder") => Self::trouble(payload, "STILL DOWN"),
             _ => Self::trouble(payload, "DOWN"),
@@ -124,6 +126,24 @@ impl Story {
                 .to_owned(),
             command: None,
         });
+        story
+    }
+
+    /// Nothing that a project's members chose stands in it: it goes to people who may not know them.
+    fn confirmation(payload: &Value) -> Self {
+        let site = link(payload, "/site").unwrap_or_default();
+        let mut story = Self::plain(
+            "May Deadbeat send alerts to this address?".to_owned(),
+            format!(
+                "Somebody wants the alerts of the Deadbeat server {site} sent to this address. Nothing more is sent unless you agree. \
+                 If you do not know what this is about, ignore this mail."
+            ),
+        );
+        story.steps.push(Step {
+            text: "If you agree, open the link below within a week and press the button there.".to_owned(),
+            command: None,
+        });
+        story.link = link(payload, "/url");
         story
     }
 

@@ -39,6 +39,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::confirmation;
 use figures::End;
 pub use figures::{DeliveryFigures, Progress};
 use senders::{Outgoing, Senders};
@@ -314,10 +315,19 @@ impl Delivery {
                 "this server does not know how to send to a channel of the kind {kind}"
             ));
         };
+        let mut payload = row.payload.clone();
+        if payload["type"] == confirmation::EVENT {
+            confirmation::sign(
+                &mut payload,
+                row.channel_id,
+                &row.settings,
+                row.confirm_secret.as_deref(),
+            );
+        }
         let outgoing = Outgoing {
             id: row.id,
             attempted_at,
-            payload: row.payload.clone(),
+            payload,
             settings: row.settings.clone(),
             signing_secret: row.signing_secret.clone(),
         };

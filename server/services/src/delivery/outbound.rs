@@ -6,6 +6,9 @@
 //! (DNS rebinding). Addresses written as numbers never reach a resolver, so they are judged from the URL. Redirects are not followed
 //! and proxies of the environment are not used: both would connect to something nobody judged.
 //!
+//! Ports below 1024 other than 80 and 443 are refused: behind them stand mail servers, databases and shells, and what those answer would
+//! tell its reader which of them exist.
+//!
 //! Time, and how much of an answer is read, are bounded.
 
 use std::error::Error as StdError;
@@ -33,6 +36,8 @@ const ANSWER_BYTES: usize = 16 * 1024;
 pub struct OutboundSettings {
     /// `DEADBEAT_ALLOW_PRIVATE_NETWORKS`: webhooks may go to this machine and its neighbours.
     pub allow_private_networks: bool,
+    /// `DEADBEAT_WEBHOOK_PORTS`: ports below 1024 that webhooks may use beside 80 and 443.
+    pub ports: Vec<u16>,
     /// Such as `Deadbeat/1.0`.
     pub user_agent: String,
 }
@@ -42,6 +47,7 @@ pub struct OutboundSettings {
 pub struct Outbound {
     client: reqwest::Client,
     guard: Guard,
+    ports: Arc<[u16]>,
 }
 
 /// What came back.
@@ -64,6 +70,11 @@ pub enum OutboundError {
     /// The address must not be connected to.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    /// The port must not be connected to.
+    #[error(
+        "port {0} is not allowed: 80, 443 and ports from 1024 on are; the operator can allow others with DEADBEAT_WEBHOOK_PORTS"
+    )]
+    Port(u16),
     /// Trouble on the way, which may pass.
     #[error("{0}")]
     Passing(String),
@@ -106,6 +117,7 @@ impl Outbound {
         let guard = Guard {
             allow_private: settings.allow_private_networks,
         };
+        let ports: Arc<[u16]> = settings.ports.as_slice().into();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls())
             .dns_resolver(Arc::new(guard))
@@ -118,14 +130,15 @@ impl Outbound {
             .pool_max_idle_per_host(0)
             .user_agent(&settings.user_agent)
             .build()?;
-        Ok(Self { client, guard })
+        Ok(Self { client, guard, ports })
     }
 
-    /// Posts a body once.
+    /// Reads a URL and refuses what can never be posted to. Names are not resolved here: a name's addresses are judged when an attempt
+    /// connects.
     ///
     /// # Errors
-    /// When no answer came, or the address must not be connected to. The texts never hold the URL: its path may be a secret.
-    pub async fn post(&self, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, OutboundError> {
+    /// When the URL cannot be read, or its address or port must not be connected to.
+    pub fn check(&self, url: &str) -> Result<Url, OutboundError> {
         let url = Url::parse(url)
             .map_err(|error| OutboundError::Url(format!("the URL cannot be read: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -135,6 +148,23 @@ impl Outbound {
             )));
         }
         self.guard.check_literal(&url)?;
+        let port = url.port_or_known_default().unwrap_or_default();
+        // Whoever may reach every machine of a private network may reach every port of it.
+        let is_allowed = matches!(port, 80 | 443 | 1024..)
+            || port != 0 && (self.guard.allow_private || self.ports.contains(&port));
+        if is_allowed {
+            Ok(url)
+        } else {
+            Err(OutboundError::Port(port))
+        }
+    }
+
+    /// Posts a body once.
+    ///
+    /// # Errors
+    /// When no answer came, or the address must not be connected to. The texts never hold the URL: its path may be a secret.
+    pub async fn post(&self, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, OutboundError> {
+        let url = self.check(url)?;
         let host = url.host_str().unwrap_or_default().to_owned();
 
         let request = self.client.post(url).headers(headers).body(body);
@@ -212,12 +242,22 @@ impl Guard {
     }
 
     /// Judges an address that is written as a number: such a one never reaches the resolver. `Url` has by then turned the odd
-    /// spellings (`127.1`, `0x7f000001`, `0177.0.0.1`, full-width digits) into the plain one.
+    /// spellings (`127.1`, `0x7f000001`, `0177.0.0.1`, full-width digits) into the plain one. `localhost` counts as one (RFC 6761).
     fn check_literal(self, url: &Url) -> Result<(), Forbidden> {
         let ip = match url.host() {
             Some(Host::Ipv4(ip)) => IpAddr::V4(ip),
             Some(Host::Ipv6(ip)) => IpAddr::V6(ip),
-            Some(Host::Domain(_)) | None => return Ok(()),
+            Some(Host::Domain(name)) => {
+                let name = name.trim_end_matches('.');
+                if self.allow_private || name != "localhost" && !name.ends_with(".localhost") {
+                    return Ok(());
+                }
+                return Err(Forbidden {
+                    host: name.to_owned(),
+                    is_private: true,
+                });
+            }
+            None => return Ok(()),
         };
         if self.allows(ip) {
             return Ok(());

@@ -11,6 +11,7 @@ mod beat_return;
 mod blind_spell;
 mod broker;
 mod cause;
+mod confirmation;
 mod constant_run_id;
 mod delivery;
 mod due_hint;

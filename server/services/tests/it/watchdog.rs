@@ -18,6 +18,7 @@ async fn it_is_told_only_while_the_work_is_done(pool: PgPool) {
     let receiver = Receiver::start().await;
     let selfwatch = Selfwatch::new(true, None);
     let outbound = Outbound::new(&OutboundSettings {
+        ports: Vec::new(),
         allow_private_networks: true,
         user_agent: "Deadbeat/test".to_owned(),
     })

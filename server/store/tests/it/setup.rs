@@ -127,6 +127,8 @@ impl World {
             settings: Settings::parse("email", &json!({"to": "ops@example.org"})).unwrap(),
             signing_secret: None,
             disabled: None,
+            confirmed_at: Some(at(0)),
+            confirm_secret: None,
             created_at: at(0),
             updated_at: at(0),
         };

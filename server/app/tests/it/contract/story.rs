@@ -238,6 +238,45 @@ async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
     .await;
 }
 
+/// Asks for more tests and more confirmation mails than a project may.
+async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
+    let test = format!("{webhook}/test");
+    // One was sent before.
+    for _ in 1..20 {
+        expect(caller, Method::POST, &test, &json!(null), 202).await;
+    }
+    expect(caller, Method::POST, &test, &json!(null), 429).await;
+
+    let mail = |to: &str| json!({"kind": "email", "name": "Mail", "settings": {"to": to}});
+    let asked = caller.post("/api/v1/channels", &mail("asked@example.org")).await;
+    let path = format!("/api/v1/channels/{}", id(&asked));
+    let confirmation = format!("{path}/confirmation");
+    expect(caller, Method::POST, &format!("{path}/test"), &json!(null), 409).await;
+    for status in [202, 202, 429] {
+        expect(caller, Method::POST, &confirmation, &json!(null), status).await;
+    }
+    expect(
+        caller,
+        Method::POST,
+        &format!("{webhook}/confirmation"),
+        &json!(null),
+        409,
+    )
+    .await;
+    expect(
+        caller,
+        Method::POST,
+        "/api/v1/channels",
+        &mail("asked@example.org"),
+        429,
+    )
+    .await;
+    let other = caller.post("/api/v1/channels", &mail("other@example.org")).await;
+    let path = format!("/api/v1/channels/{}", id(&other));
+    let moved = json!({"settings": {"to": "asked@example.org"}});
+    expect(caller, Method::PATCH, &path, &moved, 429).await;
+}
+
 async fn channels(caller: &Caller<'_>, receiver: &Receiver) {
     let url = json!({"url": receiver.url("/hook")});
     let webhook = caller
@@ -264,12 +303,7 @@ async fn channels(caller: &Caller<'_>, receiver: &Receiver) {
     receiver.wait_for(1, LIMIT).await;
     caller.get(&delivery).await;
     caller.get(&format!("{delivery}/attempts")).await;
-    // One was sent before.
-    let test = format!("{path}/test");
-    for _ in 1..20 {
-        expect(caller, Method::POST, &test, &json!(null), 202).await;
-    }
-    expect(caller, Method::POST, &test, &json!(null), 429).await;
+    channel_quotas(caller, &path).await;
     expect(
         caller,
         Method::DELETE,
@@ -508,7 +542,7 @@ async fn common_faults(harness: &Harness, seen: &mut BTreeMap<Operation, BTreeSe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() {
-    let harness = harness::start().await;
+    let harness = harness::start_confirming(None).await;
     let receiver = Receiver::start().await;
     let caller = Caller::new(&harness);
     let signals = Caller::with_key(&harness, &harness.ping_key);

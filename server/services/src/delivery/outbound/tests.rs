@@ -113,6 +113,7 @@ fn of_a_name_with_several_addresses_only_the_allowed_are_used() {
 #[tokio::test]
 async fn a_name_that_leads_to_this_machine_is_refused_with_the_setting_that_allows_it() {
     let settings = OutboundSettings {
+        ports: Vec::new(),
         allow_private_networks: false,
         user_agent: "Deadbeat/test".to_owned(),
     };
@@ -139,6 +140,7 @@ async fn a_name_that_leads_to_this_machine_is_refused_with_the_setting_that_allo
 #[tokio::test]
 async fn only_http_is_spoken() {
     let settings = OutboundSettings {
+        ports: Vec::new(),
         allow_private_networks: true,
         user_agent: "Deadbeat/test".to_owned(),
     };
@@ -156,5 +158,74 @@ async fn only_http_is_spoken() {
             .await
             .unwrap_err();
         assert!(matches!(refused, OutboundError::Url(_)), "{url}: {refused:?}");
+    }
+}
+
+#[test]
+fn ports_of_other_services_are_refused_unless_the_operator_allows_them() {
+    let outbound = |allow_private_networks, ports| {
+        Outbound::new(&OutboundSettings {
+            allow_private_networks,
+            ports,
+            user_agent: "test".to_owned(),
+        })
+        .unwrap()
+    };
+    let (plain, some, private) = (
+        outbound(false, Vec::new()),
+        outbound(false, vec![25, 0]),
+        outbound(true, Vec::new()),
+    );
+
+    for (port, by_plain, by_some, by_private) in [
+        (80, true, true, true),
+        (443, true, true, true),
+        (1024, true, true, true),
+        (65_535, true, true, true),
+        (25, false, true, true),
+        (22, false, false, true),
+        (1023, false, false, true),
+        (0, false, false, false),
+    ] {
+        let url = format!("https://example.org:{port}/hook");
+        assert_eq!(
+            [&plain, &some, &private].map(|one| one.check(&url).is_ok()),
+            [by_plain, by_some, by_private],
+            "{port}"
+        );
+    }
+    assert!(plain.check("https://example.org/hook").is_ok());
+    assert_eq!(
+        plain.check("http://example.org:22/"),
+        Err(OutboundError::Port(22))
+    );
+}
+
+#[test]
+fn what_can_never_be_posted_to_is_known_without_a_lookup() {
+    let outbound = |allow_private_networks| {
+        Outbound::new(&OutboundSettings {
+            allow_private_networks,
+            ports: Vec::new(),
+            user_agent: "test".to_owned(),
+        })
+        .unwrap()
+    };
+
+    for (url, allowed_in_private) in [
+        ("http://127.0.0.1:8080/", true),
+        ("http://127.1/", true),
+        ("http://[::1]/", true),
+        ("http://10.0.0.1/", true),
+        ("http://localhost:9000/", true),
+        ("http://db.localhost./", true),
+        ("http://169.254.169.254/latest", false),
+        ("http://0.0.0.0/", false),
+        ("http:///", false),
+        ("http://exa mple/", false),
+        ("ftp://example.org/", false),
+    ] {
+        assert!(outbound(false).check(url).is_err(), "{url}");
+        assert_eq!(outbound(true).check(url).is_ok(), allowed_in_private, "{url}");
     }
 }

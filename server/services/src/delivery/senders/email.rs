@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use deadbeat_domain::channel::Settings;
+use deadbeat_domain::channel::{Settings, is_mailable};
 use deadbeat_domain::delivery::Outcome;
+use deadbeat_domain::monitor::{FieldError, clip};
 use futures::future::BoxFuture;
 use lettre::address::Address;
 use lettre::message::header::{HeaderName, HeaderValue};
@@ -99,6 +100,22 @@ impl Email {
 impl Sender for Email {
     fn kind(&self) -> &'static str {
         "email"
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), FieldError> {
+        let Settings::Email(settings) = settings else {
+            return Ok(());
+        };
+        if is_mailable(&settings.to) && settings.to.parse::<Address>().is_ok() {
+            return Ok(());
+        }
+        Err(FieldError::new(
+            "/settings/to",
+            format!(
+                "is {:?}, which no mail server takes; an address at a host name is allowed, such as ops@example.org",
+                clip(&settings.to)
+            ),
+        ))
     }
 
     fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome> {

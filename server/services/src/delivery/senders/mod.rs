@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::delivery::Outcome;
 use deadbeat_domain::ids::DeliveryId;
+use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::text::replaced;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -39,6 +40,14 @@ pub struct Outgoing {
 pub trait Sender: Send + Sync {
     /// The kind, as `Settings::kind` says it.
     fn kind(&self) -> &'static str;
+
+    /// Refuses settings with which no attempt can ever succeed, without asking anybody on the network.
+    ///
+    /// # Errors
+    /// The field, and what is allowed there.
+    fn check(&self, _settings: &Settings) -> Result<(), FieldError> {
+        Ok(())
+    }
 
     /// Makes one attempt. Bounded in time, and never an error beside what [`Outcome`] can say; details are for people and hold no
     /// secret.
@@ -91,6 +100,15 @@ impl Senders {
                     .collect(),
             ),
         }
+    }
+
+    /// Refuses settings of a channel with which no attempt of this server can ever succeed.
+    ///
+    /// # Errors
+    /// The field, and what is allowed there.
+    pub fn check(&self, settings: &Settings) -> Result<(), FieldError> {
+        self.get(settings.kind())
+            .map_or(Ok(()), |sender| sender.check(settings))
     }
 
     /// The sender of a kind.

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::delivery::Outcome;
+use deadbeat_domain::monitor::FieldError;
 use futures::future::BoxFuture;
 use hmac::{Hmac, Mac};
 use rand::TryRngCore;
@@ -82,6 +83,16 @@ impl Sender for Webhook {
         "webhook"
     }
 
+    fn check(&self, settings: &Settings) -> Result<(), FieldError> {
+        let Settings::Webhook(settings) = settings else {
+            return Ok(());
+        };
+        self.outbound
+            .check(&settings.url)
+            .map(drop)
+            .map_err(|error| FieldError::new("/settings/url", error.to_string()))
+    }
+
     fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome> {
         Box::pin(self.attempt(outgoing))
     }
@@ -111,7 +122,7 @@ fn judge(answer: Result<Answer, OutboundError>, now: DateTime<Utc>) -> Outcome {
                 retry_after: None,
             };
         }
-        Err(error @ (OutboundError::Url(_) | OutboundError::Forbidden(_))) => {
+        Err(error @ (OutboundError::Url(_) | OutboundError::Forbidden(_) | OutboundError::Port(_))) => {
             return failed(None, error.to_string());
         }
     };

@@ -126,6 +126,8 @@ impl World {
             signing_secret: matches!(settings, Settings::Webhook(_)).then(|| SECRET.to_owned()),
             settings,
             disabled: None,
+            confirmed_at: Some(now),
+            confirm_secret: None,
             created_at: now,
             updated_at: now,
         };
@@ -238,6 +240,7 @@ impl World {
 
 fn senders(allow_private_networks: bool, smtp: Option<&SmtpSettings>) -> Senders {
     let outbound = OutboundSettings {
+        ports: Vec::new(),
         allow_private_networks,
         user_agent: "Deadbeat/test".to_owned(),
     };
