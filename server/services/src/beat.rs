@@ -18,6 +18,7 @@ use deadbeat_domain::worker::{SKEW, SKEW_PATIENCE};
 use deadbeat_store::Tx;
 use deadbeat_store::beat::Beat;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::event::Verdict;
 use crate::flood::{Flood, slots_within};
@@ -168,40 +169,73 @@ pub(crate) async fn alive(
     Ok(Verdict::Heard { samples, queues })
 }
 
+/// Monitors that one transaction deletes: their locks are held for a moment only, and signals of others never wait for all of them.
+const DELETE_BATCH: i64 = 200;
+
 /// An application is gone: its Beat is forgotten, the monitors of its entries are deleted, and their incidents end. A Beat that runs all
 /// the same registers everything anew.
+///
+/// The monitors go in several transactions, and the Beat goes with the last of them. After a failure in between, the same call goes on.
 ///
 /// # Errors
 /// [`ServiceError::NotFound`], or the database is away.
 pub async fn delete(services: &Services, project: ProjectId, id: BeatId) -> Result<(), ServiceError> {
-    let now = services.now();
-    let mut tx = services.store.begin().await?;
-    let beat = deadbeat_store::beat::lock_by_id(&mut tx, project, id).await?;
-    let mut beat = beat.ok_or(ServiceError::NotFound("Beat"))?;
-    let mut gone = Vec::new();
-    for row in deadbeat_store::monitor::lock_of_beat(&mut tx, id).await? {
-        // One that cannot be read has nothing to tell.
-        let Ok(mut monitor) = row else { continue };
-        if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, now) {
-            gone.push((monitor, transition));
+    let mut has_begun = false;
+    loop {
+        let mut tx = services.store.begin().await?;
+        let Some(mut beat) = deadbeat_store::beat::lock_by_id(&mut tx, project, id).await? else {
+            // Somebody else may have deleted the rest.
+            return if has_begun {
+                Ok(())
+            } else {
+                Err(ServiceError::NotFound("Beat"))
+            };
+        };
+        // A snapshot that is being followed would register again what is deleted here.
+        deadbeat_store::beat::begin_sync(&mut tx, id, Uuid::now_v7()).await?;
+        let now = services.now();
+        let mut ids = Vec::new();
+        let mut gone = Vec::new();
+        for row in deadbeat_store::monitor::lock_of_beat(&mut tx, id, DELETE_BATCH).await? {
+            match row {
+                Ok(mut monitor) => {
+                    ids.push(monitor.id);
+                    if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, now) {
+                        gone.push((monitor, transition));
+                    }
+                }
+                // One that cannot be read has nothing to tell.
+                Err(unreadable) => ids.push(unreadable.id),
+            }
         }
+        let is_last = (ids.len() as i64) < DELETE_BATCH;
+        let of_beat = if is_last {
+            on_delete(&mut beat.state, now)
+        } else {
+            None
+        };
+        let background = Background::default();
+        let news: Vec<News<'_>> = gone
+            .iter()
+            .map(|(monitor, transition)| (Changed::Monitor(monitor, &background), *transition))
+            .chain(of_beat.map(|transition| (Changed::Beat(&beat), transition)))
+            .map(|(changed, transition)| News {
+                changed,
+                what: What::Transition(transition),
+            })
+            .collect();
+        incident::record(&mut tx, &services.site, &news).await?;
+        deadbeat_store::monitor::delete_all(&mut tx, project, &ids).await?;
+        if is_last {
+            deadbeat_store::beat::delete(&mut tx, id).await?;
+        }
+        tx.commit().await?;
+        services.outbox_bell.notify_one();
+        if is_last {
+            return Ok(());
+        }
+        has_begun = true;
     }
-    let of_beat = on_delete(&mut beat.state, now);
-    let background = Background::default();
-    let news: Vec<News<'_>> = gone
-        .iter()
-        .map(|(monitor, transition)| (Changed::Monitor(monitor, &background), *transition))
-        .chain(of_beat.map(|transition| (Changed::Beat(&beat), transition)))
-        .map(|(changed, transition)| News {
-            changed,
-            what: What::Transition(transition),
-        })
-        .collect();
-    incident::record(&mut tx, &services.site, &news).await?;
-    deadbeat_store::beat::delete(&mut tx, id).await?;
-    tx.commit().await?;
-    services.outbox_bell.notify_one();
-    Ok(())
 }
 
 /// The broker did not take what Beat sent.

@@ -380,7 +380,8 @@ async fn change_status(
     Ok(monitor)
 }
 
-/// Deletes a monitor with its pings and runs; an open incident about it is resolved, and that is told.
+/// Deletes a monitor; an open incident about it is resolved, and that is told. Its pings and runs are hidden at once, and the retention
+/// removes them.
 ///
 /// # Errors
 /// Not found, or the database is away.

@@ -10,7 +10,9 @@ use deadbeat_domain::monitor::{
 };
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::text::Text;
-use deadbeat_domain::transition::{Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
+use deadbeat_domain::transition::{
+    Transition, Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change,
+};
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::{Monitor, Stateful};
@@ -18,10 +20,11 @@ use deadbeat_store::{StoreError, Tx, with_sources};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::event::Verdict;
-use crate::incident::Background;
-use crate::monitor::{apply_transition, write_states};
+use crate::incident::{self, Background, Changed, News, What};
+use crate::monitor::write_states;
 use crate::{ServiceError, Services, beat};
 
 /// A Beat's whole schedule: what is not in it is not scheduled.
@@ -176,8 +179,43 @@ fn by_our_clock(at: Option<DateTime<Utc>>, skew: TimeDelta) -> Option<DateTime<U
         .map(deadbeat_domain::time::to_micros)
 }
 
+/// Entries of one transaction, and monitors that one retires: signals of others never wait for a whole schedule.
+const SYNC_BATCH: usize = 200;
+
+/// A snapshot that a Beat's monitors are being made to follow.
+struct Sync<'a> {
+    project: ProjectId,
+    beat: &'a str,
+    /// Names it in the Beat's row; a newer snapshot writes another name there.
+    id: Uuid,
+    listed_at: DateTime<Utc>,
+    /// When it came.
+    came_at: DateTime<Utc>,
+    skew: TimeDelta,
+}
+
+impl Sync<'_> {
+    /// When Beat says that an entry is due, by our clock.
+    fn hint(&self, entry: &Entry) -> Option<DateTime<Utc>> {
+        // What came due since it was listed has been sent since, and Beat says that apart. Only what was overdue then is due now.
+        by_our_clock(entry.next_due_at, self.skew)
+            .filter(|hint| *hint <= self.listed_at || *hint >= self.came_at - ON_ITS_WAY)
+    }
+
+    /// Begins a transaction of it, with the Beat locked. None: a newer snapshot has begun, or the Beat was deleted; there is nothing left
+    /// to do.
+    async fn begin(&self, services: &Services) -> Result<Option<(Tx, Beat)>, ServiceError> {
+        let mut tx = services.store.begin().await?;
+        let beat = deadbeat_store::beat::lock_in_sync(&mut tx, self.project, self.beat, self.id).await?;
+        Ok(beat.map(|beat| (tx, beat)))
+    }
+}
+
 /// Makes monitors follow a Beat's schedule: new entries are registered and armed, changed ones recomputed, missing ones retired,
 /// disabled ones paused. None of it raises an alarm.
+///
+/// This takes several transactions. After a failure in between, some monitors follow the new snapshot and the others the one before; the
+/// SDK sends the snapshot again, and the second try does what is left. Of two snapshots at once, the one that began last is followed.
 pub(crate) async fn sync(
     services: &Services,
     project: ProjectId,
@@ -192,81 +230,55 @@ pub(crate) async fn sync(
             limit: limits::BEAT_ENTRIES as i64,
         });
     }
-    let now = services.now();
+    let mut refused = Vec::new();
+    let mut entries: Vec<(&Entry, Expectation)> = Vec::new();
+    let mut seen = HashSet::new();
+    for entry in &snapshot.entries {
+        if !seen.insert(entry.name.as_str()) {
+            continue;
+        }
+        match expectation(entry) {
+            Ok(expectation) => entries.push((entry, expectation)),
+            Err(fault) => refused.push(format!("entry {:?}: {fault}", clip(&entry.name))),
+        }
+    }
+    let sync = Sync {
+        project,
+        beat: &snapshot.beat,
+        id: Uuid::now_v7(),
+        listed_at,
+        came_at: services.now(),
+        skew,
+    };
     let mut tx = services.store.begin().await?;
     let beat = beat::lock_or_create(
         &mut tx,
         project,
-        &snapshot.beat,
+        sync.beat,
         PERIOD_SECONDS,
         GRACE_SECONDS,
-        now,
+        sync.came_at,
     )
     .await?;
-    let mut monitors: Vec<Monitor> = Vec::new();
-    let mut unreadable: HashSet<String> = HashSet::new();
-    for row in deadbeat_store::monitor::lock_of_beat(&mut tx, beat.id).await? {
-        match row {
-            Ok(monitor) => monitors.push(monitor),
-            Err(found) => {
-                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read; it stays as it is");
-                unreadable.extend(found.entry);
-            }
-        }
-    }
-
-    deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
-    let mut known: HashMap<String, Monitor> = monitors
-        .into_iter()
-        .filter_map(|monitor| Some((monitor.entry.clone()?, monitor)))
-        .collect();
-
-    let mut refused = Vec::new();
-    let mut moved = Vec::new();
-    let mut new = Vec::new();
-    let mut seen = HashSet::new();
-    let mut count = deadbeat_store::monitor::count(&mut tx, project).await?;
-    for entry in &snapshot.entries {
-        if unreadable.contains(&entry.name) || !seen.insert(entry.name.as_str()) {
-            continue;
-        }
-        let expectation = match expectation(entry) {
-            Ok(expectation) => expectation,
-            Err(fault) => {
-                refused.push(format!("entry {:?}: {fault}", clip(&entry.name)));
-                // One that is known stays as it is: what cannot be read is no reason to forget it. A name that older versions took, and
-                // that no event can name any more, is retired: its silence must not page anybody.
-                if Text::name(&entry.name, limits::MONITOR_NAME_CHARS).is_ok() {
-                    known.remove(&entry.name);
-                }
-                continue;
-            }
-        };
-        // What came due since it was listed has been sent since, and Beat says that apart. Only what was overdue then is due now.
-        let is_due_or_to_come = |hint: &DateTime<Utc>| *hint <= listed_at || *hint >= now - ON_ITS_WAY;
-        let hint = by_our_clock(entry.next_due_at, skew).filter(is_due_or_to_come);
-        match known.remove(&entry.name) {
-            Some(monitor) => {
-                moved.extend(follow(services, &mut tx, &beat, monitor, entry, expectation, hint, now).await?);
-            }
-            None if count >= limits::PROJECT_MONITORS => {
-                refused.push(format!(
-                    "entry {:?}: the project has reached its limit of monitors",
-                    clip(&entry.name)
-                ));
-            }
-            None => {
-                new.push((entry, expectation, hint));
-                count += 1;
-            }
-        }
-    }
-    write_states(&mut tx, &moved).await?;
-    register(&mut tx, project, &beat, new, now).await?;
-    for (_, mut monitor) in known {
-        retire(services, &mut tx, &beat, &mut monitor, now).await?;
-    }
+    deadbeat_store::beat::begin_sync(&mut tx, beat.id, sync.id).await?;
     tx.commit().await?;
+
+    for batch in entries.chunks(SYNC_BATCH) {
+        if !follow_batch(services, &sync, batch, &mut refused).await? {
+            return Ok(Verdict::Accepted);
+        }
+    }
+    // One that is listed and cannot be understood stays as it is: that is no reason to retire it. A name that older versions took, and
+    // that no event can name any more, is retired: its silence must not page anybody.
+    let listed: Vec<String> = seen
+        .into_iter()
+        .filter(|name| Text::name(name, limits::MONITOR_NAME_CHARS).is_ok())
+        .map(str::to_owned)
+        .collect();
+    let mut after = None;
+    while let Some(last) = retire_batch(services, &sync, &listed, after).await? {
+        after = Some(last);
+    }
     if refused.is_empty() {
         Ok(Verdict::Accepted)
     } else {
@@ -276,6 +288,152 @@ pub(crate) async fn sync(
             detail: format!("{} of the entries are not watched: {shown}", refused.len()),
         })
     }
+}
+
+/// Makes the monitors of some entries follow, in one transaction. False: a newer snapshot has begun.
+async fn follow_batch(
+    services: &Services,
+    sync: &Sync<'_>,
+    entries: &[(&Entry, Expectation)],
+    refused: &mut Vec<String>,
+) -> Result<bool, ServiceError> {
+    let Some((mut tx, beat)) = sync.begin(services).await? else {
+        return Ok(false);
+    };
+    let now = services.now();
+    let names: Vec<String> = entries.iter().map(|(entry, _)| entry.name.clone()).collect();
+    let mut monitors: Vec<Monitor> = Vec::new();
+    let mut unreadable: HashSet<String> = HashSet::new();
+    for row in deadbeat_store::monitor::lock_entries(&mut tx, sync.project, sync.beat, &names).await? {
+        match row {
+            Ok(monitor) => monitors.push(monitor),
+            Err(found) => {
+                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read; it stays as it is");
+                unreadable.extend(found.entry);
+            }
+        }
+    }
+    deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
+    let mut known: HashMap<String, Monitor> = monitors
+        .into_iter()
+        .filter_map(|monitor| Some((monitor.entry.clone()?, monitor)))
+        .collect();
+
+    let mut followed = Vec::new();
+    let mut new = Vec::new();
+    let mut count = deadbeat_store::monitor::count(&mut tx, sync.project).await?;
+    for (entry, expectation) in entries {
+        let hint = sync.hint(entry);
+        match known.remove(&entry.name) {
+            Some(monitor) => followed.push(follow(monitor, entry, expectation.clone(), hint, now)?),
+            None if unreadable.contains(&entry.name) => {}
+            None if count >= limits::PROJECT_MONITORS => {
+                refused.push(format!(
+                    "entry {:?}: the project has reached its limit of monitors",
+                    clip(&entry.name)
+                ));
+            }
+            None => {
+                new.push((*entry, expectation.clone(), hint));
+                count += 1;
+            }
+        }
+    }
+    write(services, &mut tx, &beat, &followed).await?;
+    register(&mut tx, sync.project, &beat, new, now).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Retires monitors whose entries have left the schedule, in one transaction: they are paused for good, and nobody is paged for them.
+/// Answers after which monitor to go on; none: all are retired, or a newer snapshot has begun.
+async fn retire_batch(
+    services: &Services,
+    sync: &Sync<'_>,
+    listed: &[String],
+    after: Option<MonitorId>,
+) -> Result<Option<MonitorId>, ServiceError> {
+    let Some((mut tx, beat)) = sync.begin(services).await? else {
+        return Ok(None);
+    };
+    let now = services.now();
+    let limit = SYNC_BATCH as i64;
+    let rows = deadbeat_store::monitor::lock_unlisted(&mut tx, beat.id, listed, after, limit).await?;
+    let mut last = None;
+    let is_full = rows.len() == SYNC_BATCH;
+    let mut monitors: Vec<Monitor> = Vec::new();
+    for row in rows {
+        match row {
+            Ok(monitor) => {
+                last = Some(monitor.id);
+                monitors.push(monitor);
+            }
+            Err(found) => {
+                last = Some(found.id);
+                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read; it stays as it is");
+            }
+        }
+    }
+    if monitors.is_empty() {
+        return Ok(last.filter(|_| is_full));
+    }
+    deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
+    let retired: Vec<Followed> = monitors.into_iter().map(|monitor| retire(monitor, now)).collect();
+    write(services, &mut tx, &beat, &retired).await?;
+    tx.commit().await?;
+    tracing::info!(beat.id = %beat.id, retired = retired.len(), "entries left Beat's schedule; their monitors are retired");
+    Ok(last.filter(|_| is_full))
+}
+
+/// A monitor that met its entry, and what is to be written of it.
+struct Followed {
+    monitor: Monitor,
+    settings_changed: bool,
+    /// How long its runs take is to be learned anew, and whether that bounds them.
+    learns: Option<bool>,
+    is_due_changed: bool,
+    transition: Option<Transition>,
+}
+
+/// Writes monitors that met their entries, in a few statements of arrays, with all that follows from their transitions.
+async fn write(
+    services: &Services,
+    tx: &mut Tx,
+    beat: &Beat,
+    followed: &[Followed],
+) -> Result<(), ServiceError> {
+    let changed: Vec<&Monitor> = followed
+        .iter()
+        .filter(|one| one.settings_changed)
+        .map(|one| &one.monitor)
+        .collect();
+    if !changed.is_empty() {
+        deadbeat_store::monitor::update_registered(tx, &changed).await?;
+    }
+    let learns: Vec<(MonitorId, bool)> = followed
+        .iter()
+        .filter_map(|one| Some((one.monitor.id, one.learns?)))
+        .collect();
+    if !learns.is_empty() {
+        deadbeat_store::baseline::begin(tx, &learns).await?;
+    }
+    let moved = followed
+        .iter()
+        .filter(|one| one.settings_changed || one.is_due_changed || one.transition.is_some())
+        .map(|one| &one.monitor);
+    write_states(tx, moved).await?;
+    let background = background(beat);
+    let news: Vec<News<'_>> = followed
+        .iter()
+        .filter_map(|one| {
+            Some(News {
+                changed: Changed::Monitor(&one.monitor, &background),
+                what: What::Transition(one.transition?),
+            })
+        })
+        .collect();
+    incident::record(tx, &services.site, &news).await?;
+    Ok(())
 }
 
 fn expectation(entry: &Entry) -> Result<Expectation, String> {
@@ -399,23 +557,18 @@ fn numbered(slug: &str, taken: &HashSet<String>, number: &mut u32) -> String {
     }
 }
 
-/// An entry meets its monitor. Answers the monitor where only its state is left to be written.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one entry meeting its monitor; bundling would only name the bundle"
-)]
-async fn follow(
-    services: &Services,
-    tx: &mut Tx,
-    beat: &Beat,
+/// An entry meets its monitor.
+fn follow(
     mut monitor: Monitor,
     entry: &Entry,
     expectation: Expectation,
     hint: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-) -> Result<Option<Monitor>, ServiceError> {
+) -> Result<Followed, ServiceError> {
     let told = registered(entry)?;
-    let before = monitor.clone();
+    let due_before = due_of(&monitor);
+    let retired_before = monitor.retired_at;
+    let mut learns = None;
     // Only when Beat's own word changed: a grace that a person set stays. What a newer SDK says beside is no change of that.
     if monitor.registered.as_ref() != Some(&told) {
         if !is_same_expectation(monitor.registered.as_ref(), &told) {
@@ -423,16 +576,15 @@ async fn follow(
         }
         monitor.registered = Some(told);
         monitor.updated_at = now;
-        deadbeat_store::baseline::begin(tx, &[(monitor.id, entry.longest_run_is_a_guess)]).await?;
+        learns = Some(entry.longest_run_is_a_guess);
     }
-    let was_retired = monitor.retired_at.is_some();
     monitor.retired_at = if entry.enabled {
         None
     } else {
         monitor.retired_at.or(Some(now))
     };
     monitor.state.retired = !entry.enabled;
-    let transition = match (entry.enabled, was_retired) {
+    let transition = match (entry.enabled, retired_before.is_some()) {
         (false, false) => on_pause(&mut monitor.state, Trigger::Retire, now),
         (true, true) => on_resume(&mut monitor.state, Trigger::Return, now),
         (true, false) | (false, true) => None,
@@ -440,18 +592,13 @@ async fn follow(
     if let Some(hint) = hint {
         on_due_hint(&mut monitor.state, Some(hint), now);
     }
-    let settings_changed = monitor.registered != before.registered || monitor.retired_at != before.retired_at;
-    if settings_changed {
-        deadbeat_store::monitor::update_settings(tx, &monitor).await?;
-    }
-    match transition {
-        Some(transition) => {
-            apply_transition(tx, &services.site, &monitor, &background(beat), &transition).await?;
-        }
-        None if settings_changed || due_of(&monitor) != due_of(&before) => return Ok(Some(monitor)),
-        None => {}
-    }
-    Ok(None)
+    Ok(Followed {
+        settings_changed: learns.is_some() || monitor.retired_at != retired_before,
+        is_due_changed: due_of(&monitor) != due_before,
+        learns,
+        transition,
+        monitor,
+    })
 }
 
 /// Whether Beat says the same of when an entry is due, how late and how long it may be.
@@ -466,24 +613,16 @@ fn due_of(monitor: &Monitor) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
 }
 
 /// The entry has left Beat's schedule: its monitor is paused for good, and nobody is paged for it.
-async fn retire(
-    services: &Services,
-    tx: &mut Tx,
-    beat: &Beat,
-    monitor: &mut Monitor,
-    now: DateTime<Utc>,
-) -> Result<(), ServiceError> {
-    if monitor.retired_at.is_some() {
-        return Ok(());
-    }
+fn retire(mut monitor: Monitor, now: DateTime<Utc>) -> Followed {
     monitor.retired_at = Some(now);
     monitor.updated_at = now;
     monitor.state.retired = true;
     let transition = on_pause(&mut monitor.state, Trigger::Retire, now);
-    deadbeat_store::monitor::update_settings(tx, monitor).await?;
-    if let Some(transition) = transition {
-        apply_transition(tx, &services.site, monitor, &background(beat), &transition).await?;
+    Followed {
+        settings_changed: true,
+        learns: None,
+        is_due_changed: false,
+        transition,
+        monitor,
     }
-    tracing::info!(monitor.id = %monitor.id, "its entry left Beat's schedule; retired");
-    Ok(())
 }

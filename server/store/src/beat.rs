@@ -117,6 +117,9 @@ impl TryFrom<Row> for Beat {
     }
 }
 
+/// How often a Beat is made again that somebody deletes between the look and the lock.
+const TRIES: usize = 5;
+
 /// Locks the Beat of that name, made first if there is none.
 ///
 /// # Errors
@@ -129,32 +132,27 @@ pub async fn lock_or_create(
     grace_seconds: f64,
     now: DateTime<Utc>,
 ) -> StoreResult<Beat> {
-    sqlx::query!(
-        "INSERT INTO beat (id, project_id, name, status, period_seconds, grace_seconds, created_at)
-        VALUES ($1, $2, $3, 'new', $4, $5, $6)
-        ON CONFLICT (project_id, name) DO NOTHING",
-        BeatId::generate().0,
-        project.0,
-        name,
-        period_seconds,
-        grace_seconds,
-        now
-    )
-    .execute(tx.conn())
-    .await?;
-    sqlx::query_as!(
-        Row,
-        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
-            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
-        FROM beat
-        WHERE project_id = $1 AND name = $2
-        FOR UPDATE",
-        project.0,
-        name
-    )
-    .fetch_one(tx.conn())
-    .await?
-    .try_into()
+    for _ in 0..TRIES {
+        sqlx::query!(
+            "INSERT INTO beat (id, project_id, name, status, period_seconds, grace_seconds, created_at)
+            VALUES ($1, $2, $3, 'new', $4, $5, $6)
+            ON CONFLICT (project_id, name) DO NOTHING",
+            BeatId::generate().0,
+            project.0,
+            name,
+            period_seconds,
+            grace_seconds,
+            now
+        )
+        .execute(tx.conn())
+        .await?;
+        if let Some(beat) = lock(tx, project, name).await? {
+            return Ok(beat);
+        }
+    }
+    Err(StoreError::Corrupt(
+        "a Beat appears and disappears while it is locked".to_owned(),
+    ))
 }
 
 /// Writes Beats' states. `check_after` moves only when it must, or when the sweep says so.
@@ -283,18 +281,54 @@ pub async fn lock_by_id(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreRes
     .transpose()
 }
 
-/// Removes a Beat and the monitors of its entries, with their pings and runs.
+/// Removes a Beat. Its monitors are gone already ([`crate::monitor::delete_all`]): one that were left would stay without a Beat.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn delete(tx: &mut Tx, id: BeatId) -> StoreResult<()> {
-    sqlx::query!("DELETE FROM monitor WHERE beat_id = $1", id.0)
-        .execute(tx.conn())
-        .await?;
     sqlx::query!("DELETE FROM beat WHERE id = $1", id.0)
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+/// Begins to make the monitors of a Beat follow a snapshot of its schedule, or to remove them: whoever began before finds another name
+/// ([`lock_in_sync`]), and ends. The caller holds the Beat's lock.
+///
+/// # Errors
+/// When the database is away.
+pub async fn begin_sync(tx: &mut Tx, id: BeatId, sync: Uuid) -> StoreResult<()> {
+    sqlx::query!("UPDATE beat SET sync_id = $2 WHERE id = $1", id.0, sync)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Locks the Beat of that name, if its monitors still follow that snapshot.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock_in_sync(
+    tx: &mut Tx,
+    project: ProjectId,
+    name: &str,
+    sync: Uuid,
+) -> StoreResult<Option<Beat>> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE project_id = $1 AND name = $2 AND sync_id = $3
+        FOR UPDATE",
+        project.0,
+        name,
+        sync
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Beat::try_from)
+    .transpose()
 }
 
 /// How many Beats a project has.

@@ -9,6 +9,7 @@ mod aside;
 mod beat;
 mod beat_return;
 mod blind_spell;
+mod bounded;
 mod broker;
 mod cause;
 mod confirmation;

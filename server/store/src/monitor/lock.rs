@@ -37,14 +37,48 @@ pub async fn lock_by_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreR
     )
 }
 
-/// Locks all monitors that a Beat registered, in id order.
+/// Locks monitors that a Beat registered, in id order, at most `limit`.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn lock_of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
-    let rows = select!("WHERE beat_id = $1 ORDER BY id FOR UPDATE", beat.0)
-        .fetch_all(tx.conn())
-        .await?;
+pub async fn lock_of_beat(
+    tx: &mut Tx,
+    beat: BeatId,
+    limit: i64,
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE beat_id = $1 ORDER BY id LIMIT $2 FOR UPDATE",
+        beat.0,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
+/// Locks the next monitors of a Beat after one that are not retired and whose entry is none of these, in id order, at most `limit`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_unlisted(
+    tx: &mut Tx,
+    beat: BeatId,
+    entries: &[String],
+    after: Option<MonitorId>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE beat_id = $1 AND retired_at IS NULL AND entry <> ALL($2) AND ($3::uuid IS NULL OR id > $3)
+        ORDER BY id
+        LIMIT $4
+        FOR UPDATE",
+        beat.0,
+        entries,
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 

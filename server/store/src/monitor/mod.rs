@@ -219,7 +219,7 @@ mod resolve;
 
 pub use lock::{
     Held, claim_overdue, existing, judge_runs_of, lock, lock_by_slug, lock_entries, lock_for_signals,
-    lock_members, lock_of_beat, lock_of_workers,
+    lock_members, lock_of_beat, lock_of_workers, lock_unlisted,
 };
 pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs};
 
@@ -287,6 +287,31 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
         monitor.retired_at,
         monitor.updated_at,
         monitor.registered,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes what a Beat sets of its monitors. The state goes through [`crate::batch::write`].
+///
+/// # Errors
+/// When the database is away.
+pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE monitor
+        SET schedule = new.schedule, grace_seconds = new.grace_seconds, longest_run_seconds = new.longest_run_seconds,
+            retired_at = new.retired_at, updated_at = new.updated_at, registered = new.registered
+        FROM UNNEST($1::uuid[], $2::jsonb[], $3::float8[], $4::float8[], $5::timestamptz[], $6::timestamptz[], $7::jsonb[])
+            AS new (id, schedule, grace_seconds, longest_run_seconds, retired_at, updated_at, registered)
+        WHERE monitor.id = new.id",
+        &column(monitors, |monitor| monitor.id.0),
+        &column(monitors, |monitor| monitor.state.expectation.schedule.to_json()),
+        &column(monitors, |monitor| monitor.state.expectation.grace_seconds),
+        &column(monitors, |monitor| monitor.state.expectation.longest_run_seconds) as &[Option<f64>],
+        &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.updated_at),
+        &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
     )
     .execute(tx.conn())
     .await?;
@@ -512,7 +537,8 @@ pub async fn set_aside(tx: &mut Tx, id: MonitorId, until: DateTime<Utc>) -> Stor
     Ok(())
 }
 
-/// Removes a monitor with its pings and runs. False: there was none.
+/// Removes a monitor. Nobody sees it, its pings and its runs any more; the retention removes those ([`crate::retention::purge_one`]). False:
+/// there was none.
 ///
 /// # Errors
 /// When the database is away.
@@ -525,4 +551,19 @@ pub async fn delete(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResu
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Removes monitors of a project, as [`delete`] does with one. The caller holds their locks.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete_all(tx: &mut Tx, project: ProjectId, ids: &[MonitorId]) -> StoreResult<()> {
+    sqlx::query!(
+        "DELETE FROM monitor WHERE project_id = $1 AND id = ANY($2)",
+        project.0,
+        &column(ids, |id| id.0)
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }

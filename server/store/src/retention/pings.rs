@@ -192,7 +192,7 @@ pub async fn trim_ranges(tx: &mut Tx, ranges: &[PingRange]) -> StoreResult<u64> 
     Ok(done.rows_affected())
 }
 
-/// Removes rows of one monitor that is gone, at most `limit`; answers how many, or none when no such monitor is left.
+/// Removes pings, bodies, runs and memberships of one monitor that is gone, at most `limit`; answers how many, or none when no such monitor is left.
 ///
 /// # Errors
 /// When the database is away.
@@ -222,10 +222,29 @@ pub async fn purge_one(tx: &mut Tx, limit: i64) -> StoreResult<Option<u64>> {
     .await?
     .rows_affected();
     room -= pings as i64;
+    let runs = sqlx::query!(
+        "DELETE FROM run WHERE id = ANY(ARRAY(SELECT id FROM run WHERE monitor_id = $1 LIMIT $2))",
+        monitor,
+        room
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    room -= runs as i64;
+    let memberships = sqlx::query!(
+        "DELETE FROM incident_member
+        WHERE ctid = ANY(ARRAY(SELECT ctid FROM incident_member WHERE monitor_id = $1 LIMIT $2))",
+        monitor,
+        room
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    room -= memberships as i64;
     if room > 0 {
         sqlx::query!("DELETE FROM purge WHERE monitor_id = $1", monitor)
             .execute(tx.conn())
             .await?;
     }
-    Ok(Some(bodies + pings))
+    Ok(Some(bodies + pings + runs + memberships))
 }
