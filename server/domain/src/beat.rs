@@ -12,6 +12,17 @@ pub const STORM_COUNT: u32 = 100;
 /// See [`STORM_COUNT`]; a storm is over when none was seen for as long.
 pub const STORM_WINDOW: TimeDelta = TimeDelta::seconds(60);
 
+/// So many entries and more are a schedule that somebody misses; a single one may leave like any other.
+pub const SCHEDULE_ENTRIES: usize = 2;
+/// A list that is empty for less than this is not told: its scheduler may not have read its table yet.
+pub const EMPTIED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
+
+/// Whether a list takes a Beat's whole schedule away: `watched` monitors were not retired before it, and it lists `enabled` enabled entries.
+#[must_use]
+pub fn is_emptied(watched: usize, enabled: usize) -> bool {
+    watched >= SCHEDULE_ENTRIES && enabled == 0
+}
+
 /// What a monitor's verdict needs to know of its Beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BeatView {

@@ -48,6 +48,8 @@ pub enum Cause {
     BeatStorm,
     /// Beat forgets, at each of its starts, when an entry was last sent, so that it is never due.
     ScheduleReset,
+    /// A whole schedule vanished: Beat lists no enabled entry any more.
+    ScheduleEmptied,
     /// A message was sent, and is neither in its queue nor with a worker.
     LostInBroker,
     /// Messages wait in a queue that nobody consumes.
@@ -62,7 +64,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
@@ -83,6 +85,7 @@ impl Cause {
         Self::BeatStalled,
         Self::BeatStorm,
         Self::ScheduleReset,
+        Self::ScheduleEmptied,
         Self::LostInBroker,
         Self::QueueUnconsumed,
         Self::QueueSlaBreach,
@@ -114,6 +117,7 @@ impl Cause {
             Self::BeatStalled => "BEAT_STALLED",
             Self::BeatStorm => "BEAT_STORM",
             Self::ScheduleReset => "SCHEDULE_RESET",
+            Self::ScheduleEmptied => "SCHEDULE_EMPTIED",
             Self::LostInBroker => "LOST_IN_BROKER",
             Self::QueueUnconsumed => "QUEUE_UNCONSUMED",
             Self::QueueSlaBreach => "QUEUE_SLA_BREACH",

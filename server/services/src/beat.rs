@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::event::Verdict;
 use crate::flood::{Flood, slots_within};
 use crate::incident::{self, Background, Changed, News, What};
-use crate::{ServiceError, Services, broker};
+use crate::{ServiceError, Services, broker, schedule_emptied};
 
 /// Beat lives.
 #[derive(Debug, Deserialize)]
@@ -59,14 +59,20 @@ pub(crate) fn check_name(name: &str) -> Result<(), ServiceError> {
     }
 }
 
-/// What is wrong with a Beat that lives: its clock is off, or it has just flooded.
-fn trouble(beat: &Beat, skew: TimeDelta, now: DateTime<Utc>) -> Option<(Cause, TimeDelta)> {
+/// What is wrong with a Beat that lives: it has just flooded, its schedule vanished, or its clock is off.
+fn trouble(
+    beat: &Beat,
+    emptied_at: Option<DateTime<Utc>>,
+    skew: TimeDelta,
+    now: DateTime<Utc>,
+) -> Option<(Cause, TimeDelta)> {
     let storms = beat.state.trouble == Some(Cause::BeatStorm)
         && beat.state.since.is_some_and(|since| now - since < STORM_WINDOW);
     if storms {
         Some((Cause::BeatStorm, TimeDelta::zero()))
     } else {
-        (skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
+        let skewed = || (skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE));
+        schedule_emptied::trouble(emptied_at).or_else(skewed)
     }
 }
 
@@ -144,7 +150,8 @@ pub(crate) async fn alive(
             queues: Vec::new(),
         });
     }
-    let trouble = trouble(&beat, skew, now);
+    let emptied_at = deadbeat_store::beat::emptied_at(&mut tx, beat.id).await?;
+    let trouble = trouble(&beat, emptied_at, skew, now);
     let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
     deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     // The broker's row before monitors, as whoever looks at it takes them.
@@ -156,8 +163,15 @@ pub(crate) async fn alive(
             let well = [(SubjectKind::Beat, beat.id.0)];
             incident::rearm_members(&mut tx, &services.site, &well, now).await?;
         }
+        let emptied =
+            match emptied_at.filter(|_| transition.trigger == Trigger::Trouble(Cause::ScheduleEmptied)) {
+                Some(at) => Some(schedule_emptied::evidence(&mut tx, &beat, at).await?),
+                None => None,
+            };
         let news = News {
-            changed: Changed::Beat(&beat),
+            changed: emptied
+                .as_ref()
+                .map_or(Changed::Beat(&beat), |emptied| Changed::Emptied(&beat, emptied)),
             what: What::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;

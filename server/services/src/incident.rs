@@ -26,6 +26,7 @@ use crate::diagnosis::{self, Explanation};
 use crate::flood::Flood;
 use crate::monitor::write_states;
 use crate::outbox::{self, Telling};
+use crate::schedule_emptied::{self, Emptied};
 use crate::{ServiceError, Services, Site};
 
 /// Incidents that ended and could not be read. One counter a process: requests, writers and loops all record, each with a handle of its own.
@@ -63,6 +64,8 @@ pub enum Changed<'a> {
     Beat(&'a Beat),
     /// A Beat, which floods.
     Flooding(&'a Beat, &'a Flood),
+    /// A Beat, whose whole schedule vanished.
+    Emptied(&'a Beat, &'a Emptied),
     /// A worker.
     Worker(&'a Worker),
     /// A queue, with the workers of its application.
@@ -75,7 +78,7 @@ impl<'a> Changed<'a> {
     fn project(&self) -> ProjectId {
         match self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => monitor.project_id,
-            Self::Beat(beat) | Self::Flooding(beat, _) => beat.project_id,
+            Self::Beat(beat) | Self::Flooding(beat, _) | Self::Emptied(beat, _) => beat.project_id,
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, _) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
@@ -89,7 +92,7 @@ impl<'a> Changed<'a> {
                 id: monitor.id.0,
                 name: monitor.name.clone(),
             },
-            Self::Beat(beat) | Self::Flooding(beat, _) => Subject {
+            Self::Beat(beat) | Self::Flooding(beat, _) | Self::Emptied(beat, _) => Subject {
                 kind: SubjectKind::Beat,
                 id: beat.id.0,
                 name: beat.name.clone(),
@@ -121,7 +124,12 @@ impl<'a> Changed<'a> {
     fn monitor(&self) -> Option<&'a Monitor> {
         match *self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Some(monitor),
-            Self::Beat(_) | Self::Flooding(..) | Self::Worker(_) | Self::Queue(..) | Self::Broker(_) => None,
+            Self::Beat(_)
+            | Self::Flooding(..)
+            | Self::Emptied(..)
+            | Self::Worker(_)
+            | Self::Queue(..)
+            | Self::Broker(_) => None,
         }
     }
 
@@ -139,6 +147,7 @@ impl<'a> Changed<'a> {
             }
             Self::Beat(beat) => diagnosis::of_beat(beat, cause),
             Self::Flooding(beat, flood) => diagnosis::of_flood(beat, flood),
+            Self::Emptied(beat, emptied) => diagnosis::of_emptied(beat, emptied),
             Self::Worker(worker) => diagnosis::of_worker(worker, cause),
             Self::Queue(queue, workers) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),
@@ -371,7 +380,7 @@ pub(crate) async fn rearm_members(
     record(tx, site, &news).await
 }
 
-/// A person has seen an incident: no more reminders.
+/// A person has seen an incident: no more reminders. One about an emptied schedule ends with that.
 ///
 /// # Errors
 /// [`ServiceError::NotFound`], or the database is away.
@@ -386,7 +395,13 @@ pub async fn acknowledge(
     if !found {
         return Err(ServiceError::NotFound("incident"));
     }
-    deadbeat_store::incident::get(&services.reader(), project, id)
+    let reader = services.reader();
+    let seen = deadbeat_store::incident::get(&reader, project, id).await?;
+    let seen = seen.ok_or(ServiceError::NotFound("incident"))?;
+    if !schedule_emptied::acknowledged(services, project, &seen).await? {
+        return Ok(seen);
+    }
+    deadbeat_store::incident::get(&reader, project, id)
         .await?
         .ok_or(ServiceError::NotFound("incident"))
 }

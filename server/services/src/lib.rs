@@ -35,6 +35,7 @@ pub mod project;
 mod queue_wait;
 pub mod registry;
 pub mod retention;
+pub mod schedule_emptied;
 pub mod schedule_sync;
 pub mod secret;
 pub mod selfwatch;

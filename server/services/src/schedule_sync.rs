@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::event::Verdict;
 use crate::incident::{self, Background, Changed, News, What};
 use crate::monitor::write_states;
-use crate::{ServiceError, Services, beat};
+use crate::{ServiceError, Services, beat, schedule_emptied};
 
 /// A Beat's whole schedule: what is not in it is not scheduled.
 #[derive(Debug, Deserialize)]
@@ -251,7 +251,7 @@ pub(crate) async fn sync(
         skew,
     };
     let mut tx = services.store.begin().await?;
-    let beat = beat::lock_or_create(
+    let mut beat = beat::lock_or_create(
         &mut tx,
         project,
         sync.beat,
@@ -261,6 +261,12 @@ pub(crate) async fn sync(
     )
     .await?;
     deadbeat_store::beat::begin_sync(&mut tx, beat.id, sync.id).await?;
+    let enabled = snapshot.entries.iter().filter(|entry| entry.enabled).count();
+    if enabled == 0 {
+        // Before the first monitor is retired: a failure in between must not hide that the schedule vanished.
+        let watched = deadbeat_store::beat::watched(&mut tx, beat.id).await?;
+        schedule_emptied::note(&mut tx, &services.site, &mut beat, watched, enabled, sync.came_at).await?;
+    }
     tx.commit().await?;
 
     for batch in entries.chunks(SYNC_BATCH) {
@@ -278,6 +284,16 @@ pub(crate) async fn sync(
     let mut after = None;
     while let Some(last) = retire_batch(services, &sync, &listed, after).await? {
         after = Some(last);
+    }
+    if enabled > 0
+        && let Some((mut tx, mut beat)) = sync.begin(services).await?
+    {
+        let is_over =
+            schedule_emptied::note(&mut tx, &services.site, &mut beat, 0, enabled, services.now()).await?;
+        tx.commit().await?;
+        if is_over {
+            services.outbox_bell.notify_one();
+        }
     }
     if refused.is_empty() {
         Ok(Verdict::Accepted)

@@ -406,3 +406,61 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Beat>>
     .await?;
     rows.into_iter().map(Beat::try_from).collect()
 }
+
+/// Notes since when a Beat's list has had no enabled entry; None: it has one again, or a person knows.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_emptied(tx: &mut Tx, id: BeatId, at: Option<DateTime<Utc>>) -> StoreResult<()> {
+    sqlx::query!("UPDATE beat SET emptied_at = $2 WHERE id = $1", id.0, at)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Since when a Beat's list has had no enabled entry; None: it has some, or a person knows.
+///
+/// # Errors
+/// When the database is away.
+pub async fn emptied_at(tx: &mut Tx, id: BeatId) -> StoreResult<Option<DateTime<Utc>>> {
+    let at = sqlx::query_scalar!("SELECT emptied_at FROM beat WHERE id = $1", id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(at.flatten())
+}
+
+/// The names of a Beat's monitors that were retired then or later, the first `limit` by name, and how many there are.
+///
+/// # Errors
+/// When the database is away.
+pub async fn retired_since(
+    tx: &mut Tx,
+    id: BeatId,
+    at: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<(Vec<String>, i64)> {
+    let rows = sqlx::query!(
+        r#"SELECT name, count(*) OVER () AS "count!" FROM monitor WHERE beat_id = $1 AND retired_at >= $2 ORDER BY name LIMIT $3"#,
+        id.0,
+        at,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let count = rows.first().map_or(0, |row| row.count);
+    Ok((rows.into_iter().map(|row| row.name).collect(), count))
+}
+
+/// How many monitors of a Beat are not retired.
+///
+/// # Errors
+/// When the database is away.
+pub async fn watched(tx: &mut Tx, id: BeatId) -> StoreResult<usize> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM monitor WHERE beat_id = $1 AND retired_at IS NULL"#,
+        id.0
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}

@@ -43,6 +43,7 @@ fn document(cause: Cause) -> &'static str {
         BeatStalled "BEAT_STALLED"
         BeatStorm "BEAT_STORM"
         ScheduleReset "SCHEDULE_RESET"
+        ScheduleEmptied "SCHEDULE_EMPTIED"
         LostInBroker "LOST_IN_BROKER"
         QueueUnconsumed "QUEUE_UNCONSUMED"
         QueueSlaBreach "QUEUE_SLA_BREACH"

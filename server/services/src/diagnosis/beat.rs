@@ -7,6 +7,7 @@ use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::beat::Beat;
 
 use crate::flood::Flood;
+use crate::schedule_emptied::Emptied;
 
 use super::{Explanation, clock, fact, then, words};
 
@@ -101,6 +102,36 @@ fn stalled(beat: &Beat) -> Explanation {
 #[must_use]
 pub fn of_flood(beat: &Beat, flood: &Flood) -> Explanation {
     storm(beat, Some(flood))
+}
+
+/// Explains that a Beat's whole schedule vanished.
+#[must_use]
+pub fn of_emptied(beat: &Beat, emptied: &Emptied) -> Explanation {
+    let Emptied { at, names, count } = emptied;
+    let more = if *count > names.len() as i64 { ", …" } else { "" };
+    Explanation {
+        summary: format!(
+            "The whole schedule of Celery Beat of {} vanished: it lists no enabled entry any more, and {count} monitors are retired.",
+            beat.name
+        ),
+        evidence: vec![
+            then(*at, "Its list came without any enabled entry."),
+            fact(format!("Before that it listed {}{more}.", names.join(", "))),
+            fact("Whoever has a ping key of the project can send such a list."),
+        ],
+        repair: vec![
+            Repair::command(
+                "See which beat_schedule its settings have; with django-celery-beat, see which periodic tasks are enabled.",
+                Command::new("celery -A").arg(beat.typed()).words("report"),
+            ),
+            Repair::command(
+                "Start Beat again with its schedule: it sends its list, and the monitors of listed entries come back.",
+                start(beat),
+            ),
+            Repair::advice("If the schedule is meant to be empty, acknowledge this incident: that ends it."),
+            Repair::advice("If nobody of yours sent that list, revoke the project's ping keys."),
+        ],
+    }
 }
 
 fn storm(beat: &Beat, flood: Option<&Flood>) -> Explanation {

@@ -12,7 +12,7 @@ mod monitor;
 mod queue;
 mod worker;
 
-pub use beat::{of_beat, of_flood};
+pub use beat::{of_beat, of_emptied, of_flood};
 pub use broker::of_broker;
 pub use monitor::of_monitor;
 pub use queue::of_queue;

@@ -24,6 +24,7 @@ use serde_json::json;
 use super::*;
 use crate::flood::Flood;
 use crate::incident::Background;
+use crate::schedule_emptied::Emptied;
 
 /// What comes from outside and may stand in a command.
 #[derive(Debug, Clone)]
@@ -219,7 +220,12 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         workers,
     };
     let of_a_job = Background::default();
-    let mut all = vec![of_flood(&beat, &flood)];
+    let emptied = Emptied {
+        at: at(0),
+        names: vec![names.task.clone()],
+        count: 12,
+    };
+    let mut all = vec![of_flood(&beat, &flood), of_emptied(&beat, &emptied)];
     for cause in Cause::ALL {
         all.push(of_beat(&beat, cause));
         all.push(of_worker(&worker, cause));

@@ -23,6 +23,7 @@ mod migrate;
 mod outbox;
 mod races;
 mod retention;
+mod schedule_emptied;
 mod setup;
 mod silence;
 mod spool;

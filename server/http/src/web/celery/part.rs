@@ -69,6 +69,7 @@ fn words(cause: Cause) -> &'static str {
         Cause::BeatDown => "It is silent: nothing is being scheduled.",
         Cause::BeatStalled => "Its process lives, and it sends nothing.",
         Cause::BeatStorm => "It sends one entry over and over.",
+        Cause::ScheduleEmptied => "Its whole schedule vanished: nothing of it is watched.",
         Cause::BrokerDown => "It does not answer.",
         Cause::QueueUnconsumed => "Messages wait in it, and nobody consumes it.",
         Cause::QueueSlaBreach => "Its oldest message waits for too long.",
