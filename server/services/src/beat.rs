@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::beat::{STORM_COUNT, STORM_WINDOW, is_storm};
 use deadbeat_domain::blind_spell::is_to_come;
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::ids::{BeatId, ProjectId};
+use deadbeat_domain::ids::{ApiKeyId, BeatId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_grace};
@@ -109,6 +109,7 @@ pub(crate) async fn alive(
     alive: Alive,
     seen_at: DateTime<Utc>,
     skew: TimeDelta,
+    key: Option<ApiKeyId>,
 ) -> Result<Verdict, ServiceError> {
     check_name(&alive.beat)?;
     let mut faults = Vec::new();
@@ -156,8 +157,16 @@ pub(crate) async fn alive(
     deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     // The broker's row before monitors, as whoever looks at it takes them.
     let known = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;
-    let (samples, queues) =
-        broker::asked_to_look(&mut tx, project, &beat.name, &looker(&beat), known.as_ref(), now).await?;
+    let (samples, queues) = broker::asked_to_look(
+        &mut tx,
+        project,
+        &beat.name,
+        &looker(&beat),
+        known.as_ref(),
+        key,
+        now,
+    )
+    .await?;
     if let Some(transition) = transition {
         if transition.from == Status::Down {
             let well = [(SubjectKind::Beat, beat.id.0)];

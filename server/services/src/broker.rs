@@ -7,7 +7,7 @@ use deadbeat_domain::blind_spell::{BlindSpell, fair_deadline, is_to_come};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::{Condition, UNSEEN_FOR, on_seen, on_unseen};
 use deadbeat_domain::evidence::AWAY_PATIENCE;
-use deadbeat_domain::ids::{ProjectId, QueueId};
+use deadbeat_domain::ids::{ApiKeyId, ProjectId, QueueId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
@@ -122,13 +122,14 @@ fn check(sample: &Sample) -> Result<(), ServiceError> {
 }
 
 /// Whether `who`, which has just said that it lives, is to look at the broker for its application; then with the queues that the workers
-/// of that consume. The first that asks is; `known` is the broker as it was just read.
+/// of that consume, as far as they were named with the same key: a ping key may not read. The first that asks is; `known` is the broker as it was just read.
 pub(crate) async fn asked_to_look(
     tx: &mut Tx,
     project: ProjectId,
     app: &str,
     who: &str,
     known: Option<&Broker>,
+    key: Option<ApiKeyId>,
     now: DateTime<Utc>,
 ) -> Result<(bool, Vec<String>), ServiceError> {
     let until = now + LEASE;
@@ -152,7 +153,7 @@ pub(crate) async fn asked_to_look(
     if !is_asked {
         return Ok((false, Vec::new()));
     }
-    let mut queues = deadbeat_store::worker::consumed_queues(tx, project, app).await?;
+    let mut queues = deadbeat_store::worker::consumed_queues(tx, project, app, key).await?;
     queues.truncate(limits::WORKER_QUEUES);
     Ok((true, queues))
 }
@@ -163,6 +164,7 @@ pub(crate) async fn seen(
     project: ProjectId,
     sample: Sample,
     seen_at: DateTime<Utc>,
+    key: Option<ApiKeyId>,
 ) -> Result<Verdict, ServiceError> {
     check(&sample)?;
     let now = services.now();
@@ -246,6 +248,8 @@ pub(crate) async fn seen(
             queues.push(queue);
         }
         deadbeat_store::queue::write(&mut tx, &queues).await?;
+        let named: Vec<String> = told.iter().map(|(seen, _)| seen.name.clone()).collect();
+        deadbeat_store::queue::note_key(&mut tx, project, &sample.app, &named, key).await?;
     }
     let mut are_well: Vec<(SubjectKind, Uuid)> = changed
         .iter()

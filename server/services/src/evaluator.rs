@@ -405,7 +405,7 @@ impl Evaluator {
                 now,
                 &spells,
             ));
-            deadbeat_store::worker::update(&mut tx, worker, true).await?;
+            deadbeat_store::worker::update(&mut tx, worker, true, None).await?;
         }
         let mut lost = Vec::new();
         let mut are_over = Vec::new();

@@ -1,7 +1,7 @@
 //! What workers say of themselves every few seconds, and what one of them sees of the broker.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::{ProjectId, WorkerId};
+use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_grace, check_name};
@@ -205,6 +205,7 @@ pub(crate) async fn heard(
     project: ProjectId,
     snapshot: Snapshot,
     skew: TimeDelta,
+    key: Option<ApiKeyId>,
 ) -> Result<Verdict, ServiceError> {
     check(&snapshot)?;
     let now = services.now();
@@ -281,17 +282,19 @@ pub(crate) async fn heard(
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
     // While it reconnects it consumes nothing, and will again what it did; what it leaves behind is still to be looked at.
-    if snapshot.connected != Some(false) && snapshot.state == Phase::Running {
+    let names_queues = snapshot.connected != Some(false) && snapshot.state == Phase::Running;
+    if names_queues {
         worker.queues.clone_from(&snapshot.queues);
     }
     worker.snapshot = stored;
     let transition = on_snapshot(&mut worker.state, snapshot.state, trouble, now);
     // The first deadline must be found: a new row's `check_after` is empty.
     let arms = transition.is_some_and(|transition| transition.to == Status::Up);
-    deadbeat_store::worker::update(&mut tx, &worker, arms).await?;
+    // Who says that a worker stops has not named the queues that are kept.
+    deadbeat_store::worker::update(&mut tx, &worker, arms, key.filter(|_| names_queues)).await?;
     let (samples, names) = if snapshot.state == Phase::Running {
         let known = broker.as_ref();
-        broker::asked_to_look(&mut tx, project, &worker.app, &worker.name, known, now).await?
+        broker::asked_to_look(&mut tx, project, &worker.app, &worker.name, known, key, now).await?
     } else {
         deadbeat_store::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
         (false, Vec::new())

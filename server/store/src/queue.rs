@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::blind_spell::BLIND_AFTER;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::Condition;
-use deadbeat_domain::ids::{ProjectId, QueueId};
+use deadbeat_domain::ids::{ApiKeyId, ProjectId, QueueId};
 use deadbeat_domain::queue::Taken;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
@@ -176,6 +176,31 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
         &column(queues, |queue| queue.created_at),
         &column(queues, |queue| queue.waiting_since) as &[Option<DateTime<Utc>>],
         &column(queues, |queue| queue.oldest_is_a_guess),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Notes with which key queues of an application were just reported.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_key(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    names: &[String],
+    key: Option<ApiKeyId>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE queue
+        SET told_with = $4
+        WHERE project_id = $1 AND app = $2 AND name = ANY($3) AND told_with IS DISTINCT FROM $4",
+        project.0,
+        app,
+        names,
+        key.map(|key| key.0)
     )
     .execute(tx.conn())
     .await?;

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::ids::{ProjectId, WorkerId};
+use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use serde_json::Value;
@@ -153,16 +153,22 @@ pub async fn insert(tx: &mut Tx, worker: &Worker) -> StoreResult<()> {
     Ok(())
 }
 
-/// Writes a worker's state. `check_after` moves only when it must, or when the sweep says so.
+/// Writes a worker's state, and with which key it has just reported (None: it has not). `check_after` moves only when it must, or when the
+/// sweep says so.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn update(tx: &mut Tx, worker: &Worker, moves_check: bool) -> StoreResult<()> {
+pub async fn update(
+    tx: &mut Tx,
+    worker: &Worker,
+    moves_check: bool,
+    told_with: Option<ApiKeyId>,
+) -> StoreResult<()> {
     let state = &worker.state;
     sqlx::query!(
         "UPDATE worker
         SET status = $2, period_seconds = $3, grace_seconds = $4, last_seen_at = $5, deadline_at = $6, snapshot = $7, queues = $8,
-            progress_at = $9, trouble = $11, trouble_since = $12,
+            progress_at = $9, trouble = $11, trouble_since = $12, told_with = coalesce($13, told_with),
             check_after = CASE
                 WHEN $10 THEN $6
                 WHEN $6::timestamptz IS NULL THEN check_after
@@ -180,7 +186,8 @@ pub async fn update(tx: &mut Tx, worker: &Worker, moves_check: bool) -> StoreRes
         worker.progress_at,
         moves_check,
         state.trouble.map(|cause| cause.as_str()),
-        state.since
+        state.since,
+        told_with.map(|key| key.0)
     )
     .execute(tx.conn())
     .await?;
@@ -278,27 +285,37 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
 }
 
 /// The queues that workers of an application consume, or did before they went, and those in which messages wait: first those in trouble, then
-/// those with messages.
+/// those with messages. A key may not read, so what was named with another key alone is left out, until that key is revoked.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn consumed_queues(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<String>> {
+pub async fn consumed_queues(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    key: Option<ApiKeyId>,
+) -> StoreResult<Vec<String>> {
     Ok(sqlx::query_scalar!(
         r#"
+        WITH other_key AS (
+            SELECT id FROM api_key WHERE project_id = $1 AND id IS DISTINCT FROM $3 AND revoked_at IS NULL
+        )
         SELECT named.name AS "queue!"
         FROM (
             SELECT consumed.name
             FROM worker, UNNEST(queues) AS consumed (name)
-            WHERE project_id = $1 AND app = $2
+            WHERE project_id = $1 AND app = $2 AND (told_with IS NULL OR told_with NOT IN (SELECT id FROM other_key))
             UNION
             SELECT name
             FROM queue
             WHERE project_id = $1 AND app = $2 AND (depth > 0 OR trouble IS NOT NULL)
+                AND (told_with IS NULL OR told_with NOT IN (SELECT id FROM other_key))
         ) AS named LEFT JOIN queue ON queue.name = named.name AND project_id = $1 AND app = $2
         ORDER BY trouble IS NULL, coalesce(depth, 0) = 0, named.name
         "#,
         project.0,
-        app
+        app,
+        key.map(|key| key.0)
     )
     .fetch_all(tx.conn())
     .await?)

@@ -51,7 +51,8 @@ async fn accept(
             ));
         }
     };
-    let batch: EventBatch = json::parse(&body)?;
+    let mut batch: EventBatch = json::parse(&body)?;
+    batch.key = Some(key.1);
     if batch.events.len() > limits::EVENT_BATCH_COUNT {
         return Err(ApiError::fields(vec![FieldError::new(
             "/events",

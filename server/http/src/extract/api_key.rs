@@ -6,7 +6,7 @@ use std::pin::Pin;
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
-use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::ids::{ApiKeyId, ProjectId};
 use deadbeat_domain::key::Scope;
 use deadbeat_services::api_key::authorise;
 use deadbeat_store::api_key::ApiKey;
@@ -23,9 +23,9 @@ pub struct MayRead(pub ProjectId, pub Scope);
 #[derive(Debug, Clone, Copy)]
 pub struct MayWrite(pub ProjectId);
 
-/// A request that may signal, and register what signals.
+/// A request that may signal, and register what signals; and with which key.
 #[derive(Debug, Clone, Copy)]
-pub struct MayPing(pub ProjectId);
+pub struct MayPing(pub ProjectId, pub ApiKeyId);
 
 /// The key of a request: `Authorization: Bearer <key>`, or `X-Api-Key`.
 fn presented(request: &HttpRequest) -> Option<String> {
@@ -71,14 +71,14 @@ async fn key(request: HttpRequest, wanted: Scope) -> Result<ApiKey, ApiError> {
 }
 
 macro_rules! extract {
-    ($name:ident, $scope:expr, $of:expr) => {
+    ($name:ident, $scope:expr, |$key:ident| $made:expr) => {
         impl FromRequest for $name {
             type Error = ApiError;
             type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
             fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
                 let request = request.clone();
-                Box::pin(async move { key(request, $scope).await.map($of) })
+                Box::pin(async move { key(request, $scope).await.map(|$key| $made) })
             }
         }
     };
@@ -86,4 +86,4 @@ macro_rules! extract {
 
 extract!(MayRead, Scope::Read, |key| Self(key.project_id, key.scope));
 extract!(MayWrite, Scope::Write, |key| Self(key.project_id));
-extract!(MayPing, Scope::Ping, |key| Self(key.project_id));
+extract!(MayPing, Scope::Ping, |key| Self(key.project_id, key.id));

@@ -3,7 +3,7 @@
 mod run;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::ids::{ApiKeyId, ProjectId};
 use deadbeat_domain::monitor::clip;
 use deadbeat_domain::text::Text;
 use deadbeat_domain::time::to_micros;
@@ -28,6 +28,9 @@ pub struct EventBatch {
     /// Which SDK, for logs.
     #[serde(default)]
     pub sdk: Value,
+    /// The key with which it was sent. Never in the body.
+    #[serde(skip)]
+    pub key: Option<ApiKeyId>,
 }
 
 /// What every event has; the rest of it is read by its type, from the same text: no tree of values is built on the way.
@@ -146,7 +149,7 @@ pub enum Verdict {
     Heard {
         /// It is the one that looks.
         samples: bool,
-        /// Then: the queues that the workers of its application consume.
+        /// Then: the queues that the workers of its application consume, as far as they were named with the same key.
         queues: Vec<String>,
     },
     /// It is refused for good: sending it again changes nothing.
@@ -179,6 +182,7 @@ pub async fn accept(
     remote_addr: Option<String>,
 ) -> Result<Vec<(Option<Uuid>, Verdict)>, ServiceError> {
     let skew = received_at - batch.sent_at;
+    let key = batch.key;
     let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
     let mut told: Vec<ToldRun> = Vec::new();
     for event in batch.events {
@@ -204,13 +208,13 @@ pub async fn accept(
             What::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
                 .await
                 .or_else(rejection)?,
-            What::BeatAlive(alive) => beat::alive(services, project, alive, occurred_at, skew)
+            What::BeatAlive(alive) => beat::alive(services, project, alive, occurred_at, skew, key)
                 .await
                 .or_else(rejection)?,
-            What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew)
+            What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew, key)
                 .await
                 .or_else(rejection)?,
-            What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at)
+            What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at, key)
                 .await
                 .or_else(rejection)?,
             What::PublishFailed(failed) => {

@@ -31,5 +31,6 @@ mod spool_faults;
 mod storm;
 mod trace;
 mod unreadable;
+mod verdict_queues;
 mod watchdog;
 mod worker;
