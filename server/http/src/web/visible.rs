@@ -20,8 +20,6 @@ impl Escaper for VisibleHtml {
 mod tests {
     use askama::Template;
 
-    use super::*;
-
     #[derive(Template)]
     #[template(source = "<p title=\"{{ text }}\">{{ text }}</p>", ext = "html")]
     struct Page<'a> {
