@@ -12,7 +12,7 @@ import ssl
 import time
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from deadbeat.finding import Unknown, error_words
 from deadbeat.version import __version__
@@ -117,7 +117,20 @@ class _Refused(Exception):
 
 def _read(client: Client, known: Knowledge) -> None:
     def rows(path: str, name: str) -> list[dict[str, Any]]:
-        answer = client.ask("GET", f"/api/v1{path}")
+        """All rows of a list, page by page; a server before 0.2 has some lists on one page."""
+        first = page(path, name)
+        found: list[dict[str, Any]] = first[name]
+        cursor = first.get("next_cursor")
+        while cursor is not None:
+            join = "&" if "?" in path else "?"
+            more = page(f"{path}{join}cursor={quote(cursor)}", name)
+            found += more[name]
+            cursor = more.get("next_cursor")
+        return found
+
+    def page(path: str, name: str) -> dict[str, Any]:
+        join = "&" if "?" in path else "?"
+        answer = client.ask("GET", f"/api/v1{path}{join}limit=500")
         if answer.status == 401:
             raise _Refused("it does not know the key (a key that may read is needed: DEADBEAT_READ_KEY)")
         if answer.status == 403:
@@ -127,11 +140,13 @@ def _read(client: Client, known: Knowledge) -> None:
         if answer.status != 200 or answer.document is None:
             raise _Refused(f"it answered {answer.status} to {path}")
         known.reachable = True
-        found: list[dict[str, Any]] = answer.document[name]
-        return found
+        document: dict[str, Any] = answer.document
+        return document
 
     def ours(path: str, name: str, field_name: str) -> list[dict[str, Any]]:
-        return [row for row in rows(path, name) if row[field_name] == known.app]
+        found = [row for row in rows(path, name) if row[field_name] == known.app]
+        # The server lists by age; people look for names.
+        return sorted(found, key=lambda row: str(row.get("name", "")))
 
     known.beats = ours("/beats", "beats", "name")
     known.workers = ours("/workers", "workers", "app")
@@ -149,7 +164,7 @@ def _read(client: Client, known: Knowledge) -> None:
         ids.add(known.broker["id"])
     beats = {beat["id"] for beat in known.beats}
     asked = 0
-    for incident in rows("/incidents?state=open&limit=500", "incidents"):
+    for incident in rows("/incidents?state=open", "incidents"):
         subject = incident["subject"]
         if subject["id"] in ids:
             known.incidents.append(incident)

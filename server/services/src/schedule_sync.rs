@@ -1,6 +1,8 @@
 //! What Beat says of its schedule becomes monitors.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::marker::PhantomData;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
@@ -17,9 +19,10 @@ use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreError, Tx, with_sources};
-use serde::de::{DeserializeOwned, Error};
+use serde::de::{DeserializeOwned, Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::event::Verdict;
@@ -67,16 +70,35 @@ fn yes() -> bool {
     true
 }
 
-/// serde would take a list for an object, and go by the order of the members.
+/// Reads one entry more than a Beat may have, which tells that there are too many, and passes over the rest.
 fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    let read = |value: Value| match value {
-        Value::Object(_) => serde_json::from_value(value).map_err(D::Error::custom),
-        _ => Err(D::Error::custom("an entry is an object")),
-    };
-    Vec::<Value>::deserialize(deserializer)?
-        .into_iter()
-        .map(read)
-        .collect()
+    struct Objects<T>(PhantomData<T>);
+
+    impl<'de, T: DeserializeOwned> Visitor<'de> for Objects<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of entries")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut entries = Vec::new();
+            while entries.len() <= limits::BEAT_ENTRIES {
+                let Some(entry) = list.next_element::<Box<RawValue>>()? else {
+                    return Ok(entries);
+                };
+                // serde would take a list for an object, and go by the order of the members.
+                if !entry.get().starts_with('{') {
+                    return Err(A::Error::custom("an entry is an object"));
+                }
+                entries.push(serde_json::from_str(entry.get()).map_err(A::Error::custom)?);
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(entries)
+        }
+    }
+
+    deserializer.deserialize_seq(Objects(PhantomData))
 }
 
 /// When entries of a Beat are next due, by its own reckoning.

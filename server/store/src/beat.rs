@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::batch::column;
 use crate::error::each;
+use crate::page::Page;
 use crate::queue::trouble;
 use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 
@@ -463,4 +464,26 @@ pub async fn watched(tx: &mut Tx, id: BeatId) -> StoreResult<usize> {
     .fetch_one(tx.conn())
     .await?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// A project's Beats, newest first, page by page.
+///
+/// # Errors
+/// When the database is away.
+pub async fn page(reader: &Reader, project: ProjectId, page: Page<BeatId>) -> StoreResult<Vec<Beat>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2)
+        ORDER BY id DESC
+        LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Beat::try_from).collect()
 }

@@ -6,6 +6,7 @@ use deadbeat_domain::ids::{BrokerId, ProjectId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::page::Page;
 use crate::queue::condition;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
@@ -257,6 +258,27 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Broker
         WHERE project_id = $1
         ORDER BY app",
         project.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Broker::try_from).collect()
+}
+
+/// A project's brokers, newest first, page by page.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn page(reader: &Reader, project: ProjectId, page: Page<BrokerId>) -> StoreResult<Vec<Broker>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
+        FROM broker
+        WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2)
+        ORDER BY id DESC
+        LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
     )
     .fetch_all(reader.pool())
     .await?;

@@ -8,3 +8,14 @@ pub struct Page<K> {
     /// Rows at most.
     pub limit: i64,
 }
+
+impl<K> Page<K> {
+    /// The same page of a list whose rows have keys of another type.
+    #[must_use]
+    pub fn map<L>(self, key: impl FnOnce(K) -> L) -> Page<L> {
+        Page {
+            after: self.after.map(key),
+            limit: self.limit,
+        }
+    }
+}

@@ -11,6 +11,7 @@ use deadbeat_domain::time::span;
 use uuid::Uuid;
 
 use crate::batch::column;
+use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A queue as it was last seen.
@@ -282,6 +283,28 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Queue>
         WHERE project_id = $1
         ORDER BY app, name",
         project.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Queue::try_from).collect()
+}
+
+/// A project's queues, newest first, page by page.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn page(reader: &Reader, project: ProjectId, page: Page<QueueId>) -> StoreResult<Vec<Queue>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
+            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, seen_at, created_at
+        FROM queue
+        WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2)
+        ORDER BY id DESC
+        LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
     )
     .fetch_all(reader.pool())
     .await?;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::each;
+use crate::page::Page;
 use crate::queue::trouble;
 use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 
@@ -262,14 +263,19 @@ pub async fn forget_oldest(tx: &mut Tx, project: ProjectId, limit: i64) -> Store
     Ok(done.rows_affected())
 }
 
-/// A project's workers, by application and name.
+/// A project's workers, newest first.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Worker>> {
-    let rows = select!("WHERE project_id = $1 ORDER BY app, name", project.0)
-        .fetch_all(reader.pool())
-        .await?;
+pub async fn list(reader: &Reader, project: ProjectId, page: Page<WorkerId>) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
     rows.into_iter().map(Worker::try_from).collect()
 }
 

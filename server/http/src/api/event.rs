@@ -1,15 +1,18 @@
 //! The SDK's door: a batch of events, gzip allowed, each with a verdict of its own.
 
 use std::io::Read;
+use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::FieldError;
+use deadbeat_services::ServiceError;
 use deadbeat_services::event::{self as service, EventBatch, Verdict};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use crate::api::only;
 use crate::error::ApiError;
@@ -37,13 +40,13 @@ async fn accept(
     // Stamped when the batch entered, before its body is read.
     let received_at = state.now();
     let body = json::read(&mut payload.into_inner(), limits::JSON_BODY_BYTES).await?;
-    let body = match request
+    let is_packed = match request
         .headers()
         .get(header::CONTENT_ENCODING)
         .map(header::HeaderValue::as_bytes)
     {
-        None | Some(b"identity") => body,
-        Some(b"gzip") => gunzip(&body)?,
+        None | Some(b"identity") => false,
+        Some(b"gzip") => true,
         Some(_) => {
             return Err(ApiError::new(
                 Problem::InvalidJson,
@@ -51,26 +54,19 @@ async fn accept(
             ));
         }
     };
-    let mut batch: EventBatch = json::parse(&body)?;
+    let (mut batch, turn) = read_batch(body, is_packed).await?;
     batch.key = Some(key.1);
-    if batch.events.len() > limits::EVENT_BATCH_COUNT {
-        return Err(ApiError::fields(vec![FieldError::new(
-            "/events",
-            format!(
-                "holds {} events; at most {} are allowed",
-                batch.events.len(),
-                limits::EVENT_BATCH_COUNT
-            ),
-        )]));
-    }
     // A client that hangs up does not undo it: a Beat with thousands of entries would otherwise never get them all registered.
     let (services, project, client) = (
         state.services.clone(),
         key.0,
         client_ip(&request, &state).map(|ip| ip.to_string()),
     );
-    let work =
-        tokio::spawn(async move { service::accept(&services, project, batch, received_at, client).await });
+    let work = tokio::spawn(async move {
+        let verdicts = service::accept(&services, project, batch, received_at, client).await;
+        drop(turn);
+        verdicts
+    });
     let verdicts = work
         .await
         .map_err(|error| ApiError::new(Problem::Internal, error.to_string()))??;
@@ -89,19 +85,55 @@ async fn accept(
     Ok(HttpResponse::Ok().json(json!({"results": results})))
 }
 
-/// Unpacks a body, up to a limit: a small body must not become a large memory.
-fn gunzip(body: &[u8]) -> Result<Vec<u8>, ApiError> {
-    let limit = limits::EVENT_BATCH_BYTES;
+/// Bytes of a batch, unpacked, that are read on a thread that answers pings: they take less than a millisecond.
+const SMALL_BYTES: usize = 65_536;
+/// Larger batches that are read and taken in at a time, whoever sent them: one may hold a core for a tenth of a second, and much memory.
+static TURNS: Semaphore = Semaphore::const_new(2);
+/// How long a larger batch waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reads a batch; one that is not small on another thread, when it is its turn, which is over when the batch was taken in.
+async fn read_batch(
+    body: Vec<u8>,
+    is_packed: bool,
+) -> Result<(EventBatch, Option<SemaphorePermit<'static>>), ApiError> {
+    let small = if !is_packed {
+        (body.len() <= SMALL_BYTES).then(|| json::parse(&body))
+    } else {
+        // How much a body unpacks to is known when it is unpacked.
+        let unpacked = gunzip(&body, SMALL_BYTES)?;
+        unpacked.map(|text| json::parse(&text))
+    };
+    if let Some(batch) = small {
+        return Ok((batch?, None));
+    }
+    let Ok(Ok(turn)) = timeout(PATIENCE, TURNS.acquire()).await else {
+        return Err(ServiceError::Busy.into());
+    };
+    let batch = web::block(move || {
+        if !is_packed {
+            return json::parse(&body);
+        }
+        let limit = limits::EVENT_BATCH_BYTES;
+        match gunzip(&body, limit)? {
+            Some(text) => json::parse(&text),
+            None => Err(ApiError::new(
+                Problem::BodyTooLarge,
+                format!("at most {limit} bytes are unpacked"),
+            )),
+        }
+    })
+    .await
+    .map_err(|error| ApiError::new(Problem::Internal, error.to_string()))??;
+    Ok((batch, Some(turn)))
+}
+
+/// Unpacks a body. None: it unpacks to more than a limit; no more than that is unpacked.
+fn gunzip(body: &[u8], limit: usize) -> Result<Option<Vec<u8>>, ApiError> {
     let mut unpacked = Vec::new();
     MultiGzDecoder::new(body)
         .take(limit as u64 + 1)
         .read_to_end(&mut unpacked)
         .map_err(|error| ApiError::new(Problem::InvalidJson, format!("the body is no gzip: {error}")))?;
-    if unpacked.len() > limit {
-        return Err(ApiError::new(
-            Problem::BodyTooLarge,
-            format!("at most {limit} bytes are unpacked"),
-        ));
-    }
-    Ok(unpacked)
+    Ok((unpacked.len() <= limit).then_some(unpacked))
 }

@@ -1,9 +1,13 @@
 //! Cursor paging: `?limit=`, `?cursor=`.
 
+use std::future::Future;
+
 use actix_web::HttpRequest;
 use deadbeat_domain::limits;
 use deadbeat_store::page::Page;
+use serde_json::Value;
 use std::str::FromStr;
+use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::problem::Problem;
@@ -119,6 +123,45 @@ pub fn cut<T>(mut rows: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> (V
     rows.truncate(limit);
     let next = rows.last().map(cursor);
     (rows, next)
+}
+
+/// Bytes of rows after which a page ends, however few rows were asked for: a client can make some of them large.
+const PAGE_BYTES: usize = 1_000_000;
+/// Rows that are read at a time: no more than that many large rows are held beside a page.
+const ROWS_AT_A_TIME: i64 = 20;
+
+/// Reads a page of rows that may be large: the rows as `show` has them, each with its id, and the cursor of the next page if there is
+/// one. The page holds one row at least, and ends early when it has some [`PAGE_BYTES`].
+///
+/// # Errors
+/// What `read` answers.
+pub async fn bounded<T, E, F: Future<Output = Result<Vec<T>, E>>>(
+    page: &Page<Uuid>,
+    read: impl Fn(Page<Uuid>) -> F,
+    show: impl Fn(&T) -> (Uuid, Value),
+) -> Result<(Vec<Value>, Option<String>), E> {
+    let wanted = usize::try_from(page.limit).unwrap_or(usize::MAX);
+    let (mut rows, mut bytes, mut after) = (Vec::new(), 0, page.after);
+    loop {
+        let chunk = read(Page {
+            after,
+            limit: ROWS_AT_A_TIME,
+        })
+        .await?;
+        let is_last = chunk.len() < ROWS_AT_A_TIME as usize;
+        for row in &chunk {
+            if rows.len() == wanted || bytes >= PAGE_BYTES {
+                return Ok((rows, after.map(|id| id.to_string())));
+            }
+            let (id, shown) = show(row);
+            bytes += shown.to_string().len();
+            rows.push(shown);
+            after = Some(id);
+        }
+        if is_last {
+            return Ok((rows, None));
+        }
+    }
 }
 
 /// The same page with one row more, to see whether another one follows.

@@ -2,15 +2,17 @@
 
 mod run;
 
+use std::fmt;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
+use deadbeat_domain::limits;
 use deadbeat_domain::monitor::clip;
 use deadbeat_domain::text::Text;
 use deadbeat_domain::time::to_micros;
 use deadbeat_domain::trace::StageKind;
-use serde::Deserialize;
-use serde::de::Error;
-use serde_json::Value;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -18,19 +20,66 @@ use self::run::{RunEvent, ToldRun};
 use crate::schedule_sync::{self, DueHints, Snapshot};
 use crate::{ServiceError, Services, beat, broker, worker};
 
-/// A batch, as the SDK sends it.
+/// A batch, as the SDK sends it. What else a batch holds is passed over without being built.
 #[derive(Debug, Deserialize)]
 pub struct EventBatch {
     /// When it was sent, by the client's clock: tells how far that clock is off.
     pub sent_at: DateTime<Utc>,
-    /// The events, in the order in which they happened. Each is read on its own, so that one bad event spoils no other.
-    pub events: Vec<Box<RawValue>>,
-    /// Which SDK, for logs.
-    #[serde(default)]
-    pub sdk: Value,
+    /// The events, in the order in which they happened.
+    #[serde(deserialize_with = "at_most_a_batch")]
+    pub events: Vec<Event>,
     /// The key with which it was sent. Never in the body.
     #[serde(skip)]
     pub key: Option<ApiKeyId>,
+}
+
+/// An event, read on its own: one that cannot be read spoils no other.
+#[derive(Debug)]
+pub struct Event(Result<(Head, What), Unreadable>);
+
+#[derive(Debug)]
+struct Unreadable {
+    id: Option<Uuid>,
+    detail: String,
+}
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let event = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(read(&event).map_err(|error| Unreadable {
+            id: id_of(&event),
+            detail: error.to_string(),
+        })))
+    }
+}
+
+/// Stops at the first event that is too many.
+fn at_most_a_batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Event>, D::Error> {
+    struct Events;
+
+    impl<'de> Visitor<'de> for Events {
+        type Value = Vec<Event>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of events")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Event>, A::Error> {
+            let mut events = Vec::new();
+            while let Some(event) = list.next_element()? {
+                if events.len() == limits::EVENT_BATCH_COUNT {
+                    return Err(A::Error::custom(format!(
+                        "holds more than {0} events; at most {0} are allowed",
+                        limits::EVENT_BATCH_COUNT
+                    )));
+                }
+                events.push(event);
+            }
+            Ok(events)
+        }
+    }
+
+    deserializer.deserialize_seq(Events)
 }
 
 /// What every event has; the rest of it is read by its type, from the same text: no tree of values is built on the way.
@@ -129,11 +178,16 @@ fn read(event: &RawValue) -> Result<(Head, What), serde_json::Error> {
     Ok((head, what))
 }
 
-/// The id of an event that cannot be read.
+/// The id of an event that cannot be read otherwise.
 fn id_of(event: &RawValue) -> Option<Uuid> {
-    let event: Value = serde_json::from_str(event.get()).ok()?;
-    let id = event.get("id").and_then(Value::as_str)?;
-    Uuid::parse_str(id).ok()
+    #[derive(Deserialize)]
+    struct Named {
+        id: Uuid,
+    }
+    // serde would take a list for an object and go by the order of the members.
+    let text = event.get();
+    let named = text.starts_with('{').then(|| serde_json::from_str::<Named>(text));
+    Some(named?.ok()?.id)
 }
 
 fn one() -> u64 {
@@ -186,13 +240,10 @@ pub async fn accept(
     let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
     let mut told: Vec<ToldRun> = Vec::new();
     for event in batch.events {
-        let (head, what) = match read(&event) {
+        let (head, what) = match event.0 {
             Ok(read) => read,
-            Err(error) => {
-                verdicts.push((
-                    id_of(&event),
-                    Verdict::rejected("invalid_event", error.to_string()),
-                ));
+            Err(Unreadable { id, detail }) => {
+                verdicts.push((id, Verdict::rejected("invalid_event", detail)));
                 continue;
             }
         };

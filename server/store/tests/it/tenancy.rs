@@ -90,7 +90,17 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .unwrap()
                 .is_empty(),
             monitor::counts(&reader, project, at(0)).await.unwrap() != [0; 5],
-            !worker::list(&reader, project).await.unwrap().is_empty(),
+            !worker::list(
+                &reader,
+                project,
+                Page {
+                    after: None,
+                    limit: 1,
+                },
+            )
+            .await
+            .unwrap()
+            .is_empty(),
             !worker::counts(&reader, project).await.unwrap().is_empty(),
             !worker::worst_first(&reader, project, &apps, 9, 9)
                 .await

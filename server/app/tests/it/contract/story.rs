@@ -484,17 +484,24 @@ async fn keys_and_project(caller: &Caller<'_>) {
         400,
     )
     .await;
-    let beats = caller.get("/api/v1/beats").await;
+    let mut beats = caller.pages("/api/v1/beats", 1).await;
+    beats.sort_by_key(|beat| beat["name"].to_string());
     expect(
         caller,
         Method::DELETE,
-        &format!("/api/v1/beats/{}", id(&beats["beats"][0])),
+        &format!("/api/v1/beats/{}", id(&beats[0])),
         &json!(null),
         204,
     )
     .await;
-    for path in ["/api/v1/workers", "/api/v1/queues", "/api/v1/brokers"] {
+    for path in [
+        "/api/v1/beats",
+        "/api/v1/workers",
+        "/api/v1/queues",
+        "/api/v1/brokers",
+    ] {
         caller.get(path).await;
+        expect(caller, Method::GET, &format!("{path}?limit=0"), &json!(null), 400).await;
     }
     caller.get("/api/v1/blind-spells").await;
     expect(
@@ -562,7 +569,10 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     runs(&caller).await;
     incidents(&caller).await;
     keys_and_project(&caller).await;
-    assert_eq!(caller.pages("/api/v1/deliveries", 2).await.len(), 1);
+    // On a busy machine incidents of what the examples told are there by now, too.
+    let deliveries = caller.pages("/api/v1/deliveries", 2).await;
+    let tests = deliveries.iter().filter(|one| one["alert"] == "test").count();
+    assert_eq!(tests, 1);
     expect(
         &caller,
         Method::DELETE,

@@ -1,5 +1,7 @@
 //! What a hostile client may not do: learn more than its key allows, hold the server, or shut others out.
 
 mod answers;
+mod batches;
+mod lists;
 mod raw;
 mod slow;

@@ -1,0 +1,119 @@
+//! Small requests that cost much.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::header::CONTENT_ENCODING;
+use reqwest::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::harness::{self, Harness};
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::best());
+    packer.write_all(text.as_bytes()).unwrap();
+    packer.finish().unwrap()
+}
+
+async fn send(harness: &Harness, body: Vec<u8>) -> Response {
+    harness
+        .client
+        .post(format!("{}/api/v1/events", harness.url))
+        .bearer_auth(&harness.ping_key)
+        .header(CONTENT_ENCODING, "gzip")
+        .body(body)
+        .send()
+        .await
+        .unwrap()
+}
+
+/// `times` empty objects.
+fn empty_objects(times: usize) -> String {
+    vec!["{}"; times].join(",")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_batch_does_not_need_is_not_built() {
+    let harness = harness::start().await;
+    let batch = gzip(&format!(
+        r#"{{"sent_at":"2026-03-01T02:00:00Z","events":[],"sdk":[{}]}}"#,
+        empty_objects(1_300_000)
+    ));
+    assert!(batch.len() < 10_000, "{}", batch.len());
+
+    let start = Instant::now();
+    let answer = send(&harness, batch).await;
+    println!(
+        "sdk of a million: {} after {:?}",
+        answer.status(),
+        start.elapsed()
+    );
+
+    assert_eq!(answer.status(), StatusCode::OK);
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_too_many_events_is_refused_at_the_first_that_is_too_many() {
+    let harness = harness::start().await;
+    // Not even JSON behind the first 1,001: whoever reads on sees it.
+    let batch = gzip(&format!(
+        r#"{{"sent_at":"2026-03-01T02:00:00Z","events":[{},nonsense"#,
+        empty_objects(1_001)
+    ));
+
+    let start = Instant::now();
+    let answer = send(&harness, batch).await;
+    println!("too many events: {} after {:?}", answer.status(), start.elapsed());
+
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["code"], "invalid_fields", "{problem}");
+    assert_eq!(problem["errors"][0]["pointer"], "/events", "{problem}");
+    assert!(
+        problem["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("at most 1000"),
+        "{problem}"
+    );
+    harness.stop().await;
+}
+
+/// Many of them at once: a ping is answered meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn pings_are_answered_while_costly_batches_are_read() {
+    let harness = harness::start().await;
+    let monitor = harness
+        .monitor(json!({"name": "Job", "schedule": {"kind": "interval", "seconds": 60}}))
+        .await;
+    let batch = gzip(&format!(
+        r#"{{"sent_at":"2026-03-01T02:00:00Z","events":[],"sdk":[{}]}}"#,
+        empty_objects(1_300_000)
+    ));
+
+    let batches = futures::future::join_all((0..24).map(|_| send(&harness, batch.clone())));
+    let pings = async {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..20 {
+            let start = Instant::now();
+            let answer = harness.client.get(monitor["ping_url"].as_str().unwrap()).send();
+            assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+            slowest = slowest.max(start.elapsed());
+        }
+        slowest
+    };
+    let (answers, slowest) = futures::future::join(batches, pings).await;
+    println!("slowest of 20 pings: {slowest:?}");
+
+    for answer in answers {
+        let status = answer.status();
+        assert!(
+            status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE,
+            "{status}"
+        );
+    }
+    harness.stop().await;
+}
