@@ -21,6 +21,7 @@
 //! | which of two signals came first? | [`order`] |
 //! | what do the told stages of a run come to? | [`trace`] |
 //! | which text may enter, and what may be pasted? | [`text`], [`command`] |
+//! | how often may something happen, and who is slowed down who guesses passwords? | [`rate`], [`guessing`] |
 //! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
 
 pub mod alert;
@@ -38,6 +39,7 @@ pub mod deadline;
 pub mod delivery;
 pub mod evidence;
 pub mod expression;
+pub mod guessing;
 pub mod hearing;
 pub mod ids;
 pub mod incident;
@@ -49,6 +51,7 @@ pub mod ping;
 pub mod project;
 pub mod quartz;
 pub mod queue;
+pub mod rate;
 pub mod run;
 pub mod schedule;
 pub mod slot;

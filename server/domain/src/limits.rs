@@ -42,6 +42,8 @@ pub const ALERT_MEMBERS: i64 = 50;
 pub const PROJECT_CONFIRMATIONS_A_DAY: i32 = 50;
 /// Mails that ask for a confirmation, to one address in a day, whichever projects ask.
 pub const ADDRESS_CONFIRMATIONS_A_DAY: i32 = 3;
+/// API keys of one project that are not revoked.
+pub const PROJECT_API_KEYS: i64 = 1_000;
 /// Channels of one project.
 pub const PROJECT_CHANNELS: i64 = 500;
 /// Characters kept of a user agent, a method or a remote address.

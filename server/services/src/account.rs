@@ -1,5 +1,6 @@
 //! Accounts: create, sign in, sign out. There is no sign-up from outside.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -7,18 +8,22 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::channel::is_email;
+use deadbeat_domain::guessing;
 use deadbeat_domain::ids::AccountId;
 use deadbeat_domain::monitor::{FieldError, clip};
 use deadbeat_store::Tx;
 use deadbeat_store::account::Account;
 use tokio::sync::Semaphore;
 
+use crate::security_log::{TARGET, shown};
 use crate::{ServiceError, Services, secret};
 
 /// How long a session lasts.
 pub const SESSION: TimeDelta = TimeDelta::days(14);
 /// The shortest password.
 const PASSWORD_CHARS: usize = 10;
+/// A longer password is nobody's.
+const PASSWORD_BYTES: usize = 1_000;
 /// How long a sign-in waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -152,7 +157,18 @@ pub(crate) async fn insert(
         })
 }
 
-/// Signs in: the session's secret, for a cookie. None: unknown address or wrong password, and nobody is told which.
+/// What became of a try to sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignIn {
+    /// The session's secret, for a cookie.
+    Accepted(String),
+    /// Unknown address or wrong password, and nobody is told which.
+    Refused,
+    /// There were too many wrong tries; how long to wait.
+    TooSoon(TimeDelta),
+}
+
+/// Signs in. `client` is where the try came from: wrong tries are counted by it ([`deadbeat_domain::guessing`]).
 ///
 /// # Errors
 /// Too many sign-ins at once, or the database is away.
@@ -160,29 +176,94 @@ pub async fn sign_in(
     services: &Services,
     email: &str,
     password: &str,
-) -> Result<Option<String>, ServiceError> {
-    if password.len() > 1_000 {
-        return Ok(None);
+    client: Option<IpAddr>,
+) -> Result<SignIn, ServiceError> {
+    let now = services.now();
+    let email = email.trim().to_lowercase();
+    let address = client.map(|client| client.to_string());
+    // PostgreSQL takes no NUL in a text, and nobody can have such an address.
+    let is_possible = is_email(&email) && password.len() <= PASSWORD_BYTES;
+    let is_known = match &address {
+        Some(address) if is_possible => {
+            let since = now - guessing::KNOWN_FOR;
+            deadbeat_store::account::is_known_at(&services.reader(), &email, address, since).await?
+        }
+        _ => false,
+    };
+    let tried = match services.guesses.take(&email, client, is_known, now) {
+        Ok(tried) => tried,
+        Err(wait) => {
+            let key = client.map_or(0, address_key);
+            if services.refusals.is_first(key, now) {
+                tracing::warn!(target: TARGET, action = "sign_in_too_soon", address = shown(client), "too many wrong passwords: a sign-in has to wait");
+            }
+            return Ok(SignIn::TooSoon(wait));
+        }
+    };
+    match check(services, is_possible.then_some(email.as_str()), password).await {
+        Ok((Some(account), true)) => {
+            services.guesses.give_back(&tried);
+            let session = begin_session(services, account.id, address.as_deref()).await?;
+            tracing::info!(target: TARGET, action = "sign_in", account.id = %account.id, address = shown(client), "somebody signed in");
+            Ok(SignIn::Accepted(session))
+        }
+        Ok((account, _)) => {
+            let account = account.map_or_else(|| "none".to_owned(), |account| account.id.to_string());
+            tracing::warn!(target: TARGET, action = "sign_in_failed", account.id = account, address = shown(client), "a wrong password, or no such account");
+            Ok(SignIn::Refused)
+        }
+        Err(error) => {
+            services.guesses.give_back(&tried);
+            Err(error)
+        }
     }
-    let found = deadbeat_store::account::by_email(&services.reader(), email.trim()).await?;
+}
+
+/// An address as a number, for what is counted by it.
+fn address_key(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The account of a mail address, and whether the password is its. Takes as long without an account.
+async fn check(
+    services: &Services,
+    email: Option<&str>,
+    password: &str,
+) -> Result<(Option<Account>, bool), ServiceError> {
+    let found = match email {
+        Some(email) => deadbeat_store::account::by_email(&services.reader(), email).await?,
+        None => None,
+    };
     let (account, stored) = found.map_or((None, None), |(account, stored)| (Some(account), Some(stored)));
-    if !services.passwords.verify(password.to_owned(), stored).await? {
-        return Ok(None);
-    }
-    let Some(account) = account else { return Ok(None) };
+    // What is longer is not hashed.
+    let password = if password.len() <= PASSWORD_BYTES {
+        password
+    } else {
+        ""
+    };
+    let is_right = services.passwords.verify(password.to_owned(), stored).await?;
+    Ok((account, is_right))
+}
+
+async fn begin_session(
+    services: &Services,
+    account: AccountId,
+    address: Option<&str>,
+) -> Result<String, ServiceError> {
     let session = secret::random_text(43);
     let now = services.now();
     let mut tx = services.store.begin().await?;
-    deadbeat_store::account::insert_session(
-        &mut tx,
-        account.id,
-        &secret::digest(&session),
-        now,
-        now + SESSION,
-    )
-    .await?;
+    deadbeat_store::account::insert_session(&mut tx, account, &secret::digest(&session), now, now + SESSION)
+        .await?;
+    if let Some(address) = address {
+        let most = guessing::KNOWN_ADDRESSES;
+        deadbeat_store::account::note_known(&mut tx, account, address, now, most).await?;
+    }
     tx.commit().await?;
-    Ok(Some(session))
+    Ok(session)
 }
 
 /// Whose session this is.
@@ -204,5 +285,6 @@ pub async fn sign_out(services: &Services, session: &str) -> Result<(), ServiceE
     let mut tx = services.store.begin().await?;
     deadbeat_store::account::delete_session(&mut tx, &secret::digest(session)).await?;
     tx.commit().await?;
+    tracing::info!(target: TARGET, action = "sign_out", "somebody signed out");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! API keys: issue, revoke, authorise.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
@@ -11,21 +11,27 @@ use deadbeat_domain::monitor::read_label;
 use deadbeat_store::Tx;
 use deadbeat_store::api_key::ApiKey;
 
+use crate::security_log::{OnceAMinute, TARGET, shown};
 use crate::{ServiceError, Services, secret};
 
-/// Issues a key. The key itself is in no table: it is shown this once.
+/// Keys whose last use was written.
+static TOUCHED: LazyLock<OnceAMinute> = LazyLock::new(OnceAMinute::default);
+
+/// Issues a key, on behalf of another key. The key itself is in no table: it is shown this once.
 ///
 /// # Errors
 /// An invalid name, or the database is away.
 pub async fn issue(
     services: &Services,
     project: ProjectId,
+    by: ApiKeyId,
     name: &str,
     scope: Scope,
 ) -> Result<(ApiKey, String), ServiceError> {
     let mut tx = services.store.begin().await?;
     let issued = issue_in(&mut tx, project, name, scope, services.now()).await?;
     tx.commit().await?;
+    tracing::info!(target: TARGET, action = "key_issued", project.id = %project, key.id = %issued.0.id, scope = scope.as_str(), by.key.id = %by, "a key was issued");
     Ok(issued)
 }
 
@@ -56,15 +62,21 @@ pub(crate) async fn issue_in(
     Ok((stored, key))
 }
 
-/// Revokes a key for good.
+/// Revokes a key for good, on behalf of another key or itself.
 ///
 /// # Errors
 /// Not found, or the database is away.
-pub async fn revoke(services: &Services, project: ProjectId, id: ApiKeyId) -> Result<(), ServiceError> {
+pub async fn revoke(
+    services: &Services,
+    project: ProjectId,
+    by: ApiKeyId,
+    id: ApiKeyId,
+) -> Result<(), ServiceError> {
     let mut tx = services.store.begin().await?;
     let found = deadbeat_store::api_key::revoke(&mut tx, project, id, services.now()).await?;
     tx.commit().await?;
     if found {
+        tracing::info!(target: TARGET, action = "key_revoked", project.id = %project, key.id = %id, by.key.id = %by, "a key was revoked");
         Ok(())
     } else {
         Err(ServiceError::NotFound("API key"))
@@ -87,7 +99,8 @@ pub async fn authorise(services: &Services, presented: &str) -> Result<Option<Ap
     if found
         .last_used_at
         .is_none_or(|at| now - at >= TimeDelta::minutes(1))
-        && first_this_minute(found.id, now)
+        // A burst of requests does not write the same last use many times.
+        && TOUCHED.is_first(found.id.0.as_u128(), now)
     {
         let mut tx = services.store.begin().await?;
         deadbeat_store::api_key::touch(&mut tx, std::slice::from_ref(&digest), now).await?;
@@ -96,20 +109,9 @@ pub async fn authorise(services: &Services, presented: &str) -> Result<Option<Ap
     Ok(Some(found))
 }
 
-/// Keeps a burst of requests from writing the same last use many times.
-fn first_this_minute(id: ApiKeyId, now: DateTime<Utc>) -> bool {
-    static TOUCHED: Mutex<Option<HashMap<ApiKeyId, DateTime<Utc>>>> = Mutex::new(None);
-    let mut touched = TOUCHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let touched = touched.get_or_insert_default();
-    if touched
-        .get(&id)
-        .is_some_and(|at| now - *at < TimeDelta::minutes(1))
-    {
-        return false;
+/// Notes that a key was used for what its scope does not allow.
+pub fn note_refusal(services: &Services, key: &ApiKey, wanted: Scope, client: Option<IpAddr>) {
+    if services.refusals.is_first(key.id.0.as_u128(), services.now()) {
+        tracing::warn!(target: TARGET, action = "scope_refused", project.id = %key.project_id, key.id = %key.id, scope = key.scope.as_str(), wanted = wanted.as_str(), address = shown(client), "a key was used for what it may not do");
     }
-    if touched.len() > 10_000 {
-        touched.clear();
-    }
-    touched.insert(id, now);
-    true
 }

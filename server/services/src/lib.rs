@@ -26,6 +26,7 @@ pub mod evaluator;
 pub mod event;
 mod evidence;
 pub mod flood;
+mod guessing;
 pub mod incident;
 pub mod ingest;
 pub mod listening;
@@ -38,6 +39,7 @@ pub mod retention;
 pub mod schedule_emptied;
 pub mod schedule_sync;
 pub mod secret;
+pub mod security_log;
 pub mod selfwatch;
 pub mod setup;
 pub mod spool;
@@ -57,8 +59,10 @@ use tokio::sync::Notify;
 use crate::account::Passwords;
 use crate::delivery::senders::Senders;
 use crate::flood::Floods;
+use crate::guessing::Guesses;
 use crate::ingest::Ingest;
 use crate::queue_wait::Waits;
+use crate::security_log::OnceAMinute;
 use crate::selfwatch::Selfwatch;
 use crate::trace::Traces;
 
@@ -73,6 +77,8 @@ pub struct Services {
     pub(crate) ingest: Ingest,
     pub(crate) traces: Traces,
     pub(crate) passwords: Passwords,
+    /// Who guessed passwords, lately.
+    pub(crate) guesses: Guesses,
     /// Rung when something was put into the outbox.
     pub(crate) outbox_bell: Arc<Notify>,
     pub(crate) selfwatch: Selfwatch,
@@ -81,6 +87,8 @@ pub struct Services {
     /// How long messages waited, lately.
     pub(crate) waits: Waits,
     pub(crate) channel_rules: ChannelRules,
+    /// What was refused lately, each told once a minute.
+    pub(crate) refusals: Arc<OnceAMinute>,
 }
 
 /// What this deployment asks of new channels.
@@ -132,6 +140,8 @@ impl Services {
             ingest,
             traces,
             passwords: Passwords::default(),
+            guesses: Guesses::default(),
+            refusals: Arc::default(),
             outbox_bell,
             selfwatch,
             floods: Floods::default(),

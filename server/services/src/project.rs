@@ -9,6 +9,7 @@ use deadbeat_domain::project::Role;
 use deadbeat_store::Tx;
 use deadbeat_store::project::Project;
 
+use crate::security_log::TARGET;
 use crate::{ServiceError, Services, api_key};
 
 /// A new project with its first keys, which are shown this once.
@@ -35,6 +36,7 @@ pub async fn create(
     let mut tx = services.store.begin().await?;
     let created = create_in(&mut tx, name, owner, services.now()).await?;
     tx.commit().await?;
+    tracing::info!(target: TARGET, action = "project_created", project.id = %created.project.id, "a project was created on the command line, with a key of each scope");
     Ok(created)
 }
 

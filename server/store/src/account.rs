@@ -118,6 +118,62 @@ pub async fn by_session(reader: &Reader, digest: &[u8], now: DateTime<Utc>) -> S
     }))
 }
 
+/// Whether an account signed in from an address since an instant. An address of mail that no account has is known nowhere.
+///
+/// # Errors
+/// When the database is away.
+pub async fn is_known_at(
+    reader: &Reader,
+    email: &str,
+    address: &str,
+    since: DateTime<Utc>,
+) -> StoreResult<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT 1 FROM known_address JOIN account ON account.id = account_id
+            WHERE email = lower($1) AND address = $2 AND seen_at > $3
+        ) AS "known!""#,
+        email,
+        address,
+        since
+    )
+    .fetch_one(reader.pool())
+    .await?)
+}
+
+/// Notes that an account signed in from an address. Only the addresses that were used last are kept, `most` of them.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_known(
+    tx: &mut Tx,
+    account: AccountId,
+    address: &str,
+    now: DateTime<Utc>,
+    most: i64,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO known_address (account_id, address, seen_at) VALUES ($1, $2, $3)
+        ON CONFLICT (account_id, address) DO UPDATE SET seen_at = excluded.seen_at",
+        account.0,
+        address,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "DELETE FROM known_address
+        WHERE account_id = $1 AND address IN (
+            SELECT address FROM known_address WHERE account_id = $1 ORDER BY seen_at DESC, address OFFSET $2
+        )",
+        account.0,
+        most
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// Ends a session.
 ///
 /// # Errors

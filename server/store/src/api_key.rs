@@ -78,6 +78,19 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey, digest: &[u8]) -> StoreResult<()>
     Ok(())
 }
 
+/// How many keys of a project are not revoked.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM api_key WHERE project_id = $1 AND revoked_at IS NULL"#,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
 /// The key of a digest, unless it is revoked.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 //! What belongs to a project is asked for with its [`deadbeat_domain::ids::ProjectId`] first: forgetting it does not compile.
 
 pub mod account;
+pub mod allowance;
 pub mod api_key;
 pub mod attempt;
 pub mod baseline;

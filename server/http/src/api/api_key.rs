@@ -76,13 +76,13 @@ async fn issue(key: MayWrite, state: Data<AppState>, body: Json<NewKey>) -> Resu
             "is not one of ping, read, write",
         )]));
     };
-    let (stored, secret) = service::issue(&state.services, key.0, &body.name, scope).await?;
+    let (stored, secret) = service::issue(&state.services, key.0, key.1, &body.name, scope).await?;
     let mut shown = show(&stored);
     shown["key"] = json!(secret);
     Ok(HttpResponse::Created().json(shown))
 }
 
 async fn revoke(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    service::revoke(&state.services, key.0, ApiKeyId(id(&path, "API key")?)).await?;
+    service::revoke(&state.services, key.0, key.1, ApiKeyId(id(&path, "API key")?)).await?;
     Ok(HttpResponse::NoContent().finish())
 }

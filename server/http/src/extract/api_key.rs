@@ -8,10 +8,11 @@ use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
 use deadbeat_domain::key::Scope;
-use deadbeat_services::api_key::authorise;
+use deadbeat_services::api_key::{authorise, note_refusal};
 use deadbeat_store::api_key::ApiKey;
 
 use crate::error::ApiError;
+use crate::extract::client_ip::client_ip;
 use crate::problem::Problem;
 use crate::state::AppState;
 
@@ -19,9 +20,9 @@ use crate::state::AppState;
 #[derive(Debug, Clone, Copy)]
 pub struct MayRead(pub ProjectId, pub Scope);
 
-/// A request that may manage.
+/// A request that may manage, by the key of that id.
 #[derive(Debug, Clone, Copy)]
-pub struct MayWrite(pub ProjectId);
+pub struct MayWrite(pub ProjectId, pub ApiKeyId);
 
 /// A request that may signal, and register what signals; and with which key.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +58,7 @@ async fn key(request: HttpRequest, wanted: Scope) -> Result<ApiKey, ApiError> {
         ));
     };
     if !found.scope.allows(wanted) {
+        note_refusal(&state.services, &found, wanted, client_ip(&request, &state));
         return Err(ApiError::new(
             Problem::KeyScope,
             format!(
@@ -85,5 +87,5 @@ macro_rules! extract {
 }
 
 extract!(MayRead, Scope::Read, |key| Self(key.project_id, key.scope));
-extract!(MayWrite, Scope::Write, |key| Self(key.project_id));
+extract!(MayWrite, Scope::Write, |key| Self(key.project_id, key.id));
 extract!(MayPing, Scope::Ping, |key| Self(key.project_id, key.id));

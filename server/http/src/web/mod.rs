@@ -3,7 +3,6 @@
 //! A page is a struct with an askama template, so a missing value fails the build. Everything that a person or a client wrote is
 //! escaped by the template engine. Only one text is marked as safe: the pages of the causes, which are documents of ours (`cause.rs`).
 
-pub mod attempts;
 pub mod cause;
 pub mod celery;
 pub mod confirm;

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::LazyLock;
 
 use actix_web::cookie::time::Duration;
 use actix_web::cookie::{Cookie, SameSite};
@@ -11,14 +10,13 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
 use askama::Template;
-use deadbeat_services::account;
+use deadbeat_services::account::{self, SignIn};
 use deadbeat_store::account::Account;
 use uuid::Uuid;
 
-use super::attempts::{Attempts, Key};
 use super::csrf::{self, CookieName, SessionForm, VisitorForm};
 use super::{Frame, FrameAccount, PageError, html, see_other};
-use crate::extract::client_ip::client_ip;
+use crate::extract::client_ip::{client_ip, network};
 use crate::state::AppState;
 
 /// The cookie that holds a session's secret.
@@ -26,9 +24,6 @@ pub const COOKIE: CookieName = CookieName {
     plain: "deadbeat_session",
     of_host: "__Host-deadbeat_session",
 };
-
-/// One count for the whole process, whichever of its threads is asked.
-static ATTEMPTS: LazyLock<Attempts> = LazyLock::new(Attempts::default);
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
@@ -128,33 +123,21 @@ async fn sign_in(
     form: VisitorForm,
 ) -> Result<HttpResponse, PageError> {
     let (email, password) = (form.fields.get("email"), form.fields.get("password"));
-    let keys = Key::of(
-        client_ip(&request, &state).map(|ip| ip.to_string()).as_deref(),
-        email,
-    );
-    ATTEMPTS
-        .take(&keys, state.now())
-        .map_err(PageError::TooManyTries)?;
-    match account::sign_in(&state.services, email, password).await {
-        Ok(Some(session)) => {
-            ATTEMPTS.give_back(&keys);
+    let client = client_ip(&request, &state).map(network);
+    match account::sign_in(&state.services, email, password, client).await? {
+        SignIn::Accepted(session) => {
             let mut answer = see_other("/");
             add_cookie(&mut answer, &session_cookie(session, state.is_https));
             Ok(answer)
         }
-        Ok(None) => {
-            // 422: the form is shown again. 401 would ask for a scheme of HTTP's own.
-            Ok(sign_in_form(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                form.visitor,
-                email,
-                state.is_https,
-            ))
-        }
-        Err(error) => {
-            ATTEMPTS.give_back(&keys);
-            Err(error.into())
-        }
+        // 422: the form is shown again. 401 would ask for a scheme of HTTP's own.
+        SignIn::Refused => Ok(sign_in_form(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            form.visitor,
+            email,
+            state.is_https,
+        )),
+        SignIn::TooSoon(wait) => Err(PageError::TooManyTries(wait)),
     }
 }
 

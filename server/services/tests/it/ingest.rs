@@ -1,6 +1,7 @@
 //! What is acknowledged is stored, in order, and one bad signal spoils no other.
 
 use chrono::TimeDelta;
+use deadbeat_domain::ids::ApiKeyId;
 use deadbeat_domain::key::Scope;
 use deadbeat_domain::ping::PingKind::{Fail, Log, Start, Success};
 use deadbeat_domain::ping::Signal;
@@ -124,7 +125,7 @@ async fn each_address_finds_its_monitor_and_nobody_elses(pool: PgPool) {
     let key = |world: &World| {
         let (services, project) = (world.services.clone(), world.project);
         async move {
-            api_key::issue(&services, project, "key", Scope::Ping)
+            api_key::issue(&services, project, ApiKeyId::generate(), "key", Scope::Ping)
                 .await
                 .unwrap()
         }
@@ -135,7 +136,7 @@ async fn each_address_finds_its_monitor_and_nobody_elses(pool: PgPool) {
     let by_id = world.accept(Address::Ping(monitor.ping_id), Success).await;
     let no_such_slug = world.accept(Address::slug(&own_key, "missing"), Success).await;
     let foreign = world.accept(Address::slug(&foreign_key, "backup"), Success).await;
-    api_key::revoke(&world.services, world.project, own.id)
+    api_key::revoke(&world.services, world.project, own.id, own.id)
         .await
         .unwrap();
     let revoked = world.accept(Address::slug(&own_key, "backup"), Success).await;

@@ -11,9 +11,15 @@ use crate::setup::World;
 
 impl World {
     async fn ping_key(&self, name: &str) -> ApiKeyId {
-        let (key, _) = api_key::issue(&self.services, self.project, name, Scope::Ping)
-            .await
-            .unwrap();
+        let (key, _) = api_key::issue(
+            &self.services,
+            self.project,
+            ApiKeyId::generate(),
+            name,
+            Scope::Ping,
+        )
+        .await
+        .unwrap();
         key.id
     }
 
@@ -66,7 +72,7 @@ async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(poo
     let told = world.queues_told(theirs, "beat_alive", alive.clone()).await;
 
     assert_eq!(told, Some(Vec::new()));
-    api_key::revoke(&world.services, world.project, ours)
+    api_key::revoke(&world.services, world.project, ApiKeyId::generate(), ours)
         .await
         .unwrap();
     let told = world.queues_told(theirs, "beat_alive", alive).await.unwrap();

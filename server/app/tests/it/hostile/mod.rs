@@ -4,4 +4,5 @@ mod answers;
 mod batches;
 mod lists;
 mod raw;
+mod sign_in;
 mod slow;

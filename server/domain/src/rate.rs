@@ -1,0 +1,198 @@
+//! Limits on how often something may happen: token buckets for rates, windows for daily allowances.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// How often something may happen: `burst` times at once, and `per_second` times a second in the long run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Tokens of a full bucket; greater than zero.
+    pub burst: f64,
+    /// Tokens that come back each second; greater than zero.
+    pub per_second: f64,
+}
+
+/// A token bucket. It starts full.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bucket {
+    tokens: f64,
+    counted_at: DateTime<Utc>,
+}
+
+impl Bucket {
+    /// A bucket from which nothing was taken.
+    #[must_use]
+    pub fn full(rate: &Rate, now: DateTime<Utc>) -> Self {
+        Self {
+            tokens: rate.burst,
+            counted_at: now,
+        }
+    }
+
+    /// Takes `amount` tokens. More than a full bucket holds counts as a full bucket, so that nothing is refused for good.
+    ///
+    /// # Errors
+    /// Too few tokens are left. Nothing is taken; the error is how long to wait until there are enough.
+    pub fn take(&mut self, rate: &Rate, amount: f64, now: DateTime<Utc>) -> Result<(), TimeDelta> {
+        self.refill(rate, now);
+        let amount = amount.min(rate.burst);
+        // Sums of fractions miss whole numbers by a little.
+        if self.tokens + 1e-6 >= amount {
+            self.tokens = (self.tokens - amount).max(0.0);
+            return Ok(());
+        }
+        let seconds = (amount - self.tokens) / rate.per_second;
+        // Rounded up: whoever waits exactly as long must find enough.
+        Err(TimeDelta::milliseconds((seconds * 1_000.0).ceil() as i64))
+    }
+
+    /// Puts back what [`Bucket::take`] took.
+    pub fn give_back(&mut self, rate: &Rate, amount: f64) {
+        self.tokens = (self.tokens + amount).min(rate.burst);
+    }
+
+    /// Whether the bucket is as good as new: whoever forgets it changes nothing.
+    #[must_use]
+    pub fn is_full(&self, rate: &Rate, now: DateTime<Utc>) -> bool {
+        let mut then = *self;
+        then.refill(rate, now);
+        then.tokens >= rate.burst
+    }
+
+    /// A clock that was stepped back refills nothing, and counts on from where it is now.
+    fn refill(&mut self, rate: &Rate, now: DateTime<Utc>) {
+        let micros = (now - self.counted_at).num_microseconds().unwrap_or(i64::MAX);
+        let seconds = micros.max(0) as f64 / 1_000_000.0;
+        self.counted_at = now;
+        self.tokens = (self.tokens + seconds * rate.per_second).min(rate.burst);
+    }
+}
+
+/// How much of an allowance was used since its window began. A window lasts [`WINDOW`]; the first use after it begins the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// When the window began.
+    pub began_at: DateTime<Utc>,
+    /// How much was used since.
+    pub used: i64,
+}
+
+/// The window of an [`Allowance`].
+pub const WINDOW: TimeDelta = TimeDelta::days(1);
+
+impl Allowance {
+    /// An allowance of which nothing was used.
+    #[must_use]
+    pub fn fresh(now: DateTime<Utc>) -> Self {
+        Self {
+            began_at: now,
+            used: 0,
+        }
+    }
+
+    /// Takes up to `wanted` out of `limit` a window; answers how many were granted.
+    ///
+    /// A window that began in the future was noted before the clock was stepped back; it is replaced.
+    pub fn take(&mut self, wanted: i64, limit: i64, now: DateTime<Utc>) -> i64 {
+        if now < self.began_at || now - self.began_at >= WINDOW {
+            *self = Self::fresh(now);
+        }
+        let granted = wanted.min(limit - self.used).max(0);
+        self.used += granted;
+        granted
+    }
+
+    /// How long until the window ends.
+    #[must_use]
+    pub fn wait(&self, now: DateTime<Utc>) -> TimeDelta {
+        (self.began_at + WINDOW - now).max(TimeDelta::zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RATE: Rate = Rate {
+        burst: 10.0,
+        per_second: 2.0,
+    };
+
+    fn start() -> DateTime<Utc> {
+        "2026-07-01T02:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_only_the_rate() {
+        let mut bucket = Bucket::full(&RATE, start());
+        for _ in 0..10 {
+            bucket.take(&RATE, 1.0, start()).unwrap();
+        }
+
+        let wait = bucket.take(&RATE, 1.0, start()).unwrap_err();
+        assert_eq!(wait, TimeDelta::milliseconds(500));
+        let wait = bucket.take(&RATE, 4.0, start()).unwrap_err();
+        assert_eq!(wait, TimeDelta::seconds(2));
+        bucket
+            .take(&RATE, 1.0, start() + TimeDelta::milliseconds(500))
+            .unwrap();
+        assert!(!bucket.is_full(&RATE, start() + TimeDelta::seconds(5)));
+        assert!(bucket.is_full(&RATE, start() + TimeDelta::milliseconds(5_500)));
+    }
+
+    #[test]
+    fn more_than_a_bucket_holds_takes_a_full_one() {
+        let mut bucket = Bucket::full(&RATE, start());
+        bucket.take(&RATE, 1_000.0, start()).unwrap();
+        assert_eq!(bucket.take(&RATE, 1_000.0, start()), Err(TimeDelta::seconds(5)));
+    }
+
+    #[test]
+    fn a_clock_that_is_stepped_back_neither_fills_nor_stops_a_bucket() {
+        let mut bucket = Bucket::full(&RATE, start());
+        bucket.take(&RATE, 10.0, start()).unwrap();
+
+        let back = start() - TimeDelta::days(1);
+        assert!(bucket.take(&RATE, 1.0, back).is_err());
+        bucket.take(&RATE, 1.0, back + TimeDelta::seconds(1)).unwrap();
+    }
+
+    #[test]
+    fn an_allowance_grants_what_is_left_until_its_window_ends() {
+        let mut allowance = Allowance::fresh(start());
+        assert_eq!(allowance.take(7, 10, start()), 7);
+        assert_eq!(allowance.take(7, 10, start() + TimeDelta::hours(23)), 3);
+        assert_eq!(allowance.take(1, 10, start() + TimeDelta::hours(23)), 0);
+        assert_eq!(
+            allowance.wait(start() + TimeDelta::hours(23)),
+            TimeDelta::hours(1)
+        );
+        assert_eq!(allowance.take(11, 10, start() + TimeDelta::hours(24)), 10);
+        // A smaller limit than before grants nothing, and takes nothing back.
+        assert_eq!(allowance.take(1, 5, start() + TimeDelta::hours(25)), 0);
+        // A window from before the clock was stepped back.
+        assert_eq!(allowance.take(1, 5, start()), 1);
+    }
+
+    proptest! {
+        /// Over any stretch no more passes than a burst and what the rate refills; and whoever waits as told is served.
+        #[test]
+        fn no_more_passes_than_the_rate_allows(steps in prop::collection::vec((0_i64..2_000, 0.1_f64..12.0), 1..200)) {
+            let mut bucket = Bucket::full(&RATE, start());
+            let (mut now, mut taken) = (start(), 0.0);
+            for (milliseconds, amount) in steps {
+                now += TimeDelta::milliseconds(milliseconds);
+                match bucket.take(&RATE, amount, now) {
+                    Ok(()) => taken += amount.min(RATE.burst),
+                    Err(wait) => {
+                        let mut later = bucket;
+                        prop_assert!(later.take(&RATE, amount, now + wait).is_ok());
+                    }
+                }
+                let seconds = (now - start()).num_milliseconds() as f64 / 1_000.0;
+                prop_assert!(taken <= RATE.burst + seconds * RATE.per_second + 1e-3);
+            }
+        }
+    }
+}

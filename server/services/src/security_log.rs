@@ -1,0 +1,76 @@
+//! The security log: who signed in, who failed to, who was slowed down, and which keys were issued, revoked or refused.
+//!
+//! Its lines are logs like all others, with a target of their own and the field `action`, so that an operator can send them elsewhere. They
+//! name accounts, keys and projects by their ids, and clients by their addresses. They never hold a password, a key, or an address of mail,
+//! for which people sometimes mistake the password's field.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// The target of its lines.
+pub const TARGET: &str = "deadbeat::security";
+
+/// Keys that are remembered.
+const MOST: usize = 10_000;
+
+/// A client's address as lines show it.
+pub(crate) fn shown(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
+}
+
+/// Something that is worth a line once a minute, however often it happens.
+#[derive(Debug, Default)]
+pub struct OnceAMinute {
+    last: Mutex<HashMap<u128, DateTime<Utc>>>,
+}
+
+impl OnceAMinute {
+    /// Whether it has not happened to this key in the last minute.
+    #[must_use]
+    pub fn is_first(&self, key: u128, now: DateTime<Utc>) -> bool {
+        let mut last = self.last();
+        let is_recent = |at: &DateTime<Utc>| *at <= now && now - *at < TimeDelta::minutes(1);
+        if last.get(&key).is_some_and(is_recent) {
+            return false;
+        }
+        if last.len() >= MOST {
+            last.retain(|_, at| is_recent(at));
+        }
+        if last.len() >= MOST {
+            // In a flood of keys: better no line than a log or a memory that grows.
+            return false;
+        }
+        last.insert(key, now);
+        true
+    }
+
+    /// Times stay true whoever panicked while holding them.
+    fn last(&self) -> MutexGuard<'_, HashMap<u128, DateTime<Utc>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_is_told_once_a_minute_and_a_flood_of_keys_fills_nothing() {
+        let now: DateTime<Utc> = "2026-07-01T02:00:00Z".parse().unwrap();
+        let told = OnceAMinute::default();
+        assert!(told.is_first(1, now) && told.is_first(2, now));
+        assert!(!told.is_first(1, now + TimeDelta::seconds(59)));
+        assert!(told.is_first(1, now + TimeDelta::seconds(60)));
+        // After a step back of the clock.
+        assert!(told.is_first(1, now - TimeDelta::days(1)));
+
+        let lines = (0..3 * MOST as u128)
+            .filter(|key| told.is_first(*key, now))
+            .count();
+        assert!(lines <= MOST && told.last().len() <= MOST, "{lines}");
+        assert!(told.is_first(7, now + TimeDelta::minutes(2)));
+    }
+}
