@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -29,14 +31,51 @@ print(ours, "deadbeat.canary" in app.tasks, threading.active_count())
 """
 
 
-def test_without_settings_there_is_one_warning_and_nothing_else() -> None:
-    done = run(STATE.format(init="deadbeat.init(app)"))
+LOGGED = "import logging; logging.basicConfig(level=logging.INFO, format='%(levelname)s %(message)s')"
+
+
+def test_without_any_setting_there_is_one_quiet_line_and_nothing_else() -> None:
+    quiet = run(STATE.format(init="deadbeat.init(app)"))
+    logged = run(LOGGED + STATE.format(init="deadbeat.init(app)"))
+
+    assert quiet.stdout == logged.stdout == "0 False 1\n"
+    assert quiet.stderr == ""
+    (line,) = logged.stderr.strip().splitlines()
+    assert line.startswith("INFO Deadbeat is off: ")
+    assert "DEADBEAT_URL" in line
+    assert "DEADBEAT_KEY" in line
+
+
+@pytest.mark.parametrize(
+    ("init", "environment"),
+    [
+        ("deadbeat.init(app)", {"DEADBEAT_URL": "http://127.0.0.1:1"}),
+        ("deadbeat.init(app, key='k')", {}),
+        ("deadbeat.init(app, enabled=True)", {}),
+    ],
+)
+def test_half_of_the_settings_is_a_mistake_and_makes_one_warning(
+    init: str, environment: dict[str, str]
+) -> None:
+    done = run(STATE.format(init=init), **environment)
 
     assert done.stdout == "0 False 1\n"
     assert done.stderr.count("Deadbeat is off") == 1
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "DEADBEAT_URL" in done.stderr
-    assert "DEADBEAT_KEY" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("init", "environment"),
+    [
+        ("deadbeat.init(app, 'http://127.0.0.1:1', 'k', enabled=False)", {}),
+        ("deadbeat.init(app, enabled=False)", {"DEADBEAT_URL": "not an address"}),
+        ("deadbeat.init(app, 'http://127.0.0.1:1', 'k')", {"DEADBEAT_ENABLED": "0"}),
+    ],
+)
+def test_switched_off_it_says_nothing_and_does_nothing(init: str, environment: dict[str, str]) -> None:
+    done = run(LOGGED + STATE.format(init=init), **environment)
+
+    assert (done.stdout, done.stderr) == ("0 False 1\n", "")
 
 
 def test_second_call_is_harmless_and_nothing_starts_before_the_first_report() -> None:

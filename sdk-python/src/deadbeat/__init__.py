@@ -33,6 +33,7 @@ def init(
     url: str | None = None,
     key: str | None = None,
     *,
+    enabled: bool | None = None,
     name: str | None = None,
     grace: Seconds = None,
     longest_run: Seconds = None,
@@ -53,10 +54,11 @@ def init(
     Call it once where the app is made, before workers and Beat start. It opens no socket and starts no
     thread by itself; the first report does. It never raises: with a setting missing or wrong there is
     one warning in the log (logger ``deadbeat``) and the application runs as if Deadbeat were not there.
-    A second call changes nothing.
+    With neither address nor key that is one line of level INFO. A second call changes nothing.
 
     An argument left out is read from the environment, then has its default:
 
+    * ``enabled`` (on): ``False`` switches Deadbeat off without a word.
     * ``url``, ``key``: ``DEADBEAT_URL``, ``DEADBEAT_KEY``. Without both, nothing is reported.
     * ``name``: ``DEADBEAT_NAME``, else the app's own name. Tells two Beats of one project apart.
     * ``grace`` (60 s): how late a run may start before its monitor goes down.
@@ -71,9 +73,10 @@ def init(
     * ``queue_wait`` (the server's 10 min): how long a message may wait in a queue.
     """
     try:
-        from deadbeat.config import read_settings
+        from deadbeat.config import is_wanted, read_settings
 
         arguments = {
+            "enabled": enabled,
             "url": url,
             "key": key,
             "name": name,
@@ -93,8 +96,12 @@ def init(
         settings, faults = read_settings(arguments)
         # An option of another version must not stop the application from starting.
         faults.extend(f"{option} is not an option of this version" for option in sorted(unknown))
+        if settings is None and not faults:
+            # Switched off.
+            return
         if settings is None:
-            _logger.warning("Deadbeat is off: %s", "; ".join(faults))
+            level = logging.WARNING if is_wanted(arguments) else logging.INFO
+            _logger.log(level, "Deadbeat is off: %s", "; ".join(faults))
             return
         if faults:
             _logger.warning("Deadbeat: %s", "; ".join(faults))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from deadbeat.config import Settings
 
+# For the last reports of all processes of a worker together. Its children end first, side by side, and then
+# its main process does.
 EXIT_FLUSH_SECONDS = 2.0
 CHILD_EXIT_FLUSH_SECONDS = 1.0
 
@@ -159,17 +161,22 @@ def on_worker_shutting_down(**_: Any) -> None:
 @guarded
 def on_worker_shutdown(**_: Any) -> None:
     """The main process of a worker ends in an orderly way."""
-    if _worker is not None:
-        _worker.say_stopped()
-    _flush(EXIT_FLUSH_SECONDS)
+    _end()
 
 
 @guarded
 def _on_exit() -> None:
     # A cold shutdown sends no worker_shutdown.
+    _end()
+
+
+def _end() -> None:
+    seconds = EXIT_FLUSH_SECONDS
     if _worker is not None:
         _worker.say_stopped()
-    _flush(EXIT_FLUSH_SECONDS)
+        if _worker.has_children():
+            seconds -= CHILD_EXIT_FLUSH_SECONDS
+    _flush(seconds)
 
 
 def _flush(seconds: float) -> None:

@@ -74,11 +74,13 @@ def read_settings(
 ) -> tuple[Settings | None, list[str]]:
     """Combine arguments (None means not given) with the environment into settings.
 
-    Returns no settings when address or key is missing or unusable, and the list of everything wrong,
-    in words fit for a log.
+    Returns no settings when it is switched off, or when address or key is missing or unusable, and the list
+    of everything wrong, in words fit for a log.
     """
     env = os.environ if environment is None else environment
     faults: list[str] = []
+    if not _switch("enabled", _given(arguments, "enabled", env, "DEADBEAT_ENABLED"), True, faults):
+        return None, []
     url = _url(_given(arguments, "url", env, "DEADBEAT_URL"), faults)
     key = _key(_given(arguments, "key", env, "DEADBEAT_KEY"), faults)
     name = _given(arguments, "name", env, "DEADBEAT_NAME")
@@ -108,6 +110,16 @@ def read_settings(
         **numbers,  # type: ignore[arg-type]  # the two that may be None have that default
     )
     return settings, faults
+
+
+def is_wanted(arguments: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> bool:
+    """Whether anybody asks for Deadbeat here: names an address or a key, or enables it in so many words.
+
+    A shell, a test run and `manage.py` import the app without its environment: that is no mistake.
+    """
+    env = os.environ if environment is None else environment
+    asked = (("url", "DEADBEAT_URL"), ("key", "DEADBEAT_KEY"), ("enabled", "DEADBEAT_ENABLED"))
+    return any(_given(arguments, option, env, variable) is not None for option, variable in asked)
 
 
 def _given(arguments: Mapping[str, Any], option: str, env: Mapping[str, str], variable: str) -> Any:

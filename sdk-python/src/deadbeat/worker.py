@@ -71,6 +71,10 @@ class WorkerReporter:
             self._runs.transport.cease(self._duty)
             self._report()
 
+    def has_children(self) -> bool:
+        """Whether tasks run in processes of their own, which have reports of their own to send at the end."""
+        return self._pid == os.getpid() and _known(lambda: _pool_name(self._consumer.pool)) == "prefork"
+
     def queues(self) -> list[str]:
         """The queues consumed now; none while the worker is not connected."""
         consumer = self._consumer and self._consumer.task_consumer
