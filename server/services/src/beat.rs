@@ -167,6 +167,8 @@ pub(crate) async fn alive(
         now,
     )
     .await?;
+    let most = limits::WORKER_QUEUES as i64;
+    let attended = deadbeat_store::worker::attended_queues(&mut tx, project, &beat.name, key, most).await?;
     if let Some(transition) = transition {
         if transition.from == Status::Down {
             let well = [(SubjectKind::Beat, beat.id.0)];
@@ -189,7 +191,11 @@ pub(crate) async fn alive(
     if transition.is_some() {
         services.outbox_bell.notify_one();
     }
-    Ok(Verdict::Heard { samples, queues })
+    Ok(Verdict::Ticked {
+        samples,
+        queues,
+        attended,
+    })
 }
 
 /// Monitors that one transaction deletes: their locks are held for a moment only, and signals of others never wait for all of them.

@@ -327,6 +327,43 @@ pub async fn consumed_queues(
     .await?)
 }
 
+/// The queues that an application's workers consume: those that report or are missed. If all of them have left, the queues that the last
+/// ones consumed, which stay the place where a returning worker is noticed. What was named with another key alone is left out, as above.
+///
+/// # Errors
+/// When the database is away.
+pub async fn attended_queues(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    key: Option<ApiKeyId>,
+    limit: i64,
+) -> StoreResult<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        r#"
+        WITH other_key AS (
+            SELECT id FROM api_key WHERE project_id = $1 AND id IS DISTINCT FROM $4 AND revoked_at IS NULL
+        ), known AS (
+            SELECT queues, status <> 'paused' AS is_waited_for, last_seen_at,
+                bool_or(status <> 'paused') OVER () AS is_any, max(last_seen_at) OVER () AS newest
+            FROM worker
+            WHERE project_id = $1 AND app = $2 AND (told_with IS NULL OR told_with NOT IN (SELECT id FROM other_key))
+        )
+        SELECT DISTINCT consumed.name AS "queue!"
+        FROM known, UNNEST(queues) AS consumed (name)
+        WHERE is_waited_for OR (NOT is_any AND last_seen_at > newest - interval '10 minutes')
+        ORDER BY consumed.name
+        LIMIT $3
+        "#,
+        project.0,
+        app,
+        limit,
+        key.map(|key| key.0)
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
 /// How many workers of an application are alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {

@@ -77,6 +77,13 @@ async fn accept(
             Verdict::Heard { samples, queues } => {
                 json!({"id": id, "status": "accepted", "sample_queues": samples, "queues": queues})
             }
+            Verdict::Ticked {
+                samples,
+                queues,
+                attended,
+            } => {
+                json!({"id": id, "status": "accepted", "sample_queues": samples, "queues": queues, "attended_queues": attended})
+            }
             Verdict::Rejected { code, detail } => {
                 json!({"id": id, "status": "rejected", "code": code, "detail": detail})
             }

@@ -206,6 +206,15 @@ pub enum Verdict {
         /// Then: the queues that the workers of its application consume, as far as they were named with the same key.
         queues: Vec<String>,
     },
+    /// The same, of a Beat whose loop turns.
+    Ticked {
+        /// It is the one that looks.
+        samples: bool,
+        /// Then: the queues that the workers of its application consume.
+        queues: Vec<String>,
+        /// The queues to which a canary may be sent: a worker consumes them, or did before all workers left.
+        attended: Vec<String>,
+    },
     /// It is refused for good: sending it again changes nothing.
     Rejected {
         /// Stable, for programs.

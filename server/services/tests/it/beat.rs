@@ -367,3 +367,47 @@ async fn an_application_that_is_gone_is_deleted_with_its_monitors_and_one_all_cl
     assert_ne!(world.beat_id().await, beat);
     assert_eq!(world.entry("a").await.state.status, Status::New);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn beat_hears_which_queues_workers_attend_to(pool: PgPool) {
+    let world = World::new(pool).await;
+    let attended = async || {
+        let alive = world.an_event(
+            "beat_alive",
+            json!({"beat": "shop", "period_seconds": 10, "grace_seconds": 20}),
+        );
+        match world.events(vec![alive]).await.remove(0) {
+            Verdict::Ticked { attended, .. } => attended,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(attended().await, [""; 0], "no worker has reported");
+
+    world
+        .worker_says("celery@old", json!({"queues": ["abandoned"]}))
+        .await;
+    world.worker_says("celery@old", json!({"state": "stopped"})).await;
+    world.advance(3_600);
+    world
+        .worker_says("celery@w1", json!({"queues": ["low", "high"]}))
+        .await;
+    world
+        .worker_says("celery@w2", json!({"queues": ["high", "mail"]}))
+        .await;
+    world
+        .worker_says("celery@other", json!({"app": "other", "queues": ["celery"]}))
+        .await;
+    assert_eq!(attended().await, ["high", "low", "mail"]);
+
+    // One that is missed is still waited for, and one that left is not.
+    world.worker_says("celery@w2", json!({"state": "stopped"})).await;
+    world.sweep_after(31).await;
+    assert_eq!(attended().await, ["high", "low"]);
+
+    // All have left: where they were is where their return shows, and not where others were an hour before.
+    world
+        .worker_says("celery@w1", json!({"queues": ["low", "high"]}))
+        .await;
+    world.worker_says("celery@w1", json!({"state": "stopped"})).await;
+    assert_eq!(attended().await, ["high", "low", "mail"]);
+}

@@ -243,7 +243,10 @@ impl World {
     pub async fn event(&self, event: Value) {
         let verdicts = self.events(vec![event]).await;
         assert!(
-            matches!(verdicts[..], [Verdict::Accepted | Verdict::Heard { .. }]),
+            matches!(
+                verdicts[..],
+                [Verdict::Accepted | Verdict::Heard { .. } | Verdict::Ticked { .. }]
+            ),
             "{verdicts:?}"
         );
     }

@@ -36,6 +36,16 @@ impl World {
                 samples: true,
                 queues,
             } => Some(queues),
+            Verdict::Ticked {
+                samples,
+                queues,
+                attended,
+            } => {
+                // Where the canary may go is told by the same rule.
+                let unheard: Vec<_> = attended.iter().filter(|name| !queues.contains(name)).collect();
+                assert!(!samples || unheard.is_empty(), "{unheard:?} of {attended:?}");
+                samples.then_some(queues)
+            }
             Verdict::Accepted | Verdict::Heard { .. } => None,
             rejected @ Verdict::Rejected { .. } => panic!("{rejected:?}"),
         }
