@@ -181,10 +181,12 @@ def start_celery(broker: str, tmp_path: Path) -> Iterator[StartCelery]:
         command: str, *options: str, project: str = "watched", ready: bool = True, **environment: str
     ) -> CeleryProcess:
         arguments = [command, "--loglevel", "INFO", *options]
+        # A Beat of another app beside the project's own.
+        suffix = f"-{project.partition(':')[2]}" if ":" in project else ""
         if command == "worker" and "--concurrency" not in options:
             arguments += ["--concurrency", "2"]
         if command == "beat":
-            arguments += ["--schedule", str(tmp_path / "schedule"), "--pidfile", ""]
+            arguments += ["--schedule", str(tmp_path / f"schedule{suffix}"), "--pidfile", ""]
         process = CeleryProcess(arguments, {"CELERY_BROKER_URL": broker, **environment}, tmp_path, project)
         started.append(process)
         if command == "worker" and ready:

@@ -54,7 +54,8 @@ def init(
     Call it once where the app is made, before workers and Beat start. It opens no socket and starts no
     thread by itself; the first report does. It never raises: with a setting missing or wrong there is
     one warning in the log (logger ``deadbeat``) and the application runs as if Deadbeat were not there.
-    With neither address nor key that is one line of level INFO. A second call changes nothing.
+    With neither address nor key that is one line of level INFO. A second call for the same
+    app changes nothing; several apps of one process are reported apart.
 
     An argument left out is read from the environment, then has its default:
 

@@ -77,7 +77,7 @@ def load(project: str) -> Application:
 
 def describe(app: Celery, project: str) -> Application:
     """What there is to know of a loaded app."""
-    settings = sdk_settings()
+    settings = sdk_settings(app)
     name = (
         (settings.name if settings is not None else os.environ.get("DEADBEAT_NAME")) or app.main or "celery"
     )
@@ -87,11 +87,11 @@ def describe(app: Celery, project: str) -> Application:
     return Application(app, project, str(name), _queues(app, entries), entries, queue_wait)
 
 
-def sdk_settings() -> Settings | None:
-    """What `deadbeat.init` goes by in this process, else the environment's; None when there is neither."""
+def sdk_settings(app: Any = None) -> Settings | None:
+    """What `deadbeat.init` goes by for this app, else the environment's; None when there is neither."""
     from deadbeat import celery
 
-    reporter = celery.installed()
+    reporter = celery.installed(app)
     return reporter.settings if reporter is not None else read_settings({})[0]
 
 

@@ -103,7 +103,7 @@ class BeatReporter:
             slot = self._slots.of(entry)
             sent_at = time.time()
             try:
-                with sending_entry(self._beat, name, task, slot):
+                with sending_entry(self._runs, name, task, slot):
                     return apply_async(*args, **kwargs)
             except Exception as fault:
                 self._report_failed(name, task, fault)

@@ -127,7 +127,7 @@ class Canary:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0)
                 producer = self._app.amqp.Producer(connection, auto_declare=False)
-                with sending_entry(self._runs.beat, CANARY, CANARY, None):
+                with sending_entry(self._runs, CANARY, CANARY, None):
                     self._app.send_task(
                         CANARY,
                         producer=producer,

@@ -7,17 +7,20 @@ Celery announces a shutdown from inside a signal handler. What is not tracked le
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.exceptions import Reject
 
-from deadbeat import publish
+from deadbeat import publish, registry
 from deadbeat.beat import BeatReporter
 from deadbeat.follow import stage_of
 from deadbeat.guard import guarded
+from deadbeat.late import started_before
 from deadbeat.run import CANARY, End, RunReporter, error_name
 from deadbeat.sample import Sampler
 from deadbeat.transport import Transport
@@ -33,21 +36,29 @@ if TYPE_CHECKING:
 EXIT_FLUSH_SECONDS = 2.0
 CHILD_EXIT_FLUSH_SECONDS = 1.0
 
-_reporter: RunReporter | None = None
-_worker: WorkerReporter | None = None
+logger = logging.getLogger("deadbeat")
+
+# By the identity of their app.
+_workers: dict[int, WorkerReporter] = {}
 
 
 def install(app: Celery, settings: Settings) -> None:
-    """Connect to Celery's signals and register the canary task; a second call changes nothing."""
-    global _reporter
-    if _reporter is not None:
+    """Connect to Celery's signals and register the canary task; a second call for an app changes nothing."""
+    app = registry.actual_app(app)
+    if registry.reporter_of(app) is not None:
         return
-    transport = Transport(settings.url, settings.key, _process_label)
-    _reporter = RunReporter(app, settings, transport)
-    transport.on_sample_queues = Sampler(_reporter, _consumed_queues).ask
-    publish.report_to(_reporter)
+    _warn_if_late(app)
+    transport = Transport(settings.url, settings.key, lambda: _process_label(reporter))
+    reporter = RunReporter(app, settings, transport)
+    transport.on_sample_queues = Sampler(reporter, lambda: _consumed_queues(app)).ask
+    if any(other.beat == reporter.beat for other in registry.reporters()):
+        logger.warning(
+            "Deadbeat: two apps of this process are called %s and cannot be told apart; set name= of one",
+            reporter.beat,
+        )
     app.task(name=CANARY, ignore_result=True, shared=False)(_canary)
     app.steps["consumer"].add(Tick)
+    registry.add(reporter)
     for name, handler in (
         ("before_task_publish", publish.on_before_task_publish),
         ("after_task_publish", publish.on_after_task_publish),
@@ -67,9 +78,19 @@ def install(app: Celery, settings: Settings) -> None:
     atexit.register(_on_exit)
 
 
-def installed() -> RunReporter | None:
-    """What reports in this process; None when `install` was not called."""
-    return _reporter
+def installed(app: Any = None) -> RunReporter | None:
+    """What reports for this app in this process; without an app, for the first that called `init`."""
+    return next(iter(registry.reporters()), None) if app is None else registry.reporter_of(app)
+
+
+def _warn_if_late(app: Celery) -> None:
+    running = started_before(app)
+    if running is not None:
+        logger.warning(
+            "Deadbeat: init was called after %s had started, which is not reported; call deadbeat.init(app) "
+            "where the app is made, not in a handler of beat_init, worker_ready or worker_process_init",
+            running,
+        )
 
 
 def _canary() -> None:
@@ -77,72 +98,76 @@ def _canary() -> None:
 
 
 @guarded
-def on_celeryd_after_setup(sender: Any = None, **_: Any) -> None:
+def on_celeryd_after_setup(sender: Any = None, instance: Any = None, **_: Any) -> None:
     """Learn the node name before the pool is forked."""
-    global _worker
-    if _reporter is not None:
-        _reporter.worker = str(sender)
-        _worker = Tick.reporter = WorkerReporter(_reporter)
+    reporter = registry.reporter_of(instance.app)
+    if reporter is not None:
+        reporter.worker = str(sender)
+        _workers[id(reporter.app)] = Tick.reporters[id(reporter.app)] = WorkerReporter(reporter)
 
 
 @guarded
 def on_task_received(request: Any = None, **_: Any) -> None:
     """A message has come, in the worker's main process."""
-    if _reporter is None or request is None:
+    reporter = None if request is None else registry.reporter_of(request.task.app)
+    if reporter is None:
         return
-    if request.request_dict.get("deadbeat_entry") or request.task.name in _reporter.tracked:
-        _reporter.receive(request)
+    if request.request_dict.get("deadbeat_entry") or request.task.name in reporter.tracked:
+        reporter.receive(request)
 
 
 @guarded
 def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
     """A run has started, here."""
-    request = task.request
-    if _reporter is not None and _reporter.is_tracked(request, task.name):
-        _reporter.start(task_id, request, task.name)
+    reporter, request = registry.reporter_of(task.app), task.request
+    if reporter is not None and reporter.is_tracked(request, task.name):
+        reporter.start(task_id, request, task.name)
 
 
 @guarded
 def on_task_postrun(task_id: str = "", task: Any = None, state: Any = None, **_: Any) -> None:
     """The task function has returned, or its process was told to go."""
-    request = task.request
-    if _reporter is not None and _reporter.is_tracked(request, task.name):
-        _reporter.end_attempt(task_id, request, task, state)
+    reporter, request = registry.reporter_of(task.app), task.request
+    if reporter is not None and reporter.is_tracked(request, task.name):
+        reporter.end_attempt(task_id, request, task, state)
 
 
 @guarded
 def on_task_failure(sender: Any = None, task_id: str = "", exception: Any = None, **_: Any) -> None:
     """Note the exception for postrun; in the main process (child killed, time limit) report it."""
-    if _reporter is None:
+    reporter = registry.reporter_of(sender.app)
+    if reporter is None:
         return
-    attempt = _reporter.open.get((task_id, stage_of(sender.request)))
+    attempt = reporter.open.get((task_id, stage_of(sender.request)))
     if attempt is not None:
-        attempt.error, attempt.error_name = _reporter.error_of(exception), error_name(exception)
+        attempt.error, attempt.error_name = reporter.error_of(exception), error_name(exception)
     # 5.7 announces a rejected task once more as a failure, after postrun has said it all.
     elif not isinstance(exception, Reject):
-        _reporter.end_from_outside(task_id, sender.name, exception)
+        reporter.end_from_outside(task_id, sender.name, exception)
 
 
 @guarded
 def on_task_retry(sender: Any = None, request: Any = None, reason: Any = None, **_: Any) -> None:
     """Note for postrun why it is retried; without a reason it is a cold shutdown that says so."""
     cause = getattr(reason, "exc", None)
-    if _reporter is None or cause is None:
+    reporter = None if cause is None else registry.reporter_of(sender.app)
+    if reporter is None:
         return
-    attempt = _reporter.open.get((request.id, stage_of(request)))
+    attempt = reporter.open.get((request.id, stage_of(request)))
     if attempt is not None:
-        attempt.error = _reporter.error_of(cause)
+        attempt.error = reporter.error_of(cause)
 
 
 @guarded
 def on_task_revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
     """The task will not run, or was stopped, because someone said so or it was too old."""
-    if _reporter is None or not _reporter.is_tracked(request, sender.name):
+    reporter = registry.reporter_of(sender.app)
+    if reporter is None or not reporter.is_tracked(request, sender.name):
         return
     if expired and request.get("deadbeat_entry") == CANARY:
         # The server has missed it already; after a long outage there may be thousands in the queue.
         return
-    _reporter.finish(request.id, request, sender.name, End("expired" if expired else "revoked"))
+    reporter.finish(request.id, request, sender.name, End("expired" if expired else "revoked"))
 
 
 @guarded
@@ -154,8 +179,8 @@ def on_worker_process_shutdown(**_: Any) -> None:
 @guarded
 def on_worker_shutting_down(**_: Any) -> None:
     """A worker was told to end: its silence, later, is no death. Called inside a signal handler."""
-    if _worker is not None:
-        _worker.announce_end()
+    for worker in list(_workers.values()):
+        worker.announce_end()
 
 
 @guarded
@@ -172,32 +197,35 @@ def _on_exit() -> None:
 
 def _end() -> None:
     seconds = EXIT_FLUSH_SECONDS
-    if _worker is not None:
-        _worker.say_stopped()
-        if _worker.has_children():
-            seconds -= CHILD_EXIT_FLUSH_SECONDS
+    for worker in list(_workers.values()):
+        worker.say_stopped()
+        if worker.has_children():
+            seconds = EXIT_FLUSH_SECONDS - CHILD_EXIT_FLUSH_SECONDS
     _flush(seconds)
 
 
 def _flush(seconds: float) -> None:
-    if _reporter is not None:
-        _reporter.transport.flush_at_exit(seconds)
+    # The time is for all apps of the process together.
+    deadline = time.monotonic() + seconds
+    for reporter in registry.reporters():
+        reporter.transport.flush_at_exit(max(0.0, deadline - time.monotonic()))
 
 
 @guarded
 def on_beat_init(sender: Any = None, **_: Any) -> None:
     """Beat starts: put ourselves around its scheduler."""
-    if _reporter is None:
+    reporter = registry.reporter_of(sender.app)
+    if reporter is None:
         return
-    if _reporter.worker is None:
-        _reporter.worker = f"beat@{socket.gethostname()}"
-    BeatReporter(sender.scheduler, _reporter).wrap()
+    if reporter.worker is None:
+        reporter.worker = f"beat@{socket.gethostname()}"
+    BeatReporter(sender.scheduler, reporter).wrap()
 
 
-def _consumed_queues() -> list[str]:
-    return [] if _worker is None else _worker.queues()
+def _consumed_queues(app: Any) -> list[str]:
+    worker = _workers.get(id(app))
+    return [] if worker is None else worker.queues()
 
 
-def _process_label() -> str:
-    worker = _reporter.worker if _reporter is not None else None
-    return f"{worker or socket.gethostname()}/{os.getpid()}"
+def _process_label(reporter: RunReporter) -> str:
+    return f"{reporter.worker or socket.gethostname()}/{os.getpid()}"

@@ -113,7 +113,7 @@ class Diagnosis:
 def examine(application: Application, worker: bool = True) -> Diagnosis:
     """Try everything. Takes some 5 s, 20 s at most; raises nothing of broker, worker or server."""
     diagnosis = Diagnosis(application, versions=_versions())
-    reporter = celery.installed()
+    reporter = celery.installed(application.app)
     settings, faults = read_settings({}) if reporter is None else (reporter.settings, [])
     _check_installed(diagnosis, reporter is not None, settings, faults)
     _check_server(diagnosis, settings)
@@ -313,7 +313,7 @@ class _Trial:
     @contextlib.contextmanager
     def _reports_kept_here(self) -> Iterator[None]:
         """What this process reports meanwhile is looked at, and not sent."""
-        reporter = celery.installed()
+        reporter = celery.installed(self._application.app)
         if reporter is None:
             yield
             return

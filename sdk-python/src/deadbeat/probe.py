@@ -29,7 +29,7 @@ def main(project: str, queue: str, number: int) -> None:
         # One write of a short line: parent and child write to the same pipe.
         os.write(number, f"{line}\n".encode())
 
-    reporter = celery.installed()
+    reporter = celery.installed(app)
     if reporter is None:
         tell("not_installed")
         return

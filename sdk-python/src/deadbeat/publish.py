@@ -17,25 +17,19 @@ from celery._state import get_current_worker_task
 
 from deadbeat.follow import RUN_HEADERS, carried, stage_of
 from deadbeat.guard import guarded
+from deadbeat.registry import reporter_of, reporters
 from deadbeat.run import RunReporter
 
-# Beat's name, the entry, its task and slot: what this thread or greenlet is sending.
-_sending: ContextVar[tuple[str, str, str | None, str | None] | None] = ContextVar(
+# Whose entry this thread or greenlet is sending: its reporter, the entry, the entry's task and slot.
+_sending: ContextVar[tuple[RunReporter, str, str | None, str | None] | None] = ContextVar(
     "deadbeat_sending", default=None
 )
-_reporter: RunReporter | None = None
-
-
-def report_to(reporter: RunReporter) -> None:
-    """Whom the handlers below tell of what is published in this process."""
-    global _reporter
-    _reporter = reporter
 
 
 @contextmanager
-def sending_entry(beat: str, entry: str | None, task: str | None, slot: str | None) -> Iterator[None]:
+def sending_entry(runs: RunReporter, entry: str | None, task: str | None, slot: str | None) -> Iterator[None]:
     """Say, for this task's publishing done inside by this thread, which entry and slot it is for."""
-    before = _sending.set(None if entry is None else (beat, str(entry), task, slot))
+    before = _sending.set(None if entry is None else (runs, str(entry), task, slot))
     try:
         yield
     finally:
@@ -54,24 +48,25 @@ def on_before_task_publish(
     sending = _sending.get()
     # A task that publishes another one while it is being published: that one is not the entry's own.
     if sending is not None and sending[2] == sender:
-        beat, entry, _task, slot = sending
-        ours.update(deadbeat_beat=beat, deadbeat_entry=entry)
+        runs, entry, _task, slot = sending
+        ours.update(deadbeat_beat=runs.beat, deadbeat_entry=entry)
         if slot is not None:
             ours["deadbeat_slot"] = slot
         ours["deadbeat_first"] = headers.get("deadbeat_first", now)
     elif (task := get_current_worker_task()) is not None and task.request.id is not None:
-        ours.update(_of_run(task.request, headers, body))
+        ours.update(_of_run(task, headers, body))
     _write(headers, ours)
 
 
-def _of_run(request: Any, headers: dict[str, Any], body: Any) -> dict[str, Any]:
+def _of_run(task: Any, headers: dict[str, Any], body: Any) -> dict[str, Any]:
     """The run headers of a message that a running task publishes.
 
     Other vendors nest a dict in the headers, and a retry republishes only that: the running task's own
     request is the only sure source. Another task's message belongs to another run, also where the application
     hands on all headers of its request.
     """
-    attempt = None if _reporter is None else _reporter.open.get((request.id, stage_of(request)))
+    request, reporter = task.request, reporter_of(task.app)
+    attempt = None if reporter is None else reporter.open.get((request.id, stage_of(request)))
     ours = carried(request, attempt, headers, body)
     for name in RUN_HEADERS:
         headers.pop(name, None)
@@ -100,7 +95,23 @@ def on_after_task_publish(
     **_: Any,
 ) -> None:
     """The broker has taken a message."""
-    if _reporter is None or not headers or "id" not in headers:
+    if not headers or "id" not in headers:
         return
-    if headers.get("deadbeat_entry") or sender in _reporter.tracked:
-        _reporter.published(str(sender), headers, exchange, routing_key)
+    runs = _publisher(str(sender))
+    if runs is not None and (headers.get("deadbeat_entry") or sender in runs.tracked):
+        runs.published(str(sender), headers, exchange, routing_key)
+
+
+def _publisher(task_name: str) -> RunReporter | None:
+    """The reporter of the app that publishes here. Celery does not say which one it is."""
+    sending = _sending.get()
+    if sending is not None:
+        return sending[0]
+    task = get_current_worker_task()
+    if task is not None:
+        return reporter_of(task.app)
+    all_of_them = reporters()
+    # Of several apps in a web process: one that tracks and knows the task, else one that tracks it.
+    tracking = [runs for runs in all_of_them if len(all_of_them) == 1 or task_name in runs.tracked]
+    knowing = [runs for runs in tracking if len(tracking) == 1 or task_name in runs.app.tasks]
+    return next(iter([*knowing, *tracking]), None)

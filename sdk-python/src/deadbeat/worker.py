@@ -134,7 +134,8 @@ class Tick(bootsteps.StartStopStep):
     """Tells the reporter that the worker consumes, and keeps a timer running that shows its loop turns."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
-    reporter: ClassVar[WorkerReporter | None] = None
+    # By the identity of their app.
+    reporters: ClassVar[dict[int, WorkerReporter]] = {}
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
@@ -147,8 +148,9 @@ class Tick(bootsteps.StartStopStep):
             # Its loop may be gone, and it with it.
             with contextlib.suppress(Exception):
                 self._timer.cancel()
-        if Tick.reporter is not None:
-            self._timer = Tick.reporter.consumer_started(parent)
+        reporter = Tick.reporters.get(id(parent.app))
+        if reporter is not None:
+            self._timer = reporter.consumer_started(parent)
 
     def stop(self, parent: Any) -> None:
         """Nothing is to be stopped: while there is no broker the loop's silence is worth telling."""
