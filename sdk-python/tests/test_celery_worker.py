@@ -171,7 +171,7 @@ def test_last_reports_of_all_processes_together_hold_up_a_shutdown_for_two_secon
     for pid, seconds in lines:
         granted.setdefault(int(pid), float(seconds))
     main = granted.pop(worker.process.pid)
-    assert main >= 1.0
+    assert main > 0.9
     assert bool(granted) == (pool == "prefork")
     # The children end side by side, and then the main process does.
     assert main + max(granted.values(), default=0.0) <= 2.0

@@ -26,7 +26,6 @@ ENDS = {
     "chord": ("success", None),
     "chord, bad body": ("failure", "KeyError"),
     "chord, bad header": ("failure", "ValueError"),
-    "chord, killed header": ("lost", "WorkerLostError"),
     "chord, retried": ("success", None),
     "chord of chains": ("failure", "KeyError"),
     "chord with a chain": ("failure", "ValueError"),
@@ -66,19 +65,14 @@ def test_run_ends_with_its_last_part(
     worker = start_celery(
         "worker", "--pool", pool, "--concurrency", "4", project="flows", **results, **reporting_to(sink.url)
     )
-    # A killed thread is a killed worker.
-    flows = [flow for flow in ENDS if pool == "prefork" or "killed" not in flow]
-    # Alone at the end: a dying child takes what its siblings read from the same pipe with it now and then.
-    flows.sort(key=lambda flow: "killed" in flow)
-
-    for flow in flows:
+    for flow in ENDS:
         run = start(flow)
         (end,) = sink.wait_for(lambda run=run: sink.of("run_finished", run_id=run))
         assert (flow, end["outcome"], end["error"]) == (flow, *ENDS[flow])
         assert (end["entry"], end["beat"]) == (flow, "flows")
 
-    assert worker.stop() < 20
-    for flow in flows:
+    worker.stop(60)
+    for flow in ENDS:
         events = [event for event in sink.events if event.get("entry") == flow]
         # One run, told once: no part has a run of its own.
         assert len({event["run_id"] for event in events}) == 1, flow
@@ -92,6 +86,16 @@ def test_run_ends_with_its_last_part(
         assert set(starts) - {end} <= set(goes_on), flow
     assert "a secret" not in json.dumps(sink.events)
     assert "the application is not affected" not in worker.output()
+
+
+def test_killed_header_of_a_chord_fails_the_run(sink: Sink, start_celery: StartCelery, start: Send) -> None:
+    start_celery("worker", project="flows", **reporting_to(sink.url))
+
+    # Alone: a dying child takes what its siblings read from the same pipe with it now and then.
+    run = start("chord, killed header")
+
+    (end,) = sink.wait_for(lambda: sink.of("run_finished", run_id=run))
+    assert (end["outcome"], end["error"]) == ("lost", "WorkerLostError")
 
 
 def test_worker_names_the_run_whose_later_part_it_executes(
