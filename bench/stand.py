@@ -150,6 +150,8 @@ class Server:
         given = {
             "DEADBEAT_DATABASE_URL": postgres.url,
             "DEADBEAT_LOG": "warn",
+            # One ping URL may be driven as hard as it goes.
+            "DEADBEAT_PINGS_PER_SECOND": "1000000",
             "DEADBEAT_ALLOW_PRIVATE_NETWORKS": "1",
             **(env or {}),
         }

@@ -17,7 +17,9 @@ from load import Load
 @pytest.mark.proof("kill -9 under load, of the")
 @pytest.mark.parametrize("victim", ["server", "postgres"])
 def test_no_acknowledged_ping_is_lost_by_kill_9(tmp_path: Path, victim: str, size: Size) -> None:
-    server = parts.Server(tmp_path, env={"DEADBEAT_PINGS_PER_MONITOR": "1000000"})
+    server = parts.Server(
+        tmp_path, env={"DEADBEAT_PINGS_PER_MONITOR": "1000000", "DEADBEAT_PINGS_PER_SECOND": "1000000"}
+    )
     try:
         server.ready()
         schedule = {"kind": "interval", "seconds": 3600}

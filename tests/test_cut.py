@@ -23,6 +23,7 @@ def test_a_cut_line_loses_no_ping_and_blames_nobody(
     env = {
         "DEADBEAT_DATABASE_URL": f"postgres://postgres@127.0.0.1:{proxy.port}/postgres",
         "DEADBEAT_PINGS_PER_MONITOR": "1000000",
+        "DEADBEAT_PINGS_PER_SECOND": "1000000",
     }
     server = parts.Server(tmp_path, env=env)
     try:

@@ -124,6 +124,22 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub retention: RetentionConfig,
 
+    /// Pings a second of one ping key, and of one ping URL, in the long run, 1 to 1000000; 20 times as many at once.
+    #[arg(long, env = "DEADBEAT_PINGS_PER_SECOND", default_value_t = 1_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub pings_per_second: u32,
+
+    /// Megabytes of ping bodies a day that are kept for one ping key, and for one ping URL, 1 to 1000000; a 24th of them at once.
+    #[arg(long, env = "DEADBEAT_BODY_MB_PER_DAY", default_value_t = 10_000, value_name = "MEGABYTES", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub body_mb_per_day: u32,
+
+    /// Monitors a day that the ping keys of one project may create, 0 to 100000.
+    #[arg(long, env = "DEADBEAT_CREATED_MONITORS_PER_DAY", default_value_t = 20_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub created_monitors_per_day: u32,
+
+    /// API keys a day that one project may issue, 0 to 100000.
+    #[arg(long, env = "DEADBEAT_API_KEYS_PER_DAY", default_value_t = 200, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub api_keys_per_day: u32,
+
     /// Megabytes of pings that are kept in a file of the data folder while the database is away, and acknowledged; 0: none, they are
     /// refused with "try again".
     #[arg(long, env = "DEADBEAT_SPOOL_MB", default_value_t = 256, value_name = "MEGABYTES", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]

@@ -26,6 +26,7 @@ use deadbeat_services::delivery::{Delivery, DeliverySettings};
 use deadbeat_services::evaluator::Evaluator;
 use deadbeat_services::ingest::{Ingest, LANES};
 use deadbeat_services::listening::{self, Listening};
+use deadbeat_services::quota::QuotaSettings;
 use deadbeat_services::registry::Registry;
 use deadbeat_services::retention::{Retention, RetentionSettings};
 use deadbeat_services::selfwatch::Selfwatch;
@@ -85,6 +86,8 @@ pub struct Parts {
     pub trusted_proxies: TrustedProxies,
     /// Mail goes only to addresses whose owners confirmed.
     pub confirm_mail: bool,
+    /// What keys and projects may use up.
+    pub quotas: QuotaSettings,
 }
 
 impl Parts {
@@ -106,6 +109,7 @@ impl Parts {
             connections: ConnectionSettings::default(),
             trusted_proxies: TrustedProxies::default(),
             confirm_mail: true,
+            quotas: QuotaSettings::default(),
         }
     }
 
@@ -153,6 +157,7 @@ impl App {
             connections,
             trusted_proxies,
             confirm_mail,
+            quotas,
         } = parts;
         let spools = match spool.filter(|_| takes_requests) {
             Some((path, most_bytes)) => open_spools(&path, most_bytes),
@@ -202,7 +207,8 @@ impl App {
             Arc::clone(&outbox_bell),
             selfwatch.clone(),
         )
-        .with_channel_rules(channel_rules);
+        .with_channel_rules(channel_rules)
+        .with_quotas(quotas);
 
         selfwatch.attend(ingest.health().clone());
         let stop_loops = CancellationToken::new();

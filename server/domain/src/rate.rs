@@ -11,6 +11,9 @@ pub struct Rate {
     pub per_second: f64,
 }
 
+/// How far the instants of requests that run side by side may be out of order.
+const OUT_OF_ORDER: TimeDelta = TimeDelta::minutes(1);
+
 /// A token bucket. It starts full.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bucket {
@@ -58,11 +61,14 @@ impl Bucket {
         then.tokens >= rate.burst
     }
 
-    /// A clock that was stepped back refills nothing, and counts on from where it is now.
+    /// Requests that run side by side come a little out of order: an instant before the last one refills nothing. A clock that was stepped
+    /// back by more than [`OUT_OF_ORDER`] counts on from where it is now.
     fn refill(&mut self, rate: &Rate, now: DateTime<Utc>) {
         let micros = (now - self.counted_at).num_microseconds().unwrap_or(i64::MAX);
         let seconds = micros.max(0) as f64 / 1_000_000.0;
-        self.counted_at = now;
+        if now > self.counted_at || self.counted_at - now > OUT_OF_ORDER {
+            self.counted_at = now;
+        }
         self.tokens = (self.tokens + seconds * rate.per_second).min(rate.burst);
     }
 }
@@ -91,9 +97,10 @@ impl Allowance {
 
     /// Takes up to `wanted` out of `limit` a window; answers how many were granted.
     ///
-    /// A window that began in the future was noted before the clock was stepped back; it is replaced.
+    /// A window may have begun a little in the future: another request, which read the clock later, was written first. One that began more than
+    /// a window in the future was noted before the clock was stepped back; it is replaced.
     pub fn take(&mut self, wanted: i64, limit: i64, now: DateTime<Utc>) -> i64 {
-        if now < self.began_at || now - self.began_at >= WINDOW {
+        if (now - self.began_at).abs() >= WINDOW {
             *self = Self::fresh(now);
         }
         let granted = wanted.min(limit - self.used).max(0);
@@ -159,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn instants_out_of_order_refill_nothing_twice() {
+        let mut bucket = Bucket::full(&RATE, start());
+        bucket.take(&RATE, 10.0, start()).unwrap();
+        let later = start() + TimeDelta::seconds(1);
+        let taken = (0..100)
+            .filter(|n| {
+                let now = if n % 2 == 0 { later } else { start() };
+                bucket.take(&RATE, 1.0, now).is_ok()
+            })
+            .count();
+        assert_eq!(taken, 2, "a second refills two");
+    }
+
+    #[test]
     fn an_allowance_grants_what_is_left_until_its_window_ends() {
         let mut allowance = Allowance::fresh(start());
         assert_eq!(allowance.take(7, 10, start()), 7);
@@ -171,7 +192,15 @@ mod tests {
         assert_eq!(allowance.take(11, 10, start() + TimeDelta::hours(24)), 10);
         // A smaller limit than before grants nothing, and takes nothing back.
         assert_eq!(allowance.take(1, 5, start() + TimeDelta::hours(25)), 0);
+        // A request that read the clock before the one that began the window.
+        let mut allowance = Allowance::fresh(start() + TimeDelta::milliseconds(3));
+        assert_eq!(allowance.take(5, 5, start() + TimeDelta::milliseconds(3)), 5);
+        assert_eq!(allowance.take(1, 5, start()), 0);
         // A window from before the clock was stepped back.
+        let mut allowance = Allowance {
+            began_at: start() + TimeDelta::days(1),
+            used: 5,
+        };
         assert_eq!(allowance.take(1, 5, start()), 1);
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use chrono::TimeDelta;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_services::ServiceError;
 use deadbeat_store::{StoreError, with_sources};
@@ -14,6 +15,12 @@ use crate::problem::Problem;
 
 /// Seconds after which a client should try again when we cannot serve it.
 pub const RETRY_AFTER_SECONDS: &str = "2";
+
+/// A wait as `Retry-After` has it: whole seconds, rounded up.
+#[must_use]
+pub fn retry_after(wait: TimeDelta) -> i64 {
+    (wait.num_milliseconds().max(0) as u64).div_ceil(1_000).max(1) as i64
+}
 
 /// A fault as the API answers it.
 #[derive(Debug)]
@@ -151,7 +158,7 @@ impl From<ServiceError> for ApiError {
             ServiceError::Conflict(_) => Self::new(Problem::Conflict, text),
             ServiceError::Limit { .. } => Self::new(Problem::LimitReached, text),
             ServiceError::TooMany { retry_after, .. } => Self {
-                retry_after: Some(retry_after.num_seconds().max(1)),
+                retry_after: Some(self::retry_after(retry_after)),
                 ..Self::new(Problem::TooManyRequests, text)
             },
             ServiceError::Busy => Self::new(Problem::Busy, "too much is waiting; try again in a few seconds"),

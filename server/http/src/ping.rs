@@ -14,6 +14,7 @@ use actix_web::http::header::HeaderName;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use chrono::TimeDelta;
 use deadbeat_domain::ids::{PingId, ProjectId};
 use deadbeat_domain::key;
 use deadbeat_domain::limits;
@@ -23,11 +24,12 @@ use deadbeat_domain::run::RunDetail;
 use deadbeat_services::ServiceError;
 use deadbeat_services::ingest::{Accepted, Address, Incoming, IngestError};
 use deadbeat_services::monitor::{self, Change};
+use deadbeat_services::quota::TooManyPings;
 use futures::StreamExt;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::error::RETRY_AFTER_SECONDS;
+use crate::error::{RETRY_AFTER_SECONDS, retry_after};
 use crate::extract::client_ip::client_ip;
 use crate::middleware::security_headers::add_security_headers;
 use crate::state::AppState;
@@ -173,11 +175,12 @@ fn cors(answer: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
     answer.insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
 }
 
-/// An acknowledged ping.
-fn acknowledged(status: StatusCode, line: &'static str) -> HttpResponse {
+/// An acknowledged ping, and how much of its body is kept.
+fn acknowledged(status: StatusCode, line: &'static str, keeps_body: bool) -> HttpResponse {
+    let kept = if keeps_body { limits::PING_BODY_BYTES } else { 0 };
     cors(&mut HttpResponse::build(status))
         .content_type("text/plain; charset=utf-8")
-        .insert_header((PING_BODY_LIMIT, limits::PING_BODY_BYTES))
+        .insert_header((PING_BODY_LIMIT, kept))
         .insert_header((
             header::CACHE_CONTROL,
             "max-age=0, no-cache, no-store, must-revalidate, private",
@@ -190,6 +193,14 @@ fn try_again(line: &'static str) -> HttpResponse {
         .content_type("text/plain; charset=utf-8")
         .insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS))
         .body(line)
+}
+
+/// A sender that has sent too much; its pings are not recorded.
+fn too_many(wait: TimeDelta) -> HttpResponse {
+    HttpResponse::TooManyRequests()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header((header::RETRY_AFTER, retry_after(wait)))
+        .body("too many, try again later")
 }
 
 async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, tail: &str) -> HttpResponse {
@@ -238,7 +249,21 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
     };
     let creates = parameter("create") == Some("1");
 
-    let body = read_body(payload).await;
+    let address = match &target.address {
+        TargetAddress::Uuid(id) => Address::Ping(PingId(*id)),
+        TargetAddress::Slug { key, slug } => Address::slug(key, slug),
+    };
+    let quotas = state.services.quotas();
+    if let Err(TooManyPings { wait }) = quotas.admit_ping(&address, received_at) {
+        state.services.note_flood(&address, client_ip(request, &state));
+        return too_many(wait);
+    }
+    let mut body = read_body(payload).await;
+    let keeps_body = quotas.admit_body(&address, body.len(), received_at);
+    if !keeps_body {
+        // The ping itself counts all the same.
+        body = Vec::new();
+    }
     let signal = Signal {
         kind: target.kind,
         received_at,
@@ -251,10 +276,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
         is_replayed: false,
     };
     let incoming = Incoming {
-        address: match &target.address {
-            TargetAddress::Uuid(id) => Address::Ping(PingId(*id)),
-            TargetAddress::Slug { key, slug } => Address::slug(key, slug),
-        },
+        address,
         signal,
         method: Some(request.method().as_str().to_owned()),
         remote_addr: client_ip(request, &state).map(|ip| ip.to_string()),
@@ -268,7 +290,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
     // Kept for after the monitor is made, and only where that may be asked for.
     let again = creates.then(|| incoming.clone());
     match state.services.ingest().accept(incoming).await {
-        Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK"),
+        Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK", keeps_body),
         Ok(Accepted::Unknown {
             project: Some(project),
         }) => {
@@ -276,7 +298,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
                 return text(StatusCode::NOT_FOUND, "not found");
             };
             // Boxed: it is rare, and every ping's future would be moved about with room for it.
-            Box::pin(create_and_ping(&state, project, slug, &query, again)).await
+            Box::pin(create_and_ping(&state, project, slug, &query, again, keeps_body)).await
         }
         Ok(Accepted::Unknown { .. }) => text(StatusCode::NOT_FOUND, "not found"),
         Err(IngestError::Full) => try_again("busy, try again"),
@@ -315,6 +337,7 @@ async fn create_and_ping(
     slug: &str,
     query: &[(String, String)],
     incoming: Incoming,
+    keeps_body: bool,
 ) -> HttpResponse {
     let change = match change_from_query(slug, query) {
         Ok(change) => change,
@@ -324,7 +347,7 @@ async fn create_and_ping(
                 .body(line);
         }
     };
-    let created = match monitor::create(&state.services, project, &change).await {
+    let created = match monitor::create_by_ping(&state.services, project, &change).await {
         Ok(_) => true,
         // Another request made it meanwhile.
         Err(ServiceError::SlugTaken(_)) => false,
@@ -338,14 +361,16 @@ async fn create_and_ping(
                 .body(faults.join("; "));
         }
         Err(ServiceError::Limit { .. }) => return text(StatusCode::NOT_FOUND, "not found"),
+        Err(ServiceError::TooMany { retry_after, .. }) => return too_many(retry_after),
+        Err(ServiceError::Busy) => return try_again("busy, try again"),
         Err(error) => {
             tracing::warn!(error = %deadbeat_store::with_sources(&error), "a monitor could not be created by its ping URL");
             return try_again("database away, try again");
         }
     };
     match state.services.ingest().accept(incoming).await {
-        Ok(Accepted::Recorded) if created => acknowledged(StatusCode::CREATED, "Created"),
-        Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK"),
+        Ok(Accepted::Recorded) if created => acknowledged(StatusCode::CREATED, "Created", keeps_body),
+        Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK", keeps_body),
         Ok(Accepted::Unknown { .. }) => text(StatusCode::NOT_FOUND, "not found"),
         Err(_) => try_again("database away, try again"),
     }

@@ -9,8 +9,10 @@ use deadbeat_domain::key::{self, Scope};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::read_label;
 use deadbeat_store::Tx;
+use deadbeat_store::allowance::What;
 use deadbeat_store::api_key::ApiKey;
 
+use crate::quota::spend;
 use crate::security_log::{OnceAMinute, TARGET, shown};
 use crate::{ServiceError, Services, secret};
 
@@ -20,7 +22,7 @@ static TOUCHED: LazyLock<OnceAMinute> = LazyLock::new(OnceAMinute::default);
 /// Issues a key, on behalf of another key. The key itself is in no table: it is shown this once.
 ///
 /// # Errors
-/// An invalid name, or the database is away.
+/// An invalid name, too many keys (at all, or today), or the database is away.
 pub async fn issue(
     services: &Services,
     project: ProjectId,
@@ -28,8 +30,18 @@ pub async fn issue(
     name: &str,
     scope: Scope,
 ) -> Result<(ApiKey, String), ServiceError> {
+    let now = services.now();
     let mut tx = services.store.begin().await?;
-    let issued = issue_in(&mut tx, project, name, scope, services.now()).await?;
+    let issued = issue_in(&mut tx, project, name, scope, now).await?;
+    let a_day = services.quotas.settings().api_keys_per_day;
+    spend(&mut tx, project, What::ApiKeys, a_day, now).await?;
+    // Behind the allowance, whose lock keeps others from counting meanwhile.
+    if deadbeat_store::api_key::count(&mut tx, project).await? > limits::PROJECT_API_KEYS {
+        return Err(ServiceError::Limit {
+            what: "API keys",
+            limit: limits::PROJECT_API_KEYS,
+        });
+    }
     tx.commit().await?;
     tracing::info!(target: TARGET, action = "key_issued", project.id = %project, key.id = %issued.0.id, scope = scope.as_str(), by.key.id = %by, "a key was issued");
     Ok(issued)

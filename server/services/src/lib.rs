@@ -34,6 +34,7 @@ pub mod monitor;
 pub mod outbox;
 pub mod project;
 mod queue_wait;
+pub mod quota;
 pub mod registry;
 pub mod retention;
 pub mod schedule_emptied;
@@ -49,6 +50,7 @@ pub mod watchdog;
 pub mod worker;
 pub mod writer;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -60,9 +62,10 @@ use crate::account::Passwords;
 use crate::delivery::senders::Senders;
 use crate::flood::Floods;
 use crate::guessing::Guesses;
-use crate::ingest::Ingest;
+use crate::ingest::{Address, Ingest};
 use crate::queue_wait::Waits;
-use crate::security_log::OnceAMinute;
+use crate::quota::{QuotaSettings, Quotas};
+use crate::security_log::{OnceAMinute, TARGET, shown};
 use crate::selfwatch::Selfwatch;
 use crate::trace::Traces;
 
@@ -89,6 +92,8 @@ pub struct Services {
     pub(crate) channel_rules: ChannelRules,
     /// What was refused lately, each told once a minute.
     pub(crate) refusals: Arc<OnceAMinute>,
+    /// What keys and projects may use up.
+    pub(crate) quotas: Quotas,
 }
 
 /// What this deployment asks of new channels.
@@ -147,7 +152,35 @@ impl Services {
             floods: Floods::default(),
             waits: Waits::default(),
             channel_rules: ChannelRules::default(),
+            quotas: Quotas::default(),
         }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_quotas(self, settings: QuotaSettings) -> Self {
+        Self {
+            quotas: Quotas::new(settings),
+            ..self
+        }
+    }
+
+    /// Notes that a ping key or a ping URL sends too many pings.
+    pub fn note_flood(&self, address: &Address, client: Option<IpAddr>) {
+        let sender = quota::sender(address);
+        if self.refusals.is_first(sender, self.now()) {
+            let kind = match address {
+                Address::Ping(_) => "ping URL",
+                Address::Slug { .. } => "ping key",
+            };
+            tracing::warn!(target: TARGET, action = "too_many_pings", sender = kind, address = shown(client), "pings are refused: there are too many");
+        }
+    }
+
+    /// What keys and projects may use up.
+    #[must_use]
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// Also with these rules for new channels.

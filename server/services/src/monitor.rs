@@ -1,5 +1,7 @@
 //! Monitors: create, change, pause, resume, delete.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
@@ -9,12 +11,16 @@ use deadbeat_domain::monitor::{
 };
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
 use deadbeat_domain::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
+use deadbeat_store::allowance::What as Allowed;
 use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::incident::{self, Background, Changed, News, What};
+use crate::quota::spend;
 use crate::{ServiceError, Services, Site};
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
@@ -154,6 +160,33 @@ pub async fn create(
 ) -> Result<Monitor, ServiceError> {
     let mut tx = services.store.begin().await?;
     let monitor = create_in(&mut tx, project, change, services.now()).await?;
+    tx.commit().await?;
+    Ok(monitor)
+}
+
+/// Monitors that ping keys create at a time. A project's creations wait for one another, since they spend one allowance; those that wait must
+/// not hold every connection to the database.
+static CREATING: Semaphore = Semaphore::const_new(3);
+/// How long a creation waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Creates a monitor on behalf of a ping key, which may create so many a day.
+///
+/// # Errors
+/// As for [`create`]; the day's allowance is used up; or too many are created at this moment.
+pub async fn create_by_ping(
+    services: &Services,
+    project: ProjectId,
+    change: &Change,
+) -> Result<Monitor, ServiceError> {
+    let Ok(Ok(_turn)) = timeout(PATIENCE, CREATING.acquire()).await else {
+        return Err(ServiceError::Busy);
+    };
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let a_day = services.quotas.settings().created_monitors_per_day;
+    spend(&mut tx, project, Allowed::CreatedMonitors, a_day, now).await?;
+    let monitor = create_in(&mut tx, project, change, now).await?;
     tx.commit().await?;
     Ok(monitor)
 }

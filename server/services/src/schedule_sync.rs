@@ -15,6 +15,7 @@ use deadbeat_domain::text::Text;
 use deadbeat_domain::transition::{
     Transition, Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change,
 };
+use deadbeat_store::allowance;
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::monitor::{Monitor, Stateful};
@@ -28,6 +29,7 @@ use uuid::Uuid;
 use crate::event::Verdict;
 use crate::incident::{self, Background, Changed, News, What};
 use crate::monitor::write_states;
+use crate::quota::spend_up_to;
 use crate::{ServiceError, Services, beat, schedule_emptied};
 
 /// A Beat's whole schedule: what is not in it is not scheduled.
@@ -378,6 +380,16 @@ async fn follow_batch(
         }
     }
     write(services, &mut tx, &beat, &followed).await?;
+    let a_day = services.quotas.settings().created_monitors_per_day;
+    let wanted = new.len() as i64;
+    let created = allowance::What::CreatedMonitors;
+    let (granted, _) = spend_up_to(&mut tx, sync.project, created, wanted, a_day, now).await?;
+    for (entry, ..) in new.drain(granted as usize..) {
+        refused.push(format!(
+            "entry {:?}: the project has used up the {a_day} monitors that ping keys may create a day",
+            clip(&entry.name)
+        ));
+    }
     register(&mut tx, sync.project, &beat, new, now).await?;
     tx.commit().await?;
     Ok(true)

@@ -10,6 +10,7 @@ use deadbeat_services::ServiceError;
 use deadbeat_services::delivery::outbound::{Outbound, OutboundSettings};
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::delivery::senders::{Senders, SetupError};
+use deadbeat_services::quota::QuotaSettings;
 use deadbeat_services::setup::{FirstStart, first_start};
 use deadbeat_store::gate::{Gate, Stage};
 use deadbeat_store::{Store, with_sources};
@@ -186,6 +187,12 @@ fn start(
     App::start(Parts {
         watchdog,
         connections,
+        quotas: QuotaSettings {
+            pings_per_second: config.pings_per_second,
+            body_bytes_per_day: u64::from(config.body_mb_per_day) * 1_000_000,
+            created_monitors_per_day: config.created_monitors_per_day,
+            api_keys_per_day: config.api_keys_per_day,
+        },
         trusted_proxies: config.trusted_proxies.clone(),
         spool: (config.spool_mb > 0).then(|| (spool, u64::from(config.spool_mb) * 1_000_000)),
         confirm_mail: config.confirm_mail,

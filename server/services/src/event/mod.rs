@@ -333,9 +333,10 @@ fn rejection(error: ServiceError) -> Result<Verdict, ServiceError> {
                 .collect();
             Ok(Verdict::rejected("invalid_event", detail.join("; ")))
         }
-        ServiceError::Limit { .. } | ServiceError::Conflict(_) | ServiceError::SlugTaken(_) => {
-            Ok(Verdict::rejected("refused", error.to_string()))
-        }
+        ServiceError::Limit { .. }
+        | ServiceError::TooMany { .. }
+        | ServiceError::Conflict(_)
+        | ServiceError::SlugTaken(_) => Ok(Verdict::rejected("refused", error.to_string())),
         other => Err(other),
     }
 }

@@ -592,7 +592,8 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
         let listed: BTreeSet<u16> = contract()
             .statuses(&operation)
             .into_iter()
-            .filter(|status| *status < 500)
+            // `hostile::limits` drives the 429s.
+            .filter(|status| *status < 500 && *status != 429)
             .collect();
         let found = seen.remove(&operation).unwrap_or_default();
         assert_eq!(found, listed, "{operation}");

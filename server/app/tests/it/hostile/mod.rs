@@ -2,6 +2,7 @@
 
 mod answers;
 mod batches;
+mod limits;
 mod lists;
 mod raw;
 mod sign_in;
