@@ -97,7 +97,8 @@ def test_a_schedule_is_explained_without_a_server() -> None:
         "2026-03-30T00:30:00Z  Mon 2026-03-30 02:30:00 +02:00",
     ]
     answer = json.loads(deadbeat("schedule", "30 2 * * *", *berlin, "--json").stdout)
-    assert answer.pop("time_zone_database") >= "2026"
+    assert answer.pop("time_zone_database") >= "2026f"
+    assert answer.pop("time_zone_origin") in ("built_in", "machine")
     assert answer == {
         "summary": "at 02:30 every day, Europe/Berlin",
         "slots": ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"],

@@ -34,6 +34,21 @@ pub struct DatabaseConfig {
     pub postgres_bin: Option<std::ffi::OsString>,
 }
 
+/// Where every command takes time zones from.
+#[derive(Debug, Clone, Args)]
+pub struct ZoneConfig {
+    /// Folder of the machine's time zone database; it is used when its release is newer than the built-in one. Empty: never.
+    #[arg(
+        long,
+        env = "DEADBEAT_ZONEINFO",
+        default_value = "/usr/share/zoneinfo",
+        value_name = "FOLDER",
+        global = true,
+        value_parser = clap::value_parser!(std::ffi::OsString)
+    )]
+    pub zoneinfo: std::ffi::OsString,
+}
+
 /// Settings of the server.
 #[derive(Debug, Clone, Args)]
 pub struct ServeConfig {
@@ -271,6 +286,14 @@ fn set(secret: Option<&Secret>) -> Option<&str> {
     secret
         .map(|secret| secret.0.as_str())
         .filter(|text| !text.is_empty())
+}
+
+impl ZoneConfig {
+    /// The folder, if one is to be looked at.
+    #[must_use]
+    pub fn zoneinfo(&self) -> Option<&Path> {
+        Some(Path::new(&self.zoneinfo)).filter(|folder| !folder.as_os_str().is_empty())
+    }
 }
 
 impl DatabaseConfig {

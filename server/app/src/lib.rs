@@ -7,6 +7,7 @@ pub mod database;
 pub mod embedded_postgres;
 pub mod file_limit;
 pub mod telemetry;
+pub mod zone_files;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ use deadbeat_services::spool::Spool;
 use deadbeat_services::supervisor::{keep_running, keep_running_behind};
 use deadbeat_services::trace::{Lost, Traces};
 use deadbeat_services::watchdog::Watchdog;
+use deadbeat_services::zone_data::ZoneData;
 use deadbeat_services::{ChannelRules, Services, Site};
 use deadbeat_store::gate::Gate;
 use deadbeat_store::{PoolSettings, Store};
@@ -255,13 +257,18 @@ impl App {
                 evaluator = evaluator.beside(listening.id(), health);
             }
             let evaluator = Arc::new(evaluator);
+            let zones = Arc::new(ZoneData::new(watches.clone(), Arc::clone(&clock)));
             loops.push(keep_running_behind(
                 &gate,
                 "evaluator",
                 stop_loops.clone(),
                 move |stop| {
-                    let evaluator = Arc::clone(&evaluator);
-                    async move { evaluator.run(stop).await }
+                    let (evaluator, zones) = (Arc::clone(&evaluator), Arc::clone(&zones));
+                    async move {
+                        // Before anybody is judged by a due time of older data.
+                        zones.run(&stop).await;
+                        evaluator.run(stop).await;
+                    }
                 },
             ));
             let lost = Arc::new(Lost::new(watches.clone(), Arc::clone(&clock)));

@@ -109,6 +109,37 @@ pub(crate) fn expect_anew(state: &mut MonitorState, now: DateTime<Utc>) {
     state.next_due_at = hint.or_else(|| state.expectation.schedule.next_after(now));
 }
 
+/// The time zone data changed. Computes the due anew where it is no slot any more, and where an unsatisfied slot lies before it now.
+/// Returns whether the due moved.
+///
+/// Never expects a report in the past: a change of the data raises no alarm by itself.
+pub(crate) fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) -> bool {
+    let schedule = &state.expectation.schedule;
+    let Some(due) = state.next_due_at else {
+        return false;
+    };
+    let is_ours = !schedule.follows_reports()
+        && !matches!(schedule, Schedule::Hint(_))
+        && state.hinted_due_at != Some(due);
+    if !is_ours {
+        return false;
+    }
+    let is_slot = schedule.next_after(due - TimeDelta::nanoseconds(1)) == Some(due);
+    let mut next = schedule.next_after(now);
+    if let (Some(slot), Some(last)) = (next, state.last_success_at)
+        && slot - last <= tolerance(slot, schedule.next_after(slot))
+    {
+        // A success a moment early has satisfied it.
+        next = schedule.next_after(slot);
+    }
+    let is_first = due <= now || next.is_none_or(|next| next >= due);
+    if is_slot && is_first {
+        return false;
+    }
+    state.next_due_at = next;
+    next != Some(due)
+}
+
 /// The clock was stepped back from `before` to `now`: slots in between come a second time.
 ///
 /// One that comes often is expected again. A single slot in between has had its report, or is yet to come: nobody can tell, and nobody is

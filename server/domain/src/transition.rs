@@ -566,3 +566,12 @@ pub fn on_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateT
     slot::take_hint_of_sent(state, hint, now);
     state.deadline_at = deadline(state);
 }
+
+/// The time zone data changed: what is due at another instant now is expected then. Returns whether anything changed.
+pub fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) -> bool {
+    let has_moved = slot::on_zone_data_change(state, now);
+    if has_moved {
+        state.deadline_at = deadline(state);
+    }
+    has_moved
+}

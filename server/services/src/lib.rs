@@ -49,6 +49,7 @@ pub mod trace;
 pub mod watchdog;
 pub mod worker;
 pub mod writer;
+pub mod zone_data;
 
 use std::net::IpAddr;
 use std::sync::Arc;

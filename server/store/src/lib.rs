@@ -44,6 +44,7 @@ pub mod transition;
 mod wakeup;
 pub mod worker;
 pub mod writer;
+pub mod zone_data;
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -6,12 +6,13 @@ use super::serve::senders;
 use crate::config::ServeConfig;
 use crate::database::Database;
 use crate::embedded_postgres;
+use crate::zone_files::Adopted;
 
 /// Looks, prints a line for each thing, and fails when one is missing.
 ///
 /// # Errors
 /// At least one thing is missing.
-pub async fn run(config: &ServeConfig) -> anyhow::Result<()> {
+pub async fn run(config: &ServeConfig, zone_data: &Adopted) -> anyhow::Result<()> {
     let mut faults = 0;
     let mut report = |what: &str, found: anyhow::Result<String>| match found {
         Ok(found) => println!("ok       {what}: {found}"),
@@ -67,10 +68,7 @@ pub async fn run(config: &ServeConfig) -> anyhow::Result<()> {
         }
         .to_owned()),
     );
-    report(
-        "time zones",
-        Ok(format!("IANA {}", deadbeat_domain::zone::database_version())),
-    );
+    report("time zones", Ok(zone_data.to_string()));
     if faults > 0 {
         anyhow::bail!("{faults} missing");
     }

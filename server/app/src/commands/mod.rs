@@ -10,7 +10,8 @@ pub mod serve;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{DatabaseConfig, ServeConfig};
+use crate::config::{DatabaseConfig, ServeConfig, ZoneConfig};
+use crate::zone_files;
 
 /// The dead man's switch for Celery.
 ///
@@ -19,6 +20,8 @@ use crate::config::{DatabaseConfig, ServeConfig};
 #[derive(Debug, Parser)]
 #[command(name = "deadbeat", version, about, long_about, arg_required_else_help = true)]
 pub struct Cli {
+    #[command(flatten)]
+    zones: ZoneConfig,
     #[command(subcommand)]
     command: Command,
 }
@@ -48,10 +51,12 @@ enum Command {
 /// # Errors
 /// Whatever the command could not do, in words for a person.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    // Before anything asks for a zone: the data never change while a process runs.
+    let zone_data = zone_files::adopt(cli.zones.zoneinfo());
     match cli.command {
-        Command::Serve(config) => serve::run(*config).await,
+        Command::Serve(config) => serve::run(*config, &zone_data).await,
         Command::Migrate(config) => migrate::run(&config).await,
-        Command::Doctor(config) => doctor::run(&config).await,
+        Command::Doctor(config) => doctor::run(&config, &zone_data).await,
         Command::Prune(command) => prune::run(&command).await,
         Command::Schedule(command) => schedule::run(&command),
         Command::Account(command) => account::run(command).await,

@@ -30,7 +30,7 @@ pub struct Command {
     /// How many slots to show.
     #[arg(long, default_value_t = limits::PREVIEW_DEFAULT as u16, value_parser = clap::value_parser!(u16).range(1..=limits::PREVIEW_MAX))]
     count: u16,
-    /// Answer as the API does: slots, summary, schedule, time_zone_database.
+    /// Answer as the API does: slots, summary, schedule, time_zone_database, time_zone_origin.
     #[arg(long)]
     json: bool,
 }
@@ -65,6 +65,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
             "summary": schedule.summary(),
             "schedule": schedule.to_json(),
             "time_zone_database": zone::database_version(),
+            "time_zone_origin": zone::data::origin().as_str(),
         });
         println!("{answer}");
         return Ok(());

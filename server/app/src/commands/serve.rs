@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::config::ServeConfig;
 use crate::database::Database;
+use crate::zone_files::Adopted;
 use crate::{App, Parts, file_limit, telemetry};
 
 /// Between two attempts to get the database ready.
@@ -32,8 +33,9 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What keeps the server from starting, in words for a person.
-pub async fn run(config: ServeConfig) -> anyhow::Result<()> {
+pub async fn run(config: ServeConfig, zone_data: &Adopted) -> anyhow::Result<()> {
     telemetry::start(&config.log, &config.log_format)?;
+    tracing::info!(%zone_data, "time zones");
     // First: what cannot work is said before a database is made.
     let senders = senders(&config)?;
     let listener =

@@ -266,3 +266,113 @@ mod postponed {
         assert_eq!(changed.postponed_from, None);
     }
 }
+
+/// The time zone data changed under a stored due time.
+mod zone_data {
+    use super::*;
+    use crate::ping::PingKind;
+    use crate::status::Status;
+    use crate::transition::on_zone_data_change;
+    use crate::transition::tests::{monitor, signal};
+    use crate::transition::{Trigger, on_pause, on_ping};
+
+    fn utc(text: &str) -> DateTime<Utc> {
+        text.parse().expect("an instant")
+    }
+
+    /// A monitor that reported at 02:00 in Havana on 28 November 2026, while Cuba stayed on summer time (UTC-4).
+    fn havana(expression: &str, due: &str) -> crate::monitor::MonitorState {
+        let schedule = Schedule::cron(expression, "America/Havana").expect("a schedule");
+        let mut state = monitor(schedule, 600.0, None);
+        let _ = on_ping(
+            &mut state,
+            &signal(PingKind::Success, utc("2026-11-28T06:00:01Z")),
+        );
+        // As older data have it: UTC-5.
+        state.next_due_at = Some(utc(due));
+        state.deadline_at = Some(utc(due) + TimeDelta::minutes(10));
+        state
+    }
+
+    #[test]
+    fn a_due_that_is_no_slot_any_more_is_computed_anew() {
+        let table = [
+            // An hour too late by the older data.
+            (
+                "0 2 * * *",
+                "2026-11-29T07:00:00Z",
+                "2026-11-28T20:00:00Z",
+                "2026-11-29T06:00:00Z",
+            ),
+            // Looked at when that hour is over: the next slot, since nobody is blamed for a change of the data.
+            (
+                "0 2 * * *",
+                "2026-11-29T07:00:00Z",
+                "2026-11-29T06:30:00Z",
+                "2026-11-30T06:00:00Z",
+            ),
+            // Owed by the older data only.
+            (
+                "0 2 * * *",
+                "2026-11-29T05:00:00Z",
+                "2026-11-29T05:05:00Z",
+                "2026-11-29T06:00:00Z",
+            ),
+            // A slot still, but another one comes first.
+            (
+                "0 2,3 * * *",
+                "2026-11-29T07:00:00Z",
+                "2026-11-29T04:00:00Z",
+                "2026-11-29T06:00:00Z",
+            ),
+        ];
+        for (expression, due, now, expected) in table {
+            let mut state = havana(expression, due);
+            assert!(on_zone_data_change(&mut state, utc(now)), "{expression} at {now}");
+            assert_eq!(state.next_due_at, Some(utc(expected)), "{expression} at {now}");
+            assert_eq!(state.deadline_at, Some(utc(expected) + TimeDelta::minutes(10)));
+            assert!(!on_zone_data_change(&mut state, utc(now)), "once is enough");
+        }
+    }
+
+    #[test]
+    fn a_due_that_is_a_slot_stays() {
+        for (due, now) in [
+            ("2026-11-29T06:00:00Z", "2026-11-28T20:00:00Z"),
+            // Owed, and late: it still is.
+            ("2026-11-29T06:00:00Z", "2026-11-29T06:05:00Z"),
+            // A success a moment early has satisfied the slot at 06:00.
+            ("2026-11-30T06:00:00Z", "2026-11-29T05:59:59Z"),
+        ] {
+            let mut state = havana("0 2 * * *", due);
+            if due.starts_with("2026-11-30") {
+                state.last_success_at = Some(utc("2026-11-29T05:59:58Z"));
+            }
+            let before = state.clone();
+            assert!(!on_zone_data_change(&mut state, utc(now)), "{due} at {now}");
+            assert_eq!(state, before);
+        }
+    }
+
+    #[test]
+    fn what_has_no_wall_clock_or_follows_beats_word_stays() {
+        let now = at(0.0);
+        let mut every = monitor(interval(600.0), 60.0, None);
+        let _ = on_ping(&mut every, &signal(PingKind::Success, now));
+        assert!(!on_zone_data_change(&mut every, now));
+
+        let mut hinted = havana("0 2 * * *", "2026-11-29T07:00:00Z");
+        hinted.hinted_due_at = hinted.next_due_at;
+        assert!(!on_zone_data_change(&mut hinted, utc("2026-11-28T20:00:00Z")));
+    }
+
+    #[test]
+    fn a_paused_monitor_is_not_armed_by_it() {
+        let mut state = havana("0 2 * * *", "2026-11-29T07:00:00Z");
+        on_pause(&mut state, Trigger::Pause, utc("2026-11-28T12:00:00Z")).expect("it was not paused");
+
+        assert!(on_zone_data_change(&mut state, utc("2026-11-28T20:00:00Z")));
+
+        assert_eq!((state.status, state.deadline_at), (Status::Paused, None));
+    }
+}

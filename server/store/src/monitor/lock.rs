@@ -340,6 +340,21 @@ pub async fn existing(tx: &mut Tx, ping_ids: &[Uuid], ids: &[Uuid]) -> StoreResu
         .collect())
 }
 
+/// Locks the next monitors after an id, in the order of ids, `limit` at most.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_after(
+    tx: &mut Tx,
+    after: Uuid,
+    limit: i64,
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!("WHERE id > $1 ORDER BY id LIMIT $2 FOR UPDATE", after, limit)
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
 /// Takes monitors whose `check_after` has passed, oldest first, skipping those that somebody holds: a signal being written always
 /// beats the silence, and several evaluators share the work.
 ///

@@ -218,8 +218,8 @@ mod lock;
 mod resolve;
 
 pub use lock::{
-    Held, claim_overdue, existing, judge_runs_of, lock, lock_by_slug, lock_entries, lock_for_signals,
-    lock_members, lock_of_beat, lock_of_workers, lock_unlisted,
+    Held, claim_overdue, existing, judge_runs_of, lock, lock_after, lock_by_slug, lock_entries,
+    lock_for_signals, lock_members, lock_of_beat, lock_of_workers, lock_unlisted,
 };
 pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs};
 

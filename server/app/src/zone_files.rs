@@ -1,0 +1,123 @@
+//! The machine's time zone database: read once, at start, when it is newer than the built-in one (ADR 026).
+
+use std::fmt::{self, Display};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use deadbeat_domain::zone::data::{self, NotAdopted, Origin, Release};
+
+/// The largest TZif file that is read; the largest that exists has 4 kB.
+const MOST_BYTES: u64 = 64 * 1024;
+/// The most files and folders that are looked at; a whole database has some 1,800.
+const MOST_FILES: usize = 10_000;
+/// Folders that hold every zone once more: by another name, or with leap seconds, which no clock that we compare with counts.
+const COPIES: [&str; 2] = ["posix", "right"];
+
+/// What became of the machine's time zone database. Prints as a person reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// It is in use.
+    Machine {
+        /// Where it lies.
+        folder: PathBuf,
+        /// Zones that it holds.
+        zones: usize,
+    },
+    /// The built-in data are in use, and why.
+    BuiltIn(String),
+}
+
+impl Display for Adopted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let release = data::release();
+        match self {
+            Self::Machine { folder, zones } => write!(
+                formatter,
+                "IANA {release}, {zones} zones of this machine ({}); {} is built in",
+                folder.display(),
+                data::built_in_release()
+            ),
+            Self::BuiltIn(why) => write!(formatter, "IANA {release}, built in; {why}"),
+        }
+    }
+}
+
+/// Uses the machine's zones when their release is newer than the built-in one. Nothing that is wrong with them keeps a command from
+/// running: the built-in data are always there.
+#[must_use]
+pub fn adopt(folder: Option<&Path>) -> Adopted {
+    let Some(folder) = folder else {
+        return Adopted::BuiltIn("DEADBEAT_ZONEINFO is empty".to_owned());
+    };
+    let shown = folder.display();
+    let release = match release_of(folder) {
+        Ok(Some(release)) => release,
+        Ok(None) => return Adopted::BuiltIn(format!("{shown}/tzdata.zi names no release")),
+        Err(error) => return Adopted::BuiltIn(format!("{shown}/tzdata.zi cannot be read: {error}")),
+    };
+    if release <= data::built_in_release() {
+        return Adopted::BuiltIn(format!("{shown} has {release}"));
+    }
+    match data::adopt(release, files_of(folder)) {
+        Ok(zones) => Adopted::Machine {
+            folder: folder.to_owned(),
+            zones,
+        },
+        // A second command of one process, as in tests.
+        Err(NotAdopted::InUse) if data::origin() == Origin::Machine => {
+            Adopted::BuiltIn("they were read before".to_owned())
+        }
+        Err(error) => Adopted::BuiltIn(format!("{shown} is not used: {error}")),
+    }
+}
+
+/// The release that `tzdata.zi` names in its first line. None: it names none.
+fn release_of(folder: &Path) -> std::io::Result<Option<Release>> {
+    let mut line = String::new();
+    BufReader::new(File::open(folder.join("tzdata.zi"))?.take(256)).read_line(&mut line)?;
+    Ok(Release::of_file(&line))
+}
+
+/// Names and contents of the TZif files below a folder. What cannot be read is left out: that zone stays as it is built in.
+fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    let mut seen = 0;
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
+            seen += 1;
+            if seen > MOST_FILES {
+                tracing::warn!(folder = %folder.display(), "the time zone database has more than {MOST_FILES} files; the rest is left out");
+                return files;
+            }
+            let path = entry.path();
+            // A link to a folder may lead back up.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let is_copy = next == folder && COPIES.iter().any(|copy| entry.file_name() == *copy);
+                if !is_copy {
+                    folders.push(path);
+                }
+            } else if let (Some(name), Some(data)) = (name_of(folder, &path), contents(&path)) {
+                files.push((name, data));
+            }
+        }
+    }
+    files
+}
+
+fn name_of(folder: &Path, path: &Path) -> Option<String> {
+    path.strip_prefix(folder).ok()?.to_str().map(str::to_owned)
+}
+
+/// A file that begins as TZif files do (RFC 9636, section 3.1).
+fn contents(path: &Path) -> Option<Vec<u8>> {
+    // Following links: many names are links to one file. A named pipe would be waited for.
+    if !fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let mut data = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut data).ok()?;
+    (data.starts_with(b"TZif") && data.len() as u64 <= MOST_BYTES).then_some(data)
+}
