@@ -169,7 +169,8 @@ impl Store {
     }
 
     /// Begins a transaction that must end within so long, waiting for a connection included. What is still to be done then fails with
-    /// [`StoreError::Unavailable`]; it is unknown whether a commit that was under way happened.
+    /// [`StoreError::Unavailable`]; it is unknown whether a commit that was under way happened. PostgreSQL cancels a statement that takes
+    /// three quarters of that: [`StoreError::TimedOut`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.

@@ -79,7 +79,16 @@ impl Lines {
         };
         line.until = until;
         line.in_transaction = true;
-        line.execute(sqlx::raw_sql("BEGIN")).await?;
+        match limit {
+            None => line.execute(sqlx::raw_sql("BEGIN")).await?,
+            // PostgreSQL itself ends a slow statement before that: then the database is known to be there. In one round trip.
+            Some(limit) => {
+                let statement = limit.as_millis() * 3 / 4;
+                let begin =
+                    format!("BEGIN; SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {statement}");
+                line.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(begin))).await?
+            }
+        };
         Ok(line)
     }
 }

@@ -229,6 +229,10 @@ impl Writer {
             if error.is_unavailable() && !error.is_timed_out() {
                 tracing::warn!(error = %with_sources(&error), signals = batch.len(), "signals could not be written");
                 self.keep_numbered(batch).await;
+            } else if error.is_timed_out() && batch.len() == 1 {
+                // Nothing says whether this signal is slow or the database.
+                tracing::warn!(error = %with_sources(&error), "a signal timed out; it is spooled");
+                self.keep(batch).await;
             } else {
                 // One bad signal must not fail the others. A single one is tried again, too: while retention makes the table of its
                 // day, the table of all other days refuses the row that waited for it.
@@ -245,13 +249,15 @@ impl Writer {
     async fn attempt(&mut self, batch: Vec<Waiting>, limit: Option<Duration>) -> Result<(), Failed> {
         let signals: Vec<&Incoming> = batch.iter().map(|one| &one.incoming).collect();
         let taken = async {
-            let mut tx = match self.limit() {
-                Some(limit) => self.committer.store.begin_within(limit).await?,
-                None => self.committer.store.begin().await?,
+            let tx = match (self.limit(), limit) {
+                (Some(all), _) => self.committer.store.begin_within(all).await?,
+                (None, None) => self.committer.store.begin().await?,
+                (None, Some(limit)) => {
+                    let mut tx = self.committer.store.begin().await?;
+                    deadbeat_store::writer::limit_statements(&mut tx, limit).await?;
+                    tx
+                }
             };
-            if let Some(limit) = limit {
-                deadbeat_store::writer::limit_statements(&mut tx, limit).await?;
-            }
             self.committer.take(tx, &signals, Held::Skip).await
         };
         let mut taken = match taken.await {
@@ -298,13 +304,17 @@ impl Writer {
     /// Tries the signals of a failed batch one by one. Once something goes to the spool, everything after it goes behind.
     async fn isolate(&mut self, batch: Vec<Waiting>) {
         let mut timed_out: HashSet<Address> = HashSet::new();
+        // They are set aside once another one was written. When none is, the database is slow, and all of them go to the spool.
+        let mut slow: Vec<Waiting> = Vec::new();
+        let mut any_written = false;
         // Signals that timed out since one succeeded.
         let mut in_a_row = 0;
         let mut rest = batch.into_iter();
         while let Some(one) = rest.next() {
             if self.is_behind() || in_a_row >= SLOW {
-                let behind: Vec<Waiting> = std::iter::once(one).chain(rest).collect();
-                self.keep(behind).await;
+                slow.push(one);
+                slow.extend(rest);
+                self.keep(slow).await;
                 return;
             }
             let address = one.incoming.address.clone();
@@ -314,22 +324,30 @@ impl Writer {
                 continue;
             }
             if timed_out.contains(&address) {
-                self.put_aside(vec![one]).await;
+                slow.push(one);
                 continue;
             }
             match self.attempt(vec![one], Some(ALONE)).await {
-                Ok(()) => in_a_row = 0,
+                Ok(()) => {
+                    in_a_row = 0;
+                    any_written = true;
+                }
                 Err(Failed { error, batch }) if error.is_timed_out() => {
-                    tracing::error!(error = %with_sources(&error), "a signal timed out alone; it is set aside");
+                    tracing::error!(error = %with_sources(&error), "a signal timed out alone");
                     in_a_row += 1;
                     timed_out.insert(address);
-                    self.put_aside(batch).await;
+                    slow.extend(batch);
                 }
                 Err(Failed { error, batch }) if error.is_unavailable() => self.keep_numbered(batch).await,
                 Err(Failed { error, .. }) => {
                     tracing::error!(error = %with_sources(&error), "a signal could not be written")
                 }
             }
+        }
+        if self.is_behind() || !any_written {
+            self.keep(slow).await;
+        } else {
+            self.put_aside(slow).await;
         }
     }
 

@@ -174,7 +174,10 @@ async fn the_limit_counts_from_when_anybody_listens_again(pool: PgPool) {
         readiness(&world).await.hold(world.now()),
         Some(Hold::LostListener)
     );
-    assert_eq!(seconds(&world, 1, &one).await, 1);
+    assert_eq!(seconds(&world, 1, &one).await, 0);
+    assert_eq!(readiness(&world).await.hold(world.now()), None);
+    // Its slot lay in the time in which nobody listened: it is expected anew from the end of that.
+    assert_eq!(seconds(&world, 30, &one).await, 1);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -240,6 +240,11 @@ async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
 
 /// Asks for more tests and more confirmation mails than a project may.
 async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
+    let mail = |to: &str| json!({"kind": "email", "name": "Mail", "settings": {"to": to}});
+    let asked = caller.post("/api/v1/channels", &mail("asked@example.org")).await;
+    let path = format!("/api/v1/channels/{}", id(&asked));
+    let confirmation = format!("{path}/confirmation");
+    expect(caller, Method::POST, &format!("{path}/test"), &json!(null), 409).await;
     let test = format!("{webhook}/test");
     // One was sent before.
     for _ in 1..20 {
@@ -247,11 +252,6 @@ async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
     }
     expect(caller, Method::POST, &test, &json!(null), 429).await;
 
-    let mail = |to: &str| json!({"kind": "email", "name": "Mail", "settings": {"to": to}});
-    let asked = caller.post("/api/v1/channels", &mail("asked@example.org")).await;
-    let path = format!("/api/v1/channels/{}", id(&asked));
-    let confirmation = format!("{path}/confirmation");
-    expect(caller, Method::POST, &format!("{path}/test"), &json!(null), 409).await;
     for status in [202, 202, 429] {
         expect(caller, Method::POST, &confirmation, &json!(null), status).await;
     }
