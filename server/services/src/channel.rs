@@ -169,6 +169,8 @@ pub async fn update(
     channel.updated_at = now;
     deadbeat_store::channel::update(&mut tx, &channel).await?;
     if asks {
+        // What waits was meant for the old address: nobody has confirmed the new one.
+        deadbeat_store::delivery::cancel_unconfirmed(&mut tx, channel.id, now).await?;
         confirmation::ask(&mut tx, services.site(), &channel, now).await?;
     }
     tx.commit().await?;

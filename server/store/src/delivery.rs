@@ -246,7 +246,7 @@ pub struct Delivery {
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// When it was settled.
     pub settled_at: Option<DateTime<Utc>>,
-    /// Why it was cancelled: `not_confirmed`, `channel_disabled`.
+    /// Why it was cancelled: `not_confirmed`, `channel_disabled`, `too_old`.
     pub cancel_reason: Option<String>,
 }
 
@@ -310,4 +310,21 @@ pub async fn list(
             cancel_reason: row.cancel_reason,
         })
         .collect())
+}
+
+/// Cancels what waits for a channel whose new address nobody has confirmed, also what is being sent. The caller holds the channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn cancel_unconfirmed(tx: &mut Tx, channel: ChannelId, now: DateTime<Utc>) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE delivery
+        SET status = 'cancelled', cancel_reason = 'not_confirmed', next_attempt_at = NULL, lease = NULL, settled_at = $2
+        WHERE channel_id = $1 AND next_attempt_at IS NOT NULL",
+        channel.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }

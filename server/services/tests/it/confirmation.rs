@@ -125,6 +125,29 @@ async fn a_new_address_is_a_new_question_and_an_old_link_answers_it_no_more(pool
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_waits_for_an_address_is_not_sent_to_the_one_that_replaces_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    // Confirmed: it was added before anybody had to be.
+    let ops = mail(&world.services, &world, "ops@example.org").await.unwrap();
+    let monitor = world.monitor("backup").await;
+    world.ping(&monitor, Fail).await;
+    let services = world.confirming();
+
+    let to = json!({"to": "stranger@example.net"});
+    channel::update(&services, world.project, ops.id, None, Some(&to))
+        .await
+        .unwrap();
+
+    let cancelled = (
+        "incident.opened".to_owned(),
+        "cancelled".to_owned(),
+        Some("not_confirmed".to_owned()),
+    );
+    let asked = ("channel.confirm".to_owned(), "pending".to_owned(), None);
+    assert_eq!(world.told().await, [cancelled, asked]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn one_address_is_asked_three_times_a_day_whoever_asks(pool: PgPool) {
     let world = World::new(pool.clone()).await;
     let services = world.confirming();
