@@ -230,6 +230,11 @@ impl Tx {
         &mut self.line
     }
 
+    /// Gives the transaction up and waits until it is: dropped instead, it keeps its locks a little longer.
+    pub async fn rollback(self) {
+        self.line.rollback().await;
+    }
+
     /// Makes everything written lasting, at once.
     ///
     /// # Errors

@@ -84,8 +84,9 @@ impl Lines {
             // PostgreSQL itself ends a slow statement before that: then the database is known to be there. In one round trip.
             Some(limit) => {
                 let statement = limit.as_millis() * 3 / 4;
-                let begin =
-                    format!("BEGIN; SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {statement}");
+                let begin = format!(
+                    "BEGIN; SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {statement}"
+                );
                 line.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(begin))).await?
             }
         };
@@ -105,6 +106,16 @@ impl Line {
         self.execute(sqlx::raw_sql("COMMIT")).await?;
         self.in_transaction = false;
         Ok(())
+    }
+}
+
+impl Line {
+    /// Gives the transaction up. What it locked is free when this returns, unless the connection is broken.
+    pub(crate) async fn rollback(mut self) {
+        // Where it fails, dropping the line closes the connection, and PostgreSQL rolls back.
+        if self.execute(sqlx::raw_sql("ROLLBACK")).await.is_ok() {
+            self.in_transaction = false;
+        }
     }
 }
 

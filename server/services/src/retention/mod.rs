@@ -219,7 +219,14 @@ impl Retention {
                 if !store::try_lock(&mut tx).await? {
                     return Ok(None);
                 }
-                let stepped = step(&mut tx, kind, &self.settings, &mut places, now).await?;
+                let stepped = match step(&mut tx, kind, &self.settings, &mut places, now).await {
+                    Ok(stepped) => stepped,
+                    Err(error) => {
+                        // The next table's step asks for the same lock at once.
+                        tx.rollback().await;
+                        return Err(error);
+                    }
+                };
                 // Committed even if nothing was removed: dropped instead, the transaction would give the lock back a little later than
                 // the next step asks for it.
                 tx.commit().await?;
