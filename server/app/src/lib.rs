@@ -178,7 +178,8 @@ impl App {
         };
         let (requests, writes, watches) = (
             pool(10, REQUEST_ANSWER)?,
-            pool(4, LOOP_ANSWER)?,
+            // Two lanes, the retries of what they set aside, the writer of traces, and probes.
+            pool(8, LOOP_ANSWER)?,
             pool(8, LOOP_ANSWER)?,
         );
 
@@ -245,6 +246,7 @@ impl App {
         }
         if evaluates {
             let removed = Arc::clone(selfwatch.retention());
+            let turning = selfwatch.clone();
             let mut evaluator = Evaluator::new(
                 watches.clone(),
                 Arc::clone(&clock),
@@ -258,15 +260,17 @@ impl App {
             }
             let evaluator = Arc::new(evaluator);
             let zones = Arc::new(ZoneData::new(watches.clone(), Arc::clone(&clock)));
+            let turning_clock = Arc::clone(&clock);
             loops.push(keep_running_behind(
                 &gate,
                 "evaluator",
                 stop_loops.clone(),
                 move |stop| {
                     let (evaluator, zones) = (Arc::clone(&evaluator), Arc::clone(&zones));
+                    let (alive, clock) = (turning.clone(), Arc::clone(&turning_clock));
                     async move {
                         // Before anybody is judged by a due time of older data.
-                        zones.run(&stop).await;
+                        zones.run(&stop, || alive.turned(clock.now())).await;
                         evaluator.run(stop).await;
                     }
                 },

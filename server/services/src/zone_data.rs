@@ -20,6 +20,8 @@ use uuid::Uuid;
 
 /// Monitors of one transaction.
 const BATCH: i64 = 500;
+/// Failures in a row after which the rest is left to the next start.
+const TRIES: u32 = 10;
 /// Pause after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -56,10 +58,12 @@ impl ZoneData {
         }
     }
 
-    /// Moves everything. Returns when it is done, or when it is told to stop.
-    pub async fn run(&self, stop: &CancellationToken) {
-        let mut moved = 0;
-        while !stop.is_cancelled() {
+    /// Moves everything. Returns when it is done, when it is told to stop, or when it failed [`TRIES`] times in a row: silence must be
+    /// judged all the same. Calls `is_alive` after each batch.
+    pub async fn run(&self, stop: &CancellationToken, is_alive: impl Fn()) {
+        let (mut moved, mut failed) = (0, 0);
+        while !stop.is_cancelled() && failed < TRIES {
+            is_alive();
             match self.move_once().await {
                 Ok(Moved::All) => {
                     if moved > 0 {
@@ -67,8 +71,12 @@ impl ZoneData {
                     }
                     return;
                 }
-                Ok(Moved::Some(more)) => moved += more,
+                Ok(Moved::Some(more)) => {
+                    moved += more;
+                    failed = 0;
+                }
                 Err(error) => {
+                    failed += 1;
                     tracing::warn!(
                         ?error,
                         "due times could not be moved to the newer time zone data yet"
@@ -89,14 +97,14 @@ impl ZoneData {
     pub async fn move_once(&self) -> StoreResult<Moved> {
         let mut tx = self.store.begin().await?;
         let mut progress = deadbeat_store::zone_data::lock(&mut tx).await?;
-        if is_at_least(&progress.release, &self.release) {
+        let is_newer = |to: &str| Release::parse(to).is_some_and(|to| to > self.release);
+        // What a process with newer data has begun is its own to end.
+        if is_at_least(&progress.release, &self.release)
+            || progress.moving_to.as_deref().is_some_and(is_newer)
+        {
             return Ok(Moved::All);
         }
-        if !progress
-            .moving_to
-            .as_deref()
-            .is_some_and(|to| is_at_least(to, &self.release))
-        {
+        if progress.moving_to.as_deref() != Some(self.release.as_str()) {
             progress.moving_to = Some(self.release.to_string());
             progress.done_upto = None;
         }

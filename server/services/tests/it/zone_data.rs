@@ -100,10 +100,14 @@ async fn the_newest_data_win_whatever_the_order_of_the_processes(pool: PgPool) {
     );
     assert_eq!(newer.move_once().await.unwrap(), Moved::Some(0));
     assert_eq!(world.release().await.1.as_deref(), Some("2099b"));
-    finish(&older).await;
+    assert_eq!(
+        older.move_once().await.unwrap(),
+        Moved::All,
+        "the newer one's to end"
+    );
+    assert_eq!(finish(&newer).await, 0);
 
     assert_eq!(world.release().await, ("2099b".to_owned(), None));
-    assert_eq!(finish(&newer).await, 0);
     assert_eq!(finish(&older).await, 0);
     assert_eq!(world.release().await, ("2099b".to_owned(), None));
     assert_eq!(
