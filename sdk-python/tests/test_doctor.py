@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from celery import __version__ as celery_version
+from celery.worker import state
 from redis import Redis
 
 from conftest import free_port
@@ -68,8 +70,24 @@ def test_key_that_is_refused_and_sdk_that_is_off_are_told(broker: str, sink: Sin
     assert (status, results["server"], results["key"]) == (2, "good", "failed")
     assert "dbp_test" not in json.dumps(document)
 
-    status, _, results = examined(broker)
+    status, document, results = examined(broker)
     assert (status, results["init"], results["reports"]) == (2, "failed", "could not try")
+    assert document["claims"] == []
+
+
+def test_eta_is_not_blamed_on_a_celery_that_counts_it(broker: str, sink: Sink) -> None:
+    counts = hasattr(state, "scheduled_requests")
+    sent_to = {"DEADBEAT_URL": sink.url, "DEADBEAT_KEY": "dbp_test"}
+
+    # With the SDK off and without a worker, nothing of Celery's version has been tried.
+    for environment, options in (({}, ()), (sent_to, ("--no-worker",))):
+        _, document, _ = examined(broker, *options, **environment)
+        (why,) = [one["why"] for one in document["blocked_claims"] if "(ETA)" in one["claim"]]
+        assert ("does not count them" in why) is not counts
+
+    _, document, _ = examined(broker, **sent_to)
+    blocked = [one["why"] for one in document["blocked_claims"] if "(ETA)" in one["claim"]]
+    assert blocked == ([] if counts else [f"Celery {celery_version} does not count them; 5.7 and later do"])
 
 
 def test_broker_that_is_away_is_told_and_no_worker_is_started(sink: Sink) -> None:

@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
 from deadbeat.application import Application, load
+from deadbeat.finding import command as shell_command
 from deadbeat.finding import error_words
-from deadbeat.report import DEFAULT_TIMEOUT_SECONDS, EXIT_BLIND, Choice, make_report
+from deadbeat.report import DEFAULT_TIMEOUT_SECONDS, EXIT_BLIND, EXIT_CRITICAL, Choice, make_report
 from deadbeat.version import __version__
 
 # sysexits.h: the command was called wrongly. Not 2, which says "critical".
@@ -52,7 +53,7 @@ key. At most 15 s for the worker. Ends with what can be claimed with this set-up
 _DOCTOR_EXIT_WORDS = """exit status:
   0   everything that was tried works
   1   it works, with a warning
-  2   something does not work
+  2   something does not work, or Celery is not installed
   3   nothing could be tried
   64  called wrongly"""
 
@@ -190,13 +191,34 @@ def _own_output() -> Iterator[TextIO]:
             out.close()
 
 
-def _loaded(chosen: argparse.Namespace) -> Application | None:
+def _loaded(chosen: argparse.Namespace, out: TextIO, without_celery: int = EXIT_BLIND) -> Application | int:
+    """The application; else an exit status, once standard error and the JSON document say why."""
     try:
         return load(chosen.app)
+    except ModuleNotFoundError as fault:
+        if fault.name != "celery":
+            return _say_not_loaded(chosen, out, EXIT_BLIND, _cannot_load(chosen, fault))
+        words = (
+            f"Celery is not installed for {sys.executable}, which runs this command. "
+            "Run it with the Python of the application's workers, or install Celery: "
+            f"{shell_command(sys.executable, '-m', 'pip', 'install', 'deadbeat[celery]')}"
+        )
+        return _say_not_loaded(chosen, out, without_celery, words)
     # A module of the application may raise whatever it likes, and leave as well.
     except (Exception, SystemExit) as fault:
-        print(f"deadbeat: {chosen.app} cannot be loaded: {error_words(fault)}", file=sys.stderr)
-        return None
+        return _say_not_loaded(chosen, out, EXIT_BLIND, _cannot_load(chosen, fault))
+
+
+def _cannot_load(chosen: argparse.Namespace, fault: BaseException) -> str:
+    return f"{chosen.app} cannot be loaded: {error_words(fault)}"
+
+
+def _say_not_loaded(chosen: argparse.Namespace, out: TextIO, status: int, words: str) -> int:
+    print(f"deadbeat: {words}", file=sys.stderr)
+    # `watch` writes no document.
+    if getattr(chosen, "json", False):
+        _write_json({"exit_code": status, "error": words}, out)
+    return status
 
 
 def _choice(chosen: argparse.Namespace) -> Choice:
@@ -206,13 +228,9 @@ def _choice(chosen: argparse.Namespace) -> Choice:
 def _audit(chosen: argparse.Namespace, out: TextIO) -> int:
     from deadbeat.screen import render
 
-    application = _loaded(chosen)
-    if application is None:
-        if chosen.json:
-            _write_json(
-                {"exit_code": EXIT_BLIND, "error": "the app cannot be loaded: see standard error"}, out
-            )
-        return EXIT_BLIND
+    application = _loaded(chosen, out)
+    if isinstance(application, int):
+        return application
     report = make_report(application, _choice(chosen))
     if chosen.json:
         _write_json(report.as_json(), out)
@@ -224,9 +242,9 @@ def _audit(chosen: argparse.Namespace, out: TextIO) -> int:
 def _watch(chosen: argparse.Namespace, out: TextIO) -> int:
     from deadbeat.watch import watch
 
-    application = _loaded(chosen)
-    if application is None:
-        return EXIT_BLIND
+    application = _loaded(chosen, out)
+    if isinstance(application, int):
+        return application
     with _interrupted_by(signal.SIGTERM, getattr(signal, "SIGHUP", None)):
         watch(application, _choice(chosen), chosen.interval, out)
     return 0
@@ -257,15 +275,12 @@ def _interrupted_by(*numbers: signal.Signals | None) -> Iterator[None]:
 
 
 def _doctor(chosen: argparse.Namespace, out: TextIO) -> int:
+    application = _loaded(chosen, out, without_celery=EXIT_CRITICAL)
+    if isinstance(application, int):
+        return application
+    # Only now: it needs Celery.
     from deadbeat.doctor import examine
 
-    application = _loaded(chosen)
-    if application is None:
-        if chosen.json:
-            _write_json(
-                {"exit_code": EXIT_BLIND, "error": "the app cannot be loaded: see standard error"}, out
-            )
-        return EXIT_BLIND
     diagnosis = examine(application, worker=chosen.worker)
     if chosen.json:
         _write_json(diagnosis.as_json(), out)

@@ -463,7 +463,8 @@ def _judge_claims(diagnosis: Diagnosis, seen: list[dict[str, Any]]) -> None:
             "how long the oldest message of a queue waits",
             f"{kind} shows a message only to who takes it; how long one waited is known when it is received",
         )
-    claim("all of this with task_send_sent_event, worker_send_task_events and task_track_started off")
+    if diagnosis.claims:
+        claim("all of this with task_send_sent_event, worker_send_task_events and task_track_started off")
     if on_redis:
         block(
             "unacknowledged messages of one queue",
@@ -481,7 +482,7 @@ def _judge_claims(diagnosis: Diagnosis, seen: list[dict[str, Any]]) -> None:
         "they enforce no hard time limit; it is told when its longest run has passed, and not ended",
     )
     if not any(one["kind"] == "worker_snapshot" and one.get("scheduled") is not None for one in seen):
-        block("how many tasks a worker holds for their time (ETA)", "Celery before 5.7 does not count them")
+        block("how many tasks a worker holds for their time (ETA)", _why_no_eta(diagnosis))
     block("other machines", "this was one process here: their environment, version and firewall may differ")
     block(
         "a run whose child is killed within a second of its start",
@@ -489,3 +490,11 @@ def _judge_claims(diagnosis: Diagnosis, seen: list[dict[str, Any]]) -> None:
     )
     if not os.environ.get(READ_KEY):
         block("what `deadbeat audit` learns from the server", f"{READ_KEY} is not set here")
+
+
+def _why_no_eta(diagnosis: Diagnosis) -> str:
+    from celery.worker import state
+
+    if not hasattr(state, "scheduled_requests"):
+        return f"Celery {diagnosis.versions['celery']} does not count them; 5.7 and later do"
+    return "no worker's report told it here; see above"
