@@ -1,4 +1,4 @@
-"""`deadbeat audit` beside a real server, which knows what no broker does; and `deadbeat` on RabbitMQ."""
+"""The command `audit` beside a real server, which knows what no broker does; and all of them on RabbitMQ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deadbeat audit` and `deadbeat watch` as a shell runs them, against a real Redis and real workers."""
+"""The commands `audit` and `watch` as a shell runs them, against a real Redis and real workers."""
 
 from __future__ import annotations
 

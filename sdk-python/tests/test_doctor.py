@@ -1,4 +1,4 @@
-"""`deadbeat doctor`: a real prefork worker with the project, and a server that records."""
+"""The command `doctor`: a real prefork worker with the project, and a server that records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m deadbeat`: the same as the command `deadbeat`."""
+"""`python -m deadbeat`: the same commands as `celery deadbeat`, for scripts and where Celery is missing."""
 
 import sys
 

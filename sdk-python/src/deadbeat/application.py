@@ -69,7 +69,11 @@ def load(project: str) -> Application:
     """Load the app as `celery -A` does. Raises whatever its modules raise."""
     from celery.app.utils import find_app
 
-    app = find_app(project)
+    return complete(find_app(project), project)
+
+
+def complete(app: Celery, project: str) -> Application:
+    """What there is to know of an app that `celery -A` has found, once its tasks are imported, too."""
     app.finalize()
     app.loader.import_default_modules()
     return describe(app, project)

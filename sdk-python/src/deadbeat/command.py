@@ -1,4 +1,6 @@
-"""The command `deadbeat`: audit, watch and doctor for a Celery application, in a terminal.
+"""Audit, watch and doctor for a Celery application, in a terminal.
+
+`python -m deadbeat …` and `celery -A proj deadbeat …` (celery_command.py) both end here.
 
 What the application's own modules print goes to standard error, so that standard output is the report alone
 and `--json` can be read by a program.
@@ -14,13 +16,17 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from deadbeat.application import Application, load
+from deadbeat.application import Application, complete, load
 from deadbeat.finding import command as shell_command
 from deadbeat.finding import error_words
 from deadbeat.report import DEFAULT_TIMEOUT_SECONDS, EXIT_BLIND, EXIT_CRITICAL, Choice, make_report
 from deadbeat.version import __version__
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 # sysexits.h: the command was called wrongly. Not 2, which says "critical".
 EXIT_USAGE = 64
@@ -58,15 +64,29 @@ _DOCTOR_EXIT_WORDS = """exit status:
   64  called wrongly"""
 
 
+@dataclass(frozen=True)
+class Given:
+    """The app that the `celery` program has loaded, and the word behind its -A; None without one."""
+
+    app: Celery
+    project: str | None
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    chosen = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, given: Given | None = None) -> int:
+    """Run the command, for the app that is given or else for that of its own -A; returns its exit status."""
+    parser = _parser(given)
+    chosen = parser.parse_args(arguments)
+    if given is not None:
+        if given.project is None:
+            parser.error("which app? Its name goes before deadbeat: celery -A APP deadbeat")
+        chosen.app = given.project
+    chosen.given = given
     with _own_output() as out:
         try:
             status: int = chosen.run(chosen, out)
@@ -83,8 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="deadbeat", description="Deadbeat, the dead man's switch for Celery.")
+def _parser(given: Given | None) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m deadbeat" if given is None else "celery -A APP deadbeat",
+        description="Deadbeat, the dead man's switch for Celery.",
+    )
     parser.add_argument("--version", action="version", version=f"deadbeat {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
@@ -97,13 +120,14 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         one.set_defaults(run=run)
-        one.add_argument(
-            "-A",
-            "--app",
-            required=True,
-            metavar="APP",
-            help="the application, as for `celery -A`: proj, proj.celery:app",
-        )
+        if given is None:
+            one.add_argument(
+                "-A",
+                "--app",
+                required=True,
+                metavar="APP",
+                help="the application, as for `celery -A`: proj, proj.celery:app",
+            )
         return one
 
     audit = add("audit", _audit, "look once, and say what is wrong", _AUDIT_WORDS, _EXIT_WORDS)
@@ -194,7 +218,7 @@ def _own_output() -> Iterator[TextIO]:
 def _loaded(chosen: argparse.Namespace, out: TextIO, without_celery: int = EXIT_BLIND) -> Application | int:
     """The application; else an exit status, once standard error and the JSON document say why."""
     try:
-        return load(chosen.app)
+        return load(chosen.app) if chosen.given is None else complete(chosen.given.app, chosen.app)
     except ModuleNotFoundError as fault:
         if fault.name != "celery":
             return _say_not_loaded(chosen, out, EXIT_BLIND, _cannot_load(chosen, fault))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-# A key that may read, for `deadbeat audit`, `watch` and `doctor`; the key of the SDK only signals.
+# A key that may read, for the commands `audit`, `watch` and `doctor`; the key of the SDK only signals.
 READ_KEY = "DEADBEAT_READ_KEY"
 
 _DAY = 86_400.0

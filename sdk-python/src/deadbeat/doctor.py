@@ -1,4 +1,4 @@
-"""`deadbeat doctor`: whether the SDK works in this set-up, shown by trying; what nobody can claim with it.
+"""The command `doctor`: whether the SDK works in this set-up, shown by trying; what nobody can claim with it.
 
 The class of fault it is for: handlers that are connected and never called, because they were connected in the
 wrong process or were forgotten by the garbage collector. So a real prefork worker runs one task.
@@ -489,7 +489,7 @@ def _judge_claims(diagnosis: Diagnosis, seen: list[dict[str, Any]]) -> None:
         "its start report goes with it; the end is told",
     )
     if not os.environ.get(READ_KEY):
-        block("what `deadbeat audit` learns from the server", f"{READ_KEY} is not set here")
+        block("what `audit` learns from the server", f"{READ_KEY} is not set here")
 
 
 def _why_no_eta(diagnosis: Diagnosis) -> str:

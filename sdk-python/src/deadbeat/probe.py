@@ -1,4 +1,4 @@
-"""A worker that lives for one task, for `deadbeat doctor`: shows which report is made in which process.
+"""A worker that lives for one task, for the command `doctor`: shows which report is made in which process.
 
 Run as `python -m deadbeat.probe <app> <queue> <number of a file descriptor>`. It is the application's own
 worker, prefork, with one child, on a queue of its own; it answers no broadcast, so that nobody counts it.

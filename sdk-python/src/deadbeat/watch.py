@@ -1,4 +1,4 @@
-"""`deadbeat watch`: an audit again and again, redrawn in a terminal, told by its changes elsewhere."""
+"""The command `watch`: an audit again and again, redrawn in a terminal, told by its changes elsewhere."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _redraw(out: TextIO, report: Report, interval: float) -> None:
         # As it wraps; the codes of colours only make it seem longer.
         rows += max(1, -(-len(line) // max(1, width)))
         if rows > height - 2:
-            shown.append("… more than fits here: deadbeat audit shows all")
+            shown.append("… more than fits here: audit shows all")
             break
         shown.append(line)
     lines = f"{_CLEAR_LINE}\n".join(shown)
