@@ -61,7 +61,7 @@ def test_run_ends_with_its_last_part(
     pool: str, backend: str, sink: Sink, start_celery: StartCelery, start: Send, tmp_path: Path
 ) -> None:
     (tmp_path / "results").mkdir()
-    results = {"RESULT_BACKEND": f"file://{tmp_path / 'results'}"} if backend else {}
+    results = {"RESULT_BACKEND": f"atomic_files.AtomicFiles+file://{tmp_path / 'results'}"} if backend else {}
     worker = start_celery(
         "worker", "--pool", pool, "--concurrency", "4", project="flows", **results, **reporting_to(sink.url)
     )
