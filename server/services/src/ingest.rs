@@ -244,10 +244,13 @@ impl Ingest {
         self.lanes.iter().map(waiting).sum()
     }
 
-    /// Signals in the spools that are not in the database yet.
+    /// Signals in the spools that are not in the database yet, and addresses with signals that were set aside a moment ago: nobody is
+    /// judged before they are written.
     #[must_use]
     pub fn spooled(&self) -> u64 {
-        self.spools().map(Spool::signals).sum()
+        self.spools()
+            .map(|spool| spool.signals() + spool.fresh_aside())
+            .sum()
     }
 
     /// The name of this process among those that listen: it lies in the first spool file, and is the same at the next start. None: there

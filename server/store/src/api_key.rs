@@ -109,13 +109,14 @@ pub async fn by_digest(reader: &Reader, digest: &[u8]) -> StoreResult<Option<Api
     .transpose()
 }
 
-/// Notes that keys were used.
+/// Notes that keys were used. A key whose row another transaction holds is left out: its use is not worth a wait.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn touch(tx: &mut Tx, digests: &[Vec<u8>], now: DateTime<Utc>) -> StoreResult<()> {
     sqlx::query!(
-        "UPDATE api_key SET last_used_at = $2 WHERE digest = ANY($1)",
+        "UPDATE api_key SET last_used_at = $2
+        WHERE id IN (SELECT id FROM api_key WHERE digest = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)",
         digests,
         now
     )

@@ -7,22 +7,27 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use redb::ReadableDatabase;
 use uuid::Uuid;
 
-use super::{ASIDE, Inner, SIGNALS, Spool, SpoolError, Spooled, file_error, incoming, rows, size};
+use super::{
+    ASIDE, Inner, SIGNALS, Spool, SpoolError, Spooled, file_error, incoming, note_given, rows, size,
+};
 use crate::ingest::{Address, Incoming};
 
 /// Signals of one address that are taken while others of it are set aside.
 pub const MOST_OF_ONE: usize = 500;
 /// Signals that are taken while so many are set aside.
 pub const MOST_ASIDE: usize = 10_000;
+/// For how long the oldest signal of an address counts as about to be written: most locks are released by then.
+const FRESH: Duration = Duration::from_secs(30);
 
-/// What is set aside, in memory: for each address the places of its signals, oldest first.
+/// What is set aside, in memory: for each address the places of its signals, oldest first, and since when they are known.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    places: HashMap<Address, VecDeque<u64>>,
+    places: HashMap<Address, VecDeque<(u64, Instant)>>,
     count: usize,
     next: u64,
 }
@@ -39,18 +44,39 @@ pub(crate) struct Aside {
 }
 
 impl Index {
-    pub(super) fn of(aside: Vec<(u64, Address)>) -> Self {
+    /// What a file holds that is opened, perhaps again: what was known before is not new.
+    pub(super) fn of(aside: Vec<(u64, Address)>, before: &Self) -> Self {
+        let known: HashMap<u64, Instant> = before.places.values().flatten().copied().collect();
         let mut index = Self::default();
         for (place, address) in aside {
-            index.add(place, address);
+            let since = known.get(&place).copied().unwrap_or_else(Instant::now);
+            index.add(place, address, since);
         }
         index
     }
 
-    fn add(&mut self, place: u64, address: Address) {
-        self.places.entry(address).or_default().push_back(place);
+    fn add(&mut self, place: u64, address: Address, since: Instant) {
+        self.places.entry(address).or_default().push_back((place, since));
         self.count += 1;
         self.next = self.next.max(place + 1);
+    }
+
+    /// Which of these may be added: an address at its limit, and nobody else, has to wait.
+    fn fits(&self, addresses: &[Address]) -> Vec<bool> {
+        let mut taken: HashMap<&Address, usize> = HashMap::new();
+        let mut all = self.count;
+        let fits = |address| {
+            let of_one = taken
+                .entry(address)
+                .or_insert_with(|| self.places.get(address).map_or(0, VecDeque::len));
+            let fits = *of_one < MOST_OF_ONE && all < MOST_ASIDE;
+            if fits {
+                *of_one += 1;
+                all += 1;
+            }
+            fits
+        };
+        addresses.iter().map(fits).collect()
     }
 
     fn remove(&mut self, place: u64, address: &Address) {
@@ -58,7 +84,7 @@ impl Index {
             return;
         };
         let before = places.len();
-        places.retain(|one| *one != place);
+        places.retain(|(one, _)| *one != place);
         self.count -= before - places.len();
         if places.is_empty() {
             self.places.remove(address);
@@ -89,45 +115,64 @@ impl Spool {
     pub(crate) fn oldest_aside(&self) -> Vec<(Address, u64)> {
         let index = self.inner.index();
         let oldest =
-            |(address, places): (&Address, &VecDeque<u64>)| Some((address.clone(), *places.front()?));
+            |(address, places): (&Address, &VecDeque<(u64, _)>)| Some((address.clone(), places.front()?.0));
         index.places.iter().filter_map(oldest).collect()
     }
 
-    /// Keeps new signals aside. They are on the disk when this returns.
+    /// Addresses whose oldest signal was set aside a moment ago: it is about to be written, and its monitor should not be judged before.
+    /// One that stays aside does not count, whatever comes after it: it would stop judgement for ever.
+    #[must_use]
+    pub(crate) fn fresh_aside(&self) -> u64 {
+        let index = self.inner.index();
+        let is_fresh = |places: &&VecDeque<(u64, Instant)>| {
+            places.front().is_some_and(|(_, since)| since.elapsed() < FRESH)
+        };
+        index.places.values().filter(is_fresh).count() as u64
+    }
+
+    /// Keeps new signals aside, and says for each whether it is kept. Those are on the disk when this returns. The others are beyond a
+    /// limit: that of their address, or that of all.
     ///
     /// # Errors
-    /// A limit is reached, or the file cannot be written; none of them is kept.
-    pub async fn append_aside(&self, batch: &[Incoming]) -> Result<(), SpoolError> {
+    /// The spool's cap is reached, or the file cannot be written; none of them is kept.
+    pub async fn append_aside(&self, batch: &[Incoming]) -> Result<Vec<bool>, SpoolError> {
         let rows = rows(batch)?;
         let addresses: Vec<Address> = batch.iter().map(|one| one.address.clone()).collect();
         self.on_thread(move |inner, file| {
-            {
+            let (fits, first) = {
                 let index = inner.index();
-                let of_one = |address| index.places.get(address).map_or(0, VecDeque::len);
-                if index.count + rows.len() > MOST_ASIDE
-                    || addresses.iter().any(|address| of_one(address) >= MOST_OF_ONE)
-                {
-                    return Err(SpoolError::Full);
-                }
+                (index.fits(&addresses), index.next)
+            };
+            let fitting = || {
+                fits.iter()
+                    .zip(&rows)
+                    .filter(|(fits, _)| **fits)
+                    .map(|(_, row)| row)
+            };
+            if fitting().next().is_none() {
+                return Ok(fits);
             }
-            let added: u64 = rows.iter().map(|(json, body)| size(json, body)).sum();
+            let added: u64 = fitting().map(|(json, body)| size(json, body)).sum();
             inner.has_room(added)?;
-            let first = inner.index().next;
             let begun = file.begin_write().map_err(file_error)?;
             {
                 let mut aside = begun.open_table(ASIDE).map_err(file_error)?;
-                for (place, (json, body)) in (first..).zip(&rows) {
+                for (place, (json, body)) in (first..).zip(fitting()) {
                     let row = (Uuid::new_v4().as_u128(), json.as_slice(), body.as_slice());
                     aside.insert(place, row).map_err(file_error)?;
                 }
             }
             begun.commit().map_err(file_error)?;
             let mut index = inner.index();
-            for (place, address) in (first..).zip(addresses) {
-                index.add(place, address);
+            let now = Instant::now();
+            let mut places = first..;
+            for (address, fits) in addresses.into_iter().zip(&fits) {
+                if *fits && let Some(place) = places.next() {
+                    index.add(place, address, now);
+                }
             }
             inner.bytes.fetch_add(added, Ordering::Relaxed);
-            Ok(())
+            Ok(fits)
         })
         .await
     }
@@ -141,6 +186,10 @@ impl Spool {
             .iter()
             .map(|one| ((one.position, one.part), one.incoming.address.clone()))
             .collect();
+        // The number passes them soon, also when no signal with a higher one stays in the file.
+        let Some(last) = spooled.iter().map(|one| one.position).max() else {
+            return Ok(());
+        };
         self.with_reserve(move |inner, file| {
             let first = inner.index().next;
             let begun = file.begin_write().map_err(file_error)?;
@@ -160,11 +209,13 @@ impl Spool {
                     added.push((place, address.clone()));
                 }
             }
+            note_given(&begun, last)?;
             begun.commit().map_err(file_error)?;
             inner.signals.fetch_sub(added.len() as u64, Ordering::Relaxed);
             let mut index = inner.index();
+            let now = Instant::now();
             for (place, address) in added {
-                index.add(place, address);
+                index.add(place, address, now);
             }
             Ok(())
         })
@@ -223,5 +274,28 @@ impl Spool {
             Ok(())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deadbeat_domain::ids::PingId;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_opened_again_makes_nothing_new_of_what_is_stuck() {
+        let address = Address::Ping(PingId::generate());
+        let long_ago = Instant::now().checked_sub(FRESH * 2).unwrap();
+        let mut before = Index::default();
+        before.add(7, address.clone(), long_ago);
+
+        let index = Index::of(vec![(7, address.clone()), (8, address.clone())], &before);
+
+        let since: Vec<bool> = index.places[&address]
+            .iter()
+            .map(|(_, since)| since.elapsed() < FRESH)
+            .collect();
+        assert_eq!(since, [false, true]);
     }
 }

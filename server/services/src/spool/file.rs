@@ -100,6 +100,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
         let id = known.unwrap_or_else(|| Uuid::new_v4().as_u128());
         if named != Some(id) {
             names.insert("writer", id).map_err(fault)?;
+            names.remove("given").map_err(fault)?;
         }
         (id, listener)
     };

@@ -11,13 +11,14 @@ mod file;
 mod reserve;
 
 use std::fs::DirBuilder;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
@@ -42,6 +43,7 @@ const UNREADABLE: TableDefinition<'_, Place, Row<'_>> = TableDefinition::new("un
 /// Signals that cannot be written for now, by the order in which they were set aside: each with the name under which it is written.
 const ASIDE: TableDefinition<'_, u64, (u128, &[u8], &[u8])> = TableDefinition::new("aside");
 /// `writer`: which row of the table `writer` is this file's. `listener`: which row of the table `listener`, for as long as the file lives.
+/// `given`: the last number that may be committed under the writer's name. The signal that had it may have left the file.
 const NAMES: TableDefinition<'_, &str, u128> = TableDefinition::new("name");
 
 /// The file's own overhead for a signal, in bytes, as counted against the cap.
@@ -177,7 +179,7 @@ impl Spool {
         self.inner.bytes.load(Ordering::Relaxed)
     }
 
-    /// The number of the last signal that is kept.
+    /// The last number that was given to a signal: the database may have it already, so what comes gets higher ones.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -185,17 +187,22 @@ impl Spool {
         self.with_reserve(|_, file| {
             let begun = file.begin_read().map_err(file_error)?;
             let kept = begun.open_table(SIGNALS).map_err(file_error)?;
-            let last = kept.last().map_err(file_error)?;
-            Ok(last.map(|(key, _)| key.value().0))
+            let last = kept.last().map_err(file_error)?.map(|(key, _)| key.value().0);
+            let names = begun.open_table(NAMES).map_err(file_error)?;
+            let given = names.get("given").map_err(file_error)?;
+            Ok(last.max(given.and_then(|number| u64::try_from(number.value()).ok())))
         })
         .await
     }
 
-    /// Keeps signals under the numbers from `first` on. They are on the disk when this returns.
+    /// Keeps signals under the first of these numbers. They are on the disk when this returns.
+    ///
+    /// The other numbers belong to signals that need not be kept. A commit whose answer was lost may have brought them to the database,
+    /// so nothing else may ever have them.
     ///
     /// # Errors
     /// The cap is reached or the file cannot be written; none of them is kept.
-    pub async fn append(&self, first: u64, batch: &[Incoming]) -> Result<(), SpoolError> {
+    pub async fn append(&self, numbers: RangeInclusive<u64>, batch: &[Incoming]) -> Result<(), SpoolError> {
         let rows = rows(batch)?;
         let came_at = batch.first().map(|incoming| incoming.signal.received_at);
         self.on_thread(move |inner, file| {
@@ -204,11 +211,12 @@ impl Spool {
             let begun = file.begin_write().map_err(file_error)?;
             {
                 let mut kept = begun.open_table(SIGNALS).map_err(file_error)?;
-                for (number, (json, body)) in (first..).zip(&rows) {
+                for (number, (json, body)) in (*numbers.start()..).zip(&rows) {
                     kept.insert((number, 0), (json.as_slice(), body.as_slice()))
                         .map_err(file_error)?;
                 }
             }
+            note_given(&begun, *numbers.end())?;
             begun.commit().map_err(file_error)?;
             if let (0, Some(at)) = (inner.signals.load(Ordering::Relaxed), came_at) {
                 inner.oldest_at.store(at.timestamp_micros(), Ordering::Relaxed);
@@ -308,6 +316,12 @@ impl Spool {
         .await
     }
 
+    /// Closes the file, as a failure does: the next call opens it.
+    #[cfg(test)]
+    pub(crate) fn close(&self) {
+        self.inner.lock().database = None;
+    }
+
     /// Works on the file, and once more with the reserve's space when the disk is full.
     async fn with_reserve<T: Send + 'static>(
         &self,
@@ -389,7 +403,9 @@ impl Inner {
         self.bytes.store(content.bytes, Ordering::Relaxed);
         let oldest_at = content.oldest_at.map_or(0, |at| at.timestamp_micros());
         self.oldest_at.store(oldest_at, Ordering::Relaxed);
-        *self.index() = Index::of(content.aside);
+        let mut index = self.index();
+        *index = Index::of(content.aside, &index);
+        drop(index);
         *file = File {
             database: Some(content.database),
             writer: content.writer,
@@ -397,6 +413,16 @@ impl Inner {
         };
         Ok(file)
     }
+}
+
+/// Notes the last number that was given to a signal.
+fn note_given(begun: &WriteTransaction, number: u64) -> Result<(), SpoolError> {
+    let mut names = begun.open_table(NAMES).map_err(file_error)?;
+    let before = names.get("given").map_err(file_error)?.map(|given| given.value());
+    if before.is_none_or(|given| given < u128::from(number)) {
+        names.insert("given", u128::from(number)).map_err(file_error)?;
+    }
+    Ok(())
 }
 
 /// The signals as they are kept.

@@ -17,7 +17,7 @@ use crate::spool::{Aside, Spool, SpoolError};
 const PAUSE: Duration = Duration::from_millis(250);
 /// Signals that are tried in one round, each of another address.
 const ROUND: usize = 64;
-/// Between two tries of an address, after its first failure and at most.
+/// Between two tries of an address, after its first failure and at most. A lock may be released at any time: its wait does not grow.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -76,7 +76,8 @@ impl Retries {
             .into_iter()
             .filter(|(address, _)| is_due(address))
             .collect();
-        due.sort_unstable_by_key(|(_, place)| *place);
+        // Who has waited longest for a try comes first: addresses that take their whole time must not keep the others from theirs.
+        due.sort_unstable_by_key(|(address, place)| (self.failed.get(address).map(|(due, _)| *due), *place));
         due.truncate(ROUND);
         for (address, place) in due {
             let Some(aside) = self.spool.read_aside(place).await? else {
@@ -88,23 +89,20 @@ impl Retries {
                     self.spool.forget_aside(&[&aside]).await?;
                     self.forget_name(&aside).await;
                 }
-                Ok(false) => self.wait_longer(address),
+                Ok(false) => self.wait(address, false),
                 // The database is away: nothing is learned about this signal.
                 Err(error) if error.is_unavailable() && !error.is_timed_out() => return Ok(()),
                 Err(error) => {
                     tracing::warn!(%error, "a signal that was set aside still cannot be written");
-                    self.wait_longer(address);
+                    self.wait(address, error.is_timed_out());
                 }
             }
         }
         Ok(())
     }
 
-    fn wait_longer(&mut self, address: Address) {
-        let wait = self
-            .failed
-            .get(&address)
-            .map_or(FIRST, |(_, wait)| (*wait * 2).min(LONGEST));
+    fn wait(&mut self, address: Address, is_timed_out: bool) {
+        let wait = next_wait(self.failed.get(&address).map(|(_, wait)| *wait), is_timed_out);
         self.failed.insert(address, (Instant::now() + wait, wait));
     }
 
@@ -144,5 +142,28 @@ impl Retries {
         if let Err(error) = forgotten.await {
             tracing::debug!(%error, "the name of a signal that was set aside stays");
         }
+    }
+}
+
+/// How long an address waits after a try that failed.
+fn next_wait(before: Option<Duration>, is_timed_out: bool) -> Duration {
+    match before {
+        Some(before) if !is_timed_out => (before * 2).min(LONGEST),
+        _ => FIRST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_is_refused_waits_ever_longer_and_one_whose_row_is_locked_does_not() {
+        let after =
+            |is_timed_out: bool| (0..20).fold(None, |before, _| Some(next_wait(before, is_timed_out)));
+
+        assert_eq!(after(false), Some(LONGEST));
+        assert_eq!(after(true), Some(FIRST));
+        assert_eq!(next_wait(Some(LONGEST), true), FIRST);
     }
 }

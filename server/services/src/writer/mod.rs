@@ -16,6 +16,8 @@
 mod aside;
 mod commit;
 mod replay;
+#[cfg(test)]
+mod tests;
 mod vouch;
 
 use std::collections::{HashMap, HashSet};
@@ -44,6 +46,8 @@ const BATCH: usize = 512;
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
 /// How often the database is asked whether it is back.
 const PROBE: Duration = Duration::from_millis(250);
+/// Between two tries of a spool file that cannot be read.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
 /// Between two tries of signals whose monitors' rows are locked, when nothing else comes.
 const HELD_PAUSE: Duration = Duration::from_millis(10);
 /// For how long a signal waits in memory for a locked row. Its client waits as long for the answer.
@@ -147,15 +151,8 @@ impl Writer {
 
     /// Writes until it is told to stop, then what is still waiting. Beside it, what is set aside is tried again.
     async fn run(&mut self, stop: CancellationToken) {
-        // What an earlier process left comes first, and its numbers go on.
-        if let Some(spool) = &self.spool {
-            match spool.last_position().await {
-                Ok(last) => self.position = self.position.max(last.unwrap_or(0)),
-                Err(error) => {
-                    tracing::error!(error = %with_sources(&error), "the spool cannot be read; it is not used");
-                    self.spool = None;
-                }
-            }
+        if !self.go_on(&stop).await {
+            return;
         }
         let ended = stop.child_token();
         let retries = self.retries();
@@ -168,6 +165,34 @@ impl Writer {
                 retries.run(ended.clone()).await;
             }
         });
+    }
+
+    /// What an earlier process left comes first, and its numbers go on. A file that fails is tried again: what it holds is acknowledged,
+    /// and nobody is judged before it is written. False: told to stop before it could be read.
+    async fn go_on(&mut self, stop: &CancellationToken) -> bool {
+        // An empty file has nothing to say: its name is new, or this process gave the numbers itself.
+        while let Some(spool) = self.spool.clone().filter(|spool| spool.signals() > 0) {
+            match spool.last_position().await {
+                Ok(last) => {
+                    self.position = self.position.max(last.unwrap_or(0));
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(error = %with_sources(&error), "the spool cannot be read; it is tried again");
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {
+                    self.waiting.close();
+                    while self.waiting.try_recv().is_ok() {}
+                    return false;
+                }
+                () = tokio::time::sleep(UNREADABLE_PAUSE) => {}
+            }
+            // Without an answer the clients hear "try again".
+            while self.waiting.try_recv().is_ok() {}
+        }
+        true
     }
 
     async fn write_all(&mut self, stop: CancellationToken) {
@@ -394,11 +419,16 @@ impl Writer {
         let (signals, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|one| (one.incoming, one.answer)).unzip();
         match spool.append_aside(&signals).await {
-            Ok(()) => {
-                self.figures
-                    .set_aside
-                    .fetch_add(signals.len() as u64, Ordering::Relaxed);
-                for answer in answers {
+            Ok(kept) => {
+                let count = kept.iter().filter(|kept| **kept).count();
+                self.figures.set_aside.fetch_add(count as u64, Ordering::Relaxed);
+                if count < kept.len() {
+                    tracing::error!(
+                        signals = kept.len() - count,
+                        "signals could not be set aside: too many are"
+                    );
+                }
+                for (answer, _) in answers.into_iter().zip(kept).filter(|(_, kept)| *kept) {
                     let _ = answer.send(Accepted::Recorded);
                 }
             }
@@ -448,7 +478,7 @@ impl Writer {
         if kept.is_empty() {
             return;
         }
-        match spool.append(first, &kept).await {
+        match spool.append(first..=self.position, &kept).await {
             Ok(()) => {
                 self.figures
                     .spooled

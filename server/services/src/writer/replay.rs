@@ -92,6 +92,8 @@ impl Writer {
                     return Ok(false);
                 }
             };
+            // Nothing may have a number again that the database has: a file of an older version does not say what was given.
+            self.position = self.position.max(done);
             // Committed after all, and only the answer was lost.
             let due: Vec<&Spooled> = oldest.iter().filter(|spooled| spooled.position > done).collect();
             let replayed = if due.is_empty() {

@@ -83,6 +83,7 @@ impl Committer {
             let mut used: Vec<Vec<u8>> = used.into_iter().collect();
             used.sort();
             deadbeat_store::api_key::touch(tx, &used, now).await?;
+            // Those count too whose rows were locked: whoever holds them has noted the same.
             // Only valid keys come in here, but a project may make many.
             if self.touched.len() > 10_000 {
                 self.touched.clear();

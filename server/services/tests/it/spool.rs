@@ -172,8 +172,8 @@ async fn a_batch_whose_commit_was_only_not_heard_of_is_not_written_twice(pool: P
         .map(|n| incoming(&world, Address::Ping(monitor.ping_id), &n.to_string()))
         .collect();
     // As after a commit whose answer was lost: the first two are in the database, and in the spool too.
-    spool.append(7, &signals[..2]).await.unwrap();
-    spool.append(9, &signals[2..]).await.unwrap();
+    spool.append(7..=8, &signals[..2]).await.unwrap();
+    spool.append(9..=9, &signals[2..]).await.unwrap();
     sqlx::query("INSERT INTO writer (id, position) VALUES ($1, 8)")
         .bind(spool.writer())
         .execute(&world.pool)
@@ -191,6 +191,66 @@ async fn a_batch_whose_commit_was_only_not_heard_of_is_not_written_twice(pool: P
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn numbers_that_the_database_may_have_are_not_given_again_after_a_restart(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let folder = Folder::new();
+    let to = |body: &str| incoming(&world, Address::Ping(monitor.ping_id), body);
+    {
+        // The answer of a commit of five was lost, and three of them were for nobody.
+        let spool = folder.open();
+        spool.append(1..=5, &[to("1"), to("2")]).await.unwrap();
+        sqlx::query("INSERT INTO writer (id, position) VALUES ($1, 5)")
+            .bind(spool.writer())
+            .execute(&world.pool)
+            .await
+            .unwrap();
+    }
+    {
+        let (ingest, _stop) = writer(&world, away(), Registry::default(), folder.open());
+        for body in ["3", "4", "5"] {
+            assert_eq!(ingest.accept(to(body)).await, Ok(Accepted::Recorded));
+        }
+    }
+    wait_until(async || Spool::open(&folder.file(), 1_000_000).is_ok()).await;
+
+    let (ingest, _stop) = writer(&world, world.store(), Registry::default(), folder.open());
+    wait_until(async || ingest.spooled() == 0).await;
+
+    let bodies: Vec<Vec<u8>> = sqlx::query_scalar("SELECT body FROM ping_body ORDER BY n")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(bodies, [b"3", b"4", b"5"]);
+}
+
+#[tokio::test]
+async fn a_number_stays_given_when_its_signal_leaves_the_order_and_a_new_name_begins_anew() {
+    let folder = Folder::new();
+    let name = {
+        let spool = folder.open();
+        spool
+            .append(1..=3, &[lone("1"), lone("2"), lone("3")])
+            .await
+            .unwrap();
+        let last = spool.oldest(10).await.unwrap().pop().unwrap();
+        spool.set_aside(&[&last]).await.unwrap();
+        spool.writer()
+    };
+    let spool = folder.open();
+    assert_eq!(
+        (spool.writer(), spool.last_position().await.unwrap()),
+        (name, Some(3))
+    );
+    spool.forget(3).await.unwrap();
+    drop(spool);
+
+    let spool = folder.open();
+    assert_ne!(spool.writer(), name);
+    assert_eq!(spool.last_position().await.unwrap(), None);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_commit_that_is_still_under_way_is_waited_for_and_not_replayed(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("m").await;
@@ -198,7 +258,7 @@ async fn a_commit_that_is_still_under_way_is_waited_for_and_not_replayed(pool: P
     let spool = folder.open();
     for n in 7..=8 {
         let signal = incoming(&world, Address::Ping(monitor.ping_id), &n.to_string());
-        spool.append(n, &[signal]).await.unwrap();
+        spool.append(n..=n, &[signal]).await.unwrap();
     }
     // Its line was cut after COMMIT was sent, and PostgreSQL takes its time: the first this writer ever committed.
     let mut under_way = world.pool.begin().await.unwrap();
@@ -280,7 +340,10 @@ async fn signals_come_back_oldest_first_each_with_a_number_of_its_own() {
     };
     let batches: Vec<Vec<Incoming>> = [3, 1, 4].map(|count| (0..count).map(|_| one()).collect()).into();
     for (first, batch) in [10, 13, 14].into_iter().zip(&batches) {
-        spool.append(first, batch).await.unwrap();
+        spool
+            .append(first..=first + batch.len() as u64 - 1, batch)
+            .await
+            .unwrap();
     }
 
     let numbers = |spooled: Vec<deadbeat_services::spool::Spooled>| -> Vec<u64> {
@@ -336,7 +399,7 @@ async fn a_file_that_is_no_spool_is_kept_aside_each_time_under_a_name_of_its_own
         let spool = folder.open();
 
         assert_eq!(spool.signals(), 0);
-        spool.append(1, &[lone("after")]).await.unwrap();
+        spool.append(1..=1, &[lone("after")]).await.unwrap();
         assert_eq!(bodies(&spool).await, ["after"]);
     }
     assert_eq!(
@@ -359,7 +422,7 @@ async fn a_torn_or_spoilt_end_of_the_file_is_survived() {
     let spool = made.open();
     for n in 1..=40 {
         let body = format!("{n:02} {}", "x".repeat(3_000));
-        spool.append(n, &[lone(&body)]).await.unwrap();
+        spool.append(n..=n, &[lone(&body)]).await.unwrap();
     }
     // As kill -9 leaves it: the file as it is while the database is open.
     let killed = std::fs::read(made.file()).unwrap();
@@ -367,7 +430,9 @@ async fn a_torn_or_spoilt_end_of_the_file_is_survived() {
     let closed = std::fs::read(made.file()).unwrap();
     let (mut whole, mut aside) = (0, 0);
     for (name, file) in [("killed", &killed), ("closed", &closed)] {
-        for pages in [0, 1, 2, 5, 20, 60, file.len() / 4_096 - 1] {
+        let all = file.len() / 4_096;
+        // A file of which nothing is left is a new one.
+        for pages in [0, 1, 2, 5, 20, all / 2, all - 1] {
             let from = file.len().saturating_sub(pages * 4_096);
             let mut zeroed = file.clone();
             zeroed[from..].fill(0);
@@ -395,7 +460,7 @@ async fn a_torn_or_spoilt_end_of_the_file_is_survived() {
                 );
                 whole += usize::from(numbers.len() == 40);
                 aside += usize::from(was_set_aside);
-                spool.append(100, &[lone("100 after")]).await.unwrap();
+                spool.append(100..=100, &[lone("100 after")]).await.unwrap();
                 assert_eq!(bodies(&spool).await.len(), numbers.len() + 1, "{about}");
             }
         }
@@ -413,7 +478,7 @@ async fn the_age_of_the_oldest_signal_follows_what_is_kept() {
     for n in 1..=3 {
         let mut one = lone("x");
         one.signal.received_at = at(i64::try_from(n).unwrap());
-        spool.append(n, &[one]).await.unwrap();
+        spool.append(n..=n, &[one]).await.unwrap();
     }
     assert_eq!(spool.oldest_at(), Some(at(1)));
 
