@@ -34,14 +34,14 @@ pub enum StoreError {
     #[error("{what} was stopped ({code})")]
     Migration {
         /// Which one.
-        what: String,
+        what: Box<str>,
         /// PostgreSQL's code for what stopped it.
-        code: String,
+        code: Box<str>,
         /// Trying again later may help.
         passes: bool,
         /// What stopped it.
         #[source]
-        source: sqlx::Error,
+        source: Box<sqlx::Error>,
     },
     /// Anything else: a bug.
     #[error("a statement failed")]

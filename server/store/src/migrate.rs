@@ -63,10 +63,10 @@ fn stopped(what: String, source: sqlx::Error) -> StoreError {
         .as_database_error()
         .and_then(|error| error.code().map(String::from));
     StoreError::Migration {
-        what,
+        what: what.into(),
         // Without a code the line broke.
         passes: code.as_deref().is_none_or(passes),
-        code: code.map_or_else(|| "no SQLSTATE".to_owned(), |code| format!("SQLSTATE {code}")),
-        source,
+        code: code.map_or("no SQLSTATE".into(), |code| format!("SQLSTATE {code}").into()),
+        source: Box::new(source),
     }
 }
