@@ -239,10 +239,16 @@ impl App {
                 let (registry, store) = (registry.clone(), known.clone());
                 async move { registry.run(&store, stop).await }
             }));
-            loops.push(keep_running("listening", stop_loops.clone(), move |stop| {
-                let listening = Arc::clone(&listening);
-                async move { listening.run(stop).await }
-            }));
+            // Its first word comes as soon as the database can take it: who was never heard is waited for by nobody.
+            loops.push(keep_running_behind(
+                &gate,
+                "listening",
+                stop_loops.clone(),
+                move |stop| {
+                    let listening = Arc::clone(&listening);
+                    async move { listening.run(stop).await }
+                },
+            ));
         }
         if evaluates {
             let removed = Arc::clone(selfwatch.retention());
