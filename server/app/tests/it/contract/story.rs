@@ -572,7 +572,8 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     // On a busy machine incidents of what the examples told are there by now, too.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;
     let tests = deliveries.iter().filter(|one| one["alert"] == "test").count();
-    assert_eq!(tests, 1);
+    // 20 tests of the webhook, and four mails that ask for a confirmation.
+    assert_eq!(tests, 24);
     expect(
         &caller,
         Method::DELETE,
@@ -592,10 +593,11 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
         let listed: BTreeSet<u16> = contract()
             .statuses(&operation)
             .into_iter()
-            // `hostile::limits` drives the 429s.
+            // `hostile::limits` drives the 429s that the story does not meet.
             .filter(|status| *status < 500 && *status != 429)
             .collect();
-        let found = seen.remove(&operation).unwrap_or_default();
+        let mut found = seen.remove(&operation).unwrap_or_default();
+        found.remove(&429);
         assert_eq!(found, listed, "{operation}");
     }
     harness.stop().await;

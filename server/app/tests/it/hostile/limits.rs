@@ -223,7 +223,7 @@ async fn a_write_key_issues_so_many_keys_a_day_and_so_many_at_all() {
     assert!(
         answers
             .iter()
-            .all(|answer| answer.status == StatusCode::CREATED || answer.code() == "too_many")
+            .all(|answer| answer.status == StatusCode::CREATED || answer.code() == "too_many_requests")
     );
 
     // Revoked ones count for the day, and not for all days.
