@@ -204,6 +204,13 @@ pub async fn send_test(
 ) -> Result<DeliveryId, ServiceError> {
     let now = services.now();
     let mut tx = services.store.begin().await?;
+    let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
+    if !channel.ok_or(ServiceError::NotFound("channel"))?.is_confirmed() {
+        return Err(ServiceError::Conflict(
+            "the owner of the mail address has not confirmed yet; POST …/confirmation sends the mail again"
+                .to_owned(),
+        ));
+    }
     take_quota(
         &mut tx,
         &format!("test:{project}"),
@@ -213,13 +220,6 @@ pub async fn send_test(
         "tests of a project in a minute",
     )
     .await?;
-    let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
-    if !channel.ok_or(ServiceError::NotFound("channel"))?.is_confirmed() {
-        return Err(ServiceError::Conflict(
-            "the owner of the mail address has not confirmed yet; POST …/confirmation sends the mail again"
-                .to_owned(),
-        ));
-    }
     let payload = json!({
         "type": Alert::Test.event_type(),
         "timestamp": outbox::instant(now),
