@@ -46,6 +46,7 @@ pub mod setup;
 pub mod spool;
 pub mod supervisor;
 pub mod trace;
+pub mod turns;
 pub mod watchdog;
 pub mod worker;
 pub mod writer;

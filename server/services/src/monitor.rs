@@ -1,5 +1,6 @@
 //! Monitors: create, change, pause, resume, delete.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -16,11 +17,10 @@ use deadbeat_store::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use crate::incident::{self, Background, Changed, News, What};
 use crate::quota::spend;
+use crate::turns::Turns;
 use crate::{ServiceError, Services, Site};
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
@@ -164,11 +164,9 @@ pub async fn create(
     Ok(monitor)
 }
 
-/// Monitors that ping keys create at a time. A project's creations wait for one another, since they spend one allowance; those that wait must
-/// not hold every connection to the database.
-static CREATING: Semaphore = Semaphore::const_new(3);
-/// How long a creation waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Monitors that ping keys create at a time, for two seconds of patience. A project's creations wait for one another, since they spend one
+/// allowance; those that wait must not hold every connection to the database.
+static CREATING: LazyLock<Turns> = LazyLock::new(|| Turns::new(3, Duration::from_secs(2)));
 
 /// Creates a monitor on behalf of a ping key, which may create so many a day.
 ///
@@ -179,9 +177,7 @@ pub async fn create_by_ping(
     project: ProjectId,
     change: &Change,
 ) -> Result<Monitor, ServiceError> {
-    let Ok(Ok(_turn)) = timeout(PATIENCE, CREATING.acquire()).await else {
-        return Err(ServiceError::Busy);
-    };
+    let _turn = CREATING.take(project).await?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let a_day = services.quotas.settings().created_monitors_per_day;

@@ -1,18 +1,18 @@
 //! The SDK's door: a batch of events, gzip allowed, each with a verdict of its own.
 
 use std::io::Read;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
+use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::limits;
-use deadbeat_services::ServiceError;
 use deadbeat_services::event::{self as service, EventBatch, Verdict};
+use deadbeat_services::turns::{Turn, Turns};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
 
 use crate::api::only;
 use crate::error::ApiError;
@@ -54,7 +54,7 @@ async fn accept(
             ));
         }
     };
-    let (mut batch, turn) = read_batch(body, is_packed).await?;
+    let (mut batch, turn) = read_batch(key.0, body, is_packed).await?;
     batch.key = Some(key.1);
     // A client that hangs up does not undo it: a Beat with thousands of entries would otherwise never get them all registered.
     let (services, project, client) = (
@@ -95,15 +95,15 @@ async fn accept(
 /// Bytes of a batch, unpacked, that are read on a thread that answers pings: they take less than a millisecond.
 const SMALL_BYTES: usize = 65_536;
 /// Larger batches that are read and taken in at a time, whoever sent them: one may hold a core for a tenth of a second, and much memory.
-static TURNS: Semaphore = Semaphore::const_new(2);
-/// How long a larger batch waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// One waits ten seconds for its turn.
+static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(2, Duration::from_secs(10)));
 
 /// Reads a batch; one that is not small on another thread, when it is its turn, which is over when the batch was taken in.
 async fn read_batch(
+    project: ProjectId,
     body: Vec<u8>,
     is_packed: bool,
-) -> Result<(EventBatch, Option<SemaphorePermit<'static>>), ApiError> {
+) -> Result<(EventBatch, Option<Turn>), ApiError> {
     let small = if !is_packed {
         (body.len() <= SMALL_BYTES).then(|| json::parse(&body))
     } else {
@@ -114,9 +114,7 @@ async fn read_batch(
     if let Some(batch) = small {
         return Ok((batch?, None));
     }
-    let Ok(Ok(turn)) = timeout(PATIENCE, TURNS.acquire()).await else {
-        return Err(ServiceError::Busy.into());
-    };
+    let turn = TURNS.take(project).await?;
     let batch = web::block(move || {
         if !is_packed {
             return json::parse(&body);
