@@ -23,6 +23,7 @@ from redbeat.schedules import rrule
 from conftest import PROJECT
 from deadbeat import celery_schedule, listing
 from deadbeat.celery_schedule import next_due, wire_schedule, zone_name
+from deadbeat.config import Settings
 
 app = Celery("proj", broker="memory://")
 app.conf.timezone = "America/New_York"
@@ -404,3 +405,31 @@ def test_django_celery_beat_is_listed_whole_and_nothing_is_written(tmp_path: Pat
         "latitude": 52.5,
         "longitude": 13.4,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "delay"),
+    [
+        ({}, None),
+        ({"countdown": 8}, 8),
+        ({"countdown": 0.5, "eta": datetime(2030, 1, 1, tzinfo=timezone.utc)}, 0.5),
+        ({"countdown": -3}, None),
+        ({"countdown": "8"}, None),
+        ({"countdown": 1e12}, 366 * 86_400),
+        # Ten minutes after it is due; in the past, it delays nothing.
+        ({"eta": datetime(2030, 1, 1, 0, 10, tzinfo=timezone.utc)}, 600),
+        ({"eta": datetime(2030, 1, 1, 0, 10)}, 600),
+        ({"eta": datetime(2029, 1, 1, tzinfo=timezone.utc)}, None),
+        # Beat may send late: what expires before its grace is over is not given up earlier.
+        ({"expires": 1}, None),
+    ],
+)
+def test_entry_says_how_long_after_its_slot_a_run_may_begin(
+    options: dict[str, Any], delay: float | None
+) -> None:
+    due = datetime(2030, 1, 1, tzinfo=timezone.utc).timestamp()
+    found = listing._Found("spread", "tasks.job", schedule(60), options, due=due)
+
+    entry = listing._wire_entry(found, app, Settings(url="http://127.0.0.1", key="k"))
+
+    assert entry.get("delay_seconds") == delay

@@ -29,8 +29,9 @@ def in_order(rows: list[Row]) -> list[Row]:
 
 
 def place(number: str) -> tuple[int, int]:
-    found = re.fullmatch(r"F(\d+)", number)
-    return (0, int(found[1])) if found else (1, 0)
+    """Faults first, then what is healthy by its number, then the rest."""
+    found = re.fullmatch(r"([FS])(\d+)", number)
+    return ("FS".index(found[1]), int(found[2])) if found else (2, 0)
 
 
 def line_of(words: list[str]) -> str:
@@ -44,7 +45,7 @@ def write(rows: list[Row]) -> None:
     known = {}
     for line in kept.splitlines():
         words = [word.strip() for word in line.strip().removeprefix("|").removesuffix("|").split("|")]
-        if len(words) == len(HEAD) and re.match(r"F\d|quiet", words[0]):
+        if len(words) == len(HEAD) and re.match(r"[FS]\d|quiet", words[0]):
             known[words[0], words[1]] = line
     known |= {(row.number, row.fault): line_of(cells(row)) for row in rows}
     ordered = [known[key] for key in sorted(known, key=lambda key: (place(key[0]), key[1]))]

@@ -38,6 +38,23 @@ def test_an_entry_that_a_deployment_removes_is_retired(
     row.silent()
 
 
+@pytest.mark.core
+def test_an_entry_whose_runs_begin_later(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+    row = rows(
+        "S16", "Beat sends an entry with a countdown that is longer than its grace, and than its interval"
+    )
+    countdown = 2 * GRACE
+    schedule = {"spread": {"task": "shop.job", "schedule": 6.0, "options": {"countdown": countdown}}}
+    stage = open_stage(redis.url, schedule)
+    stage.worker()
+    stage.beat()
+    stage.healthy("spread", CANARY)
+
+    assert stage.monitors()["spread"]["delay_seconds"] == countdown
+    stage.stays(2 * countdown + GRACE)
+    row.silent()
+
+
 def own_server(tmp_path: Path) -> parts.Server:
     return parts.Server(tmp_path).ready()
 

@@ -27,6 +27,8 @@ logger = logging.getLogger("deadbeat")
 
 _DAY_SECONDS = 86_400.0
 _AFTER_TIME_LIMIT_SECONDS = 60.0
+# The longest delay that the server takes.
+_LONGEST_DELAY_SECONDS = 366 * _DAY_SECONDS
 
 _told_classes: set[str] = set()
 
@@ -167,11 +169,13 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
         tell_once("the translation of a schedule")
         plan = hint_schedule(found.plan)
     longest_run = _longest_run(found, app, settings)
+    delay = _delay(found)
     return {
         "name": found.name,
         "task": found.task,
         "schedule": plan,
         "enabled": found.enabled,
+        **({"delay_seconds": whole(delay)} if delay else {}),
         "grace_seconds": whole(settings.grace),
         "longest_run_seconds": whole(_DAY_SECONDS if longest_run is None else longest_run),
         # What the server learns of this task's runs then bounds them, too.
@@ -179,6 +183,21 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
         "queue": _queue_name(found, app),
         "next_due_at": None if found.due is None else utc_text(found.due),
     }
+
+
+def _delay(found: _Found) -> float:
+    """How long after it is due the entry's run may begin at the earliest, in seconds.
+
+    `expires` is none of it: Beat may send late, and a message that expires is reported by its worker.
+    """
+    countdown, eta = found.options.get("countdown"), found.options.get("eta")
+    delay = 0.0
+    if isinstance(countdown, (int, float)) and countdown:
+        # Celery prefers it to an `eta`.
+        delay = float(countdown)
+    elif isinstance(eta, datetime) and found.due is not None:
+        delay = float(round(_aware(eta).timestamp() - found.due))
+    return min(max(delay, 0.0), _LONGEST_DELAY_SECONDS)
 
 
 def _longest_run(found: _Found, app: Celery, settings: Settings) -> float | None:

@@ -1,6 +1,6 @@
 //! The one computation of the deadline.
 //!
-//! It is due + grace; with an open run, the earlier of that and its start + longest run. The *due* is `slot`'s business.
+//! It is due + delay + grace; with an open run, the earlier of that and its start + longest run. The *due* is `slot`'s business.
 //!
 //! Without a longest run the grace bounds a run too. Those are Healthchecks' formulas, so a client that comes from there is judged
 //! as before.
@@ -36,7 +36,7 @@ pub(crate) fn slot_deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
     let longest = state
         .postponed_from
         .and_then(|from| state.expectation.schedule.next_after(from));
-    Some(longest.map_or(due, |longest| due.min(longest)) + state.expectation.grace())
+    Some(longest.map_or(due, |longest| due.min(longest)) + state.expectation.patience())
 }
 
 /// When the first open run has gone on for too long.

@@ -16,6 +16,8 @@ use crate::time::span;
 pub struct Expectation {
     /// When.
     pub schedule: Schedule,
+    /// How long after a slot a run may begin at the earliest, in seconds: the countdown with which Beat sends it. 0 without a Beat.
+    pub delay_seconds: f64,
     /// Tolerated lateness, in seconds.
     pub grace_seconds: f64,
     /// How long a run may take, in seconds. None: the grace bounds it, as clients of other products expect.
@@ -27,6 +29,18 @@ impl Expectation {
     #[must_use]
     pub fn grace(&self) -> TimeDelta {
         span(self.grace_seconds)
+    }
+
+    /// How long after a slot a run may begin at the earliest.
+    #[must_use]
+    pub fn delay(&self) -> TimeDelta {
+        span(self.delay_seconds)
+    }
+
+    /// How long after a slot its report is waited for.
+    #[must_use]
+    pub fn patience(&self) -> TimeDelta {
+        self.delay() + self.grace()
     }
 
     /// How long a run may take.
@@ -257,6 +271,11 @@ pub fn check_grace(pointer: &str, seconds: f64, faults: &mut Vec<FieldError>) {
             format!("is {seconds}; 0 to {} seconds are allowed", limits::SPAN_SECONDS),
         ));
     }
+}
+
+/// Checks a delay: 0 seconds to 366 days.
+pub fn check_delay(pointer: &str, seconds: f64, faults: &mut Vec<FieldError>) {
+    check_grace(pointer, seconds, faults);
 }
 
 /// Checks a longest run: 1 second to 366 days.

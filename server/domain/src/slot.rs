@@ -85,7 +85,10 @@ fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// A report is credited: its slots are satisfied, and the due moves on.
+///
+/// A run that was sent with a countdown counts from when it was sent: the slot that has come since wants its own.
 pub(crate) fn credit(state: &mut MonitorState, at: DateTime<Utc>) {
+    let at = at - state.expectation.delay();
     let before = state.next_due_at;
     // It was sent after all.
     state.postponed_from = None;

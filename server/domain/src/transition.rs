@@ -209,7 +209,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         // nothing overdue, or the monitor would trip a second time for the same slot.
         if state
             .next_due_at
-            .is_some_and(|due| due + state.expectation.grace() <= at)
+            .is_some_and(|due| due + state.expectation.patience() <= at)
         {
             slot::expect_anew(state, at);
         }
@@ -345,7 +345,7 @@ pub fn on_silence(
 fn judge_slot(state: &MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> Blame {
     let is_put_off = state
         .next_due_at
-        .is_some_and(|due| due + state.expectation.grace() > now);
+        .is_some_and(|due| due + state.expectation.patience() > now);
     if state.postponed_from.is_some() && is_put_off {
         Blame::Own(Cause::ScheduleReset)
     } else {
@@ -445,7 +445,7 @@ struct Unheard {
 /// Moves the deadlines whose reports may have come while we were blind, and gives up what nobody can tell.
 fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     let mut unheard = Unheard::default();
-    let mut grace = state.expectation.grace();
+    let mut grace = state.expectation.patience();
     if state.by_beat {
         grace = grace.max(SDK_RETURN);
     }
@@ -468,7 +468,7 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
             }
         }
     }
-    let own_grace = state.expectation.grace();
+    let own_grace = state.expectation.patience();
     // Each round leaves a spell behind: the next slot comes after its end.
     while let Some(spell) = slot_deadline(state).and_then(|deadline| {
         spells
@@ -529,7 +529,7 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
     Some(transition)
 }
 
-/// The schedule, the grace or the longest run changes: recomputed from now, so that a change never raises an alarm by itself.
+/// The schedule, the delay, the grace or the longest run changes: recomputed from now, so that a change never raises an alarm by itself.
 pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, now: DateTime<Utc>) {
     let schedule_changed = state.expectation.schedule != expectation.schedule;
     state.expectation = expectation;
@@ -543,7 +543,7 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
     }
     state.deadline_at = deadline(state);
     // A due that has passed keeps a full grace from now on.
-    let fresh_grace = now + state.expectation.grace();
+    let fresh_grace = now + state.expectation.patience();
     state.deadline_at = state
         .deadline_at
         .map(|deadline| if deadline <= now { fresh_grace } else { deadline });

@@ -141,6 +141,8 @@ fn apply(
             tags,
             Expectation {
                 schedule,
+                // Only Beat sets it.
+                delay_seconds: old.map_or(0.0, |old| old.delay_seconds),
                 grace_seconds,
                 longest_run_seconds,
             },

@@ -210,6 +210,7 @@ fn monitor_json(monitor: &Monitor, now: DateTime<Utc>) -> Value {
         "status": ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now),
         "schedule": state.expectation.schedule.to_json(),
         "schedule_summary": state.expectation.schedule.summary(),
+        "delay_seconds": seconds(state.expectation.delay_seconds),
         "grace_seconds": seconds(state.expectation.grace_seconds),
         "last_ping_at": state.last_ping_at.map(instant),
         "next_due_at": state.next_due_at.map(instant),

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{
-    Expectation, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
+    Expectation, MonitorState, check_delay, check_grace, check_longest_run, clip, slug_from_name,
 };
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::text::Text;
@@ -55,6 +55,9 @@ pub struct Entry {
     /// False: known, and not sent.
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// How long after a slot a run may begin at the earliest: the countdown with which Beat sends it.
+    #[serde(default)]
+    pub delay_seconds: f64,
     /// Tolerated lateness.
     pub grace_seconds: f64,
     /// How long a run may take.
@@ -66,6 +69,11 @@ pub struct Entry {
     /// When Beat says that it is next due.
     #[serde(default)]
     pub next_due_at: Option<DateTime<Utc>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(delay_seconds: &f64) -> bool {
+    *delay_seconds == 0.0
 }
 
 fn yes() -> bool {
@@ -127,6 +135,9 @@ pub struct DueHint {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Registered {
     schedule: Value,
+    // Left out where there is none: what was registered before there were delays is no other word.
+    #[serde(default, skip_serializing_if = "is_none")]
+    delay_seconds: f64,
     grace_seconds: f64,
     longest_run_seconds: Option<f64>,
     #[serde(default)]
@@ -489,6 +500,7 @@ async fn write(
 fn expectation(entry: &Entry) -> Result<Expectation, String> {
     let mut faults = Vec::new();
     deadbeat_domain::monitor::check_name("name", &entry.name, limits::MONITOR_NAME_CHARS, &mut faults);
+    check_delay("delay_seconds", entry.delay_seconds, &mut faults);
     check_grace("grace_seconds", entry.grace_seconds, &mut faults);
     if let Some(seconds) = entry.longest_run_seconds {
         check_longest_run("longest_run_seconds", seconds, &mut faults);
@@ -502,6 +514,7 @@ fn expectation(entry: &Entry) -> Result<Expectation, String> {
     }
     Ok(Expectation {
         schedule,
+        delay_seconds: entry.delay_seconds,
         grace_seconds: entry.grace_seconds,
         longest_run_seconds: entry.longest_run_seconds,
     })
@@ -510,6 +523,7 @@ fn expectation(entry: &Entry) -> Result<Expectation, String> {
 fn registered(entry: &Entry) -> Result<Value, ServiceError> {
     let registered = Registered {
         schedule: entry.schedule.clone(),
+        delay_seconds: entry.delay_seconds,
         grace_seconds: entry.grace_seconds,
         longest_run_seconds: entry.longest_run_seconds,
         longest_run_is_a_guess: entry.longest_run_is_a_guess,
@@ -653,9 +667,14 @@ fn follow(
 
 /// Whether Beat says the same of when an entry is due, how late and how long it may be.
 fn is_same_expectation(before: Option<&Value>, now: &Value) -> bool {
-    ["schedule", "grace_seconds", "longest_run_seconds"]
-        .iter()
-        .all(|field| before.and_then(|before| before.get(field)) == now.get(field))
+    [
+        "schedule",
+        "delay_seconds",
+        "grace_seconds",
+        "longest_run_seconds",
+    ]
+    .iter()
+    .all(|field| before.and_then(|before| before.get(field)) == now.get(field))
 }
 
 fn due_of(monitor: &Monitor) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {

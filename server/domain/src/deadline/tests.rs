@@ -1,7 +1,9 @@
 //! Deadlines as tables.
 
 use super::*;
+use crate::monitor::Expectation;
 use crate::ping::PingKind::{Start, Success};
+use crate::transition::on_settings_change;
 use crate::transition::tests::{at, cron, entry, interval, is_armed, monitor, ping, ping_of};
 
 #[test]
@@ -82,5 +84,34 @@ fn only_what_is_armed_has_a_deadline() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_run_with_a_countdown_is_waited_for_that_much_longer_and_satisfies_its_own_slot() {
+    // Every five seconds, with a countdown of 8 s and 4 s of grace: (report, due, deadline)
+    let mut state = entry(cron("*/5 * * * * *"), 4.0, Some(600.0));
+    let with_delay = Expectation {
+        delay_seconds: 8.0,
+        ..state.expectation.clone()
+    };
+    on_settings_change(&mut state, with_delay, at(0.0));
+    assert_eq!(
+        (state.next_due_at, state.deadline_at),
+        (Some(at(5.0)), Some(at(17.0)))
+    );
+    for (start, due, deadline) in [
+        (13.0, 10.0, 22.0),
+        // The slots up to 20 have come by now, and have no report yet.
+        (18.1, 15.0, 27.0),
+        // A lost run is not hidden by the one that follows it in time: both were owed, and this one is of 12:00:20.
+        (28.0, 25.0, 37.0),
+    ] {
+        ping_of(&mut state, start as u128, Start, start);
+        assert_eq!(
+            (state.next_due_at, state.deadline_at),
+            (Some(at(due)), Some(at(deadline))),
+            "a run that starts at {start}"
+        );
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn cron(expression: &str) -> Schedule {
 pub(crate) fn expectation(schedule: Schedule, grace_seconds: f64, longest: Option<f64>) -> Expectation {
     Expectation {
         schedule,
+        delay_seconds: 0.0,
         grace_seconds,
         longest_run_seconds: longest,
     }

@@ -152,6 +152,7 @@ fn show(state: &AppState, monitor: &Monitor, channels: Value, scope: Scope, now:
         "tags": monitor.tags,
         "schedule": rules.expectation.schedule.to_json(),
         "schedule_summary": rules.expectation.schedule.summary(),
+        "delay_seconds": seconds(rules.expectation.delay_seconds),
         "grace_seconds": seconds(rules.expectation.grace_seconds),
         "longest_run_seconds": rules.expectation.longest_run_seconds.map(seconds),
         "channels": channels,

@@ -253,13 +253,21 @@ impl Story {
         }
         let heard = instant(payload, "/monitor/last_ping_at").map_or_else(|| "never".to_owned(), clock);
         self.add_fact("Last heard from", Some(heard));
-        let grace = payload
-            .pointer("/monitor/grace_seconds")
-            .and_then(Value::as_f64)
-            .map(deadbeat_domain::time::span);
-        let expected = line(payload, "/monitor/schedule_summary").map(|schedule| match grace {
-            Some(grace) if grace > TimeDelta::zero() => format!("{schedule}, {} of grace", span(grace)),
-            _ => schedule,
+        let seconds = |pointer| payload.pointer(pointer).and_then(Value::as_f64);
+        let length = |pointer| {
+            seconds(pointer)
+                .map(deadbeat_domain::time::span)
+                .filter(|length| *length > TimeDelta::zero())
+                .map(span)
+        };
+        let expected = line(payload, "/monitor/schedule_summary").map(|mut expected| {
+            if let Some(delay) = length("/monitor/delay_seconds") {
+                expected.push_str(&format!(", a countdown of {delay}"));
+            }
+            if let Some(grace) = length("/monitor/grace_seconds") {
+                expected.push_str(&format!(", {grace} of grace"));
+            }
+            expected
         });
         self.add_fact("Expected", expected);
         let tags: Vec<&str> = list(payload, "/monitor/tags").filter_map(Value::as_str).collect();

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
-use deadbeat_domain::monitor::MonitorState;
+use deadbeat_domain::monitor::{Expectation, MonitorState};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::run::{Outcome, Run, RunStatus};
 use deadbeat_domain::slot::early;
@@ -181,13 +181,7 @@ fn of_silence(
             let Some(due) = state.next_due_at else {
                 return format!("{name} did not report.");
             };
-            evidence.push(then(
-                due,
-                format!(
-                    "A report was due, and {} of grace passed.",
-                    words(state.expectation.grace())
-                ),
-            ));
+            evidence.push(then(due, waited(&state.expectation)));
             let from = due - early(state);
             let was_taken = background
                 .stage
@@ -203,6 +197,18 @@ fn of_silence(
             missed(name, cause, due, background.stage, was_taken)
         }
     }
+}
+
+/// How long the report was waited for.
+fn waited(expectation: &Expectation) -> String {
+    let grace = words(expectation.grace());
+    if expectation.delay().is_zero() {
+        return format!("A report was due, and {grace} of grace passed.");
+    }
+    let delay = words(expectation.delay());
+    format!(
+        "A run was due, with a countdown of {delay}. Its report did not come within that and {grace} of grace."
+    )
 }
 
 fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, was_taken: bool) -> String {

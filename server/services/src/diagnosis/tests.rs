@@ -167,6 +167,7 @@ fn explanations(names: &Names) -> Vec<Explanation> {
     let mut state = MonitorState::fresh(
         Expectation {
             schedule: Schedule::from_json(&json!({"kind": "interval", "seconds": 60})).unwrap(),
+            delay_seconds: 0.0,
             grace_seconds: 10.0,
             longest_run_seconds: None,
         },

@@ -218,6 +218,7 @@ struct Signalled {
     id: Uuid,
     ping_id: Uuid,
     schedule: String,
+    delay_seconds: f64,
     grace_seconds: f64,
     longest_run_seconds: Option<f64>,
     by_beat: bool,
@@ -251,7 +252,8 @@ pub async fn lock_for_signals(
             sqlx::query_as!(
                 Signalled,
                 r#"
-                SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
+                SELECT id, ping_id, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds,
+                    beat_id IS NOT NULL AS "by_beat!",
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
                     next_due_at, hinted_due_at, postponed_from, deadline_at
@@ -268,7 +270,8 @@ pub async fn lock_for_signals(
             sqlx::query_as!(
                 Signalled,
                 r#"
-                SELECT id, ping_id, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, beat_id IS NOT NULL AS "by_beat!",
+                SELECT id, ping_id, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds,
+                    beat_id IS NOT NULL AS "by_beat!",
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
                     next_due_at, hinted_due_at, postponed_from, deadline_at
@@ -298,6 +301,7 @@ pub async fn lock_for_signals(
             state: MonitorState {
                 expectation: Expectation {
                     schedule,
+                    delay_seconds: row.delay_seconds,
                     grace_seconds: row.grace_seconds,
                     longest_run_seconds: row.longest_run_seconds,
                 },

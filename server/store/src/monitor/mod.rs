@@ -111,6 +111,7 @@ struct Row {
     name: String,
     tags: Vec<String>,
     schedule: String,
+    delay_seconds: f64,
     grace_seconds: f64,
     longest_run_seconds: Option<f64>,
     all_channels: bool,
@@ -164,6 +165,7 @@ impl TryFrom<Row> for Monitor {
             state: MonitorState {
                 expectation: Expectation {
                     schedule,
+                    delay_seconds: row.delay_seconds,
                     grace_seconds: row.grace_seconds,
                     longest_run_seconds: row.longest_run_seconds,
                 },
@@ -203,7 +205,8 @@ macro_rules! select {
         sqlx::query_as!(
             Row,
             r#"
-            SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
+            SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds, all_channels,
+                beat_id, entry,
                 registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms,
                 open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at
             FROM monitor
@@ -230,15 +233,16 @@ pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs};
 pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
-            beat_id, entry, status, created_at, updated_at, next_due_at, hinted_due_at, deadline_at, check_after, registered, retired_at)
+            beat_id, entry, status, created_at, updated_at, next_due_at, hinted_due_at, deadline_at, check_after, registered, retired_at,
+            delay_seconds)
         SELECT id, project_id, ping_id, slug, name, ARRAY(SELECT jsonb_array_elements_text(tags)), schedule, grace_seconds, longest_run_seconds,
             all_channels, beat_id, entry, status, created_at, created_at, next_due_at, hinted_due_at, deadline_at, deadline_at, registered,
-            retired_at
+            retired_at, delay_seconds
         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::float8[], $9::float8[],
             $10::bool[], $11::uuid[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[],
-            $17::timestamptz[], $18::jsonb[], $19::timestamptz[])
+            $17::timestamptz[], $18::jsonb[], $19::timestamptz[], $20::float8[])
             AS new (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
-                status, created_at, next_due_at, hinted_due_at, deadline_at, registered, retired_at)",
+                status, created_at, next_due_at, hinted_due_at, deadline_at, registered, retired_at, delay_seconds)",
         &column(monitors, |monitor| monitor.id.0),
         &column(monitors, |monitor| monitor.project_id.0),
         &column(monitors, |monitor| monitor.ping_id.0),
@@ -258,6 +262,7 @@ pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
         &column(monitors, |monitor| monitor.state.deadline_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
         &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.expectation.delay_seconds),
     )
     .execute(tx.conn())
     .await?;
@@ -301,9 +306,9 @@ pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResul
     sqlx::query!(
         "UPDATE monitor
         SET schedule = new.schedule, grace_seconds = new.grace_seconds, longest_run_seconds = new.longest_run_seconds,
-            retired_at = new.retired_at, updated_at = new.updated_at, registered = new.registered
-        FROM UNNEST($1::uuid[], $2::jsonb[], $3::float8[], $4::float8[], $5::timestamptz[], $6::timestamptz[], $7::jsonb[])
-            AS new (id, schedule, grace_seconds, longest_run_seconds, retired_at, updated_at, registered)
+            retired_at = new.retired_at, updated_at = new.updated_at, registered = new.registered, delay_seconds = new.delay_seconds
+        FROM UNNEST($1::uuid[], $2::jsonb[], $3::float8[], $4::float8[], $5::timestamptz[], $6::timestamptz[], $7::jsonb[], $8::float8[])
+            AS new (id, schedule, grace_seconds, longest_run_seconds, retired_at, updated_at, registered, delay_seconds)
         WHERE monitor.id = new.id",
         &column(monitors, |monitor| monitor.id.0),
         &column(monitors, |monitor| monitor.state.expectation.schedule.to_json()),
@@ -312,6 +317,7 @@ pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResul
         &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |monitor| monitor.updated_at),
         &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
+        &column(monitors, |monitor| monitor.state.expectation.delay_seconds),
     )
     .execute(tx.conn())
     .await?;

@@ -50,6 +50,7 @@ impl World {
     pub async fn monitor(&self, slug: &str) -> Monitor {
         let expectation = Expectation {
             schedule: Schedule::interval(60.0).unwrap(),
+            delay_seconds: 0.0,
             grace_seconds: 30.0,
             longest_run_seconds: None,
         };

@@ -1,5 +1,6 @@
 //! Beat tells its schedule, and that it lives.
 
+use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -65,6 +66,44 @@ async fn a_schedule_registers_monitors_that_are_armed_at_once() {
         (&json!("shop"), &minute["beat_id"])
     );
     assert_eq!(beats["beats"][0]["status"], "new");
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_with_a_countdown_is_waited_for_that_much_longer() {
+    let harness = harness::start().await;
+    let (caller, sdk) = (
+        Caller::new(&harness),
+        Caller::with_key(&harness, &harness.ping_key),
+    );
+    let spread = |delay: Value| {
+        let mut spread = entry("spread", json!({"kind": "celery", "minute": "0"}));
+        spread["delay_seconds"] = delay;
+        spread
+    };
+    let waits = |monitor: &Value| {
+        let instant = |field: &str| monitor[field].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+        (instant("deadline_at") - instant("next_due_at")).as_seconds_f64()
+    };
+    accepted(&sdk, &[schedule(&[spread(json!(8))])]).await;
+    let new = by_entry(&caller, "spread").await;
+    assert_eq!((&new["delay_seconds"], waits(&new)), (&json!(8), 68.5));
+
+    // A person's change leaves it, and Beat's own moves it.
+    caller
+        .json(Method::PATCH, &path(&new), &json!({"grace_seconds": 7}))
+        .await;
+    assert_eq!(waits(&by_entry(&caller, "spread").await), 15.0);
+    accepted(&sdk, &[schedule(&[spread(json!(20.5))])]).await;
+    let moved = by_entry(&caller, "spread").await;
+    assert_eq!((&moved["delay_seconds"], waits(&moved)), (&json!(20.5), 81.0));
+
+    let refused = send(&sdk, &[schedule(&[spread(json!(-1))])]).await;
+    let detail = "delay_seconds is -1; 0 to 31622400 seconds are allowed";
+    assert!(
+        refused[0]["detail"].as_str().unwrap().contains(detail),
+        "{refused:?}"
+    );
     harness.stop().await;
 }
 
