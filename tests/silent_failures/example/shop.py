@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chain, chord, group
 from celery.beat import PersistentScheduler
 from celery.exceptions import Reject
 from celery.schedules import crontab
@@ -79,6 +79,36 @@ def job(self: Any, name: str) -> None:
         # Celery's child has reported by then that it began; one that dies sooner takes that with it.
         time.sleep(float(rest))
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="shop.limited", ignore_result=True, rate_limit="2/s")
+def limited(name: str) -> None:
+    """One of which a worker takes no more than two a second."""
+
+
+@app.task(name="shop.step")
+def step(value: int = 0) -> int:
+    """A part of a workflow."""
+    return value
+
+
+@app.task(name="shop.total")
+def total(values: list[int]) -> int:
+    """The last part of a workflow."""
+    return sum(values)
+
+
+@app.task(name="shop.flow", ignore_result=True)
+def flow(name: str) -> None:
+    """Start the workflow of that name."""
+    flows = {
+        "chain": lambda: chain(step.si(1), step.si(2), step.si(3)).delay(),
+        "chord": lambda: chord([step.si(1), step.si(2)], total.s()).delay(),
+        "group": lambda: group(step.si(1), step.si(2)).delay(),
+        "later": lambda: step.apply_async((1,), countdown=5),
+        "thumbs": lambda: [step.apply_async((1,), queue="thumbs") for _ in range(20)],
+    }
+    flows[name]()
 
 
 class Hanging(PersistentScheduler):

@@ -1,0 +1,114 @@
+"""A healthy application with all that Celery offers, through deployments and failovers: nobody is told."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parts
+from silent_failures.stage import CANARY, Open, Project, ended
+
+MINUTES = float(os.environ.get("SILENT_FAILURES_MINUTES", "10"))
+# A failover of RabbitMQ takes some ten seconds, a deployment five, and both may come at once.
+PATIENCE = "45"
+QUEUES = "celery,reports"
+SCHEDULE: dict[str, dict[str, Any]] = {
+    "tick": {"task": "shop.job", "schedule": 1.0},
+    "slow": {"task": "shop.job", "schedule": 5.0},
+    "flaky": {"task": "shop.job", "schedule": 2.0},
+    "elsewhere": {"task": "shop.job", "schedule": 3.0, "options": {"queue": "reports"}},
+    "spread": {"task": "shop.job", "schedule": 7.0, "options": {"countdown": 9}},
+    "perishable": {"task": "shop.job", "schedule": 4.0, "options": {"expires": 60}},
+    "limited": {"task": "shop.limited", "schedule": 3.0},
+    "chain": {"task": "shop.flow", "schedule": 6.0},
+    "chord": {"task": "shop.flow", "schedule": 7.0},
+    "group": {"task": "shop.flow", "schedule": 8.0},
+    "later": {"task": "shop.flow", "schedule": 9.0},
+    "thumbs": {"task": "shop.flow", "schedule": 5.0},
+    "each minute": {"task": "shop.job", "schedule": "* * * * *"},
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_a_healthy_life_with_deployments_and_failovers_is_no_incident(
+    open_stage: Open, redis: parts.Redis, rows: Any, tmp_path: Path, kind: str
+) -> None:
+    where = {"redis": "Redis", "rabbitmq": "RabbitMQ"}[kind]
+    row = rows("quiet", f"{MINUTES:g} minutes of all that Celery offers, deployments and failovers ({where})")
+    (tmp_path / "broker").mkdir()
+    broker: parts.Redis | parts.RabbitMQ
+    if kind == "redis":
+        broker = parts.Redis(tmp_path / "broker", "--appendonly", "yes", "--appendfsync", "always")
+    else:
+        broker = parts.RabbitMQ(tmp_path / "broker")
+    server = parts.Server(tmp_path)
+    with ended(server, broker):
+        broker.start()
+        server.ready()
+        stage = open_stage(
+            broker.url,
+            SCHEDULE,
+            project=Project(server.url, server.keys["API key"], server.keys["ping key"]),
+            # Redis delivers what a worker held during a failover when the visibility timeout is over.
+            settings={
+                "result_backend": redis.url,
+                "broker_transport_options": {"visibility_timeout": 15} if kind == "redis" else {},
+                "broker_connection_retry_on_startup": True,
+            },
+            env=dict.fromkeys(
+                ("DEADBEAT_GRACE_SECONDS", "DEADBEAT_BEAT_GRACE_SECONDS", "DEADBEAT_CANARY_GRACE_SECONDS"),
+                PATIENCE,
+            ),
+        )
+        stage.order("slow", "sleep 4")
+        stage.order("flaky", "once the shop is away")
+        pods = 0
+
+        def pod() -> parts.Part:
+            """A worker of a new node name, up."""
+            nonlocal pods
+            pods += 1
+            name = f"pod{pods}"
+            part = stage.worker(name, "--autoscale", "4,1", "--max-tasks-per-child", "20", queues=QUEUES)
+            parts.wait_for(
+                f"worker {name}",
+                lambda: stage.workers().get(f"{name}@shop", {}).get("status") == "up",
+                60,
+            )
+            return part
+
+        # It consumes what runs send to a queue of their own, and reports nothing.
+        stage.worker("foreign", queues="thumbs", env={"DEADBEAT_ENABLED": "0"})
+        workers = [pod(), pod()]
+        beat = stage.beat()
+        watched = (*(set(SCHEDULE) - {"each minute"}), CANARY)
+        stage.healthy(*watched, workers=("pod1@shop", "pod2@shop"))
+
+        end = time.monotonic() + MINUTES * 60
+        rounds = 0
+        while time.monotonic() < end:
+            stage.stays(25)
+            # A deployment: each pod is replaced by one of another name, one after the other; then Beat.
+            for index, old in enumerate(workers):
+                workers[index] = pod()
+                old.stop()
+            beat.stop()
+            beat = stage.beat()
+            stage.lively(*watched, runs=1)
+            stage.stays(15)
+            if rounds % 2 == 0:
+                broker.kill()
+                broker.start()
+            else:
+                server.part.kill_only()
+                server.again()
+            stage.lively(*watched, runs=1)
+            rounds += 1
+        assert rounds >= MINUTES / 4
+        stage.stays(60)
+        row.silent()
