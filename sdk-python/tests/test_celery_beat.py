@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any, Callable
+from uuid import UUID
 
 from redis import Redis
 
@@ -78,6 +79,14 @@ def test_beat_reports_its_whole_schedule_itself_and_a_canary(
     assert (alive["beat"], alive["period_seconds"], alive["grace_seconds"]) == ("watched", 1, 60)
     assert (alive["host"], alive["pid"]) == (socket.gethostname(), beat.process.pid)
     assert len(sink.of("beat_schedule")) == 1
+    # All of them name this start of this process.
+    named = {
+        (one["boot"], one["host"], one["pid"], one["started_at"])
+        for one in (*sink.of("beat_alive"), *sink.of("beat_schedule"))
+    }
+    assert len(named) == 1
+    assert alive["boot"] == str(UUID(alive["boot"]))
+    assert datetime.fromisoformat(alive["started_at"][:-1]) <= datetime.fromisoformat(alive["at"][:-1])
 
     # The canary waits in the broker until a worker runs it; those too old by then are not worth a word.
     assert sink.of("run_started") == []

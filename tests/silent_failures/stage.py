@@ -36,6 +36,8 @@ REPLACED_WITHIN = 120.0
 # The same, and an answer that is waited for.
 BROKER_DEADLINE = 20.0 + SAMPLE_PERIOD + 2.0
 GHOST_DEADLINE = 60.0 + WORKER_PERIOD
+# Two Beats side by side: a deployment takes less.
+OVERLAP_PATIENCE = 120.0
 CANARY = "deadbeat.canary"
 # A message that is begun a second time: its worker says first whether the first run is still there.
 CONTEST_PATIENCE = 7.0
@@ -109,7 +111,8 @@ class Stage:
             "DEADBEAT_CANARY_SECONDS": "2",
             "DEADBEAT_CANARY_GRACE_SECONDS": f"{GRACE:g}",
             "DEADBEAT_WORKER_PERIOD_SECONDS": f"{WORKER_PERIOD:g}",
-            "PYTHONPATH": str(EXAMPLE),
+            # An SDK that is to be tried stands there already.
+            "PYTHONPATH": os.pathsep.join([str(EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "SHOP_FOLDER": str(self.folder),
             **self.env,
         }

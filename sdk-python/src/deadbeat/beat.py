@@ -51,6 +51,9 @@ class BeatReporter:
         self._settings = runs.settings
         self._transport = runs.transport
         self._beat = runs.beat
+        # Names this process from its start to its end: another Beat of the same name is another one.
+        self._boot = new_id()
+        self._started_at = time.time()
         self._alive_due = 0.0
         self._canary_due = 0.0
         self._list_due = 0.0
@@ -177,7 +180,13 @@ class BeatReporter:
             self._report_due(self._moved(by_hint))
             return
         self._transport.put(
-            self._event("beat_schedule", time.time(), entries=entries), latest="beat_schedule"
+            self._event(
+                "beat_schedule",
+                time.time(),
+                **self._identity(),
+                entries=entries,
+            ),
+            latest="beat_schedule",
         )
         self._sent_hash, self._sent_at, self._told_due = digest, now, by_hint
 
@@ -275,29 +284,27 @@ class BeatReporter:
         """Say, from the sender's thread, that Beat's loop hangs: it must not be taken for dead."""
         if time.monotonic() - self._came_by <= 2 * self._settings.beat_period:
             return
-        event = self._event(
-            "beat_alive",
-            time.time(),
-            period_seconds=whole(self._settings.beat_period),
-            grace_seconds=whole(self._settings.beat_grace),
-            host=socket.gethostname(),
-            project=self._runs.project,
-            pid=os.getpid(),
-            ticking=False,
-        )
+        event = self._event("beat_alive", time.time(), **self._sign_of_life(), ticking=False)
         self._transport.put(event, latest="beat_hung")
 
     def _report_alive(self, at: float) -> None:
-        event = self._event(
-            "beat_alive",
-            at,
-            period_seconds=whole(self._settings.beat_period),
-            grace_seconds=whole(self._settings.beat_grace),
-            host=socket.gethostname(),
-            project=self._runs.project,
-            pid=os.getpid(),
-        )
-        self._transport.put(event, latest="beat_alive")
+        self._transport.put(self._event("beat_alive", at, **self._sign_of_life()), latest="beat_alive")
+
+    def _sign_of_life(self) -> dict[str, Any]:
+        return {
+            "period_seconds": whole(self._settings.beat_period),
+            "grace_seconds": whole(self._settings.beat_grace),
+            "project": self._runs.project,
+            **self._identity(),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "boot": self._boot,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started_at": utc_text(self._started_at),
+        }
 
     def _shortened(self, interval: Any) -> Any:
         """Beat's own pause, or less when one of our duties comes first (Beat may sleep 300 s)."""

@@ -50,6 +50,8 @@ pub enum Cause {
     ScheduleReset,
     /// A whole schedule vanished: Beat lists no enabled entry any more.
     ScheduleEmptied,
+    /// Two Beats of one schedule run at once, and send everything twice.
+    BeatDuplicate,
     /// A message was sent, and is neither in its queue nor with a worker.
     LostInBroker,
     /// Messages wait in a queue that nobody consumes.
@@ -64,7 +66,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
@@ -86,6 +88,7 @@ impl Cause {
         Self::BeatStorm,
         Self::ScheduleReset,
         Self::ScheduleEmptied,
+        Self::BeatDuplicate,
         Self::LostInBroker,
         Self::QueueUnconsumed,
         Self::QueueSlaBreach,
@@ -118,6 +121,7 @@ impl Cause {
             Self::BeatStorm => "BEAT_STORM",
             Self::ScheduleReset => "SCHEDULE_RESET",
             Self::ScheduleEmptied => "SCHEDULE_EMPTIED",
+            Self::BeatDuplicate => "BEAT_DUPLICATE",
             Self::LostInBroker => "LOST_IN_BROKER",
             Self::QueueUnconsumed => "QUEUE_UNCONSUMED",
             Self::QueueSlaBreach => "QUEUE_SLA_BREACH",

@@ -15,6 +15,7 @@
 //! | what does a ping change, and what does silence? | [`transition`] |
 //! | when is a Beat or a worker declared down? | [`switch`], [`worker`] |
 //! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
+//! | which processes report as one Beat, and do two of them run at once? | [`incarnation`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | up to when may silence be judged? | [`hearing`] |
 //! | which run does an end belong to? | [`run`] |
@@ -42,6 +43,7 @@ pub mod expression;
 pub mod guessing;
 pub mod hearing;
 pub mod ids;
+pub mod incarnation;
 pub mod incident;
 pub mod key;
 pub mod limits;

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::event::Verdict;
 use crate::flood::{Flood, slots_within};
+use crate::incarnation::{Identity, Incarnations};
 use crate::incident::{self, Background, Changed, News, What};
 use crate::{ServiceError, Services, broker, schedule_emptied};
 
@@ -34,9 +35,18 @@ pub struct Alive {
     pub period_seconds: f64,
     /// Tolerated silence beyond that, in seconds.
     pub grace_seconds: f64,
-    /// Where it runs.
+    /// Which start of it says so: random, one a start.
+    #[serde(default)]
+    pub boot: Option<Uuid>,
+    /// Where that runs.
     #[serde(default)]
     pub host: Option<Text>,
+    /// Its process.
+    #[serde(default)]
+    pub pid: Option<i64>,
+    /// When it started, by its clock.
+    #[serde(default)]
+    pub started_at: Option<DateTime<Utc>>,
     /// What stands behind `celery -A` there.
     #[serde(default)]
     pub project: Option<Text>,
@@ -59,10 +69,11 @@ pub(crate) fn check_name(name: &str) -> Result<(), ServiceError> {
     }
 }
 
-/// What is wrong with a Beat that lives: it has just flooded, its schedule vanished, or its clock is off.
+/// What is wrong with a Beat that lives: it has just flooded, its schedule vanished, it runs twice, or its clock is off.
 fn trouble(
     beat: &Beat,
     emptied_at: Option<DateTime<Utc>>,
+    runs_twice: bool,
     skew: TimeDelta,
     now: DateTime<Utc>,
 ) -> Option<(Cause, TimeDelta)> {
@@ -71,8 +82,11 @@ fn trouble(
     if storms {
         Some((Cause::BeatStorm, TimeDelta::zero()))
     } else {
+        let twice = || runs_twice.then_some((Cause::BeatDuplicate, TimeDelta::zero()));
         let skewed = || (skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE));
-        schedule_emptied::trouble(emptied_at).or_else(skewed)
+        schedule_emptied::trouble(emptied_at)
+            .or_else(twice)
+            .or_else(skewed)
     }
 }
 
@@ -137,7 +151,7 @@ pub(crate) async fn alive(
     .await?;
     beat.state.period_seconds = alive.period_seconds;
     beat.state.grace_seconds = alive.grace_seconds;
-    beat.host = alive.host.map(String::from);
+    beat.host = alive.host.clone().map(String::from);
     beat.project_word = alive.project.map(String::from).or(beat.project_word);
     if !alive.ticking {
         beat.hung_at = Some(now);
@@ -152,7 +166,16 @@ pub(crate) async fn alive(
         });
     }
     let emptied_at = deadbeat_store::beat::emptied_at(&mut tx, beat.id).await?;
-    let trouble = trouble(&beat, emptied_at, skew, now);
+    let identity = Identity {
+        boot: alive.boot,
+        host: alive.host,
+        pid: alive.pid,
+        started_at: alive.started_at,
+    };
+    let incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
+    let duplicates = incarnations.duplicates(&beat, now);
+    incarnations.write(&mut tx, &beat).await?;
+    let trouble = trouble(&beat, emptied_at, !duplicates.is_empty(), skew, now);
     let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
     deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     // The broker's row before monitors, as whoever looks at it takes them.
@@ -179,10 +202,13 @@ pub(crate) async fn alive(
                 Some(at) => Some(schedule_emptied::evidence(&mut tx, &beat, at).await?),
                 None => None,
             };
+        let changed = match (&emptied, transition.trigger) {
+            (Some(emptied), _) => Changed::Emptied(&beat, emptied),
+            (None, Trigger::Trouble(Cause::BeatDuplicate)) => Changed::Duplicated(&beat, &duplicates),
+            (None, _) => Changed::Beat(&beat),
+        };
         let news = News {
-            changed: emptied
-                .as_ref()
-                .map_or(Changed::Beat(&beat), |emptied| Changed::Emptied(&beat, emptied)),
+            changed,
             what: What::Transition(transition),
         };
         incident::record(&mut tx, &services.site, &[news]).await?;

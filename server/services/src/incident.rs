@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, ProjectId};
+use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::status::Status;
@@ -66,6 +67,8 @@ pub enum Changed<'a> {
     Flooding(&'a Beat, &'a Flood),
     /// A Beat, whose whole schedule vanished.
     Emptied(&'a Beat, &'a Emptied),
+    /// A Beat, of which several processes run at once with one schedule.
+    Duplicated(&'a Beat, &'a [Incarnation]),
     /// A worker.
     Worker(&'a Worker),
     /// A queue, with the workers of its application.
@@ -78,7 +81,10 @@ impl<'a> Changed<'a> {
     fn project(&self) -> ProjectId {
         match self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => monitor.project_id,
-            Self::Beat(beat) | Self::Flooding(beat, _) | Self::Emptied(beat, _) => beat.project_id,
+            Self::Beat(beat)
+            | Self::Flooding(beat, _)
+            | Self::Emptied(beat, _)
+            | Self::Duplicated(beat, _) => beat.project_id,
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, _) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
@@ -92,7 +98,10 @@ impl<'a> Changed<'a> {
                 id: monitor.id.0,
                 name: monitor.name.clone(),
             },
-            Self::Beat(beat) | Self::Flooding(beat, _) | Self::Emptied(beat, _) => Subject {
+            Self::Beat(beat)
+            | Self::Flooding(beat, _)
+            | Self::Emptied(beat, _)
+            | Self::Duplicated(beat, _) => Subject {
                 kind: SubjectKind::Beat,
                 id: beat.id.0,
                 name: beat.name.clone(),
@@ -127,6 +136,7 @@ impl<'a> Changed<'a> {
             Self::Beat(_)
             | Self::Flooding(..)
             | Self::Emptied(..)
+            | Self::Duplicated(..)
             | Self::Worker(_)
             | Self::Queue(..)
             | Self::Broker(_) => None,
@@ -148,6 +158,7 @@ impl<'a> Changed<'a> {
             Self::Beat(beat) => diagnosis::of_beat(beat, cause),
             Self::Flooding(beat, flood) => diagnosis::of_flood(beat, flood),
             Self::Emptied(beat, emptied) => diagnosis::of_emptied(beat, emptied),
+            Self::Duplicated(beat, processes) => diagnosis::of_duplicates(beat, processes),
             Self::Worker(worker) => diagnosis::of_worker(worker, cause),
             Self::Queue(queue, workers) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),

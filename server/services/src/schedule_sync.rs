@@ -27,6 +27,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::event::Verdict;
+use crate::incarnation::{Identity, Incarnations};
 use crate::incident::{self, Background, Changed, News, What};
 use crate::monitor::write_states;
 use crate::quota::spend_up_to;
@@ -37,6 +38,18 @@ use crate::{ServiceError, Services, beat, schedule_emptied};
 pub struct Snapshot {
     /// The Beat's name.
     pub beat: String,
+    /// Which start of it lists them: random, one a start.
+    #[serde(default)]
+    pub boot: Option<Uuid>,
+    /// Where that runs.
+    #[serde(default)]
+    pub host: Option<Text>,
+    /// Its process.
+    #[serde(default)]
+    pub pid: Option<i64>,
+    /// When it started, by its clock.
+    #[serde(default)]
+    pub started_at: Option<DateTime<Utc>>,
     /// Every entry.
     #[serde(deserialize_with = "objects")]
     pub entries: Vec<Entry>,
@@ -52,6 +65,9 @@ pub struct Entry {
     pub task: Option<Text>,
     /// In native form.
     pub schedule: Value,
+    /// It is the SDK's own, and in nobody's schedule.
+    #[serde(default)]
+    pub canary: bool,
     /// False: known, and not sent.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -296,6 +312,16 @@ pub(crate) async fn sync(
     )
     .await?;
     deadbeat_store::beat::begin_sync(&mut tx, beat.id, sync.id).await?;
+    let identity = Identity {
+        boot: snapshot.boot,
+        host: snapshot.host,
+        pid: snapshot.pid,
+        started_at: snapshot.started_at,
+    };
+    let mut incarnations =
+        Incarnations::hear(&mut tx, &beat, &identity, skew, listed_at, sync.came_at).await?;
+    incarnations.list(&identity, &snapshot.entries);
+    incarnations.write(&mut tx, &beat).await?;
     let enabled = snapshot.entries.iter().filter(|entry| entry.enabled).count();
     if enabled == 0 {
         // Before the first monitor is retired: a failure in between must not hide that the schedule vanished.

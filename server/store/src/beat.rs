@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::beat::BeatView;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{BeatId, ProjectId};
+use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use uuid::Uuid;
@@ -486,4 +487,33 @@ pub async fn page(reader: &Reader, project: ProjectId, page: Page<BeatId>) -> St
     .fetch_all(reader.pool())
     .await?;
     rows.into_iter().map(Beat::try_from).collect()
+}
+
+/// The processes that report as this Beat. A list that cannot be read is begun anew: each process reports again within its period.
+///
+/// # Errors
+/// When the database is away.
+pub async fn incarnations(tx: &mut Tx, id: BeatId) -> StoreResult<Vec<Incarnation>> {
+    let stored = sqlx::query_scalar!("SELECT incarnations FROM beat WHERE id = $1", id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    let Some(stored) = stored else {
+        return Ok(Vec::new());
+    };
+    Ok(serde_json::from_value(stored).unwrap_or_else(|error| {
+        tracing::error!(beat.id = %id, %error, "the incarnations of a Beat cannot be read; they are noted anew");
+        Vec::new()
+    }))
+}
+
+/// Notes the processes that report as this Beat. The caller holds its lock.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_incarnations(tx: &mut Tx, id: BeatId, known: &[Incarnation]) -> StoreResult<()> {
+    let known = serde_json::to_value(known).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    sqlx::query!("UPDATE beat SET incarnations = $2 WHERE id = $1", id.0, known)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
 }

@@ -44,6 +44,7 @@ fn document(cause: Cause) -> &'static str {
         BeatStorm "BEAT_STORM"
         ScheduleReset "SCHEDULE_RESET"
         ScheduleEmptied "SCHEDULE_EMPTIED"
+        BeatDuplicate "BEAT_DUPLICATE"
         LostInBroker "LOST_IN_BROKER"
         QueueUnconsumed "QUEUE_UNCONSUMED"
         QueueSlaBreach "QUEUE_SLA_BREACH"

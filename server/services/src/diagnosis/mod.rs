@@ -7,12 +7,14 @@ use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_domain::text::visible;
 
 mod beat;
+mod beats;
 mod broker;
 mod monitor;
 mod queue;
 mod worker;
 
 pub use beat::{of_beat, of_emptied, of_flood};
+pub use beats::of_duplicates;
 pub use broker::of_broker;
 pub use monitor::of_monitor;
 pub use queue::of_queue;

@@ -6,6 +6,7 @@ use chrono::DateTime;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::Condition;
 use deadbeat_domain::ids::{BeatId, BrokerId, MonitorId, PingId, ProjectId, QueueId, RunKey, WorkerId};
+use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use deadbeat_domain::run::{Run, RunDetail, RunStatus};
 use deadbeat_domain::schedule::Schedule;
@@ -104,6 +105,20 @@ fn run_of(names: &Names) -> Run {
         attempts: 2,
         contest: None,
         events: Vec::new(),
+    }
+}
+
+fn incarnation(names: &Names, pid: Option<i64>) -> Incarnation {
+    Incarnation {
+        boot: uuid::Uuid::from_u128(1),
+        host: Some(names.host.clone()),
+        pid,
+        started_at: None,
+        schedule: None,
+        since: at(0),
+        seen_at: at(300),
+        period_seconds: 15.0,
+        grace_seconds: 60.0,
     }
 }
 
@@ -226,7 +241,12 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         names: vec![names.task.clone()],
         count: 12,
     };
-    let mut all = vec![of_flood(&beat, &flood), of_emptied(&beat, &emptied)];
+    let processes = [incarnation(names, Some(4242)), incarnation(names, None)];
+    let mut all = vec![
+        of_flood(&beat, &flood),
+        of_emptied(&beat, &emptied),
+        of_duplicates(&beat, &processes),
+    ];
     for cause in Cause::ALL {
         all.push(of_beat(&beat, cause));
         all.push(of_worker(&worker, cause));

@@ -8,6 +8,7 @@
 mod aside;
 mod beat;
 mod beat_return;
+mod beats_at_once;
 mod blind_spell;
 mod bounded;
 mod broker;

@@ -70,6 +70,7 @@ fn words(cause: Cause) -> &'static str {
         Cause::BeatStalled => "Its process lives, and it sends nothing.",
         Cause::BeatStorm => "It sends one entry over and over.",
         Cause::ScheduleEmptied => "Its whole schedule vanished: nothing of it is watched.",
+        Cause::BeatDuplicate => "Two of it run at once: everything is sent twice.",
         Cause::BrokerDown => "It does not answer.",
         Cause::QueueUnconsumed => "Messages wait in it, and nobody consumes it.",
         Cause::QueueSlaBreach => "Its oldest message waits for too long.",
