@@ -125,18 +125,28 @@ def test_a_run_far_longer_than_ever_is_told(open_stage: Open, redis: parts.Redis
     stage.stays(GRACE, told)
 
 
-def test_a_run_far_shorter_than_ever_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
-    row = rows("F13", "a run takes far shorter than it ever did")
+def test_runs_far_shorter_than_ever_are_told_and_a_single_one_is_not(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    once = rows("S17", "a batch job has nothing to do for once, and ends at once")
+    row = rows("F13", "three runs one after the other take far less time than any did")
     stage = open_stage(redis.url, {"report": {"task": "shop.job", "schedule": 2.0}})
     stage.order("report", "sleep 1.5")
     stage.worker("one", processes=4)
     stage.beat()
     stage.healthy("report", CANARY, runs=25)
 
+    # The next run has nothing to do; those after it have.
+    stage.order("report", "first 1.5")
+    parts.wait_for("a run with nothing to do", lambda: (stage.folder / "pids" / "report").exists(), 20)
+    stage.lively("report", runs=4)
+    stage.stays(GRACE)
+    once.silent()
+
     stage.recall("report")
     short_at = time.time()
     told = ("monitor", "report", "TOO_FAST")
-    incident = stage.noticed(row, short_at, told, 2 + 2)
+    incident = stage.noticed(row, short_at, told, 3 * 2 + 2)
 
     stage.order("report", "sleep 1.5")
     stage.resolved(row, incident, repair="nothing to type")

@@ -13,10 +13,15 @@ const BEYOND_SECONDS: f64 = 60.0;
 const TIMES_SHORTER: f64 = 10.0;
 /// … if there was work to do: shorter tasks tell nothing by their length.
 const WORTH_SECONDS: f64 = 1.0;
-/// So many runs that are far too short are how it is now: somebody has made the task faster, or it has two kinds of run.
-const NORMAL_AFTER: i32 = 3;
-/// Each run brings the extremes nearer to the usual by this share, so that one odd run is not believed for ever.
+/// One run, or two, may have nothing to do. So many one after the other are a pattern, which is told.
+const TOLD_AFTER: i32 = 3;
+/// So many one after the other are how it is now: somebody has made the task faster, or it has two kinds of run.
+const NORMAL_AFTER: i32 = 6;
+/// Each run brings the longest one nearer to the usual by this share, so that one odd run is not believed for ever.
 const FORGETTING: f64 = 0.01;
+/// The same of the shortest one, by a share of their logarithms. An hourly job that rests for a weekend has some 120 runs between two weekends: what was
+/// learned on the first one must hold on the next.
+const FORGETTING_SHORTEST: f64 = 0.002;
 /// By how much a run moves the usual length: an estimate of the median in logarithms, which no outlier can drag away.
 const STEP: f64 = 0.1;
 
@@ -33,7 +38,7 @@ pub struct Baseline {
     pub shortest: f64,
     /// The longest one, nearly.
     pub longest: f64,
-    /// How many were far too short lately; nothing was learned from these.
+    /// How many of the last runs, one after the other, were far too short; nothing was learned from these.
     pub odd: i32,
 }
 
@@ -51,20 +56,16 @@ impl Baseline {
         }
     }
 
-    /// A run ended well: is it far shorter than any ever was? From one that is not, something is learned.
+    /// A run ended well: is it one of a row of runs that are all far shorter than any ever was? From one that is not far shorter, something is
+    /// learned. Runs count in the order in which their ends are heard.
     pub fn is_too_fast(&mut self, length: TimeDelta) -> bool {
-        if self.is_far_shorter(length) && self.odd + 1 < NORMAL_AFTER {
+        let is_odd = self.is_far_shorter(length);
+        if is_odd && self.odd + 1 < NORMAL_AFTER {
             self.odd += 1;
-            return true;
+            return self.odd >= TOLD_AFTER;
         }
-        if self.is_far_shorter(length) {
-            self.odd = 0;
-        }
+        self.odd = 0;
         self.learn(length);
-        // One a year is odd each time.
-        if self.runs % LEARNED_AFTER == 0 {
-            self.odd = (self.odd - 1).max(0);
-        }
         false
     }
 
@@ -78,7 +79,8 @@ impl Baseline {
             // Quick at first, while few are known.
             let step = STEP.max(1.0 / f64::from(self.runs + 1));
             self.usual *= (seconds.ln() - self.usual.ln()).clamp(-step, step).exp();
-            self.shortest = (self.shortest + FORGETTING * (self.usual - self.shortest)).min(seconds);
+            let shortest = self.shortest * (self.usual / self.shortest).powf(FORGETTING_SHORTEST);
+            self.shortest = shortest.min(seconds);
             self.longest = (self.longest + FORGETTING * (self.usual - self.longest)).max(seconds);
         }
         self.runs = self.runs.saturating_add(1);
@@ -116,49 +118,70 @@ mod tests {
     fn nothing_is_concluded_from_a_few_runs() {
         let mut few = learned(&[5_000; 19]);
         assert_eq!(few.longest_run(), None);
-        assert!(!few.is_too_fast(TimeDelta::milliseconds(1)));
-        let mut enough = learned(&[5_000; 20]);
+        assert!((0..3).all(|_| !few.is_too_fast(TimeDelta::milliseconds(1))));
+        let enough = learned(&[5_000; 20]);
         assert_eq!(enough.longest_run(), Some(TimeDelta::seconds(80)));
-        assert!(enough.is_too_fast(TimeDelta::milliseconds(499)));
-        assert!(!enough.is_too_fast(TimeDelta::milliseconds(500)));
+        assert!(enough.is_far_shorter(TimeDelta::milliseconds(499)));
+        assert!(!enough.is_far_shorter(TimeDelta::milliseconds(500)));
     }
 
     #[test]
-    fn nothing_is_learned_from_runs_that_are_far_too_short_until_they_are_how_it_is() {
+    fn a_run_with_nothing_to_do_is_silent_however_often_it_comes() {
+        let mut baseline = learned(&[1_300; 24]);
+        for _ in 0..10 {
+            assert!(!baseline.is_too_fast(TimeDelta::milliseconds(50)));
+            assert!(
+                !baseline.is_too_fast(TimeDelta::milliseconds(50)),
+                "nor the second"
+            );
+            assert!(!baseline.is_too_fast(TimeDelta::milliseconds(1_300)));
+        }
+    }
+
+    #[test]
+    fn nothing_is_learned_from_a_row_of_short_runs_until_they_are_how_it_is() {
         let short = TimeDelta::milliseconds(100);
         let mut baseline = learned(&[5_000; 30]);
         let before = baseline;
 
-        assert!(baseline.is_too_fast(short));
-        assert!(baseline.is_too_fast(short), "the next night, too");
-        assert_eq!(baseline, Baseline { odd: 2, ..before });
+        let told: Vec<bool> = (0..5).map(|_| baseline.is_too_fast(short)).collect();
+        assert_eq!(told, [false, false, true, true, true]);
+        assert_eq!(baseline, Baseline { odd: 5, ..before });
         assert!(!baseline.is_too_fast(short), "it is faster now");
         assert!(!baseline.is_too_fast(short));
     }
 
     #[test]
-    fn a_task_with_two_kinds_of_run_is_told_twice_and_then_known() {
-        let short = TimeDelta::milliseconds(100);
-        let usual = TimeDelta::seconds(5);
+    fn a_task_with_two_kinds_of_run_is_never_told() {
         let mut baseline = learned(&[5_000; 30]);
-
-        let mut told = 0;
         for _ in 0..100 {
-            told += i32::from(baseline.is_too_fast(short));
-            assert!(!baseline.is_too_fast(usual));
+            assert!(!baseline.is_too_fast(TimeDelta::milliseconds(100)));
+            assert!(!baseline.is_too_fast(TimeDelta::seconds(5)));
         }
-        assert_eq!(told, 2);
     }
 
     #[test]
-    fn a_run_that_is_odd_now_and_then_is_odd_each_time() {
-        let mut baseline = learned(&[5_000; 30]);
-        for _ in 0..10 {
-            assert!(baseline.is_too_fast(TimeDelta::milliseconds(100)));
-            for _ in 0..20 {
-                assert!(!baseline.is_too_fast(TimeDelta::seconds(5)));
-            }
+    fn an_hourly_job_that_rests_at_weekends_is_told_on_the_first_one_at_most() {
+        let mut baseline = learned(&[60_000; 120]);
+        let mut told = Vec::new();
+        for _ in 0..20 {
+            let rest = (0..48).filter(|_| baseline.is_too_fast(TimeDelta::milliseconds(50)));
+            told.push(rest.count());
+            assert!((0..120).all(|_| !baseline.is_too_fast(TimeDelta::minutes(1))));
         }
+        assert_eq!(told[0], 3);
+        assert!(told[1..].iter().all(|told| *told == 0), "{told:?}");
+    }
+
+    #[test]
+    fn a_job_that_was_quick_long_ago_is_judged_by_how_it_is_now() {
+        let mut lengths = vec![50; 30];
+        lengths.extend([60_000; 1_500]);
+        let mut baseline = learned(&lengths);
+
+        let told = (0..3).filter(|_| baseline.is_too_fast(TimeDelta::milliseconds(50)));
+
+        assert_eq!(told.count(), 1, "the third one");
     }
 
     #[test]
@@ -171,7 +194,7 @@ mod tests {
     #[test]
     fn short_tasks_are_never_too_fast() {
         let mut baseline = learned(&[900; 50]);
-        assert!(!baseline.is_too_fast(TimeDelta::zero()));
+        assert!((0..9).all(|_| !baseline.is_too_fast(TimeDelta::zero())));
     }
 
     #[test]
@@ -195,8 +218,8 @@ mod tests {
                 prop_assert!(!baseline.is_far_shorter(last));
                 prop_assert!(baseline.longest_run().unwrap() > last);
             }
-            let told = (0..5).filter(|_| baseline.is_too_fast(last)).count();
-            prop_assert!(told < NORMAL_AFTER as usize);
+            let told = (0..NORMAL_AFTER).filter(|_| baseline.is_too_fast(last)).count();
+            prop_assert!(told <= (NORMAL_AFTER - TOLD_AFTER) as usize);
             prop_assert!(!baseline.is_far_shorter(last));
         }
     }

@@ -26,7 +26,7 @@ pub enum Cause {
     TimeLimit,
     /// A run took longer than its longest run, or far longer than it ever did.
     Overrun,
-    /// A run took far less time than it ever did.
+    /// Several runs, one after the other, took far less time than any did before.
     TooFast,
     /// The process that ran the task was killed.
     WorkerKilled,

@@ -56,11 +56,15 @@ def job(self: Any, name: str) -> None:
     except FileNotFoundError:
         return
     begun = FOLDER / "pids" / name
+    if verb == "first" and not begun.exists():
+        # There is nothing to do for once.
+        begun.write_text(f"{os.getpid()} {self.request.id}")
+        return
     if verb in ("alone", "poison") and begun.exists() and begun.read_text().split()[1] != self.request.id:
         # Meant for one run, however often its message is delivered.
         return
     begun.write_text(f"{os.getpid()} {self.request.id}")
-    if verb == "sleep":
+    if verb in ("sleep", "first"):
         time.sleep(float(rest))
     elif verb in ("hold", "alone"):
         end = time.monotonic() + float(rest or "inf")

@@ -111,9 +111,15 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
                 )
             });
             evidence.extend(usual.map(fact));
+            let odd = monitor.state.baseline.map(|baseline| baseline.odd);
+            evidence.extend(
+                odd.map(|odd| fact(format!("The {} runs before it were as short.", (odd - 1).max(1)))),
+            );
             (
-                format!("It ended well after {took}."),
-                format!("{name} ended far too soon, after {took}: it has hardly done its work."),
+                format!("It ended well after {took}, less than a tenth of that."),
+                format!(
+                    "{name} ended far too soon, after {took}, as did the runs before it: they have hardly done their work."
+                ),
             )
         }
         _ => (

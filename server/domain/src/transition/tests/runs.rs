@@ -327,54 +327,61 @@ fn took(run: u128, milliseconds: i64, at_seconds: f64) -> Signal {
 }
 
 #[test]
-fn a_run_that_is_far_too_fast_is_trouble_and_the_next_usual_one_its_end() {
+fn runs_that_are_far_too_fast_one_after_the_other_are_trouble_and_the_next_usual_one_its_end() {
     let mut state = hourly();
     state.baseline = Some(learned());
+    for (run, hours) in [(1, 1.0), (2, 2.0)] {
+        assert_eq!(hear(&mut state, &took(run, 999, hours * 3_600.0)), None);
+        assert_eq!(state.status, Status::Up);
+    }
 
     assert_eq!(
-        hear(&mut state, &took(1, 1_000, 3_600.0)),
-        None,
-        "a tenth is not less than a tenth"
-    );
-    state.baseline = Some(learned());
-    assert_eq!(
-        hear(&mut state, &took(2, 999, 7_200.0)),
+        hear(&mut state, &took(3, 999, 10_800.0)),
         Some(trouble(Cause::TooFast))
     );
     assert_eq!(
         (state.status, state.last_success_at),
-        (Status::Down, Some(at(7_200.0)))
+        (Status::Down, Some(at(10_800.0)))
     );
     assert_eq!(
-        hear(&mut state, &took(3, 10_000, 10_800.0)),
-        Some(Trigger::Report)
+        hear(&mut state, &took(4, 1_000, 14_400.0)),
+        Some(Trigger::Report),
+        "a tenth is not less than a tenth"
     );
 }
 
 #[test]
-fn a_second_run_that_is_as_short_is_no_all_clear_and_a_third_one_is_the_new_usual() {
+fn further_runs_that_are_as_short_are_no_all_clear_until_they_are_the_new_usual() {
     let mut state = hourly();
     state.baseline = Some(learned());
-    hear(&mut state, &took(1, 100, 3_600.0));
+    for run in 1..=5_u32 {
+        hear(&mut state, &took(run.into(), 100, f64::from(run) * 3_600.0));
+        let is_told = state.status == Status::Down;
+        assert_eq!(is_told, run >= 3, "run {run}");
+    }
 
-    assert_eq!(hear(&mut state, &took(2, 100, 7_200.0)), None);
-    assert_eq!(state.status, Status::Down);
-    assert_eq!(hear(&mut state, &took(3, 100, 10_800.0)), Some(Trigger::Report));
-    assert_eq!(hear(&mut state, &took(4, 100, 14_400.0)), None);
+    assert_eq!(hear(&mut state, &took(6, 100, 21_600.0)), Some(Trigger::Report));
+    assert_eq!(hear(&mut state, &took(7, 100, 25_200.0)), None);
     assert_eq!(state.status, Status::Up);
 }
 
 #[test]
 fn what_nobody_learned_from_or_nobody_watches_is_never_too_fast() {
     let mut unlearned = hourly();
-    assert_eq!(hear(&mut unlearned, &took(1, 0, 3_600.0)), None);
+    for run in 1..=4_u32 {
+        let at = f64::from(run) * 3_600.0;
+        assert_eq!(hear(&mut unlearned, &took(run.into(), 0, at)), None);
+    }
 
     for (status, retired) in [(Status::Paused, false), (Status::Up, true)] {
         let mut state = hourly();
         state.baseline = Some(learned());
         state.status = status;
         state.retired = retired;
-        assert_eq!(hear(&mut state, &took(1, 0, 3_600.0)), None, "{status:?}");
+        for run in 1..=4_u32 {
+            let at = f64::from(run) * 3_600.0;
+            assert_eq!(hear(&mut state, &took(run.into(), 0, at)), None, "{status:?}");
+        }
     }
 }
 
