@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from celery import Celery
 from celery.exceptions import TaskRevokedError
 
 from conftest import StartCelery, reporting_to
@@ -73,6 +74,45 @@ def test_every_way_a_run_can_end_is_reported_as_what_it_was(
     assert worker.stop() < 10
     assert [e for e in sink.events if e.get("task_id") == unwatched.id] == []
     assert sink.of("client_loss") == []
+
+
+def test_a_message_that_the_worker_refuses_ends_its_run_with_the_reason(
+    sink: Sink, start_celery: StartCelery, send: Send, broker: str
+) -> None:
+    start_celery("worker", "-n", "w1@here", **reporting_to(sink.url))
+
+    unknown, pickled = send("nowhere"), send("ok", serializer="pickle")
+    unwatched = send("nowhere", entry=None)
+    broken = str(uuid.uuid4())
+    with Celery("sender", broker=broker).producer_pool.acquire() as producer:
+        producer.publish(
+            b"{",
+            routing_key="celery",
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers={
+                "id": broken,
+                "task": "watched.ok",
+                "lang": "py",
+                "deadbeat_beat": "watched",
+                "deadbeat_entry": "nightly",
+            },
+        )
+        # A message of another program.
+        producer.publish(b"{}", routing_key="celery", content_type="application/json")
+    good = send("ok")
+
+    for task_id, reason in (
+        (unknown.id, "unknown task watched.nowhere"),
+        (pickled.id, "ContentDisallowed: content type application/x-python-serialize"),
+        (broken, "DecodeError: content type application/json"),
+    ):
+        end = finished(sink, task_id)
+        assert (end["outcome"], end["error"], end["attempt"]) == ("rejected", reason, None)
+        assert (end["entry"], end["worker"], end["queue"]) == ("nightly", "w1@here", "celery")
+    # The worker goes on, and what Beat did not send is not our business.
+    assert finished(sink, good.id)["outcome"] == "success"
+    assert [event for event in sink.events if event.get("task_id") == unwatched.id] == []
 
 
 def test_what_a_killed_child_cannot_say_is_said_by_the_main_process(

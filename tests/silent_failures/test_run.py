@@ -74,6 +74,41 @@ def test_each_bad_end_is_told_by_its_own_cause(open_stage: Open, redis: parts.Re
 
 
 @pytest.mark.core
+def test_a_message_that_its_worker_refuses_is_told_with_the_workers_reason(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    stage = open_stage(redis.url, {"report": {"task": "shop.job", "schedule": 1.0}})
+    stage.worker()
+    beat = stage.beat()
+    stage.healthy("report", CANARY)
+
+    refused = {
+        "pickled": (
+            rows("F41", "Beat sends a content type that the worker refuses"),
+            {"task": "shop.job", "schedule": 2.0, "options": {"serializer": "pickle"}},
+            "ContentDisallowed: content type application/x-python-serialize",
+        ),
+        "gone": (
+            rows("F41", "Beat sends a task that the worker does not know"),
+            {"task": "shop.gone", "schedule": 2.0},
+            "unknown task shop.gone",
+        ),
+    }
+    beat.stop()
+    stage.schedule |= {name: entry for name, (_, entry, _) in refused.items()}
+    stage.deploy()
+    stage.beat()
+    sent_at = time.time()
+
+    for name, (row, _, reason) in refused.items():
+        # Beat starts, and counts an interval from then.
+        incident = stage.noticed(row, sent_at, ("monitor", name, "REJECTED"), 2 + 4)
+        assert reason in incident["cause"]["summary"], incident
+        row.repair = "not run: settings" if name == "pickled" else "not run: a deployment"
+    stage.stays(GRACE, *(("monitor", name, "REJECTED") for name in refused))
+
+
+@pytest.mark.core
 def test_a_time_limit_is_told_as_such_soft_or_hard(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
     schedule = {
         "soft": {"task": "shop.job", "schedule": 3.0, "options": {"soft_time_limit": 2, "time_limit": 30}},

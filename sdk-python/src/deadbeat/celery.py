@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 from celery.exceptions import Reject
 
-from deadbeat import publish, registry
+from deadbeat import publish, refused, registry
 from deadbeat.beat import BeatReporter
 from deadbeat.follow import stage_of
 from deadbeat.guard import guarded
@@ -69,6 +69,8 @@ def install(app: Celery, settings: Settings) -> None:
         ("task_failure", on_task_failure),
         ("task_retry", on_task_retry),
         ("task_revoked", on_task_revoked),
+        ("task_rejected", refused.on_task_rejected),
+        ("task_unknown", refused.on_task_unknown),
         ("worker_process_shutdown", on_worker_process_shutdown),
         ("worker_shutting_down", on_worker_shutting_down),
         ("worker_shutdown", on_worker_shutdown),

@@ -17,6 +17,7 @@ from celery import __version__ as celery_version
 from celery import bootsteps
 from celery.worker import state
 
+from deadbeat import refused
 from deadbeat.follow import is_member
 from deadbeat.guard import guarded
 from deadbeat.run import RunReporter, new_id, run_id_of
@@ -151,9 +152,24 @@ class Tick(bootsteps.StartStopStep):
         reporter = Tick.reporters.get(id(parent.app))
         if reporter is not None:
             self._timer = reporter.consumer_started(parent)
+            _watch_decoding(parent)
 
     def stop(self, parent: Any) -> None:
         """Nothing is to be stopped: while there is no broker the loop's silence is worth telling."""
+
+
+def _watch_decoding(consumer: Any) -> None:
+    """Hear of bodies that cannot be read. Celery has no signal for them, and looks its handler up here."""
+    known = consumer.on_decode_error
+    if getattr(known, "is_deadbeat", False):
+        return
+
+    def on_decode_error(message: Any, exc: Exception) -> Any:
+        refused.on_decode_error(consumer, message, exc)
+        return known(message, exc)
+
+    on_decode_error.is_deadbeat = True  # type: ignore[attr-defined]
+    consumer.on_decode_error = on_decode_error
 
 
 def _size(pool: Any) -> int:

@@ -18,7 +18,7 @@ pub enum Cause {
     RetriesExhausted,
     /// A task was revoked: somebody called it off.
     Revoked,
-    /// A task rejected its message.
+    /// A task rejected its message, or a worker refused it before the task began.
     Rejected,
     /// A message had expired before a worker could begin it.
     Expired,

@@ -79,6 +79,11 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
             "Somebody revoked it.".to_owned(),
             format!("{name} was revoked: it did not run, or was ended."),
         ),
+        // A task that rejects its message has begun: its report names the attempt.
+        Cause::Rejected if detail.attempt.is_none() && error.is_some() => (
+            format!("The worker refused the message{with}: no run began."),
+            format!("{name} did not run: its message was refused{ran_on}{with}, and is dropped."),
+        ),
         Cause::Rejected => (
             format!("The task rejected its message{with}."),
             format!("{name} rejected its message, which is not delivered again."),
@@ -112,9 +117,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
             });
             evidence.extend(usual.map(fact));
             let odd = monitor.state.baseline.map(|baseline| baseline.odd);
-            evidence.extend(
-                odd.map(|odd| fact(format!("The {} runs before it were as short.", (odd - 1).max(1)))),
-            );
+            evidence.extend(odd.map(|odd| fact(format!("The {} runs before it were as short.", (odd - 1).max(1)))));
             (
                 format!("It ended well after {took}, less than a tenth of that."),
                 format!(
@@ -534,6 +537,12 @@ fn repair(
             Repair::advice("Or give it more time: the expires option of its Beat entry."),
         ],
         Cause::Revoked => vec![Repair::command("See what is revoked.", celery("inspect revoked"))],
+        Cause::Rejected if signal.is_some_and(|signal| signal.detail.attempt.is_none()) => vec![
+            Repair::command("See which tasks the workers know.", celery("inspect registered")),
+            Repair::advice(
+                "Deploy workers and Beat from one release, and let accept_content hold what Beat sends (task_serializer).",
+            ),
+        ],
         Cause::Failed | Cause::RetriesExhausted | Cause::Rejected => {
             vec![Repair::advice(
                 "Read the worker's log at that time for the traceback.",
