@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -186,7 +187,68 @@ def test_foreign_message_has_a_depth_and_no_more(app: Celery, sink: Sink, broker
         "oldest_task": None,
         "consumers": None,
         "unacked": None,
+        "head": hashlib.sha256(b"\xff not json").hexdigest()[:16],
+        "taken_seconds": None,
     }
+
+
+def test_the_head_stays_while_nothing_leaves_the_queue(app: Celery, sink: Sink, broker: str) -> None:
+    sampler, _ = sampler_of(app, sink.url, "thumbs")
+    redis = Redis.from_url(broker)
+
+    def head() -> str | None:
+        word: str | None = queue(sampler.sample(), "thumbs")["head"]
+        return word
+
+    assert head() is None
+    app.send_task("first", queue="thumbs")
+    first = head()
+    # Others come behind it, also into a list of their own.
+    app.send_task("second", queue="thumbs")
+    app.send_task("urgent", queue="thumbs", priority=0, headers={"deadbeat_at": time.time() - 60})
+    app.send_task("last", queue="thumbs", priority=9)
+    assert first is not None
+    assert head() == first
+
+    redis.rpop("thumbs")
+    second = head()
+    assert second not in (None, first)
+    # Somebody else's word for it, too: another process looks from now on.
+    assert queue(sampler_of(app, sink.url, "thumbs")[0].sample(), "thumbs")["head"] is not None
+
+
+def test_a_message_that_anybody_holds_shows_when_it_was_taken(app: Celery, sink: Sink) -> None:
+    sampler, _ = sampler_of(app, sink.url, "thumbs", "other")
+    for name in ("thumbs", "other"):
+        for _ in range(3):
+            app.send_task("thumb", queue=name)
+    with app.connection_for_read() as connection, connection.SimpleQueue("thumbs") as thumbs:
+        held = thumbs.get(timeout=5)
+        sampler.sample()
+        # Nothing has left since: now it is asked who holds what.
+        sample = sampler.sample()
+        held.requeue()
+
+    assert 0 <= queue(sample, "thumbs")["taken_seconds"] < 60
+    assert queue(sample, "other")["taken_seconds"] is None
+    sampler.sample()
+    assert queue(sampler.sample(), "thumbs")["taken_seconds"] is None
+
+
+def test_one_broker_has_one_identity_and_each_part_of_it_another(
+    app: Celery, sink: Sink, broker: str
+) -> None:
+    def identity(url: str, **options: Any) -> str | None:
+        other = Celery("other", broker=url, set_as_current=False)
+        other.conf.broker_transport_options = options
+        word: str | None = sampler_of(other, sink.url)[0].sample()["identity"]
+        return word
+
+    mine = sampler_of(app, sink.url)[0].sample()["identity"]
+    assert mine is not None
+    assert identity(broker.replace("127.0.0.1", "localhost")) == mine
+    others = {identity(f"{broker.rpartition('/')[0]}/7"), identity(broker, global_keyprefix="b:")}
+    assert len(others | {mine}) == 3
 
 
 def test_broker_that_is_away_makes_a_sample_too(sink: Sink) -> None:

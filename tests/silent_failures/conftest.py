@@ -58,7 +58,8 @@ def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
     def make(broker: str, schedule: dict[str, Any], *, project: Project | None = None, **more: Any) -> Stage:
         if project is None:
             project = new_project(request.getfixturevalue("server"))
-        stages.append(Stage(project, broker, tmp_path, parts.Sink(), schedule, **more))
+        folder = more.pop("folder", tmp_path)
+        stages.append(Stage(project, broker, folder, parts.Sink(), schedule, **more))
         return stages[-1]
 
     yield make

@@ -111,8 +111,7 @@ class Stage:
             "DEADBEAT_CANARY_SECONDS": "2",
             "DEADBEAT_CANARY_GRACE_SECONDS": f"{GRACE:g}",
             "DEADBEAT_WORKER_PERIOD_SECONDS": f"{WORKER_PERIOD:g}",
-            # An SDK that is to be tried stands there already.
-            "PYTHONPATH": os.pathsep.join([str(EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": f"{EXAMPLE}{os.pathsep}{parts.ROOT / 'sdk-python' / 'src'}",
             "SHOP_FOLDER": str(self.folder),
             **self.env,
         }

@@ -7,6 +7,7 @@ oldest message only its headers are looked at, and only where the broker shows t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -36,10 +37,20 @@ class QueueLook:
     oldest_task: str | None = None
     # Counted by the broker (AMQP).
     consumers: int | None = None
+    # Stands for the message that is taken next. While it changes somebody consumes the queue.
+    head: str | None = None
+    # How long ago the newest message was taken that somebody holds.
+    taken_seconds: float | None = None
 
 
-def redis_queue(channel: Any, client: Any, name: str, now: float, marks: Marks | None = None) -> QueueLook:
-    """A queue is a list for each priority; what waits longest is at the right end."""
+def redis_queue(
+    channel: Any, client: Any, name: str, now: float, marks: Marks | None = None, before: str | None = None
+) -> QueueLook:
+    """A queue is a list for each priority; what waits longest is at the right end.
+
+    `before` is the head of the look before: while it waits in one of the lists, it stays the head.
+    """
+    heads: dict[str, float] = {}
     depth = 0
     published: float | None = None
     is_a_guess = False
@@ -51,6 +62,8 @@ def redis_queue(channel: Any, client: Any, name: str, now: float, marks: Marks |
         if oldest is None:
             continue
         headers = _headers(oldest)
+        stamp = headers.get("deadbeat_at")
+        heads[_word_for(oldest)] = stamp if isinstance(stamp, (int, float)) else now
         at = headers.get("deadbeat_at")
         if at is None and marks is not None:
             waited = _marked_age(client, key, length, marks)
@@ -62,7 +75,15 @@ def redis_queue(channel: Any, client: Any, name: str, now: float, marks: Marks |
         elif task is None:
             task = headers.get("task")
     age = None if published is None else round(max(0.0, now - published), 3)
-    return QueueLook(name, depth=depth, oldest_seconds=age, oldest_is_a_guess=is_a_guess, oldest_task=task)
+    head = before if before in heads else min(heads, key=heads.__getitem__, default=None)
+    return QueueLook(
+        name, depth=depth, oldest_seconds=age, oldest_is_a_guess=is_a_guess, oldest_task=task, head=head
+    )
+
+
+def _word_for(message: bytes) -> str:
+    """A message may hold secrets, and be long: its digest tells it from others."""
+    return hashlib.sha256(message).hexdigest()[:16]
 
 
 def held_in_redis(channel: Any, client: Any, now: float) -> tuple[int, float | None]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Callable
 
+from deadbeat.consumption import identity_of_rabbit, identity_of_redis, taken_lately
 from deadbeat.guard import guarded, tell_once
 from deadbeat.queue_look import Marks, QueueLook, held_in_redis, rabbit_queue, redis_queue
 from deadbeat.run import RunReporter, new_id
@@ -51,6 +52,8 @@ class Sampler:
         self._elsewhere: tuple[str, ...] = ()
         # List → what was its newest message, and when: while that waits, the oldest has waited for as long.
         self._marks: Marks = {}
+        # Queue → its head, as last seen.
+        self._heads: dict[str, str] = {}
 
     @guarded
     def ask(self, wanted: bool, queues: Iterable[str] = ()) -> None:
@@ -97,6 +100,7 @@ class Sampler:
             "transport": None,
             "reachable": True,
             "error": None,
+            "identity": None,
             "maxmemory_policy": None,
             "visibility_timeout_seconds": None,
             "unacked": None,
@@ -114,8 +118,9 @@ class Sampler:
             connection.connect()
             names = self._queue_names()
             if kind == "redis":
-                _look_into_redis(connection, names, event, self._marks)
+                self._look_into_redis(connection, names, event)
             elif kind == "amqp":
+                event["identity"] = identity_of_rabbit(connection)
                 event["queues"] = [_said(rabbit_queue(connection, name)) for name in names]
             else:
                 event["queues"] = [_said(QueueLook(name)) for name in names]
@@ -159,23 +164,35 @@ class Sampler:
         names.update(dict.fromkeys(list(self._runs.seen_queues)))
         return list(names)[:QUEUE_LIMIT]
 
+    def _look_into_redis(self, connection: Any, names: list[str], event: dict[str, Any]) -> None:
+        channel = connection.channel()
+        try:
+            client, now = channel.client, time.time()
+            event["visibility_timeout_seconds"] = channel.visibility_timeout
+            # Some of it may be forbidden to this user, or hidden by whoever runs this Redis.
+            refusals = connection.channel_errors
+            with contextlib.suppress(*refusals):
+                event["identity"] = identity_of_redis(client)
+            with contextlib.suppress(*refusals):
+                event["maxmemory_policy"] = client.info("memory").get("maxmemory_policy")
+            with contextlib.suppress(*refusals):
+                event["unacked"], event["oldest_unacked_seconds"] = held_in_redis(channel, client, now)
+            before, self._heads = self._heads, {}
+            looks = [redis_queue(channel, client, name, now, self._marks, before.get(name)) for name in names]
+            self._heads = {look.name: look.head for look in looks if look.head is not None}
+            # Nothing has left these since the last look: does anybody hold a message of theirs?
+            still = {look.name: look for look in looks if look.head and look.head == before.get(look.name)}
+            if still and event["unacked"]:
+                with contextlib.suppress(*refusals):
+                    taken = taken_lately(channel, client, self._runs.queue_of)
+                    for name, at in taken.items():
+                        if name in still:
+                            still[name].taken_seconds = round(max(0.0, now - at), 3)
+            event["queues"] = [_said(look) for look in looks]
+        finally:
+            channel.close()
+
 
 def _said(look: QueueLook) -> dict[str, Any]:
     # Of single queues no broker tells it to its clients.
     return {**asdict(look), "unacked": None}
-
-
-def _look_into_redis(connection: Any, names: list[str], event: dict[str, Any], marks: Marks) -> None:
-    channel = connection.channel()
-    try:
-        client, now = channel.client, time.time()
-        event["visibility_timeout_seconds"] = channel.visibility_timeout
-        # Some of it may be forbidden to this user, or hidden by whoever runs this Redis.
-        refusals = connection.channel_errors
-        with contextlib.suppress(*refusals):
-            event["maxmemory_policy"] = client.info("memory").get("maxmemory_policy")
-        with contextlib.suppress(*refusals):
-            event["unacked"], event["oldest_unacked_seconds"] = held_in_redis(channel, client, now)
-        event["queues"] = [_said(redis_queue(channel, client, name, now, marks)) for name in names]
-    finally:
-        channel.close()

@@ -64,6 +64,8 @@ pub struct QueueView {
     pub depth: i64,
     /// When the oldest of them was sent, where the broker shows it.
     pub oldest_at: Option<DateTime<Utc>>,
+    /// Somebody who does not report takes messages from it.
+    pub has_others: bool,
     /// When it was last looked at.
     pub seen_at: DateTime<Utc>,
 }
@@ -75,6 +77,8 @@ pub struct WorkerView {
     pub id: WorkerId,
     /// Celery's node name.
     pub name: String,
+    /// It is another application's, on the same broker.
+    pub is_foreign: bool,
     /// down: that it is lost, or in trouble, is told.
     pub status: Status,
     /// What is wrong with it although it is heard from.
@@ -294,7 +298,8 @@ impl Evidence {
                 return Blame::Part(PartOf::Queue(queue.id), trouble);
             }
             // As the queue itself is judged: a deployment is waited for.
-            let nobody = self.workers.iter().all(|worker| worker.standing() != Status::Up);
+            let mut own = self.workers.iter().filter(|worker| !worker.is_foreign);
+            let nobody = own.all(|worker| worker.standing() != Status::Up);
             let left_at = self
                 .workers
                 .iter()
@@ -341,6 +346,7 @@ impl Evidence {
             return Blame::Own(Cause::Unknown);
         };
         // What waits came after it: it is not among that. Clocks of senders differ a little.
+        let is_consumed = up > 0 || queue.has_others;
         let waits = queue.depth > 0 && queue.oldest_at.is_none_or(|oldest| oldest <= sent_at + AFTER);
         if waits {
             // Who could take it and does not hangs, which is told of it soon.
@@ -357,7 +363,7 @@ impl Evidence {
             {
                 return Blame::Wait(told_at.min(now + NEXT_LOOK));
             }
-            return Blame::Own(if up > 0 {
+            return Blame::Own(if is_consumed {
                 Cause::QueueSlaBreach
             } else {
                 Cause::Unknown

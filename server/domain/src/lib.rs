@@ -40,6 +40,7 @@ pub mod deadline;
 pub mod delivery;
 pub mod evidence;
 pub mod expression;
+pub mod flow;
 pub mod guessing;
 pub mod hearing;
 pub mod ids;

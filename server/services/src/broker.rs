@@ -7,6 +7,7 @@ use deadbeat_domain::blind_spell::{BlindSpell, fair_deadline, is_to_come};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::{Condition, UNSEEN_FOR, on_seen, on_unseen};
 use deadbeat_domain::evidence::AWAY_PATIENCE;
+use deadbeat_domain::flow::{Flow, Glimpse};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId, QueueId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
@@ -43,6 +44,9 @@ pub struct Sample {
     /// The exception's class, where it did not.
     #[serde(default)]
     pub error: Option<Text>,
+    /// What stands for this broker and its part that is used: two applications that say the same share their queues.
+    #[serde(default)]
+    pub identity: Option<Text>,
     /// Redis: what it does when its memory is full. With `allkeys-…` it deletes messages that wait.
     #[serde(default)]
     pub maxmemory_policy: Option<Text>,
@@ -86,6 +90,12 @@ pub struct Seen {
     /// Messages that were taken in and are not acknowledged, where the broker says so for each queue.
     #[serde(default)]
     pub unacked: Option<i64>,
+    /// What stands for the message that is taken next, where the broker shows it.
+    #[serde(default)]
+    pub head: Option<Text>,
+    /// How long ago the newest message was taken from it that somebody holds; None: nobody looked, or holds none.
+    #[serde(default)]
+    pub taken_seconds: Option<f64>,
 }
 
 /// Who looks at the broker is replaced when it was silent for this long.
@@ -193,7 +203,11 @@ pub(crate) async fn seen(
     broker.sampled_at = Some(seen_at);
     deadbeat_store::broker::update(&mut tx, &broker).await?;
 
-    let workers = deadbeat_store::worker::of_app(&mut tx, project, &sample.app).await?;
+    let mut workers = deadbeat_store::worker::of_app(&mut tx, project, &sample.app).await?;
+    if let Some(identity) = sample.identity.as_deref() {
+        // Whoever uses the same broker may consume the same queues.
+        workers.extend(deadbeat_store::worker::beside(&mut tx, project, &sample.app, identity).await?);
+    }
     let longest_wait = sample
         .longest_wait_seconds
         .filter(|seconds| (1.0..=limits::SPAN_SECONDS).contains(seconds))
@@ -359,15 +373,41 @@ fn look(
         taken,
         seen_at: now,
         created_at: known.map_or(now, |queue| queue.created_at),
+        flow: known.map_or_else(Flow::default, |queue| queue.flow.clone()),
         state: known.map_or(Condition::FRESH, |queue| queue.state),
     };
-    let consumers = consumers(&queue, workers, now);
+    queue.flow.look(&glimpse(known, seen, depth, workers, now), now);
+    let consumers = consumers(&queue, workers, longest_wait, now);
     let transition = on_seen(
         &mut queue.state,
         trouble(queue.depth, oldest, longest_wait, consumers),
         now,
     );
     (queue, transition)
+}
+
+/// What this look shows of who takes messages.
+fn glimpse<'a>(
+    known: Option<&Queue>,
+    seen: &'a Seen,
+    depth: i64,
+    workers: &[Worker],
+    now: DateTime<Utc>,
+) -> Glimpse<'a> {
+    let held_at = seen
+        .taken_seconds
+        .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
+        .map(|seconds| now - span(seconds));
+    // A worker of an application that nobody knows to share this broker.
+    let reported_at = known.and_then(|queue| queue.taken).map(|taken| taken.at);
+    let attending = workers.iter().filter(|worker| worker.queues.contains(&seen.name));
+    Glimpse {
+        depth,
+        head: seen.head.as_deref(),
+        taken_at: held_at.max(reported_at),
+        before: known.map(|queue| queue.seen_at),
+        attended_at: attending.filter_map(|worker| worker.state.last_seen_at).max(),
+    }
 }
 
 fn just_left(worker: &Worker, now: DateTime<Utc>) -> bool {
@@ -377,9 +417,10 @@ fn just_left(worker: &Worker, now: DateTime<Utc>) -> bool {
         .is_some_and(|at| now - at < REPLACED_WITHIN)
 }
 
-/// Who takes messages from a queue: what the broker counts, or what workers say of themselves.
-fn consumers(queue: &Queue, workers: &[Worker], now: DateTime<Utc>) -> Consumers {
+/// Who takes messages from a queue: what the broker counts or shows, or what workers say of themselves.
+fn consumers(queue: &Queue, workers: &[Worker], longest_wait: TimeDelta, now: DateTime<Utc>) -> Consumers {
     let of = |status: Status| workers.iter().filter(move |worker| worker.state.status == status);
+    let is_own = |worker: &Worker| worker.app == queue.app;
     // One whose clock is off takes messages all the same.
     let works = |worker: &&Worker| {
         worker.state.status == Status::Up
@@ -394,7 +435,9 @@ fn consumers(queue: &Queue, workers: &[Worker], now: DateTime<Utc>) -> Consumers
         Consumers::Some
     } else if of(Status::Down).any(consumes) {
         Consumers::Lost
-    } else if of(Status::Up).next().is_none()
+    } else if queue.consumers.is_none() && queue.flow.has_others(longest_wait, now) {
+        Consumers::Some
+    } else if !of(Status::Up).any(is_own)
         || of(Status::Paused).any(|worker| consumes(worker) && just_left(worker, now))
     {
         // A deployment ends one before it starts the next, and may let it end its tasks.

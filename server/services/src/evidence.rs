@@ -6,6 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{BrokerView, Evidence, QueueView, StageView, WorkerView};
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::queue::LONGEST_WAIT;
 use deadbeat_domain::slot::early;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
@@ -130,6 +132,14 @@ async fn scene(tx: &mut Tx, project: ProjectId, app: &str, now: DateTime<Utc>) -
         workers: deadbeat_store::worker::of_app(tx, project, app).await?,
         evidence: Evidence::default(),
     };
+    let identity = scene.broker.as_ref().and_then(|broker| {
+        let sample = broker.sample.as_ref()?;
+        sample.get("identity")?.as_str()
+    });
+    if let Some(identity) = identity {
+        let beside = deadbeat_store::worker::beside(tx, project, app, identity).await?;
+        scene.workers.extend(beside);
+    }
     // Those that left long ago have nothing to do with what is due now.
     scene.workers.retain(|worker| {
         worker.state.status != Status::Paused
@@ -137,8 +147,19 @@ async fn scene(tx: &mut Tx, project: ProjectId, app: &str, now: DateTime<Utc>) -
     });
     scene.evidence = Evidence {
         broker: scene.broker.as_ref().map(broker_view),
-        queues: scene.queues.iter().map(queue_view).collect(),
-        workers: scene.workers.iter().map(worker_view).collect(),
+        queues: scene
+            .queues
+            .iter()
+            .map(|queue| queue_view(queue, longest_wait(scene.broker.as_ref()), now))
+            .collect(),
+        workers: scene
+            .workers
+            .iter()
+            .map(|worker| WorkerView {
+                is_foreign: worker.app != app,
+                ..worker_view(worker)
+            })
+            .collect(),
         ..Evidence::default()
     };
     Ok(scene)
@@ -164,7 +185,15 @@ fn broker_view(broker: &Broker) -> BrokerView {
     }
 }
 
-fn queue_view(queue: &Queue) -> QueueView {
+/// How long a message may wait, as whoever looks at the broker says.
+fn longest_wait(broker: Option<&Broker>) -> TimeDelta {
+    broker
+        .and_then(|broker| broker.sample.as_ref()?.get("longest_wait_seconds")?.as_f64())
+        .filter(|seconds| (1.0..=limits::SPAN_SECONDS).contains(seconds))
+        .map_or(LONGEST_WAIT, span)
+}
+
+fn queue_view(queue: &Queue, longest_wait: TimeDelta, now: DateTime<Utc>) -> QueueView {
     QueueView {
         id: queue.id,
         name: queue.name.clone(),
@@ -176,6 +205,7 @@ fn queue_view(queue: &Queue) -> QueueView {
             .oldest_seconds
             .filter(|_| !queue.oldest_is_a_guess)
             .map(|seconds| queue.seen_at - span(seconds)),
+        has_others: queue.flow.has_others(longest_wait, now),
         seen_at: queue.seen_at,
     }
 }
@@ -195,6 +225,7 @@ fn worker_view(worker: &Worker) -> WorkerView {
     WorkerView {
         id: worker.id,
         name: worker.name.clone(),
+        is_foreign: false,
         status: worker.state.status,
         trouble: worker.state.trouble.filter(|_| {
             worker.state.status == Status::Down || worker.state.trouble == Some(Cause::GhostWorker)

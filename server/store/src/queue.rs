@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::blind_spell::BLIND_AFTER;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::Condition;
+use deadbeat_domain::flow::Flow;
 use deadbeat_domain::ids::{ApiKeyId, ProjectId, QueueId};
 use deadbeat_domain::queue::Taken;
 use deadbeat_domain::status::Status;
@@ -41,6 +42,8 @@ pub struct Queue {
     pub waiting_since: Option<DateTime<Utc>>,
     /// The message that a worker took last, as far as that is told; written apart, by [`note_taken`].
     pub taken: Option<Taken>,
+    /// Whether messages leave it.
+    pub flow: Flow,
     /// When it was last seen.
     pub seen_at: DateTime<Utc>,
     /// When it was first seen.
@@ -66,6 +69,10 @@ struct Row {
     waiting_since: Option<DateTime<Utc>>,
     taken_after_seconds: Option<f64>,
     taken_at: Option<DateTime<Utc>>,
+    head: Option<String>,
+    head_since: Option<DateTime<Utc>>,
+    attended_at: Option<DateTime<Utc>>,
+    others_at: Option<DateTime<Utc>>,
     seen_at: DateTime<Utc>,
     created_at: DateTime<Utc>,
 }
@@ -93,6 +100,12 @@ impl TryFrom<Row> for Queue {
                     after: span(after),
                     at,
                 }),
+            flow: Flow {
+                head: row.head,
+                head_since: row.head_since,
+                attended_at: row.attended_at,
+                others_at: row.others_at,
+            },
             seen_at: row.seen_at,
             created_at: row.created_at,
             state: condition("queue", &row.status, row.trouble.as_deref(), row.trouble_since)?,
@@ -130,7 +143,8 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, seen_at, created_at
+            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, head, head_since,
+            attended_at, others_at, seen_at, created_at
         FROM queue
         WHERE project_id = $1 AND app = $2
         ORDER BY name",
@@ -149,15 +163,16 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
 pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO queue (id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            seen_at, created_at, waiting_since, oldest_is_a_guess)
+            seen_at, created_at, waiting_since, oldest_is_a_guess, head, head_since, attended_at, others_at)
         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::int8[],
             $9::float8[], $10::text[], $11::int8[], $12::int8[], $13::timestamptz[], $14::timestamptz[],
-            $15::timestamptz[], $16::bool[])
+            $15::timestamptz[], $16::bool[], $17::text[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[])
         ON CONFLICT (project_id, app, name) DO UPDATE
         SET status = excluded.status, trouble = excluded.trouble, trouble_since = excluded.trouble_since, depth = excluded.depth,
             oldest_seconds = excluded.oldest_seconds, oldest_task = excluded.oldest_task, unacked = excluded.unacked,
             consumers = excluded.consumers, seen_at = excluded.seen_at, waiting_since = excluded.waiting_since,
-            oldest_is_a_guess = excluded.oldest_is_a_guess",
+            oldest_is_a_guess = excluded.oldest_is_a_guess, head = excluded.head, head_since = excluded.head_since,
+            attended_at = excluded.attended_at, others_at = excluded.others_at",
         &column(queues, |queue| queue.id.0),
         &column(queues, |queue| queue.project_id.0),
         &column(queues, |queue| queue.app.clone()),
@@ -177,6 +192,10 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
         &column(queues, |queue| queue.created_at),
         &column(queues, |queue| queue.waiting_since) as &[Option<DateTime<Utc>>],
         &column(queues, |queue| queue.oldest_is_a_guess),
+        &column(queues, |queue| queue.flow.head.clone()) as &[Option<String>],
+        &column(queues, |queue| queue.flow.head_since) as &[Option<DateTime<Utc>>],
+        &column(queues, |queue| queue.flow.attended_at) as &[Option<DateTime<Utc>>],
+        &column(queues, |queue| queue.flow.others_at) as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;
@@ -278,7 +297,8 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Queue>
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, seen_at, created_at
+            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, head, head_since,
+            attended_at, others_at, seen_at, created_at
         FROM queue
         WHERE project_id = $1
         ORDER BY app, name",
@@ -297,7 +317,8 @@ pub async fn page(reader: &Reader, project: ProjectId, page: Page<QueueId>) -> S
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
-            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, seen_at, created_at
+            waiting_since, oldest_is_a_guess, taken_after_seconds, taken_at, head, head_since,
+            attended_at, others_at, seen_at, created_at
         FROM queue
         WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2)
         ORDER BY id DESC

@@ -290,6 +290,24 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Worker::try_from).collect()
 }
 
+/// The workers of a project's other applications whose broker is this one, by what stands for it.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn beside(tx: &mut Tx, project: ProjectId, app: &str, broker: &str) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND app <> $2
+            AND app IN (SELECT broker.app FROM broker WHERE broker.project_id = $1 AND sample->>'identity' = $3)
+        ORDER BY app, name",
+        project.0,
+        app,
+        broker
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
 /// The queues that workers of an application consume, or did before they went, and those in which messages wait: first those in trouble, then
 /// those with messages. A key may not read, so what was named with another key alone is left out, until that key is revoked.
 ///

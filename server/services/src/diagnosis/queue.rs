@@ -8,7 +8,7 @@ use deadbeat_domain::status::Status;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
 
-use super::{Explanation, words};
+use super::{Explanation, fact, then, words};
 
 /// Explains what is wrong with a queue.
 #[must_use]
@@ -46,6 +46,19 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
             },
         });
     }
+    evidence.push(if let Some(count) = queue.consumers {
+        then(
+            queue.seen_at,
+            format!("The broker names {count} consumers of {name}."),
+        )
+    } else if let Some(since) = queue.flow.head_since.filter(|_| cause == Cause::QueueUnconsumed) {
+        then(
+            since,
+            format!("The same message is the next one of {name} since then: nobody takes any."),
+        )
+    } else {
+        fact("The broker does not tell who consumes a queue.")
+    });
     if up.is_empty() {
         evidence.push(Fact {
             at: Some(queue.seen_at),
@@ -70,7 +83,8 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
         )
     } else {
         let mut repair: Vec<Repair> = up
-            .first()
+            .iter()
+            .find(|worker| worker.app == queue.app)
             .map(|worker| {
                 Repair::command(
                     format!("Have {} consume it, until it is restarted.", worker.name),
@@ -88,10 +102,14 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
             "If no task should go there, correct task_routes or the queue of its Beat entry.",
         ));
         (
-            format!(
-                "Nobody consumes queue {name}: {} messages wait for ever.",
-                queue.depth
-            ),
+            // RabbitMQ counts consumers; of others it is known that nothing leaves the queue.
+            match queue.consumers {
+                Some(0) => format!("Nobody consumes queue {name}: {} messages wait.", queue.depth),
+                _ => format!(
+                    "Nobody is seen to consume queue {name}: {} messages wait.",
+                    queue.depth
+                ),
+            },
             repair,
         )
     };

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use chrono::DateTime;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::Condition;
+use deadbeat_domain::flow::Flow;
 use deadbeat_domain::ids::{BeatId, BrokerId, MonitorId, PingId, ProjectId, QueueId, RunKey, WorkerId};
 use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
@@ -165,6 +166,7 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         consumers: None,
         waiting_since: None,
         taken: None,
+        flow: Flow::default(),
         seen_at: at(0),
         created_at: at(0),
         state: Condition::FRESH,

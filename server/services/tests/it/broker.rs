@@ -409,3 +409,61 @@ async fn an_older_word_of_a_wait_changes_nothing(pool: PgPool) {
     received(4, -1, 0).await;
     assert_eq!(waited().await, 0);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_queue_whose_head_changes_is_consumed_by_somebody_who_does_not_report(pool: PgPool) {
+    let world = World::new(pool).await;
+    let thumbs = async |head: &str| {
+        world.worker_says("celery@w1", json!({})).await;
+        let queue = json!({"name": "thumbs", "depth": 9, "oldest_seconds": 20.0, "head": head});
+        world.seen(json!({"queues": [queue]})).await;
+        world.advance(10);
+    };
+    for head in ["a", "a", "b"] {
+        thumbs(head).await;
+    }
+    for _ in 0..59 {
+        thumbs("b").await;
+    }
+    assert_eq!(
+        world.incidents().await,
+        [],
+        "it may be busy for as long as a message may wait"
+    );
+
+    for _ in 0..4 {
+        thumbs("b").await;
+    }
+    let queue = world.queue_id("thumbs").await;
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", true)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_message_that_somebody_holds_is_a_consumer_that_was_never_seen_to_take_any(pool: PgPool) {
+    let world = World::new(pool).await;
+    for round in 0..6 {
+        world.worker_says("celery@w1", json!({})).await;
+        let held = f64::from(40 + round * 10);
+        let queue = json!({"name": "thumbs", "depth": 9, "head": "a", "taken_seconds": held});
+        world.seen(json!({"queues": [queue]})).await;
+        world.advance(10);
+    }
+    assert_eq!(world.incidents().await, []);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn workers_of_another_application_on_the_same_broker_consume_its_queues(pool: PgPool) {
+    let world = World::new(pool).await;
+    for (identity, expected) in [("one", 0), ("another", 1)] {
+        for _ in 0..5 {
+            world.worker_says("celery@w1", json!({})).await;
+            let other = json!({"app": "exports", "queues": ["exports"]});
+            world.worker_says("celery@b1", other).await;
+            world.seen(json!({"app": "exports", "identity": "one"})).await;
+            let queue = json!({"name": "exports", "depth": 3, "head": "a"});
+            world.seen(json!({"identity": identity, "queues": [queue]})).await;
+            world.advance(10);
+        }
+        assert_eq!(world.incidents().await.len(), expected, "{identity}");
+    }
+}

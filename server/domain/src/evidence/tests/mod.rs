@@ -47,6 +47,7 @@ fn queue() -> QueueView {
         since: None,
         depth: 0,
         oldest_at: None,
+        has_others: false,
         seen_at: at(95.0),
     }
 }
@@ -56,6 +57,7 @@ fn worker(number: u128) -> WorkerView {
     WorkerView {
         id: WorkerId(Uuid::from_u128(number)),
         name: format!("celery@{number}"),
+        is_foreign: false,
         status: Status::Up,
         trouble: None,
         last_seen_at: Some(at(98.0)),

@@ -46,6 +46,7 @@ fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
     WorkerView {
         id: WorkerId(Uuid::from_u128(11)),
         name: "celery@1".to_owned(),
+        is_foreign: false,
         status,
         trouble: None,
         last_seen_at: Some(at(now)),
