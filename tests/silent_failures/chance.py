@@ -91,7 +91,7 @@ class World:
                 continue
             told = told_of(incident)
             fault = next((one for one in self.faults if one.told == told and one.incident is None), None)
-            assert fault is not None, f"told without a fault, or twice: {told}: {incident['summary']}"
+            assert fault is not None, f"told without a fault, or twice: {told}: {incident["cause"]["summary"]}"
             fault.incident = incident["id"]
             self.note(f"told: {told}")
         seen = [
