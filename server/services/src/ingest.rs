@@ -244,13 +244,16 @@ impl Ingest {
         self.lanes.iter().map(waiting).sum()
     }
 
-    /// Signals in the spools that are not in the database yet, and addresses with signals that were set aside a moment ago: nobody is
-    /// judged before they are written.
+    /// Signals in the spools that are not in the database yet: nobody is judged before they are written.
     #[must_use]
     pub fn spooled(&self) -> u64 {
-        self.spools()
-            .map(|spool| spool.signals() + spool.fresh_aside())
-            .sum()
+        self.spools().map(Spool::signals).sum()
+    }
+
+    /// Addresses with signals that were set aside a moment ago: their monitors, and no others, are not judged before these are written.
+    #[must_use]
+    pub fn fresh_aside(&self) -> Vec<Address> {
+        self.spools().flat_map(Spool::fresh_aside).collect()
     }
 
     /// The name of this process among those that listen: it lies in the first spool file, and is the same at the next start. None: there

@@ -6,12 +6,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::blind_spell::{BLIND_AFTER, BlindSpell, is_blind, is_to_come};
 use deadbeat_domain::time::Clock;
-use deadbeat_store::listener::{self, Stamp};
+use deadbeat_store::listener::{self, Addresses, Stamp};
 use deadbeat_store::{Store, StoreResult, with_sources};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::ingest::Ingest;
+use crate::ingest::{Address, Ingest};
 
 /// Between two stamps.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -88,6 +88,7 @@ impl Listening {
             id: self.id,
             spooled: i64::try_from(self.ingest.spooled()).unwrap_or(i64::MAX),
             awaited_until: self.may_hold.then(|| now + self.patience),
+            aside: addresses(self.ingest.fresh_aside()),
         };
         let said = listener::stamp(&mut tx, stamp, now).await?;
         let before = said.any;
@@ -135,13 +136,27 @@ impl Listening {
     /// # Errors
     /// When the database is away. Others wait for this process then, which may hold signals.
     pub async fn sign_off(&self) -> StoreResult<()> {
-        if self.ingest.spooled() > 0 {
+        if self.ingest.spooled() > 0 || !self.ingest.fresh_aside().is_empty() {
             return Ok(());
         }
         let mut tx = self.store.begin().await?;
         listener::sign_off(&mut tx, self.id).await?;
         tx.commit().await
     }
+}
+
+fn addresses(aside: Vec<Address>) -> Addresses {
+    let mut addresses = Addresses::default();
+    for address in aside {
+        match address {
+            Address::Ping(id) => addresses.ping_ids.push(id.0),
+            Address::Slug { digest, slug } => {
+                addresses.digests.push(digest);
+                addresses.slugs.push(slug);
+            }
+        }
+    }
+    addresses
 }
 
 /// Spells older than any grace excuse nobody any more.

@@ -17,7 +17,7 @@ const GONE: TimeDelta = TimeDelta::days(1);
 pub(crate) const SPOOL_COUNTS: TimeDelta = TimeDelta::minutes(1);
 
 /// What a process says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     /// Its name: that of its spool, where it has one.
     pub id: Uuid,
@@ -25,6 +25,19 @@ pub struct Stamp {
     pub spooled: i64,
     /// Until when others wait for it when it says no more. None: it cannot hold anything.
     pub awaited_until: Option<DateTime<Utc>>,
+    /// Where signals were sent that it set aside a moment ago: their monitors are not judged yet.
+    pub aside: Addresses,
+}
+
+/// Where signals were sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Ping ids.
+    pub ping_ids: Vec<Uuid>,
+    /// Digests of ping keys, each with the slug of the same place.
+    pub digests: Vec<Vec<u8>>,
+    /// Slugs.
+    pub slugs: Vec<String>,
 }
 
 /// What was said before a stamp.
@@ -58,13 +71,25 @@ pub async fn stamp(tx: &mut Tx, stamp: Stamp, now: DateTime<Utc>) -> StoreResult
     .fetch_one(tx.conn())
     .await?;
     sqlx::query!(
-        "INSERT INTO listener (id, stamped_at, spooled, awaited_until) VALUES ($1, $2, $3, $4)
+        "INSERT INTO listener (id, stamped_at, spooled, awaited_until, aside)
+        VALUES ($1, $2, $3, $4, ARRAY(
+            SELECT id FROM monitor WHERE ping_id = ANY($5)
+            UNION
+            SELECT monitor.id
+            FROM UNNEST($6::bytea[], $7::text[]) AS asked (digest, slug)
+            JOIN api_key ON api_key.digest = asked.digest
+            JOIN monitor ON monitor.project_id = api_key.project_id AND monitor.slug = asked.slug
+        ))
         ON CONFLICT (id) DO UPDATE
-        SET stamped_at = excluded.stamped_at, spooled = excluded.spooled, awaited_until = excluded.awaited_until",
+        SET stamped_at = excluded.stamped_at, spooled = excluded.spooled, awaited_until = excluded.awaited_until,
+            aside = excluded.aside",
         stamp.id,
         now,
         stamp.spooled,
-        stamp.awaited_until
+        stamp.awaited_until,
+        &stamp.aside.ping_ids,
+        &stamp.aside.digests,
+        &stamp.aside.slugs
     )
     .execute(tx.conn())
     .await?;

@@ -120,14 +120,15 @@ impl Spool {
     }
 
     /// Addresses whose oldest signal was set aside a moment ago: it is about to be written, and its monitor should not be judged before.
-    /// One that stays aside does not count, whatever comes after it: it would stop judgement for ever.
+    /// One that stays aside does not count, whatever comes after it: its monitor would never be judged again.
     #[must_use]
-    pub(crate) fn fresh_aside(&self) -> u64 {
+    pub(crate) fn fresh_aside(&self) -> Vec<Address> {
         let index = self.inner.index();
-        let is_fresh = |places: &&VecDeque<(u64, Instant)>| {
+        let is_fresh = |places: &VecDeque<(u64, Instant)>| {
             places.front().is_some_and(|(_, since)| since.elapsed() < FRESH)
         };
-        index.places.values().filter(is_fresh).count() as u64
+        let fresh = index.places.iter().filter(|(_, places)| is_fresh(places));
+        fresh.map(|(address, _)| address.clone()).collect()
     }
 
     /// Keeps new signals aside, and says for each whether it is kept. Those are on the disk when this returns. The others are beyond a

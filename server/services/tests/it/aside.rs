@@ -84,8 +84,9 @@ async fn a_locked_monitor_holds_nobody_and_its_own_signals_follow_in_order(pool:
     // All are acknowledged although the row stays locked.
     assert!(answers.iter().all(|answer| *answer == Ok(Accepted::Recorded)));
     assert_eq!(bodies(&world, &other).await, names);
-    // Nobody is judged for a moment: the address counts, not each of its signals.
-    assert_eq!((ingest.aside(), ingest.spooled()), (20, 1));
+    // Its monitor is not judged for a moment, and nobody else waits.
+    assert_eq!((ingest.aside(), ingest.spooled()), (20, 0));
+    assert_eq!(ingest.fresh_aside(), [Address::Ping(locked.ping_id)]);
     let last = ingest.accept(to(&world, &locked, "20")).await;
     holder.rollback().await.unwrap();
     wait_until(async || ingest.aside() == 0).await;
@@ -147,7 +148,8 @@ async fn a_signal_that_times_out_is_set_aside_and_neither_holds_the_lane_nor_sto
             .all(|answer| *answer == Ok(Accepted::Recorded))
     );
     assert_eq!(bodies(&world, &other).await, ["1", "2"]);
-    assert_eq!((ingest.aside(), ingest.spooled()), (4, 1));
+    assert_eq!((ingest.aside(), ingest.spooled()), (4, 0));
+    assert_eq!(ingest.fresh_aside(), [Address::Ping(slow.ping_id)]);
     make_quick(&world).await;
     wait_until(async || ingest.aside() == 0).await;
     assert_eq!(bodies(&world, &slow).await, ["1", "1", "2", "2"]);

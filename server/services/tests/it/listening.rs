@@ -6,22 +6,29 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::hearing::Hold;
+use deadbeat_domain::ids::ApiKeyId;
+use deadbeat_domain::key::Scope;
 use deadbeat_domain::ping::PingKind::Success;
 use deadbeat_domain::time::Clock;
-use deadbeat_services::Site;
-use deadbeat_services::ingest::Ingest;
+use deadbeat_services::ingest::{Address, Ingest};
 use deadbeat_services::listening::Listening;
 use deadbeat_services::registry::Registry;
 use deadbeat_services::selfwatch::{Readiness, Selfwatch};
 use deadbeat_services::spool::Spool;
+use deadbeat_services::{Site, api_key};
 use deadbeat_store::{PoolSettings, Store};
 use sqlx::PgPool;
 use tempfile::TempDir;
 
-use crate::setup::{World, told};
+use crate::setup::{World, incoming, told};
 
 /// A process that takes signals in, with a spool in this folder. Its writers do not run: it only says what it holds.
 fn process(world: &World, folder: &TempDir) -> Listening {
+    let spool = Spool::open(&folder.path().join("spool.redb"), 1_000_000).unwrap();
+    process_with(world, spool)
+}
+
+fn process_with(world: &World, spool: Spool) -> Listening {
     let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
     let site = Site {
         url: "https://deadbeat.test".to_owned(),
@@ -33,7 +40,6 @@ fn process(world: &World, folder: &TempDir) -> Listening {
         answer: Duration::from_secs(1),
     })
     .unwrap();
-    let spool = Spool::open(&folder.path().join("spool.redb"), 1_000_000).unwrap();
     let (ingest, _) = Ingest::new(
         &store,
         &clock,
@@ -215,4 +221,48 @@ async fn a_clock_that_is_stepped_back_makes_nobody_wait_for_longer(pool: PgPool)
     assert_eq!(hearing.lost, 0);
     assert_eq!(seconds(&world, 61, &one).await, 0);
     assert_eq!(readiness(&world).await.hold(world.now()), None);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_signal_that_is_set_aside_holds_the_judgement_of_its_own_monitor_alone(pool: PgPool) {
+    let world = World::new(pool).await;
+    let key = api_key::issue(
+        &world.services,
+        world.project,
+        ApiKeyId::generate(),
+        "key",
+        Scope::Ping,
+    );
+    let (_, key) = key.await.unwrap();
+    let (by_id, by_slug) = (world.monitor("by-id").await, world.monitor("by-slug").await);
+    let dead = world.monitor("dead").await;
+    for monitor in [&by_id, &by_slug, &dead] {
+        world.ping(monitor, Success).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&folder.path().join("spool.redb"), 1_000_000).unwrap();
+    let process = process_with(&world, spool.clone());
+    // All are due after a minute and a half.
+    assert_eq!(seconds(&world, 85, &process).await, 0);
+    let aside = [Address::Ping(by_id.ping_id), Address::slug(&key, "by-slug")]
+        .map(|address| incoming(address, world.signal(Success)));
+    assert_eq!(spool.append_aside(&aside).await.unwrap(), [true, true]);
+
+    assert_eq!(seconds(&world, 10, &process).await, 1);
+
+    assert_eq!(world.incidents().await, [told(dead.id.0, "MISSED", true)]);
+    assert_eq!(readiness(&world).await.hold(world.now()), None);
+    // Both were really due: nothing else keeps them from being judged.
+    world.advance(1);
+    drop((process, spool));
+    let process = process_with(
+        &world,
+        Spool::open(&folder.path().join("other.redb"), 1_000_000).unwrap(),
+    );
+    process.stamp_once().await.unwrap();
+    sqlx::query("DELETE FROM listener WHERE aside <> '{}'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(world.sweep().await.down, 2);
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Heard, Monitor, Row, Unreadable, one};
 use crate::batch::column;
+use crate::listener::SPOOL_COUNTS;
 use crate::schedule_memo;
 use crate::worker::Worker;
 use crate::{StoreError, StoreResult, Tx};
@@ -362,6 +363,8 @@ pub async fn lock_after(
 /// Takes monitors whose `check_after` has passed, oldest first, skipping those that somebody holds: a signal being written always
 /// beats the silence, and several evaluators share the work.
 ///
+/// It leaves out monitors of which a process has set a signal aside a moment ago: the signal was acknowledged and is about to be written.
+///
 /// # Errors
 /// When the database is away.
 pub async fn claim_overdue(
@@ -370,9 +373,12 @@ pub async fn claim_overdue(
     limit: i64,
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
     let rows = select!(
-        "WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",
+        "WHERE check_after <= $1
+            AND NOT EXISTS (SELECT FROM listener WHERE stamped_at > $3 AND monitor.id = ANY(listener.aside))
+        ORDER BY check_after LIMIT $2 FOR UPDATE OF monitor SKIP LOCKED",
         now,
-        limit
+        limit,
+        now - SPOOL_COUNTS
     )
     .fetch_all(tx.conn())
     .await?;
