@@ -102,3 +102,18 @@ def test_what_is_no_pattern_tracks_nothing_more(given: object) -> None:
     assert settings.track == ()
     assert len(faults) == 1
     assert "track (DEADBEAT_TRACK)" in faults[0]
+
+
+def test_entries_that_ask_for_every_run_are_named_by_patterns_or_all() -> None:
+    for given, patterns in (("all", ("*",)), (["invoice-*"], ("invoice-*",)), ("a, b*", ("a", "b*"))):
+        settings, faults = read_settings({**GIVEN, "every_run": given}, {})
+        assert settings is not None
+        assert (settings.every_run, faults) == (patterns, [])
+
+    settings, faults = read_settings(GIVEN, {"DEADBEAT_EVERY_RUN": "invoice-*"})
+    assert settings is not None
+    assert (settings.every_run, faults) == (("invoice-*",), [])
+    settings, faults = read_settings({**GIVEN, "every_run": [3]}, {})
+    assert settings is not None
+    assert settings.every_run == ()
+    assert "every_run (DEADBEAT_EVERY_RUN)" in faults[0]

@@ -45,6 +45,7 @@ def init(
     canary_queue: str | None = None,
     send_error_text: bool | None = None,
     track: str | Sequence[str] | None = None,
+    every_run: str | Sequence[str] | None = None,
     worker_period: Seconds = None,
     queue_wait: Seconds = None,
     **unknown: Any,
@@ -70,6 +71,8 @@ def init(
     * ``send_error_text`` (off): send an exception's text, not only its class. Texts may hold secrets.
     * ``track`` (nothing): names of further tasks whose runs are reported, although Beat does not send
       them: a list of patterns such as ``["shop.tasks.*"]``, or ``"all"``.
+    * ``every_run`` (nothing): entries of Beat of which each run counts: a list of patterns such as
+      ``["invoice-*"]``, or ``"all"``. One whose message is lost is an incident although later ones ran.
     * ``worker_period`` (5 s): how often a worker says how it is.
     * ``queue_wait`` (the server's 10 min): how long a message may wait in a queue.
     """
@@ -91,6 +94,7 @@ def init(
             "canary_queue": canary_queue,
             "send_error_text": send_error_text,
             "track": track,
+            "every_run": every_run,
             "worker_period": worker_period,
             "queue_wait": queue_wait,
         }

@@ -16,6 +16,14 @@ from urllib.parse import urlsplit
 READ_KEY = "DEADBEAT_READ_KEY"
 
 _DAY = 86_400.0
+_TRACK_FAULT = (
+    'track (DEADBEAT_TRACK) is {value!r} but must be "all" or patterns of task names such as "shop.tasks.*"; '
+    "tracking only what Beat sends"
+)
+_EVERY_RUN_FAULT = (
+    'every_run (DEADBEAT_EVERY_RUN) is {value!r} but must be "all" or patterns of names of entries such as '
+    '"invoice-*"; no entry asks for every run'
+)
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -40,6 +48,8 @@ class Settings:
     queue_wait: float | None = None
     # fnmatch patterns of task names; none, only what Beat sends.
     track: tuple[str, ...] = ()
+    # fnmatch patterns of entries of Beat: each of their runs counts.
+    every_run: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Settings(url={self.url!r}, key=…, name={self.name!r})"
@@ -96,7 +106,8 @@ def read_settings(
         False,
         faults,
     )
-    track = _patterns(_given(arguments, "track", env, "DEADBEAT_TRACK"), faults)
+    track = _patterns(_given(arguments, "track", env, "DEADBEAT_TRACK"), _TRACK_FAULT, faults)
+    every_run = _patterns(_given(arguments, "every_run", env, "DEADBEAT_EVERY_RUN"), _EVERY_RUN_FAULT, faults)
     if url is None or key is None:
         return None, faults
     settings = Settings(
@@ -107,6 +118,7 @@ def read_settings(
         canary_queue=None if queue is None else str(queue),
         send_error_text=error_text,
         track=track,
+        every_run=every_run,
         **numbers,  # type: ignore[arg-type]  # the two that may be None have that default
     )
     return settings, faults
@@ -191,7 +203,7 @@ def _switch(option: str, value: Any, default: bool, faults: list[str]) -> bool:
     return default
 
 
-def _patterns(value: Any, faults: list[str]) -> tuple[str, ...]:
+def _patterns(value: Any, fault: str, faults: list[str]) -> tuple[str, ...]:
     if value is None:
         return ()
     try:
@@ -199,10 +211,7 @@ def _patterns(value: Any, faults: list[str]) -> tuple[str, ...]:
     except TypeError:
         given = [value]
     if not all(isinstance(pattern, str) for pattern in given):
-        faults.append(
-            f'track (DEADBEAT_TRACK) is {value!r} but must be "all" or patterns of task names such as '
-            f'"shop.tasks.*"; tracking only what Beat sends'
-        )
+        faults.append(fault.format(value=value))
         return ()
     patterns = tuple(pattern.strip() for pattern in given if pattern.strip())
     return ("*",) if patterns == ("all",) else patterns

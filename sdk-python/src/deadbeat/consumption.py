@@ -1,8 +1,8 @@
 """What a broker shows of who else uses it: which broker it is, and who holds messages of its queues.
 
 Redis does not tell who consumes a list. The messages that somebody has taken and not acknowledged are kept in
-a hash, and name the queue that they came from: a queue of which some were taken lately has a consumer, whatever
-program that is. Nothing is changed, and of each message only its address is kept.
+a hash, and name the queue that they came from. A queue of which some were taken lately has a consumer,
+whatever program that is. Nothing is changed, and of each message only its address is kept.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from deadbeat.celery_schedule import happens_once, next_due, tells_due, wire_schedule
@@ -180,6 +181,7 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
         "longest_run_seconds": whole(_DAY_SECONDS if longest_run is None else longest_run),
         # What the server learns of this task's runs then bounds them, too.
         "longest_run_is_a_guess": longest_run is None,
+        **({"every_run": True} if _wants_every_run(found, settings) else {}),
         "queue": _queue_name(found, app),
         "next_due_at": None if found.due is None else utc_text(found.due),
     }
@@ -198,6 +200,10 @@ def _delay(found: _Found) -> float:
     elif isinstance(eta, datetime) and found.due is not None:
         delay = float(round(_aware(eta).timestamp() - found.due))
     return min(max(delay, 0.0), _LONGEST_DELAY_SECONDS)
+
+
+def _wants_every_run(found: _Found, settings: Settings) -> bool:
+    return any(fnmatchcase(found.name, pattern) for pattern in settings.every_run)
 
 
 def _longest_run(found: _Found, app: Celery, settings: Settings) -> float | None:

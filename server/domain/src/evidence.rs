@@ -18,6 +18,9 @@ use crate::worker::{GHOST_PATIENCE, SKEW_PATIENCE};
 
 #[cfg(test)]
 mod tests;
+mod unbegun;
+
+pub use unbegun::SentRun;
 
 /// After another subject's own deadline a monitor is looked at again: late enough that the other was judged before.
 pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);

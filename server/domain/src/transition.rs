@@ -487,6 +487,24 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     unheard
 }
 
+/// The message of one of its runs is lost, later ones ran, and it asks for every run. None: nothing changes. The next success is its
+/// all-clear.
+#[must_use]
+pub fn on_lost_run(state: &mut MonitorState, now: DateTime<Utc>) -> Option<Transition> {
+    if state.retired || matches!(state.status, Status::Down | Status::Paused) {
+        return None;
+    }
+    let transition = Transition {
+        from: state.status,
+        to: Status::Down,
+        trigger: Trigger::Trouble(Cause::LostInBroker),
+        at: now,
+    };
+    state.status = Status::Down;
+    state.deadline_at = deadline(state);
+    Some(transition)
+}
+
 /// A person pauses it. None: it was paused.
 #[must_use]
 pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) -> Option<Transition> {

@@ -38,7 +38,7 @@ use crate::listening::LONGEST_EXCUSE;
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
 use crate::supervisor::Health;
-use crate::{Site, blind_notice, broker};
+use crate::{Site, blind_notice, broker, unbegun};
 
 /// Rows of one transaction.
 const BATCH: i64 = 1_000;
@@ -54,6 +54,8 @@ const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
 const STAMP_MICROS: i64 = 1_000_000;
 /// Microseconds between two looks for what nobody looks at any more.
 const GIVE_UP_MICROS: i64 = 60_000_000;
+/// Microseconds between two looks for runs that nobody has taken.
+const UNBEGUN_MICROS: i64 = 5_000_000;
 /// A Beat whose broker is away is looked at again after this.
 const HELD: TimeDelta = TimeDelta::seconds(2);
 /// Brokers are looked at every ten seconds; one that hangs takes its time to answer.
@@ -136,6 +138,8 @@ pub struct Evaluator {
     stamped: AtomicI64,
     /// When it last looked for what nobody looks at; microseconds since the epoch, 0: never.
     gave_up_at: AtomicI64,
+    /// When it last looked for runs that nobody has taken; microseconds since the epoch, 0: never.
+    unbegun_at: AtomicI64,
 }
 
 impl Evaluator {
@@ -159,6 +163,7 @@ impl Evaluator {
             id: Uuid::now_v7(),
             stamped: AtomicI64::new(0),
             gave_up_at: AtomicI64::new(0),
+            unbegun_at: AtomicI64::new(0),
         }
     }
 
@@ -279,6 +284,7 @@ impl Evaluator {
             }
         }
         self.give_up_unseen(judged_at).await;
+        self.look_for_unbegun(judged_at).await;
         if agenda.notice.is_some_and(|at| at <= now) {
             blind_notice::tell_due(&self.store, now, BATCH).await?;
             self.outbox_bell.notify_one();
@@ -565,6 +571,26 @@ impl Evaluator {
             // Nothing else waits for it.
             Err(error) => {
                 tracing::warn!(error = %with_sources(&error), "what nobody looks at any more could not be given up")
+            }
+        }
+    }
+
+    /// Ends the runs whose message is lost while later ones of their entry ran: every five seconds.
+    async fn look_for_unbegun(&self, now: DateTime<Utc>) {
+        let before = self.unbegun_at.load(Ordering::Relaxed);
+        if (now.timestamp_micros() - before).abs() < UNBEGUN_MICROS {
+            return;
+        }
+        self.unbegun_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        match unbegun::look_once(&self.store, &self.site, now).await {
+            Ok((0, _)) => {}
+            Ok((lost, down)) => {
+                tracing::info!(lost, down, "messages of runs are lost");
+                self.outbox_bell.notify_one();
+            }
+            // Nothing else waits for it.
+            Err(error) => {
+                tracing::warn!(error = %with_sources(&error), "runs that nobody has taken could not be looked at")
             }
         }
     }

@@ -48,6 +48,7 @@ pub mod spool;
 pub mod supervisor;
 pub mod trace;
 pub mod turns;
+mod unbegun;
 pub mod watchdog;
 pub mod worker;
 pub mod writer;

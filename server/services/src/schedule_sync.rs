@@ -82,6 +82,9 @@ pub struct Entry {
     /// Nobody has said how long one may take: what is learned bounds it, too.
     #[serde(default)]
     pub longest_run_is_a_guess: bool,
+    /// Each run counts: one whose message is lost is an incident although later ones ran.
+    #[serde(default)]
+    pub every_run: bool,
     /// When Beat says that it is next due.
     #[serde(default)]
     pub next_due_at: Option<DateTime<Utc>>,
@@ -159,6 +162,8 @@ struct Registered {
     #[serde(default)]
     longest_run_is_a_guess: bool,
     task: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    every_run: bool,
 }
 
 /// Until it says otherwise: how often a Beat reports, and the silence tolerated beyond that.
@@ -554,6 +559,7 @@ fn registered(entry: &Entry) -> Result<Value, ServiceError> {
         longest_run_seconds: entry.longest_run_seconds,
         longest_run_is_a_guess: entry.longest_run_is_a_guess,
         task: entry.task.clone().map(String::from),
+        every_run: entry.every_run,
     };
     serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
 }

@@ -22,8 +22,8 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::ServiceError;
 use crate::supervisor::{Health, keep_working};
+use crate::{ServiceError, unbegun};
 
 /// Stages that may wait. More is refused with "try again": never silence, never unbounded memory.
 const QUEUE: usize = 16_384;
@@ -288,7 +288,7 @@ async fn write_in(
         let known = stored.next_if(|known| (known.project_id, known.run_id) == *key);
         match known {
             Some(mut known) => {
-                let was = Running::of(&known);
+                let was = Was::of(&known);
                 if fold_all(&mut known.trace, told, fresh) {
                     changes.change(known, was);
                 }
@@ -345,16 +345,32 @@ impl Running {
     }
 }
 
+/// How a run stood before a transaction.
+#[derive(Default)]
+struct Was {
+    running: Option<Running>,
+    /// Beat sent it, and no worker had taken it.
+    unbegun: bool,
+}
+
+impl Was {
+    fn of(stored: &Stored) -> Self {
+        Self {
+            running: Running::of(stored),
+            unbegun: unbegun::of(stored).is_some(),
+        }
+    }
+}
+
 /// What a transaction changes, in the order of the keys.
 #[derive(Default)]
 struct Changes {
     new: Vec<Stored>,
-    changed: Vec<(Stored, Option<Running>)>,
+    changed: Vec<(Stored, Was)>,
 }
 
 impl Changes {
-    /// `was`: where it ran before.
-    fn change(&mut self, changed: Stored, was: Option<Running>) {
+    fn change(&mut self, changed: Stored, was: Was) {
         self.changed.push((changed, was));
     }
 
@@ -369,15 +385,22 @@ impl Changes {
             deadbeat_store::trace::update(tx, &changed).await?;
         }
         let (mut opened, mut closed) = (Vec::new(), Vec::new());
-        let nowhere = None;
+        let (mut waiting, mut begun) = (Vec::new(), Vec::new());
+        let nowhere = Was::default();
         let before = self.changed.iter().map(|(stored, was)| (stored, was));
         for (stored, was) in self.new.iter().map(|stored| (stored, &nowhere)).chain(before) {
             match Running::of(stored) {
-                is if is == *was => {}
+                is if is == was.running => {}
                 Some(_) => opened.push(stored),
                 None => closed.push(stored),
             }
+            match unbegun::of(stored) {
+                Some(note) if !was.unbegun => waiting.push(note),
+                None if was.unbegun => begun.push((stored.project_id, stored.run_id)),
+                Some(_) | None => {}
+            }
         }
+        deadbeat_store::unbegun::note(tx, &waiting, &begun).await?;
         deadbeat_store::trace::note_open(tx, &opened, &closed).await?;
         Ok(true)
     }
@@ -441,7 +464,7 @@ impl Lost {
 async fn give_up(tx: &mut Tx, abandoned: &[(ProjectId, Uuid)], now: DateTime<Utc>) -> StoreResult<u64> {
     let mut changes = Changes::default();
     for mut stored in deadbeat_store::trace::lock(tx, abandoned).await? {
-        let was = Running::of(&stored);
+        let was = Was::of(&stored);
         let began = stored.trace.started_at();
         let why = if began.is_some_and(|began| began < now - LONGEST) {
             "it began over 7 days ago, and nobody told its end"
@@ -449,7 +472,7 @@ async fn give_up(tx: &mut Tx, abandoned: &[(ProjectId, Uuid)], now: DateTime<Utc
             "its worker is gone, and nobody told its end"
         };
         let given_up = stored.trace.given_up(Uuid::now_v7(), why);
-        if was.is_some() && fold(&mut stored.trace, &given_up) {
+        if was.running.is_some() && fold(&mut stored.trace, &given_up) {
             changes.change(stored, was);
         }
     }

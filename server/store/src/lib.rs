@@ -41,6 +41,7 @@ pub mod stats;
 pub mod task;
 pub mod trace;
 pub mod transition;
+pub mod unbegun;
 mod wakeup;
 pub mod worker;
 pub mod writer;

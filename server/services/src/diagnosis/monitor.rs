@@ -117,7 +117,9 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
             });
             evidence.extend(usual.map(fact));
             let odd = monitor.state.baseline.map(|baseline| baseline.odd);
-            evidence.extend(odd.map(|odd| fact(format!("The {} runs before it were as short.", (odd - 1).max(1)))));
+            evidence.extend(
+                odd.map(|odd| fact(format!("The {} runs before it were as short.", (odd - 1).max(1)))),
+            );
             (
                 format!("It ended well after {took}, less than a tenth of that."),
                 format!(
@@ -186,6 +188,7 @@ fn of_silence(
                 "{name} never comes to be due: Beat forgets at each start when it was last sent, and is started more often than it is due."
             )
         }
+        Cause::LostInBroker if is_overtaken(state, background) => overtaken(name, background, evidence),
         _ => {
             let Some(due) = state.next_due_at else {
                 return format!("{name} did not report.");
@@ -254,6 +257,34 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
         }
         _ => format!("{name} did not report: it was due at {due}."),
     }
+}
+
+/// The run that is spoken of was sent before the slot that is owed: later ones have satisfied its own.
+fn is_overtaken(state: &MonitorState, background: &Background<'_>) -> bool {
+    let sent_at = background.stage.and_then(|stage| stage.published_at);
+    sent_at
+        .zip(state.next_due_at)
+        .is_some_and(|(sent_at, due)| sent_at < due - early(state))
+}
+
+fn overtaken(name: &str, background: &Background<'_>, evidence: &mut Vec<Fact>) -> String {
+    let stage = background.stage;
+    let sent_at = stage.and_then(|stage| stage.published_at);
+    if let Some(id) = stage.and_then(|stage| stage.task_id.as_ref()) {
+        evidence.push(fact(format!("It is the run {id}.")));
+    }
+    evidence.extend(sent_at.map(|at| then(at, "It was sent.")));
+    evidence.push(fact(
+        "No worker has taken it, as far as is known, and later runs of its entry began.",
+    ));
+    evidence.extend(sent_at.map_or_else(Vec::new, |at| surroundings(background, Cause::LostInBroker, at)));
+    let queue = stage
+        .and_then(|stage| stage.queue.as_deref())
+        .unwrap_or("its queue");
+    let sent = sent_at.map_or(String::new(), |at| format!(", sent at {},", clock(at)));
+    format!(
+        "One run of {name}{sent} is lost: its message is not in queue {queue}, and no worker has it. Later runs began."
+    )
 }
 
 fn over(state: &MonitorState) -> impl Iterator<Item = &Run> {

@@ -345,6 +345,17 @@ pub async fn existing(tx: &mut Tx, ping_ids: &[Uuid], ids: &[Uuid]) -> StoreResu
         .collect())
 }
 
+/// Locks those of these monitors that nobody holds, in id order.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_free(tx: &mut Tx, ids: &[Uuid]) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!("WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", ids)
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(rows.into_iter().map(Monitor::try_from).collect())
+}
+
 /// Locks the next monitors after an id, in the order of ids, `limit` at most.
 ///
 /// # Errors

@@ -222,7 +222,7 @@ mod resolve;
 
 pub use lock::{
     Held, claim_overdue, existing, judge_runs_of, lock, lock_after, lock_by_slug, lock_entries,
-    lock_for_signals, lock_members, lock_of_beat, lock_of_workers, lock_unlisted,
+    lock_for_signals, lock_free, lock_members, lock_of_beat, lock_of_workers, lock_unlisted,
 };
 pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs};
 

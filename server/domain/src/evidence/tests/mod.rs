@@ -5,6 +5,7 @@ mod begun;
 mod missed;
 mod received;
 mod sent;
+mod unbegun;
 
 use super::*;
 use crate::run::{CONTEST_PATIENCE, RunDetail, RunStatus};
