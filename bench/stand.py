@@ -143,10 +143,17 @@ class Server:
         env: dict[str, str] | None = None,
         *arguments: str,
         ready: str = "/readyz",
+        binary: Path | None = None,
     ):
         self.port = free_port()
         self.log = folder / f"server-{self.port}.log"
-        command = [str(RELEASE / "deadbeat"), "serve", "--listen", f"127.0.0.1:{self.port}", *arguments]
+        command = [
+            str(binary or RELEASE / "deadbeat"),
+            "serve",
+            "--listen",
+            f"127.0.0.1:{self.port}",
+            *arguments,
+        ]
         given = {
             "DEADBEAT_DATABASE_URL": postgres.url,
             "DEADBEAT_LOG": "warn",
