@@ -52,6 +52,8 @@ pub enum Cause {
     ScheduleEmptied,
     /// Two Beats of one schedule run at once, and send everything twice.
     BeatDuplicate,
+    /// Two applications have one name, and run at once.
+    AppNameShared,
     /// A message was sent, and is neither in its queue nor with a worker.
     LostInBroker,
     /// Messages wait in a queue that nobody consumes.
@@ -66,7 +68,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
@@ -89,6 +91,7 @@ impl Cause {
         Self::ScheduleReset,
         Self::ScheduleEmptied,
         Self::BeatDuplicate,
+        Self::AppNameShared,
         Self::LostInBroker,
         Self::QueueUnconsumed,
         Self::QueueSlaBreach,
@@ -122,6 +125,7 @@ impl Cause {
             Self::ScheduleReset => "SCHEDULE_RESET",
             Self::ScheduleEmptied => "SCHEDULE_EMPTIED",
             Self::BeatDuplicate => "BEAT_DUPLICATE",
+            Self::AppNameShared => "APP_NAME_SHARED",
             Self::LostInBroker => "LOST_IN_BROKER",
             Self::QueueUnconsumed => "QUEUE_UNCONSUMED",
             Self::QueueSlaBreach => "QUEUE_SLA_BREACH",

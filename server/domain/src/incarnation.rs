@@ -38,6 +38,15 @@ pub struct Incarnation {
     pub started_at: Option<DateTime<Utc>>,
     /// A digest of its schedule, without the canary. None: it has not listed one, or the list is empty.
     pub schedule: Option<String>,
+    /// The lineage that its list continues ([`crate::lineage`]). None: it has not listed anything.
+    #[serde(default)]
+    pub lineage: Option<u8>,
+    /// Its lineage has run beside another one for longer than a deployment takes.
+    #[serde(default)]
+    pub shares: bool,
+    /// Names the list of it that the monitors are being made to follow; a newer list has another name.
+    #[serde(default)]
+    pub sync: Option<Uuid>,
     /// Since when it has reported without a gap.
     pub since: DateTime<Utc>,
     /// When it last spoke.
@@ -117,7 +126,10 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
             one.since = one.since.min(now);
         }
     }
-    known.retain(|one| one.boot == said.boot || now - one.seen_at < FORGOTTEN_AFTER);
+    let last = last_of_lineages(known);
+    known.retain(|one| {
+        one.boot == said.boot || last.contains(&one.boot) || now - one.seen_at < FORGOTTEN_AFTER
+    });
     if let Some(one) = known.iter_mut().find(|one| one.boot == said.boot) {
         // A report that another one has overtaken says nothing new.
         if seen_at > one.seen_at {
@@ -126,7 +138,12 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
         return;
     }
     if known.len() >= REMEMBERED {
-        let longest_silent = known.iter().enumerate().min_by_key(|(_, one)| one.seen_at);
+        let may_go = |one: &Incarnation| !last.contains(&one.boot);
+        let longest_silent = known
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| may_go(one))
+            .min_by_key(|(_, one)| one.seen_at);
         if let Some((place, _)) = longest_silent {
             known.remove(place);
         }
@@ -137,11 +154,28 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
         pid: said.pid,
         started_at: said.started_at,
         schedule: None,
+        lineage: None,
+        shares: false,
+        sync: None,
         since: seen_at,
         seen_at,
         period_seconds: said.period_seconds,
         grace_seconds: said.grace_seconds,
     });
+}
+
+/// The newest process of each lineage: without it, nobody would know what became of its monitors. There are fewer than [`REMEMBERED`].
+fn last_of_lineages(known: &[Incarnation]) -> Vec<Uuid> {
+    let is_last = |one: &Incarnation| {
+        let mates = known.iter().filter(|other| other.lineage == one.lineage);
+        one.lineage.is_some()
+            && mates.map(|other| (other.seen_at, other.boot)).max() == Some((one.seen_at, one.boot))
+    };
+    known
+        .iter()
+        .filter(|one| is_last(one))
+        .map(|one| one.boot)
+        .collect()
 }
 
 /// Notes the schedule that an incarnation lists.

@@ -16,6 +16,7 @@
 //! | when is a Beat or a worker declared down? | [`switch`], [`worker`] |
 //! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
 //! | which processes report as one Beat, and do two of them run at once? | [`incarnation`] |
+//! | which of several Beats of one name does a monitor belong to? | [`lineage`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | up to when may silence be judged? | [`hearing`] |
 //! | which run does an end belong to? | [`run`] |
@@ -48,6 +49,7 @@ pub mod incarnation;
 pub mod incident;
 pub mod key;
 pub mod limits;
+pub mod lineage;
 pub mod monitor;
 pub mod order;
 pub mod ping;

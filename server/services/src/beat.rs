@@ -24,7 +24,7 @@ use crate::event::Verdict;
 use crate::flood::{Flood, slots_within};
 use crate::incarnation::{Identity, Incarnations};
 use crate::incident::{self, Background, Changed, News, What};
-use crate::{ServiceError, Services, broker, schedule_emptied};
+use crate::{ServiceError, Services, broker, incarnation, schedule_emptied};
 
 /// Beat lives.
 #[derive(Debug, Deserialize)]
@@ -69,11 +69,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), ServiceError> {
     }
 }
 
-/// What is wrong with a Beat that lives: it has just flooded, its schedule vanished, it runs twice, or its clock is off.
+/// What is wrong with a Beat that lives: it has just flooded, one of several applications of its name is silent, its schedule
+/// vanished, several run at once, or its clock is off.
 fn trouble(
     beat: &Beat,
     emptied_at: Option<DateTime<Utc>>,
-    runs_twice: bool,
+    at_once: Option<Cause>,
     skew: TimeDelta,
     now: DateTime<Utc>,
 ) -> Option<(Cause, TimeDelta)> {
@@ -82,10 +83,14 @@ fn trouble(
     if storms {
         Some((Cause::BeatStorm, TimeDelta::zero()))
     } else {
-        let twice = || runs_twice.then_some((Cause::BeatDuplicate, TimeDelta::zero()));
+        let at_once = |is_silent: bool| {
+            let found = at_once.filter(|cause| (*cause == Cause::BeatDown) == is_silent);
+            found.map(|cause| (cause, TimeDelta::zero()))
+        };
         let skewed = || (skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE));
-        schedule_emptied::trouble(emptied_at)
-            .or_else(twice)
+        at_once(true)
+            .or_else(|| schedule_emptied::trouble(emptied_at))
+            .or_else(|| at_once(false))
             .or_else(skewed)
     }
 }
@@ -172,11 +177,17 @@ pub(crate) async fn alive(
         pid: alive.pid,
         started_at: alive.started_at,
     };
-    let incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
-    let duplicates = incarnations.duplicates(&beat, now);
+    let mut incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
+    let (standing, listed) = incarnations.standing(&mut tx, &beat, now).await?;
     incarnations.write(&mut tx, &beat).await?;
-    let trouble = trouble(&beat, emptied_at, !duplicates.is_empty(), skew, now);
+    let at_once = incarnations.trouble(&beat, standing, listed, now);
+    let cause = at_once.as_ref().map(|(cause, _)| *cause);
+    let trouble = trouble(&beat, emptied_at, cause, skew, now);
     let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
+    // What was told is over, and its successor need not last: both are told now, for monitors wait for the latter.
+    let successor = transition
+        .filter(|transition| transition.trigger == Trigger::Restored)
+        .and_then(|_| on_trouble(&mut beat.state, trouble, now));
     deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     // The broker's row before monitors, as whoever looks at it takes them.
     let known = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;
@@ -197,23 +208,39 @@ pub(crate) async fn alive(
             let well = [(SubjectKind::Beat, beat.id.0)];
             incident::rearm_members(&mut tx, &services.site, &well, now).await?;
         }
-        let emptied =
-            match emptied_at.filter(|_| transition.trigger == Trigger::Trouble(Cause::ScheduleEmptied)) {
-                Some(at) => Some(schedule_emptied::evidence(&mut tx, &beat, at).await?),
-                None => None,
-            };
-        let changed = match (&emptied, transition.trigger) {
-            (Some(emptied), _) => Changed::Emptied(&beat, emptied),
-            (None, Trigger::Trouble(Cause::BeatDuplicate)) => Changed::Duplicated(&beat, &duplicates),
-            (None, _) => Changed::Beat(&beat),
+        let emptied = match emptied_at.filter(|_| {
+            let emptied = Trigger::Trouble(Cause::ScheduleEmptied);
+            std::iter::once(transition)
+                .chain(successor)
+                .any(|transition| transition.trigger == emptied)
+        }) {
+            Some(at) => Some(schedule_emptied::evidence(&mut tx, &beat, at).await?),
+            None => None,
         };
-        let news = News {
-            changed,
-            what: What::Transition(transition),
-        };
-        incident::record(&mut tx, &services.site, &[news]).await?;
+        let news: Vec<News<'_>> = std::iter::once(transition)
+            .chain(successor)
+            .map(|transition| {
+                let changed = match (&emptied, &at_once, transition.trigger) {
+                    (Some(emptied), _, Trigger::Trouble(Cause::ScheduleEmptied)) => {
+                        Changed::Emptied(&beat, emptied)
+                    }
+                    (_, Some((at_once, processes)), Trigger::Trouble(cause)) if cause == *at_once => {
+                        Changed::Several(&beat, processes)
+                    }
+                    _ => Changed::Beat(&beat),
+                };
+                News {
+                    changed,
+                    what: What::Transition(transition),
+                }
+            })
+            .collect();
+        incident::record(&mut tx, &services.site, &news).await?;
     }
     tx.commit().await?;
+    if standing.replaced != 0 {
+        incarnation::release(services, project, beat.id).await?;
+    }
     if transition.is_some() {
         services.outbox_bell.notify_one();
     }
@@ -248,6 +275,7 @@ pub async fn delete(services: &Services, project: ProjectId, id: BeatId) -> Resu
         };
         // A snapshot that is being followed would register again what is deleted here.
         deadbeat_store::beat::begin_sync(&mut tx, id, Uuid::now_v7()).await?;
+        deadbeat_store::beat::note_incarnations(&mut tx, id, &[]).await?;
         let now = services.now();
         let mut ids = Vec::new();
         let mut gone = Vec::new();

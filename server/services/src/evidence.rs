@@ -6,7 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{BrokerView, Evidence, QueueView, StageView, WorkerView};
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
+use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::limits;
+use deadbeat_domain::lineage::{self, Bits};
 use deadbeat_domain::queue::LONGEST_WAIT;
 use deadbeat_domain::slot::early;
 use deadbeat_domain::status::Status;
@@ -42,6 +44,10 @@ pub(crate) struct Known {
     beats: HashMap<BeatId, Beat>,
     scenes: HashMap<(ProjectId, String), Scene>,
     stages: HashMap<MonitorId, Stage>,
+    /// The processes of Beats that have several, and which of them list a monitor's entry.
+    incarnations: HashMap<BeatId, Vec<Incarnation>>,
+    listed_by: HashMap<MonitorId, Bits>,
+    now: DateTime<Utc>,
 }
 
 impl Known {
@@ -59,6 +65,17 @@ impl Known {
             let scene = scene(tx, beat.project_id, &beat.name, now).await?;
             scenes.insert((beat.project_id, beat.name.clone()), scene);
         }
+        let incarnations = deadbeat_store::lineage::of_beats(tx, &ids).await?;
+        let of_several: Vec<MonitorId> = monitors
+            .iter()
+            .filter(|monitor| monitor.beat_id.is_some_and(|id| incarnations.contains_key(&id)))
+            .map(|monitor| monitor.id)
+            .collect();
+        let listed_by = if of_several.is_empty() {
+            HashMap::new()
+        } else {
+            deadbeat_store::lineage::of_monitors(tx, &of_several).await?
+        };
         let fed = monitors.iter().filter(|monitor| monitor.beat_id.is_some());
         // Of the slot that is owed, not of those after it.
         let since = |monitor: &Monitor| monitor.state.next_due_at.map(|due| due - early(&monitor.state));
@@ -68,6 +85,9 @@ impl Known {
         Ok(Self {
             beats: beats.into_iter().map(|beat| (beat.id, beat)).collect(),
             scenes,
+            incarnations,
+            listed_by,
+            now,
             stages: stages
                 .into_iter()
                 .map(|stage| (stage.monitor_id, stage))
@@ -112,7 +132,16 @@ impl Known {
             .scene(monitor)
             .map(|scene| scene.evidence.clone())
             .unwrap_or_default();
-        evidence.beat = Some(beat.view());
+        let whole = beat.view();
+        evidence.beat = Some(match self.incarnations.get(&beat.id) {
+            Some(known) => {
+                let listed_by = self.listed_by.get(&monitor.id).copied().unwrap_or(0);
+                let is_told =
+                    beat.state.status == Status::Down && beat.state.trouble == Some(Cause::BeatDown);
+                lineage::view(known, listed_by, whole, is_told, self.now)
+            }
+            None => whole,
+        });
         evidence.stage = self.stage(monitor).map(|stage| StageView {
             published_at: stage.published_at,
             received_at: stage.received_at,

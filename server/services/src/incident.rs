@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, ProjectId};
-use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::status::Status;
@@ -25,6 +24,7 @@ use uuid::Uuid;
 
 use crate::diagnosis::{self, Explanation};
 use crate::flood::Flood;
+use crate::incarnation::{self, AtOnce};
 use crate::monitor::write_states;
 use crate::outbox::{self, Telling};
 use crate::schedule_emptied::{self, Emptied};
@@ -67,8 +67,8 @@ pub enum Changed<'a> {
     Flooding(&'a Beat, &'a Flood),
     /// A Beat, whose whole schedule vanished.
     Emptied(&'a Beat, &'a Emptied),
-    /// A Beat, of which several processes run at once with one schedule.
-    Duplicated(&'a Beat, &'a [Incarnation]),
+    /// A Beat, of which several processes report.
+    Several(&'a Beat, &'a AtOnce),
     /// A worker.
     Worker(&'a Worker),
     /// A queue, with the workers of its application.
@@ -81,10 +81,9 @@ impl<'a> Changed<'a> {
     fn project(&self) -> ProjectId {
         match self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => monitor.project_id,
-            Self::Beat(beat)
-            | Self::Flooding(beat, _)
-            | Self::Emptied(beat, _)
-            | Self::Duplicated(beat, _) => beat.project_id,
+            Self::Beat(beat) | Self::Flooding(beat, _) | Self::Emptied(beat, _) | Self::Several(beat, _) => {
+                beat.project_id
+            }
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, _) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
@@ -98,14 +97,13 @@ impl<'a> Changed<'a> {
                 id: monitor.id.0,
                 name: monitor.name.clone(),
             },
-            Self::Beat(beat)
-            | Self::Flooding(beat, _)
-            | Self::Emptied(beat, _)
-            | Self::Duplicated(beat, _) => Subject {
-                kind: SubjectKind::Beat,
-                id: beat.id.0,
-                name: beat.name.clone(),
-            },
+            Self::Beat(beat) | Self::Flooding(beat, _) | Self::Emptied(beat, _) | Self::Several(beat, _) => {
+                Subject {
+                    kind: SubjectKind::Beat,
+                    id: beat.id.0,
+                    name: beat.name.clone(),
+                }
+            }
             Self::Worker(worker) => Subject {
                 kind: SubjectKind::Worker,
                 id: worker.id.0,
@@ -136,7 +134,7 @@ impl<'a> Changed<'a> {
             Self::Beat(_)
             | Self::Flooding(..)
             | Self::Emptied(..)
-            | Self::Duplicated(..)
+            | Self::Several(..)
             | Self::Worker(_)
             | Self::Queue(..)
             | Self::Broker(_) => None,
@@ -158,7 +156,7 @@ impl<'a> Changed<'a> {
             Self::Beat(beat) => diagnosis::of_beat(beat, cause),
             Self::Flooding(beat, flood) => diagnosis::of_flood(beat, flood),
             Self::Emptied(beat, emptied) => diagnosis::of_emptied(beat, emptied),
-            Self::Duplicated(beat, processes) => diagnosis::of_duplicates(beat, processes),
+            Self::Several(beat, at_once) => diagnosis::of_several(beat, cause, at_once),
             Self::Worker(worker) => diagnosis::of_worker(worker, cause),
             Self::Queue(queue, workers) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),
@@ -391,7 +389,8 @@ pub(crate) async fn rearm_members(
     record(tx, site, &news).await
 }
 
-/// A person has seen an incident: no more reminders. One about an emptied schedule ends with that.
+/// A person has seen an incident: no more reminders. One about an emptied schedule ends with that, and so does one about a
+/// Beat that is silent while another one of its name goes on.
 ///
 /// # Errors
 /// [`ServiceError::NotFound`], or the database is away.
@@ -409,7 +408,9 @@ pub async fn acknowledge(
     let reader = services.reader();
     let seen = deadbeat_store::incident::get(&reader, project, id).await?;
     let seen = seen.ok_or(ServiceError::NotFound("incident"))?;
-    if !schedule_emptied::acknowledged(services, project, &seen).await? {
+    if !schedule_emptied::acknowledged(services, project, &seen).await?
+        && !incarnation::acknowledged(services, project, &seen).await?
+    {
         return Ok(seen);
     }
     deadbeat_store::incident::get(&reader, project, id)

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
+use deadbeat_domain::lineage::{Bits, LINEAGES};
 use deadbeat_domain::monitor::{
     Expectation, MonitorState, check_delay, check_grace, check_longest_run, clip, slug_from_name,
 };
@@ -27,7 +28,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::event::Verdict;
-use crate::incarnation::{Identity, Incarnations};
+use crate::incarnation::{self, Identity, Incarnations, Place};
 use crate::incident::{self, Background, Changed, News, What};
 use crate::monitor::write_states;
 use crate::quota::spend_up_to;
@@ -236,14 +237,18 @@ fn by_our_clock(at: Option<DateTime<Utc>>, skew: TimeDelta) -> Option<DateTime<U
 }
 
 /// Entries of one transaction, and monitors that one retires: signals of others never wait for a whole schedule.
-const SYNC_BATCH: usize = 200;
+pub(crate) const SYNC_BATCH: usize = 200;
 
 /// A snapshot that a Beat's monitors are being made to follow.
 struct Sync<'a> {
     project: ProjectId,
     beat: &'a str,
-    /// Names it in the Beat's row; a newer snapshot writes another name there.
+    /// Names it in the Beat's row; a newer snapshot of the same process writes another name there.
     id: Uuid,
+    /// Which start of Beat lists it; None: its SDK does not say.
+    boot: Option<Uuid>,
+    /// Which monitors it is about.
+    place: Place,
     listed_at: DateTime<Utc>,
     /// When it came.
     came_at: DateTime<Utc>,
@@ -262,8 +267,15 @@ impl Sync<'_> {
     /// to do.
     async fn begin(&self, services: &Services) -> Result<Option<(Tx, Beat)>, ServiceError> {
         let mut tx = services.store.begin().await?;
-        let beat = deadbeat_store::beat::lock_in_sync(&mut tx, self.project, self.beat, self.id).await?;
-        Ok(beat.map(|beat| (tx, beat)))
+        let Some(boot) = self.boot else {
+            let beat = deadbeat_store::beat::lock_in_sync(&mut tx, self.project, self.beat, self.id).await?;
+            return Ok(beat.map(|beat| (tx, beat)));
+        };
+        let Some(beat) = deadbeat_store::beat::lock(&mut tx, self.project, self.beat).await? else {
+            return Ok(None);
+        };
+        let follows = incarnation::follows(&mut tx, &beat, boot, self.id).await?;
+        Ok(follows.then_some((tx, beat)))
     }
 }
 
@@ -298,10 +310,12 @@ pub(crate) async fn sync(
             Err(fault) => refused.push(format!("entry {:?}: {fault}", clip(&entry.name))),
         }
     }
-    let sync = Sync {
+    let mut sync = Sync {
         project,
         beat: &snapshot.beat,
         id: Uuid::now_v7(),
+        boot: snapshot.boot,
+        place: Place::NAMELESS,
         listed_at,
         came_at: services.now(),
         skew,
@@ -316,7 +330,9 @@ pub(crate) async fn sync(
         sync.came_at,
     )
     .await?;
-    deadbeat_store::beat::begin_sync(&mut tx, beat.id, sync.id).await?;
+    if sync.boot.is_none() {
+        deadbeat_store::beat::begin_sync(&mut tx, beat.id, sync.id).await?;
+    }
     let identity = Identity {
         boot: snapshot.boot,
         host: snapshot.host,
@@ -325,12 +341,23 @@ pub(crate) async fn sync(
     };
     let mut incarnations =
         Incarnations::hear(&mut tx, &beat, &identity, skew, listed_at, sync.came_at).await?;
-    incarnations.list(&identity, &snapshot.entries);
+    let (listed, now) = (&snapshot.entries, sync.came_at);
+    let place = incarnations
+        .list(&mut tx, &beat, &identity, listed, sync.id, now)
+        .await?;
     incarnations.write(&mut tx, &beat).await?;
+    let Some(place) = place else {
+        tx.commit().await?;
+        return Err(ServiceError::Limit {
+            what: "Beats of one name that run at once with schedules of their own",
+            limit: LINEAGES.into(),
+        });
+    };
+    sync.place = place;
     let enabled = snapshot.entries.iter().filter(|entry| entry.enabled).count();
     if enabled == 0 {
         // Before the first monitor is retired: a failure in between must not hide that the schedule vanished.
-        let watched = deadbeat_store::beat::watched(&mut tx, beat.id).await?;
+        let watched = deadbeat_store::lineage::watched_by(&mut tx, beat.id, place.alone).await?;
         schedule_emptied::note(&mut tx, &services.site, &mut beat, watched, enabled, sync.came_at).await?;
     }
     tx.commit().await?;
@@ -396,6 +423,24 @@ async fn follow_batch(
         }
     }
     deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
+    let lineage = sync.place.lineage;
+    // What an application of the same name lists that was there before stays as that one lists it.
+    if sync.place.elders != 0 {
+        let ids: Vec<MonitorId> = monitors.iter().map(|monitor| monitor.id).collect();
+        let listed_by = deadbeat_store::lineage::of_monitors(&mut tx, &ids).await?;
+        let is_theirs = |monitor: &Monitor| {
+            let by = listed_by.get(&monitor.id).copied().unwrap_or(0);
+            monitor.retired_at.is_none() && by & sync.place.elders != 0
+        };
+        unreadable.extend(
+            monitors
+                .iter()
+                .filter(|one| is_theirs(one))
+                .filter_map(|one| one.entry.clone()),
+        );
+        monitors.retain(|monitor| !is_theirs(monitor));
+    }
+    deadbeat_store::lineage::mark(&mut tx, beat.id, &names, lineage).await?;
     let mut known: HashMap<String, Monitor> = monitors
         .into_iter()
         .filter_map(|monitor| Some((monitor.entry.clone()?, monitor)))
@@ -432,7 +477,11 @@ async fn follow_batch(
             clip(&entry.name)
         ));
     }
-    register(&mut tx, sync.project, &beat, new, now).await?;
+    if !new.is_empty() {
+        let names: Vec<String> = new.iter().map(|(entry, ..)| entry.name.clone()).collect();
+        register(&mut tx, sync.project, &beat, new, now).await?;
+        deadbeat_store::lineage::mark(&mut tx, beat.id, &names, lineage).await?;
+    }
     tx.commit().await?;
     Ok(true)
 }
@@ -450,7 +499,11 @@ async fn retire_batch(
     };
     let now = services.now();
     let limit = SYNC_BATCH as i64;
-    let rows = deadbeat_store::monitor::lock_unlisted(&mut tx, beat.id, listed, after, limit).await?;
+    let alone = sync.place.alone;
+    if after.is_none() {
+        deadbeat_store::lineage::leave(&mut tx, beat.id, listed, alone).await?;
+    }
+    let rows = deadbeat_store::monitor::lock_unlisted(&mut tx, beat.id, listed, alone, after, limit).await?;
     let mut last = None;
     let is_full = rows.len() == SYNC_BATCH;
     let mut monitors: Vec<Monitor> = Vec::new();
@@ -467,6 +520,7 @@ async fn retire_batch(
         }
     }
     if monitors.is_empty() {
+        tx.commit().await?;
         return Ok(last.filter(|_| is_full));
     }
     deadbeat_store::run::load_into(&mut tx, &mut monitors, &[]).await?;
@@ -475,6 +529,25 @@ async fn retire_batch(
     tx.commit().await?;
     tracing::info!(beat.id = %beat.id, retired = retired.len(), "entries left Beat's schedule; their monitors are retired");
     Ok(last.filter(|_| is_full))
+}
+
+/// Retires monitors that only these lineages list, in the caller's transaction; answers how many, and whether there may be more.
+pub(crate) async fn retire_listed_by(
+    services: &Services,
+    tx: &mut Tx,
+    beat: &Beat,
+    lineages: Bits,
+    now: DateTime<Utc>,
+) -> Result<(usize, bool), ServiceError> {
+    let limit = SYNC_BATCH as i64;
+    let rows = deadbeat_store::monitor::lock_unlisted(tx, beat.id, &[], lineages, None, limit).await?;
+    let is_full = rows.len() == SYNC_BATCH;
+    // One that cannot be read stays as it is.
+    let mut monitors: Vec<Monitor> = rows.into_iter().filter_map(Result::ok).collect();
+    deadbeat_store::run::load_into(tx, &mut monitors, &[]).await?;
+    let retired: Vec<Followed> = monitors.into_iter().map(|monitor| retire(monitor, now)).collect();
+    write(services, tx, beat, &retired).await?;
+    Ok((retired.len(), is_full && !retired.is_empty()))
 }
 
 /// A monitor that met its entry, and what is to be written of it.

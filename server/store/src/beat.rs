@@ -517,3 +517,31 @@ pub async fn note_incarnations(tx: &mut Tx, id: BeatId, known: &[Incarnation]) -
         .await?;
     Ok(())
 }
+
+/// Whether a process of another Beat of the project has listed this schedule since then.
+///
+/// # Errors
+/// When the database is away.
+pub async fn is_listed_elsewhere(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: BeatId,
+    schedule: &str,
+    since: DateTime<Utc>,
+) -> StoreResult<bool> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT 1 FROM beat
+            WHERE project_id = $1 AND id <> $2
+                AND jsonb_path_exists(incarnations, '$[*] ? (@.schedule == $schedule)', jsonb_build_object('schedule', $3::text))
+                AND last_seen_at > $4
+        ) AS "found!""#,
+        project.0,
+        id.0,
+        schedule,
+        since
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(found)
+}

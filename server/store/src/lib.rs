@@ -24,6 +24,7 @@ pub mod gate;
 pub mod history;
 pub mod incident;
 mod line;
+pub mod lineage;
 pub mod listener;
 pub mod migrate;
 pub mod monitor;

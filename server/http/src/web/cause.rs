@@ -45,6 +45,7 @@ fn document(cause: Cause) -> &'static str {
         ScheduleReset "SCHEDULE_RESET"
         ScheduleEmptied "SCHEDULE_EMPTIED"
         BeatDuplicate "BEAT_DUPLICATE"
+        AppNameShared "APP_NAME_SHARED"
         LostInBroker "LOST_IN_BROKER"
         QueueUnconsumed "QUEUE_UNCONSUMED"
         QueueSlaBreach "QUEUE_SLA_BREACH"

@@ -1,35 +1,57 @@
 //! Why several processes that report as one Beat do harm.
 
+use deadbeat_domain::cause::Cause;
 use deadbeat_domain::command::Command;
 use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::incident::{Fact, Repair};
+use deadbeat_domain::lineage::{Bits, bit};
 use deadbeat_store::beat::Beat;
+
+use crate::incarnation::AtOnce;
 
 use super::{Explanation, clock, fact, then};
 
 /// Processes in an incident; the rest is counted.
 const NAMED: usize = 5;
 
-/// Explains that several processes of a Beat run at once with one schedule, those that have run longest first.
+/// Explains what is wrong with a Beat as which several processes report.
 #[must_use]
-pub fn of_duplicates(beat: &Beat, processes: &[Incarnation]) -> Explanation {
+pub fn of_several(beat: &Beat, cause: Cause, at_once: &AtOnce) -> Explanation {
+    match cause {
+        Cause::AppNameShared => of_shared(beat, at_once),
+        Cause::BeatDown => of_lost(beat, at_once),
+        _ => of_duplicates(beat, at_once),
+    }
+}
+
+/// Several run at once with one schedule, or with two releases of it.
+fn of_duplicates(beat: &Beat, at_once: &AtOnce) -> Explanation {
+    let processes = &at_once.processes;
     let count = processes.len().max(2);
+    let mut schedules: Vec<&str> = processes
+        .iter()
+        .filter_map(|one| one.schedule.as_deref())
+        .collect();
+    schedules.sort_unstable();
+    schedules.dedup();
+    let is_one = schedules.len() < 2;
     let mut evidence = each(processes);
-    evidence.push(fact(
-        "They list the same schedule and go on reporting side by side, for longer than a deployment takes. Celery allows one Beat an application: \
-         each of them sends every entry.",
-    ));
-    let mut repair: Vec<Repair> = processes.iter().rev().take(NAMED).map(end).collect();
-    repair.insert(
-        0,
-        Repair::advice("Leave one of these processes running, and end the others. Look for what started them: a second replica, a worker \
-                        with -B, a service that was not stopped."),
-    );
+    evidence.push(fact(format!(
+        "They list {} and go on reporting side by side, for longer than a deployment takes. Celery allows one Beat an application: each of them \
+         sends what it lists.",
+        if is_one { "the same schedule" } else { "mostly the same entries" }
+    )));
+    let mut repair = vec![Repair::advice(
+        "Leave one of these processes running, and end the others. Look for what started them: a second replica, a worker with -B, a service that \
+         was not stopped.",
+    )];
+    repair.extend(processes.iter().rev().take(NAMED).map(end));
     Explanation {
         summary: format!(
-            "{count} Celery Beats of {} run at once{}: each entry is sent {}.",
+            "{count} Celery Beats of {} run at once{}: {} entry is sent {}.",
             beat.name,
             hosts(processes),
+            if is_one { "each" } else { "nearly each" },
             if count == 2 {
                 "twice".to_owned()
             } else {
@@ -39,6 +61,110 @@ pub fn of_duplicates(beat: &Beat, processes: &[Incarnation]) -> Explanation {
         evidence,
         repair,
     }
+}
+
+/// Several applications have one name.
+fn of_shared(beat: &Beat, at_once: &AtOnce) -> Explanation {
+    let processes = &at_once.processes;
+    let name = &beat.name;
+    let mut evidence = each(processes);
+    evidence.extend(processes.iter().take(NAMED).filter_map(|one| lists(one, at_once)));
+    evidence.push(fact(
+        "They go on reporting side by side, for longer than a deployment takes. All their entries are watched. Workers, queues and the broker of both \
+         are taken for those of one application.",
+    ));
+    if common(at_once) > 0 {
+        evidence.push(fact(format!(
+            "{} entries of one name are in both schedules. Deadbeat watches each of them once, and cannot tell whose runs it sees.",
+            common(at_once)
+        )));
+    }
+    Explanation {
+        summary: format!(
+            "{} applications report under the name {name}{}: Deadbeat takes them for one.",
+            processes.len().max(2),
+            hosts(processes)
+        ),
+        evidence,
+        repair: vec![
+            Repair::advice(
+                "Give each application a name of its own where it calls deadbeat: deadbeat.init(app, name=\"…\"), or DEADBEAT_NAME in the environment \
+                 of its Beat and of its workers.",
+            ),
+            Repair::advice(
+                "Then deploy that application. Its entries become monitors under the new name, and the old ones are retired by themselves.",
+            ),
+            Repair::advice("If both are the same application, end the Beat that is not meant to run."),
+        ],
+    }
+}
+
+/// One of several applications of one name has no Beat any more.
+fn of_lost(beat: &Beat, at_once: &AtOnce) -> Explanation {
+    let name = &beat.name;
+    let lost = at_once.processes.first();
+    let host = lost.and_then(|one| one.host.as_deref()).unwrap_or("its host");
+    let mut evidence = each(&at_once.processes);
+    evidence.extend(
+        at_once
+            .processes
+            .iter()
+            .take(NAMED)
+            .filter_map(|one| lists(one, at_once)),
+    );
+    evidence.push(fact(format!(
+        "Another Beat of the name {name} goes on reporting, and lists other entries."
+    )));
+    let since = lost.map_or(String::new(), |one| format!(" since {}", clock(one.seen_at)));
+    Explanation {
+        summary: format!(
+            "One of the Celery Beats that report as {name} is silent{since}: its entries are not being scheduled."
+        ),
+        evidence,
+        repair: vec![
+            Repair::command(
+                format!("See on {host} whether it runs."),
+                Command::new("pgrep -af 'celery.* beat'"),
+            ),
+            Repair::command(
+                "Start it again where its application is (or restart its service or container).",
+                Command::new("celery -A").arg(beat.typed()).words("beat"),
+            ),
+            Repair::advice(
+                "If it is gone for good, acknowledge this incident: that ends it, and retires the monitors of its entries.",
+            ),
+            Repair::advice("Give each application a name of its own: deadbeat.init(app, name=\"…\")."),
+        ],
+    }
+}
+
+/// What only the application of this process lists.
+fn lists(one: &Incarnation, at_once: &AtOnce) -> Option<Fact> {
+    let own: Bits = bit(one.lineage?);
+    let listed = at_once.listed.iter().find(|listed| listed.by == own)?;
+    let more = if listed.count > listed.names.len() as i64 {
+        ", …"
+    } else {
+        ""
+    };
+    let entries = if listed.count == 1 { "entry" } else { "entries" };
+    Some(fact(format!(
+        "Only Beat {} lists {} {entries}: {}{more}.",
+        name(one),
+        listed.count,
+        listed.names.join(", ")
+    )))
+}
+
+/// Entries that several of these applications list.
+fn common(at_once: &AtOnce) -> i64 {
+    let all = at_once.processes.iter().filter_map(|one| one.lineage).map(bit);
+    let all = all.fold(0, |all, one| all | one);
+    let shared = at_once
+        .listed
+        .iter()
+        .filter(|listed| (listed.by & all).count_ones() > 1);
+    shared.map(|listed| listed.count).sum()
 }
 
 /// Where they run, for a summary.

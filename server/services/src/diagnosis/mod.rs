@@ -14,7 +14,7 @@ mod queue;
 mod worker;
 
 pub use beat::{of_beat, of_emptied, of_flood};
-pub use beats::of_duplicates;
+pub use beats::of_several;
 pub use broker::of_broker;
 pub use monitor::of_monitor;
 pub use queue::of_queue;

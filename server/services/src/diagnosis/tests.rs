@@ -16,6 +16,7 @@ use deadbeat_domain::switch::Switch;
 use deadbeat_domain::text::is_plain;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
+use deadbeat_store::lineage::Listed;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::stage::Stage;
@@ -25,6 +26,7 @@ use serde_json::json;
 
 use super::*;
 use crate::flood::Flood;
+use crate::incarnation::AtOnce;
 use crate::incident::Background;
 use crate::schedule_emptied::Emptied;
 
@@ -116,6 +118,9 @@ fn incarnation(names: &Names, pid: Option<i64>) -> Incarnation {
         pid,
         started_at: None,
         schedule: None,
+        lineage: Some(0),
+        shares: true,
+        sync: None,
         since: at(0),
         seen_at: at(300),
         period_seconds: 15.0,
@@ -243,11 +248,20 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         names: vec![names.task.clone()],
         count: 12,
     };
-    let processes = [incarnation(names, Some(4242)), incarnation(names, None)];
+    let at_once = AtOnce {
+        processes: vec![incarnation(names, Some(4242)), incarnation(names, None)],
+        listed: vec![Listed {
+            by: 1,
+            count: 12,
+            names: vec![names.task.clone()],
+        }],
+    };
     let mut all = vec![
         of_flood(&beat, &flood),
         of_emptied(&beat, &emptied),
-        of_duplicates(&beat, &processes),
+        of_several(&beat, Cause::BeatDuplicate, &at_once),
+        of_several(&beat, Cause::AppNameShared, &at_once),
+        of_several(&beat, Cause::BeatDown, &at_once),
     ];
     for cause in Cause::ALL {
         all.push(of_beat(&beat, cause));

@@ -16,10 +16,10 @@ fn daily(name: &str) -> Value {
 
 /// A process that reports as a Beat.
 #[derive(Clone, Copy)]
-struct Process(u128);
+pub struct Process(pub u128);
 
 impl Process {
-    fn identify(self, mut event: Value) -> Value {
+    pub fn identify(self, mut event: Value) -> Value {
         let members = event.as_object_mut().unwrap();
         members.insert("boot".to_owned(), json!(Uuid::from_u128(self.0)));
         members.insert("host".to_owned(), json!(format!("host-{}", self.0)));
@@ -32,7 +32,7 @@ impl Process {
         world.an_event("beat_alive", self.identify(alive))
     }
 
-    async fn speaks(self, world: &World) {
+    pub async fn speaks(self, world: &World) {
         world.event(self.sign_of_life(world)).await;
     }
 

@@ -5,6 +5,7 @@
     reason = "in tests a panic is the report; the lint spares only the test functions themselves"
 )]
 
+mod app_name_shared;
 mod aside;
 mod beat;
 mod beat_return;

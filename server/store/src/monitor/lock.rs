@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{BeatId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::lineage::Bits;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use deadbeat_domain::status::Status;
 use uuid::Uuid;
@@ -57,7 +58,8 @@ pub async fn lock_of_beat(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the next monitors of a Beat after one that are not retired and whose entry is none of these, in id order, at most `limit`.
+/// Locks the next monitors of a Beat after one that are not retired and whose entry is none of these, in id order, at most `limit`: of those that only
+/// these lineages list. Without entries, those that no lineage is known to list are left alone.
 ///
 /// # Errors
 /// When the database is away.
@@ -65,18 +67,21 @@ pub async fn lock_unlisted(
     tx: &mut Tx,
     beat: BeatId,
     entries: &[String],
+    lineages: Bits,
     after: Option<MonitorId>,
     limit: i64,
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
     let rows = select!(
         "WHERE beat_id = $1 AND retired_at IS NULL AND entry <> ALL($2) AND ($3::uuid IS NULL OR id > $3)
+            AND listed_by & ~$5::smallint = 0 AND (listed_by <> 0 OR cardinality($2::text[]) > 0)
         ORDER BY id
         LIMIT $4
         FOR UPDATE",
         beat.0,
         entries,
         after.map(|id| id.0),
-        limit
+        limit,
+        i16::from(lineages)
     )
     .fetch_all(tx.conn())
     .await?;

@@ -52,7 +52,11 @@ impl Trouble {
         Some(Self {
             cause: cause.as_str(),
             page: cause.page(),
-            words: words(cause),
+            words: if said.trouble == Some(Cause::BeatDown) {
+                "One of several Beats of this name is silent."
+            } else {
+                words(cause)
+            },
             since: since.map(|at| Moment::at(at, now)),
             is_told: told.is_some(),
             incident: said
@@ -71,6 +75,7 @@ fn words(cause: Cause) -> &'static str {
         Cause::BeatStorm => "It sends one entry over and over.",
         Cause::ScheduleEmptied => "Its whole schedule vanished: nothing of it is watched.",
         Cause::BeatDuplicate => "Two of it run at once: everything is sent twice.",
+        Cause::AppNameShared => "Two applications have this name.",
         Cause::BrokerDown => "It does not answer.",
         Cause::QueueUnconsumed => "Messages wait in it, and nobody consumes it.",
         Cause::QueueSlaBreach => "Its oldest message waits for too long.",
