@@ -94,6 +94,32 @@ def test_a_worker_whose_clock_is_off_is_told(
     stage.stays(GRACE, told)
 
 
+def test_what_expires_by_a_wrong_clock_is_part_of_that_clocks_incident(
+    open_stage: Open, redis: parts.Redis, rows: Any, tmp_path: Path
+) -> None:
+    row = rows("F45", "the only worker's clock is stepped by ten minutes, and messages expire by it")
+    clock = parts.Clock(tmp_path)
+    names = ("e1", "e2", "e3", "e4")
+    every = {"task": "shop.job", "schedule": 3.0, "options": {"expires": 60.0}}
+    stage = open_stage(redis.url, dict.fromkeys(names, every))
+    stage.worker("one", env=clock.env)
+    stage.beat()
+    stage.healthy(*names, CANARY)
+
+    stepped_at = time.time()
+    clock.step(600)
+    told = ("worker", "one@shop", "CLOCK_SKEW")
+    incident = stage.noticed(row, stepped_at, told, SKEW_PATIENCE)
+    # The canary expires, too.
+    stage.members(told, {*names, CANARY})
+    stage.stays(GRACE, told)
+
+    clock.step(0)
+    stage.resolved(row, incident, repair="not run: the machine's clock")
+    stage.recovered()
+    stage.stays(GRACE, told)
+
+
 @pytest.mark.parametrize("seconds", [300, -300], ids=["fast", "slow"])
 def test_a_beat_whose_clock_is_off_is_told(
     open_stage: Open, redis: parts.Redis, rows: Any, tmp_path: Path, seconds: int

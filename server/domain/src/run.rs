@@ -170,6 +170,9 @@ pub struct RunDetail {
     /// How it ended, in the SDK's words.
     #[serde(default)]
     pub outcome: Option<Outcome>,
+    /// Of an end by expiry: the clock of the worker that said so is ahead by so much that the message may be too old there alone.
+    #[serde(default)]
+    pub is_early_expiry: bool,
     /// Which execution of its message this is: each start in a process is one.
     #[serde(default)]
     pub attempt: Option<Uuid>,

@@ -148,7 +148,10 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
 
     // A retired monitor, and one that a person paused while its Beat keeps sending, stay as they are. A ping URL that is called
     // again un-pauses, as Healthchecks has it: a switch that somebody forgot to turn on again guards nothing.
-    let ignored = state.retired || (state.status == Status::Paused && signal.source == Source::Event);
+    // Its message was too old by a clock that is wrong: the slot stays owed, and its deadline asks whose clock that is.
+    let is_excused = signal.kind == PingKind::Fail && signal.detail.is_early_expiry;
+    let ignored =
+        is_excused || state.retired || (state.status == Status::Paused && signal.source == Source::Event);
     if ignored || signal.kind == PingKind::Log {
         if signal.detail.is_retried {
             state.deadline_at = deadline(state);

@@ -59,6 +59,7 @@ impl TryFrom<Row> for Run {
                 published_at: None,
                 event: None,
                 is_retried: false,
+                is_early_expiry: false,
             },
             attempts: row.attempts,
             contest: row.contest.as_deref().and_then(Contest::parse),

@@ -13,6 +13,7 @@ use deadbeat_domain::run::{Outcome, RunDetail};
 use deadbeat_domain::text::Text;
 use deadbeat_domain::time::{span, to_micros};
 use deadbeat_domain::trace::{Stage, StageKind, Told};
+use deadbeat_domain::worker::SKEW;
 use futures::future::join_all;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -88,6 +89,8 @@ struct RunPing {
     event: Uuid,
     /// By our clock.
     occurred_at: DateTime<Utc>,
+    /// The clock of who says so is ahead.
+    is_ahead: bool,
     /// When its message was sent, by our clock.
     published_at: Option<DateTime<Utc>>,
     run: RunEvent,
@@ -235,6 +238,7 @@ async fn accept_stages(
                 outcome: one.outcome,
                 event: one.id,
                 occurred_at: one.occurred_at,
+                is_ahead: skew <= -SKEW,
                 published_at: run
                     .published_at
                     .and_then(|at| at.checked_add_signed(skew))
@@ -380,6 +384,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
         outcome,
         event,
         occurred_at,
+        is_ahead,
         published_at,
         run,
         ..
@@ -410,6 +415,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
                 retries: run.retries.max(0),
                 error,
                 outcome,
+                is_early_expiry: is_ahead && outcome == Some(Outcome::Expired),
                 attempt: run.attempt,
                 published_at,
                 event: Some(event),

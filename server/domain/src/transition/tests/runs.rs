@@ -311,6 +311,18 @@ fn each_bad_end_has_the_cause_of_its_outcome() {
     }
 }
 
+#[test]
+fn a_message_that_is_too_old_by_a_clock_that_is_ahead_leaves_its_slot_owed() {
+    let mut state = hourly();
+    let mut early = ended(Outcome::Expired, 1, 3_610.0);
+    early.detail.is_early_expiry = true;
+
+    assert_eq!(hear(&mut state, &early), None);
+    assert_eq!(state.status, Status::Up);
+    assert_eq!(state.next_due_at, Some(at(3_600.0)));
+    assert!(state.runs.iter().all(|run| !run.is_open()), "the run has ended");
+}
+
 /// Twenty runs of ten seconds.
 fn learned() -> Baseline {
     let mut baseline = Baseline::empty(true);
