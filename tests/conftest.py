@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,26 @@ from typing import Any
 import pytest
 
 import parts
+from neighbourhood.comparison import Comparison
 from postgres import Postgres
 
 # The proofs at full size, with the release binary: `scripts/soak` sets it.
 SOAK = os.environ.get("SOAK") == "1"
-if SOAK:
+if SOAK and not os.environ.get("DEADBEAT_TEST_BINARY"):
     parts.BINARY = parts.ROOT / "target" / "release" / "deadbeat"
+
+
+@dataclass(frozen=True)
+class AttackSize:
+    """How hard a noisy neighbour tries."""
+
+    seconds: float
+    # Requests a second of the attacks that send many.
+    rate: float
+    channels: int
+    connections: int
+    # Runs of the monitor that is deleted.
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -32,13 +46,49 @@ class Size:
     step_seconds: float
     # Of each table that the retention empties.
     rows: int
+    attack: AttackSize
 
 
 @pytest.fixture
-def size() -> Size:
+def size(pytestconfig: pytest.Config) -> Size:
     if SOAK:
-        return Size(kills=10, cut_seconds=30, monitors=5_000, connections=16, step_seconds=30, rows=5_000_000)
-    return Size(kills=2, cut_seconds=4, monitors=1_100, connections=6, step_seconds=3, rows=12_000)
+        seconds = pytestconfig.getoption("--attack-seconds") or 60
+        return Size(
+            kills=10,
+            cut_seconds=30,
+            monitors=5_000,
+            connections=16,
+            step_seconds=30,
+            rows=pytestconfig.getoption("--rows") or 5_000_000,
+            attack=AttackSize(seconds, rate=1_000, channels=200, connections=1_300, rows=500_000),
+        )
+    return Size(
+        kills=2,
+        cut_seconds=4,
+        monitors=1_100,
+        connections=6,
+        step_seconds=3,
+        rows=pytestconfig.getoption("--rows") or 12_000,
+        attack=AttackSize(3, rate=400, channels=20, connections=200, rows=20_000),
+    )
+
+
+@pytest.fixture
+def progress(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Says how far a proof of full size is."""
+
+    def say(text: str) -> None:
+        if SOAK:
+            with capfd.disabled():
+                print(f"\n  {text}", end="", flush=True)
+
+    return say
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("proofs")
+    group.addoption("--rows", type=int, help="old rows of each table that the retention empties")
+    group.addoption("--attack-seconds", type=float, help="how long each attack of a noisy neighbour takes")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,6 +115,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 if key == "proof":
                     seconds = f"{report.duration:.0f}"
                     terminalreporter.write_line(f"{name:<58} {'full':<5} {result:<8} {seconds:>7}")
+    figures = [
+        text
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for key, text in getattr(report, "user_properties", [])
+        if key == "figures" and report.when == "call"
+    ]
+    if figures:
+        terminalreporter.section("beside a noisy neighbour: quiet > attack")
+        terminalreporter.write_line(Comparison.head())
+        for line in figures:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

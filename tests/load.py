@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
+import time
 from collections import defaultdict
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ class Connection(threading.Thread):
         self.pause = pause
         self.sent = 0
         self.acknowledged: list[int] = []
+        # When each of these was sent, and how many seconds its answer took.
+        self.answered: list[tuple[float, float]] = []
         # Every answer that was not 200, by status and what it said; status 0 is no answer.
         self.refusals: dict[tuple[int, str], int] = defaultdict(int)
         self.ending = threading.Event()
@@ -33,6 +36,7 @@ class Connection(threading.Thread):
             target = self.targets[self.sent % len(self.targets)]
             self.sent += 1
             status, text = 0, ""
+            began = time.monotonic()
             try:
                 if link is None:
                     link = http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)
@@ -47,6 +51,7 @@ class Connection(threading.Thread):
                 link = None
             if status == 200:
                 self.acknowledged.append(self.sent)
+                self.answered.append((began, time.monotonic() - began))
             else:
                 self.refusals[status, text.strip()] += 1
             self.ending.wait(self.pause if status == 200 else max(self.pause, 0.02))

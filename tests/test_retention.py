@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -78,12 +79,16 @@ def deadbeat(database: Postgres, command: str) -> str:
 
 
 @pytest.mark.proof("old rows removed in bounded steps")
-def test_a_large_table_is_removed_in_bounded_steps(database: Postgres, size: Size) -> None:
+def test_a_large_table_is_removed_in_bounded_steps(
+    database: Postgres, size: Size, progress: Callable[[str], None]
+) -> None:
     deadbeat(database, "migrate")
     rows(database.url, OWNERS)
-    for statement in TABLES.values():
+    for number, (name, statement) in enumerate(TABLES.items(), 1):
+        progress(f"making {size.rows:,} {name} ({number} of {len(TABLES)})")
         rows(database.url, statement.format(n=size.rows))
 
+    progress("removing all of them")
     said = deadbeat(database, "prune")
 
     line = re.compile(r"(\w+) +(\d+) removed in +(\d+) steps, +(\d+) at most in one")

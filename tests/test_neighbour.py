@@ -1,0 +1,245 @@
+"""A noisy neighbour: whatever one project tries, another one's pings count, its alerts come, its pages open.
+
+`make test` looks at behaviour alone. At full size (`scripts/soak`) each attack takes a minute, and what the
+other project waits for is compared with a quiet minute before.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parts
+import postgres
+from conftest import SOAK, Size
+from neighbourhood.attack import ATTACKS
+from neighbourhood.comparison import Comparison, Memory
+from neighbourhood.neighbour import Neighbour, recorded
+from neighbourhood.project import Project
+
+ATTACK = parts.ROOT / "tests" / "neighbourhood" / "attack.py"
+
+# Limits that a short attack reaches. No address is a proxy, so connections of the attacker are counted.
+SMALL = {
+    "DEADBEAT_TRUSTED_PROXIES": "",
+    "DEADBEAT_CONNECTIONS_PER_ADDRESS": "130",
+    "DEADBEAT_PINGS_PER_SECOND": "50",
+    "DEADBEAT_BODY_MB_PER_DAY": "240",
+    "DEADBEAT_CREATED_MONITORS_PER_DAY": "100",
+    "DEADBEAT_API_KEYS_PER_DAY": "10",
+}
+# What the server has by itself, but for the proxies.
+FULL = {"DEADBEAT_TRUSTED_PROXIES": ""}
+
+# Megabytes that one attack may add to the server's memory. Bounded are the 8,192 signals that wait, the 128
+# attempts under way, two batches of 4 MB that are read, and the buffers of an address's connections.
+GROWTH_MB = 300
+
+
+class Attacker:
+    """Another project, and the process that uses its keys."""
+
+    def __init__(self, server: parts.Server, name: str, size: Size, folder: Path) -> None:
+        self.name = name
+        self.project = Project.make(server, name)
+        self.database = postgres.embedded(server.data)
+        self.given = {
+            "port": server.port,
+            "api_key": self.project.api_key,
+            "ping_key": self.project.ping_key,
+            "database": self.database,
+            **asdict(size.attack),
+        }
+        self.folder = folder
+        self.part: parts.Part | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, str(ATTACK), self.name, json.dumps(self.given)]
+        self.part = parts.Part("attack", command, self.folder)
+
+    def has_ended(self) -> bool:
+        assert self.part is not None
+        return self.part.process.poll() is not None
+
+    def met(self) -> tuple[dict[str, int], dict[str, Any]]:
+        """What the server answered, and further facts."""
+        assert self.part is not None
+        assert self.part.process.returncode == 0, self.part.text()
+        met = json.loads(self.part.text().splitlines()[-1])
+        return met["answers"], met["facts"]
+
+    def stop(self) -> None:
+        if self.part is not None:
+            self.part.stop()
+
+    def count(self, table: str, more: str = "") -> int:
+        """Rows of a table that are the attacker's project's."""
+        statement = f"SELECT count(*) FROM {table} WHERE project_id = '{self.project.id}' {more}"
+        return int(postgres.rows(self.database, statement)[0][0])
+
+
+def answered(answers: dict[str, int], what: str, *statuses: int) -> int:
+    """How many answers had these statuses; no other answer was given to `what`."""
+    found = {int(key.split()[1]): count for key, count in answers.items() if key.split()[0] == what}
+    assert set(found) <= set(statuses), f"{what}: {found}"
+    return sum(found.values())
+
+
+def of(answers: dict[str, int], key: str) -> int:
+    return answers.get(key, 0)
+
+
+def constant_rid(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    assert answered(answers, "ping", 200, 429) > 0
+    assert recorded(attacker.database, facts["monitor"]) >= of(answers, "ping 200")
+    # KEPT_RUNS_OF_ID of server/store/src/run.rs, and what a batch adds before the others go.
+    assert attacker.count("run JOIN monitor ON monitor.id = run.monitor_id") <= 100 + 512
+
+
+def hanging_channels(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    assert facts["hung"] > 0
+    answered(answers, "test", 202, 429)
+    answered(answers, "ping", 200)
+    assert attacker.count("delivery", "AND status = 'sent'") == 0
+
+
+def failing_channels(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    assert facts["refused"] > 0
+    # A channel may be switched off before it is tested.
+    answered(answers, "test", 202, 409, 429)
+    assert attacker.count("channel", "AND disabled_at IS NOT NULL") > 0
+    notices = attacker.count("delivery", "AND payload ->> 'type' = 'channel.disabled'")
+    assert notices < facts["channels"], "failing channels multiply"
+
+
+def leaked_key(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    # 503: more than a few creations at a time wait, and one of them waited too long.
+    answered(answers, "create", 200, 201, 429, 503)
+    answered(answers, "body", 200, 429)
+    answered(answers, "key", 201, 429)
+    assert of(answers, "create 201") > 0
+    assert of(answers, "key 201") > 0
+    assert recorded(attacker.database, facts["monitor"]) >= of(answers, "body 200")
+    if SOAK:
+        return
+    # What comes back within seconds is less than one of them.
+    assert of(answers, "create 201") <= int(SMALL["DEADBEAT_CREATED_MONITORS_PER_DAY"]) + 1
+    assert of(answers, "key 201") <= int(SMALL["DEADBEAT_API_KEYS_PER_DAY"]) + 1
+    [[kept]] = postgres.rows(
+        attacker.database,
+        f"SELECT coalesce(sum(octet_length(body)), 0) FROM ping_body WHERE monitor_id = '{facts['monitor']}'",
+    )
+    at_once = int(SMALL["DEADBEAT_BODY_MB_PER_DAY"]) * 1_000_000 / 24
+    assert int(kept) <= 1.1 * at_once
+
+
+def slow_bodies(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    assert facts["connections"] > 0
+
+
+def gzip_bombs(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    # 200: what is not needed is not read. 503: it waited ten seconds for its turn.
+    assert answered(answers, "bomb", 200, 413, 503) > 0
+
+
+def locks(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    assert of(answers, "sync 200") > 0
+    answered(answers, "sync", 200, 503)
+    answered(answers, "delete", 204)
+    # 503: 500 signals of one address are set aside, not more.
+    answered(answers, "ping", 200, 429, 503)
+    assert recorded(attacker.database, facts["monitor"]) >= of(answers, "ping 200")
+
+
+def fails(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    assert answered(answers, "ping", 200, 429) > 0
+    assert recorded(attacker.database, facts["monitor"]) >= of(answers, "ping 200")
+    assert attacker.count("incident") == 1
+
+
+# What must be true of the attacker: it was heard, and held to its limits.
+HELD: dict[str, Callable[[Attacker, dict[str, int], dict[str, Any]], None]] = {
+    check.__name__: check
+    for check in (
+        constant_rid,
+        hanging_channels,
+        failing_channels,
+        leaked_key,
+        slow_bodies,
+        gzip_bombs,
+        locks,
+        fails,
+    )
+}
+
+
+@pytest.fixture(scope=lambda fixture_name, config: "function" if SOAK else "module")  # type: ignore[arg-type]
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Server]:
+    """A server for all small attacks, and a new one for each that is measured."""
+    started = parts.Server(tmp_path_factory.mktemp("server"), env=FULL if SOAK else SMALL)
+    try:
+        yield started.ready()
+    finally:
+        started.stop()
+
+
+def test_every_attack_is_checked() -> None:
+    assert set(HELD) == set(ATTACKS)
+
+
+@pytest.mark.proof("a noisy neighbour:")
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_noisy_neighbour_takes_nothing_from_another_project(
+    attack: str,
+    shared: parts.Server,
+    tmp_path: Path,
+    sink: parts.Sink,
+    size: Size,
+    record_property: Callable[[str, object], None],
+    progress: Callable[[str], None],
+) -> None:
+    server, printed = shared, len(shared.part.text())
+    attacker = Attacker(server, attack, size, tmp_path)
+    neighbour = Neighbour(Project.make(server, "neighbour"), sink, pause=0.05)
+    try:
+        parts.wait_for("the first ping", neighbour.pings)
+        memory = Memory(server.part.process.pid)
+        comparison = Comparison(attack, neighbour, memory, progress) if SOAK else None
+        if comparison is not None:
+            comparison.quiet(size.attack.seconds)
+        memory.peak()
+        before = memory.read("VmRSS")
+
+        attacker.start()
+        if comparison is not None:
+            comparison.attacked(attacker.has_ended, size.attack.seconds)
+        parts.wait_for("the end of the attack", attacker.has_ended, size.attack.seconds + 300)
+        peak = memory.peak()
+        # The other project goes on afterwards, and nothing that was acknowledged waits any more.
+        ended = time.monotonic()
+        parts.wait_for("life after the attack", lambda: neighbour.has_seen(ended), 120)
+        server.drained()
+        parts.wait_for("nothing set aside", lambda: server.metric("deadbeat_pings_aside") == 0, 300)
+        neighbour.end()
+
+        neighbour.check(attacker.database)
+        HELD[attack](attacker, *attacker.met())
+        assert server.metric("deadbeat_loops_failed") == 0
+        assert "panicked" not in server.part.text()
+        assert peak <= before + GROWTH_MB, f"{before:.0f} MB before the attack, {peak:.0f} MB in it"
+        if comparison is not None:
+            record_property("figures", comparison.line())
+            assert not comparison.broken(), comparison.broken()
+    except BaseException:
+        print(server.part.text()[printed:][-6_000:])
+        raise
+    finally:
+        attacker.stop()
+        neighbour.stop()
