@@ -59,10 +59,10 @@ def test_killed_worker_is_named_by_the_audit_although_the_broker_knows_nothing_o
             "DEADBEAT_WORKER_PERIOD_SECONDS": "1",
         }
 
-        def worker(name: str) -> parts.Part:
+        def worker(name: str, **more: str) -> parts.Part:
             options = ["-n", f"{name}@shop", "--pool", "threads", "--concurrency", "1"]
             command = [parts.program("celery"), "-A", "shop", "worker", *options]
-            return parts.Part(name, command, tmp_path, env)
+            return parts.Part(name, command, tmp_path, {**env, **more})
 
         one, two = worker("one"), worker("two")
         try:
@@ -77,6 +77,19 @@ def test_killed_worker_is_named_by_the_audit_although_the_broker_knows_nothing_o
             assert [row["name"] for row in report["workers"]] == known
             assert (status, report["findings"], report["unknown"]) == (0, [], [])
             assert report["server"] == {"url": server.url, "reachable": True}
+
+            # One that has the SDK and not its key answers like any other, and tells the server nothing.
+            dumb = worker("dumb", DEADBEAT_KEY="")
+
+            def found() -> list[tuple[str, str]]:
+                findings = audit(tmp_path, env)[1]["findings"]
+                return [(one["code"], one["subject"]["name"]) for one in findings]
+
+            try:
+                parts.wait_for("the finding", lambda: found() == [("WORKER_WITHOUT_SDK", "dumb@shop")], 90)
+                assert audit(tmp_path, env)[0] == 1
+            finally:
+                dumb.stop()
 
             two.kill()
             parts.wait_for("the incident", lambda: server.api("GET", "/incidents")["incidents"], 60)

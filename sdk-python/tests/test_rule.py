@@ -488,3 +488,69 @@ def test_times_with_any_fraction_are_read(text: str) -> None:
 def test_what_is_no_time_is_none() -> None:
     assert instant(None) is None
     assert instant("soon") is None
+
+
+def reporting(name: str, app: str = "shop", **more: Any) -> dict[str, Any]:
+    row = {"name": name, "app": app, "status": "up", "trouble": None, "queues": ["celery"], "pool": "prefork"}
+    return {**row, "reserved": 0, **more}
+
+
+def running_for(seconds: float | None, name: str, queue: str = "celery") -> WorkerLook:
+    return worker(name, stats={"total": {}, "uptime": seconds}, queues=[queue])
+
+
+def test_worker_that_answers_and_does_not_report_is_found() -> None:
+    known = Knowledge("http://server", "shop", True, workers=[reporting("w1@here")])
+    both = look(running_for(3_600, "w1@here"), running_for(3_600, "w2@here"))
+
+    findings, _ = judged(both, known=known)
+
+    assert set(findings) == {"WORKER_WITHOUT_SDK"}
+    found = findings["WORKER_WITHOUT_SDK"]
+    assert (found.severity, found.subject.name) == ("warning", "w2@here")
+    assert found.repair[1].command == "celery -A proj.celery:app control shutdown -d w2@here"
+
+
+@pytest.mark.parametrize(
+    ("silent", "row"),
+    [
+        (running_for(3_600, "w2@here"), {"status": "new"}),
+        # Something is wrong with it, and it is heard from.
+        (running_for(3_600, "w2@here"), {"status": "down", "trouble": "CLOCK_SKEW"}),
+        # It has just started, or did not say when.
+        (running_for(29, "w2@here"), None),
+        (running_for(None, "w2@here"), None),
+        # What it consumes is nothing of this application.
+        (running_for(3_600, "w2@here", "mails"), None),
+    ],
+)
+def test_worker_that_reports_or_may_soon_or_is_not_ours_is_not_found(
+    silent: WorkerLook, row: dict[str, Any] | None
+) -> None:
+    rows = [reporting("w1@here"), *([] if row is None else [reporting("w2@here", **row)])]
+    known = Knowledge("http://server", "shop", True, workers=rows)
+    assert judged(look(running_for(3_600, "w1@here"), silent), known=known)[0] == {}
+
+
+def test_worker_of_another_application_and_a_server_that_knows_nothing_accuse_nobody() -> None:
+    both = look(running_for(3_600, "w1@here"), running_for(3_600, "w2@here"))
+    ours, theirs = [reporting("w1@here")], [reporting("w2@here", "mails")]
+    known = Knowledge("http://server", "shop", True, workers=ours, workers_elsewhere=theirs)
+    assert judged(both, known=known)[0] == {}
+    for is_reachable in (True, False):
+        assert judged(both, known=Knowledge("http://server", "shop", is_reachable))[0] == {}
+
+
+def test_consumers_beyond_those_that_answer_or_report_are_found() -> None:
+    rows = [reporting("w1@here"), reporting("solo@here")]
+    known = Knowledge("http://server", "shop", True, workers=rows)
+
+    def counting(consumers: int) -> dict[str, Finding]:
+        seen = look(running_for(3_600, "w1@here"), broker=queued("celery", 0, consumers=consumers))
+        return judged(seen, known=known)[0]
+
+    # One answered; one reports, and was too busy to answer.
+    assert counting(2) == {}
+    found = counting(3)["WORKER_WITHOUT_SDK"]
+    assert (found.subject.kind, found.subject.name) == ("queue", "celery")
+    assert "1 consumer" in found.summary

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from deadbeat import broker_rule, worker_rule
+from deadbeat import broker_rule, silent_worker_rule, worker_rule
 from deadbeat.evidence import Evidence
 from deadbeat.finding import CRITICAL, NOTICE, Fact, Finding, Repair, Subject, Unknown, command
 
@@ -18,7 +18,8 @@ def assess(evidence: Evidence) -> tuple[list[Finding], list[Unknown]]:
     """Everything that is wrong, and everything that could not be looked at."""
     found: list[Finding] = []
     if evidence.last.broker.reachable:
-        found += [*broker_rule.findings(evidence), *worker_rule.findings(evidence)]
+        for rules in (broker_rule, worker_rule, silent_worker_rule):
+            found += rules.findings(evidence)
     else:
         found += broker_rule.unreachable(evidence)
     evidence.unknown.extend(evidence.first.unknown)

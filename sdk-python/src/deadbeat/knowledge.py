@@ -87,6 +87,8 @@ class Knowledge:
     reachable: bool = False
     beats: list[dict[str, Any]] = field(default_factory=list)
     workers: list[dict[str, Any]] = field(default_factory=list)
+    # Of other applications of the project: they may consume from the same broker.
+    workers_elsewhere: list[dict[str, Any]] = field(default_factory=list)
     queues: list[dict[str, Any]] = field(default_factory=list)
     broker: dict[str, Any] | None = None
     # Open ones about any of these, and about the monitors of these Beats.
@@ -143,13 +145,20 @@ def _read(client: Client, known: Knowledge) -> None:
         document: dict[str, Any] = answer.document
         return document
 
-    def ours(path: str, name: str, field_name: str) -> list[dict[str, Any]]:
-        found = [row for row in rows(path, name) if row[field_name] == known.app]
+    def ours(
+        path: str, name: str, field_name: str, others: list[dict[str, Any]] | None = None
+    ) -> list[dict[str, Any]]:
+        found = []
+        for row in rows(path, name):
+            if row[field_name] == known.app:
+                found.append(row)
+            elif others is not None:
+                others.append(row)
         # The server lists by age; people look for names.
         return sorted(found, key=lambda row: str(row.get("name", "")))
 
     known.beats = ours("/beats", "beats", "name")
-    known.workers = ours("/workers", "workers", "app")
+    known.workers = ours("/workers", "workers", "app", known.workers_elsewhere)
     known.queues = ours("/queues", "queues", "app")
     known.broker = next(iter(ours("/brokers", "brokers", "app")), None)
     if not (known.beats or known.workers or known.queues):
