@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
     """A run has started, here."""
     reporter, request = registry.reporter_of(task.app), task.request
     if reporter is not None and reporter.is_tracked(request, task.name):
-        reporter.start(task_id, request, task.name)
+        reporter.start(task_id, request, task)
 
 
 @guarded
@@ -186,8 +187,12 @@ def on_worker_shutting_down(**_: Any) -> None:
 
 
 @guarded
-def on_worker_shutdown(**_: Any) -> None:
-    """The main process of a worker ends in an orderly way."""
+def on_worker_shutdown(sender: Any = None, **_: Any) -> None:
+    """The main process of a worker ends: as it was told to, or by an error."""
+    worker = _workers.get(id(getattr(sender, "app", None)))
+    if worker is not None:
+        # Celery stops a worker inside of its handler for errors that it cannot recover from.
+        worker.note_error(sys.exc_info()[1], getattr(sender, "exitcode", None))
     _end()
 
 

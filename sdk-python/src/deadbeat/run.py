@@ -86,6 +86,8 @@ class RunReporter:
         self.transport = transport
         self.beat = transport.app = settings.name or app.main or "celery"
         self.worker: str | None = None
+        # Names the process that owns this worker's runs; chosen before the pool is forked, for all of them.
+        self.incarnation: str | None = None
         self.project = project_of(sys.argv, os.environ)
         self.tracked = TrackedTasks(settings.track)
         # (task id, stage) → the attempt; only while the task runs in this process. Not by id alone: a retry
@@ -171,7 +173,7 @@ class RunReporter:
             eta=None if eta is None else _instant(eta.isoformat()),
         )
 
-    def start(self, task_id: str, request: Any, task_name: str) -> None:
+    def start(self, task_id: str, request: Any, task: Any) -> None:
         """An attempt begins, here."""
         self.reopen(task_id, request)
         attempt = Attempt()
@@ -182,10 +184,13 @@ class RunReporter:
             "run_started",
             task_id,
             request,
-            task_name,
+            task.name,
             attempt=attempt.id,
             **self.delivery(request),
             pid=os.getpid(),
+            incarnation=self.incarnation,
+            # Whether the broker delivers its message again when this worker dies.
+            acks_late=bool(task.acks_late),
         )
 
     def end_attempt(self, task_id: str, request: Any, task: Any, state: str | None) -> None:

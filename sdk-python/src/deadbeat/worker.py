@@ -40,7 +40,9 @@ class WorkerReporter:
 
     def __init__(self, runs: RunReporter) -> None:
         self._runs = runs
+        runs.incarnation = new_id()
         self._pid = os.getpid()
+        self._boot_id = _known(_boot_id)
         self._started_at = time.time()
         self._consumer: Any = None
         self._starts = 0
@@ -49,6 +51,8 @@ class WorkerReporter:
         self._state = "running"
         # The last state told: a change must not wait behind other reports.
         self._told = "running"
+        # How it ended by an error: exit status, and what is sent of the exception.
+        self._failure: tuple[int, str] | None = None
 
     def consumer_started(self, consumer: Any) -> Any:
         """The worker consumes, for the first time or again; returns the timer to cancel before that."""
@@ -64,6 +68,11 @@ class WorkerReporter:
         if self._duty is not None and self._state == "running":
             self._state = "stopping"
             self._runs.transport.hurry(self._duty)
+
+    def note_error(self, error: BaseException | None, exit_code: Any) -> None:
+        """The worker ends because of this, which nobody asked for; a request to stop is no error."""
+        if self._state == "running" and isinstance(error, Exception) and type(exit_code) is int and exit_code:
+            self._failure = exit_code, self._runs.error_of(error)
 
     def say_stopped(self) -> None:
         """The last word of the main process. Its pool children, which inherit this object, say nothing."""
@@ -106,6 +115,8 @@ class WorkerReporter:
             "project": runs.project,
             "host": socket.gethostname(),
             "pid": self._pid,
+            "incarnation": runs.incarnation,
+            "boot_id": self._boot_id,
             "pool": _known(lambda: _pool_name(consumer.pool)),
             "processes": _known(lambda: _size(consumer.pool)),
             "celery": celery_version,
@@ -127,6 +138,8 @@ class WorkerReporter:
             "connected": bool(_known(lambda: consumer.connection.connected)),
             "loop_lag_seconds": round(max(0.0, time.monotonic() - self._ticked_at - TICK_SECONDS), 3),
             "reconnects": self._starts - 1,
+            "exit_code": None if self._failure is None else self._failure[0],
+            "exit_error": None if self._failure is None else self._failure[1],
             "rss_bytes": _known(lambda: _resident_bytes(self._pid, consumer.pool) or None),
         }
 
@@ -170,6 +183,12 @@ def _watch_decoding(consumer: Any) -> None:
 
     on_decode_error.is_deadbeat = True  # type: ignore[attr-defined]
     consumer.on_decode_error = on_decode_error
+
+
+def _boot_id() -> str:
+    """Which start of its machine this process lives in; Linux alone says so."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot_id:
+        return boot_id.read().strip()
 
 
 def _size(pool: Any) -> int:

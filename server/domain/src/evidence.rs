@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::beat::BeatView;
-use crate::blind_spell::is_to_come;
+use crate::blind_spell::{SDK_RETURN, is_to_come};
 use crate::cause::Cause;
 use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
@@ -48,6 +48,8 @@ pub struct BrokerView {
     pub unacked: Option<i64>,
     /// When somebody last looked at it.
     pub seen_at: Option<DateTime<Utc>>,
+    /// After this it delivers a message again that was not acknowledged; None: it does so when the connection is closed.
+    pub visibility_timeout: Option<TimeDelta>,
 }
 
 /// A queue as it was last seen.
@@ -114,6 +116,12 @@ pub struct WorkerView {
     pub skewed_since: Option<DateTime<Utc>>,
     /// The runs that it says it executes, each once an execution; None: it does not say, or there are more.
     pub running: Option<Vec<Uuid>>,
+    /// The incarnation that said all this; None: an older SDK.
+    pub incarnation: Option<Uuid>,
+    /// The incarnations of its name that are taken to live.
+    pub live: Vec<Uuid>,
+    /// When its last gap in reporting began and ended.
+    pub gap: Option<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
 impl WorkerView {
@@ -226,10 +234,17 @@ impl Evidence {
     }
 
     /// Whether somebody of its application had to drop reports since then: that one is missing says nothing.
-    fn has_lost_reports(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    pub(crate) fn has_lost_reports(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         self.beat
             .and_then(|beat| beat.lost_at)
             .is_some_and(|lost| lost >= since && !is_to_come(lost, now))
+    }
+
+    /// Until when reports are awaited of what was owed at `since`: a worker did not reach us then, and its SDK delivers what it holds.
+    fn of_gap(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
+        let back = |worker: &WorkerView| worker.gap.filter(|(_, to)| since <= *to).map(|(_, to)| to);
+        let until = self.workers.iter().filter_map(back).max()? + SDK_RETURN + AFTER;
+        (now < until).then_some(Blame::Wait(until))
     }
 
     /// Nobody reported by the deadline of the slot that was due then; `early`: Beat may have sent it by so much before.
@@ -253,6 +268,9 @@ impl Evidence {
                 }
                 (_, None) => {}
             }
+        }
+        if let Some(blame) = self.of_gap(due, now) {
+            return blame;
         }
         let since_due = |at: &DateTime<Utc>| *at >= due - early;
         let stage = self.stage.as_ref();
@@ -386,6 +404,16 @@ impl Evidence {
         if let Some(blame) = self.of_skew(name, now) {
             return blame;
         }
+        // A lost worker may have taken it: what it had not acknowledged comes back late, and in any order.
+        let may_hold_it = |worker: &&WorkerView| {
+            worker.consumes(name)
+                && worker.status == Status::Down
+                && worker.trouble.is_none()
+                && (unaccounted || worker.unacked > 0)
+        };
+        if let Some(worker) = self.workers.iter().find(may_hold_it) {
+            return Blame::Part(PartOf::Worker(worker.id), Cause::WorkerLost);
+        }
         // Where nobody is known to consume the queue, one who says nothing may have taken it.
         Blame::Own(if unaccounted || up == 0 || self.has_lost_reports(sent_at, now) {
             Cause::Unknown
@@ -429,7 +457,8 @@ impl Evidence {
             Status::Paused | Status::New => return self.of_sent(stage, received_at, now),
             Status::Up => {}
         }
-        if worker.started_at.is_some_and(|started| started > received_at) {
+        // Of several that bear one name the younger one proves nothing.
+        if worker.live.len() < 2 && worker.started_at.is_some_and(|started| started > received_at) {
             return Blame::Own(Cause::WorkerLost);
         }
         if !worker.speaks(received_at, now) {
@@ -481,8 +510,13 @@ impl Evidence {
             Status::Up => {}
             Status::Down | Status::Paused | Status::New => return Blame::Own(Cause::Overrun),
         }
-        if worker.started_at.is_some_and(|started| started > started_at) {
+        // Whose incarnation is known is decided when that ends. Of two workers of one name the younger one proves nothing.
+        let is_followed = run.detail.incarnation.is_some() && worker.incarnation.is_some();
+        if !is_followed && worker.started_at.is_some_and(|started| started > started_at) {
             return Blame::Own(Cause::WorkerLost);
+        }
+        if let Some(blame) = self.of_gap(started_at, now) {
+            return blame;
         }
         if !worker.speaks(started_at + AFTER, now) {
             return worker
@@ -492,6 +526,7 @@ impl Evidence {
         }
         let is_gone = match (&worker.running, run.run_id) {
             // It may have ended, and the report of it is lost.
+            _ if is_followed && worker.incarnation != run.detail.incarnation => false,
             (Some(running), Some(id)) => !running.contains(&id) && !self.has_lost_reports(started_at, now),
             _ => false,
         };

@@ -14,6 +14,7 @@
 //! | when is a monitor declared down? | [`deadline`] |
 //! | what does a ping change, and what does silence? | [`transition`] |
 //! | when is a Beat or a worker declared down? | [`switch`], [`worker`] |
+//! | which process owns a run, and has it ended? | [`incarnation`], [`orphan`], [`succession`] |
 //! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
 //! | which processes report as one Beat, and do two of them run at once? | [`incarnation`] |
 //! | which of several Beats of one name does a monitor belong to? | [`lineage`] |
@@ -52,6 +53,7 @@ pub mod limits;
 pub mod lineage;
 pub mod monitor;
 pub mod order;
+pub mod orphan;
 pub mod ping;
 pub mod project;
 pub mod quartz;
@@ -62,6 +64,7 @@ pub mod schedule;
 pub mod slot;
 pub mod solar;
 pub mod status;
+pub mod succession;
 pub mod switch;
 pub mod text;
 pub mod time;
@@ -69,4 +72,5 @@ pub mod trace;
 pub mod transition;
 mod wall;
 pub mod worker;
+pub mod worker_incarnation;
 pub mod zone;

@@ -18,6 +18,8 @@ pub const PROJECT_APPS: i64 = 1_000;
 pub const PROJECT_QUEUES: i64 = 10_000;
 /// Queues that one worker may name.
 pub const WORKER_QUEUES: usize = 200;
+/// Incarnations that are followed of one worker's name; of more, those heard last.
+pub const WORKER_INCARNATIONS: usize = 32;
 /// Characters of a monitor's name.
 pub const MONITOR_NAME_CHARS: usize = 200;
 /// Characters kept of a text that is cleaned: a host, a task, an exception's class. As many as a queue's name may have.

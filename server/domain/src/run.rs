@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::ids::RunKey;
 use crate::limits;
 use crate::order::is_older;
+use crate::orphan::Orphan;
 use crate::ping::{PingKind, Signal, Source};
 
 #[cfg(test)]
@@ -185,6 +186,12 @@ pub struct RunDetail {
     /// This try is over, and another one comes.
     #[serde(default)]
     pub is_retried: bool,
+    /// The incarnation of the worker that executes it; None: the SDK does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Uuid>,
+    /// Its message is acknowledged when it has ended: the broker delivers it again when its worker dies.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub acks_late: bool,
 }
 
 /// One run of a monitor.
@@ -214,6 +221,8 @@ pub struct Run {
     pub contest: Option<Contest>,
     /// The events that it is made of, the newest few.
     pub events: Vec<Uuid>,
+    /// While open: its owner seems to have ended, or not to execute it any more.
+    pub orphan: Option<Orphan>,
 }
 
 impl Run {
@@ -269,6 +278,7 @@ pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     run.deadline_at = Some(signal.received_at + RETRY_PATIENCE);
     run.detail.outcome = None;
     run.attempts = 0;
+    run.orphan = None;
     run.contest = run.contest.filter(|contest| *contest == Contest::Told);
     remember(run, signal.detail.event);
     Some(run)
@@ -341,6 +351,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
                 run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
             }
             run.detail = signal.detail.clone();
+            run.orphan = None;
             index
         }
         // Replayed after the start that moved the beginning on.
@@ -362,6 +373,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
             if signal.detail.retries == 0 || retries_more {
                 run.deadline_at = Some(signal.occurred_at + longest);
                 run.attempts = 1;
+                run.orphan = None;
             }
             run.detail = signal.detail.clone();
             index
@@ -391,6 +403,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
                 attempts: 1,
                 contest: repeats.then_some(Contest::Repeated),
                 events: Vec::new(),
+                orphan: None,
             });
             runs.len() - 1
         }
@@ -486,6 +499,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
                 attempts: 0,
                 contest: None,
                 events: signal.detail.event.into_iter().collect(),
+                orphan: None,
             });
             return runs.last();
         }

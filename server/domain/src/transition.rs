@@ -9,6 +9,7 @@ use crate::evidence::{AFTER, Blame, Contested, Evidence, PartOf};
 use crate::ids::RunKey;
 use crate::monitor::{Expectation, MonitorState};
 use crate::order;
+use crate::orphan::{self, Settled};
 use crate::ping::{PingKind, Signal, Source};
 use crate::run::{self, Contest, Outcome, Run, RunStatus};
 use crate::slot;
@@ -370,11 +371,21 @@ fn judge_runs(
     for run in state.runs.iter_mut().filter(is_overdue) {
         any = true;
         let contest = run.contest.filter(|contest| *contest != Contest::Told);
-        let blame = if contest.is_some() {
+        let whole = run.started_at.map_or(now, |started| started + longest);
+        let orphan = if contest.is_none() {
+            orphan::settle(run, evidence, whole, now)
+        } else {
+            Settled::None
+        };
+        let blame = if orphan == Settled::Later {
+            changed.push(run.key);
+            continue;
+        } else if contest.is_some() {
             let judged = evidence.of_contested(run, now);
-            let whole = run.started_at.map_or(now, |started| started + longest);
             if !matches!(judged, Contested::Wait(_)) {
-                run.deadline_at = Some(whole.max(now + AFTER));
+                // Whose newest owner has ended meanwhile is decided with the next look.
+                let again_at = if run.orphan.is_some() { now } else { whole };
+                run.deadline_at = Some(again_at.max(now + AFTER));
             }
             match judged {
                 Contested::Settled => {
@@ -395,6 +406,8 @@ fn judge_runs(
                     Blame::Own(cause)
                 }
             }
+        } else if let Settled::Dead(blame) = orphan {
+            blame
         } else if run.detail.outcome == Some(Outcome::Aborted) {
             run.status = RunStatus::Fail;
             run.finished_at = Some(now);

@@ -100,6 +100,24 @@ pub fn on_snapshot(
     pause(state, Trigger::Leave, now)
 }
 
+/// A worker ended by an error: it is missed, unless it or a successor comes within its patience. One that nobody waits for stays as it is.
+pub fn on_failed_exit(state: &mut Switch, now: DateTime<Utc>) {
+    state.last_seen_at = Some(now);
+    if state.status != Status::Paused {
+        state.deadline_at = Some(now + state.patience());
+    }
+}
+
+/// A silent worker is succeeded by others, and its silence is no sign of a fault: it is given up, and nobody is told. None: nobody waits
+/// for it.
+#[must_use]
+pub fn on_succeeded(state: &mut Switch, now: DateTime<Utc>) -> Option<Transition> {
+    state.deadline_at = None;
+    state.trouble = None;
+    state.since = None;
+    pause(state, Trigger::GiveUp, now)
+}
+
 /// Judges a worker whose `check_after` has passed. None: not overdue.
 #[must_use]
 pub fn on_silence(state: &mut Switch, now: DateTime<Utc>, spells: &[BlindSpell]) -> Option<Transition> {

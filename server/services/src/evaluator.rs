@@ -21,6 +21,7 @@ use deadbeat_domain::status::Status;
 use deadbeat_domain::switch;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
+use deadbeat_domain::worker_incarnation::next_look;
 use deadbeat_store::batch::Batch;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
@@ -35,6 +36,7 @@ use uuid::Uuid;
 use crate::evidence::Known;
 use crate::incident::{self, Background, Changed, News, What};
 use crate::listening::LONGEST_EXCUSE;
+use crate::orphan::{self, Owners};
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
 use crate::supervisor::Health;
@@ -405,13 +407,12 @@ impl Evaluator {
         }
         let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
+        let mut owners = Owners::default();
         for worker in &mut workers {
-            transitions.push(deadbeat_domain::worker::on_silence(
-                &mut worker.state,
-                now,
-                &spells,
-            ));
-            deadbeat_store::worker::update(&mut tx, worker, true, None).await?;
+            owners.look(worker, now, &spells);
+            transitions.push(orphan::judge_silence(&mut tx, worker, now, &spells).await?);
+            let look_at = next_look(&worker.incarnations, &spells);
+            deadbeat_store::worker::update(&mut tx, worker, true, look_at, None).await?;
         }
         let mut lost = Vec::new();
         let mut are_over = Vec::new();
@@ -423,10 +424,11 @@ impl Evaluator {
             }
         }
         let over: Vec<Uuid> = are_over.iter().map(|(_, id)| *id).collect();
-        let held = deadbeat_store::monitor::lock_of_workers(&mut tx, &lost, &over).await?;
+        let held = deadbeat_store::monitor::lock_of_workers(&mut tx, &lost, &over, &owners.ids()).await?;
         if !lost.is_empty() {
             deadbeat_store::monitor::judge_runs_of(&mut tx, &lost, &held, now).await?;
         }
+        owners.mark(&mut tx, &held, now).await?;
         incident::rearm_members(&mut tx, &self.site, &are_over, now).await?;
         let news: Vec<News<'_>> = workers
             .iter()

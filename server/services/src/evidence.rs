@@ -195,7 +195,7 @@ async fn scene(tx: &mut Tx, project: ProjectId, app: &str, now: DateTime<Utc>) -
 }
 
 /// A loop that has not turned for so long waits for something.
-const STANDS_STILL_SECONDS: f64 = 5.0;
+pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
 /// A worker that left is remembered this long when monitors are judged.
 const LEFT_FOR: TimeDelta = TimeDelta::hours(1);
 
@@ -211,6 +211,13 @@ fn broker_view(broker: &Broker) -> BrokerView {
             .as_ref()
             .and_then(|sample| sample.get("unacked"))
             .and_then(Value::as_i64),
+        visibility_timeout: broker
+            .sample
+            .as_ref()
+            .and_then(|sample| sample.get("visibility_timeout_seconds"))
+            .and_then(Value::as_f64)
+            .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
+            .map(span),
     }
 }
 
@@ -281,5 +288,19 @@ fn worker_view(worker: &Worker) -> WorkerView {
             .unwrap_or(count("reserved")),
         held: count("scheduled") + count("limited"),
         running,
+        incarnation: said("incarnation")
+            .and_then(Value::as_str)
+            .and_then(|id| Uuid::parse_str(id).ok()),
+        live: worker
+            .incarnations
+            .iter()
+            .filter(|one| one.is_live())
+            .map(|one| one.id)
+            .collect(),
+        gap: worker
+            .incarnations
+            .iter()
+            .filter_map(|one| one.gap)
+            .max_by_key(|(_, to)| *to),
     }
 }

@@ -32,6 +32,7 @@ pub mod incident;
 pub mod ingest;
 pub mod listening;
 pub mod monitor;
+mod orphan;
 pub mod outbox;
 pub mod project;
 mod queue_wait;

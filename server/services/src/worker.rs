@@ -5,13 +5,16 @@ use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_grace, check_name};
+use deadbeat_domain::orphan::LISTED_WITHIN;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use deadbeat_domain::text::Text;
-use deadbeat_domain::worker::{Look, Phase, on_snapshot, trouble};
+use deadbeat_domain::worker::{Look, Phase, on_failed_exit, on_snapshot, trouble};
+use deadbeat_domain::worker_incarnation::{self, Said};
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::event::Verdict;
 use crate::incident::{self, Changed, News, What};
@@ -97,6 +100,39 @@ pub struct Snapshot {
     /// Memory of its main process and its pool.
     #[serde(default)]
     pub rss_bytes: Option<i64>,
+    /// Which process it is: chosen at its start. None: an older SDK.
+    #[serde(default)]
+    pub incarnation: Option<Uuid>,
+    /// Which start of its machine it lives in.
+    #[serde(default)]
+    pub boot_id: Option<Text>,
+    /// Of one that has stopped: its exit status, where that is known. Not 0: it ended by an error.
+    #[serde(default)]
+    pub exit_code: Option<i64>,
+    /// The class of that error.
+    #[serde(default)]
+    pub exit_error: Option<Text>,
+}
+
+impl Snapshot {
+    /// It has stopped, and nobody told it to.
+    fn has_failed(&self) -> bool {
+        self.state == Phase::Stopped && self.exit_code.is_some_and(|code| code != 0)
+    }
+
+    /// The runs that it executes, where it names them and its loop turns: one that stands still does not know.
+    pub(crate) fn listed(&self) -> Option<Vec<Uuid>> {
+        let turns = self
+            .loop_lag_seconds
+            .is_none_or(|lag| lag < crate::evidence::STANDS_STILL_SECONDS);
+        let running = self.running.as_ref().filter(|_| turns)?;
+        Some(
+            running
+                .iter()
+                .filter_map(|id| Uuid::parse_str(id.as_str()).ok())
+                .collect(),
+        )
+    }
 }
 
 /// The task that has been running longest.
@@ -244,6 +280,7 @@ pub(crate) async fn heard(
                     queues: Vec::new(),
                     progress_at: now,
                     created_at: now,
+                    incarnations: Vec::new(),
                     state: Switch {
                         status: Status::New,
                         period_seconds: snapshot.period_seconds,
@@ -261,6 +298,31 @@ pub(crate) async fn heard(
                     .unwrap_or(fresh)
             }
         };
+    let mut look_at = None;
+    if let Some(id) = snapshot.incarnation {
+        let said = Said {
+            id,
+            host: snapshot.host.as_deref(),
+            period_seconds: snapshot.period_seconds,
+            grace_seconds: snapshot.grace_seconds,
+            phase: snapshot.state,
+        };
+        let has_namesake = worker_incarnation::heard(&mut worker.incarnations, &said, now);
+        look_at = worker_incarnation::next_look(&worker.incarnations, &[]);
+        if has_namesake && snapshot.state != Phase::Running {
+            // Another process bears its name, and goes on: only this one leaves.
+            deadbeat_store::worker::update(&mut tx, &worker, false, look_at, None).await?;
+            tx.commit().await?;
+            return Ok(Verdict::Accepted);
+        }
+        if let Some(listed) = snapshot.listed()
+            && deadbeat_store::orphan::has_unlisted(&mut tx, project, id, &listed, now - LISTED_WITHIN)
+                .await?
+        {
+            // The sweep looks at it, which holds the locks for that.
+            look_at = Some(now);
+        }
+    }
     let queues = deadbeat_store::queue::of_app(&mut tx, project, &snapshot.app).await?;
     let is_waited_for = is_waited_for(&queues, &snapshot.queues, now);
     let broker = deadbeat_store::broker::of_app(&mut tx, project, &snapshot.app).await?;
@@ -287,11 +349,16 @@ pub(crate) async fn heard(
         worker.queues.clone_from(&snapshot.queues);
     }
     worker.snapshot = stored;
-    let transition = on_snapshot(&mut worker.state, snapshot.state, trouble, now);
+    let transition = if snapshot.has_failed() {
+        on_failed_exit(&mut worker.state, now);
+        None
+    } else {
+        on_snapshot(&mut worker.state, snapshot.state, trouble, now)
+    };
     // The first deadline must be found: a new row's `check_after` is empty.
     let arms = transition.is_some_and(|transition| transition.to == Status::Up);
     // Who says that a worker stops has not named the queues that are kept.
-    deadbeat_store::worker::update(&mut tx, &worker, arms, key.filter(|_| names_queues)).await?;
+    deadbeat_store::worker::update(&mut tx, &worker, arms, look_at, key.filter(|_| names_queues)).await?;
     let (samples, names) = if snapshot.state == Phase::Running {
         let known = broker.as_ref();
         broker::asked_to_look(&mut tx, project, &worker.app, &worker.name, known, key, now).await?

@@ -60,20 +60,22 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
                 WHERE baseline.monitor_id = new.monitor_id AND (baseline.runs, baseline.odd) <> (new.runs, new.odd)
             )
             INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
-                worker, retries, error, outcome, attempt, attempts, contest, events)
+                worker, retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at)
             SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-                retries, error, outcome, attempt, attempts, contest, events::uuid[]
+                retries, error, outcome, attempt, attempts, contest, events::uuid[], incarnation, acks_late, orphaned, orphaned_at
             FROM UNNEST($5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[],
                 $11::timestamptz[], $12::int8[], $13::int2[], $14::text[], $15::text[], $16::text[], $17::int4[], $18::text[],
-                $24::text[], $25::uuid[], $26::int4[], $27::text[], $28::text[])
+                $24::text[], $25::uuid[], $26::int4[], $27::text[], $28::text[], $30::uuid[], $31::bool[], $32::text[],
+                $33::timestamptz[])
                 AS new (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-                    retries, error, outcome, attempt, attempts, contest, events)
+                    retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at)
             ON CONFLICT (id) DO UPDATE
             SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
                 deadline_at = excluded.deadline_at, duration_ms = excluded.duration_ms, exit_code = excluded.exit_code,
                 task = excluded.task, task_id = excluded.task_id, worker = excluded.worker, retries = excluded.retries,
                 error = excluded.error, outcome = excluded.outcome, attempt = excluded.attempt, attempts = excluded.attempts,
-                contest = excluded.contest, events = excluded.events
+                contest = excluded.contest, events = excluded.events, incarnation = excluded.incarnation,
+                acks_late = excluded.acks_late, orphaned = excluded.orphaned, orphaned_at = excluded.orphaned_at
             "#,
             &column(&bodies, |ping| ping.monitor_id.0),
             &column(&bodies, |ping| ping.n),
@@ -104,6 +106,10 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             &column(&runs, |(_, run)| run.contest.map(|contest| contest.as_str().to_owned())) as &[Option<String>],
             &column(&runs, |(_, run)| uuid_array(&run.events)),
             &column(&learned, |(_, baseline)| baseline.odd),
+            &column(&runs, |(_, run)| run.detail.incarnation) as &[Option<Uuid>],
+            &column(&runs, |(_, run)| run.detail.acks_late),
+            &column(&runs, |(_, run)| run.orphan.map(|orphan| orphan.how.as_str().to_owned())) as &[Option<String>],
+            &column(&runs, |(_, run)| run.orphan.map(|orphan| orphan.since)) as &[Option<DateTime<Utc>>],
         )
         .execute(tx.conn())
         .await?;

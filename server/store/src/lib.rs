@@ -28,6 +28,7 @@ pub mod lineage;
 pub mod listener;
 pub mod migrate;
 pub mod monitor;
+pub mod orphan;
 pub mod page;
 pub mod ping;
 pub mod project;

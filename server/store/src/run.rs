@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
+use deadbeat_domain::orphan::{Orphan, Orphaned};
 use deadbeat_domain::run::{Contest, Outcome, Run, RunDetail, RunStatus};
 use uuid::Uuid;
 
@@ -32,6 +33,10 @@ struct Row {
     attempts: i32,
     contest: Option<String>,
     events: Vec<Uuid>,
+    incarnation: Option<Uuid>,
+    acks_late: bool,
+    orphaned: Option<String>,
+    orphaned_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Run {
@@ -60,10 +65,16 @@ impl TryFrom<Row> for Run {
                 event: None,
                 is_retried: false,
                 is_early_expiry: false,
+                incarnation: row.incarnation,
+                acks_late: row.acks_late,
             },
             attempts: row.attempts,
             contest: row.contest.as_deref().and_then(Contest::parse),
             events: row.events,
+            orphan: row
+                .orphaned_at
+                .zip(row.orphaned.as_deref().and_then(Orphaned::parse))
+                .map(|(since, how)| Orphan { since, how }),
         })
     }
 }
@@ -95,7 +106,7 @@ pub async fn load_into<M: Stateful>(
         Row,
         r#"SELECT id AS "id!", monitor_id AS "monitor_id!", run_id, status AS "status!", started_at, finished_at, deadline_at, duration_ms,
             exit_code, task, task_id, worker, retries AS "retries!", error, outcome, attempt, attempts AS "attempts!", contest,
-            events AS "events!"
+            events AS "events!", incarnation, acks_late AS "acks_late!", orphaned, orphaned_at
         FROM (
             SELECT run.* FROM run WHERE monitor_id = ANY($1) AND status = 'open'
             UNION ALL
@@ -175,7 +186,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-            retries, error, outcome, attempt, attempts, contest, events
+            retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at
         FROM run
         WHERE monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2)
             AND ($3::uuid IS NULL OR id < $3)

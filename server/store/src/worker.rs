@@ -5,6 +5,7 @@ use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
+use deadbeat_domain::worker_incarnation::Incarnation;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -32,6 +33,8 @@ pub struct Worker {
     pub progress_at: DateTime<Utc>,
     /// When it was first heard of.
     pub created_at: DateTime<Utc>,
+    /// The processes that reported under its name.
+    pub incarnations: Vec<Incarnation>,
     /// What the rules work on.
     pub state: Switch,
 }
@@ -52,6 +55,7 @@ struct Row {
     created_at: DateTime<Utc>,
     trouble: Option<String>,
     trouble_since: Option<DateTime<Utc>>,
+    incarnations: Value,
 }
 
 impl Worker {
@@ -76,6 +80,9 @@ impl TryFrom<Row> for Worker {
             queues: row.queues,
             progress_at: row.progress_at,
             created_at: row.created_at,
+            incarnations: serde_json::from_value(row.incarnations).map_err(|error| {
+                StoreError::Corrupt(format!("incarnations of worker {}: {error}", row.id))
+            })?,
             state: Switch {
                 status: status(&row.status)?,
                 period_seconds: row.period_seconds,
@@ -99,7 +106,7 @@ macro_rules! select {
             Row,
             r#"
             SELECT id, project_id, app, name, status, period_seconds, grace_seconds, last_seen_at, deadline_at, snapshot, queues, progress_at,
-                created_at, trouble, trouble_since
+                created_at, trouble, trouble_since, incarnations
             FROM worker
             "# + $tail
             $(, $argument)*
@@ -154,8 +161,8 @@ pub async fn insert(tx: &mut Tx, worker: &Worker) -> StoreResult<()> {
     Ok(())
 }
 
-/// Writes a worker's state, and with which key it has just reported (None: it has not). `check_after` moves only when it must, or when the
-/// sweep says so.
+/// Writes a worker's state, and with which key it has just reported (None: it has not). It is looked at when its deadline passes, or at
+/// `look_at`. `check_after` moves only when it must, or when the sweep says so.
 ///
 /// # Errors
 /// When the database is away.
@@ -163,6 +170,7 @@ pub async fn update(
     tx: &mut Tx,
     worker: &Worker,
     moves_check: bool,
+    look_at: Option<DateTime<Utc>>,
     told_with: Option<ApiKeyId>,
 ) -> StoreResult<()> {
     let state = &worker.state;
@@ -170,11 +178,8 @@ pub async fn update(
         "UPDATE worker
         SET status = $2, period_seconds = $3, grace_seconds = $4, last_seen_at = $5, deadline_at = $6, snapshot = $7, queues = $8,
             progress_at = $9, trouble = $11, trouble_since = $12, told_with = coalesce($13, told_with),
-            check_after = CASE
-                WHEN $10 THEN $6
-                WHEN $6::timestamptz IS NULL THEN check_after
-                ELSE least(check_after, $6)
-            END
+            incarnations = $14,
+            check_after = CASE WHEN $10 THEN least($6::timestamptz, $15::timestamptz) ELSE least(check_after, $6, $15) END
         WHERE id = $1",
         worker.id.0,
         state.status.as_str(),
@@ -188,7 +193,9 @@ pub async fn update(
         moves_check,
         state.trouble.map(|cause| cause.as_str()),
         state.since,
-        told_with.map(|key| key.0)
+        told_with.map(|key| key.0),
+        serde_json::to_value(&worker.incarnations).unwrap_or_else(|_| Value::Array(Vec::new())),
+        look_at
     )
     .execute(tx.conn())
     .await?;

@@ -10,6 +10,7 @@ mod beat;
 mod beats;
 mod broker;
 mod monitor;
+mod orphan;
 mod queue;
 mod worker;
 

@@ -152,6 +152,10 @@ fn of_silence(
             evidence.extend(started.and_then(|at| lost_reports(background, at)));
             overrun(state, name, evidence)
         }
+        Cause::WorkerKilled if let Some((facts, summary)) = orphaned(state, name, background) => {
+            evidence.extend(facts);
+            summary
+        }
         Cause::WorkerKilled => {
             let started = over(state).filter_map(|run| run.started_at).min();
             evidence.extend(started.map(|at| then(at, "A run began.")));
@@ -371,6 +375,13 @@ fn worker_of<'a>(
     let run = over(state).next()?;
     let name = run.detail.worker.as_ref()?;
     background.workers.iter().find(|worker| worker.name == *name)
+}
+
+fn orphaned(state: &MonitorState, name: &str, background: &Background<'_>) -> Option<(Vec<Fact>, String)> {
+    let run = over(state).find(|run| run.orphan.is_some())?;
+    let mut workers = background.workers.iter();
+    let worker = workers.find(|worker| Some(&worker.name) == run.detail.worker.as_ref());
+    super::orphan::of_orphan(name, run, worker)
 }
 
 /// That reports were lost since then.

@@ -108,6 +108,7 @@ fn run_of(names: &Names) -> Run {
         attempts: 2,
         contest: None,
         events: Vec::new(),
+        orphan: None,
     }
 }
 
@@ -156,6 +157,7 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         queues: vec![names.queue.clone(), "celery".to_owned()],
         progress_at: at(0),
         created_at: at(0),
+        incarnations: Vec::new(),
         state: switch(),
     };
     let queue = Queue {
@@ -410,6 +412,7 @@ fn ghost_with_pid(pid: i64) -> Explanation {
         queues: Vec::new(),
         progress_at: at(0),
         created_at: at(0),
+        incarnations: Vec::new(),
         state: switch(),
     };
     of_worker(&worker, Cause::GhostWorker)

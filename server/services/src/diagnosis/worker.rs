@@ -22,10 +22,21 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
     let count = |field: &str| said(field).and_then(Value::as_i64);
     let host = said("host").and_then(Value::as_str).unwrap_or("its host");
     let mut evidence = Vec::new();
+    let failed = crate::orphan::has_failed(worker);
+    let error = said("exit_error")
+        .and_then(Value::as_str)
+        .unwrap_or("not known which");
     if let Some(seen) = state.last_seen_at {
         evidence.push(Fact {
             at: Some(seen),
-            fact: format!("It was last heard from, on {host}, without a word of stopping."),
+            fact: if failed {
+                format!(
+                    "It reported, on {host}, that it ends because of {error}, with exit status {}.",
+                    count("exit_code").unwrap_or(1)
+                )
+            } else {
+                format!("It was last heard from, on {host}, without a word of stopping.")
+            },
         });
         if let Some(reserved) = count("reserved").filter(|reserved| *reserved > 0) {
             evidence.push(Fact {
@@ -65,17 +76,31 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
             words(deadbeat_domain::time::span(state.grace_seconds))
         ),
     });
+    let first = if failed {
+        Repair::advice(format!(
+            "Read the end of its log on {host}: Celery wrote the error there, as `Unrecoverable error`."
+        ))
+    } else {
+        Repair::command(
+            format!("See on {host} whether the kernel killed it."),
+            Command::new("journalctl -k --grep 'Killed process' --since -1h"),
+        )
+    };
     Explanation {
         summary: match state.last_seen_at {
-            Some(seen) => format!("Worker {name} is gone since {}: it said no goodbye.", clock(seen)),
-            None => format!("Worker {name} is gone: it said no goodbye."),
+            Some(seen) if failed => format!(
+                "Worker {name} ended by an error ({error}) at {}, and no new worker consumes its queues.",
+                clock(seen)
+            ),
+            Some(seen) => format!(
+                "Worker {name} is silent since {}: it did not report that it stops.",
+                clock(seen)
+            ),
+            None => format!("Worker {name} does not report."),
         },
         evidence,
         repair: vec![
-            Repair::command(
-                format!("See on {host} whether the kernel killed it."),
-                Command::new("journalctl -k --grep 'Killed process' --since -1h"),
-            ),
+            first,
             Repair::command(
                 "Start it again (or restart its service or container).",
                 start(worker),

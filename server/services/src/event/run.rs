@@ -64,6 +64,10 @@ pub(super) struct RunEvent {
     pid: Option<i64>,
     #[serde(default)]
     soft: bool,
+    #[serde(default)]
+    incarnation: Option<Uuid>,
+    #[serde(default)]
+    acks_late: bool,
 }
 
 /// A stage of a run as it was told.
@@ -420,6 +424,8 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
                 published_at,
                 event: Some(event),
                 is_retried: kind == PingKind::Log,
+                incarnation: run.incarnation,
+                acks_late: run.acks_late,
             },
             is_replayed: false,
         },

@@ -18,6 +18,7 @@ mod confirmation;
 mod constant_run_id;
 mod delivery;
 mod due_hint;
+mod incarnation;
 mod ingest;
 mod lanes;
 mod listening;

@@ -141,12 +141,17 @@ pub async fn lock_members(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks all monitors that a sweep of workers changes, in id order: those with open runs that `lost` workers execute, and the members of
-/// the open incidents of workers that are `over`. Two statements that lock them one set after the other would deadlock with a writer.
+/// Locks all monitors that a sweep of workers changes, in id order: those with open runs that `lost` workers or these incarnations execute,
+/// and the members of the open incidents of workers that are `over`. Two statements that lock them one set after the other would deadlock with a writer.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn lock_of_workers(tx: &mut Tx, lost: &[&Worker], over: &[Uuid]) -> StoreResult<Vec<MonitorId>> {
+pub async fn lock_of_workers(
+    tx: &mut Tx,
+    lost: &[&Worker],
+    over: &[Uuid],
+    incarnations: &[(ProjectId, Uuid)],
+) -> StoreResult<Vec<MonitorId>> {
     let ids = sqlx::query_scalar!(
         "SELECT id
         FROM monitor
@@ -160,13 +165,20 @@ pub async fn lock_of_workers(tx: &mut Tx, lost: &[&Worker], over: &[Uuid]) -> St
                 SELECT monitor_id
                 FROM incident_member JOIN incident ON incident.id = incident_id
                 WHERE subject_kind = 'worker' AND subject_id = ANY($4) AND resolved_at IS NULL
+            ) || ARRAY(
+                SELECT monitor_id
+                FROM UNNEST($5::uuid[], $6::uuid[]) AS owner (project_id, id)
+                    JOIN run ON incarnation = owner.id AND run.status = 'open'
+                    JOIN monitor ON monitor.id = monitor_id AND monitor.project_id = owner.project_id
             ))
         ORDER BY id
         FOR UPDATE",
         &column(lost, |worker| worker.project_id.0),
         &column(lost, |worker| worker.app.clone()),
         &column(lost, |worker| worker.name.clone()),
-        over
+        over,
+        &column(incarnations, |(project, _)| project.0),
+        &column(incarnations, |(_, id)| *id)
     )
     .fetch_all(tx.conn())
     .await?;

@@ -62,6 +62,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
         queues: vec!["celery".to_owned()],
         progress_at: at(0),
         created_at: at(0),
+        incarnations: Vec::new(),
         state: Switch {
             status: Status::Up,
             period_seconds: 5.0,

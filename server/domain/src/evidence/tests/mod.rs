@@ -36,6 +36,7 @@ fn broker() -> BrokerView {
         away_since: None,
         seen_at: Some(at(95.0)),
         unacked: Some(0),
+        visibility_timeout: None,
     }
 }
 
@@ -75,6 +76,9 @@ fn worker(number: u128) -> WorkerView {
         held: 0,
         skewed_since: None,
         running: Some(Vec::new()),
+        incarnation: None,
+        live: Vec::new(),
+        gap: None,
     }
 }
 
@@ -155,6 +159,7 @@ fn run() -> Run {
         attempts: 1,
         contest: None,
         events: Vec::new(),
+        orphan: None,
     }
 }
 

@@ -105,7 +105,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
                 },
             ],
             Some(4),
-            own(Cause::Unknown),
+            of_worker(2, Cause::WorkerLost),
         ),
         (
             "gone, and nobody is known to take messages there",

@@ -63,6 +63,9 @@ fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
         held: 0,
         skewed_since: None,
         running: Some(running),
+        incarnation: None,
+        live: Vec::new(),
+        gap: None,
     }
 }
 
