@@ -103,3 +103,25 @@ def test_a_worker_that_is_shut_down_by_remote_control_says_no_error(
 
     stopped = snapshots(sink, state="stopped")
     assert [(event["exit_code"], event["exit_error"]) for event in stopped] == [(None, None)]
+
+
+@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
+def test_a_gevent_worker_that_computes_goes_on_reporting(
+    sink: Sink, start_celery: StartCelery, send: Send
+) -> None:
+    worker = start_celery("worker", "--pool", "gevent", **reporting_to(sink.url))
+    sink.wait_for(lambda: snapshots(sink))
+    result = send("computes", 15)
+
+    busy = sink.wait_for(lambda: [e for e in snapshots(sink) if e["loop_lag_seconds"] > 6])[0]
+    assert not result.ready()
+    assert (busy["state"], busy["active"], busy["pid"]) == ("running", 1, worker.process.pid)
+    assert busy["incarnation"] == snapshots(sink)[0]["incarnation"]
+
+    # A dead one has no thread that speaks for it.
+    worker.kill()
+    told = len(snapshots(sink))
+    again = start_celery("worker", "--pool", "gevent", "-n", "again@here", **reporting_to(sink.url))
+    sink.wait_for(lambda: len(snapshots(sink, worker="again@here")) >= 5)
+    assert len(snapshots(sink)) - len(snapshots(sink, worker="again@here")) == told
+    again.stop()

@@ -191,6 +191,29 @@ def ports_of(pid: int) -> set[int]:
     return ports
 
 
+def test_a_gevent_worker_that_is_killed_while_it_computes_is_told(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F31", "a gevent worker is killed while it computes")
+    stage = open_stage(redis.url, NIGHTLY, env=PATIENT)
+    one = stage.worker("one", "--pool", "gevent")
+    stage.beat()
+    stage.healthy("nightly", CANARY)
+
+    stage.order("nightly", "compute 40")
+    stage.at_work("nightly")
+    stage.recall("nightly")
+    computed = time.monotonic() + 8
+    parts.wait_for("a busy loop", lambda: time.monotonic() > computed, 30)
+    killed_at = time.time()
+    one.kill()
+    told = ("worker", "one@shop", "WORKER_LOST")
+    incident = stage.noticed(row, killed_at, told, WORKER_DEADLINE)
+    stage.type_in(incident, "worker")
+    stage.resolved(row, incident)
+    stage.stays(GRACE, told)
+
+
 def test_a_worker_that_ends_by_an_error_and_has_a_successor_is_silent(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
@@ -254,3 +277,33 @@ def test_a_host_that_is_cut_off_from_us_is_not_judged(
         row.silent()
     finally:
         way.stop()
+
+
+def test_a_gevent_worker_that_computes_is_silent(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+    row = rows("S7", "a gevent worker computes for 35 s, and goes on")
+    patient = {"DEADBEAT_GRACE_SECONDS": "60", "DEADBEAT_CANARY_GRACE_SECONDS": "60"}
+    stage = open_stage(redis.url, NIGHTLY, env=patient)
+    stage.worker("one", "--pool", "gevent")
+    stage.beat()
+    stage.healthy("nightly", CANARY)
+
+    stage.order("nightly", "compute 35")
+    stage.at_work("nightly")
+    stage.recall("nightly")
+    stage.stays(35 + 10)
+    stage.lively("nightly", CANARY, runs=1)
+    row.silent()
+
+
+def test_a_solo_worker_with_a_long_task_is_silent(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+    row = rows("S8", "a solo worker runs one task of 40 s, and goes on")
+    stage = open_stage(redis.url, NIGHTLY, env={"DEADBEAT_GRACE_SECONDS": "60"})
+    stage.worker("one", "--pool", "solo")
+    stage.beat()
+    stage.healthy("nightly", CANARY)
+
+    stage.order("nightly", "alone 40")
+    stage.at_work("nightly")
+    stage.stays(40 + 10)
+    stage.lively("nightly", CANARY, runs=1)
+    row.silent()

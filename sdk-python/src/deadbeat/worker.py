@@ -20,6 +20,7 @@ from celery.worker import state
 from deadbeat import refused
 from deadbeat.follow import is_member
 from deadbeat.guard import guarded
+from deadbeat.pulse import Pulse
 from deadbeat.run import RunReporter, new_id, run_id_of
 from deadbeat.transport import Duty, utc_text
 
@@ -53,6 +54,7 @@ class WorkerReporter:
         self._told = "running"
         # How it ended by an error: exit status, and what is sent of the exception.
         self._failure: tuple[int, str] | None = None
+        self._pulse: Pulse | None = None
 
     def consumer_started(self, consumer: Any) -> Any:
         """The worker consumes, for the first time or again; returns the timer to cancel before that."""
@@ -61,6 +63,8 @@ class WorkerReporter:
         self._tick()
         if self._duty is None:
             self._duty = self._runs.transport.every(self._runs.settings.worker_period, self._report)
+            self._pulse = Pulse(self._runs.settings, self._snapshot)
+            self._pulse.start()
         return consumer.timer.call_repeatedly(TICK_SECONDS, self._tick)
 
     def announce_end(self) -> None:
@@ -78,6 +82,8 @@ class WorkerReporter:
         """The last word of the main process. Its pool children, which inherit this object, say nothing."""
         if self._duty is not None and self._pid == os.getpid() and self._state != "stopped":
             self._state = "stopped"
+            if self._pulse is not None:
+                self._pulse.stop()
             self._runs.transport.cease(self._duty)
             self._report()
 
@@ -94,6 +100,8 @@ class WorkerReporter:
         self._ticked_at = time.monotonic()
 
     def _report(self) -> None:
+        if self._pulse is not None:
+            self._pulse.reported()
         event = self._snapshot()
         if event["state"] == self._told:
             self._runs.transport.put(event, latest="worker_snapshot")

@@ -128,6 +128,13 @@ def waits(seconds: float = 30) -> None:
     time.sleep(seconds)
 
 
+@app.task
+def computes(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
 @app.task(acks_late=True)
 def waits_late(seconds: float = 30) -> None:
     time.sleep(seconds)

@@ -66,6 +66,10 @@ def job(self: Any, name: str) -> None:
     begun.write_text(f"{os.getpid()} {self.request.id}")
     if verb in ("sleep", "first"):
         time.sleep(float(rest))
+    elif verb == "compute":
+        end = time.monotonic() + float(rest)
+        while time.monotonic() < end:
+            pass
     elif verb in ("hold", "alone"):
         end = time.monotonic() + float(rest or "inf")
         while order.exists() and time.monotonic() < end:
