@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import time
+from collections import Counter
 from typing import Any, Callable, ClassVar, TypeVar
 
 from celery import __version__ as celery_version
@@ -27,6 +28,9 @@ from deadbeat.transport import Duty, utc_text
 TICK_SECONDS = 1.0
 # Beyond that many the runs that are executed are not named.
 MOST_RUNNING = 100
+# So many names of tasks are told of what runs, each cut to that length.
+MOST_TASKS = 10
+TASK_NAME_LIMIT = 200
 # Beyond that many it is not counted which of the messages taken in are acknowledged.
 MOST_HELD = 1_000
 # As Celery's option --pool calls them, where the module has another name.
@@ -139,6 +143,7 @@ class WorkerReporter:
             "accepted": accepted,
             "limited": _known(lambda: _limited(consumer)),
             "running": _known(_running),
+            "running_tasks": _known(_running_tasks),
             "finished": None if accepted is None or active is None else max(0, accepted - active),
             "longest": _known(_longest),
             "queues": _known(self.queues) or [],
@@ -255,6 +260,12 @@ def _running() -> list[str] | None:
     if len(state.active_requests) > MOST_RUNNING:
         return None
     return [run_id_of(_run_of(request)) for request in list(state.active_requests)]
+
+
+def _running_tasks() -> dict[str, int]:
+    """How many tasks of each name run now; the most frequent ones."""
+    names = Counter(str(request.name)[:TASK_NAME_LIMIT] for request in list(state.active_requests))
+    return dict(names.most_common(MOST_TASKS))
 
 
 def _run_of(request: Any) -> str:

@@ -29,7 +29,7 @@ pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 /// A worker finds its broker again within this, once that is back.
 const RETURN: TimeDelta = TimeDelta::seconds(60);
 /// Queues are looked at every 10 s; news of it may be some seconds on its way.
-const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
+pub(crate) const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
 
 /// A worker that has said nothing for two of its periods, and for so long at least, is not believed to live: a word may take some seconds,
 /// and clocks of our machines differ a little.
@@ -126,14 +126,14 @@ pub struct WorkerView {
 
 impl WorkerView {
     /// One whose clock is off works all the same.
-    fn standing(&self) -> Status {
+    pub(crate) fn standing(&self) -> Status {
         match (self.status, self.trouble) {
             (Status::Down, Some(Cause::ClockSkew)) => Status::Up,
             (status, _) => status,
         }
     }
 
-    fn consumes(&self, queue: &str) -> bool {
+    pub(crate) fn consumes(&self, queue: &str) -> bool {
         self.queues.iter().any(|name| name == queue)
     }
 
@@ -148,7 +148,7 @@ impl WorkerView {
             .is_some_and(|seen| seen > since && now <= seen + silence)
     }
 
-    fn has_a_free_process(&self) -> bool {
+    pub(crate) fn has_a_free_process(&self) -> bool {
         self.active < self.processes
     }
 }
@@ -181,6 +181,12 @@ pub struct Evidence {
     pub queues: Vec<QueueView>,
     /// The workers of its application.
     pub workers: Vec<WorkerView>,
+    /// Who of all these has an open incident.
+    pub open: Vec<PartOf>,
+    /// It is our own probe of the way, not a task of the application.
+    pub is_canary: bool,
+    /// How long a message may wait.
+    pub longest_wait: Option<TimeDelta>,
 }
 
 /// Whose incident a monitor is part of.
@@ -203,6 +209,9 @@ pub enum Blame {
     Own(Cause),
     /// It is part of another subject's, which has this cause.
     Part(PartOf, Cause),
+    /// What is known names another subject, at which nobody may have looked: it is part of an incident about that one, which is opened unless
+    /// one is.
+    Named(PartOf, Cause),
     /// Another subject's verdict is out until then.
     Wait(DateTime<Utc>),
 }
@@ -250,6 +259,10 @@ impl Evidence {
     /// Nobody reported by the deadline of the slot that was due then; `early`: Beat may have sent it by so much before.
     #[must_use]
     pub fn of_missed(&self, due: Option<DateTime<Utc>>, early: TimeDelta, now: DateTime<Utc>) -> Blame {
+        self.fold(self.of_slot(due, early, now), due.map(|due| due - early), now)
+    }
+
+    fn of_slot(&self, due: Option<DateTime<Utc>>, early: TimeDelta, now: DateTime<Utc>) -> Blame {
         let (Some(beat), Some(due)) = (&self.beat, due) else {
             return Blame::Own(Cause::Missed);
         };
@@ -340,6 +353,7 @@ impl Evidence {
         }
         let mut up = 0;
         let mut troubled = None;
+        let mut cut_off = None;
         for worker in self.workers.iter().filter(|worker| worker.consumes(name)) {
             match worker.standing() {
                 Status::Up if !worker.speaks(sent_at, now) => {
@@ -349,6 +363,7 @@ impl Evidence {
                 }
                 // It is about to take it: workers come back some seconds after their broker.
                 Status::Up if !worker.connected && now < sent_at + RETURN => return Blame::Wait(now + AFTER),
+                Status::Up if !worker.connected => cut_off = Some(worker),
                 Status::Up => up += 1,
                 Status::Down => troubled = Some(worker),
                 Status::New | Status::Paused => {}
@@ -359,6 +374,13 @@ impl Evidence {
         {
             let cause = worker.trouble.unwrap_or(Cause::WorkerLost);
             return Blame::Part(PartOf::Worker(worker.id), cause);
+        }
+        // Somebody else looks at the broker, and reaches it.
+        if up == 0
+            && let Some(worker) = cut_off
+            && !queue.is_some_and(|queue| queue.has_others)
+        {
+            return Blame::Named(PartOf::Worker(worker.id), Cause::GhostWorker);
         }
         if self.is_look_awaited(sent_at, now) {
             return Blame::Wait(now + AFTER);

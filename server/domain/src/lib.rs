@@ -43,6 +43,7 @@ pub mod delivery;
 pub mod evidence;
 pub mod expression;
 pub mod flow;
+mod fold;
 pub mod guessing;
 pub mod hearing;
 pub mod ids;

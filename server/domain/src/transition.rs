@@ -252,6 +252,8 @@ pub enum Silence {
         transition: Transition,
         /// Whose incident it is part of; None: it has one of its own.
         part_of: Option<PartOf>,
+        /// That one is opened, unless one is.
+        is_named: bool,
         /// Runs that were changed: they were open past their deadline.
         overruns: Vec<RunKey>,
     },
@@ -316,19 +318,23 @@ pub fn on_silence(
         Some((changed, blame)) => (changed, blame),
         None => (Vec::new(), Some(judge_slot(state, evidence, now))),
     };
+    let is_named = matches!(blame, Some(Blame::Named(..)));
     let (trigger, part_of) = match blame {
         None => {
             state.deadline_at = deadline(state);
             return Silence::Settled(changed);
         }
         Some(Blame::Own(cause)) => (Trigger::Trouble(cause), None),
-        Some(Blame::Part(part_of, cause)) => (Trigger::PartOf(cause), Some(part_of)),
+        Some(Blame::Part(part_of, cause) | Blame::Named(part_of, cause)) => {
+            (Trigger::PartOf(cause), Some(part_of))
+        }
         Some(Blame::Wait(until)) => {
             state.deadline_at = Some(until.max(now + AFTER));
             return Silence::Hold;
         }
     };
-    changed.extend(close_lost(state, part_of, now));
+    // A worker that is only named is up, and so may its runs be.
+    changed.extend(close_lost(state, part_of.filter(|_| !is_named), now));
     let transition = Transition {
         from: state.status,
         to: Status::Down,
@@ -341,6 +347,7 @@ pub fn on_silence(
     Silence::Down {
         transition,
         part_of,
+        is_named,
         overruns: changed,
     }
 }
@@ -414,9 +421,9 @@ fn judge_runs(
             run.deadline_at = None;
             Blame::Own(Cause::of_outcome(run.detail.outcome))
         } else {
-            let blame = evidence.of_overrun(run, now);
+            let judged = evidence.of_overrun(run, now);
             let whole = run.started_at.map(|started| started + longest);
-            if blame == Blame::Own(Cause::Overrun)
+            if judged == Blame::Own(Cause::Overrun)
                 && run.attempts > 0
                 && whole.is_some_and(|whole| whole > now)
             {
@@ -425,6 +432,12 @@ fn judge_runs(
                 changed.push(run.key);
                 continue;
             }
+            let name = run.detail.worker.as_deref();
+            let worker = evidence
+                .workers
+                .iter()
+                .find(|one| Some(one.name.as_str()) == name);
+            let blame = evidence.fold_overrun(judged, worker);
             if !matches!(blame, Blame::Wait(_)) {
                 run.status = RunStatus::Overrun;
                 run.deadline_at = None;

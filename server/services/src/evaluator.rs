@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::evidence::Known;
-use crate::incident::{self, Background, Changed, News, What};
+use crate::incident::{self, Background, Changed, Named, News, What};
 use crate::listening::LONGEST_EXCUSE;
 use crate::orphan::{self, Owners};
 use crate::outbox::{self, Telling};
@@ -475,7 +475,7 @@ impl Evaluator {
             .iter()
             .filter(|monitor| monitor.state.deadline_at.is_some_and(|deadline| deadline <= now))
             .collect();
-        let known = Known::gather(&mut tx, &overdue, now).await?;
+        let mut known = Known::gather(&mut tx, &overdue, now).await?;
 
         let mut batch = Batch {
             moves_check: true,
@@ -483,6 +483,7 @@ impl Evaluator {
         };
         let mut recorded: Vec<(usize, Transition)> = Vec::new();
         let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
+        let mut naming: Vec<(usize, (SubjectKind, Uuid), Cause)> = Vec::new();
         let mut unheard: Vec<(ProjectId, BlindSpell)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
             let is_overdue = monitor.state.deadline_at.is_some_and(|deadline| deadline <= now);
@@ -501,11 +502,19 @@ impl Evaluator {
                 Silence::Down {
                     transition,
                     part_of,
+                    is_named,
                     overruns,
                 } => {
                     swept.down += 1;
                     recorded.push((place, transition));
                     let subject = part_of.and_then(|part_of| subject(part_of, monitor));
+                    if let (Some(part_of), Some(subject), Trigger::PartOf(cause)) =
+                        (part_of, subject, transition.trigger)
+                        && is_named
+                    {
+                        known.note_named(monitor, part_of);
+                        naming.push((place, subject, cause));
+                    }
                     joining.extend(subject.map(|(kind, id)| (place, kind, id)));
                     overruns
                 }
@@ -513,6 +522,11 @@ impl Evaluator {
             let runs = monitor.state.runs.iter().filter(|run| changed.contains(&run.key));
             batch.runs.extend(runs.map(|run| (monitor.id, run.clone())));
         }
+        let named: Vec<(Named<'_>, Cause)> = naming
+            .iter()
+            .filter_map(|(place, subject, cause)| Some((known.named(&monitors[*place], *subject)?, *cause)))
+            .collect();
+        incident::infer(&mut tx, &self.site, &named, now).await?;
         if !joining.is_empty() {
             let members: Vec<(SubjectKind, Uuid, MonitorId)> = joining
                 .iter()
@@ -600,7 +614,9 @@ impl Evaluator {
     async fn try_to_give_up_unseen(&self, now: DateTime<Utc>) -> StoreResult<usize> {
         let mut tx = self.store.begin().await?;
         let spells = self.spells(&mut tx, now).await?;
-        let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?;
+        let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?
+            // Their members may have been deleted, which tells nobody.
+            + incident::settle_inferred(&mut tx, &self.site, None, now).await?;
         tx.commit().await?;
         Ok(given_up)
     }

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::evidence::{BrokerView, Evidence, QueueView, StageView, WorkerView};
+use deadbeat_domain::evidence::{BrokerView, Evidence, PartOf, QueueView, StageView, WorkerView};
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
 use deadbeat_domain::incarnation::Incarnation;
+use deadbeat_domain::incident::{Subject, SubjectKind};
 use deadbeat_domain::limits;
 use deadbeat_domain::lineage::{self, Bits};
 use deadbeat_domain::queue::LONGEST_WAIT;
@@ -23,7 +24,7 @@ use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::incident::Background;
+use crate::incident::{Background, Named};
 
 /// An application's parts, as they are now.
 #[derive(Debug, Default)]
@@ -62,7 +63,7 @@ impl Known {
         let beats = deadbeat_store::beat::by_ids(tx, &ids).await?;
         let mut scenes = HashMap::new();
         for beat in &beats {
-            let scene = scene(tx, beat.project_id, &beat.name, now).await?;
+            let scene = scene(tx, beat, now).await?;
             scenes.insert((beat.project_id, beat.name.clone()), scene);
         }
         let incarnations = deadbeat_store::lineage::of_beats(tx, &ids).await?;
@@ -95,6 +96,19 @@ impl Known {
         })
     }
 
+    /// A monitor that was judged a moment ago names this subject: those that are judged after it join it.
+    pub(crate) fn note_named(&mut self, monitor: &Monitor, subject: PartOf) {
+        let Some(beat) = self.beat(monitor) else {
+            return;
+        };
+        let key = (beat.project_id, beat.name.clone());
+        if let Some(scene) = self.scenes.get_mut(&key)
+            && !scene.evidence.open.contains(&subject)
+        {
+            scene.evidence.open.push(subject);
+        }
+    }
+
     /// The Beat that feeds a monitor.
     pub(crate) fn beat(&self, monitor: &Monitor) -> Option<&Beat> {
         monitor.beat_id.and_then(|id| self.beats.get(&id))
@@ -123,6 +137,39 @@ impl Known {
         }
     }
 
+    /// A subject that a monitor names.
+    pub(crate) fn named<'a>(
+        &'a self,
+        monitor: &'a Monitor,
+        (kind, id): (SubjectKind, Uuid),
+    ) -> Option<Named<'a>> {
+        let background = self.background(monitor);
+        let name = match kind {
+            SubjectKind::Monitor => None,
+            SubjectKind::Beat => background.beat.map(|beat| &beat.name),
+            SubjectKind::Broker => background.broker.map(|broker| &broker.app),
+            SubjectKind::Queue => background
+                .queues
+                .iter()
+                .find(|queue| queue.id.0 == id)
+                .map(|queue| &queue.name),
+            SubjectKind::Worker => background
+                .workers
+                .iter()
+                .find(|worker| worker.id.0 == id)
+                .map(|worker| &worker.name),
+        }?;
+        Some(Named {
+            subject: Subject {
+                kind,
+                id,
+                name: name.clone(),
+            },
+            monitor,
+            background,
+        })
+    }
+
     /// As the rules take it.
     pub(crate) fn evidence(&self, monitor: &Monitor) -> Evidence {
         let Some(beat) = self.beat(monitor) else {
@@ -142,6 +189,11 @@ impl Known {
             }
             None => whole,
         });
+        evidence.is_canary = monitor
+            .registered
+            .as_ref()
+            .and_then(|registered| registered.get("task")?.as_str())
+            == Some(CANARY);
         evidence.stage = self.stage(monitor).map(|stage| StageView {
             published_at: stage.published_at,
             received_at: stage.received_at,
@@ -154,7 +206,8 @@ impl Known {
 }
 
 /// The parts of an application.
-async fn scene(tx: &mut Tx, project: ProjectId, app: &str, now: DateTime<Utc>) -> StoreResult<Scene> {
+async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scene> {
+    let (project, app) = (beat.project_id, beat.name.as_str());
     let mut scene = Scene {
         broker: deadbeat_store::broker::of_app(tx, project, app).await?,
         queues: deadbeat_store::queue::of_app(tx, project, app).await?,
@@ -174,7 +227,10 @@ async fn scene(tx: &mut Tx, project: ProjectId, app: &str, now: DateTime<Utc>) -
         worker.state.status != Status::Paused
             || worker.state.last_seen_at.is_some_and(|at| now - at < LEFT_FOR)
     });
+    let open = open_subjects(tx, beat, &scene).await?;
     scene.evidence = Evidence {
+        open,
+        longest_wait: Some(longest_wait(scene.broker.as_ref())),
         broker: scene.broker.as_ref().map(broker_view),
         queues: scene
             .queues
@@ -194,6 +250,39 @@ async fn scene(tx: &mut Tx, project: ProjectId, app: &str, now: DateTime<Utc>) -
     Ok(scene)
 }
 
+/// Which parts of an application have an open incident.
+async fn open_subjects(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<Vec<PartOf>> {
+    let parts = std::iter::once((SubjectKind::Beat, beat.id.0, PartOf::Beat))
+        .chain(
+            scene
+                .broker
+                .iter()
+                .map(|one| (SubjectKind::Broker, one.id.0, PartOf::Broker(one.id))),
+        )
+        .chain(
+            scene
+                .queues
+                .iter()
+                .map(|one| (SubjectKind::Queue, one.id.0, PartOf::Queue(one.id))),
+        )
+        .chain(
+            scene
+                .workers
+                .iter()
+                .map(|one| (SubjectKind::Worker, one.id.0, PartOf::Worker(one.id))),
+        );
+    let parts: Vec<(SubjectKind, Uuid, PartOf)> = parts.collect();
+    let subjects: Vec<(SubjectKind, Uuid)> = parts.iter().map(|(kind, id, _)| (*kind, *id)).collect();
+    let open = deadbeat_store::incident::subjects_open(tx, &subjects).await?;
+    Ok(parts
+        .into_iter()
+        .filter(|(kind, id, _)| open.contains(&(*kind, *id)))
+        .map(|(.., part)| part)
+        .collect())
+}
+
+/// The task of the SDK's own probe.
+const CANARY: &str = "deadbeat.canary";
 /// A loop that has not turned for so long waits for something.
 pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
 /// A worker that left is remembered this long when monitors are judged.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::ids::{IncidentId, ProjectId};
+use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::status::Status;
@@ -19,7 +19,7 @@ use deadbeat_store::queue::Queue;
 use deadbeat_store::stage::Stage;
 use deadbeat_store::transition::NewTransition;
 use deadbeat_store::worker::Worker;
-use deadbeat_store::{StoreResult, Tx, with_sources};
+use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 use uuid::Uuid;
 
 use crate::diagnosis::{self, Explanation};
@@ -75,6 +75,19 @@ pub enum Changed<'a> {
     Queue(&'a Queue, &'a [Worker]),
     /// A broker.
     Broker(&'a Broker),
+    /// A subject that monitors name, although nobody saw it in trouble.
+    Named(&'a Named<'a>),
+}
+
+/// A subject that a monitor's verdict names.
+#[derive(Debug, Clone)]
+pub struct Named<'a> {
+    /// Whom.
+    pub subject: Subject,
+    /// The monitor.
+    pub monitor: &'a Monitor,
+    /// What is known of the parts that it depends on.
+    pub background: Background<'a>,
 }
 
 impl<'a> Changed<'a> {
@@ -87,6 +100,7 @@ impl<'a> Changed<'a> {
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, _) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
+            Self::Named(named) => named.monitor.project_id,
         }
     }
 
@@ -119,6 +133,7 @@ impl<'a> Changed<'a> {
                 id: broker.id.0,
                 name: broker.app.clone(),
             },
+            Self::Named(named) => named.subject.clone(),
         }
     }
 
@@ -137,7 +152,8 @@ impl<'a> Changed<'a> {
             | Self::Several(..)
             | Self::Worker(_)
             | Self::Queue(..)
-            | Self::Broker(_) => None,
+            | Self::Broker(_)
+            | Self::Named(_) => None,
         }
     }
 
@@ -160,6 +176,7 @@ impl<'a> Changed<'a> {
             Self::Worker(worker) => diagnosis::of_worker(worker, cause),
             Self::Queue(queue, workers) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),
+            Self::Named(named) => diagnosis::of_named(named, cause, now),
         }
     }
 }
@@ -249,8 +266,80 @@ async fn record_round(tx: &mut Tx, site: &Site, news: &[&News<'_>]) -> StoreResu
     }
     if !to_resolve.is_empty() {
         resolve(tx, site, &to_resolve).await?;
+        let back: Vec<MonitorId> = to_resolve
+            .iter()
+            .filter_map(|(changed, _)| Some(changed.monitor()?.id))
+            .collect();
+        if let Some(at) = to_resolve
+            .iter()
+            .map(|(_, at)| *at)
+            .max()
+            .filter(|_| !back.is_empty())
+        {
+            settle_inferred(tx, site, Some(&back), at).await?;
+        }
     }
     Ok(())
+}
+
+/// Opens an incident about each of these subjects, unless one is open, for the cause that a monitor names. The monitors join after that.
+///
+/// # Errors
+/// When the database is away.
+pub(crate) async fn infer(
+    tx: &mut Tx,
+    site: &Site,
+    named: &[(Named<'_>, Cause)],
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    let wanted: Vec<(Changed<'_>, Cause, DateTime<Utc>)> = named
+        .iter()
+        .map(|(named, cause)| (Changed::Named(named), *cause, now))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    open(tx, site, &wanted).await
+}
+
+/// Inferred incidents that are settled at a time.
+const SETTLED: i64 = 1_000;
+
+/// Ends the inferred incidents of which no member is down any more, and tells of it: those of these monitors, or all. Answers how many.
+///
+/// # Errors
+/// When the database is away.
+pub(crate) async fn settle_inferred(
+    tx: &mut Tx,
+    site: &Site,
+    monitors: Option<&[MonitorId]>,
+    now: DateTime<Utc>,
+) -> StoreResult<usize> {
+    let over = readable(deadbeat_store::incident::settle_inferred(tx, monitors, now, SETTLED).await?);
+    let tellings: Vec<Telling<'_>> = over
+        .iter()
+        .map(|incident| Telling {
+            alert: Alert::Resolved,
+            incident,
+            monitor: None,
+            at: now,
+        })
+        .collect();
+    outbox::tell(tx, site, &tellings).await?;
+    Ok(over.len())
+}
+
+/// Those that can be read; the others are over all the same.
+fn readable(rows: Vec<Result<Incident, Unreadable>>) -> Vec<Incident> {
+    rows.into_iter()
+        .filter_map(|row| {
+            row.map_err(|unreadable| {
+                tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be read; it ends, and nobody is told that it did");
+                UNREADABLE.fetch_add(1, Ordering::Relaxed);
+            })
+            .ok()
+        })
+        .collect()
 }
 
 /// Opens incidents and tells of them; where one about that subject is open already, nothing happens.
@@ -281,6 +370,7 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
                 resolved_at: None,
                 acknowledged_at: None,
                 remind_at: reminder.map(|seconds| *at + TimeDelta::seconds(seconds.into())),
+                is_inferred: matches!(changed, Changed::Named(_)),
             }
         })
         .collect();
@@ -288,6 +378,16 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
         .await?
         .into_iter()
         .collect();
+    // One that was inferred of them is open: it ends now as theirs do.
+    let seen: Vec<(SubjectKind, Uuid)> = incidents
+        .iter()
+        .filter(|incident| !incident.is_inferred && incident.subject.kind != SubjectKind::Monitor)
+        .filter(|incident| !opened.contains(&incident.id))
+        .map(|incident| (incident.subject.kind, incident.subject.id))
+        .collect();
+    if !seen.is_empty() {
+        deadbeat_store::incident::note_seen(tx, &seen).await?;
+    }
     let tellings: Vec<Telling<'_>> = incidents
         .iter()
         .zip(wanted)
@@ -312,16 +412,7 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
             (subject.kind, subject.id, *at)
         })
         .collect();
-    let mut resolved: Vec<Incident> = Vec::new();
-    for row in deadbeat_store::incident::resolve(tx, &subjects).await? {
-        match row {
-            Ok(incident) => resolved.push(incident),
-            Err(unreadable) => {
-                tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be read; it ends, and nobody is told that it did");
-                UNREADABLE.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
+    let resolved = readable(deadbeat_store::incident::resolve(tx, &subjects).await?);
     let by_subject: HashMap<Uuid, &(Changed<'_>, DateTime<Utc>)> =
         subjects.iter().map(|(_, id, _)| *id).zip(over).collect();
     let tellings: Vec<Telling<'_>> = resolved

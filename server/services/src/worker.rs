@@ -1,5 +1,7 @@
 //! What workers say of themselves every few seconds, and what one of them sees of the broker.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
@@ -73,6 +75,9 @@ pub struct Snapshot {
     /// The ids of the runs that it executes, each once an execution; None: there are too many to tell.
     #[serde(default)]
     pub running: Option<Vec<Text>>,
+    /// How many tasks of each name run; the most frequent ones.
+    #[serde(default)]
+    pub running_tasks: Option<BTreeMap<Text, i64>>,
     /// Tasks begun since its start.
     #[serde(default)]
     pub accepted: Option<i64>,
@@ -148,6 +153,8 @@ pub struct Longest {
 
 /// Runs that a snapshot names; of one that executes more it is not known which.
 const MOST_RUNNING: usize = 200;
+/// Names of tasks that a snapshot counts.
+const MOST_TASKS: usize = 20;
 /// Workers that are forgotten at a time when a project has too many.
 const ROOM: i64 = 100;
 /// Until a worker says otherwise: the silence tolerated beyond its period.
@@ -248,6 +255,7 @@ pub(crate) async fn heard(
     let mut snapshot = snapshot;
     // By our clock, as all times that are compared with others.
     snapshot.running = snapshot.running.filter(|running| running.len() <= MOST_RUNNING);
+    snapshot.running_tasks = snapshot.running_tasks.filter(|tasks| tasks.len() <= MOST_TASKS);
     snapshot.longest = snapshot.longest.map(|longest| Longest {
         started_at: longest
             .started_at

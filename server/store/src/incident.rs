@@ -39,6 +39,8 @@ pub struct Incident {
     pub acknowledged_at: Option<DateTime<Utc>>,
     /// When it is told again.
     pub remind_at: Option<DateTime<Utc>>,
+    /// Nobody saw its subject in trouble: its members name it.
+    pub is_inferred: bool,
 }
 
 struct Row {
@@ -55,6 +57,7 @@ struct Row {
     resolved_at: Option<DateTime<Utc>>,
     acknowledged_at: Option<DateTime<Utc>>,
     remind_at: Option<DateTime<Utc>>,
+    inferred: bool,
 }
 
 impl TryFrom<Row> for Incident {
@@ -78,6 +81,7 @@ impl TryFrom<Row> for Incident {
             resolved_at: row.resolved_at,
             acknowledged_at: row.acknowledged_at,
             remind_at: row.remind_at,
+            is_inferred: row.inferred,
         })
     }
 }
@@ -87,7 +91,7 @@ macro_rules! select {
         sqlx::query_as!(
             Row,
             "SELECT id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
-                acknowledged_at, remind_at
+                acknowledged_at, remind_at, inferred
             FROM incident
             " + $tail
             $(, $argument)*
@@ -113,9 +117,9 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
         .collect::<StoreResult<_>>()?;
     let opened = sqlx::query_scalar!(
         "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            remind_at)
+            remind_at, inferred)
         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
-            $9::jsonb[], $10::timestamptz[], $11::timestamptz[])
+            $9::jsonb[], $10::timestamptz[], $11::timestamptz[], $12::bool[])
         ON CONFLICT (subject_kind, subject_id) WHERE resolved_at IS NULL DO NOTHING
         RETURNING id",
         &column(incidents, |incident| incident.id.0),
@@ -129,6 +133,7 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
         &repair,
         &column(incidents, |incident| incident.opened_at),
         &column(incidents, |incident| incident.remind_at) as &[Option<DateTime<Utc>>],
+        &column(incidents, |incident| incident.is_inferred),
     )
     .fetch_all(tx.conn())
     .await?;
@@ -151,7 +156,7 @@ pub async fn resolve(
         FROM UNNEST($1::text[], $2::uuid[], $3::timestamptz[]) AS over (kind, id, at)
         WHERE subject_kind = over.kind AND subject_id = over.id AND resolved_at IS NULL
         RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at",
+            resolved_at, acknowledged_at, remind_at, inferred",
         &column(subjects, |(kind, _, _)| kind.as_str().to_owned()),
         &column(subjects, |(_, id, _)| *id),
         &column(subjects, |(_, _, at)| *at),
@@ -159,6 +164,95 @@ pub async fn resolve(
     .fetch_all(tx.conn())
     .await?;
     Ok(each(rows, |row| row.id))
+}
+
+/// These subjects were seen in trouble: what was inferred of them until now ends with that trouble.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_seen(tx: &mut Tx, subjects: &[(SubjectKind, Uuid)]) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE incident SET inferred = false
+        WHERE inferred AND resolved_at IS NULL AND (subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::text[], $2::uuid[]))",
+        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(_, id)| *id)
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Ends the inferred incidents of which no member is down with them any more: those that have one of these monitors, or all.
+///
+/// # Errors
+/// When the database is away.
+pub async fn settle_inferred(
+    tx: &mut Tx,
+    monitors: Option<&[MonitorId]>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
+    let monitors: Option<Vec<Uuid>> = monitors.map(|ids| ids.iter().map(|id| id.0).collect());
+    // Held first, looked at then: of two members that come back at once, the second one's transaction sees the first one well.
+    let ids = sqlx::query_scalar!(
+        "SELECT id
+        FROM incident
+        WHERE inferred AND resolved_at IS NULL
+            AND ($1::uuid[] IS NULL OR id IN (SELECT incident_id FROM incident_member WHERE monitor_id = ANY($1)))
+        ORDER BY id
+        LIMIT $2
+        FOR UPDATE",
+        monitors.as_deref(),
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_as!(
+        Row,
+        "UPDATE incident
+        SET resolved_at = greatest(opened_at, $2), remind_at = NULL
+        WHERE id = ANY($1) AND NOT EXISTS (
+            SELECT 1
+            FROM incident_member JOIN monitor ON monitor.id = monitor_id
+            WHERE incident_id = incident.id AND monitor.status = 'down' AND NOT EXISTS (
+                SELECT 1 FROM incident own
+                WHERE own.subject_kind = 'monitor' AND own.subject_id = monitor.id AND own.resolved_at IS NULL
+            )
+        )
+        RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
+            resolved_at, acknowledged_at, remind_at, inferred",
+        &ids,
+        now
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(each(rows, |row| row.id))
+}
+
+/// Which of these subjects have an open incident.
+///
+/// # Errors
+/// When the database is away.
+pub async fn subjects_open(
+    tx: &mut Tx,
+    subjects: &[(SubjectKind, Uuid)],
+) -> StoreResult<Vec<(SubjectKind, Uuid)>> {
+    let rows = sqlx::query!(
+        "SELECT subject_kind, subject_id
+        FROM incident
+        WHERE (subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::text[], $2::uuid[])) AND resolved_at IS NULL",
+        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(_, id)| *id)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Some((SubjectKind::parse(&row.subject_kind)?, row.subject_id)))
+        .collect())
 }
 
 /// Adds monitors to the open incidents of what they are part of: (kind, subject, monitor). Answers which: the others' subjects have none.
@@ -434,7 +528,7 @@ pub async fn claim_reminders(
         FROM project
         WHERE project.id = incident.project_id AND incident.id = ANY($2)
         RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at",
+            resolved_at, acknowledged_at, remind_at, inferred",
         now,
         &column(&due, |row| row.id)
     )

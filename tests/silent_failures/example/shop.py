@@ -119,6 +119,12 @@ def flow(name: str) -> None:
     flows[name]()
 
 
+@app.task(bind=True, name="shop.slow", ignore_result=True)
+def slow(self: Any, name: str) -> None:
+    """The same, under another name."""
+    job.run.__func__(self, name)
+
+
 class Hanging(PersistentScheduler):
     """A scheduler whose tick may block: a lock, a slow disk, a database that does not answer."""
 

@@ -10,6 +10,7 @@ mod beat;
 mod beats;
 mod broker;
 mod monitor;
+mod named;
 mod orphan;
 mod queue;
 mod worker;
@@ -18,6 +19,7 @@ pub use beat::{of_beat, of_emptied, of_flood};
 pub use beats::of_several;
 pub use broker::of_broker;
 pub use monitor::of_monitor;
+pub use named::of_named;
 pub use queue::of_queue;
 pub use worker::of_worker;
 

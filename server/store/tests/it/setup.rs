@@ -166,6 +166,7 @@ impl World {
             resolved_at: None,
             acknowledged_at: None,
             remind_at: Some(at(3_690)),
+            is_inferred: false,
         }
     }
 

@@ -57,8 +57,9 @@ prop_compose! {
 
 prop_compose! {
     fn any_evidence()(beat in prop::option::of(any_beat()), broker in prop::option::of(any_broker()), stage in prop::option::of(any_stage()),
-                      queues in prop::collection::vec(any_queue(), 0..2), workers in prop::collection::vec(any_worker(), 0..4)) -> Evidence {
-        Evidence { beat, broker, stage, queues, workers }
+                      queues in prop::collection::vec(any_queue(), 0..2), workers in prop::collection::vec(any_worker(), 0..4),
+                      is_canary in any::<bool>()) -> Evidence {
+        Evidence { beat, broker, stage, queues, workers, is_canary, ..Evidence::default() }
     }
 }
 

@@ -18,6 +18,7 @@ fn what_no_beat_sends_is_missed_and_no_more_is_said() {
             ..queue()
         }],
         workers: vec![lost(1)],
+        ..Evidence::default()
     };
 
     assert_eq!(missed(&everything_is_broken), own(Cause::Missed));
@@ -86,7 +87,7 @@ fn a_run_that_beat_never_sent_is_blamed_on_beat_as_far_as_is_known() {
                 sent_at: Some(at(54.0)),
                 ..beat()
             },
-            own(Cause::BeatStalled),
+            named(Cause::BeatStalled),
         ),
         (
             "alive, and the broker took nothing from it",
@@ -95,7 +96,7 @@ fn a_run_that_beat_never_sent_is_blamed_on_beat_as_far_as_is_known() {
                 send_failed_at: Some(at(60.5)),
                 ..beat()
             },
-            own(Cause::BrokerDown),
+            named(Cause::BrokerDown),
         ),
         (
             "alive; the broker took nothing a while before",
@@ -208,10 +209,10 @@ fn what_nobody_said_proves_nothing_when_reports_were_lost() {
     };
     assert_eq!(
         missed(&silent(refused)),
-        own(Cause::BrokerDown),
+        named(Cause::BrokerDown),
         "that it could not send is said"
     );
-    assert_eq!(missed(&silent(before)), own(Cause::BeatStalled));
+    assert_eq!(missed(&silent(before)), named(Cause::BeatStalled));
     assert_eq!(missed(&silent(since)), own(Cause::Unknown));
     assert_eq!(missed(&gone(before)), own(Cause::LostInBroker));
     assert_eq!(missed(&gone(since)), own(Cause::Unknown));

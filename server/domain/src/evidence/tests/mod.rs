@@ -126,6 +126,16 @@ fn received(by: u128) -> StageView {
     }
 }
 
+/// Another subject is named for it.
+fn named(cause: Cause) -> Blame {
+    let subject = match cause {
+        Cause::BrokerDown => PartOf::Broker(broker().id),
+        Cause::BeatStalled => PartOf::Beat,
+        _ => PartOf::Queue(queue().id),
+    };
+    Blame::Named(subject, cause)
+}
+
 /// All is well, and nothing is known of the run.
 fn scene() -> Evidence {
     Evidence {
@@ -134,6 +144,7 @@ fn scene() -> Evidence {
         stage: None,
         queues: vec![queue()],
         workers: vec![worker(1)],
+        ..Evidence::default()
     }
 }
 

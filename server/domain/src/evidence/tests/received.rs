@@ -71,16 +71,20 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
             vec![busy(1), worker(2)],
             own(Cause::PrefetchStarvation),
         ),
-        ("all are busy", vec![busy(1), busy(2)], own(Cause::QueueSlaBreach)),
+        (
+            "all are busy",
+            vec![busy(1), busy(2)],
+            named(Cause::QueueSlaBreach),
+        ),
         (
             "it is busy, and the idle one is of another queue",
             vec![busy(1), idle_elsewhere],
-            own(Cause::QueueSlaBreach),
+            named(Cause::QueueSlaBreach),
         ),
         (
             "it is busy, and the idle one is a ghost",
             vec![busy(1), in_trouble(2, Cause::GhostWorker)],
-            own(Cause::QueueSlaBreach),
+            named(Cause::QueueSlaBreach),
         ),
         (
             "it is busy, and the idle one's clock is off",

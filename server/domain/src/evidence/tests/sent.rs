@@ -168,7 +168,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
             vec![deep.clone()],
             vec![busy(1)],
             Some(0),
-            own(Cause::QueueSlaBreach),
+            named(Cause::QueueSlaBreach),
         ),
         (
             "it waits, and who takes it has missed a word: it may be dead",
@@ -182,7 +182,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
             vec![deep.clone()],
             vec![late_with_one],
             Some(0),
-            own(Cause::QueueSlaBreach),
+            named(Cause::QueueSlaBreach),
         ),
         (
             "what waits was sent after it: it is not among that",
@@ -202,7 +202,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
             }],
             vec![busy(1)],
             Some(4),
-            own(Cause::QueueSlaBreach),
+            named(Cause::QueueSlaBreach),
         ),
         (
             "gone, and a worker's clock is off: it may have been too old there",
@@ -324,6 +324,6 @@ fn a_worker_that_speaks_each_second_is_not_believed_after_four_of_silence() {
         missed(&evidence)
     };
 
-    assert_eq!(judged(4.0), own(Cause::QueueSlaBreach));
+    assert_eq!(judged(4.0), named(Cause::QueueSlaBreach));
     assert_eq!(judged(4.1), Blame::Wait(at(123.9)));
 }

@@ -85,6 +85,7 @@ fn down(silence: &Silence) -> (Trigger, Option<PartOf>, Vec<RunKey>) {
         transition,
         part_of,
         overruns,
+        ..
     } = silence
     else {
         panic!("{silence:?}")

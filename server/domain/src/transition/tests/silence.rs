@@ -51,6 +51,7 @@ fn silence_trips_at_the_deadline_and_not_before() {
         Silence::Down {
             transition,
             part_of: None,
+            is_named: false,
             overruns: Vec::new()
         }
     );

@@ -340,6 +340,7 @@ mod tests {
             resolved_at: None,
             acknowledged_at: None,
             remind_at: None,
+            is_inferred: false,
         }
     }
 

@@ -181,6 +181,7 @@ impl World {
             resolved_at: None,
             acknowledged_at: None,
             remind_at: None,
+            is_inferred: false,
         };
         let mut tx = self.store.begin().await.unwrap();
         assert_eq!(incident::open(&mut tx, &[incident]).await.unwrap(), [id]);

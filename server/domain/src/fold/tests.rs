@@ -1,0 +1,194 @@
+use uuid::Uuid;
+
+use super::*;
+use crate::evidence::{BrokerView, QueueView};
+use crate::ids::{BrokerId, QueueId, WorkerId};
+use crate::transition::tests::at;
+
+const QUEUE: PartOf = PartOf::Queue(QueueId(Uuid::from_u128(200)));
+const BROKER: PartOf = PartOf::Broker(BrokerId(Uuid::from_u128(300)));
+
+fn one(number: u128) -> PartOf {
+    PartOf::Worker(WorkerId(Uuid::from_u128(number)))
+}
+
+/// Both its processes are busy, and it got something done last at 80 s.
+fn worker(number: u128) -> WorkerView {
+    WorkerView {
+        id: WorkerId(Uuid::from_u128(number)),
+        name: format!("celery@{number}"),
+        is_foreign: false,
+        status: Status::Up,
+        trouble: None,
+        last_seen_at: Some(at(98.0)),
+        period: TimeDelta::seconds(5),
+        deadline_at: None,
+        started_at: None,
+        progress_at: at(80.0),
+        queues: vec!["celery".to_owned()],
+        connected: true,
+        active: 2,
+        processes: 2,
+        reserved: 6,
+        unacked: 4,
+        held: 0,
+        skewed_since: None,
+        running: None,
+    }
+}
+
+/// A run was sent at 60 s, and waits.
+fn waiting(workers: Vec<WorkerView>) -> Evidence {
+    Evidence {
+        broker: Some(BrokerView {
+            id: BrokerId(Uuid::from_u128(300)),
+            status: Status::Up,
+            away_since: None,
+            unacked: None,
+            seen_at: None,
+        }),
+        stage: Some(StageView {
+            published_at: Some(at(60.0)),
+            received_at: None,
+            heard_at: at(60.0),
+            queue: Some("celery".to_owned()),
+            worker: None,
+        }),
+        queues: vec![QueueView {
+            id: QueueId(Uuid::from_u128(200)),
+            name: "celery".to_owned(),
+            status: Status::Up,
+            trouble: None,
+            since: None,
+            depth: 9,
+            oldest_at: None,
+            has_others: false,
+            seen_at: at(95.0),
+        }],
+        workers,
+        ..Evidence::default()
+    }
+}
+
+fn folded(evidence: &Evidence, cause: Cause) -> Blame {
+    evidence.fold(Blame::Own(cause), Some(at(60.0)), at(100.0))
+}
+
+#[test]
+fn what_waits_names_its_blocked_worker_or_else_its_queue() {
+    let slow = WorkerView {
+        progress_at: at(81.0),
+        ..worker(1)
+    };
+    let idle = WorkerView {
+        active: 1,
+        ..worker(1)
+    };
+    for (what, workers, subject) in [
+        ("its only worker is blocked", vec![worker(1)], one(1)),
+        ("its only worker is slow", vec![slow], QUEUE),
+        ("a process is free", vec![idle], QUEUE),
+        ("both are blocked", vec![worker(1), worker(2)], QUEUE),
+    ] {
+        let evidence = waiting(workers);
+        let expected = Blame::Named(subject, Cause::QueueSlaBreach);
+        assert_eq!(folded(&evidence, Cause::QueueSlaBreach), expected, "{what}");
+    }
+}
+
+#[test]
+fn what_is_told_of_either_is_joined_whichever_fits_better() {
+    for told in [one(1), QUEUE] {
+        let evidence = Evidence {
+            open: vec![told],
+            ..waiting(vec![worker(1)])
+        };
+        let expected = Blame::Named(told, Cause::QueueSlaBreach);
+        assert_eq!(folded(&evidence, Cause::QueueSlaBreach), expected);
+    }
+    let elsewhere = Evidence {
+        open: vec![one(7), BROKER],
+        ..waiting(vec![worker(1)])
+    };
+    let expected = Blame::Named(one(1), Cause::QueueSlaBreach);
+    assert_eq!(folded(&elsewhere, Cause::QueueSlaBreach), expected);
+}
+
+#[test]
+fn other_causes_name_the_broker_or_nobody() {
+    let evidence = waiting(vec![worker(1)]);
+    assert_eq!(
+        folded(&evidence, Cause::BrokerDown),
+        Blame::Named(BROKER, Cause::BrokerDown)
+    );
+    for cause in [Cause::LostInBroker, Cause::Unknown, Cause::PrefetchStarvation] {
+        assert_eq!(folded(&evidence, cause), Blame::Own(cause));
+    }
+    assert_eq!(
+        Evidence::default().fold(Blame::Own(Cause::BrokerDown), None, at(100.0)),
+        Blame::Own(Cause::BrokerDown),
+        "no broker is known"
+    );
+}
+
+#[test]
+fn the_canary_waits_behind_others_as_long_as_any_message_may() {
+    let canary = Evidence {
+        is_canary: true,
+        longest_wait: Some(TimeDelta::seconds(90)),
+        ..waiting(vec![worker(1)])
+    };
+    for cause in [Cause::QueueSlaBreach, Cause::PrefetchStarvation] {
+        assert_eq!(folded(&canary, cause), Blame::Wait(at(120.0)));
+    }
+    let late = canary.fold(Blame::Own(Cause::QueueSlaBreach), Some(at(60.0)), at(150.0));
+    assert_eq!(late, Blame::Named(one(1), Cause::QueueSlaBreach));
+    assert_eq!(
+        folded(&canary, Cause::Unknown),
+        Blame::Own(Cause::Unknown),
+        "a dead way is told"
+    );
+}
+
+#[test]
+fn the_canary_has_no_word_beside_what_explains_it() {
+    for (told, cause) in [
+        (BROKER, Cause::Unknown),
+        (PartOf::Beat, Cause::Unknown),
+        (QUEUE, Cause::LostInBroker),
+        (one(1), Cause::PrefetchStarvation),
+    ] {
+        let canary = Evidence {
+            is_canary: true,
+            open: vec![told],
+            ..waiting(vec![worker(1)])
+        };
+        assert_eq!(folded(&canary, cause), Blame::Part(told, cause));
+    }
+    let elsewhere = Evidence {
+        is_canary: true,
+        open: vec![one(7)],
+        ..waiting(vec![worker(1)])
+    };
+    assert_eq!(folded(&elsewhere, Cause::Unknown), Blame::Own(Cause::Unknown));
+}
+
+#[test]
+fn a_run_that_goes_on_for_too_long_is_part_of_its_blocked_workers_incident() {
+    let evidence = Evidence {
+        open: vec![one(1)],
+        ..waiting(vec![worker(1)])
+    };
+    let overrun = Blame::Own(Cause::Overrun);
+    let named = Blame::Named(one(1), Cause::Overrun);
+    assert_eq!(evidence.fold_overrun(overrun, Some(&worker(1))), named);
+    let other = evidence.fold_overrun(overrun, Some(&worker(2)));
+    assert_eq!(other, overrun);
+    let idle = WorkerView {
+        active: 1,
+        ..worker(1)
+    };
+    assert_eq!(evidence.fold_overrun(overrun, Some(&idle)), overrun);
+    let lost = Blame::Own(Cause::WorkerKilled);
+    assert_eq!(evidence.fold_overrun(lost, Some(&worker(1))), lost);
+}

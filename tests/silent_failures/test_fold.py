@@ -1,0 +1,133 @@
+"""One fault is one incident about the right one, also when nobody looked at that one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+import parts
+from silent_failures.stage import CANARY, GRACE, SAMPLE_PERIOD, Open
+
+WAITING = {f"entry {n}": {"task": "shop.job", "schedule": 3.0} for n in range(6)}
+
+
+@pytest.mark.core
+def test_a_blocked_pool_is_one_incident_of_its_worker(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F34", "all processes of a worker are blocked; six entries wait behind")
+    locks = {f"lock {n}": {"task": "shop.job", "schedule": 3.0} for n in range(2)}
+    stage = open_stage(redis.url, {**WAITING, **locks})
+    stage.worker(processes=2)
+    stage.beat()
+    stage.healthy(*WAITING, *locks, CANARY)
+
+    for name in locks:
+        stage.order(name, "hold")
+    for name in locks:
+        stage.at_work(name)
+    blocked_at = time.time()
+    told = ("worker", "one@shop", "QUEUE_SLA_BREACH")
+    incident = stage.noticed(row, blocked_at, told, 3.0 + GRACE + 3)
+    assert "blocked by shop.job" in incident["cause"]["summary"], incident
+    # The next runs of the locks wait, too; and the canary, which joins what is told.
+    stage.members(told, {*WAITING, *locks, CANARY})
+    stage.stays(3 * GRACE, told)
+
+    for name in locks:
+        stage.recall(name)
+    stage.resolved(row, incident, repair="nothing to type")
+    stage.recovered()
+    stage.stays(GRACE, told)
+
+
+def test_a_slow_type_of_task_that_fills_a_queue_is_one_incident_of_that_queue(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F35", "one slow type of task fills the common queue; six entries wait behind it")
+    stage = open_stage(redis.url, WAITING)
+    stage.worker(processes=2)
+    stage.beat()
+    stage.healthy(*WAITING, CANARY)
+
+    stage.order("slow", "sleep 2")
+    flooded_at = time.time()
+    for _ in range(60):
+        stage.control.app.send_task("shop.slow", args=["slow"])
+    told = ("queue", "celery", "QUEUE_SLA_BREACH")
+    incident = stage.noticed(row, flooded_at, told, 3.0 + GRACE + SAMPLE_PERIOD)
+    assert "tasks that run are shop.slow" in incident["cause"]["summary"], incident
+    stage.stays(3 * GRACE, told)
+
+    stage.recall("slow")
+    stage.resolved(row, incident, repair="nothing to type")
+    stage.recovered()
+    stage.stays(GRACE, told)
+
+
+def test_an_entry_whose_queue_is_not_declared_is_told_of_it(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F39", "an entry names a queue that is not declared (`task_create_missing_queues` is off)")
+    schedule = {"tick": {"task": "shop.job", "schedule": 2.0}, "lost": {"task": "shop.job", "schedule": 2.0}}
+    stage = open_stage(redis.url, schedule)
+    stage.worker()
+    beat = stage.beat()
+    stage.healthy(*schedule, CANARY)
+
+    stage.schedule["lost"]["options"] = {"queue": "nowhere"}
+    stage.settings["task_create_missing_queues"] = False
+    stage.deploy()
+    beat.stop()
+    deployed_at = time.time()
+    stage.beat()
+    told = ("monitor", "lost", "FAILED")
+    incident = stage.noticed(row, deployed_at, told, 2.0 + GRACE)
+    assert "QueueNotFound" in incident["cause"]["summary"], incident
+    stage.stays(2 * GRACE, told)
+    row.repair = "not run: a deployment"
+
+
+def test_a_solo_worker_with_one_long_task_is_well(open_stage: Open, redis: parts.Redis, rows: Any) -> None:
+    row = rows("S13", "a solo worker runs one task of 40 s; the others wait within their grace")
+    schedule = {"tick": {"task": "shop.job", "schedule": 5.0}}
+    stage = open_stage(redis.url, schedule, env={"DEADBEAT_GRACE_SECONDS": "60"})
+    stage.worker("one", "--pool", "solo", processes=1)
+    stage.beat()
+    stage.healthy("tick", CANARY)
+
+    stage.order("long", "sleep 40")
+    stage.control.app.send_task("shop.job", args=["long"])
+    stage.at_work("long")
+    stage.stays(45)
+    stage.recall("long")
+    stage.lively("tick")
+    stage.stays(GRACE)
+    row.silent()
+
+
+def test_scale_in_of_workers_that_hold_messages_is_well(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("S14", "workers leave while they hold prefetched messages (scale-in)")
+    schedule = {f"entry {n}": {"task": "shop.job", "schedule": 4.0} for n in range(3)}
+    stage = open_stage(redis.url, schedule, env={"DEADBEAT_GRACE_SECONDS": "40"})
+    stage.worker("one")
+    stage.beat()
+    stage.healthy(*schedule, CANARY)
+
+    more = [stage.worker(name, processes=1) for name in ("two", "three", "four")]
+    stage.healthy(*schedule, CANARY, workers=tuple(f"{n}@shop" for n in ("one", "two", "three", "four")))
+    stage.order("busy", "sleep 8")
+    for _ in range(24):
+        stage.control.app.send_task("shop.job", args=["busy"])
+    stage.stays(6)
+    for worker in more[:2]:
+        worker.process.terminate()
+    stage.stays(20)
+    stage.recall("busy")
+    stage.lively(*schedule, CANARY)
+    stage.stays(GRACE)
+    row.silent()
