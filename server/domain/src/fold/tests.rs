@@ -34,6 +34,9 @@ fn worker(number: u128) -> WorkerView {
         held: 0,
         skewed_since: None,
         running: None,
+        incarnation: None,
+        live: Vec::new(),
+        gap: None,
     }
 }
 
@@ -46,6 +49,7 @@ fn waiting(workers: Vec<WorkerView>) -> Evidence {
             away_since: None,
             unacked: None,
             seen_at: None,
+            visibility_timeout: None,
         }),
         stage: Some(StageView {
             published_at: Some(at(60.0)),

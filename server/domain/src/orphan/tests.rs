@@ -15,6 +15,7 @@ fn worker() -> WorkerView {
     WorkerView {
         id: WorkerId(Uuid::from_u128(1)),
         name: "celery@1".to_owned(),
+        is_foreign: false,
         status: Status::Up,
         trouble: None,
         last_seen_at: Some(at(100.0)),
