@@ -258,23 +258,27 @@ def slow_bodies(attack: Attack) -> None:
         f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {key}\r\nContent-Length: 100000\r\n\r\nx".encode()
         for path in ("/sign-in", "/api/v1/events", f"/ping/{key}/slow?create=1")
     ]
-    # More answers than a socket holds: the server must wait for who does not read.
-    greedy = b"GET /sign-in HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000
-    heads = [*posts, b"", b"GET /sign-in HT", greedy]
-    kinds = ["body", "body", "body", "idle", "head", "reader"]
+    # More answers than a small socket holds: the server must wait for a client that does not read. Few
+    # connections do it: many would be a flood of requests, which a reverse proxy limits.
+    greedy = b"GET /sign-in HTTP/1.1\r\nHost: x\r\n\r\n" * 300
+    readers = 20
+    heads = [*posts, b"", b"GET /sign-in HT"]
+    kinds = ["body", "body", "body", "idle", "head"]
     open_ones: dict[int, socket.socket] = {}
     most = 0
     while attack.goes_on():
         for n in range(attack.given.connections):
-            kind = kinds[n % len(kinds)]
+            kind = "reader" if n < readers else kinds[n % len(kinds)]
             link = open_ones.get(n)
             try:
                 if link is None:
                     link = socket.create_connection(("127.0.0.1", attack.given.port), 5, (FROM, 0))
                     link.setblocking(False)
+                    if kind == "reader":
+                        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
                     open_ones[n] = link
                     with contextlib.suppress(BlockingIOError):
-                        link.send(heads[n % len(heads)])
+                        link.send(greedy if kind == "reader" else heads[n % len(heads)])
                     continue
                 if kind != "reader" and is_readable(link):
                     # An answer to what is not whole, or the end of the connection.
@@ -284,7 +288,7 @@ def slow_bodies(attack: Attack) -> None:
                     with contextlib.suppress(BlockingIOError):
                         link.send(b"x")
             except OSError:
-                attack.count("closed", n % len(kinds))
+                attack.count(f"closed-{kind}", 0)
                 if link is not None:
                     link.close()
                 open_ones.pop(n, None)
