@@ -311,3 +311,28 @@ def test_every_message_is_stamped_when_it_is_published() -> None:
 
     assert set(headers) == {"id", "deadbeat_at"}
     assert before <= headers["deadbeat_at"] <= time.time()
+
+
+@pytest.mark.parametrize("how", ["full", "replica"])
+def test_a_redis_that_refuses_to_write_is_said_with_its_words(
+    app: Celery, sink: Sink, broker: str, how: str
+) -> None:
+    sampler, _ = sampler_of(app, sink.url, "celery")
+    redis = Redis.from_url(broker)
+    assert sampler.sample()["refused_why"] is None
+    keys = redis.dbsize()
+
+    if how == "full":
+        redis.config_set("maxmemory", 1_000_000)
+    else:
+        redis.slaveof("127.0.0.1", free_port())
+    try:
+        refused = sampler.sample()
+    finally:
+        redis.slaveof()
+        redis.config_set("maxmemory", 0)
+
+    assert (refused["reachable"], refused["refused_command"]) == (True, "LPUSHX")
+    assert ("maxmemory" if how == "full" else "read only replica") in refused["refused_why"]
+    assert sampler.sample()["refused_why"] is None
+    assert redis.dbsize() == keys, "asking changes nothing"

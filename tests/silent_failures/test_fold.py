@@ -8,9 +8,70 @@ from typing import Any
 import pytest
 
 import parts
-from silent_failures.stage import CANARY, GRACE, SAMPLE_PERIOD, Open
+from silent_failures.stage import BROKER_DEADLINE, CANARY, GRACE, SAMPLE_PERIOD, Open, ended
 
+BROKER = ("broker", "shop", "BROKER_DOWN")
 WAITING = {f"entry {n}": {"task": "shop.job", "schedule": 3.0} for n in range(6)}
+
+
+@pytest.mark.parametrize("how", ["full", "replica"])
+def test_a_redis_that_refuses_what_is_sent_is_one_incident(
+    open_stage: Open, redis: parts.Redis, rows: Any, how: str
+) -> None:
+    words = {
+        "full": ("F32", "Redis is full (`maxmemory`, `noeviction`): it refuses what is sent"),
+        "replica": ("F33", "Redis has become a replica that is only read (a failover behind a stale name)"),
+    }
+    row = rows(*words[how])
+    stage = open_stage(redis.url, WAITING)
+    stage.worker()
+    stage.beat()
+    stage.healthy(*WAITING, CANARY)
+
+    refused_at = time.time()
+    if how == "full":
+        redis.ask("CONFIG", "SET", "maxmemory", "1mb")
+    else:
+        redis.ask("REPLICAOF", "127.0.0.1", str(parts.free_port()))
+    incident = stage.noticed(row, refused_at, BROKER, BROKER_DEADLINE)
+    reason = "maxmemory" if how == "full" else "read only replica"
+    assert "refuses" in incident["cause"]["summary"], incident
+    assert any(reason in fact["fact"] for fact in incident["evidence"]), incident["evidence"]
+    stage.stays(3 * GRACE, BROKER)
+
+    if how == "full":
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+    else:
+        redis.ask("REPLICAOF", "NO", "ONE")
+        # Celery's worker ends where its Redis becomes a replica (an unrecoverable error, exit status 1).
+        stage.worker()
+    stage.resolved(row, incident, repair="not run: settings of Redis")
+    stage.recovered()
+    stage.stays(GRACE, BROKER)
+
+
+def test_an_alarm_of_rabbitmq_is_one_incident_of_the_broker(
+    open_stage: Open, rows: Any, tmp_path: Any
+) -> None:
+    row = rows("F38", "RabbitMQ raises its memory alarm: it blocks publishers, and keeps what it holds")
+    rabbit = parts.RabbitMQ(tmp_path)
+    with ended(rabbit):
+        rabbit.start()
+        stage = open_stage(rabbit.url, WAITING)
+        stage.worker()
+        stage.beat()
+        stage.healthy(*WAITING, CANARY)
+
+        alarmed_at = time.time()
+        rabbit.control("set_vm_memory_high_watermark", "absolute", "1MB")
+        incident = stage.noticed(row, alarmed_at, BROKER, BROKER_DEADLINE)
+        assert "blocks publishers" in incident["cause"]["summary"], incident
+        stage.stays(3 * GRACE, BROKER)
+
+        rabbit.control("set_vm_memory_high_watermark", "0.6")
+        stage.resolved(row, incident, repair="not run: settings of RabbitMQ")
+        stage.recovered()
+        stage.stays(GRACE, BROKER)
 
 
 @pytest.mark.core

@@ -23,4 +23,16 @@ def is_broker_fault(app: Celery, fault: BaseException) -> bool:
         for kind in errors
         if isinstance(kind, type) and kind is not Exception and not issubclass(kind, LookupError)
     )
-    return isinstance(fault, (OSError, TimeoutError, OperationalError, *kinds))
+    return isinstance(fault, (OSError, TimeoutError, OperationalError, *kinds)) or _tripped(fault)
+
+
+def _tripped(fault: BaseException) -> bool:
+    """True if kombu's transport stumbled over a connection that was taken from it meanwhile.
+
+    After a failover of Redis its pool is made anew from a connection that is None: an AttributeError there.
+    """
+    frame = fault.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    return isinstance(fault, AttributeError) and module.startswith("kombu.transport.")

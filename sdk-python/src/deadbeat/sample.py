@@ -18,6 +18,7 @@ from typing import Any, Callable
 from deadbeat.consumption import identity_of_rabbit, identity_of_redis, taken_lately
 from deadbeat.guard import guarded, tell_once
 from deadbeat.queue_look import Marks, QueueLook, held_in_redis, rabbit_queue, redis_queue
+from deadbeat.refusal import PUBLISH, WRITE, RabbitProbe, refused_by_redis
 from deadbeat.run import RunReporter, new_id
 from deadbeat.transport import enter_own_thread, utc_text
 from deadbeat.wake import Wake
@@ -29,6 +30,8 @@ AWAY_PERIOD_SECONDS = 4.0
 WISH_SECONDS = 60.0
 ANSWER_SECONDS = 2.0
 QUEUE_LIMIT = 200
+# What a broker says when it refuses, so many characters of it.
+REFUSAL_LIMIT = 300
 
 _TIMEOUTS: dict[str, dict[str, Any]] = {
     "redis": {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS},
@@ -54,6 +57,8 @@ class Sampler:
         self._marks: Marks = {}
         # Queue → its head, as last seen.
         self._heads: dict[str, str] = {}
+        # Says whether RabbitMQ takes what is published.
+        self._probe = RabbitProbe()
 
     @guarded
     def ask(self, wanted: bool, queues: Iterable[str] = ()) -> None:
@@ -101,6 +106,8 @@ class Sampler:
             "reachable": True,
             "error": None,
             "identity": None,
+            "refused_command": None,
+            "refused_why": None,
             "maxmemory_policy": None,
             "visibility_timeout_seconds": None,
             "unacked": None,
@@ -121,6 +128,7 @@ class Sampler:
                 self._look_into_redis(connection, names, event)
             elif kind == "amqp":
                 event["identity"] = identity_of_rabbit(connection)
+                _note_refusal(event, PUBLISH, self._probe.look(self._unconnected_for_write))
                 event["queues"] = [_said(rabbit_queue(connection, name)) for name in names]
             else:
                 event["queues"] = [_said(QueueLook(name)) for name in names]
@@ -137,12 +145,19 @@ class Sampler:
         return tuple(error for error in errors if isinstance(error, type) and error is not Exception)
 
     def _unconnected(self) -> Any:
-        connection = self._runs.app.connection_for_read(connect_timeout=ANSWER_SECONDS)
+        return self._patient(self._runs.app.connection_for_read(connect_timeout=ANSWER_SECONDS))
+
+    def _unconnected_for_write(self) -> Any:
+        return self._patient(self._runs.app.connection_for_write(connect_timeout=ANSWER_SECONDS))
+
+    @staticmethod
+    def _patient(connection: Any) -> Any:
         timeouts = _TIMEOUTS.get(str(connection.transport.driver_type), {})
         connection.transport_options = {**(connection.transport_options or {}), **timeouts}
         return connection
 
     def _disconnect(self) -> None:
+        self._probe.close()
         connection, self._connection = self._connection, None
         self._is_broken = False
         if connection is not None:
@@ -171,6 +186,7 @@ class Sampler:
             event["visibility_timeout_seconds"] = channel.visibility_timeout
             # Some of it may be forbidden to this user, or hidden by whoever runs this Redis.
             refusals = connection.channel_errors
+            _note_refusal(event, WRITE, refused_by_redis(client))
             with contextlib.suppress(*refusals):
                 event["identity"] = identity_of_redis(client)
             with contextlib.suppress(*refusals):
@@ -191,6 +207,11 @@ class Sampler:
             event["queues"] = [_said(look) for look in looks]
         finally:
             channel.close()
+
+
+def _note_refusal(event: dict[str, Any], command: str, why: str | None) -> None:
+    if why is not None:
+        event["refused_command"], event["refused_why"] = command, why[:REFUSAL_LIMIT]
 
 
 def _said(look: QueueLook) -> dict[str, Any]:

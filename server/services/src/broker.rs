@@ -47,6 +47,12 @@ pub struct Sample {
     /// What stands for this broker and its part that is used: two applications that say the same share their queues.
     #[serde(default)]
     pub identity: Option<Text>,
+    /// It answers, and refuses this command, which puts messages into it.
+    #[serde(default)]
+    pub refused_command: Option<Text>,
+    /// What it says to that.
+    #[serde(default)]
+    pub refused_why: Option<Text>,
     /// Redis: what it does when its memory is full. With `allkeys-…` it deletes messages that wait.
     #[serde(default)]
     pub maxmemory_policy: Option<Text>,
@@ -197,7 +203,8 @@ pub(crate) async fn seen(
         // It was held up on its way: a newer one is known.
         return Ok(Verdict::Accepted);
     }
-    let away = (!sample.reachable).then_some((Cause::BrokerDown, AWAY_PATIENCE));
+    let is_away = !sample.reachable || sample.refused_why.is_some();
+    let away = is_away.then_some((Cause::BrokerDown, AWAY_PATIENCE));
     let broker_changed = on_seen(&mut broker.state, away, now);
     broker.sample = Some(serde_json::to_value(&sample).unwrap_or_default());
     broker.sampled_at = Some(seen_at);
