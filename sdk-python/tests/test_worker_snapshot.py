@@ -187,3 +187,20 @@ def test_snapshots_do_not_pile_up_while_the_server_is_away(sink: Sink, start_cel
     made = [datetime.fromisoformat(e["at"].replace("Z", "+00:00")) for e in snapshots(sink)]
     assert made == sorted(made)
     assert len(set(made)) > 1, "a newer one took the place of the one that waited"
+
+
+def test_a_rate_limit_that_holds_messages_back_is_named(
+    sink: Sink, start_celery: StartCelery, send: Send, broker: str
+) -> None:
+    start_celery("worker", "-n", "w1@here", **reporting_to(sink.url))
+    assert sink.wait_for(lambda: snapshots(sink))[0]["rate_limits"] == []
+
+    with celery.Celery("operator", broker=broker) as operator:
+        # It answers once the limit stands.
+        answers = operator.control.rate_limit("watched.ok", "1/m", reply=True, timeout=20, limit=1)
+    assert answers, "no worker has heard of the limit"
+    for number in range(4):
+        send("ok", number)
+
+    held = {"task": "watched.ok", "rate": "1/m", "held": 3}
+    sink.wait_for(lambda: [one for one in snapshots(sink) if one["rate_limits"] == [held]])

@@ -264,3 +264,25 @@ def test_a_poisonous_message_among_healthy_runs_is_told_until_it_is_gone(
     stage.type_in(incident, "revoke")
     stage.resolved(row, incident)
     stage.stays(2 * GRACE, told)
+
+
+def test_a_rate_limit_that_is_set_at_run_time_is_named(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F46", "an operator sets a rate limit of one a minute on the task")
+    stage = open_stage(redis.url, REPORT)
+    stage.worker("one")
+    stage.beat()
+    stage.healthy("report", CANARY)
+
+    limited_at = time.time()
+    stage.control.rate_limit("shop.job", "1/m")
+    told = ("monitor", "report", "RATE_LIMITED")
+    # The limit lets one run begin.
+    incident = stage.noticed(row, limited_at, told, 2 * 2 + GRACE)
+    assert any("rate limit 1/m of shop.job" in fact["fact"] for fact in incident["evidence"])
+    stage.stays(GRACE, told)
+
+    stage.type_in(incident, "rate_limit")
+    stage.resolved(row, incident)
+    stage.stays(GRACE, told)

@@ -31,6 +31,8 @@ MOST_RUNNING = 100
 # So many names of tasks are told of what runs, each cut to that length.
 MOST_TASKS = 10
 TASK_NAME_LIMIT = 200
+# Of more rate limits those that hold most are named.
+MOST_LIMITS = 20
 # Beyond that many it is not counted which of the messages taken in are acknowledged.
 MOST_HELD = 1_000
 # As Celery's option --pool calls them, where the module has another name.
@@ -142,6 +144,7 @@ class WorkerReporter:
             "scheduled": _known(lambda: len(getattr(state, "scheduled_requests"))),  # noqa: B009
             "accepted": accepted,
             "limited": _known(lambda: _limited(consumer)),
+            "rate_limits": _known(lambda: _rate_limits(consumer)),
             "running": _known(_running),
             "running_tasks": _known(_running_tasks),
             "finished": None if accepted is None or active is None else max(0, accepted - active),
@@ -253,6 +256,19 @@ def _limited(consumer: Any) -> int:
     """Messages that a rate limit holds back."""
     buckets = [bucket for bucket in list(consumer.task_buckets.values()) if bucket is not None]
     return sum(len(bucket.contents) for bucket in buckets)
+
+
+def _rate_limits(consumer: Any) -> list[dict[str, Any]]:
+    """The rate limits that hold messages back now, also those set at run time; of many, the fullest."""
+    held = [
+        (len(bucket.contents), str(name))
+        for name, bucket in list(consumer.task_buckets.items())
+        if bucket is not None and bucket.contents
+    ]
+    return [
+        {"task": name, "rate": str(getattr(consumer.app.tasks[name], "rate_limit", None)), "held": count}
+        for count, name in sorted(held, reverse=True)[:MOST_LIMITS]
+    ]
 
 
 def _running() -> list[str] | None:

@@ -60,6 +60,8 @@ pub enum Cause {
     QueueUnconsumed,
     /// A queue's oldest message waits longer than is allowed.
     QueueSlaBreach,
+    /// Messages wait inside a worker for a rate limit of their task.
+    RateLimited,
     /// The broker cannot be reached.
     BrokerDown,
     /// A host's clock is off.
@@ -68,7 +70,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
@@ -95,6 +97,7 @@ impl Cause {
         Self::LostInBroker,
         Self::QueueUnconsumed,
         Self::QueueSlaBreach,
+        Self::RateLimited,
         Self::BrokerDown,
         Self::ClockSkew,
     ];
@@ -129,6 +132,7 @@ impl Cause {
             Self::LostInBroker => "LOST_IN_BROKER",
             Self::QueueUnconsumed => "QUEUE_UNCONSUMED",
             Self::QueueSlaBreach => "QUEUE_SLA_BREACH",
+            Self::RateLimited => "RATE_LIMITED",
             Self::BrokerDown => "BROKER_DOWN",
             Self::ClockSkew => "CLOCK_SKEW",
         }

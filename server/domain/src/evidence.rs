@@ -114,6 +114,8 @@ pub struct WorkerView {
     pub held: i64,
     /// Since when its clock has been seen to be off.
     pub skewed_since: Option<DateTime<Utc>>,
+    /// The tasks whose rate limits hold messages back in it.
+    pub limited: Vec<String>,
     /// The runs that it says it executes, each once an execution; None: it does not say, or there are more.
     pub running: Option<Vec<Uuid>>,
     /// The incarnation that said all this; None: an older SDK.
@@ -148,6 +150,12 @@ impl WorkerView {
             .is_some_and(|seen| seen > since && now <= seen + silence)
     }
 
+    /// A rate limit of this run's task holds messages back in it.
+    pub(crate) fn limits(&self, stage: &StageView) -> bool {
+        let task = stage.task.as_ref();
+        task.is_some_and(|task| self.limited.contains(task))
+    }
+
     pub(crate) fn has_a_free_process(&self) -> bool {
         self.active < self.processes
     }
@@ -166,6 +174,8 @@ pub struct StageView {
     pub queue: Option<String>,
     /// Who took it.
     pub worker: Option<String>,
+    /// The task's name.
+    pub task: Option<String>,
 }
 
 /// What is known when a monitor is judged. Empty for one that no Beat feeds.
@@ -392,6 +402,15 @@ impl Evidence {
         let is_consumed = up > 0 || queue.has_others;
         let waits = queue.depth > 0 && queue.oldest_at.is_none_or(|oldest| oldest <= sent_at + AFTER);
         if waits {
+            // What a limit holds back fills what a worker takes in, and the rest waits before it.
+            let consumers = || {
+                self.workers
+                    .iter()
+                    .filter(|worker| worker.consumes(name) && worker.standing() == Status::Up)
+            };
+            if up > 0 && consumers().all(|worker| worker.limits(stage)) {
+                return Blame::Own(Cause::RateLimited);
+            }
             // Who could take it and does not hangs, which is told of it soon.
             let deaf = self
                 .workers
@@ -488,6 +507,9 @@ impl Evidence {
                 .deadline_at
                 .and_then(|deadline| wait_for(deadline, now))
                 .unwrap_or(Blame::Own(Cause::Unknown));
+        }
+        if worker.limits(stage) {
+            return Blame::Own(Cause::RateLimited);
         }
         if worker.has_a_free_process() {
             // Nothing keeps it from beginning: it hangs, which is told of it soon, or waits for its time. One that goes on with others

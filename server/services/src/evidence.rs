@@ -200,6 +200,10 @@ impl Known {
             heard_at: stage.heard_at,
             queue: stage.queue.clone(),
             worker: stage.worker.clone(),
+            task: monitor
+                .registered
+                .as_ref()
+                .and_then(|told| Some(told.get("task")?.as_str()?.to_owned())),
         });
         evidence
     }
@@ -347,6 +351,12 @@ fn worker_view(worker: &Worker) -> WorkerView {
             .filter_map(|id| Uuid::parse_str(id.as_str()?).ok())
             .collect()
     });
+    let limited = said("rate_limits").and_then(Value::as_array).map(|limits| {
+        limits
+            .iter()
+            .filter_map(|limit| Some(limit.get("task")?.as_str()?.to_owned()))
+            .collect()
+    });
     WorkerView {
         id: worker.id,
         name: worker.name.clone(),
@@ -376,6 +386,7 @@ fn worker_view(worker: &Worker) -> WorkerView {
             .and_then(Value::as_i64)
             .unwrap_or(count("reserved")),
         held: count("scheduled") + count("limited"),
+        limited: limited.unwrap_or_default(),
         running,
         incarnation: said("incarnation")
             .and_then(Value::as_str)

@@ -199,6 +199,7 @@ fn view(run: &Stored) -> StageView {
         heard_at: run.trace.heard_at().unwrap_or(run.heard_first_at),
         queue: run.trace.queue().map(str::to_owned),
         worker: None,
+        task: run.trace.task.clone(),
     }
 }
 

@@ -72,6 +72,9 @@ pub struct Snapshot {
     /// Messages held back by a rate limit.
     #[serde(default)]
     pub limited: Option<i64>,
+    /// The rate limits that hold messages back; None: it does not say.
+    #[serde(default)]
+    pub rate_limits: Option<Vec<RateLimit>>,
     /// The ids of the runs that it executes, each once an execution; None: there are too many to tell.
     #[serde(default)]
     pub running: Option<Vec<Text>>,
@@ -140,6 +143,18 @@ impl Snapshot {
     }
 }
 
+/// A rate limit that holds messages back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// The task's name.
+    pub task: Text,
+    /// As Celery has it: `10/m`.
+    pub rate: Text,
+    /// Messages that wait for it.
+    #[serde(default)]
+    pub held: i64,
+}
+
 /// The task that has been running longest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Longest {
@@ -155,6 +170,8 @@ pub struct Longest {
 const MOST_RUNNING: usize = 200;
 /// Names of tasks that a snapshot counts.
 const MOST_TASKS: usize = 20;
+/// Rate limits that are kept of a worker.
+const MOST_LIMITS: usize = 50;
 /// Workers that are forgotten at a time when a project has too many.
 const ROOM: i64 = 100;
 /// Until a worker says otherwise: the silence tolerated beyond its period.
@@ -256,6 +273,9 @@ pub(crate) async fn heard(
     // By our clock, as all times that are compared with others.
     snapshot.running = snapshot.running.filter(|running| running.len() <= MOST_RUNNING);
     snapshot.running_tasks = snapshot.running_tasks.filter(|tasks| tasks.len() <= MOST_TASKS);
+    if let Some(limits) = &mut snapshot.rate_limits {
+        limits.truncate(MOST_LIMITS);
+    }
     snapshot.longest = snapshot.longest.map(|longest| Longest {
         started_at: longest
             .started_at

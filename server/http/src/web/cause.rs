@@ -49,6 +49,7 @@ fn document(cause: Cause) -> &'static str {
         LostInBroker "LOST_IN_BROKER"
         QueueUnconsumed "QUEUE_UNCONSUMED"
         QueueSlaBreach "QUEUE_SLA_BREACH"
+        RateLimited "RATE_LIMITED"
         BrokerDown "BROKER_DOWN"
         ClockSkew "CLOCK_SKEW"
     }

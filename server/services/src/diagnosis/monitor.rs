@@ -249,6 +249,9 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
             )
         }
         Cause::QueueSlaBreach => format!("{name} waits in queue {queue} behind others; it was due at {due}."),
+        Cause::RateLimited => {
+            format!("{name} waits for a rate limit of its task; it was due at {due}.")
+        }
         Cause::PrefetchStarvation => {
             format!(
                 "{name} waits inside {worker}, which is busy, while another worker has nothing to do; it was due at {due}."
@@ -436,6 +439,9 @@ fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) 
             format!("The broker's maxmemory-policy is {policy}: it throws messages away when its memory is full.")
         }));
     }
+    if cause == Cause::RateLimited {
+        facts.extend(rate_limits(background));
+    }
     for worker in background
         .workers
         .iter()
@@ -454,6 +460,33 @@ fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) 
             ),
         });
     }
+    facts
+}
+
+/// The rate limits that hold messages back in workers.
+fn rate_limits(background: &Background<'_>) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for worker in background
+        .workers
+        .iter()
+        .filter(|one| one.state.status == Status::Up)
+    {
+        let limits = worker.snapshot.get("rate_limits").and_then(Value::as_array);
+        for limit in limits.into_iter().flatten().take(3) {
+            let word = |field: &str| limit.get(field).and_then(Value::as_str).unwrap_or("?");
+            facts.push(Fact {
+                at: worker.state.last_seen_at,
+                fact: format!(
+                    "In {} the rate limit {} of {} holds back {} messages.",
+                    worker.name,
+                    word("rate"),
+                    word("task"),
+                    limit.get("held").and_then(Value::as_i64).unwrap_or(0)
+                ),
+            });
+        }
+    }
+    facts.truncate(10);
     facts
 }
 
@@ -528,6 +561,19 @@ fn repair(
                 None => Repair::advice("Start another worker for its queue."),
             },
         ],
+        Cause::RateLimited => {
+            let mut repair = Vec::new();
+            if let Some(task) = task {
+                repair.push(Repair::command(
+                    "Take the limit away, in all workers, until they are restarted.",
+                    celery("control rate_limit").arg(task).words("0"),
+                ));
+            }
+            repair.push(Repair::advice(
+                "If it is meant: let Beat send the task less often than the limit, or raise the limit (rate_limit of the task).",
+            ));
+            repair
+        }
         Cause::PrefetchStarvation => {
             let mut repair = vec![Repair::command(
                 "See what it is busy with.",
@@ -621,6 +667,7 @@ fn repair(
             | Cause::Overrun
             | Cause::TooFast
             | Cause::QueueSlaBreach
+            | Cause::RateLimited
             | Cause::PrefetchStarvation
     );
     if !ran {

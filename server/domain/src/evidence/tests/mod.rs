@@ -75,6 +75,7 @@ fn worker(number: u128) -> WorkerView {
         unacked: 0,
         held: 0,
         skewed_since: None,
+        limited: Vec::new(),
         running: Some(Vec::new()),
         incarnation: None,
         live: Vec::new(),
@@ -115,6 +116,7 @@ fn sent() -> StageView {
         heard_at: at(60.0),
         queue: Some(QUEUE.to_owned()),
         worker: None,
+        task: Some("shop.job".to_owned()),
     }
 }
 

@@ -139,3 +139,42 @@ fn a_worker_that_goes_on_with_others_is_not_waited_for_as_a_ghost_for_ever() {
     assert!(matches!(judged(&mut evidence, 100.0), Blame::Wait(_)));
     assert_eq!(judged(&mut evidence, 201.0), own(Cause::Unknown));
 }
+
+#[test]
+fn a_rate_limit_of_its_task_is_named_and_that_of_another_one_is_not() {
+    let limiting = |task: &str| WorkerView {
+        reserved: 4,
+        unacked: 4,
+        held: 4,
+        limited: vec![task.to_owned()],
+        ..worker(1)
+    };
+    for (task, expected) in [
+        ("shop.job", own(Cause::RateLimited)),
+        ("shop.other", own(Cause::Unknown)),
+    ] {
+        let evidence = Evidence {
+            stage: Some(received(1)),
+            workers: vec![limiting(task)],
+            ..scene()
+        };
+        assert_eq!(missed(&evidence), expected, "{task}");
+    }
+
+    // It waits before a worker that is full of what the limit holds back; another one would take it.
+    let before = |workers: Vec<WorkerView>| Evidence {
+        stage: Some(sent()),
+        queues: vec![QueueView { depth: 3, ..queue() }],
+        workers,
+        ..scene()
+    };
+    assert_eq!(
+        missed(&before(vec![limiting("shop.job")])),
+        own(Cause::RateLimited)
+    );
+    assert_eq!(
+        missed(&before(vec![limiting("shop.job"), busy(2)])),
+        Blame::Wait(at(120.0)),
+        "the one with a free process may hang"
+    );
+}

@@ -62,6 +62,7 @@ fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
         unacked: running.len() as i64,
         held: 0,
         skewed_since: None,
+        limited: Vec::new(),
         running: Some(running),
         incarnation: None,
         live: Vec::new(),
