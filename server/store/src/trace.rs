@@ -225,8 +225,10 @@ pub async fn note_open(tx: &mut Tx, opened: &[&Stored], closed: &[&Stored]) -> S
     Ok(())
 }
 
-/// Runs that have begun, of which nobody will tell the end: their worker has been gone since before `gone_before`, or they began before
-/// `began_before`. Nothing is locked: who writes stages takes the trace first, and this note of it then.
+/// Runs that have begun, of which nobody will tell the end: their worker has been gone since before `gone_before`, or was started anew
+/// after they began and they were not heard of since then, or they began before `began_before`. Of several live processes of one name
+/// nobody knows which one began a run.
+/// Nothing is locked: who writes stages takes the trace first, and this note of it then.
 ///
 /// # Errors
 /// When the database is away.
@@ -243,7 +245,13 @@ pub async fn abandoned(
             ON worker.project_id = open_trace.project_id AND worker.app = open_trace.app AND worker.name = open_trace.worker
         WHERE open_trace.started_at < $2
             OR open_trace.heard_at < $1
-                AND (worker.id IS NULL OR worker.status IN ('down', 'paused') AND worker.last_seen_at < $1)
+                AND (
+                    worker.id IS NULL
+                    OR worker.status IN ('down', 'paused') AND worker.last_seen_at < $1
+                    -- Clocks and ways differ by seconds.
+                    OR jsonb_array_length(worker.incarnations) = 1
+                        AND (worker.snapshot ->> 'started_at')::timestamptz > open_trace.started_at + interval '5 s'
+                )
         ORDER BY open_trace.project_id, open_trace.run_id
         LIMIT $3",
         gone_before,

@@ -257,6 +257,42 @@ async fn a_run_that_goes_on_elsewhere_is_not_lost_with_its_first_worker(pool: Pg
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_whose_worker_was_started_anew_under_its_name_is_lost_after_ten_minutes(pool: PgPool) {
+    let world = World::new(pool).await;
+    let process = |number: u128| json!({"incarnation": Uuid::from_u128(number), "started_at": world.now()});
+    world.worker_says("celery@w1", process(1)).await;
+    world.advance(10);
+    world.event(world.stage("run_started", 1, json!({}))).await;
+    world.advance(10);
+    world.worker_says("celery@w1", process(2)).await;
+    // The sweep has ended and forgotten the first process by then.
+    for _ in 0..12 {
+        world.advance(5);
+        world
+            .worker_says("celery@w1", json!({"incarnation": Uuid::from_u128(2)}))
+            .await;
+        world.sweep().await;
+    }
+    world.worker_says("celery@w1", process(2)).await;
+    world.event(world.stage("run_started", 2, json!({}))).await;
+    assert_eq!(
+        world.lost().close_once().await.unwrap(),
+        0,
+        "reports may be on their way"
+    );
+    world.advance(601);
+
+    assert_eq!(world.lost().close_once().await.unwrap(), 1);
+
+    assert_eq!(world.state(1).await, "lost");
+    assert_eq!(
+        world.state(2).await,
+        "started",
+        "it began in the process that lives"
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_run_that_began_a_week_ago_is_lost_even_if_its_worker_lives(pool: PgPool) {
     let world = World::new(pool).await;
     world.event(world.stage("run_started", 1, json!({}))).await;
