@@ -32,6 +32,7 @@ fn worker(number: u128) -> WorkerView {
         reserved: 6,
         unacked: 4,
         held: 0,
+        limited: Vec::new(),
         skewed_since: None,
         running: None,
         incarnation: None,
@@ -57,6 +58,7 @@ fn waiting(workers: Vec<WorkerView>) -> Evidence {
             heard_at: at(60.0),
             queue: Some("celery".to_owned()),
             worker: None,
+            task: None,
         }),
         queues: vec![QueueView {
             id: QueueId(Uuid::from_u128(200)),

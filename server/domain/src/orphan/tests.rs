@@ -30,6 +30,7 @@ fn worker() -> WorkerView {
         reserved: 0,
         unacked: 0,
         held: 0,
+        limited: Vec::new(),
         skewed_since: None,
         running: Some(Vec::new()),
         incarnation: Some(SUCCESSOR),
