@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import parts
+from proxy import Proxy
 from silent_failures.stage import BROKER_DEADLINE, CANARY, GRACE, SAMPLE_PERIOD, Open, ended
 
 BROKER = ("broker", "shop", "BROKER_DOWN")
@@ -72,6 +73,46 @@ def test_an_alarm_of_rabbitmq_is_one_incident_of_the_broker(
         stage.resolved(row, incident, repair="not run: settings of RabbitMQ")
         stage.recovered()
         stage.stays(GRACE, BROKER)
+
+
+@pytest.mark.parametrize("how", ["refused", "stalled"])
+def test_a_worker_that_does_not_reach_the_broker_is_told_of_that_worker(
+    open_stage: Open, redis: parts.Redis, rows: Any, how: str
+) -> None:
+    words = {
+        "refused": ("F36", "the only worker's line to the broker is refused; Beat's is not"),
+        "stalled": ("F37", "the line of one of two workers to the broker stalls"),
+    }
+    row = rows(*words[how])
+    line = Proxy(redis.port)
+    with ended(line):
+        stage = open_stage(redis.url, WAITING, env={"DEADBEAT_GRACE_SECONDS": "20"})
+        cuttable = redis.url.replace(str(redis.port), str(line.port))
+        # It asks first, and so it is the one that looks at the broker.
+        one = stage.worker("one", env={"CELERY_BROKER_URL": cuttable})
+        parts.wait_for("the first worker", lambda: "one@shop" in stage.workers(), 30)
+        others = ("two",) if how == "stalled" else ()
+        for name in others:
+            stage.worker(name)
+        stage.beat()
+        stage.healthy(*WAITING, CANARY, workers=("one@shop", *(f"{name}@shop" for name in others)))
+
+        cut_at = time.time()
+        if how == "refused":
+            line.refuse()
+        else:
+            line.hang()
+        told = ("worker", "one@shop", "GHOST_WORKER")
+        incident = stage.noticed(row, cut_at, told, 20.0 + 2 * SAMPLE_PERIOD)
+        stage.stays(3 * GRACE, told)
+
+        line.heal()
+        if how == "stalled":
+            one.kill()
+            stage.worker("one")
+        stage.resolved(row, incident, repair="not run: a firewall")
+        stage.recovered()
+        stage.stays(GRACE, told)
 
 
 @pytest.mark.core

@@ -60,6 +60,7 @@ pub mod project;
 pub mod quartz;
 pub mod queue;
 pub mod rate;
+pub mod reach;
 pub mod run;
 pub mod schedule;
 pub mod slot;

@@ -53,6 +53,8 @@ pub struct Look {
     pub loop_lag: TimeDelta,
     /// For how long its counts of tasks begun and ended have not moved, while there was something to do.
     pub stuck_for: TimeDelta,
+    /// It does not reach the broker, and others do.
+    pub is_cut_off: bool,
     /// Messages wait in queues that it consumes, for longer than a moment.
     pub is_waited_for: bool,
     /// By how much its clock is off.
@@ -70,6 +72,9 @@ pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
         && has_room
         && look.limited == 0
         && (holds_idly || look.is_waited_for);
+    if look.is_cut_off {
+        return Some((Cause::GhostWorker, TimeDelta::zero()));
+    }
     // While there is no broker nobody gets anything done.
     if look.connected && is_stuck {
         return Some((Cause::GhostWorker, TimeDelta::zero()));

@@ -154,7 +154,10 @@ pub(crate) async fn asked_to_look(
         let until = broker.sampler_until.filter(|at| *at > now && *at <= until)?;
         Some((broker.sampler.as_deref()?, until))
     });
+    // One that does not reach it while others do goes on looking: nobody else can say that it is back.
+    let is_asked_again = known.is_some_and(|broker| broker.reach.is_asked_again(who, now));
     let is_asked = match looker {
+        _ if is_asked_again => true,
         // A thousand workers say that they live: most of them have no business with the broker's row, which is locked while it is looked at.
         Some((name, _)) if name != who => false,
         Some((_, at)) if at - now > LEASE / 2 => true,
@@ -202,6 +205,17 @@ pub(crate) async fn seen(
     {
         // It was held up on its way: a newer one is known.
         return Ok(Verdict::Accepted);
+    }
+    let who = sample.worker.as_deref().unwrap_or("somebody");
+    let is_unreached = broker.reach.look(who, sample.reachable, now);
+    if !sample.reachable {
+        deadbeat_store::broker::dismiss_any(&mut tx, broker.id).await?;
+        if !is_unreached {
+            // It is that one's own trouble, which is told of it: what others saw stays.
+            deadbeat_store::broker::update(&mut tx, &broker).await?;
+            tx.commit().await?;
+            return Ok(Verdict::Accepted);
+        }
     }
     let is_away = !sample.reachable || sample.refused_why.is_some();
     let away = is_away.then_some((Cause::BrokerDown, AWAY_PATIENCE));

@@ -11,7 +11,7 @@ use deadbeat_domain::orphan::LISTED_WITHIN;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use deadbeat_domain::text::Text;
-use deadbeat_domain::worker::{Look, Phase, on_failed_exit, on_snapshot, trouble};
+use deadbeat_domain::worker::{GHOST_PATIENCE, Look, Phase, on_failed_exit, on_snapshot, trouble};
 use deadbeat_domain::worker_incarnation::{self, Said};
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;
@@ -255,6 +255,7 @@ fn look(
         loop_lag: lag.map_or(TimeDelta::zero(), deadbeat_domain::time::span),
         stuck_for: now - worker.progress_at,
         is_waited_for,
+        is_cut_off: false,
         skew,
     }
 }
@@ -352,7 +353,13 @@ pub(crate) async fn heard(
         }
     }
     let queues = deadbeat_store::queue::of_app(&mut tx, project, &snapshot.app).await?;
-    let is_waited_for = is_waited_for(&queues, &snapshot.queues, now);
+    // One that looks for its broker names no queues, and will consume what it did.
+    let consumed = if snapshot.connected == Some(false) {
+        &worker.queues
+    } else {
+        &snapshot.queues
+    };
+    let is_waited_for = is_waited_for(&queues, consumed, now);
     let broker = deadbeat_store::broker::of_app(&mut tx, project, &snapshot.app).await?;
     // A frozen broker holds up whoever asks it, and their connections look well.
     let is_broker_well = broker.as_ref().is_none_or(|broker| {
@@ -368,6 +375,14 @@ pub(crate) async fn heard(
     }
     let mut look = look(&snapshot, &worker, is_waited_for, skew, now);
     look.connected &= is_broker_well;
+    let is_reached = broker
+        .as_ref()
+        .is_some_and(|broker| broker.reach.is_reached_without(&snapshot.worker, now));
+    let gets_nothing = snapshot.connected == Some(false) && is_waited_for && look.stuck_for >= GHOST_PATIENCE;
+    look.is_cut_off = (is_broker_well && is_reached && gets_nothing)
+        || broker
+            .as_ref()
+            .is_some_and(|broker| broker.reach.is_cut_off(&snapshot.worker, now));
     let trouble = trouble(&look);
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
@@ -377,6 +392,9 @@ pub(crate) async fn heard(
         worker.queues.clone_from(&snapshot.queues);
     }
     worker.snapshot = stored;
+    if look.is_cut_off {
+        worker.snapshot["cut_off"] = true.into();
+    }
     let transition = if snapshot.has_failed() {
         on_failed_exit(&mut worker.state, now);
         None

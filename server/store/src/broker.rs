@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use deadbeat_domain::condition::Condition;
 use deadbeat_domain::ids::{BrokerId, ProjectId};
+use deadbeat_domain::reach::Reach;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -27,6 +28,8 @@ pub struct Broker {
     pub sample: Option<Value>,
     /// When.
     pub sampled_at: Option<DateTime<Utc>>,
+    /// Who reaches it.
+    pub reach: Reach,
     /// What the rules work on.
     pub state: Condition,
 }
@@ -42,6 +45,11 @@ struct Row {
     sampler_until: Option<DateTime<Utc>>,
     sample: Option<Value>,
     sampled_at: Option<DateTime<Utc>>,
+    reached_at: Option<DateTime<Utc>>,
+    reached_by: Option<String>,
+    failed_by: Option<String>,
+    failed_since: Option<DateTime<Utc>>,
+    failed_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Broker {
@@ -56,6 +64,13 @@ impl TryFrom<Row> for Broker {
             sampler_until: row.sampler_until,
             sample: row.sample,
             sampled_at: row.sampled_at,
+            reach: Reach {
+                reached_at: row.reached_at,
+                reached_by: row.reached_by,
+                failed_by: row.failed_by,
+                failed_since: row.failed_since,
+                failed_at: row.failed_at,
+            },
             state: condition("broker", &row.status, row.trouble.as_deref(), row.trouble_since)?,
         })
     }
@@ -106,6 +121,20 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
+/// Whoever looks did not reach it: somebody else is to be asked.
+///
+/// # Errors
+/// When the database is away.
+pub async fn dismiss_any(tx: &mut Tx, broker: BrokerId) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE broker SET sampler = NULL, sampler_until = NULL WHERE id = $1",
+        broker.0
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
 /// A worker that leaves looks no more.
 ///
 /// # Errors
@@ -144,7 +173,8 @@ pub async fn lock_or_create(
     .await?;
     sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at,
+            reached_at, reached_by, failed_by, failed_since, failed_at
         FROM broker
         WHERE project_id = $1 AND app = $2
         FOR UPDATE",
@@ -163,7 +193,8 @@ pub async fn lock_or_create(
 pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Option<Broker>> {
     sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at,
+            reached_at, reached_by, failed_by, failed_since, failed_at
         FROM broker
         WHERE project_id = $1 AND app = $2",
         project.0,
@@ -183,7 +214,8 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<O
 pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Broker>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at,
+            reached_at, reached_by, failed_by, failed_since, failed_at
         FROM broker
         WHERE sampled_at < $1
             AND (project_id, app) IN (
@@ -233,13 +265,21 @@ pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResu
 pub async fn update(tx: &mut Tx, broker: &Broker) -> StoreResult<()> {
     let state = &broker.state;
     sqlx::query!(
-        "UPDATE broker SET status = $2, trouble = $3, trouble_since = $4, sample = $5, sampled_at = $6 WHERE id = $1",
+        "UPDATE broker
+        SET status = $2, trouble = $3, trouble_since = $4, sample = $5, sampled_at = $6, reached_at = $7, reached_by = $8, failed_by = $9,
+            failed_since = $10, failed_at = $11
+        WHERE id = $1",
         broker.id.0,
         state.status.as_str(),
         state.trouble.map(|cause| cause.as_str()),
         state.since,
         broker.sample,
-        broker.sampled_at
+        broker.sampled_at,
+        broker.reach.reached_at,
+        broker.reach.reached_by,
+        broker.reach.failed_by,
+        broker.reach.failed_since,
+        broker.reach.failed_at
     )
     .execute(tx.conn())
     .await?;
@@ -253,7 +293,8 @@ pub async fn update(tx: &mut Tx, broker: &Broker) -> StoreResult<()> {
 pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Broker>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at,
+            reached_at, reached_by, failed_by, failed_since, failed_at
         FROM broker
         WHERE project_id = $1
         ORDER BY app",
@@ -271,7 +312,8 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Broker
 pub async fn page(reader: &Reader, project: ProjectId, page: Page<BrokerId>) -> StoreResult<Vec<Broker>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at
+        "SELECT id, project_id, app, status, trouble, trouble_since, sampler, sampler_until, sample, sampled_at,
+            reached_at, reached_by, failed_by, failed_since, failed_at
         FROM broker
         WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2)
         ORDER BY id DESC

@@ -88,6 +88,7 @@ const IDLE: Look = Look {
     loop_lag: TimeDelta::zero(),
     stuck_for: TimeDelta::zero(),
     is_waited_for: false,
+    is_cut_off: false,
     skew: TimeDelta::zero(),
 };
 const MINUTE: TimeDelta = GHOST_PATIENCE;
@@ -110,6 +111,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             Look {
                 active: 2,
                 reserved: 10,
+                is_cut_off: false,
                 is_waited_for: true,
                 ..IDLE
             },

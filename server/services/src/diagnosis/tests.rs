@@ -9,6 +9,7 @@ use deadbeat_domain::flow::Flow;
 use deadbeat_domain::ids::{BeatId, BrokerId, MonitorId, PingId, ProjectId, QueueId, RunKey, WorkerId};
 use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
+use deadbeat_domain::reach::Reach;
 use deadbeat_domain::run::{Run, RunDetail, RunStatus};
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::status::Status;
@@ -186,6 +187,7 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         sampler_until: None,
         sample: Some(json!({"transport": transport, "worker": names.worker, "error": names.host})),
         sampled_at: Some(at(0)),
+        reach: Reach::default(),
         state: Condition::FRESH,
     };
     let mut state = MonitorState::fresh(

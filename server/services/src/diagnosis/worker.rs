@@ -143,6 +143,12 @@ fn ghost(worker: &Worker) -> Explanation {
             ),
         )
     }));
+    let is_cut_off = worker.snapshot.get("cut_off").and_then(Value::as_bool) == Some(true);
+    if is_cut_off {
+        evidence.push(fact(
+            "It does not reach the broker, which another process of its application reaches.",
+        ));
+    }
     if let Some(lag) = lag.filter(|lag| *lag >= 10.0) {
         evidence.push(fact(format!("Its loop has not turned for {lag:.0} s.")));
     }
@@ -170,9 +176,13 @@ fn ghost(worker: &Worker) -> Explanation {
     }];
     repair.push(Repair::command("Or start it again by hand.", start(worker)));
     Explanation {
-        summary: format!(
-            "Worker {name} is a ghost: it says that it lives, and gets nothing done although messages wait for it."
-        ),
+        summary: if is_cut_off {
+            format!("Worker {name} does not reach its broker, which others reach: it gets nothing done.")
+        } else {
+            format!(
+                "Worker {name} is a ghost: it says that it lives, and gets nothing done although messages wait for it."
+            )
+        },
         evidence,
         repair,
     }
