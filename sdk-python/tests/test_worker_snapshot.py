@@ -49,6 +49,7 @@ def test_worker_says_how_it_is_until_it_has_stopped(
     assert idle["prefetch"] == 8
     assert idle["loop_lag_seconds"] < 60
     assert idle["rss_bytes"] > 10_000_000
+    assert idle["load_per_cpu"] >= 0
     assert idle["started_at"] <= idle["at"]
 
     # Two run, or one of solo's; the others wait in the worker.

@@ -156,6 +156,7 @@ class WorkerReporter:
             "reconnects": self._starts - 1,
             "exit_code": None if self._failure is None else self._failure[0],
             "exit_error": None if self._failure is None else self._failure[1],
+            "load_per_cpu": _known(_load_per_cpu),
             "rss_bytes": _known(lambda: _resident_bytes(self._pid, consumer.pool) or None),
         }
 
@@ -289,6 +290,11 @@ def _run_of(request: Any) -> str:
     message = request.request_dict
     run = None if is_member(message) else message.get("deadbeat_run")
     return run if isinstance(run, str) else str(request.id)
+
+
+def _load_per_cpu() -> float:
+    """The host's processes that run or want to, on average of a minute, for each of its CPUs."""
+    return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
 
 
 def _resident_bytes(pid: int, pool: Any) -> int:

@@ -16,6 +16,7 @@ use crate::run::{Contest, Run};
 use crate::status::Status;
 use crate::worker::{GHOST_PATIENCE, SKEW_PATIENCE};
 
+mod starving;
 #[cfg(test)]
 mod tests;
 mod unbegun;
@@ -367,7 +368,7 @@ impl Evidence {
         for worker in self.workers.iter().filter(|worker| worker.consumes(name)) {
             match worker.standing() {
                 Status::Up if !worker.speaks(sent_at, now) => {
-                    if let Some(wait) = worker.deadline_at.and_then(|deadline| wait_for(deadline, now)) {
+                    if let Some(wait) = worker.awaited(sent_at, now) {
                         return wait;
                     }
                 }
@@ -504,8 +505,7 @@ impl Evidence {
         }
         if !worker.speaks(received_at, now) {
             return worker
-                .deadline_at
-                .and_then(|deadline| wait_for(deadline, now))
+                .awaited(received_at, now)
                 .unwrap_or(Blame::Own(Cause::Unknown));
         }
         if worker.limits(stage) {

@@ -105,6 +105,9 @@ pub struct Snapshot {
     /// How often it lost the broker since its start.
     #[serde(default)]
     pub reconnects: Option<i64>,
+    /// Processes of its host that run or want to, for each CPU, on average of a minute.
+    #[serde(default)]
+    pub load_per_cpu: Option<f64>,
     /// Memory of its main process and its pool.
     #[serde(default)]
     pub rss_bytes: Option<i64>,

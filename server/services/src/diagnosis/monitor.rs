@@ -16,6 +16,9 @@ use serde_json::Value;
 use super::{Explanation, clock, fact, then, words};
 use crate::incident::Background;
 
+/// A host with so many processes for each CPU, that run or want to, is overloaded.
+const OVERLOAD: f64 = 2.0;
+
 /// Explains why a monitor is down: silence, or the signal that said so.
 #[must_use]
 pub fn of_monitor(
@@ -449,6 +452,7 @@ fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) 
         .take(5)
     {
         let count = |field: &str| worker.snapshot.get(field).and_then(Value::as_i64).unwrap_or(0);
+        facts.extend(overload(worker));
         facts.push(Fact {
             at: worker.state.last_seen_at,
             fact: format!(
@@ -461,6 +465,19 @@ fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) 
         });
     }
     facts
+}
+
+/// More processes want a CPU of its host than there are.
+fn overload(worker: &deadbeat_store::worker::Worker) -> Option<Fact> {
+    let load = worker.snapshot.get("load_per_cpu").and_then(Value::as_f64)?;
+    let host = worker.snapshot.get("host").and_then(Value::as_str).unwrap_or("?");
+    (load >= OVERLOAD).then(|| Fact {
+        at: worker.state.last_seen_at,
+        fact: format!(
+            "The host {host} of {} is overloaded: {load:.1} processes want each of its CPUs.",
+            worker.name
+        ),
+    })
 }
 
 /// The rate limits that hold messages back in workers.

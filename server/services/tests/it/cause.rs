@@ -766,3 +766,28 @@ async fn a_run_that_waits_is_forgotten_after_an_hour_and_one_that_begins_late_at
     }
     assert_eq!(world.count(waiting).await, 0);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_in_a_worker_that_starves_is_told_once_with_the_load_of_its_host(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut scene = healthy();
+    world.until_due(&scene).await;
+    world.run_says("run_published", 1, json!({"worker": null})).await;
+    world.run_says("run_received", 1, json!({})).await;
+    // It speaks every 15 s instead of every 5 s, and gets on with others meanwhile.
+    scene.workers.clear();
+    for accepted in 2..14 {
+        world.live(15, &scene).await;
+        let said =
+            json!({"processes": 2, "reserved": 1, "accepted": accepted, "host": "h1", "load_per_cpu": 4.5});
+        world.worker_says("w1", said).await;
+    }
+
+    world.only(world.a().await, "UNKNOWN", true).await;
+    let evidence: Value = sqlx::query_scalar("SELECT evidence FROM incident")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    let load = "The host h1 of w1 is overloaded: 4.5 processes want each of its CPUs.";
+    assert!(evidence.to_string().contains(load), "{evidence}");
+}

@@ -5,6 +5,7 @@ mod begun;
 mod missed;
 mod received;
 mod sent;
+mod starving;
 mod unbegun;
 
 use super::*;
