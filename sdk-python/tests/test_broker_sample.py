@@ -336,3 +336,22 @@ def test_a_redis_that_refuses_to_write_is_said_with_its_words(
     assert ("maxmemory" if how == "full" else "read only replica") in refused["refused_why"]
     assert sampler.sample()["refused_why"] is None
     assert redis.dbsize() == keys, "asking changes nothing"
+
+
+def test_sample_names_every_worker_that_answers_and_asks_again_when_one_comes_or_goes(
+    sink: Sink, start_celery: StartCelery
+) -> None:
+    sink.more = wishing("worker_snapshot")
+    start_celery("worker", "-n", "w1@here", "-Q", "celery", **reporting_to(sink.url))
+
+    def answered() -> dict[str, list[str]]:
+        asked = [one["answering"] for one in sink.of("broker_sample") if one["answering"] is not None]
+        return {one["worker"]: one["queues"] for one in asked[-1]} if asked else {}
+
+    assert sink.wait_for(lambda: answered() == {"w1@here": ["celery"]}, 40)
+    # It has no address of a server: it reports nothing, and answers.
+    silent = start_celery("worker", "-n", "silent@here", "-Q", "celery,night")
+    both = {"w1@here": ["celery"], "silent@here": ["celery", "night"]}
+    assert sink.wait_for(lambda: {name: sorted(queues) for name, queues in answered().items()} == both, 40)
+    silent.stop()
+    assert sink.wait_for(lambda: answered() == {"w1@here": ["celery"]}, 40)

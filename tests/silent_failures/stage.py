@@ -38,6 +38,8 @@ BROKER_DEADLINE = 20.0 + SAMPLE_PERIOD + 2.0
 GHOST_DEADLINE = 60.0 + WORKER_PERIOD
 # Two Beats side by side: a deployment takes less.
 OVERLAP_PATIENCE = 120.0
+# A worker that has just started may answer before it reports.
+REPORTS_WITHIN = 15.0
 CANARY = "deadbeat.canary"
 # A message that is begun a second time: its worker says first whether the first run is still there.
 CONTEST_PATIENCE = 7.0

@@ -165,6 +165,19 @@ class Inspection:
             look.unknown.append(Unknown("the workers", error_words(looks[1].fault)))
         return look
 
+    def consumers(self, deadline: float) -> dict[str, list[str]] | None:
+        """The queues that each worker consumes, of those that answer by `deadline`.
+
+        None when they could not be asked.
+        """
+        round_ = _Round()
+        try:
+            self._ask_workers(round_, ("active_queues",), None, deadline)
+        # A broker that is away is told by others; a driver's fault must not cost them their turn.
+        except Exception:
+            return None
+        return {name: worker.queues for name, worker in round_.workers.items() if worker.queues is not None}
+
     # -- the workers
 
     def _ask_workers(

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any, Callable
 
 from deadbeat.consumption import identity_of_rabbit, identity_of_redis, taken_lately
+from deadbeat.consumer_look import ConsumerLook, signs_on_redis
 from deadbeat.guard import guarded, tell_once
 from deadbeat.queue_look import Marks, QueueLook, held_in_redis, rabbit_queue, redis_queue
 from deadbeat.refusal import PUBLISH, WRITE, RabbitProbe, refused_by_redis
@@ -59,6 +60,7 @@ class Sampler:
         self._heads: dict[str, str] = {}
         # Says whether RabbitMQ takes what is published.
         self._probe = RabbitProbe()
+        self._consumers = ConsumerLook(runs.app)
 
     @guarded
     def ask(self, wanted: bool, queues: Iterable[str] = ()) -> None:
@@ -113,8 +115,10 @@ class Sampler:
             "unacked": None,
             "oldest_unacked_seconds": None,
             "longest_wait_seconds": self._runs.settings.queue_wait,
+            "answering": None,
             "queues": [],
         }
+        signs: Any = None
         try:
             if self._is_broken:
                 self._disconnect()
@@ -125,11 +129,12 @@ class Sampler:
             connection.connect()
             names = self._queue_names()
             if kind == "redis":
-                self._look_into_redis(connection, names, event)
+                signs = self._look_into_redis(connection, names, event)
             elif kind == "amqp":
                 event["identity"] = identity_of_rabbit(connection)
                 _note_refusal(event, PUBLISH, self._probe.look(self._unconnected_for_write))
                 event["queues"] = [_said(rabbit_queue(connection, name)) for name in names]
+                signs = [queue["consumers"] for queue in event["queues"]]
             else:
                 event["queues"] = [_said(QueueLook(name)) for name in names]
         except Exception as fault:
@@ -138,6 +143,8 @@ class Sampler:
                 raise
             event.update(reachable=False, error=type(fault).__name__, queues=[])
             self._is_broken = True
+        else:
+            event["answering"] = self._consumers.ask(signs)
         return event
 
     def _connection_errors(self) -> tuple[type[BaseException], ...]:
@@ -179,7 +186,8 @@ class Sampler:
         names.update(dict.fromkeys(list(self._runs.seen_queues)))
         return list(names)[:QUEUE_LIMIT]
 
-    def _look_into_redis(self, connection: Any, names: list[str], event: dict[str, Any]) -> None:
+    def _look_into_redis(self, connection: Any, names: list[str], event: dict[str, Any]) -> Any:
+        """Fill in what Redis tells; answers what shows that a worker came or went."""
         channel = connection.channel()
         try:
             client, now = channel.client, time.time()
@@ -205,6 +213,9 @@ class Sampler:
                         if name in still:
                             still[name].taken_seconds = round(max(0.0, now - at), 3)
             event["queues"] = [_said(look) for look in looks]
+            with contextlib.suppress(*refusals):
+                return signs_on_redis(self._runs.app, channel, client)
+            return None
         finally:
             channel.close()
 

@@ -54,6 +54,8 @@ pub enum Cause {
     BeatDuplicate,
     /// Two applications have one name, and run at once.
     AppNameShared,
+    /// A worker takes messages and reports nothing: it lacks the SDK, or its key.
+    WorkerWithoutSdk,
     /// A message was sent, and is neither in its queue nor with a worker.
     LostInBroker,
     /// Messages wait in a queue that nobody consumes.
@@ -94,6 +96,7 @@ impl Cause {
         Self::ScheduleEmptied,
         Self::BeatDuplicate,
         Self::AppNameShared,
+        Self::WorkerWithoutSdk,
         Self::LostInBroker,
         Self::QueueUnconsumed,
         Self::QueueSlaBreach,
@@ -129,6 +132,7 @@ impl Cause {
             Self::ScheduleEmptied => "SCHEDULE_EMPTIED",
             Self::BeatDuplicate => "BEAT_DUPLICATE",
             Self::AppNameShared => "APP_NAME_SHARED",
+            Self::WorkerWithoutSdk => "WORKER_WITHOUT_SDK",
             Self::LostInBroker => "LOST_IN_BROKER",
             Self::QueueUnconsumed => "QUEUE_UNCONSUMED",
             Self::QueueSlaBreach => "QUEUE_SLA_BREACH",

@@ -14,6 +14,7 @@ use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
 use crate::run::{Contest, Run};
 use crate::status::Status;
+use crate::stranger::INCIDENT_WITHIN;
 use crate::worker::{GHOST_PATIENCE, SKEW_PATIENCE};
 
 mod starving;
@@ -198,6 +199,8 @@ pub struct Evidence {
     pub is_canary: bool,
     /// How long a message may wait.
     pub longest_wait: Option<TimeDelta>,
+    /// Queues from which a worker takes messages that reports nothing, and since when runs have been missed there; None: none has yet.
+    pub strangers: Vec<(QueueId, Option<DateTime<Utc>>)>,
 }
 
 /// Whose incident a monitor is part of.
@@ -432,6 +435,14 @@ impl Evidence {
                 Cause::Unknown
             });
         }
+        // A worker that reports nothing may have taken it: the next sample opens one incident about the queue, which this one joins.
+        if let Some((_, missed_since)) = self.strangers.iter().find(|(id, _)| *id == queue.id) {
+            return if missed_since.is_none_or(|since| now < since + INCIDENT_WITHIN) {
+                Blame::Wait(now + AFTER)
+            } else {
+                Blame::Own(Cause::WorkerWithoutSdk)
+            };
+        }
         // What nobody accounts for may be held by a dead connection: it comes back, and is not lost.
         let at_work = self
             .workers
@@ -462,6 +473,21 @@ impl Evidence {
         } else {
             Cause::LostInBroker
         })
+    }
+
+    /// The queue out of which a worker that reports nothing has taken the run, as far as is known: it was sent there, it waits there no
+    /// more, and no worker that reports received it.
+    #[must_use]
+    pub fn vanished_from(&self) -> Option<QueueId> {
+        let stage = self.stage.as_ref().filter(|stage| stage.received_at.is_none())?;
+        let sent_at = stage.published_at?;
+        let queue = self
+            .queues
+            .iter()
+            .find(|queue| Some(&queue.name) == stage.queue.as_ref())?;
+        let waits = queue.depth > 0 && queue.oldest_at.is_none_or(|oldest| oldest <= sent_at + AFTER);
+        let is_taken = !waits && queue.seen_at >= sent_at + AFTER;
+        (is_taken && self.strangers.iter().any(|(id, _)| *id == queue.id)).then_some(queue.id)
     }
 
     /// The clock of Beat, or of a worker that consumes the queue, is off: told, or about to be.

@@ -18,6 +18,7 @@
 //! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
 //! | which processes report as one Beat, and do two of them run at once? | [`incarnation`] |
 //! | which of several Beats of one name does a monitor belong to? | [`lineage`] |
+//! | which workers take messages and report nothing? | [`stranger`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | up to when may silence be judged? | [`hearing`] |
 //! | which run does an end belong to? | [`run`] |
@@ -66,6 +67,7 @@ pub mod schedule;
 pub mod slot;
 pub mod solar;
 pub mod status;
+pub mod stranger;
 pub mod succession;
 pub mod switch;
 pub mod text;

@@ -14,6 +14,7 @@ use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, check_name};
 use deadbeat_domain::queue::{Consumers, LONGEST_WAIT, REPLACED_WITHIN, oldest, trouble};
 use deadbeat_domain::status::Status;
+use deadbeat_domain::stranger::{Stranger, VANISHED_FOR, on_sample};
 use deadbeat_domain::text::Text;
 use deadbeat_domain::time::span;
 use deadbeat_domain::transition::Transition;
@@ -68,10 +69,26 @@ pub struct Sample {
     /// How long a queue's oldest message may wait; None: as long as is usual.
     #[serde(default)]
     pub longest_wait_seconds: Option<f64>,
+    /// Every worker that answered Celery's inspect, those of other applications and without the SDK among them; None: nobody was asked.
+    #[serde(default, skip_serializing)]
+    pub answering: Option<Vec<Answering>>,
     /// The queues.
     #[serde(default, skip_serializing)]
     pub queues: Vec<Seen>,
 }
+
+/// A worker that answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answering {
+    /// Celery's node name.
+    pub worker: Text,
+    /// The queues that it consumes.
+    #[serde(default)]
+    pub queues: Vec<Text>,
+}
+
+/// Workers that one sample may name.
+const ANSWERING: usize = 1_000;
 
 /// What was seen of a queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -119,6 +136,16 @@ fn check(sample: &Sample) -> Result<(), ServiceError> {
                 limits::WORKER_QUEUES
             ),
         ));
+    }
+    let answering = sample.answering.as_deref().unwrap_or_default();
+    let consumed = answering.iter().map(|one| one.queues.len()).max().unwrap_or(0);
+    if answering.len() > ANSWERING || consumed > limits::WORKER_QUEUES {
+        let message = format!(
+            "holds {} workers, of which one consumes {consumed} queues; at most {ANSWERING} and {} are allowed",
+            answering.len(),
+            limits::WORKER_QUEUES
+        );
+        faults.push(FieldError::new("/answering", message));
     }
     let mut names = HashSet::new();
     for (index, queue) in sample.queues.iter().enumerate() {
@@ -181,7 +208,7 @@ pub(crate) async fn asked_to_look(
 pub(crate) async fn seen(
     services: &Services,
     project: ProjectId,
-    sample: Sample,
+    mut sample: Sample,
     seen_at: DateTime<Utc>,
     key: Option<ApiKeyId>,
 ) -> Result<Verdict, ServiceError> {
@@ -229,6 +256,12 @@ pub(crate) async fn seen(
         // Whoever uses the same broker may consume the same queues.
         workers.extend(deadbeat_store::worker::beside(&mut tx, project, &sample.app, identity).await?);
     }
+    let strangers = strangers(&mut tx, &broker, sample.answering.take(), now).await?;
+    let vanished = if strangers.is_empty() {
+        HashMap::new()
+    } else {
+        deadbeat_store::stranger::vanished(&mut tx, project, &sample.app).await?
+    };
     let longest_wait = sample
         .longest_wait_seconds
         .filter(|seconds| (1.0..=limits::SPAN_SECONDS).contains(seconds))
@@ -262,7 +295,23 @@ pub(crate) async fn seen(
                 }
             }
             let known = known.get(&seen.name);
-            let (queue, transition) = look(known, &broker, seen, *depth, &workers, longest_wait, now);
+            // Once told, it lasts while such a worker consumes the queue.
+            let swallows = known.is_some_and(|queue| {
+                let is_told = queue.state.trouble == Some(Cause::WorkerWithoutSdk);
+                let at = vanished.get(&queue.id);
+                (is_told || at.is_some_and(|at| now - *at < VANISHED_FOR))
+                    && strangers.iter().any(|one| one.takes_from(&queue.name, now))
+            });
+            let (queue, transition) = look(
+                known,
+                &broker,
+                seen,
+                *depth,
+                &workers,
+                swallows,
+                longest_wait,
+                now,
+            );
             if let Some(transition) = transition {
                 changed.push((queues.len(), transition));
             }
@@ -298,7 +347,7 @@ pub(crate) async fn seen(
     let mut news: Vec<News<'_>> = changed
         .iter()
         .map(|(place, transition)| News {
-            changed: Changed::Queue(&queues[*place], &workers),
+            changed: Changed::Queue(&queues[*place], &workers, &strangers),
             what: What::Transition(*transition),
         })
         .collect();
@@ -353,7 +402,7 @@ pub(crate) async fn give_up_unseen(
             what: What::Transition(transition),
         }));
         news.extend(queues.iter().map(|(queue, transition)| News {
-            changed: Changed::Queue(queue, &[]),
+            changed: Changed::Queue(queue, &[], &[]),
             what: What::Transition(*transition),
         }));
     }
@@ -363,12 +412,49 @@ pub(crate) async fn give_up_unseen(
     Ok(news.len())
 }
 
+/// The workers that answer and do not report, as they are known after this sample.
+async fn strangers(
+    tx: &mut Tx,
+    broker: &Broker,
+    answering: Option<Vec<Answering>>,
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Stranger>> {
+    let before = deadbeat_store::stranger::of_broker(tx, broker.id).await?;
+    if answering.is_none() && before.is_empty() {
+        return Ok(before);
+    }
+    let answering: Option<Vec<(String, Vec<String>)>> = answering.map(|all| {
+        let queues = |one: Vec<Text>| one.into_iter().map(String::from).collect();
+        all.into_iter()
+            .map(|one| (one.worker.into(), queues(one.queues)))
+            .collect()
+    });
+    let names: Vec<String> = answering
+        .iter()
+        .flatten()
+        .map(|(name, _)| name.clone())
+        .chain(before.iter().map(|one| one.worker.clone()))
+        .collect();
+    let reporting = deadbeat_store::stranger::reporting(tx, broker.project_id, &names).await?;
+    let mut known = before.clone();
+    on_sample(&mut known, answering, |name| reporting.contains(name), now);
+    if known != before {
+        deadbeat_store::stranger::note(tx, broker.id, &known).await?;
+    }
+    Ok(known)
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what was seen, and what it is compared with"
+)]
 fn look(
     known: Option<&Queue>,
     broker: &Broker,
     seen: &Seen,
     depth: i64,
     workers: &[Worker],
+    swallows: bool,
     longest_wait: TimeDelta,
     now: DateTime<Utc>,
 ) -> (Queue, Option<Transition>) {
@@ -399,11 +485,12 @@ fn look(
     };
     queue.flow.look(&glimpse(known, seen, depth, workers, now), now);
     let consumers = consumers(&queue, workers, longest_wait, now);
-    let transition = on_seen(
-        &mut queue.state,
-        trouble(queue.depth, oldest, longest_wait, consumers),
-        now,
-    );
+    let trouble = if swallows {
+        Some((Cause::WorkerWithoutSdk, TimeDelta::zero()))
+    } else {
+        trouble(queue.depth, oldest, longest_wait, consumers)
+    };
+    let transition = on_seen(&mut queue.state, trouble, now);
     (queue, transition)
 }
 

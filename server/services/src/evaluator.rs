@@ -15,9 +15,10 @@ use deadbeat_domain::beat;
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{Evidence, PartOf};
-use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
 use deadbeat_domain::incident::{SubjectKind, is_reminder_told};
 use deadbeat_domain::status::Status;
+use deadbeat_domain::stranger::VANISHED_FOR;
 use deadbeat_domain::switch;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
@@ -485,6 +486,7 @@ impl Evaluator {
         let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
         let mut naming: Vec<(usize, (SubjectKind, Uuid), Cause)> = Vec::new();
         let mut unheard: Vec<(ProjectId, BlindSpell)> = Vec::new();
+        let mut vanished: Vec<QueueId> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
             let is_overdue = monitor.state.deadline_at.is_some_and(|deadline| deadline <= now);
             let evidence = if is_overdue {
@@ -493,7 +495,11 @@ impl Evaluator {
                 Evidence::default()
             };
             let changed = match on_silence(&mut monitor.state, &evidence, now, &spells) {
-                Silence::NotYet | Silence::Hold => continue,
+                Silence::NotYet => continue,
+                Silence::Hold => {
+                    vanished.extend(evidence.vanished_from());
+                    continue;
+                }
                 Silence::Settled(runs) => runs,
                 Silence::Unknown { spell, runs } => {
                     unheard.push((monitor.project_id, spell));
@@ -563,6 +569,12 @@ impl Evaluator {
             .collect();
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
+        if !vanished.is_empty() {
+            // A transaction of its own: whoever takes in a sample locks queues before monitors.
+            let mut tx = self.store.begin().await?;
+            deadbeat_store::stranger::note_vanished(&mut tx, &vanished, now, VANISHED_FOR).await?;
+            tx.commit().await?;
+        }
         Ok(Batched { swept, is_full })
     }
 

@@ -13,6 +13,7 @@ use deadbeat_domain::lineage::{self, Bits};
 use deadbeat_domain::queue::LONGEST_WAIT;
 use deadbeat_domain::slot::early;
 use deadbeat_domain::status::Status;
+use deadbeat_domain::stranger::VANISHED_FOR;
 use deadbeat_domain::time::span;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
@@ -231,10 +232,31 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         worker.state.status != Status::Paused
             || worker.state.last_seen_at.is_some_and(|at| now - at < LEFT_FOR)
     });
+    let strangers = match &scene.broker {
+        Some(broker) => deadbeat_store::stranger::of_broker(tx, broker.id).await?,
+        None => Vec::new(),
+    };
+    let swallowing = if strangers.is_empty() {
+        Vec::new()
+    } else {
+        let vanished = deadbeat_store::stranger::vanished(tx, project, app).await?;
+        // One that has only just answered counts, too: the verdict waits until it is known whether it reports.
+        let taken = |queue: &&Queue| strangers.iter().any(|one| one.may_take_from(&queue.name, now));
+        // Runs that vanished long ago belong to an incident that is over.
+        let since = |queue: &Queue| {
+            vanished
+                .get(&queue.id)
+                .copied()
+                .filter(|at| now - *at < VANISHED_FOR)
+        };
+        let queues = scene.queues.iter().filter(taken);
+        queues.map(|queue| (queue.id, since(queue))).collect()
+    };
     let open = open_subjects(tx, beat, &scene).await?;
     scene.evidence = Evidence {
         open,
         longest_wait: Some(longest_wait(scene.broker.as_ref())),
+        strangers: swallowing,
         broker: scene.broker.as_ref().map(broker_view),
         queues: scene
             .queues

@@ -10,6 +10,7 @@ use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::status::Status;
+use deadbeat_domain::stranger::Stranger;
 use deadbeat_domain::transition::{Transition, Trigger, on_resume};
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
@@ -71,8 +72,8 @@ pub enum Changed<'a> {
     Several(&'a Beat, &'a AtOnce),
     /// A worker.
     Worker(&'a Worker),
-    /// A queue, with the workers of its application.
-    Queue(&'a Queue, &'a [Worker]),
+    /// A queue, with the workers of its application and those that report nothing.
+    Queue(&'a Queue, &'a [Worker], &'a [Stranger]),
     /// A broker.
     Broker(&'a Broker),
     /// A subject that monitors name, although nobody saw it in trouble.
@@ -98,7 +99,7 @@ impl<'a> Changed<'a> {
                 beat.project_id
             }
             Self::Worker(worker) => worker.project_id,
-            Self::Queue(queue, _) => queue.project_id,
+            Self::Queue(queue, ..) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
             Self::Named(named) => named.monitor.project_id,
         }
@@ -123,7 +124,7 @@ impl<'a> Changed<'a> {
                 id: worker.id.0,
                 name: worker.name.clone(),
             },
-            Self::Queue(queue, _) => Subject {
+            Self::Queue(queue, ..) => Subject {
                 kind: SubjectKind::Queue,
                 id: queue.id.0,
                 name: queue.name.clone(),
@@ -174,7 +175,10 @@ impl<'a> Changed<'a> {
             Self::Emptied(beat, emptied) => diagnosis::of_emptied(beat, emptied),
             Self::Several(beat, at_once) => diagnosis::of_several(beat, cause, at_once),
             Self::Worker(worker) => diagnosis::of_worker(worker, cause),
-            Self::Queue(queue, workers) => diagnosis::of_queue(queue, workers, cause),
+            Self::Queue(queue, _, strangers) if cause == Cause::WorkerWithoutSdk => {
+                diagnosis::of_strangers(queue, strangers, now)
+            }
+            Self::Queue(queue, workers, _) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),
             Self::Named(named) => diagnosis::of_named(named, cause, now),
         }

@@ -40,6 +40,7 @@ mod schedule_memo;
 mod sources;
 pub mod stage;
 pub mod stats;
+pub mod stranger;
 pub mod task;
 pub mod trace;
 pub mod transition;

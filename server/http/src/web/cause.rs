@@ -46,6 +46,7 @@ fn document(cause: Cause) -> &'static str {
         ScheduleEmptied "SCHEDULE_EMPTIED"
         BeatDuplicate "BEAT_DUPLICATE"
         AppNameShared "APP_NAME_SHARED"
+        WorkerWithoutSdk "WORKER_WITHOUT_SDK"
         LostInBroker "LOST_IN_BROKER"
         QueueUnconsumed "QUEUE_UNCONSUMED"
         QueueSlaBreach "QUEUE_SLA_BREACH"

@@ -13,6 +13,7 @@ mod monitor;
 mod named;
 mod orphan;
 mod queue;
+mod stranger;
 mod worker;
 
 pub use beat::{of_beat, of_emptied, of_flood};
@@ -21,6 +22,7 @@ pub use broker::of_broker;
 pub use monitor::of_monitor;
 pub use named::of_named;
 pub use queue::of_queue;
+pub use stranger::of_strangers;
 pub use worker::of_worker;
 
 /// What an incident says. Names in it may come from rows that an older version wrote: [`Explanation::visible`].

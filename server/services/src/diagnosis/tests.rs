@@ -13,6 +13,7 @@ use deadbeat_domain::reach::Reach;
 use deadbeat_domain::run::{Run, RunDetail, RunStatus};
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::status::Status;
+use deadbeat_domain::stranger::Stranger;
 use deadbeat_domain::switch::Switch;
 use deadbeat_domain::text::is_plain;
 use deadbeat_store::beat::Beat;
@@ -252,6 +253,12 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         names: vec![names.task.clone()],
         count: 12,
     };
+    let stranger = Stranger {
+        worker: names.worker.clone(),
+        queues: vec![names.queue.clone()],
+        since: at(0),
+        seen_at: at(60),
+    };
     let at_once = AtOnce {
         processes: vec![incarnation(names, Some(4242)), incarnation(names, None)],
         listed: vec![Listed {
@@ -263,6 +270,7 @@ fn explanations(names: &Names) -> Vec<Explanation> {
     let mut all = vec![
         of_flood(&beat, &flood),
         of_emptied(&beat, &emptied),
+        of_strangers(&queue, std::slice::from_ref(&stranger), at(60)),
         of_several(&beat, Cause::BeatDuplicate, &at_once),
         of_several(&beat, Cause::AppNameShared, &at_once),
         of_several(&beat, Cause::BeatDown, &at_once),

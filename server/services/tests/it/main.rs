@@ -37,4 +37,5 @@ mod unreadable;
 mod verdict_queues;
 mod watchdog;
 mod worker;
+mod worker_without_sdk;
 mod zone_data;

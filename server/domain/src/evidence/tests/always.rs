@@ -58,8 +58,10 @@ prop_compose! {
 prop_compose! {
     fn any_evidence()(beat in prop::option::of(any_beat()), broker in prop::option::of(any_broker()), stage in prop::option::of(any_stage()),
                       queues in prop::collection::vec(any_queue(), 0..2), workers in prop::collection::vec(any_worker(), 0..4),
-                      is_canary in any::<bool>()) -> Evidence {
-        Evidence { beat, broker, stage, queues, workers, is_canary, ..Evidence::default() }
+                      is_canary in any::<bool>(), vanished_at in prop::option::of(0_i32..300)) -> Evidence {
+        // It is noted when it is first waited for.
+        let strangers = queues.iter().filter_map(|queue| Some((queue.id, Some(at(f64::from(vanished_at?)))))).collect();
+        Evidence { beat, broker, stage, queues, workers, is_canary, strangers, ..Evidence::default() }
     }
 }
 

@@ -18,6 +18,7 @@ fn what_no_beat_sends_is_missed_and_no_more_is_said() {
             ..queue()
         }],
         workers: vec![lost(1)],
+        strangers: vec![(queue().id, None)],
         ..Evidence::default()
     };
 

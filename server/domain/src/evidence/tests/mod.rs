@@ -6,6 +6,7 @@ mod missed;
 mod received;
 mod sent;
 mod starving;
+mod strangers;
 mod unbegun;
 
 use super::*;

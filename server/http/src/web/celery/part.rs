@@ -76,6 +76,7 @@ fn words(cause: Cause) -> &'static str {
         Cause::ScheduleEmptied => "Its whole schedule vanished: nothing of it is watched.",
         Cause::BeatDuplicate => "Two of it run at once: everything is sent twice.",
         Cause::AppNameShared => "Two applications have this name.",
+        Cause::WorkerWithoutSdk => "A worker takes messages from it and reports nothing.",
         Cause::BrokerDown => "It does not answer.",
         Cause::QueueUnconsumed => "Messages wait in it, and nobody consumes it.",
         Cause::QueueSlaBreach => "Its oldest message waits for too long.",
