@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Callable
 
-from deadbeat.consumption import identity_of_rabbit, identity_of_redis, taken_lately
 from deadbeat.consumer_look import ConsumerLook, signs_on_redis
+from deadbeat.consumption import identity_of_rabbit, identity_of_redis, taken_lately
 from deadbeat.guard import guarded, tell_once
 from deadbeat.queue_look import Marks, QueueLook, held_in_redis, rabbit_queue, redis_queue
 from deadbeat.refusal import PUBLISH, WRITE, RabbitProbe, refused_by_redis

@@ -72,7 +72,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
