@@ -270,17 +270,20 @@ def test_a_rate_limit_that_is_set_at_run_time_is_named(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("F46", "an operator sets a rate limit of one a minute on the task")
-    stage = open_stage(redis.url, REPORT)
+    # Two entries of one task: the limit is one fault of the worker.
+    schedule = {name: {"task": "shop.job", "schedule": 2.0} for name in ("report", "export")}
+    stage = open_stage(redis.url, schedule)
     stage.worker("one")
     stage.beat()
-    stage.healthy("report", CANARY)
+    stage.healthy(*schedule, CANARY)
 
     limited_at = time.time()
     stage.control.rate_limit("shop.job", "1/m")
-    told = ("monitor", "report", "RATE_LIMITED")
+    told = ("worker", "one@shop", "RATE_LIMITED")
     # The limit lets one run begin.
     incident = stage.noticed(row, limited_at, told, 2 * 2 + GRACE)
     assert any("rate limit 1/m of shop.job" in fact["fact"] for fact in incident["evidence"])
+    stage.members(told, set(schedule))
     stage.stays(GRACE, told)
 
     stage.type_in(incident, "rate_limit")

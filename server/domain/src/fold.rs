@@ -61,6 +61,11 @@ impl Evidence {
                 .collect(),
             Cause::BeatStalled => self.beat.iter().map(|_| PartOf::Beat).collect(),
             Cause::QueueSlaBreach => stage.map_or(Vec::new(), |stage| self.of_waiting(stage, now)),
+            Cause::RateLimited => {
+                let limits = |worker: &&WorkerView| stage.is_some_and(|stage| worker.limits(stage));
+                let limiting = self.workers.iter().filter(limits);
+                limiting.map(|worker| PartOf::Worker(worker.id)).collect()
+            }
             _ => Vec::new(),
         }
     }

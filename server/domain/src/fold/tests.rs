@@ -121,6 +121,24 @@ fn what_is_told_of_either_is_joined_whichever_fits_better() {
 }
 
 #[test]
+fn a_rate_limit_names_the_worker_that_holds_messages_of_the_task_back() {
+    let limiting = WorkerView {
+        limited: vec!["shop.job".to_owned()],
+        ..worker(2)
+    };
+    let mut evidence = waiting(vec![worker(1), limiting]);
+    evidence.stage = evidence.stage.map(|stage| StageView {
+        task: Some("shop.job".to_owned()),
+        ..stage
+    });
+
+    assert_eq!(
+        folded(&evidence, Cause::RateLimited),
+        Blame::Named(one(2), Cause::RateLimited)
+    );
+}
+
+#[test]
 fn other_causes_name_the_broker_or_nobody() {
     let evidence = waiting(vec![worker(1)]);
     assert_eq!(

@@ -34,6 +34,12 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
                 "Worker {name} has no connection to its broker, which others reach: messages wait for it."
             )
         }
+        (SubjectKind::Worker, Cause::RateLimited) => {
+            let limits = worker.and_then(|worker| worker.snapshot.get("rate_limits"));
+            let first = limits.and_then(|limits| limits.get(0)?.get("task")?.as_str());
+            let of = first.map_or(String::new(), |task| format!(" of {task}"));
+            format!("Worker {name} holds messages{of} back: a rate limit lets too few of them begin.")
+        }
         (SubjectKind::Worker, _) => {
             let blocks = worker.and_then(|worker| longest(worker, &mut evidence, now));
             let by = blocks.map_or(String::new(), |task| format!(" by {task}"));
