@@ -3,7 +3,7 @@
 --
 -- The code of the last release neither reads nor writes these columns: the runs that it writes have no owner, and are judged as before.
 ALTER TABLE worker
-    -- The incarnations that reported under this name, as domain/incarnation.rs writes them: 32 at most.
+    -- The incarnations that reported under this name, as domain/worker_incarnation.rs writes them: 32 at most.
     ADD COLUMN incarnations jsonb NOT NULL DEFAULT '[]';
 
 ALTER TABLE run

@@ -149,8 +149,9 @@ fn a_rate_limit_of_its_task_is_named_and_that_of_another_one_is_not() {
         limited: vec![task.to_owned()],
         ..worker(1)
     };
+    let limited = PartOf::Worker(worker(1).id);
     for (task, expected) in [
-        ("shop.job", own(Cause::RateLimited)),
+        ("shop.job", Blame::Named(limited, Cause::RateLimited)),
         ("shop.other", own(Cause::Unknown)),
     ] {
         let evidence = Evidence {
@@ -170,7 +171,7 @@ fn a_rate_limit_of_its_task_is_named_and_that_of_another_one_is_not() {
     };
     assert_eq!(
         missed(&before(vec![limiting("shop.job")])),
-        own(Cause::RateLimited)
+        Blame::Named(limited, Cause::RateLimited)
     );
     assert_eq!(
         missed(&before(vec![limiting("shop.job"), busy(2)])),
