@@ -161,6 +161,7 @@ class Server:
         """Wait until the database is there and has all that was spooled."""
         self.ready(limit)
         wait_for("an empty spool", lambda: self.metric("deadbeat_spool_pings") == 0, limit)
+        wait_for("no signals aside", lambda: not self.metric("deadbeat_pings_aside"), limit)
         return self
 
     def again(self) -> Server:

@@ -24,6 +24,14 @@ impl Condition {
         trouble: None,
         since: None,
     };
+
+    /// Something is wrong, and began earlier than the look that makes it certain.
+    pub fn began(&mut self, cause: Cause, since: DateTime<Utc>) {
+        if self.trouble != Some(cause) {
+            self.trouble = Some(cause);
+            self.since = Some(since);
+        }
+    }
 }
 
 /// Looks come every some seconds, one a little early: what has lasted for three of ten seconds has lasted for thirty.

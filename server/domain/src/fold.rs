@@ -121,8 +121,21 @@ impl Evidence {
 
     /// Behind others the canary waits as long as any message may: a slow queue is told of the queue, not of our probe.
     fn canary_waits_until(&self, cause: Cause, stage: Option<&StageView>) -> Option<DateTime<Utc>> {
-        let waits = matches!(cause, Cause::QueueSlaBreach | Cause::PrefetchStarvation);
         let since = stage.and_then(|stage| stage.published_at.or(stage.received_at));
+        let waits = match cause {
+            Cause::QueueSlaBreach | Cause::PrefetchStarvation => true,
+            // It may be on its way back from a worker that left, behind busy ones that get on.
+            Cause::Unknown => {
+                let queue = stage.and_then(|stage| stage.queue.as_deref());
+                self.workers.iter().any(|worker| {
+                    worker.standing() == Status::Up
+                        && !worker.has_a_free_process()
+                        && queue.is_some_and(|queue| worker.consumes(queue))
+                        && since.is_some_and(|since| worker.progress_at >= since)
+                })
+            }
+            _ => false,
+        };
         let longest: TimeDelta = self.longest_wait.unwrap_or(LONGEST_WAIT);
         since.filter(|_| waits).map(|since| since + longest)
     }

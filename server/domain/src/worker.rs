@@ -113,6 +113,12 @@ pub fn on_failed_exit(state: &mut Switch, now: DateTime<Utc>) {
     }
 }
 
+/// A worker ended by an error while its broker is in trouble. Started again, it may end again until that is over, which is told of the
+/// broker; it is looked at again after its patience.
+pub fn on_broker_trouble(state: &mut Switch, now: DateTime<Utc>) {
+    state.deadline_at = Some(now + state.patience());
+}
+
 /// A silent worker is succeeded by others, and its silence is no sign of a fault: it is given up, and nobody is told. None: nobody waits
 /// for it.
 #[must_use]

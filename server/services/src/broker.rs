@@ -244,6 +244,10 @@ pub(crate) async fn seen(
             return Ok(Verdict::Accepted);
         }
     }
+    if let Some(since) = broker.reach.failed_since.filter(|_| !sample.reachable) {
+        // Until now somebody else might have reached it.
+        broker.state.began(Cause::BrokerDown, since.min(now));
+    }
     let is_away = !sample.reachable || sample.refused_why.is_some();
     let away = is_away.then_some((Cause::BrokerDown, AWAY_PATIENCE));
     let broker_changed = on_seen(&mut broker.state, away, now);

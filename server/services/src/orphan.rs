@@ -8,7 +8,7 @@ use deadbeat_domain::status::Status;
 use deadbeat_domain::succession::{Other, Successors, is_succeeded};
 use deadbeat_domain::time::span;
 use deadbeat_domain::transition::Transition;
-use deadbeat_domain::worker::{on_silence, on_succeeded};
+use deadbeat_domain::worker::{on_broker_trouble, on_silence, on_succeeded};
 use deadbeat_domain::worker_incarnation::{self, End, LEAST_GAP, is_silence_unheard};
 use deadbeat_store::worker::Worker;
 use deadbeat_store::{StoreResult, Tx};
@@ -94,9 +94,16 @@ pub(crate) async fn judge_silence(
 ) -> StoreResult<Option<Transition>> {
     let before = worker.state.clone();
     let transition = on_silence(&mut worker.state, now, spells);
-    if transition.is_some_and(|transition| transition.to == Status::Down)
-        && let Some(successors) = successors(worker, spells)
-    {
+    let is_lost = transition.is_some_and(|transition| transition.to == Status::Down);
+    if is_lost && has_failed(worker) {
+        let broker = deadbeat_store::broker::of_app(tx, worker.project_id, &worker.app).await?;
+        if broker.is_some_and(|broker| broker.state.trouble.is_some()) {
+            worker.state = before;
+            on_broker_trouble(&mut worker.state, now);
+            return Ok(None);
+        }
+    }
+    if is_lost && let Some(successors) = successors(worker, spells) {
         let workers = deadbeat_store::worker::of_app(tx, worker.project_id, &worker.app).await?;
         let others: Vec<Other<'_>> = workers
             .iter()

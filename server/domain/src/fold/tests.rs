@@ -169,9 +169,42 @@ fn the_canary_waits_behind_others_as_long_as_any_message_may() {
     assert_eq!(late, Blame::Named(one(1), Cause::QueueSlaBreach));
     assert_eq!(
         folded(&canary, Cause::Unknown),
-        Blame::Own(Cause::Unknown),
-        "a dead way is told"
+        Blame::Wait(at(120.0)),
+        "it gets on"
     );
+    for (what, worker) in [
+        (
+            "nothing gets on",
+            WorkerView {
+                progress_at: at(59.0),
+                ..worker(1)
+            },
+        ),
+        (
+            "a process is free",
+            WorkerView {
+                active: 1,
+                ..worker(1)
+            },
+        ),
+        (
+            "it is another queue's",
+            WorkerView {
+                queues: vec!["other".to_owned()],
+                ..worker(1)
+            },
+        ),
+    ] {
+        let dead = Evidence {
+            workers: vec![worker],
+            ..canary.clone()
+        };
+        assert_eq!(
+            folded(&dead, Cause::Unknown),
+            Blame::Own(Cause::Unknown),
+            "{what}"
+        );
+    }
 }
 
 #[test]
@@ -192,7 +225,7 @@ fn the_canary_has_no_word_beside_what_explains_it() {
     let elsewhere = Evidence {
         is_canary: true,
         open: vec![one(7)],
-        ..waiting(vec![worker(1)])
+        ..waiting(Vec::new())
     };
     assert_eq!(folded(&elsewhere, Cause::Unknown), Blame::Own(Cause::Unknown));
 }

@@ -154,6 +154,26 @@ async fn a_broker_that_stays_away_is_told_and_its_queues_are_left_as_they_were(p
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_broker_is_away_since_the_first_look_that_failed(pool: PgPool) {
+    let world = World::new(pool).await;
+    // Beat reaches it, and a moment later nobody does. Until Beat's word is too old, the worker may be the only one.
+    world.seen(json!({"worker": "beat@vm"})).await;
+    world.advance(2);
+    for _ in 0..6 {
+        world.seen(json!({"reachable": false})).await;
+        world.advance(4);
+    }
+    assert_eq!(world.incidents().await, []);
+    world.seen(json!({"reachable": false})).await;
+
+    let broker: Uuid = sqlx::query_scalar("SELECT id FROM broker")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(world.incidents().await, [told(broker, "BROKER_DOWN", true)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_queue_is_told_once_a_sample_and_by_a_name(pool: PgPool) {
     let world = World::new(pool).await;
     for queues in [

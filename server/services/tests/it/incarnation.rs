@@ -313,6 +313,50 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_worker_that_ends_by_its_brokers_fault_is_told_when_the_broker_is_well_and_it_stays_away(
+    pool: PgPool,
+) {
+    let world = World::new(pool).await;
+    let sample = |refused: Value| {
+        let said = json!({"app": "shop", "worker": "beat@vm", "transport": "redis", "reachable": true, "queues": [],
+            "refused_command": "LPUSHX", "refused_why": refused});
+        world.an_event("broker_sample", said)
+    };
+    let refuses = json!("ReadOnlyError: You can't write against a read only replica.");
+    world.worker_says("w1", json!({"incarnation": OLD})).await;
+    world.event(sample(refuses.clone())).await;
+    world
+        .lives(
+            OLD,
+            json!({"state": "stopped", "exit_code": 1, "exit_error": "ResponseError", "queues": []}),
+        )
+        .await;
+    for _ in 0..8 {
+        world.advance(10);
+        world.event(sample(refuses.clone())).await;
+        world.sweep().await;
+    }
+    let broker: Uuid = sqlx::query_scalar("SELECT id FROM broker")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(world.incidents().await, [told(broker, "BROKER_DOWN", true)]);
+
+    for _ in 0..8 {
+        world.event(sample(Value::Null)).await;
+        world.advance(10);
+        world.sweep().await;
+    }
+    let w1 = world.worker_id("w1").await;
+    let mut incidents = world.incidents().await;
+    incidents.sort_by_key(|incident| format!("{incident:?}").contains("WORKER_LOST"));
+    assert_eq!(
+        incidents,
+        [told(broker, "BROKER_DOWN", false), told(w1, "WORKER_LOST", true)]
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn an_older_sdk_is_judged_as_before(pool: PgPool) {
     let world = World::new(pool).await;
     world.list_hourly().await;
