@@ -15,6 +15,7 @@ from silent_failures.stage import (
     CONTEST_PATIENCE,
     GHOST_DEADLINE,
     GRACE,
+    SAMPLE_PERIOD,
     UNCONSUMED_DEADLINE,
     WORKER_DEADLINE,
     Open,
@@ -134,7 +135,8 @@ def test_a_ghost_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> Non
 
     haunted_at = time.time()
     stage.control.broadcast("ghost")
-    incident = stage.noticed(row, haunted_at, GHOST, GHOST_DEADLINE)
+    # That messages wait for it is known from the next sample on.
+    incident = stage.noticed(row, haunted_at, GHOST, GHOST_DEADLINE + SAMPLE_PERIOD)
     stage.members(GHOST, {"report", CANARY})
     stage.stays(GRACE, GHOST)
 
