@@ -415,20 +415,23 @@ impl Evidence {
             if up > 0 && consumers().all(|worker| worker.limits(stage)) {
                 return Blame::Own(Cause::RateLimited);
             }
-            // Who could take it and does not hangs, which is told of it soon.
-            let deaf = self
-                .workers
-                .iter()
-                .filter(|worker| {
-                    worker.consumes(name) && worker.standing() == Status::Up && worker.has_a_free_process()
-                })
-                .map(|worker| worker.progress_at + GHOST_PATIENCE + NEXT_LOOK)
-                .min();
-            if let Some(told_at) =
+        }
+        // Who could take what waits and does not hangs, which is told of it soon. A message that it has taken in and not seen is in no queue.
+        let deaf = self
+            .workers
+            .iter()
+            .filter(|worker| {
+                worker.consumes(name) && worker.standing() == Status::Up && worker.has_a_free_process()
+            })
+            .map(|worker| worker.progress_at + GHOST_PATIENCE + NEXT_LOOK)
+            .min();
+        if queue.depth > 0
+            && let Some(told_at) =
                 deaf.filter(|told_at| *told_at > now && sent_at + GHOST_PATIENCE + NEXT_LOOK > now)
-            {
-                return Blame::Wait(told_at.min(now + NEXT_LOOK));
-            }
+        {
+            return Blame::Wait(told_at.min(now + NEXT_LOOK));
+        }
+        if waits {
             return Blame::Own(if is_consumed {
                 Cause::QueueSlaBreach
             } else {

@@ -327,3 +327,25 @@ fn a_worker_that_speaks_each_second_is_not_believed_after_four_of_silence() {
     assert_eq!(judged(4.0), named(Cause::QueueSlaBreach));
     assert_eq!(judged(4.1), Blame::Wait(at(123.9)));
 }
+
+#[test]
+fn a_message_that_is_in_no_queue_is_not_lost_while_others_wait_before_a_free_worker() {
+    // What waits was sent later; the worker may have taken this one in, and hang.
+    let mut evidence = Evidence {
+        stage: Some(sent()),
+        queues: vec![QueueView {
+            depth: 4,
+            oldest_at: Some(at(70.0)),
+            ..queue()
+        }],
+        ..scene()
+    };
+    assert_eq!(missed(&evidence), Blame::Wait(at(120.0)));
+    let judged = |evidence: &Evidence| evidence.of_missed(Some(at(60.0)), EARLY, at(141.0));
+    evidence.queues[0].seen_at = at(135.0);
+    evidence.workers[0].last_seen_at = Some(at(140.0));
+    assert_eq!(judged(&evidence), own(Cause::LostInBroker), "not for ever");
+
+    evidence.queues[0].depth = 0;
+    assert_eq!(missed(&evidence), own(Cause::LostInBroker), "nothing waits");
+}
