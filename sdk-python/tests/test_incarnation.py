@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from importlib.util import find_spec
 from typing import Any, Callable
 from uuid import UUID
@@ -98,6 +99,10 @@ def test_a_worker_that_is_shut_down_by_remote_control_says_no_error(
     sink.wait_for(lambda: snapshots(sink))
 
     with Celery("remote", broker=broker) as remote:
+        # It reports before it listens to remote control.
+        deadline = time.monotonic() + 30
+        while not remote.control.ping(timeout=1.0):
+            assert time.monotonic() < deadline, "the worker answers no ping"
         remote.control.shutdown()
         worker.process.wait(30)
 
