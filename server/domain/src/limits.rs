@@ -16,6 +16,8 @@ pub const PROJECT_WORKERS: i64 = 10_000;
 pub const PROJECT_APPS: i64 = 1_000;
 /// Queues of one project that are remembered.
 pub const PROJECT_QUEUES: i64 = 10_000;
+/// Runs of one project that are noted as sent and taken by nobody. Whoever holds a ping key can report that runs were sent.
+pub const UNBEGUN_RUNS: i64 = 5_000;
 /// Queues that one worker may name.
 pub const WORKER_QUEUES: usize = 200;
 /// Incarnations that are followed of one worker's name; of more, those heard last.

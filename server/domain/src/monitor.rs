@@ -263,7 +263,7 @@ pub fn check_tags(pointer: &str, tags: &mut Vec<String>, faults: &mut Vec<FieldE
     tags.retain(|tag| seen.insert(tag.clone()));
 }
 
-/// Checks a grace: 0 seconds to 366 days.
+/// Checks a grace, or a delay: 0 seconds to 366 days.
 pub fn check_grace(pointer: &str, seconds: f64, faults: &mut Vec<FieldError>) {
     if !(0.0..=limits::SPAN_SECONDS).contains(&seconds) {
         faults.push(FieldError::new(
@@ -271,11 +271,6 @@ pub fn check_grace(pointer: &str, seconds: f64, faults: &mut Vec<FieldError>) {
             format!("is {seconds}; 0 to {} seconds are allowed", limits::SPAN_SECONDS),
         ));
     }
-}
-
-/// Checks a delay: 0 seconds to 366 days.
-pub fn check_delay(pointer: &str, seconds: f64, faults: &mut Vec<FieldError>) {
-    check_grace(pointer, seconds, faults);
 }
 
 /// Checks a longest run: 1 second to 366 days.

@@ -9,7 +9,7 @@ use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::lineage::{Bits, LINEAGES};
 use deadbeat_domain::monitor::{
-    Expectation, MonitorState, check_delay, check_grace, check_longest_run, clip, slug_from_name,
+    Expectation, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
 };
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::text::Text;
@@ -604,7 +604,7 @@ async fn write(
 fn expectation(entry: &Entry) -> Result<Expectation, String> {
     let mut faults = Vec::new();
     deadbeat_domain::monitor::check_name("name", &entry.name, limits::MONITOR_NAME_CHARS, &mut faults);
-    check_delay("delay_seconds", entry.delay_seconds, &mut faults);
+    check_grace("delay_seconds", entry.delay_seconds, &mut faults);
     check_grace("grace_seconds", entry.grace_seconds, &mut faults);
     if let Some(seconds) = entry.longest_run_seconds {
         check_longest_run("longest_run_seconds", seconds, &mut faults);

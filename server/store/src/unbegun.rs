@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::limits;
 use uuid::Uuid;
 
 use crate::batch::column;
@@ -36,7 +37,8 @@ pub struct Recent {
     pub has_begun: bool,
 }
 
-/// Notes which runs wait and which do not any more. The caller holds the locks of their traces, or has just written them.
+/// Notes which runs wait and which do not any more. Beyond [`limits::UNBEGUN_RUNS`] of a project none is noted: their slots are judged all
+/// the same. The caller holds the locks of their traces, or has just written them.
 ///
 /// # Errors
 /// When the database is away.
@@ -46,14 +48,27 @@ pub async fn note(tx: &mut Tx, waiting: &[Unbegun], begun: &[(ProjectId, Uuid)])
     }
     if !waiting.is_empty() {
         sqlx::query!(
-            "INSERT INTO unbegun_run (project_id, run_id, monitor_id, published_at, check_after)
-            SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::timestamptz[])
+            "WITH room AS (
+                SELECT asked.project_id, $6 - (
+                    SELECT count(*) FROM (SELECT FROM unbegun_run WHERE unbegun_run.project_id = asked.project_id LIMIT $6) AS known
+                ) AS places
+                FROM (SELECT DISTINCT UNNEST($1::uuid[]) AS project_id) AS asked
+            )
+            INSERT INTO unbegun_run (project_id, run_id, monitor_id, published_at, check_after)
+            SELECT new.project_id, run_id, monitor_id, published_at, check_after
+            FROM (
+                SELECT *, row_number() OVER (PARTITION BY project_id ORDER BY published_at) AS place
+                FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::timestamptz[])
+                    AS noted (project_id, run_id, monitor_id, published_at, check_after)
+            ) AS new JOIN room ON room.project_id = new.project_id
+            WHERE place <= places
             ON CONFLICT DO NOTHING",
             &column(waiting, |one| one.project_id.0),
             &column(waiting, |one| one.run_id),
             &column(waiting, |one| one.monitor_id.0),
             &column(waiting, |one| one.published_at),
             &column(waiting, |one| one.check_after),
+            limits::UNBEGUN_RUNS
         )
         .execute(tx.conn())
         .await?;

@@ -12,3 +12,4 @@ mod migrations;
 mod outbox;
 mod setup;
 mod tenancy;
+mod unbegun;
