@@ -50,6 +50,9 @@ use crate::config::Role;
 /// How long a caller waits for a connection before the database counts as away.
 const DATABASE_WAIT: Duration = Duration::from_secs(3);
 
+/// Connections at a time for requests, and how many of them one client, account or project has.
+const ASKED_FOR: usize = 8;
+const OF_ONE_ASKER: usize = 4;
 /// How long a statement of a request, or of the retention, may take.
 const REQUEST_ANSWER: Duration = Duration::from_secs(30);
 /// How long one of the loops may take: after that it tries again. For the writers' own limit see [`deadbeat_services::writer`].
@@ -177,7 +180,8 @@ impl App {
             Store::connect(&settings).map(|store| store.behind(&gate))
         };
         let (requests, writes, watches) = (
-            pool(10, REQUEST_ANSWER)?,
+            // Two of the ten are for what nobody asked for, like the retention.
+            pool(10, REQUEST_ANSWER)?.shared_fairly(ASKED_FOR, OF_ONE_ASKER, DATABASE_WAIT),
             // Two lanes, the retries of what they set aside, the writer of traces, and probes.
             pool(8, LOOP_ANSWER)?,
             pool(8, LOOP_ANSWER)?,

@@ -81,6 +81,11 @@ impl ApiError {
         }
     }
 
+    /// Too much at once.
+    fn busy() -> Self {
+        Self::new(Problem::Busy, "too much is waiting; try again in a few seconds")
+    }
+
     /// Which kind of fault it is.
     #[must_use]
     pub fn problem(&self) -> Problem {
@@ -161,7 +166,7 @@ impl From<ServiceError> for ApiError {
                 retry_after: Some(self::retry_after(retry_after)),
                 ..Self::new(Problem::TooManyRequests, text)
             },
-            ServiceError::Busy => Self::new(Problem::Busy, "too much is waiting; try again in a few seconds"),
+            ServiceError::Busy => Self::busy(),
             ServiceError::Store(error) => error.into(),
         }
     }
@@ -170,6 +175,9 @@ impl From<ServiceError> for ApiError {
 /// The inner cause is logged here, once, and never shown.
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Crowded) {
+            return Self::busy();
+        }
         if error.is_unavailable() {
             let answer = Self::new(
                 Problem::DatabaseAway,

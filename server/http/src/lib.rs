@@ -18,9 +18,11 @@ pub mod web;
 
 use actix_web::Scope;
 use actix_web::dev::HttpServiceFactory;
+use actix_web::middleware::from_fn;
 use actix_web::web::ServiceConfig;
 use actix_web::web::scope;
 
+use crate::middleware::asker::of_client;
 use crate::middleware::security_headers::security_headers;
 
 pub use state::AppState;
@@ -54,5 +56,7 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
 }
 
 fn guarded(state: &AppState, scope: Scope) -> impl HttpServiceFactory + 'static {
-    scope.wrap(security_headers(state.is_https))
+    scope
+        .wrap(from_fn(of_client))
+        .wrap(security_headers(state.is_https))
 }

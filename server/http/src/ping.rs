@@ -25,6 +25,7 @@ use deadbeat_services::ServiceError;
 use deadbeat_services::ingest::{Accepted, Address, Incoming, IngestError};
 use deadbeat_services::monitor::{self, Change};
 use deadbeat_services::quota::TooManyPings;
+use deadbeat_store::asker::Asker;
 use futures::StreamExt;
 use serde_json::json;
 use uuid::Uuid;
@@ -298,7 +299,8 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
                 return text(StatusCode::NOT_FOUND, "not found");
             };
             // Boxed: it is rare, and every ping's future would be moved about with room for it.
-            Box::pin(create_and_ping(&state, project, slug, &query, again, keeps_body)).await
+            let creating = Box::pin(create_and_ping(&state, project, slug, &query, again, keeps_body));
+            Asker::Project(project).asks(creating).await
         }
         Ok(Accepted::Unknown { .. }) => text(StatusCode::NOT_FOUND, "not found"),
         Err(IngestError::Full) => try_again("busy, try again"),

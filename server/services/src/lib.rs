@@ -48,7 +48,6 @@ pub mod setup;
 pub mod spool;
 pub mod supervisor;
 pub mod trace;
-pub mod turns;
 mod unbegun;
 pub mod watchdog;
 pub mod worker;

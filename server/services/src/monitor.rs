@@ -1,8 +1,5 @@
 //! Monitors: create, change, pause, resume, delete.
 
-use std::sync::LazyLock;
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
@@ -20,7 +17,6 @@ use serde_json::Value;
 
 use crate::incident::{self, Background, Changed, News, What};
 use crate::quota::spend;
-use crate::turns::Turns;
 use crate::{ServiceError, Services, Site};
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
@@ -166,20 +162,15 @@ pub async fn create(
     Ok(monitor)
 }
 
-/// Monitors that ping keys create at a time, for two seconds of patience. A project's creations wait for one another, since they spend one
-/// allowance; those that wait must not hold every connection to the database.
-static CREATING: LazyLock<Turns> = LazyLock::new(|| Turns::new(3, Duration::from_secs(2)));
-
 /// Creates a monitor on behalf of a ping key, which may create so many a day.
 ///
 /// # Errors
-/// As for [`create`]; the day's allowance is used up; or too many are created at this moment.
+/// As for [`create`]; the day's allowance is used up.
 pub async fn create_by_ping(
     services: &Services,
     project: ProjectId,
     change: &Change,
 ) -> Result<Monitor, ServiceError> {
-    let _turn = CREATING.take(project).await?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let a_day = services.quotas.settings().created_monitors_per_day;

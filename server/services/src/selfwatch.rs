@@ -7,7 +7,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::hearing::Hold;
 use deadbeat_store::Reader;
+use deadbeat_store::asker::for_all;
 use deadbeat_store::stats::{Backlog, Pulse};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::delivery::DeliveryFigures;
 use crate::retention;
@@ -40,6 +43,8 @@ struct Inner {
     put_aside: AtomicU64,
     silent: AtomicU64,
     retention: Arc<retention::Figures>,
+    /// When the last look at the database began, and what was seen if it answered.
+    looked: Mutex<Option<(Instant, Option<Pulse>)>>,
 }
 
 /// What this process has swept since its start.
@@ -231,7 +236,7 @@ impl Selfwatch {
     pub async fn readiness(&self, reader: &Reader, now: DateTime<Utc>) -> Readiness {
         let last_sweep_at = self.last_sweep_at();
         let deliveries = self.inner.deliveries.as_ref();
-        let pulse = deadbeat_store::stats::pulse(reader, now).await.ok();
+        let pulse = self.pulse(reader, now).await;
         Readiness {
             database: pulse.is_some(),
             preparing: reader.stage().reason(),
@@ -244,6 +249,21 @@ impl Selfwatch {
             last_sweep_at,
             last_delivery_at: deliveries.and_then(|deliveries| deliveries.last_success_at()),
             pulse,
+        }
+    }
+
+    /// Looks at the database. Those who ask while another one's look is under way share the next one: all of them take one connection.
+    async fn pulse(&self, reader: &Reader, now: DateTime<Utc>) -> Option<Pulse> {
+        let asked_at = Instant::now();
+        let mut looked = self.inner.looked.lock().await;
+        let began_at = Instant::now();
+        match *looked {
+            Some((at, pulse)) if at >= asked_at => pulse,
+            _ => {
+                let pulse = for_all(deadbeat_store::stats::pulse(reader, now)).await.ok();
+                *looked = Some((began_at, pulse));
+                pulse
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::certificate;
+use crate::line::Crowded;
 
 /// A result of this crate.
 pub type StoreResult<T> = Result<T, StoreError>;
@@ -18,6 +19,9 @@ pub enum StoreError {
     /// transaction did not happen. The database is there; the same statement alone, or later, may succeed.
     #[error("the statement timed out")]
     TimedOut(#[source] sqlx::Error),
+    /// The asker got no connection in time: too much else was asked for. The database is there.
+    #[error("too much waits for a connection to the database")]
+    Crowded,
     /// A named constraint refused the write.
     #[error("constraint {0} refuses it")]
     Constraint(String),
@@ -117,6 +121,7 @@ impl From<sqlx::Error> for StoreError {
                     _ => Self::Statement(error),
                 }
             }
+            sqlx::Error::Io(io) if io.get_ref().is_some_and(|cause| cause.is::<Crowded>()) => Self::Crowded,
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod allowance;
 pub mod api_key;
+pub mod asker;
 pub mod attempt;
 pub mod baseline;
 pub mod batch;
@@ -44,6 +45,7 @@ pub mod stranger;
 pub mod task;
 pub mod trace;
 pub mod transition;
+pub mod turns;
 pub mod unbegun;
 mod wakeup;
 pub mod worker;
@@ -51,6 +53,7 @@ pub mod writer;
 pub mod zone_data;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -61,6 +64,7 @@ use gate::{Gate, Stage};
 use line::{Line, Lines};
 pub use migrate::MIGRATOR;
 pub use sources::{WithSources, with_sources};
+use turns::Turns;
 pub use wakeup::Wakeups;
 
 /// A connection that was idle for this long is asked whether it still lives before it is used.
@@ -153,6 +157,14 @@ impl Store {
         Self {
             lines: Lines::new(pool, ANSWER),
         }
+    }
+
+    /// The same store, whose connections are shared fairly between those who ask: of `count` connections, one asker has `for_one` at
+    /// most, and waits for the next one no longer than `patience`. What nobody asks for takes connections as they come.
+    #[must_use]
+    pub fn shared_fairly(mut self, count: usize, for_one: usize, patience: Duration) -> Self {
+        self.lines.turns = Some(Arc::new(Turns::new(count, for_one, patience)));
+        self
     }
 
     /// The same store, whose statements wait behind a gate. Migrations pass it all the same.

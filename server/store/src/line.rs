@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,9 +14,12 @@ use futures::stream::{self, BoxStream, TryStreamExt};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr};
+use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::asker::Asker;
 use crate::gate::Gate;
+use crate::turns::{Turn, Turns};
 
 /// Given to PostgreSQL to say itself that its limit is reached, before the line counts as dead.
 const SLACK: Duration = Duration::from_secs(1);
@@ -30,6 +34,8 @@ type Step = Either<PgQueryResult, PgRow>;
 pub(crate) struct Lines {
     pub(crate) pool: PgPool,
     pub(crate) gate: Gate,
+    /// Those who ask share the connections by these, if they are shared.
+    pub(crate) turns: Option<Arc<Turns<Asker>>>,
     answer: Duration,
 }
 
@@ -38,6 +44,8 @@ pub(crate) struct Lines {
 pub(crate) struct Line {
     /// None only while it is being dropped.
     connection: Option<PoolConnection<Postgres>>,
+    /// Ends when the connection is back in its pool.
+    turn: Option<Turn>,
     answer: Duration,
     /// When everything on it must be done, if there is such a time.
     until: Option<Instant>,
@@ -52,6 +60,7 @@ impl Lines {
         Self {
             pool,
             gate: Gate::default(),
+            turns: None,
             answer: answer + SLACK,
         }
     }
@@ -59,7 +68,12 @@ impl Lines {
     /// A connection for the caller alone.
     async fn take(&self) -> sqlx::Result<Line> {
         self.gate.pass()?;
+        let turn = match (&self.turns, Asker::of_current_work()) {
+            (Some(turns), Some(asker)) => Some(turns.take(asker).await.ok_or_else(crowded)?),
+            _ => None,
+        };
         Ok(Line {
+            turn,
             connection: Some(self.pool.acquire().await?),
             answer: self.answer,
             until: None,
@@ -139,6 +153,15 @@ pub(crate) fn no_answer() -> sqlx::Error {
     std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()
 }
 
+/// Why an asker got no connection: too much else was asked for.
+#[derive(Debug, Error)]
+#[error("too much waits for a connection to the database")]
+pub(crate) struct Crowded;
+
+fn crowded() -> sqlx::Error {
+    std::io::Error::new(std::io::ErrorKind::WouldBlock, Crowded).into()
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else {
@@ -149,6 +172,7 @@ impl Drop for Line {
             return;
         }
         let in_transaction = self.in_transaction;
+        let turn = self.turn.take();
         // The pool asks each connection that comes back whether it lives, and that can hang as well.
         tokio::spawn(async move {
             if in_transaction {
@@ -160,6 +184,7 @@ impl Drop for Line {
             }
             // Given up, the connection is closed and its place in the pool is free.
             let _ = tokio::time::timeout(RETURN, connection.return_to_pool()).await;
+            drop(turn);
         });
     }
 }

@@ -9,8 +9,10 @@ use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::limits;
+use deadbeat_services::ServiceError;
 use deadbeat_services::event::{self as service, EventBatch, Verdict};
-use deadbeat_services::turns::{Turn, Turns};
+use deadbeat_store::asker::Asker;
+use deadbeat_store::turns::{Turn, Turns};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
@@ -63,7 +65,8 @@ async fn accept(
         client_ip(&request, &state).map(|ip| ip.to_string()),
     );
     let work = tokio::spawn(async move {
-        let verdicts = service::accept(&services, project, batch, received_at, client).await;
+        let accepting = service::accept(&services, project, batch, received_at, client);
+        let verdicts = Asker::Project(project).asks(accepting).await;
         drop(turn);
         verdicts
     });
@@ -96,7 +99,7 @@ async fn accept(
 const SMALL_BYTES: usize = 65_536;
 /// Larger batches that are read and taken in at a time, whoever sent them: one may hold a core for a tenth of a second, and much memory.
 /// One waits ten seconds for its turn.
-static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(2, Duration::from_secs(10)));
+static TURNS: LazyLock<Turns<ProjectId>> = LazyLock::new(|| Turns::new(2, 2, Duration::from_secs(10)));
 
 /// Reads a batch; one that is not small on another thread, when it is its turn, which is over when the batch was taken in.
 async fn read_batch(
@@ -114,7 +117,7 @@ async fn read_batch(
     if let Some(batch) = small {
         return Ok((batch?, None));
     }
-    let turn = TURNS.take(project).await?;
+    let turn = TURNS.take(project).await.ok_or(ServiceError::Busy)?;
     let batch = web::block(move || {
         if !is_packed {
             return json::parse(&body);

@@ -10,6 +10,7 @@ use deadbeat_domain::ids::{ApiKeyId, ProjectId};
 use deadbeat_domain::key::Scope;
 use deadbeat_services::api_key::{authorise, note_refusal};
 use deadbeat_store::api_key::ApiKey;
+use deadbeat_store::asker::Asker;
 
 use crate::error::ApiError;
 use crate::extract::client_ip::client_ip;
@@ -57,6 +58,7 @@ async fn key(request: HttpRequest, wanted: Scope) -> Result<ApiKey, ApiError> {
             "no project has this key, or it was revoked",
         ));
     };
+    Asker::Project(found.project_id).takes_over();
     if !found.scope.allows(wanted) {
         note_refusal(&state.services, &found, wanted, client_ip(&request, &state));
         return Err(ApiError::new(

@@ -1,3 +1,4 @@
 //! What every answer passes through.
 
+pub mod asker;
 pub mod security_headers;

@@ -222,6 +222,9 @@ impl ResponseError for PageError {
 /// The inner cause is logged here, once, and never shown.
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Crowded) {
+            return Self::Busy;
+        }
         if error.is_unavailable() {
             tracing::warn!(error = %with_sources(&error), "a page could not be shown: the database is away");
             return Self::DatabaseAway;

@@ -12,6 +12,7 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse};
 use askama::Template;
 use deadbeat_services::account::{self, SignIn};
 use deadbeat_store::account::Account;
+use deadbeat_store::asker::Asker;
 use uuid::Uuid;
 
 use super::csrf::{self, CookieName, SessionForm, VisitorForm};
@@ -84,6 +85,7 @@ impl FromRequest for SignedIn {
             let account = account::of_session(&state.services, &session)
                 .await?
                 .ok_or(PageError::NotSignedIn)?;
+            Asker::Account(account.id).takes_over();
             Ok(Self { account, session })
         })
     }

@@ -5,5 +5,6 @@ mod batches;
 mod limits;
 mod lists;
 mod raw;
+mod share;
 mod sign_in;
 mod slow;

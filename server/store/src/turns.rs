@@ -1,0 +1,136 @@
+//! Turns at work of which only a little may go on at once, shared fairly between those who ask.
+//!
+//! Nobody has more places in the common queue than there are turns for one. Their other requests wait for their own places, so another
+//! one waits for a few of them at most, however many there are (DESIGN, invariant 4).
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Those whose places are remembered although they use none.
+const IDLE: usize = 1_000;
+
+/// Hands out turns; `K` says who asks.
+#[derive(Debug)]
+pub struct Turns<K> {
+    all: Arc<Semaphore>,
+    for_one: usize,
+    patience: Duration,
+    places: Mutex<HashMap<K, Arc<Semaphore>>>,
+}
+
+/// A turn, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _all: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
+}
+
+impl<K: Eq + Hash> Turns<K> {
+    /// `count` turns at once, of which one has `for_one` at most; nobody waits longer than `patience`.
+    #[must_use]
+    pub fn new(count: usize, for_one: usize, patience: Duration) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(count)),
+            for_one,
+            patience,
+            places: Mutex::default(),
+        }
+    }
+
+    /// Waits for a turn. None: none came in time.
+    pub async fn take(&self, who: K) -> Option<Turn> {
+        let own = self.of(who);
+        let waiting = async {
+            let own = own.acquire_owned().await.ok()?;
+            let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
+            Some(Turn { _all: all, _own: own })
+        };
+        timeout(self.patience, waiting).await.ok()?
+    }
+
+    fn of(&self, who: K) -> Arc<Semaphore> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.len() >= IDLE {
+            // A turn, and whoever waits for one, holds its places.
+            places.retain(|_, own| Arc::strong_count(own) > 1);
+        }
+        let own = places
+            .entry(who)
+            .or_insert_with(|| Arc::new(Semaphore::new(self.for_one)));
+        Arc::clone(own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deadbeat_domain::ids::ProjectId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn another_project_gets_the_next_turn_however_many_wait_of_one() {
+        let turns = Arc::new(Turns::new(2, 2, Duration::from_secs(60)));
+        let (flood, other) = (ProjectId::generate(), ProjectId::generate());
+        let first = turns.take(flood).await.unwrap();
+        let _second = turns.take(flood).await.unwrap();
+        let waiting: Vec<_> = (0..100)
+            .map(|_| {
+                let turns = Arc::clone(&turns);
+                tokio::spawn(async move { turns.take(flood).await })
+            })
+            .collect();
+        // One for the map, one for this look, two turns and a hundred that wait: they all wait before the other project comes.
+        while Arc::strong_count(&turns.of(flood)) < 104 {
+            tokio::task::yield_now().await;
+        }
+        let others = {
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move { turns.take(other).await })
+        };
+        while Arc::strong_count(&turns.of(other)) < 3 {
+            tokio::task::yield_now().await;
+        }
+
+        drop(first);
+
+        let turn = timeout(Duration::from_secs(10), others).await.expect("its turn");
+        let turn = turn.unwrap().unwrap();
+        assert!(
+            waiting.iter().all(|one| !one.is_finished()),
+            "the turn that was free went to the other project"
+        );
+        drop(turn);
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_is_told_to_try_again_and_idle_projects_are_forgotten() {
+        let turns = Turns::new(1, 1, Duration::from_millis(1));
+        let project = ProjectId::generate();
+        let turn = turns.take(project).await.unwrap();
+        assert!(turns.take(project).await.is_none());
+        assert!(turns.take(ProjectId::generate()).await.is_none());
+        drop(turn);
+        drop(turns.take(project).await.unwrap());
+
+        for _ in 0..3 * IDLE {
+            drop(turns.take(ProjectId::generate()).await.unwrap());
+        }
+
+        assert!(turns.places.lock().unwrap().len() <= IDLE);
+    }
+
+    #[tokio::test]
+    async fn one_leaves_turns_for_another_although_nobody_else_has_come() {
+        let turns = Turns::new(3, 2, Duration::from_millis(1));
+        let (flood, other) = (ProjectId::generate(), ProjectId::generate());
+        let _held = (turns.take(flood).await.unwrap(), turns.take(flood).await.unwrap());
+        assert!(turns.take(flood).await.is_none());
+        assert!(turns.take(other).await.is_some());
+    }
+}
