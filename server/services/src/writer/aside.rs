@@ -13,7 +13,7 @@ use super::{ALONE, Writer};
 use crate::ingest::{Address, Figures};
 use crate::spool::{Aside, Spool, SpoolError};
 
-/// Between two rounds.
+/// Before the next round when one wrote nothing.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Signals that are tried in one round, each of another address.
 const ROUND: usize = 64;
@@ -45,11 +45,15 @@ impl Writer {
 impl Retries {
     /// Tries until it is told to stop.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut has_written = false;
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
+            if !has_written {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
             }
+            has_written = false;
             if self.spool.aside() == 0 {
                 self.failed.clear();
                 continue;
@@ -57,15 +61,17 @@ impl Retries {
             // A round is left off when the server stops: what is under way keeps its name, and is asked for by the next process.
             tokio::select! {
                 () = stop.cancelled() => return,
-                done = self.round() => if let Err(error) = done {
-                    tracing::error!(%error, "what is set aside cannot be read");
+                done = self.round() => match done {
+                    Ok(written) => has_written = written > 0,
+                    Err(error) => tracing::error!(%error, "what is set aside cannot be read"),
                 }
             }
         }
     }
 
-    /// Tries the oldest signal of each address that is due.
-    async fn round(&mut self) -> Result<(), SpoolError> {
+    /// Tries the oldest signal of each address that is due. Returns how many were written.
+    async fn round(&mut self) -> Result<usize, SpoolError> {
+        let mut written = 0;
         let now = Instant::now();
         let oldest = self.spool.oldest_aside();
         let waiting: std::collections::HashSet<&Address> =
@@ -85,20 +91,21 @@ impl Retries {
             };
             match self.write(&aside).await {
                 Ok(true) => {
+                    written += 1;
                     self.failed.remove(&address);
                     self.spool.forget_aside(&[&aside]).await?;
                     self.forget_name(&aside).await;
                 }
                 Ok(false) => self.wait(address, false),
                 // The database is away: nothing is learned about this signal.
-                Err(error) if error.is_unavailable() && !error.is_timed_out() => return Ok(()),
+                Err(error) if error.is_unavailable() && !error.is_timed_out() => return Ok(written),
                 Err(error) => {
                     tracing::warn!(%error, "a signal that was set aside still cannot be written");
                     self.wait(address, error.is_timed_out());
                 }
             }
         }
-        Ok(())
+        Ok(written)
     }
 
     fn wait(&mut self, address: Address, is_timed_out: bool) {
