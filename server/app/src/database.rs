@@ -87,6 +87,7 @@ impl Database {
             size: 2,
             wait: Duration::from_secs(5),
             answer: Duration::from_secs(30),
+            usual: None,
         })?)
     }
 

@@ -35,6 +35,7 @@ use deadbeat_services::spool::Spool;
 use deadbeat_services::supervisor::{keep_running, keep_running_behind};
 use deadbeat_services::trace::{Lost, Traces};
 use deadbeat_services::watchdog::Watchdog;
+use deadbeat_services::writer::ACKNOWLEDGED_WITHIN;
 use deadbeat_services::zone_data::ZoneData;
 use deadbeat_services::{ChannelRules, Services, Site};
 use deadbeat_store::gate::Gate;
@@ -170,21 +171,22 @@ impl App {
         };
         let registry = Registry::default();
         // Three pools, so that slow pages cannot starve pings, nor pings the evaluator.
-        let pool = |size, answer| {
+        let pool = |size, answer, usual| {
             let settings = PoolSettings {
                 url: database_url.clone(),
                 size,
                 wait: DATABASE_WAIT,
                 answer,
+                usual,
             };
             Store::connect(&settings).map(|store| store.behind(&gate))
         };
         let (requests, writes, watches) = (
             // Two of the ten are for what nobody asked for, like the retention.
-            pool(10, REQUEST_ANSWER)?.shared_fairly(ASKED_FOR, OF_ONE_ASKER, DATABASE_WAIT),
+            pool(10, REQUEST_ANSWER, None)?.shared_fairly(ASKED_FOR, OF_ONE_ASKER, DATABASE_WAIT),
             // Two lanes, the retries of what they set aside, the writer of traces, and probes.
-            pool(8, LOOP_ANSWER)?,
-            pool(8, LOOP_ANSWER)?,
+            pool(8, LOOP_ANSWER, Some(ACKNOWLEDGED_WITHIN))?,
+            pool(8, LOOP_ANSWER, None)?,
         );
 
         let address = listener.local_addr().context("the listening address")?;

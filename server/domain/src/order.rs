@@ -12,6 +12,9 @@ use crate::ping::Signal;
 /// differ: it is older only when it is so by more than [`BLIND_AFTER`].
 #[must_use]
 pub fn is_older(signal: &Signal, known: DateTime<Utc>) -> bool {
+    if known <= signal.received_at {
+        return false;
+    }
     let forgiven = if signal.is_replayed {
         TimeDelta::zero()
     } else {

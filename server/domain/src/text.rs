@@ -158,13 +158,22 @@ impl Text {
     #[must_use]
     pub fn cleaned(raw: impl Into<String>, most: usize) -> Self {
         let raw = raw.into();
+        match Self::clean(&raw, most) {
+            Cow::Owned(cleaned) => Self(cleaned),
+            Cow::Borrowed(_) => Self(raw),
+        }
+    }
+
+    /// The same as [`Text::cleaned`], borrowed where that changes nothing.
+    #[must_use]
+    pub fn clean(raw: &str, most: usize) -> Cow<'_, str> {
         // Nearly all are such: no allocation, one look at each byte.
-        if raw.len() <= most && is_printable_ascii(&raw) {
-            return Self(raw);
+        if raw.len() <= most && is_printable_ascii(raw) {
+            return Cow::Borrowed(raw);
         }
         let cut = raw.char_indices().nth(most).map(|_| most.saturating_sub(1));
-        let replaced = replaced(&raw, char::REPLACEMENT_CHARACTER);
-        Self(match cut {
+        let replaced = replaced(raw, char::REPLACEMENT_CHARACTER);
+        Cow::Owned(match cut {
             Some(kept) => replaced.take(kept).chain(['…']).collect(),
             None => replaced.collect(),
         })

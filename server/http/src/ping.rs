@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::HeaderName;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
@@ -25,6 +25,7 @@ use deadbeat_services::ServiceError;
 use deadbeat_services::ingest::{Accepted, Address, Incoming, IngestError};
 use deadbeat_services::monitor::{self, Change};
 use deadbeat_services::quota::TooManyPings;
+use deadbeat_store::StoreError;
 use deadbeat_store::asker::Asker;
 use futures::StreamExt;
 use serde_json::json;
@@ -52,6 +53,14 @@ const BODY_WAIT: Duration = Duration::from_secs(10);
 
 /// How much of a body is kept, told with each acknowledgement.
 const PING_BODY_LIMIT: HeaderName = HeaderName::from_static("ping-body-limit");
+
+// The values of an acknowledgement's headers. As constants they are not checked for each ping.
+const WHOLE_BODY: HeaderValue = HeaderValue::from_static("100000");
+const NO_BODY: HeaderValue = HeaderValue::from_static("0");
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NEVER_KEPT: HeaderValue =
+    HeaderValue::from_static("max-age=0, no-cache, no-store, must-revalidate, private");
+const ANYBODY: HeaderValue = HeaderValue::from_static("*");
 
 /// What a ping URL says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,19 +182,16 @@ fn text(status: StatusCode, line: &'static str) -> HttpResponse {
 }
 
 fn cors(answer: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
-    answer.insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+    answer.insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, ANYBODY))
 }
 
 /// An acknowledged ping, and how much of its body is kept.
 fn acknowledged(status: StatusCode, line: &'static str, keeps_body: bool) -> HttpResponse {
-    let kept = if keeps_body { limits::PING_BODY_BYTES } else { 0 };
+    let kept = if keeps_body { WHOLE_BODY } else { NO_BODY };
     cors(&mut HttpResponse::build(status))
-        .content_type("text/plain; charset=utf-8")
+        .insert_header((header::CONTENT_TYPE, PLAIN_TEXT))
         .insert_header((PING_BODY_LIMIT, kept))
-        .insert_header((
-            header::CACHE_CONTROL,
-            "max-age=0, no-cache, no-store, must-revalidate, private",
-        ))
+        .insert_header((header::CACHE_CONTROL, NEVER_KEPT))
         .body(line)
 }
 
@@ -231,9 +237,12 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
             .finish();
     }
     // A query that cannot be decoded says nothing: the ping itself is clear.
-    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
-        .map(web::Query::into_inner)
-        .unwrap_or_default();
+    let query = match request.query_string() {
+        "" => Vec::new(),
+        text => web::Query::<Vec<(String, String)>>::from_query(text)
+            .map(web::Query::into_inner)
+            .unwrap_or_default(),
+    };
     let parameter = |name: &str| {
         query
             .iter()
@@ -276,7 +285,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
         detail: RunDetail::default(),
         is_replayed: false,
     };
-    let incoming = Incoming {
+    let incoming = Box::new(Incoming {
         address,
         signal,
         method: Some(request.method().as_str().to_owned()),
@@ -286,7 +295,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
             .get(header::USER_AGENT)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         body,
-    };
+    });
 
     // Kept for after the monitor is made, and only where that may be asked for.
     let again = creates.then(|| incoming.clone());
@@ -338,7 +347,7 @@ async fn create_and_ping(
     project: ProjectId,
     slug: &str,
     query: &[(String, String)],
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     keeps_body: bool,
 ) -> HttpResponse {
     let change = match change_from_query(slug, query) {
@@ -364,7 +373,9 @@ async fn create_and_ping(
         }
         Err(ServiceError::Limit { .. }) => return text(StatusCode::NOT_FOUND, "not found"),
         Err(ServiceError::TooMany { retry_after, .. }) => return too_many(retry_after),
-        Err(ServiceError::Busy) => return try_again("busy, try again"),
+        Err(ServiceError::Busy | ServiceError::Store(StoreError::Crowded)) => {
+            return try_again("busy, try again");
+        }
         Err(error) => {
             tracing::warn!(error = %deadbeat_store::with_sources(&error), "a monitor could not be created by its ping URL");
             return try_again("database away, try again");

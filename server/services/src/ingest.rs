@@ -123,7 +123,8 @@ impl Figures {
 
 /// A signal and who waits for its answer.
 pub(crate) struct Waiting {
-    pub(crate) incoming: Incoming,
+    /// Boxed: it is moved from the queue to its batch, and often on from there.
+    pub(crate) incoming: Box<Incoming>,
     pub(crate) answer: oneshot::Sender<Accepted>,
     /// Since when it has waited for a locked row.
     pub(crate) held_since: Option<Instant>,
@@ -209,7 +210,8 @@ impl Ingest {
     ///
     /// # Errors
     /// Nothing was written, and the client should try again.
-    pub async fn accept(&self, mut incoming: Incoming) -> Result<Accepted, IngestError> {
+    pub async fn accept(&self, incoming: impl Into<Box<Incoming>>) -> Result<Accepted, IngestError> {
+        let mut incoming = incoming.into();
         if let Address::Ping(id) = incoming.address
             && self.registry.refuses(id)
         {
@@ -328,6 +330,7 @@ mod tests {
             size: 1,
             wait: Duration::from_millis(1),
             answer: Duration::from_secs(30),
+            usual: None,
         };
         let store = Store::connect(&settings).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(NoClock);

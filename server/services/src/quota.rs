@@ -11,6 +11,7 @@ use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::rate::{Bucket, Rate, WINDOW};
 use deadbeat_store::Tx;
 use deadbeat_store::allowance::What;
+use foldhash::fast::RandomState;
 
 use crate::ServiceError;
 use crate::ingest::Address;
@@ -55,7 +56,7 @@ pub struct Quotas {
     settings: QuotaSettings,
     pings: Rate,
     bodies: Rate,
-    senders: Arc<Mutex<HashMap<u128, Sender>>>,
+    senders: Arc<Mutex<HashMap<u128, Sender, RandomState>>>,
 }
 
 /// A ping key or a ping URL.
@@ -148,7 +149,7 @@ impl Quotas {
     }
 
     /// Counts stay true whoever panicked while holding them.
-    fn senders(&self) -> MutexGuard<'_, HashMap<u128, Sender>> {
+    fn senders(&self) -> MutexGuard<'_, HashMap<u128, Sender, RandomState>> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use deadbeat_domain::ids::{MonitorId, PingId};
 use deadbeat_store::{Store, StoreResult, monitor, with_sources};
+use foldhash::fast::RandomState;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -38,7 +39,7 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     /// Ids as numbers: 32 bytes an entry.
-    known: HashMap<u128, u128>,
+    known: HashMap<u128, u128, RandomState>,
     /// Everything is in `known`: it was read, and notifications have come ever since.
     is_complete: bool,
     denied: HashMap<u128, Instant>,
@@ -194,7 +195,8 @@ impl Registry {
     async fn load(&self, store: &Store) -> StoreResult<()> {
         let reader = store.reader();
         let mut after = None;
-        let mut found: HashMap<u128, u128> = HashMap::with_capacity(self.len());
+        let mut found: HashMap<u128, u128, RandomState> =
+            HashMap::with_capacity_and_hasher(self.len(), RandomState::default());
         loop {
             let chunk = monitor::ping_ids(&reader, after, CHUNK).await?;
             let Some((last, _)) = chunk.last() else { break };

@@ -17,7 +17,7 @@ use crate::{StoreResult, Tx};
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// Pings to append.
-    pub pings: Vec<NewPing>,
+    pub pings: Vec<NewPing<'a>>,
     /// Runs that were opened, changed or closed.
     pub runs: Vec<(MonitorId, Run)>,
     /// Monitors whose state changed, each once ([`crate::monitor::Stateful::changed`]). Their runs are loaded: how many are open is counted.
@@ -79,36 +79,36 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             "#,
             &column(&bodies, |ping| ping.monitor_id.0),
             &column(&bodies, |ping| ping.n),
-            &column(&bodies, |ping| ping.body.clone()),
+            &column(&bodies, |ping| ping.body) as &[&[u8]],
             &column(&bodies, |ping| ping.received_at),
             &column(&runs, |(_, run)| run.key.0),
             &column(&runs, |(monitor, _)| monitor.0),
             &column(&runs, |(_, run)| run.run_id) as &[Option<Uuid>],
-            &column(&runs, |(_, run)| run.status.as_str().to_owned()),
+            &column(&runs, |(_, run)| run.status.as_str()) as &[&str],
             &column(&runs, |(_, run)| run.started_at) as &[Option<DateTime<Utc>>],
             &column(&runs, |(_, run)| run.finished_at) as &[Option<DateTime<Utc>>],
             &column(&runs, |(_, run)| run.deadline_at) as &[Option<DateTime<Utc>>],
             &column(&runs, |(_, run)| run.duration.map(|length| length.num_milliseconds())) as &[Option<i64>],
             &column(&runs, |(_, run)| run.exit_code.map(i16::from)) as &[Option<i16>],
-            &column(&runs, |(_, run)| run.detail.task.clone()) as &[Option<String>],
-            &column(&runs, |(_, run)| run.detail.task_id.clone()) as &[Option<String>],
-            &column(&runs, |(_, run)| run.detail.worker.clone()) as &[Option<String>],
+            &column(&runs, |(_, run)| run.detail.task.as_deref()) as &[Option<&str>],
+            &column(&runs, |(_, run)| run.detail.task_id.as_deref()) as &[Option<&str>],
+            &column(&runs, |(_, run)| run.detail.worker.as_deref()) as &[Option<&str>],
             &column(&runs, |(_, run)| run.detail.retries),
-            &column(&runs, |(_, run)| run.detail.error.clone()) as &[Option<String>],
+            &column(&runs, |(_, run)| run.detail.error.as_deref()) as &[Option<&str>],
             &column(&learned, |(id, _)| id.0),
             &column(&learned, |(_, baseline)| baseline.runs),
             &column(&learned, |(_, baseline)| baseline.usual),
             &column(&learned, |(_, baseline)| baseline.shortest),
             &column(&learned, |(_, baseline)| baseline.longest),
-            &column(&runs, |(_, run)| run.detail.outcome.map(|outcome| outcome.as_str().to_owned())) as &[Option<String>],
+            &column(&runs, |(_, run)| run.detail.outcome.map(|outcome| outcome.as_str())) as &[Option<&str>],
             &column(&runs, |(_, run)| run.detail.attempt) as &[Option<Uuid>],
             &column(&runs, |(_, run)| run.attempts),
-            &column(&runs, |(_, run)| run.contest.map(|contest| contest.as_str().to_owned())) as &[Option<String>],
+            &column(&runs, |(_, run)| run.contest.map(|contest| contest.as_str())) as &[Option<&str>],
             &column(&runs, |(_, run)| uuid_array(&run.events)),
             &column(&learned, |(_, baseline)| baseline.odd),
             &column(&runs, |(_, run)| run.detail.incarnation) as &[Option<Uuid>],
             &column(&runs, |(_, run)| run.detail.acks_late),
-            &column(&runs, |(_, run)| run.orphan.map(|orphan| orphan.how.as_str().to_owned())) as &[Option<String>],
+            &column(&runs, |(_, run)| run.orphan.map(|orphan| orphan.how.as_str())) as &[Option<&str>],
             &column(&runs, |(_, run)| run.orphan.map(|orphan| orphan.since)) as &[Option<DateTime<Utc>>],
         )
         .execute(tx.conn())
@@ -144,16 +144,16 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(pings, |ping| ping.monitor_id.0),
         &column(pings, |ping| ping.n),
         &column(pings, |ping| ping.received_at),
-        &column(pings, |ping| ping.kind.as_str().to_owned()),
+        &column(pings, |ping| ping.kind.as_str()) as &[&str],
         &column(pings, |ping| ping.run_id) as &[Option<Uuid>],
         &column(pings, |ping| ping.exit_code.map(i16::from)) as &[Option<i16>],
-        &column(pings, |ping| ping.source.as_str().to_owned()),
-        &column(pings, |ping| ping.method.clone()) as &[Option<String>],
-        &column(pings, |ping| ping.remote_addr.clone()) as &[Option<String>],
-        &column(pings, |ping| ping.user_agent.clone()) as &[Option<String>],
+        &column(pings, |ping| ping.source.as_str()) as &[&str],
+        &column(pings, |ping| ping.method.as_deref()) as &[Option<&str>],
+        &column(pings, |ping| ping.remote_addr.as_deref()) as &[Option<&str>],
+        &column(pings, |ping| ping.user_agent.as_deref()) as &[Option<&str>],
         &column(pings, |ping| i32::try_from(ping.body.len()).unwrap_or(i32::MAX)),
         &column(monitors, |(id, _)| id.0),
-        &column(monitors, |(_, state)| state.status.as_str().to_owned()),
+        &column(monitors, |(_, state)| state.status.as_str()) as &[&str],
         &column(monitors, |(_, state)| state.ping_count),
         &column(monitors, |(_, state)| state.last_ping_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |(_, state)| state.last_success_at) as &[Option<DateTime<Utc>>],
@@ -181,6 +181,6 @@ fn uuid_array(ids: &[Uuid]) -> String {
 }
 
 /// One column of rows, as an array statement takes it.
-pub(crate) fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
+pub(crate) fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }

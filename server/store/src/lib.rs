@@ -107,6 +107,9 @@ pub struct PoolSettings {
     pub wait: Duration,
     /// How long a statement may take; then PostgreSQL ends it, and if nothing is heard of that either, the connection counts as dead.
     pub answer: Duration,
+    /// How long most transactions of this pool may take ([`Store::begin_within`]), if that is a limit of its own. Its connections have that
+    /// limit from the start, so that such a transaction needs no statement to set it.
+    pub usual: Option<Duration>,
 }
 
 impl Store {
@@ -123,8 +126,16 @@ impl Store {
             .options([("synchronous_commit", "on")])
             .options(
                 [
-                    ("statement_timeout", settings.answer),
-                    ("lock_timeout", LOCK.min(settings.answer)),
+                    (
+                        "statement_timeout",
+                        settings.usual.map_or(settings.answer, line::of_statement),
+                    ),
+                    (
+                        "lock_timeout",
+                        settings
+                            .usual
+                            .map_or(LOCK.min(settings.answer), line::of_statement),
+                    ),
                     ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
                 ]
                 .map(|(name, limit)| (name, limit.as_millis().to_string())),
@@ -147,7 +158,7 @@ impl Store {
             .max_lifetime(Duration::from_secs(1800))
             .connect_lazy_with(options);
         Ok(Self {
-            lines: Lines::new(pool, settings.answer),
+            lines: Lines::new(pool, settings.answer, settings.usual),
         })
     }
 
@@ -155,7 +166,7 @@ impl Store {
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self {
-            lines: Lines::new(pool, ANSWER),
+            lines: Lines::new(pool, ANSWER, None),
         }
     }
 

@@ -17,6 +17,7 @@ use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr};
 use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::LOCK;
 use crate::asker::Asker;
 use crate::gate::Gate;
 use crate::turns::{Turn, Turns};
@@ -37,6 +38,23 @@ pub(crate) struct Lines {
     /// Those who ask share the connections by these, if they are shared.
     pub(crate) turns: Option<Arc<Turns<Asker>>>,
     answer: Duration,
+    /// PostgreSQL's own limits of a transaction that may take as long as its statements.
+    own: Limits,
+    /// Transactions of this limit find PostgreSQL's limits set.
+    usual: Option<Duration>,
+}
+
+/// PostgreSQL's limits of a statement and of a wait for a lock.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    statement: Duration,
+    lock: Duration,
+}
+
+/// How long a statement may take in a transaction that must end within a limit: PostgreSQL itself ends a slow one before that, and then
+/// the database is known to be there.
+pub(crate) fn of_statement(limit: Duration) -> Duration {
+    limit * 3 / 4
 }
 
 /// A connection that was taken from its pool. It goes back when dropped.
@@ -56,12 +74,17 @@ pub(crate) struct Line {
 
 impl Lines {
     /// `answer` is PostgreSQL's own limit for a statement.
-    pub(crate) fn new(pool: PgPool, answer: Duration) -> Self {
+    pub(crate) fn new(pool: PgPool, answer: Duration, usual: Option<Duration>) -> Self {
         Self {
             pool,
             gate: Gate::default(),
             turns: None,
             answer: answer + SLACK,
+            own: Limits {
+                statement: answer,
+                lock: LOCK.min(answer),
+            },
+            usual,
         }
     }
 
@@ -93,17 +116,21 @@ impl Lines {
         };
         line.until = until;
         line.in_transaction = true;
-        match limit {
-            None => line.execute(sqlx::raw_sql("BEGIN")).await?,
-            // PostgreSQL itself ends a slow statement before that: then the database is known to be there. In one round trip.
-            Some(limit) => {
-                let statement = limit.as_millis() * 3 / 4;
-                let begin = format!(
-                    "BEGIN; SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {statement}"
-                );
-                line.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(begin))).await?
-            }
-        };
+        if limit == self.usual {
+            line.execute(sqlx::raw_sql("BEGIN")).await?;
+            return Ok(line);
+        }
+        let limits = limit.map(of_statement).map_or(self.own, |most| Limits {
+            statement: most,
+            lock: most,
+        });
+        // In one round trip.
+        let begin = format!(
+            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}",
+            limits.statement.as_millis(),
+            limits.lock.as_millis()
+        );
+        line.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(begin))).await?;
         Ok(line)
     }
 }

@@ -1,5 +1,7 @@
 //! Tables `ping` and `ping_body`. They are written by [`crate::batch::write`].
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::ping::{PingKind, Source};
@@ -10,7 +12,7 @@ use crate::{Reader, StoreError, StoreResult};
 
 /// A ping to append.
 #[derive(Debug, Clone)]
-pub struct NewPing {
+pub struct NewPing<'a> {
     /// Whose.
     pub monitor_id: MonitorId,
     /// Its number, given under the monitor's lock.
@@ -26,13 +28,13 @@ pub struct NewPing {
     /// Where it came from.
     pub source: Source,
     /// HTTP method.
-    pub method: Option<String>,
+    pub method: Option<Cow<'a, str>>,
     /// As the proxy in front, or the socket, names it.
-    pub remote_addr: Option<String>,
+    pub remote_addr: Option<Cow<'a, str>>,
     /// The client's name for itself.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<Cow<'a, str>>,
     /// The body, already cut to the limit; empty: none.
-    pub body: Vec<u8>,
+    pub body: &'a [u8],
 }
 
 /// A ping as listed.

@@ -1,6 +1,7 @@
 //! A batch becomes rows in one transaction. First the monitors are locked, so that the caller can deal with those that are held; then the
 //! rules run in memory, and everything is written.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use deadbeat_store::monitor::{Heard, Held, Monitor, Stateful};
 use deadbeat_store::ping::NewPing;
 use deadbeat_store::run::LOADED_RUNS_OF_ID;
 use deadbeat_store::{Store, StoreError, StoreResult, Tx, with_sources};
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -135,8 +137,8 @@ impl Committer {
             }
         }
         let mut monitors: Vec<Heard> = Vec::new();
-        let mut by_id = HashMap::new();
-        let mut by_ping_id = HashMap::new();
+        let mut by_id: HashMap<MonitorId, usize, RandomState> = HashMap::default();
+        let mut by_ping_id: HashMap<PingId, usize, RandomState> = HashMap::default();
         let mut unreadable: HashSet<MonitorId> = HashSet::new();
         for row in deadbeat_store::monitor::lock_for_signals(&mut tx, &ping_ids, &ids, held).await? {
             match row {
@@ -369,7 +371,7 @@ async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<
         .collect()
 }
 
-fn new_ping(monitor: &Heard, incoming: &Incoming) -> NewPing {
+fn new_ping<'a>(monitor: &Heard, incoming: &'a Incoming) -> NewPing<'a> {
     let signal = &incoming.signal;
     NewPing {
         monitor_id: monitor.id,
@@ -382,11 +384,11 @@ fn new_ping(monitor: &Heard, incoming: &Incoming) -> NewPing {
         method: incoming.method.as_deref().map(clip),
         remote_addr: incoming.remote_addr.as_deref().map(clip),
         user_agent: incoming.user_agent.as_deref().map(clip),
-        body: incoming.body.clone(),
+        body: &incoming.body,
     }
 }
 
 /// A header as it is kept.
-fn clip(text: &str) -> String {
-    Text::cleaned(text, limits::HEADER_CHARS).into()
+fn clip(text: &str) -> Cow<'_, str> {
+    Text::clean(text, limits::HEADER_CHARS)
 }

@@ -41,9 +41,11 @@ use crate::supervisor::{Health, keep_working};
 
 /// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
 const BATCH: usize = 512;
+/// Room for signals that a batch has from the start.
+const USUAL_BATCH: usize = 64;
 /// How long a batch may take, from its first statement to the answer of its commit: then the spool takes it, and the clients hear of it.
 /// A replay may take as long as the store lets each of its statements: what the database is too busy for now must not come back for ever.
-const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
+pub const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
 /// How often the database is asked whether it is back.
 const PROBE: Duration = Duration::from_millis(250);
 /// Between two tries of a spool file that cannot be read.
@@ -196,8 +198,8 @@ impl Writer {
     }
 
     async fn write_all(&mut self, stop: CancellationToken) {
-        let mut batch = Vec::with_capacity(BATCH);
         loop {
+            let mut batch = Vec::with_capacity(USUAL_BATCH);
             let (is_behind, is_held) = (self.is_behind(), !self.held.is_empty());
             let taken = tokio::select! {
                 biased;
@@ -221,7 +223,7 @@ impl Writer {
                 self.put_aside(held).await;
                 return;
             }
-            self.write(std::mem::take(&mut batch)).await;
+            self.write(batch).await;
             if self.is_behind() {
                 self.catch_up().await;
             }
@@ -239,8 +241,10 @@ impl Writer {
     }
 
     async fn write(&mut self, new: Vec<Waiting>) {
-        let mut batch = std::mem::take(&mut self.held);
-        batch.extend(new);
+        let mut batch = new;
+        if !self.held.is_empty() {
+            drop(batch.splice(..0, self.held.drain(..)));
+        }
         if self.is_behind() {
             self.keep(batch).await;
             return;
@@ -272,7 +276,7 @@ impl Writer {
     ///
     /// A failed batch comes back with the numbers up to `self.position`, which its commit may have brought to the database.
     async fn attempt(&mut self, batch: Vec<Waiting>, limit: Option<Duration>) -> Result<(), Failed> {
-        let signals: Vec<&Incoming> = batch.iter().map(|one| &one.incoming).collect();
+        let signals: Vec<&Incoming> = batch.iter().map(|one| &*one.incoming).collect();
         let taken = async {
             let tx = match (self.limit(), limit) {
                 (Some(all), _) => self.committer.store.begin_within(all).await?,
@@ -295,16 +299,20 @@ impl Writer {
         let stays: Vec<bool> = taken.can_be_written().collect();
         let unreadable = taken.unreadable();
         taken.retain(&stays);
-        let (mut rest, mut held) = (Vec::with_capacity(batch.len()), Vec::new());
-        for (index, (one, stays)) in batch.into_iter().zip(stays).enumerate() {
-            if stays {
-                rest.push(one);
-            } else if !unreadable.contains(&index) {
-                held.push(one);
+        let mut rest = batch;
+        if !stays.iter().all(|stays| *stays) {
+            let mut held = Vec::new();
+            let all = std::mem::take(&mut rest);
+            for (index, (one, stays)) in all.into_iter().zip(stays).enumerate() {
+                if stays {
+                    rest.push(one);
+                } else if !unreadable.contains(&index) {
+                    held.push(one);
+                }
+                // Without an answer the client of an unreadable monitor hears "try again".
             }
-            // Without an answer the client of an unreadable monitor hears "try again".
+            self.hold(held);
         }
-        self.hold(held);
         // Only what this transaction writes has numbers up to its place: what is held gets later ones.
         self.position += rest.len() as u64;
         let place = self.spool.as_ref().map(|spool| Place {
@@ -312,7 +320,7 @@ impl Writer {
             number: self.position,
             is_replay: false,
         });
-        let signals: Vec<&Incoming> = rest.iter().map(|one| &one.incoming).collect();
+        let signals: Vec<&Incoming> = rest.iter().map(|one| &*one.incoming).collect();
         match self.committer.write(taken, &signals, place).await {
             Ok(fates) => {
                 for (one, fate) in rest.into_iter().zip(fates) {
@@ -417,7 +425,7 @@ impl Writer {
             return;
         };
         let (signals, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|one| (one.incoming, one.answer)).unzip();
+            batch.into_iter().map(|one| (*one.incoming, one.answer)).unzip();
         match spool.append_aside(&signals).await {
             Ok(kept) => {
                 let count = kept.iter().filter(|kept| **kept).count();
@@ -472,7 +480,7 @@ impl Writer {
                 Known::Perhaps if self.trusted < MOST_TRUSTED => self.trusted += 1,
                 Known::Perhaps => continue,
             }
-            kept.push(incoming);
+            kept.push(*incoming);
             answers.push(answer);
         }
         if kept.is_empty() {

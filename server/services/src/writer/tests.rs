@@ -46,13 +46,14 @@ async fn a_file_that_fails_at_the_start_is_used_once_it_can_be_read() {
     spool.append(1..=9, &[signal()]).await.unwrap();
     spool.close();
     std::fs::rename(&path, &elsewhere).unwrap();
-    // Opening a folder fails, and says nothing about the file.
-    std::fs::create_dir(&path).unwrap();
+    // Opening a folder fails, and says nothing about the file. A link to one is replaced at once: the writer must not find nothing there.
+    std::os::unix::fs::symlink(folder.path(), &path).unwrap();
     let store = Store::connect(&PoolSettings {
         url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
         size: 1,
         wait: Duration::from_millis(200),
         answer: Duration::from_secs(30),
+        usual: None,
     })
     .unwrap();
     let clock: Arc<dyn Clock> = Arc::new(NoClock);
@@ -72,7 +73,6 @@ async fn a_file_that_fails_at_the_start_is_used_once_it_can_be_read() {
     let running = tokio::spawn(writers.run(stop.clone()));
 
     assert_eq!(ingest.accept(signal()).await, Err(IngestError::Unavailable));
-    std::fs::remove_dir(&path).unwrap();
     std::fs::rename(&elsewhere, &path).unwrap();
     let taken = tokio::time::timeout(Duration::from_secs(20), async {
         while ingest.accept(signal()).await.is_err() {}
@@ -99,6 +99,7 @@ async fn a_file_that_fails_does_not_keep_the_writer_from_stopping() {
         size: 1,
         wait: Duration::from_millis(200),
         answer: Duration::from_secs(30),
+        usual: None,
     })
     .unwrap();
     let clock: Arc<dyn Clock> = Arc::new(NoClock);

@@ -38,6 +38,7 @@ fn process_with(world: &World, spool: Spool) -> Listening {
         size: 1,
         wait: Duration::from_millis(1),
         answer: Duration::from_secs(1),
+        usual: None,
     })
     .unwrap();
     let (ingest, _) = Ingest::new(

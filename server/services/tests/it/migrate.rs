@@ -18,6 +18,7 @@ fn narrow(pool: &PgPool) -> Store {
         size: 2,
         wait: Duration::from_secs(5),
         answer: LIMIT,
+        usual: None,
     })
     .unwrap()
 }

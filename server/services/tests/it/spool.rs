@@ -50,6 +50,7 @@ pub fn away() -> Store {
         size: 1,
         wait: Duration::from_millis(200),
         answer: Duration::from_secs(30),
+        usual: None,
     })
     .unwrap()
 }

@@ -61,6 +61,7 @@ pub fn through(world: &World, wire: &Wire) -> Store {
         size: 2,
         wait: Duration::from_secs(5),
         answer: Duration::from_secs(10),
+        usual: None,
     })
     .unwrap()
 }
@@ -81,6 +82,7 @@ pub fn direct(world: &World, answer: Duration) -> Store {
         size: 2,
         wait: Duration::from_secs(5),
         answer,
+        usual: None,
     })
     .unwrap()
 }

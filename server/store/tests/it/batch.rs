@@ -46,7 +46,7 @@ async fn what_is_written_is_read_back_as_it_was(pool: PgPool) {
     let _ = on_ping(&mut monitor.state, &signal(Start, 30));
     monitor.open_runs = 1;
     let mut stored = new_ping(&monitor, Start, 30);
-    stored.body = vec![0, 159, 146, 150];
+    stored.body = &[0, 159, 146, 150];
     stored.exit_code = Some(255);
     let runs = monitor
         .state

@@ -221,7 +221,7 @@ pub fn signal(kind: PingKind, seconds: i64) -> Signal {
     }
 }
 
-pub fn new_ping(monitor: &impl Stateful, kind: PingKind, seconds: i64) -> NewPing {
+pub fn new_ping(monitor: &impl Stateful, kind: PingKind, seconds: i64) -> NewPing<'static> {
     let (monitor_id, state) = monitor.changed();
     NewPing {
         monitor_id,
@@ -234,6 +234,6 @@ pub fn new_ping(monitor: &impl Stateful, kind: PingKind, seconds: i64) -> NewPin
         method: None,
         remote_addr: None,
         user_agent: None,
-        body: Vec::new(),
+        body: &[],
     }
 }

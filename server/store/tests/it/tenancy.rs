@@ -34,7 +34,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
     owned.state.ping_count = 1;
     let _ = deadbeat_domain::transition::on_ping(&mut owned.state, &signal(Start, 1));
     let mut stored = new_ping(&owned, Start, 1);
-    stored.body = vec![1];
+    stored.body = &[1];
     let runs = owned
         .state
         .runs
