@@ -83,6 +83,7 @@ class BeatReporter:
         """Put ourselves around the instance's `tick` and `apply_async`."""
         self._scheduler.tick = self._around_tick(self._scheduler.tick)
         self._scheduler.apply_async = self._around_apply_async(self._scheduler.apply_async)
+        self._runs.result_backend.watch()
 
     def _around_tick(self, tick: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(tick)
@@ -124,6 +125,9 @@ class BeatReporter:
             return
         cause = fault.__context__ if type(fault).__name__ == "SchedulingError" else None
         cause = cause or fault
+        if self._runs.result_backend.is_at_fault(cause):
+            # The sign of life says so: it is no fault of the entry, nor of the broker.
+            return
         error = self._runs.error_of(cause)
         if is_broker_fault(self._app, cause):
             self._report_refused(str(name), task, error)
@@ -291,10 +295,13 @@ class BeatReporter:
         self._transport.put(self._event("beat_alive", at, **self._sign_of_life()), latest="beat_alive")
 
     def _sign_of_life(self) -> dict[str, Any]:
+        backend = self._runs.result_backend.report([os.getpid()])
+        self._runs.result_backend.ask(backend)
         return {
             "period_seconds": whole(self._settings.beat_period),
             "grace_seconds": whole(self._settings.beat_grace),
             "project": self._runs.project,
+            "result_backend": backend,
             **self._identity(),
         }
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from deadbeat.follow import is_member, stage_of
+from deadbeat.result_backend import ResultBackend
 from deadbeat.track import TrackedTasks
 from deadbeat.transport import Transport, utc_text
 
@@ -89,6 +90,7 @@ class RunReporter:
         # Names the process that owns this worker's runs; chosen before the pool is forked, for all of them.
         self.incarnation: str | None = None
         self.project = project_of(sys.argv, os.environ)
+        self.result_backend = ResultBackend(app)
         self.tracked = TrackedTasks(settings.track)
         # (task id, stage) → the attempt; only while the task runs in this process. Not by id alone: a retry
         # without countdown, or a replacement, may start in another thread before this attempt has ended.

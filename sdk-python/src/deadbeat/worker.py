@@ -48,6 +48,7 @@ class WorkerReporter:
     def __init__(self, runs: RunReporter) -> None:
         self._runs = runs
         runs.incarnation = new_id()
+        runs.result_backend.watch()
         self._pid = os.getpid()
         self._boot_id = _known(_boot_id)
         self._started_at = time.time()
@@ -109,6 +110,7 @@ class WorkerReporter:
         if self._pulse is not None:
             self._pulse.reported()
         event = self._snapshot()
+        self._runs.result_backend.ask(event["result_backend"])
         if event["state"] == self._told:
             self._runs.transport.put(event, latest="worker_snapshot")
         else:
@@ -157,6 +159,7 @@ class WorkerReporter:
             "exit_code": None if self._failure is None else self._failure[0],
             "exit_error": None if self._failure is None else self._failure[1],
             "load_per_cpu": _known(_load_per_cpu),
+            "result_backend": _known(lambda: runs.result_backend.report(_pids(self._pid, consumer.pool))),
             "rss_bytes": _known(lambda: _resident_bytes(self._pid, consumer.pool) or None),
         }
 
@@ -299,9 +302,13 @@ def _load_per_cpu() -> float:
 
 def _resident_bytes(pid: int, pool: Any) -> int:
     """The worker's memory and its pool's; pages that they share count once in each."""
+    return sum(_resident_pages(one) for one in _pids(pid, pool)) * _PAGE_BYTES
+
+
+def _pids(pid: int, pool: Any) -> set[int]:
+    """The worker's main process and its pool's."""
     processes = (_known(lambda: pool.info) or {}).get("processes") or []
-    pids = {pid, *(child for child in processes if isinstance(child, int))}
-    return sum(_resident_pages(one) for one in pids) * _PAGE_BYTES
+    return {pid, *(child for child in processes if isinstance(child, int))}
 
 
 def _resident_pages(pid: int) -> int:

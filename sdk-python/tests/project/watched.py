@@ -17,7 +17,7 @@ import deadbeat
 
 BROKER = os.environ["CELERY_BROKER_URL"]
 
-app = Celery("watched", broker=BROKER, backend=BROKER)
+app = Celery("watched", broker=BROKER, backend=os.environ.get("RESULT_BACKEND", BROKER))
 app.conf.timezone = "Europe/Berlin"
 app.conf.worker_hijack_root_logger = False
 app.conf.redbeat_redis_url = BROKER

@@ -66,13 +66,15 @@ pub enum Cause {
     RateLimited,
     /// The broker cannot be reached.
     BrokerDown,
+    /// The result backend does not answer, or takes no results.
+    ResultBackendDown,
     /// A host's clock is off.
     ClockSkew,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
@@ -102,6 +104,7 @@ impl Cause {
         Self::QueueSlaBreach,
         Self::RateLimited,
         Self::BrokerDown,
+        Self::ResultBackendDown,
         Self::ClockSkew,
     ];
 
@@ -138,6 +141,7 @@ impl Cause {
             Self::QueueSlaBreach => "QUEUE_SLA_BREACH",
             Self::RateLimited => "RATE_LIMITED",
             Self::BrokerDown => "BROKER_DOWN",
+            Self::ResultBackendDown => "RESULT_BACKEND_DOWN",
             Self::ClockSkew => "CLOCK_SKEW",
         }
     }

@@ -12,11 +12,13 @@ use crate::blind_spell::{SDK_RETURN, is_to_come};
 use crate::cause::Cause;
 use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
+use crate::result_backend::BackendView;
 use crate::run::{Contest, Run};
 use crate::status::Status;
 use crate::stranger::INCIDENT_WITHIN;
 use crate::worker::{GHOST_PATIENCE, SKEW_PATIENCE};
 
+mod held_up;
 mod starving;
 #[cfg(test)]
 mod tests;
@@ -193,6 +195,8 @@ pub struct Evidence {
     pub queues: Vec<QueueView>,
     /// The workers of its application.
     pub workers: Vec<WorkerView>,
+    /// The result backend of its application, where somebody reports trouble with it.
+    pub result_backend: Option<BackendView>,
     /// Who of all these has an open incident.
     pub open: Vec<PartOf>,
     /// It is our own probe of the way, not a task of the application.
@@ -214,6 +218,8 @@ pub enum PartOf {
     Queue(QueueId),
     /// The broker.
     Broker(BrokerId),
+    /// The result backend, by the id of its application's broker.
+    ResultBackend(BrokerId),
 }
 
 /// Who is to blame.
@@ -281,6 +287,9 @@ impl Evidence {
             return Blame::Own(Cause::Missed);
         };
         if let Some(blame) = self.of_broker(now) {
+            return blame;
+        }
+        if let Some(blame) = self.of_result_backend(due - early, now) {
             return blame;
         }
         // The SDK reports that Beat lives after each tick returned: heard from since the slot means that Beat had sent it.
@@ -576,6 +585,9 @@ impl Evidence {
         let (Some(worker), Some(started_at)) = (worker, run.started_at) else {
             return Blame::Own(Cause::Overrun);
         };
+        if let Some(blame) = self.of_held_up(worker.id, now) {
+            return blame;
+        }
         match worker.standing() {
             Status::Down if worker.trouble.is_none() => {
                 return Blame::Part(PartOf::Worker(worker.id), Cause::WorkerLost);

@@ -107,6 +107,8 @@ impl Evidence {
         let queue = stage.and_then(|stage| stage.queue.as_deref());
         let is_on_its_way = |part: &&PartOf| match **part {
             PartOf::Beat | PartOf::Broker(_) => true,
+            // Whoever waits for it is part of it before it comes to this.
+            PartOf::ResultBackend(_) => false,
             PartOf::Queue(id) => self
                 .queues
                 .iter()

@@ -35,6 +35,9 @@ pub enum SubjectKind {
     Queue,
     /// The broker of a Celery application.
     Broker,
+    /// The result backend of a Celery application.
+    #[serde(rename = "result_backend")]
+    ResultBackend,
 }
 
 impl SubjectKind {
@@ -47,15 +50,23 @@ impl SubjectKind {
             Self::Worker => "worker",
             Self::Queue => "queue",
             Self::Broker => "broker",
+            Self::ResultBackend => "result_backend",
         }
     }
 
     /// Reads [`SubjectKind::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Monitor, Self::Beat, Self::Worker, Self::Queue, Self::Broker]
-            .into_iter()
-            .find(|k| k.as_str() == text)
+        [
+            Self::Monitor,
+            Self::Beat,
+            Self::Worker,
+            Self::Queue,
+            Self::Broker,
+            Self::ResultBackend,
+        ]
+        .into_iter()
+        .find(|k| k.as_str() == text)
     }
 }
 

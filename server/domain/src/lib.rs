@@ -19,6 +19,7 @@
 //! | which processes report as one Beat, and do two of them run at once? | [`incarnation`] |
 //! | which of several Beats of one name does a monitor belong to? | [`lineage`] |
 //! | which workers take messages and report nothing? | [`stranger`] |
+//! | does the result backend answer? | [`result_backend`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | up to when may silence be judged? | [`hearing`] |
 //! | which run does an end belong to? | [`run`] |
@@ -62,6 +63,7 @@ pub mod quartz;
 pub mod queue;
 pub mod rate;
 pub mod reach;
+pub mod result_backend;
 pub mod run;
 pub mod schedule;
 pub mod slot;

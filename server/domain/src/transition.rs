@@ -416,10 +416,13 @@ fn judge_runs(
         } else if let Settled::Dead(blame) = orphan {
             blame
         } else if run.detail.outcome == Some(Outcome::Aborted) {
-            run.status = RunStatus::Fail;
-            run.finished_at = Some(now);
-            run.deadline_at = None;
-            Blame::Own(Cause::of_outcome(run.detail.outcome))
+            let blame = evidence.of_aborted(run.detail.worker.as_deref(), now);
+            if !matches!(blame, Blame::Wait(_)) {
+                run.status = RunStatus::Fail;
+                run.finished_at = Some(now);
+                run.deadline_at = None;
+            }
+            blame
         } else {
             let judged = evidence.of_overrun(run, now);
             let whole = run.started_at.map(|started| started + longest);

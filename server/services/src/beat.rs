@@ -24,7 +24,7 @@ use crate::event::Verdict;
 use crate::flood::{Flood, slots_within};
 use crate::incarnation::{Identity, Incarnations};
 use crate::incident::{self, Background, Changed, News, What};
-use crate::{ServiceError, Services, broker, incarnation, schedule_emptied};
+use crate::{ServiceError, Services, broker, incarnation, result_backend, schedule_emptied};
 
 /// Beat lives.
 #[derive(Debug, Deserialize)]
@@ -50,6 +50,9 @@ pub struct Alive {
     /// What stands behind `celery -A` there.
     #[serde(default)]
     pub project: Option<Text>,
+    /// How its calls into the result backend go; None: it does not say, or has none.
+    #[serde(default)]
+    pub result_backend: Option<result_backend::Report>,
     /// False: its process lives, and its tick has not returned for longer than it should take.
     #[serde(default = "yes")]
     pub ticking: bool,
@@ -158,13 +161,29 @@ pub(crate) async fn alive(
     beat.state.grace_seconds = alive.grace_seconds;
     beat.host = alive.host.clone().map(String::from);
     beat.project_word = alive.project.map(String::from).or(beat.project_word);
+    let report = alive.result_backend.map(|report| report.on_our_clock(skew, now));
+    let before = deadbeat_store::result_backend::of_beat(&mut tx, beat.id).await?;
+    if before.is_some() || report.is_some() {
+        let stored = report
+            .as_ref()
+            .and_then(|report| serde_json::to_value(report).ok());
+        deadbeat_store::result_backend::note(&mut tx, beat.id, stored.as_ref()).await?;
+    }
+    let was_troubled = result_backend::is_troubled(before.as_ref());
+    let broker = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;
     if !alive.ticking {
         beat.hung_at = Some(now);
         // Its thread lives, and its loop hangs: its own deadline goes on.
         deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
         // It may hang because its own line to the broker does: somebody else looks.
         deadbeat_store::broker::dismiss(&mut tx, project, &beat.name, &looker(&beat)).await?;
+        let (broker, report) = (broker.as_ref(), report.as_ref());
+        let is_news =
+            result_backend::heard(&mut tx, &services.site, broker, was_troubled, report, now).await?;
         tx.commit().await?;
+        if is_news {
+            services.outbox_bell.notify_one();
+        }
         return Ok(Verdict::Heard {
             samples: false,
             queues: Vec::new(),
@@ -190,19 +209,23 @@ pub(crate) async fn alive(
         .and_then(|_| on_trouble(&mut beat.state, trouble, now));
     deadbeat_store::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     // The broker's row before monitors, as whoever looks at it takes them.
-    let known = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;
     let (samples, queues) = broker::asked_to_look(
         &mut tx,
         project,
         &beat.name,
         &looker(&beat),
-        known.as_ref(),
+        broker.as_ref(),
         key,
         now,
     )
     .await?;
     let most = limits::WORKER_QUEUES as i64;
     let attended = deadbeat_store::worker::attended_queues(&mut tx, project, &beat.name, key, most).await?;
+    let mut is_news = transition.is_some();
+    if transition.is_none() {
+        let (broker, report) = (broker.as_ref(), report.as_ref());
+        is_news = result_backend::heard(&mut tx, &services.site, broker, was_troubled, report, now).await?;
+    }
     if let Some(transition) = transition {
         if transition.from == Status::Down {
             let well = [(SubjectKind::Beat, beat.id.0)];
@@ -241,7 +264,7 @@ pub(crate) async fn alive(
     if standing.replaced != 0 {
         incarnation::release(services, project, beat.id).await?;
     }
-    if transition.is_some() {
+    if is_news {
         services.outbox_bell.notify_one();
     }
     Ok(Verdict::Ticked {

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::event::Verdict;
 use crate::incident::{self, Changed, News, What};
-use crate::{ServiceError, Services, Site};
+use crate::{ServiceError, Services, Site, result_backend};
 
 /// What was seen of a broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -489,10 +489,17 @@ fn look(
     };
     queue.flow.look(&glimpse(known, seen, depth, workers, now), now);
     let consumers = consumers(&queue, workers, longest_wait, now);
+    // Workers that wait for the result backend take no messages meanwhile: that is told of the backend.
+    let is_held_up = || {
+        workers
+            .iter()
+            .any(|worker| worker.queues.contains(&seen.name) && result_backend::hangs(&worker.snapshot))
+    };
     let trouble = if swallows {
         Some((Cause::WorkerWithoutSdk, TimeDelta::zero()))
     } else {
         trouble(queue.depth, oldest, longest_wait, consumers)
+            .filter(|(cause, _)| *cause != Cause::QueueSlaBreach || !is_held_up())
     };
     let transition = on_seen(&mut queue.state, trouble, now);
     (queue, transition)

@@ -41,7 +41,7 @@ use crate::orphan::{self, Owners};
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
 use crate::supervisor::Health;
-use crate::{Site, blind_notice, broker, unbegun};
+use crate::{Site, blind_notice, broker, result_backend, unbegun};
 
 /// Rows of one transaction.
 const BATCH: i64 = 1_000;
@@ -115,6 +115,7 @@ fn subject(part_of: PartOf, monitor: &Monitor) -> Option<(SubjectKind, Uuid)> {
         PartOf::Worker(id) => (SubjectKind::Worker, id.0),
         PartOf::Queue(id) => (SubjectKind::Queue, id.0),
         PartOf::Broker(id) => (SubjectKind::Broker, id.0),
+        PartOf::ResultBackend(id) => (SubjectKind::ResultBackend, id.0),
     })
 }
 
@@ -351,6 +352,16 @@ impl Evaluator {
             // A Beat that cannot reach its broker may hang in the attempt: that is the broker's trouble.
             let broker = deadbeat_store::broker::of_app(&mut tx, beat.project_id, &beat.name).await?;
             let cause = beat::silence(&beat.state, beat.hung_at, now);
+            // One that waits for the result backend says so, and that is told of the backend.
+            if cause == Cause::BeatStalled
+                && result_backend::is_troubled(
+                    deadbeat_store::result_backend::of_beat(&mut tx, beat.id)
+                        .await?
+                        .as_ref(),
+                )
+            {
+                switch::hold(&mut beat.state, now + HELD);
+            }
             if let Some(broker) = broker {
                 // As long as somebody looks: else nobody would ever say that it is back.
                 let is_away = broker.state.trouble == Some(Cause::BrokerDown)
@@ -628,7 +639,8 @@ impl Evaluator {
         let spells = self.spells(&mut tx, now).await?;
         let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?
             // Their members may have been deleted, which tells nobody.
-            + incident::settle_inferred(&mut tx, &self.site, None, now).await?;
+            + incident::settle_inferred(&mut tx, &self.site, None, now).await?
+            + result_backend::settle_all(&mut tx, &self.site, now, BATCH).await?;
         tx.commit().await?;
         Ok(given_up)
     }

@@ -26,6 +26,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::incident::{Background, Named};
+use crate::result_backend;
 
 /// An application's parts, as they are now.
 #[derive(Debug, Default)]
@@ -146,7 +147,7 @@ impl Known {
     ) -> Option<Named<'a>> {
         let background = self.background(monitor);
         let name = match kind {
-            SubjectKind::Monitor => None,
+            SubjectKind::Monitor | SubjectKind::ResultBackend => None,
             SubjectKind::Beat => background.beat.map(|beat| &beat.name),
             SubjectKind::Broker => background.broker.map(|broker| &broker.app),
             SubjectKind::Queue => background
@@ -253,8 +254,10 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         queues.map(|queue| (queue.id, since(queue))).collect()
     };
     let open = open_subjects(tx, beat, &scene).await?;
+    let result_backend = result_backend::view(tx, scene.broker.as_ref(), now).await?;
     scene.evidence = Evidence {
         open,
+        result_backend,
         longest_wait: Some(longest_wait(scene.broker.as_ref())),
         strangers: swallowing,
         broker: scene.broker.as_ref().map(broker_view),

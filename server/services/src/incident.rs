@@ -28,6 +28,7 @@ use crate::flood::Flood;
 use crate::incarnation::{self, AtOnce};
 use crate::monitor::write_states;
 use crate::outbox::{self, Telling};
+use crate::result_backend::Backend;
 use crate::schedule_emptied::{self, Emptied};
 use crate::{ServiceError, Services, Site};
 
@@ -76,6 +77,8 @@ pub enum Changed<'a> {
     Queue(&'a Queue, &'a [Worker], &'a [Stranger]),
     /// A broker.
     Broker(&'a Broker),
+    /// A result backend.
+    ResultBackend(&'a Backend),
     /// A subject that monitors name, although nobody saw it in trouble.
     Named(&'a Named<'a>),
 }
@@ -101,6 +104,7 @@ impl<'a> Changed<'a> {
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, ..) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
+            Self::ResultBackend(backend) => backend.project_id,
             Self::Named(named) => named.monitor.project_id,
         }
     }
@@ -134,6 +138,11 @@ impl<'a> Changed<'a> {
                 id: broker.id.0,
                 name: broker.app.clone(),
             },
+            Self::ResultBackend(backend) => Subject {
+                kind: SubjectKind::ResultBackend,
+                id: backend.id.0,
+                name: backend.address.clone(),
+            },
             Self::Named(named) => named.subject.clone(),
         }
     }
@@ -154,6 +163,7 @@ impl<'a> Changed<'a> {
             | Self::Worker(_)
             | Self::Queue(..)
             | Self::Broker(_)
+            | Self::ResultBackend(_)
             | Self::Named(_) => None,
         }
     }
@@ -180,6 +190,7 @@ impl<'a> Changed<'a> {
             }
             Self::Queue(queue, workers, _) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),
+            Self::ResultBackend(backend) => diagnosis::of_result_backend(backend, now),
             Self::Named(named) => diagnosis::of_named(named, cause, now),
         }
     }

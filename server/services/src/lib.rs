@@ -38,6 +38,7 @@ pub mod project;
 mod queue_wait;
 pub mod quota;
 pub mod registry;
+pub mod result_backend;
 pub mod retention;
 pub mod schedule_emptied;
 pub mod schedule_sync;

@@ -85,9 +85,14 @@ async fn channels(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<Vec<Vec<
         }
         // Asked for once a project, not once a monitor: in a storm there are thousands.
         (_, SubjectKind::Monitor) => Whom::OfProject(telling.incident.project_id),
-        (_, SubjectKind::Beat | SubjectKind::Worker | SubjectKind::Queue | SubjectKind::Broker) => {
-            Whom::OfProject(telling.incident.project_id)
-        }
+        (
+            _,
+            SubjectKind::Beat
+            | SubjectKind::Worker
+            | SubjectKind::Queue
+            | SubjectKind::Broker
+            | SubjectKind::ResultBackend,
+        ) => Whom::OfProject(telling.incident.project_id),
     };
     for telling in tellings {
         match whom(telling) {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::event::Verdict;
 use crate::incident::{self, Changed, News, What};
-use crate::{ServiceError, Services, broker};
+use crate::{ServiceError, Services, broker, result_backend};
 
 /// How a worker is, as its main process sees it without asking the broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,6 +108,9 @@ pub struct Snapshot {
     /// Processes of its host that run or want to, for each CPU, on average of a minute.
     #[serde(default)]
     pub load_per_cpu: Option<f64>,
+    /// How its calls into the result backend go; None: it does not say, or has none.
+    #[serde(default)]
+    pub result_backend: Option<result_backend::Report>,
     /// Memory of its main process and its pool.
     #[serde(default)]
     pub rss_bytes: Option<i64>,
@@ -287,6 +290,9 @@ pub(crate) async fn heard(
             .unwrap_or(longest.started_at),
         ..longest
     });
+    snapshot.result_backend = snapshot
+        .result_backend
+        .map(|report| report.on_our_clock(skew, now));
     snapshot.started_at = snapshot.started_at.and_then(|at| at.checked_add_signed(skew));
     let stored = serde_json::to_value(&snapshot).unwrap_or_default();
     let mut tx = services.store.begin().await?;
@@ -373,11 +379,16 @@ pub(crate) async fn heard(
         .state
         .last_seen_at
         .is_none_or(|seen| now - seen >= worker.state.patience());
-    if was_away || !is_broker_well || got_on(&worker.snapshot, &snapshot, is_waited_for) {
+    // One that waits for the result backend has not stopped working: that is told of the backend.
+    let waits = snapshot
+        .result_backend
+        .as_ref()
+        .is_some_and(result_backend::Report::hangs);
+    if was_away || !is_broker_well || waits || got_on(&worker.snapshot, &snapshot, is_waited_for) {
         worker.progress_at = now;
     }
     let mut look = look(&snapshot, &worker, is_waited_for, skew, now);
-    look.connected &= is_broker_well;
+    look.connected &= is_broker_well && !waits;
     let is_reached = broker
         .as_ref()
         .is_some_and(|broker| broker.reach.is_reached_without(&snapshot.worker, now));
@@ -394,6 +405,7 @@ pub(crate) async fn heard(
     if names_queues {
         worker.queues.clone_from(&snapshot.queues);
     }
+    let was_troubled = result_backend::is_troubled(worker.snapshot.get("result_backend"));
     worker.snapshot = stored;
     if look.is_cut_off {
         worker.snapshot["cut_off"] = true.into();
@@ -415,6 +427,20 @@ pub(crate) async fn heard(
         deadbeat_store::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
         (false, Vec::new())
     };
+    // With a transition of its own it waits for the next report: monitors are locked before incidents.
+    let mut is_news = transition.is_some();
+    if transition.is_none() {
+        let report = snapshot.result_backend.as_ref();
+        is_news = result_backend::heard(
+            &mut tx,
+            &services.site,
+            broker.as_ref(),
+            was_troubled,
+            report,
+            now,
+        )
+        .await?;
+    }
     if let Some(transition) = transition {
         if transition.from == Status::Down {
             let well = [(SubjectKind::Worker, worker.id.0)];
@@ -427,7 +453,7 @@ pub(crate) async fn heard(
         incident::record(&mut tx, &services.site, &[news]).await?;
     }
     tx.commit().await?;
-    if transition.is_some() {
+    if is_news {
         services.outbox_bell.notify_one();
     }
     Ok(Verdict::Heard {

@@ -35,6 +35,7 @@ pub mod ping;
 pub mod project;
 pub mod queue;
 pub mod quota;
+pub mod result_backend;
 pub mod retention;
 pub mod run;
 mod schedule_memo;

@@ -52,6 +52,7 @@ fn document(cause: Cause) -> &'static str {
         QueueSlaBreach "QUEUE_SLA_BREACH"
         RateLimited "RATE_LIMITED"
         BrokerDown "BROKER_DOWN"
+        ResultBackendDown "RESULT_BACKEND_DOWN"
         ClockSkew "CLOCK_SKEW"
     }
 }

@@ -444,6 +444,7 @@ impl IncidentCard {
                 SubjectKind::Worker => "Worker",
                 SubjectKind::Queue => "Queue",
                 SubjectKind::Broker => "Broker",
+                SubjectKind::ResultBackend => "Result backend",
             },
             subject: incident.subject.name,
             summary: incident.summary,

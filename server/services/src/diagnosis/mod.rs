@@ -13,6 +13,7 @@ mod monitor;
 mod named;
 mod orphan;
 mod queue;
+mod result_backend;
 mod stranger;
 mod worker;
 
@@ -22,6 +23,7 @@ pub use broker::of_broker;
 pub use monitor::of_monitor;
 pub use named::of_named;
 pub use queue::of_queue;
+pub use result_backend::of_result_backend;
 pub use stranger::of_strangers;
 pub use worker::of_worker;
 

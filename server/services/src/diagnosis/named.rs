@@ -45,7 +45,8 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
             let by = blocks.map_or(String::new(), |task| format!(" by {task}"));
             format!("Worker {name} is blocked{by}: messages wait behind what it runs.")
         }
-        (SubjectKind::Queue | SubjectKind::Monitor, _) => {
+        // The others are never only named: they are seen, or say it themselves.
+        (SubjectKind::Queue | SubjectKind::Monitor | SubjectKind::ResultBackend, _) => {
             let up: Vec<&Worker> = background
                 .workers
                 .iter()

@@ -25,6 +25,7 @@ mod listening;
 mod migrate;
 mod outbox;
 mod races;
+mod result_backend;
 mod retention;
 mod schedule_emptied;
 mod setup;

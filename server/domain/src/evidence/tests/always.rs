@@ -56,12 +56,19 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn any_backend()(since in any_at(), is_told in any::<bool>(), holds_up_beat in any::<bool>(), numbers in prop::collection::vec(1_u128..4, 0..3)) -> BackendView {
+        let holds_up: Vec<WorkerId> = numbers.into_iter().map(|number| worker(number).id).collect();
+        BackendView { since, is_told, holds_up_beat, troubled: holds_up.clone(), holds_up, ..backend() }
+    }
+}
+
+prop_compose! {
     fn any_evidence()(beat in prop::option::of(any_beat()), broker in prop::option::of(any_broker()), stage in prop::option::of(any_stage()),
                       queues in prop::collection::vec(any_queue(), 0..2), workers in prop::collection::vec(any_worker(), 0..4),
-                      is_canary in any::<bool>(), vanished_at in prop::option::of(0_i32..300)) -> Evidence {
+                      is_canary in any::<bool>(), vanished_at in prop::option::of(0_i32..300), result_backend in prop::option::of(any_backend())) -> Evidence {
         // It is noted when it is first waited for.
         let strangers = queues.iter().filter_map(|queue| Some((queue.id, Some(at(f64::from(vanished_at?)))))).collect();
-        Evidence { beat, broker, stage, queues, workers, is_canary, strangers, ..Evidence::default() }
+        Evidence { beat, broker, stage, queues, workers, is_canary, strangers, result_backend, ..Evidence::default() }
     }
 }
 
@@ -124,6 +131,7 @@ proptest! {
             let is_down = match part_of {
                 PartOf::Beat => evidence.beat.is_some_and(|beat| beat.status == Status::Down),
                 PartOf::Broker(_) => evidence.broker.is_some_and(|broker| broker.status == Status::Down),
+                PartOf::ResultBackend(_) => evidence.result_backend.as_ref().is_some_and(|backend| backend.is_told),
                 PartOf::Queue(id) => evidence.queues.iter().any(|queue| queue.id == id && queue.status == Status::Down),
                 PartOf::Worker(id) => evidence.workers.iter().any(|worker| worker.id == id && worker.status == Status::Down),
             };

@@ -2,6 +2,7 @@
 
 mod always;
 mod begun;
+mod held_up;
 mod missed;
 mod received;
 mod sent;
@@ -39,6 +40,18 @@ fn broker() -> BrokerView {
         seen_at: Some(at(95.0)),
         unacked: Some(0),
         visibility_timeout: None,
+    }
+}
+
+/// In trouble for a minute, and told; nobody waits for it.
+fn backend() -> BackendView {
+    BackendView {
+        id: broker().id,
+        since: at(40.0),
+        is_told: true,
+        holds_up_beat: false,
+        holds_up: Vec::new(),
+        troubled: Vec::new(),
     }
 }
 

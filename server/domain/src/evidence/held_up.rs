@@ -1,0 +1,67 @@
+//! What waits for the result backend: a Beat that cannot send, a worker that cannot end its tasks.
+
+use chrono::{DateTime, Utc};
+
+use super::{AFTER, Blame, Evidence, PartOf};
+use crate::cause::Cause;
+use crate::ids::WorkerId;
+use crate::result_backend::{BackendView, LONGEST_UNTOLD};
+
+impl Evidence {
+    /// The slot since then is not served because Beat waits for the result backend, or the worker that has its run or should take it does.
+    pub(super) fn of_result_backend(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
+        let backend = self.result_backend.as_ref()?;
+        let stage = self.stage.as_ref();
+        let is_of_slot = |at: &DateTime<Utc>| *at >= since;
+        let sent_at = stage.and_then(|stage| stage.published_at).filter(is_of_slot);
+        let received_at = stage.and_then(|stage| stage.received_at).filter(is_of_slot);
+        let mut held_up = self
+            .workers
+            .iter()
+            .filter(|worker| backend.holds_up.contains(&worker.id));
+        let is_held_up = match (stage, sent_at, received_at) {
+            (Some(stage), _, Some(_)) => held_up.any(|worker| Some(&worker.name) == stage.worker.as_ref()),
+            (Some(stage), Some(_), None) => {
+                held_up.any(|worker| stage.queue.as_deref().is_some_and(|queue| worker.consumes(queue)))
+            }
+            _ => backend.holds_up_beat,
+        };
+        is_held_up.then(|| self.of_backend(now)).flatten()
+    }
+
+    /// A run goes on in a worker whose processes wait for the result backend: its body may have ended long ago.
+    pub(super) fn of_held_up(&self, worker: WorkerId, now: DateTime<Utc>) -> Option<Blame> {
+        let backend = self.result_backend.as_ref()?;
+        backend
+            .holds_up
+            .contains(&worker)
+            .then(|| self.of_backend(now))
+            .flatten()
+    }
+
+    /// A run whose process was told to go, or that ended because its state could not be stored.
+    pub(crate) fn of_aborted(&self, worker: Option<&str>, now: DateTime<Utc>) -> Blame {
+        let is_troubled = |backend: &BackendView| {
+            self.workers
+                .iter()
+                .any(|one| Some(one.name.as_str()) == worker && backend.troubled.contains(&one.id))
+        };
+        let blame = self
+            .result_backend
+            .as_ref()
+            .filter(|backend| is_troubled(backend))
+            .and_then(|_| self.of_backend(now));
+        blame.unwrap_or(Blame::Own(Cause::Failed))
+    }
+
+    fn of_backend(&self, now: DateTime<Utc>) -> Option<Blame> {
+        let backend = self.result_backend.as_ref()?;
+        if backend.is_told {
+            return Some(Blame::Part(
+                PartOf::ResultBackend(backend.id),
+                Cause::ResultBackendDown,
+            ));
+        }
+        (now < backend.since + LONGEST_UNTOLD + AFTER).then_some(Blame::Wait(now + AFTER))
+    }
+}

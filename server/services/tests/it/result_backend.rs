@@ -1,0 +1,287 @@
+//! The result backend, as workers and Beat say that it answers or does not.
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::setup::{World, told};
+
+/// What a process says that waits.
+fn hangs(since: chrono::DateTime<chrono::Utc>, now: chrono::DateTime<chrono::Utc>) -> Value {
+    json!({
+        "address": "redis://10.0.0.7:6379/1", "operation": "store_result", "since": since, "last_at": now, "hanging": 2, "failing": 0,
+    })
+}
+
+fn answered(at: chrono::DateTime<chrono::Utc>) -> Value {
+    json!({"address": "redis://10.0.0.7:6379/1", "answered_at": at})
+}
+
+/// Who says what for five seconds.
+#[derive(Default)]
+struct Said {
+    workers: Vec<(&'static str, Value)>,
+    beat: Value,
+    is_beat_hung: bool,
+    is_broker_away: bool,
+    is_broker_unseen: bool,
+}
+
+impl World {
+    async fn five_seconds(&self, said: &Said) {
+        self.advance(5);
+        let mut alive = json!({
+            "beat": "shop", "period_seconds": 15, "grace_seconds": 60, "ticking": !said.is_beat_hung,
+        });
+        alive["result_backend"] = said.beat.clone();
+        self.event(self.an_event("beat_alive", alive)).await;
+        for (name, backend) in &said.workers {
+            self.worker_says(
+                name,
+                json!({"processes": 2, "running": [], "result_backend": backend}),
+            )
+            .await;
+        }
+        if !said.is_broker_unseen {
+            let sample = json!({"app": "shop", "worker": "w1", "reachable": !said.is_broker_away, "queues": [{"name": "celery", "depth": 0}]});
+            self.event(self.an_event("broker_sample", sample)).await;
+        }
+        self.sweep().await;
+    }
+
+    /// A worker waits since now, for so long.
+    async fn wait(&self, seconds: i64, said: impl Fn(Value) -> Said) {
+        let since = self.now();
+        for _ in 0..seconds / 5 {
+            let now = self.now() + chrono::TimeDelta::seconds(5);
+            self.five_seconds(&said(hangs(since, now))).await;
+        }
+    }
+
+    async fn backend_id(&self) -> Uuid {
+        sqlx::query_scalar("SELECT id FROM broker WHERE project_id = $1 AND app = 'shop'")
+            .bind(self.project.0)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    async fn well(&self) {
+        let at = self.now() + chrono::TimeDelta::seconds(4);
+        self.five_seconds(&Said {
+            workers: vec![("w1", answered(at))],
+            beat: answered(at),
+            ..Said::default()
+        })
+        .await;
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_backend_that_beat_and_a_worker_wait_for_is_one_incident_with_their_entries(pool: PgPool) {
+    let world = World::new(pool).await;
+    let channel = world.channel("one").await;
+    world.well().await;
+    world.schedule(&["a"]).await;
+    world.well().await;
+
+    world
+        .wait(180, |hangs| Said {
+            workers: vec![("w1", hangs.clone())],
+            beat: hangs,
+            is_beat_hung: true,
+            ..Said::default()
+        })
+        .await;
+
+    let backend = world.backend_id().await;
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", true)]
+    );
+    assert_eq!(world.members().await, 1);
+    let (name, summary): (String, String) = sqlx::query_as("SELECT subject_name, summary FROM incident")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(name, "redis://10.0.0.7:6379/1");
+    assert!(summary.contains("does not answer"), "{summary}");
+
+    world.well().await;
+    world.well().await;
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", false)]
+    );
+    assert_eq!(
+        world.deliveries().await,
+        [("opened".to_owned(), channel), ("resolved".to_owned(), channel)]
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_slow_backend_and_one_that_blips_are_not_told(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.well().await;
+
+    for _ in 0..20 {
+        // Each report shows a call that began a moment ago.
+        world
+            .wait(5, |hangs| Said {
+                workers: vec![("w1", hangs)],
+                ..Said::default()
+            })
+            .await;
+    }
+    world
+        .wait(15, |hangs| Said {
+            workers: vec![("w1", hangs)],
+            ..Said::default()
+        })
+        .await;
+    world.well().await;
+
+    assert_eq!(world.incidents().await, []);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn with_a_broker_that_is_away_it_is_the_broker(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.well().await;
+
+    world
+        .wait(100, |hangs| Said {
+            workers: vec![("w1", hangs)],
+            is_broker_away: true,
+            ..Said::default()
+        })
+        .await;
+
+    assert_eq!(
+        world.incidents().await,
+        [told(world.backend_id().await, "BROKER_DOWN", true)]
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn where_nobody_looks_at_the_broker_it_is_told_after_a_minute(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.well().await;
+    let said = |hangs| Said {
+        workers: vec![("w1", Value::Null)],
+        beat: hangs,
+        is_beat_hung: true,
+        is_broker_unseen: true,
+        ..Said::default()
+    };
+
+    world.wait(55, said).await;
+    assert_eq!(world.incidents().await, []);
+    world.wait(120, said).await;
+
+    assert_eq!(
+        world.incidents().await,
+        [told(world.backend_id().await, "RESULT_BACKEND_DOWN", true)]
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_worker_that_starts_anew_knows_of_no_answer_and_ends_nothing(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.well().await;
+    world
+        .wait(40, |hangs| Said {
+            workers: vec![("w1", hangs)],
+            beat: json!({"address": "redis://10.0.0.7:6379/1"}),
+            ..Said::default()
+        })
+        .await;
+    let backend = world.backend_id().await;
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", true)]
+    );
+
+    let knows_nothing = json!({"address": "redis://10.0.0.7:6379/1"});
+    for _ in 0..30 {
+        world
+            .five_seconds(&Said {
+                workers: vec![("w1", knows_nothing.clone())],
+                beat: knows_nothing.clone(),
+                ..Said::default()
+            })
+            .await;
+    }
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", true)]
+    );
+
+    // Another one is answered, which was never in trouble: looked at once a minute.
+    for _ in 0..13 {
+        world.well().await;
+    }
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", false)]
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn one_that_nobody_uses_any_more_is_given_up_after_an_hour(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.well().await;
+    world
+        .wait(40, |hangs| Said {
+            workers: vec![("w1", hangs)],
+            ..Said::default()
+        })
+        .await;
+
+    for _ in 0..62 {
+        world.advance(55);
+        world.five_seconds(&Said::default()).await;
+    }
+
+    let told_of: Vec<bool> = world
+        .incidents()
+        .await
+        .into_iter()
+        .filter(|one| one.cause == "RESULT_BACKEND_DOWN")
+        .map(|one| one.open)
+        .collect();
+    assert_eq!(told_of, [false]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn nonsense_in_a_report_is_bounded_and_stalls_nobody(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.well().await;
+    let nonsense = json!({
+        "address": "x".repeat(100_000), "operation": "\u{1b}[31mstore\nresult", "since": "0001-01-01T00:00:00Z",
+        "last_at": "9999-12-31T23:59:59Z", "answered_at": "9999-12-31T23:59:59Z", "hanging": i64::MAX, "failing": i64::MIN,
+        "error": "e".repeat(100_000),
+    });
+    for _ in 0..10 {
+        world
+            .five_seconds(&Said {
+                workers: vec![("w1", nonsense.clone()), ("w2", nonsense.clone())],
+                beat: nonsense.clone(),
+                ..Said::default()
+            })
+            .await;
+    }
+
+    let backend = world.backend_id().await;
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", true)]
+    );
+    let told: String = sqlx::query_scalar("SELECT subject_name || summary || evidence::text FROM incident")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert!(told.len() < 10_000, "{} bytes", told.len());
+    assert!(!told.contains('\u{1b}'), "{told}");
+    world.well().await;
+}

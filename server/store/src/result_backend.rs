@@ -1,0 +1,159 @@
+//! What processes say of their application's result backend: workers in their snapshots, Beat in a column of its own.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{BeatId, BrokerId, ProjectId, WorkerId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{StoreResult, Tx};
+
+/// Processes of one application that are asked for.
+const PROCESSES: i64 = 1_000;
+
+/// What one process says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    /// The worker; None: Beat.
+    pub worker: Option<WorkerId>,
+    /// Its name.
+    pub name: String,
+    /// Its words.
+    pub report: Value,
+}
+
+/// An open incident about a result backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// The subject.
+    pub id: BrokerId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Where the backend is.
+    pub address: String,
+    /// Its application; None: that is forgotten.
+    pub app: Option<String>,
+    /// Since when.
+    pub opened_at: DateTime<Utc>,
+}
+
+/// What a Beat last said.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Option<Value>> {
+    Ok(
+        sqlx::query_scalar!("SELECT result_backend FROM beat WHERE id = $1", beat.0)
+            .fetch_optional(tx.conn())
+            .await?
+            .flatten(),
+    )
+}
+
+/// Notes what a Beat says. The caller holds its lock.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note(tx: &mut Tx, beat: BeatId, report: Option<&Value>) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE beat SET result_backend = $2 WHERE id = $1",
+        beat.0,
+        report
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// What the processes of an application say that report, those in trouble first. Who has missed two of its reports does not count.
+///
+/// # Errors
+/// When the database is away.
+pub async fn reports(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Process>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT worker_id AS "worker_id?", name AS "name!", report AS "report!"
+        FROM (
+            SELECT id AS worker_id, name, snapshot -> 'result_backend' AS report
+            FROM worker
+            WHERE project_id = $1 AND app = $2 AND status <> 'paused'
+                AND last_seen_at >= $3::timestamptz - make_interval(secs => 2.5 * period_seconds + 5)
+            UNION ALL
+            SELECT NULL, name, result_backend
+            FROM beat
+            WHERE project_id = $1 AND name = $2
+                AND greatest(last_seen_at, hung_at) >= $3::timestamptz - make_interval(secs => 2.5 * period_seconds + 5)
+        ) AS process
+        WHERE jsonb_typeof(report) = 'object'
+        ORDER BY report ->> 'operation' IS NULL, name
+        LIMIT $4
+        "#,
+        project.0,
+        app,
+        now,
+        PROCESSES
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Process {
+            worker: row.worker_id.map(WorkerId),
+            name: row.name,
+            report: row.report,
+        })
+        .collect())
+}
+
+/// The open incident about a result backend.
+///
+/// # Errors
+/// When the database is away.
+pub async fn open_about(tx: &mut Tx, id: BrokerId) -> StoreResult<Option<Open>> {
+    Ok(open(tx, None, Some(id), 1).await?.into_iter().next())
+}
+
+/// The open incidents about result backends after a subject, by their subjects.
+///
+/// # Errors
+/// When the database is away.
+pub async fn open_after(tx: &mut Tx, after: Option<BrokerId>, limit: i64) -> StoreResult<Vec<Open>> {
+    open(tx, after, None, limit).await
+}
+
+async fn open(
+    tx: &mut Tx,
+    after: Option<BrokerId>,
+    only: Option<BrokerId>,
+    limit: i64,
+) -> StoreResult<Vec<Open>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT subject_id, incident.project_id, subject_name, opened_at, broker.app AS "app?"
+        FROM incident LEFT JOIN broker ON broker.id = subject_id
+        WHERE subject_kind = 'result_backend' AND resolved_at IS NULL AND ($1::uuid IS NULL OR subject_id > $1)
+            AND ($2::uuid IS NULL OR subject_id = $2)
+        ORDER BY subject_id
+        LIMIT $3
+        "#,
+        after.map(|id| id.0) as Option<Uuid>,
+        only.map(|id| id.0) as Option<Uuid>,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Open {
+            id: BrokerId(row.subject_id),
+            project_id: ProjectId(row.project_id),
+            address: row.subject_name,
+            app: row.app,
+            opened_at: row.opened_at,
+        })
+        .collect())
+}
