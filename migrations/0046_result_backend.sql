@@ -15,5 +15,5 @@ ALTER TABLE transition DROP CONSTRAINT transition_subject_kind;
 ALTER TABLE transition ADD CONSTRAINT transition_subject_kind
     CHECK (subject_kind IN ('monitor', 'beat', 'worker', 'queue', 'broker', 'result_backend')) NOT VALID;
 
--- Few are open: looked for once a minute.
-CREATE INDEX incident_result_backend ON incident (id) WHERE subject_kind = 'result_backend' AND resolved_at IS NULL;
+-- The open ones are looked for once a minute, and the last one of a backend when runs that it broke off are judged.
+CREATE INDEX incident_result_backend ON incident (subject_id, resolved_at) WHERE subject_kind = 'result_backend';

@@ -85,6 +85,31 @@ def test_a_result_backend_that_does_not_answer_is_one_incident(
     stage.stays(2 * GRACE, told)
 
 
+def test_runs_that_cannot_store_that_they_began_are_part_of_it(
+    open_stage: Open, redis: parts.Redis, results: parts.Redis, rows: Any
+) -> None:
+    row = rows(
+        "F53", "the result backend refuses that runs have begun (`task_track_started`): none of them begins"
+    )
+    settings = {"result_backend": results.url, "task_track_started": True}
+    stage = open_stage(redis.url, SCHEDULE, settings=settings)
+    stage.worker()
+    stage.beat()
+    stage.healthy(*SCHEDULE, CANARY)
+
+    down_at = time.time()
+    results.ask("CONFIG", "SET", "maxmemory", "1")
+    told = told_of(results)
+    incident = stage.noticed(row, down_at, told, DEADLINE)
+    stage.members(told, {name for name in SCHEDULE if name != "plain"})
+    stage.stays(2 * GRACE, told)
+
+    results.ask("CONFIG", "SET", "maxmemory", "0")
+    stage.resolved(row, incident, repair="not run: another server")
+    stage.recovered()
+    stage.stays(2 * GRACE, told)
+
+
 def test_a_dead_result_backend_that_nobody_uses_is_not_told(
     open_stage: Open, redis: parts.Redis, results: parts.Redis, rows: Any
 ) -> None:

@@ -197,6 +197,8 @@ pub struct Evidence {
     pub workers: Vec<WorkerView>,
     /// The result backend of its application, where somebody reports trouble with it.
     pub result_backend: Option<BackendView>,
+    /// When its last outage was told and ended, if that was lately.
+    pub backend_outage: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// Who of all these has an open incident.
     pub open: Vec<PartOf>,
     /// It is our own probe of the way, not a task of the application.

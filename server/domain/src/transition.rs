@@ -379,7 +379,17 @@ fn judge_runs(
         any = true;
         let contest = run.contest.filter(|contest| *contest != Contest::Told);
         let whole = run.started_at.map_or(now, |started| started + longest);
-        let orphan = if contest.is_none() {
+        // One that ended because its state could not be stored is known not to run any more, which proves no kill.
+        let is_aborted = run.detail.outcome == Some(Outcome::Aborted);
+        if is_aborted && contest.is_none() && evidence.is_of_outage(run.started_at) {
+            run.status = RunStatus::Fail;
+            run.finished_at = Some(now);
+            run.deadline_at = None;
+            changed.push(run.key);
+            continue;
+        }
+        let is_unstored = is_aborted && evidence.is_troubled(run.detail.worker.as_deref());
+        let orphan = if contest.is_none() && !is_unstored {
             orphan::settle(run, evidence, whole, now)
         } else {
             Settled::None

@@ -255,9 +255,11 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
     };
     let open = open_subjects(tx, beat, &scene).await?;
     let result_backend = result_backend::view(tx, scene.broker.as_ref(), now).await?;
+    let backend_outage = result_backend::last_outage(tx, scene.broker.as_ref(), now).await?;
     scene.evidence = Evidence {
         open,
         result_backend,
+        backend_outage,
         longest_wait: Some(longest_wait(scene.broker.as_ref())),
         strangers: swallowing,
         broker: scene.broker.as_ref().map(broker_view),

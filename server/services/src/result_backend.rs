@@ -22,6 +22,9 @@ use serde_json::Value;
 use crate::Site;
 use crate::incident::{self, Changed, News, What};
 
+/// An outage is remembered for so long: what broke off in it is judged within seconds of its end.
+const REMEMBERED: TimeDelta = TimeDelta::minutes(10);
+
 /// What a process says of its calls into the result backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -301,6 +304,18 @@ pub(crate) async fn view(
             .filter_map(|(process, _)| process.worker)
             .collect(),
     }))
+}
+
+/// When its last outage was told and ended: runs that were broken off in it are not judged again.
+pub(crate) async fn last_outage(
+    tx: &mut Tx,
+    broker: Option<&Broker>,
+    now: DateTime<Utc>,
+) -> StoreResult<Option<(DateTime<Utc>, DateTime<Utc>)>> {
+    match broker {
+        Some(broker) => deadbeat_store::result_backend::last_outage(tx, broker.id, now - REMEMBERED).await,
+        None => Ok(None),
+    }
 }
 
 /// Since when the trouble of a backend lasts, for an explanation.

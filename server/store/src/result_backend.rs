@@ -117,6 +117,31 @@ pub async fn open_about(tx: &mut Tx, id: BrokerId) -> StoreResult<Option<Open>> 
     Ok(open(tx, None, Some(id), 1).await?.into_iter().next())
 }
 
+/// When the last incident about a result backend opened and ended, if that is later than an instant.
+///
+/// # Errors
+/// When the database is away.
+pub async fn last_outage(
+    tx: &mut Tx,
+    id: BrokerId,
+    after: DateTime<Utc>,
+) -> StoreResult<Option<(DateTime<Utc>, DateTime<Utc>)>> {
+    let row = sqlx::query!(
+        r#"
+        SELECT opened_at, resolved_at AS "resolved_at!"
+        FROM incident
+        WHERE subject_kind = 'result_backend' AND subject_id = $1 AND resolved_at > $2
+        ORDER BY resolved_at DESC
+        LIMIT 1
+        "#,
+        id.0,
+        after
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(|row| (row.opened_at, row.resolved_at)))
+}
+
 /// The open incidents about result backends after a subject, by their subjects.
 ///
 /// # Errors

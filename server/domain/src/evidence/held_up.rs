@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::{AFTER, Blame, Evidence, PartOf};
 use crate::cause::Cause;
 use crate::ids::WorkerId;
-use crate::result_backend::{BackendView, LONGEST_UNTOLD};
+use crate::result_backend::LONGEST_UNTOLD;
 
 impl Evidence {
     /// The slot since then is not served because Beat waits for the result backend, or the worker that has its run or should take it does.
@@ -41,17 +41,28 @@ impl Evidence {
 
     /// A run whose process was told to go, or that ended because its state could not be stored.
     pub(crate) fn of_aborted(&self, worker: Option<&str>, now: DateTime<Utc>) -> Blame {
-        let is_troubled = |backend: &BackendView| {
+        let blame = self.is_troubled(worker).then(|| self.of_backend(now)).flatten();
+        blame.unwrap_or(Blame::Own(Cause::Failed))
+    }
+
+    /// An aborted run began in an outage of the result backend that is over: it was part of that, as its monitor was.
+    pub(crate) fn is_of_outage(&self, started_at: Option<DateTime<Utc>>) -> bool {
+        let within = |(told_at, over_at): (DateTime<Utc>, DateTime<Utc>)| {
+            started_at.is_some_and(|at| at >= told_at - LONGEST_UNTOLD && at <= over_at)
+        };
+        self.backend_outage.is_some_and(within)
+    }
+
+    /// Calls of this worker into the result backend wait or fail.
+    pub(crate) fn is_troubled(&self, worker: Option<&str>) -> bool {
+        let is_named = |id: &WorkerId| {
             self.workers
                 .iter()
-                .any(|one| Some(one.name.as_str()) == worker && backend.troubled.contains(&one.id))
+                .any(|one| Some(one.name.as_str()) == worker && one.id == *id)
         };
-        let blame = self
-            .result_backend
+        self.result_backend
             .as_ref()
-            .filter(|backend| is_troubled(backend))
-            .and_then(|_| self.of_backend(now));
-        blame.unwrap_or(Blame::Own(Cause::Failed))
+            .is_some_and(|backend| backend.troubled.iter().any(is_named))
     }
 
     fn of_backend(&self, now: DateTime<Utc>) -> Option<Blame> {

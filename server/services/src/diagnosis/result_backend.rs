@@ -42,7 +42,10 @@ pub fn of_result_backend(backend: &Backend, now: DateTime<Utc>) -> Explanation {
         .find_map(|(_, report)| report.error.as_deref().filter(|error| error.contains(": ")));
     let summary = match refusal {
         Some(why) if hanging == 0 => {
-            format!("The result backend {address} refuses results since {since}: {why}.")
+            format!(
+                "The result backend {address} refuses results since {since}: {}.",
+                why.trim_end_matches('.')
+            )
         }
         _ if hanging > 0 => format!(
             "The result backend {address} does not answer since {since}: {hanging} {} for it.",
@@ -96,6 +99,7 @@ fn of_process((name, report): &(String, Report)) -> Vec<Fact> {
         facts.push(then(since, format!("{name} says: {how}.")));
     }
     if let (Some(error), Some(at)) = (&report.error, report.last_at) {
+        let error = error.trim_end_matches('.');
         facts.push(then(at, format!("{name} last got: {error}.")));
     }
     facts

@@ -129,5 +129,13 @@ fn a_run_in_a_worker_that_waits_for_the_result_backend_is_part_of_its_incident()
     assert_ne!(fails.of_overrun(&run(), at(100.0)), part);
     assert_eq!(fails.of_aborted(Some(&name), at(100.0)), part);
     assert_eq!(fails.of_aborted(Some("celery@2"), at(100.0)), own(Cause::Failed));
+    let over = Evidence {
+        backend_outage: Some((at(100.0), at(150.0))),
+        ..scene()
+    };
+    for (started, expected) in [(39.9, false), (40.0, true), (150.0, true), (150.1, false)] {
+        assert_eq!(over.is_of_outage(Some(at(started))), expected, "{started}");
+    }
+    assert!(!over.is_of_outage(None));
     assert_eq!(scene().of_aborted(Some(&name), at(100.0)), own(Cause::Failed));
 }
