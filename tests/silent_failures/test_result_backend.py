@@ -40,17 +40,21 @@ def told_of(results: parts.Redis) -> tuple[str, str, str]:
     return ("result_backend", results.url, "RESULT_BACKEND_DOWN")
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen", "full"])
+@pytest.mark.parametrize("how", ["killed", "frozen", "impatient", "full"])
 def test_a_result_backend_that_does_not_answer_is_one_incident(
     open_stage: Open, redis: parts.Redis, results: parts.Redis, rows: Any, how: str
 ) -> None:
     words = {
         "killed": ("F50", "the result backend is killed: Beat hangs in it, and results are lost"),
         "frozen": ("F51", "the result backend answers nothing (SIGSTOP): workers hang in it"),
+        "impatient": ("F51", "the same, and workers give up after 4 s each time (`redis_socket_timeout`)"),
         "full": ("F52", "the result backend is full (`maxmemory`, `noeviction`): it refuses results"),
     }
     row = rows(*words[how])
-    stage = open_stage(redis.url, SCHEDULE, settings={"result_backend": results.url})
+    settings: dict[str, Any] = {"result_backend": results.url}
+    if how == "impatient":
+        settings["redis_socket_timeout"] = 4.0
+    stage = open_stage(redis.url, SCHEDULE, settings=settings)
     stage.worker()
     stage.beat()
     stage.healthy(*SCHEDULE, CANARY)
@@ -59,7 +63,7 @@ def test_a_result_backend_that_does_not_answer_is_one_incident(
     down_at = time.time()
     if how == "killed":
         results.kill()
-    elif how == "frozen":
+    elif how in ("frozen", "impatient"):
         os.kill(results.part.process.pid, signal.SIGSTOP)
     else:
         results.ask("CONFIG", "SET", "maxmemory", "1")
@@ -75,7 +79,7 @@ def test_a_result_backend_that_does_not_answer_is_one_incident(
 
     if how == "killed":
         results.start()
-    elif how == "frozen":
+    elif how in ("frozen", "impatient"):
         os.kill(results.part.process.pid, signal.SIGCONT)
     else:
         results.ask("CONFIG", "SET", "maxmemory", "0")

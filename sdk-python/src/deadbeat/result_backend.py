@@ -125,7 +125,12 @@ class ResultBackend:
             hanging = [
                 since
                 for record in records
-                if record.under_way and now - (since := max(record.under_way, answered)) >= HANGS_SECONDS
+                if record.under_way
+                # Where the call before has failed, by a short timeout perhaps, the next one waits as well.
+                and (
+                    now - (since := max(record.under_way, answered)) >= HANGS_SECONDS
+                    or record.last_failed > answered
+                )
             ]
             failing = [record for record in records if record.last_failed > answered]
             is_troubled = bool(hanging or failing)
