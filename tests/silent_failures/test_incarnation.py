@@ -152,6 +152,30 @@ def test_a_worker_that_ends_by_an_error_is_lost(open_stage: Open, redis: parts.R
     stage.stays(GRACE, told)
 
 
+def test_a_later_successor_ends_the_incident_of_a_worker_that_ended_by_an_error(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F30", "the same; a worker of another node name takes its queue once that is told")
+    stage = open_stage(redis.url, NIGHTLY, env=PATIENT)
+    one = stage.worker("one")
+    stage.worker("two")
+    stage.beat()
+    stage.healthy("nightly", CANARY, workers=("one@shop", "two@shop"))
+
+    ended_at = end_by_error(redis, one)
+    told = ("worker", "one@shop", "WORKER_LOST")
+    incident = stage.noticed(row, ended_at, told, WORKER_DEADLINE)
+    # A new worker of another queue replaces nobody.
+    stage.worker("three", queues="elsewhere")
+    parts.wait_for("another worker", lambda: "three@shop" in stage.workers(), 30)
+    stage.stays(15, told)
+    assert stage.workers()["one@shop"]["status"] == "down"
+
+    stage.worker("four")
+    stage.resolved(row, incident, repair="nothing to type")
+    stage.stays(GRACE, told)
+
+
 def end_by_error(redis: parts.Redis, worker: parts.Part) -> float:
     """Redis ends the worker's wait for messages with an error, as in a failover. Answers when it ended."""
     mine = ports_of(worker.process.pid)

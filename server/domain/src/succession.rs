@@ -1,11 +1,15 @@
 //! Whether others do the work of a worker that is not heard any more.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::status::Status;
+use crate::switch::Switch;
 
 #[cfg(test)]
 mod tests;
+
+/// While a worker is lost, its successor is looked for this often: in a container it comes under another name.
+pub const LOOK_EVERY: TimeDelta = TimeDelta::seconds(10);
 
 /// Another worker of the same application.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,8 +29,18 @@ pub struct Other<'a> {
 pub enum Successors {
     /// Whoever was heard since then: the worker went silent while we could not listen.
     HeardSince(DateTime<Utc>),
-    /// Whoever started since then: the worker ended by an error.
+    /// Whoever started since then: the worker ended by an error, or is lost and told.
     StartedSince(DateTime<Utc>),
+}
+
+/// Who may succeed a worker that is lost and told. None: it is not lost. A colleague that was there before does not replace it.
+#[must_use]
+pub fn of_lost(state: &Switch) -> Option<Successors> {
+    let is_lost = state.status == Status::Down && state.trouble.is_none();
+    state
+        .last_seen_at
+        .filter(|_| is_lost)
+        .map(Successors::StartedSince)
 }
 
 /// Whether each queue of a worker is consumed by another one that is up. One that consumed nothing has no successor.

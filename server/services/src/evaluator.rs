@@ -19,6 +19,7 @@ use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
 use deadbeat_domain::incident::{SubjectKind, is_reminder_told};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::stranger::VANISHED_FOR;
+use deadbeat_domain::succession::{self, of_lost};
 use deadbeat_domain::switch;
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
@@ -37,7 +38,7 @@ use uuid::Uuid;
 use crate::evidence::Known;
 use crate::incident::{self, Background, Changed, Named, News, What};
 use crate::listening::LONGEST_EXCUSE;
-use crate::orphan::{self, Owners};
+use crate::orphan::{self, Colleagues, Owners};
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
 use crate::supervisor::Health;
@@ -420,10 +421,13 @@ impl Evaluator {
         let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
         let mut owners = Owners::default();
+        let mut colleagues = Colleagues::default();
         for worker in &mut workers {
             owners.look(worker, now, &spells);
-            transitions.push(orphan::judge_silence(&mut tx, worker, now, &spells).await?);
+            transitions.push(orphan::judge_silence(&mut tx, worker, &mut colleagues, now, &spells).await?);
             let look_at = next_look(&worker.incarnations, &spells);
+            let successor_at = of_lost(&worker.state).map(|_| now + succession::LOOK_EVERY);
+            let look_at = [look_at, successor_at].into_iter().flatten().min();
             deadbeat_store::worker::update(&mut tx, worker, true, look_at, None).await?;
         }
         let mut lost = Vec::new();

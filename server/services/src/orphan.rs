@@ -1,11 +1,13 @@
 //! What a sweep of workers finds out about the owners of open runs, and about workers that others have succeeded.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::orphan::{LISTED_WITHIN, Orphaned, UNLISTED_PATIENCE};
 use deadbeat_domain::status::Status;
-use deadbeat_domain::succession::{Other, Successors, is_succeeded};
+use deadbeat_domain::succession::{Other, Successors, is_succeeded, of_lost};
 use deadbeat_domain::time::span;
 use deadbeat_domain::transition::Transition;
 use deadbeat_domain::worker::{on_broker_trouble, on_silence, on_succeeded};
@@ -85,13 +87,51 @@ impl Owners {
     }
 }
 
-/// Judges the silence of a worker. One that nobody could hear leave, or that ended by an error, is given up when others do its work.
+/// The workers that are up, of the applications that a sweep asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Colleagues {
+    known: HashMap<(ProjectId, String), Vec<Worker>>,
+}
+
+impl Colleagues {
+    /// Whether others do the work of this one.
+    async fn succeed(&mut self, tx: &mut Tx, worker: &Worker, successors: Successors) -> StoreResult<bool> {
+        let key = (worker.project_id, worker.app.clone());
+        if !self.known.contains_key(&key) {
+            let up = deadbeat_store::worker::up_of_app(tx, worker.project_id, &worker.app).await?;
+            self.known.insert(key.clone(), up);
+        }
+        let others: Vec<Other<'_>> = self
+            .known
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .filter(|other| other.id != worker.id)
+            .map(|other| Other {
+                status: other.state.status,
+                queues: &other.queues,
+                last_seen_at: other.state.last_seen_at,
+                started_at: started_at(other),
+            })
+            .collect();
+        Ok(is_succeeded(&worker.queues, successors, &others))
+    }
+}
+
+/// Judges the silence of a worker. One that nobody could hear leave, or that ended by an error, is given up when others do its work; one that
+/// is lost and told, when a new worker does.
 pub(crate) async fn judge_silence(
     tx: &mut Tx,
     worker: &mut Worker,
+    colleagues: &mut Colleagues,
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> StoreResult<Option<Transition>> {
+    if let Some(successors) = of_lost(&worker.state)
+        && colleagues.succeed(tx, worker, successors).await?
+    {
+        return Ok(on_succeeded(&mut worker.state, now));
+    }
     let before = worker.state.clone();
     let transition = on_silence(&mut worker.state, now, spells);
     let is_lost = transition.is_some_and(|transition| transition.to == Status::Down);
@@ -103,22 +143,12 @@ pub(crate) async fn judge_silence(
             return Ok(None);
         }
     }
-    if is_lost && let Some(successors) = successors(worker, spells) {
-        let workers = deadbeat_store::worker::of_app(tx, worker.project_id, &worker.app).await?;
-        let others: Vec<Other<'_>> = workers
-            .iter()
-            .filter(|other| other.id != worker.id)
-            .map(|other| Other {
-                status: other.state.status,
-                queues: &other.queues,
-                last_seen_at: other.state.last_seen_at,
-                started_at: started_at(other),
-            })
-            .collect();
-        if is_succeeded(&worker.queues, successors, &others) {
-            worker.state = before;
-            return Ok(on_succeeded(&mut worker.state, now));
-        }
+    if is_lost
+        && let Some(successors) = successors(worker, spells)
+        && colleagues.succeed(tx, worker, successors).await?
+    {
+        worker.state = before;
+        return Ok(on_succeeded(&mut worker.state, now));
     }
     Ok(transition)
 }

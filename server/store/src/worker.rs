@@ -297,6 +297,21 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Worker::try_from).collect()
 }
 
+/// The workers of one application that are up.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn up_of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND app = $2 AND status = 'up' ORDER BY name",
+        project.0,
+        app
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
 /// The workers of a project's other applications whose broker is this one, by what stands for it.
 ///
 /// # Errors

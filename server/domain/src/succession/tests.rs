@@ -1,6 +1,7 @@
 //! Who does the work of a worker that is not heard any more.
 
 use super::*;
+use crate::cause::Cause;
 use crate::transition::tests::at;
 
 fn queues(names: &[&str]) -> Vec<String> {
@@ -65,4 +66,44 @@ fn the_successor_of_one_that_failed_is_younger() {
         Successors::StartedSince(at(40.0)),
         &[colleague, other(&a)]
     ));
+}
+
+#[test]
+fn a_lost_worker_may_be_succeeded_by_whoever_started_since_its_last_word() {
+    let lost = Switch {
+        status: Status::Down,
+        period_seconds: 5.0,
+        grace_seconds: 25.0,
+        last_seen_at: Some(at(40.0)),
+        deadline_at: None,
+        trouble: None,
+        since: None,
+    };
+
+    assert_eq!(of_lost(&lost), Some(Successors::StartedSince(at(40.0))));
+    for (what, other) in [
+        (
+            "it is heard, and a ghost",
+            Switch {
+                trouble: Some(Cause::GhostWorker),
+                ..lost.clone()
+            },
+        ),
+        (
+            "it is well",
+            Switch {
+                status: Status::Up,
+                ..lost.clone()
+            },
+        ),
+        (
+            "it has left",
+            Switch {
+                status: Status::Paused,
+                ..lost.clone()
+            },
+        ),
+    ] {
+        assert_eq!(of_lost(&other), None, "{what}");
+    }
 }

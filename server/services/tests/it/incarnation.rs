@@ -312,6 +312,52 @@ async fn a_worker_that_ends_by_an_error_is_lost_unless_a_new_one_takes_its_queue
     );
 }
 
+/// A worker is lost, and told; then others start. Its incident ends with the one that takes its queue.
+async fn is_replaced_later(pool: PgPool, last_word: Option<Value>) {
+    let world = World::new(pool).await;
+    let said = |incarnation: u128, started_at, queue: &str| json!({"incarnation": Uuid::from_u128(incarnation), "started_at": started_at, "queues": [queue]});
+    let colleague = said(2, world.now(), "celery");
+    world.worker_says("w1", said(1, world.now(), "celery")).await;
+    world.worker_says("w2", colleague.clone()).await;
+    world.advance(5);
+    if let Some(last_word) = last_word {
+        world.worker_says("w1", last_word).await;
+    }
+    for _ in 0..60 {
+        world.advance(1);
+        world.worker_says("w2", colleague.clone()).await;
+        world.sweep().await;
+    }
+    let w1 = world.worker_id("w1").await;
+    let lost = |is_open| [told(w1, "WORKER_LOST", is_open)];
+    assert_eq!(world.incidents().await, lost(true), "a colleague is no successor");
+
+    let elsewhere = said(3, world.now(), "mail");
+    let successor = said(4, world.now(), "celery");
+    for (name, said, is_open) in [("w3", elsewhere, true), ("w4", successor, false)] {
+        for _ in 0..15 {
+            world.advance(1);
+            world.worker_says(name, said.clone()).await;
+            world.worker_says("w2", colleague.clone()).await;
+            world.sweep().await;
+        }
+        assert_eq!(world.incidents().await, lost(is_open), "{name}");
+    }
+    let given_up = "SELECT count(*) FROM worker WHERE name = 'w1' AND status = 'paused'";
+    assert_eq!(world.count(given_up).await, 1);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_incident_of_a_worker_that_ended_by_an_error_ends_with_a_later_successor(pool: PgPool) {
+    let error = json!({"incarnation": Uuid::from_u128(1), "state": "stopped", "exit_code": 1, "exit_error": "ResponseError", "queues": []});
+    is_replaced_later(pool, Some(error)).await;
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_incident_of_a_worker_that_was_killed_ends_with_a_later_successor(pool: PgPool) {
+    is_replaced_later(pool, None).await;
+}
+
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_worker_that_ends_by_its_brokers_fault_is_told_when_the_broker_is_well_and_it_stays_away(
     pool: PgPool,
