@@ -1,11 +1,14 @@
 //! Why several processes that report as one Beat do harm.
 
+use std::fmt;
+
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::command::Command;
 use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_domain::lineage::{Bits, bit};
 use deadbeat_store::beat::Beat;
+use deadbeat_store::lineage::Listed;
 
 use crate::incarnation::AtOnce;
 
@@ -73,17 +76,23 @@ fn of_shared(beat: &Beat, at_once: &AtOnce) -> Explanation {
         "They go on reporting side by side, for longer than a deployment takes. All their entries are watched. Workers, queues and the broker of both \
          are taken for those of one application.",
     ));
-    if common(at_once) > 0 {
+    let all = lineages(at_once);
+    let common = common(at_once, |by| (by & all).count_ones() > 1);
+    if let Some(common) = &common {
         evidence.push(fact(format!(
-            "{} entries of one name are in both schedules. Deadbeat watches each of them once, and cannot tell whose runs it sees.",
-            common(at_once)
+            "Several of these applications list {common}. Deadbeat watches each name once: while runs of one application come, nobody is told that \
+             those of another one do not."
         )));
     }
     Explanation {
         summary: format!(
-            "{} applications report under the name {name}{}: Deadbeat takes them for one.",
+            "{} applications report under the name {name}{}: Deadbeat takes them for one{}.",
             processes.len().max(2),
-            hosts(processes)
+            hosts(processes),
+            match &common {
+                Some(common) => format!(", and does not watch {} apart", common.count()),
+                None => String::new(),
+            }
         ),
         evidence,
         repair: vec![
@@ -115,6 +124,13 @@ fn of_lost(beat: &Beat, at_once: &AtOnce) -> Explanation {
     evidence.push(fact(format!(
         "Another Beat of the name {name} goes on reporting, and lists other entries."
     )));
+    let lost_ones = lineages(at_once);
+    if let Some(common) = common(at_once, |by| by & lost_ones != 0 && by & !lost_ones != 0) {
+        evidence.push(fact(format!(
+            "Several applications of this name list {common}. Deadbeat watches each name once: such an entry stays up while another Beat sends \
+             it, whatever the silent one does not send."
+        )));
+    }
     let since = lost.map_or(String::new(), |one| format!(" since {}", clock(one.seen_at)));
     Explanation {
         summary: format!(
@@ -156,15 +172,59 @@ fn lists(one: &Incarnation, at_once: &AtOnce) -> Option<Fact> {
     )))
 }
 
-/// Entries that several of these applications list.
-fn common(at_once: &AtOnce) -> i64 {
-    let all = at_once.processes.iter().filter_map(|one| one.lineage).map(bit);
-    let all = all.fold(0, |all, one| all | one);
-    let shared = at_once
+/// Entries that several applications of one name list: each is one monitor.
+struct Common {
+    count: i64,
+    names: Vec<String>,
+}
+
+impl Common {
+    fn count(&self) -> String {
+        match self.count {
+            1 => "one entry that they have in common".to_owned(),
+            count => format!("{count} entries that they have in common"),
+        }
+    }
+}
+
+impl fmt::Display for Common {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = if self.count == 1 { "entry" } else { "entries" };
+        let more = if self.count > self.names.len() as i64 {
+            ", …"
+        } else {
+            ""
+        };
+        write!(
+            f,
+            "{} {entries} of one name: {}{more}",
+            self.count,
+            self.names.join(", ")
+        )
+    }
+}
+
+/// All applications of these processes.
+fn lineages(at_once: &AtOnce) -> Bits {
+    let all = at_once.processes.iter().filter_map(|one| one.lineage);
+    all.map(bit).fold(0, |all, one| all | one)
+}
+
+/// The entries that several applications list, as far as `is_common` says so of those that list one. None: there are none.
+fn common(at_once: &AtOnce, is_common: impl Fn(Bits) -> bool) -> Option<Common> {
+    let shared: Vec<&Listed> = at_once
         .listed
         .iter()
-        .filter(|listed| (listed.by & all).count_ones() > 1);
-    shared.map(|listed| listed.count).sum()
+        .filter(|listed| is_common(listed.by))
+        .collect();
+    let count = shared.iter().map(|listed| listed.count).sum();
+    let mut names: Vec<String> = shared
+        .iter()
+        .flat_map(|listed| listed.names.iter().cloned())
+        .collect();
+    names.sort_unstable();
+    names.truncate(NAMED);
+    (count > 0).then_some(Common { count, names })
 }
 
 /// Where they run, for a summary.

@@ -282,6 +282,42 @@ async fn an_entry_that_both_list_follows_the_one_that_was_there_before(pool: PgP
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn entries_of_one_name_are_said_not_to_be_watched_apart(pool: PgPool) {
+    let world = World::new(pool).await;
+    let all = ["a", "b", "cleanup", "x", "y", "z"];
+    SHOP.lists_often(&world, "shop", &["a", "b", "cleanup"]).await;
+    BILLING
+        .lists_often(&world, "shop", &["x", "y", "z", "cleanup"])
+        .await;
+    world.run(&[SHOP, BILLING], &all, 140).await;
+    let beat = world.beat_id().await;
+    assert_eq!(world.incidents().await, [told(beat, "APP_NAME_SHARED", true)]);
+    let said = async || -> (String, Value) {
+        sqlx::query_as("SELECT summary, evidence FROM incident WHERE resolved_at IS NULL")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap()
+    };
+    let (summary, evidence) = said().await;
+    let apart = "does not watch one entry that they have in common apart";
+    assert!(summary.contains(apart), "{summary}");
+    let names = "list 1 entry of one name: cleanup. Deadbeat watches each name once";
+    assert!(evidence.to_string().contains(names), "{evidence}");
+
+    // Billing's Beat dies. Its own entries are missed; what both list is fed by the other one.
+    world.run(&[SHOP], &["a", "b", "cleanup"], 150).await;
+
+    let shared = told(beat, "APP_NAME_SHARED", false);
+    assert_eq!(world.incidents().await, [shared, told(beat, "BEAT_DOWN", true)]);
+    let down = "SELECT string_agg(name, ' ' ORDER BY name) FROM monitor WHERE status = 'down'";
+    let down: String = sqlx::query_scalar(down).fetch_one(&world.pool).await.unwrap();
+    assert_eq!(down, "x y z");
+    let (_, evidence) = said().await;
+    let names = "list 1 entry of one name: cleanup. Deadbeat watches each name once: such an entry stays up";
+    assert!(evidence.to_string().contains(names), "{evidence}");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn what_belongs_to_nobody_that_is_known_is_retired_with_the_next_list(pool: PgPool) {
     let world = World::new(pool).await;
     world.share().await;
