@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import parts
-from silent_failures.stage import CANARY, GRACE, UNCONSUMED_DEADLINE, Open, Stage
+from silent_failures.stage import CANARY, GRACE, REPLACED_WITHIN, UNCONSUMED_DEADLINE, Open, Stage
 
 TICK = {"tick": {"task": "shop.job", "schedule": 2.0}}
 
@@ -47,6 +47,28 @@ def test_a_queue_that_a_worker_without_the_sdk_consumes_is_well(
     parts.wait_for("a backlog", lambda: (stage.queues().get("thumbs") or {}).get("depth", 0) > 1, 30)
     stage.stays(2 * UNCONSUMED_DEADLINE)
     assert stage.depth("thumbs") > 0
+    row.silent()
+
+
+def test_a_queue_whose_only_worker_is_busy_and_lacks_the_sdk_is_well(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("S18", "a worker without the SDK takes a queue over, and is busy with one task for minutes")
+    # This application sends there, too, so its queue is looked at.
+    seldom = {"thumb": {"task": "shop.job", "schedule": 3600.0, "options": {"queue": "thumbs"}}}
+    stage = open_stage(redis.url, {**TICK, **seldom})
+    stage.worker()
+    before = stage.worker("two", queues="thumbs")
+    stage.beat()
+    stage.healthy("tick", CANARY, workers=("one@shop", "two@shop"))
+
+    # What it takes in at its start may still be put down to the worker that left a moment ago.
+    assert before.stop() is not None
+    foreign_worker(stage, "thumbs", with_sdk=False)
+    send(stage, "thumbs", 8, 400.0)
+    parts.wait_for("a backlog", lambda: (stage.queues().get("thumbs") or {}).get("depth", 0) > 1, 30)
+    stage.stays(REPLACED_WITHIN + UNCONSUMED_DEADLINE)
+    assert stage.depth("thumbs") > 1
     row.silent()
 
 

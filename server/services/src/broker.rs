@@ -300,22 +300,17 @@ pub(crate) async fn seen(
             }
             let known = known.get(&seen.name);
             // Once told, it lasts while such a worker consumes the queue.
-            let swallows = known.is_some_and(|queue| {
+            let swallow = known.is_some_and(|queue| {
                 let is_told = queue.state.trouble == Some(Cause::WorkerWithoutSdk);
                 let at = vanished.get(&queue.id);
                 (is_told || at.is_some_and(|at| now - *at < VANISHED_FOR))
                     && strangers.iter().any(|one| one.takes_from(&queue.name, now))
             });
-            let (queue, transition) = look(
-                known,
-                &broker,
-                seen,
-                *depth,
-                &workers,
-                swallows,
-                longest_wait,
-                now,
-            );
+            let silent = SilentWorkers {
+                consume: strangers.iter().any(|one| one.may_take_from(&seen.name, now)),
+                swallow,
+            };
+            let (queue, transition) = look(known, &broker, seen, *depth, &workers, silent, longest_wait, now);
             if let Some(transition) = transition {
                 changed.push((queues.len(), transition));
             }
@@ -448,6 +443,15 @@ async fn strangers(
     Ok(known)
 }
 
+/// What workers that report nothing do with a queue.
+#[derive(Debug, Clone, Copy)]
+struct SilentWorkers {
+    /// One of them answered that it consumes the queue.
+    consume: bool,
+    /// Runs of Beat vanish into one of them.
+    swallow: bool,
+}
+
 #[expect(
     clippy::too_many_arguments,
     reason = "what was seen, and what it is compared with"
@@ -458,7 +462,7 @@ fn look(
     seen: &Seen,
     depth: i64,
     workers: &[Worker],
-    swallows: bool,
+    silent: SilentWorkers,
     longest_wait: TimeDelta,
     now: DateTime<Utc>,
 ) -> (Queue, Option<Transition>) {
@@ -488,14 +492,15 @@ fn look(
         state: known.map_or(Condition::FRESH, |queue| queue.state),
     };
     queue.flow.look(&glimpse(known, seen, depth, workers, now), now);
-    let consumers = consumers(&queue, workers, longest_wait, now);
+    let has_others = silent.consume || queue.flow.has_others(longest_wait, now);
+    let consumers = consumers(&queue, workers, has_others, now);
     // Workers that wait for the result backend take no messages meanwhile: that is told of the backend.
     let is_held_up = || {
         workers
             .iter()
             .any(|worker| worker.queues.contains(&seen.name) && result_backend::hangs(&worker.snapshot))
     };
-    let trouble = if swallows {
+    let trouble = if silent.swallow {
         Some((Cause::WorkerWithoutSdk, TimeDelta::zero()))
     } else {
         trouble(queue.depth, oldest, longest_wait, consumers)
@@ -536,8 +541,9 @@ fn just_left(worker: &Worker, now: DateTime<Utc>) -> bool {
         .is_some_and(|at| now - at < REPLACED_WITHIN)
 }
 
-/// Who takes messages from a queue: what the broker counts or shows, or what workers say of themselves.
-fn consumers(queue: &Queue, workers: &[Worker], longest_wait: TimeDelta, now: DateTime<Utc>) -> Consumers {
+/// Who takes messages from a queue: what the broker counts or shows, or what workers say of themselves. `has_others`: somebody who does not
+/// report takes messages from it.
+fn consumers(queue: &Queue, workers: &[Worker], has_others: bool, now: DateTime<Utc>) -> Consumers {
     let of = |status: Status| workers.iter().filter(move |worker| worker.state.status == status);
     let is_own = |worker: &Worker| worker.app == queue.app;
     // One whose clock is off takes messages all the same.
@@ -554,7 +560,7 @@ fn consumers(queue: &Queue, workers: &[Worker], longest_wait: TimeDelta, now: Da
         Consumers::Some
     } else if of(Status::Down).any(consumes) {
         Consumers::Lost
-    } else if queue.consumers.is_none() && queue.flow.has_others(longest_wait, now) {
+    } else if queue.consumers.is_none() && has_others {
         Consumers::Some
     } else if !of(Status::Up).any(is_own)
         || of(Status::Paused).any(|worker| consumes(worker) && just_left(worker, now))

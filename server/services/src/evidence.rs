@@ -266,7 +266,11 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         queues: scene
             .queues
             .iter()
-            .map(|queue| queue_view(queue, longest_wait(scene.broker.as_ref()), now))
+            .map(|queue| {
+                let is_taken = strangers.iter().any(|one| one.may_take_from(&queue.name, now));
+                let has_others = is_taken || queue.flow.has_others(longest_wait(scene.broker.as_ref()), now);
+                queue_view(queue, has_others)
+            })
             .collect(),
         workers: scene
             .workers
@@ -349,7 +353,7 @@ fn longest_wait(broker: Option<&Broker>) -> TimeDelta {
         .map_or(LONGEST_WAIT, span)
 }
 
-fn queue_view(queue: &Queue, longest_wait: TimeDelta, now: DateTime<Utc>) -> QueueView {
+fn queue_view(queue: &Queue, has_others: bool) -> QueueView {
     QueueView {
         id: queue.id,
         name: queue.name.clone(),
@@ -361,7 +365,7 @@ fn queue_view(queue: &Queue, longest_wait: TimeDelta, now: DateTime<Utc>) -> Que
             .oldest_seconds
             .filter(|_| !queue.oldest_is_a_guess)
             .map(|seconds| queue.seen_at - span(seconds)),
-        has_others: queue.flow.has_others(longest_wait, now),
+        has_others,
         seen_at: queue.seen_at,
     }
 }

@@ -157,6 +157,76 @@ async fn one_that_reports_as_another_application_of_the_project_is_not_to_blame(
     world.loses(&[("w1", "celery"), ("w2", "celery")]).await;
 }
 
+impl World {
+    /// For so long messages wait in `mails`, of which the next one stays the same. `w1` reports and consumes `celery`.
+    async fn mails_wait_for(&self, seconds: i64, longest_wait: f64, answering: Answering<'_>) {
+        for _ in 0..seconds / 10 {
+            self.advance(10);
+            self.worker_says("w1", json!({"pool": "prefork", "queues": ["celery"]}))
+                .await;
+            let mut sample = self.sample(answering);
+            sample["longest_wait_seconds"] = json!(longest_wait);
+            sample["queues"] = json!([{"name": "mails", "depth": 5, "head": "m1", "oldest_seconds": 200.0}]);
+            self.event(sample).await;
+            self.sweep().await;
+        }
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_queue_that_one_consumes_which_is_busy_with_a_long_task_is_consumed(pool: PgPool) {
+    let world = World::new(pool).await;
+    let with_mails: Answering<'_> = &[("w1", "celery"), ("dumb", "mails")];
+    world.mails_wait_for(300, 600.0, with_mails).await;
+    assert_eq!(world.incidents().await, []);
+
+    // It is too slow, which is another fault.
+    world.mails_wait_for(10, 100.0, with_mails).await;
+    let queue: Uuid = sqlx::query_scalar("SELECT id FROM queue WHERE name = 'mails'")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", true)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_queue_whose_only_consumer_does_not_answer_any_more_is_unconsumed(pool: PgPool) {
+    let world = World::new(pool).await;
+    world
+        .mails_wait_for(60, 600.0, &[("w1", "celery"), ("dumb", "mails")])
+        .await;
+    assert_eq!(world.incidents().await, []);
+
+    world.mails_wait_for(60, 600.0, &[("w1", "celery")]).await;
+
+    let queue: Uuid = sqlx::query_scalar("SELECT id FROM queue WHERE name = 'mails'")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_UNCONSUMED", true)]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_that_waits_for_one_which_is_busy_waits_in_its_queue(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a", "b"]).await;
+    let answering: Answering<'_> = &[("w1", "celery"), ("dumb", "mails")];
+    world.sample_for(60, answering).await;
+    let run = json!({"beat": "shop", "entry": "a", "run_id": Uuid::new_v4(), "queue": "mails"});
+    world.event(world.an_event("run_published", run)).await;
+    for _ in 0..5 {
+        world.alive().await;
+        world.finished("b", "success").await;
+        world.mails_wait_for(10, 600.0, answering).await;
+    }
+
+    let queue: Uuid = sqlx::query_scalar("SELECT id FROM queue WHERE name = 'mails'")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(world.incidents().await, [told(queue, "QUEUE_SLA_BREACH", true)]);
+}
+
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_sample_names_a_bounded_number_of_workers(pool: PgPool) {
     let world = World::new(pool).await;
