@@ -31,7 +31,7 @@ def test_every_way_a_run_can_end_is_reported_as_what_it_was(
     good, bad, unwatched = send("ok", 7), send("bad"), send("ok", entry=None)
     flaky, hopeless = send("flaky"), send("hopeless")
     ignored, rejected = send("ignored"), send("rejected")
-    expired = send("ok", expires=-5)
+    expired = send("ok", expires=-5, headers={"deadbeat_at": 1782871200.5})
     named = send("ok", task_id="chosen by the application")
 
     # Success: started and finished, with who, where and how long.
@@ -62,6 +62,7 @@ def test_every_way_a_run_can_end_is_reported_as_what_it_was(
     assert finished(sink, rejected.id)["outcome"] == "rejected"
     end = finished(sink, expired.id)
     assert (end["outcome"], end["duration_seconds"]) == ("expired", None)
+    assert end["published_at"] == "2026-07-01T02:00:00.500000Z"
     assert sink.of("run_started", task_id=expired.id) == []
 
     # A task id that is no UUID still makes one run, under a UUID.

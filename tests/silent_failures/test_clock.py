@@ -147,6 +147,39 @@ def test_a_beat_whose_clock_is_off_is_told(
     stage.stays(GRACE, told)
 
 
+def test_what_expires_by_beats_wrong_clock_is_part_of_that_clocks_incident(
+    open_stage: Open, redis: parts.Redis, rows: Any, tmp_path: Path
+) -> None:
+    row = rows(
+        "F51", "Beat moves to a machine whose clock is ten minutes behind, and its messages expire at once"
+    )
+    names = ("e1", "e2", "e3", "e4")
+    every = {"task": "shop.job", "schedule": 3.0, "options": {"expires": 60.0}}
+    stage = open_stage(redis.url, dict.fromkeys(names, every))
+    stage.worker()
+    beat = stage.beat()
+    stage.healthy(*names, CANARY)
+
+    beat.stop()
+    for file in stage.folder.glob("celerybeat-schedule*"):
+        file.unlink()
+    moved_at = time.time()
+    beat = stage.beat(env=parts.Clock(tmp_path, -600).env)
+    told = ("beat", "shop", "CLOCK_SKEW")
+    incident = stage.noticed(row, moved_at, told, SKEW_PATIENCE)
+    # The canary expires, too.
+    stage.members(told, {*names, CANARY})
+    stage.stays(GRACE, told)
+
+    beat.stop()
+    for file in stage.folder.glob("celerybeat-schedule*"):
+        file.unlink()
+    stage.beat()
+    stage.resolved(row, incident, repair="not run: the machine's clock")
+    stage.recovered()
+    stage.stays(GRACE, told)
+
+
 @pytest.mark.parametrize("elsewhen", ["2026-11-01T06:18:00"], indirect=True, ids=["autumn"])
 def test_a_beat_that_floods_is_told(
     open_stage: Open, redis: parts.Redis, rows: Any, elsewhen: tuple[Project, dict[str, str]]

@@ -250,6 +250,8 @@ class RunReporter:
             error=end.error,
             attempt=end.attempt,
             queue=self._queue_of_delivery(request.get("delivery_info")),
+            # The sender's clock may be what made it too old.
+            **({"published_at": _published_at(request)} if end.outcome == "expired" else {}),
         )
 
     def reopen(self, task_id: str, request: Any) -> None:
@@ -260,11 +262,10 @@ class RunReporter:
     def delivery(self, request: Any) -> dict[str, Any]:
         """How this message came: its queue, whether not for the first time, when it was published."""
         delivery = request.get("delivery_info") or {}
-        published_at = request.get("deadbeat_at")
         return {
             "queue": self._queue_of_delivery(delivery),
             "redelivered": bool(delivery.get("redelivered")),
-            "published_at": utc_text(published_at) if isinstance(published_at, (int, float)) else None,
+            "published_at": _published_at(request),
         }
 
     def _queue_of_delivery(self, delivery: Any) -> str | None:
@@ -326,6 +327,12 @@ def run_id_of(task_id: str) -> str:
         return str(uuid.UUID(task_id))
     except ValueError:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, task_id))
+
+
+def _published_at(request: Any) -> str | None:
+    """When the message was sent, by its sender's clock."""
+    published_at = request.get("deadbeat_at")
+    return utc_text(published_at) if isinstance(published_at, (int, float)) else None
 
 
 def retries_of(request: Any) -> int:

@@ -180,6 +180,8 @@ pub struct StageView {
     pub worker: Option<String>,
     /// The task's name.
     pub task: Option<String>,
+    /// A worker threw its message away as too old.
+    pub is_expired: bool,
 }
 
 /// What is known when a monitor is judged. Empty for one that no Beat feeds.
@@ -315,11 +317,16 @@ impl Evidence {
         let sent_at = stage.and_then(|stage| stage.published_at).filter(since_due);
         let received_at = stage.and_then(|stage| stage.received_at).filter(since_due);
         match (stage, sent_at, received_at) {
+            (Some(stage), Some(_), _) | (Some(stage), _, Some(_)) if stage.is_expired => {
+                self.of_expired(stage, now)
+            }
             (Some(stage), _, Some(received_at)) => self.of_received(stage, received_at, now),
             (Some(stage), Some(sent_at), None) => self.of_sent(stage, sent_at, now),
             _ if self.is_look_awaited(due, now) => Blame::Wait(now + AFTER),
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
             _ if self.has_lost_reports(due - early, now) => Blame::Own(Cause::Unknown),
+            // By a clock that is off it sends at other times.
+            _ if beat.skewed_since.is_some() => self.of_skew(None, now).unwrap_or(Blame::Own(Cause::Unknown)),
             // It sends other entries: why not this one is not known. That it sends nothing is known only of one that says what it sends.
             _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
             _ if beat.last_seen_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BeatStalled),
@@ -468,7 +475,7 @@ impl Evidence {
             .and_then(|broker| broker.unacked)
             .is_some_and(|unacked| unacked > held);
         // Where clocks differ, what may be run for a while only is thrown away as too old.
-        if let Some(blame) = self.of_skew(name, now) {
+        if let Some(blame) = self.of_skew(Some(name), now) {
             return blame;
         }
         // A lost worker may have taken it: what it had not acknowledged comes back late, and in any order.
@@ -504,20 +511,28 @@ impl Evidence {
         (is_taken && self.strangers.iter().any(|(id, _)| *id == queue.id)).then_some(queue.id)
     }
 
-    /// The clock of Beat, or of a worker that consumes the queue, is off: told, or about to be.
-    fn of_skew(&self, queue: &str, now: DateTime<Utc>) -> Option<Blame> {
+    /// A worker threw it away as too old, and a clock is wrong. If that turns out to be no trouble of Beat's or of a worker's, it had expired.
+    fn of_expired(&self, stage: &StageView, now: DateTime<Utc>) -> Blame {
+        let skew = self.of_skew(stage.queue.as_deref(), now);
+        skew.unwrap_or(Blame::Own(Cause::Expired))
+    }
+
+    /// The clock of Beat, or of a worker that consumes the queue, is off: told, or about to be. No queue: that of Beat.
+    fn of_skew(&self, queue: Option<&str>, now: DateTime<Utc>) -> Option<Blame> {
         let beat = self
             .beat
             .and_then(|beat| Some((PartOf::Beat, beat.status, beat.skewed_since?)));
-        let workers = self.workers.iter().filter(|worker| worker.consumes(queue));
+        let consumes = |worker: &&WorkerView| queue.is_some_and(|queue| worker.consumes(queue));
+        let workers = self.workers.iter().filter(consumes);
         let worker = workers
             .filter_map(|worker| Some((PartOf::Worker(worker.id), worker.status, worker.skewed_since?)));
         let (part_of, status, since) = beat.into_iter().chain(worker).min_by_key(|(.., since)| *since)?;
         if status == Status::Down {
             return Some(Blame::Part(part_of, Cause::ClockSkew));
         }
-        let told_at = since + SKEW_PATIENCE + AFTER;
-        (told_at > now).then_some(Blame::Wait(told_at))
+        // It is told with the next report of that one, which may be late.
+        let told_at = since + SKEW_PATIENCE;
+        (told_at + NEXT_LOOK > now).then(|| Blame::Wait(told_at.max(now) + AFTER))
     }
 
     /// A worker took it and has not begun it.

@@ -43,6 +43,7 @@ pub mod cron;
 pub mod deadline;
 pub mod delivery;
 pub mod evidence;
+pub mod expiry;
 pub mod expression;
 pub mod flow;
 mod fold;

@@ -171,7 +171,8 @@ pub struct RunDetail {
     /// How it ended, in the SDK's words.
     #[serde(default)]
     pub outcome: Option<Outcome>,
-    /// Of an end by expiry: the clock of the worker that said so is ahead by so much that the message may be too old there alone.
+    /// Of an end by expiry: the clock of the worker is ahead, or that of the sender is behind, so that a fresh message may be too old at once
+    /// ([`crate::expiry`]).
     #[serde(default)]
     pub is_early_expiry: bool,
     /// Which execution of its message this is: each start in a process is one.

@@ -120,7 +120,7 @@ pub struct Trace {
     pub slot: Option<DateTime<Utc>>,
     /// Not to be run before.
     pub eta: Option<DateTime<Utc>>,
-    /// When it was first published.
+    /// When it was first published: as who sent it says, else as its message does.
     pub published_at: Option<DateTime<Utc>>,
     /// In order. Of more than [`TRACE_STAGES`] the first and the last are kept, half of each.
     pub stages: Vec<Stage>,
@@ -136,9 +136,11 @@ pub fn fold(trace: &mut Trace, told: &Told) -> bool {
     join(&mut trace.task, &told.task, |kept, new| new > kept);
     join(&mut trace.task_id, &told.task_id, |kept, new| new > kept);
     join(&mut trace.slot, &told.slot, |kept, new| new < kept);
-    join(&mut trace.published_at, &told.published_at, |kept, new| {
-        new < kept
-    });
+    if sent_at(trace).is_none() {
+        join(&mut trace.published_at, &told.published_at, |kept, new| {
+            new < kept
+        });
+    }
     if told.stage.retries == 0 {
         join(&mut trace.eta, &told.eta, |kept, new| new > kept);
     }
@@ -148,6 +150,7 @@ pub fn fold(trace: &mut Trace, told: &Told) -> bool {
     }
     let place = trace.stages.partition_point(|known| order(known) < order(stage));
     trace.stages.insert(place, stage.clone());
+    trace.published_at = sent_at(trace).or(trace.published_at);
     if trace.stages.len() > TRACE_STAGES {
         let gone = trace.stages.remove(TRACE_STAGES / 2);
         trace.more_stages = trace.more_stages.saturating_add(1);
@@ -156,6 +159,12 @@ pub fn fold(trace: &mut Trace, told: &Told) -> bool {
             .saturating_add(i32::from(gone.kind == StageKind::Started));
     }
     true
+}
+
+/// When who first sent the run says that it was sent. All others read that from the message, which has it by the sender's clock.
+fn sent_at(trace: &Trace) -> Option<DateTime<Utc>> {
+    let is_senders = |stage: &&Stage| stage.kind == StageKind::Published && stage.retries == 0;
+    trace.stages.iter().filter(is_senders).map(|stage| stage.at).min()
 }
 
 fn join<T: Clone>(kept: &mut Option<T>, new: &Option<T>, is_better: impl Fn(&T, &T) -> bool) {
@@ -172,9 +181,11 @@ pub fn run_id_of(task_id: &str) -> Uuid {
     Uuid::try_parse(task_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, task_id.as_bytes()))
 }
 
-/// The order of stages: attempts, then time; what happens at one instant, as runs go.
-fn order(stage: &Stage) -> (i32, DateTime<Utc>, StageKind, Uuid) {
-    (stage.retries, stage.at, stage.kind, stage.id)
+/// The order of stages: attempts, of each its sending, then time; what happens at one instant, as runs go. So the first sending is never among those
+/// that are not kept.
+fn order(stage: &Stage) -> (i32, bool, DateTime<Utc>, StageKind, Uuid) {
+    let is_later = stage.kind != StageKind::Published;
+    (stage.retries, is_later, stage.at, stage.kind, stage.id)
 }
 
 impl Trace {

@@ -202,6 +202,7 @@ impl Known {
             heard_at: stage.heard_at,
             queue: stage.queue.clone(),
             worker: stage.worker.clone(),
+            is_expired: stage.is_expired,
             task: monitor
                 .registered
                 .as_ref()

@@ -200,6 +200,7 @@ fn view(run: &Stored) -> StageView {
         queue: run.trace.queue().map(str::to_owned),
         worker: None,
         task: run.trace.task.clone(),
+        is_expired: false,
     }
 }
 
@@ -217,5 +218,6 @@ fn stage(run: &Stored, monitor_id: MonitorId) -> Stage {
         attempts: 0,
         worker: None,
         heard_at: run.trace.heard_at().unwrap_or(run.heard_first_at),
+        is_expired: false,
     }
 }

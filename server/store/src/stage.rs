@@ -31,6 +31,8 @@ pub struct Stage {
     pub worker: Option<String>,
     /// When the last of this was heard.
     pub heard_at: DateTime<Utc>,
+    /// A worker threw its message away as too old.
+    pub is_expired: bool,
 }
 
 /// What is known of one run of each of these monitors: the first that was sent since an instant, where there is one; else the newest.
@@ -46,10 +48,11 @@ pub async fn of_monitors(
         // Those heard of last are not always those sent last: a few, to choose from.
         r#"
         SELECT asked.id AS "monitor_id!", newest.run_id, newest.task_id, newest.queue, newest.published_at, newest.received_at,
-            newest.started_at, newest.finished_at, newest.attempts, newest.worker, newest.heard_at
+            newest.started_at, newest.finished_at, newest.attempts, newest.worker, newest.heard_at,
+            newest.state = 'expired' AS "is_expired!"
         FROM UNNEST($1::uuid[], $2::timestamptz[]) AS asked (id, since)
         CROSS JOIN LATERAL (
-            SELECT run_id, task_id, queue, published_at, received_at, started_at, finished_at, attempts, worker, heard_at
+            SELECT run_id, task_id, queue, published_at, received_at, started_at, finished_at, attempts, worker, heard_at, state
             FROM (SELECT * FROM trace WHERE monitor_id = asked.id ORDER BY heard_first_at DESC LIMIT 64) AS recent
             ORDER BY coalesce(published_at >= asked.since, false) DESC,
                 CASE WHEN published_at >= asked.since THEN published_at END,
@@ -76,6 +79,7 @@ pub async fn of_monitors(
             attempts: row.attempts,
             worker: row.worker,
             heard_at: row.heard_at,
+            is_expired: row.is_expired,
         })
         .collect())
 }

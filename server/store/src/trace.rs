@@ -1,5 +1,7 @@
 //! Tables `trace` and `open_trace`: what was told of each run, and which runs have begun and not ended.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::trace::{Stage, Trace};
@@ -296,6 +298,30 @@ pub async fn get(reader: &Reader, project: ProjectId, run: Uuid) -> StoreResult<
     .fetch_optional(reader.pool())
     .await?;
     Ok(row.map(Stored::from))
+}
+
+/// When these runs were sent, as who sent them reported; by our clock. None of those of which that report has not come.
+///
+/// # Errors
+/// When the database is away.
+pub async fn sent_at(
+    reader: &Reader,
+    project: ProjectId,
+    runs: &[Uuid],
+) -> StoreResult<HashMap<Uuid, DateTime<Utc>>> {
+    let rows = sqlx::query!(
+        r#"SELECT run_id, published_at AS "published_at!"
+        FROM trace
+        WHERE project_id = $1 AND run_id = ANY($2) AND published_at IS NOT NULL AND stages @> '[{"kind": "published"}]'"#,
+        project.0,
+        runs
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.run_id, row.published_at))
+        .collect())
 }
 
 /// The first project after one that has traces, whether or not it still exists.

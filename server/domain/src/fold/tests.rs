@@ -59,6 +59,7 @@ fn waiting(workers: Vec<WorkerView>) -> Evidence {
             queue: Some("celery".to_owned()),
             worker: None,
             task: None,
+            is_expired: false,
         }),
         queues: vec![QueueView {
             id: QueueId(Uuid::from_u128(200)),

@@ -307,6 +307,31 @@ fn what_a_trace_says_of_times_and_attempts() {
 }
 
 #[test]
+fn when_a_run_was_sent_is_known_by_who_sent_it_and_else_by_its_message() {
+    // The message has it by the clock of Beat's host, which is ten minutes behind.
+    let received = Told {
+        published_at: Some(at(-600_000)),
+        ..told(stage(StageKind::Received, 100))
+    };
+    let sent = Told {
+        published_at: Some(at(0)),
+        ..told(stage(StageKind::Published, 0))
+    };
+    let ended = Told {
+        published_at: Some(at(-600_001)),
+        ..told(ended(300, 0, Outcome::Expired))
+    };
+    let mut trace = Trace::default();
+    fold(&mut trace, &received);
+    assert_eq!(trace.published_at, Some(at(-600_000)));
+    for one in [&sent, &ended, &sent, &received] {
+        fold(&mut trace, one);
+        assert_eq!(trace.published_at, Some(at(0)));
+    }
+    assert_eq!(trace.state(), TraceState::Ended(Outcome::Expired));
+}
+
+#[test]
 fn of_very_many_stages_the_first_and_the_last_are_kept_and_the_others_counted() {
     let mut trace = Trace::default();
     for number in 0..1_000 {

@@ -260,6 +260,9 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
                 "{name} waits inside {worker}, which is busy, while another worker has nothing to do; it was due at {due}."
             )
         }
+        Cause::Expired => {
+            format!("{name} did not run: its message expired while it waited; it was due at {due}.")
+        }
         Cause::WorkerLost => {
             format!(
                 "{name} was lost with {worker}, which took it and was started anew before it began; it was due at {due}."
@@ -745,6 +748,10 @@ fn how_far(stage: &Stage, from: DateTime<Utc>) -> Vec<Fact> {
         (Some(at), None) => Fact {
             at: Some(at),
             fact: "A worker took it from the queue, and has not begun it.".to_owned(),
+        },
+        (None, _) if stage.is_expired => Fact {
+            at: stage.finished_at,
+            fact: "A worker threw it away as too old.".to_owned(),
         },
         (None, _) => Fact {
             at: None,

@@ -232,6 +232,7 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         attempts: 0,
         worker: Some(names.worker.clone()),
         heard_at: at(61),
+        is_expired: false,
     };
     let (workers, queues) = (std::slice::from_ref(&worker), std::slice::from_ref(&queue));
     let flood = Flood {

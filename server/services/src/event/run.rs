@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::beat::STORM_WINDOW;
+use deadbeat_domain::expiry::is_early;
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::clip;
@@ -13,7 +14,6 @@ use deadbeat_domain::run::{Outcome, RunDetail};
 use deadbeat_domain::text::Text;
 use deadbeat_domain::time::{span, to_micros};
 use deadbeat_domain::trace::{Stage, StageKind, Told};
-use deadbeat_domain::worker::SKEW;
 use futures::future::join_all;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -93,8 +93,8 @@ struct RunPing {
     event: Uuid,
     /// By our clock.
     occurred_at: DateTime<Utc>,
-    /// The clock of who says so is ahead.
-    is_ahead: bool,
+    /// Its message was too old by a clock that is wrong.
+    is_early_expiry: bool,
     /// When its message was sent, by our clock.
     published_at: Option<DateTime<Utc>>,
     run: RunEvent,
@@ -242,7 +242,7 @@ async fn accept_stages(
                 outcome: one.outcome,
                 event: one.id,
                 occurred_at: one.occurred_at,
-                is_ahead: skew <= -SKEW,
+                is_early_expiry: false,
                 published_at: run
                     .published_at
                     .and_then(|at| at.checked_add_signed(skew))
@@ -253,7 +253,33 @@ async fn accept_stages(
         stages.push(new_stage(one, monitor.map(|(id, _)| id), skew, received_at));
     }
     let fresh = services.traces.accept(project, received_at, stages).await?;
+    note_early_expiries(services, project, &mut runs, skew).await?;
     Ok((runs, fresh))
+}
+
+/// Marks the runs whose message was too old only by a clock that is wrong. Their traces are written.
+async fn note_early_expiries(
+    services: &Services,
+    project: ProjectId,
+    runs: &mut [RunPing],
+    skew: TimeDelta,
+) -> Result<(), ServiceError> {
+    let expired: Vec<Uuid> = runs
+        .iter()
+        .filter(|ping| ping.outcome == Some(Outcome::Expired))
+        .map(|ping| ping.run.run_id)
+        .collect();
+    if expired.is_empty() {
+        return Ok(());
+    }
+    let sent = deadbeat_store::trace::sent_at(&services.reader(), project, &expired).await?;
+    for ping in runs {
+        if ping.outcome == Some(Outcome::Expired) {
+            let sent_at = sent.get(&ping.run.run_id).copied();
+            ping.is_early_expiry = is_early(-skew, ping.published_at, sent_at, ping.occurred_at);
+        }
+    }
+    Ok(())
 }
 
 /// The monitors of the entries that are named, by Beat and entry.
@@ -388,7 +414,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
         outcome,
         event,
         occurred_at,
-        is_ahead,
+        is_early_expiry,
         published_at,
         run,
         ..
@@ -419,7 +445,7 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
                 retries: run.retries.max(0),
                 error,
                 outcome,
-                is_early_expiry: is_ahead && outcome == Some(Outcome::Expired),
+                is_early_expiry,
                 attempt: run.attempt,
                 published_at,
                 event: Some(event),

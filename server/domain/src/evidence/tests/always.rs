@@ -50,8 +50,9 @@ prop_compose! {
 
 prop_compose! {
     fn any_stage()(published_at in maybe_at(), received_at in maybe_at(), queue in prop::option::of(Just(QUEUE.to_owned())),
+                   is_expired in any::<bool>(),
                    worker in prop::option::of(prop::sample::select(vec!["celery@1".to_owned(), "celery@9".to_owned()]))) -> StageView {
-        StageView { published_at, received_at, heard_at: at(0.0), queue, worker, ..sent() }
+        StageView { published_at, received_at, heard_at: at(0.0), queue, worker, is_expired, ..sent() }
     }
 }
 

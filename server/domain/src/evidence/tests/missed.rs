@@ -3,6 +3,42 @@
 use super::*;
 
 #[test]
+fn what_expired_by_a_wrong_clock_is_part_of_that_clock_and_else_expired() {
+    let at_clock = |skewed: Option<f64>, status: Status, now: f64| {
+        let mut evidence = scene();
+        evidence.stage = Some(StageView {
+            is_expired: true,
+            ..sent()
+        });
+        evidence.beat = Some(BeatView {
+            status,
+            skewed_since: skewed.map(at),
+            last_seen_at: Some(at(now)),
+            ..beat()
+        });
+        evidence.of_missed(Some(at(60.0)), EARLY, at(now))
+    };
+    let part = Blame::Part(PartOf::Beat, Cause::ClockSkew);
+    assert_eq!(at_clock(Some(70.0), Status::Down, 100.0), part);
+    // It is told 20 s after it began, with the next report.
+    assert_eq!(at_clock(Some(70.0), Status::Up, 80.0), Blame::Wait(at(92.0)));
+    assert_eq!(at_clock(Some(70.0), Status::Up, 95.0), Blame::Wait(at(97.0)));
+    assert_eq!(at_clock(Some(70.0), Status::Up, 110.0), own(Cause::Expired));
+    assert_eq!(at_clock(None, Status::Up, 100.0), own(Cause::Expired));
+}
+
+#[test]
+fn what_was_not_sent_by_a_wrong_clock_is_part_of_that_clock() {
+    let mut evidence = scene();
+    evidence.beat = Some(BeatView {
+        status: Status::Down,
+        skewed_since: Some(at(70.0)),
+        ..beat()
+    });
+    assert_eq!(missed(&evidence), Blame::Part(PartOf::Beat, Cause::ClockSkew));
+}
+
+#[test]
 fn what_no_beat_sends_is_missed_and_no_more_is_said() {
     let everything_is_broken = Evidence {
         beat: None,

@@ -132,6 +132,7 @@ fn sent() -> StageView {
         queue: Some(QUEUE.to_owned()),
         worker: None,
         task: Some("shop.job".to_owned()),
+        is_expired: false,
     }
 }
 

@@ -221,7 +221,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
         (
             "gone, and a clock that was off for a moment",
             vec![queue()],
-            vec![worker(2), skewed(Status::Up, 77.0)],
+            vec![worker(2), skewed(Status::Up, 60.0)],
             Some(0),
             own(Cause::LostInBroker),
         ),
