@@ -50,6 +50,7 @@ def test_worker_says_how_it_is_until_it_has_stopped(
     assert idle["loop_lag_seconds"] < 60
     assert idle["rss_bytes"] > 10_000_000
     assert idle["load_per_cpu"] >= 0
+    assert idle["cpu_wait_ratio"] is None
     assert idle["started_at"] <= idle["at"]
 
     # Two run, or one of solo's; the others wait in the worker.
@@ -62,6 +63,8 @@ def test_worker_says_how_it_is_until_it_has_stopped(
     assert busy["longest"]["task_id"] in [task.id for task in sent]
     assert busy["longest"]["started_at"] <= busy["at"]
     assert busy["accepted"] - busy["finished"] == running
+    assert 0 <= busy["cpu_wait_ratio"] <= 1
+    assert 0 <= busy["cpu_used_ratio"] <= 1
 
     assert send("ok", 5, queue="b").get(timeout=60) == 5
     ended = sink.wait_for(lambda: snapshots(sink, finished=5))[0]

@@ -19,6 +19,7 @@ from celery import bootsteps
 from celery.worker import state
 
 from deadbeat import refused
+from deadbeat.cpu import CpuMeter
 from deadbeat.follow import is_member
 from deadbeat.guard import guarded
 from deadbeat.pulse import Pulse
@@ -62,6 +63,7 @@ class WorkerReporter:
         # How it ended by an error: exit status, and what is sent of the exception.
         self._failure: tuple[int, str] | None = None
         self._pulse: Pulse | None = None
+        self._cpu = CpuMeter()
 
     def consumer_started(self, consumer: Any) -> Any:
         """The worker consumes, for the first time or again; returns the timer to cancel before that."""
@@ -122,6 +124,8 @@ class WorkerReporter:
         # In this order: a task accepted in between must not count as one that has ended.
         accepted = _known(lambda: state.all_total_count[0])
         active = _known(lambda: len(state.active_requests))
+        pids = _known(lambda: _pids(self._pid, consumer.pool)) or {self._pid}
+        cpu = _known(lambda: self._cpu.look(pids))
         return {
             "id": new_id(),
             "type": "worker_snapshot",
@@ -159,8 +163,10 @@ class WorkerReporter:
             "exit_code": None if self._failure is None else self._failure[0],
             "exit_error": None if self._failure is None else self._failure[1],
             "load_per_cpu": _known(_load_per_cpu),
-            "result_backend": _known(lambda: runs.result_backend.report(_pids(self._pid, consumer.pool))),
-            "rss_bytes": _known(lambda: _resident_bytes(self._pid, consumer.pool) or None),
+            "result_backend": _known(lambda: runs.result_backend.report(pids)),
+            "cpu_wait_ratio": None if cpu is None else cpu.waited,
+            "cpu_used_ratio": None if cpu is None else cpu.used,
+            "rss_bytes": _known(lambda: _resident_bytes(pids) or None),
         }
 
 
@@ -300,15 +306,15 @@ def _load_per_cpu() -> float:
     return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
 
 
-def _resident_bytes(pid: int, pool: Any) -> int:
-    """The worker's memory and its pool's; pages that they share count once in each."""
-    return sum(_resident_pages(one) for one in _pids(pid, pool)) * _PAGE_BYTES
-
-
 def _pids(pid: int, pool: Any) -> set[int]:
     """The worker's main process and its pool's."""
     processes = (_known(lambda: pool.info) or {}).get("processes") or []
     return {pid, *(child for child in processes if isinstance(child, int))}
+
+
+def _resident_bytes(pids: set[int]) -> int:
+    """The memory of these processes; pages that they share count once in each."""
+    return sum(_resident_pages(one) for one in pids) * _PAGE_BYTES
 
 
 def _resident_pages(pid: int) -> int:

@@ -64,6 +64,8 @@ pub enum Cause {
     QueueSlaBreach,
     /// Messages wait inside a worker for a rate limit of their task.
     RateLimited,
+    /// Others take the CPUs that a worker needs: its runs come late.
+    HostOverloaded,
     /// The broker cannot be reached.
     BrokerDown,
     /// The result backend does not answer, or takes no results.
@@ -103,6 +105,7 @@ impl Cause {
         Self::QueueUnconsumed,
         Self::QueueSlaBreach,
         Self::RateLimited,
+        Self::HostOverloaded,
         Self::BrokerDown,
         Self::ResultBackendDown,
         Self::ClockSkew,
@@ -140,6 +143,7 @@ impl Cause {
             Self::QueueUnconsumed => "QUEUE_UNCONSUMED",
             Self::QueueSlaBreach => "QUEUE_SLA_BREACH",
             Self::RateLimited => "RATE_LIMITED",
+            Self::HostOverloaded => "HOST_OVERLOADED",
             Self::BrokerDown => "BROKER_DOWN",
             Self::ResultBackendDown => "RESULT_BACKEND_DOWN",
             Self::ClockSkew => "CLOCK_SKEW",

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::beat::BeatView;
 use crate::blind_spell::{SDK_RETURN, is_to_come};
 use crate::cause::Cause;
+use crate::host_load::HostLoad;
 use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
 use crate::result_backend::BackendView;
@@ -128,6 +129,8 @@ pub struct WorkerView {
     pub live: Vec<Uuid>,
     /// When its last gap in reporting began and ended.
     pub gap: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// The load of its host.
+    pub load: HostLoad,
 }
 
 impl WorkerView {
@@ -273,9 +276,17 @@ impl Evidence {
             .is_some_and(|lost| lost >= since && !is_to_come(lost, now))
     }
 
-    /// Until when reports are awaited of what was owed at `since`: a worker did not reach us then, and its SDK delivers what it holds.
-    fn of_gap(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
-        let back = |worker: &WorkerView| worker.gap.filter(|(_, to)| since <= *to).map(|(_, to)| to);
+    /// Until when reports are awaited of what may have happened from `since` on, and was owed by then: a worker did not reach us, and its SDK
+    /// delivers what it holds. One gap lasts no longer than the worker may be silent; one that starves has a gap after the other.
+    fn of_gap(&self, since: DateTime<Utc>, owed_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
+        let back = |worker: &WorkerView| {
+            let (_, to) = worker.gap.filter(|(_, to)| since <= *to)?;
+            Some(
+                worker
+                    .patience()
+                    .map_or(to, |patience| to.min(owed_at + patience)),
+            )
+        };
         let until = self.workers.iter().filter_map(back).max()? + SDK_RETURN + AFTER;
         (now < until).then_some(Blame::Wait(until))
     }
@@ -309,7 +320,7 @@ impl Evidence {
                 (_, None) => {}
             }
         }
-        if let Some(blame) = self.of_gap(due, now) {
+        if let Some(blame) = self.of_gap(due, due, now) {
             return blame;
         }
         let since_due = |at: &DateTime<Utc>| *at >= due - early;
@@ -393,6 +404,8 @@ impl Evidence {
                         return wait;
                     }
                 }
+                // The loop of one that starves turns seldom, and says nothing of its connection.
+                Status::Up if worker.load.is_starving() => up += 1,
                 // It is about to take it: workers come back some seconds after their broker.
                 Status::Up if !worker.connected && now < sent_at + RETURN => return Blame::Wait(now + AFTER),
                 Status::Up if !worker.connected => cut_off = Some(worker),
@@ -439,7 +452,10 @@ impl Evidence {
             .workers
             .iter()
             .filter(|worker| {
-                worker.consumes(name) && worker.standing() == Status::Up && worker.has_a_free_process()
+                worker.consumes(name)
+                    && worker.standing() == Status::Up
+                    && worker.has_a_free_process()
+                    && !worker.load.is_starving()
             })
             .map(|worker| worker.progress_at + GHOST_PATIENCE + NEXT_LOOK)
             .min();
@@ -571,7 +587,8 @@ impl Evidence {
             // for longer does not hang.
             let got_on_at = worker.progress_at.min(received_at + GHOST_PATIENCE);
             let told_at = got_on_at + GHOST_PATIENCE + NEXT_LOOK;
-            return if worker.held == 0 && worker.reserved > worker.active && told_at > now {
+            let may_hang = worker.held == 0 && worker.reserved > worker.active && !worker.load.is_starving();
+            return if may_hang && told_at > now {
                 Blame::Wait(told_at)
             } else {
                 Blame::Own(Cause::Unknown)
@@ -617,7 +634,7 @@ impl Evidence {
         if !is_followed && worker.started_at.is_some_and(|started| started > started_at) {
             return Blame::Own(Cause::WorkerLost);
         }
-        if let Some(blame) = self.of_gap(started_at, now) {
+        if let Some(blame) = self.of_gap(started_at, run.deadline_at.unwrap_or(now), now) {
             return blame;
         }
         if !worker.speaks(started_at + AFTER, now) {

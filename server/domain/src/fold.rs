@@ -20,6 +20,7 @@ impl Evidence {
             return blame;
         };
         let stage = self.stage.as_ref().filter(|stage| is_of(stage, since));
+        let cause = stage.map_or(cause, |stage| self.starved(cause, stage, now));
         let subjects = self.subjects(cause, stage, now);
         // What is told already explains it, whichever of them it is about.
         if let Some(open) = subjects.iter().find(|subject| self.open.contains(subject)) {
@@ -35,11 +36,11 @@ impl Evidence {
         }
         match subjects.first() {
             Some(subject) => Blame::Named(*subject, cause),
-            None => blame,
+            None => Blame::Own(cause),
         }
     }
 
-    /// A run that goes on for too long may be what blocks its worker, which is told already.
+    /// A run that goes on for too long may be what blocks its worker, which is told already; or its worker starves.
     pub(crate) fn fold_overrun(&self, blame: Blame, worker: Option<&WorkerView>) -> Blame {
         let told = worker
             .filter(|worker| !worker.has_a_free_process())
@@ -47,6 +48,10 @@ impl Evidence {
             .filter(|subject| self.open.contains(subject));
         match (blame, told) {
             (Blame::Own(Cause::Overrun), Some(subject)) => Blame::Named(subject, Cause::Overrun),
+            (Blame::Own(Cause::Overrun), None) => match worker.filter(|worker| worker.load.is_starving()) {
+                Some(worker) => Blame::Named(PartOf::Worker(worker.id), Cause::HostOverloaded),
+                None => blame,
+            },
             _ => blame,
         }
     }
@@ -61,6 +66,7 @@ impl Evidence {
                 .collect(),
             Cause::BeatStalled => self.beat.iter().map(|_| PartOf::Beat).collect(),
             Cause::QueueSlaBreach => stage.map_or(Vec::new(), |stage| self.of_waiting(stage, now)),
+            Cause::HostOverloaded => stage.map_or(Vec::new(), |stage| self.of_overload(stage, now)),
             Cause::RateLimited => {
                 let limits = |worker: &&WorkerView| stage.is_some_and(|stage| worker.limits(stage));
                 let limiting = self.workers.iter().filter(limits);
@@ -125,7 +131,7 @@ impl Evidence {
     fn canary_waits_until(&self, cause: Cause, stage: Option<&StageView>) -> Option<DateTime<Utc>> {
         let since = stage.and_then(|stage| stage.published_at.or(stage.received_at));
         let waits = match cause {
-            Cause::QueueSlaBreach | Cause::PrefetchStarvation => true,
+            Cause::QueueSlaBreach | Cause::PrefetchStarvation | Cause::HostOverloaded => true,
             // It may be on its way back from a worker that left, behind busy ones that get on.
             Cause::Unknown => {
                 let queue = stage.and_then(|stage| stage.queue.as_deref());

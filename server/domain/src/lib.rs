@@ -49,6 +49,7 @@ pub mod flow;
 mod fold;
 pub mod guessing;
 pub mod hearing;
+pub mod host_load;
 pub mod ids;
 pub mod incarnation;
 pub mod incident;

@@ -59,6 +59,8 @@ pub struct Look {
     pub is_waited_for: bool,
     /// By how much its clock is off.
     pub skew: TimeDelta,
+    /// Others take the CPUs that it needs: it is slow, and no ghost.
+    pub is_starving: bool,
 }
 
 /// What is wrong with a worker that is heard from, and for how long that must last to be told. By what it gets done, not by whether it
@@ -75,11 +77,12 @@ pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
     if look.is_cut_off {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
     }
-    // While there is no broker nobody gets anything done.
-    if look.connected && is_stuck {
+    // While there is no broker nobody gets anything done, and without a CPU hardly anything.
+    let could = look.connected && !look.is_starving;
+    if could && is_stuck {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
     }
-    if look.connected && is_wedged {
+    if could && is_wedged {
         // It may be about to find its broker again, which it tries twice a minute.
         return Some((Cause::GhostWorker, GHOST_PATIENCE));
     }

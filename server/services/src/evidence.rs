@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{BrokerView, Evidence, PartOf, QueueView, StageView, WorkerView};
+use deadbeat_domain::host_load::HostLoad;
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
 use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::incident::{Subject, SubjectKind};
@@ -434,5 +435,19 @@ fn worker_view(worker: &Worker) -> WorkerView {
             .iter()
             .filter_map(|one| one.gap)
             .max_by_key(|(_, to)| *to),
+        load: host_load(worker),
+    }
+}
+
+/// What a worker last said of its host's load.
+pub(crate) fn host_load(worker: &Worker) -> HostLoad {
+    let said = |field: &str| worker.snapshot.get(field);
+    let figure = |field: &str| said(field).and_then(Value::as_f64);
+    let word = |field: &str| said(field).and_then(Value::as_str);
+    HostLoad {
+        machine: word("boot_id").or_else(|| word("host")).map(str::to_owned),
+        per_cpu: figure("load_per_cpu"),
+        waits: figure("cpu_wait_ratio"),
+        takes: figure("cpu_used_ratio"),
     }
 }

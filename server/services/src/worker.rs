@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::host_load::HostLoad;
 use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
@@ -111,6 +112,13 @@ pub struct Snapshot {
     /// How its calls into the result backend go; None: it does not say, or has none.
     #[serde(default)]
     pub result_backend: Option<result_backend::Report>,
+    /// The share of the time since the snapshot before, 0 to 1, for which a process of the worker was ready to run and waited for a CPU:
+    /// the one that waited most. None: its system does not say, or it is the first snapshot.
+    #[serde(default)]
+    pub cpu_wait_ratio: Option<f64>,
+    /// The share of the host's CPUs, 0 to 1, that the worker's processes had since the snapshot before.
+    #[serde(default)]
+    pub cpu_used_ratio: Option<f64>,
     /// Memory of its main process and its pool.
     #[serde(default)]
     pub rss_bytes: Option<i64>,
@@ -263,6 +271,13 @@ fn look(
         is_waited_for,
         is_cut_off: false,
         skew,
+        is_starving: HostLoad {
+            machine: None,
+            per_cpu: snapshot.load_per_cpu,
+            waits: snapshot.cpu_wait_ratio,
+            takes: snapshot.cpu_used_ratio,
+        }
+        .is_starving(),
     }
 }
 

@@ -70,6 +70,10 @@ def job(self: Any, name: str) -> None:
         end = time.monotonic() + float(rest)
         while time.monotonic() < end:
             pass
+    elif verb == "burn":
+        end = time.process_time() + float(rest)
+        while time.process_time() < end:
+            pass
     elif verb in ("hold", "alone"):
         end = time.monotonic() + float(rest or "inf")
         while order.exists() and time.monotonic() < end:

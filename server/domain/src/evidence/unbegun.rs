@@ -38,5 +38,6 @@ impl Evidence {
             && gaps.count() < FOREIGN_GAPS
             && self.of_broker(now).is_none()
             && self.of_sent(run, sent_at, now) == Blame::Own(Cause::LostInBroker)
+            && self.starved(Cause::LostInBroker, run, now) == Cause::LostInBroker
     }
 }

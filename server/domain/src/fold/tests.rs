@@ -2,6 +2,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::evidence::{BrokerView, QueueView};
+use crate::host_load::HostLoad;
 use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::transition::tests::at;
 
@@ -38,6 +39,7 @@ fn worker(number: u128) -> WorkerView {
         incarnation: None,
         live: Vec::new(),
         gap: None,
+        load: HostLoad::default(),
     }
 }
 
@@ -229,6 +231,96 @@ fn the_canary_has_no_word_beside_what_explains_it() {
         ..waiting(Vec::new())
     };
     assert_eq!(folded(&elsewhere, Cause::Unknown), Blame::Own(Cause::Unknown));
+}
+
+/// Others have the CPUs of its machine.
+fn starving(number: u128) -> WorkerView {
+    WorkerView {
+        load: HostLoad {
+            machine: Some("m1".to_owned()),
+            per_cpu: Some(4.0),
+            waits: Some(0.9),
+            takes: Some(0.1),
+        },
+        ..worker(number)
+    }
+}
+
+#[test]
+fn what_waits_for_a_starving_worker_names_it_and_what_waits_for_others_on_its_machine_joins() {
+    let held_by = |number: u128, open: Vec<PartOf>| {
+        let mut evidence = waiting(vec![starving(1), starving(2)]);
+        evidence.open = open;
+        evidence.stage = evidence.stage.map(|stage| StageView {
+            received_at: Some(at(61.0)),
+            worker: Some(format!("celery@{number}")),
+            ..stage
+        });
+        folded(&evidence, Cause::QueueSlaBreach)
+    };
+    let of_host = |number| Blame::Named(one(number), Cause::HostOverloaded);
+    assert_eq!(held_by(1, Vec::new()), of_host(1));
+    assert_eq!(held_by(2, Vec::new()), of_host(2));
+    assert_eq!(held_by(2, vec![one(1)]), of_host(1), "one machine is one fault");
+
+    let waiting_for = |workers| folded(&waiting(workers), Cause::QueueSlaBreach);
+    assert_eq!(waiting_for(vec![starving(1), starving(2)]), of_host(1));
+    let mixed = waiting_for(vec![starving(1), worker(2)]);
+    assert_eq!(
+        mixed,
+        Blame::Named(QUEUE, Cause::QueueSlaBreach),
+        "the other one could take it"
+    );
+}
+
+#[test]
+fn a_worker_whose_own_tasks_take_the_cpus_is_blocked_and_does_not_starve() {
+    let mut busy = starving(1);
+    busy.load.takes = Some(0.8);
+    let evidence = waiting(vec![busy]);
+    let blocked = Blame::Named(one(1), Cause::QueueSlaBreach);
+    assert_eq!(folded(&evidence, Cause::QueueSlaBreach), blocked);
+}
+
+#[test]
+fn once_it_is_told_a_moment_in_which_it_gets_its_turn_is_no_other_fault() {
+    let mut better = starving(1);
+    better.load.waits = Some(0.2);
+    let told = Evidence {
+        open: vec![one(1)],
+        ..waiting(vec![better.clone()])
+    };
+    let of_host = Blame::Named(one(1), Cause::HostOverloaded);
+    assert_eq!(folded(&told, Cause::Unknown), of_host);
+    assert_eq!(
+        folded(&waiting(vec![better]), Cause::Unknown),
+        Blame::Own(Cause::Unknown)
+    );
+}
+
+#[test]
+fn behind_a_starving_worker_the_canary_waits_as_long_as_any_message() {
+    let canary = Evidence {
+        is_canary: true,
+        ..waiting(vec![starving(1)])
+    };
+    assert!(matches!(folded(&canary, Cause::QueueSlaBreach), Blame::Wait(_)));
+    let open = Evidence {
+        open: vec![one(1)],
+        ..canary
+    };
+    let joins = Blame::Named(one(1), Cause::HostOverloaded);
+    assert_eq!(folded(&open, Cause::QueueSlaBreach), joins);
+}
+
+#[test]
+fn a_run_that_goes_on_for_too_long_in_a_starving_worker_names_it() {
+    let evidence = waiting(vec![starving(1)]);
+    let of_host = Blame::Named(one(1), Cause::HostOverloaded);
+    let overrun = Blame::Own(Cause::Overrun);
+    assert_eq!(evidence.fold_overrun(overrun, Some(&starving(1))), of_host);
+    let killed = Blame::Own(Cause::WorkerKilled);
+    assert_eq!(evidence.fold_overrun(killed, Some(&starving(1))), killed);
 }
 
 #[test]

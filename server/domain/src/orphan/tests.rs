@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::evidence::{BrokerView, WorkerView};
+use crate::host_load::HostLoad;
 use crate::ids::{BrokerId, RunKey, WorkerId};
 use crate::run::RunDetail;
 use crate::transition::tests::at;
@@ -36,6 +37,7 @@ fn worker() -> WorkerView {
         incarnation: Some(SUCCESSOR),
         live: vec![SUCCESSOR],
         gap: None,
+        load: HostLoad::default(),
     }
 }
 

@@ -90,6 +90,7 @@ const IDLE: Look = Look {
     is_waited_for: false,
     is_cut_off: false,
     skew: TimeDelta::zero(),
+    is_starving: false,
 };
 const MINUTE: TimeDelta = GHOST_PATIENCE;
 const JUST_NOT: TimeDelta = TimeDelta::milliseconds(59_999);
@@ -199,6 +200,18 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             Look {
                 reserved: 8,
                 stuck_for: JUST_NOT,
+                ..IDLE
+            },
+            false,
+        ),
+        (
+            "a worker that gets no CPU time",
+            Look {
+                reserved: 8,
+                stuck_for: MINUTE,
+                loop_lag: MINUTE,
+                is_waited_for: true,
+                is_starving: true,
                 ..IDLE
             },
             false,

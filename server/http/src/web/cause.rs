@@ -51,6 +51,7 @@ fn document(cause: Cause) -> &'static str {
         QueueUnconsumed "QUEUE_UNCONSUMED"
         QueueSlaBreach "QUEUE_SLA_BREACH"
         RateLimited "RATE_LIMITED"
+        HostOverloaded "HOST_OVERLOADED"
         BrokerDown "BROKER_DOWN"
         ResultBackendDown "RESULT_BACKEND_DOWN"
         ClockSkew "CLOCK_SKEW"

@@ -9,6 +9,7 @@ use deadbeat_domain::text::visible;
 mod beat;
 mod beats;
 mod broker;
+mod load;
 mod monitor;
 mod named;
 mod orphan;

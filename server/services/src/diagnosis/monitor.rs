@@ -13,11 +13,8 @@ use deadbeat_store::monitor::Monitor;
 use deadbeat_store::stage::Stage;
 use serde_json::Value;
 
-use super::{Explanation, clock, fact, then, words};
+use super::{Explanation, clock, fact, load, then, words};
 use crate::incident::Background;
-
-/// A host with so many processes for each CPU, that run or want to, is overloaded.
-const OVERLOAD: f64 = 2.0;
 
 /// Explains why a monitor is down: silence, or the signal that said so.
 #[must_use]
@@ -150,11 +147,8 @@ fn of_silence(
     let state = &monitor.state;
     let name = &monitor.name;
     match cause {
-        Cause::Overrun => {
-            let started = over(state).filter_map(|run| run.started_at).min();
-            evidence.extend(started.and_then(|at| lost_reports(background, at)));
-            overrun(state, name, evidence)
-        }
+        Cause::Overrun => overrun(state, name, background, evidence),
+        Cause::HostOverloaded if over(state).next().is_some() => overrun(state, name, background, evidence),
         Cause::WorkerKilled if let Some((facts, summary)) = orphaned(state, name, background) => {
             evidence.extend(facts);
             summary
@@ -255,6 +249,9 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
         Cause::RateLimited => {
             format!("{name} waits for a rate limit of its task; it was due at {due}.")
         }
+        Cause::HostOverloaded => {
+            format!("{name} waits for {worker}, whose host has no CPU time for it; it was due at {due}.")
+        }
         Cause::PrefetchStarvation => {
             format!(
                 "{name} waits inside {worker}, which is busy, while another worker has nothing to do; it was due at {due}."
@@ -304,8 +301,14 @@ fn over(state: &MonitorState) -> impl Iterator<Item = &Run> {
     state.runs.iter().filter(|run| run.status == RunStatus::Overrun)
 }
 
-fn overrun(state: &MonitorState, name: &str, evidence: &mut Vec<Fact>) -> String {
+fn overrun(
+    state: &MonitorState,
+    name: &str,
+    background: &Background<'_>,
+    evidence: &mut Vec<Fact>,
+) -> String {
     let started = over(state).filter_map(|run| run.started_at).min();
+    evidence.extend(started.and_then(|at| lost_reports(background, at)));
     evidence.push(Fact {
         at: started,
         fact: format!(
@@ -455,7 +458,7 @@ fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) 
         .take(5)
     {
         let count = |field: &str| worker.snapshot.get(field).and_then(Value::as_i64).unwrap_or(0);
-        facts.extend(overload(worker));
+        facts.extend(load::facts(worker));
         facts.push(Fact {
             at: worker.state.last_seen_at,
             fact: format!(
@@ -468,19 +471,6 @@ fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) 
         });
     }
     facts
-}
-
-/// More processes want a CPU of its host than there are.
-fn overload(worker: &deadbeat_store::worker::Worker) -> Option<Fact> {
-    let load = worker.snapshot.get("load_per_cpu").and_then(Value::as_f64)?;
-    let host = worker.snapshot.get("host").and_then(Value::as_str).unwrap_or("?");
-    (load >= OVERLOAD).then(|| Fact {
-        at: worker.state.last_seen_at,
-        fact: format!(
-            "The host {host} of {} is overloaded: {load:.1} processes want each of its CPUs.",
-            worker.name
-        ),
-    })
 }
 
 /// The rate limits that hold messages back in workers.
@@ -594,6 +584,7 @@ fn repair(
             ));
             repair
         }
+        Cause::HostOverloaded => load::repair(background),
         Cause::PrefetchStarvation => {
             let mut repair = vec![Repair::command(
                 "See what it is busy with.",
@@ -688,6 +679,7 @@ fn repair(
             | Cause::TooFast
             | Cause::QueueSlaBreach
             | Cause::RateLimited
+            | Cause::HostOverloaded
             | Cause::PrefetchStarvation
     );
     if !ran {

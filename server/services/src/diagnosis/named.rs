@@ -7,7 +7,7 @@ use deadbeat_domain::status::Status;
 use deadbeat_store::worker::Worker;
 use serde_json::Value;
 
-use super::{Explanation, clock, fact, of_monitor, then, words};
+use super::{Explanation, clock, fact, load, of_monitor, then, words};
 use crate::incident::Named;
 
 /// Explains it by what the first monitor that named it shows.
@@ -33,6 +33,11 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
             format!(
                 "Worker {name} has no connection to its broker, which others reach: messages wait for it."
             )
+        }
+        (SubjectKind::Worker, Cause::HostOverloaded) => {
+            let (summary, facts) = load::of_starving(worker, name, &of_first);
+            evidence.extend(facts);
+            summary
         }
         (SubjectKind::Worker, Cause::RateLimited) => {
             let limits = worker.and_then(|worker| worker.snapshot.get("rate_limits"));

@@ -62,6 +62,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
             });
         }
     }
+    evidence.extend(super::load::facts(worker));
     if !worker.queues.is_empty() {
         evidence.push(Fact {
             at: None,

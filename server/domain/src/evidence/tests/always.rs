@@ -42,9 +42,10 @@ prop_compose! {
 prop_compose! {
     fn any_worker()(number in 1_u128..4, status in any_status(), trouble in any_trouble(), last_seen_at in maybe_at(), deadline_at in maybe_at(),
                     started_at in maybe_at(), progress_at in any_at(), active in 0_i64..3, reserved in 0_i64..4, held in 0_i64..2,
-                    consumes in any::<bool>(), running in prop::option::of(prop::collection::vec(Just(RUN), 0..3))) -> WorkerView {
+                    consumes in any::<bool>(), per_cpu in prop::option::of(0_i32..4), running in prop::option::of(prop::collection::vec(Just(RUN), 0..3))) -> WorkerView {
         let queues = if consumes { vec![QUEUE.to_owned()] } else { Vec::new() };
-        WorkerView { status, trouble, last_seen_at, deadline_at, started_at, progress_at, active, reserved, held, queues, running, ..worker(number) }
+        let load = HostLoad { per_cpu: per_cpu.map(f64::from), waits: Some(0.9), ..HostLoad::default() };
+        WorkerView { load, status, trouble, last_seen_at, deadline_at, started_at, progress_at, active, reserved, held, queues, running, ..worker(number) }
     }
 }
 

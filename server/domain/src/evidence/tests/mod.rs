@@ -95,6 +95,7 @@ fn worker(number: u128) -> WorkerView {
         incarnation: None,
         live: Vec::new(),
         gap: None,
+        load: HostLoad::default(),
     }
 }
 

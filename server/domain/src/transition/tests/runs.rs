@@ -4,6 +4,7 @@ use super::*;
 use crate::baseline::Baseline;
 use crate::cause::Cause;
 use crate::evidence::{PartOf, WorkerView};
+use crate::host_load::HostLoad;
 use crate::ids::{RunKey, WorkerId};
 use crate::run::{ABORTED_PATIENCE, CONTEST_PATIENCE, Contest, Outcome, RunStatus};
 use crate::transition::{Silence, Trigger, on_due_hint, on_ping, on_resume, on_sent, on_silence};
@@ -67,6 +68,7 @@ fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
         incarnation: None,
         live: Vec::new(),
         gap: None,
+        load: HostLoad::default(),
     }
 }
 

@@ -1,0 +1,113 @@
+//! Whether a worker gets the CPU time that it needs.
+//!
+//! A high load of its host proves nothing: a worker that mostly waits for a network gets its turn all the same. A worker starves where its own
+//! processes are ready to run and wait for a CPU most of the time, while others have the CPUs. Linux counts both for each process.
+
+/// A host with so many processes for each CPU, that run or want to, is overloaded.
+const OVERLOAD: f64 = 2.0;
+/// A process that waits for a CPU for so much of the time does not get what it needs.
+const WAITS: f64 = 0.5;
+/// A worker that has so much of its host's CPUs is what takes them.
+const TAKES: f64 = 0.5;
+
+/// What a worker last said of its host's load, and of its own share in it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HostLoad {
+    /// What stands for the machine: containers of one machine say the same. None: it does not say.
+    pub machine: Option<String>,
+    /// Processes that run or want to, for each CPU, on average of a minute.
+    pub per_cpu: Option<f64>,
+    /// The share of the time, 0 to 1, for which a process of the worker was ready to run and waited for a CPU: the one that waited most.
+    pub waits: Option<f64>,
+    /// The share of the host's CPUs, 0 to 1, that the worker's processes had.
+    pub takes: Option<f64>,
+}
+
+impl HostLoad {
+    /// More processes want a CPU of the host than there are.
+    #[must_use]
+    pub fn is_overload(&self) -> bool {
+        self.per_cpu.is_some_and(|load| load >= OVERLOAD)
+    }
+
+    /// Others take the CPUs that the worker needs.
+    #[must_use]
+    pub fn is_starving(&self) -> bool {
+        let takes = self.takes.unwrap_or(0.0);
+        self.is_overload() && self.waits.is_some_and(|waits| waits >= WAITS) && takes < TAKES
+    }
+
+    /// Whether both are of one machine.
+    #[must_use]
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.machine.is_some() && self.machine == other.machine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(per_cpu: f64, waits: f64, takes: f64) -> HostLoad {
+        HostLoad {
+            machine: Some("m1".to_owned()),
+            per_cpu: Some(per_cpu),
+            waits: Some(waits),
+            takes: Some(takes),
+        }
+    }
+
+    #[test]
+    fn a_worker_starves_where_it_waits_for_cpus_that_others_have() {
+        for (what, load, overload, starving) in [
+            ("nothing is known", HostLoad::default(), false, false),
+            ("others have the CPUs", load(2.0, 0.5, 0.49), true, true),
+            (
+                "the load is high, and it gets its turn",
+                load(9.0, 0.49, 0.0),
+                true,
+                false,
+            ),
+            ("its own tasks take the CPUs", load(9.0, 0.9, 0.5), true, false),
+            (
+                "it waits, and the host has room: a limit of its container",
+                load(1.9, 0.9, 0.1),
+                false,
+                false,
+            ),
+            (
+                "an older SDK",
+                HostLoad {
+                    waits: None,
+                    takes: None,
+                    ..load(9.0, 0.0, 0.0)
+                },
+                true,
+                false,
+            ),
+            (
+                "the number of CPUs is not known",
+                HostLoad {
+                    takes: None,
+                    ..load(9.0, 0.9, 0.0)
+                },
+                true,
+                true,
+            ),
+        ] {
+            assert_eq!(
+                (load.is_overload(), load.is_starving()),
+                (overload, starving),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn workers_are_beside_one_another_on_a_machine_that_is_known() {
+        let (here, nowhere) = (load(1.0, 0.0, 0.0), HostLoad::default());
+        assert!(here.is_beside(&here));
+        assert!(!nowhere.is_beside(&nowhere));
+        assert!(!here.is_beside(&nowhere));
+    }
+}
