@@ -91,7 +91,8 @@ class World:
                 continue
             told = told_of(incident)
             fault = next((one for one in self.faults if one.told == told and one.incident is None), None)
-            summary = incident["cause"]["summary"]
+            evidence = [fact["fact"] for fact in incident["evidence"]]
+            summary = f"{incident['cause']['summary']} {evidence}"
             assert fault is not None, f"told without a fault, or twice: {told}: {summary}"
             fault.incident = incident["id"]
             self.note(f"told: {told}")

@@ -42,9 +42,16 @@ pub struct BeatView {
     pub lost_at: Option<DateTime<Utc>>,
     /// Since when its clock has been seen to be off.
     pub skewed_since: Option<DateTime<Utc>>,
+    /// Since when a process of it has reported without a gap.
+    pub back_at: Option<DateTime<Utc>>,
 }
 
 impl BeatView {
+    /// For how long it may be silent.
+    pub(crate) fn patience(&self) -> Option<TimeDelta> {
+        Some(self.deadline_at? - self.last_seen_at?)
+    }
+
     /// What its silence means.
     #[must_use]
     pub fn cause(&self) -> Cause {

@@ -323,6 +323,9 @@ impl Evidence {
         if let Some(blame) = self.of_gap(due, due, now) {
             return blame;
         }
+        // It sends what came due while it was away, which takes a moment.
+        let away_for = beat.patience().unwrap_or(NEXT_LOOK) + NEXT_LOOK;
+        let is_back = |back: &DateTime<Utc>| (due..due + away_for).contains(back) && now < *back + NEXT_LOOK;
         let since_due = |at: &DateTime<Utc>| *at >= due - early;
         let stage = self.stage.as_ref();
         let sent_at = stage.and_then(|stage| stage.published_at).filter(since_due);
@@ -334,6 +337,7 @@ impl Evidence {
             (Some(stage), _, Some(received_at)) => self.of_received(stage, received_at, now),
             (Some(stage), Some(sent_at), None) => self.of_sent(stage, sent_at, now),
             _ if self.is_look_awaited(due, now) => Blame::Wait(now + AFTER),
+            _ if beat.back_at.as_ref().is_some_and(is_back) => Blame::Wait(now + AFTER),
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
             _ if self.has_lost_reports(due - early, now) => Blame::Own(Cause::Unknown),
             // By a clock that is off it sends at other times.

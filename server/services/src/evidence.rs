@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::beat::BeatView;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::evidence::{BrokerView, Evidence, PartOf, QueueView, StageView, WorkerView};
 use deadbeat_domain::host_load::HostLoad;
@@ -48,7 +49,7 @@ pub(crate) struct Known {
     beats: HashMap<BeatId, Beat>,
     scenes: HashMap<(ProjectId, String), Scene>,
     stages: HashMap<MonitorId, Stage>,
-    /// The processes of Beats that have several, and which of them list a monitor's entry.
+    /// The processes of Beats, and which of several list a monitor's entry.
     incarnations: HashMap<BeatId, Vec<Incarnation>>,
     listed_by: HashMap<MonitorId, Bits>,
     now: DateTime<Utc>,
@@ -72,7 +73,10 @@ impl Known {
         let incarnations = deadbeat_store::lineage::of_beats(tx, &ids).await?;
         let of_several: Vec<MonitorId> = monitors
             .iter()
-            .filter(|monitor| monitor.beat_id.is_some_and(|id| incarnations.contains_key(&id)))
+            .filter(|monitor| {
+                let processes = monitor.beat_id.and_then(|id| incarnations.get(&id));
+                processes.is_some_and(|known| known.len() > 1)
+            })
             .map(|monitor| monitor.id)
             .collect();
         let listed_by = if of_several.is_empty() {
@@ -183,7 +187,9 @@ impl Known {
             .map(|scene| scene.evidence.clone())
             .unwrap_or_default();
         let whole = beat.view();
-        evidence.beat = Some(match self.incarnations.get(&beat.id) {
+        let known = self.incarnations.get(&beat.id);
+        let back_at = known.and_then(|known| known.iter().map(|one| one.since).max());
+        let view = match known {
             Some(known) => {
                 let listed_by = self.listed_by.get(&monitor.id).copied().unwrap_or(0);
                 let is_told =
@@ -191,7 +197,8 @@ impl Known {
                 lineage::view(known, listed_by, whole, is_told, self.now)
             }
             None => whole,
-        });
+        };
+        evidence.beat = Some(BeatView { back_at, ..view });
         evidence.is_canary = monitor
             .registered
             .as_ref()

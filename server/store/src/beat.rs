@@ -86,6 +86,7 @@ impl Beat {
                 .state
                 .since
                 .filter(|_| self.state.trouble == Some(Cause::ClockSkew)),
+            back_at: None,
         }
     }
 }

@@ -136,14 +136,14 @@ pub async fn watched_by(tx: &mut Tx, beat: BeatId, lineage: Bits) -> StoreResult
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// The processes that report as these Beats, of those that have several.
+/// The processes that report as these Beats.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn of_beats(tx: &mut Tx, beats: &[BeatId]) -> StoreResult<HashMap<BeatId, Vec<Incarnation>>> {
     let ids: Vec<Uuid> = beats.iter().map(|id| id.0).collect();
     let rows = sqlx::query!(
-        "SELECT id, incarnations FROM beat WHERE id = ANY($1) AND incarnations -> 1 IS NOT NULL",
+        "SELECT id, incarnations FROM beat WHERE id = ANY($1) AND incarnations -> 0 IS NOT NULL",
         &ids
     )
     .fetch_all(tx.conn())

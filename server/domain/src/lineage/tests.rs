@@ -263,6 +263,7 @@ fn a_monitor_asks_only_for_the_processes_that_list_its_entry() {
         send_failed_at: None,
         lost_at: None,
         skewed_since: None,
+        back_at: None,
     };
     let seen = |listed_by, is_told| view(&story.known, listed_by, whole, is_told, story.now);
     for listed_by in [0b00, 0b11, 0b100] {

@@ -9,6 +9,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::beats_at_once::Process;
 use crate::setup::{World, told};
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -245,4 +246,35 @@ impl World {
         }
         panic!("nobody waits");
     }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_entry_whose_verdict_waited_for_beat_is_given_a_moment_when_beat_is_back(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a", "b"]).await;
+    world.advance(50);
+    Process(1).speaks(&world).await;
+    // Both come due, and their verdict waits for that on Beat, which falls after 30 s.
+    for _ in 0..30 {
+        world.sweep_after(1).await;
+    }
+    let beat = world.beat_id().await;
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", true)]);
+
+    Process(2).speaks(&world).await;
+    for _ in 0..5 {
+        world.sweep_after(1).await;
+    }
+    assert_eq!(world.incidents().await, [told(beat, "BEAT_DOWN", false)]);
+    world.finished("a", "success").await;
+    for _ in 0..20 {
+        world.sweep_after(1).await;
+    }
+
+    let own = told(world.entry("b").await.id.0, "UNKNOWN", true);
+    assert_eq!(
+        world.incidents().await,
+        [told(beat, "BEAT_DOWN", false), own],
+        "it never came"
+    );
 }

@@ -22,8 +22,8 @@ fn any_trouble() -> impl Strategy<Value = Option<Cause>> {
 
 prop_compose! {
     fn any_beat()(status in any_status(), last_seen_at in maybe_at(), deadline_at in maybe_at(), hung_at in maybe_at(), sent_at in maybe_at(),
-                  send_failed_at in maybe_at(), lost_at in maybe_at(), skewed_since in maybe_at()) -> BeatView {
-        BeatView { status, last_seen_at, deadline_at, hung_at, sent_at, send_failed_at, lost_at, skewed_since }
+                  send_failed_at in maybe_at(), lost_at in maybe_at(), skewed_since in maybe_at(), back_at in maybe_at()) -> BeatView {
+        BeatView { status, last_seen_at, deadline_at, hung_at, sent_at, send_failed_at, lost_at, skewed_since, back_at }
     }
 }
 

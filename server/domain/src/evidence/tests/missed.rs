@@ -3,6 +3,27 @@
 use super::*;
 
 #[test]
+fn a_beat_that_is_back_sends_what_came_due_meanwhile_in_a_moment() {
+    let judged = |back: f64, now: f64| {
+        let mut evidence = scene();
+        evidence.beat = Some(BeatView {
+            last_seen_at: Some(at(now)),
+            deadline_at: Some(at(now + 16.0)),
+            sent_at: Some(at(now)),
+            back_at: Some(at(back)),
+            ..beat()
+        });
+        evidence.of_missed(Some(at(60.0)), EARLY, at(now))
+    };
+    assert_eq!(judged(78.0, 80.0), Blame::Wait(at(82.0)));
+    assert!(matches!(judged(78.0, 97.9), Blame::Wait(_)));
+    assert_eq!(judged(78.0, 98.0), own(Cause::Unknown), "nothing came");
+    assert_eq!(judged(59.0, 80.0), own(Cause::Unknown), "it was back before");
+    // It starts again and again: that is no reason to wait for ever.
+    assert_eq!(judged(96.0, 97.0), own(Cause::Unknown));
+}
+
+#[test]
 fn what_expired_by_a_wrong_clock_is_part_of_that_clock_and_else_expired() {
     let at_clock = |skewed: Option<f64>, status: Status, now: f64| {
         let mut evidence = scene();

@@ -29,6 +29,7 @@ fn beat() -> BeatView {
         send_failed_at: None,
         lost_at: None,
         skewed_since: None,
+        back_at: None,
     }
 }
 

@@ -54,6 +54,7 @@ fn beat() -> impl Strategy<Value = BeatView> {
         send_failed_at: None,
         lost_at: None,
         skewed_since: None,
+        back_at: None,
     })
 }
 

@@ -18,6 +18,7 @@ fn view(status: Status, last_seen: Option<f64>, deadline: Option<f64>) -> BeatVi
         send_failed_at: None,
         lost_at: None,
         skewed_since: None,
+        back_at: None,
     }
 }
 

@@ -219,6 +219,7 @@ fn a_run_that_hung_since_before_beat_fell_silent_is_told_when_beat_is_back() {
         send_failed_at: None,
         lost_at: None,
         skewed_since: None,
+        back_at: None,
     };
     assert!(matches!(
         on_silence(&mut state, &Evidence::of_beat(Some(silent)), at(1_260.0), &[]),
