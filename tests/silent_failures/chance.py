@@ -32,6 +32,8 @@ PATIENCE = 15.0
 BEAT_GONE = 1.0 + PATIENCE
 # Celery looks at the processes of its pool that often.
 POOL_CHECK = 5.0
+# Silence that began so shortly before our own is no sign of a fault.
+UNHEARD = 6.0
 # How long after a fault is taken away its incident may stay open.
 RECOVERY = 60.0
 QUEUES = "celery,reports"
@@ -361,7 +363,9 @@ def retry(world: World) -> Event:
 
 def restart_server(world: World) -> Event:
     """Deadbeat itself is killed and comes back: whatever is told may come that much later."""
-    if "server" in world.taken:
+    # A worker that fell silent so shortly before Deadbeat did may have said goodbye meanwhile.
+    fresh = any(time.time() - fault.since < UNHEARD for fault in world.faults if fault.incident is None)
+    if fresh or "server" in world.taken:
         return
     world.take("server")
     world.note("healthy: Deadbeat is restarted")
@@ -387,7 +391,8 @@ def play(world: World, seconds: float) -> None:
     while events or time.monotonic() < end:
         if time.monotonic() >= due and time.monotonic() < end:
             # A fault is one at a time: what two of them together come to is not one answer.
-            is_faulty = any(fault.until is None for fault in world.faults)
+            # The run that is to be killed must not lose its worker before.
+            is_faulty = "dies" in world.taken or any(fault.until is None for fault in world.faults)
             kind = FAULTS if not is_faulty and world.chance.random() < 0.4 else HEALTHY
             events.append(world.chance.choice(kind)(world))
             due = time.monotonic() + world.chance.uniform(2, 10)
