@@ -151,7 +151,7 @@ def test_what_expires_by_beats_wrong_clock_is_part_of_that_clocks_incident(
     open_stage: Open, redis: parts.Redis, rows: Any, tmp_path: Path
 ) -> None:
     row = rows(
-        "F51", "Beat moves to a machine whose clock is ten minutes behind, and its messages expire at once"
+        "F55", "Beat moves to a machine whose clock is ten minutes behind, and its messages expire at once"
     )
     names = ("e1", "e2", "e3", "e4")
     every = {"task": "shop.job", "schedule": 3.0, "options": {"expires": 60.0}}

@@ -63,7 +63,7 @@ def burners(stage: Stage) -> Iterator[list[parts.Part]]:
 def test_a_worker_that_starves_is_one_incident_with_the_load_of_its_host(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
-    row = rows("F50", "the CPUs of a worker's host are taken by others; its six entries run late")
+    row = rows("F54", "the CPUs of a worker's host are taken by others; its six entries run late")
     stage = open_stage(redis.url, SCHEDULE, env=dict.fromkeys(PATIENT, f"{PATIENCE:g}"))
     worker = stage.worker()
     stage.beat()

@@ -76,7 +76,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
