@@ -297,10 +297,11 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// The workers of one application that are up.
+/// The workers of one application that are up. A row that cannot be read is left out: it stands for nobody, and must not keep others from
+/// being judged.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// When the database is away.
 pub async fn up_of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Worker>> {
     let rows = select!(
         "WHERE project_id = $1 AND app = $2 AND status = 'up' ORDER BY name",
@@ -309,7 +310,10 @@ pub async fn up_of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResul
     )
     .fetch_all(tx.conn())
     .await?;
-    rows.into_iter().map(Worker::try_from).collect()
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Worker::try_from(row).ok())
+        .collect())
 }
 
 /// The workers of a project's other applications whose broker is this one, by what stands for it.
