@@ -375,7 +375,7 @@ PeriodicTask.objects.create(name="tokyo", task="t", crontab=tokyo, last_run_at=a
 PeriodicTask.objects.create(name="interval", task="t", interval=minute, last_run_at=ago)
 PeriodicTask.objects.create(name="one interval", task="t", interval=minute, last_run_at=ago, one_off=True)
 scheduler = DatabaseScheduler(app=app)
-settings = Settings(url="http://127.0.0.1", key="k", canary=False, grace=2.0, beat_period=2.0)
+settings = Settings(url="http://127.0.0.1", key="k", canary=False, grace=6.0, beat_period=2.0)
 beat.BeatReporter(scheduler, RunReporter(app, settings, Recorder())).wrap()
 out = {"ahead": ahead.timestamp()}
 
@@ -395,7 +395,7 @@ time.sleep(0.1)
 tick(0.5)
 out["row_disabled"] = list(PeriodicTask.objects.filter(name="once").values("enabled", "total_run_count"))
 out["waiting"] = snapshot()
-tick(10, until=lambda: not snapshot()["once"][0])
+tick(30, until=lambda: not snapshot()["once"][0])
 out["over"], out["over_at"] = snapshot(), time.time()
 # And somebody enables it anew, for another time.
 again = now() + timedelta(minutes=5)
