@@ -10,10 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from deadbeat import cpu
 from deadbeat.cpu import CpuMeter, Share
 
 BURN = "print('begun', flush=True)\nwhile True: pass"
 REST = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
+# The time of which shares are measured.
+SECONDS = 2.0
 
 
 @pytest.fixture
@@ -24,9 +27,9 @@ def processes() -> Iterator[dict[str, list[int]]]:
         for program in (BURN, BURN, BURN, REST)
     ]
     try:
-        cpu = min(os.sched_getaffinity(0))
+        one = min(os.sched_getaffinity(0))
         for process in started:
-            os.sched_setaffinity(process.pid, {cpu})
+            os.sched_setaffinity(process.pid, {one})
             assert process.stdout is not None
             assert process.stdout.readline() == b"begun\n"
         pids = [process.pid for process in started]
@@ -40,11 +43,23 @@ def processes() -> Iterator[dict[str, list[int]]]:
 def measured(pids: list[int]) -> Share:
     meter = CpuMeter()
     assert meter.look(pids) is None, "one look compares nothing"
-    time.sleep(2)
+    time.sleep(SECONDS)
     share = meter.look(pids)
     assert share is not None
-    assert meter.look(pids) == share, "a look at once after that has nothing new"
     return share
+
+
+def test_a_look_at_once_after_another_has_nothing_new(
+    processes: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = CpuMeter()
+    meter.look(processes["burning"])
+    monkeypatch.setattr(cpu, "SHORTEST_SECONDS", 0.0)
+    share = meter.look(processes["burning"])
+    assert share is not None
+
+    monkeypatch.setattr(cpu, "SHORTEST_SECONDS", 600.0)
+    assert meter.look(processes["burning"]) is share
 
 
 def test_processes_that_share_a_cpu_wait_for_it_and_one_that_rests_does_not(
@@ -61,17 +76,17 @@ def test_processes_that_share_a_cpu_wait_for_it_and_one_that_rests_does_not(
 
 
 def test_one_that_waits_is_found_among_others_and_processes_come_and_go(
-    processes: dict[str, list[int]],
+    processes: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everyone = processes["burning"] + processes["resting"]
     meter = CpuMeter()
     assert meter.look([*everyone, 2**22 + 1]) is None, "there is no such process"
-    time.sleep(2)
+    time.sleep(SECONDS)
     share = meter.look(everyone)
     assert share is not None
     assert share.waited >= 0.5
 
-    time.sleep(1)
+    monkeypatch.setattr(cpu, "SHORTEST_SECONDS", 0.0)
     # Of all that were known none is left; these have one look only.
     assert meter.look([os.getpid()]) is None
 

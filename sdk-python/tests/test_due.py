@@ -445,7 +445,7 @@ def test_django_celery_beat_and_its_one_offs(tmp_path: Path) -> None:
     assert out["row_disabled"] == [{"enabled": False, "total_run_count": 0}]
     assert out["waiting"]["once"][:2] == [True, None]
     assert out["over"]["once"][:2] == [False, None]
-    assert out["over_at"] >= out["ahead"] + 1
+    assert out["over_at"] >= out["ahead"] + 5
 
     # Enabled anew: listed with its new time.
     enabled, due, wire = out["again"]["once"]

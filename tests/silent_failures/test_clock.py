@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import parts
-from silent_failures.stage import CANARY, GRACE, Open, Project
+from silent_failures.stage import CANARY, GRACE, Open, Project, Stage
 
 REPORT = {"report": {"task": "shop.job", "schedule": 2.0}}
 # A clock must be off for so long: one answer that took its time on the way is no clock.
@@ -28,6 +28,13 @@ def elsewhen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[P
         yield Project(started.url, started.keys["API key"], started.keys["ping key"]), clock.env
     finally:
         started.stop()
+
+
+def leaves(stage: Stage, beat: parts.Part) -> None:
+    """Beat ends on its machine; on the next one there is no schedule file."""
+    beat.stop()
+    for file in stage.folder.glob("celerybeat-schedule*"):
+        file.unlink()
 
 
 def seconds_to(text: str) -> float:
@@ -130,18 +137,14 @@ def test_a_beat_whose_clock_is_off_is_told(
     beat = stage.beat()
     stage.healthy("report", CANARY)
 
-    beat.stop()
-    for file in stage.folder.glob("celerybeat-schedule*"):
-        file.unlink()
+    leaves(stage, beat)
     moved_at = time.time()
     beat = stage.beat(env=parts.Clock(tmp_path, seconds).env)
     told = ("beat", "shop", "CLOCK_SKEW")
     incident = stage.noticed(row, moved_at, told, SKEW_PATIENCE)
     stage.stays(GRACE, told)
 
-    beat.stop()
-    for file in stage.folder.glob("celerybeat-schedule*"):
-        file.unlink()
+    leaves(stage, beat)
     stage.beat()
     stage.resolved(row, incident, repair="not run: the machine's clock")
     stage.stays(GRACE, told)
@@ -160,9 +163,7 @@ def test_what_expires_by_beats_wrong_clock_is_part_of_that_clocks_incident(
     beat = stage.beat()
     stage.healthy(*names, CANARY)
 
-    beat.stop()
-    for file in stage.folder.glob("celerybeat-schedule*"):
-        file.unlink()
+    leaves(stage, beat)
     moved_at = time.time()
     beat = stage.beat(env=parts.Clock(tmp_path, -600).env)
     told = ("beat", "shop", "CLOCK_SKEW")
@@ -171,9 +172,7 @@ def test_what_expires_by_beats_wrong_clock_is_part_of_that_clocks_incident(
     stage.members(told, {*names, CANARY})
     stage.stays(GRACE, told)
 
-    beat.stop()
-    for file in stage.folder.glob("celerybeat-schedule*"):
-        file.unlink()
+    leaves(stage, beat)
     stage.beat()
     stage.resolved(row, incident, repair="not run: the machine's clock")
     stage.recovered()
@@ -196,9 +195,7 @@ def test_a_beat_that_floods_is_told(
 
     schedule["quarterly"] = {"task": "shop.job", "schedule": "*/15 * * * *"}
     stage.deploy()
-    beat.stop()
-    for file in stage.folder.glob("celerybeat-schedule*"):
-        file.unlink()
+    leaves(stage, beat)
     started_at = time.time()
     beat = stage.beat()
     told = ("beat", "shop", "BEAT_STORM")

@@ -433,6 +433,13 @@ mod tests {
     const ID: &str = "0fe1ed0a-6d3c-4fa8-9f0b-7f1b0ae8d2f5";
 
     #[test]
+    fn an_acknowledgement_names_the_limit_that_holds() {
+        let answer = acknowledged(StatusCode::OK, "OK", true);
+        let kept = answer.headers().get(PING_BODY_LIMIT).unwrap();
+        assert_eq!(kept.to_str().unwrap(), limits::PING_BODY_BYTES.to_string());
+    }
+
+    #[test]
     fn ping_urls_say_what_they_say() {
         for (tail, kind, code) in [
             (ID.to_owned(), PingKind::Success, None),

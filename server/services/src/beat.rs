@@ -162,12 +162,12 @@ pub(crate) async fn alive(
     beat.host = alive.host.clone().map(String::from);
     beat.project_word = alive.project.map(String::from).or(beat.project_word);
     let report = alive.result_backend.map(|report| report.on_our_clock(skew, now));
-    let before = deadbeat_store::result_backend::of_beat(&mut tx, beat.id).await?;
+    let before = deadbeat_store::result_backend::of_beat(&mut tx, project, beat.id).await?;
     if before.is_some() || report.is_some() {
         let stored = report
             .as_ref()
             .and_then(|report| serde_json::to_value(report).ok());
-        deadbeat_store::result_backend::note(&mut tx, beat.id, stored.as_ref()).await?;
+        deadbeat_store::result_backend::note(&mut tx, project, beat.id, stored.as_ref()).await?;
     }
     let was_troubled = result_backend::is_troubled(before.as_ref());
     let broker = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;

@@ -356,7 +356,7 @@ impl Evaluator {
             // One that waits for the result backend says so, and that is told of the backend.
             if cause == Cause::BeatStalled
                 && result_backend::is_troubled(
-                    deadbeat_store::result_backend::of_beat(&mut tx, beat.id)
+                    deadbeat_store::result_backend::of_beat(&mut tx, beat.project_id, beat.id)
                         .await?
                         .as_ref(),
                 )

@@ -161,7 +161,7 @@ pub(crate) async fn heard(
     let Some(broker) = broker else {
         return Ok(false);
     };
-    let open = deadbeat_store::result_backend::open_about(tx, broker.id).await?;
+    let open = deadbeat_store::result_backend::open_about(tx, broker.project_id, broker.id).await?;
     match (trouble, open) {
         (Some(trouble), None) if is_told(&trouble, broker_seen(broker), now) => {
             let processes =
@@ -286,7 +286,7 @@ pub(crate) async fn view(
     else {
         return Ok(None);
     };
-    let is_told = deadbeat_store::result_backend::open_about(tx, broker.id)
+    let is_told = deadbeat_store::result_backend::open_about(tx, broker.project_id, broker.id)
         .await?
         .is_some();
     Ok(Some(BackendView {
@@ -313,7 +313,10 @@ pub(crate) async fn last_outage(
     now: DateTime<Utc>,
 ) -> StoreResult<Option<(DateTime<Utc>, DateTime<Utc>)>> {
     match broker {
-        Some(broker) => deadbeat_store::result_backend::last_outage(tx, broker.id, now - REMEMBERED).await,
+        Some(broker) => {
+            deadbeat_store::result_backend::last_outage(tx, broker.project_id, broker.id, now - REMEMBERED)
+                .await
+        }
         None => Ok(None),
     }
 }

@@ -40,22 +40,25 @@ pub struct Open {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_beat(tx: &mut Tx, beat: BeatId) -> StoreResult<Option<Value>> {
-    Ok(
-        sqlx::query_scalar!("SELECT result_backend FROM beat WHERE id = $1", beat.0)
-            .fetch_optional(tx.conn())
-            .await?
-            .flatten(),
+pub async fn of_beat(tx: &mut Tx, project: ProjectId, beat: BeatId) -> StoreResult<Option<Value>> {
+    let report = sqlx::query_scalar!(
+        "SELECT result_backend FROM beat WHERE project_id = $1 AND id = $2",
+        project.0,
+        beat.0
     )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(report.flatten())
 }
 
 /// Notes what a Beat says. The caller holds its lock.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn note(tx: &mut Tx, beat: BeatId, report: Option<&Value>) -> StoreResult<()> {
+pub async fn note(tx: &mut Tx, project: ProjectId, beat: BeatId, report: Option<&Value>) -> StoreResult<()> {
     sqlx::query!(
-        "UPDATE beat SET result_backend = $2 WHERE id = $1",
+        "UPDATE beat SET result_backend = $3 WHERE project_id = $1 AND id = $2",
+        project.0,
         beat.0,
         report
     )
@@ -113,8 +116,8 @@ pub async fn reports(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn open_about(tx: &mut Tx, id: BrokerId) -> StoreResult<Option<Open>> {
-    Ok(open(tx, None, Some(id), 1).await?.into_iter().next())
+pub async fn open_about(tx: &mut Tx, project: ProjectId, id: BrokerId) -> StoreResult<Option<Open>> {
+    Ok(open(tx, None, Some((project, id)), 1).await?.into_iter().next())
 }
 
 /// When the last incident about a result backend opened and ended, if that is later than an instant.
@@ -123,6 +126,7 @@ pub async fn open_about(tx: &mut Tx, id: BrokerId) -> StoreResult<Option<Open>> 
 /// When the database is away.
 pub async fn last_outage(
     tx: &mut Tx,
+    project: ProjectId,
     id: BrokerId,
     after: DateTime<Utc>,
 ) -> StoreResult<Option<(DateTime<Utc>, DateTime<Utc>)>> {
@@ -130,10 +134,11 @@ pub async fn last_outage(
         r#"
         SELECT opened_at, resolved_at AS "resolved_at!"
         FROM incident
-        WHERE subject_kind = 'result_backend' AND subject_id = $1 AND resolved_at > $2
+        WHERE project_id = $1 AND subject_kind = 'result_backend' AND subject_id = $2 AND resolved_at > $3
         ORDER BY resolved_at DESC
         LIMIT 1
         "#,
+        project.0,
         id.0,
         after
     )
@@ -142,7 +147,7 @@ pub async fn last_outage(
     Ok(row.map(|row| (row.opened_at, row.resolved_at)))
 }
 
-/// The open incidents about result backends after a subject, by their subjects.
+/// The open incidents of all projects about result backends after a subject, by their subjects.
 ///
 /// # Errors
 /// When the database is away.
@@ -153,7 +158,7 @@ pub async fn open_after(tx: &mut Tx, after: Option<BrokerId>, limit: i64) -> Sto
 async fn open(
     tx: &mut Tx,
     after: Option<BrokerId>,
-    only: Option<BrokerId>,
+    only: Option<(ProjectId, BrokerId)>,
     limit: i64,
 ) -> StoreResult<Vec<Open>> {
     let rows = sqlx::query!(
@@ -161,12 +166,13 @@ async fn open(
         SELECT subject_id, incident.project_id, subject_name, opened_at, broker.app AS "app?"
         FROM incident LEFT JOIN broker ON broker.id = subject_id
         WHERE subject_kind = 'result_backend' AND resolved_at IS NULL AND ($1::uuid IS NULL OR subject_id > $1)
-            AND ($2::uuid IS NULL OR subject_id = $2)
+            AND ($2::uuid IS NULL OR (incident.project_id = $2 AND subject_id = $3))
         ORDER BY subject_id
-        LIMIT $3
+        LIMIT $4
         "#,
         after.map(|id| id.0) as Option<Uuid>,
-        only.map(|id| id.0) as Option<Uuid>,
+        only.map(|(project, _)| project.0) as Option<Uuid>,
+        only.map(|(_, id)| id.0) as Option<Uuid>,
         limit
     )
     .fetch_all(tx.conn())
