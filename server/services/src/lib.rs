@@ -34,6 +34,7 @@ pub mod listening;
 pub mod monitor;
 mod orphan;
 pub mod outbox;
+mod pace;
 pub mod project;
 mod queue_wait;
 pub mod quota;
@@ -68,6 +69,7 @@ use crate::delivery::senders::Senders;
 use crate::flood::Floods;
 use crate::guessing::Guesses;
 use crate::ingest::{Address, Ingest};
+use crate::pace::Paces;
 use crate::queue_wait::Waits;
 use crate::quota::{QuotaSettings, Quotas};
 use crate::security_log::{OnceAMinute, TARGET, shown};
@@ -99,6 +101,8 @@ pub struct Services {
     pub(crate) refusals: Arc<OnceAMinute>,
     /// What keys and projects may use up.
     pub(crate) quotas: Quotas,
+    /// How fast projects may ask for work that takes long.
+    pub(crate) paces: Paces,
 }
 
 /// What this deployment asks of new channels.
@@ -158,6 +162,7 @@ impl Services {
             waits: Waits::default(),
             channel_rules: ChannelRules::default(),
             quotas: Quotas::default(),
+            paces: Paces::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 
 use crate::incident::{self, Background, Changed, News, What};
+use crate::pace::Work;
 use crate::quota::spend;
 use crate::{ServiceError, Services, Site};
 
@@ -165,12 +166,13 @@ pub async fn create(
 /// Creates a monitor on behalf of a ping key, which may create so many a day.
 ///
 /// # Errors
-/// As for [`create`]; the day's allowance is used up.
+/// As for [`create`]; the day's allowance is used up, or too many of the project wait for the same.
 pub async fn create_by_ping(
     services: &Services,
     project: ProjectId,
     change: &Change,
 ) -> Result<Monitor, ServiceError> {
+    let _piece = services.paces.take(project, Work::CreateMonitor).await?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let a_day = services.quotas.settings().created_monitors_per_day;

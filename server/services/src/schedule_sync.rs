@@ -31,6 +31,7 @@ use crate::event::Verdict;
 use crate::incarnation::{self, Identity, Incarnations, Place};
 use crate::incident::{self, Background, Changed, News, What};
 use crate::monitor::write_states;
+use crate::pace::Work;
 use crate::quota::spend_up_to;
 use crate::{ServiceError, Services, beat, schedule_emptied};
 
@@ -237,7 +238,7 @@ fn by_our_clock(at: Option<DateTime<Utc>>, skew: TimeDelta) -> Option<DateTime<U
 }
 
 /// Entries of one transaction, and monitors that one retires: signals of others never wait for a whole schedule.
-pub(crate) const SYNC_BATCH: usize = 200;
+pub(crate) const SYNC_BATCH: usize = 100;
 
 /// A snapshot that a Beat's monitors are being made to follow.
 struct Sync<'a> {
@@ -298,6 +299,7 @@ pub(crate) async fn sync(
             limit: limits::BEAT_ENTRIES as i64,
         });
     }
+    let mut piece = services.paces.take(project, Work::FollowSchedule).await?;
     let mut refused = Vec::new();
     let mut entries: Vec<(&Entry, Expectation)> = Vec::new();
     let mut seen = HashSet::new();
@@ -362,7 +364,10 @@ pub(crate) async fn sync(
     }
     tx.commit().await?;
 
-    for batch in entries.chunks(SYNC_BATCH) {
+    for (number, batch) in entries.chunks(SYNC_BATCH).enumerate() {
+        if number > 0 {
+            piece.pause().await;
+        }
         if !follow_batch(services, &sync, batch, &mut refused).await? {
             return Ok(Verdict::Accepted);
         }
@@ -377,6 +382,7 @@ pub(crate) async fn sync(
     let mut after = None;
     while let Some(last) = retire_batch(services, &sync, &listed, after).await? {
         after = Some(last);
+        piece.pause().await;
     }
     if enabled > 0
         && let Some((mut tx, mut beat)) = sync.begin(services).await?
@@ -448,7 +454,12 @@ async fn follow_batch(
 
     let mut followed = Vec::new();
     let mut new = Vec::new();
-    let mut count = deadbeat_store::monitor::count(&mut tx, sync.project).await?;
+    let is_new = |name: &String| !known.contains_key(name) && !unreadable.contains(name);
+    let mut count = if names.iter().any(is_new) {
+        deadbeat_store::monitor::count(&mut tx, sync.project).await?
+    } else {
+        0
+    };
     for (entry, expectation) in entries {
         let hint = sync.hint(entry);
         match known.remove(&entry.name) {

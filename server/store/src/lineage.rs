@@ -78,7 +78,7 @@ pub async fn leave(tx: &mut Tx, beat: BeatId, listed: &[String], lineage: Bits) 
     sqlx::query!(
         "UPDATE monitor
         SET listed_by = listed_by & ~$3::smallint
-        WHERE beat_id = $1 AND retired_at IS NULL AND entry <> ALL($2) AND listed_by & $3 <> 0 AND listed_by & ~$3::smallint <> 0",
+        WHERE beat_id = $1 AND retired_at IS NULL AND entry NOT IN (SELECT * FROM UNNEST($2::text[])) AND listed_by & $3 <> 0 AND listed_by & ~$3::smallint <> 0",
         beat.0,
         listed,
         i16::from(lineage)

@@ -20,6 +20,7 @@ pub struct Turns<K> {
     all: Arc<Semaphore>,
     for_one: usize,
     patience: Duration,
+    queue: usize,
     places: Mutex<HashMap<K, Arc<Semaphore>>>,
 }
 
@@ -38,13 +39,24 @@ impl<K: Eq + Hash> Turns<K> {
             all: Arc::new(Semaphore::new(count)),
             for_one,
             patience,
+            queue: usize::MAX,
             places: Mutex::default(),
         }
     }
 
-    /// Waits for a turn. None: none came in time.
+    /// The same, but of one only so many wait.
+    #[must_use]
+    pub fn with_queue(self, queue: usize) -> Self {
+        Self { queue, ..self }
+    }
+
+    /// Waits for a turn. None: none came in time, or too many wait already.
     pub async fn take(&self, who: K) -> Option<Turn> {
         let own = self.of(who);
+        // One for the map, one for this request; each turn and each of those that wait has one, too.
+        if Arc::strong_count(&own) - 2 >= self.queue.saturating_add(self.for_one) {
+            return None;
+        }
         let waiting = async {
             let own = own.acquire_owned().await.ok()?;
             let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
