@@ -15,7 +15,7 @@ import pytest
 from conftest import free_port
 from deadbeat import transport as transport_module
 from deadbeat.due import merge_due
-from deadbeat.transport import BATCH_LIMIT, Transport, utc_text
+from deadbeat.transport import ANSWER_SECONDS, BATCH_LIMIT, Transport, answer_seconds, utc_text
 from sink import Sink
 
 
@@ -297,6 +297,24 @@ def test_put_never_blocks_and_exit_is_held_up_no_longer_than_granted(
     # 20,000 events in 10 s leaves 0.5 ms each, a hundred times what is usual on an idle machine.
     assert putting < 10
     assert flushing < seconds + 1
+
+
+@pytest.mark.parametrize(
+    ("body_bytes", "to_exit", "seconds"),
+    [
+        (0, None, ANSWER_SECONDS),
+        # 5,000 entries of a schedule.
+        (1_000_000, None, 7.0),
+        (100_000_000, None, 10.0),
+        (1_000_000, 60.0, ANSWER_SECONDS),
+        (1_000_000, 0.5, 0.5),
+        (0, -1.0, 0.1),
+    ],
+)
+def test_answer_is_waited_for_as_long_as_its_batch_may_take(
+    body_bytes: int, to_exit: float | None, seconds: float
+) -> None:
+    assert answer_seconds(body_bytes, to_exit) == seconds
 
 
 def test_flush_delivers_what_waits(sink: Sink, transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:

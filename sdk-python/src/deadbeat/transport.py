@@ -33,6 +33,9 @@ logger = logging.getLogger("deadbeat")
 BATCH_LIMIT = 500
 LINGER_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
+# A schedule of thousands of entries takes the server seconds. Without an answer it would be sent again.
+ANSWER_BYTES_PER_SECOND = 200_000
+LONGEST_ANSWER_SECONDS = 10.0
 FIRST_RETRY_SECONDS = 0.5
 # A worker is missed after 30 s: it must be back before that when the server is.
 LONGEST_RETRY_SECONDS = 10.0
@@ -84,6 +87,12 @@ class Duty:
         self.act = act
         # On the monotonic clock.
         self.due = 0.0
+
+
+def answer_seconds(body_bytes: int, to_exit: float | None) -> float:
+    """How long the answer to a batch is waited for; `to_exit`: seconds until the process must have ended."""
+    patience = min(ANSWER_SECONDS + body_bytes / ANSWER_BYTES_PER_SECOND, LONGEST_ANSWER_SECONDS)
+    return patience if to_exit is None else min(patience, ANSWER_SECONDS, max(0.1, to_exit))
 
 
 def utc_text(timestamp: float | None = None) -> str:
@@ -419,9 +428,7 @@ class Transport:
         events = ",".join([_encode(waiting.event) for waiting in batch])
         about = _encode({"sdk": {"name": "deadbeat-python", "version": __version__}, "sent_at": utc_text()})
         body = f'{about[:-1]},"events":[{events}]}}'.encode()
-        patience = ANSWER_SECONDS
-        if (left := process.seconds_to_exit()) is not None:
-            patience = min(patience, max(0.1, left))
+        patience = answer_seconds(len(body), process.seconds_to_exit())
         try:
             reply = process.connection.post(body, patience)
         except (OSError, http.client.HTTPException) as fault:
