@@ -1,4 +1,5 @@
-//! Says for whom a request is worked on, so that its database connections come from that one's share.
+//! Says for whom a request is worked on, so that its database connections come from that one's share, and gives other connections of the
+//! thread their turns.
 
 use actix_web::Error;
 use actix_web::body::MessageBody;
@@ -22,6 +23,9 @@ pub async fn of_client(
     let client = request
         .app_data::<Data<AppState>>()
         .and_then(|state| client_ip(request.request(), state));
+    // A client may send hundreds of requests without reading an answer: the other connections of this thread have their turns between
+    // them. Pings need no such turn: each waits for its commit.
+    tokio::task::yield_now().await;
     match client {
         Some(client) => Asker::Address(network(client)).asks(next.call(request)).await,
         None => next.call(request).await,
