@@ -58,11 +58,19 @@ class Attacker:
             **asdict(size.attack),
         }
         self.folder = folder
+        self.signal = folder / "begin"
+        self.given["signal"] = str(self.signal)
         self.part: parts.Part | None = None
 
-    def start(self) -> None:
+    def prepare(self) -> None:
+        """Starts the process, and waits until it has made what its attack needs."""
         command = [sys.executable, str(ATTACK), self.name, json.dumps(self.given)]
-        self.part = parts.Part("attack", command, self.folder)
+        part = self.part = parts.Part("attack", command, self.folder)
+        parts.wait_for("a prepared attack", lambda: "ready" in part.text() or self.has_ended(), 300)
+        assert not self.has_ended(), part.text()
+
+    def begin(self) -> None:
+        self.signal.touch()
 
     def has_ended(self) -> bool:
         assert self.part is not None
@@ -210,6 +218,7 @@ def test_a_noisy_neighbour_takes_nothing_from_another_project(
     neighbour = Neighbour(Project.make(server, "neighbour"), sink, pause=0.05)
     try:
         parts.wait_for("the first ping", neighbour.pings)
+        attacker.prepare()
         memory = Memory(server.part.process.pid)
         comparison = Comparison(attack, neighbour, memory, progress) if SOAK else None
         if comparison is not None:
@@ -217,7 +226,7 @@ def test_a_noisy_neighbour_takes_nothing_from_another_project(
         memory.peak()
         before = memory.read("VmRSS")
 
-        attacker.start()
+        attacker.begin()
         if comparison is not None:
             comparison.attacked(attacker.has_ended, size.attack.seconds)
         parts.wait_for("the end of the attack", attacker.has_ended, size.attack.seconds + 300)

@@ -51,6 +51,8 @@ class Given:
     connections: int
     # Rows of the monitor that is deleted.
     rows: int
+    # A file: the attack begins once it exists. What it needs is made before the quiet stretch.
+    signal: str
 
 
 class Client:
@@ -118,7 +120,7 @@ class Attack:
 
     def __init__(self, given: Given) -> None:
         self.given = given
-        self.end = time.monotonic() + given.seconds
+        self.end = float("inf")
         self.lock = threading.Lock()
         self.answers: Counter[str] = Counter()
         # Beside the answers: what a test looks for afterwards.
@@ -127,6 +129,13 @@ class Attack:
     def count(self, what: str, status: int) -> None:
         with self.lock:
             self.answers[f"{what} {status}"] += 1
+
+    def begin(self) -> None:
+        """Everything that the attack needs is made: waits for the word to begin."""
+        print("ready", flush=True)
+        while not Path(self.given.signal).exists():
+            time.sleep(0.05)
+        self.end = time.monotonic() + self.given.seconds
 
     def goes_on(self) -> bool:
         return time.monotonic() < self.end
@@ -161,6 +170,7 @@ def constant_rid(attack: Attack) -> None:
     monitor, path = Client(attack).monitor("constant")
     attack.facts["monitor"] = monitor
     rid = uuid.uuid4()
+    attack.begin()
 
     def ping(client: Client, number: int) -> None:
         what = "/start" if number % 4 == 0 else ""
@@ -180,6 +190,7 @@ def channels(attack: Attack, url: str) -> None:
             made.append(channel["id"])
     attack.facts["channels"] = len(made)
     paths = [client.monitor(f"m{n}")[1] for n in range(5)]
+    attack.begin()
 
     def test(client: Client, number: int) -> None:
         client.api("test", "POST", f"/channels/{made[number % len(made)]}/test")
@@ -230,6 +241,7 @@ def leaked_key(attack: Attack) -> None:
     """Monitors without end, bodies as large as are kept, and keys."""
     given, body = attack.given, b"x" * 100_000
     attack.facts["monitor"], path = Client(attack).monitor("bodies")
+    attack.begin()
 
     def create(client: Client, number: int) -> None:
         client.send("create", "GET", f"/ping/{given.ping_key}/job-{number}?create=1")
@@ -266,6 +278,7 @@ def slow_bodies(attack: Attack) -> None:
     kinds = ["body", "body", "body", "idle", "head"]
     open_ones: dict[int, socket.socket] = {}
     most = 0
+    attack.begin()
     while attack.goes_on():
         for n in range(attack.given.connections):
             kind = "reader" if n < readers else kinds[n % len(kinds)]
@@ -307,8 +320,7 @@ def gzip_bombs(attack: Attack) -> None:
         bomb = bombs[number % len(bombs)]
         client.send("bomb", "POST", "/api/v1/events", bomb, attack.given.ping_key, Content_Encoding="gzip")
 
-    # The bombs take a while to make.
-    attack.end = time.monotonic() + attack.given.seconds
+    attack.begin()
     wait(attack.by(8, attack.given.rate / 20, throw))
 
 
@@ -325,7 +337,6 @@ def locks(attack: Attack) -> None:
         f" SELECT gen_random_uuid(), '{large}', gen_random_uuid(), 'success', now(), now(), 0"
         f" FROM generate_series(1, {given.rows})",
     )
-    attack.end = time.monotonic() + given.seconds
     entry = {"task": "t", "schedule": HOUR, "grace_seconds": 60}
     entries = [{"name": f"entry {n}", **entry} for n in range(5_000)]
 
@@ -347,6 +358,7 @@ def locks(attack: Attack) -> None:
     def ping(client: Client, number: int) -> None:
         client.send("ping", "POST", f"{path}?rid={uuid.UUID(int=number + 1)}")
 
+    attack.begin()
     holder = threading.Thread(target=hold, daemon=True)
     holder.start()
     wait(attack.by(2, 2, sync), attack.by(1, 1, delete), attack.by(8, given.rate / 40, ping), [holder])
@@ -361,7 +373,7 @@ def fails(attack: Attack) -> None:
     request = f"POST {path}/fail HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
     links: list[http.client.HTTPConnection] = []
     crowd = min(512, attack.given.connections // 2)
-    attack.end = time.monotonic() + attack.given.seconds
+    attack.begin()
     # As many in a second as the rate says.
     pause = crowd / attack.given.rate
     while attack.goes_on():
