@@ -87,7 +87,7 @@ def overdue(plan: Any, **more: Any) -> dict[str, Any]:
 
 
 def wrapped(scheduler: Scheduler, app: Celery, recorder: Recorder) -> Scheduler:
-    BeatReporter(scheduler, RunReporter(app, SETTINGS, recorder)).wrap()
+    BeatReporter(RunReporter(app, SETTINGS, recorder)).wrap(scheduler)
     return scheduler
 
 
@@ -376,7 +376,7 @@ PeriodicTask.objects.create(name="interval", task="t", interval=minute, last_run
 PeriodicTask.objects.create(name="one interval", task="t", interval=minute, last_run_at=ago, one_off=True)
 scheduler = DatabaseScheduler(app=app)
 settings = Settings(url="http://127.0.0.1", key="k", canary=False, grace=6.0, beat_period=2.0)
-beat.BeatReporter(scheduler, RunReporter(app, settings, Recorder())).wrap()
+beat.BeatReporter(RunReporter(app, settings, Recorder())).wrap(scheduler)
 out = {"ahead": ahead.timestamp()}
 
 tick()

@@ -192,7 +192,7 @@ def test_failures_to_publish_merge_into_one_with_their_number(own_redis: RedisSe
     recorder = Recorder()
     scheduler = Scheduler(app=app)
     settings = Settings(url="http://127.0.0.1", key="k", canary=False)
-    BeatReporter(scheduler, RunReporter(app, settings, recorder)).wrap()  # type: ignore[arg-type]
+    BeatReporter(RunReporter(app, settings, recorder)).wrap(scheduler)  # type: ignore[arg-type]
 
     assert scheduler.producer.connection.connected
     own_redis.stop()

@@ -9,7 +9,7 @@ import pytest
 
 import parts
 from proxy import Proxy
-from silent_failures.stage import BEAT_DEADLINE, BEAT_GRACE, CANARY, GRACE, Open, ended
+from silent_failures.stage import BEAT_DEADLINE, BEAT_GRACE, CANARY, GRACE, Open, Stage, ended
 
 BEAT_DOWN = ("beat", "shop", "BEAT_DOWN")
 BEAT_STALLED = ("beat", "shop", "BEAT_STALLED")
@@ -111,6 +111,157 @@ def test_an_entry_whose_schedule_is_forgotten_at_each_deployment_is_told(
     # Left alone, it comes round to it.
     stage.resolved(row, incident, repair="not run: a volume for the file")
     stage.stays(GRACE, told)
+
+
+def lives(stage: Stage, seconds: float, keeps_its_file: bool) -> None:
+    """Beat is started, lives for so long after it has begun to tick, and is killed."""
+    if not keeps_its_file:
+        for file in stage.folder.glob("celerybeat-schedule*"):
+            file.unlink()
+    since = time.time()
+    beat = stage.beat("--pidfile", "")
+
+    def ticks() -> bool:
+        seen = stage.project.api("GET", "/beats")["beats"][0]["last_seen_at"]
+        return float(parts.instant(seen)) > since
+
+    parts.wait_for("its first word", ticks, 30)
+    until = time.monotonic() + seconds
+    parts.wait_for("its end", lambda: time.monotonic() > until, seconds + 30)
+    beat.kill()
+
+
+def test_a_beat_that_crashes_in_a_loop_is_one_incident(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows(
+        "F56", "Beat is killed every 7 s, without its schedule file; three entries of 10 s are never sent"
+    )
+    schedule = {
+        "tick": {"task": "shop.job", "schedule": 1.0},
+        **{f"rare {n}": {"task": "shop.job", "schedule": 10.0} for n in range(3)},
+    }
+    # A start takes some seconds on a slow machine.
+    stage = open_stage(redis.url, schedule, env={"DEADBEAT_BEAT_GRACE_SECONDS": "20"})
+    stage.worker()
+    beat = stage.beat()
+    stage.healthy(*schedule, CANARY, runs=1)
+
+    beat.kill()
+    last_sent = max(instant(stage, f"rare {n}") for n in range(3))
+    told = ("beat", "shop", "BEAT_CRASH_LOOP")
+    end = time.monotonic() + 120
+    while told not in stage.told() and time.monotonic() < end:
+        lives(stage, 7.0, keeps_its_file=False)
+    # Twice its interval, and a third crash.
+    incident = stage.noticed(row, last_sent, told, 10.0 + GRACE + 60.0)
+    assert "none of them reported that it was told to" in incident["cause"]["summary"], incident
+    lives(stage, 7.0, keeps_its_file=False)
+    lives(stage, 7.0, keeps_its_file=False)
+    stage.members(told, {f"rare {n}" for n in range(3)})
+    stage.stays(1, told)
+
+    stage.beat()
+    stage.resolved(row, incident, limit=120, repair="not run: its log")
+    stage.recovered()
+    stage.stays(GRACE, told)
+
+
+def test_a_beat_that_an_error_ends_at_each_start_is_one_incident(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F57", "Beat ends by an error at each start, and is started again 3 s later")
+    stage = open_stage(
+        redis.url,
+        {f"entry {n}": {"task": "shop.job", "schedule": 4.0} for n in range(5)},
+        env={"DEADBEAT_BEAT_GRACE_SECONDS": "40"},
+    )
+    stage.worker()
+    beat = stage.beat("--scheduler", "shop:Unmade")
+    stage.healthy(*stage.schedule, CANARY, runs=1)
+
+    crashed_at = time.time()
+    stage.order("beat", "fail")
+    beat.kill()
+    told = ("beat", "shop", "BEAT_CRASH_LOOP")
+    end = time.monotonic() + 120
+    while told not in stage.told() and time.monotonic() < end:
+        fails(stage)
+    incident = stage.noticed(row, crashed_at, told, 1 + 40)
+    assert "by Unreachable" in incident["cause"]["summary"], incident
+    fails(stage)
+    stage.members(told, {*stage.schedule, CANARY})
+    stage.stays(1, told)
+
+    stage.recall("beat")
+    stage.beat("--scheduler", "shop:Unmade")
+    stage.resolved(row, incident, limit=120, repair="not run: its database")
+    stage.recovered()
+    stage.stays(GRACE, told)
+
+
+def fails(stage: Stage) -> None:
+    """Beat is started, ends by its error, and a supervisor waits."""
+    beat = stage.beat("--scheduler", "shop:Unmade", "--pidfile", "")
+    assert beat.process.wait(60) == 1, beat.text()
+    time.sleep(3)
+
+
+def instant(stage: Stage, name: str) -> float:
+    return float(parts.instant(stage.monitors()[name]["next_due_at"]))
+
+
+def test_a_crash_loop_in_which_all_is_sent_in_time_is_silent(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("S22", "Beat is killed every 7 s, and keeps its schedule file: all is sent in time")
+    schedule = {
+        "tick": {"task": "shop.job", "schedule": 1.0},
+        "rare": {"task": "shop.job", "schedule": 10.0},
+    }
+    env = {
+        "DEADBEAT_BEAT_GRACE_SECONDS": "20",
+        "DEADBEAT_GRACE_SECONDS": "20",
+        "DEADBEAT_CANARY_GRACE_SECONDS": "20",
+    }
+    stage = open_stage(redis.url, schedule, env=env)
+    stage.worker()
+    beat = stage.beat()
+    stage.healthy(*schedule, CANARY, runs=1)
+
+    beat.kill()
+    for _ in range(8):
+        lives(stage, 7.0, keeps_its_file=True)
+        assert stage.told() == []
+    stage.beat()
+    stage.stays(20)
+    row.silent()
+
+
+def test_deployments_of_beat_one_after_the_other_are_silent(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("S23", "Beat is deployed three times within a minute, without its schedule file")
+    schedule = {
+        "tick": {"task": "shop.job", "schedule": 1.0},
+        "rare": {"task": "shop.job", "schedule": 40.0},
+    }
+    stage = open_stage(redis.url, schedule, env={"DEADBEAT_BEAT_GRACE_SECONDS": "20"})
+    stage.worker()
+    beat = stage.beat()
+    stage.healthy("tick", CANARY, runs=1)
+
+    for _ in range(3):
+        beat.stop()
+        for file in stage.folder.glob("celerybeat-schedule*"):
+            file.unlink()
+        before = stage.monitors()["tick"]["ping_count"]
+        beat = stage.beat()
+        parts.wait_for("its runs", lambda before=before: stage.monitors()["tick"]["ping_count"] > before, 30)
+        stage.stays(6)
+    stage.lively("rare", runs=1)
+    stage.stays(GRACE)
+    row.silent()
 
 
 def test_a_beat_that_is_told_to_end_and_returns_is_no_incident(

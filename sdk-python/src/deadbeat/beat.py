@@ -14,7 +14,9 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
+import traceback
 from datetime import datetime
 from typing import Any, Callable
 
@@ -44,8 +46,8 @@ CANARY_WAIT_SECONDS = 1.0
 class BeatReporter:
     """Reports for one running Beat; lives in Beat's process, called from its tick loop."""
 
-    def __init__(self, scheduler: Any, runs: RunReporter) -> None:
-        self._scheduler = scheduler
+    def __init__(self, runs: RunReporter) -> None:
+        self._scheduler: Any = None
         self._runs = runs
         self._app = runs.app
         self._settings = runs.settings
@@ -54,6 +56,10 @@ class BeatReporter:
         # Names this process from its start to its end: another Beat of the same name is another one.
         self._boot = new_id()
         self._started_at = time.time()
+        self._pid = os.getpid()
+        # Its process runs exit hooks, so that it can say that it ends.
+        self._says_goodbye = True
+        self._has_ended = False
         self._alive_due = 0.0
         self._canary_due = 0.0
         self._list_due = 0.0
@@ -79,11 +85,33 @@ class BeatReporter:
         self._came_by = time.monotonic()
         self._is_watched = False
 
-    def wrap(self) -> None:
+    def wrap(self, scheduler: Any) -> None:
         """Put ourselves around the instance's `tick` and `apply_async`."""
+        self._scheduler = scheduler
         self._scheduler.tick = self._around_tick(self._scheduler.tick)
         self._scheduler.apply_async = self._around_apply_async(self._scheduler.apply_async)
         self._runs.result_backend.watch()
+
+    def note_embedded(self) -> None:
+        """Beat runs in a process that a worker has forked (`-B`), which ends without exit hooks."""
+        self._says_goodbye = False
+
+    @guarded
+    def say_ended(self) -> None:
+        """The last word of the process: it was told to end, or an error ends it. Else it has crashed."""
+        if not self._says_goodbye or self._has_ended or self._pid != os.getpid():
+            return
+        error = _unhandled()
+        if error is None and not self._is_watched:
+            # It has never ticked: a standby that waited for its turn is nobody's loss.
+            return
+        self._has_ended = True
+        said = {
+            "state": "stopped" if error is None else "failed",
+            "exit_error": None if error is None else self._runs.error_of(error),
+        }
+        event = self._event("beat_alive", time.time(), **{**self._sign_of_life(), **said})
+        self._transport.put(event, vital=True)
 
     def _around_tick(self, tick: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(tick)
@@ -286,7 +314,7 @@ class BeatReporter:
 
     def _report_hung(self) -> None:
         """Say, from the sender's thread, that Beat's loop hangs: it must not be taken for dead."""
-        if time.monotonic() - self._came_by <= 2 * self._settings.beat_period:
+        if self._has_ended or time.monotonic() - self._came_by <= 2 * self._settings.beat_period:
             return
         event = self._event("beat_alive", time.time(), **self._sign_of_life(), ticking=False)
         self._transport.put(event, latest="beat_hung")
@@ -311,6 +339,7 @@ class BeatReporter:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started_at": utc_text(self._started_at),
+            "state": "running" if self._says_goodbye else None,
         }
 
     def _shortened(self, interval: Any) -> Any:
@@ -335,6 +364,28 @@ class BeatReporter:
             "beat": self._beat,
             **fields,
         }
+
+
+def _unhandled() -> Exception | None:
+    """What ends this process, as an exit hook sees it."""
+    # The interpreter has printed it by then; `last_value` is its name before Python 3.12.
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error if isinstance(error, Exception) else None
+
+
+def failed_to_start() -> Any:
+    """The app whose Beat an error ends: it came out of Beat's start. None: this process is no such Beat.
+
+    A scheduler that cannot be made (its database does not answer) fails before `beat_init`.
+    """
+    error, beats = _unhandled(), sys.modules.get("celery.apps.beat")
+    if error is None or beats is None:
+        return None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, beats.Beat):
+            return owner.app
+    return None
 
 
 def _is_other_due(told: str | None, due: str | None, now: str) -> bool:

@@ -18,7 +18,7 @@ from celery import signals
 from celery.exceptions import Reject
 
 from deadbeat import publish, refused, registry
-from deadbeat.beat import BeatReporter
+from deadbeat.beat import BeatReporter, failed_to_start
 from deadbeat.follow import stage_of
 from deadbeat.guard import guarded
 from deadbeat.late import started_before
@@ -41,6 +41,7 @@ logger = logging.getLogger("deadbeat")
 
 # By the identity of their app.
 _workers: dict[int, WorkerReporter] = {}
+_beats: dict[int, BeatReporter] = {}
 
 
 def install(app: Celery, settings: Settings) -> None:
@@ -76,6 +77,7 @@ def install(app: Celery, settings: Settings) -> None:
         ("worker_shutting_down", on_worker_shutting_down),
         ("worker_shutdown", on_worker_shutdown),
         ("beat_init", on_beat_init),
+        ("beat_embedded_init", on_beat_embedded_init),
     ):
         getattr(signals, name).connect(handler, weak=False, dispatch_uid=f"deadbeat.{name}")
     atexit.register(_on_exit)
@@ -198,12 +200,23 @@ def on_worker_shutdown(sender: Any = None, **_: Any) -> None:
 
 @guarded
 def _on_exit() -> None:
+    _note_failed_start()
     # A cold shutdown sends no worker_shutdown.
     _end()
 
 
+@guarded
+def _note_failed_start() -> None:
+    app = failed_to_start()
+    reporter = None if app is None else registry.reporter_of(app)
+    if reporter is not None:
+        _beats.setdefault(id(reporter.app), BeatReporter(reporter))
+
+
 def _end() -> None:
     seconds = EXIT_FLUSH_SECONDS
+    for beat in list(_beats.values()):
+        beat.say_ended()
     for worker in list(_workers.values()):
         worker.say_stopped()
         if worker.has_children():
@@ -226,7 +239,16 @@ def on_beat_init(sender: Any = None, **_: Any) -> None:
         return
     if reporter.worker is None:
         reporter.worker = f"beat@{socket.gethostname()}"
-    BeatReporter(sender.scheduler, reporter).wrap()
+    beat = _beats[id(reporter.app)] = BeatReporter(reporter)
+    beat.wrap(sender.scheduler)
+
+
+@guarded
+def on_beat_embedded_init(sender: Any = None, **_: Any) -> None:
+    """Beat starts in a process that a worker has forked."""
+    beat = _beats.get(id(getattr(sender, "app", None)))
+    if beat is not None:
+        beat.note_embedded()
 
 
 def _consumed_queues(app: Any) -> list[str]:

@@ -2,10 +2,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::blind_spell::BlindSpell;
 use crate::cause::Cause;
+use crate::crash_loop::CRASHES;
 use crate::status::Status;
-use crate::switch::Switch;
+use crate::switch::{self, Switch};
 use crate::time::span;
+use crate::transition::Transition;
 
 /// One entry sent this often within [`STORM_WINDOW`], and ten times as often as its schedule has it, is a storm.
 pub const STORM_COUNT: u32 = 100;
@@ -74,6 +77,49 @@ pub fn silence(beat: &Switch, hung_at: Option<DateTime<Utc>>, now: DateTime<Utc>
     }
 }
 
+/// Judges the silence of a Beat whose `check_after` has passed. None: not overdue, or it is part of what is told.
+#[must_use]
+pub fn on_silence(
+    beat: &mut Switch,
+    cause: Cause,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+) -> Option<Transition> {
+    if beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop) {
+        // It is silent between two starts.
+        beat.deadline_at = beat.deadline_at.filter(|deadline| *deadline > now);
+        return None;
+    }
+    let transition = switch::on_silence(beat, cause, now, spells);
+    if cause == Cause::BeatCrashLoop && transition.is_some_and(|one| one.to == Status::Down) {
+        // Its next start does not end it.
+        beat.trouble = Some(cause);
+        beat.since = Some(now);
+    }
+    transition
+}
+
+/// Whether it is told of a Beat that it crashes again and again. Its next start is no end of that.
+#[must_use]
+pub fn is_told_to_crash(beat: &Switch) -> bool {
+    beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop)
+}
+
+/// Whether a Beat that is heard from is down because it crashes: so often until now, one time after the other. `is_told`: an incident says so,
+/// which may be inferred from its monitors. Crashes without an incident, and without silence that is told, are nobody's loss.
+#[must_use]
+pub fn is_crashing(beat: &mut Switch, crashes: usize, is_told: bool) -> bool {
+    if !is_told {
+        return crashes >= CRASHES && beat.status == Status::Down && beat.trouble.is_none();
+    }
+    if crashes == 0 && beat.status != Status::Down {
+        // It lives for long enough since its monitors were missed, and had no report in between: being heard ends that incident, too.
+        beat.status = Status::Down;
+        beat.trouble = Some(Cause::BeatCrashLoop);
+    }
+    crashes > 0
+}
+
 /// Whether a Beat floods: an entry was sent `count` times within [`STORM_WINDOW`], and its schedule has `slots` in it.
 #[must_use]
 pub fn is_storm(count: u32, slots: u32) -> bool {
@@ -83,6 +129,7 @@ pub fn is_storm(count: u32, slots: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transition::Trigger;
     use crate::transition::tests::at;
 
     /// It says every 15 s that it ticks, and was last heard from at noon.
@@ -124,6 +171,60 @@ mod tests {
             ..beat()
         };
         assert_eq!(silence(&just_heard, Some(at(70.0)), at(75.0)), Cause::BeatDown);
+    }
+
+    #[test]
+    fn a_loop_that_is_told_goes_on_from_one_start_to_the_next() {
+        let mut beat = beat();
+
+        let told = on_silence(&mut beat, Cause::BeatCrashLoop, at(75.0), &[]).unwrap();
+        assert_eq!(told.trigger, Trigger::Trouble(Cause::BeatCrashLoop));
+        assert!(is_told_to_crash(&beat));
+
+        let loops = Some((Cause::BeatCrashLoop, TimeDelta::zero()));
+        assert!(is_crashing(&mut beat, 1, true), "until one lives for long enough");
+        assert_eq!(switch::on_alive(&mut beat, loops, at(100.0), at(100.0)), None);
+        assert_eq!(beat.deadline_at, Some(at(175.0)));
+        assert_eq!(
+            on_silence(&mut beat, Cause::BeatCrashLoop, at(175.0), &[]),
+            None,
+            "once"
+        );
+        assert_eq!(beat.deadline_at, None, "it is silent, as its monitors see it");
+        assert_eq!(on_silence(&mut beat, Cause::BeatDown, at(176.0), &[]), None);
+
+        let steady = switch::on_alive(&mut beat, None, at(200.0), at(200.0)).unwrap();
+        assert_eq!(steady.to, Status::Up);
+    }
+
+    #[test]
+    fn silence_that_is_told_becomes_a_loop_without_another_incident() {
+        let mut beat = beat();
+        let told = on_silence(&mut beat, Cause::BeatDown, at(75.0), &[]).unwrap();
+        assert_eq!(told.trigger, Trigger::Trouble(Cause::BeatDown));
+        assert!(!is_crashing(&mut beat, 2, false), "it is back");
+        assert!(is_crashing(&mut beat, 3, false));
+
+        let loops = Some((Cause::BeatCrashLoop, TimeDelta::zero()));
+        assert_eq!(switch::on_alive(&mut beat, loops, at(100.0), at(100.0)), None);
+        assert!(is_told_to_crash(&beat));
+
+        beat.trouble = Some(Cause::ClockSkew);
+        assert!(!is_crashing(&mut beat, 3, false), "something else is told");
+    }
+
+    #[test]
+    fn a_loop_that_monitors_named_ends_with_a_beat_that_lives() {
+        let mut well = Switch {
+            status: Status::Up,
+            ..beat()
+        };
+        assert!(!is_crashing(&mut well, 5, false), "nobody missed anything");
+        assert_eq!(well.status, Status::Up);
+
+        assert!(!is_crashing(&mut well, 0, true));
+        let over = switch::on_alive(&mut well, None, at(10.0), at(10.0)).unwrap();
+        assert_eq!((over.from, over.to), (Status::Down, Status::Up));
     }
 
     #[test]

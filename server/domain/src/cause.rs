@@ -42,6 +42,8 @@ pub enum Cause {
     RedeliveryLoop,
     /// Celery Beat is silent.
     BeatDown,
+    /// Celery Beat ends again and again without having been told to, and misses what is due.
+    BeatCrashLoop,
     /// Celery Beat's process lives, and it sends nothing.
     BeatStalled,
     /// Celery Beat sends one entry over and over again.
@@ -76,7 +78,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
@@ -94,6 +96,7 @@ impl Cause {
         Self::DuplicateRun,
         Self::RedeliveryLoop,
         Self::BeatDown,
+        Self::BeatCrashLoop,
         Self::BeatStalled,
         Self::BeatStorm,
         Self::ScheduleReset,
@@ -132,6 +135,7 @@ impl Cause {
             Self::DuplicateRun => "DUPLICATE_RUN",
             Self::RedeliveryLoop => "REDELIVERY_LOOP",
             Self::BeatDown => "BEAT_DOWN",
+            Self::BeatCrashLoop => "BEAT_CRASH_LOOP",
             Self::BeatStalled => "BEAT_STALLED",
             Self::BeatStorm => "BEAT_STORM",
             Self::ScheduleReset => "SCHEDULE_RESET",

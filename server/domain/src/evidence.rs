@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::beat::BeatView;
 use crate::blind_spell::{SDK_RETURN, is_to_come};
 use crate::cause::Cause;
+use crate::crash_loop::{CRASHES, CRASHES_OF_PUT_OFF, Course};
 use crate::host_load::HostLoad;
 use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::queue::{NO_WORKER_PATIENCE, REPLACED_WITHIN, UNCONSUMED_PATIENCE};
@@ -192,6 +193,8 @@ pub struct StageView {
 pub struct Evidence {
     /// The Beat that sends it.
     pub beat: Option<BeatView>,
+    /// How that goes on from one start to the next.
+    pub course: Course,
     /// The broker of its application.
     pub broker: Option<BrokerView>,
     /// Its newest run.
@@ -311,6 +314,9 @@ impl Evidence {
         if beat.last_seen_at.is_none_or(|seen| seen < due) {
             // One that is down, and has a deadline, is heard from: its clock is off, or it floods.
             match (beat.status, beat.deadline_at) {
+                (Status::Down, None) if self.course.loops() => {
+                    return Blame::Part(PartOf::Beat, Cause::BeatCrashLoop);
+                }
                 (Status::Down, None) => return Blame::Part(PartOf::Beat, beat.cause()),
                 (_, Some(deadline)) => {
                     if let Some(wait) = wait_for(deadline, now) {
@@ -339,6 +345,7 @@ impl Evidence {
             _ if self.is_look_awaited(due, now) => Blame::Wait(now + AFTER),
             _ if beat.back_at.as_ref().is_some_and(is_back) => Blame::Wait(now + AFTER),
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
+            _ if let Some(blame) = self.of_crashes(CRASHES, now) => blame,
             _ if self.has_lost_reports(due - early, now) => Blame::Own(Cause::Unknown),
             // By a clock that is off it sends at other times.
             _ if beat.skewed_since.is_some() => self.of_skew(None, now).unwrap_or(Blame::Own(Cause::Unknown)),
@@ -346,6 +353,25 @@ impl Evidence {
             _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
             _ if beat.last_seen_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BeatStalled),
             _ => Blame::Own(Cause::Unknown),
+        }
+    }
+
+    /// Beat has put the entry off at each of its starts: it forgets when it last sent it. Whether it was told to end each time is known soon.
+    #[must_use]
+    pub fn of_put_off(&self, now: DateTime<Utc>) -> Blame {
+        self.of_crashes(CRASHES_OF_PUT_OFF, now)
+            .unwrap_or(Blame::Own(Cause::ScheduleReset))
+    }
+
+    /// Beat has crashed so often one time after the other. When one is missing it is waited for until that is known.
+    fn of_crashes(&self, enough: usize, now: DateTime<Utc>) -> Option<Blame> {
+        let Course { crashes, doubt_until } = self.course;
+        if crashes >= enough {
+            Some(Blame::Named(PartOf::Beat, Cause::BeatCrashLoop))
+        } else if crashes + 1 >= enough && doubt_until.is_some_and(|until| now < until) {
+            Some(Blame::Wait(now + AFTER))
+        } else {
+            None
         }
     }
 

@@ -25,6 +25,16 @@ const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(1);
 /// has not sent anything in between.
 const GAP: TimeDelta = TimeDelta::seconds(5);
 
+/// What a process says when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goodbye {
+    /// It was told to end.
+    Stopped,
+    /// It ends by an error, of this class.
+    Failed(Option<String>),
+}
+
 /// One process that reports as a Beat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incarnation {
@@ -55,6 +65,12 @@ pub struct Incarnation {
     pub period_seconds: f64,
     /// Tolerated silence beyond that, in seconds.
     pub grace_seconds: f64,
+    /// It reports that it ends when it is told to. False: an older SDK.
+    #[serde(default)]
+    pub says_goodbye: bool,
+    /// How it said that it ends. None: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goodbye: Option<Goodbye>,
 }
 
 /// What an incarnation says of itself with a report.
@@ -72,9 +88,25 @@ pub struct Said {
     pub period_seconds: f64,
     /// Tolerated silence beyond that, in seconds.
     pub grace_seconds: f64,
+    /// Whether it reports that it ends when it is told to; None: what it said before stays.
+    pub says_goodbye: Option<bool>,
+    /// It ends, and how.
+    pub goodbye: Option<Goodbye>,
 }
 
 impl Incarnation {
+    /// When it started, as far as is known.
+    #[must_use]
+    pub fn began_at(&self) -> DateTime<Utc> {
+        self.started_at.unwrap_or(self.since)
+    }
+
+    /// For how long it has lived, as far as was heard.
+    #[must_use]
+    pub fn life(&self) -> TimeDelta {
+        self.seen_at - self.began_at()
+    }
+
     fn patience(&self) -> TimeDelta {
         span(self.period_seconds) + span(self.grace_seconds)
     }
@@ -114,6 +146,8 @@ impl Incarnation {
         self.started_at = said.started_at.or(self.started_at);
         self.period_seconds = said.period_seconds;
         self.grace_seconds = said.grace_seconds;
+        self.says_goodbye = said.says_goodbye.unwrap_or(self.says_goodbye);
+        self.goodbye = said.goodbye;
     }
 }
 
@@ -131,8 +165,8 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
         one.boot == said.boot || last.contains(&one.boot) || now - one.seen_at < FORGOTTEN_AFTER
     });
     if let Some(one) = known.iter_mut().find(|one| one.boot == said.boot) {
-        // A report that another one has overtaken says nothing new.
-        if seen_at > one.seen_at {
+        // A report that another one has overtaken says nothing new; the last word is none of these.
+        if seen_at > one.seen_at || (seen_at == one.seen_at && said.goodbye.is_some()) {
             one.hear(said, seen_at);
         }
         return;
@@ -161,6 +195,8 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
         seen_at,
         period_seconds: said.period_seconds,
         grace_seconds: said.grace_seconds,
+        says_goodbye: said.says_goodbye.unwrap_or(false),
+        goodbye: said.goodbye,
     });
 }
 

@@ -17,6 +17,7 @@
 //! | which process owns a run, and has it ended? | [`incarnation`], [`orphan`], [`succession`] |
 //! | what is wrong with a queue or a broker, and for how long must it last? | [`queue`], [`condition`] |
 //! | which processes report as one Beat, and do two of them run at once? | [`incarnation`] |
+//! | does a Beat crash again and again? | [`crash_loop`] |
 //! | which of several Beats of one name does a monitor belong to? | [`lineage`] |
 //! | which workers take messages and report nothing? | [`stranger`] |
 //! | does the result backend answer? | [`result_backend`] |
@@ -39,6 +40,7 @@ pub mod celery_crontab;
 pub mod channel;
 pub mod command;
 pub mod condition;
+pub mod crash_loop;
 pub mod cron;
 pub mod deadline;
 pub mod delivery;

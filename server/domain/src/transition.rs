@@ -358,7 +358,7 @@ fn judge_slot(state: &MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> 
         .next_due_at
         .is_some_and(|due| due + state.expectation.patience() > now);
     if state.postponed_from.is_some() && is_put_off {
-        Blame::Own(Cause::ScheduleReset)
+        evidence.of_put_off(now)
     } else {
         evidence.of_missed(state.next_due_at, slot::early(state), now)
     }

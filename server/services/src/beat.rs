@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::beat::{STORM_COUNT, STORM_WINDOW, is_storm};
+use deadbeat_domain::beat::{STORM_COUNT, STORM_WINDOW, is_crashing, is_storm, is_told_to_crash};
 use deadbeat_domain::blind_spell::is_to_come;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{ApiKeyId, BeatId, ProjectId};
@@ -53,9 +53,27 @@ pub struct Alive {
     /// How its calls into the result backend go; None: it does not say, or has none.
     #[serde(default)]
     pub result_backend: Option<result_backend::Report>,
+    /// Whether it goes on. None: an older SDK, which does not report that it ends.
+    #[serde(default)]
+    pub state: Option<State>,
+    /// Of one that ends by an error: its class.
+    #[serde(default)]
+    pub exit_error: Option<Text>,
     /// False: its process lives, and its tick has not returned for longer than it should take.
     #[serde(default = "yes")]
     pub ticking: bool,
+}
+
+/// Whether a process of Beat goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It does.
+    Running,
+    /// It was told to end, and does.
+    Stopped,
+    /// It ends by an error.
+    Failed,
 }
 
 fn yes() -> bool {
@@ -72,15 +90,19 @@ pub(crate) fn check_name(name: &str) -> Result<(), ServiceError> {
     }
 }
 
-/// What is wrong with a Beat that lives: it has just flooded, one of several applications of its name is silent, its schedule
-/// vanished, several run at once, or its clock is off.
+/// What is wrong with a Beat that lives: it crashes again and again, which is told; it has just flooded, one of several applications of its
+/// name is silent, its schedule vanished, several run at once, or its clock is off.
 fn trouble(
     beat: &Beat,
+    loops: bool,
     emptied_at: Option<DateTime<Utc>>,
     at_once: Option<Cause>,
     skew: TimeDelta,
     now: DateTime<Utc>,
 ) -> Option<(Cause, TimeDelta)> {
+    if loops {
+        return Some((Cause::BeatCrashLoop, TimeDelta::zero()));
+    }
     let storms = beat.state.trouble == Some(Cause::BeatStorm)
         && beat.state.since.is_some_and(|since| now - since < STORM_WINDOW);
     if storms {
@@ -161,6 +183,21 @@ pub(crate) async fn alive(
     beat.state.grace_seconds = alive.grace_seconds;
     beat.host = alive.host.clone().map(String::from);
     beat.project_word = alive.project.map(String::from).or(beat.project_word);
+    let identity = Identity {
+        boot: alive.boot,
+        host: alive.host,
+        pid: alive.pid,
+        started_at: alive.started_at,
+        state: alive.state,
+        exit_error: alive.exit_error,
+    };
+    if identity.has_ended() {
+        // That it was told to end is no news by itself: what it should send is missed until the next one starts.
+        let incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
+        incarnations.write(&mut tx, &beat).await?;
+        tx.commit().await?;
+        return Ok(Verdict::Accepted);
+    }
     let report = alive.result_backend.map(|report| report.on_our_clock(skew, now));
     let before = deadbeat_store::result_backend::of_beat(&mut tx, project, beat.id).await?;
     if before.is_some() || report.is_some() {
@@ -190,18 +227,24 @@ pub(crate) async fn alive(
         });
     }
     let emptied_at = deadbeat_store::beat::emptied_at(&mut tx, beat.id).await?;
-    let identity = Identity {
-        boot: alive.boot,
-        host: alive.host,
-        pid: alive.pid,
-        started_at: alive.started_at,
-    };
     let mut incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
     let (standing, listed) = incarnations.standing(&mut tx, &beat, now).await?;
     incarnations.write(&mut tx, &beat).await?;
     let at_once = incarnations.trouble(&beat, standing, listed, now);
     let cause = at_once.as_ref().map(|(cause, _)| *cause);
-    let trouble = trouble(&beat, emptied_at, cause, skew, now);
+    let is_told = is_told_to_crash(&beat.state)
+        || (incarnations.are_several()
+            && deadbeat_store::incident::is_open(
+                &mut tx,
+                project,
+                SubjectKind::Beat,
+                beat.id.0,
+                Cause::BeatCrashLoop,
+            )
+            .await?);
+    let crashes = incarnations.crashes(is_told, now);
+    let loops = is_crashing(&mut beat.state, crashes.len(), is_told);
+    let trouble = trouble(&beat, loops, emptied_at, cause, skew, now);
     let transition = deadbeat_domain::switch::on_alive(&mut beat.state, trouble, seen_at, now);
     // What was told is over, and its successor need not last: both are told now, for monitors wait for the latter.
     let successor = transition
@@ -247,6 +290,7 @@ pub(crate) async fn alive(
                     (Some(emptied), _, Trigger::Trouble(Cause::ScheduleEmptied)) => {
                         Changed::Emptied(&beat, emptied)
                     }
+                    (.., Trigger::Trouble(Cause::BeatCrashLoop)) => Changed::Crashing(&beat, &crashes),
                     (_, Some((at_once, processes)), Trigger::Trouble(cause)) if cause == *at_once => {
                         Changed::Several(&beat, processes)
                     }

@@ -14,6 +14,7 @@ use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat;
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
+use deadbeat_domain::crash_loop::CRASHES;
 use deadbeat_domain::evidence::{Evidence, PartOf};
 use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
 use deadbeat_domain::incident::{SubjectKind, is_reminder_told};
@@ -42,7 +43,7 @@ use crate::orphan::{self, Colleagues, Owners};
 use crate::outbox::{self, Telling};
 use crate::selfwatch::Selfwatch;
 use crate::supervisor::Health;
-use crate::{Site, blind_notice, broker, result_backend, unbegun};
+use crate::{Site, blind_notice, broker, incarnation, result_backend, unbegun};
 
 /// Rows of one transaction.
 const BATCH: i64 = 1_000;
@@ -349,10 +350,11 @@ impl Evaluator {
         }
         let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
+        let mut crashing = Vec::new();
         for beat in &mut beats {
             // A Beat that cannot reach its broker may hang in the attempt: that is the broker's trouble.
             let broker = deadbeat_store::broker::of_app(&mut tx, beat.project_id, &beat.name).await?;
-            let cause = beat::silence(&beat.state, beat.hung_at, now);
+            let mut cause = beat::silence(&beat.state, beat.hung_at, now);
             // One that waits for the result backend says so, and that is told of the backend.
             if cause == Cause::BeatStalled
                 && result_backend::is_troubled(
@@ -363,6 +365,14 @@ impl Evaluator {
             {
                 switch::hold(&mut beat.state, now + HELD);
             }
+            let mut crashes = Vec::new();
+            if cause == Cause::BeatDown {
+                crashes = incarnation::crashes_of(&mut tx, beat.id, now, &spells).await?;
+                if crashes.len() >= CRASHES {
+                    cause = Cause::BeatCrashLoop;
+                }
+            }
+            crashing.push(crashes);
             if let Some(broker) = broker {
                 // As long as somebody looks: else nobody would ever say that it is back.
                 let is_away = broker.state.trouble == Some(Cause::BrokerDown)
@@ -372,7 +382,7 @@ impl Evaluator {
                     switch::hold(&mut beat.state, now + HELD);
                 }
             }
-            transitions.push(switch::on_silence(&mut beat.state, cause, now, &spells));
+            transitions.push(beat::on_silence(&mut beat.state, cause, now, &spells));
         }
         deadbeat_store::beat::update(&mut tx, &beats, true).await?;
         let are_over: Vec<(SubjectKind, Uuid)> = beats
@@ -384,11 +394,17 @@ impl Evaluator {
         incident::rearm_members(&mut tx, &self.site, &are_over, now).await?;
         let news: Vec<News<'_>> = beats
             .iter()
+            .zip(&crashing)
             .zip(transitions)
-            .filter_map(|(beat, transition)| {
+            .filter_map(|((beat, crashes), transition)| {
+                let transition = transition?;
+                let changed = match transition.trigger {
+                    Trigger::Trouble(Cause::BeatCrashLoop) => Changed::Crashing(beat, crashes),
+                    _ => Changed::Beat(beat),
+                };
                 Some(News {
-                    changed: Changed::Beat(beat),
-                    what: What::Transition(transition?),
+                    changed,
+                    what: What::Transition(transition),
                 })
             })
             .collect();
@@ -492,6 +508,7 @@ impl Evaluator {
             .filter(|monitor| monitor.state.deadline_at.is_some_and(|deadline| deadline <= now))
             .collect();
         let mut known = Known::gather(&mut tx, &overdue, now).await?;
+        known.note_courses(&overdue, &spells);
 
         let mut batch = Batch {
             moves_check: true,

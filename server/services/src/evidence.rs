@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::beat::BeatView;
+use deadbeat_domain::beat::{BeatView, is_told_to_crash};
+use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
+use deadbeat_domain::crash_loop::{self, Course};
 use deadbeat_domain::evidence::{BrokerView, Evidence, PartOf, QueueView, StageView, WorkerView};
 use deadbeat_domain::host_load::HostLoad;
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
@@ -52,6 +54,8 @@ pub(crate) struct Known {
     /// The processes of Beats, and which of several list a monitor's entry.
     incarnations: HashMap<BeatId, Vec<Incarnation>>,
     listed_by: HashMap<MonitorId, Bits>,
+    /// How the processes of these lineages of Beats go on from one start to the next, and which of them crashed.
+    courses: HashMap<(BeatId, Bits), (Course, Vec<Incarnation>)>,
     now: DateTime<Utc>,
 }
 
@@ -95,12 +99,45 @@ impl Known {
             scenes,
             incarnations,
             listed_by,
+            courses: HashMap::new(),
             now,
             stages: stages
                 .into_iter()
                 .map(|stage| (stage.monitor_id, stage))
                 .collect(),
         })
+    }
+
+    /// Looks whether the Beats of these monitors crash again and again.
+    pub(crate) fn note_courses(&mut self, monitors: &[&Monitor], spells: &[BlindSpell]) {
+        for monitor in monitors {
+            let Some((beat, lineages)) = self.lineages(monitor) else {
+                continue;
+            };
+            let (key, is_told) = ((beat.id, lineages), is_told_to_crash(&beat.state));
+            let Some(known) = self.incarnations.get(&key.0) else {
+                continue;
+            };
+            let now = self.now;
+            self.courses.entry(key).or_insert_with(|| {
+                let crashes = crash_loop::crashes(known, lineages, is_told, now, spells);
+                (Course::of(&crashes), crashes.into_iter().cloned().collect())
+            });
+        }
+    }
+
+    /// The Beat that feeds a monitor, and which of its lineages list the entry.
+    fn lineages(&self, monitor: &Monitor) -> Option<(&Beat, Bits)> {
+        let listed_by = self.listed_by.get(&monitor.id).copied();
+        Some((
+            self.beat(monitor)?,
+            listed_by.filter(|by| *by != 0).unwrap_or(Bits::MAX),
+        ))
+    }
+
+    fn course(&self, monitor: &Monitor) -> Option<&(Course, Vec<Incarnation>)> {
+        let (beat, lineages) = self.lineages(monitor)?;
+        self.courses.get(&(beat.id, lineages))
     }
 
     /// A monitor that was judged a moment ago names this subject: those that are judged after it join it.
@@ -137,6 +174,7 @@ impl Known {
         let scene = self.scene(monitor);
         Background {
             beat: self.beat(monitor),
+            crashes: self.course(monitor).map_or(&[], |(_, crashes)| crashes),
             stage: self.stage(monitor),
             broker: scene.and_then(|scene| scene.broker.as_ref()),
             queues: scene.map_or(&[], |scene| &scene.queues),
@@ -199,6 +237,9 @@ impl Known {
             None => whole,
         };
         evidence.beat = Some(BeatView { back_at, ..view });
+        evidence.course = self
+            .course(monitor)
+            .map_or(Course::default(), |(course, _)| *course);
         evidence.is_canary = monitor
             .registered
             .as_ref()

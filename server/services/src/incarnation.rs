@@ -8,8 +8,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::beat::SCHEDULE_ENTRIES;
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
+use deadbeat_domain::crash_loop;
 use deadbeat_domain::ids::{BeatId, ProjectId};
-use deadbeat_domain::incarnation::{Incarnation, Said, duplicates, on_list, on_report};
+use deadbeat_domain::incarnation::{Goodbye, Incarnation, Said, duplicates, on_list, on_report};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::lineage::{self, Bits, Standing, bit};
 use deadbeat_domain::switch::on_trouble;
@@ -21,6 +22,7 @@ use deadbeat_store::{StoreResult, Tx};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::beat::State;
 use crate::incident::{self, Changed, News, What};
 use crate::listening::LONGEST_EXCUSE;
 use crate::schedule_sync::{self, Entry};
@@ -37,9 +39,18 @@ pub(crate) struct Identity {
     pub pid: Option<i64>,
     /// When it started, by its clock.
     pub started_at: Option<DateTime<Utc>>,
+    /// Whether it goes on.
+    pub state: Option<State>,
+    /// Of one that ends by an error: its class.
+    pub exit_error: Option<Text>,
 }
 
 impl Identity {
+    /// It says that it ends.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, Some(State::Stopped | State::Failed))
+    }
+
     /// The same with a clock that is off by `skew`, for a Beat that reports as often as `beat` does. None: it does not name its start.
     fn said(&self, beat: &Beat, skew: TimeDelta) -> Option<Said> {
         Some(Said {
@@ -49,6 +60,12 @@ impl Identity {
             started_at: self.started_at.and_then(|at| at.checked_add_signed(skew)),
             period_seconds: beat.state.period_seconds,
             grace_seconds: beat.state.grace_seconds,
+            says_goodbye: self.state.map(|_| true),
+            goodbye: match self.state {
+                Some(State::Stopped) => Some(Goodbye::Stopped),
+                Some(State::Failed) => Some(Goodbye::Failed(self.exit_error.clone().map(String::from))),
+                Some(State::Running) | None => None,
+            },
         })
     }
 }
@@ -259,10 +276,33 @@ impl Incarnations {
         Some((cause, AtOnce { processes, listed }))
     }
 
+    /// The processes that crashed one after the other until now. `is_told`: that they crash is told.
+    pub(crate) fn crashes(&self, is_told: bool, now: DateTime<Utc>) -> Vec<Incarnation> {
+        let crashes = crash_loop::longest(&self.known, is_told, now, &self.spells);
+        crashes.into_iter().cloned().collect()
+    }
+
+    /// Whether more than one process is remembered.
+    pub(crate) fn are_several(&self) -> bool {
+        self.known.len() > 1
+    }
+
     /// Writes them.
     pub(crate) async fn write(&self, tx: &mut Tx, beat: &Beat) -> StoreResult<()> {
         deadbeat_store::beat::note_incarnations(tx, beat.id, &self.known).await
     }
+}
+
+/// The processes of a silent Beat that crashed one after the other until now.
+pub(crate) async fn crashes_of(
+    tx: &mut Tx,
+    beat: BeatId,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+) -> StoreResult<Vec<Incarnation>> {
+    let known = deadbeat_store::beat::incarnations(tx, beat).await?;
+    let crashes = crash_loop::longest(&known, false, now, spells);
+    Ok(crashes.into_iter().cloned().collect())
 }
 
 /// Whether the monitors of a Beat still follow that list of that process.

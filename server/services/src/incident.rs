@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::status::Status;
@@ -46,6 +47,8 @@ pub fn unreadable() -> u64 {
 pub struct Background<'a> {
     /// The Beat that feeds it.
     pub beat: Option<&'a Beat>,
+    /// The processes of that which crashed one after the other until now.
+    pub crashes: &'a [Incarnation],
     /// How far its newest run got.
     pub stage: Option<&'a Stage>,
     /// The broker of its application.
@@ -71,6 +74,8 @@ pub enum Changed<'a> {
     Emptied(&'a Beat, &'a Emptied),
     /// A Beat, of which several processes report.
     Several(&'a Beat, &'a AtOnce),
+    /// A Beat, with its processes that crashed one after the other.
+    Crashing(&'a Beat, &'a [Incarnation]),
     /// A worker.
     Worker(&'a Worker),
     /// A queue, with the workers of its application and those that report nothing.
@@ -98,9 +103,11 @@ impl<'a> Changed<'a> {
     fn project(&self) -> ProjectId {
         match self {
             Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => monitor.project_id,
-            Self::Beat(beat) | Self::Flooding(beat, _) | Self::Emptied(beat, _) | Self::Several(beat, _) => {
-                beat.project_id
-            }
+            Self::Beat(beat)
+            | Self::Flooding(beat, _)
+            | Self::Emptied(beat, _)
+            | Self::Several(beat, _)
+            | Self::Crashing(beat, _) => beat.project_id,
             Self::Worker(worker) => worker.project_id,
             Self::Queue(queue, ..) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
@@ -116,13 +123,15 @@ impl<'a> Changed<'a> {
                 id: monitor.id.0,
                 name: monitor.name.clone(),
             },
-            Self::Beat(beat) | Self::Flooding(beat, _) | Self::Emptied(beat, _) | Self::Several(beat, _) => {
-                Subject {
-                    kind: SubjectKind::Beat,
-                    id: beat.id.0,
-                    name: beat.name.clone(),
-                }
-            }
+            Self::Beat(beat)
+            | Self::Flooding(beat, _)
+            | Self::Emptied(beat, _)
+            | Self::Several(beat, _)
+            | Self::Crashing(beat, _) => Subject {
+                kind: SubjectKind::Beat,
+                id: beat.id.0,
+                name: beat.name.clone(),
+            },
             Self::Worker(worker) => Subject {
                 kind: SubjectKind::Worker,
                 id: worker.id.0,
@@ -160,6 +169,7 @@ impl<'a> Changed<'a> {
             | Self::Flooding(..)
             | Self::Emptied(..)
             | Self::Several(..)
+            | Self::Crashing(..)
             | Self::Worker(_)
             | Self::Queue(..)
             | Self::Broker(_)
@@ -184,6 +194,7 @@ impl<'a> Changed<'a> {
             Self::Flooding(beat, flood) => diagnosis::of_flood(beat, flood),
             Self::Emptied(beat, emptied) => diagnosis::of_emptied(beat, emptied),
             Self::Several(beat, at_once) => diagnosis::of_several(beat, cause, at_once),
+            Self::Crashing(beat, crashes) => diagnosis::of_crash_loop(beat, crashes),
             Self::Worker(worker) => diagnosis::of_worker(worker, cause),
             Self::Queue(queue, _, strangers) if cause == Cause::WorkerWithoutSdk => {
                 diagnosis::of_strangers(queue, strangers, now)

@@ -52,6 +52,9 @@ pub struct Snapshot {
     /// When it started, by its clock.
     #[serde(default)]
     pub started_at: Option<DateTime<Utc>>,
+    /// Whether it goes on. None: an older SDK, which does not report that it ends.
+    #[serde(default)]
+    pub state: Option<beat::State>,
     /// Every entry.
     #[serde(deserialize_with = "objects")]
     pub entries: Vec<Entry>,
@@ -340,6 +343,8 @@ pub(crate) async fn sync(
         host: snapshot.host,
         pid: snapshot.pid,
         started_at: snapshot.started_at,
+        state: snapshot.state,
+        exit_error: None,
     };
     let mut incarnations =
         Incarnations::hear(&mut tx, &beat, &identity, skew, listed_at, sync.came_at).await?;

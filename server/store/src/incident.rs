@@ -255,6 +255,32 @@ pub async fn subjects_open(
         .collect())
 }
 
+/// Whether an incident of this cause is open about a subject.
+///
+/// # Errors
+/// When the database is away.
+pub async fn is_open(
+    tx: &mut Tx,
+    project: ProjectId,
+    kind: SubjectKind,
+    id: Uuid,
+    cause: Cause,
+) -> StoreResult<bool> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT 1 FROM incident
+            WHERE project_id = $1 AND subject_kind = $2 AND subject_id = $3 AND resolved_at IS NULL AND cause = $4
+        ) AS "found!""#,
+        project.0,
+        kind.as_str(),
+        id,
+        cause.as_str()
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(found)
+}
+
 /// Adds monitors to the open incidents of what they are part of: (kind, subject, monitor). Answers which: the others' subjects have none.
 ///
 /// The incidents are held until the commit: they cannot resolve meanwhile and forget these members.

@@ -138,6 +138,15 @@ class Hanging(PersistentScheduler):
         return super().tick(*args, **kwargs)
 
 
+class Unmade(PersistentScheduler):
+    """A scheduler that may not come to be: its database does not answer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if (FOLDER / "orders" / "beat").exists():
+            raise Unreachable("its database")
+        super().__init__(*args, **kwargs)
+
+
 @control_command(args=[], signature="")  # type: ignore[untyped-decorator]
 def ghost(state: Any) -> None:
     """Become a ghost, as workers did after a reconnect: alive, connected, and taking nothing in."""

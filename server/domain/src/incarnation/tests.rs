@@ -10,6 +10,8 @@ fn said(boot: u128) -> Said {
         started_at: None,
         period_seconds: 15.0,
         grace_seconds: 60.0,
+        says_goodbye: None,
+        goodbye: None,
     }
 }
 

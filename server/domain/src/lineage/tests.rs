@@ -28,6 +28,8 @@ impl Story {
             started_at: None,
             period_seconds: 15.0,
             grace_seconds: 60.0,
+            says_goodbye: None,
+            goodbye: None,
         };
         on_report(&mut self.known, said, self.now, self.now);
         mark_sharing(&mut self.known, self.now, &[]);

@@ -40,6 +40,7 @@ fn document(cause: Cause) -> &'static str {
         DuplicateRun "DUPLICATE_RUN"
         RedeliveryLoop "REDELIVERY_LOOP"
         BeatDown "BEAT_DOWN"
+        BeatCrashLoop "BEAT_CRASH_LOOP"
         BeatStalled "BEAT_STALLED"
         BeatStorm "BEAT_STORM"
         ScheduleReset "SCHEDULE_RESET"

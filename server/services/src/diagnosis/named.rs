@@ -4,10 +4,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::incident::{Fact, SubjectKind};
 use deadbeat_domain::status::Status;
+use deadbeat_store::monitor::Monitor;
 use deadbeat_store::worker::Worker;
 use serde_json::Value;
 
-use super::{Explanation, clock, fact, load, of_monitor, then, words};
+use super::{Explanation, clock, fact, load, of_crash_loop, of_monitor, then, words};
 use crate::incident::Named;
 
 /// Explains it by what the first monitor that named it shows.
@@ -19,6 +20,14 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
         background,
     } = named;
     let name = &subject.name;
+    if cause == Cause::BeatCrashLoop
+        && let Some(beat) = background.beat
+    {
+        let mut explained = of_crash_loop(beat, background.crashes);
+        explained.summary.push_str(" It misses what is due.");
+        explained.evidence.push(missed_first(monitor));
+        return explained;
+    }
     let of_first = of_monitor(monitor, background, None, cause, now);
     let mut evidence = Vec::new();
     let worker = background.workers.iter().find(|worker| worker.id.0 == subject.id);
@@ -74,6 +83,14 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
         evidence,
         repair: of_first.repair,
     }
+}
+
+/// The entry that shows that Beat sends too little.
+fn missed_first(monitor: &Monitor) -> Fact {
+    let due = monitor.state.postponed_from.or(monitor.state.next_due_at);
+    let name = &monitor.name;
+    let fact = format!("{name} was due, and has not been sent since: it is the first that is missed.");
+    Fact { at: due, fact }
 }
 
 /// What a worker has been running for longest.

@@ -7,7 +7,7 @@ use deadbeat_domain::cause::Cause;
 use deadbeat_domain::condition::Condition;
 use deadbeat_domain::flow::Flow;
 use deadbeat_domain::ids::{BeatId, BrokerId, MonitorId, PingId, ProjectId, QueueId, RunKey, WorkerId};
-use deadbeat_domain::incarnation::Incarnation;
+use deadbeat_domain::incarnation::{Goodbye, Incarnation};
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use deadbeat_domain::reach::Reach;
 use deadbeat_domain::run::{Run, RunDetail, RunStatus};
@@ -128,6 +128,8 @@ fn incarnation(names: &Names, pid: Option<i64>) -> Incarnation {
         seen_at: at(300),
         period_seconds: 15.0,
         grace_seconds: 60.0,
+        says_goodbye: true,
+        goodbye: Some(Goodbye::Failed(Some(names.task.clone()))),
     }
 }
 
@@ -241,8 +243,10 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         queue: Some(names.queue.clone()),
     };
     let redis = broker("redis");
+    let crashes = [incarnation(names, Some(4242)), incarnation(names, None)];
     let known = Background {
         beat: Some(&beat),
+        crashes: &crashes,
         stage: Some(&stage),
         broker: Some(&redis),
         queues,
@@ -275,6 +279,8 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         of_several(&beat, Cause::BeatDuplicate, &at_once),
         of_several(&beat, Cause::AppNameShared, &at_once),
         of_several(&beat, Cause::BeatDown, &at_once),
+        of_crash_loop(&beat, &crashes),
+        of_crash_loop(&beat, &[]),
     ];
     for cause in Cause::ALL {
         all.push(of_beat(&beat, cause));

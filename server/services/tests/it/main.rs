@@ -9,6 +9,7 @@ mod app_name_shared;
 mod aside;
 mod beat;
 mod beat_clock;
+mod beat_crash_loop;
 mod beat_return;
 mod beats_at_once;
 mod blind_spell;

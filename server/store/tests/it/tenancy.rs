@@ -115,6 +115,9 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .await
                 .unwrap()
                 .is_empty(),
+            incident::is_open(&mut tx, project, SubjectKind::Monitor, owned.id.0, open.cause)
+                .await
+                .unwrap(),
             monitor::lock(&mut tx, project, owned.id).await.unwrap().is_some(),
             monitor::lock_by_slug(&mut tx, project, "backup")
                 .await
@@ -153,7 +156,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .is_empty(),
             !beat::list(&reader, project).await.unwrap().is_empty(),
         ];
-        assert_eq!(found, [finds; 24], "{project:?}");
+        assert_eq!(found, [finds; 25], "{project:?}");
         assert!(attempt::list(&reader, other, sent).await.unwrap().is_empty());
     }
 }

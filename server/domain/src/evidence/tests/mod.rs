@@ -2,6 +2,7 @@
 
 mod always;
 mod begun;
+mod crashes;
 mod held_up;
 mod missed;
 mod received;

@@ -71,6 +71,7 @@ impl Trouble {
 fn words(cause: Cause) -> &'static str {
     match cause {
         Cause::BeatDown => "It is silent: nothing is being scheduled.",
+        Cause::BeatCrashLoop => "It crashes again and again, and misses what is due.",
         Cause::BeatStalled => "Its process lives, and it sends nothing.",
         Cause::BeatStorm => "It sends one entry over and over.",
         Cause::ScheduleEmptied => "Its whole schedule vanished: nothing of it is watched.",
