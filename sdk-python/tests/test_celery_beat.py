@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, Callable
 from uuid import UUID
 
@@ -78,6 +79,8 @@ def test_beat_reports_its_whole_schedule_itself_and_a_canary(
     alive = sink.wait_for(lambda: len(sink.of("beat_alive")) >= 3 and sink.of("beat_alive"))[0]
     assert (alive["beat"], alive["period_seconds"], alive["grace_seconds"]) == ("watched", 1, 60)
     assert (alive["host"], alive["pid"]) == (socket.gethostname(), beat.process.pid)
+    # As the workers of its host say it, so that what is lost with the host is told once.
+    assert alive["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert len(sink.of("beat_schedule")) == 1
     # All of them name this start of this process.
     named = {

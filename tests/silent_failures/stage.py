@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,22 @@ class Row:
         self.held = True
 
 
+@dataclass(frozen=True)
+class Host:
+    """A machine of its own, for the processes that see it: its name, and which start of it they live in."""
+
+    name: str
+    boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def around(self, command: list[str], folder: Path) -> list[str]:
+        """The command, as it is started there. The kernel says both; it lets nobody set the latter."""
+        file = folder / f"boot-{self.boot_id}"
+        file.write_text(f"{self.boot_id}\n")
+        inside = 'hostname "$1" && mount --bind "$2" /proc/sys/kernel/random/boot_id && shift 2 && exec "$@"'
+        spaces = ["unshare", "--map-root-user", "--mount", "--uts"]
+        return [*spaces, "sh", "-c", inside, "sh", self.name, str(file), *command]
+
+
 @dataclass
 class Project:
     """Where the stage's processes report to, and with which keys."""
@@ -125,8 +142,12 @@ class Stage:
         (self.folder / "schedule.json").write_text(json.dumps(self.schedule))
         (self.folder / "settings.json").write_text(json.dumps(self.settings))
 
-    def celery(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> parts.Part:
+    def celery(
+        self, name: str, *arguments: str, env: dict[str, str] | None = None, host: Host | None = None
+    ) -> parts.Part:
         command = [parts.program("celery"), "-A", "shop", *arguments]
+        if host is not None:
+            command = host.around(command, self.folder)
         part = parts.Part(name, command, self.folder, {**self.env, **(env or {})})
         self.running.append(part)
         return part
@@ -138,13 +159,15 @@ class Stage:
         processes: int = 2,
         queues: str = "celery",
         env: dict[str, str] | None = None,
+        host: Host | None = None,
     ) -> parts.Part:
         """A worker; its node is `NAME@shop`."""
         size = ["--concurrency", str(processes), "--loglevel", "info"]
-        return self.celery(name, "worker", "-n", f"{name}@shop", "-Q", queues, *size, *options, env=env)
+        words = ["worker", "-n", f"{name}@shop", "-Q", queues, *size, *options]
+        return self.celery(name, *words, env=env, host=host)
 
-    def beat(self, *options: str, env: dict[str, str] | None = None) -> parts.Part:
-        return self.celery("beat", "beat", *options, env=env)
+    def beat(self, *options: str, env: dict[str, str] | None = None, host: Host | None = None) -> parts.Part:
+        return self.celery("beat", "beat", *options, env=env, host=host)
 
     @property
     def control(self) -> Any:

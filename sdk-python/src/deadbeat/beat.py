@@ -25,6 +25,7 @@ from deadbeat.canary import Canary
 from deadbeat.due import ENTRY_LIMIT, DueHints, Slots, is_last_time, merge_due
 from deadbeat.guard import guarded
 from deadbeat.listing import list_entries, whole
+from deadbeat.machine import boot_id
 from deadbeat.publish import sending_entry
 from deadbeat.run import CANARY, RunReporter, new_id
 from deadbeat.transport import utc_text
@@ -55,6 +56,7 @@ class BeatReporter:
         self._beat = runs.beat
         # Names this process from its start to its end: another Beat of the same name is another one.
         self._boot = new_id()
+        self._boot_id = boot_id()
         self._started_at = time.time()
         self._pid = os.getpid()
         # Its process runs exit hooks, so that it can say that it ends.
@@ -330,6 +332,7 @@ class BeatReporter:
             "grace_seconds": whole(self._settings.beat_grace),
             "project": self._runs.project,
             "result_backend": backend,
+            "boot_id": self._boot_id,
             **self._identity(),
         }
 

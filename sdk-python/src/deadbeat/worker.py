@@ -22,6 +22,7 @@ from deadbeat import refused
 from deadbeat.cpu import CpuMeter
 from deadbeat.follow import is_member
 from deadbeat.guard import guarded
+from deadbeat.machine import boot_id
 from deadbeat.pulse import Pulse
 from deadbeat.run import RunReporter, new_id, run_id_of
 from deadbeat.transport import Duty, utc_text
@@ -51,7 +52,7 @@ class WorkerReporter:
         runs.incarnation = new_id()
         runs.result_backend.watch()
         self._pid = os.getpid()
-        self._boot_id = _known(_boot_id)
+        self._boot_id = boot_id()
         self._started_at = time.time()
         self._consumer: Any = None
         self._starts = 0
@@ -209,12 +210,6 @@ def _watch_decoding(consumer: Any) -> None:
 
     on_decode_error.is_deadbeat = True  # type: ignore[attr-defined]
     consumer.on_decode_error = on_decode_error
-
-
-def _boot_id() -> str:
-    """Which start of its machine this process lives in; Linux alone says so."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot_id:
-        return boot_id.read().strip()
 
 
 def _size(pool: Any) -> int:

@@ -74,6 +74,8 @@ pub enum Cause {
     ResultBackendDown,
     /// A host's clock is off.
     ClockSkew,
+    /// Nothing on a host reports any more: Beat and workers there fell silent together.
+    HostLost,
 }
 
 impl Cause {
@@ -112,6 +114,7 @@ impl Cause {
         Self::BrokerDown,
         Self::ResultBackendDown,
         Self::ClockSkew,
+        Self::HostLost,
     ];
 
     /// As written in SQL, JSON and pages.
@@ -151,6 +154,7 @@ impl Cause {
             Self::BrokerDown => "BROKER_DOWN",
             Self::ResultBackendDown => "RESULT_BACKEND_DOWN",
             Self::ClockSkew => "CLOCK_SKEW",
+            Self::HostLost => "HOST_LOST",
         }
     }
 

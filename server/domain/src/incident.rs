@@ -38,6 +38,8 @@ pub enum SubjectKind {
     /// The result backend of a Celery application.
     #[serde(rename = "result_backend")]
     ResultBackend,
+    /// The machine on which Beats and workers run.
+    Host,
 }
 
 impl SubjectKind {
@@ -51,6 +53,7 @@ impl SubjectKind {
             Self::Queue => "queue",
             Self::Broker => "broker",
             Self::ResultBackend => "result_backend",
+            Self::Host => "host",
         }
     }
 
@@ -64,6 +67,7 @@ impl SubjectKind {
             Self::Queue,
             Self::Broker,
             Self::ResultBackend,
+            Self::Host,
         ]
         .into_iter()
         .find(|k| k.as_str() == text)

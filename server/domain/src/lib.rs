@@ -20,6 +20,7 @@
 //! | does a Beat crash again and again? | [`crash_loop`] |
 //! | which of several Beats of one name does a monitor belong to? | [`lineage`] |
 //! | which workers take messages and report nothing? | [`stranger`] |
+//! | is a whole host lost, or a part of it? | [`host`] |
 //! | does the result backend answer? | [`result_backend`] |
 //! | who is not blamed for what we may have missed? | [`blind_spell`] |
 //! | up to when may silence be judged? | [`hearing`] |
@@ -51,6 +52,7 @@ pub mod flow;
 mod fold;
 pub mod guessing;
 pub mod hearing;
+pub mod host;
 pub mod host_load;
 pub mod ids;
 pub mod incarnation;

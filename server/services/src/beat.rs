@@ -41,6 +41,9 @@ pub struct Alive {
     /// Where that runs.
     #[serde(default)]
     pub host: Option<Text>,
+    /// Which start of its machine it lives in.
+    #[serde(default)]
+    pub boot_id: Option<Text>,
     /// Its process.
     #[serde(default)]
     pub pid: Option<i64>,
@@ -206,6 +209,7 @@ pub(crate) async fn alive(
             .and_then(|report| serde_json::to_value(report).ok());
         deadbeat_store::result_backend::note(&mut tx, project, beat.id, stored.as_ref()).await?;
     }
+    deadbeat_store::host::note_beat(&mut tx, project, beat.id, alive.boot_id.as_deref()).await?;
     let was_troubled = result_backend::is_troubled(before.as_ref());
     let broker = deadbeat_store::broker::of_app(&mut tx, project, &beat.name).await?;
     if !alive.ticking {

@@ -21,7 +21,7 @@ use deadbeat_domain::incident::{SubjectKind, is_reminder_told};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::stranger::VANISHED_FOR;
 use deadbeat_domain::succession::{self, of_lost};
-use deadbeat_domain::switch;
+use deadbeat_domain::switch::{self, Switch};
 use deadbeat_domain::time::Clock;
 use deadbeat_domain::transition::{Silence, Transition, Trigger, on_resume, on_silence};
 use deadbeat_domain::worker_incarnation::next_look;
@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::evidence::Known;
+use crate::host::{self, Fallen};
 use crate::incident::{self, Background, Changed, Named, News, What};
 use crate::listening::LONGEST_EXCUSE;
 use crate::orphan::{self, Colleagues, Owners};
@@ -61,6 +62,8 @@ const STAMP_MICROS: i64 = 1_000_000;
 const GIVE_UP_MICROS: i64 = 60_000_000;
 /// Microseconds between two looks for runs that nobody has taken.
 const UNBEGUN_MICROS: i64 = 5_000_000;
+/// Microseconds between two looks at lost hosts.
+const HOSTS_MICROS: i64 = 1_000_000;
 /// A Beat whose broker is away is looked at again after this.
 const HELD: TimeDelta = TimeDelta::seconds(2);
 /// Brokers are looked at every ten seconds; one that hangs takes its time to answer.
@@ -146,6 +149,8 @@ pub struct Evaluator {
     gave_up_at: AtomicI64,
     /// When it last looked for runs that nobody has taken; microseconds since the epoch, 0: never.
     unbegun_at: AtomicI64,
+    /// When it last looked at lost hosts; microseconds since the epoch, 0: never.
+    hosts_at: AtomicI64,
 }
 
 impl Evaluator {
@@ -170,6 +175,7 @@ impl Evaluator {
             stamped: AtomicI64::new(0),
             gave_up_at: AtomicI64::new(0),
             unbegun_at: AtomicI64::new(0),
+            hosts_at: AtomicI64::new(0),
         }
     }
 
@@ -289,6 +295,7 @@ impl Evaluator {
                 }
             }
         }
+        self.look_at_hosts(judged_at).await;
         self.give_up_unseen(judged_at).await;
         self.look_for_unbegun(judged_at).await;
         if agenda.notice.is_some_and(|at| at <= now) {
@@ -351,6 +358,7 @@ impl Evaluator {
         let spells = self.spells(&mut tx, now).await?;
         let mut transitions = Vec::new();
         let mut crashing = Vec::new();
+        let before: Vec<Switch> = beats.iter().map(|beat| beat.state.clone()).collect();
         for beat in &mut beats {
             // A Beat that cannot reach its broker may hang in the attempt: that is the broker's trouble.
             let broker = deadbeat_store::broker::of_app(&mut tx, beat.project_id, &beat.name).await?;
@@ -384,6 +392,15 @@ impl Evaluator {
             }
             transitions.push(beat::on_silence(&mut beat.state, cause, now, &spells));
         }
+        let fallen =
+            beats
+                .iter_mut()
+                .zip(before)
+                .zip(&mut transitions)
+                .filter_map(|((beat, before), transition)| {
+                    Fallen::of(beat.id.0, beat.project_id, &mut beat.state, before, transition)
+                });
+        let lost_hosts = host::judge_fallen(&mut tx, fallen.collect(), now, &spells).await?;
         deadbeat_store::beat::update(&mut tx, &beats, true).await?;
         let are_over: Vec<(SubjectKind, Uuid)> = beats
             .iter()
@@ -410,6 +427,7 @@ impl Evaluator {
             .collect();
         swept.down += downs(&news);
         incident::record(&mut tx, &self.site, &news).await?;
+        host::tell(&mut tx, &self.site, &lost_hosts, now).await?;
         tx.commit().await?;
         Ok(Batched { swept, is_full })
     }
@@ -438,9 +456,24 @@ impl Evaluator {
         let mut transitions = Vec::new();
         let mut owners = Owners::default();
         let mut colleagues = Colleagues::default();
+        let before: Vec<Switch> = workers.iter().map(|worker| worker.state.clone()).collect();
         for worker in &mut workers {
             owners.look(worker, now, &spells);
             transitions.push(orphan::judge_silence(&mut tx, worker, &mut colleagues, now, &spells).await?);
+        }
+        let fallen = workers.iter_mut().zip(before).zip(&mut transitions).filter_map(
+            |((worker, before), transition)| {
+                Fallen::of(
+                    worker.id.0,
+                    worker.project_id,
+                    &mut worker.state,
+                    before,
+                    transition,
+                )
+            },
+        );
+        let lost_hosts = host::judge_fallen(&mut tx, fallen.collect(), now, &spells).await?;
+        for worker in &workers {
             let look_at = next_look(&worker.incarnations, &spells);
             let successor_at = of_lost(&worker.state).map(|_| now + succession::LOOK_EVERY);
             let look_at = [look_at, successor_at].into_iter().flatten().min();
@@ -474,6 +507,7 @@ impl Evaluator {
             .collect();
         swept.down += downs(&news);
         incident::record(&mut tx, &self.site, &news).await?;
+        host::tell(&mut tx, &self.site, &lost_hosts, now).await?;
         tx.commit().await?;
         Ok(Batched { swept, is_full })
     }
@@ -545,7 +579,9 @@ impl Evaluator {
                 } => {
                     swept.down += 1;
                     recorded.push((place, transition));
-                    let subject = part_of.and_then(|part_of| subject(part_of, monitor));
+                    let subject = part_of
+                        .and_then(|part_of| subject(part_of, monitor))
+                        .map(|subject| known.or_host(monitor, subject));
                     if let (Some(part_of), Some(subject), Trigger::PartOf(cause)) =
                         (part_of, subject, transition.trigger)
                         && is_named
@@ -651,6 +687,26 @@ impl Evaluator {
             // Nothing else waits for it.
             Err(error) => {
                 tracing::warn!(error = %with_sources(&error), "runs that nobody has taken could not be looked at")
+            }
+        }
+    }
+
+    /// Sees which lost hosts are back, each second.
+    async fn look_at_hosts(&self, now: DateTime<Utc>) {
+        let before = self.hosts_at.load(Ordering::Relaxed);
+        if (now.timestamp_micros() - before).abs() < HOSTS_MICROS {
+            return;
+        }
+        self.hosts_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        match host::look_once(&self.store, &self.site, now, BATCH).await {
+            Ok(0) => {}
+            Ok(over) => {
+                tracing::info!(over, "hosts are back, or their work is done elsewhere");
+                self.outbox_bell.notify_one();
+            }
+            // Nothing else waits for it.
+            Err(error) => {
+                tracing::warn!(error = %with_sources(&error), "lost hosts could not be looked at")
             }
         }
     }

@@ -18,6 +18,7 @@ use deadbeat_domain::queue::LONGEST_WAIT;
 use deadbeat_domain::slot::early;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::stranger::VANISHED_FOR;
+use deadbeat_domain::switch::Switch;
 use deadbeat_domain::time::span;
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
@@ -43,6 +44,8 @@ pub(crate) struct Scene {
     pub(crate) workers: Vec<Worker>,
     /// The same, as the rules take it.
     evidence: Evidence,
+    /// The hosts with whose incident Beat and workers are silent.
+    hosts: HashMap<Uuid, Uuid>,
 }
 
 /// What is known of the monitors of a sweep.
@@ -169,6 +172,12 @@ impl Known {
         self.scenes.get(&(beat.project_id, beat.name.clone()))
     }
 
+    /// Whose incident it is: a Beat or a worker that is lost with its host has none of its own.
+    pub(crate) fn or_host(&self, monitor: &Monitor, subject: (SubjectKind, Uuid)) -> (SubjectKind, Uuid) {
+        let host = self.scene(monitor).and_then(|scene| scene.hosts.get(&subject.1));
+        host.map_or(subject, |host| (SubjectKind::Host, *host))
+    }
+
     /// As an explanation takes it.
     pub(crate) fn background(&self, monitor: &Monitor) -> Background<'_> {
         let scene = self.scene(monitor);
@@ -190,7 +199,7 @@ impl Known {
     ) -> Option<Named<'a>> {
         let background = self.background(monitor);
         let name = match kind {
-            SubjectKind::Monitor | SubjectKind::ResultBackend => None,
+            SubjectKind::Monitor | SubjectKind::ResultBackend | SubjectKind::Host => None,
             SubjectKind::Beat => background.beat.map(|beat| &beat.name),
             SubjectKind::Broker => background.broker.map(|broker| &broker.app),
             SubjectKind::Queue => background
@@ -269,6 +278,7 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         queues: deadbeat_store::queue::of_app(tx, project, app).await?,
         workers: deadbeat_store::worker::of_app(tx, project, app).await?,
         evidence: Evidence::default(),
+        hosts: HashMap::new(),
     };
     let identity = scene.broker.as_ref().and_then(|broker| {
         let sample = broker.sample.as_ref()?;
@@ -303,6 +313,7 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         let queues = scene.queues.iter().filter(taken);
         queues.map(|queue| (queue.id, since(queue))).collect()
     };
+    scene.hosts = hosts(tx, beat, &scene).await?;
     let open = open_subjects(tx, beat, &scene).await?;
     let result_backend = result_backend::view(tx, scene.broker.as_ref(), now).await?;
     let backend_outage = result_backend::last_outage(tx, scene.broker.as_ref(), now).await?;
@@ -335,6 +346,17 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
     Ok(scene)
 }
 
+/// The hosts with which Beat and workers of an application are lost.
+async fn hosts(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<HashMap<Uuid, Uuid>> {
+    let is_down = |state: &Switch| state.status == Status::Down;
+    let workers = scene.workers.iter().filter(|worker| is_down(&worker.state));
+    let down: Vec<Uuid> = workers
+        .map(|worker| worker.id.0)
+        .chain(is_down(&beat.state).then_some(beat.id.0))
+        .collect();
+    deadbeat_store::host::of_parts(tx, &down).await
+}
+
 /// Which parts of an application have an open incident.
 async fn open_subjects(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<Vec<PartOf>> {
     let parts = std::iter::once((SubjectKind::Beat, beat.id.0, PartOf::Beat))
@@ -361,7 +383,7 @@ async fn open_subjects(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<V
     let open = deadbeat_store::incident::subjects_open(tx, &subjects).await?;
     Ok(parts
         .into_iter()
-        .filter(|(kind, id, _)| open.contains(&(*kind, *id)))
+        .filter(|(kind, id, _)| open.contains(&(*kind, *id)) || scene.hosts.contains_key(id))
         .map(|(.., part)| part)
         .collect())
 }

@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::diagnosis::{self, Explanation};
 use crate::flood::Flood;
+use crate::host::Host;
 use crate::incarnation::{self, AtOnce};
 use crate::monitor::write_states;
 use crate::outbox::{self, Telling};
@@ -84,6 +85,8 @@ pub enum Changed<'a> {
     Broker(&'a Broker),
     /// A result backend.
     ResultBackend(&'a Backend),
+    /// A host.
+    Host(&'a Host),
     /// A subject that monitors name, although nobody saw it in trouble.
     Named(&'a Named<'a>),
 }
@@ -112,6 +115,7 @@ impl<'a> Changed<'a> {
             Self::Queue(queue, ..) => queue.project_id,
             Self::Broker(broker) => broker.project_id,
             Self::ResultBackend(backend) => backend.project_id,
+            Self::Host(host) => host.project_id,
             Self::Named(named) => named.monitor.project_id,
         }
     }
@@ -152,6 +156,7 @@ impl<'a> Changed<'a> {
                 id: backend.id.0,
                 name: backend.address.clone(),
             },
+            Self::Host(host) => host.subject(),
             Self::Named(named) => named.subject.clone(),
         }
     }
@@ -174,6 +179,7 @@ impl<'a> Changed<'a> {
             | Self::Queue(..)
             | Self::Broker(_)
             | Self::ResultBackend(_)
+            | Self::Host(_)
             | Self::Named(_) => None,
         }
     }
@@ -202,6 +208,7 @@ impl<'a> Changed<'a> {
             Self::Queue(queue, workers, _) => diagnosis::of_queue(queue, workers, cause),
             Self::Broker(broker) => diagnosis::of_broker(broker, now),
             Self::ResultBackend(backend) => diagnosis::of_result_backend(backend, now),
+            Self::Host(host) => diagnosis::of_host(host),
             Self::Named(named) => diagnosis::of_named(named, cause, now),
         }
     }

@@ -27,6 +27,7 @@ pub mod event;
 mod evidence;
 pub mod flood;
 mod guessing;
+pub mod host;
 pub mod incarnation;
 pub mod incident;
 pub mod ingest;

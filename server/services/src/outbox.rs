@@ -91,7 +91,8 @@ async fn channels(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<Vec<Vec<
             | SubjectKind::Worker
             | SubjectKind::Queue
             | SubjectKind::Broker
-            | SubjectKind::ResultBackend,
+            | SubjectKind::ResultBackend
+            | SubjectKind::Host,
         ) => Whom::OfProject(telling.incident.project_id),
     };
     for telling in tellings {

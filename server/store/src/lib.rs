@@ -23,6 +23,7 @@ pub mod error;
 pub mod evaluator;
 pub mod gate;
 pub mod history;
+pub mod host;
 pub mod incident;
 mod line;
 pub mod lineage;

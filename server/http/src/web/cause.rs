@@ -56,6 +56,7 @@ fn document(cause: Cause) -> &'static str {
         BrokerDown "BROKER_DOWN"
         ResultBackendDown "RESULT_BACKEND_DOWN"
         ClockSkew "CLOCK_SKEW"
+        HostLost "HOST_LOST"
     }
 }
 

@@ -445,6 +445,7 @@ impl IncidentCard {
                 SubjectKind::Queue => "Queue",
                 SubjectKind::Broker => "Broker",
                 SubjectKind::ResultBackend => "Result backend",
+                SubjectKind::Host => "Host",
             },
             subject: incident.subject.name,
             summary: incident.summary,

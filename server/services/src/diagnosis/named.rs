@@ -60,7 +60,7 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
             format!("Worker {name} is blocked{by}: messages wait behind what it runs.")
         }
         // The others are never only named: they are seen, or say it themselves.
-        (SubjectKind::Queue | SubjectKind::Monitor | SubjectKind::ResultBackend, _) => {
+        (SubjectKind::Queue | SubjectKind::Monitor | SubjectKind::ResultBackend | SubjectKind::Host, _) => {
             let up: Vec<&Worker> = background
                 .workers
                 .iter()

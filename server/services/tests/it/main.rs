@@ -20,6 +20,7 @@ mod confirmation;
 mod constant_run_id;
 mod delivery;
 mod due_hint;
+mod host;
 mod incarnation;
 mod ingest;
 mod lanes;
