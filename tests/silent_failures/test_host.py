@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import parts
+from proxy import Proxy
 from silent_failures.stage import BEAT_DEADLINE, CANARY, GRACE, WORKER_DEADLINE, Host, Open, Stage
 
 # One entry for each host's workers.
@@ -30,9 +31,10 @@ def kill(*killed: parts.Part) -> float:
     return at
 
 
-def populated(stage: Stage, host: Host) -> list[parts.Part]:
+def populated(stage: Stage, host: Host, env: dict[str, str] | None = None) -> list[parts.Part]:
     """A host with Beat and two workers; the worker of another host consumes other queues."""
-    on_it = [stage.worker("one", host=host), stage.worker("two", host=host), stage.beat(host=host)]
+    on_it = [stage.worker(name, host=host, env=env) for name in ("one", "two")]
+    on_it.append(stage.beat(host=host, env=env))
     stage.worker("far", queues="far", host=Host("web-4"))
     stage.healthy("report", "elsewhere", CANARY, workers=("one@shop", "two@shop", "far@shop"))
     return on_it
@@ -171,3 +173,27 @@ def test_a_host_that_is_restarted_in_time_is_no_incident(
     stage.lively(*SCHEDULE, CANARY)
     stage.stays(WORKER_DEADLINE + GRACE)
     row.silent()
+
+
+def test_a_host_that_works_and_is_cut_off_is_no_incident(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows(
+        "S28",
+        "a host is cut off from Deadbeat for 40 s; a worker elsewhere runs what its Beat sends",
+    )
+    # With 4 s of grace Beat would be told before anybody can see that it sends.
+    stage = open_stage(redis.url, SCHEDULE, env={"DEADBEAT_BEAT_GRACE_SECONDS": "24"})
+    way = Proxy(int(stage.project.url.rpartition(":")[2]))
+    try:
+        populated(stage, Host("web-3"), env={"DEADBEAT_URL": f"http://127.0.0.1:{way.port}"})
+        way.hang()
+        back_at = time.monotonic() + 40
+        parts.wait_for("40 s", lambda: time.monotonic() > back_at, 90)
+        assert stage.told() == []
+        way.heal()
+        stage.stays(30)
+        stage.lively(*SCHEDULE, CANARY)
+        row.silent()
+    finally:
+        way.stop()

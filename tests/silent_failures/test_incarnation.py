@@ -16,6 +16,7 @@ from silent_failures.stage import (
     GRACE,
     WORKER_DEADLINE,
     WORKER_PERIOD,
+    Host,
     Open,
     Project,
     Stage,
@@ -98,6 +99,33 @@ def test_one_of_two_workers_of_one_name_is_killed_in_a_run(
     killed_at = time.time()
     owner.kill()
     incident = stage.noticed(row, killed_at, KILLED, WORKER_DEADLINE)
+    stage.recall("nightly")
+    stage.resolved(row, incident, repair="nothing to type")
+    stage.stays(GRACE, KILLED)
+
+
+def test_one_of_two_pods_of_one_name_is_killed_in_a_run_and_restarted(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows(
+        "F64", "two pods have one node name; one is killed in the middle of a run, and restarted at once"
+    )
+    stage = open_stage(redis.url, NIGHTLY, env=PATIENT)
+    hosts = [Host("web-a"), Host("web-b")]
+    pods = [stage.worker("web", host=host) for host in hosts]
+    stage.beat()
+    stage.healthy("nightly", CANARY, workers=("web@shop",))
+    pid = begin_run(stage)
+    killed = next(n for n, pod in enumerate(pods) if os.getpgid(pid) == pod.process.pid)
+    # Each reports under the name of both.
+    stage.stays(3 * REPLACED_DEADLINE)
+
+    pods[killed].kill()
+    stage.worker("web", host=hosts[killed])
+    restarted_at = time.time()
+    # Celery takes some seconds to start.
+    incident = stage.noticed(row, restarted_at, KILLED, REPLACED_DEADLINE + 10)
+    stage.stays(WORKER_DEADLINE, KILLED)
     stage.recall("nightly")
     stage.resolved(row, incident, repair="nothing to type")
     stage.stays(GRACE, KILLED)

@@ -280,10 +280,14 @@ impl Evidence {
     }
 
     /// Until when reports are awaited of what may have happened from `since` on, and was owed by then: a worker did not reach us, and its SDK
-    /// delivers what it holds. One gap lasts no longer than the worker may be silent; one that starves has a gap after the other.
+    /// delivers what it holds. The gap in which it was owed is waited for to its end; one that starves has a gap after the other, and they are waited
+    /// for no longer than the worker may be silent.
     fn of_gap(&self, since: DateTime<Utc>, owed_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
         let back = |worker: &WorkerView| {
-            let (_, to) = worker.gap.filter(|(_, to)| since <= *to)?;
+            let (from, to) = worker.gap.filter(|(_, to)| since <= *to)?;
+            if from <= owed_at {
+                return Some(to);
+            }
             Some(
                 worker
                     .patience()

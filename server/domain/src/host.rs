@@ -35,12 +35,22 @@ pub struct Part {
     pub period: TimeDelta,
     /// Tolerated silence beyond that.
     pub grace: TimeDelta,
+    /// Within this its process fell silent and reported again: the last such stretch, as far as is known.
+    pub gap: Option<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
 impl Part {
     /// It died before this, unless it reports.
     fn died_by(&self) -> DateTime<Utc> {
         self.heard_at + self.period + ON_ITS_WAY
+    }
+
+    /// When it is back, if it was silent together with that other one: its host was cut off, and the other one has as long to return.
+    fn back_with(&self, other: &Self) -> Option<DateTime<Utc>> {
+        let (_, to) = self
+            .gap
+            .filter(|(from, to)| *from <= other.died_by() && *to > other.heard_at)?;
+        Some(to + SDK_RETURN)
     }
 
     /// When it has missed two reports. What we could not hear is excused.
@@ -73,9 +83,16 @@ pub enum Verdict {
 pub fn judge(part: &Part, others: &[Part], now: DateTime<Utc>, spells: &[BlindSpell]) -> Verdict {
     let mut silent = vec![part.id];
     let mut known_at = None;
+    let mut back_by = None;
+    let mut goes_on = false;
     for other in others.iter().filter(|other| other.id != part.id) {
         if other.heard_at > part.died_by() {
-            return Verdict::Own;
+            let Some(at) = other.back_with(part) else {
+                return Verdict::Own;
+            };
+            goes_on = true;
+            back_by = back_by.max(Some(at));
+            continue;
         }
         // It was silent before: another fault.
         if other.died_by() < part.heard_at {
@@ -86,6 +103,10 @@ pub fn judge(part: &Part, others: &[Part], now: DateTime<Utc>, spells: &[BlindSp
             known_at = known_at.max(Some(late_at));
         }
         silent.push(other.id);
+    }
+    if goes_on {
+        let back_by = back_by.filter(|at| *at > now);
+        return back_by.map_or(Verdict::Own, Verdict::Wait);
     }
     let patience_ends = part.heard_at + part.period + part.grace + PATIENCE;
     match known_at {

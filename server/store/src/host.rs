@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::host::Part;
 use deadbeat_domain::ids::{BeatId, IncidentId, ProjectId};
+use deadbeat_domain::incarnation;
 use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKind};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
+use deadbeat_domain::worker_incarnation;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::batch::column;
@@ -94,6 +97,25 @@ struct Row {
     heard_at: DateTime<Utc>,
     period_seconds: f64,
     grace_seconds: f64,
+    incarnations: Value,
+}
+
+/// A Beat that has reported without a gap for less than this since its start was not silent: it has just begun.
+const BEGINS: TimeDelta = TimeDelta::seconds(15);
+
+/// The last stretch within which it was silent. What cannot be read says nothing.
+fn gap(is_beat: bool, incarnations: Value) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    if is_beat {
+        let known: Vec<incarnation::Incarnation> = serde_json::from_value(incarnations).ok()?;
+        let last = known.into_iter().max_by_key(|one| one.seen_at)?;
+        let started_at = last.started_at?;
+        return (last.since - started_at > BEGINS).then_some((started_at, last.since));
+    }
+    let known: Vec<worker_incarnation::Incarnation> = serde_json::from_value(incarnations).ok()?;
+    known
+        .into_iter()
+        .filter_map(|one| one.gap)
+        .max_by_key(|(_, to)| *to)
 }
 
 impl TryFrom<Row> for Resident {
@@ -117,6 +139,7 @@ impl TryFrom<Row> for Resident {
                 heard_at: row.heard_at,
                 period: span(row.period_seconds),
                 grace: span(row.grace_seconds),
+                gap: gap(row.kind == "beat", row.incarnations),
             },
         })
     }
@@ -151,19 +174,19 @@ macro_rules! residents {
             WITH resident AS NOT MATERIALIZED (
                 SELECT id, 'worker' AS kind, project_id, app, name, coalesce(snapshot->>'project', app) AS typed, snapshot->>'host' AS host,
                     coalesce(nullif(snapshot->>'boot_id', ''), 'named ' || (snapshot->>'host')) AS machine, queues, status, last_seen_at AS heard_at,
-                    period_seconds, grace_seconds
+                    period_seconds, grace_seconds, incarnations
                 FROM worker
                 WHERE status <> 'paused' AND coalesce(snapshot->>'state', 'running') = 'running'
                 UNION ALL
                 SELECT id, 'beat' AS kind, project_id, name AS app, name, coalesce(project_word, name) AS typed, host,
                     coalesce(nullif(boot_id, ''), 'named ' || host) AS machine, '{}'::text[] AS queues, status,
-                    greatest(last_seen_at, hung_at) AS heard_at, period_seconds, grace_seconds
+                    greatest(last_seen_at, hung_at) AS heard_at, period_seconds, grace_seconds, incarnations
                 FROM beat
                 WHERE status <> 'paused'
             )
             SELECT id AS "id!", kind AS "kind!", project_id AS "project_id!", app AS "app!", name AS "name!", typed AS "typed!", host,
                 machine AS "machine!", queues AS "queues!", status AS "status!", heard_at AS "heard_at!", period_seconds AS "period_seconds!",
-                grace_seconds AS "grace_seconds!"
+                grace_seconds AS "grace_seconds!", incarnations AS "incarnations!"
             FROM resident
             WHERE machine IS NOT NULL AND heard_at IS NOT NULL AND
             "# + $tail

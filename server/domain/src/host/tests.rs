@@ -12,6 +12,7 @@ fn beat(heard: f64) -> Part {
         heard_at: at(heard),
         period: TimeDelta::seconds(15),
         grace: TimeDelta::seconds(60),
+        gap: None,
     }
 }
 
@@ -22,6 +23,7 @@ fn worker(id: Uuid, heard: f64) -> Part {
         heard_at: at(heard),
         period: TimeDelta::seconds(5),
         grace: TimeDelta::seconds(25),
+        gap: None,
     }
 }
 
@@ -107,4 +109,34 @@ fn only_what_beat_sent_lately_and_clearly_after_its_last_word_shows_that_it_work
     // A period, 2 s on the way, and a clock that is off by 10 s.
     assert_eq!(works_after(&beat(100.0), at(200.0)), at(127.0));
     assert_eq!(works_after(&beat(100.0), at(500.0)), at(200.0));
+}
+
+#[test]
+fn what_was_cut_off_with_others_has_as_long_as_the_sdk_waits_to_return() {
+    let one = worker(ONE, 100.0);
+    let back = |from, to, heard| Part {
+        gap: Some((at(from), at(to))),
+        ..worker(TWO, heard)
+    };
+    for (what, other, now, expected) in [
+        (
+            "it has just returned",
+            back(99.0, 128.0, 129.0),
+            130.0,
+            Verdict::Wait(at(143.0)),
+        ),
+        ("long enough ago", back(99.0, 128.0, 142.0), 143.0, Verdict::Own),
+        (
+            "it was silent at another time",
+            back(107.1, 128.0, 129.0),
+            130.0,
+            Verdict::Own,
+        ),
+        ("before", back(60.0, 90.0, 129.0), 130.0, Verdict::Own),
+    ] {
+        assert_eq!(judge(&one, &[one, other], at(now), &[]), expected, "{what}");
+    }
+    // One that never fell silent shows that the host was not cut off.
+    let others = [one, back(99.0, 128.0, 129.0), beat(125.0)];
+    assert_eq!(judge(&one, &others, at(130.0), &[]), Verdict::Own);
 }

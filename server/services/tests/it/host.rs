@@ -430,3 +430,41 @@ async fn a_host_of_many_workers_is_told_in_a_bounded_text(pool: PgPool) {
     world.sweep_after(2).await;
     world.is_told(&[("host", "HOST_LOST", false)]).await;
 }
+
+/// The line is back, and the SDKs of its processes try again at different times.
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(pool: PgPool) {
+    let world = World::new(pool).await;
+    let ticks = |started_at: chrono::DateTime<chrono::Utc>| {
+        json!({
+            "beat": "shop", "period_seconds": 5.0, "grace_seconds": 60.0, "host": "web", "boot_id": "A",
+            "boot": Uuid::from_u128(7), "started_at": started_at,
+        })
+    };
+    let started_at = world.now();
+    let one = json!({"host": "web", "boot_id": "A", "incarnation": Uuid::from_u128(8)});
+    for _ in 0..10 {
+        world.advance(5);
+        world.event(world.an_event("beat_alive", ticks(started_at))).await;
+        world.worker_says("one", one.clone()).await;
+    }
+    world.sweep_after(28).await;
+    world.event(world.an_event("beat_alive", ticks(started_at))).await;
+    // The worker is overdue.
+    for _ in 0..14 {
+        world.sweep_after(1).await;
+    }
+    world.is_told(&[]).await;
+    world.worker_says("one", one.clone()).await;
+    world.goes_on(5, &Scene::default()).await;
+    world.is_told(&[]).await;
+
+    // One that does not return is told then, and alone.
+    world.advance(28);
+    world.event(world.an_event("beat_alive", ticks(started_at))).await;
+    for _ in 0..17 {
+        world.sweep_after(1).await;
+        world.event(world.an_event("beat_alive", ticks(started_at))).await;
+    }
+    world.is_told(&[("worker", "WORKER_LOST", true)]).await;
+}
