@@ -80,7 +80,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Missed,
         Self::Unknown,
         Self::Failed,
