@@ -15,7 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::batch::column;
-use crate::{StoreError, StoreResult, Tx};
+use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A Beat or a worker on its machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -240,6 +240,30 @@ pub async fn has_sent_since(tx: &mut Tx, beats: &[(Uuid, DateTime<Utc>)]) -> Sto
     )
     .fetch_one(tx.conn())
     .await?)
+}
+
+/// The hosts with which these Beats and workers fell silent: (part, host), of open incidents.
+///
+/// # Errors
+/// When the database is away.
+pub async fn silent_with(
+    reader: &Reader,
+    project: ProjectId,
+    parts: &[Uuid],
+) -> StoreResult<Vec<(Uuid, Uuid)>> {
+    let rows = sqlx::query!(
+        "SELECT part_id, subject_id
+        FROM host_part JOIN incident ON incident.id = incident_id
+        WHERE part_id = ANY($2) AND back_at IS NULL AND project_id = $1 AND resolved_at IS NULL",
+        project.0,
+        parts
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.part_id, row.subject_id))
+        .collect())
 }
 
 /// Adds parts to an open incident about a host. The incident is held until the commit. False: it has ended.

@@ -24,7 +24,8 @@ fn told(kind: &str, fields: Value, more: &Value) -> Value {
 }
 
 fn beat(app: &str) -> Value {
-    let fields = json!({"beat": app, "period_seconds": 15, "grace_seconds": 60, "host": "beat-1"});
+    let fields =
+        json!({"beat": app, "period_seconds": 15, "grace_seconds": 60, "host": format!("beat-{app}")});
     told("beat_alive", fields, &json!({}))
 }
 
@@ -236,6 +237,34 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
             && calm.contains("celery@c1")
             && !calm.contains("celery@w1")
     );
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fell_silent_with_its_host_says_so() {
+    let (harness, clock) = harness::start_at(NOW).await;
+    let sdk = Caller::with_key(&harness, &harness.ping_key);
+    let on_node = |app: &str| {
+        let mut beat = beat(app);
+        beat["host"] = json!("node-1");
+        beat
+    };
+    tell(
+        &sdk,
+        &clock,
+        TimeDelta::zero(),
+        vec![on_node("bills"), on_node("shop")],
+    )
+    .await;
+    go_on(&harness, &clock, 90, &sdk, Vec::new).await;
+
+    let mut browser = Browser::signed_in(&harness).await;
+    let seen = page(&mut browser, "/celery").await;
+
+    let whole = words(&seen);
+    assert!(whole.contains("2 Beats are in trouble"), "{whole}");
+    let told = "down HOST_LOST It fell silent with all that runs on its host.";
+    assert_eq!(whole.matches(told).count(), 2, "{whole}");
     harness.stop().await;
 }
 

@@ -67,7 +67,7 @@ impl Trouble {
     }
 }
 
-/// What a cause means for what has it; only Beats, brokers, queues and workers do here.
+/// What a cause means for what has it, or whose host has it; only Beats, brokers, queues and workers do here.
 fn words(cause: Cause) -> &'static str {
     match cause {
         Cause::BeatDown => "It is silent: nothing is being scheduled.",
@@ -81,6 +81,7 @@ fn words(cause: Cause) -> &'static str {
         Cause::BrokerDown => "It does not answer.",
         Cause::QueueUnconsumed => "Messages wait in it, and nobody consumes it.",
         Cause::QueueSlaBreach => "Its oldest message waits for too long.",
+        Cause::HostLost => "It fell silent with all that runs on its host.",
         Cause::WorkerLost => "It went without a goodbye.",
         Cause::GhostWorker => "It says that it lives, and gets nothing done.",
         Cause::ClockSkew => "Its clock is off.",

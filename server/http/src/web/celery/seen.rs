@@ -9,6 +9,7 @@ use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::status::Status;
 use deadbeat_store::beat::{self, Beat};
 use deadbeat_store::broker::{self, Broker};
+use deadbeat_store::host;
 use deadbeat_store::incident::{self, Incident};
 use deadbeat_store::queue::{self, Queue};
 use deadbeat_store::worker::{self, Consumers, Count, Worker};
@@ -133,6 +134,8 @@ pub(super) struct Seen {
     pub(super) workers: Vec<Worker>,
     pub(super) consumers: Vec<Consumers>,
     incidents: Vec<Incident>,
+    /// Beats and workers that are part of an incident about their host: (part, host).
+    hosts: Vec<(Uuid, Uuid)>,
     /// Of those, the ones that the dashboard shows, with what to do.
     on_dashboard: Vec<IncidentId>,
 }
@@ -151,6 +154,7 @@ impl Seen {
                 workers: Vec::new(),
                 consumers: Vec::new(),
                 incidents: Vec::new(),
+                hosts: Vec::new(),
                 on_dashboard: Vec::new(),
             });
         }
@@ -180,11 +184,16 @@ impl Seen {
             .filter(|(.., status, trouble)| Need::of(*status, trouble.is_some()).is_trouble())
             .map(|(kind, id, ..)| (kind, id))
             .collect();
-        let (incidents, on_dashboard) = if troubled.is_empty() {
-            (Vec::new(), Vec::new())
+        let (incidents, hosts, on_dashboard) = if troubled.is_empty() {
+            (Vec::new(), Vec::new(), Vec::new())
         } else {
+            let parts: Vec<Uuid> = troubled.iter().map(|(_, id)| *id).collect();
+            let hosts = host::silent_with(reader, project, &parts).await?;
+            let of_hosts = hosts.iter().map(|(_, host)| (SubjectKind::Host, *host));
+            let subjects: Vec<(SubjectKind, Uuid)> = troubled.into_iter().chain(of_hosts).collect();
             (
-                incident::open_about(reader, project, &troubled).await?,
+                incident::open_about(reader, project, &subjects).await?,
+                hosts,
                 dashboard::shown_incidents(reader, project).await?,
             )
         };
@@ -193,12 +202,21 @@ impl Seen {
             known,
             workers,
             incidents,
+            hosts,
             on_dashboard,
         })
     }
 
     pub(super) fn said(&self, id: Uuid, trouble: Option<Cause>, since: Option<DateTime<Utc>>) -> Said<'_> {
-        let incident = self.incidents.iter().find(|incident| incident.subject.id == id);
+        let about = |subject: Uuid| {
+            self.incidents
+                .iter()
+                .find(|incident| incident.subject.id == subject)
+        };
+        let incident = about(id).or_else(|| {
+            let (_, host) = self.hosts.iter().find(|(part, _)| *part == id)?;
+            about(*host)
+        });
         Said {
             trouble,
             since,
