@@ -6,7 +6,7 @@ use deadbeat_domain::ids::BeatId;
 use deadbeat_domain::ping::PingKind::Success;
 use deadbeat_domain::status::Status;
 use deadbeat_services::retention::{Kind, Retention, RetentionSettings};
-use deadbeat_services::{ServiceError, beat, monitor};
+use deadbeat_services::{ServiceError, Services, beat, monitor};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -14,8 +14,10 @@ use crate::setup::{World, entry};
 
 /// More entries than two transactions take.
 const ENTRIES: usize = 450;
-/// Monitors that one transaction may change.
+/// Monitors that one transaction may delete.
 const BATCH: i64 = 200;
+/// Monitors that one transaction may make follow a schedule.
+const FOLLOWED: i64 = 100;
 
 impl World {
     async fn run_sql(&self, statement: &'static str) {
@@ -48,8 +50,12 @@ impl World {
     }
 
     async fn send(&self, entries: &[Value]) -> Result<(), ServiceError> {
+        self.send_to(&self.services, entries).await
+    }
+
+    async fn send_to(&self, services: &Services, entries: &[Value]) -> Result<(), ServiceError> {
         let event = self.an_event("beat_schedule", json!({"beat": "shop", "entries": entries}));
-        self.batch(json!({"sent_at": self.now(), "events": [event]}))
+        self.batch_to(services, json!({"sent_at": self.now(), "events": [event]}))
             .await
             .map(drop)
     }
@@ -143,20 +149,20 @@ async fn a_large_schedule_is_followed_in_bounded_steps(pool: PgPool) {
     world.count_monitors_of_transactions().await;
 
     world.send(&entries("old")).await.unwrap();
-    assert_eq!(world.touched().await, (BATCH, 3), "registered");
+    assert_eq!(world.touched().await, (FOLLOWED, 5), "registered");
     let mut changed = entries("old");
     for entry in &mut changed {
         entry["grace_seconds"] = json!(7.0);
     }
     world.send(&changed).await.unwrap();
-    assert_eq!(world.touched().await, (BATCH, 3), "changed");
+    assert_eq!(world.touched().await, (FOLLOWED, 5), "changed");
     world.send(&changed).await.unwrap();
     assert_eq!(world.touched().await, (0, 0), "nothing is new");
     world.send(&entries("new")).await.unwrap();
 
     assert_eq!(
         world.touched().await,
-        (BATCH, 6),
+        (FOLLOWED, 10),
         "registered, and the old ones retired"
     );
     let retired = "SELECT count(*) FROM monitor WHERE retired_at IS NOT NULL AND status = 'paused' AND entry LIKE 'old%'";
@@ -222,9 +228,11 @@ async fn a_schedule_that_failed_in_the_middle_is_repaired_by_the_next_snapshot(p
 async fn of_two_snapshots_at_once_one_is_followed_whole(pool: PgPool) {
     let world = World::new(pool).await;
     let (first, second) = (entries("first"), entries("second"));
+    // One process follows the schedules of a project one after the other.
+    let (another, _stop) = world.another_process();
 
     for round in 0..3 {
-        let (one, other) = tokio::join!(world.send(&first), world.send(&second));
+        let (one, other) = tokio::join!(world.send(&first), world.send_to(&another, &second));
 
         one.unwrap();
         other.unwrap();

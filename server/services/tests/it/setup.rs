@@ -120,6 +120,24 @@ impl World {
         (ingest, stop.drop_guard())
     }
 
+    /// Another process's use cases, with their own group commit.
+    pub fn another_process(&self) -> (Services, DropGuard) {
+        let (ingest, stop) = self.another_ingest();
+        let store = self.store();
+        let (traces, trace_writer) = Traces::new(&store);
+        tokio::spawn(trace_writer.run(ingest.health().clone(), CancellationToken::new()));
+        let services = Services::new(
+            store,
+            Arc::new(self.clock.clone()),
+            self.site.clone(),
+            ingest,
+            traces,
+            Arc::clone(&self.bell),
+            Selfwatch::default(),
+        );
+        (services, stop)
+    }
+
     pub fn store(&self) -> Store {
         Store::from_pool(self.pool.clone())
     }
@@ -235,8 +253,13 @@ impl World {
     }
 
     pub async fn batch(&self, batch: Value) -> Result<Vec<Verdict>, ServiceError> {
+        self.batch_to(&self.services, batch).await
+    }
+
+    /// A batch that this process receives.
+    pub async fn batch_to(&self, services: &Services, batch: Value) -> Result<Vec<Verdict>, ServiceError> {
         let batch: EventBatch = serde_json::from_value(batch).unwrap();
-        let verdicts = event::accept(&self.services, self.project, batch, self.now(), None).await?;
+        let verdicts = event::accept(services, self.project, batch, self.now(), None).await?;
         Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
     }
 
