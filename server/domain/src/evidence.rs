@@ -32,6 +32,8 @@ pub use unbegun::SentRun;
 pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
 /// A broker must have been away for this long to be told: a failover takes seconds.
 pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
+/// Once a broker is back, Beat sends what came due meanwhile within this: who finds it late tries again only after some seconds.
+pub const BROKER_RETURN: TimeDelta = TimeDelta::seconds(20);
 /// A worker finds its broker again within this, once that is back.
 const RETURN: TimeDelta = TimeDelta::seconds(60);
 /// Queues are looked at every 10 s; news of it may be some seconds on its way.
@@ -50,6 +52,8 @@ pub struct BrokerView {
     pub status: Status,
     /// Since when it has been seen to be away.
     pub away_since: Option<DateTime<Utc>>,
+    /// When the last incident about it ended, if that is not long ago.
+    pub back_at: Option<DateTime<Utc>>,
     /// Messages that workers hold, over all queues, as far as the broker says.
     pub unacked: Option<i64>,
     /// When somebody last looked at it.
@@ -348,6 +352,7 @@ impl Evidence {
             (Some(stage), Some(sent_at), None) => self.of_sent(stage, sent_at, now),
             _ if self.is_look_awaited(due, now) => Blame::Wait(now + AFTER),
             _ if beat.back_at.as_ref().is_some_and(is_back) => Blame::Wait(now + AFTER),
+            _ if self.is_broker_just_back(now) => Blame::Wait(now + AFTER),
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
             _ if let Some(blame) = self.of_crashes(CRASHES, now) => blame,
             _ if self.has_lost_reports(due - early, now) => Blame::Own(Cause::Unknown),
@@ -388,6 +393,12 @@ impl Evidence {
         // Who looked at it may be gone, too.
         let told_at = since + AWAY_PATIENCE + NEXT_LOOK;
         (told_at > now).then_some(Blame::Wait(told_at))
+    }
+
+    /// Whether the broker has only just come back: Beat and the workers find it one after the other, and Beat then sends what came due meanwhile.
+    fn is_broker_just_back(&self, now: DateTime<Utc>) -> bool {
+        let back_at = self.broker.and_then(|broker| broker.back_at);
+        back_at.is_some_and(|back| (back..back + BROKER_RETURN).contains(&now))
     }
 
     /// Whether somebody is about to look at the broker, and has not since then.

@@ -7,7 +7,9 @@ use deadbeat_domain::beat::{BeatView, is_told_to_crash};
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::crash_loop::{self, Course};
-use deadbeat_domain::evidence::{BrokerView, Evidence, PartOf, QueueView, StageView, WorkerView};
+use deadbeat_domain::evidence::{
+    BROKER_RETURN, BrokerView, Evidence, PartOf, QueueView, StageView, WorkerView,
+};
 use deadbeat_domain::host_load::HostLoad;
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
 use deadbeat_domain::incarnation::Incarnation;
@@ -314,6 +316,12 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         queues.map(|queue| (queue.id, since(queue))).collect()
     };
     scene.hosts = hosts(tx, beat, &scene).await?;
+    let broker_back_at = match &scene.broker {
+        Some(broker) if broker.state.status != Status::Down => {
+            deadbeat_store::broker::back_at(tx, broker, now - BROKER_RETURN).await?
+        }
+        _ => None,
+    };
     let open = open_subjects(tx, beat, &scene).await?;
     let result_backend = result_backend::view(tx, scene.broker.as_ref(), now).await?;
     let backend_outage = result_backend::last_outage(tx, scene.broker.as_ref(), now).await?;
@@ -323,7 +331,10 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         backend_outage,
         longest_wait: Some(longest_wait(scene.broker.as_ref())),
         strangers: swallowing,
-        broker: scene.broker.as_ref().map(broker_view),
+        broker: scene
+            .broker
+            .as_ref()
+            .map(|broker| broker_view(broker, broker_back_at)),
         queues: scene
             .queues
             .iter()
@@ -395,12 +406,13 @@ pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
 /// A worker that left is remembered this long when monitors are judged.
 const LEFT_FOR: TimeDelta = TimeDelta::hours(1);
 
-fn broker_view(broker: &Broker) -> BrokerView {
+fn broker_view(broker: &Broker, back_at: Option<DateTime<Utc>>) -> BrokerView {
     let is_away = broker.state.trouble == Some(Cause::BrokerDown);
     BrokerView {
         id: broker.id,
         status: broker.state.status,
         away_since: broker.state.since.filter(|_| is_away),
+        back_at,
         seen_at: broker.sampled_at,
         unacked: broker
             .sample

@@ -186,6 +186,36 @@ pub async fn lock_or_create(
     .try_into()
 }
 
+/// When the last incident about a broker ended, if that was after `since`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn back_at(
+    tx: &mut Tx,
+    broker: &Broker,
+    since: DateTime<Utc>,
+) -> StoreResult<Option<DateTime<Utc>>> {
+    // The newest few of it, whatever they say: the index goes by their ids, which are made in the order of time.
+    Ok(sqlx::query_scalar!(
+        r#"
+        SELECT max(at) AS back_at
+        FROM (
+            SELECT at, from_status
+            FROM transition
+            WHERE project_id = $1 AND subject_kind = 'broker' AND subject_id = $2
+            ORDER BY id DESC
+            LIMIT 3
+        ) AS newest
+        WHERE from_status = 'down' AND at > $3
+        "#,
+        broker.project_id.0,
+        broker.id.0,
+        since
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
 /// The broker of an application, if it was ever heard of.
 ///
 /// # Errors

@@ -49,7 +49,8 @@ pub fn of_host(host: &Host) -> Explanation {
         ));
     }
     let since = since.map_or(String::new(), |at| format!(" since {}", clock(at)));
-    let summary = if host.back.is_empty() {
+    // The others of a single one have left meanwhile.
+    let summary = if host.back.is_empty() && silent.len() > 1 {
         format!(
             "Nothing on host {} reports{since}: {} fell silent together.",
             host.name,

@@ -154,6 +154,46 @@ async fn a_broker_that_stays_away_is_told_and_its_queues_are_left_as_they_were(p
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_came_due_in_an_outage_is_no_second_incident_once_the_broker_is_back(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["late", "never"]).await;
+    world.queue_has("celery", 0, None).await;
+    world.advance(42);
+    for _ in 0..3 {
+        world.alive().await;
+        world
+            .seen(json!({"reachable": false, "error": "ConnectionError"}))
+            .await;
+        world.advance(10);
+    }
+    let broker: Uuid = sqlx::query_scalar("SELECT id FROM broker")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    let told_of_broker = |open| told(broker, "BROKER_DOWN", open);
+    assert_eq!(world.incidents().await, [told_of_broker(true)]);
+    world.queue_has("celery", 0, None).await;
+    assert_eq!(world.incidents().await, [told_of_broker(false)]);
+
+    // Beat has found it again, and its entries are on their way.
+    world.alive().await;
+    world.sweep_after(6).await;
+    assert_eq!(world.incidents().await, [told_of_broker(false)]);
+    world.finished("late", "success").await;
+    for _ in 0..4 {
+        world.alive().await;
+        world.sweep_after(5).await;
+    }
+
+    let never = world.entry("never").await.id.0;
+    assert_eq!(
+        world.incidents().await,
+        [told_of_broker(false), told(never, "UNKNOWN", true)],
+        "it has had its moment"
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_broker_is_away_since_the_first_look_that_failed(pool: PgPool) {
     let world = World::new(pool).await;
     // Beat reaches it, and a moment later nobody does. Until Beat's word is too old, the worker may be the only one.

@@ -28,8 +28,8 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_broker()(status in any_status(), away_since in maybe_at(), unacked in prop::option::of(0_i64..5)) -> BrokerView {
-        BrokerView { status, away_since, unacked, ..broker() }
+    fn any_broker()(status in any_status(), away_since in maybe_at(), back_at in maybe_at(), unacked in prop::option::of(0_i64..5)) -> BrokerView {
+        BrokerView { status, away_since, back_at, unacked, ..broker() }
     }
 }
 

@@ -234,6 +234,38 @@ fn a_broker_that_is_away_is_to_blame_before_all_others() {
 }
 
 #[test]
+fn what_came_due_while_the_broker_was_away_has_a_moment_once_it_is_back() {
+    let unsent = BeatView {
+        sent_at: Some(at(54.0)),
+        send_failed_at: Some(at(60.5)),
+        ..beat()
+    };
+    for (beat, back_at, due, expected) in [
+        (unsent, Some(90.0), 60.0, Blame::Wait(at(102.0))),
+        (beat(), Some(90.0), 92.0, Blame::Wait(at(102.0))),
+        // It has had its moment.
+        (beat(), Some(80.0), 60.0, own(Cause::Unknown)),
+        (unsent, Some(80.0), 60.0, named(Cause::BrokerDown)),
+        // Our clock was stepped back since.
+        (beat(), Some(101.0), 60.0, own(Cause::Unknown)),
+    ] {
+        let evidence = Evidence {
+            beat: Some(beat),
+            broker: Some(BrokerView {
+                back_at: back_at.map(at),
+                ..broker()
+            }),
+            ..scene()
+        };
+        assert_eq!(
+            evidence.of_missed(Some(at(due)), EARLY, at(100.0)),
+            expected,
+            "back at {back_at:?}, due at {due}"
+        );
+    }
+}
+
+#[test]
 fn what_nobody_said_proves_nothing_when_reports_were_lost() {
     let lost_at = |seconds| BeatView {
         lost_at: Some(at(seconds)),
