@@ -230,9 +230,11 @@ def test_a_crash_loop_in_which_all_is_sent_in_time_is_silent(
     stage.healthy(*schedule, CANARY, runs=1)
 
     beat.kill()
+    before = stage.monitors()["rare"]["ping_count"]
     for _ in range(8):
         lives(stage, 7.0, keeps_its_file=True)
         assert stage.told() == []
+    assert stage.monitors()["rare"]["ping_count"] >= before + 7, "Beat sends it at each start"
     stage.beat()
     stage.stays(20)
     row.silent()

@@ -125,7 +125,7 @@ fn steady_after(crashes: &[&Incarnation]) -> TimeDelta {
     })
 }
 
-/// Whether a process ended by an error, or without a word: it is silent, and another one has started since, or should have.
+/// Whether a process ended by an error, or without a word: it is silent, and another one has started since. One that is only silent may hang.
 fn has_crashed(one: &Incarnation, akin: &[&Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
     let is_young = now - one.seen_at <= WITHIN && !is_to_come(one.seen_at, now);
     match one.goodbye {
@@ -134,9 +134,6 @@ fn has_crashed(one: &Incarnation, akin: &[&Incarnation], now: DateTime<Utc>, spe
         Some(Goodbye::Stopped) => false,
         // Its goodbye may have been said to nobody.
         None if is_silence_unheard(one.seen_at, gap(one), spells) => false,
-        None => {
-            let is_followed = || akin.iter().any(|other| other.began_at() > one.seen_at);
-            !one.lives(now, spells) || (now - one.seen_at >= gap(one) && is_followed())
-        }
+        None => now - one.seen_at >= gap(one) && akin.iter().any(|other| other.began_at() > one.seen_at),
     }
 }

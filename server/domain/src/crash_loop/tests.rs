@@ -71,7 +71,7 @@ fn a_beat_that_is_killed_every_few_seconds_loops_with_the_third_time() {
     assert_eq!(after(&KILLED[..2], 12.0), 1);
     assert_eq!(after(&KILLED[..3], 22.0), 2);
     assert_eq!(after(KILLED, 29.5), 3, "the last one lives");
-    assert_eq!(after(KILLED, 60.0), 4, "nobody starts it any more");
+    assert_eq!(after(KILLED, 60.0), 3, "the last one may hang");
     assert_eq!(after(KILLED, 3_600.0), 0, "long ago");
 }
 
@@ -186,7 +186,7 @@ fn one_that_crashes_beside_a_steady_one_of_the_same_schedule_is_no_loop() {
         0,
         "it sends everything"
     );
-    assert_eq!(longest(&known, false, at(60.0), &[]).len(), 4, "it is gone, too");
+    assert_eq!(longest(&known, false, at(60.0), &[]).len(), 3, "it is gone, too");
 
     // The one that waits for its turn as RedBeat does, and fails, has listed nothing.
     let known = beside(KILLED, None, 29);

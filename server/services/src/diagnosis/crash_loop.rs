@@ -16,11 +16,10 @@ const NAMED: usize = 5;
 pub fn of_crash_loop(beat: &Beat, crashes: &[Incarnation]) -> Explanation {
     let name = &beat.name;
     let host = beat.host.as_deref().unwrap_or("its host");
-    let (first, last) = (crashes.first(), crashes.last());
-    let lasts = first
-        .zip(last)
-        .map(|(first, last)| whole(last.seen_at - first.began_at()));
-    let within = lasts.map_or(String::new(), |lasts| format!(" within {lasts}"));
+    let last = crashes.last();
+    let since = crashes.first().map_or(String::new(), |first| {
+        format!(" since {}", clock(first.began_at()))
+    });
     let error = last.and_then(error_of);
     let by = error.map_or(String::new(), |error| format!(" The last one ended by {error}."));
     let mut evidence: Vec<Fact> = crashes.iter().rev().take(NAMED).rev().map(end).collect();
@@ -33,13 +32,13 @@ pub fn of_crash_loop(beat: &Beat, crashes: &[Incarnation]) -> Explanation {
     let longest = crashes.iter().map(Incarnation::life).max();
     evidence.extend(longest.map(|longest| {
         fact(format!(
-            "None of them lived for longer than {}. Where Beat's schedule file is lost with it, an interval that is longer never comes to be due.",
-            whole(longest)
+            "None of them was heard from for longer than {} after its start. Where Beat's schedule file is lost with it, an interval that is longer than its life never comes to be due.",
+            words(TimeDelta::seconds(longest.num_seconds().max(1)))
         ))
     }));
     Explanation {
         summary: format!(
-            "Celery Beat of {name} crashes again and again: {} of its processes ended{within}, and none of them reported that it was told to.{by}",
+            "Celery Beat of {name} crashes again and again: {} of its processes ended{since}, and none of them reported that it was told to.{by}",
             crashes.len()
         ),
         evidence,
@@ -95,9 +94,4 @@ fn error_of(one: &Incarnation) -> Option<&str> {
         Some(Goodbye::Failed(error)) => error.as_deref(),
         Some(Goodbye::Stopped) | None => None,
     }
-}
-
-/// In words, to the second.
-fn whole(span: TimeDelta) -> String {
-    words(TimeDelta::seconds(span.num_seconds().max(1)))
 }

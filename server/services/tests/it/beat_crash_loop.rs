@@ -102,7 +102,7 @@ async fn entries_that_a_crash_loop_never_sends_are_one_incident_of_beat(pool: Pg
     assert_eq!(world.members().await, 2, "c is sent in time");
     let (summary, evidence, repair) = world.story().await;
     for words in [
-        "4 of its processes ended within",
+        "4 of its processes ended since 20",
         "by MemoryError",
         "misses what is due",
     ] {
@@ -162,15 +162,15 @@ async fn a_crash_loop_in_which_every_entry_is_sent_in_time_is_not_told(pool: PgP
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn the_pauses_of_a_crash_loop_are_one_incident_once_it_is_known(pool: PgPool) {
     let world = World::new(pool).await;
-    for boot in 1..=3 {
+    for boot in 1..=4 {
         world.beat_lives(boot, &["a"], 10, Ends::Killed).await;
         world.finished("a", "success").await;
-        world.pause(if boot == 3 { 60 } else { 15 }).await;
+        world.pause(if boot == 4 { 60 } else { 15 }).await;
     }
     let beat = world.beat_id().await;
     let expected = [told(beat, "BEAT_CRASH_LOOP", true)];
     assert_eq!(world.incidents().await, expected);
-    for boot in 4..=7 {
+    for boot in 5..=8 {
         world.beat_lives(boot, &["a"], 10, Ends::Killed).await;
         world.finished("a", "success").await;
         assert_eq!(world.incidents().await, expected, "start {boot}");
@@ -178,6 +178,30 @@ async fn the_pauses_of_a_crash_loop_are_one_incident_once_it_is_known(pool: PgPo
     }
     assert_eq!(world.incidents().await, expected);
     assert_eq!(world.count("SELECT count(*) FROM incident").await, 1);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_beat_that_is_silent_and_not_started_again_is_down_however_often_it_crashed_before(pool: PgPool) {
+    let world = World::new(pool).await;
+    for boot in 1..=3 {
+        world.beat_lives(boot, &["a"], 10, Ends::Killed).await;
+        world.finished("a", "success").await;
+        world.pause(40).await;
+        let last = world.incidents().await.pop();
+        assert_eq!(last, Some(told(world.beat_id().await, "BEAT_DOWN", true)));
+    }
+    // Each of the first two ended with the next start. The third one is known to be one of a loop by then.
+    world.beat_lives(4, &["a"], 10, Ends::Killed).await;
+    world.pause(40).await;
+    world.beat_lives(5, &["a"], 59, Ends::Never).await;
+    let beat = world.beat_id().await;
+    let down = |open| told(beat, "BEAT_DOWN", open);
+    assert_eq!(world.incidents().await, [down(false), down(false), down(true)]);
+    world.pause(1).await;
+    world
+        .says(5, "running", world.now() - TimeDelta::seconds(60))
+        .await;
+    assert_eq!(world.incidents().await, [down(false), down(false), down(false)]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
