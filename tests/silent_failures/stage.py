@@ -111,15 +111,15 @@ class Stage:
     schedule: dict[str, dict[str, Any]]
     settings: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
+    channel: str = ""
     running: list[parts.Part] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("orders", "pids"):
             (self.folder / name).mkdir(exist_ok=True)
         self.deploy()
-        self.project.api(
-            "POST", "/channels", {"kind": "webhook", "name": "sink", "settings": {"url": self.sink.url}}
-        )
+        sink = {"kind": "webhook", "name": "sink", "settings": {"url": self.sink.url}}
+        self.channel = self.project.api("POST", "/channels", sink)["id"]
         self.env = {
             "CELERY_BROKER_URL": self.broker,
             "DEADBEAT_URL": self.project.url,
@@ -363,6 +363,9 @@ class Stage:
         return "\n".join(told)
 
     def end(self) -> None:
+        # That all ends is a fault, too, and the next sink may get this port. A row may have ended the server.
+        with contextlib.suppress(OSError):
+            self.project.api("DELETE", f"/channels/{self.channel}")
         for part in reversed(self.running):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(part.process.pid, signal.SIGKILL)

@@ -628,6 +628,10 @@ impl Evidence {
             return Blame::Own(Cause::RateLimited);
         }
         if worker.has_a_free_process() {
+            // That it has begun is on its way.
+            if (received_at..received_at + AFTER).contains(&now) {
+                return Blame::Wait(received_at + AFTER);
+            }
             // Nothing keeps it from beginning: it hangs, which is told of it soon, or waits for its time. One that goes on with others
             // for longer does not hang.
             let got_on_at = worker.progress_at.min(received_at + GHOST_PATIENCE);

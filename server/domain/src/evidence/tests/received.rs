@@ -124,6 +124,28 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
 }
 
 #[test]
+fn a_worker_that_has_just_taken_it_has_a_moment_to_say_that_it_began() {
+    for (now, expected) in [
+        (61.0, Blame::Wait(at(63.0))),
+        (62.9, Blame::Wait(at(63.0))),
+        (63.0, own(Cause::Unknown)),
+        // Our clock was stepped back since.
+        (60.5, own(Cause::Unknown)),
+    ] {
+        let mut evidence = Evidence {
+            stage: Some(received(1)),
+            ..scene()
+        };
+        evidence.workers[0].last_seen_at = Some(at(62.0));
+        assert_eq!(
+            evidence.of_missed(Some(at(56.0)), EARLY, at(now)),
+            expected,
+            "at {now}"
+        );
+    }
+}
+
+#[test]
 fn a_worker_that_goes_on_with_others_is_not_waited_for_as_a_ghost_for_ever() {
     let mut evidence = Evidence {
         stage: Some(received(1)),
