@@ -83,7 +83,7 @@ def test_second_call_is_harmless_and_nothing_starts_before_the_first_report() ->
     twice = run(STATE.format(init="for _ in '12': deadbeat.init(app, 'http://127.0.0.1:1', 'k')"))
 
     assert once.stderr == twice.stderr == ""
-    assert once.stdout == twice.stdout == "15 True 1\n"
+    assert once.stdout == twice.stdout == "16 True 1\n"
 
 
 def test_bad_values_make_one_warning_and_never_an_exception() -> None:
@@ -93,7 +93,7 @@ def test_bad_values_make_one_warning_and_never_an_exception() -> None:
     )
 
     assert done.returncode == 0
-    assert done.stdout == "15 True 1\n"
+    assert done.stdout == "16 True 1\n"
     assert len(done.stderr.strip().splitlines()) == 1
     for word in ("grace", "from 0 to", "beat_period", "from 1 to 3600", "colour"):
         assert word in done.stderr
