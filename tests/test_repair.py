@@ -119,7 +119,9 @@ def test_a_name_from_a_ping_key_runs_nothing_when_a_repair_is_pasted(
             queues=["celery"],
             longest={"task": attack, "task_id": attack, "started_at": now()},
         ),
-        event("beat_alive", beat="shop", period_seconds=0.1, grace_seconds=0, project=attack, host=attack),
+        event(
+            "beat_alive", beat="shop", period_seconds=0.1, grace_seconds=0, project=attack, host=f"{attack}2"
+        ),
     )
     assert [one["status"] for one in verdicts] == ["accepted", "accepted"]
 

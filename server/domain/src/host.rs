@@ -14,8 +14,9 @@ mod tests;
 
 /// A report may be this long on its way.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(2);
-/// A part whose deadline has passed waits this long for those of its host that report seldom.
-pub const PATIENCE: TimeDelta = TimeDelta::seconds(15);
+/// A part whose deadline has passed waits this long for those of its host that report seldom: it must be told in time. When they are silent, too,
+/// its incident becomes the host's.
+pub const PATIENCE: TimeDelta = TimeDelta::seconds(3);
 /// What runs on a host that is seen to work is not judged for this long: its line to this server is cut.
 pub const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(15);
 /// What Beat sent shows for this long that its host works.
@@ -51,6 +52,17 @@ impl Part {
             .gap
             .filter(|(from, to)| *from <= other.died_by() && *to > other.heard_at)?;
         Some(to + SDK_RETURN)
+    }
+
+    /// When it is overdue. What we could not hear is excused.
+    fn overdue_at(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
+        let silence = self.period + self.grace;
+        fair_deadline(
+            self.heard_at + silence,
+            self.heard_at,
+            silence.max(SDK_RETURN),
+            spells,
+        )
     }
 
     /// When it has missed two reports. What we could not hear is excused.
@@ -108,7 +120,7 @@ pub fn judge(part: &Part, others: &[Part], now: DateTime<Utc>, spells: &[BlindSp
         let back_by = back_by.filter(|at| *at > now);
         return back_by.map_or(Verdict::Own, Verdict::Wait);
     }
-    let patience_ends = part.heard_at + part.period + part.grace + PATIENCE;
+    let patience_ends = part.overdue_at(spells) + PATIENCE;
     match known_at {
         Some(at) if now < patience_ends => Verdict::Wait(at.min(patience_ends)),
         // Whoever reports so seldom is told when it is overdue.

@@ -60,8 +60,8 @@ fn a_part_waits_for_those_that_report_seldom_and_not_for_long() {
         ..beat
     };
     let others = [one, seldom];
-    assert_eq!(judge(&one, &others, at(126.0), &[]), Verdict::Wait(at(141.0)));
-    assert_eq!(judge(&one, &others, at(141.0), &[]), Verdict::Own);
+    assert_eq!(judge(&one, &others, at(126.0), &[]), Verdict::Wait(at(129.0)));
+    assert_eq!(judge(&one, &others, at(129.0), &[]), Verdict::Own);
     // When it is overdue itself, the first one has been told.
     assert_eq!(
         judge(&seldom, &others, at(219.0), &[]),
@@ -101,7 +101,7 @@ fn what_we_could_not_hear_is_no_silence() {
     }];
     let (one, two) = (worker(ONE, 100.0), worker(TWO, 98.0));
     let (now, others) = (at(136.0), [one, two, beat(95.0)]);
-    assert_eq!(judge(&one, &others, now, &spells), Verdict::Wait(at(145.0)));
+    assert_eq!(judge(&one, &others, now, &spells), Verdict::Wait(at(161.0)));
 }
 
 #[test]
