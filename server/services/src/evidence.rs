@@ -365,7 +365,7 @@ async fn hosts(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<HashMap<U
         .map(|worker| worker.id.0)
         .chain(is_down(&beat.state).then_some(beat.id.0))
         .collect();
-    deadbeat_store::host::of_parts(tx, &down).await
+    deadbeat_store::host::of_parts(tx, beat.project_id, &down).await
 }
 
 /// Which parts of an application have an open incident.

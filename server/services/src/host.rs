@@ -191,7 +191,8 @@ pub(crate) async fn judge_fallen(
                     .filter(|one| one.kind == SubjectKind::Beat)
                     .map(|one| (one.part.id, works_after(&one.part, now)))
                     .collect();
-                let works = !beats.is_empty() && deadbeat_store::host::has_sent_since(tx, &beats).await?;
+                let works = !beats.is_empty()
+                    && deadbeat_store::host::has_sent_since(tx, one.project, &beats).await?;
                 if works && now - part.heard_at < LONGEST_HOLD {
                     one.hold(now + HELD);
                     continue;
@@ -216,8 +217,10 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
         let ids: Vec<Uuid> = parts.iter().map(|one| one.part.id).collect();
         let known = deadbeat_store::incident::subjects_open(tx, &[(SubjectKind::Host, host.id)]).await?;
         if known.is_empty() {
-            let told = retold(host);
-            if !deadbeat_store::host::take_over(tx, &ids, &told).await? {
+            let told_of_part = deadbeat_store::host::told_of_part(tx, host.project_id, &ids).await?;
+            if let Some(incident) = told_of_part {
+                deadbeat_store::host::rewrite(tx, host.project_id, incident, &retold(host)).await?;
+            } else {
                 let down = host.news(Status::Down, Trigger::Trouble(Cause::HostLost), now);
                 incident::record(tx, site, &[down]).await?;
             }
@@ -225,7 +228,7 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
         // Of two that were told before the host was, one keeps its incident.
         let own = deadbeat_store::incident::subjects_open(tx, &subjects).await?;
         parts.retain(|one| !own.contains(&(one.kind, one.part.id)));
-        deadbeat_store::host::link(tx, host.id, &parts).await?;
+        deadbeat_store::host::link(tx, host.project_id, host.id, &parts).await?;
     }
     Ok(())
 }
@@ -307,13 +310,13 @@ impl Standing {
 
 /// Looks at one. Answers whether it has ended, and whether what was done is to be kept.
 async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> StoreResult<(bool, bool)> {
-    let parts = deadbeat_store::host::parts_of(tx, open.id).await?;
+    let parts = deadbeat_store::host::parts_of(tx, open.project_id, open.id).await?;
     let Standing { silent, back, fresh } = Standing::of(parts);
     if silent.is_empty() {
         return Ok((true, end(tx, site, open, &back, now).await?));
     }
     if !fresh.is_empty() {
-        deadbeat_store::host::note_back(tx, open.id, &fresh, now).await?;
+        deadbeat_store::host::note_back(tx, open.project_id, open.id, &fresh, now).await?;
     }
     if let [one] = silent.as_slice()
         && back.iter().any(|(other, since)| {
@@ -322,7 +325,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
         && let Some(told) = own(tx, one).await?
     {
         // The machine goes on: it was this one alone.
-        deadbeat_store::host::rewrite(tx, open.id, &told).await?;
+        deadbeat_store::host::rewrite(tx, open.project_id, open.id, &told).await?;
         return Ok((false, true));
     }
     let host = Host {
@@ -335,7 +338,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
     };
     let told = retold(&host);
     if told.summary != open.summary {
-        deadbeat_store::host::rewrite(tx, open.id, &told).await?;
+        deadbeat_store::host::rewrite(tx, open.project_id, open.id, &told).await?;
     }
     Ok((false, true))
 }
@@ -364,9 +367,9 @@ async fn end(
     };
     incident::record(tx, site, &[host.news(Status::Up, trigger, now)]).await?;
     // It is held now: nobody joins it any more.
-    let parts = deadbeat_store::host::parts_of(tx, open.id).await?;
+    let parts = deadbeat_store::host::parts_of(tx, open.project_id, open.id).await?;
     let standing = Standing::of(parts);
-    deadbeat_store::host::note_back(tx, open.id, &standing.fresh, now).await?;
+    deadbeat_store::host::note_back(tx, open.project_id, open.id, &standing.fresh, now).await?;
     Ok(standing.silent.is_empty())
 }
 

@@ -123,20 +123,43 @@ mod tests {
         let paces = Paces::default();
         let (flood, other) = (ProjectId::generate(), ProjectId::generate());
         let mut piece = paces.take(flood, Work::CreateMonitor).await.unwrap();
-        // As if it had taken some time.
-        piece.began = Instant::now().checked_sub(Duration::from_millis(20)).unwrap();
+        // As if it had taken a second: the longest pause follows.
+        piece.began = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         drop(piece);
+        // Whatever the drop began has had its turn.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
 
         let next = paces.take(flood, Work::CreateMonitor);
-        tokio::pin!(next);
-        assert!(next.as_mut().now_or_never().is_none(), "not without a pause");
+        assert!(next.now_or_never().is_none(), "not without a pause");
         for (project, work) in [(other, Work::CreateMonitor), (flood, Work::FollowSchedule)] {
             assert!(
                 matches!(paces.take(project, work).now_or_never(), Some(Ok(_))),
                 "no wait"
             );
         }
-        next.await.unwrap();
+        // After short work the pause is short, and over when the next one waits for it.
+        let other_piece = paces.take(other, Work::FollowSchedule).await.unwrap();
+        drop(other_piece);
+        paces.take(other, Work::FollowSchedule).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn pauses_within_a_piece_are_bounded_and_the_rest_comes_after_it() {
+        let paces = Paces::default();
+        let mut piece = paces
+            .take(ProjectId::generate(), Work::FollowSchedule)
+            .await
+            .unwrap();
+        piece.paused = PAUSES_WITHIN;
+        piece.began = Instant::now().checked_sub(Duration::from_millis(100)).unwrap();
+
+        // At once: its pauses are used up.
+        piece.pause().await;
+
+        assert_eq!(piece.paused, PAUSES_WITHIN);
+        assert!(piece.owed >= Duration::from_millis(300), "{:?}", piece.owed);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use deadbeat_domain::status::Status;
 use deadbeat_domain::time::span;
 use deadbeat_domain::worker_incarnation;
 use serde_json::Value;
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::batch::column;
@@ -224,7 +225,11 @@ pub async fn beside(tx: &mut Tx, projects: &[ProjectId], parts: &[Uuid]) -> Stor
 ///
 /// # Errors
 /// When the database is away.
-pub async fn has_sent_since(tx: &mut Tx, beats: &[(Uuid, DateTime<Utc>)]) -> StoreResult<bool> {
+pub async fn has_sent_since(
+    tx: &mut Tx,
+    project: ProjectId,
+    beats: &[(Uuid, DateTime<Utc>)],
+) -> StoreResult<bool> {
     Ok(sqlx::query_scalar!(
         r#"
         SELECT EXISTS (
@@ -232,33 +237,54 @@ pub async fn has_sent_since(tx: &mut Tx, beats: &[(Uuid, DateTime<Utc>)]) -> Sto
             FROM UNNEST($1::uuid[], $2::timestamptz[]) AS asked (beat, since)
             JOIN monitor ON beat_id = asked.beat
             JOIN trace ON monitor_id = monitor.id
-            WHERE heard_first_at > asked.since AND published_at > asked.since AND (received_at IS NOT NULL OR started_at IS NOT NULL)
+            WHERE monitor.project_id = $3 AND heard_first_at > asked.since AND published_at > asked.since AND (received_at IS NOT NULL OR started_at IS NOT NULL)
         ) AS "is_sent!"
         "#,
         &column(beats, |(id, _)| *id),
-        &column(beats, |(_, since)| *since)
+        &column(beats, |(_, since)| *since),
+        project.0
     )
     .fetch_one(tx.conn())
     .await?)
 }
 
-/// The hosts with which these Beats and workers fell silent: (part, host), of open incidents.
+/// The hosts with whose open incident these Beats and workers are silent, by part, as a page reads it.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn silent_with(
+pub async fn read_of_parts(
     reader: &Reader,
     project: ProjectId,
     parts: &[Uuid],
-) -> StoreResult<Vec<(Uuid, Uuid)>> {
+) -> StoreResult<HashMap<Uuid, Uuid>> {
+    hosts_of(reader.pool(), project, parts).await
+}
+
+/// The same, in a transaction.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_parts(tx: &mut Tx, project: ProjectId, parts: &[Uuid]) -> StoreResult<HashMap<Uuid, Uuid>> {
+    if parts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    hosts_of(tx.conn(), project, parts).await
+}
+
+async fn hosts_of(
+    executor: impl PgExecutor<'_>,
+    project: ProjectId,
+    parts: &[Uuid],
+) -> StoreResult<HashMap<Uuid, Uuid>> {
     let rows = sqlx::query!(
         "SELECT part_id, subject_id
         FROM host_part JOIN incident ON incident.id = incident_id
-        WHERE part_id = ANY($2) AND back_at IS NULL AND project_id = $1 AND resolved_at IS NULL",
+        WHERE project_id = $1 AND part_id = ANY($2) AND back_at IS NULL AND resolved_at IS NULL AND subject_kind = 'host'
+        ORDER BY opened_at",
         project.0,
         parts
     )
-    .fetch_all(reader.pool())
+    .fetch_all(executor)
     .await?;
     Ok(rows
         .into_iter()
@@ -270,10 +296,10 @@ pub async fn silent_with(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn link(tx: &mut Tx, host: Uuid, parts: &[Resident]) -> StoreResult<bool> {
+pub async fn link(tx: &mut Tx, project: ProjectId, host: Uuid, parts: &[Resident]) -> StoreResult<bool> {
     let linked = sqlx::query_scalar!(
         "WITH open AS MATERIALIZED (
-            SELECT id FROM incident WHERE subject_kind = 'host' AND subject_id = $1 AND resolved_at IS NULL FOR SHARE
+            SELECT id FROM incident WHERE project_id = $5 AND subject_kind = 'host' AND subject_id = $1 AND resolved_at IS NULL FOR SHARE
         )
         INSERT INTO host_part (incident_id, part_id, part_kind, heard_at)
         SELECT open.id, new.part_id, new.part_kind, new.heard_at
@@ -283,53 +309,48 @@ pub async fn link(tx: &mut Tx, host: Uuid, parts: &[Resident]) -> StoreResult<bo
         host,
         &column(parts, |one| one.part.id),
         &column(parts, |one| one.kind.as_str().to_owned()),
-        &column(parts, |one| one.part.heard_at)
+        &column(parts, |one| one.part.heard_at),
+        project.0
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(!linked.is_empty())
 }
 
-/// Makes the oldest open incident about the silence of one of these parts the one about their host: what was told stays told. Answers whether
-/// there was one.
+/// The oldest open incident about the silence of one of these parts. It is held until the commit.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn take_over(tx: &mut Tx, parts: &[Uuid], told: &Retold) -> StoreResult<bool> {
-    let done = sqlx::query!(
-        "UPDATE incident
-        SET subject_kind = $2, subject_id = $3, subject_name = $4, cause = $5, summary = $6, evidence = $7, repair = $8
-        WHERE id = (
-            SELECT id
-            FROM incident
-            WHERE subject_kind IN ('beat', 'worker') AND subject_id = ANY($1) AND resolved_at IS NULL AND cause IN ('BEAT_DOWN', 'WORKER_LOST')
-            ORDER BY opened_at, id
-            LIMIT 1
-            FOR UPDATE
-        )",
-        parts,
-        told.subject.kind.as_str(),
-        told.subject.id,
-        told.subject.name,
-        told.cause.as_str(),
-        told.summary,
-        serde_json::to_value(&told.evidence).map_err(|error| StoreError::Corrupt(error.to_string()))?,
-        serde_json::to_value(&told.repair).map_err(|error| StoreError::Corrupt(error.to_string()))?
+pub async fn told_of_part(
+    tx: &mut Tx,
+    project: ProjectId,
+    parts: &[Uuid],
+) -> StoreResult<Option<IncidentId>> {
+    let id = sqlx::query_scalar!(
+        "SELECT id
+        FROM incident
+        WHERE project_id = $1 AND subject_kind IN ('beat', 'worker') AND subject_id = ANY($2) AND resolved_at IS NULL
+            AND cause IN ('BEAT_DOWN', 'WORKER_LOST')
+        ORDER BY opened_at, id
+        LIMIT 1
+        FOR UPDATE",
+        project.0,
+        parts
     )
-    .execute(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(id.map(IncidentId))
 }
 
 /// Writes what an open incident is about, why, and in which words, anew. Nobody is told of that.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn rewrite(tx: &mut Tx, id: IncidentId, told: &Retold) -> StoreResult<()> {
+pub async fn rewrite(tx: &mut Tx, project: ProjectId, id: IncidentId, told: &Retold) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE incident
         SET subject_kind = $2, subject_id = $3, subject_name = $4, cause = $5, summary = $6, evidence = $7, repair = $8
-        WHERE id = $1 AND resolved_at IS NULL",
+        WHERE id = $1 AND project_id = $9 AND resolved_at IS NULL",
         id.0,
         told.subject.kind.as_str(),
         told.subject.id,
@@ -337,34 +358,12 @@ pub async fn rewrite(tx: &mut Tx, id: IncidentId, told: &Retold) -> StoreResult<
         told.cause.as_str(),
         told.summary,
         serde_json::to_value(&told.evidence).map_err(|error| StoreError::Corrupt(error.to_string()))?,
-        serde_json::to_value(&told.repair).map_err(|error| StoreError::Corrupt(error.to_string()))?
+        serde_json::to_value(&told.repair).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        project.0
     )
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// The hosts with whose open incident these Beats and workers are silent, by part.
-///
-/// # Errors
-/// When the database is away.
-pub async fn of_parts(tx: &mut Tx, parts: &[Uuid]) -> StoreResult<HashMap<Uuid, Uuid>> {
-    if parts.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = sqlx::query!(
-        "SELECT part_id, subject_id
-        FROM host_part JOIN incident ON incident.id = incident_id
-        WHERE part_id = ANY($1) AND back_at IS NULL AND resolved_at IS NULL AND subject_kind = 'host'
-        ORDER BY opened_at",
-        parts
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.part_id, row.subject_id))
-        .collect())
 }
 
 /// The open incidents about hosts, by id.
@@ -402,17 +401,25 @@ pub async fn open_after(tx: &mut Tx, after: Option<IncidentId>, limit: i64) -> S
 ///
 /// # Errors
 /// When the database is away.
-pub async fn parts_of(tx: &mut Tx, incident: IncidentId) -> StoreResult<Vec<Linked>> {
+pub async fn parts_of(tx: &mut Tx, project: ProjectId, incident: IncidentId) -> StoreResult<Vec<Linked>> {
     let linked = sqlx::query!(
-        "SELECT part_id, heard_at, back_at FROM host_part WHERE incident_id = $1 ORDER BY part_kind, part_id",
-        incident.0
+        "SELECT part_id, heard_at, back_at
+        FROM host_part JOIN incident ON incident.id = incident_id
+        WHERE incident_id = $1 AND project_id = $2
+        ORDER BY part_kind, part_id",
+        incident.0,
+        project.0
     )
     .fetch_all(tx.conn())
     .await?;
     let ids: Vec<Uuid> = linked.iter().map(|row| row.part_id).collect();
-    let rows = residents!("id = ANY($1) ORDER BY kind, name, id", &ids)
-        .fetch_all(tx.conn())
-        .await?;
+    let rows = residents!(
+        "project_id = $1 AND id = ANY($2) ORDER BY kind, name, id",
+        project.0,
+        &ids
+    )
+    .fetch_all(tx.conn())
+    .await?;
     let mut residents: HashMap<Uuid, Resident> =
         each(rows).into_iter().map(|one| (one.part.id, one)).collect();
     Ok(linked
@@ -432,15 +439,20 @@ pub async fn parts_of(tx: &mut Tx, incident: IncidentId) -> StoreResult<Vec<Link
 /// When the database is away.
 pub async fn note_back(
     tx: &mut Tx,
+    project: ProjectId,
     incident: IncidentId,
     parts: &[Uuid],
     now: DateTime<Utc>,
 ) -> StoreResult<()> {
     sqlx::query!(
-        "UPDATE host_part SET back_at = $3 WHERE incident_id = $1 AND part_id = ANY($2) AND back_at IS NULL",
+        "UPDATE host_part
+        SET back_at = $3
+        FROM incident
+        WHERE incident.id = incident_id AND project_id = $4 AND incident_id = $1 AND part_id = ANY($2) AND back_at IS NULL",
         incident.0,
         parts,
-        now
+        now,
+        project.0
     )
     .execute(tx.conn())
     .await?;

@@ -31,3 +31,37 @@ pub async fn of_client(
         None => next.call(request).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, HttpResponse, web};
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn other_work_of_the_thread_has_a_turn_between_requests_that_never_wait() {
+        let app = App::new()
+            .wrap(from_fn(of_client))
+            .default_service(web::to(HttpResponse::Ok));
+        let app = init_service(app).await;
+        let turns = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&turns);
+        actix_web::rt::spawn(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                actix_web::rt::task::yield_now().await;
+            }
+        });
+
+        for _ in 0..20 {
+            call_service(&app, TestRequest::get().to_request()).await;
+        }
+
+        assert!(turns.get() >= 20, "{} turns", turns.get());
+    }
+}

@@ -1,6 +1,6 @@
 //! What is read of a project's Celery, and what of it needs a person most.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::cause::Cause;
@@ -134,8 +134,8 @@ pub(super) struct Seen {
     pub(super) workers: Vec<Worker>,
     pub(super) consumers: Vec<Consumers>,
     incidents: Vec<Incident>,
-    /// Beats and workers that are part of an incident about their host: (part, host).
-    hosts: Vec<(Uuid, Uuid)>,
+    /// Beats and workers that are part of an incident about their host, and that host.
+    hosts: HashMap<Uuid, Uuid>,
     /// Of those, the ones that the dashboard shows, with what to do.
     on_dashboard: Vec<IncidentId>,
 }
@@ -154,7 +154,7 @@ impl Seen {
                 workers: Vec::new(),
                 consumers: Vec::new(),
                 incidents: Vec::new(),
-                hosts: Vec::new(),
+                hosts: HashMap::new(),
                 on_dashboard: Vec::new(),
             });
         }
@@ -185,11 +185,11 @@ impl Seen {
             .map(|(kind, id, ..)| (kind, id))
             .collect();
         let (incidents, hosts, on_dashboard) = if troubled.is_empty() {
-            (Vec::new(), Vec::new(), Vec::new())
+            (Vec::new(), HashMap::new(), Vec::new())
         } else {
             let parts: Vec<Uuid> = troubled.iter().map(|(_, id)| *id).collect();
-            let hosts = host::silent_with(reader, project, &parts).await?;
-            let of_hosts = hosts.iter().map(|(_, host)| (SubjectKind::Host, *host));
+            let hosts = host::read_of_parts(reader, project, &parts).await?;
+            let of_hosts = hosts.values().map(|host| (SubjectKind::Host, *host));
             let subjects: Vec<(SubjectKind, Uuid)> = troubled.into_iter().chain(of_hosts).collect();
             (
                 incident::open_about(reader, project, &subjects).await?,
@@ -214,7 +214,7 @@ impl Seen {
                 .find(|incident| incident.subject.id == subject)
         };
         let incident = about(id).or_else(|| {
-            let (_, host) = self.hosts.iter().find(|(part, _)| *part == id)?;
+            let host = self.hosts.get(&id)?;
             about(*host)
         });
         Said {
