@@ -6,6 +6,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::blind_spell::{BlindSpell, is_to_come};
+use crate::cause::Cause;
 use crate::incarnation::{Goodbye, Incarnation};
 use crate::lineage::{Bits, bit};
 use crate::time::span;
@@ -89,6 +90,16 @@ pub fn crashes<'a>(
         row.clear();
     }
     row
+}
+
+/// What the silence of a Beat comes to, whose processes crashed so often one after the other until now.
+#[must_use]
+pub fn silence(cause: Cause, crashes: usize) -> Cause {
+    if cause == Cause::BeatDown && crashes >= CRASHES {
+        Cause::BeatCrashLoop
+    } else {
+        cause
+    }
 }
 
 /// The longest such row of any lineage.

@@ -14,7 +14,7 @@ use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat;
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::crash_loop::CRASHES;
+use deadbeat_domain::crash_loop;
 use deadbeat_domain::evidence::{Evidence, PartOf};
 use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
 use deadbeat_domain::incident::{SubjectKind, is_reminder_told};
@@ -376,9 +376,7 @@ impl Evaluator {
             let mut crashes = Vec::new();
             if cause == Cause::BeatDown {
                 crashes = incarnation::crashes_of(&mut tx, beat.id, now, &spells).await?;
-                if crashes.len() >= CRASHES {
-                    cause = Cause::BeatCrashLoop;
-                }
+                cause = crash_loop::silence(cause, crashes.len());
             }
             crashing.push(crashes);
             if let Some(broker) = broker {
