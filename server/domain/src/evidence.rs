@@ -32,7 +32,7 @@ pub use unbegun::SentRun;
 pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
 /// A broker must have been away for this long to be told: a failover takes seconds.
 pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
-/// Once a broker is back, Beat sends what came due meanwhile within this: who finds it late tries again only after some seconds.
+/// Once a broker is back, Beat sends within this what came due meanwhile: it tries to connect again every few seconds.
 pub const BROKER_RETURN: TimeDelta = TimeDelta::seconds(20);
 /// A worker finds its broker again within this, once that is back.
 const RETURN: TimeDelta = TimeDelta::seconds(60);
@@ -628,7 +628,7 @@ impl Evidence {
             return Blame::Own(Cause::RateLimited);
         }
         if worker.has_a_free_process() {
-            // That it has begun is on its way.
+            // The report that it began is on its way.
             if (received_at..received_at + AFTER).contains(&now) {
                 return Blame::Wait(received_at + AFTER);
             }
