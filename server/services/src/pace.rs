@@ -83,10 +83,11 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Pauses in the midst of the work.
-    pub(crate) async fn pause(&mut self) {
+    /// Pauses in the midst of the work, in which about so many pauses are still to come: each gets its part of the time for them.
+    pub(crate) async fn pause(&mut self, to_come: usize) {
         let due = self.due();
-        let pause = due.min(PAUSES_WITHIN - self.paused);
+        let part = u32::try_from(to_come).unwrap_or(u32::MAX).saturating_add(1);
+        let pause = due.min((PAUSES_WITHIN - self.paused) / part);
         tokio::time::sleep(pause).await;
         self.paused += pause;
         self.owed += due - pause;
@@ -156,10 +157,24 @@ mod tests {
         piece.began = Instant::now().checked_sub(Duration::from_millis(100)).unwrap();
 
         // At once: its pauses are used up.
-        piece.pause().await;
+        piece.pause(0).await;
 
         assert_eq!(piece.paused, PAUSES_WITHIN);
         assert!(piece.owed >= Duration::from_millis(300), "{:?}", piece.owed);
+    }
+
+    #[tokio::test]
+    async fn pauses_to_come_have_their_part_of_the_time() {
+        let paces = Paces::default();
+        let mut piece = paces
+            .take(ProjectId::generate(), Work::FollowSchedule)
+            .await
+            .unwrap();
+        piece.began = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+
+        piece.pause(99).await;
+
+        assert_eq!(piece.paused, PAUSES_WITHIN / 100);
     }
 
     #[tokio::test]

@@ -242,6 +242,8 @@ fn by_our_clock(at: Option<DateTime<Utc>>, skew: TimeDelta) -> Option<DateTime<U
 
 /// Entries of one transaction, and monitors that one retires: signals of others never wait for a whole schedule.
 pub(crate) const SYNC_BATCH: usize = 100;
+/// So many more batches of monitors to retire are expected while nobody knows how many there are.
+const SOME_BATCHES: usize = 10;
 
 /// A snapshot that a Beat's monitors are being made to follow.
 struct Sync<'a> {
@@ -369,9 +371,10 @@ pub(crate) async fn sync(
     }
     tx.commit().await?;
 
+    let batches = entries.len().div_ceil(SYNC_BATCH);
     for (number, batch) in entries.chunks(SYNC_BATCH).enumerate() {
         if number > 0 {
-            piece.pause().await;
+            piece.pause(batches - number).await;
         }
         if !follow_batch(services, &sync, batch, &mut refused).await? {
             return Ok(Verdict::Accepted);
@@ -387,7 +390,7 @@ pub(crate) async fn sync(
     let mut after = None;
     while let Some(last) = retire_batch(services, &sync, &listed, after).await? {
         after = Some(last);
-        piece.pause().await;
+        piece.pause(SOME_BATCHES).await;
     }
     if enabled > 0
         && let Some((mut tx, mut beat)) = sync.begin(services).await?

@@ -16,6 +16,7 @@
 mod aside;
 mod commit;
 mod replay;
+mod share;
 #[cfg(test)]
 mod tests;
 mod vouch;
@@ -104,6 +105,8 @@ pub(crate) struct Writer {
     position: u64,
     /// Signals for monitors whose rows are locked, in the order of arrival. They are tried again with the next batch.
     held: Vec<Waiting>,
+    /// Signals that were taken from the queue and wait for the next batch, in the order of arrival: their address had its share of this one.
+    later: Vec<Waiting>,
     /// What goes to the spool in this outage on trust.
     trusted: usize,
     /// Asks whether the database is back, beside the work: an answer may take seconds.
@@ -146,6 +149,7 @@ impl Writer {
             spool,
             position: 0,
             held: Vec::new(),
+            later: Vec::new(),
             trusted: 0,
             probe: None,
         }
@@ -199,6 +203,17 @@ impl Writer {
 
     async fn write_all(&mut self, stop: CancellationToken) {
         loop {
+            if !self.later.is_empty() {
+                // They have waited already: the batch takes what else has come, and waits for nothing.
+                let mut batch = std::mem::take(&mut self.later);
+                while batch.len() < BATCH
+                    && let Ok(one) = self.waiting.try_recv()
+                {
+                    batch.push(one);
+                }
+                self.write_share(batch).await;
+                continue;
+            }
             let mut batch = Vec::with_capacity(USUAL_BATCH);
             let (is_behind, is_held) = (self.is_behind(), !self.held.is_empty());
             let taken = tokio::select! {
@@ -223,10 +238,17 @@ impl Writer {
                 self.put_aside(held).await;
                 return;
             }
-            self.write(batch).await;
-            if self.is_behind() {
-                self.catch_up().await;
-            }
+            self.write_share(batch).await;
+        }
+    }
+
+    /// Writes of each address its share; the rest waits for the next batch.
+    async fn write_share(&mut self, batch: Vec<Waiting>) {
+        let (batch, later) = share::split(batch);
+        self.later = later;
+        self.write(batch).await;
+        if self.is_behind() {
+            self.catch_up().await;
         }
     }
 

@@ -17,7 +17,7 @@ impl Clock for NoClock {
     }
 }
 
-fn signal() -> Incoming {
+pub(super) fn signal() -> Incoming {
     Incoming {
         address: Address::Ping(PingId::generate()),
         signal: Signal {

@@ -1,5 +1,7 @@
 //! What is acknowledged is stored, in order, and one bad signal spoils no other.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use deadbeat_domain::ids::ApiKeyId;
 use deadbeat_domain::key::Scope;
@@ -8,11 +10,13 @@ use deadbeat_domain::ping::Signal;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::time::Clock;
 use deadbeat_services::event::Verdict;
-use deadbeat_services::ingest::{Accepted, Address};
+use deadbeat_services::ingest::{Accepted, Address, Ingest};
+use deadbeat_services::registry::Registry;
 use deadbeat_services::{api_key, monitor};
 use futures::future::join_all;
 use serde_json::json;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::setup::{World, entry, incoming, told};
@@ -62,6 +66,36 @@ async fn what_is_acknowledged_is_stored_and_numbered_in_order(pool: PgPool) {
             < 100,
         "in groups"
     );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_flood_that_waits_when_the_process_stops_is_written(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("flooded").await;
+    let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
+    let (ingest, writers) = Ingest::new(
+        &world.store(),
+        &clock,
+        &world.site,
+        &world.bell,
+        Registry::default(),
+        vec![None],
+    );
+    let sent =
+        (0..300).map(|_| ingest.accept(incoming(Address::Ping(monitor.ping_id), world.signal(Success))));
+    // All of them are in the queue before the writer begins, and it is told to stop as soon as it has.
+    let answers = tokio::task::unconstrained(join_all(sent));
+    let stop = CancellationToken::new();
+    let stopping = async {
+        tokio::task::yield_now().await;
+        stop.cancel();
+    };
+
+    let (answers, (), ()) = tokio::join!(answers, writers.run(stop.clone()), stopping);
+
+    let recorded = answers.iter().filter(|answer| **answer == Ok(Accepted::Recorded));
+    assert_eq!(recorded.count(), 300);
+    assert_eq!(world.count("SELECT count(*) FROM ping").await, 300);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

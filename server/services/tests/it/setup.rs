@@ -33,8 +33,8 @@ pub struct World {
     pub services: Services,
     pub evaluator: Evaluator,
     pub project: ProjectId,
-    bell: Arc<Notify>,
-    site: Site,
+    pub bell: Arc<Notify>,
+    pub site: Site,
     /// Ends the group commit with the test.
     _stop: DropGuard,
 }

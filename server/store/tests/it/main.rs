@@ -10,6 +10,7 @@ mod claims;
 mod constraints;
 mod migrations;
 mod outbox;
+mod plans;
 mod setup;
 mod tenancy;
 mod unbegun;
