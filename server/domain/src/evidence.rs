@@ -357,7 +357,10 @@ impl Evidence {
             _ if let Some(blame) = self.of_crashes(CRASHES, now) => blame,
             _ if self.has_lost_reports(due - early, now) => Blame::Own(Cause::Unknown),
             // By a clock that is off it sends at other times.
-            _ if beat.skewed_since.is_some() => self.of_skew(None, now).unwrap_or(Blame::Own(Cause::Unknown)),
+            _ if beat.skewed_since.is_some() => {
+                let skew = self.of_skew(|_| false, now);
+                skew.unwrap_or(Blame::Own(Cause::Unknown))
+            }
             // It sends other entries: why not this one is not known. That it sends nothing is known only of one that says what it sends.
             _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
             _ if beat.last_seen_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BeatStalled),
@@ -536,7 +539,7 @@ impl Evidence {
             .and_then(|broker| broker.unacked)
             .is_some_and(|unacked| unacked > held);
         // Where clocks differ, what may be run for a while only is thrown away as too old.
-        if let Some(blame) = self.of_skew(Some(name), now) {
+        if let Some(blame) = self.of_skew(|worker| worker.consumes(name), now) {
             return blame;
         }
         // A lost worker may have taken it: what it had not acknowledged comes back late, and in any order.
@@ -574,17 +577,17 @@ impl Evidence {
 
     /// A worker threw it away as too old, and a clock is wrong. If that turns out to be no trouble of Beat's or of a worker's, it had expired.
     fn of_expired(&self, stage: &StageView, now: DateTime<Utc>) -> Blame {
-        let skew = self.of_skew(stage.queue.as_deref(), now);
+        let queue = stage.queue.as_deref();
+        let skew = self.of_skew(|worker| queue.is_some_and(|queue| worker.consumes(queue)), now);
         skew.unwrap_or(Blame::Own(Cause::Expired))
     }
 
-    /// The clock of Beat, or of a worker that consumes the queue, is off: told, or about to be. No queue: that of Beat.
-    fn of_skew(&self, queue: Option<&str>, now: DateTime<Utc>) -> Option<Blame> {
+    /// The clock of Beat, or of a worker that may have thrown the message away, is off: told, or about to be.
+    fn of_skew(&self, may_drop_it: impl Fn(&WorkerView) -> bool, now: DateTime<Utc>) -> Option<Blame> {
         let beat = self
             .beat
             .and_then(|beat| Some((PartOf::Beat, beat.status, beat.skewed_since?)));
-        let consumes = |worker: &&WorkerView| queue.is_some_and(|queue| worker.consumes(queue));
-        let workers = self.workers.iter().filter(consumes);
+        let workers = self.workers.iter().filter(|worker| may_drop_it(worker));
         let worker = workers
             .filter_map(|worker| Some((PartOf::Worker(worker.id), worker.status, worker.skewed_since?)));
         let (part_of, status, since) = beat.into_iter().chain(worker).min_by_key(|(.., since)| *since)?;
@@ -626,6 +629,12 @@ impl Evidence {
         }
         if worker.limits(stage) {
             return Blame::Own(Cause::RateLimited);
+        }
+        // A worker compares `expires` once more before it begins a message, and does not report a canary that it drops then. Where all that it
+        // holds has begun, it has dropped this one; by a wrong clock that may be too early.
+        let has_begun_all = worker.reserved <= worker.active;
+        if has_begun_all && let Some(blame) = self.of_skew(|other| other.id == worker.id, now) {
+            return blame;
         }
         if worker.has_a_free_process() {
             // The report that it began is on its way.

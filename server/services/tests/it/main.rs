@@ -41,5 +41,6 @@ mod unreadable;
 mod verdict_queues;
 mod watchdog;
 mod worker;
+mod worker_clock;
 mod worker_without_sdk;
 mod zone_data;

@@ -201,3 +201,71 @@ fn a_rate_limit_of_its_task_is_named_and_that_of_another_one_is_not() {
         "the one with a free process may hang"
     );
 }
+
+#[test]
+fn a_message_that_a_worker_dropped_before_it_began_is_part_of_the_clock_that_is_off() {
+    let skewed = |number: u128, since: f64| WorkerView {
+        skewed_since: Some(at(since)),
+        ..worker(number)
+    };
+    let told = WorkerView {
+        status: Status::Down,
+        trouble: Some(Cause::ClockSkew),
+        ..skewed(1, 70.0)
+    };
+    let all_begun = WorkerView {
+        active: 2,
+        reserved: 2,
+        ..told.clone()
+    };
+    let holds_more = WorkerView {
+        active: 2,
+        reserved: 4,
+        ..told.clone()
+    };
+    for (what, workers, expected) in [
+        (
+            "it is about to be told",
+            vec![skewed(1, 85.0)],
+            Blame::Wait(at(107.0)),
+        ),
+        ("it is told", vec![told], of_worker(1, Cause::ClockSkew)),
+        (
+            "it was off for a moment",
+            vec![skewed(1, 60.0)],
+            own(Cause::Unknown),
+        ),
+        (
+            "it is told, and the worker is busy with others",
+            vec![all_begun],
+            of_worker(1, Cause::ClockSkew),
+        ),
+        (
+            "it is told, and the message may wait in it",
+            vec![holds_more],
+            named(Cause::QueueSlaBreach),
+        ),
+        (
+            "another worker's clock is off",
+            vec![worker(1), skewed(2, 85.0)],
+            own(Cause::Unknown),
+        ),
+    ] {
+        let evidence = Evidence {
+            stage: Some(received(1)),
+            workers,
+            ..scene()
+        };
+        assert_eq!(missed(&evidence), expected, "{what}");
+    }
+
+    let by_beat = Evidence {
+        stage: Some(received(1)),
+        beat: Some(BeatView {
+            skewed_since: Some(at(85.0)),
+            ..beat()
+        }),
+        ..scene()
+    };
+    assert_eq!(missed(&by_beat), Blame::Wait(at(107.0)));
+}

@@ -1,0 +1,96 @@
+//! A worker whose clock is ahead: it drops messages as too old, which is its clock's fault, also where it does not report that.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::setup::{World, told};
+
+const CANARY: &str = "deadbeat.canary";
+/// How far the clock of the worker's host is ahead, once it is.
+const AHEAD: TimeDelta = TimeDelta::seconds(600);
+
+impl World {
+    /// Beat and a worker report each second, and the broker is looked at; the worker's clock is so far ahead.
+    async fn report_with(&self, seconds: i64, ahead: TimeDelta) {
+        for second in 0..seconds {
+            self.advance(1);
+            let alive = json!({"beat": "shop", "period_seconds": 1, "grace_seconds": 4, "host": "h1"});
+            self.event(self.an_event("beat_alive", alive)).await;
+            let said = json!({
+                "app": "shop", "worker": "w1", "host": "w1", "state": "running", "period_seconds": 1, "grace_seconds": 25,
+                "pool": "prefork", "processes": 2, "active": 0, "reserved": 0, "accepted": 1, "running": [], "queues": ["celery"],
+            });
+            let mut snapshot = self.an_event("worker_snapshot", said);
+            snapshot["at"] = json!(self.now() + ahead);
+            self.batch(json!({"sent_at": self.now() + ahead, "events": [snapshot]}))
+                .await
+                .unwrap();
+            if second % 10 == 0 {
+                let queues = json!([{"name": "celery", "depth": 0}]);
+                let sample =
+                    json!({"app": "shop", "transport": "redis", "reachable": true, "queues": queues});
+                self.event(self.an_event("broker_sample", sample)).await;
+            }
+            self.sweep().await;
+        }
+    }
+
+    async fn told_of_canary(&self, kind: &str, run: Uuid, rest: Value) {
+        let mut said =
+            json!({"beat": "shop", "entry": CANARY, "task": CANARY, "run_id": run, "queue": "celery"});
+        for (field, value) in rest.as_object().unwrap() {
+            said[field] = value.clone();
+        }
+        self.event(self.an_event(kind, said)).await;
+    }
+
+    async fn canary_each_two_seconds(&self) {
+        let canary = json!({
+            "name": CANARY, "task": CANARY, "canary": true, "schedule": {"kind": "interval", "seconds": 2}, "grace_seconds": 4.0,
+            "queue": "celery",
+        });
+        self.event(self.an_event("beat_schedule", json!({"beat": "shop", "entries": [canary]})))
+            .await;
+    }
+
+    async fn a_canary_runs(&self) {
+        let run = Uuid::new_v4();
+        let worker = json!({"worker": "w1"});
+        self.told_of_canary("run_published", run, json!({})).await;
+        self.told_of_canary("run_received", run, worker.clone()).await;
+        self.told_of_canary("run_started", run, worker.clone()).await;
+        let ended = json!({"worker": "w1", "outcome": "success"});
+        self.told_of_canary("run_finished", run, ended).await;
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_canary_that_was_taken_and_dropped_by_a_clock_that_is_ahead_is_part_of_that(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.report_with(12, TimeDelta::zero()).await;
+    world.canary_each_two_seconds().await;
+    for _ in 0..3 {
+        world.report_with(2, TimeDelta::zero()).await;
+        world.a_canary_runs().await;
+    }
+
+    // The clock is stepped between the report that the canary was taken and its begin. Those after it are dropped when they arrive.
+    world.report_with(2, TimeDelta::zero()).await;
+    let run = Uuid::new_v4();
+    world.told_of_canary("run_published", run, json!({})).await;
+    world
+        .told_of_canary("run_received", run, json!({"worker": "w1"}))
+        .await;
+    for _ in 0..20 {
+        world.report_with(2, AHEAD).await;
+        world
+            .told_of_canary("run_published", Uuid::new_v4(), json!({}))
+            .await;
+    }
+
+    let worker = world.worker_id("w1").await;
+    assert_eq!(world.incidents().await, [told(worker, "CLOCK_SKEW", true)]);
+    assert_eq!(world.members().await, 1);
+}
