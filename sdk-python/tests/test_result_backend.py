@@ -88,6 +88,28 @@ def test_a_backend_that_is_full_is_told_with_its_words_and_without_the_result(
     sink.wait_for(lambda: newest(sink)["operation"] is None)
 
 
+def test_a_run_whose_result_is_lost_ends_once_as_its_body_did(
+    sink: Sink, start_celery: StartCelery, send: Send, own_redis: RedisServer
+) -> None:
+    url = f"redis://127.0.0.1:{own_redis.port}/0"
+    more = {"RESULT_BACKEND": url, "CUT_OFF_PORT": str(free_port())}
+    worker = start_celery("worker", **more, **reporting_to(sink.url))
+
+    # The main process stores the failure in the place of the child, which is back by then, and announces it.
+    lost = send("ok").id
+    sink.wait_for(lambda: own_redis_client(own_redis).keys("celery-task-meta-*"))
+    bad = send("bad").id
+    sink.wait_for(lambda: len(own_redis_client(own_redis).keys("celery-task-meta-*")) == 2)
+    sink.wait_for(lambda: {lost, bad} <= {end["run_id"] for end in sink.of("run_finished")})
+
+    worker.stop()
+    outcomes = {
+        run: [end["outcome"] for end in sink.of("run_finished") if end["run_id"] == run]
+        for run in (lost, bad)
+    }
+    assert outcomes == {lost: ["success"], bad: ["aborted"]}
+
+
 def test_beat_says_that_it_waits_for_a_backend_that_is_gone_and_calls_no_entry_failed(
     sink: Sink, start_celery: StartCelery, own_redis: RedisServer
 ) -> None:

@@ -146,8 +146,9 @@ def on_task_failure(sender: Any = None, task_id: str = "", exception: Any = None
     attempt = reporter.open.get((task_id, stage_of(sender.request)))
     if attempt is not None:
         attempt.error, attempt.error_name = reporter.error_of(exception), error_name(exception)
-    # 5.7 announces a rejected task once more as a failure, after postrun has said it all.
-    elif not isinstance(exception, Reject):
+    # 5.7 announces a rejected task once more as a failure, after postrun has said it all; and a run whose
+    # result could not be stored, of which postrun has said how its body ended.
+    elif not isinstance(exception, Reject) and not reporter.result_backend.is_at_fault(exception):
         reporter.end_from_outside(task_id, sender.name, exception)
 
 

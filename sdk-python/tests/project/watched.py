@@ -11,6 +11,7 @@ from datetime import datetime
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 from celery.schedules import crontab, schedule, solar
+from celery.signals import worker_process_init
 from kombu import Queue
 
 import deadbeat
@@ -48,6 +49,15 @@ LISTED = set(app.conf.beat_schedule)
 
 deadbeat.init(app)
 deadbeat.init(app)
+
+if "CUT_OFF_PORT" in os.environ:
+    # The processes that run tasks cannot reach the result backend, and their main process can.
+    app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
+
+    @worker_process_init.connect(weak=False)
+    def cut_off(**_: object) -> None:
+        app.backend.connparams["port"] = int(os.environ["CUT_OFF_PORT"])
+
 
 if "FLUSHES" in os.environ:
     # How long each process grants itself for its last reports, in a file.
