@@ -26,6 +26,7 @@ mod starving;
 mod tests;
 mod unbegun;
 
+pub(crate) use held_up::Outage;
 pub use unbegun::SentRun;
 
 /// After another subject's own deadline a monitor is looked at again: late enough that the other was judged before.
@@ -209,8 +210,8 @@ pub struct Evidence {
     pub workers: Vec<WorkerView>,
     /// The result backend of its application, where somebody reports trouble with it.
     pub result_backend: Option<BackendView>,
-    /// When its last outage was told and ended, if that was lately.
-    pub backend_outage: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// When its last outage was told and when it ended, if that was lately; no end: its incident is open.
+    pub backend_outage: Option<(DateTime<Utc>, Option<DateTime<Utc>>)>,
     /// Who of all these has an open incident.
     pub open: Vec<PartOf>,
     /// It is our own probe of the way, not a task of the application.

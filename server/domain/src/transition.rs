@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline, is_to_come};
 use crate::cause::Cause;
 use crate::deadline::{deadline, run_deadline, slot_deadline};
-use crate::evidence::{AFTER, Blame, Contested, Evidence, PartOf};
+use crate::evidence::{AFTER, Blame, Contested, Evidence, Outage, PartOf};
 use crate::ids::RunKey;
 use crate::monitor::{Expectation, MonitorState};
 use crate::order;
@@ -381,14 +381,16 @@ fn judge_runs(
         let whole = run.started_at.map_or(now, |started| started + longest);
         // One that ended because its state could not be stored is known not to run any more, which proves no kill.
         let is_aborted = run.detail.outcome == Some(Outcome::Aborted);
-        if is_aborted && contest.is_none() && evidence.is_of_outage(run.started_at) {
+        let outage = is_aborted.then(|| evidence.outage_of(run)).flatten();
+        if contest.is_none() && outage == Some(Outage::Over) {
             run.status = RunStatus::Fail;
             run.finished_at = Some(now);
             run.deadline_at = None;
             changed.push(run.key);
             continue;
         }
-        let is_unstored = is_aborted && evidence.is_troubled(run.detail.worker.as_deref());
+        let is_unstored =
+            outage.is_some() || (is_aborted && evidence.is_troubled(run.detail.worker.as_deref()));
         let orphan = if contest.is_none() && !is_unstored {
             orphan::settle(run, evidence, whole, now)
         } else {
@@ -426,7 +428,7 @@ fn judge_runs(
         } else if let Settled::Dead(blame) = orphan {
             blame
         } else if run.detail.outcome == Some(Outcome::Aborted) {
-            let blame = evidence.of_aborted(run.detail.worker.as_deref(), now);
+            let blame = evidence.of_aborted(run, now);
             if !matches!(blame, Blame::Wait(_)) {
                 run.status = RunStatus::Fail;
                 run.finished_at = Some(now);

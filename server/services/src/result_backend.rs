@@ -306,12 +306,12 @@ pub(crate) async fn view(
     }))
 }
 
-/// When its last outage was told and ended: runs that were broken off in it are not judged again.
+/// When its last outage was told and when it ended, unless it is open: runs that were broken off in it are not judged again.
 pub(crate) async fn last_outage(
     tx: &mut Tx,
     broker: Option<&Broker>,
     now: DateTime<Utc>,
-) -> StoreResult<Option<(DateTime<Utc>, DateTime<Utc>)>> {
+) -> StoreResult<Option<(DateTime<Utc>, Option<DateTime<Utc>>)>> {
     match broker {
         Some(broker) => {
             deadbeat_store::result_backend::last_outage(tx, broker.project_id, broker.id, now - REMEMBERED)

@@ -120,7 +120,7 @@ pub async fn open_about(tx: &mut Tx, project: ProjectId, id: BrokerId) -> StoreR
     Ok(open(tx, None, Some((project, id)), 1).await?.into_iter().next())
 }
 
-/// When the last incident about a result backend opened and ended, if that is later than an instant.
+/// When the last incident about a result backend opened, and when it ended, if that is later than an instant or it is open.
 ///
 /// # Errors
 /// When the database is away.
@@ -129,15 +129,13 @@ pub async fn last_outage(
     project: ProjectId,
     id: BrokerId,
     after: DateTime<Utc>,
-) -> StoreResult<Option<(DateTime<Utc>, DateTime<Utc>)>> {
+) -> StoreResult<Option<(DateTime<Utc>, Option<DateTime<Utc>>)>> {
     let row = sqlx::query!(
-        r#"
-        SELECT opened_at, resolved_at AS "resolved_at!"
+        "SELECT opened_at, resolved_at
         FROM incident
-        WHERE project_id = $1 AND subject_kind = 'result_backend' AND subject_id = $2 AND resolved_at > $3
-        ORDER BY resolved_at DESC
-        LIMIT 1
-        "#,
+        WHERE project_id = $1 AND subject_kind = 'result_backend' AND subject_id = $2 AND (resolved_at > $3 OR resolved_at IS NULL)
+        ORDER BY resolved_at DESC NULLS FIRST
+        LIMIT 1",
         project.0,
         id.0,
         after

@@ -6,6 +6,16 @@ use super::{AFTER, Blame, Evidence, PartOf};
 use crate::cause::Cause;
 use crate::ids::WorkerId;
 use crate::result_backend::LONGEST_UNTOLD;
+use crate::run::Run;
+
+/// How an outage of the result backend stands that was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outage {
+    /// Its incident is open.
+    Open,
+    /// Its incident has ended.
+    Over,
+}
 
 impl Evidence {
     /// The slot since then is not served because Beat waits for the result backend, or the worker that has its run or should take it does.
@@ -40,17 +50,23 @@ impl Evidence {
     }
 
     /// A run whose process was told to go, or that ended because its state could not be stored.
-    pub(crate) fn of_aborted(&self, worker: Option<&str>, now: DateTime<Utc>) -> Blame {
+    pub(crate) fn of_aborted(&self, run: &Run, now: DateTime<Utc>) -> Blame {
+        let worker = run.detail.worker.as_deref();
         let blame = self.is_troubled(worker).then(|| self.of_backend(now)).flatten();
-        blame.unwrap_or(Blame::Own(Cause::Failed))
+        // Its worker may be answered again, and others not yet.
+        let told = self.broker.filter(|_| self.outage_of(run) == Some(Outage::Open));
+        let told = told.map(|broker| Blame::Part(PartOf::ResultBackend(broker.id), Cause::ResultBackendDown));
+        blame.or(told).unwrap_or(Blame::Own(Cause::Failed))
     }
 
-    /// An aborted run began in an outage of the result backend that is over: it was part of that, as its monitor was.
-    pub(crate) fn is_of_outage(&self, started_at: Option<DateTime<Utc>>) -> bool {
-        let within = |(told_at, over_at): (DateTime<Utc>, DateTime<Utc>)| {
-            started_at.is_some_and(|at| at >= told_at - LONGEST_UNTOLD && at <= over_at)
-        };
-        self.backend_outage.is_some_and(within)
+    /// The outage of the result backend in which an aborted run began, if it was told lately: the run is part of that, as its monitor was.
+    pub(crate) fn outage_of(&self, run: &Run) -> Option<Outage> {
+        let (told_at, over_at) = self.backend_outage?;
+        let started_at = run.started_at.filter(|at| *at >= told_at - LONGEST_UNTOLD)?;
+        match over_at {
+            None => Some(Outage::Open),
+            Some(over_at) => (started_at <= over_at).then_some(Outage::Over),
+        }
     }
 
     /// Calls of this worker into the result backend wait or fail.

@@ -101,7 +101,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
             format!("{name} was killed in the middle of a run{ran_on}."),
         ),
         Cause::Failed if detail.outcome == Some(Outcome::Aborted) => (
-            "The process that ran it was told to go.".to_owned(),
+            "The process that ran it was told to go, or could not store how it ended.".to_owned(),
             format!("{name} was aborted in the middle of a run{ran_on}."),
         ),
         Cause::TooFast => {
@@ -169,7 +169,7 @@ fn of_silence(
         Cause::Failed => {
             evidence.push(then(
                 now,
-                "The process that ran it was told to go, and nobody has said why.",
+                "The process that ran it was told to go, or could not store how it ended; nobody has said why.",
             ));
             format!("{name} was ended in the middle of a run.")
         }

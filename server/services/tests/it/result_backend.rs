@@ -285,3 +285,61 @@ async fn nonsense_in_a_report_is_bounded_and_stalls_nobody(pool: PgPool) {
     assert!(!told.contains('\u{1b}'), "{told}");
     world.well().await;
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_that_was_broken_off_in_an_outage_is_part_of_it_although_its_worker_is_answered_first(
+    pool: PgPool,
+) {
+    let world = World::new(pool).await;
+    world.well().await;
+    world.schedule(&["a"]).await;
+    world.well().await;
+    let since = world.now();
+    for _ in 0..8 {
+        let hangs = hangs(since, world.now() + chrono::TimeDelta::seconds(5));
+        world
+            .five_seconds(&Said {
+                workers: vec![("w1", hangs.clone())],
+                beat: hangs,
+                is_beat_hung: true,
+                ..Said::default()
+            })
+            .await;
+    }
+    let backend = world.backend_id().await;
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", true)]
+    );
+
+    // The worker cannot store how the run ends, and is answered right after that. Beat is not.
+    let run = json!({
+        "beat": "shop", "entry": "a", "run_id": Uuid::new_v4(), "worker": "w1", "queue": "celery", "attempt": Uuid::new_v4(),
+    });
+    world.event(world.an_event("run_started", run.clone())).await;
+    let mut ended = run;
+    ended["outcome"] = json!("aborted");
+    world.event(world.an_event("run_finished", ended)).await;
+    for _ in 0..4 {
+        let at = world.now() + chrono::TimeDelta::seconds(4);
+        world
+            .five_seconds(&Said {
+                workers: vec![("w1", answered(at))],
+                beat: hangs(since, at),
+                is_beat_hung: true,
+                ..Said::default()
+            })
+            .await;
+    }
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", true)]
+    );
+
+    world.well().await;
+    world.well().await;
+    assert_eq!(
+        world.incidents().await,
+        [told(backend, "RESULT_BACKEND_DOWN", false)]
+    );
+}

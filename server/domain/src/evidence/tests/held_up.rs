@@ -127,15 +127,62 @@ fn a_run_in_a_worker_that_waits_for_the_result_backend_is_part_of_its_incident()
     assert_eq!(waits.of_overrun(&run(), at(100.0)), part);
     let fails = evidence(Vec::new(), one);
     assert_ne!(fails.of_overrun(&run(), at(100.0)), part);
-    assert_eq!(fails.of_aborted(Some(&name), at(100.0)), part);
-    assert_eq!(fails.of_aborted(Some("celery@2"), at(100.0)), own(Cause::Failed));
-    let over = Evidence {
-        backend_outage: Some((at(100.0), at(150.0))),
-        ..scene()
+    let aborted = |by: &str, started: Option<f64>| Run {
+        started_at: started.map(at),
+        detail: RunDetail {
+            worker: Some(by.to_owned()),
+            ..RunDetail::default()
+        },
+        ..run()
     };
-    for (started, expected) in [(39.9, false), (40.0, true), (150.0, true), (150.1, false)] {
-        assert_eq!(over.is_of_outage(Some(at(started))), expected, "{started}");
+    let of_one = aborted(&name, Some(0.0));
+    assert_eq!(fails.of_aborted(&of_one, at(100.0)), part);
+    assert_eq!(
+        fails.of_aborted(&aborted("celery@2", Some(0.0)), at(100.0)),
+        own(Cause::Failed)
+    );
+    assert_eq!(scene().of_aborted(&of_one, at(100.0)), own(Cause::Failed));
+}
+
+#[test]
+fn an_aborted_run_that_began_in_an_outage_is_part_of_it_whoever_is_answered_first() {
+    let part = Blame::Part(PartOf::ResultBackend(broker().id), Cause::ResultBackendDown);
+    // Nobody reports trouble any more, or another one does: its own worker has been answered.
+    let others = BackendView {
+        holds_up_beat: true,
+        ..backend()
+    };
+    for result_backend in [None, Some(others)] {
+        let since = |over: Option<f64>| Evidence {
+            backend_outage: Some((at(100.0), over.map(at))),
+            result_backend: result_backend.clone(),
+            ..scene()
+        };
+        for (what, started, over, expected) in [
+            ("before it", Some(39.9), None, None),
+            ("in it", Some(40.0), None, Some(Outage::Open)),
+            (
+                "in it, and it is over",
+                Some(40.0),
+                Some(150.0),
+                Some(Outage::Over),
+            ),
+            ("in its last moment", Some(150.0), Some(150.0), Some(Outage::Over)),
+            ("after it", Some(150.1), Some(150.0), None),
+            ("its start is not known", None, None, None),
+        ] {
+            let run = Run {
+                started_at: started.map(at),
+                ..run()
+            };
+            let evidence = since(over);
+            assert_eq!(evidence.outage_of(&run), expected, "{what}");
+            let blame = if expected == Some(Outage::Open) {
+                part
+            } else {
+                own(Cause::Failed)
+            };
+            assert_eq!(evidence.of_aborted(&run, at(152.0)), blame, "{what}");
+        }
     }
-    assert!(!over.is_of_outage(None));
-    assert_eq!(scene().of_aborted(Some(&name), at(100.0)), own(Cause::Failed));
 }
