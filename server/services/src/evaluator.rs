@@ -741,6 +741,7 @@ impl Evaluator {
             .iter()
             .filter(|(incident, due_at)| incident.remind_at.is_some() && is_reminder_told(*due_at, &spells))
             .map(|(incident, _)| Telling {
+                affected: None,
                 alert: Alert::Reminder,
                 incident,
                 monitor: None,

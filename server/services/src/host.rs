@@ -12,10 +12,12 @@ use deadbeat_domain::cause::Cause;
 use deadbeat_domain::host::{BACK_FOR, LONGEST_HOLD, Part, Verdict, judge, works_after};
 use deadbeat_domain::ids::{BeatId, ProjectId};
 use deadbeat_domain::incident::{Subject, SubjectKind};
+use deadbeat_domain::limits;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::{self, Switch};
 use deadbeat_domain::transition::{Transition, Trigger};
 use deadbeat_store::host::{Linked, Open, Resident, Retold};
+use deadbeat_store::incident::Affected;
 use deadbeat_store::{Store, StoreResult, Tx};
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
@@ -91,6 +93,8 @@ pub struct Host {
     pub back: Vec<Resident>,
     /// Runs that its Beat sent later have begun elsewhere.
     pub works: bool,
+    /// The monitors that its Beats schedule or whose runs its workers had open, as far as is known when it is told.
+    pub affected: Affected,
 }
 
 impl Host {
@@ -116,7 +120,13 @@ impl Host {
             silent,
             back: Vec::new(),
             works,
+            affected: Affected::default(),
         })
+    }
+
+    fn ids(&self, kind: SubjectKind) -> Vec<Uuid> {
+        let of = self.silent.iter().filter(|one| one.kind == kind);
+        of.map(|one| one.part.id).collect()
     }
 
     pub(crate) fn subject(&self) -> Subject {
@@ -221,6 +231,19 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
             if let Some(incident) = told_of_part {
                 deadbeat_store::host::rewrite(tx, host.project_id, incident, &retold(host)).await?;
             } else {
+                let (beats, workers) = (host.ids(SubjectKind::Beat), host.ids(SubjectKind::Worker));
+                let most = limits::ALERT_MEMBERS;
+                let host = Host {
+                    affected: deadbeat_store::host::first_affected(
+                        tx,
+                        host.project_id,
+                        &beats,
+                        &workers,
+                        most,
+                    )
+                    .await?,
+                    ..host.clone()
+                };
                 let down = host.news(Status::Down, Trigger::Trouble(Cause::HostLost), now);
                 incident::record(tx, site, &[down]).await?;
             }
@@ -335,6 +358,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
         silent,
         back: back.into_iter().map(|(one, _)| one).collect(),
         works: false,
+        affected: Affected::default(),
     };
     let told = retold(&host);
     if told.summary != open.summary {
@@ -359,6 +383,7 @@ async fn end(
         silent: Vec::new(),
         back: Vec::new(),
         works: false,
+        affected: Affected::default(),
     };
     let trigger = if back.is_empty() {
         Trigger::GiveUp

@@ -15,7 +15,7 @@ use deadbeat_domain::stranger::Stranger;
 use deadbeat_domain::transition::{Transition, Trigger, on_resume};
 use deadbeat_store::beat::Beat;
 use deadbeat_store::broker::Broker;
-use deadbeat_store::incident::Incident;
+use deadbeat_store::incident::{Affected, Incident};
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::stage::Stage;
@@ -181,6 +181,14 @@ impl<'a> Changed<'a> {
             | Self::ResultBackend(_)
             | Self::Host(_)
             | Self::Named(_) => None,
+        }
+    }
+
+    /// The monitors that a lost host affects.
+    fn affected(&self) -> Option<&'a Affected> {
+        match *self {
+            Self::Host(host) => Some(&host.affected),
+            _ => None,
         }
     }
 
@@ -355,6 +363,7 @@ pub(crate) async fn settle_inferred(
             alert: Alert::Resolved,
             incident,
             monitor: None,
+            affected: None,
             at: now,
         })
         .collect();
@@ -429,6 +438,7 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
             alert: Alert::Opened,
             incident,
             monitor: changed.monitor(),
+            affected: changed.affected(),
             at: *at,
         })
         .collect();
@@ -456,6 +466,7 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
                 alert: Alert::Resolved,
                 incident,
                 monitor: changed.monitor(),
+                affected: None,
                 at: *at,
             })
         })

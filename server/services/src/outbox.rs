@@ -27,6 +27,8 @@ pub struct Telling<'a> {
     pub incident: &'a Incident,
     /// The monitor that it is about, if it is about one, as it is now.
     pub monitor: Option<&'a Monitor>,
+    /// The monitors that it affects, where the caller knows them before they join; None: they are looked up.
+    pub affected: Option<&'a Affected>,
     /// When that happened.
     pub at: DateTime<Utc>,
 }
@@ -138,7 +140,7 @@ enum Whom {
 }
 
 /// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened; when a Beat has just
-/// fallen silent, they are those that it schedules.
+/// fallen silent, they are those that it schedules, and of a host that is lost the caller says which.
 async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<IncidentId, Affected>> {
     let about_others = || {
         tellings
@@ -153,7 +155,9 @@ async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<
         .filter(|telling| telling.alert != Alert::Opened)
         .map(|telling| telling.incident.id)
         .collect();
-    let mut found = HashMap::new();
+    let mut found: HashMap<IncidentId, Affected> = about_others()
+        .filter_map(|telling| Some((telling.incident.id, telling.affected?.clone())))
+        .collect();
     if !silent_beats.is_empty() {
         let beats: Vec<Uuid> = silent_beats.keys().copied().collect();
         let scheduled = deadbeat_store::incident::first_scheduled(tx, &beats, limits::ALERT_MEMBERS).await?;

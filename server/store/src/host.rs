@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::host::Part;
-use deadbeat_domain::ids::{BeatId, IncidentId, ProjectId};
+use deadbeat_domain::ids::{BeatId, IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incarnation;
 use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKind};
 use deadbeat_domain::status::Status;
@@ -16,6 +16,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::batch::column;
+use crate::incident::Affected;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A Beat or a worker on its machine.
@@ -246,6 +247,51 @@ pub async fn has_sent_since(
     )
     .fetch_one(tx.conn())
     .await?)
+}
+
+/// The first monitors that these Beats schedule or whose runs these workers have open, `most` of them, and how many there are in all.
+///
+/// # Errors
+/// When the database is away.
+pub async fn first_affected(
+    tx: &mut Tx,
+    project: ProjectId,
+    beats: &[Uuid],
+    workers: &[Uuid],
+    most: i64,
+) -> StoreResult<Affected> {
+    let rows = sqlx::query!(
+        r#"
+        WITH affected AS (
+            SELECT id, name FROM monitor WHERE project_id = $1 AND beat_id = ANY($2) AND status <> 'paused'
+            UNION
+            SELECT monitor.id, monitor.name
+            FROM worker
+            CROSS JOIN LATERAL jsonb_path_query(incarnations, '$[*].id') AS incarnation (id)
+            JOIN run ON run.incarnation = (incarnation.id #>> '{}')::uuid
+            JOIN monitor ON monitor.id = run.monitor_id
+            WHERE worker.project_id = $1 AND worker.id = ANY($3) AND run.status = 'open' AND monitor.project_id = $1
+                AND monitor.status <> 'paused'
+        )
+        SELECT id AS "id!", name AS "name!", (SELECT count(*) FROM affected) AS "count!"
+        FROM affected
+        ORDER BY id
+        LIMIT $4
+        "#,
+        project.0,
+        beats,
+        workers,
+        most
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(Affected {
+        count: rows.first().map_or(0, |row| row.count),
+        first: rows
+            .into_iter()
+            .map(|row| (MonitorId(row.id), row.name))
+            .collect(),
+    })
 }
 
 /// The hosts with whose open incident these Beats and workers are silent, by part, as a page reads it.
