@@ -59,7 +59,7 @@ if "DEADBEAT_URL" in os.environ:
     import deadbeat
     if "TIMES" in os.environ:
         from array import array
-        import deadbeat.celery as hooks
+        import deadbeat.integrations.celery.handlers as hooks
         wall, cpu = array("Q"), array("Q")
 
         def timed(hook):

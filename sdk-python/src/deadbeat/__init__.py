@@ -111,7 +111,7 @@ def init(
         if faults:
             _logger.warning("Deadbeat: %s", "; ".join(faults))
 
-        from deadbeat.celery import install
+        from deadbeat.integrations.celery.handlers import install
 
         install(app, settings)
     except Exception:

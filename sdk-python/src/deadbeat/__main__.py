@@ -2,7 +2,7 @@
 
 import sys
 
-from deadbeat.command import main
+from deadbeat.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

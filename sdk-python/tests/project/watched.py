@@ -61,7 +61,7 @@ if "CUT_OFF_PORT" in os.environ:
 
 if "FLUSHES" in os.environ:
     # How long each process grants itself for its last reports, in a file.
-    from deadbeat.transport import Transport
+    from deadbeat._transport.transport import Transport
 
     flush_at_exit = Transport.flush_at_exit
 
@@ -74,7 +74,9 @@ if "FLUSHES" in os.environ:
 
 if os.environ.get("SABOTAGE"):
     # What users must never notice: every way from a signal to the queue is broken.
-    from deadbeat import beat, celery, transport
+    from deadbeat._transport import transport
+    from deadbeat.integrations.celery import beat
+    from deadbeat.integrations.celery import handlers as celery
 
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("sabotage")

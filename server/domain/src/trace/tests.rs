@@ -382,7 +382,7 @@ fn a_stage_is_read_as_it_is_written_and_short() {
 
 #[test]
 fn a_task_id_names_the_run_as_the_sdk_names_it() {
-    // As sdk-python/src/deadbeat/run.py's `run_id_of` has them.
+    // As sdk-python/src/deadbeat/integrations/celery/runs/reporter.py's `run_id_of` has them.
     for (task_id, run_id) in [
         (
             "0fe1ed0a-6d3c-4fa8-9f0b-7f1b0ae8d2f5",

@@ -1,0 +1,1 @@
+"""Carries events from the host's process to the server."""

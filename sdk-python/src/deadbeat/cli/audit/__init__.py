@@ -1,0 +1,1 @@
+"""Looks at a Celery application once and says what is wrong."""

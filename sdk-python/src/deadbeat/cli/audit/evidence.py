@@ -1,0 +1,98 @@
+"""What was gathered for an audit, and the times in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from deadbeat.cli.application import Application
+from deadbeat.cli.audit.finding import Unknown
+from deadbeat.cli.audit.knowledge import Knowledge
+from deadbeat.integrations.celery.broker.inspection import Look
+
+_FRACTION = re.compile(r"\.(\d+)")
+
+
+@dataclass
+class Evidence:
+    """All that was gathered. `second` is a later look, when there was a reason for one."""
+
+    application: Application
+    first: Look
+    second: Look | None
+    knowledge: Knowledge | None
+    now: datetime
+    unknown: list[Unknown] = field(default_factory=list)
+
+    @property
+    def last(self) -> Look:
+        """The newest look."""
+        return self.second or self.first
+
+    @property
+    def project(self) -> str:
+        """What stands behind -A."""
+        return self.application.project
+
+    def consumers(self, queue: str) -> list[str]:
+        """The workers that consume it, as they or the server say."""
+        names = {worker.name for worker in self.first.workers.values() if queue in (worker.queues or ())}
+        names.update(row["name"] for row in self.silent_workers() if queue in row["queues"])
+        return sorted(names)
+
+    def knows_every_worker(self) -> bool:
+        """Whether the queues of each connected worker are known: from its answer, or else from the server."""
+        look = self.first
+        if look.complete:
+            return True
+        if look.listeners is None or any(worker.queues is None for worker in look.workers.values()):
+            return False
+        return look.listeners - len(look.workers) <= len(self.silent_workers())
+
+    def unanswered(self) -> dict[str, int] | None:
+        """Queue → how many consumers the broker counts beyond the workers that answered; only where more.
+
+        None: the broker counts no consumers.
+        """
+        counted = {q.name: q.consumers for q in self.last.broker.queues.values() if q.consumers is not None}
+        if not counted:
+            return None
+        for worker in self.first.workers.values():
+            for queue in worker.queues or ():
+                if queue in counted:
+                    # Two workers of one name answer twice.
+                    counted[queue] -= worker.answers.get("active_queues", 1)
+        return {queue: more for queue, more in sorted(counted.items()) if more > 0}
+
+    def silent_workers(self) -> list[dict[str, Any]]:
+        """Workers that told the server they live, and did not answer here."""
+        if self.knowledge is None:
+            return []
+        answered = self.first.workers
+        return [
+            row for row in self.knowledge.workers if row["status"] == "up" and row["name"] not in answered
+        ]
+
+
+def instant(text: Any) -> datetime | None:
+    """An RFC 3339 or ISO 8601 time, in UTC; None when there is none that can be read."""
+    # Python before 3.11 reads fractions of three or six digits only.
+    plain = _FRACTION.sub(lambda match: f".{match[1][:6]:0<6}", str(text).replace("Z", "+00:00"))
+    try:
+        at = datetime.fromisoformat(plain)
+    except ValueError:
+        return None
+    return at.astimezone(timezone.utc) if at.tzinfo else at.replace(tzinfo=timezone.utc)
+
+
+def age(evidence: Evidence, text: Any) -> float:
+    """Seconds since an instant of the server's; endless when there is none."""
+    at = instant(text)
+    return float("inf") if at is None else max(0.0, (evidence.now - at).total_seconds())
+
+
+def running_seconds(evidence: Evidence, started: float) -> float:
+    """For how long a run goes on that a worker says began then (seconds since 1970)."""
+    return max(0.0, evidence.now.timestamp() - started)

@@ -1,0 +1,1 @@
+"""What an audit judges by: one file a subject."""

@@ -1,0 +1,353 @@
+"""What is wrong with the broker and its queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from deadbeat.cli.audit.evidence import Evidence, age
+from deadbeat.cli.audit.finding import (
+    CRITICAL,
+    NOTICE,
+    WARNING,
+    Fact,
+    Finding,
+    Repair,
+    Subject,
+    Unknown,
+    command,
+    counted,
+    listed,
+    span,
+)
+from deadbeat.integrations.celery.broker.queue import QueueLook
+
+# As the server's own rule: server/domain/src/queue.rs.
+SLA_SECONDS = 600.0
+# The server samples every ten seconds; what is older is no word on now.
+SAMPLE_SECONDS = 20.0
+# Shares of maxmemory.
+MEMORY_WARNING, MEMORY_CRITICAL = 0.80, 0.95
+
+
+def findings(evidence: Evidence) -> Iterator[Finding]:
+    """Of a broker that answers."""
+    yield from _redis(evidence)
+    yield from _rabbitmq(evidence)
+    yield from _queues(evidence)
+
+
+def unreachable(evidence: Evidence) -> Iterator[Finding]:
+    """Of one that does not: away, or only out of our reach."""
+    broker = evidence.last.broker
+    known = evidence.knowledge.broker if evidence.knowledge is not None else None
+    if broker.reachable is None:
+        evidence.unknown.append(Unknown("the broker", f"{broker.url}: {broker.error}"))
+        return
+    if known is not None and known["reachable"] and age(evidence, known["sampled_at"]) <= SAMPLE_SECONDS:
+        why = (
+            f"{broker.url} cannot be reached from here ({broker.error}), yet {known['sampler'] or 'a worker'}"
+            f" reached it {span(age(evidence, known['sampled_at']))} ago"
+        )
+        evidence.unknown.append(Unknown("the broker", why))
+        return
+    yield Finding(
+        "BROKER_DOWN",
+        CRITICAL,
+        Subject("broker", broker.url),
+        "The broker does not answer: nothing is sent, and nothing is taken.",
+        [Fact(f"From this machine: {broker.error}.")],
+        [
+            Repair(
+                "See on its host whether it runs and answers; its memory and its disk may be full.",
+                _ping_command(broker.url),
+            )
+        ],
+    )
+
+
+def _ping_command(url: str) -> str | None:
+    if url.startswith("redis"):
+        return f"{_redis_cli(url)} ping"
+    return "rabbitmq-diagnostics check_running" if url.startswith(("amqp", "pyamqp")) else None
+
+
+def _redis_cli(url: str) -> str:
+    parts = urlsplit(url)
+    words = ["redis-cli", "-h", parts.hostname or "localhost", "-p", str(parts.port or 6379)]
+    return command(*words, *(["--tls"] if parts.scheme == "rediss" else []))
+
+
+def _redis(evidence: Evidence) -> Iterator[Finding]:
+    broker = evidence.last.broker
+    if broker.transport != "redis":
+        return
+    subject, policy, most = Subject("broker", broker.url), broker.maxmemory_policy, broker.maxmemory
+    if policy is None:
+        why = "Redis does not tell its maxmemory_policy (INFO is forbidden)"
+        evidence.unknown.append(Unknown("whether the broker may evict messages", why))
+    elif policy.startswith("allkeys") and most:
+        evicted = broker.evicted_keys or 0
+        yield Finding(
+            "CONFIG_EVICTION",
+            CRITICAL if evicted else WARNING,
+            subject,
+            "When its memory is full, Redis deletes messages that wait, and nobody hears of it.",
+            [
+                Fact(f"maxmemory_policy is {policy}, maxmemory {most:,} bytes."),
+                Fact(f"{counted(evicted, 'key')} evicted since it was started."),
+            ],
+            [
+                Repair(
+                    "Refuse new messages instead, and set the same in redis.conf.",
+                    f"{_redis_cli(broker.url)} config set maxmemory-policy noeviction",
+                )
+            ],
+        )
+    elif policy != "noeviction":
+        yield Finding(
+            "CONFIG_EVICTION",
+            NOTICE,
+            subject,
+            "Results may be evicted before they expire."
+            if policy.startswith("volatile")
+            else "Once a maxmemory is set, Redis deletes messages that wait.",
+            [Fact(f"maxmemory_policy is {policy}, maxmemory {most or 'not set'}.")],
+            [
+                Repair(
+                    "Set the same in redis.conf.",
+                    f"{_redis_cli(broker.url)} config set maxmemory-policy noeviction",
+                )
+            ],
+        )
+    share = (broker.used_memory or 0) / most if most else 0.0
+    if most and share >= MEMORY_WARNING and policy == "noeviction":
+        yield Finding(
+            "BROKER_MEMORY",
+            CRITICAL if share >= MEMORY_CRITICAL else WARNING,
+            subject,
+            "When its memory is full, Redis refuses every new message.",
+            [Fact(f"{broker.used_memory:,} of {most:,} bytes are used ({share:.0%}).")],
+            [
+                Repair("Find what fills it.", f"{_redis_cli(broker.url)} --memkeys"),
+                Repair(
+                    "Give it more, and set the same in redis.conf.",
+                    f"{_redis_cli(broker.url)} config set maxmemory {most * 2}",
+                ),
+            ],
+        )
+    if broker.persistent is False:
+        yield Finding(
+            "CONFIG_PERSISTENCE",
+            NOTICE,
+            subject,
+            "A restart of Redis loses every message that waits: it writes nothing to disk.",
+            [Fact("appendonly is off and save is empty.")],
+            [
+                Repair(
+                    "If messages must outlive a restart; set the same in redis.conf.",
+                    f"{_redis_cli(broker.url)} config set appendonly yes",
+                )
+            ],
+        )
+
+
+def _rabbitmq(evidence: Evidence) -> Iterator[Finding]:
+    broker = evidence.last.broker
+    if broker.transport != "amqp":
+        return
+    if evidence.first.broker.blocked or broker.blocked:
+        yield Finding(
+            "BROKER_BLOCKED",
+            CRITICAL,
+            Subject("broker", broker.url),
+            "RabbitMQ takes in no messages: whoever sends one waits.",
+            [Fact("It said so when workers were to be asked: its memory or its disk is nearly full.")],
+            [
+                Repair("See which, on its host.", "rabbitmq-diagnostics alarms"),
+                Repair("And what fills its memory.", "rabbitmq-diagnostics memory_breakdown"),
+                Repair("Free memory or disk there, or start workers for what waits: they may take it."),
+            ],
+        )
+    why = "RabbitMQ tells only its own tools: rabbitmqctl list_queues name messages_unacknowledged"
+    evidence.unknown.append(Unknown("messages that workers hold unacknowledged", why))
+
+
+# -- the queues
+
+
+def _queues(evidence: Evidence) -> Iterator[Finding]:
+    broker, untold, undecided = evidence.last.broker, [], []
+    longest_wait = evidence.application.queue_wait or SLA_SECONDS
+    unread = [name for name, queue in sorted(broker.queues.items()) if queue.depth is None]
+    if unread:
+        why = (
+            f"RabbitMQ refuses to tell of {listed(unread)}"
+            if broker.transport == "amqp"
+            else f"the transport {broker.transport} does not tell"
+        )
+        evidence.unknown.append(Unknown("how deep the queues are", why))
+    if broker.scan_complete is False:
+        why = "the database has too many keys to look through; the queues that are known were looked at"
+        evidence.unknown.append(Unknown("queues that nobody told of", why))
+    for name, queue in sorted(broker.queues.items()):
+        consumed = _is_consumed(evidence, queue)
+        if queue.depth == 0 and consumed is False and evidence.first.workers:
+            yield from _unconsumed_route(evidence, name)
+        if not queue.depth:
+            continue
+        if queue.oldest_seconds is None:
+            untold.append(name)
+        if consumed is None:
+            undecided.append(name)
+        elif not consumed:
+            yield _unconsumed(evidence, queue)
+        elif queue.oldest_seconds is not None and queue.oldest_seconds >= longest_wait:
+            yield _too_slow(evidence, queue)
+    if untold:
+        why = (
+            f"what sent to {listed(untold)} does not call deadbeat.init, and Redis keeps no time"
+            if broker.transport == "redis"
+            else f"in {listed(untold)}: {broker.transport} shows a message only to who takes it"
+        )
+        evidence.unknown.append(Unknown("how long the oldest message waits", why))
+    if undecided:
+        why = f"{listed(undecided)}: no worker that answered consumes them, and not every one answered"
+        evidence.unknown.append(Unknown("whether messages wait in a queue that nobody consumes", why))
+
+
+def _is_consumed(evidence: Evidence, queue: QueueLook) -> bool | None:
+    if queue.consumers is not None:
+        return queue.consumers > 0
+    if evidence.consumers(queue.name):
+        return True
+    if not evidence.knows_every_worker() or not evidence.application.app.conf.worker_enable_remote_control:
+        return None
+    before = evidence.first.broker.queues.get(queue.name)
+    if before is not None and before.depth and queue.depth is not None and queue.depth < before.depth:
+        # Somebody takes from it who does not answer broadcasts.
+        return None
+    return False
+
+
+def _unconsumed(evidence: Evidence, queue: QueueLook) -> Finding:
+    name, project = queue.name, evidence.project
+    source = evidence.application.queues.get(name)
+    by_server = evidence.knowledge is not None and any(
+        row["name"] == name for row in evidence.knowledge.queues
+    )
+    ours = source is not None or by_server or queue.oldest_task in evidence.application.app.tasks
+    depth = queue.depth or 0
+    facts = [Fact(f"{counted(depth, 'message')} in {name}.")]
+    if queue.oldest_task:
+        facts.append(Fact(f"The oldest is for the task {queue.oldest_task}."))
+    if queue.oldest_seconds is not None:
+        facts.append(Fact(f"It has waited {span(queue.oldest_seconds)}."))
+    if source is not None:
+        facts.append(Fact(f"The queue is named by {source}."))
+    workers = sorted(evidence.first.workers)
+    for worker in workers[:10]:
+        queues = evidence.first.workers[worker].queues
+        if queues is not None:
+            facts.append(Fact(f"{worker} consumes {listed(queues) or 'no queue'}."))
+    if not workers:
+        facts.append(Fact("No worker is connected."))
+    if not ours:
+        facts.append(Fact("Nothing in this app names the queue: it may be another application's."))
+    # A worker declares what it is to consume. A queue that was made with other arguments RabbitMQ refuses it,
+    # and the worker ends.
+    is_foreign = source is None and evidence.last.broker.transport == "amqp"
+    repair = [
+        Repair(
+            f"Have {worker} consume it, until it is restarted.",
+            command("celery", "-A", project, "control", "add_consumer", name, "-d", worker),
+        )
+        for worker in workers[:1]
+        if not is_foreign
+    ]
+    if is_foreign:
+        repair.append(
+            Repair(
+                "If it is this app's: name it in task_queues with the arguments that it has.",
+                "rabbitmqctl list_queues name durable auto_delete arguments",
+            )
+        )
+    repair += [
+        Repair(
+            "Or start a worker for it." if workers and not is_foreign else "Start a worker for it.",
+            command("celery", "-A", project, "worker", "-Q", name),
+        ),
+        Repair("If no task should go there, correct task_routes or the queue of its Beat entry."),
+    ]
+    return Finding(
+        "QUEUE_UNCONSUMED",
+        CRITICAL if ours else WARNING,
+        Subject("queue", name),
+        f"Nobody consumes queue {name}: {_waiting(depth)} for ever.",
+        facts,
+        repair,
+    )
+
+
+def _waiting(depth: int) -> str:
+    return f"{counted(depth, 'message')} {'waits' if depth == 1 else 'wait'}"
+
+
+def _unconsumed_route(evidence: Evidence, name: str) -> Iterator[Finding]:
+    source = evidence.application.queues.get(name)
+    if source is None or source == "the app's configuration":
+        return
+    yield Finding(
+        "CONFIG_QUEUE_UNCONSUMED",
+        WARNING,
+        Subject("queue", name),
+        f"Nobody consumes queue {name}, which is empty now: what {source} sends there will wait for ever.",
+        [
+            Fact(f"The queue is named by {source}."),
+            Fact(f"Workers that answered: {listed(sorted(evidence.first.workers))}."),
+        ],
+        [
+            Repair("Start a worker for it.", command("celery", "-A", evidence.project, "worker", "-Q", name)),
+            Repair("If no task should go there, correct it."),
+        ],
+    )
+
+
+def _too_slow(evidence: Evidence, queue: QueueLook) -> Finding:
+    consumers = evidence.consumers(queue.name)
+    return Finding(
+        "QUEUE_SLA_BREACH",
+        CRITICAL,
+        Subject("queue", queue.name),
+        f"Messages wait too long in queue {queue.name}: it is consumed, but not fast enough.",
+        [
+            Fact(
+                f"{counted(queue.depth or 0, 'message')} in {queue.name}; the oldest has waited "
+                f"{span(queue.oldest_seconds or 0)}."
+            ),
+            *([Fact(f"The oldest is for the task {queue.oldest_task}.")] if queue.oldest_task else []),
+            Fact(f"Consumed by {listed(consumers) or 'workers that did not answer'}."),
+        ],
+        [
+            Repair(
+                "See what its workers are busy with.",
+                command("celery", "-A", evidence.project, "inspect", "active"),
+            ),
+            Repair(
+                "Give them more processes, where the machine bears it.",
+                command(
+                    "celery",
+                    "-A",
+                    evidence.project,
+                    "control",
+                    "pool_grow",
+                    "2",
+                    *(["-d", ",".join(consumers)] if consumers else []),
+                ),
+            ),
+            Repair(
+                "Or start another worker for it.",
+                command("celery", "-A", evidence.project, "worker", "-Q", queue.name),
+            ),
+        ],
+    )

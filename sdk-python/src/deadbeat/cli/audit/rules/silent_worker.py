@@ -1,0 +1,102 @@
+"""Workers that take messages and tell Deadbeat nothing: they lack the SDK, or its address or key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from deadbeat.cli.audit.evidence import Evidence
+from deadbeat.cli.audit.finding import (
+    WARNING,
+    Fact,
+    Finding,
+    Repair,
+    Subject,
+    Unknown,
+    command,
+    counted,
+    listed,
+)
+from deadbeat.integrations.celery.broker.inspection import WorkerLook
+
+# A worker that has just started may not have reported yet: it does so every few seconds.
+REPORTS_WITHIN_SECONDS = 30.0
+# What the server says of a worker that is heard from although something is wrong with it.
+_HEARD_FROM = {"GHOST_WORKER", "CLOCK_SKEW"}
+
+
+def findings(evidence: Evidence) -> Iterator[Finding]:
+    """Find what consumes a queue and does not report, where the server knows the application."""
+    known = evidence.knowledge
+    if known is None or not known.reachable or not (known.beats or known.workers):
+        # Nothing of it has reached the server: that is said already, and is not one worker's fault.
+        return
+    reporting = {row["name"] for row in known.workers if _is_heard_from(row)}
+    elsewhere = {row["name"] for row in known.workers_elsewhere if _is_heard_from(row)}
+    ours = {*evidence.application.queues, *(queue for row in known.workers for queue in row["queues"])}
+    for worker in evidence.first.workers.values():
+        # All workers of a broker answer, those of other applications, too.
+        if worker.name in reporting or worker.name in elsewhere or not ours.intersection(worker.queues or ()):
+            continue
+        uptime = (worker.stats or {}).get("uptime")
+        if isinstance(uptime, (int, float)) and uptime >= REPORTS_WITHIN_SECONDS:
+            yield _silent(evidence, worker, uptime, len(reporting))
+        else:
+            why = "the server does not hear from it; it has just started, or did not say when"
+            evidence.unknown.append(Unknown(f"whether worker {worker.name} reports", why))
+    for queue, more in _uncounted(evidence, reporting).items():
+        yield Finding(
+            "WORKER_WITHOUT_SDK",
+            WARNING,
+            Subject("queue", queue),
+            f"Queue {queue} has {counted(more, 'consumer')} that neither answers nor reports.",
+            [
+                Fact("The broker counts more consumers than workers that answered or report to the server."),
+                Fact("A run of Beat that such a consumer takes is missed."),
+            ],
+            [Repair("See where its consumers are.", "rabbitmqctl list_consumers")],
+        )
+
+
+def _silent(evidence: Evidence, worker: WorkerLook, uptime: float, reporting: int) -> Finding:
+    project = evidence.project
+    return Finding(
+        "WORKER_WITHOUT_SDK",
+        WARNING,
+        Subject("worker", worker.name),
+        f"Worker {worker.name} runs tasks and does not report: the runs that it takes are missed.",
+        [
+            Fact(f"It answers, and consumes {listed(worker.queues or [])}."),
+            Fact(f"It runs since {uptime:.0f} s. The server does not hear from a worker of that name."),
+            Fact(f"Workers of {evidence.application.name} that report: {reporting}."),
+        ],
+        [
+            Repair(
+                "Start it with the SDK (deadbeat.init(app) where its app is made), and with DEADBEAT_URL and "
+                "DEADBEAT_KEY. This says what is missing, in its environment.",
+                command("celery", "-A", project, "deadbeat", "doctor"),
+            ),
+            Repair(
+                "Or stop it, if it is not meant to run.",
+                command("celery", "-A", project, "control", "shutdown", "-d", worker.name),
+            ),
+        ],
+    )
+
+
+def _is_heard_from(row: dict[str, Any]) -> bool:
+    return row["status"] in ("new", "up") or row.get("trouble") in _HEARD_FROM
+
+
+def _uncounted(evidence: Evidence, reporting: set[str]) -> dict[str, int]:
+    """Queue → consumers that the broker counts beyond those that answered, or report and did not answer."""
+    if evidence.first.unknown or evidence.first.broker.blocked:
+        # They could not be asked.
+        return {}
+    found = {}
+    for queue, more in (evidence.unanswered() or {}).items():
+        silent = [row for row in evidence.silent_workers() if row["name"] in reporting]
+        more -= sum(1 for row in silent if queue in row["queues"])
+        if more > 0:
+            found[queue] = more
+    return found

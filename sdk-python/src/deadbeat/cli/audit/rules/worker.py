@@ -1,0 +1,475 @@
+"""What is wrong with the workers and what they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from deadbeat.cli.audit.evidence import Evidence, age, instant, running_seconds
+from deadbeat.cli.audit.finding import (
+    CRITICAL,
+    WARNING,
+    Fact,
+    Finding,
+    Repair,
+    Subject,
+    Unknown,
+    command,
+    counted,
+    listed,
+    span,
+)
+from deadbeat.cli.audit.rules.configuration import CONSUMER_TIMEOUT_SECONDS
+from deadbeat.integrations.celery.broker.inspection import Look, WorkerLook
+from deadbeat.integrations.celery.broker.queue import QueueLook
+
+# An idle worker beside a message that has waited for this long is no accident of the moment.
+GHOST_SECONDS = 60.0
+# Ending a task takes a moment, and clocks of two machines differ.
+LIMIT_SLACK_SECONDS = 60.0
+
+
+def findings(evidence: Evidence) -> Iterator[Finding]:
+    """Of the workers behind a broker that answers."""
+    for rule in (
+        _workers,
+        _ghosts,
+        _prefetch_starvation,
+        _duplicate_runs,
+        _running_too_long,
+        _redelivery,
+        _consumer_timeout,
+    ):
+        yield from rule(evidence)
+
+
+def _workers(evidence: Evidence) -> Iterator[Finding]:
+    look, conf = evidence.first, evidence.application.app.conf
+    silent = evidence.silent_workers()
+    known = listed([f"{row['name']} ({row['pool'] or 'unknown'} pool)" for row in silent])
+    if look.listeners is not None and look.listeners > len(look.workers):
+        missing = look.listeners - sum(max(w.answers.values(), default=0) for w in look.workers.values())
+        if missing > 0:
+            why = f"{missing} of {look.listeners} workers that are connected did not answer in time"
+            why += f"; the server knows as up: {known}" if silent else ""
+            why += ". A solo worker answers when its task has ended; others are frozen or overloaded"
+            evidence.unknown.append(Unknown("some workers", why))
+    elif silent:
+        why = f"the server has heard of them lately, the broadcast did not reach them: {known}"
+        evidence.unknown.append(Unknown("some workers", why))
+    can_answer, unanswered = bool(conf.worker_enable_remote_control), evidence.unanswered()
+    if look.complete is None and can_answer:
+        _tell_unanswered(evidence, unanswered)
+    if not (look.workers or look.listeners or silent or look.unknown or look.broker.blocked):
+        if not can_answer:
+            evidence.unknown.append(Unknown("the workers", "worker_enable_remote_control is off"))
+        elif look.listeners == 0 or unanswered == {}:
+            yield Finding(
+                "NO_WORKERS",
+                CRITICAL,
+                Subject("broker", evidence.last.broker.url),
+                "No worker is connected: nothing is done.",
+                [Fact("The broadcast reached nobody.")]
+                if look.listeners == 0
+                else [Fact("Nobody answered, and no queue has a consumer.")],
+                [Repair("Start one.", command("celery", "-A", evidence.project, "worker"))],
+            )
+    for worker in look.workers.values():
+        if max(worker.answers.values(), default=0) > 1:
+            yield Finding(
+                "DUPLICATE_NODE_NAME",
+                WARNING,
+                Subject("worker", worker.name),
+                "Two workers go by one name: commands and figures for one meet the other.",
+                [Fact(f"{max(worker.answers.values())} answers came under this name.")],
+                [
+                    Repair(
+                        "Give each a name of its own.",
+                        command("celery", "-A", evidence.project, "worker", "-n", "w1@%h"),
+                    )
+                ],
+            )
+
+
+def _tell_unanswered(evidence: Evidence, unanswered: dict[str, int] | None) -> None:
+    """Where the broker does not say how many workers a broadcast reaches, its consumers are counted."""
+    look = evidence.first
+    if look.unknown:
+        # They could not be asked, which is said.
+        return
+    if look.broker.blocked:
+        why = "RabbitMQ takes in no messages, so they could not be asked"
+        evidence.unknown.append(Unknown("the workers", why))
+    elif unanswered is None:
+        transport = evidence.last.broker.transport
+        if look.workers:
+            why = f"{transport} does not tell how many workers are connected"
+            evidence.unknown.append(Unknown("whether every worker answered", why))
+        elif not evidence.silent_workers():
+            why = f"none answered, and whether there are any {transport} does not tell"
+            evidence.unknown.append(Unknown("the workers", why))
+    elif unanswered:
+        more = listed([f"{counted(number, 'consumer')} of {queue}" for queue, number in unanswered.items()])
+        why = f"{more} did not answer in time, or not as a Celery worker does"
+        why += ". A solo worker answers when its task has ended; others are frozen or overloaded"
+        evidence.unknown.append(Unknown("some workers" if look.workers else "the workers", why))
+
+
+def _ghosts(evidence: Evidence) -> Iterator[Finding]:
+    first, second = evidence.first, evidence.second
+    if second is None:
+        return
+    for name, after in second.workers.items():
+        before = first.workers.get(name)
+        if before is None or before.stats is None or after.stats is None or before.pid != after.pid:
+            continue
+        # Idle at both looks, and nothing was begun in between.
+        if before.active != [] or after.active != [] or before.accepted != after.accepted:
+            continue
+        if before.reserved is None or after.reserved is None:
+            continue
+        held = _unlimited_ids(evidence, before) & _unlimited_ids(evidence, after)
+        waiting = [queue for queue in _unmoved(evidence) if queue.name in (before.queues or ())]
+        idle = not before.reserved and not after.reserved
+        if held:
+            what = f"It holds {counted(len(held), 'message')}, the same at both looks, and begins none."
+        elif waiting and idle:
+            what = f"In {listed([q.name for q in waiting])} messages wait, and it takes none."
+        else:
+            continue
+        oldest = max((queue.oldest_seconds or 0.0 for queue in waiting), default=0.0)
+        standing = _standing_seconds(evidence, name)
+        certain = oldest >= GHOST_SECONDS or standing >= GHOST_SECONDS
+        facts = [
+            Fact(what),
+            Fact(
+                f"{after.processes or 'Its'} processes are free; {counted(after.accepted or 0, 'task')} begun"
+                f" since its start, none in the {second.at - first.at:.1f} s between two looks."
+            ),
+        ]
+        if oldest:
+            facts.append(Fact(f"The oldest message has waited {span(oldest)}."))
+        if standing >= GHOST_SECONDS:
+            facts.append(Fact(f"By the server's account it has not moved for {span(standing)}."))
+        if not certain:
+            facts.append(Fact("Only a suspicion: two looks are a short time. Look again in a minute."))
+        queues = ",".join(before.queues or ())
+        yield Finding(
+            "GHOST_WORKER",
+            CRITICAL if certain else WARNING,
+            Subject("worker", name),
+            f"Worker {name} is connected and answers, and works on nothing although there is work.",
+            facts,
+            [
+                Repair(
+                    "Have it end; what it holds goes back to the queue. (It ends instead of replying.)",
+                    command("celery", "-A", evidence.project, "control", "shutdown", "-d", name),
+                ),
+                Repair(
+                    "If it does not: on its host.",
+                    f"kill -9 {after.pid}" if after.pid else None,
+                ),
+                Repair(
+                    "Start it again (or restart its service or container).",
+                    command(
+                        "celery",
+                        "-A",
+                        evidence.project,
+                        "worker",
+                        "-n",
+                        name,
+                        *(["-Q", queues] if queues else []),
+                    ),
+                ),
+            ],
+        )
+
+
+def _unlimited_ids(evidence: Evidence, worker: WorkerLook) -> set[str]:
+    """What it holds and could begin: a task with a rate limit may have to wait."""
+    tasks, default = evidence.application.app.tasks, evidence.application.app.conf.task_default_rate_limit
+    return {
+        str(request.get("id"))
+        for request in worker.reserved or ()
+        if not (getattr(tasks.get(str(request.get("name"))), "rate_limit", None) or default)
+    }
+
+
+def _unmoved(evidence: Evidence) -> list[QueueLook]:
+    """Queues in which messages waited at both looks, not fewer at the second."""
+    found = []
+    if evidence.second is not None:
+        for name, after in evidence.second.broker.queues.items():
+            before = evidence.first.broker.queues.get(name)
+            if before is not None and before.depth and after.depth and after.depth >= before.depth:
+                found.append(after)
+    return found
+
+
+def _standing_seconds(evidence: Evidence, worker: str) -> float:
+    """For how long the server has seen a worker that has work make no progress."""
+    for row in evidence.knowledge.workers if evidence.knowledge is not None else ():
+        if row["name"] == worker and row["status"] == "up" and (row["reserved"] or 0) > 0:
+            return age(evidence, row["progress_at"])
+    return 0.0
+
+
+def _prefetch_starvation(evidence: Evidence) -> Iterator[Finding]:
+    first, second = evidence.first, evidence.second
+    if second is None:
+        return
+    names = [name for name in second.workers if name in first.workers]
+    idle = [
+        name
+        for name in names
+        if all(
+            look.workers[name].active == [] and look.workers[name].reserved == [] for look in (first, second)
+        )
+    ]
+    for name in names:
+        before, after = first.workers[name], second.workers[name]
+        held = _unlimited_ids(evidence, before) & _unlimited_ids(evidence, after)
+        if not held or after.processes is None or len(after.active or ()) < after.processes:
+            continue
+        shared = [
+            other
+            for other in idle
+            if set(first.workers[other].queues or ())
+            & {_queue_of(r) for r in after.reserved or () if r.get("id") in held}
+        ]
+        if not shared:
+            continue
+        longest = _longest(evidence, after)
+        yield Finding(
+            "PREFETCH_STARVATION",
+            WARNING,
+            Subject("worker", name),
+            f"Worker {name} is busy and holds back {counted(len(held), 'message')} that others could run.",
+            [
+                Fact(
+                    f"{len(after.active or ())} of {after.processes} processes are busy; it may hold "
+                    f"{after.prefetch}."
+                ),
+                Fact(f"Idle, and consuming the same queue: {listed(shared)}."),
+                *([Fact(f"{longest[0]} has been running for {span(longest[1])}.")] if longest else []),
+            ],
+            [
+                Repair(
+                    "Let it take one message for each process (needs a restart): "
+                    "app.conf.worker_prefetch_multiplier = 1, or on the command line.",
+                    command(
+                        "celery", "-A", evidence.project, "worker", "-n", name, "--prefetch-multiplier", "1"
+                    ),
+                ),
+                Repair(
+                    "Now: give it more processes, where the machine bears it.",
+                    command(
+                        "celery", "-A", evidence.project, "control", "pool_grow", str(len(held)), "-d", name
+                    ),
+                )
+                if after.pool == "prefork"
+                else Repair("Send long tasks to a queue of their own."),
+            ],
+        )
+
+
+def _queue_of(request: dict[str, Any]) -> str:
+    return str((request.get("delivery_info") or {}).get("routing_key"))
+
+
+def _duplicate_runs(evidence: Evidence) -> Iterator[Finding]:
+    looks = [look for look in (evidence.first, evidence.second) if look is not None]
+    # Seen twice: within one look, an end in one worker and a retry in another may meet.
+    if len(looks) < 2:
+        return
+    earlier, later = (_runs(look) for look in looks)
+    for task_id, places in later.items():
+        workers = sorted({worker for worker, _ in places})
+        if len(places) < 2 or set(places) != set(earlier.get(task_id, ())):
+            continue
+        name = next(
+            str(request.get("name"))
+            for worker in looks[1].workers.values()
+            for request in worker.active or ()
+            if request.get("id") == task_id
+        )
+        timeout = evidence.last.broker.visibility_timeout_seconds
+        facts = [Fact(f"{name} {task_id} runs {len(places)} times at once, on {listed(workers)}.")]
+        if timeout is not None:
+            longest = max(running_seconds(evidence, started) for _, started in places)
+            facts.append(
+                Fact(f"The first began {span(longest)} ago; the visibility timeout is {span(timeout)}.")
+            )
+        yield Finding(
+            "DUPLICATE_RUN",
+            CRITICAL,
+            Subject("task", name),
+            f"One message of {name} is being run by several processes at once.",
+            facts,
+            [
+                Repair(
+                    "See both.", command("celery", "-A", evidence.project, "inspect", "query_task", task_id)
+                ),
+                Repair("Raise the visibility timeout (broker_transport_options) above the longest run.")
+                if evidence.last.broker.transport != "amqp"
+                else Repair(
+                    "RabbitMQ delivers again what a lost connection or a closed channel held: see its log."
+                ),
+            ],
+        )
+
+
+def _runs(look: Look) -> dict[str, list[tuple[str, float]]]:
+    runs: dict[str, list[tuple[str, float]]] = {}
+    for worker in look.workers.values():
+        for request in worker.active or ():
+            if request.get("id") and request.get("time_start"):
+                runs.setdefault(str(request["id"]), []).append((worker.name, float(request["time_start"])))
+    return runs
+
+
+def _running_too_long(evidence: Evidence) -> Iterator[Finding]:
+    for worker in evidence.last.workers.values():
+        for request in worker.active or ():
+            name, started = str(request.get("name")), request.get("time_start")
+            limit = evidence.application.hard_limit(evidence.application.app.tasks.get(name))
+            if limit is None or not isinstance(started, (int, float)):
+                continue
+            seconds = running_seconds(evidence, started)
+            if seconds <= limit + LIMIT_SLACK_SECONDS:
+                continue
+            yield Finding(
+                "OVERRUN",
+                CRITICAL,
+                Subject("task", name),
+                f"A run of {name} goes on past its hard time limit: nothing ends it.",
+                [
+                    Fact(
+                        f"{request.get('id')} runs on {worker.name} for {span(seconds)}; "
+                        f"its limit is {span(limit)}."
+                    ),
+                    Fact(f"The pool is {worker.pool}."),
+                ],
+                [
+                    Repair(
+                        "Restart that worker; in this pool no task can be ended alone."
+                        if worker.pool != "prefork"
+                        else "End it.",
+                        command("celery", "-A", evidence.project, "control", "shutdown", "-d", worker.name)
+                        if worker.pool != "prefork"
+                        else command(
+                            "celery",
+                            "-A",
+                            evidence.project,
+                            "control",
+                            "terminate",
+                            "KILL",
+                            str(request.get("id")),
+                        ),
+                    )
+                ],
+            )
+
+
+def _redelivery(evidence: Evidence) -> Iterator[Finding]:
+    broker, tasks = evidence.last.broker, evidence.application.app.tasks
+    timeout = broker.visibility_timeout_seconds
+    if timeout is None:
+        return
+    for worker in evidence.last.workers.values():
+        for request in worker.active or ():
+            name, started = str(request.get("name")), request.get("time_start")
+            if request.get("acknowledged") or not getattr(tasks.get(name), "acks_late", False):
+                continue
+            if isinstance(started, (int, float)) and running_seconds(evidence, started) > timeout:
+                yield Finding(
+                    "CONFIG_VISIBILITY_TIMEOUT",
+                    CRITICAL,
+                    Subject("task", name),
+                    f"A run of {name} has outlived the visibility timeout: its message is delivered again.",
+                    [
+                        Fact(
+                            f"{request.get('id')} runs on {worker.name} for "
+                            f"{span(running_seconds(evidence, started))}; the visibility timeout is "
+                            f"{span(timeout)}."
+                        )
+                    ],
+                    [
+                        Repair(
+                            "Raise the visibility timeout (broker_transport_options) above the longest run."
+                        )
+                    ],
+                )
+    far = _held_beyond(evidence, timeout)
+    if far:
+        eta, name, holder = max(far)
+        yield Finding(
+            "CONFIG_VISIBILITY_TIMEOUT",
+            WARNING,
+            Subject("task", name),
+            "Tasks wait for a time beyond the visibility timeout: each is delivered again before it is due, "
+            "and may run several times.",
+            [
+                Fact(f"{counted(len(far), 'task')} held for later than {span(timeout)} from now."),
+                Fact(f"The last is {name}, for {eta:%Y-%m-%d %H:%M:%S} UTC, held by {holder}."),
+            ],
+            [
+                Repair("Raise the visibility timeout (broker_transport_options) above the longest delay."),
+                Repair("Or let Beat send what is to happen later."),
+            ],
+        )
+
+
+def _consumer_timeout(evidence: Evidence) -> Iterator[Finding]:
+    far = _held_beyond(evidence, CONSUMER_TIMEOUT_SECONDS)
+    if evidence.last.broker.transport != "amqp" or not far:
+        return
+    eta, name, holder = max(far)
+    yield Finding(
+        "CONFIG_CONSUMER_TIMEOUT",
+        WARNING,
+        Subject("task", name),
+        "Tasks wait in a worker for a time beyond RabbitMQ's consumer_timeout: it then closes the worker's "
+        "channel, which ends the worker, and all that it held is delivered again.",
+        [
+            Fact(
+                f"{counted(len(far), 'task')} held for later than {span(CONSUMER_TIMEOUT_SECONDS)} from now."
+            ),
+            Fact(f"The last is {name}, for {eta:%Y-%m-%d %H:%M:%S} UTC, held by {holder}."),
+            Fact(
+                f"{span(CONSUMER_TIMEOUT_SECONDS)} is what RabbitMQ takes unless it is set up otherwise, "
+                "which it does not tell."
+            ),
+        ],
+        [
+            Repair(
+                "See what it is there.", "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'"
+            ),
+            Repair("Raise it above the longest delay (consumer_timeout in rabbitmq.conf, in milliseconds)."),
+            Repair("Or let Beat send what is to happen later."),
+        ],
+    )
+
+
+def _held_beyond(evidence: Evidence, seconds: float) -> list[tuple[datetime, str, str]]:
+    """What workers hold for a time further away than that: when, which task, who."""
+    far = []
+    for worker in evidence.first.workers.values():
+        for item in worker.scheduled or ():
+            eta = instant(item.get("eta"))
+            if eta is not None and eta - evidence.now > timedelta(seconds=seconds):
+                far.append((eta, str((item.get("request") or {}).get("name")), worker.name))
+    return far
+
+
+def _longest(evidence: Evidence, worker: WorkerLook) -> tuple[str, float] | None:
+    running = [
+        (float(request["time_start"]), str(request.get("name")))
+        for request in worker.active or ()
+        if isinstance(request.get("time_start"), (int, float))
+    ]
+    if not running:
+        return None
+    started, name = min(running)
+    return name, running_seconds(evidence, started)

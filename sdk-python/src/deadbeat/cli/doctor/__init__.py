@@ -1,0 +1,1 @@
+"""Proves that the SDK works in a set-up."""

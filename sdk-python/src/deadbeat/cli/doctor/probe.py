@@ -1,0 +1,60 @@
+"""A worker that lives for one task, for the command `doctor`: shows which report is made in which process.
+
+Run as `python -m deadbeat.cli.doctor.probe <app> <queue> <number of a file descriptor>`. It is the
+application's own worker, prefork, with one child, on a queue of its own; it answers no broadcast, so that
+nobody counts it.
+Instead of being sent to the server, each of the SDK's reports is written down, with the process that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def main(project: str, queue: str, number: int) -> None:
+    """Run the worker until it is told to end."""
+    from celery import signals
+    from kombu import Exchange, Queue
+
+    from deadbeat.cli.application import load
+    from deadbeat.integrations.celery import handlers as celery
+
+    app = load(project).app
+    main_pid = os.getpid()
+
+    def tell(kind: str, **facts: Any) -> None:
+        line = json.dumps({"kind": kind, "pid": os.getpid(), "main": main_pid, **facts}, default=str)
+        # One write of a short line: parent and child write to the same pipe.
+        os.write(number, f"{line}\n".encode())
+
+    reporter = celery.installed(app)
+    if reporter is None:
+        tell("not_installed")
+        return
+
+    def put(event: dict[str, Any], **_: Any) -> None:
+        if event["type"] != "worker_snapshot":
+            tell(event["type"], task_id=event.get("task_id"), published_at=event.get("published_at"))
+        else:
+            tell("worker_snapshot", pool=event["pool"], scheduled=event["scheduled"])
+
+    reporter.transport.put = put  # type: ignore[method-assign]
+
+    def ready(**_: Any) -> None:
+        tell("ready")
+
+    signals.worker_ready.connect(ready, weak=False)
+    # Connected after the SDK's own: whatever those have to say of the task has been said by then.
+    signals.task_postrun.connect(lambda **_: tell("task_over"), weak=False)
+    app.conf.worker_enable_remote_control = False
+    app.amqp.queues.add(Queue(queue, Exchange(queue, auto_delete=True), routing_key=queue, auto_delete=True))
+    options = ["--pool", "prefork", "--concurrency", "1", "--queues", queue, "--hostname", f"{queue}@%h"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
+    app.worker_main(["worker", *options, *quiet])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,1 @@
+"""What watches a task queue from inside of its processes."""

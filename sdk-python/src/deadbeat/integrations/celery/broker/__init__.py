@@ -1,0 +1,1 @@
+"""Looks at a broker without taking a message."""

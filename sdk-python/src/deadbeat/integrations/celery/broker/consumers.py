@@ -1,0 +1,52 @@
+"""Asks every worker behind a broker which queues it consumes, those without the SDK among them.
+
+A worker without the SDK takes messages, and nobody hears what became of them. It answers Celery's inspect
+like any other. All workers are asked once a minute, and sooner when their number seems to have changed. That
+costs each of them one short answer.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from deadbeat.integrations.celery.broker.inspection import Inspection
+
+PERIOD_SECONDS = 60.0
+ANSWER_SECONDS = 1.0
+WORKER_LIMIT = 1_000
+QUEUE_LIMIT = 200
+
+
+class ConsumerLook:
+    """Asks when there is a reason to; used by the sampling thread only."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._due = 0.0
+        self._signs: Any = None
+
+    def ask(self, signs: Any) -> list[dict[str, Any]] | None:
+        """Who consumes what, by name; None when it is not time to ask, or nobody could be asked.
+
+        `signs` is what the broker shows of its consumers; another value means that somebody came or went.
+        """
+        now = time.monotonic()
+        if now < self._due and signs == self._signs:
+            return None
+        self._due, self._signs = now + PERIOD_SECONDS, signs
+        if not self._app.conf.worker_enable_remote_control:
+            return None
+        answers = Inspection(self._app).consumers(now + ANSWER_SECONDS)
+        if answers is None:
+            return None
+        return [
+            {"worker": name, "queues": queues[:QUEUE_LIMIT]}
+            for name, queues in sorted(answers.items())[:WORKER_LIMIT]
+        ]
+
+
+def signs_on_redis(app: Any, channel: Any, client: Any) -> Any:
+    """The mailboxes of workers that are bound at the moment."""
+    exchange = app.control.mailbox.exchange.name
+    return frozenset(client.smembers(channel.keyprefix_queue % (exchange,)))

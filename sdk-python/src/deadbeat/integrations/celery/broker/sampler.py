@@ -1,0 +1,240 @@
+"""How deep the broker's queues are and how long their oldest messages wait, read by one process of many.
+
+The server asks for it, in its answer to a worker's or Beat's report, and goes on asking as long as it
+wants it. Reading is done in a thread and over a connection of its own, both made only then: a broker that
+does not answer must hold up neither the worker nor the sender. Nothing is taken out of a queue, and of
+the oldest message only its headers are looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, Callable
+
+from deadbeat._transport.guard import guarded, tell_once
+from deadbeat._transport.transport import enter_own_thread, utc_text
+from deadbeat._transport.wake import Wake
+from deadbeat.integrations.celery.broker.consumers import ConsumerLook, signs_on_redis
+from deadbeat.integrations.celery.broker.consumption import (
+    identity_of_rabbit,
+    identity_of_redis,
+    taken_lately,
+)
+from deadbeat.integrations.celery.broker.queue import (
+    Marks,
+    QueueLook,
+    held_in_redis,
+    rabbit_queue,
+    redis_queue,
+)
+from deadbeat.integrations.celery.broker.refusal import PUBLISH, WRITE, RabbitProbe, refused_by_redis
+from deadbeat.integrations.celery.runs.reporter import RunReporter, new_id
+
+PERIOD_SECONDS = 10.0
+# A broker that does not answer is tried sooner again.
+AWAY_PERIOD_SECONDS = 4.0
+# The server repeats its wish with each answer; without one it is over, be the server gone or another chosen.
+WISH_SECONDS = 60.0
+ANSWER_SECONDS = 2.0
+QUEUE_LIMIT = 200
+# What a broker says when it refuses, so many characters of it.
+REFUSAL_LIMIT = 300
+
+_TIMEOUTS: dict[str, dict[str, Any]] = {
+    "redis": {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS},
+    "amqp": {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS},
+}
+
+
+class Sampler:
+    """Samples the broker while it is asked to."""
+
+    def __init__(self, runs: RunReporter, consumed_queues: Callable[[], Iterable[str]]) -> None:
+        self._runs = runs
+        self._consumed_queues = consumed_queues
+        self._until = 0.0
+        self._stop = Wake()
+        self._thread: threading.Thread | None = None
+        self._connection: Any = None
+        # It failed, and is not let go of yet.
+        self._is_broken = False
+        # What other workers of the application consume, as the server knows.
+        self._elsewhere: tuple[str, ...] = ()
+        # List → what was its newest message, and when: while that waits, the oldest has waited for as long.
+        self._marks: Marks = {}
+        # Queue → its head, as last seen.
+        self._heads: dict[str, str] = {}
+        # Says whether RabbitMQ takes what is published.
+        self._probe = RabbitProbe()
+        self._consumers = ConsumerLook(runs.app)
+
+    @guarded
+    def ask(self, wanted: bool, queues: Iterable[str] = ()) -> None:
+        """What the server wishes now, and which queues it knows of; called by the sender's thread."""
+        self._elsewhere = tuple(queues)
+        if not wanted:
+            self._until = 0.0
+            self._stop.set()
+            return
+        self._until = time.monotonic() + WISH_SECONDS
+        # One that hangs in a broker is not joined by another.
+        if self._thread is None or not self._thread.is_alive():
+            self._stop = Wake()
+            self._thread = threading.Thread(target=self._run, name="deadbeat-sample", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        enter_own_thread()
+        try:
+            while time.monotonic() < self._until:
+                began = time.monotonic()
+                event = self.sample()
+                self._runs.transport.put(event, latest="broker_sample")
+                period = PERIOD_SECONDS
+                if not event["reachable"]:
+                    # Letting go of a connection that hangs takes its time, too.
+                    self._disconnect()
+                    period = AWAY_PERIOD_SECONDS
+                self._stop.wait(max(0.1, began + period - time.monotonic()))
+        except Exception:
+            tell_once("the sampling of queues")
+        finally:
+            self._disconnect()
+
+    def sample(self) -> dict[str, Any]:
+        """Look once; a broker that cannot be read makes a sample, too."""
+        event: dict[str, Any] = {
+            "id": new_id(),
+            "type": "broker_sample",
+            "at": utc_text(),
+            "app": self._runs.beat,
+            "worker": self._runs.worker,
+            "period_seconds": PERIOD_SECONDS,
+            "transport": None,
+            "reachable": True,
+            "error": None,
+            "identity": None,
+            "refused_command": None,
+            "refused_why": None,
+            "maxmemory_policy": None,
+            "visibility_timeout_seconds": None,
+            "unacked": None,
+            "oldest_unacked_seconds": None,
+            "longest_wait_seconds": self._runs.settings.queue_wait,
+            "answering": None,
+            "queues": [],
+        }
+        signs: Any = None
+        try:
+            if self._is_broken:
+                self._disconnect()
+            if self._connection is None:
+                self._connection = self._unconnected()
+            connection = self._connection
+            event["transport"] = kind = str(connection.transport.driver_type)
+            connection.connect()
+            names = self._queue_names()
+            if kind == "redis":
+                signs = self._look_into_redis(connection, names, event)
+            elif kind == "amqp":
+                event["identity"] = identity_of_rabbit(connection)
+                _note_refusal(event, PUBLISH, self._probe.look(self._unconnected_for_write))
+                event["queues"] = [_said(rabbit_queue(connection, name)) for name in names]
+                signs = [queue["consumers"] for queue in event["queues"]]
+            else:
+                event["queues"] = [_said(QueueLook(name)) for name in names]
+        except Exception as fault:
+            if not isinstance(fault, (OSError, TimeoutError, *self._connection_errors())):
+                # It answered, and is not read well: nothing is known, and that is not the broker's fault.
+                raise
+            event.update(reachable=False, error=type(fault).__name__, queues=[])
+            self._is_broken = True
+        else:
+            event["answering"] = self._consumers.ask(signs)
+        return event
+
+    def _connection_errors(self) -> tuple[type[BaseException], ...]:
+        errors = getattr(self._connection, "connection_errors", ())
+        return tuple(error for error in errors if isinstance(error, type) and error is not Exception)
+
+    def _unconnected(self) -> Any:
+        return self._patient(self._runs.app.connection_for_read(connect_timeout=ANSWER_SECONDS))
+
+    def _unconnected_for_write(self) -> Any:
+        return self._patient(self._runs.app.connection_for_write(connect_timeout=ANSWER_SECONDS))
+
+    @staticmethod
+    def _patient(connection: Any) -> Any:
+        timeouts = _TIMEOUTS.get(str(connection.transport.driver_type), {})
+        connection.transport_options = {**(connection.transport_options or {}), **timeouts}
+        return connection
+
+    def _disconnect(self) -> None:
+        self._probe.close()
+        connection, self._connection = self._connection, None
+        self._is_broken = False
+        if connection is not None:
+            # It is of no use any more either way.
+            with contextlib.suppress(Exception):
+                connection.release()
+
+    def _queue_names(self) -> list[str]:
+        """Every queue that somebody here consumes, names in the configuration, or has sent something to."""
+        app = self._runs.app
+        # First what the server asks for: it names those in trouble first.
+        names = dict.fromkeys(self._elsewhere)
+        names.update(dict.fromkeys(self._consumed_queues()))
+        names.update(dict.fromkeys(str(name) for name in list(app.amqp.queues)))
+        for entry in list((app.conf.beat_schedule or {}).values()):
+            queue = (entry.get("options") or {}).get("queue") if isinstance(entry, dict) else None
+            if queue is not None:
+                names[str(getattr(queue, "name", queue))] = None
+        names.update(dict.fromkeys(list(self._runs.seen_queues)))
+        return list(names)[:QUEUE_LIMIT]
+
+    def _look_into_redis(self, connection: Any, names: list[str], event: dict[str, Any]) -> Any:
+        """Fill in what Redis tells; answers what shows that a worker came or went."""
+        channel = connection.channel()
+        try:
+            client, now = channel.client, time.time()
+            event["visibility_timeout_seconds"] = channel.visibility_timeout
+            # Some of it may be forbidden to this user, or hidden by whoever runs this Redis.
+            refusals = connection.channel_errors
+            _note_refusal(event, WRITE, refused_by_redis(client))
+            with contextlib.suppress(*refusals):
+                event["identity"] = identity_of_redis(client)
+            with contextlib.suppress(*refusals):
+                event["maxmemory_policy"] = client.info("memory").get("maxmemory_policy")
+            with contextlib.suppress(*refusals):
+                event["unacked"], event["oldest_unacked_seconds"] = held_in_redis(channel, client, now)
+            before, self._heads = self._heads, {}
+            looks = [redis_queue(channel, client, name, now, self._marks, before.get(name)) for name in names]
+            self._heads = {look.name: look.head for look in looks if look.head is not None}
+            # Nothing has left these since the last look: does anybody hold a message of theirs?
+            still = {look.name: look for look in looks if look.head and look.head == before.get(look.name)}
+            if still and event["unacked"]:
+                with contextlib.suppress(*refusals):
+                    taken = taken_lately(channel, client, self._runs.queue_of)
+                    for name, at in taken.items():
+                        if name in still:
+                            still[name].taken_seconds = round(max(0.0, now - at), 3)
+            event["queues"] = [_said(look) for look in looks]
+            with contextlib.suppress(*refusals):
+                return signs_on_redis(self._runs.app, channel, client)
+            return None
+        finally:
+            channel.close()
+
+
+def _note_refusal(event: dict[str, Any], command: str, why: str | None) -> None:
+    if why is not None:
+        event["refused_command"], event["refused_why"] = command, why[:REFUSAL_LIMIT]
+
+
+def _said(look: QueueLook) -> dict[str, Any]:
+    # Of single queues no broker tells it to its clients.
+    return {**asdict(look), "unacked": None}

@@ -1,0 +1,263 @@
+"""Celery's signals, handed to what reports about runs, workers and Beat; installed by `deadbeat.init`.
+
+Handlers do no I/O and hold no lock: a soft time limit is an exception that can strike inside of them, and
+Celery announces a shutdown from inside a signal handler. What is not tracked leaves them at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery import signals
+from celery.exceptions import Reject
+
+from deadbeat._transport.guard import guarded
+from deadbeat._transport.transport import Transport
+from deadbeat.integrations.celery import registry
+from deadbeat.integrations.celery.beat import BeatReporter, failed_to_start
+from deadbeat.integrations.celery.broker.sampler import Sampler
+from deadbeat.integrations.celery.late import started_before
+from deadbeat.integrations.celery.runs import headers as publish
+from deadbeat.integrations.celery.runs import refused
+from deadbeat.integrations.celery.runs.reporter import CANARY, End, RunReporter, error_name
+from deadbeat.integrations.celery.runs.workflow import stage_of
+from deadbeat.integrations.celery.worker import Tick, WorkerReporter
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from deadbeat.config import Settings
+
+# For the last reports of all processes of a worker together. Its children end first, side by side, and then
+# its main process does.
+EXIT_FLUSH_SECONDS = 2.0
+CHILD_EXIT_FLUSH_SECONDS = 1.0
+
+logger = logging.getLogger("deadbeat")
+
+# By the identity of their app.
+_workers: dict[int, WorkerReporter] = {}
+_beats: dict[int, BeatReporter] = {}
+
+
+def install(app: Celery, settings: Settings) -> None:
+    """Connect to Celery's signals and register the canary task; a second call for an app changes nothing."""
+    app = registry.actual_app(app)
+    if registry.reporter_of(app) is not None:
+        return
+    _warn_if_late(app)
+    transport = Transport(settings.url, settings.key, lambda: _process_label(reporter))
+    reporter = RunReporter(app, settings, transport)
+    transport.on_sample_queues = Sampler(reporter, lambda: _consumed_queues(app)).ask
+    if any(other.beat == reporter.beat for other in registry.reporters()):
+        logger.warning(
+            "Deadbeat: two apps of this process are called %s and cannot be told apart; set name= of one",
+            reporter.beat,
+        )
+    app.task(name=CANARY, ignore_result=True, shared=False)(_canary)
+    app.steps["consumer"].add(Tick)
+    registry.add(reporter)
+    for name, handler in (
+        ("before_task_publish", publish.on_before_task_publish),
+        ("after_task_publish", publish.on_after_task_publish),
+        ("celeryd_after_setup", on_celeryd_after_setup),
+        ("task_received", on_task_received),
+        ("task_prerun", on_task_prerun),
+        ("task_postrun", on_task_postrun),
+        ("task_failure", on_task_failure),
+        ("task_retry", on_task_retry),
+        ("task_revoked", on_task_revoked),
+        ("task_rejected", refused.on_task_rejected),
+        ("task_unknown", refused.on_task_unknown),
+        ("worker_process_shutdown", on_worker_process_shutdown),
+        ("worker_shutting_down", on_worker_shutting_down),
+        ("worker_shutdown", on_worker_shutdown),
+        ("beat_init", on_beat_init),
+        ("beat_embedded_init", on_beat_embedded_init),
+    ):
+        getattr(signals, name).connect(handler, weak=False, dispatch_uid=f"deadbeat.{name}")
+    atexit.register(_on_exit)
+
+
+def installed(app: Any = None) -> RunReporter | None:
+    """What reports for this app in this process; without an app, for the first that called `init`."""
+    return next(iter(registry.reporters()), None) if app is None else registry.reporter_of(app)
+
+
+def _warn_if_late(app: Celery) -> None:
+    running = started_before(app)
+    if running is not None:
+        logger.warning(
+            "Deadbeat: init was called after %s had started, which is not reported; call deadbeat.init(app) "
+            "where the app is made, not in a handler of beat_init, worker_ready or worker_process_init",
+            running,
+        )
+
+
+def _canary() -> None:
+    """Do nothing: that a worker ran it is the message."""
+
+
+@guarded
+def on_celeryd_after_setup(sender: Any = None, instance: Any = None, **_: Any) -> None:
+    """Learn the node name before the pool is forked."""
+    reporter = registry.reporter_of(instance.app)
+    if reporter is not None:
+        reporter.worker = str(sender)
+        _workers[id(reporter.app)] = Tick.reporters[id(reporter.app)] = WorkerReporter(reporter)
+
+
+@guarded
+def on_task_received(request: Any = None, **_: Any) -> None:
+    """A message has come, in the worker's main process."""
+    reporter = None if request is None else registry.reporter_of(request.task.app)
+    if reporter is None:
+        return
+    if request.request_dict.get("deadbeat_entry") or request.task.name in reporter.tracked:
+        reporter.receive(request)
+
+
+@guarded
+def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
+    """A run has started, here."""
+    reporter, request = registry.reporter_of(task.app), task.request
+    if reporter is not None and reporter.is_tracked(request, task.name):
+        reporter.start(task_id, request, task)
+
+
+@guarded
+def on_task_postrun(task_id: str = "", task: Any = None, state: Any = None, **_: Any) -> None:
+    """The task function has returned, or its process was told to go."""
+    reporter, request = registry.reporter_of(task.app), task.request
+    if reporter is not None and reporter.is_tracked(request, task.name):
+        reporter.end_attempt(task_id, request, task, state)
+
+
+@guarded
+def on_task_failure(sender: Any = None, task_id: str = "", exception: Any = None, **_: Any) -> None:
+    """Note the exception for postrun; in the main process (child killed, time limit) report it."""
+    reporter = registry.reporter_of(sender.app)
+    if reporter is None:
+        return
+    attempt = reporter.open.get((task_id, stage_of(sender.request)))
+    if attempt is not None:
+        attempt.error, attempt.error_name = reporter.error_of(exception), error_name(exception)
+    # 5.7 announces a rejected task once more as a failure, after postrun has said it all; and a run whose
+    # result could not be stored, of which postrun has said how its body ended.
+    elif not isinstance(exception, Reject) and not reporter.result_backend.is_at_fault(exception):
+        reporter.end_from_outside(task_id, sender.name, exception)
+
+
+@guarded
+def on_task_retry(sender: Any = None, request: Any = None, reason: Any = None, **_: Any) -> None:
+    """Note for postrun why it is retried; without a reason it is a cold shutdown that says so."""
+    cause = getattr(reason, "exc", None)
+    reporter = None if cause is None else registry.reporter_of(sender.app)
+    if reporter is None:
+        return
+    attempt = reporter.open.get((request.id, stage_of(request)))
+    if attempt is not None:
+        attempt.error = reporter.error_of(cause)
+
+
+@guarded
+def on_task_revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
+    """The task will not run, or was stopped, because someone said so or it was too old."""
+    reporter = registry.reporter_of(sender.app)
+    if reporter is None or not reporter.is_tracked(request, sender.name):
+        return
+    if expired and request.get("deadbeat_entry") == CANARY:
+        # The server has missed it already; after a long outage there may be thousands in the queue.
+        return
+    reporter.finish(request.id, request, sender.name, End("expired" if expired else "revoked"))
+
+
+@guarded
+def on_worker_process_shutdown(**_: Any) -> None:
+    """Pool children leave without running atexit hooks."""
+    _flush(CHILD_EXIT_FLUSH_SECONDS)
+
+
+@guarded
+def on_worker_shutting_down(**_: Any) -> None:
+    """A worker was told to end: its silence, later, is no death. Called inside a signal handler."""
+    for worker in list(_workers.values()):
+        worker.announce_end()
+
+
+@guarded
+def on_worker_shutdown(sender: Any = None, **_: Any) -> None:
+    """The main process of a worker ends: as it was told to, or by an error."""
+    worker = _workers.get(id(getattr(sender, "app", None)))
+    if worker is not None:
+        # Celery stops a worker inside of its handler for errors that it cannot recover from.
+        worker.note_error(sys.exc_info()[1], getattr(sender, "exitcode", None))
+    _end()
+
+
+@guarded
+def _on_exit() -> None:
+    _note_failed_start()
+    # A cold shutdown sends no worker_shutdown.
+    _end()
+
+
+@guarded
+def _note_failed_start() -> None:
+    app = failed_to_start()
+    reporter = None if app is None else registry.reporter_of(app)
+    if reporter is not None:
+        _beats.setdefault(id(reporter.app), BeatReporter(reporter))
+
+
+def _end() -> None:
+    seconds = EXIT_FLUSH_SECONDS
+    for beat in list(_beats.values()):
+        beat.say_ended()
+    for worker in list(_workers.values()):
+        worker.say_stopped()
+        if worker.has_children():
+            seconds = EXIT_FLUSH_SECONDS - CHILD_EXIT_FLUSH_SECONDS
+    _flush(seconds)
+
+
+def _flush(seconds: float) -> None:
+    # The time is for all apps of the process together.
+    deadline = time.monotonic() + seconds
+    for reporter in registry.reporters():
+        reporter.transport.flush_at_exit(max(0.0, deadline - time.monotonic()))
+
+
+@guarded
+def on_beat_init(sender: Any = None, **_: Any) -> None:
+    """Beat starts: put ourselves around its scheduler."""
+    reporter = registry.reporter_of(sender.app)
+    if reporter is None:
+        return
+    if reporter.worker is None:
+        reporter.worker = f"beat@{socket.gethostname()}"
+    beat = _beats[id(reporter.app)] = BeatReporter(reporter)
+    beat.wrap(sender.scheduler)
+
+
+@guarded
+def on_beat_embedded_init(sender: Any = None, **_: Any) -> None:
+    """Beat starts in a process that a worker has forked."""
+    beat = _beats.get(id(getattr(sender, "app", None)))
+    if beat is not None:
+        beat.note_embedded()
+
+
+def _consumed_queues(app: Any) -> list[str]:
+    worker = _workers.get(id(app))
+    return [] if worker is None else worker.queues()
+
+
+def _process_label(reporter: RunReporter) -> str:
+    return f"{reporter.worker or socket.gethostname()}/{os.getpid()}"

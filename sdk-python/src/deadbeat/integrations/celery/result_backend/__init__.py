@@ -1,0 +1,1 @@
+"""Whether the result backend answers."""

@@ -1,0 +1,91 @@
+"""Asks the result backend whether it answers, while the application's own calls do not show it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from deadbeat._transport.guard import tell_once
+from deadbeat._transport.transport import enter_own_thread
+from deadbeat.integrations.celery.broker.refusal import refused_by_redis
+from deadbeat.integrations.celery.result_backend.fault import fault_of, words_of
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+PERIOD_SECONDS = 4.0
+ANSWER_SECONDS = 2.0
+# Each report of trouble asks anew.
+WISH_SECONDS = 30.0
+# No task has this id.
+NO_TASK = "deadbeat-no-such-task"
+
+
+class Probe:
+    """A connection of its own in a thread of its own, both only while there is trouble."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._until = 0.0
+        self._thread: threading.Thread | None = None
+        # Of the monotonic clock; 0: never.
+        self.answered_at = 0.0
+        self.failed_at = 0.0
+        self.error: str | None = None
+
+    def want(self) -> None:
+        """Ask for a while, or go on with it."""
+        self._until = time.monotonic() + WISH_SECONDS
+        # One that hangs is not joined by another.
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="deadbeat-result-backend", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        enter_own_thread()
+        backend: Any = None
+        try:
+            while time.monotonic() < self._until:
+                began = time.monotonic()
+                if backend is None:
+                    backend = _impatient(self._app)
+                self._look(backend)
+                if self.answered_at >= began:
+                    return
+                time.sleep(max(0.1, began + PERIOD_SECONDS - time.monotonic()))
+        except Exception:
+            tell_once("the look at the result backend")
+        finally:
+            with contextlib.suppress(Exception):
+                backend.client.close()
+
+    def _look(self, backend: Any) -> None:
+        try:
+            refusal = _ask(backend)
+        except Exception as fault:
+            of_backend = fault_of(backend, fault)
+            if of_backend is None:
+                raise
+            refusal = words_of(of_backend)
+        if refusal is None:
+            self.answered_at = time.monotonic()
+        else:
+            self.failed_at, self.error = time.monotonic(), refusal
+
+
+def _impatient(app: Any) -> Any:
+    """A backend of this thread's own; it is never used for results."""
+    backend = type(app)._get_backend(app)
+    if isinstance(getattr(backend, "connparams", None), dict):
+        backend.connparams.update(socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)
+    return backend
+
+
+def _ask(backend: Any) -> str | None:
+    """What it answers to a command that would write; None: it takes it. Others than Redis are only read."""
+    if hasattr(backend, "connparams"):
+        return refused_by_redis(backend.client)
+    backend._get_task_meta_for(NO_TASK)
+    return None

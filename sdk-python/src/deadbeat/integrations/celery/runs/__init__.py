@@ -1,0 +1,1 @@
+"""What becomes of runs, and the headers that name them."""

@@ -1,0 +1,1 @@
+"""Beat's schedule in the form that the server computes with."""
