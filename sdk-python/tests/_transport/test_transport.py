@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from conftest import free_port
-from deadbeat._transport import transport as transport_module
-from deadbeat._transport.transport import ANSWER_SECONDS, BATCH_LIMIT, Transport, answer_seconds, utc_text
+from deadbeat._transport import timeouts
+from deadbeat._transport.timeouts import ANSWER_SECONDS
+from deadbeat._transport.transport import BATCH_LIMIT, Transport, answer_seconds, utc_text
 from deadbeat.integrations.celery.schedules.due import merge_due
 from sink import Sink
 
@@ -66,7 +67,7 @@ def test_long_body_is_compressed_and_batches_are_bounded_over_one_connection(
 def test_ordinary_events_gather_and_a_vital_one_takes_them_along_at_once(
     sink: Sink, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "LINGER_SECONDS", 30.0)
+    monkeypatch.setattr(timeouts, "LINGER_SECONDS", 30.0)
 
     transport.put(run_event(number=1))
     transport.put(run_event(number=2))
@@ -96,7 +97,7 @@ def test_beat_alive_does_not_pile_up_while_the_server_is_away(
     sink: Sink, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink.answer = 503
-    monkeypatch.setattr(transport_module, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(timeouts, "FIRST_RETRY_SECONDS", 0.05)
     transport.put(alive_event(0), latest="beat_alive")
     sink.wait_for(lambda: sink.batches)
 
@@ -119,8 +120,8 @@ def test_events_that_merge_become_one_while_the_server_is_away_and_say_it_all(
     sink: Sink, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink.answer = 503
-    monkeypatch.setattr(transport_module, "FIRST_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(transport_module, "LONGEST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(timeouts, "FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(timeouts, "LONGEST_RETRY_SECONDS", 0.05)
     transport.put(due_event(first="01:00", often="01:00"), latest="beat_due", merge=merge_due)
     sink.wait_for(lambda: sink.batches)
 
@@ -202,19 +203,19 @@ def test_refused_batch_is_dropped_counted_and_reported_later(
 def test_batch_that_makes_the_server_stumble_does_not_block_those_after_it(
     sink: Sink, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "FIRST_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(timeouts, "FIRST_RETRY_SECONDS", 0.001)
     sink.answer = 500
     transport.put(run_event(), vital=True)
 
     sink.wait_for(lambda: transport.dropped == 1)
 
-    assert len(sink.batches) == transport_module.SERVER_ERROR_TRIES
+    assert len(sink.batches) == timeouts.SERVER_ERROR_TRIES
 
 
 def test_unknown_entry_gets_one_second_chance(
     sink: Sink, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport_module, "SECOND_TRY_SECONDS", 0.2)
+    monkeypatch.setattr(timeouts, "SECOND_TRY_SECONDS", 0.2)
     sink.verdict = lambda event: "unknown_entry" if event.get("entry") == "new" else None
     lost = run_event(entry="new")
 
@@ -318,7 +319,7 @@ def test_answer_is_waited_for_as_long_as_its_batch_may_take(
 
 
 def test_flush_delivers_what_waits(sink: Sink, transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport_module, "LINGER_SECONDS", 30.0)
+    monkeypatch.setattr(timeouts, "LINGER_SECONDS", 30.0)
     for number in range(1_100):
         transport.put(run_event(number=number))
 
@@ -355,7 +356,7 @@ def test_server_that_closes_idle_connections_loses_nothing(sink: Sink, transport
 
 FORK = """
 import ctypes, os, sys, time
-from deadbeat._transport import transport as module
+from deadbeat._transport import timeouts as module
 from deadbeat._transport.transport import Transport
 module.LINGER_SECONDS = 30.0
 transport = Transport(sys.argv[1], "test-key", lambda: "celery@test/1")

@@ -15,8 +15,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
+from deadbeat._transport import timeouts
 from deadbeat._transport.post import Connection
-from deadbeat._transport.transport import ANSWER_SECONDS, utc_text
+from deadbeat._transport.transport import utc_text
 from deadbeat.version import __version__
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Pulse:
                 elif now - posted_at >= self._settings.worker_period:
                     posted_at = now
                     connection = connection or Connection(self._settings.url, self._settings.key)
-                    connection.post(self._body(), ANSWER_SECONDS)
+                    connection.post(self._body(), timeouts.ANSWER_SECONDS)
 
     def _is_late(self, now: float) -> bool:
         return now - self._reported_at >= max(LATE_SECONDS, LATE_PERIODS * self._settings.worker_period)

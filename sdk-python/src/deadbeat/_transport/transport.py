@@ -22,6 +22,7 @@ import weakref
 from datetime import datetime, timezone
 from typing import Any, Callable
 
+from deadbeat._transport import timeouts
 from deadbeat._transport.guard import tell_once
 from deadbeat._transport.lanes import Event, Lanes, Merge, Waiting
 from deadbeat._transport.post import Connection, Reply
@@ -31,23 +32,6 @@ from deadbeat.version import __version__
 logger = logging.getLogger("deadbeat")
 
 BATCH_LIMIT = 500
-LINGER_SECONDS = 1.0
-ANSWER_SECONDS = 2.0
-# A schedule of thousands of entries takes the server seconds. Without an answer it would be sent again.
-ANSWER_BYTES_PER_SECOND = 200_000
-LONGEST_ANSWER_SECONDS = 10.0
-FIRST_RETRY_SECONDS = 0.5
-# A worker is missed after 30 s: it must be back before that when the server is.
-LONGEST_RETRY_SECONDS = 10.0
-# A key that is refused is seldom mended soon.
-REFUSED_KEY_SECONDS = 60.0
-SECOND_TRY_SECONDS = 2.0
-EXIT_RETRY_SECONDS = 0.2
-# Exit hooks closer together than this belong to the same exit.
-EXIT_MEMORY_SECONDS = 10.0
-# A batch the server keeps choking on must not keep Beat's liveness behind it for ever.
-SERVER_ERROR_TRIES = 6
-
 # Of the server's own words in a log line.
 DETAIL_LIMIT = 500
 
@@ -91,8 +75,11 @@ class Duty:
 
 def answer_seconds(body_bytes: int, to_exit: float | None) -> float:
     """How long the answer to a batch is waited for; `to_exit`: seconds until the process must have ended."""
-    patience = min(ANSWER_SECONDS + body_bytes / ANSWER_BYTES_PER_SECOND, LONGEST_ANSWER_SECONDS)
-    return patience if to_exit is None else min(patience, ANSWER_SECONDS, max(0.1, to_exit))
+    patience = min(
+        timeouts.ANSWER_SECONDS + body_bytes / timeouts.ANSWER_BYTES_PER_SECOND,
+        timeouts.LONGEST_ANSWER_SECONDS,
+    )
+    return patience if to_exit is None else min(patience, timeouts.ANSWER_SECONDS, max(0.1, to_exit))
 
 
 def utc_text(timestamp: float | None = None) -> str:
@@ -247,7 +234,7 @@ class Transport:
         if not process.has_work():
             return True
         now = time.monotonic()
-        if process.exit_deadline is None or now > process.exit_deadline + EXIT_MEMORY_SECONDS:
+        if process.exit_deadline is None or now > process.exit_deadline + timeouts.EXIT_MEMORY_SECONDS:
             process.exit_deadline = now + seconds
         process.exiting.set()
         process.urgent.set()
@@ -314,7 +301,7 @@ class Transport:
                 self._send_once(process)
             except Exception:
                 tell_once("Transport._run")
-                time.sleep(FIRST_RETRY_SECONDS)
+                time.sleep(timeouts.FIRST_RETRY_SECONDS)
 
     @staticmethod
     def _hand_back(process: _Process) -> None:
@@ -341,14 +328,14 @@ class Transport:
                 continue
             process.wake.wait(self._pause(process))
         if not (process.batch or len(process.lanes) >= BATCH_LIMIT or process.exiting.is_set()):
-            process.urgent.wait(LINGER_SECONDS)
+            process.urgent.wait(timeouts.LINGER_SECONDS)
         process.urgent.clear()
         pause = process.not_before - time.monotonic()
         if pause <= 0:
             return
         if process.exiting.is_set() or process.exiting.wait(pause):
             # At exit there is no time for patience, but a refusing server is not to be hammered.
-            time.sleep(min(pause, EXIT_RETRY_SECONDS))
+            time.sleep(min(pause, timeouts.EXIT_RETRY_SECONDS))
 
     def _is_due(self, process: _Process) -> bool:
         if process.batch or len(process.lanes) or self._second_try_due(process):
@@ -451,11 +438,11 @@ class Transport:
         elif status in (401, 403):
             self._tell(process, "key", "%s refuses the key (%d)", self._url, status)
             self._retry_later(process, None)
-            process.not_before = time.monotonic() + REFUSED_KEY_SECONDS
+            process.not_before = time.monotonic() + timeouts.REFUSED_KEY_SECONDS
         elif status >= 500 or status in (408, 425, 429):
             process.server_errors += status == 500
             self._tell(process, "unwell", "%s answers %d", self._url, status)
-            if process.server_errors >= SERVER_ERROR_TRIES:
+            if process.server_errors >= timeouts.SERVER_ERROR_TRIES:
                 process.server_errors = 0
                 self._drop(process, batch)
             self._retry_later(process, reply.retry_after)
@@ -477,12 +464,15 @@ class Transport:
     @staticmethod
     def _retry_later(process: _Process, asked_seconds: float | None) -> None:
         process.failures += 1
-        pause = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(process.failures - 1, 10))
+        pause = min(
+            timeouts.LONGEST_RETRY_SECONDS,
+            timeouts.FIRST_RETRY_SECONDS * 2.0 ** min(process.failures - 1, 10),
+        )
         # Jitter spreads the workers that were cut off together.
         pause *= random.uniform(0.75, 1.0)
         if asked_seconds is not None:
             # Honoured up to our own longest pause: silence for longer would look like a death.
-            pause = min(LONGEST_RETRY_SECONDS, max(asked_seconds, FIRST_RETRY_SECONDS))
+            pause = min(timeouts.LONGEST_RETRY_SECONDS, max(asked_seconds, timeouts.FIRST_RETRY_SECONDS))
             pause *= random.uniform(1.0, 1.1)
         process.not_before = time.monotonic() + pause
 
@@ -517,7 +507,7 @@ class Transport:
                 # Beat's first schedule may still be on its way.
                 if not waiting.second_try:
                     waiting.second_try = True
-                    process.second_tries.append((time.monotonic() + SECOND_TRY_SECONDS, waiting))
+                    process.second_tries.append((time.monotonic() + timeouts.SECOND_TRY_SECONDS, waiting))
             else:
                 why = f"{code}: {str(refusal.get('detail') or 'no detail')[:DETAIL_LIMIT]}"
                 self._tell(process, f"{_REJECTED}{code} {kind}", "a report (%s) was rejected: %s", kind, why)

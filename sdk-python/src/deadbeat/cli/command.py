@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from deadbeat._transport import timeouts
 from deadbeat.cli.application import Application, complete, load
 from deadbeat.cli.audit.finding import command as shell_command
 from deadbeat.cli.audit.finding import error_words
-from deadbeat.cli.audit.report import DEFAULT_TIMEOUT_SECONDS, EXIT_BLIND, EXIT_CRITICAL, Choice, make_report
+from deadbeat.cli.audit.report import EXIT_BLIND, EXIT_CRITICAL, Choice, make_report
 from deadbeat.version import __version__
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         type=_positive,
-        default=DEFAULT_TIMEOUT_SECONDS,
+        default=timeouts.AUDIT_ANSWER_SECONDS,
         metavar="SECONDS",
         help="how long to wait for broker, workers and server (2); the whole takes a second more at most",
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from deadbeat._transport import timeouts
 from deadbeat._transport.transport import utc_text
 from deadbeat.cli.application import Application, sdk_settings
 from deadbeat.cli.audit.assess import assess
@@ -20,7 +21,6 @@ from deadbeat.config import READ_KEY
 from deadbeat.integrations.celery.broker.inspection import COMMANDS, SECOND_COMMANDS, Inspection, Look
 from deadbeat.version import __version__
 
-DEFAULT_TIMEOUT_SECONDS = 2.0
 # Between two looks: whoever has work and a free process begins some of it in this time.
 SECOND_LOOK_AFTER_SECONDS = 1.0
 
@@ -31,7 +31,7 @@ EXIT_NOTHING, EXIT_WARNING, EXIT_CRITICAL, EXIT_BLIND = 0, 1, 2, 3
 class Choice:
     """What an audit was asked to do; `timeout` is for each answer, in seconds."""
 
-    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    timeout: float = timeouts.AUDIT_ANSWER_SECONDS
     server: bool = True
     configuration: bool = True
 

@@ -22,6 +22,7 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any
 
+from deadbeat._transport import timeouts
 from deadbeat._transport.transport import utc_text
 from deadbeat.cli.application import Application
 from deadbeat.cli.audit.finding import error_words, listed
@@ -29,13 +30,10 @@ from deadbeat.cli.audit.knowledge import Client
 from deadbeat.cli.audit.screen import plain
 from deadbeat.config import READ_KEY, Settings, read_settings
 from deadbeat.integrations.celery import handlers as celery
-from deadbeat.integrations.celery.broker.inspection import connected, note_blocking
+from deadbeat.integrations.celery.broker.connection import connected, note_blocking
 from deadbeat.integrations.celery.runs.reporter import CANARY
 from deadbeat.version import __version__
 
-WORKER_SECONDS = 15.0
-SERVER_SECONDS = 3.0
-BROKER_SECONDS = 3.0
 # The server's clock is read from a header in whole seconds.
 SKEW_SECONDS = 2.0
 GOOD, WARNED, FAILED, UNTRIED = "good", "warning", "failed", "could not try"
@@ -168,7 +166,7 @@ def _check_server(diagnosis: Diagnosis, settings: Settings | None) -> None:
     if settings is None:
         diagnosis.checks.append(Check("server", UNTRIED, "no address and key"))
         return
-    client = Client(settings.url, settings.key, time.monotonic() + SERVER_SECONDS)
+    client = Client(settings.url, settings.key, time.monotonic() + timeouts.DOCTOR_SERVER_SECONDS)
     kind = _KEY_KINDS.get(settings.key[:4], "of a kind this version does not know")
     try:
         before = time.time()
@@ -222,7 +220,7 @@ def _check_clock(diagnosis: Diagnosis, date: str | None, before: float, took: fl
 def _check_worker(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     app = diagnosis.application.app
     try:
-        connection = connected(app.connection_for_write, time.monotonic() + BROKER_SECONDS)
+        connection = connected(app.connection_for_write, time.monotonic() + timeouts.DOCTOR_BROKER_SECONDS)
         kind = str(connection.transport.driver_type)
     except Exception as fault:
         diagnosis.checks.append(Check("broker", FAILED, f"not reached from here: {error_words(fault)}"))
@@ -254,7 +252,7 @@ class _Trial:
         self._application = application
         self._queue = f"deadbeat.doctor.{uuid.uuid4().hex[:12]}"
         self._task_id = str(uuid.uuid4())
-        self._deadline = time.monotonic() + WORKER_SECONDS
+        self._deadline = time.monotonic() + timeouts.DOCTOR_WORKER_SECONDS
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._output = b""
@@ -294,7 +292,7 @@ class _Trial:
                 task_id=self._task_id,
                 queue=queue,  # type: ignore[arg-type]  # the stubs know names only
                 connection=connection,
-                expires=WORKER_SECONDS,
+                expires=timeouts.DOCTOR_WORKER_SECONDS,
                 ignore_result=True,
                 retry=False,
                 # What makes a run one of Beat's; its own name, which no server has heard of.
@@ -335,7 +333,7 @@ class _Trial:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                _, self._output = process.communicate(timeout=3)
+                _, self._output = process.communicate(timeout=timeouts.DOCTOR_END_SECONDS)
             except subprocess.TimeoutExpired:
                 # The session is ours: the worker and its child, nothing else.
                 with contextlib.suppress(ProcessLookupError):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 from celery.exceptions import Reject
 
+from deadbeat._transport import timeouts
 from deadbeat._transport.guard import guarded
 from deadbeat._transport.transport import Transport
 from deadbeat.integrations.celery import registry
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from deadbeat.config import Settings
-
-# For the last reports of all processes of a worker together. Its children end first, side by side, and then
-# its main process does.
-EXIT_FLUSH_SECONDS = 2.0
-CHILD_EXIT_FLUSH_SECONDS = 1.0
 
 logger = logging.getLogger("deadbeat")
 
@@ -181,7 +177,7 @@ def on_task_revoked(sender: Any = None, request: Any = None, expired: bool = Fal
 @guarded
 def on_worker_process_shutdown(**_: Any) -> None:
     """Pool children leave without running atexit hooks."""
-    _flush(CHILD_EXIT_FLUSH_SECONDS)
+    _flush(timeouts.CHILD_EXIT_FLUSH_SECONDS)
 
 
 @guarded
@@ -217,13 +213,13 @@ def _note_failed_start() -> None:
 
 
 def _end() -> None:
-    seconds = EXIT_FLUSH_SECONDS
+    seconds = timeouts.EXIT_FLUSH_SECONDS
     for beat in list(_beats.values()):
         beat.say_ended()
     for worker in list(_workers.values()):
         worker.say_stopped()
         if worker.has_children():
-            seconds = EXIT_FLUSH_SECONDS - CHILD_EXIT_FLUSH_SECONDS
+            seconds = timeouts.EXIT_FLUSH_SECONDS - timeouts.CHILD_EXIT_FLUSH_SECONDS
     _flush(seconds)
 
 

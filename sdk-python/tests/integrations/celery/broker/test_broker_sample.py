@@ -13,6 +13,7 @@ from celery import Celery
 from redis import Redis
 
 from conftest import RedisServer, StartCelery, free_port, reporting_to
+from deadbeat._transport import timeouts
 from deadbeat._transport.transport import Transport
 from deadbeat.config import Settings
 from deadbeat.integrations.celery.broker import sampler as sample_module
@@ -264,9 +265,7 @@ def test_broker_that_is_away_makes_a_sample_too(sink: Sink) -> None:
 def test_broker_that_hangs_holds_up_nothing_but_the_sampling(
     app: Celery, sink: Sink, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        sample_module._TIMEOUTS, "redis", {"socket_timeout": 0.1, "socket_connect_timeout": 0.1}
-    )
+    monkeypatch.setattr(timeouts, "BROKER_ANSWER_SECONDS", 0.1)
     app = Celery("shop", broker=f"redis://127.0.0.1:{own_redis.port}/0", set_as_current=False)
     sampler, runs = sampler_of(app, sink.url, "celery")
     assert sampler.sample()["reachable"] is True

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from deadbeat._transport import timeouts
 from deadbeat.integrations.celery.broker.inspection import Inspection
 
 PERIOD_SECONDS = 60.0
-ANSWER_SECONDS = 1.0
 WORKER_LIMIT = 1_000
 QUEUE_LIMIT = 200
 
@@ -37,7 +37,7 @@ class ConsumerLook:
         self._due, self._signs = now + PERIOD_SECONDS, signs
         if not self._app.conf.worker_enable_remote_control:
             return None
-        answers = Inspection(self._app).consumers(now + ANSWER_SECONDS)
+        answers = Inspection(self._app).consumers(now + timeouts.WORKERS_ANSWER_SECONDS)
         if answers is None:
             return None
         return [

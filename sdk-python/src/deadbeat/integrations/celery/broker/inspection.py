@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable
 
 from deadbeat.cli.audit.finding import Unknown, error_words
+from deadbeat.integrations.celery.broker.connection import connected, note_blocking
 from deadbeat.integrations.celery.broker.look import BrokerLook, look_into
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ _REFUSALS = {
     "AccessRefused",
     "NotAllowed",
     "AuthenticationFailed",
-}
-_TIMEOUTS: dict[str, tuple[str, ...]] = {
-    "redis": ("socket_timeout", "socket_connect_timeout"),
-    "amqp": ("read_timeout", "write_timeout"),
 }
 
 
@@ -98,30 +95,6 @@ class Look:
     # Whether every one of them is known to have answered everything; None when that cannot be known.
     complete: bool | None = None
     unknown: list[Unknown] = field(default_factory=list)
-
-
-def connected(connect: Callable[..., Any], deadline: float) -> Any:
-    """A connection of our own, each answer due before `deadline`; `connect` is the app's method for one.
-
-    Raises what the client raises.
-    """
-    left = max(0.1, deadline - time.monotonic())
-    connection = connect(connect_timeout=left)
-    options = dict.fromkeys(_TIMEOUTS.get(str(connection.transport.driver_type), ()), left)
-    connection.transport_options = {**(connection.transport_options or {}), **options}
-    # Each of the addresses once; by itself it would begin anew, two seconds later.
-    tries = max(1, len(connection.alt or ()))
-    connection.ensure_connection(max_retries=tries - 1, interval_start=0, interval_step=0)
-    return connection
-
-
-def note_blocking(connection: Any, note: Callable[[], None]) -> None:
-    """Have `note` called when RabbitMQ says, to who publishes, that it takes in nothing: an alarm is on.
-
-    It then reads nothing more from this connection; the word is heard where its events are drained.
-    """
-    if type(connection.transport).__module__ == "kombu.transport.pyamqp":
-        connection.connection.on_blocked = lambda _: note()
 
 
 class Inspection:

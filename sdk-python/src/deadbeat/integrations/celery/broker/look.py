@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from deadbeat._transport import timeouts
 from deadbeat.integrations.celery.broker.queue import (
     QueueLook,
     held_in_redis,
@@ -17,7 +18,6 @@ from deadbeat.integrations.celery.broker.queue import (
 
 QUEUE_LIMIT = 500
 SCAN_KEYS = 100_000
-SCAN_SECONDS = 0.5
 # Of the lists that messages are kept in: none of them is a task queue.
 _NOT_A_QUEUE = (".pidbox", "celeryev.")
 
@@ -102,7 +102,7 @@ def _find_queues(channel: Any, client: Any) -> tuple[list[str], bool]:
     prefix = getattr(client, "global_keyprefix", "") or ""
     steps = {str(channel._q_for_pri("", step)) for step in channel.priority_steps} - {""}
     found: dict[str, None] = {}
-    cursor, seen, until = 0, 0, time.monotonic() + SCAN_SECONDS
+    cursor, seen, until = 0, 0, time.monotonic() + timeouts.SCAN_SECONDS
     while True:
         cursor, keys = client.scan(cursor, match=f"{_escaped(prefix)}*", count=1000, _type="list")
         seen += 1000

@@ -12,14 +12,13 @@ import contextlib
 import socket
 from typing import Any, Callable
 
+from deadbeat._transport import timeouts
 from deadbeat.integrations.celery.broker.queue import prefixed
 
 # A list that nobody makes.
 NO_LIST = "deadbeat.no.such.list"
 WRITE = "LPUSHX"
 PUBLISH = "basic.publish"
-# RabbitMQ's word comes with the answer to what was published.
-WORD_SECONDS = 0.3
 # How Redis begins what it says when a user may not do something: that is no fault of the broker.
 _NOT_ALLOWED = ("NOPERM", "NoPermission", "no permissions", "unknown command")
 
@@ -84,7 +83,7 @@ class RabbitProbe:
             producer.publish("", routing_key=self._queue, serializer=None, content_type="text/plain")
         with contextlib.suppress(socket.timeout, TimeoutError):
             while True:
-                self._connection.drain_events(timeout=WORD_SECONDS)
+                self._connection.drain_events(timeout=timeouts.ALARM_SECONDS)
 
     def _note_blocked(self, reason: Any = None) -> None:
         self._blocked = str(reason or "blocked")[:200]

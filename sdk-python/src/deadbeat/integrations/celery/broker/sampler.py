@@ -15,9 +15,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Callable
 
+from deadbeat._transport import timeouts
 from deadbeat._transport.guard import guarded, tell_once
 from deadbeat._transport.transport import enter_own_thread, utc_text
 from deadbeat._transport.wake import Wake
+from deadbeat.integrations.celery.broker.connection import impatient
 from deadbeat.integrations.celery.broker.consumers import ConsumerLook, signs_on_redis
 from deadbeat.integrations.celery.broker.consumption import (
     identity_of_rabbit,
@@ -39,15 +41,9 @@ PERIOD_SECONDS = 10.0
 AWAY_PERIOD_SECONDS = 4.0
 # The server repeats its wish with each answer; without one it is over, be the server gone or another chosen.
 WISH_SECONDS = 60.0
-ANSWER_SECONDS = 2.0
 QUEUE_LIMIT = 200
 # What a broker says when it refuses, so many characters of it.
 REFUSAL_LIMIT = 300
-
-_TIMEOUTS: dict[str, dict[str, Any]] = {
-    "redis": {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS},
-    "amqp": {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS},
-}
 
 
 class Sampler:
@@ -162,16 +158,10 @@ class Sampler:
         return tuple(error for error in errors if isinstance(error, type) and error is not Exception)
 
     def _unconnected(self) -> Any:
-        return self._patient(self._runs.app.connection_for_read(connect_timeout=ANSWER_SECONDS))
+        return impatient(self._runs.app.connection_for_read, timeouts.BROKER_ANSWER_SECONDS)
 
     def _unconnected_for_write(self) -> Any:
-        return self._patient(self._runs.app.connection_for_write(connect_timeout=ANSWER_SECONDS))
-
-    @staticmethod
-    def _patient(connection: Any) -> Any:
-        timeouts = _TIMEOUTS.get(str(connection.transport.driver_type), {})
-        connection.transport_options = {**(connection.transport_options or {}), **timeouts}
-        return connection
+        return impatient(self._runs.app.connection_for_write, timeouts.BROKER_ANSWER_SECONDS)
 
     def _disconnect(self) -> None:
         self._probe.close()

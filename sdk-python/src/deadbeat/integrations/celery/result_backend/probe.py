@@ -7,8 +7,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from deadbeat._transport import timeouts
 from deadbeat._transport.guard import tell_once
 from deadbeat._transport.transport import enter_own_thread
+from deadbeat.integrations.celery.broker.connection import options_for
 from deadbeat.integrations.celery.broker.refusal import refused_by_redis
 from deadbeat.integrations.celery.result_backend.fault import fault_of, words_of
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from celery import Celery
 
 PERIOD_SECONDS = 4.0
-ANSWER_SECONDS = 2.0
 # Each report of trouble asks anew.
 WISH_SECONDS = 30.0
 # No task has this id.
@@ -79,7 +80,7 @@ def _impatient(app: Any) -> Any:
     """A backend of this thread's own; it is never used for results."""
     backend = type(app)._get_backend(app)
     if isinstance(getattr(backend, "connparams", None), dict):
-        backend.connparams.update(socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)
+        backend.connparams.update(options_for("redis", timeouts.BACKEND_ANSWER_SECONDS))
     return backend
 
 
