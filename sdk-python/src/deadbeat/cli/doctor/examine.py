@@ -26,8 +26,8 @@ from deadbeat._transport import timeouts
 from deadbeat._transport.transport import utc_text
 from deadbeat.cli.application import Application
 from deadbeat.cli.audit.finding import error_words, listed
-from deadbeat.cli.audit.knowledge import Client
 from deadbeat.cli.audit.screen import plain
+from deadbeat.cli.server import Server
 from deadbeat.config import READ_KEY, Settings, read_settings
 from deadbeat.integrations.celery import handlers as celery
 from deadbeat.integrations.celery.broker.connection import connected, note_blocking
@@ -166,19 +166,19 @@ def _check_server(diagnosis: Diagnosis, settings: Settings | None) -> None:
     if settings is None:
         diagnosis.checks.append(Check("server", UNTRIED, "no address and key"))
         return
-    client = Client(settings.url, settings.key, time.monotonic() + timeouts.DOCTOR_SERVER_SECONDS)
+    server = Server(settings.url, settings.key, time.monotonic() + timeouts.DOCTOR_SERVER_SECONDS)
     kind = _KEY_KINDS.get(settings.key[:4], "of a kind this version does not know")
     try:
         before = time.time()
         # A batch without events: it proves the key and leaves nothing behind.
-        answer = client.ask("POST", "/api/v1/events", {"sent_at": utc_text(before), "events": []})
+        answer = server.ask("POST", "/api/v1/events", {"sent_at": utc_text(before), "events": []})
         took = time.time() - before
     except (OSError, HTTPException) as fault:
         diagnosis.checks.append(Check("server", FAILED, f"{settings.url}: {error_words(fault)}"))
         diagnosis.checks.append(Check("key", UNTRIED, "the server does not answer"))
         return
     finally:
-        client.close()
+        server.close()
     diagnosis.checks.append(Check("server", GOOD, f"{settings.url} answered in {took * 1000:.0f} ms"))
     if answer.status == 200:
         diagnosis.checks.append(Check("key", GOOD, f"accepted for reports; it is {kind}"))
