@@ -14,8 +14,10 @@ import pytest
 
 from conftest import free_port
 from deadbeat._transport import timeouts
+from deadbeat._transport.clock import utc_text
+from deadbeat._transport.sender import BATCH_LIMIT, answer_seconds
 from deadbeat._transport.timeouts import ANSWER_SECONDS
-from deadbeat._transport.transport import BATCH_LIMIT, Transport, answer_seconds, utc_text
+from deadbeat._transport.transport import Transport
 from deadbeat.integrations.celery.schedules.due import merge_due
 from sink import Sink
 

@@ -16,8 +16,8 @@ import time
 from typing import TYPE_CHECKING, Any, Callable
 
 from deadbeat._transport import timeouts
+from deadbeat._transport.clock import utc_text
 from deadbeat._transport.post import Connection
-from deadbeat._transport.transport import utc_text
 from deadbeat.version import __version__
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from deadbeat._transport import timeouts
-from deadbeat._transport.transport import utc_text
+from deadbeat._transport.clock import utc_text
 from deadbeat.cli.application import Application, sdk_settings
 from deadbeat.cli.audit.assess import assess
 from deadbeat.cli.audit.evidence import Evidence

@@ -23,7 +23,7 @@ from http.client import HTTPException
 from typing import Any
 
 from deadbeat._transport import timeouts
-from deadbeat._transport.transport import utc_text
+from deadbeat._transport.clock import utc_text
 from deadbeat.cli.application import Application
 from deadbeat.cli.audit.finding import error_words, listed
 from deadbeat.cli.audit.screen import plain

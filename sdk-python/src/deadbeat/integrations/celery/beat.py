@@ -20,8 +20,8 @@ import traceback
 from datetime import datetime
 from typing import Any, Callable
 
+from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import guarded
-from deadbeat._transport.transport import utc_text
 from deadbeat.integrations.celery.broker.fault import is_broker_fault
 from deadbeat.integrations.celery.canary import Canary
 from deadbeat.integrations.celery.machine import boot_id

@@ -18,9 +18,10 @@ from celery import __version__ as celery_version
 from celery import bootsteps
 from celery.worker import state
 
+from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import guarded
+from deadbeat._transport.process import Duty
 from deadbeat._transport.pulse import Pulse
-from deadbeat._transport.transport import Duty, utc_text
 from deadbeat.integrations.celery.cpu import CpuMeter
 from deadbeat.integrations.celery.machine import boot_id
 from deadbeat.integrations.celery.runs import refused

@@ -16,8 +16,9 @@ from dataclasses import asdict
 from typing import Any, Callable
 
 from deadbeat._transport import timeouts
+from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import guarded, tell_once
-from deadbeat._transport.transport import enter_own_thread, utc_text
+from deadbeat._transport.process import enter_own_thread
 from deadbeat._transport.wake import Wake
 from deadbeat.integrations.celery.broker.connection import impatient
 from deadbeat.integrations.celery.broker.consumers import ConsumerLook, signs_on_redis

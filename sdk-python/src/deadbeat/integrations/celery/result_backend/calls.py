@@ -22,8 +22,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import guarded, tell_once
-from deadbeat._transport.transport import utc_text
 from deadbeat.integrations.celery.result_backend.fault import address_of, fault_of, is_elsewhere, words_of
 from deadbeat.integrations.celery.result_backend.probe import Probe
 

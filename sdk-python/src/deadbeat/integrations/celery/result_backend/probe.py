@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deadbeat._transport import timeouts
 from deadbeat._transport.guard import tell_once
-from deadbeat._transport.transport import enter_own_thread
+from deadbeat._transport.process import enter_own_thread
 from deadbeat.integrations.celery.broker.connection import options_for
 from deadbeat.integrations.celery.broker.refusal import refused_by_redis
 from deadbeat.integrations.celery.result_backend.fault import fault_of, words_of

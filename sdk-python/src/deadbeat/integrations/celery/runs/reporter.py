@@ -22,7 +22,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from deadbeat._transport.transport import Transport, utc_text
+from deadbeat._transport.clock import utc_text
+from deadbeat._transport.transport import Transport
 from deadbeat.integrations.celery.result_backend.calls import ResultBackend
 from deadbeat.integrations.celery.runs.tracked import TrackedTasks
 from deadbeat.integrations.celery.runs.workflow import is_member, stage_of

@@ -13,8 +13,8 @@ from collections.abc import Collection
 from datetime import datetime, timezone
 from typing import Any
 
+from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import tell_once
-from deadbeat._transport.transport import utc_text
 from deadbeat.integrations.celery.schedules.wire import due_since, happens_once, next_due, tells_due
 
 # The server takes as many entries of one Beat.

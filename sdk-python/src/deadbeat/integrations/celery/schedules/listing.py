@@ -14,8 +14,8 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import tell_once
-from deadbeat._transport.transport import utc_text
 from deadbeat.integrations.celery.schedules.hint import hint_schedule
 from deadbeat.integrations.celery.schedules.wire import happens_once, next_due, tells_due, wire_schedule
 

@@ -1,0 +1,134 @@
+"""What becomes of a batch by the server's answer: delivered, sent again later, or given up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from typing import Any, Callable
+
+from deadbeat._transport import timeouts
+from deadbeat._transport.lanes import Waiting
+from deadbeat._transport.post import Reply
+from deadbeat._transport.process import Process
+
+logger = logging.getLogger("deadbeat")
+
+# Of the server's own words in a log line.
+DETAIL_LIMIT = 500
+
+_REJECTED = "rejected "
+
+
+class Answers:
+    """Reads the answers of one server.
+
+    `on_sample_queues` is called in the sender's thread with what the server says about sampling the broker's
+    queues, `on_attended_queues` with the queues that workers consume (None: the server does not say) after
+    each `beat_alive`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.on_sample_queues: Callable[[bool, list[str]], None] | None = None
+        self.on_attended_queues: Callable[[list[str] | None], None] | None = None
+
+    def _settle(self, process: Process, batch: list[Waiting], reply: Reply) -> None:
+        status = reply.status
+        if 200 <= status < 300:
+            if process.failures:
+                logger.info("Deadbeat: reports are delivered again")
+            process.failures = process.server_errors = 0
+            process.not_before = 0.0
+            # A rejection comes with an answer that is well otherwise: that must not let it be told again.
+            process.told = {fault for fault in process.told if fault.startswith(_REJECTED)}
+            process.batch = []
+            self._read_verdicts(process, batch, reply.body)
+        elif status in (401, 403):
+            self._tell(process, "key", "%s refuses the key (%d)", self._url, status)
+            self._retry_later(process, None)
+            process.not_before = time.monotonic() + timeouts.REFUSED_KEY_SECONDS
+        elif status >= 500 or status in (408, 425, 429):
+            process.server_errors += status == 500
+            self._tell(process, "unwell", "%s answers %d", self._url, status)
+            if process.server_errors >= timeouts.SERVER_ERROR_TRIES:
+                process.server_errors = 0
+                self._drop(process, batch)
+            self._retry_later(process, reply.retry_after)
+        else:
+            self._tell(process, "refused", "%s answers %d; a batch is dropped", self._url, status)
+            self._drop(process, batch)
+            self._retry_later(process, reply.retry_after)
+
+    @staticmethod
+    def _drop(process: Process, batch: list[Waiting]) -> None:
+        process.batch = []
+        for waiting in batch:
+            if waiting.event["type"] == "client_loss":
+                # Told to nobody: the next report counts the same events again.
+                process.losses_told -= waiting.event["dropped"]
+            else:
+                process.lanes.count_dropped()
+
+    @staticmethod
+    def _retry_later(process: Process, asked_seconds: float | None) -> None:
+        process.failures += 1
+        pause = min(
+            timeouts.LONGEST_RETRY_SECONDS,
+            timeouts.FIRST_RETRY_SECONDS * 2.0 ** min(process.failures - 1, 10),
+        )
+        # Jitter spreads the workers that were cut off together.
+        pause *= random.uniform(0.75, 1.0)
+        if asked_seconds is not None:
+            # Honoured up to our own longest pause: silence for longer would look like a death.
+            pause = min(timeouts.LONGEST_RETRY_SECONDS, max(asked_seconds, timeouts.FIRST_RETRY_SECONDS))
+            pause *= random.uniform(1.0, 1.1)
+        process.not_before = time.monotonic() + pause
+
+    def _read_verdicts(self, process: Process, batch: list[Waiting], answer: bytes) -> None:
+        try:
+            results = json.loads(answer)["results"]
+            rejected = {r["id"]: r for r in results if r.get("status") == "rejected"}
+            wishes = [r for r in results if "sample_queues" in r]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # Accepted is accepted, whatever else the answer says.
+            return
+        if wishes and self.on_sample_queues is not None:
+            names = _names(wishes[-1].get("queues")) or []
+            self.on_sample_queues(wishes[-1]["sample_queues"] is True, names)
+        if self.on_attended_queues is not None:
+            # A Beat whose loop hangs is not told.
+            ticked = [
+                w.event for w in batch if w.event["type"] == "beat_alive" and w.event.get("ticking", True)
+            ]
+            alive = {event["id"] for event in ticked}
+            heard = [r for r in results if r["id"] in alive and r.get("status") == "accepted"]
+            if heard:
+                self.on_attended_queues(_names(heard[-1].get("attended_queues")))
+        if not rejected:
+            return
+        for waiting in batch:
+            refusal = rejected.get(waiting.event["id"])
+            if refusal is None:
+                continue
+            code, kind = refusal.get("code"), waiting.event["type"]
+            if code == "unknown_entry" and kind.startswith("run_"):
+                # Beat's first schedule may still be on its way.
+                if not waiting.second_try:
+                    waiting.second_try = True
+                    process.second_tries.append((time.monotonic() + timeouts.SECOND_TRY_SECONDS, waiting))
+            else:
+                why = f"{code}: {str(refusal.get('detail') or 'no detail')[:DETAIL_LIMIT]}"
+                self._tell(process, f"{_REJECTED}{code} {kind}", "a report (%s) was rejected: %s", kind, why)
+
+    @staticmethod
+    def _tell(process: Process, fault: str, text: str, *details: Any) -> None:
+        """Warn once per fault and process; of what kept reports from being delivered, once each time."""
+        if fault not in process.told:
+            process.told.add(fault)
+            logger.warning("Deadbeat: " + text + "; the application is not affected", *details)
+
+
+def _names(value: Any) -> list[str] | None:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else None

@@ -1,0 +1,92 @@
+"""What one process has of its own to report with: it is neither inherited nor repaired by a forked child."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any, Callable
+
+from deadbeat._transport.lanes import Lanes, Waiting
+from deadbeat._transport.post import Connection
+from deadbeat._transport.wake import Wake
+
+# Of native threads, unless the threading module was patched before this module was imported.
+_own_threads = threading.local()
+_own_threads_kind: Any = threading.Lock
+
+
+def enter_own_thread() -> None:
+    """Note that this thread is the SDK's own."""
+    # A greenlet after a late patch would mark the native thread that it shares with the application.
+    if threading.Lock is _own_threads_kind:
+        _own_threads.is_own = True
+
+
+def is_own_thread() -> bool:
+    """Whether this is a thread of the SDK, started before any late patch."""
+    return getattr(_own_threads, "is_own", False)
+
+
+class Duty:
+    """Something that the sender's thread does every so often, between sending."""
+
+    __slots__ = ("act", "due", "period")
+
+    def __init__(self, period: float, act: Callable[[], None]) -> None:
+        self.period = period
+        self.act = act
+        # On the monotonic clock.
+        self.due = 0.0
+
+
+class Process:
+    """All that must not be shared with a forked child: made at the first report of a process, never repaired.
+
+    A thread does not survive a fork and a lock may be held for ever in the child, so nothing of the
+    parent's is reused; its waiting events stay the parent's to send. Nor do locks survive gevent's patching:
+    a greenlet that waits for a lock made before stops every greenlet of its thread.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self.pid = os.getpid()
+        self.lock_kind = threading.Lock
+        self.lanes = Lanes()
+        self.connection = Connection(url, key)
+        self.thread: threading.Thread | None = None
+        self.starting = threading.Lock()
+        self.wake = Wake()
+        self.urgent = Wake()
+        self.exiting = threading.Event()
+        self.exit_deadline: float | None = None
+        self.sending = False
+        self.batch: list[Waiting] = []
+        self.second_tries: list[tuple[float, Waiting]] = []
+        self.duties: list[Duty] = []
+        self.losses_told = 0
+        self.history_losses_told = 0
+        self.failures = 0
+        self.server_errors = 0
+        self.not_before = 0.0
+        self.told: set[str] = set()
+
+    def succeed(self, former: Process) -> None:
+        """Take over what waits, after gevent or eventlet has patched the threading module."""
+        self.lanes, self.duties = former.lanes, former.duties
+        self.losses_told, self.history_losses_told = former.losses_told, former.history_losses_told
+
+    def has_work(self) -> bool:
+        return bool(
+            self.sending
+            or self.batch
+            or self.second_tries
+            or len(self.lanes)
+            or self.lanes.dropped > self.losses_told
+        )
+
+    def seconds_to_exit(self) -> float | None:
+        """What an exit hook still grants, None when none is waiting."""
+        if self.exit_deadline is None:
+            return None
+        left = self.exit_deadline - time.monotonic()
+        return left if left > 0 else None
