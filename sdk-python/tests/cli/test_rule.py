@@ -13,13 +13,14 @@ from kombu import Queue
 
 from deadbeat.cli.application import Application, Entry, describe
 from deadbeat.cli.audit.assess import assess
+from deadbeat.cli.audit.broker import BrokerLook
 from deadbeat.cli.audit.evidence import Evidence, instant
 from deadbeat.cli.audit.finding import Finding, Unknown
+from deadbeat.cli.audit.inspection import Look
 from deadbeat.cli.audit.knowledge import Knowledge
 from deadbeat.cli.audit.rules.configuration import configuration_findings
-from deadbeat.integrations.celery.broker.inspection import Look, WorkerLook
-from deadbeat.integrations.celery.broker.look import BrokerLook
 from deadbeat.integrations.celery.broker.queue import QueueLook
+from deadbeat.integrations.celery.broker.workers import WorkerLook
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=timezone.utc)
 URL = "redis://here:6379/0"

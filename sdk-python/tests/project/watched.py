@@ -75,15 +75,14 @@ if "FLUSHES" in os.environ:
 if os.environ.get("SABOTAGE"):
     # What users must never notice: every way from a signal to the queue is broken.
     from deadbeat._transport import transport
-    from deadbeat.integrations.celery import beat
-    from deadbeat.integrations.celery import handlers as celery
+    from deadbeat.integrations.celery import beat, handlers
 
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("sabotage")
 
     transport.Transport.put = broken
     transport.Transport.flush_at_exit = broken
-    celery.run_id_of = broken
+    handlers.run_id_of = broken
     beat.list_entries = broken
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from deadbeat.cli.application import Application
 from deadbeat.cli.audit.finding import Unknown
+from deadbeat.cli.audit.inspection import Look
 from deadbeat.cli.audit.knowledge import Knowledge
-from deadbeat.integrations.celery.broker.inspection import Look
 
 _FRACTION = re.compile(r"\.(\d+)")
 

@@ -15,10 +15,10 @@ from deadbeat.cli.application import Application, sdk_settings
 from deadbeat.cli.audit.assess import assess
 from deadbeat.cli.audit.evidence import Evidence
 from deadbeat.cli.audit.finding import CRITICAL, SEVERITIES, WARNING, Finding, Unknown
+from deadbeat.cli.audit.inspection import COMMANDS, SECOND_COMMANDS, Inspection, Look
 from deadbeat.cli.audit.knowledge import Knowledge, ask_server
 from deadbeat.cli.audit.rules.configuration import configuration_findings
 from deadbeat.config import READ_KEY
-from deadbeat.integrations.celery.broker.inspection import COMMANDS, SECOND_COMMANDS, Inspection, Look
 from deadbeat.version import __version__
 
 # Between two looks: whoever has work and a free process begins some of it in this time.

@@ -29,7 +29,7 @@ from deadbeat.cli.audit.finding import error_words, listed
 from deadbeat.cli.audit.screen import plain
 from deadbeat.cli.server import Server
 from deadbeat.config import READ_KEY, Settings, read_settings
-from deadbeat.integrations.celery import handlers as celery
+from deadbeat.integrations.celery import registry
 from deadbeat.integrations.celery.broker.connection import connected, note_blocking
 from deadbeat.integrations.celery.runs.reporter import CANARY
 from deadbeat.version import __version__
@@ -111,7 +111,7 @@ class Diagnosis:
 def examine(application: Application, worker: bool = True) -> Diagnosis:
     """Try everything. Takes some 5 s, 20 s at most; raises nothing of broker, worker or server."""
     diagnosis = Diagnosis(application, versions=_versions())
-    reporter = celery.installed(application.app)
+    reporter = registry.installed(application.app)
     settings, faults = read_settings({}) if reporter is None else (reporter.settings, [])
     _check_installed(diagnosis, reporter is not None, settings, faults)
     _check_server(diagnosis, settings)
@@ -311,7 +311,7 @@ class _Trial:
     @contextlib.contextmanager
     def _reports_kept_here(self) -> Iterator[None]:
         """What this process reports meanwhile is looked at, and not sent."""
-        reporter = celery.installed(self._application.app)
+        reporter = registry.installed(self._application.app)
         if reporter is None:
             yield
             return

@@ -20,7 +20,7 @@ def main(project: str, queue: str, number: int) -> None:
     from kombu import Exchange, Queue
 
     from deadbeat.cli.application import load
-    from deadbeat.integrations.celery import handlers as celery
+    from deadbeat.integrations.celery import registry
 
     app = load(project).app
     main_pid = os.getpid()
@@ -30,7 +30,7 @@ def main(project: str, queue: str, number: int) -> None:
         # One write of a short line: parent and child write to the same pipe.
         os.write(number, f"{line}\n".encode())
 
-    reporter = celery.installed(app)
+    reporter = registry.installed(app)
     if reporter is None:
         tell("not_installed")
         return

@@ -81,11 +81,6 @@ def install(app: Celery, settings: Settings) -> None:
     atexit.register(_on_exit)
 
 
-def installed(app: Any = None) -> RunReporter | None:
-    """What reports for this app in this process; without an app, for the first that called `init`."""
-    return next(iter(registry.reporters()), None) if app is None else registry.reporter_of(app)
-
-
 def _warn_if_late(app: Celery) -> None:
     running = started_before(app)
     if running is not None:

@@ -32,3 +32,8 @@ def reporter_of(app: Any) -> RunReporter | None:
 def reporters() -> list[RunReporter]:
     """All of them, in the order of `init`."""
     return list(_reporters.values())
+
+
+def installed(app: Any = None) -> RunReporter | None:
+    """The reporter of this app; without an app, that of the first which called `init`."""
+    return next(iter(reporters()), None) if app is None else reporter_of(app)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from deadbeat.cli.application import Application, routes
+from deadbeat.cli.audit.broker import BrokerLook
 from deadbeat.cli.audit.finding import (
     CRITICAL,
     NOTICE,
@@ -22,8 +23,7 @@ from deadbeat.cli.audit.finding import (
     listed,
     span,
 )
-from deadbeat.integrations.celery.broker.inspection import WorkerLook
-from deadbeat.integrations.celery.broker.look import BrokerLook
+from deadbeat.integrations.celery.broker.workers import WorkerLook
 
 _PICKLE = {"pickle", "application/x-python-serialize"}
 _DEFAULT_PREFETCH = 4

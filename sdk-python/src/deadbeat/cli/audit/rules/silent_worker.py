@@ -17,7 +17,7 @@ from deadbeat.cli.audit.finding import (
     counted,
     listed,
 )
-from deadbeat.integrations.celery.broker.inspection import WorkerLook
+from deadbeat.integrations.celery.broker.workers import WorkerLook
 
 # A worker that has just started may not have reported yet: it does so every few seconds.
 REPORTS_WITHIN_SECONDS = 30.0

@@ -20,9 +20,10 @@ from deadbeat.cli.audit.finding import (
     listed,
     span,
 )
+from deadbeat.cli.audit.inspection import Look
 from deadbeat.cli.audit.rules.configuration import CONSUMER_TIMEOUT_SECONDS
-from deadbeat.integrations.celery.broker.inspection import Look, WorkerLook
 from deadbeat.integrations.celery.broker.queue import QueueLook
+from deadbeat.integrations.celery.broker.workers import WorkerLook
 
 # An idle worker beside a message that has waited for this long is no accident of the moment.
 GHOST_SECONDS = 60.0

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from deadbeat._transport import timeouts
-from deadbeat.integrations.celery.broker.inspection import Inspection
+from deadbeat.integrations.celery.broker.workers import consumed_queues
 
 PERIOD_SECONDS = 60.0
 WORKER_LIMIT = 1_000
@@ -37,7 +37,7 @@ class ConsumerLook:
         self._due, self._signs = now + PERIOD_SECONDS, signs
         if not self._app.conf.worker_enable_remote_control:
             return None
-        answers = Inspection(self._app).consumers(now + timeouts.WORKERS_ANSWER_SECONDS)
+        answers = consumed_queues(self._app, now + timeouts.WORKERS_ANSWER_SECONDS)
         if answers is None:
             return None
         return [

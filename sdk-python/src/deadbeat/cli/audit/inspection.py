@@ -1,0 +1,155 @@
+"""Looks at a broker and its workers once, for an audit: all at once, and everything with a deadline.
+
+The broker is read over a connection of its own. What hangs is left behind in a daemon thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable
+
+from deadbeat.cli.audit.broker import BrokerLook, look_into
+from deadbeat.cli.audit.finding import Unknown, error_words
+from deadbeat.integrations.celery.broker.connection import connected
+from deadbeat.integrations.celery.broker.workers import Round, WorkerLook, ask_workers
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+COMMANDS = ("stats", "active", "reserved", "scheduled", "active_queues", "registered")
+SECOND_COMMANDS = ("stats", "active", "reserved")
+# Classes of exceptions, by name, after which nothing is known of the broker: it answered, but not to us.
+_REFUSALS = {
+    "AuthenticationError",
+    "AuthorizationError",
+    "NoPermissionError",
+    "AccessRefused",
+    "NotAllowed",
+    "AuthenticationFailed",
+}
+
+
+@dataclass
+class Look:
+    """Everything seen at one moment."""
+
+    at: float
+    broker: BrokerLook
+    workers: dict[str, WorkerLook] = field(default_factory=dict)
+    # How many workers the broadcast reached; None where the broker does not say.
+    listeners: int | None = None
+    # Whether every one of them is known to have answered everything; None when that cannot be known.
+    complete: bool | None = None
+    unknown: list[Unknown] = field(default_factory=list)
+
+
+class Inspection:
+    """Looks at the broker and the workers of an app."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self.url, self._transport = _described(app)
+
+    def look(
+        self, names: Iterable[str], commands: tuple[str, ...], deadline: float, expected: int | None = None
+    ) -> Look:
+        """Look once, at these queues and whatever else is found; ends by `deadline` (monotonic clock).
+
+        `expected` is how many workers will answer, where that is known already.
+        """
+        began = time.monotonic()
+        broker = BrokerLook(self.url, self._transport)
+        round_ = Round()
+        looks = [
+            _InBackground("broker", lambda: self._look_at_broker(broker, list(names), deadline)),
+            _InBackground("workers", lambda: ask_workers(self._app, round_, commands, deadline, expected)),
+        ]
+        for one in looks:
+            one.join(deadline)
+        look = Look(began, broker, unknown=[])
+        fault = looks[0].fault
+        if not looks[0].done:
+            broker.reachable, broker.error = False, f"no answer within {deadline - began:.1f} s"
+        elif fault is not None:
+            broker.reachable, broker.error = _judged(fault), error_words(fault)
+        else:
+            broker.reachable = True
+        # Copies: a thread that was left behind may still write.
+        with round_.lock:
+            look.workers = {name: round_.workers[name] for name in sorted(round_.workers)}
+            look.listeners = round_.listeners
+            broker.blocked = round_.blocked
+        look.complete = _completeness(look, commands)
+        if broker.reachable and looks[1].fault is not None:
+            look.unknown.append(Unknown("the workers", error_words(looks[1].fault)))
+        return look
+
+    def _look_at_broker(self, look: BrokerLook, names: list[str], deadline: float) -> None:
+        connection = connected(self._app.connection_for_read, deadline)
+        try:
+            look_into(connection, names, look)
+        finally:
+            with contextlib.suppress(Exception):
+                connection.release()
+
+
+class _InBackground:
+    """A call in a daemon thread, which is left behind when it does not end in time."""
+
+    def __init__(self, name: str, call: Callable[[], None]) -> None:
+        self._call = call
+        self.fault: BaseException | None = None
+        self.done = False
+        self._thread = threading.Thread(target=self._run, name=f"deadbeat-{name}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        # A broken driver or a worker's answer of another version is something to tell, not to die of.
+        except Exception as fault:
+            self.fault = fault
+        self.done = True
+
+    def join(self, deadline: float) -> None:
+        self._thread.join(max(0.0, deadline - time.monotonic()) + 0.05)
+
+
+def _completeness(look: Look, commands: tuple[str, ...]) -> bool | None:
+    if look.listeners is None:
+        return None
+    return all(
+        sum(worker.answers.get(command, 0) for worker in look.workers.values()) >= look.listeners
+        for command in commands
+    )
+
+
+def _described(app: Celery) -> tuple[str, str | None]:
+    """The broker's address without name and password, and kombu's word for its kind."""
+    try:
+        connection = app.connection_for_read()
+        place = (
+            f"{connection.hostname or ''}:{connection.port}" if connection.port else connection.hostname or ""
+        )
+        kind = str(connection.transport_cls)
+        path = str(connection.virtual_host or "").lstrip("/")
+        return f"{kind}://{place}/{path}", kind
+    except Exception as fault:
+        return f"(unreadable: {error_words(fault)})", None
+
+
+def _judged(fault: BaseException) -> bool | None:
+    """False: the broker is away, as seen from here. None: it could not be tried."""
+    chain: list[BaseException] = []
+    while fault is not None and len(chain) < 10:
+        chain.append(fault)
+        fault = fault.__cause__ or fault.__context__  # type: ignore[assignment]
+    names = {cls.__name__ for one in chain for cls in type(one).__mro__}
+    # A name that does not resolve says more of this machine than of the broker.
+    if names & (_REFUSALS | {"gaierror", "ImportError", "SSLError"}):
+        return None
+    return False if names & {"OSError", "ConnectionError", "TimeoutError"} else None
