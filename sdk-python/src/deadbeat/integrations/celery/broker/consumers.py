@@ -44,9 +44,3 @@ class ConsumerLook:
             {"worker": name, "queues": queues[:QUEUE_LIMIT]}
             for name, queues in sorted(answers.items())[:WORKER_LIMIT]
         ]
-
-
-def signs_on_redis(app: Any, channel: Any, client: Any) -> Any:
-    """The mailboxes of workers that are bound at the moment."""
-    exchange = app.control.mailbox.exchange.name
-    return frozenset(client.smembers(channel.keyprefix_queue % (exchange,)))

@@ -21,20 +21,10 @@ from deadbeat._transport.guard import guarded, tell_once
 from deadbeat._transport.process import enter_own_thread
 from deadbeat._transport.wake import Wake
 from deadbeat.integrations.celery.broker.connection import impatient
-from deadbeat.integrations.celery.broker.consumers import ConsumerLook, signs_on_redis
-from deadbeat.integrations.celery.broker.consumption import (
-    identity_of_rabbit,
-    identity_of_redis,
-    taken_lately,
-)
-from deadbeat.integrations.celery.broker.queue import (
-    Marks,
-    QueueLook,
-    held_in_redis,
-    rabbit_queue,
-    redis_queue,
-)
-from deadbeat.integrations.celery.broker.refusal import PUBLISH, WRITE, RabbitProbe, refused_by_redis
+from deadbeat.integrations.celery.broker.consumers import ConsumerLook
+from deadbeat.integrations.celery.broker.queue import QueueLook
+from deadbeat.integrations.celery.broker.rabbit import PUBLISH, RabbitProbe, identity_of_rabbit, rabbit_queue
+from deadbeat.integrations.celery.broker.redis import WRITE, Marks, reading
 from deadbeat.integrations.celery.runs.reporter import RunReporter, new_id
 
 PERIOD_SECONDS = 10.0
@@ -189,36 +179,32 @@ class Sampler:
 
     def _look_into_redis(self, connection: Any, names: list[str], event: dict[str, Any]) -> Any:
         """Fill in what Redis tells; answers what shows that a worker came or went."""
-        channel = connection.channel()
-        try:
-            client, now = channel.client, time.time()
-            event["visibility_timeout_seconds"] = channel.visibility_timeout
+        with reading(connection) as redis:
+            now = time.time()
+            event["visibility_timeout_seconds"] = redis.visibility_timeout
             # Some of it may be forbidden to this user, or hidden by whoever runs this Redis.
             refusals = connection.channel_errors
-            _note_refusal(event, WRITE, refused_by_redis(client))
+            _note_refusal(event, WRITE, redis.refusal())
             with contextlib.suppress(*refusals):
-                event["identity"] = identity_of_redis(client)
+                event["identity"] = redis.identity()
             with contextlib.suppress(*refusals):
-                event["maxmemory_policy"] = client.info("memory").get("maxmemory_policy")
+                event["maxmemory_policy"] = redis.info("memory").get("maxmemory_policy")
             with contextlib.suppress(*refusals):
-                event["unacked"], event["oldest_unacked_seconds"] = held_in_redis(channel, client, now)
+                event["unacked"], event["oldest_unacked_seconds"] = redis.held(now)
             before, self._heads = self._heads, {}
-            looks = [redis_queue(channel, client, name, now, self._marks, before.get(name)) for name in names]
+            looks = [redis.queue(name, now, self._marks, before.get(name)) for name in names]
             self._heads = {look.name: look.head for look in looks if look.head is not None}
             # Nothing has left these since the last look: does anybody hold a message of theirs?
             still = {look.name: look for look in looks if look.head and look.head == before.get(look.name)}
             if still and event["unacked"]:
                 with contextlib.suppress(*refusals):
-                    taken = taken_lately(channel, client, self._runs.queue_of)
-                    for name, at in taken.items():
+                    for name, at in redis.taken_lately(self._runs.queue_of).items():
                         if name in still:
                             still[name].taken_seconds = round(max(0.0, now - at), 3)
             event["queues"] = [_said(look) for look in looks]
             with contextlib.suppress(*refusals):
-                return signs_on_redis(self._runs.app, channel, client)
+                return redis.bound_workers(self._runs.app)
             return None
-        finally:
-            channel.close()
 
 
 def _note_refusal(event: dict[str, Any], command: str, why: str | None) -> None:

@@ -11,7 +11,7 @@ from deadbeat._transport import timeouts
 from deadbeat._transport.guard import tell_once
 from deadbeat._transport.process import enter_own_thread
 from deadbeat.integrations.celery.broker.connection import options_for
-from deadbeat.integrations.celery.broker.refusal import refused_by_redis
+from deadbeat.integrations.celery.broker.redis import refused_by_redis
 from deadbeat.integrations.celery.result_backend.fault import fault_of, words_of
 
 if TYPE_CHECKING:

@@ -1,9 +1,7 @@
-"""Whether the broker takes what is sent to it, and if not, what it says: it may answer well and refuse that.
+"""Reads a RabbitMQ without taking a message, and finds out whether it takes in any.
 
-Redis refuses commands that write when its memory is full, when it is a replica, and when it cannot save. It
-is asked with one that would write and cannot, as its list does not exist. RabbitMQ takes in nothing while
-one of its alarms is on, and says so to connections that publish only: one message goes into a queue of our
-own, which holds one at most and is gone with its connection.
+RabbitMQ takes in nothing while one of its alarms is on, and says so to connections that publish only: one
+message goes into a queue of our own, which holds one at most and is gone with its connection.
 """
 
 from __future__ import annotations
@@ -13,28 +11,35 @@ import socket
 from typing import Any, Callable
 
 from deadbeat._transport import timeouts
-from deadbeat.integrations.celery.broker.queue import prefixed
+from deadbeat.integrations.celery.broker.identity import identity_word
+from deadbeat.integrations.celery.broker.queue import QueueLook
 
-# A list that nobody makes.
-NO_LIST = "deadbeat.no.such.list"
-WRITE = "LPUSHX"
 PUBLISH = "basic.publish"
-# How Redis begins what it says when a user may not do something: that is no fault of the broker.
-_NOT_ALLOWED = ("NOPERM", "NoPermission", "no permissions", "unknown command")
+# What RabbitMQ answers to a question about a queue that it does not have.
+NOT_FOUND = 404
 
 
-def refused_by_redis(client: Any) -> str | None:
-    """What Redis says to a command that writes; None: it would take it, or this user may not try."""
-    from redis.exceptions import ConnectionError, ResponseError, TimeoutError
-
+def rabbit_queue(connection: Any, name: str) -> QueueLook:
+    """What RabbitMQ counts itself. A passive declaration only asks: it makes no queue, and alters none."""
+    # A queue that does not exist costs the channel it is asked for on.
+    channel = connection.channel()
     try:
-        client.execute_command(WRITE, prefixed(client, WRITE, NO_LIST), "")
-    except (ConnectionError, TimeoutError):
-        raise
-    except ResponseError as refusal:
-        said = f"{type(refusal).__name__}: {refusal}"
-        return None if any(word in said for word in _NOT_ALLOWED) else said
-    return None
+        answer = channel.queue_declare(name, passive=True)
+        return QueueLook(name, depth=answer.message_count, consumers=answer.consumer_count)
+    except connection.channel_errors as refusal:
+        # One that is not there holds nothing, as on Redis. Of one that may not be looked at nothing is known.
+        is_missing = getattr(refusal, "reply_code", None) == NOT_FOUND
+        return QueueLook(name, depth=0, consumers=0) if is_missing else QueueLook(name)
+    finally:
+        # Closed already, by the answer; a connection that is gone shows at the next queue.
+        with contextlib.suppress(Exception):
+            channel.close()
+
+
+def identity_of_rabbit(connection: Any) -> str | None:
+    """What stands for this cluster of RabbitMQ and its virtual host; None where it does not tell."""
+    properties = getattr(connection.connection, "server_properties", None) or {}
+    return identity_word(properties.get("cluster_name"), connection.virtual_host)
 
 
 class RabbitProbe:
