@@ -14,9 +14,7 @@ import json
 import logging
 import os
 import socket
-import sys
 import time
-import traceback
 from datetime import datetime
 from typing import Any, Callable
 
@@ -24,6 +22,7 @@ from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import guarded
 from deadbeat.integrations.celery.broker.fault import is_broker_fault
 from deadbeat.integrations.celery.canary import Canary
+from deadbeat.integrations.celery.ends import unhandled
 from deadbeat.integrations.celery.machine import boot_id
 from deadbeat.integrations.celery.runs.headers import sending_entry
 from deadbeat.integrations.celery.runs.reporter import CANARY, RunReporter, new_id
@@ -103,7 +102,7 @@ class BeatReporter:
         """The last word of the process: it was told to end, or an error ends it. Else it has crashed."""
         if not self._says_goodbye or self._has_ended or self._pid != os.getpid():
             return
-        error = _unhandled()
+        error = unhandled()
         if error is None and not self._is_watched:
             # It has never ticked: a standby that waited for its turn is nobody's loss.
             return
@@ -367,28 +366,6 @@ class BeatReporter:
             "beat": self._beat,
             **fields,
         }
-
-
-def _unhandled() -> Exception | None:
-    """What ends this process, as an exit hook sees it."""
-    # The interpreter has printed it by then; `last_value` is its name before Python 3.12.
-    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    return error if isinstance(error, Exception) else None
-
-
-def failed_to_start() -> Any:
-    """The app whose Beat an error ends: it came out of Beat's start. None: this process is no such Beat.
-
-    A scheduler that cannot be made (its database does not answer) fails before `beat_init`.
-    """
-    error, beats = _unhandled(), sys.modules.get("celery.apps.beat")
-    if error is None or beats is None:
-        return None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, beats.Beat):
-            return owner.app
-    return None
 
 
 def _is_other_due(told: str | None, due: str | None, now: str) -> bool:

@@ -21,8 +21,7 @@ from deadbeat._transport import timeouts
 from deadbeat._transport.guard import guarded
 from deadbeat._transport.transport import Transport
 from deadbeat.integrations.celery import registry
-from deadbeat.integrations.celery.beat import BeatReporter, failed_to_start
-from deadbeat.integrations.celery.broker.sampler import Sampler
+from deadbeat.integrations.celery.ends import failed_to_start
 from deadbeat.integrations.celery.late import started_before
 from deadbeat.integrations.celery.runs import headers as publish
 from deadbeat.integrations.celery.runs import refused
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from deadbeat.config import Settings
+    from deadbeat.integrations.celery.beat import BeatReporter
 
 logger = logging.getLogger("deadbeat")
 
@@ -50,7 +50,6 @@ def install(app: Celery, settings: Settings) -> None:
     _warn_if_late(app)
     transport = Transport(settings.url, settings.key, lambda: _process_label(reporter))
     reporter = RunReporter(app, settings, transport)
-    transport.on_sample_queues = Sampler(reporter, lambda: _consumed_queues(app)).ask
     if any(other.beat == reporter.beat for other in registry.reporters()):
         logger.warning(
             "Deadbeat: two apps of this process are called %s and cannot be told apart; set name= of one",
@@ -81,6 +80,24 @@ def install(app: Celery, settings: Settings) -> None:
     atexit.register(_on_exit)
 
 
+def _make_sampler(reporter: RunReporter) -> None:
+    # A process may be a worker and a Beat.
+    if reporter.transport.on_sample_queues is not None:
+        return
+    # The server asks workers and Beats only: another process need not load what reads a broker.
+    from deadbeat.integrations.celery.broker.sampler import Sampler
+
+    app = reporter.app
+    reporter.transport.on_sample_queues = Sampler(reporter, lambda: _consumed_queues(app)).ask
+
+
+def _make_beat(reporter: RunReporter) -> BeatReporter:
+    # A worker need not load what reads schedules.
+    from deadbeat.integrations.celery.beat import BeatReporter
+
+    return BeatReporter(reporter)
+
+
 def _warn_if_late(app: Celery) -> None:
     running = started_before(app)
     if running is not None:
@@ -101,6 +118,7 @@ def on_celeryd_after_setup(sender: Any = None, instance: Any = None, **_: Any) -
     reporter = registry.reporter_of(instance.app)
     if reporter is not None:
         reporter.worker = str(sender)
+        _make_sampler(reporter)
         _workers[id(reporter.app)] = Tick.reporters[id(reporter.app)] = WorkerReporter(reporter)
 
 
@@ -204,7 +222,7 @@ def _note_failed_start() -> None:
     app = failed_to_start()
     reporter = None if app is None else registry.reporter_of(app)
     if reporter is not None:
-        _beats.setdefault(id(reporter.app), BeatReporter(reporter))
+        _beats.setdefault(id(reporter.app), _make_beat(reporter))
 
 
 def _end() -> None:
@@ -233,7 +251,8 @@ def on_beat_init(sender: Any = None, **_: Any) -> None:
         return
     if reporter.worker is None:
         reporter.worker = f"beat@{socket.gethostname()}"
-    beat = _beats[id(reporter.app)] = BeatReporter(reporter)
+    _make_sampler(reporter)
+    beat = _beats[id(reporter.app)] = _make_beat(reporter)
     beat.wrap(sender.scheduler)
 
 

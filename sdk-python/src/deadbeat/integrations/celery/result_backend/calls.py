@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import guarded, tell_once
 from deadbeat.integrations.celery.result_backend.fault import address_of, fault_of, is_elsewhere, words_of
-from deadbeat.integrations.celery.result_backend.probe import Probe
 
 if TYPE_CHECKING:
     from celery import Celery
+
+    from deadbeat.integrations.celery.result_backend.probe import Probe
 
 OPERATIONS = ("store_result", "on_task_call", "remove_pending_result")
 # A call that is under way for less is a slow answer, and no trouble.
@@ -89,6 +90,9 @@ class ResultBackend:
         backend = self._app.backend
         if not is_elsewhere(self._app, backend):
             return
+        # Most applications have none that is watched, and web processes never come here.
+        from deadbeat.integrations.celery.result_backend.probe import Probe
+
         self._address = address_of(backend)
         self._probe = Probe(self._app)
         self._board = mmap.mmap(-1, PLACES * len(OPERATIONS) * _RECORD_BYTES)

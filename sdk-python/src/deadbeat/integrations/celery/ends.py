@@ -1,0 +1,29 @@
+"""What ends this process, as an exit hook sees it; asked in each process, so it imports nothing of Beat."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+
+def unhandled() -> Exception | None:
+    """The error that ends this process; None without one."""
+    # The interpreter has printed it by then; `last_value` is its name before Python 3.12.
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error if isinstance(error, Exception) else None
+
+
+def failed_to_start() -> Any:
+    """The app whose Beat an error ends: it came out of Beat's start. None: this process is no such Beat.
+
+    A scheduler that cannot be made (its database does not answer) fails before `beat_init`.
+    """
+    error, beats = unhandled(), sys.modules.get("celery.apps.beat")
+    if error is None or beats is None:
+        return None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, beats.Beat):
+            return owner.app
+    return None
