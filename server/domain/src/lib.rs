@@ -72,6 +72,8 @@ pub mod reach;
 pub mod result_backend;
 pub mod run;
 pub mod schedule;
+#[cfg(test)]
+mod shared_rules;
 pub mod slot;
 pub mod solar;
 pub mod status;

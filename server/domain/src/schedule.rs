@@ -5,7 +5,7 @@
 //! clock and no input panics or takes long: texts are capped before they are looked at, searches end after 50 years.
 
 mod interval;
-mod json;
+pub(crate) mod json;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub struct Answering {
 }
 
 /// Workers that one sample may name.
-const ANSWERING: usize = 1_000;
+pub(crate) const ANSWERING: usize = 1_000;
 
 /// What was seen of a queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]

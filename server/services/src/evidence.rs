@@ -400,7 +400,7 @@ async fn open_subjects(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<V
 }
 
 /// The task of the SDK's own probe.
-const CANARY: &str = "deadbeat.canary";
+pub(crate) const CANARY: &str = "deadbeat.canary";
 /// A loop that has not turned for so long waits for something.
 pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
 /// A worker that left is remembered this long when monitors are judged.

@@ -48,6 +48,8 @@ pub mod secret;
 pub mod security_log;
 pub mod selfwatch;
 pub mod setup;
+#[cfg(test)]
+mod shared_rules;
 pub mod spool;
 pub mod supervisor;
 pub mod trace;

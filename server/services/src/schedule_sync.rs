@@ -172,8 +172,8 @@ struct Registered {
 }
 
 /// Until it says otherwise: how often a Beat reports, and the silence tolerated beyond that.
-const PERIOD_SECONDS: f64 = 15.0;
-const GRACE_SECONDS: f64 = 60.0;
+pub(crate) const PERIOD_SECONDS: f64 = 15.0;
+pub(crate) const GRACE_SECONDS: f64 = 60.0;
 
 /// A list that is older than this when it arrives was held up.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);

@@ -181,11 +181,11 @@ pub struct Longest {
 }
 
 /// Runs that a snapshot names; of one that executes more it is not known which.
-const MOST_RUNNING: usize = 200;
+pub(crate) const MOST_RUNNING: usize = 200;
 /// Names of tasks that a snapshot counts.
-const MOST_TASKS: usize = 20;
+pub(crate) const MOST_TASKS: usize = 20;
 /// Rate limits that are kept of a worker.
-const MOST_LIMITS: usize = 50;
+pub(crate) const MOST_LIMITS: usize = 50;
 /// Workers that are forgotten at a time when a project has too many.
 const ROOM: i64 = 100;
 /// Until a worker says otherwise: the silence tolerated beyond its period.

@@ -16,7 +16,7 @@ use crate::zone::Zone;
 
 const KINDS: &str = "interval, cron, quartz, celery, solar, oncalendar or hint";
 /// Characters of a class name or text that Beat tells of a schedule which only it can compute.
-const HINT_CHARS: usize = 200;
+pub(crate) const HINT_CHARS: usize = 200;
 
 impl Schedule {
     /// Reads the JSON form and checks it.

@@ -380,24 +380,6 @@ fn a_stage_is_read_as_it_is_written_and_short() {
     assert_eq!(serde_json::from_str::<Stage>(&written).unwrap(), start);
 }
 
-#[test]
-fn a_task_id_names_the_run_as_the_sdk_names_it() {
-    // As sdk-python/src/deadbeat/integrations/celery/runs/reporter.py's `run_id_of` has them.
-    for (task_id, run_id) in [
-        (
-            "0fe1ed0a-6d3c-4fa8-9f0b-7f1b0ae8d2f5",
-            "0fe1ed0a-6d3c-4fa8-9f0b-7f1b0ae8d2f5",
-        ),
-        (
-            "0FE1ED0A6D3C4FA89F0B7F1B0AE8D2F5",
-            "0fe1ed0a-6d3c-4fa8-9f0b-7f1b0ae8d2f5",
-        ),
-        ("order-4711", "46298508-dc0d-500c-9be0-fc9a22cf8319"),
-    ] {
-        assert_eq!(run_id_of(task_id).to_string(), run_id);
-    }
-}
-
 prop_compose! {
     /// Few values of each, so that they meet.
     fn any_told()(

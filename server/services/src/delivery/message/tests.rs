@@ -224,3 +224,16 @@ fn durations_are_told_in_their_two_largest_units() {
         assert_eq!(span(TimeDelta::seconds(seconds)), words);
     }
 }
+
+#[test]
+fn durations_are_told_as_the_sdks_audit_tells_them() {
+    let rules: Value = serde_json::from_str(include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/fixtures/shared-rules.json"
+    )))
+    .unwrap();
+    for case in rules["spans"].as_array().unwrap() {
+        let seconds = case["seconds"].as_i64().unwrap();
+        assert_eq!(span(TimeDelta::seconds(seconds)), case["words"].as_str().unwrap());
+    }
+}

@@ -1,0 +1,30 @@
+//! Rules that the SDK has too: `tests/fixtures/shared-rules.json` holds them, and `sdk-python/tests/test_shared_rules.py` tests them there.
+
+use serde_json::Value;
+
+use crate::{broker, evidence, monitor, schedule_sync, worker};
+
+#[test]
+fn limits_and_defaults_are_those_that_the_sdk_counts_on() {
+    let rules: Value = serde_json::from_str(include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/fixtures/shared-rules.json"
+    )))
+    .unwrap();
+    assert_eq!(rules["canary"], evidence::CANARY);
+    for (name, limit) in [
+        ("running_runs_of_a_worker", worker::MOST_RUNNING),
+        ("running_tasks_of_a_worker", worker::MOST_TASKS),
+        ("rate_limits_of_a_worker", worker::MOST_LIMITS),
+        ("workers_of_a_sample", broker::ANSWERING),
+    ] {
+        assert_eq!(rules["limits"][name]["server"], limit, "{name}");
+    }
+    for (name, seconds) in [
+        ("beat_period", schedule_sync::PERIOD_SECONDS),
+        ("beat_grace", schedule_sync::GRACE_SECONDS),
+        ("monitor_grace", monitor::DEFAULT_GRACE_SECONDS),
+    ] {
+        assert_eq!(rules["seconds"][name].as_f64(), Some(seconds), "{name}");
+    }
+}
