@@ -1,49 +1,86 @@
-//! Alerts: what is told about an incident.
+//! Alerts: the kinds of what Deadbeat reports to people.
 
 use serde::Serialize;
 
-/// What is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+/// The kind of a delivery: what its message says has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Alert {
-    /// Something is wrong.
+    /// An incident began.
     Opened,
-    /// It still is.
+    /// An incident still goes on.
     Reminder,
-    /// It is right again.
+    /// A person has seen an incident. No version sends this yet.
+    Acknowledged,
+    /// An incident is over.
     Resolved,
+    /// Nobody acknowledged an incident in time, so more people hear of it. No version sends this yet.
+    Escalated,
     /// A person wants to see whether the channel works.
     Test,
+    /// Another channel of the project failed for good and was switched off.
+    ChannelDisabled,
+    /// Deadbeat did not listen for a while, so some monitors could not be judged.
+    BlindSpell,
+    /// The owner of a mail address is asked whether alerts may be sent there.
+    Confirmation,
 }
 
 impl Alert {
-    /// As written in SQL and JSON.
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Opened,
+        Self::Reminder,
+        Self::Acknowledged,
+        Self::Resolved,
+        Self::Escalated,
+        Self::Test,
+        Self::ChannelDisabled,
+        Self::BlindSpell,
+        Self::Confirmation,
+    ];
+
+    /// As written in SQL and in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Opened => "opened",
             Self::Reminder => "reminder",
+            Self::Acknowledged => "acknowledged",
             Self::Resolved => "resolved",
+            Self::Escalated => "escalated",
             Self::Test => "test",
+            Self::ChannelDisabled => "channel_disabled",
+            Self::BlindSpell => "blind_spell",
+            Self::Confirmation => "confirmation",
         }
     }
 
-    /// The `type` of a webhook.
+    /// The `type` of its message.
     #[must_use]
     pub fn event_type(self) -> &'static str {
         match self {
             Self::Opened => "incident.opened",
             Self::Reminder => "incident.reminder",
+            Self::Acknowledged => "incident.acknowledged",
             Self::Resolved => "incident.resolved",
+            Self::Escalated => "incident.escalated",
             Self::Test => "channel.test",
+            Self::ChannelDisabled => "channel.disabled",
+            Self::BlindSpell => "blind_spell.notice",
+            Self::Confirmation => "channel.confirm",
         }
     }
 
     /// Reads [`Alert::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Opened, Self::Reminder, Self::Resolved, Self::Test]
-            .into_iter()
-            .find(|a| a.as_str() == text)
+        Self::ALL.into_iter().find(|alert| alert.as_str() == text)
+    }
+
+    /// Reads [`Alert::event_type`] back.
+    #[must_use]
+    pub fn of_event_type(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|alert| alert.event_type() == text)
     }
 }

@@ -22,7 +22,7 @@ pub fn is_reminder_told(due_at: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
 }
 
 /// What kind of thing an incident is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SubjectKind {
     /// A monitor.
@@ -75,7 +75,7 @@ impl SubjectKind {
 }
 
 /// Whom an incident is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// What kind of thing.
     pub kind: SubjectKind,

@@ -29,7 +29,7 @@
 //! | what do the told stages of a run come to? | [`trace`] |
 //! | which text may enter, and what may be pasted? | [`text`], [`command`] |
 //! | how often may something happen, and who is slowed down who guesses passwords? | [`rate`], [`guessing`] |
-//! | who is told what, and when is a send tried again? | [`alert`], [`delivery`] |
+//! | what does an alert say, who hears of it, and when is a send tried again? | [`alert`], [`message`], [`recipients`], [`delivery`] |
 
 pub mod alert;
 pub mod baseline;
@@ -57,9 +57,11 @@ pub mod host_load;
 pub mod ids;
 pub mod incarnation;
 pub mod incident;
+pub mod json;
 pub mod key;
 pub mod limits;
 pub mod lineage;
+pub mod message;
 pub mod monitor;
 pub mod order;
 pub mod orphan;
@@ -69,6 +71,7 @@ pub mod quartz;
 pub mod queue;
 pub mod rate;
 pub mod reach;
+pub mod recipients;
 pub mod result_backend;
 pub mod run;
 pub mod schedule;

@@ -5,7 +5,7 @@ use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource, web};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::hearing::Hold;
-use deadbeat_services::outbox::instant;
+use deadbeat_domain::json::instant;
 use serde_json::json;
 
 use crate::state::AppState;

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use deadbeat_domain::alert::Alert;
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::json::instant;
+use deadbeat_domain::message::{self, BlindNotice, Event, Message, Spell};
+use deadbeat_domain::recipients::Topic;
 use deadbeat_store::blind_notice::Unheard;
-use deadbeat_store::delivery::NewAlert;
-use deadbeat_store::{Store, StoreResult, Tx, channel};
-use serde_json::{Value, json};
+use deadbeat_store::{Store, StoreResult, Tx};
 
 use crate::listening::LONGEST_EXCUSE;
-use crate::outbox::instant;
+use crate::outbox;
 
 /// Notes monitors that could not be judged, in the caller's transaction.
 pub(crate) async fn add(
@@ -43,55 +43,44 @@ pub(crate) async fn tell_due(store: &Store, now: DateTime<Utc>, limit: i64) -> S
     let mut projects: Vec<ProjectId> = due.iter().map(|one| one.project_id).collect();
     projects.sort_unstable();
     projects.dedup();
-    let channels = channel::of_projects(&mut tx, &projects).await?;
     let names = deadbeat_store::project::for_alerts(&mut tx, &projects).await?;
-    let alerts: Vec<NewAlert> = due
+    let messages = due
         .iter()
-        .map(|unheard| NewAlert {
-            project_id: unheard.project_id,
-            incident_id: None,
-            // The alert that belongs to no incident.
-            alert: Alert::Test,
-            payload: payload(
-                unheard,
-                names
-                    .get(&unheard.project_id)
-                    .map(|project| project.name.as_str()),
-                now,
-            ),
-            channels: channels
-                .iter()
-                .filter(|(project, _)| *project == unheard.project_id)
-                .map(|(_, channel)| *channel)
-                .collect(),
+        .map(|unheard| {
+            let id = unheard.project_id;
+            let name = names.get(&id).map(|project| project.name.clone());
+            let project = message::Project {
+                id,
+                name: name.unwrap_or_default(),
+            };
+            (id, Topic::Project, notice(unheard, project, now))
         })
-        .filter(|alert| !alert.channels.is_empty())
         .collect();
-    if !alerts.is_empty() {
-        deadbeat_store::delivery::enqueue(&mut tx, &alerts, now).await?;
-    }
+    outbox::announce(&mut tx, messages, now).await?;
     tx.commit().await
 }
 
-fn payload(unheard: &Unheard, project_name: Option<&str>, now: DateTime<Utc>) -> Value {
-    let Unheard {
-        project_id,
-        spell,
-        monitors,
-    } = unheard;
+fn notice(unheard: &Unheard, project: message::Project, now: DateTime<Utc>) -> Message {
+    let Unheard { spell, monitors, .. } = unheard;
     let (from, to) = (spell.started_at.trunc_subsecs(0), spell.ended_at.trunc_subsecs(0));
     let counted = match monitors {
         1 => "1 monitor could not be judged; it is judged from its next slot on".to_owned(),
         _ => format!("{monitors} monitors could not be judged; they are judged from their next slots on"),
     };
-    json!({
-        "type": "blind_spell.notice",
-        "timestamp": instant(now),
-        "blind_spell": {"started_at": instant(spell.started_at), "ended_at": instant(spell.ended_at)},
-        "monitors": monitors,
-        "summary": format!("Deadbeat was blind from {} to {}; {counted}.", instant(from), instant(to)),
-        "project": {"id": project_id, "name": project_name},
-        "incident": null,
-        "monitor": null,
-    })
+    Message {
+        at: now,
+        event: Event::BlindSpell(BlindNotice {
+            blind_spell: Spell {
+                started_at: spell.started_at,
+                ended_at: spell.ended_at,
+            },
+            monitors: *monitors,
+            summary: format!(
+                "Deadbeat was blind from {} to {}; {counted}.",
+                instant(from),
+                instant(to)
+            ),
+            project,
+        }),
+    }
 }

@@ -1,17 +1,17 @@
 //! Channels: add, change, test, remove.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::alert::Alert;
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
 use deadbeat_domain::limits;
+use deadbeat_domain::message::{Event, Message};
 use deadbeat_domain::monitor::{FieldError, read_label};
+use deadbeat_domain::recipients::Topic;
 use deadbeat_domain::text::Text;
 use deadbeat_store::Tx;
 use deadbeat_store::channel::Channel;
-use deadbeat_store::delivery::NewAlert;
 use deadbeat_store::quota::{self, Taken};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::delivery::senders;
 use crate::{ServiceError, Services, confirmation, outbox, secret};
@@ -220,24 +220,15 @@ pub async fn send_test(
         "tests of a project in a minute",
     )
     .await?;
-    let payload = json!({
-        "type": Alert::Test.event_type(),
-        "timestamp": outbox::instant(now),
-        "incident": null,
-        "monitor": null,
-    });
-    let alert = NewAlert {
-        project_id: project,
-        incident_id: None,
-        alert: Alert::Test,
-        payload,
-        channels: vec![id],
+    let message = Message {
+        at: now,
+        event: Event::Test,
     };
-    let made = deadbeat_store::delivery::enqueue(&mut tx, &[alert], now).await?;
+    let told = outbox::announce(&mut tx, vec![(project, Topic::Channel(id), message)], now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();
     tidy_quotas(services).await;
-    made.first().copied().ok_or(ServiceError::Busy)
+    told.made.first().copied().ok_or(ServiceError::Busy)
 }
 
 /// Takes one of what a quota allows in a window of time.

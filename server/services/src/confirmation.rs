@@ -8,17 +8,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::channel::{Settings, mailbox};
 use deadbeat_domain::ids::{ChannelId, ProjectId};
 use deadbeat_domain::limits;
+use deadbeat_domain::message::{self, Event, Message};
+use deadbeat_domain::recipients::Topic;
 use deadbeat_store::Tx;
 use deadbeat_store::channel::Channel;
 use hmac::{Hmac, Mac};
-use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::channel::take_quota;
 use crate::{ServiceError, Services, Site, outbox};
 
-/// The `type` of the payload that a confirmation mail is made of.
-pub const EVENT: &str = "channel.confirm";
 /// How long a link can confirm.
 const LINK: TimeDelta = TimeDelta::days(7);
 
@@ -80,28 +79,28 @@ pub(crate) async fn ask(
     channel: &Channel,
     now: DateTime<Utc>,
 ) -> Result<(), ServiceError> {
-    let payload = json!({
-        "type": EVENT,
-        "timestamp": outbox::instant(now),
-        "site": site.url,
-        "url": format!("{}/confirm/{}", site.url, channel.id),
-        "expires": (now + LINK).timestamp(),
-    });
-    deadbeat_store::delivery::enqueue_confirmation(tx, channel.project_id, channel.id, &payload, now).await?;
+    let message = Message {
+        at: now,
+        event: Event::Confirmation(message::Confirmation {
+            site: site.url.clone(),
+            url: format!("{}/confirm/{}", site.url, channel.id),
+            expires: (now + LINK).timestamp(),
+        }),
+    };
+    let topic = Topic::Channel(channel.id);
+    outbox::announce(tx, vec![(channel.project_id, topic, message)], now).await?;
     Ok(())
 }
 
-/// Completes the link in the payload of a confirmation mail. The signature is made when the mail is sent, so that the outbox holds none.
-pub(crate) fn sign(payload: &mut Value, id: ChannelId, settings: &Settings, secret: Option<&str>) {
-    let Settings::Email(email) = settings else {
+/// Completes the link of a confirmation mail. The signature is made when the mail is sent, so that the outbox holds none. Other messages
+/// stay as they are.
+pub(crate) fn sign(message: &mut Message, id: ChannelId, settings: &Settings, secret: Option<&str>) {
+    let (Event::Confirmation(question), Settings::Email(email)) = (&mut message.event, settings) else {
         return;
     };
-    let signed = payload["expires"]
-        .as_i64()
-        .zip(secret)
-        .and_then(|(expires, secret)| Some((expires, signature(secret, id, &email.to, expires)?)));
-    if let (Some((expires, token)), Some(url)) = (signed, payload["url"].as_str()) {
-        payload["url"] = format!("{url}?expires={expires}&token={token}").into();
+    let expires = question.expires;
+    if let Some(token) = secret.and_then(|secret| signature(secret, id, &email.to, expires)) {
+        question.url = format!("{}?expires={expires}&token={token}", question.url);
     }
 }
 

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::alert::Alert;
 use deadbeat_domain::beat;
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
@@ -18,6 +17,7 @@ use deadbeat_domain::crash_loop;
 use deadbeat_domain::evidence::{Evidence, PartOf};
 use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
 use deadbeat_domain::incident::{SubjectKind, is_reminder_told};
+use deadbeat_domain::message::Phase;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::stranger::VANISHED_FOR;
 use deadbeat_domain::succession::{self, of_lost};
@@ -741,11 +741,12 @@ impl Evaluator {
             .iter()
             .filter(|(incident, due_at)| incident.remind_at.is_some() && is_reminder_told(*due_at, &spells))
             .map(|(incident, _)| Telling {
+                phase: Phase::Reminder,
                 affected: None,
-                alert: Alert::Reminder,
                 incident,
                 monitor: None,
                 at: now,
+                step: &[],
             })
             .collect();
         outbox::tell(&mut tx, &self.site, &tellings).await?;

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::alert::Alert;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incarnation::Incarnation;
 use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
+use deadbeat_domain::message::Phase;
 use deadbeat_domain::ping::Signal;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::stranger::Stranger;
@@ -360,11 +360,12 @@ pub(crate) async fn settle_inferred(
     let tellings: Vec<Telling<'_>> = over
         .iter()
         .map(|incident| Telling {
-            alert: Alert::Resolved,
+            phase: Phase::Resolved,
             incident,
             monitor: None,
             affected: None,
             at: now,
+            step: &[],
         })
         .collect();
     outbox::tell(tx, site, &tellings).await?;
@@ -435,11 +436,12 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
         .zip(wanted)
         .filter(|(incident, _)| opened.contains(&incident.id))
         .map(|(incident, (changed, _, at))| Telling {
-            alert: Alert::Opened,
+            phase: Phase::Opened,
             incident,
             monitor: changed.monitor(),
             affected: changed.affected(),
             at: *at,
+            step: &[],
         })
         .collect();
     outbox::tell(tx, site, &tellings).await?;
@@ -463,11 +465,12 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
         .filter_map(|incident| {
             let (changed, at) = by_subject.get(&incident.subject.id)?;
             Some(Telling {
-                alert: Alert::Resolved,
+                phase: Phase::Resolved,
                 incident,
                 monitor: changed.monitor(),
                 affected: None,
                 at: *at,
+                step: &[],
             })
         })
         .collect();

@@ -1,19 +1,19 @@
-//! The outbox: alerts become delivery rows, in the transaction of what they tell.
+//! The outbox: alerts become delivery rows, in the transaction of what they report.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use deadbeat_domain::alert::Alert;
+use chrono::{DateTime, Utc};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::ids::{ChannelId, IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::limits;
+use deadbeat_domain::message::{self, CauseOfIncident, Event, IncidentEvent, Member, Message, Phase};
+use deadbeat_domain::recipients::{Rules, Topic, recipients};
 use deadbeat_domain::status::ShownStatus;
 use deadbeat_store::delivery::NewAlert;
 use deadbeat_store::incident::{Affected, Incident};
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreResult, Tx};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::Site;
@@ -21,9 +21,9 @@ use crate::Site;
 /// An alert about an incident.
 #[derive(Debug, Clone, Copy)]
 pub struct Telling<'a> {
-    /// What is told.
-    pub alert: Alert,
-    /// About which.
+    /// What happened to the incident.
+    pub phase: Phase,
+    /// The incident.
     pub incident: &'a Incident,
     /// The monitor that it is about, if it is about one, as it is now.
     pub monitor: Option<&'a Monitor>,
@@ -31,11 +31,11 @@ pub struct Telling<'a> {
     pub affected: Option<&'a Affected>,
     /// When that happened.
     pub at: DateTime<Utc>,
+    /// Of an escalation: the channels that its step names. Else empty.
+    pub step: &'a [ChannelId],
 }
 
-/// Puts alerts about incidents into the outbox. Returns how many deliveries that makes.
-///
-/// Whom: for a monitor its channels, for a Beat all of the project's; that it is over is told to those who were told that it began.
+/// Puts alerts about incidents into the outbox. Returns how many deliveries that makes. [`recipients`] decides who hears of them.
 ///
 /// # Errors
 /// When the database is away.
@@ -43,30 +43,45 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     let Some(now) = tellings.iter().map(|telling| telling.at).max() else {
         return Ok(0);
     };
-    let channels = channels(tx, tellings).await?;
     let mut projects: Vec<ProjectId> = tellings
         .iter()
         .map(|telling| telling.incident.project_id)
         .collect();
     projects.sort_unstable();
     projects.dedup();
+    let channels = deadbeat_store::channel::for_alerts(tx, &projects).await?;
+    if channels.is_empty() {
+        return Ok(0);
+    }
     let projects = deadbeat_store::project::for_alerts(tx, &projects).await?;
+    let chosen = chosen(tx, tellings).await?;
+    let later: Vec<IncidentId> = tellings
+        .iter()
+        .filter(|telling| telling.phase != Phase::Opened)
+        .map(|telling| telling.incident.id)
+        .collect();
+    let history = deadbeat_store::delivery::history(tx, &later).await?;
     let affected = affected(tx, tellings).await?;
     let alerts: Vec<NewAlert> = tellings
         .iter()
-        .zip(channels)
-        .filter(|(_, channels)| !channels.is_empty())
-        .filter_map(|(telling, channels)| {
+        .filter_map(|telling| {
             let incident = telling.incident;
             let project = projects.get(&incident.project_id)?;
+            let message = compose(site, telling, &project.name, affected.get(&incident.id));
+            let monitor = MonitorId(incident.subject.id);
+            let rules = Rules {
+                channels: channels.get(&incident.project_id)?,
+                history: history.get(&incident.id),
+                step: telling.step,
+            };
+            let topic = chosen.get(&monitor).map_or(Topic::Project, Topic::Chosen);
             Some(NewAlert {
                 project_id: incident.project_id,
-                incident_id: Some(incident.id),
-                alert: telling.alert,
-                payload: payload(site, telling, &project.name, affected.get(&incident.id)),
-                channels,
+                recipients: recipients(&message, topic, &rules, telling.at),
+                message,
             })
         })
+        .filter(|alert| !alert.recipients.is_empty())
         .collect();
     if alerts.is_empty() {
         return Ok(0);
@@ -75,68 +90,71 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     Ok(made.len())
 }
 
-/// Whom each of them is told to.
-async fn channels(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<Vec<Vec<ChannelId>>> {
-    let mut told_before: HashMap<IncidentId, Vec<ChannelId>> = HashMap::new();
-    let mut of_monitor: HashMap<MonitorId, Vec<ChannelId>> = HashMap::new();
-    let mut of_project: HashMap<ProjectId, Vec<ChannelId>> = HashMap::new();
-    let whom = |telling: &Telling<'_>| match (telling.alert, telling.incident.subject.kind) {
-        (Alert::Resolved | Alert::Reminder, _) => Whom::ToldBefore(telling.incident.id),
-        (_, SubjectKind::Monitor) if telling.monitor.is_none_or(|monitor| !monitor.all_channels) => {
-            Whom::OfMonitor(MonitorId(telling.incident.subject.id))
-        }
-        // Asked for once a project, not once a monitor: in a storm there are thousands.
-        (_, SubjectKind::Monitor) => Whom::OfProject(telling.incident.project_id),
-        (
-            _,
-            SubjectKind::Beat
-            | SubjectKind::Worker
-            | SubjectKind::Queue
-            | SubjectKind::Broker
-            | SubjectKind::ResultBackend
-            | SubjectKind::Host,
-        ) => Whom::OfProject(telling.incident.project_id),
-    };
-    for telling in tellings {
-        match whom(telling) {
-            Whom::ToldBefore(id) => drop(told_before.entry(id).or_default()),
-            Whom::OfMonitor(id) => drop(of_monitor.entry(id).or_default()),
-            Whom::OfProject(id) => drop(of_project.entry(id).or_default()),
-        }
-    }
-    if !told_before.is_empty() {
-        let ids: Vec<IncidentId> = told_before.keys().copied().collect();
-        for (id, channel) in deadbeat_store::delivery::channels_told(tx, &ids).await? {
-            told_before.entry(id).or_default().push(channel);
-        }
-    }
-    if !of_monitor.is_empty() {
-        let ids: Vec<MonitorId> = of_monitor.keys().copied().collect();
-        for (id, channel) in deadbeat_store::channel::of_monitors(tx, &ids).await? {
-            of_monitor.entry(id).or_default().push(channel);
-        }
-    }
-    if !of_project.is_empty() {
-        let ids: Vec<ProjectId> = of_project.keys().copied().collect();
-        for (id, channel) in deadbeat_store::channel::of_projects(tx, &ids).await? {
-            of_project.entry(id).or_default().push(channel);
-        }
-    }
-    Ok(tellings
-        .iter()
-        .map(|telling| match whom(telling) {
-            Whom::ToldBefore(id) => told_before.get(&id),
-            Whom::OfMonitor(id) => of_monitor.get(&id),
-            Whom::OfProject(id) => of_project.get(&id),
-        })
-        .map(|channels| channels.cloned().unwrap_or_default())
-        .collect())
+/// What [`announce`] did.
+pub(crate) struct Announced {
+    /// How many channels were to hear of it.
+    pub recipients: usize,
+    /// The deliveries that it made. Fewer, where a channel has a like notice waiting.
+    pub made: Vec<DeliveryId>,
 }
 
-enum Whom {
-    ToldBefore(IncidentId),
-    OfMonitor(MonitorId),
-    OfProject(ProjectId),
+/// Puts messages that belong to no incident into the outbox.
+///
+/// # Errors
+/// When the database is away.
+pub(crate) async fn announce(
+    tx: &mut Tx,
+    messages: Vec<(ProjectId, Topic<'_>, Message)>,
+    now: DateTime<Utc>,
+) -> StoreResult<Announced> {
+    let mut projects: Vec<ProjectId> = messages.iter().map(|(project, ..)| *project).collect();
+    projects.sort_unstable();
+    projects.dedup();
+    let channels = deadbeat_store::channel::for_alerts(tx, &projects).await?;
+    let alerts: Vec<NewAlert> = messages
+        .into_iter()
+        .filter_map(|(project_id, topic, message)| {
+            let rules = Rules {
+                channels: channels.get(&project_id)?,
+                history: None,
+                step: &[],
+            };
+            Some(NewAlert {
+                project_id,
+                recipients: recipients(&message, topic, &rules, now),
+                message,
+            })
+        })
+        .filter(|alert| !alert.recipients.is_empty())
+        .collect();
+    let made = if alerts.is_empty() {
+        Vec::new()
+    } else {
+        deadbeat_store::delivery::enqueue(tx, &alerts, now).await?
+    };
+    Ok(Announced {
+        recipients: alerts.iter().map(|alert| alert.recipients.len()).sum(),
+        made,
+    })
+}
+
+/// The channels of the monitors that do not tell every channel.
+async fn chosen(
+    tx: &mut Tx,
+    tellings: &[Telling<'_>],
+) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
+    let monitors: Vec<MonitorId> = tellings
+        .iter()
+        .filter(|telling| telling.phase == Phase::Opened)
+        .filter(|telling| telling.incident.subject.kind == SubjectKind::Monitor)
+        // Most monitors tell every channel: in a storm this saves thousands of look-ups.
+        .filter(|telling| telling.monitor.is_none_or(|monitor| !monitor.all_channels))
+        .map(|telling| MonitorId(telling.incident.subject.id))
+        .collect();
+    if monitors.is_empty() {
+        return Ok(HashMap::new());
+    }
+    deadbeat_store::channel::chosen_by(tx, &monitors).await
 }
 
 /// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened; when a Beat has just
@@ -148,11 +166,11 @@ async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<
             .filter(|telling| telling.incident.subject.kind != SubjectKind::Monitor)
     };
     let silent_beats: HashMap<Uuid, IncidentId> = about_others()
-        .filter(|telling| telling.alert == Alert::Opened && telling.incident.cause == Cause::BeatDown)
+        .filter(|telling| telling.phase == Phase::Opened && telling.incident.cause == Cause::BeatDown)
         .map(|telling| (telling.incident.subject.id, telling.incident.id))
         .collect();
     let joined: Vec<IncidentId> = about_others()
-        .filter(|telling| telling.alert != Alert::Opened)
+        .filter(|telling| telling.phase != Phase::Opened)
         .map(|telling| telling.incident.id)
         .collect();
     let mut found: HashMap<IncidentId, Affected> = about_others()
@@ -171,74 +189,72 @@ async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<
     Ok(found)
 }
 
-/// What is told, as every attempt sends it.
-fn payload(site: &Site, telling: &Telling<'_>, project_name: &str, affected: Option<&Affected>) -> Value {
-    json!({
-        "type": telling.alert.event_type(),
-        "timestamp": instant(telling.at),
-        "incident": incident_json(site, telling.incident, project_name, affected),
-        "monitor": telling.monitor.map(|monitor| monitor_json(monitor, telling.at)),
-    })
-}
-
-/// An incident as alerts show it.
-fn incident_json(site: &Site, incident: &Incident, project_name: &str, affected: Option<&Affected>) -> Value {
-    let IncidentId(id) = incident.id;
-    json!({
-        "id": id,
-        "project": {"id": incident.project_id, "name": project_name},
-        "subject": incident.subject,
-        "cause": cause_json(site, incident),
-        "evidence": incident.evidence.iter()
-            .map(|fact| json!({"at": fact.at.map(instant), "fact": fact.fact}))
-            .collect::<Vec<_>>(),
-        "repair": incident.repair,
-        "members": affected.map_or_else(Vec::new, |affected| {
-            affected.first.iter().map(|(id, name)| json!({"id": id, "name": name})).collect()
-        }),
-        "member_count": affected.map_or(0, |affected| affected.count),
-        "opened_at": instant(incident.opened_at),
-        "resolved_at": incident.resolved_at.map(instant),
-        "acknowledged_at": incident.acknowledged_at.map(instant),
-        "url": format!("{}/", site.url),
-    })
-}
-
-/// An incident's cause, with the address of its page, as alerts and the API show it.
+/// Builds the message that is stored with each delivery.
 #[must_use]
-pub fn cause_json(site: &Site, incident: &Incident) -> Value {
-    json!({"code": incident.cause.as_str(), "summary": incident.summary, "url": site.cause_url(incident.cause)})
-}
-
-fn monitor_json(monitor: &Monitor, now: DateTime<Utc>) -> Value {
-    let state = &monitor.state;
-    json!({
-        "id": monitor.id,
-        "name": monitor.name,
-        "slug": monitor.slug,
-        "tags": monitor.tags,
-        "status": ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now),
-        "schedule": state.expectation.schedule.to_json(),
-        "schedule_summary": state.expectation.schedule.summary(),
-        "delay_seconds": seconds(state.expectation.delay_seconds),
-        "grace_seconds": seconds(state.expectation.grace_seconds),
-        "last_ping_at": state.last_ping_at.map(instant),
-        "next_due_at": state.next_due_at.map(instant),
-    })
-}
-
-/// An instant as JSON shows it: RFC 3339, UTC, with `Z`.
-#[must_use]
-pub fn instant(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-/// Seconds as JSON shows them: whole where they are whole.
-#[must_use]
-pub fn seconds(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 9e15 {
-        json!(value as i64)
-    } else {
-        json!(value)
+pub fn compose(
+    site: &Site,
+    telling: &Telling<'_>,
+    project_name: &str,
+    affected: Option<&Affected>,
+) -> Message {
+    let incident = telling.incident;
+    let (members, member_count) = affected.map_or_else(Default::default, |affected| {
+        let named = affected.first.iter().map(|(MonitorId(id), name)| Member {
+            kind: SubjectKind::Monitor,
+            id: *id,
+            name: name.clone(),
+        });
+        (named.collect(), affected.count)
+    });
+    let incident = message::Incident {
+        id: incident.id,
+        project: message::Project {
+            id: incident.project_id,
+            name: project_name.to_owned(),
+        },
+        subject: incident.subject.clone(),
+        cause: CauseOfIncident {
+            code: incident.cause.as_str().to_owned(),
+            summary: incident.summary.clone(),
+            url: Some(site.cause_url(incident.cause)),
+        },
+        evidence: incident.evidence.clone(),
+        repair: incident.repair.clone(),
+        members,
+        member_count,
+        opened_at: incident.opened_at,
+        resolved_at: incident.resolved_at,
+        acknowledged_at: incident.acknowledged_at,
+        url: format!("{}/", site.url),
+    };
+    Message {
+        at: telling.at,
+        event: Event::Incident(Box::new(IncidentEvent {
+            phase: telling.phase,
+            incident,
+            monitor: telling.monitor.map(|monitor| shown(monitor, telling.at)),
+        })),
     }
 }
+
+/// A monitor as messages show it.
+fn shown(monitor: &Monitor, now: DateTime<Utc>) -> message::Monitor {
+    let state = &monitor.state;
+    let status = ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now);
+    message::Monitor {
+        id: monitor.id,
+        name: monitor.name.clone(),
+        slug: monitor.slug.clone(),
+        tags: monitor.tags.clone(),
+        status: status.as_str().to_owned(),
+        schedule: state.expectation.schedule.to_json(),
+        schedule_summary: state.expectation.schedule.summary(),
+        delay_seconds: state.expectation.delay_seconds,
+        grace_seconds: state.expectation.grace_seconds,
+        last_ping_at: state.last_ping_at,
+        next_due_at: state.next_due_at,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod samples;

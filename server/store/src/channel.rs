@@ -1,8 +1,11 @@
 //! Table `channel`.
 
+use std::collections::{BTreeSet, HashMap};
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
+use deadbeat_domain::recipients;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -227,43 +230,25 @@ pub async fn set_failing(tx: &mut Tx, id: ChannelId, since: Option<DateTime<Utc>
     Ok(())
 }
 
-/// The channels that can tell that `failed` was switched off: those of its project that work as far as anybody knows. None at all if
-/// the project was told of `failed` after `not_before`; otherwise `now` is noted as the time when it was told.
+/// Notes that the project's other channels were told that this one was switched off.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn to_tell_of(
+pub async fn note_reported(
     tx: &mut Tx,
     project: ProjectId,
-    failed: ChannelId,
-    not_before: DateTime<Utc>,
+    id: ChannelId,
     now: DateTime<Utc>,
-) -> StoreResult<Vec<ChannelId>> {
-    let rows = sqlx::query_scalar!(
-        "SELECT id FROM channel WHERE project_id = $1 AND id <> $2 AND disabled_at IS NULL AND failing_since IS NULL
-            AND (kind <> 'email' OR confirmed_at IS NOT NULL)
-        ORDER BY id",
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE channel SET told_of_at = $3 WHERE project_id = $1 AND id = $2",
         project.0,
-        failed.0
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let noted = sqlx::query!(
-        "UPDATE channel SET told_of_at = $2 WHERE id = $1 AND (told_of_at IS NULL OR told_of_at <= $3 OR told_of_at > $2)",
-        failed.0,
-        now,
-        not_before
+        id.0,
+        now
     )
     .execute(tx.conn())
     .await?;
-    Ok(if noted.rows_affected() == 0 {
-        Vec::new()
-    } else {
-        rows.into_iter().map(ChannelId).collect()
-    })
+    Ok(())
 }
 
 /// Locks one channel of a project.
@@ -368,44 +353,68 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Channels to tell about monitors: all of their project, or their own; switched-off ones are left out.
+/// The channels that were chosen for monitors. A monitor that tells every channel is missing from the answer.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_monitors(tx: &mut Tx, monitors: &[MonitorId]) -> StoreResult<Vec<(MonitorId, ChannelId)>> {
+pub async fn chosen_by(
+    tx: &mut Tx,
+    monitors: &[MonitorId],
+) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
     let rows = sqlx::query!(
-        "SELECT monitor.id AS monitor_id, channel.id AS channel_id
-        FROM monitor JOIN channel ON channel.project_id = monitor.project_id AND channel.disabled_at IS NULL
-        WHERE monitor.id = ANY($1)
-            AND (monitor.all_channels OR EXISTS (
-                SELECT FROM monitor_channel WHERE monitor_id = monitor.id AND channel_id = channel.id
-            ))
-        ORDER BY channel.id",
+        r#"
+        SELECT monitor.id AS "monitor_id!", channel_id AS "channel_id?"
+        FROM monitor LEFT JOIN monitor_channel ON monitor_channel.monitor_id = monitor.id
+        WHERE monitor.id = ANY($1) AND NOT monitor.all_channels
+        "#,
         &column(monitors, |id| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (MonitorId(row.monitor_id), ChannelId(row.channel_id)))
-        .collect())
+    let mut chosen: HashMap<MonitorId, BTreeSet<ChannelId>> = HashMap::new();
+    for row in rows {
+        chosen
+            .entry(MonitorId(row.monitor_id))
+            .or_default()
+            .extend(row.channel_id.map(ChannelId));
+    }
+    Ok(chosen)
 }
 
-/// Every channel of projects that is not switched off.
+/// Every channel of projects, as far as that decides what it hears, in the order of the ids.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_projects(tx: &mut Tx, projects: &[ProjectId]) -> StoreResult<Vec<(ProjectId, ChannelId)>> {
+pub async fn for_alerts(
+    tx: &mut Tx,
+    projects: &[ProjectId],
+) -> StoreResult<HashMap<ProjectId, Vec<recipients::Channel>>> {
     let rows = sqlx::query!(
-        "SELECT project_id, id FROM channel WHERE project_id = ANY($1) AND disabled_at IS NULL ORDER BY id",
+        r#"
+        SELECT project_id, id, disabled_at IS NOT NULL AS "is_disabled!", kind <> 'email' OR confirmed_at IS NOT NULL AS "is_confirmed!",
+            failing_since IS NOT NULL AS "is_failing!", told_of_at
+        FROM channel
+        WHERE project_id = ANY($1)
+        ORDER BY id
+        "#,
         &column(projects, |id| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (ProjectId(row.project_id), ChannelId(row.id)))
-        .collect())
+    let mut channels: HashMap<ProjectId, Vec<recipients::Channel>> = HashMap::new();
+    for row in rows {
+        channels
+            .entry(ProjectId(row.project_id))
+            .or_default()
+            .push(recipients::Channel {
+                id: ChannelId(row.id),
+                is_disabled: row.is_disabled,
+                is_confirmed: row.is_confirmed,
+                is_failing: row.is_failing,
+                reported_at: row.told_of_at,
+            });
+    }
+    Ok(channels)
 }
 
 /// Removes a channel with its deliveries. False: there was none.

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
+use deadbeat_domain::message::Message;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ pub type Place = (ProjectId, ChannelId);
 /// Before every channel.
 pub const START: Place = (ProjectId(Uuid::nil()), ChannelId(Uuid::nil()));
 
-/// Reminders and all-clears of one channel that one claim looks at. More of them may be due and each may wait for an earlier alert of its
+/// Alerts of one channel after the first of their incidents that one claim looks at. More of them may be due and each may wait for an earlier alert of its
 /// incident; then the ones behind wait for a later claim. Other alerts never wait.
 const FOLLOWERS: i64 = 200;
 
@@ -145,8 +146,8 @@ pub struct Claimed {
     pub incident_id: Option<IncidentId>,
     /// What it tells.
     pub alert: Alert,
-    /// The content.
-    pub payload: Value,
+    /// What it says.
+    pub message: Message,
     /// Which attempt this is, from 1.
     pub attempt: i32,
     /// When it was put into the outbox.
@@ -192,7 +193,7 @@ impl TryFrom<Row> for Claimed {
             incident_id: row.incident_id.map(IncidentId),
             alert: Alert::parse(&row.alert).ok_or_else(|| corrupt("alert"))?,
             settings: Settings::parse(&row.kind, &row.settings).map_err(|_| corrupt("settings"))?,
-            payload: row.payload,
+            message: Message::read(row.payload, row.created_at),
             attempt: row.attempt_count,
             created_at: row.created_at,
             channel_id: ChannelId(row.channel_id),
@@ -229,7 +230,7 @@ pub async fn claim(
                     FROM (
                         SELECT id, next_attempt_at
                         FROM delivery
-                        WHERE channel_id = share.channel_id AND next_attempt_at <= $1 AND alert IN ('opened', 'test')
+                        WHERE channel_id = share.channel_id AND next_attempt_at <= $1 AND (alert = 'opened' OR incident_id IS NULL)
                         ORDER BY next_attempt_at
                         LIMIT share.count
                         FOR UPDATE SKIP LOCKED
@@ -246,7 +247,7 @@ pub async fn claim(
                             LIMIT $7
                         ) AS candidate
                         JOIN delivery ON delivery.id = candidate.id
-                        WHERE delivery.next_attempt_at <= $1 AND delivery.alert NOT IN ('opened', 'test')
+                        WHERE delivery.next_attempt_at <= $1 AND delivery.alert <> 'opened' AND delivery.incident_id IS NOT NULL
                             AND NOT EXISTS (
                                 SELECT FROM delivery AS earlier
                                 WHERE earlier.incident_id = delivery.incident_id AND earlier.channel_id = delivery.channel_id

@@ -1,32 +1,43 @@
 //! Table `delivery`: the outbox.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use deadbeat_domain::alert::Alert;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
-use serde_json::Value;
+use deadbeat_domain::message::{Event, Message};
+use deadbeat_domain::recipients::{History, Recipient};
 use uuid::Uuid;
 
 use crate::batch::column;
 use crate::page::Page;
 use crate::{Reader, StoreResult, Tx};
 
-/// One alert and whom it goes to.
+/// A message and who hears of it.
 #[derive(Debug, Clone)]
 pub struct NewAlert {
     /// Whose it is.
     pub project_id: ProjectId,
-    /// The incident that it tells of; none: it belongs to no incident.
-    pub incident_id: Option<IncidentId>,
-    /// What it tells.
-    pub alert: Alert,
-    /// The content.
-    pub payload: Value,
+    /// What it says.
+    pub message: Message,
     /// Where it goes; channels of another project are left out.
-    pub channels: Vec<ChannelId>,
+    pub recipients: Vec<Recipient>,
 }
 
-/// Puts alerts into the outbox, in the caller's transaction. What is there already stays. Answers the deliveries that this made. Those to
-/// a mail address that did not confirm are cancelled from the start, so that a reader of deliveries sees why nothing came.
+impl NewAlert {
+    /// The failed channel that a notice is about.
+    fn notice_of(&self) -> Option<Uuid> {
+        match &self.message.event {
+            Event::ChannelDisabled(disabled) => Some(disabled.channel.id.0),
+            _ => None,
+        }
+    }
+}
+
+/// Puts alerts into the outbox, in the caller's transaction. What is there already stays, and a channel that waits for the notice of a
+/// failed channel gets no second one (index `delivery_notice_once`). Answers the deliveries that this made.
+///
+/// What is withheld is cancelled from the start. Whether a mail address has confirmed is looked at again under the lock of its channel:
+/// the address may have changed since the caller decided.
 ///
 /// The channels are held against deletion until the commit: who deletes one finds these deliveries, and takes them along.
 ///
@@ -34,137 +45,85 @@ pub struct NewAlert {
 /// When the database is away.
 pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> StoreResult<Vec<DeliveryId>> {
     // The content travels once an alert; the deliveries name its place, counted from 1 as arrays are.
-    let to: Vec<(i32, ChannelId)> = (1..)
+    let to: Vec<(i32, Recipient)> = (1..)
         .zip(alerts)
-        .flat_map(|(place, alert)| alert.channels.iter().map(move |channel| (place, *channel)))
+        .flat_map(|(place, alert)| alert.recipients.iter().map(move |recipient| (place, *recipient)))
         .collect();
     let ids: Vec<Uuid> = to.iter().map(|_| DeliveryId::generate().0).collect();
-    let mut channels = column(&to, |(_, channel)| channel.0);
+    let mut channels = column(&to, |(_, recipient)| recipient.channel.0);
     channels.sort_unstable();
     channels.dedup();
     let rows = sqlx::query_scalar!(
         "WITH alert AS (
-            SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[])
-                WITH ORDINALITY AS alert (project_id, incident_id, alert, payload, place)
+            SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[], $10::uuid[])
+                WITH ORDINALITY AS alert (project_id, incident_id, alert, payload, notice_of, place)
         ), held AS MATERIALIZED (
             SELECT id, project_id, kind <> 'email' OR confirmed_at IS NOT NULL AS is_confirmed
             FROM channel WHERE id = ANY($9) ORDER BY id FOR KEY SHARE
         )
-        INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, created_at, status, next_attempt_at, settled_at,
-            cancel_reason)
-        SELECT new.id, alert.project_id, held.id, alert.incident_id, alert.alert, alert.payload, $5::timestamptz,
-            CASE WHEN is_confirmed THEN 'pending' ELSE 'cancelled' END,
-            CASE WHEN is_confirmed THEN $5::timestamptz END,
-            CASE WHEN NOT is_confirmed THEN $5::timestamptz END,
-            CASE WHEN NOT is_confirmed THEN 'not_confirmed' END
-        FROM UNNEST($6::uuid[], $7::uuid[], $8::int4[]) AS new (id, channel_id, place)
+        INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, created_at, notice_of, status, next_attempt_at,
+            settled_at, cancel_reason)
+        SELECT new.id, alert.project_id, held.id, alert.incident_id, alert.alert, alert.payload, $5::timestamptz, alert.notice_of,
+            CASE WHEN reason IS NULL THEN 'pending' ELSE 'cancelled' END,
+            CASE WHEN reason IS NULL THEN $5::timestamptz END,
+            CASE WHEN reason IS NOT NULL THEN $5::timestamptz END,
+            reason
+        FROM UNNEST($6::uuid[], $7::uuid[], $8::int4[], $11::text[]) AS new (id, channel_id, place, withheld)
         JOIN alert USING (place)
         JOIN held ON held.id = new.channel_id AND held.project_id = alert.project_id
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN is_confirmed OR alert.alert = 'confirmation' THEN new.withheld ELSE 'not_confirmed' END AS reason
+        ) AS decided
         -- By channel, so that two processes never wait for each other's rows; then as told, which is the order of `sequence`.
         ORDER BY held.id, place
         ON CONFLICT DO NOTHING
         RETURNING id",
         &column(alerts, |alert| alert.project_id.0),
-        &column(alerts, |alert| alert.incident_id.map(|id| id.0)) as &[Option<Uuid>],
-        &column(alerts, |alert| alert.alert.as_str().to_owned()),
-        &column(alerts, |alert| alert.payload.clone()),
+        &column(alerts, |alert| alert.message.incident().map(|incident| incident.id.0)) as &[Option<Uuid>],
+        &column(alerts, |alert| alert.message.alert().as_str().to_owned()),
+        &column(alerts, |alert| alert.message.to_json()),
         now,
         &ids,
-        &column(&to, |(_, channel)| channel.0),
+        &column(&to, |(_, recipient)| recipient.channel.0),
         &column(&to, |(place, _)| *place),
         &channels,
+        &column(alerts, NewAlert::notice_of) as &[Option<Uuid>],
+        &column(&to, |(_, recipient)| recipient.withheld.map(|reason| reason.as_str().to_owned())) as &[Option<String>],
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().map(DeliveryId).collect())
 }
 
-/// Puts the mail that asks for a confirmation into the outbox: the only mail that goes to an address that did not confirm.
+/// Which channels have heard of incidents, or would have, had they been confirmed. Incidents of which nobody has are missing.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn enqueue_confirmation(
-    tx: &mut Tx,
-    project: ProjectId,
-    channel: ChannelId,
-    payload: &Value,
-    now: DateTime<Utc>,
-) -> StoreResult<DeliveryId> {
-    let id = DeliveryId::generate();
-    sqlx::query!(
-        "INSERT INTO delivery (id, project_id, channel_id, alert, payload, status, created_at, next_attempt_at)
-        VALUES ($1, $2, $3, 'test', $4, 'pending', $5, $5)",
-        id.0,
-        project.0,
-        channel.0,
-        payload,
-        now
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(id)
-}
-
-/// Puts a notice that the channel `about` failed into the outbox of a project's other channels. A channel to which such a notice is
-/// still to be sent gets no second one: the index `delivery_notice_once` sees to that. Answers how many deliveries that makes.
-///
-/// The caller holds the project ([`crate::channel::lock_to_disable`]), so that no two notices of a project are written at once.
-///
-/// # Errors
-/// When the database is away.
-pub async fn enqueue_notice(
-    tx: &mut Tx,
-    project: ProjectId,
-    about: ChannelId,
-    payload: &Value,
-    channels: &[ChannelId],
-    now: DateTime<Utc>,
-) -> StoreResult<usize> {
-    let ids: Vec<Uuid> = channels.iter().map(|_| DeliveryId::generate().0).collect();
-    let made = sqlx::query!(
-        "WITH held AS MATERIALIZED (
-            SELECT id FROM channel WHERE project_id = $1 AND id = ANY($4) ORDER BY id FOR KEY SHARE
-        )
-        INSERT INTO delivery (id, project_id, channel_id, alert, payload, status, created_at, next_attempt_at, notice_of)
-        SELECT new.id, $1, held.id, 'test', $3, 'pending', $6, $6, $2
-        FROM UNNEST($5::uuid[], $4::uuid[]) AS new (id, channel_id) JOIN held ON held.id = new.channel_id
-        ORDER BY held.id
-        ON CONFLICT DO NOTHING",
-        project.0,
-        about.0,
-        payload,
-        &column(channels, |channel| channel.0),
-        &ids,
-        now,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(usize::try_from(made.rows_affected()).unwrap_or(usize::MAX))
-}
-
-/// The channels that were told that incidents had opened: those are told that they are over.
-///
-/// # Errors
-/// When the database is away.
-pub async fn channels_told(
-    tx: &mut Tx,
-    incidents: &[IncidentId],
-) -> StoreResult<Vec<(IncidentId, ChannelId)>> {
+pub async fn history(tx: &mut Tx, incidents: &[IncidentId]) -> StoreResult<HashMap<IncidentId, History>> {
+    if incidents.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows = sqlx::query!(
         r#"
-        SELECT incident_id AS "incident_id!", delivery.channel_id
-        FROM delivery JOIN channel ON channel.id = delivery.channel_id
-        WHERE incident_id = ANY($1) AND alert = 'opened' AND channel.disabled_at IS NULL
-        ORDER BY delivery.channel_id
+        SELECT incident_id AS "incident_id!", channel_id, alert = 'escalated' AS "is_escalated!"
+        FROM delivery
+        WHERE incident_id = ANY($1) AND alert IN ('opened', 'escalated')
         "#,
         &column(incidents, |id| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (IncidentId(row.incident_id), ChannelId(row.channel_id)))
-        .collect())
+    let mut found: HashMap<IncidentId, History> = HashMap::new();
+    for row in rows {
+        let history = found.entry(IncidentId(row.incident_id)).or_default();
+        let heard = if row.is_escalated {
+            &mut history.escalated
+        } else {
+            &mut history.opened
+        };
+        heard.insert(ChannelId(row.channel_id));
+    }
+    Ok(found)
 }
 
 /// What becomes of a claimed delivery.

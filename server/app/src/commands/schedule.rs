@@ -83,7 +83,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn instant(at: DateTime<Utc>) -> String {
-    deadbeat_services::outbox::instant(at)
+    deadbeat_domain::json::instant(at)
 }
 
 /// The JSON form of what was asked, and for each of its members the text as written, for pointing.

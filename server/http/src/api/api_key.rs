@@ -3,10 +3,10 @@
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::ApiKeyId;
+use deadbeat_domain::json::instant;
 use deadbeat_domain::key::Scope;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_services::api_key as service;
-use deadbeat_services::outbox::instant;
 use deadbeat_store::api_key::ApiKey;
 use deadbeat_store::page::Page;
 use serde::Deserialize;

@@ -3,7 +3,7 @@
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::BeatId;
-use deadbeat_services::outbox::{instant, seconds};
+use deadbeat_domain::json::{instant, seconds};
 use deadbeat_store::beat::Beat;
 use serde_json::{Value, json};
 use uuid::Uuid;

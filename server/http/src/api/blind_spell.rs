@@ -2,7 +2,7 @@
 
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
-use deadbeat_services::outbox::instant;
+use deadbeat_domain::json::instant;
 use deadbeat_store::listener;
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -3,8 +3,8 @@
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::ChannelId;
+use deadbeat_domain::json::instant;
 use deadbeat_services::channel as service;
-use deadbeat_services::outbox::instant;
 use deadbeat_store::channel::Channel;
 use deadbeat_store::page::Page;
 use serde::Deserialize;

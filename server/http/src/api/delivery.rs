@@ -3,7 +3,7 @@
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
-use deadbeat_services::outbox::instant;
+use deadbeat_domain::json::instant;
 use deadbeat_store::attempt::Attempt;
 use deadbeat_store::delivery::{Delivery, Filter};
 use deadbeat_store::page::Page;

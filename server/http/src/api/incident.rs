@@ -3,8 +3,8 @@
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::IncidentId;
+use deadbeat_domain::json::instant;
 use deadbeat_services::incident as service;
-use deadbeat_services::outbox::{cause_json, instant};
 use deadbeat_store::incident::{Filter, Incident};
 use deadbeat_store::page::Page;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, A
             json!({
                 "id": incident.id,
                 "subject": incident.subject,
-                "cause": cause_json(state.services.site(), incident),
+                "cause": cause(state, incident),
                 "evidence": evidence,
                 "repair": incident.repair,
                 "members": members,
@@ -67,6 +67,12 @@ async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, A
             })
         })
         .collect())
+}
+
+/// An incident's cause, with the address of its page.
+fn cause(state: &AppState, incident: &Incident) -> Value {
+    let url = state.services.site().cause_url(incident.cause);
+    json!({"code": incident.cause.as_str(), "summary": incident.summary, "url": url})
 }
 
 async fn show_one(state: &AppState, incident: Incident) -> Result<HttpResponse, ApiError> {

@@ -3,7 +3,7 @@
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::MonitorId;
-use deadbeat_services::outbox::instant;
+use deadbeat_domain::json::instant;
 use deadbeat_store::ping::Ping;
 use serde_json::{Value, json};
 

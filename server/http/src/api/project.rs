@@ -2,7 +2,7 @@
 
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, web};
-use deadbeat_services::outbox::instant;
+use deadbeat_domain::json::instant;
 use deadbeat_services::project as service;
 use deadbeat_store::project::Project;
 use serde::Deserialize;

@@ -3,8 +3,8 @@
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::json::instant;
 use deadbeat_domain::run::Run;
-use deadbeat_services::outbox::instant;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -3,11 +3,11 @@
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
+use deadbeat_domain::json::instant;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::zone;
-use deadbeat_services::outbox::instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

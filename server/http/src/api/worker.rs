@@ -3,7 +3,7 @@
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::{BrokerId, QueueId, WorkerId};
-use deadbeat_services::outbox::{instant, seconds};
+use deadbeat_domain::json::{instant, seconds};
 use deadbeat_store::broker::Broker;
 use deadbeat_store::queue::Queue;
 use deadbeat_store::worker::Worker;

@@ -1,7 +1,7 @@
 //! Times, durations and counts in words.
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
-use deadbeat_services::outbox::instant;
+use deadbeat_domain::json::instant;
 
 /// An instant as a page shows it: beside now, on the clock, and for machines.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,12 +17,12 @@
 
 mod claiming;
 mod figures;
-pub mod message;
 pub mod outbound;
 pub mod senders;
 mod settling;
 mod share;
 mod slots;
+pub mod story;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -315,19 +315,17 @@ impl Delivery {
                 "this server does not know how to send to a channel of the kind {kind}"
             ));
         };
-        let mut payload = row.payload.clone();
-        if payload["type"] == confirmation::EVENT {
-            confirmation::sign(
-                &mut payload,
-                row.channel_id,
-                &row.settings,
-                row.confirm_secret.as_deref(),
-            );
-        }
+        let mut message = row.message.clone();
+        confirmation::sign(
+            &mut message,
+            row.channel_id,
+            &row.settings,
+            row.confirm_secret.as_deref(),
+        );
         let outgoing = Outgoing {
             id: row.id,
             attempted_at,
-            payload,
+            message,
             settings: row.settings.clone(),
             signing_secret: row.signing_secret.clone(),
         };

@@ -4,14 +4,15 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use deadbeat_domain::delivery::{Outcome, next_attempt};
+use deadbeat_domain::message::{self, DisabledChannel, Event, Message};
+use deadbeat_domain::recipients::Topic;
 use deadbeat_store::attempt::{self, Attempt};
 use deadbeat_store::channel::{self, Channel};
 use deadbeat_store::claim::Claimed;
 use deadbeat_store::delivery::{self, Settle};
 use deadbeat_store::{StoreResult, Tx};
-use serde_json::{Value, json};
 
 use super::figures::End;
 use super::senders::printable;
@@ -24,8 +25,6 @@ const DETAIL_CHARS: usize = 500;
 const SETTLE_TRIES: u32 = 4;
 /// Between those tries; doubles.
 const SETTLE_WAIT: Duration = Duration::from_millis(250);
-/// A project is told at most this often that one and the same channel was switched off.
-const NOTICE_AGAIN: TimeDelta = TimeDelta::days(1);
 
 impl Delivery {
     /// Writes what became of it. Tried a few times: while the database is away, a result is worth keeping.
@@ -135,26 +134,33 @@ fn report(row: &Claimed, end: End, attempt: &Attempt) {
     }
 }
 
-/// Tells a project's other channels that one was switched off; it cannot say so itself. Returns how many.
-///
-/// Failing channels must not multiply: only channels that work are told, each is sent one such notice at a time, and the same channel is
-/// told of once a day. So `n` channels that all fail for good make fewer than `n` notices.
+/// Tells a project's other channels that one was switched off. Returns how many deliveries that makes. The caller holds the project, so
+/// that of one project, one such notice at a time is written.
 async fn tell_others(tx: &mut Tx, channel: &Channel, reason: &str, now: DateTime<Utc>) -> StoreResult<usize> {
-    let project = channel.project_id;
-    let others = channel::to_tell_of(tx, project, channel.id, now - NOTICE_AGAIN, now).await?;
-    if others.is_empty() {
-        return Ok(0);
+    let id = channel.project_id;
+    let projects = deadbeat_store::project::for_alerts(tx, &[id]).await?;
+    let notice = message::ChannelDisabled {
+        channel: DisabledChannel {
+            id: channel.id,
+            name: channel.name.clone(),
+            kind: channel.settings.kind().to_owned(),
+        },
+        reason: reason.to_owned(),
+        project: message::Project {
+            id,
+            name: projects
+                .get(&id)
+                .map(|project| project.name.clone())
+                .unwrap_or_default(),
+        },
+    };
+    let message = Message {
+        at: now,
+        event: Event::ChannelDisabled(notice),
+    };
+    let told = outbox::announce(tx, vec![(id, Topic::Channel(channel.id), message)], now).await?;
+    if told.recipients > 0 {
+        channel::note_reported(tx, id, channel.id, now).await?;
     }
-    let projects = deadbeat_store::project::for_alerts(tx, &[project]).await?;
-    let project_name = projects.get(&project).map(|project| project.name.as_str());
-    let payload: Value = json!({
-        "type": "channel.disabled",
-        "timestamp": outbox::instant(now),
-        "channel": {"id": channel.id, "name": channel.name, "kind": channel.settings.kind()},
-        "reason": reason,
-        "project": {"id": project, "name": project_name},
-        "incident": null,
-        "monitor": null,
-    });
-    delivery::enqueue_notice(tx, project, channel.id, &payload, &others, now).await
+    Ok(told.made.len())
 }

@@ -1,7 +1,9 @@
 //! Whom an alert goes to, and how often.
 
+use deadbeat_domain::message::Phase;
 use deadbeat_domain::ping::PingKind::{Fail, Success};
 use deadbeat_services::monitor::{self, Change, ChannelChoice};
+use deadbeat_services::outbox::{self, Telling};
 use deadbeat_services::{ServiceError, channel, incident, project};
 use sqlx::PgPool;
 
@@ -62,6 +64,64 @@ async fn that_it_is_over_is_told_to_those_who_were_told_that_it_began(pool: PgPo
     assert_eq!(
         world.deliveries().await,
         ["opened", "resolved"].map(|alert| (alert.to_owned(), told))
+    );
+}
+
+/// Nothing escalates yet: the step is taken here, as an escalation policy will take it.
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_channel_that_joined_by_escalation_hears_that_it_is_over_and_is_not_reminded(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (first, second) = (world.channel("first").await, world.channel("second").await);
+    world.channel("bystander").await;
+    let monitor = world.monitor_telling("backup", vec![first]).await;
+    world.ping(&monitor, Fail).await;
+    let open = deadbeat_store::incident::list(
+        &world.services.reader(),
+        world.project,
+        &deadbeat_store::incident::Filter::default(),
+        deadbeat_store::page::Page {
+            after: None,
+            limit: 10,
+        },
+    )
+    .await
+    .unwrap();
+    let escalated = Telling {
+        phase: Phase::Escalated,
+        incident: &open[0],
+        monitor: None,
+        at: world.now(),
+        step: &[second],
+        affected: None,
+    };
+    let mut tx = world.store().begin().await.unwrap();
+    let told = outbox::tell(&mut tx, world.services.site(), &[escalated])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(told, 1);
+
+    assert_eq!(world.sweep_after(3_600).await.reminded, 1);
+    world.ping(&monitor, Success).await;
+
+    let heard = |channel| {
+        let all = world.deliveries();
+        async move {
+            let of: Vec<String> = all
+                .await
+                .into_iter()
+                .filter(|(_, to)| *to == channel)
+                .map(|(alert, _)| alert)
+                .collect();
+            of
+        }
+    };
+    assert_eq!(heard(first).await, ["opened", "reminder", "resolved"]);
+    assert_eq!(heard(second).await, ["escalated", "resolved"]);
+    assert_eq!(
+        world.deliveries().await.len(),
+        5,
+        "the bystander hears of nothing"
     );
 }
 

@@ -6,14 +6,14 @@ use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::status::Status;
 use deadbeat_domain::transition::{Transition, Trigger};
-use deadbeat_store::delivery::{self, NewAlert};
+use deadbeat_store::delivery;
 use deadbeat_store::incident::{self, Incident};
 use deadbeat_store::transition::{self, NewTransition};
 use deadbeat_store::{Tx, channel};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, at};
+use crate::setup::{World, at, message, new_alert};
 
 async fn open(tx: &mut Tx, one: &Incident) -> Vec<IncidentId> {
     incident::open(tx, std::slice::from_ref(one)).await.unwrap()
@@ -195,13 +195,7 @@ async fn an_alert_that_is_being_written_to_a_deleted_channel_goes_with_it(pool: 
     let world = World::new(pool).await;
     let channel = world.channel("one").await;
     let (mut telling, mut deleting) = (world.begin().await, world.begin().await);
-    let alert = NewAlert {
-        project_id: world.project,
-        incident_id: None,
-        alert: Alert::Test,
-        payload: serde_json::json!({}),
-        channels: vec![channel],
-    };
+    let alert = new_alert(world.project, message(None, Alert::Test), &[channel]);
     assert_eq!(
         delivery::enqueue(&mut telling, &[alert], at(90))
             .await

@@ -6,8 +6,10 @@ use deadbeat_domain::cause::Cause;
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::incident::{Subject, SubjectKind};
+use deadbeat_domain::message::{CauseOfIncident, Event, IncidentEvent, Message, Phase};
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use deadbeat_domain::ping::{PingKind, Signal, Source};
+use deadbeat_domain::recipients::Recipient;
 use deadbeat_domain::run::RunDetail;
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_domain::transition::on_ping;
@@ -177,13 +179,7 @@ impl World {
         channels: &[ChannelId],
     ) -> Vec<DeliveryId> {
         let mut tx = self.begin().await;
-        let alert = NewAlert {
-            project_id: self.project,
-            incident_id: incident,
-            alert,
-            payload: json!({}),
-            channels: channels.to_vec(),
-        };
+        let alert = new_alert(self.project, message(incident, alert), channels);
         let made = deadbeat_store::delivery::enqueue(&mut tx, &[alert], at(90)).await;
         tx.commit().await.unwrap();
         made.unwrap()
@@ -191,6 +187,61 @@ impl World {
 
     pub async fn count(&self, question: &'static str) -> i64 {
         sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+/// An alert that goes to these channels.
+pub fn new_alert(project_id: ProjectId, message: Message, channels: &[ChannelId]) -> NewAlert {
+    let recipient = |channel: &ChannelId| Recipient {
+        channel: *channel,
+        withheld: None,
+    };
+    NewAlert {
+        project_id,
+        message,
+        recipients: channels.iter().map(recipient).collect(),
+    }
+}
+
+/// What an alert says: the test of a channel, or that something happened to an incident.
+pub fn message(incident: Option<IncidentId>, alert: Alert) -> Message {
+    let event = |id| {
+        Box::new(IncidentEvent {
+            phase: Phase::ALL
+                .into_iter()
+                .find(|phase| phase.alert() == alert)
+                .unwrap(),
+            incident: deadbeat_domain::message::Incident {
+                id,
+                project: deadbeat_domain::message::Project {
+                    id: ProjectId::generate(),
+                    name: "A project".to_owned(),
+                },
+                subject: Subject {
+                    kind: SubjectKind::Monitor,
+                    id: id.0,
+                    name: "backup".to_owned(),
+                },
+                cause: CauseOfIncident {
+                    code: "MISSED".to_owned(),
+                    summary: "It did not report.".to_owned(),
+                    url: None,
+                },
+                evidence: Vec::new(),
+                repair: Vec::new(),
+                members: Vec::new(),
+                member_count: 0,
+                opened_at: at(90),
+                resolved_at: None,
+                acknowledged_at: None,
+                url: "https://deadbeat.test/".to_owned(),
+            },
+            monitor: None,
+        })
+    };
+    Message {
+        at: at(90),
+        event: incident.map_or(Event::Test, |id| Event::Incident(event(id))),
     }
 }
 

@@ -8,7 +8,6 @@ use deadbeat_domain::ping::PingKind::{Start, Success};
 use deadbeat_domain::status::Status;
 use deadbeat_domain::switch::Switch;
 use deadbeat_store::api_key::ApiKey;
-use deadbeat_store::delivery::NewAlert;
 use deadbeat_store::monitor::Stateful;
 use deadbeat_store::page::Page;
 use deadbeat_store::{
@@ -17,7 +16,7 @@ use deadbeat_store::{
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::setup::{World, at, insert_project, new_ping, signal};
+use crate::setup::{World, at, insert_project, message, new_alert, new_ping, signal};
 
 fn page<K>() -> Page<K> {
     Page {
@@ -128,10 +127,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .unwrap()
                 .is_empty(),
             monitor::count(&mut tx, project).await.unwrap() > 0,
-            !channel::of_projects(&mut tx, &[project])
-                .await
-                .unwrap()
-                .is_empty(),
+            !channel::for_alerts(&mut tx, &[project]).await.unwrap().is_empty(),
             channel::get(&reader, project, told).await.unwrap().is_some(),
             channel::lock(&mut tx, project, told).await.unwrap().is_some(),
             !channel::list(&reader, project, page()).await.unwrap().is_empty(),
@@ -231,13 +227,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
             .unwrap(),
         0
     );
-    let alert = NewAlert {
-        project_id: other,
-        incident_id: None,
-        alert: Alert::Test,
-        payload: json!({}),
-        channels: vec![told],
-    };
+    let alert = new_alert(other, message(None, Alert::Test), &[told]);
     let made = delivery::enqueue(&mut tx, &[alert], at(1)).await.unwrap();
     assert_eq!(made, [], "no message to another project's channel");
     let mut renamed = owned.clone();
@@ -322,7 +312,13 @@ async fn a_channel_of_another_project_is_not_among_those_chosen(pool: PgPool) {
             .unwrap(),
         0
     );
-    assert_eq!(channel::of_monitors(&mut tx, &[owned.id]).await.unwrap(), []);
+    assert!(channel::chosen_by(&mut tx, &[owned.id]).await.unwrap().is_empty());
+    assert!(
+        channel::for_alerts(&mut tx, &[world.project])
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(
         monitor::get(&world.store.reader(), world.project, owned.id)
             .await

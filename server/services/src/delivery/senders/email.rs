@@ -1,5 +1,7 @@
 //! Mail, through the operator's SMTP server.
 
+pub mod mail;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +15,6 @@ use lettre::message::{Mailbox, MultiPart};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
 use super::{Outgoing, Sender, SetupError, printable};
-use crate::delivery::message;
 
 /// For one mail, from the connection to the server's last word.
 const TOTAL: Duration = Duration::from_secs(10);
@@ -126,7 +127,7 @@ impl Sender for Email {
 /// The mail as it goes out. Attempts of one delivery share the Message-ID, so that a mailbox shows a repetition once, and all
 /// mails of an incident refer to it, so that a reader shows them as one thread.
 fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, lettre::error::Error> {
-    let rendered = message::render(&outgoing.payload);
+    let rendered = mail::render(&outgoing.message);
     let domain = from.email.domain().to_owned();
     let mut mail = Message::builder()
         .message_id(Some(format!("<{}@{domain}>", outgoing.id)))
@@ -139,8 +140,8 @@ fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, l
             HeaderName::new_from_ascii_str("Auto-Submitted"),
             "auto-generated".to_owned(),
         ));
-    if let Some(incident) = message::incident_id(&outgoing.payload) {
-        mail = mail.references(format!("<incident-{incident}@{domain}>"));
+    if let Some(incident) = outgoing.message.incident() {
+        mail = mail.references(format!("<incident-{}@{domain}>", incident.id));
     }
     mail.multipart(MultiPart::alternative_plain_html(rendered.text, rendered.html))
 }
@@ -207,13 +208,15 @@ mod tests {
     use super::*;
     use deadbeat_domain::channel::EmailSettings;
     use deadbeat_domain::ids::DeliveryId;
-    use serde_json::{Value, json};
+    use deadbeat_domain::message::Message as Alerted;
 
-    fn outgoing(payload: Value) -> Outgoing {
+    use crate::outbox::samples::{self, Sample};
+
+    fn outgoing(message: Alerted) -> Outgoing {
         Outgoing {
             id: DeliveryId("0198c0de-0000-7000-8000-000000000001".parse().unwrap()),
             attempted_at: "2026-01-02T03:04:05Z".parse().unwrap(),
-            payload,
+            message,
             settings: Settings::Email(EmailSettings {
                 to: "ops@example.org".to_owned(),
             }),
@@ -257,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_server_mails_wait_for_the_operator() {
-        let outcome = Email::new(None).unwrap().attempt(outgoing(json!({}))).await;
+        let outcome = Email::new(None).unwrap().attempt(outgoing(samples::test())).await;
 
         let Outcome::Retry { detail, .. } = outcome else {
             panic!("{outcome:?}")
@@ -267,13 +270,11 @@ mod tests {
 
     #[test]
     fn a_name_cannot_add_a_header() {
-        let payload = json!({
-            "type": "incident.opened",
-            "incident": {"id": "i\r\nBcc: all@example.org", "subject": {"name": "x\r\nBcc: all@example.org\r\n\r\nbody"}},
-        });
+        let mut sample = Sample::monitor();
+        sample.incident.subject.name = "x\r\nBcc: all@example.org\r\n\r\nbody".to_owned();
 
         let mail = compose(
-            &outgoing(payload),
+            &outgoing(sample.opened()),
             "d@example.org".parse().unwrap(),
             "ops@example.org".parse().unwrap(),
         )
@@ -283,7 +284,7 @@ mod tests {
         let head = formatted.split("\r\n\r\n").next().unwrap();
         assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
         assert!(
-            head.contains("Subject: [Deadbeat] DOWN: x Bcc: all@example.org body"),
+            head.contains("Subject: [Deadbeat] DOWN: x Bcc: all@example.org body (MISSED)"),
             "{head}"
         );
         assert!(

@@ -12,10 +12,10 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::delivery::Outcome;
 use deadbeat_domain::ids::DeliveryId;
+use deadbeat_domain::message::Message;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::text::replaced;
 use futures::future::BoxFuture;
-use serde_json::Value;
 use thiserror::Error;
 
 use super::outbound::{Outbound, OutboundSettings};
@@ -28,8 +28,8 @@ pub struct Outgoing {
     pub id: DeliveryId,
     /// When this attempt began.
     pub attempted_at: DateTime<Utc>,
-    /// What is told, as it was when it happened.
-    pub payload: Value,
+    /// What it says, as it was when it happened.
+    pub message: Message,
     /// Where it goes.
     pub settings: Settings,
     /// Signs webhooks.

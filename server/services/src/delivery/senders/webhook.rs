@@ -1,4 +1,4 @@
-//! Webhooks: the payload as JSON, signed by the Standard Webhooks convention (<https://www.standardwebhooks.com>).
+//! Webhooks: the message as JSON, signed by the Standard Webhooks convention (<https://www.standardwebhooks.com>).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,7 +33,7 @@ pub fn signing_secret() -> String {
     format!("{PREFIX}{}", STANDARD.encode(bytes))
 }
 
-/// Posts payloads.
+/// Posts messages.
 pub struct Webhook {
     outbound: Outbound,
 }
@@ -55,7 +55,7 @@ impl Webhook {
         let secret = outgoing.signing_secret.as_deref().unwrap_or_default();
         let id = outgoing.id.to_string();
         let timestamp = outgoing.attempted_at.timestamp();
-        let body = outgoing.payload.to_string().into_bytes();
+        let body = outgoing.message.to_json().to_string().into_bytes();
         let Some(signature) = signature(secret, &id, timestamp, &body) else {
             return failed(
                 None,

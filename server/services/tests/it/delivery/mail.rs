@@ -1,5 +1,7 @@
 //! Mail.
 
+use deadbeat_domain::command::Command;
+
 use super::*;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -7,29 +9,19 @@ async fn a_mail_arrives_with_text_and_html(pool: PgPool) {
     let world = World::new(pool).await;
     let inbox = Inbox::start().await;
     let channel = world.email().await;
-    let incident = world.incident().await;
-    let at = |seconds| (world.clock.now() + TimeDelta::seconds(seconds)).to_rfc3339();
-    let payload = json!({
-        "type": "incident.opened",
-        "timestamp": at(0),
-        "incident": {
-            "id": incident,
-            "subject": {"kind": "monitor", "id": incident, "name": "nightly-report"},
-            "cause": {"code": "MISSED", "summary": "Es kam keine Meldung für nightly-report <b>."},
-            "repair": [{"text": "See the queues.", "command": "celery -A shop inspect active_queues"}],
-            "opened_at": at(0),
-        },
-        "monitor": null,
-    });
-    let mut resolved = payload.clone();
-    resolved["type"] = json!("incident.resolved");
-    resolved["incident"]["resolved_at"] = json!(at(300));
-    let id = world
-        .enqueue(channel, Some(incident), Alert::Opened, payload)
+    let repair = Repair::command(
+        "See the queues.",
+        Command::new("celery -A shop inspect active_queues"),
+    );
+    let opened = world
+        .incident_with("Es kam keine Meldung für nightly-report <b>.", vec![repair])
         .await;
-    world
-        .enqueue(channel, Some(incident), Alert::Resolved, resolved)
-        .await;
+    let resolved = Incident {
+        resolved_at: Some(world.clock.now() + TimeDelta::seconds(300)),
+        ..opened.clone()
+    };
+    let id = world.tell(channel, &opened, Phase::Opened).await;
+    world.tell(channel, &resolved, Phase::Resolved).await;
     let delivery = world.delivery_with(mailing(&inbox), DeliverySettings::default());
 
     assert_eq!(delivery.deliver_once().await.unwrap(), sent(1));
@@ -60,7 +52,7 @@ async fn a_mail_arrives_with_text_and_html(pool: PgPool) {
         "{text}"
     );
     assert!(
-        text.contains("Down since: 2026-01-15 12:00:00 UTC")
+        text.contains("Down since: 2026-01-15 12:00:00 UTC\n")
             && text.contains("celery -A shop inspect active_queues"),
         "{text}"
     );

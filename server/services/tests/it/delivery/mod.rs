@@ -12,17 +12,20 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::alert::Alert;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::channel::{EmailSettings, Settings, WebhookSettings};
 use deadbeat_domain::delivery::Outcome;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
-use deadbeat_domain::incident::{Subject, SubjectKind};
+use deadbeat_domain::incident::{Repair, Subject, SubjectKind};
+use deadbeat_domain::message::{Event, Message, Phase};
+use deadbeat_domain::recipients::Recipient;
 use deadbeat_domain::time::Clock;
+use deadbeat_services::Site;
 use deadbeat_services::delivery::outbound::OutboundSettings;
 use deadbeat_services::delivery::senders::email::SmtpSettings;
 use deadbeat_services::delivery::senders::{Outgoing, Sender, Senders, webhook};
 use deadbeat_services::delivery::{Delivery, DeliverySettings, Progress};
+use deadbeat_services::outbox::{self, Telling};
 use deadbeat_store::attempt::{self, Attempt};
 use deadbeat_store::channel::{self, Channel};
 use deadbeat_store::delivery::{self, Filter, NewAlert, Settle};
@@ -46,6 +49,7 @@ mod mail;
 mod outbound;
 mod outcome;
 mod running;
+mod stored;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// For events that come at once when all is well.
@@ -138,32 +142,56 @@ impl World {
     }
 
     async fn test(&self, channel: ChannelId) -> DeliveryId {
-        self.enqueue(channel, None, Alert::Test, json!({"type": "channel.test"}))
-            .await
+        let message = Message {
+            at: self.clock.now(),
+            event: Event::Test,
+        };
+        self.enqueue(channel, message).await
     }
 
-    async fn enqueue(
-        &self,
-        channel: ChannelId,
-        incident: Option<IncidentId>,
-        alert: Alert,
-        payload: Value,
-    ) -> DeliveryId {
+    /// Puts what the outbox says about an incident into the outbox, to this channel.
+    async fn tell(&self, channel: ChannelId, incident: &Incident, phase: Phase) -> DeliveryId {
+        self.enqueue(channel, self.message(incident, phase)).await
+    }
+
+    /// What the outbox says about an incident.
+    fn message(&self, incident: &Incident, phase: Phase) -> Message {
+        let site = Site {
+            url: "https://deadbeat.test".to_owned(),
+        };
+        let telling = Telling {
+            phase,
+            incident,
+            monitor: None,
+            at: self.clock.now(),
+            step: &[],
+            affected: None,
+        };
+        outbox::compose(&site, &telling, "Shop", None)
+    }
+
+    async fn enqueue(&self, channel: ChannelId, message: Message) -> DeliveryId {
         let mut tx = self.store.begin().await.unwrap();
         let now = self.clock.now();
         let alert = NewAlert {
             project_id: self.project,
-            incident_id: incident,
-            alert,
-            payload,
-            channels: vec![channel],
+            message,
+            recipients: vec![Recipient {
+                channel,
+                withheld: None,
+            }],
         };
         let made = delivery::enqueue(&mut tx, &[alert], now).await.unwrap();
         tx.commit().await.unwrap();
         made[0]
     }
 
-    async fn incident(&self) -> IncidentId {
+    async fn incident(&self) -> Incident {
+        self.incident_with("nightly-report did not report.", Vec::new())
+            .await
+    }
+
+    async fn incident_with(&self, summary: &str, repair: Vec<Repair>) -> Incident {
         let id = IncidentId::generate();
         let incident = Incident {
             id,
@@ -174,9 +202,9 @@ impl World {
                 name: "nightly-report".to_owned(),
             },
             cause: Cause::Missed,
-            summary: "nightly-report did not report.".to_owned(),
+            summary: summary.to_owned(),
             evidence: Vec::new(),
-            repair: Vec::new(),
+            repair,
             opened_at: self.clock.now(),
             resolved_at: None,
             acknowledged_at: None,
@@ -184,9 +212,10 @@ impl World {
             is_inferred: false,
         };
         let mut tx = self.store.begin().await.unwrap();
-        assert_eq!(incident::open(&mut tx, &[incident]).await.unwrap(), [id]);
+        let opened = incident::open(&mut tx, std::slice::from_ref(&incident)).await;
+        assert_eq!(opened.unwrap(), [id]);
         tx.commit().await.unwrap();
-        id
+        incident
     }
 
     async fn row(&self, id: DeliveryId) -> delivery::Delivery {

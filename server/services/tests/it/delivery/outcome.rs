@@ -9,8 +9,11 @@ async fn an_alert_is_sent_once_and_signed(pool: PgPool) {
     let world = World::new(pool).await;
     let receiver = Receiver::start().await;
     let channel = world.webhook(receiver.url("/hook?team=ops")).await;
-    let payload = json!({"type": "incident.opened", "incident": {"subject": {"name": "nächtlich"}}});
-    let id = world.enqueue(channel, None, Alert::Test, payload.clone()).await;
+    let incident = world
+        .incident_with("nächtlich meldet sich nicht.", Vec::new())
+        .await;
+    let payload = world.message(&incident, Phase::Opened).to_json();
+    let id = world.tell(channel, &incident, Phase::Opened).await;
     let delivery = world.delivery();
 
     let first = delivery.deliver_once().await.unwrap();

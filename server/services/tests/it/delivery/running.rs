@@ -182,14 +182,9 @@ async fn an_incident_is_opened_before_it_is_resolved(pool: PgPool) {
         world.webhook(well.url("/hook")).await,
     ];
     let incident = world.incident().await;
-    for (alert, kind) in [
-        (Alert::Opened, "incident.opened"),
-        (Alert::Resolved, "incident.resolved"),
-    ] {
+    for phase in [Phase::Opened, Phase::Resolved] {
         for channel in channels {
-            world
-                .enqueue(channel, Some(incident), alert, json!({"type": kind}))
-                .await;
+            world.tell(channel, &incident, phase).await;
         }
     }
     let delivery = world.delivery();
@@ -361,10 +356,7 @@ async fn a_project_whose_endpoints_all_hang_holds_up_no_other_project(pool: PgPo
     let channel = victim.webhook(quick.url("/hook")).await;
 
     let incident = victim.incident().await;
-    let alert = json!({"type": "incident.opened"});
-    let told = victim
-        .enqueue(channel, Some(incident), Alert::Opened, alert)
-        .await;
+    let told = victim.tell(channel, &incident, Phase::Opened).await;
     victim.wake.notify_one();
     victim.settled(told).await;
 
