@@ -5,8 +5,8 @@
 //! read is put aside for an hour and reported; it never stalls the rest.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,7 +15,7 @@ use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::crash_loop;
 use deadbeat_domain::evidence::{Evidence, PartOf};
-use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
+use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId, QueueId};
 use deadbeat_domain::incident::{SubjectKind, is_reminder_told};
 use deadbeat_domain::message::Phase;
 use deadbeat_domain::status::Status;
@@ -151,6 +151,8 @@ pub struct Evaluator {
     unbegun_at: AtomicI64,
     /// When it last looked at lost hosts; microseconds since the epoch, 0: never.
     hosts_at: AtomicI64,
+    /// After which of their incidents it goes on with that; None: with the first.
+    hosts_after: Mutex<Option<IncidentId>>,
 }
 
 impl Evaluator {
@@ -176,6 +178,7 @@ impl Evaluator {
             gave_up_at: AtomicI64::new(0),
             unbegun_at: AtomicI64::new(0),
             hosts_at: AtomicI64::new(0),
+            hosts_after: Mutex::new(None),
         }
     }
 
@@ -696,11 +699,14 @@ impl Evaluator {
             return;
         }
         self.hosts_at.store(now.timestamp_micros(), Ordering::Relaxed);
-        match host::look_once(&self.store, &self.site, now, BATCH).await {
-            Ok(0) => {}
-            Ok(over) => {
-                tracing::info!(over, "hosts are back, or their work is done elsewhere");
-                self.outbox_bell.notify_one();
+        let after = *self.hosts_after.lock().unwrap_or_else(PoisonError::into_inner);
+        match host::look_once(&self.store, &self.site, now, after).await {
+            Ok((over, last)) => {
+                *self.hosts_after.lock().unwrap_or_else(PoisonError::into_inner) = last;
+                if over > 0 {
+                    tracing::info!(over, "hosts are back, or their work is done elsewhere");
+                    self.outbox_bell.notify_one();
+                }
             }
             // Nothing else waits for it.
             Err(error) => {

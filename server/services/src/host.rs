@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::blind_spell::BlindSpell;
 use deadbeat_domain::cause::Cause;
 use deadbeat_domain::host::{BACK_FOR, LONGEST_HOLD, Part, Verdict, judge, works_after};
-use deadbeat_domain::ids::{BeatId, ProjectId};
+use deadbeat_domain::ids::{BeatId, IncidentId, ProjectId};
 use deadbeat_domain::incident::{Subject, SubjectKind};
 use deadbeat_domain::limits;
 use deadbeat_domain::status::Status;
@@ -28,6 +28,10 @@ use crate::incident::{self, Changed, News, What};
 
 /// A host that is seen to work is looked at again after this.
 const HELD: TimeDelta = TimeDelta::seconds(2);
+/// Parts whose machines are asked for at a time.
+const ASKED_FOR: usize = 100;
+/// Incidents that are looked at in one second. When more are open, each has its turn.
+const LOOKED_AT: i64 = 100;
 /// Names that the host of an incident is made of.
 const NAMES: usize = 3;
 
@@ -170,13 +174,15 @@ pub(crate) async fn judge_fallen(
     projects.sort_unstable();
     projects.dedup();
     let ids: Vec<Uuid> = fallen.iter().map(|one| one.id).collect();
-    let residents = deadbeat_store::host::beside(tx, &projects, &ids).await?;
     let mut machines: HashMap<(ProjectId, String), Vec<Resident>> = HashMap::new();
     let mut place: HashMap<Uuid, (ProjectId, String)> = HashMap::new();
-    for one in residents {
-        let machine = (one.project_id, one.machine.clone());
-        place.insert(one.part.id, machine.clone());
-        machines.entry(machine).or_default().push(one);
+    for some in ids.chunks(ASKED_FOR) {
+        for one in deadbeat_store::host::beside(tx, &projects, some).await? {
+            let machine = (one.project_id, one.machine.clone());
+            if place.insert(one.part.id, machine.clone()).is_none() {
+                machines.entry(machine).or_default().push(one);
+            }
+        }
     }
     let mut lost: HashMap<Uuid, Host> = HashMap::new();
     for one in &mut fallen {
@@ -271,32 +277,28 @@ fn retold(host: &Host) -> Retold {
     }
 }
 
-/// Looks at the open incidents about hosts, each in a transaction of its own; answers how many ended.
+/// Looks at the open incidents about hosts after one, each in a transaction of its own: so many at most. Answers how many ended, and the last one that
+/// was looked at; None: there are no more.
 pub(crate) async fn look_once(
     store: &Store,
     site: &Site,
     now: DateTime<Utc>,
-    batch: i64,
-) -> StoreResult<usize> {
+    after: Option<IncidentId>,
+) -> StoreResult<(usize, Option<IncidentId>)> {
+    let mut tx = store.begin().await?;
+    let open = deadbeat_store::host::open_after(&mut tx, after, LOOKED_AT).await?;
+    drop(tx);
     let mut over = 0;
-    let mut after = None;
-    loop {
+    for one in &open {
         let mut tx = store.begin().await?;
-        let open = deadbeat_store::host::open_after(&mut tx, after, batch).await?;
-        drop(tx);
-        for one in &open {
-            let mut tx = store.begin().await?;
-            let (ended, is_kept) = look(&mut tx, site, one, now).await?;
-            if is_kept {
-                tx.commit().await?;
-                over += usize::from(ended);
-            }
-        }
-        after = open.last().map(|last| last.id);
-        if (open.len() as i64) < batch {
-            return Ok(over);
+        let (ended, is_kept) = look(&mut tx, site, one, now).await?;
+        if is_kept {
+            tx.commit().await?;
+            over += usize::from(ended);
         }
     }
+    let last = open.last().map(|last| last.id);
+    Ok((over, last.filter(|_| open.len() as i64 == LOOKED_AT)))
 }
 
 /// How the parts of a lost host stand. Who has left is neither silent nor back.

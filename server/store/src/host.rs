@@ -175,7 +175,7 @@ macro_rules! residents {
             r#"
             WITH resident AS NOT MATERIALIZED (
                 SELECT id, 'worker' AS kind, project_id, app, name, coalesce(snapshot->>'project', app) AS typed, snapshot->>'host' AS host,
-                    coalesce(nullif(snapshot->>'boot_id', ''), 'named ' || (snapshot->>'host')) AS machine, queues, status, last_seen_at AS heard_at,
+                    machine, queues, status, last_seen_at AS heard_at,
                     period_seconds, grace_seconds, incarnations
                 FROM worker
                 WHERE status <> 'paused' AND coalesce(snapshot->>'state', 'running') = 'running'
@@ -210,9 +210,12 @@ fn each(rows: Vec<Row>) -> Vec<Resident> {
 /// When the database is away.
 pub async fn beside(tx: &mut Tx, projects: &[ProjectId], parts: &[Uuid]) -> StoreResult<Vec<Resident>> {
     let rows = residents!(
-        "project_id = ANY($1) AND (project_id, machine) IN (
-            SELECT project_id, machine FROM resident WHERE project_id = ANY($1) AND id = ANY($2) AND machine IS NOT NULL
-        )
+        // An array, for the indexes of both tables. Of two projects that name one machine both are answered.
+        "project_id = ANY($1) AND machine = ANY (ARRAY (
+            SELECT machine FROM worker WHERE project_id = ANY($1) AND id = ANY($2)
+            UNION
+            SELECT coalesce(nullif(boot_id, ''), 'named ' || host) FROM beat WHERE project_id = ANY($1) AND id = ANY($2)
+        ))
         ORDER BY kind, name, id",
         &column(projects, |project| project.0),
         parts
@@ -236,9 +239,21 @@ pub async fn has_sent_since(
         SELECT EXISTS (
             SELECT 1
             FROM UNNEST($1::uuid[], $2::timestamptz[]) AS asked (beat, since)
-            JOIN monitor ON beat_id = asked.beat
-            JOIN trace ON monitor_id = monitor.id
-            WHERE monitor.project_id = $3 AND heard_first_at > asked.since AND published_at > asked.since AND (received_at IS NOT NULL OR started_at IS NOT NULL)
+            -- A run that has begun has pinged its monitor: of thousands few are left, and the newest show it.
+            CROSS JOIN LATERAL (
+                SELECT id
+                FROM monitor
+                WHERE beat_id = asked.beat AND project_id = $3 AND last_ping_at > asked.since
+                ORDER BY last_ping_at DESC
+                LIMIT 1000
+            ) AS pinged
+            CROSS JOIN LATERAL (
+                SELECT 1
+                FROM trace
+                WHERE monitor_id = pinged.id AND heard_first_at > asked.since AND published_at > asked.since
+                    AND (received_at IS NOT NULL OR started_at IS NOT NULL)
+                LIMIT 1
+            ) AS taken
         ) AS "is_sent!"
         "#,
         &column(beats, |(id, _)| *id),
@@ -262,21 +277,21 @@ pub async fn first_affected(
 ) -> StoreResult<Affected> {
     let rows = sqlx::query!(
         r#"
-        WITH affected AS (
-            SELECT id, name FROM monitor WHERE project_id = $1 AND beat_id = ANY($2) AND status <> 'paused'
+        WITH affected AS MATERIALIZED (
+            SELECT id FROM monitor WHERE project_id = $1 AND beat_id = ANY($2) AND status <> 'paused'
             UNION
-            SELECT monitor.id, monitor.name
-            FROM worker
-            CROSS JOIN LATERAL jsonb_path_query(incarnations, '$[*].id') AS incarnation (id)
-            JOIN run ON run.incarnation = (incarnation.id #>> '{}')::uuid
-            JOIN monitor ON monitor.id = run.monitor_id
-            WHERE worker.project_id = $1 AND worker.id = ANY($3) AND run.status = 'open' AND monitor.project_id = $1
-                AND monitor.status <> 'paused'
+            SELECT monitor.id
+            FROM run JOIN monitor ON monitor.id = run.monitor_id
+            WHERE run.status = 'open' AND project_id = $1 AND monitor.status <> 'paused' AND run.incarnation = ANY (ARRAY (
+                SELECT (incarnation.id #>> '{}')::uuid
+                FROM worker CROSS JOIN LATERAL jsonb_path_query(incarnations, '$[*].id') AS incarnation (id)
+                WHERE project_id = $1 AND worker.id = ANY($3)
+            ))
         )
         SELECT id AS "id!", name AS "name!", (SELECT count(*) FROM affected) AS "count!"
-        FROM affected
+        FROM (SELECT id FROM affected ORDER BY id LIMIT $4) AS first JOIN monitor USING (id)
+        WHERE project_id = $1
         ORDER BY id
-        LIMIT $4
         "#,
         project.0,
         beats,

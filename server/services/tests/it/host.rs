@@ -538,3 +538,24 @@ async fn the_alert_of_a_lost_host_lists_what_ran_in_its_workers(pool: PgPool) {
     world.is_told(&[("host", "HOST_LOST", true)]).await;
     assert_eq!(listed(&world).await, (vec!["a".to_owned()], 1));
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn of_many_lost_hosts_each_has_its_turn_a_hundred_a_second(pool: PgPool) {
+    let world = World::new(pool).await;
+    // All that ran there has left: each ends with the first look.
+    sqlx::query(
+        "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at)
+        SELECT gen_random_uuid(), $1, 'host', gen_random_uuid(), 'host-' || n, 'HOST_LOST', 'Lost.', '[]', '[]', $2 FROM generate_series(1, 250) AS n",
+    )
+    .bind(world.project.0)
+    .bind(world.now())
+    .execute(&world.pool)
+    .await
+    .unwrap();
+
+    for left in [150, 50, 0] {
+        world.sweep_after(1).await;
+        let open = "SELECT count(*) FROM incident WHERE resolved_at IS NULL";
+        assert_eq!(world.count(open).await, left);
+    }
+}
