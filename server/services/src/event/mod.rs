@@ -292,6 +292,7 @@ pub async fn accept(
                         kind,
                         outcome,
                         occurred_at,
+                        ahead: (head.at - received_at).max(-skew),
                         run,
                     });
                     Verdict::Accepted

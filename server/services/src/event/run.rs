@@ -79,6 +79,8 @@ pub(super) struct ToldRun {
     pub(super) outcome: Option<Outcome>,
     /// By our clock.
     pub(super) occurred_at: DateTime<Utc>,
+    /// How far the clock of who reports it was ahead of ours, when it happened or when it was sent: it may have been set right in between.
+    pub(super) ahead: TimeDelta,
     pub(super) run: RunEvent,
 }
 
@@ -95,6 +97,8 @@ struct RunPing {
     occurred_at: DateTime<Utc>,
     /// Its message was too old by a clock that is wrong.
     is_early_expiry: bool,
+    /// As of [`ToldRun`].
+    ahead: TimeDelta,
     /// When its message was sent, by our clock.
     published_at: Option<DateTime<Utc>>,
     run: RunEvent,
@@ -242,6 +246,7 @@ async fn accept_stages(
                 outcome: one.outcome,
                 event: one.id,
                 occurred_at: one.occurred_at,
+                ahead: one.ahead,
                 is_early_expiry: false,
                 published_at: run
                     .published_at
@@ -253,7 +258,7 @@ async fn accept_stages(
         stages.push(new_stage(one, monitor.map(|(id, _)| id), skew, received_at));
     }
     let fresh = services.traces.accept(project, received_at, stages).await?;
-    note_early_expiries(services, project, &mut runs, skew).await?;
+    note_early_expiries(services, project, &mut runs).await?;
     Ok((runs, fresh))
 }
 
@@ -262,7 +267,6 @@ async fn note_early_expiries(
     services: &Services,
     project: ProjectId,
     runs: &mut [RunPing],
-    skew: TimeDelta,
 ) -> Result<(), ServiceError> {
     let expired: Vec<Uuid> = runs
         .iter()
@@ -276,7 +280,7 @@ async fn note_early_expiries(
     for ping in runs {
         if ping.outcome == Some(Outcome::Expired) {
             let sent_at = sent.get(&ping.run.run_id).copied();
-            ping.is_early_expiry = is_early(-skew, ping.published_at, sent_at, ping.occurred_at);
+            ping.is_early_expiry = is_early(ping.ahead, ping.published_at, sent_at, ping.occurred_at);
         }
     }
     Ok(())

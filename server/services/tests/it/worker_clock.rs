@@ -94,3 +94,31 @@ async fn a_canary_that_was_taken_and_dropped_by_a_clock_that_is_ahead_is_part_of
     assert_eq!(world.incidents().await, [told(worker, "CLOCK_SKEW", true)]);
     assert_eq!(world.members().await, 1);
 }
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_expired_by_a_clock_that_is_set_right_before_it_is_reported_is_part_of_that(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.report_with(12, TimeDelta::zero()).await;
+    world.canary_each_two_seconds().await;
+    world.report_with(2, TimeDelta::zero()).await;
+    world.a_canary_runs().await;
+    for _ in 0..20 {
+        world.report_with(2, AHEAD).await;
+        world
+            .told_of_canary("run_published", Uuid::new_v4(), json!({}))
+            .await;
+    }
+    let told = [told(world.worker_id("w1").await, "CLOCK_SKEW", true)];
+    assert_eq!(world.incidents().await, told);
+
+    // It happened by the old clock, and is sent by the new one.
+    let ended = json!({
+        "beat": "shop", "entry": CANARY, "run_id": Uuid::new_v4(), "queue": "celery", "worker": "w1", "outcome": "expired",
+        "published_at": world.now(),
+    });
+    let mut ended = world.an_event("run_finished", ended);
+    ended["at"] = json!(world.now() + AHEAD);
+    world.event(ended).await;
+
+    assert_eq!(world.incidents().await, told);
+}
