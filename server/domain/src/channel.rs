@@ -1,98 +1,67 @@
-//! Channels: kinds and their typed settings.
+//! Channels: their settings as stored, and the rules of mail addresses.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::fmt;
 
-use crate::monitor::{FieldError, clip};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
-/// A channel's kind with what it needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Settings {
-    /// HTTP POST of JSON.
-    Webhook(WebhookSettings),
-    /// Mail.
-    Email(EmailSettings),
+/// A channel's kind, and where it goes. What the settings of a kind mean, its file in `services/delivery/senders` knows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings {
+    kind: String,
+    values: Value,
 }
-
-/// Where a webhook goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WebhookSettings {
-    /// http or https, at most 2,000 characters.
-    pub url: String,
-}
-
-/// Where a mail goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EmailSettings {
-    /// One address.
-    pub to: String,
-}
-
-/// The kinds there are.
-pub const KINDS: [&str; 2] = ["webhook", "email"];
 
 impl Settings {
-    /// The kind's name in SQL and JSON.
+    /// Puts the two together.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Webhook(_) => "webhook",
-            Self::Email(_) => "email",
+    pub fn new(kind: &str, values: Map<String, Value>) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            values: Value::Object(values),
         }
     }
 
-    /// Reads and checks the settings of a kind.
+    /// Takes what a row holds. None: the settings are no object.
+    #[must_use]
+    pub fn of_row(kind: String, values: Value) -> Option<Self> {
+        values.is_object().then_some(Self { kind, values })
+    }
+
+    /// The kind's name in SQL and JSON.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Reads the settings as the kind's own type.
     ///
     /// # Errors
-    /// Every fault, each with a pointer into the request.
-    pub fn parse(kind: &str, settings: &Value) -> Result<Self, Vec<FieldError>> {
-        let fault = |error: serde_json::Error| vec![FieldError::new("/settings", error.to_string())];
-        match kind {
-            "webhook" => {
-                let settings: WebhookSettings = serde_json::from_value(settings.clone()).map_err(fault)?;
-                let url = &settings.url;
-                let has_scheme = url.starts_with("http://") || url.starts_with("https://");
-                if !has_scheme
-                    || url.len() > 2_000
-                    || url.chars().any(|c| c.is_whitespace() || c.is_control())
-                {
-                    return Err(vec![FieldError::new(
-                        "/settings/url",
-                        format!(
-                            "is {:?}; an http:// or https:// address of at most 2000 characters is allowed",
-                            clip(url)
-                        ),
-                    )]);
-                }
-                Ok(Self::Webhook(settings))
-            }
-            "email" => {
-                let settings: EmailSettings = serde_json::from_value(settings.clone()).map_err(fault)?;
-                if !is_email(&settings.to) {
-                    return Err(vec![FieldError::new(
-                        "/settings/to",
-                        format!(
-                            "is {:?}; one mail address such as ops@example.org is allowed",
-                            clip(&settings.to)
-                        ),
-                    )]);
-                }
-                Ok(Self::Email(settings))
-            }
-            other => Err(vec![FieldError::new(
-                "/kind",
-                format!("is {:?}; one of {} is allowed", clip(other), KINDS.join(", ")),
-            )]),
-        }
+    /// A field is missing, unknown, or of another type.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        T::deserialize(&self.values)
+    }
+
+    /// Whether the owner of the address must agree before alerts go there. Mail alone reaches people who never asked for it. The table
+    /// `channel` and its statements know this kind by the same name.
+    #[must_use]
+    pub fn needs_confirmation(&self) -> bool {
+        self.kind == "email"
     }
 
     /// As stored and shown.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        serde_json::to_value(self).unwrap_or(Value::Null)
+        self.values.clone()
+    }
+}
+
+/// Addresses are often secrets: they stay out of logs.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,15 +5,14 @@ use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::message::{Event, Message};
-use deadbeat_domain::monitor::{FieldError, read_label};
+use deadbeat_domain::monitor::{FieldError, clip, read_label};
 use deadbeat_domain::recipients::Topic;
-use deadbeat_domain::text::Text;
 use deadbeat_store::Tx;
 use deadbeat_store::channel::Channel;
 use deadbeat_store::quota::{self, Taken};
 use serde_json::Value;
 
-use crate::delivery::senders;
+use crate::delivery::senders::{self, KINDS, email};
 use crate::{ServiceError, Services, confirmation, outbox, secret};
 
 /// Adds a channel.
@@ -40,7 +39,7 @@ pub async fn create(
         id: ChannelId::generate(),
         project_id: project,
         name,
-        signing_secret: matches!(settings, Settings::Webhook(_)).then(senders::webhook::signing_secret),
+        signing_secret: senders::kind(kind).and_then(|kind| kind.signing_secret()),
         settings,
         disabled: None,
         confirmed_at: None,
@@ -72,16 +71,16 @@ async fn settle_confirmation(
     channel: &mut Channel,
     now: DateTime<Utc>,
 ) -> Result<bool, ServiceError> {
-    let Settings::Email(email) = &channel.settings else {
+    let Some(address) = email::address(&channel.settings) else {
         return Ok(false);
     };
     channel.confirm_secret = Some(secret::random_text(43));
-    if confirmation::needs_none(services, tx, channel.project_id, &email.to).await? {
+    if confirmation::needs_none(services, tx, channel.project_id, &address).await? {
         channel.confirmed_at = Some(now);
         return Ok(false);
     }
     channel.confirmed_at = None;
-    confirmation::count_mail(tx, channel.project_id, &email.to, now).await?;
+    confirmation::count_mail(tx, channel.project_id, &address, now).await?;
     Ok(true)
 }
 
@@ -94,9 +93,9 @@ pub async fn ask_again(services: &Services, project: ProjectId, id: ChannelId) -
     let mut tx = services.store.begin().await?;
     let channel = deadbeat_store::channel::lock(&mut tx, project, id).await?;
     let mut channel = channel.ok_or(ServiceError::NotFound("channel"))?;
-    let address = match &channel.settings {
-        Settings::Email(email) if !channel.is_confirmed() => email.to.clone(),
-        _ => return Err(ServiceError::Conflict("there is nothing to confirm".to_owned())),
+    let address = email::address(&channel.settings).filter(|_| !channel.is_confirmed());
+    let Some(address) = address else {
+        return Err(ServiceError::Conflict("there is nothing to confirm".to_owned()));
     };
     confirmation::count_mail(&mut tx, project, &address, now).await?;
     if channel.confirm_secret.is_none() {
@@ -113,20 +112,22 @@ pub async fn ask_again(services: &Services, project: ProjectId, id: ChannelId) -
 
 /// Reads settings, and refuses those with which no attempt can ever succeed. serde alone would take a list for an object and go by the
 /// order of the fields.
-fn parse(services: &Services, kind: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
-    if !settings.is_object() {
+fn parse(services: &Services, name: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
+    let Value::Object(values) = settings else {
         return Err(vec![FieldError::new(
             "/settings",
             "is no object; an object with the kind's settings is allowed",
         )]);
-    }
-    let settings = Settings::parse(kind, settings)?;
-    // Not in `Settings::parse`, which reads rows, too: one that older versions took stays readable.
-    let (pointer, address) = match &settings {
-        Settings::Webhook(webhook) => ("/settings/url", &webhook.url),
-        Settings::Email(email) => ("/settings/to", &email.to),
     };
-    Text::name(address, limits::ADDRESS_CHARS).map_err(|error| vec![FieldError::of_text(pointer, &error)])?;
+    let Some(kind) = senders::kind(name) else {
+        let known: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
+        return Err(vec![FieldError::new(
+            "/kind",
+            format!("is {:?}; one of {} is allowed", clip(name), known.join(", ")),
+        )]);
+    };
+    let settings = Settings::new(name, values.clone());
+    kind.check_new(&settings)?;
     if let Some(senders) = &services.channel_rules.senders {
         senders.check(&settings).map_err(|fault| vec![fault])?;
     }

@@ -16,6 +16,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use crate::channel::take_quota;
+use crate::delivery::senders::email;
 use crate::{ServiceError, Services, Site, outbox};
 
 /// How long a link can confirm.
@@ -95,11 +96,12 @@ pub(crate) async fn ask(
 /// Completes the link of a confirmation mail. The signature is made when the mail is sent, so that the outbox holds none. Other messages
 /// stay as they are.
 pub(crate) fn sign(message: &mut Message, id: ChannelId, settings: &Settings, secret: Option<&str>) {
-    let (Event::Confirmation(question), Settings::Email(email)) = (&mut message.event, settings) else {
+    let (Event::Confirmation(question), Some(address)) = (&mut message.event, email::address(settings))
+    else {
         return;
     };
     let expires = question.expires;
-    if let Some(token) = secret.and_then(|secret| signature(secret, id, &email.to, expires)) {
+    if let Some(token) = secret.and_then(|secret| signature(secret, id, &address, expires)) {
         question.url = format!("{}?expires={expires}&token={token}", question.url);
     }
 }
@@ -157,10 +159,9 @@ async fn find(
     let Some(channel) = deadbeat_store::channel::for_confirmation(&services.reader(), id).await? else {
         return Ok(None);
     };
-    let Settings::Email(email) = &channel.settings else {
+    let Some(address) = email::address(&channel.settings) else {
         return Ok(None);
     };
-    let address = email.to.clone();
     let is_signed = channel
         .confirm_secret
         .as_deref()

@@ -42,7 +42,7 @@ impl Channel {
     /// Whether alerts may go to it.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.confirmed_at.is_some() || !matches!(self.settings, Settings::Email(_))
+        self.confirmed_at.is_some() || !self.settings.needs_confirmation()
     }
 }
 
@@ -75,8 +75,8 @@ impl TryFrom<Row> for Channel {
     type Error = StoreError;
 
     fn try_from(row: Row) -> StoreResult<Self> {
-        let settings = Settings::parse(&row.kind, &row.settings)
-            .map_err(|_| StoreError::Corrupt(format!("channel {}: settings", row.id)))?;
+        let settings = Settings::of_row(row.kind, row.settings)
+            .ok_or_else(|| StoreError::Corrupt(format!("channel {}: settings", row.id)))?;
         Ok(Self {
             id: ChannelId(row.id),
             project_id: ProjectId(row.project_id),

@@ -31,10 +31,8 @@ pub struct DueChannel {
     pub project_id: ProjectId,
     /// Its id.
     pub channel_id: ChannelId,
-    /// Its kind.
-    pub kind: String,
-    /// Its settings, as stored: they may be unreadable.
-    pub settings: Value,
+    /// Its kind and settings. None: they cannot be read.
+    pub settings: Option<Settings>,
     /// Since when its oldest delivery has been due.
     pub due_since: DateTime<Utc>,
 }
@@ -114,8 +112,7 @@ pub async fn due_channels(
         .map(|row| DueChannel {
             project_id: ProjectId(row.project_id),
             channel_id: ChannelId(row.channel_id),
-            kind: row.kind,
-            settings: row.settings,
+            settings: Settings::of_row(row.kind, row.settings),
             due_since: row.due_since,
         })
         .collect();
@@ -192,7 +189,7 @@ impl TryFrom<Row> for Claimed {
             lease: row.lease,
             incident_id: row.incident_id.map(IncidentId),
             alert: Alert::parse(&row.alert).ok_or_else(|| corrupt("alert"))?,
-            settings: Settings::parse(&row.kind, &row.settings).map_err(|_| corrupt("settings"))?,
+            settings: Settings::of_row(row.kind, row.settings).ok_or_else(|| corrupt("settings"))?,
             message: Message::read(row.payload, row.created_at),
             attempt: row.attempt_count,
             created_at: row.created_at,

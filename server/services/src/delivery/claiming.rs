@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use deadbeat_domain::ids::ChannelId;
-use deadbeat_store::claim::{self, Place, Share};
+use deadbeat_store::claim::{self, Claimed, Place, Share};
 use deadbeat_store::{StoreError, StoreResult, Tx};
 
 use super::share::{Busy, Target, Waiting, share};
-use super::{Delivery, DeliverySettings, Held};
+use super::{Delivery, DeliverySettings, Held, senders};
 
 /// Channels that one look steps over at most; the next look goes on from there.
 const STEPS: i32 = 1_000;
@@ -101,12 +101,26 @@ impl Delivery {
         let rows = claim::claim(tx, claimed_at, lease_until, shares).await?;
         Ok(rows
             .into_iter()
+            .filter(|row| self.can_read(row))
             .map(|row| Held {
                 row,
                 claimed_at,
                 lease_until,
             })
             .collect())
+    }
+
+    /// Whether this server knows the kind of the channel and can read its settings. If not, the lease puts the delivery aside for as long as
+    /// it lasts: then a server of a later version may take it.
+    fn can_read(&self, row: &Claimed) -> bool {
+        let settings = &row.settings;
+        let is_known = senders::kind(settings.kind()).is_some_and(|kind| kind.check(settings).is_ok());
+        if !is_known {
+            self.figures.put_aside.fetch_add(1, Ordering::Relaxed);
+            let kind = settings.kind();
+            tracing::error!(delivery.id = %row.id, channel.id = %row.channel_id, kind, "the settings of a channel cannot be read; its delivery is put aside");
+        }
+        is_known
     }
 
     /// A row that cannot be read makes a whole claim unreadable. Taken one at a time, the good ones go their way, and the bad one is

@@ -12,9 +12,8 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::ids::{ChannelId, ProjectId};
 use deadbeat_store::claim::{DueChannel, Share};
-use url::Url;
 
-use super::DeliverySettings;
+use super::{DeliverySettings, senders};
 
 /// A project with fewer attempts under way may use the reserved places, and no host's limit holds it up.
 const NEWCOMER: usize = 2;
@@ -24,21 +23,16 @@ const NEWCOMER: usize = 2;
 pub(super) struct Target {
     pub(super) project: ProjectId,
     pub(super) channel: ChannelId,
-    /// The URL's host, or `mail`: every mail goes through the operator's one server.
+    /// See [`senders::Kind::host`].
     pub(super) host: String,
 }
 
 impl Target {
-    /// A webhook's host as the URL spells it; empty when the URL cannot be read.
+    /// The kind says which host its settings lead to; empty when they cannot be read.
     pub(super) fn new(project: ProjectId, channel: ChannelId, settings: Option<&Settings>) -> Self {
-        let host = match settings {
-            Some(Settings::Webhook(webhook)) => Url::parse(&webhook.url)
-                .ok()
-                .and_then(|url| url.host_str().map(str::to_owned))
-                .unwrap_or_default(),
-            Some(Settings::Email(_)) => "mail".to_owned(),
-            None => String::new(),
-        };
+        let host = settings
+            .and_then(|settings| senders::kind(settings.kind())?.host(settings))
+            .unwrap_or_default();
         Self {
             project,
             channel,
@@ -117,9 +111,8 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn of(due: &DueChannel) -> Self {
-        let settings = Settings::parse(&due.kind, &due.settings).ok();
         Self {
-            target: Target::new(due.project_id, due.channel_id, settings.as_ref()),
+            target: Target::new(due.project_id, due.channel_id, due.settings.as_ref()),
             since: due.due_since,
         }
     }
@@ -184,8 +177,9 @@ pub(super) fn share(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deadbeat_domain::channel::WebhookSettings;
     use uuid::Uuid;
+
+    use crate::delivery::senders::webhook::WebhookSettings;
 
     fn limits() -> DeliverySettings {
         DeliverySettings {
@@ -199,7 +193,7 @@ mod tests {
     }
 
     fn waiting(project: u128, channel: u128, host: &str, since: i64) -> Waiting {
-        let settings = Settings::Webhook(WebhookSettings {
+        let settings = Settings::from(WebhookSettings {
             url: format!("https://{host}/hook"),
         });
         Waiting {

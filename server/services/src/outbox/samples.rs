@@ -195,3 +195,13 @@ pub(crate) fn blind() -> Message {
         ..test()
     }
 }
+
+/// One of each that is sent, and a storm.
+pub(crate) fn all() -> Vec<Message> {
+    let sample = Sample::monitor();
+    Phase::ALL
+        .into_iter()
+        .map(|phase| sample.message(phase, "2026-01-02T02:20:00Z"))
+        .chain([Sample::storm().opened(), test(), disabled(), blind()])
+        .collect()
+}

@@ -127,7 +127,7 @@ impl World {
             id: ChannelId::generate(),
             project_id: self.project,
             name: name.to_owned(),
-            settings: Settings::parse("email", &json!({"to": "ops@example.org"})).unwrap(),
+            settings: Settings::of_row("email".to_owned(), json!({"to": "ops@example.org"})).unwrap(),
             signing_secret: None,
             disabled: None,
             confirmed_at: Some(at(0)),

@@ -4,6 +4,7 @@ mod bad;
 pub mod caller;
 pub mod document;
 mod isolation;
+mod kinds;
 mod outage;
 mod routes;
 mod story;

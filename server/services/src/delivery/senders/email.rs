@@ -3,19 +3,25 @@
 pub mod mail;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use deadbeat_domain::channel::{Settings, is_mailable};
+use deadbeat_domain::channel::{Settings, is_email, is_mailable};
 use deadbeat_domain::delivery::Outcome;
+use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, clip};
+use deadbeat_domain::text::Text;
 use futures::future::BoxFuture;
 use lettre::address::Address;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
 
-use super::{Outgoing, Sender, SetupError, printable};
+use super::{Kind, Outgoing, Parts, Sender, SetupError, printable, read};
 
+const NAME: &str = "email";
 /// For one mail, from the connection to the server's last word.
 const TOTAL: Duration = Duration::from_secs(10);
 /// Of what the server says, this much is shown to people.
@@ -37,6 +43,71 @@ impl fmt::Debug for SmtpSettings {
             .field("url", &"…")
             .field("from", &self.from)
             .finish()
+    }
+}
+
+/// Where a mail goes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmailSettings {
+    /// One address.
+    pub to: String,
+}
+
+impl From<EmailSettings> for Settings {
+    fn from(settings: EmailSettings) -> Self {
+        Self::new(NAME, Map::from_iter([("to".to_owned(), settings.to.into())]))
+    }
+}
+
+/// The address of a mail channel. None: the channel is of another kind.
+pub(crate) fn address(settings: &Settings) -> Option<String> {
+    let EmailSettings { to } = settings.read().ok()?;
+    (settings.kind() == NAME).then_some(to)
+}
+
+/// The kind.
+pub struct Emails;
+
+impl Kind for Emails {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        let EmailSettings { to } = read(settings)?;
+        if is_email(&to) {
+            return Ok(());
+        }
+        Err(vec![FieldError::new(
+            "/settings/to",
+            format!(
+                "is {:?}; one mail address such as ops@example.org is allowed",
+                clip(&to)
+            ),
+        )])
+    }
+
+    fn check_new(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        self.check(settings)?;
+        let EmailSettings { to } = read(settings)?;
+        Text::name(&to, limits::ADDRESS_CHARS)
+            .map(drop)
+            .map_err(|error| vec![FieldError::of_text("/settings/to", &error)])
+    }
+
+    /// Every mail goes through the operator's one server.
+    fn host(&self, _: &Settings) -> Option<String> {
+        Some("mail".to_owned())
+    }
+
+    fn sender(&self, parts: &Parts<'_>) -> Result<Arc<dyn Sender>, SetupError> {
+        Ok(Arc::new(Email::new(parts.smtp)?))
+    }
+
+    #[cfg(test)]
+    fn conforms(&'static self) -> BoxFuture<'static, ()> {
+        Box::pin(tests::conforms())
     }
 }
 
@@ -74,14 +145,14 @@ impl Email {
     }
 
     async fn attempt(&self, outgoing: Outgoing) -> Outcome {
-        let Settings::Email(settings) = &outgoing.settings else {
+        let Some(address) = address(&outgoing.settings) else {
             return failed("the channel's settings are not those of mail");
         };
         // The channel is not at fault, so it is not switched off: the alert waits for the operator, within its day.
         let Some(smtp) = &self.smtp else {
             return retry("no SMTP server is configured: set DEADBEAT_SMTP_URL");
         };
-        let Ok(to) = settings.to.parse::<Address>() else {
+        let Ok(to) = address.parse::<Address>() else {
             return failed("the mail address cannot be read");
         };
         let mail = match compose(&outgoing, smtp.from.clone(), to) {
@@ -100,21 +171,21 @@ impl Email {
 
 impl Sender for Email {
     fn kind(&self) -> &'static str {
-        "email"
+        NAME
     }
 
     fn check(&self, settings: &Settings) -> Result<(), FieldError> {
-        let Settings::Email(settings) = settings else {
+        let Some(to) = address(settings) else {
             return Ok(());
         };
-        if is_mailable(&settings.to) && settings.to.parse::<Address>().is_ok() {
+        if is_mailable(&to) && to.parse::<Address>().is_ok() {
             return Ok(());
         }
         Err(FieldError::new(
             "/settings/to",
             format!(
                 "is {:?}, which no mail server takes; an address at a host name is allowed, such as ops@example.org",
-                clip(&settings.to)
+                clip(&to)
             ),
         ))
     }
@@ -206,10 +277,13 @@ fn failed(detail: &str) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deadbeat_domain::channel::EmailSettings;
     use deadbeat_domain::ids::DeliveryId;
     use deadbeat_domain::message::Message as Alerted;
 
+    use deadbeat_testkit::Inbox;
+    use deadbeat_testkit::inbox::Step;
+
+    use crate::delivery::outbound::{Outbound, OutboundSettings};
     use crate::outbox::samples::{self, Sample};
 
     fn outgoing(message: Alerted) -> Outgoing {
@@ -217,10 +291,64 @@ mod tests {
             id: DeliveryId("0198c0de-0000-7000-8000-000000000001".parse().unwrap()),
             attempted_at: "2026-01-02T03:04:05Z".parse().unwrap(),
             message,
-            settings: Settings::Email(EmailSettings {
+            settings: EmailSettings {
                 to: "ops@example.org".to_owned(),
-            }),
+            }
+            .into(),
             signing_secret: None,
+        }
+    }
+
+    /// The form is that of RFC 5322 and MIME; `lettre` writes it, and the inbox reads it with code of its own.
+    pub(super) async fn conforms() {
+        let inbox = Inbox::start().await;
+        let smtp = SmtpSettings {
+            url: inbox.url(),
+            from: "Deadbeat <deadbeat@example.org>".to_owned(),
+        };
+        let outbound = Outbound::new(&OutboundSettings {
+            ports: Vec::new(),
+            allow_private_networks: false,
+            user_agent: "Deadbeat/test".to_owned(),
+        })
+        .unwrap();
+        let parts = Parts {
+            outbound: &outbound,
+            smtp: Some(&smtp),
+        };
+        let sender = Emails.sender(&parts).unwrap();
+
+        for message in samples::all() {
+            let outcome = sender.send(outgoing(message.clone())).await;
+            assert_eq!(outcome, Outcome::Sent { code: Some(250) });
+
+            let mail = inbox.mails().pop().unwrap();
+            let expected = mail::render(&message);
+            assert_eq!(mail.to, ["ops@example.org"]);
+            assert_eq!(mail.header("Subject"), Some(expected.subject));
+            assert_eq!(mail.header("Auto-Submitted").as_deref(), Some("auto-generated"));
+            assert_eq!(mail.header("References").is_some(), message.incident().is_some());
+            // The line break before a boundary belongs to the boundary (RFC 2046, 5.1.1).
+            for (media_type, expected) in [("text/plain", expected.text), ("text/html", expected.html)] {
+                let part = mail.part(media_type).unwrap();
+                assert_eq!(part.trim_end(), expected.trim_end(), "{media_type}");
+            }
+        }
+        for (step, answer, is_permanent) in [
+            (Step::Sender, "535 5.7.8 authentication failed", false),
+            (Step::Recipient, "450 4.2.0 greylisted", false),
+            (Step::Recipient, "550 5.7.1 relaying denied", false),
+            (Step::Recipient, "550 5.1.1 no such user", true),
+        ] {
+            inbox.refuse(step, answer);
+
+            let outcome = sender.send(outgoing(samples::test())).await;
+
+            assert_eq!(
+                matches!(outcome, Outcome::Failed { .. }),
+                is_permanent,
+                "{answer}: {outcome:?}"
+            );
         }
     }
 

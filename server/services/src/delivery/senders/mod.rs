@@ -1,6 +1,7 @@
-//! Senders: the code that speaks a channel's kind.
+//! Kinds of channels, and the code that speaks them.
 //!
-//! A new kind is one file here, its settings in `deadbeat_domain::channel`, and one line in [`Senders::standard`].
+//! A kind is one file here: its settings with their checks, the rendering of messages, the sending, and the tests. Beside the file it needs
+//! one line in [`KINDS`], its schemas in openapi.yaml, and its page docs/channels/<kind>.md. A test of the contract holds all of that.
 
 pub mod email;
 pub mod webhook;
@@ -16,11 +17,77 @@ use deadbeat_domain::message::Message;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::text::replaced;
 use futures::future::BoxFuture;
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::outbound::{Outbound, OutboundSettings};
-use email::{Email, SmtpSettings};
-use webhook::Webhook;
+use email::SmtpSettings;
+
+/// Every kind there is.
+pub static KINDS: &[&dyn Kind] = &[&webhook::Webhooks, &email::Emails];
+
+/// The kind of that name. None: another version of the server may know it.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static dyn Kind> {
+    KINDS.iter().copied().find(|kind| kind.name() == name)
+}
+
+/// A kind of channel: all that the rest of the server knows of it.
+pub trait Kind: Send + Sync {
+    /// Its name in SQL, JSON, openapi.yaml and docs/channels. It never changes.
+    fn name(&self) -> &'static str;
+
+    /// Checks settings. Rows are read with it, too: it goes on to take what it once took.
+    ///
+    /// # Errors
+    /// Every fault, each with a pointer into the request.
+    fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>>;
+
+    /// Checks settings that a person enters now. Refuses also what older versions took.
+    ///
+    /// # Errors
+    /// Every fault, each with a pointer into the request.
+    fn check_new(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        self.check(settings)
+    }
+
+    /// Where attempts go: one host holds a limited number of the places. None: the settings do not say.
+    fn host(&self, settings: &Settings) -> Option<String>;
+
+    /// Makes the secret with which a new channel signs what it sends. None: the kind does not sign.
+    fn signing_secret(&self) -> Option<String> {
+        None
+    }
+
+    /// Makes the sender of this process.
+    ///
+    /// # Errors
+    /// A setting of the operator is wrong.
+    fn sender(&self, parts: &Parts<'_>) -> Result<Arc<dyn Sender>, SetupError>;
+
+    /// The conformance test: sends every kind of message to a local receiver, checks each field by the published form, and plays the
+    /// failures. A file without one does not compile.
+    #[cfg(test)]
+    fn conforms(&'static self) -> BoxFuture<'static, ()>;
+}
+
+/// What senders are made of.
+pub struct Parts<'a> {
+    /// The client for addresses that people enter.
+    pub outbound: &'a Outbound,
+    /// The operator's mail server, if there is one.
+    pub smtp: Option<&'a SmtpSettings>,
+}
+
+/// Reads settings as the type of their kind.
+///
+/// # Errors
+/// What serde says, with a pointer to the settings.
+pub(crate) fn read<'a, T: Deserialize<'a>>(settings: &'a Settings) -> Result<T, Vec<FieldError>> {
+    settings
+        .read()
+        .map_err(|error| vec![FieldError::new("/settings", error.to_string())])
+}
 
 /// What a sender gets: one attempt of one delivery.
 pub struct Outgoing {
@@ -38,7 +105,7 @@ pub struct Outgoing {
 
 /// Speaks one kind of channel.
 pub trait Sender: Send + Sync {
-    /// The kind, as `Settings::kind` says it.
+    /// See [`Kind::name`].
     fn kind(&self) -> &'static str;
 
     /// Refuses settings with which no attempt can ever succeed, without asking anybody on the network.
@@ -83,10 +150,12 @@ impl Senders {
     /// # Errors
     /// When a setting is wrong.
     pub fn standard(outbound: &OutboundSettings, smtp: Option<&SmtpSettings>) -> Result<Self, SetupError> {
-        Ok(Self::of([
-            Arc::new(Webhook::new(Outbound::new(outbound)?)) as Arc<dyn Sender>,
-            Arc::new(Email::new(smtp)?),
-        ]))
+        let parts = Parts {
+            outbound: &Outbound::new(outbound)?,
+            smtp,
+        };
+        let senders: Result<Vec<_>, _> = KINDS.iter().map(|kind| kind.sender(&parts)).collect();
+        Ok(Self::of(senders?))
     }
 
     /// These only: tests bring their own.
@@ -134,6 +203,34 @@ pub(crate) fn printable(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn every_kind_conforms() {
+        for kind in KINDS {
+            kind.conforms().await;
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart_and_fit_the_database() {
+        for kind in KINDS {
+            assert!(
+                std::ptr::addr_eq(self::kind(kind.name()).unwrap(), *kind),
+                "{}",
+                kind.name()
+            );
+            assert!(
+                kind.name().len() <= 40
+                    && kind
+                        .name()
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{}: see channel_kind_form",
+                kind.name()
+            );
+        }
+        assert!(self::kind("carrier_pigeon").is_none());
+    }
 
     #[test]
     fn texts_from_outside_become_one_printable_line() {

@@ -1,21 +1,29 @@
 //! Webhooks: the message as JSON, signed by the Standard Webhooks convention (<https://www.standardwebhooks.com>).
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::channel::Settings;
 use deadbeat_domain::delivery::Outcome;
-use deadbeat_domain::monitor::FieldError;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::{FieldError, clip};
+use deadbeat_domain::text::Text;
 use futures::future::BoxFuture;
 use hmac::{Hmac, Mac};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
 use sha2::Sha256;
+use url::Url;
 
-use super::{Outgoing, Sender, printable};
+use super::{Kind, Outgoing, Parts, Sender, SetupError, printable, read};
 use crate::delivery::outbound::{Answer, Outbound, OutboundError};
 
+const NAME: &str = "webhook";
 const PREFIX: &str = "whsec_";
 /// Of the other side's answer, this much is shown to people.
 const EXCERPT_CHARS: usize = 200;
@@ -33,6 +41,71 @@ pub fn signing_secret() -> String {
     format!("{PREFIX}{}", STANDARD.encode(bytes))
 }
 
+/// Where a webhook goes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSettings {
+    /// http or https, at most 2,000 characters.
+    pub url: String,
+}
+
+impl From<WebhookSettings> for Settings {
+    fn from(settings: WebhookSettings) -> Self {
+        Self::new(NAME, Map::from_iter([("url".to_owned(), settings.url.into())]))
+    }
+}
+
+/// The kind.
+pub struct Webhooks;
+
+impl Kind for Webhooks {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        let WebhookSettings { url } = read(settings)?;
+        let has_scheme = url.starts_with("http://") || url.starts_with("https://");
+        if has_scheme && url.len() <= 2_000 && !url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Ok(());
+        }
+        Err(vec![FieldError::new(
+            "/settings/url",
+            format!(
+                "is {:?}; an http:// or https:// address of at most 2000 characters is allowed",
+                clip(&url)
+            ),
+        )])
+    }
+
+    fn check_new(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        self.check(settings)?;
+        let WebhookSettings { url } = read(settings)?;
+        Text::name(&url, limits::ADDRESS_CHARS)
+            .map(drop)
+            .map_err(|error| vec![FieldError::of_text("/settings/url", &error)])
+    }
+
+    /// The URL's host as the URL spells it.
+    fn host(&self, settings: &Settings) -> Option<String> {
+        let WebhookSettings { url } = settings.read().ok()?;
+        Url::parse(&url).ok()?.host_str().map(str::to_owned)
+    }
+
+    fn signing_secret(&self) -> Option<String> {
+        Some(signing_secret())
+    }
+
+    fn sender(&self, parts: &Parts<'_>) -> Result<Arc<dyn Sender>, SetupError> {
+        Ok(Arc::new(Webhook::new(parts.outbound.clone())))
+    }
+
+    #[cfg(test)]
+    fn conforms(&'static self) -> BoxFuture<'static, ()> {
+        Box::pin(tests::conforms())
+    }
+}
+
 /// Posts messages.
 pub struct Webhook {
     outbound: Outbound,
@@ -46,7 +119,7 @@ impl Webhook {
     }
 
     async fn attempt(&self, outgoing: Outgoing) -> Outcome {
-        let Settings::Webhook(settings) = &outgoing.settings else {
+        let Ok(WebhookSettings { url }) = outgoing.settings.read() else {
             return failed(
                 None,
                 "the channel's settings are not those of a webhook".to_owned(),
@@ -73,22 +146,22 @@ impl Webhook {
             let value = HeaderValue::from_str(&value).expect("ids, numbers and base64 are header values");
             headers.insert(HeaderName::from_static(name), value);
         }
-        let answer = self.outbound.post(&settings.url, headers, body).await;
+        let answer = self.outbound.post(&url, headers, body).await;
         without_secret(judge(answer, outgoing.attempted_at), secret)
     }
 }
 
 impl Sender for Webhook {
     fn kind(&self) -> &'static str {
-        "webhook"
+        NAME
     }
 
     fn check(&self, settings: &Settings) -> Result<(), FieldError> {
-        let Settings::Webhook(settings) = settings else {
+        let Ok(WebhookSettings { url }) = settings.read() else {
             return Ok(());
         };
         self.outbound
-            .check(&settings.url)
+            .check(&url)
             .map(drop)
             .map_err(|error| FieldError::new("/settings/url", error.to_string()))
     }
@@ -186,6 +259,85 @@ fn without_secret(mut outcome: Outcome, secret: &str) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use deadbeat_domain::ids::DeliveryId;
+    use deadbeat_testkit::{Receiver, Reply};
+    use serde_json::{Value, json};
+
+    use crate::delivery::outbound::OutboundSettings;
+    use crate::outbox::samples;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    /// The form is the one of openapi.yaml; that the two agree is a test of the contract (server/app/tests/it/contract/webhooks.rs).
+    pub(super) async fn conforms() {
+        let receiver = Receiver::start().await;
+        let outbound = Outbound::new(&OutboundSettings {
+            ports: Vec::new(),
+            allow_private_networks: true,
+            user_agent: "Deadbeat/test".to_owned(),
+        })
+        .unwrap();
+        let parts = Parts {
+            outbound: &outbound,
+            smtp: None,
+        };
+        let sender = Webhooks.sender(&parts).unwrap();
+        let outgoing = |message| Outgoing {
+            id: DeliveryId::generate(),
+            attempted_at: at("2026-01-02T03:04:05Z"),
+            message,
+            settings: WebhookSettings {
+                url: receiver.url("/hook"),
+            }
+            .into(),
+            signing_secret: Some(SECRET.to_owned()),
+        };
+
+        for message in samples::all() {
+            let outgoing = outgoing(message.clone());
+            let id = outgoing.id.to_string();
+            assert_eq!(sender.send(outgoing).await, Outcome::Sent { code: Some(200) });
+
+            let request = receiver.requests().pop().unwrap();
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            assert_eq!(body, message.to_json());
+            assert_eq!(
+                (&body["version"], &body["type"]),
+                (&json!(1), &json!(message.alert().event_type()))
+            );
+            assert_eq!(request.header("webhook-id"), Some(id.as_str()));
+            assert_eq!(
+                request.header("webhook-signature"),
+                signature(SECRET, &id, 1_767_323_045, &request.body).as_deref()
+            );
+        }
+        receiver
+            .then(Reply::status(401))
+            .then(Reply::status(429).header("Retry-After", "90"))
+            .then(Reply::status(302).header("Location", "http://127.0.0.1/"))
+            .then(Reply::close())
+            .then(Reply::status(410));
+        let mut ends = Vec::new();
+        for _ in 0..5 {
+            ends.push(match sender.send(outgoing(samples::test())).await {
+                Outcome::Sent { .. } => panic!("it was refused"),
+                Outcome::Retry {
+                    code, retry_after, ..
+                } => ("retry", code, retry_after.map(|wait| wait.num_seconds())),
+                Outcome::Failed { code, .. } => ("failed", code, None),
+            });
+        }
+        assert_eq!(
+            ends,
+            [
+                ("retry", Some(401), None),
+                ("retry", Some(429), Some(90)),
+                ("retry", Some(302), None),
+                ("retry", None, None),
+                ("failed", Some(410), None),
+            ]
+        );
+    }
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()

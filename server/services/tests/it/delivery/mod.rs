@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::cause::Cause;
-use deadbeat_domain::channel::{EmailSettings, Settings, WebhookSettings};
+use deadbeat_domain::channel::Settings;
 use deadbeat_domain::delivery::Outcome;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
 use deadbeat_domain::incident::{Repair, Subject, SubjectKind};
@@ -22,8 +22,9 @@ use deadbeat_domain::recipients::Recipient;
 use deadbeat_domain::time::Clock;
 use deadbeat_services::Site;
 use deadbeat_services::delivery::outbound::OutboundSettings;
-use deadbeat_services::delivery::senders::email::SmtpSettings;
-use deadbeat_services::delivery::senders::{Outgoing, Sender, Senders, webhook};
+use deadbeat_services::delivery::senders::email::{EmailSettings, SmtpSettings};
+use deadbeat_services::delivery::senders::webhook::{self, WebhookSettings};
+use deadbeat_services::delivery::senders::{Outgoing, Sender, Senders};
 use deadbeat_services::delivery::{Delivery, DeliverySettings, Progress};
 use deadbeat_services::outbox::{self, Telling};
 use deadbeat_store::attempt::{self, Attempt};
@@ -107,16 +108,16 @@ impl World {
     }
 
     async fn webhook(&self, url: String) -> ChannelId {
-        self.channel("hook", Settings::Webhook(WebhookSettings { url }))
-            .await
+        self.channel("hook", WebhookSettings { url }.into()).await
     }
 
     async fn email(&self) -> ChannelId {
         self.channel(
             "mail",
-            Settings::Email(EmailSettings {
+            EmailSettings {
                 to: "ops@example.org".to_owned(),
-            }),
+            }
+            .into(),
         )
         .await
     }
@@ -127,7 +128,7 @@ impl World {
             id: ChannelId::generate(),
             project_id: self.project,
             name: name.to_owned(),
-            signing_secret: matches!(settings, Settings::Webhook(_)).then(|| SECRET.to_owned()),
+            signing_secret: (settings.kind() == "webhook").then(|| SECRET.to_owned()),
             settings,
             disabled: None,
             confirmed_at: Some(now),

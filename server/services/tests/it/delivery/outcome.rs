@@ -349,7 +349,7 @@ async fn a_channel_that_was_repaired_meanwhile_stays_on(pool: PgPool) {
         .await
         .unwrap()
         .unwrap();
-    repaired.settings = Settings::Webhook(WebhookSettings {
+    repaired.settings = Settings::from(WebhookSettings {
         url: receiver.url("/new"),
     });
     repaired.updated_at = world.clock.now();

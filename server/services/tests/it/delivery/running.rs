@@ -254,6 +254,48 @@ async fn a_row_that_cannot_be_read_holds_up_no_other(pool: PgPool) {
     assert!(receiver.requests().iter().all(|request| request.path == "/good"));
 }
 
+/// During an upgrade, a newer server knows more kinds.
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_channel_of_an_unknown_kind_waits_for_a_server_that_knows_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let receiver = Receiver::start().await;
+    let unknown = world.webhook(receiver.url("/unknown")).await;
+    let known = world.webhook(receiver.url("/known")).await;
+    sqlx::query("UPDATE channel SET kind = 'carrier_pigeon' WHERE id = $1")
+        .bind(unknown.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let (waits, goes) = (world.test(unknown).await, world.test(known).await);
+    let delivery = world.delivery();
+
+    assert_eq!(delivery.deliver_once().await.unwrap(), sent(1));
+
+    assert_eq!(world.status(goes).await, "sent");
+    assert_eq!(
+        (
+            world.status(waits).await.as_str(),
+            world.attempts(waits).await.len()
+        ),
+        ("pending", 0)
+    );
+    assert_eq!(delivery.figures().put_aside(), 1);
+    let page = Page {
+        after: None,
+        limit: 10,
+    };
+    let listed = channel::list(&world.reader(), world.project, page).await.unwrap();
+    assert_eq!(listed.len(), 2, "it can be listed, and deleted");
+    // The newer server takes it when the lease ends.
+    sqlx::query("UPDATE channel SET kind = 'webhook' WHERE id = $1")
+        .bind(unknown.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    world.clock.advance(TimeDelta::seconds(60));
+    assert_eq!(delivery.deliver_once().await.unwrap(), sent(1));
+}
+
 /// Fails as a bug does.
 struct Panicking;
 
