@@ -5,13 +5,13 @@
 #![no_main]
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::calendar::Calendar;
-use deadbeat_domain::celery_crontab::{CeleryCrontab, FIELD_NAMES};
-use deadbeat_domain::cron::Cron;
-use deadbeat_domain::expression::ExpressionError;
-use deadbeat_domain::quartz::Quartz;
+use deadbeat_domain::schedule::calendar::Calendar;
+use deadbeat_domain::schedule::celery_crontab::{CeleryCrontab, FIELD_NAMES};
+use deadbeat_domain::schedule::cron::Cron;
+use deadbeat_domain::schedule::expression::ExpressionError;
+use deadbeat_domain::schedule::quartz::Quartz;
 use deadbeat_domain::schedule::Schedule;
-use deadbeat_domain::zone::Zone;
+use deadbeat_domain::schedule::zone::Zone;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use deadbeat_http::extract::client_ip::TrustedProxies;
-use deadbeat_services::retention::RetentionSettings;
+use deadbeat_services::operation::retention::RetentionSettings;
 use url::Url;
 
 /// Settings that every command shares: which database.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deadbeat_domain::time::Clock;
-use deadbeat_services::ingest::Ingest;
-use deadbeat_services::registry::Registry;
-use deadbeat_services::selfwatch::Selfwatch;
-use deadbeat_services::trace::Traces;
+use deadbeat_services::celery::trace::Traces;
+use deadbeat_services::monitor::signal::ingest::Ingest;
+use deadbeat_services::monitor::signal::registry::Registry;
+use deadbeat_services::operation::selfwatch::Selfwatch;
 use deadbeat_services::{Services, Site};
 use deadbeat_store::{PoolSettings, Store};
 use tokio::sync::Notify;

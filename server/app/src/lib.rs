@@ -21,24 +21,24 @@ use deadbeat_domain::time::Clock;
 use deadbeat_http::AppState;
 use deadbeat_http::connection::{Admission, ConnectionSettings, Routes, serve};
 use deadbeat_http::extract::client_ip::TrustedProxies;
-use deadbeat_services::delivery::outbound::Outbound;
-use deadbeat_services::delivery::senders::Senders;
-use deadbeat_services::delivery::{Delivery, DeliverySettings};
-use deadbeat_services::evaluator::Evaluator;
-use deadbeat_services::ingest::{Ingest, LANES};
-use deadbeat_services::listening::{self, Listening};
-use deadbeat_services::quota::QuotaSettings;
-use deadbeat_services::registry::Registry;
-use deadbeat_services::retention::{Retention, RetentionSettings};
-use deadbeat_services::selfwatch::Selfwatch;
-use deadbeat_services::spool::Spool;
-use deadbeat_services::supervisor::{keep_running, keep_running_behind};
-use deadbeat_services::trace::{Lost, Traces};
-use deadbeat_services::watchdog::Watchdog;
-use deadbeat_services::writer::ACKNOWLEDGED_WITHIN;
-use deadbeat_services::zone_data::ZoneData;
+use deadbeat_services::alert::delivery::outbound::Outbound;
+use deadbeat_services::alert::delivery::senders::Senders;
+use deadbeat_services::alert::delivery::{Delivery, DeliverySettings};
+use deadbeat_services::celery::trace::{Lost, Traces};
+use deadbeat_services::judge::evaluator::Evaluator;
+use deadbeat_services::monitor::signal::ingest::{Ingest, LANES};
+use deadbeat_services::monitor::signal::registry::Registry;
+use deadbeat_services::monitor::signal::spool::Spool;
+use deadbeat_services::monitor::signal::writer::ACKNOWLEDGED_WITHIN;
+use deadbeat_services::operation::listening::{self, Listening};
+use deadbeat_services::operation::retention::{Retention, RetentionSettings};
+use deadbeat_services::operation::selfwatch::Selfwatch;
+use deadbeat_services::operation::supervisor::{keep_running, keep_running_behind};
+use deadbeat_services::operation::watchdog::Watchdog;
+use deadbeat_services::people::quota::QuotaSettings;
+use deadbeat_services::schedule::zone_data::ZoneData;
 use deadbeat_services::{ChannelRules, Services, Site};
-use deadbeat_store::gate::Gate;
+use deadbeat_store::connection::gate::Gate;
 use deadbeat_store::{PoolSettings, Store};
 use nix::sys::socket::Backlog;
 use tokio::sync::Notify;
@@ -56,7 +56,7 @@ const ASKED_FOR: usize = 8;
 const OF_ONE_ASKER: usize = 4;
 /// How long a statement of a request, or of the retention, may take.
 const REQUEST_ANSWER: Duration = Duration::from_secs(30);
-/// How long one of the loops may take: after that it tries again. For the writers' own limit see [`deadbeat_services::writer`].
+/// How long one of the loops may take: after that it tries again. For the writers' own limit see [`deadbeat_services::monitor::signal::writer`].
 const LOOP_ANSWER: Duration = Duration::from_secs(5);
 
 /// How long a ping that came in time may take to be written before its silence is judged.

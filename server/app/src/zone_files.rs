@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use deadbeat_domain::zone::data::{self, NotAdopted, Origin, Release};
+use deadbeat_domain::schedule::zone::data::{self, NotAdopted, Origin, Release};
 
 /// The largest TZif file that is read; the largest that exists has 4 kB.
 const MOST_BYTES: u64 = 64 * 1024;

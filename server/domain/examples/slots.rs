@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use deadbeat_domain::schedule::Schedule;
-use deadbeat_domain::zone::database_version;
+use deadbeat_domain::schedule::zone::database_version;
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {

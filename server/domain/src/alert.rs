@@ -1,5 +1,10 @@
 //! Alerts: the kinds of what Deadbeat reports to people.
 
+pub mod channel;
+pub mod delivery;
+pub mod message;
+pub mod recipients;
+
 use serde::Serialize;
 
 /// The kind of a delivery: what its message says has happened.

@@ -1,13 +1,22 @@
 //! A monitor: what a person set, and what has happened since.
 
+pub mod baseline;
+pub mod deadline;
+pub mod order;
+pub mod ping;
+pub mod run;
+pub mod slot;
+pub mod status;
+pub mod transition;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::baseline::Baseline;
-use crate::deadline::deadline;
 use crate::limits;
-use crate::run::Run;
+use crate::monitor::baseline::Baseline;
+use crate::monitor::deadline::deadline;
+use crate::monitor::run::Run;
+use crate::monitor::status::Status;
 use crate::schedule::{Schedule, ScheduleError};
-use crate::status::Status;
 use crate::text::{Text, TextError};
 use crate::time::span;
 

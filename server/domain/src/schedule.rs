@@ -4,27 +4,35 @@
 //! expression. Next slots are computed, never stored here; they are UTC instants in whole seconds for crontabs. Nothing reads the
 //! clock and no input panics or takes long: texts are capped before they are looked at, searches end after 50 years.
 
+pub mod calendar;
+pub mod celery_crontab;
+pub mod cron;
+pub mod expression;
 mod interval;
 pub(crate) mod json;
 #[cfg(test)]
 mod properties;
+pub mod quartz;
+pub mod solar;
 #[cfg(test)]
 mod tests;
+pub(crate) mod wall;
 mod words;
+pub mod zone;
 
 use std::fmt::Display;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::interval::Rounding;
-use crate::calendar::Calendar;
-use crate::celery_crontab::CeleryCrontab;
-use crate::cron::Cron;
-use crate::expression::ExpressionError;
-use crate::quartz::Quartz;
-use crate::solar::Solar;
-use crate::wall::Years;
-use crate::zone::Zone;
+use crate::schedule::calendar::Calendar;
+use crate::schedule::celery_crontab::CeleryCrontab;
+use crate::schedule::cron::Cron;
+use crate::schedule::expression::ExpressionError;
+use crate::schedule::quartz::Quartz;
+use crate::schedule::solar::Solar;
+use crate::schedule::wall::Years;
+use crate::schedule::zone::Zone;
 
 pub use self::interval::{Interval, MAX_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS};
 

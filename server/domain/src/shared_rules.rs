@@ -3,12 +3,14 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
-use crate::cause::Cause;
-use crate::command::Command;
-use crate::key::Scope;
-use crate::run::Outcome;
+use crate::celery::{queue, trace, worker};
+use crate::incident::cause::Cause;
+use crate::incident::command::Command;
+use crate::judge::blind_spell;
+use crate::limits;
+use crate::monitor::run::Outcome;
+use crate::people::key::Scope;
 use crate::schedule::Schedule;
-use crate::{blind_spell, limits, queue, trace, worker};
 
 fn rules() -> Value {
     serde_json::from_str(include_str!(concat!(

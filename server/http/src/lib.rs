@@ -8,9 +8,8 @@ pub mod assets;
 pub mod connection;
 pub mod error;
 pub mod extract;
-pub mod health;
-pub mod metrics;
 pub mod middleware;
+pub mod operation;
 pub mod ping;
 pub mod problem;
 pub mod state;
@@ -19,8 +18,7 @@ pub mod web;
 use actix_web::Scope;
 use actix_web::dev::HttpServiceFactory;
 use actix_web::middleware::from_fn;
-use actix_web::web::ServiceConfig;
-use actix_web::web::scope;
+use actix_web::web::{ServiceConfig, scope};
 
 use crate::middleware::asker::of_client;
 use crate::middleware::security_headers::security_headers;
@@ -32,8 +30,8 @@ pub fn configure_operation(config: &mut ServiceConfig, state: &AppState) {
     config.service(guarded(
         state,
         scope("")
-            .configure(health::configure)
-            .configure(metrics::configure),
+            .configure(operation::health::configure)
+            .configure(operation::metrics::configure),
     ));
 }
 
@@ -45,9 +43,9 @@ pub fn configure(config: &mut ServiceConfig, state: &AppState) {
         .service(guarded(
             state,
             scope("")
-                .configure(health::configure)
+                .configure(operation::health::configure)
                 .configure(problem::configure)
-                .configure(metrics::configure)
+                .configure(operation::metrics::configure)
                 .configure(api::configure)
                 .configure(web::configure)
                 // Ping URLs also live at the root: they take what nobody else wanted.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use deadbeat_services::Services;
-use deadbeat_services::delivery::DeliveryFigures;
+use deadbeat_services::alert::delivery::DeliveryFigures;
 use deadbeat_store::Reader;
 
 use crate::extract::client_ip::TrustedProxies;

@@ -1,37 +1,39 @@
 //! The only way a status changes: [`record`].
 
+pub mod explain;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::cause::Cause;
+use deadbeat_domain::alert::message::Phase;
+use deadbeat_domain::celery::beat::incarnation::Incarnation;
+use deadbeat_domain::celery::worker::stranger::Stranger;
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
-use deadbeat_domain::incarnation::Incarnation;
+use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
-use deadbeat_domain::message::Phase;
-use deadbeat_domain::ping::Signal;
-use deadbeat_domain::status::Status;
-use deadbeat_domain::stranger::Stranger;
-use deadbeat_domain::transition::{Transition, Trigger, on_resume};
-use deadbeat_store::beat::Beat;
-use deadbeat_store::broker::Broker;
+use deadbeat_domain::monitor::ping::Signal;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::monitor::transition::{Transition, Trigger, on_resume};
+use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::celery::broker::Broker;
+use deadbeat_store::celery::queue::Queue;
+use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::incident::{Affected, Incident};
 use deadbeat_store::monitor::Monitor;
-use deadbeat_store::queue::Queue;
-use deadbeat_store::stage::Stage;
-use deadbeat_store::transition::NewTransition;
-use deadbeat_store::worker::Worker;
+use deadbeat_store::monitor::transition::NewTransition;
 use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 use uuid::Uuid;
 
-use crate::diagnosis::{self, Explanation};
-use crate::flood::Flood;
-use crate::host::Host;
-use crate::incarnation::{self, AtOnce};
+use crate::alert::outbox::{self, Telling};
+use crate::celery::beat::flood::Flood;
+use crate::celery::beat::incarnation::{self, AtOnce};
+use crate::celery::beat::schedule_emptied::{self, Emptied};
+use crate::celery::host::Host;
+use crate::celery::result_backend::Backend;
+use crate::incident::explain::Explanation;
 use crate::monitor::write_states;
-use crate::outbox::{self, Telling};
-use crate::result_backend::Backend;
-use crate::schedule_emptied::{self, Emptied};
 use crate::{ServiceError, Services, Site};
 
 /// Incidents that ended and could not be read. One counter a process: requests, writers and loops all record, each with a handle of its own.
@@ -194,30 +196,28 @@ impl<'a> Changed<'a> {
 
     fn explain(&self, cause: Cause, now: DateTime<Utc>) -> Explanation {
         match self {
-            Self::Monitor(monitor, background) => {
-                diagnosis::of_monitor(monitor, background, None, cause, now)
-            }
+            Self::Monitor(monitor, background) => explain::of_monitor(monitor, background, None, cause, now),
             Self::Signalled(monitor, signal, beat) => {
                 let background = Background {
                     beat: *beat,
                     ..Background::default()
                 };
-                diagnosis::of_monitor(monitor, &background, Some(signal), cause, now)
+                explain::of_monitor(monitor, &background, Some(signal), cause, now)
             }
-            Self::Beat(beat) => diagnosis::of_beat(beat, cause),
-            Self::Flooding(beat, flood) => diagnosis::of_flood(beat, flood),
-            Self::Emptied(beat, emptied) => diagnosis::of_emptied(beat, emptied),
-            Self::Several(beat, at_once) => diagnosis::of_several(beat, cause, at_once),
-            Self::Crashing(beat, crashes) => diagnosis::of_crash_loop(beat, crashes),
-            Self::Worker(worker) => diagnosis::of_worker(worker, cause),
+            Self::Beat(beat) => explain::of_beat(beat, cause),
+            Self::Flooding(beat, flood) => explain::of_flood(beat, flood),
+            Self::Emptied(beat, emptied) => explain::of_emptied(beat, emptied),
+            Self::Several(beat, at_once) => explain::of_several(beat, cause, at_once),
+            Self::Crashing(beat, crashes) => explain::of_crash_loop(beat, crashes),
+            Self::Worker(worker) => explain::of_worker(worker, cause),
             Self::Queue(queue, _, strangers) if cause == Cause::WorkerWithoutSdk => {
-                diagnosis::of_strangers(queue, strangers, now)
+                explain::of_strangers(queue, strangers, now)
             }
-            Self::Queue(queue, workers, _) => diagnosis::of_queue(queue, workers, cause),
-            Self::Broker(broker) => diagnosis::of_broker(broker, now),
-            Self::ResultBackend(backend) => diagnosis::of_result_backend(backend, now),
-            Self::Host(host) => diagnosis::of_host(host),
-            Self::Named(named) => diagnosis::of_named(named, cause, now),
+            Self::Queue(queue, workers, _) => explain::of_queue(queue, workers, cause),
+            Self::Broker(broker) => explain::of_broker(broker, now),
+            Self::ResultBackend(backend) => explain::of_result_backend(backend, now),
+            Self::Host(host) => explain::of_host(host),
+            Self::Named(named) => explain::of_named(named, cause, now),
         }
     }
 }
@@ -268,7 +268,7 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<
         })
         .collect();
     if !transitions.is_empty() {
-        deadbeat_store::transition::insert(tx, &transitions).await?;
+        deadbeat_store::monitor::transition::insert(tx, &transitions).await?;
     }
     // What happened to one subject is recorded one after the other: a failure that a success followed must not open its incident after
     // that success has resolved it. Different subjects share the statements.
@@ -390,7 +390,7 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
     let mut projects: Vec<ProjectId> = wanted.iter().map(|(changed, ..)| changed.project()).collect();
     projects.sort_unstable();
     projects.dedup();
-    let projects = deadbeat_store::project::for_alerts(tx, &projects).await?;
+    let projects = deadbeat_store::people::project::for_alerts(tx, &projects).await?;
     let incidents: Vec<Incident> = wanted
         .iter()
         .map(|(changed, cause, at)| {
@@ -508,7 +508,7 @@ pub(crate) async fn rearm_members(
         }
     }
     monitors.retain(|monitor| monitor.state.status == Status::Down);
-    deadbeat_store::run::load_into(tx, &mut monitors, &[]).await?;
+    deadbeat_store::monitor::run::load_into(tx, &mut monitors, &[]).await?;
     let mut back: Vec<(Monitor, Transition)> = Vec::new();
     for mut monitor in monitors {
         if let Some(transition) = on_resume(&mut monitor.state, Trigger::Restored, now) {

@@ -12,52 +12,18 @@
 //! A signal being written holds its monitor's row and the evaluator skips locked rows, so a signal in flight always beats the
 //! silence. A crash between any two arrows loses nothing: at worst a delivery is sent twice, under the same delivery id.
 
-pub mod account;
-pub mod api_key;
-pub mod beat;
-mod blind_notice;
-pub mod broker;
-pub mod channel;
-pub mod confirmation;
-pub mod delivery;
-pub mod diagnosis;
+pub mod alert;
+pub mod celery;
 pub mod error;
-pub mod evaluator;
-pub mod event;
-mod evidence;
-pub mod flood;
-mod guessing;
-pub mod host;
-pub mod incarnation;
 pub mod incident;
-pub mod ingest;
-pub mod listening;
+pub mod judge;
 pub mod monitor;
-mod orphan;
-pub mod outbox;
-mod pace;
-pub mod project;
-mod queue_wait;
-pub mod quota;
-pub mod registry;
-pub mod result_backend;
-pub mod retention;
-pub mod schedule_emptied;
-pub mod schedule_sync;
+pub mod operation;
+pub mod people;
+pub mod schedule;
 pub mod secret;
-pub mod security_log;
-pub mod selfwatch;
-pub mod setup;
 #[cfg(test)]
 mod shared_rules;
-pub mod spool;
-pub mod supervisor;
-pub mod trace;
-mod unbegun;
-pub mod watchdog;
-pub mod worker;
-pub mod writer;
-pub mod zone_data;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -67,17 +33,17 @@ use deadbeat_domain::time::Clock;
 use deadbeat_store::{Reader, Store};
 use tokio::sync::Notify;
 
-use crate::account::Passwords;
-use crate::delivery::senders::Senders;
-use crate::flood::Floods;
-use crate::guessing::Guesses;
-use crate::ingest::{Address, Ingest};
-use crate::pace::Paces;
-use crate::queue_wait::Waits;
-use crate::quota::{QuotaSettings, Quotas};
-use crate::security_log::{OnceAMinute, TARGET, shown};
-use crate::selfwatch::Selfwatch;
-use crate::trace::Traces;
+use crate::alert::delivery::senders::Senders;
+use crate::celery::beat::flood::Floods;
+use crate::celery::broker::queue_wait::Waits;
+use crate::celery::trace::Traces;
+use crate::monitor::signal::ingest::{Address, Ingest};
+use crate::operation::selfwatch::Selfwatch;
+use crate::people::account::Passwords;
+use crate::people::guessing::Guesses;
+use crate::people::pace::Paces;
+use crate::people::quota::{QuotaSettings, Quotas};
+use crate::people::security_log::{OnceAMinute, TARGET, shown};
 
 pub use error::ServiceError;
 
@@ -133,7 +99,7 @@ impl Site {
 
     /// The address of a cause's page.
     #[must_use]
-    pub fn cause_url(&self, cause: deadbeat_domain::cause::Cause) -> String {
+    pub fn cause_url(&self, cause: deadbeat_domain::incident::cause::Cause) -> String {
         format!("{}{}", self.url, cause.page())
     }
 }
@@ -180,7 +146,7 @@ impl Services {
 
     /// Notes that a ping key or a ping URL sends too many pings.
     pub fn note_flood(&self, address: &Address, client: Option<IpAddr>) {
-        let sender = quota::sender(address);
+        let sender = people::quota::sender(address);
         if self.refusals.is_first(sender, self.now()) {
             let kind = match address {
                 Address::Ping(_) => "ping URL",

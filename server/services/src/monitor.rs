@@ -1,23 +1,25 @@
 //! Monitors: create, change, pause, resume, delete.
 
+pub mod signal;
+
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
+use deadbeat_domain::monitor::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
 use deadbeat_domain::monitor::{
     Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_slug, check_tags,
     read_label, slug_from_name,
 };
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
-use deadbeat_domain::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
-use deadbeat_store::allowance::What as Allowed;
-use deadbeat_store::batch::Batch;
+use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};
+use deadbeat_store::people::allowance::What as Allowed;
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 
 use crate::incident::{self, Background, Changed, News, What};
-use crate::pace::Work;
-use crate::quota::spend;
+use crate::people::pace::Work;
+use crate::people::quota::spend;
 use crate::{ServiceError, Services, Site};
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
@@ -354,7 +356,7 @@ pub async fn pause(services: &Services, project: ProjectId, id: MonitorId) -> Re
 /// # Errors
 /// Not found, not paused, retired by its Beat, or the database is away.
 pub async fn resume(services: &Services, project: ProjectId, id: MonitorId) -> Result<Monitor, ServiceError> {
-    use deadbeat_domain::status::Status;
+    use deadbeat_domain::monitor::status::Status;
     let monitor = deadbeat_store::monitor::get(&services.reader(), project, id).await?;
     let monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
     if monitor.state.status != Status::Paused {
@@ -427,7 +429,7 @@ pub async fn delete(services: &Services, project: ProjectId, id: MonitorId) -> R
 }
 
 pub(crate) async fn load_runs(tx: &mut Tx, monitor: &mut Monitor) -> StoreResult<()> {
-    deadbeat_store::run::load_into(tx, std::slice::from_mut(monitor), &[]).await
+    deadbeat_store::monitor::run::load_into(tx, std::slice::from_mut(monitor), &[]).await
 }
 
 /// Writes a monitor's state, its open runs' deadlines included. Its runs are loaded.
@@ -455,7 +457,7 @@ pub(crate) async fn write_states(
         moves_check: true,
         writer: None,
     };
-    deadbeat_store::batch::write(tx, &batch).await
+    deadbeat_store::monitor::batch::write(tx, &batch).await
 }
 
 /// Writes a changed status and what follows from it.

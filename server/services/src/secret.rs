@@ -1,6 +1,6 @@
 //! Secrets of high entropy: how they are made, and what is kept of them.
 
-use deadbeat_domain::key::Scope;
+use deadbeat_domain::people::key::Scope;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sha2::{Digest, Sha256};

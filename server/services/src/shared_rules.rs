@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::{broker, evidence, monitor, schedule_sync, worker};
+use crate::celery::beat::schedule_sync;
+use crate::celery::{broker, gather, worker};
+use crate::monitor;
 
 #[test]
 fn limits_and_defaults_are_those_that_the_sdk_counts_on() {
@@ -11,7 +13,7 @@ fn limits_and_defaults_are_those_that_the_sdk_counts_on() {
         "/../../tests/fixtures/shared-rules.json"
     )))
     .unwrap();
-    assert_eq!(rules["canary"], evidence::CANARY);
+    assert_eq!(rules["canary"], gather::CANARY);
     for (name, limit) in [
         ("running_runs_of_a_worker", worker::MOST_RUNNING),
         ("running_tasks_of_a_worker", worker::MOST_TASKS),

@@ -3,8 +3,8 @@
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::certificate;
-use crate::line::Crowded;
+use crate::connection::certificate;
+use crate::connection::line::Crowded;
 
 /// A result of this crate.
 pub type StoreResult<T> = Result<T, StoreError>;

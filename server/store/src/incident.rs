@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKind};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::batch::column;
 use crate::error::each;
+use crate::monitor::batch::column;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 

@@ -5,54 +5,19 @@
 //!
 //! What belongs to a project is asked for with its [`deadbeat_domain::ids::ProjectId`] first: forgetting it does not compile.
 
-pub mod account;
-pub mod allowance;
-pub mod api_key;
-pub mod asker;
-pub mod attempt;
-pub mod baseline;
-pub mod batch;
-pub mod beat;
-pub mod blind_notice;
-pub mod broker;
-mod certificate;
-pub mod channel;
-pub mod claim;
-pub mod delivery;
+pub mod alert;
+pub mod celery;
+pub mod connection;
 pub mod error;
-pub mod evaluator;
-pub mod gate;
-pub mod history;
-pub mod host;
 pub mod incident;
-mod line;
-pub mod lineage;
-pub mod listener;
+pub mod judge;
 pub mod migrate;
 pub mod monitor;
-pub mod orphan;
+pub mod operation;
 pub mod page;
-pub mod ping;
-pub mod project;
-pub mod queue;
-pub mod quota;
-pub mod result_backend;
-pub mod retention;
-pub mod run;
-mod schedule_memo;
+pub mod people;
+pub mod schedule;
 mod sources;
-pub mod stage;
-pub mod stats;
-pub mod stranger;
-pub mod task;
-pub mod trace;
-pub mod transition;
-pub mod turns;
-pub mod unbegun;
-mod wakeup;
-pub mod worker;
-pub mod writer;
-pub mod zone_data;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -61,13 +26,13 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool};
 
+use connection::gate::{Gate, Stage};
+use connection::line::{Line, Lines};
+use connection::turns::Turns;
+pub use connection::wakeup::Wakeups;
 pub use error::{StoreError, StoreResult, Unreadable};
-use gate::{Gate, Stage};
-use line::{Line, Lines};
 pub use migrate::MIGRATOR;
 pub use sources::{WithSources, with_sources};
-use turns::Turns;
-pub use wakeup::Wakeups;
 
 /// A connection that was idle for this long is asked whether it still lives before it is used.
 const IDLE_IS_SUSPECT: Duration = Duration::from_secs(1);
@@ -138,13 +103,15 @@ impl Store {
                 [
                     (
                         "statement_timeout",
-                        settings.usual.map_or(settings.answer, line::of_statement),
+                        settings
+                            .usual
+                            .map_or(settings.answer, connection::line::of_statement),
                     ),
                     (
                         "lock_timeout",
                         settings
                             .usual
-                            .map_or(LOCK.min(settings.answer), line::of_statement),
+                            .map_or(LOCK.min(settings.answer), connection::line::of_statement),
                     ),
                     ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
                 ]
@@ -160,7 +127,7 @@ impl Store {
                 Box::pin(async move {
                     if about.idle_for >= IDLE_IS_SUSPECT {
                         let lives = tokio::time::timeout(LIVES, connection.ping());
-                        lives.await.map_err(|_| line::no_answer())??;
+                        lives.await.map_err(|_| connection::line::no_answer())??;
                     }
                     Ok(true)
                 })

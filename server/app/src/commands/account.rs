@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use clap::Subcommand;
-use deadbeat_services::{account, secret};
+use deadbeat_services::people::account;
+use deadbeat_services::secret;
 use serde_json::json;
 
 use super::project::words;

@@ -1,7 +1,8 @@
 //! `deadbeat project …`
 
 use clap::Subcommand;
-use deadbeat_services::{ServiceError, project};
+use deadbeat_services::ServiceError;
+use deadbeat_services::people::project;
 use serde_json::json;
 
 use crate::config::DatabaseConfig;

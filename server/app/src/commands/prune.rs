@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use deadbeat_services::retention::{Figures, Kind, Retention};
+use deadbeat_services::operation::retention::{Figures, Kind, Retention};
 
 use crate::clock::SystemClock;
 use crate::config::{DatabaseConfig, RetentionConfig};

@@ -6,9 +6,8 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use deadbeat_domain::limits;
-use deadbeat_domain::schedule::{Schedule, ScheduleError};
+use deadbeat_domain::schedule::{Schedule, ScheduleError, zone};
 use deadbeat_domain::time::Clock;
-use deadbeat_domain::zone;
 use serde_json::{Value, json};
 
 use crate::clock::SystemClock;

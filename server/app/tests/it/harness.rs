@@ -10,10 +10,10 @@ use chrono::TimeDelta;
 use deadbeat_app::clock::SystemClock;
 use deadbeat_app::{App, Parts};
 use deadbeat_domain::time::Clock;
-use deadbeat_services::delivery::outbound::OutboundSettings;
-use deadbeat_services::delivery::senders::Senders;
-use deadbeat_services::delivery::senders::email::SmtpSettings;
-use deadbeat_services::setup::first_start;
+use deadbeat_services::alert::delivery::outbound::OutboundSettings;
+use deadbeat_services::alert::delivery::senders::Senders;
+use deadbeat_services::alert::delivery::senders::email::SmtpSettings;
+use deadbeat_services::people::setup::first_start;
 use deadbeat_testkit::StoppedClock;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -268,7 +268,7 @@ impl Harness {
 
     /// Another project in the same deployment: (API key, ping key).
     pub async fn other_project(&self) -> (String, String) {
-        let created = deadbeat_services::project::create(self.app.services(), "Other", None)
+        let created = deadbeat_services::people::project::create(self.app.services(), "Other", None)
             .await
             .unwrap();
         (created.api_key, created.ping_key)

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use deadbeat_app::{App, Parts};
-use deadbeat_services::delivery::senders::email::SmtpSettings;
+use deadbeat_services::alert::delivery::senders::email::SmtpSettings;
 use deadbeat_testkit::inbox::Inbox;
 use deadbeat_testkit::receiver::Receiver;
 use reqwest::{Method, StatusCode};

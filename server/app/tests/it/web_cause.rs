@@ -1,6 +1,6 @@
 //! The pages of the causes, as whoever follows an alert's link sees them: without an account.
 
-use deadbeat_domain::cause::Cause;
+use deadbeat_domain::incident::cause::Cause;
 use reqwest::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 

@@ -424,10 +424,11 @@ async fn a_project_without_celery_says_what_to_do_and_hostile_names_are_only_tex
 async fn it_is_shown_to_its_own_people_only() {
     let harness = harness::start().await;
     let services = harness.app.services();
-    let stranger = deadbeat_services::account::create(services, "stranger@example.org", "a long password")
-        .await
-        .unwrap();
-    let created = deadbeat_services::project::create(services, "Theirs", Some(stranger.id))
+    let stranger =
+        deadbeat_services::people::account::create(services, "stranger@example.org", "a long password")
+            .await
+            .unwrap();
+    let created = deadbeat_services::people::project::create(services, "Theirs", Some(stranger.id))
         .await
         .unwrap();
     let theirs = Caller::with_key(&harness, &created.ping_key);

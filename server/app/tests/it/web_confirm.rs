@@ -1,6 +1,6 @@
 //! The way of a mail address from a stranger's to one that alerts go to: mail, link, page, button, alert.
 
-use deadbeat_services::delivery::senders::email::SmtpSettings;
+use deadbeat_services::alert::delivery::senders::email::SmtpSettings;
 use deadbeat_testkit::Inbox;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

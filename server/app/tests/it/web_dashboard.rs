@@ -428,13 +428,14 @@ async fn a_long_list_goes_on_on_the_next_page_and_loses_nobody() {
 async fn another_accounts_project_is_not_found_and_a_second_one_of_mine_can_be_chosen() {
     let harness = harness::start().await;
     let services = harness.app.services();
-    let stranger = deadbeat_services::account::create(services, "stranger@example.org", "a long password")
+    let stranger =
+        deadbeat_services::people::account::create(services, "stranger@example.org", "a long password")
+            .await
+            .unwrap();
+    let theirs = deadbeat_services::people::project::create(services, "Theirs", Some(stranger.id))
         .await
         .unwrap();
-    let theirs = deadbeat_services::project::create(services, "Theirs", Some(stranger.id))
-        .await
-        .unwrap();
-    let second = deadbeat_services::project::create(services, "Second of mine", None)
+    let second = deadbeat_services::people::project::create(services, "Second of mine", None)
         .await
         .unwrap();
     let mut browser = Browser::signed_in(&harness).await;
@@ -490,7 +491,7 @@ async fn a_stretch_in_which_nobody_listened_is_shown_for_a_day() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_without_a_project_is_told_so() {
     let harness = harness::start().await;
-    deadbeat_services::account::create(harness.app.services(), "new@example.org", "a long password")
+    deadbeat_services::people::account::create(harness.app.services(), "new@example.org", "a long password")
         .await
         .unwrap();
     let mut browser = Browser::new(&harness);

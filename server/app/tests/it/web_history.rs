@@ -129,10 +129,11 @@ async fn a_monitor_leads_to_its_runs() {
 async fn the_history_is_shown_to_its_own_people_only() {
     let harness = harness::start().await;
     let services = harness.app.services();
-    let stranger = deadbeat_services::account::create(services, "stranger@example.org", "a long password")
-        .await
-        .unwrap();
-    let created = deadbeat_services::project::create(services, "Theirs", Some(stranger.id))
+    let stranger =
+        deadbeat_services::people::account::create(services, "stranger@example.org", "a long password")
+            .await
+            .unwrap();
+    let created = deadbeat_services::people::project::create(services, "Theirs", Some(stranger.id))
         .await
         .unwrap();
     let (project, their_ping_key) = (created.project.id, created.ping_key);

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
 
-use crate::wall::SearchWindow;
-use crate::zone::{Reading, Zone};
+use crate::schedule::wall::SearchWindow;
+use crate::schedule::zone::{Reading, Zone};
 
 /// The shortest interval, in seconds; below it, "late" means nothing over a network.
 pub const MIN_INTERVAL_SECONDS: f64 = 1.0;

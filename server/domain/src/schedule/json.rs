@@ -10,9 +10,9 @@ use super::{
     CelerySchedule, CronSchedule, HintSchedule, Interval, QuartzSchedule, Schedule, ScheduleError, calendar,
     celery, cron, interval, parse_zone, quartz,
 };
-use crate::celery_crontab::FIELD_NAMES;
-use crate::solar::{Solar, SolarEvent};
-use crate::zone::Zone;
+use crate::schedule::celery_crontab::FIELD_NAMES;
+use crate::schedule::solar::{Solar, SolarEvent};
+use crate::schedule::zone::Zone;
 
 const KINDS: &str = "interval, cron, quartz, celery, solar, oncalendar or hint";
 /// Characters of a class name or text that Beat tells of a schedule which only it can compute.

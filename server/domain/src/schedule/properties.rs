@@ -14,7 +14,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::wall::OFFSET_SPREAD;
+use crate::schedule::wall::OFFSET_SPREAD;
 
 /// From 1970 to 2100, to the nanosecond, mostly whole seconds.
 fn instant() -> impl Strategy<Value = DateTime<Utc>> {

@@ -3,9 +3,9 @@
 use chrono::SecondsFormat;
 
 use super::interval::{Interval, Rounding};
-use crate::calendar::Calendar;
-use crate::solar::Solar;
-use crate::wall::{Join, WallTimes, Years};
+use crate::schedule::calendar::Calendar;
+use crate::schedule::solar::Solar;
+use crate::schedule::wall::{Join, WallTimes, Years};
 
 const ALL_MINUTES: u64 = (1 << 60) - 1;
 const ALL_HOURS: u32 = (1 << 24) - 1;

@@ -1,19 +1,12 @@
 //! `/api/v1`, as `openapi.yaml` has it.
 
-pub mod api_key;
-pub mod beat;
-pub mod blind_spell;
-pub mod channel;
-pub mod delivery;
-pub mod event;
+pub mod alert;
+pub mod celery;
 pub mod incident;
+pub mod judge;
 pub mod monitor;
-pub mod ping;
-pub mod project;
-pub mod run;
+pub mod people;
 pub mod schedule;
-pub mod trace;
-pub mod worker;
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::middleware::DefaultHeaders;
@@ -29,18 +22,18 @@ pub fn configure(config: &mut ServiceConfig) {
     config.service(
         web::scope("/api/v1")
             .configure(monitor::configure)
-            .configure(ping::configure)
-            .configure(run::configure)
-            .configure(trace::configure)
+            .configure(monitor::ping::configure)
+            .configure(monitor::run::configure)
+            .configure(celery::trace::configure)
             .configure(incident::configure)
-            .configure(channel::configure)
-            .configure(delivery::configure)
-            .configure(api_key::configure)
-            .configure(beat::configure)
-            .configure(worker::configure)
-            .configure(blind_spell::configure)
-            .configure(project::configure)
-            .configure(event::configure)
+            .configure(alert::channel::configure)
+            .configure(alert::delivery::configure)
+            .configure(people::api_key::configure)
+            .configure(celery::beat::configure)
+            .configure(celery::worker::configure)
+            .configure(judge::blind_spell::configure)
+            .configure(people::project::configure)
+            .configure(celery::event::configure)
             .configure(schedule::configure)
             .default_service(web::route().to(unknown_path))
             // Answers hold what a key is needed for, some of them secrets.

@@ -1,5 +1,8 @@
 //! Monitors: list, create, read, change, upsert, pause, resume, delete.
 
+pub mod ping;
+pub mod run;
+
 use std::collections::HashMap;
 
 use actix_web::web::{Data, Path, ServiceConfig};
@@ -7,9 +10,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId};
 use deadbeat_domain::json::{instant, seconds};
-use deadbeat_domain::key::Scope;
 use deadbeat_domain::monitor::FieldError;
-use deadbeat_domain::status::{ShownStatus, Status};
+use deadbeat_domain::monitor::status::{ShownStatus, Status};
+use deadbeat_domain::people::key::Scope;
 use deadbeat_services::monitor::{self as service, Change, ChannelChoice};
 use deadbeat_store::monitor::{Filter, Monitor};
 use serde::Deserialize;

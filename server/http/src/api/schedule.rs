@@ -6,8 +6,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::json::instant;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::FieldError;
-use deadbeat_domain::schedule::Schedule;
-use deadbeat_domain::zone;
+use deadbeat_domain::schedule::{Schedule, zone};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

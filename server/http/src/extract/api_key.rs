@@ -7,10 +7,10 @@ use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
-use deadbeat_domain::key::Scope;
-use deadbeat_services::api_key::{authorise, note_refusal};
-use deadbeat_store::api_key::ApiKey;
-use deadbeat_store::asker::Asker;
+use deadbeat_domain::people::key::Scope;
+use deadbeat_services::people::api_key::{authorise, note_refusal};
+use deadbeat_store::connection::asker::Asker;
+use deadbeat_store::people::api_key::ApiKey;
 
 use crate::error::ApiError;
 use crate::extract::client_ip::client_ip;

@@ -6,7 +6,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use deadbeat_store::asker::Asker;
+use deadbeat_store::connection::asker::Asker;
 
 use crate::extract::client_ip::{client_ip, network};
 use crate::state::AppState;

@@ -3,16 +3,13 @@
 //! A page is a struct with an askama template, so a missing value fails the build. Everything that a person or a client wrote is
 //! escaped by the template engine. Only one text is marked as safe: the pages of the causes, which are documents of ours (`cause.rs`).
 
-pub mod cause;
+pub mod alert;
 pub mod celery;
-pub mod confirm;
-pub mod csrf;
-pub mod dashboard;
 pub mod format;
-pub mod history;
-pub mod session;
+pub mod incident;
+pub mod monitor;
+pub mod people;
 pub mod visible;
-pub mod worst_first;
 
 use std::fmt;
 
@@ -32,12 +29,12 @@ use crate::error::RETRY_AFTER_SECONDS;
 pub fn configure(config: &mut ServiceConfig) {
     config
         .configure(assets::configure)
-        .configure(session::configure)
-        .configure(confirm::configure)
-        .configure(dashboard::configure)
+        .configure(people::session::configure)
+        .configure(alert::confirm::configure)
+        .configure(monitor::dashboard::configure)
         .configure(celery::configure)
-        .configure(history::configure)
-        .configure(cause::configure);
+        .configure(celery::history::configure)
+        .configure(incident::cause::configure);
 }
 
 /// What is around every page.

@@ -4,21 +4,23 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
-use deadbeat_domain::ping::{PingKind, Signal, Source};
-use deadbeat_domain::run::RunDetail;
-use deadbeat_domain::status::Status;
+use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
+use deadbeat_domain::monitor::run::RunDetail;
+use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::time::Clock;
-use deadbeat_services::evaluator::{Evaluator, Swept};
-use deadbeat_services::event::{EventBatch, Verdict};
-use deadbeat_services::ingest::{Accepted, Address, Incoming, Ingest, IngestError, LANES};
+use deadbeat_services::alert::channel;
+use deadbeat_services::celery::event;
+use deadbeat_services::celery::event::{EventBatch, Verdict};
+use deadbeat_services::celery::trace::Traces;
+use deadbeat_services::judge::evaluator::{Evaluator, Swept};
+use deadbeat_services::monitor::signal::ingest::{Accepted, Address, Incoming, Ingest, IngestError, LANES};
+use deadbeat_services::monitor::signal::registry::Registry;
 use deadbeat_services::monitor::{Change, ChannelChoice};
-use deadbeat_services::registry::Registry;
-use deadbeat_services::selfwatch::Selfwatch;
-use deadbeat_services::trace::Traces;
-use deadbeat_services::{ServiceError, Services, Site, channel, event, monitor};
+use deadbeat_services::operation::selfwatch::Selfwatch;
+use deadbeat_services::{ServiceError, Services, Site, monitor};
 use deadbeat_store::Store;
 use deadbeat_store::monitor::Monitor;
-use deadbeat_store::project::Project;
+use deadbeat_store::people::project::Project;
 use deadbeat_testkit::StoppedClock;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -79,7 +81,9 @@ impl World {
             created_at: clock.now(),
         };
         let mut tx = store.begin().await.unwrap();
-        deadbeat_store::project::insert(&mut tx, &project).await.unwrap();
+        deadbeat_store::people::project::insert(&mut tx, &project)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         let evaluator = Evaluator::new(store, shared, site.clone(), Arc::clone(&bell), selfwatch);
         let _stop = stop.drop_guard();

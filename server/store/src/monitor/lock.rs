@@ -1,18 +1,18 @@
 //! Monitors taken for a change: one, those of a Beat, those that signals are for, those that are overdue.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::beat::lineage::Bits;
 use deadbeat_domain::ids::{BeatId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
-use deadbeat_domain::lineage::Bits;
+use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
-use deadbeat_domain::status::Status;
 use uuid::Uuid;
 
 use super::{Heard, Monitor, Row, Unreadable, one};
-use crate::batch::column;
-use crate::listener::SPOOL_COUNTS;
-use crate::schedule_memo;
-use crate::worker::Worker;
+use crate::celery::worker::Worker;
+use crate::monitor::batch::column;
+use crate::operation::listener::SPOOL_COUNTS;
+use crate::schedule::memo;
 use crate::{StoreError, StoreResult, Tx};
 
 /// Locks one monitor of a project.
@@ -311,7 +311,7 @@ pub async fn lock_for_signals(
             entry: None,
             error: StoreError::Corrupt(format!("monitor {id}: {what}")),
         };
-        let schedule = schedule_memo::read(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
+        let schedule = memo::read(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
         let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
         Ok(Heard {
             id,

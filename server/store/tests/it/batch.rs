@@ -1,12 +1,12 @@
 //! The one statement that writes a batch.
 
-use deadbeat_domain::ping::PingKind::{Log, Start, Success};
-use deadbeat_domain::status::Status;
-use deadbeat_domain::transition::on_ping;
-use deadbeat_store::batch::{self, Batch};
-use deadbeat_store::monitor::{Monitor, Stateful};
+use deadbeat_domain::monitor::ping::PingKind::{Log, Start, Success};
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::monitor::transition::on_ping;
+use deadbeat_store::monitor;
+use deadbeat_store::monitor::batch::{self, Batch};
+use deadbeat_store::monitor::{Monitor, Stateful, ping, run};
 use deadbeat_store::page::Page;
-use deadbeat_store::{monitor, ping, run};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 

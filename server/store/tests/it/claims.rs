@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use deadbeat_domain::ping::PingKind::{Fail, Success};
-use deadbeat_domain::switch::on_alive;
-use deadbeat_store::{beat, evaluator, incident, monitor};
+use deadbeat_domain::celery::switch::on_alive;
+use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
+use deadbeat_store::celery::beat;
+use deadbeat_store::judge::evaluator;
+use deadbeat_store::{incident, monitor};
 use sqlx::PgPool;
 
 use crate::setup::{World, at};

@@ -1,15 +1,15 @@
 //! What the tables themselves hold, whoever writes.
 
 use deadbeat_domain::alert::Alert;
-use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
-use deadbeat_domain::status::Status;
-use deadbeat_domain::transition::{Transition, Trigger};
-use deadbeat_store::delivery;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::monitor::transition::{Transition, Trigger};
+use deadbeat_store::Tx;
+use deadbeat_store::alert::{channel, delivery};
 use deadbeat_store::incident::{self, Incident};
-use deadbeat_store::transition::{self, NewTransition};
-use deadbeat_store::{Tx, channel};
+use deadbeat_store::monitor::transition::{self, NewTransition};
 use sqlx::PgPool;
 use uuid::Uuid;
 

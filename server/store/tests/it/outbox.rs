@@ -4,9 +4,9 @@ use chrono::TimeDelta;
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
 use deadbeat_store::Tx;
-use deadbeat_store::claim::{self, Claimed, Share, Steps};
-use deadbeat_store::delivery::{self, Settle};
-use deadbeat_store::quota::{self, Taken};
+use deadbeat_store::alert::claim::{self, Claimed, Share, Steps};
+use deadbeat_store::alert::delivery::{self, Settle};
+use deadbeat_store::people::quota::{self, Taken};
 use sqlx::PgPool;
 use uuid::Uuid;
 

@@ -2,24 +2,24 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::Alert;
-use deadbeat_domain::cause::Cause;
-use deadbeat_domain::channel::Settings;
+use deadbeat_domain::alert::channel::Settings;
+use deadbeat_domain::alert::message::{CauseOfIncident, Event, IncidentEvent, Message, Phase};
+use deadbeat_domain::alert::recipients::Recipient;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{Subject, SubjectKind};
-use deadbeat_domain::message::{CauseOfIncident, Event, IncidentEvent, Message, Phase};
+use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
+use deadbeat_domain::monitor::run::RunDetail;
+use deadbeat_domain::monitor::transition::on_ping;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
-use deadbeat_domain::ping::{PingKind, Signal, Source};
-use deadbeat_domain::recipients::Recipient;
-use deadbeat_domain::run::RunDetail;
 use deadbeat_domain::schedule::Schedule;
-use deadbeat_domain::transition::on_ping;
-use deadbeat_store::batch::{self, Batch};
-use deadbeat_store::channel::Channel;
-use deadbeat_store::delivery::NewAlert;
+use deadbeat_store::alert::channel::Channel;
+use deadbeat_store::alert::delivery::NewAlert;
 use deadbeat_store::incident::Incident;
+use deadbeat_store::monitor::batch::{self, Batch};
+use deadbeat_store::monitor::ping::NewPing;
 use deadbeat_store::monitor::{Heard, Monitor, Stateful};
-use deadbeat_store::ping::NewPing;
-use deadbeat_store::project::Project;
+use deadbeat_store::people::project::Project;
 use deadbeat_store::{Store, Tx};
 use serde_json::json;
 use sqlx::PgPool;
@@ -96,7 +96,7 @@ impl World {
         .await
         .unwrap();
         let mut monitors: Vec<Heard> = rows.into_iter().map(Result::unwrap).collect();
-        deadbeat_store::run::load_into(&mut tx, &mut monitors, &[])
+        deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[])
             .await
             .unwrap();
         let _ = on_ping(&mut monitors[0].state, &signal(kind, seconds));
@@ -136,7 +136,9 @@ impl World {
             updated_at: at(0),
         };
         let mut tx = self.begin().await;
-        deadbeat_store::channel::insert(&mut tx, &channel).await.unwrap();
+        deadbeat_store::alert::channel::insert(&mut tx, &channel)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         channel.id
     }
@@ -180,7 +182,7 @@ impl World {
     ) -> Vec<DeliveryId> {
         let mut tx = self.begin().await;
         let alert = new_alert(self.project, message(incident, alert), channels);
-        let made = deadbeat_store::delivery::enqueue(&mut tx, &[alert], at(90)).await;
+        let made = deadbeat_store::alert::delivery::enqueue(&mut tx, &[alert], at(90)).await;
         tx.commit().await.unwrap();
         made.unwrap()
     }
@@ -211,9 +213,9 @@ pub fn message(incident: Option<IncidentId>, alert: Alert) -> Message {
                 .into_iter()
                 .find(|phase| phase.alert() == alert)
                 .unwrap(),
-            incident: deadbeat_domain::message::Incident {
+            incident: deadbeat_domain::alert::message::Incident {
                 id,
-                project: deadbeat_domain::message::Project {
+                project: deadbeat_domain::alert::message::Project {
                     id: ProjectId::generate(),
                     name: "A project".to_owned(),
                 },
@@ -253,7 +255,9 @@ pub async fn insert_project(store: &Store) -> ProjectId {
         created_at: at(0),
     };
     let mut tx = store.begin().await.unwrap();
-    deadbeat_store::project::insert(&mut tx, &project).await.unwrap();
+    deadbeat_store::people::project::insert(&mut tx, &project)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     project.id
 }

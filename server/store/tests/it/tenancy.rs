@@ -1,18 +1,19 @@
 //! One project can never see or change what is another's (DESIGN 11.4).
 
 use deadbeat_domain::alert::Alert;
+use deadbeat_domain::celery::switch::Switch;
 use deadbeat_domain::ids::{AccountId, ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
-use deadbeat_domain::key::Scope;
-use deadbeat_domain::ping::PingKind::{Start, Success};
-use deadbeat_domain::status::Status;
-use deadbeat_domain::switch::Switch;
-use deadbeat_store::api_key::ApiKey;
-use deadbeat_store::monitor::Stateful;
+use deadbeat_domain::monitor::ping::PingKind::{Start, Success};
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::people::key::Scope;
+use deadbeat_store::alert::{attempt, channel, delivery};
+use deadbeat_store::celery::{beat, worker};
+use deadbeat_store::monitor::{Stateful, ping, run};
 use deadbeat_store::page::Page;
-use deadbeat_store::{
-    api_key, attempt, beat, channel, delivery, incident, monitor, ping, project, run, worker,
-};
+use deadbeat_store::people::api_key::ApiKey;
+use deadbeat_store::people::{api_key, project};
+use deadbeat_store::{incident, monitor};
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -31,7 +32,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
     let other = insert_project(&world.store).await;
     let mut owned = world.monitor("backup").await;
     owned.state.ping_count = 1;
-    let _ = deadbeat_domain::transition::on_ping(&mut owned.state, &signal(Start, 1));
+    let _ = deadbeat_domain::monitor::transition::on_ping(&mut owned.state, &signal(Start, 1));
     let mut stored = new_ping(&owned, Start, 1);
     stored.body = &[1];
     let runs = owned
@@ -40,7 +41,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
         .iter()
         .map(|run| (owned.id, run.clone()))
         .collect();
-    let batch = deadbeat_store::batch::Batch {
+    let batch = deadbeat_store::monitor::batch::Batch {
         pings: vec![stored],
         runs,
         monitors: vec![owned.changed()],
@@ -48,7 +49,9 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
         writer: None,
     };
     let mut tx = world.begin().await;
-    deadbeat_store::batch::write(&mut tx, &batch).await.unwrap();
+    deadbeat_store::monitor::batch::write(&mut tx, &batch)
+        .await
+        .unwrap();
     beat::lock_or_create(&mut tx, world.project, "shop", 15.0, 60.0, at(0))
         .await
         .unwrap();

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::limits::UNBEGUN_RUNS;
-use deadbeat_store::unbegun::{Unbegun, note};
+use deadbeat_store::celery::trace::unbegun::{Unbegun, note};
 use sqlx::PgPool;
 use uuid::Uuid;
 

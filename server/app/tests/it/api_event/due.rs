@@ -1,4 +1,4 @@
-//! Beat says when the entries that it has just sent are next due. The rules of a hint are proved in `services/tests/it/due_hint.rs`.
+//! Beat says when the entries that it has just sent are next due. The rules of a hint are proved in `services/tests/it/celery/beat/due_hint.rs`.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

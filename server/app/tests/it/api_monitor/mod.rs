@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use deadbeat_app::clock::SystemClock;
-use deadbeat_services::retention::{Retention, RetentionSettings};
+use deadbeat_services::operation::retention::{Retention, RetentionSettings};
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

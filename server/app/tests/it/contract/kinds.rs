@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use deadbeat_domain::channel::Settings;
-use deadbeat_services::delivery::senders::KINDS;
+use deadbeat_domain::alert::channel::Settings;
+use deadbeat_services::alert::delivery::senders::KINDS;
 use serde_json::{Value, json};
 
 use super::document::contract;

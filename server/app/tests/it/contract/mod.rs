@@ -12,7 +12,7 @@ mod webhooks;
 
 use std::collections::BTreeSet;
 
-use deadbeat_domain::cause::Cause;
+use deadbeat_domain::incident::cause::Cause;
 use deadbeat_http::problem::Problem;
 use serde_json::json;
 

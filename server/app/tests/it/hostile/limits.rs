@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use deadbeat_app::{App, Parts};
-use deadbeat_services::quota::QuotaSettings;
+use deadbeat_services::people::quota::QuotaSettings;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-use crate::zone::Zone;
+use crate::schedule::zone::Zone;
 
 /// Every kind that has slots.
 pub(super) fn any_kind() -> impl Strategy<Value = Value> {

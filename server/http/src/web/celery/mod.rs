@@ -2,6 +2,7 @@
 //!
 //! A project may have thousands of workers. So the store counts them, and only so many are read; what is not shown is counted.
 
+pub mod history;
 mod part;
 mod seen;
 
@@ -10,20 +11,20 @@ use actix_web::web::{self, Data, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use askama::Template;
 use chrono::{DateTime, Utc};
-use deadbeat_domain::status::Status;
-use deadbeat_store::queue::Queue;
-use deadbeat_store::worker::Worker;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_store::celery::queue::Queue;
+use deadbeat_store::celery::worker::Worker;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use self::part::{BeatCard, BrokerCard, LeftWorker, QueueRow, WorkerRow};
 use self::seen::{Known, Need, Seen};
-use super::dashboard::Evaluator;
 use super::format::{self, Moment};
-use super::history::{Top, top};
-use super::session::SignedIn;
 use super::{Frame, PageError, html, see_other};
 use crate::state::AppState;
+use crate::web::celery::history::{Top, top};
+use crate::web::monitor::dashboard::Evaluator;
+use crate::web::people::session::SignedIn;
 
 /// Applications of a page.
 const APPS: usize = 20;

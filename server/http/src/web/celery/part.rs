@@ -1,15 +1,15 @@
 //! A Beat, a broker, a queue and a worker as the page shows them.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::IncidentId;
-use deadbeat_domain::status::Status;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::time::{read_instant, span};
-use deadbeat_store::beat::Beat;
-use deadbeat_store::broker::Broker;
+use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::celery::broker::Broker;
+use deadbeat_store::celery::queue::Queue;
+use deadbeat_store::celery::worker::{Consumers, Worker};
 use deadbeat_store::incident::Incident;
-use deadbeat_store::queue::Queue;
-use deadbeat_store::worker::{Consumers, Worker};
 use serde_json::Value;
 
 use crate::web::format::{self, Moment};

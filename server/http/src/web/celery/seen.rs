@@ -3,22 +3,23 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::cause::Cause;
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
-use deadbeat_domain::status::Status;
-use deadbeat_store::beat::{self, Beat};
-use deadbeat_store::broker::{self, Broker};
-use deadbeat_store::host;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_store::celery::beat::{self, Beat};
+use deadbeat_store::celery::broker::{self, Broker};
+use deadbeat_store::celery::host;
+use deadbeat_store::celery::queue::{self, Queue};
+use deadbeat_store::celery::worker::{self, Consumers, Count, Worker};
 use deadbeat_store::incident::{self, Incident};
-use deadbeat_store::queue::{self, Queue};
-use deadbeat_store::worker::{self, Consumers, Count, Worker};
 use deadbeat_store::{Reader, StoreResult};
 use uuid::Uuid;
 
 use super::Limits;
 use super::part::Said;
-use crate::web::{dashboard, format};
+use crate::web::format;
+use crate::web::monitor::dashboard;
 
 /// How much something needs a person, the most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

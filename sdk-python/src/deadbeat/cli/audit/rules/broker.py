@@ -22,7 +22,7 @@ from deadbeat.cli.audit.finding import (
 )
 from deadbeat.integrations.celery.broker.queue import QueueLook
 
-# As the server's own rule: server/domain/src/queue.rs.
+# As the server's own rule: server/domain/src/celery/queue.rs.
 SLA_SECONDS = 600.0
 # The server samples every ten seconds; what is older is no word on now.
 SAMPLE_SECONDS = 20.0

@@ -1,0 +1,152 @@
+//! Channels: their settings as stored, and the rules of mail addresses.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// A channel's kind, and where it goes. What the settings of a kind mean, its file in `services/alert/delivery/senders` knows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings {
+    kind: String,
+    values: Value,
+}
+
+impl Settings {
+    /// Puts the two together.
+    #[must_use]
+    pub fn new(kind: &str, values: Map<String, Value>) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            values: Value::Object(values),
+        }
+    }
+
+    /// Takes what a row holds. None: the settings are no object.
+    #[must_use]
+    pub fn of_row(kind: String, values: Value) -> Option<Self> {
+        values.is_object().then_some(Self { kind, values })
+    }
+
+    /// The kind's name in SQL and JSON.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Reads the settings as the kind's own type.
+    ///
+    /// # Errors
+    /// A field is missing, unknown, or of another type.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        T::deserialize(&self.values)
+    }
+
+    /// Whether the owner of the address must agree before alerts go there. Mail alone reaches people who never asked for it. The table
+    /// `channel` and its statements know this kind by the same name.
+    #[must_use]
+    pub fn needs_confirmation(&self) -> bool {
+        self.kind == "email"
+    }
+
+    /// As stored and shown.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        self.values.clone()
+    }
+}
+
+/// Addresses are often secrets: they stay out of logs.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a text looks like one mail address: enough to catch slips; whether it exists only a mail tells.
+#[must_use]
+pub fn is_email(text: &str) -> bool {
+    let Some((local, domain)) = text.rsplit_once('@') else {
+        return false;
+    };
+    !local.is_empty()
+        && !domain.is_empty()
+        && text.len() <= 254
+        && !text.chars().any(|c| {
+            c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | ',' | ';' | '"' | '@') && c != '@'
+        })
+        && !local.contains('@')
+        && !domain.starts_with('.')
+        && !domain.ends_with('.')
+}
+
+/// Whether mail can be sent to an address at all: its domain is a host name, and neither part can be taken for an option of a program.
+/// Address literals such as `x@[127.0.0.1]` are refused: they name machines, not people.
+#[must_use]
+pub fn is_mailable(address: &str) -> bool {
+    let Some((local, domain)) = address.rsplit_once('@') else {
+        return false;
+    };
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+    };
+    let is_number = domain.chars().all(|c| c.is_ascii_digit() || c == '.');
+    is_email(address) && !local.starts_with('-') && !is_number && domain.split('.').all(is_label)
+}
+
+/// The mailbox behind an address, for counting: in lower case and without the `+detail` that many servers ignore.
+#[must_use]
+pub fn mailbox(address: &str) -> String {
+    let address = address.to_lowercase();
+    match address.rsplit_once('@') {
+        Some((local, domain)) => {
+            let user = local.split('+').next().unwrap_or(local);
+            format!("{user}@{domain}")
+        }
+        None => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_of_an_address_are_one_mailbox() {
+        for address in [
+            "ops@example.org",
+            "OPS@Example.org",
+            "ops+a@example.org",
+            "ops+a+b@example.org",
+        ] {
+            assert_eq!(mailbox(address), "ops@example.org", "{address}");
+        }
+    }
+
+    #[test]
+    fn mail_goes_to_host_names_only() {
+        for (address, is_good) in [
+            ("ops@example.org", true),
+            ("ops+night@mail.example.org", true),
+            ("o'hara@example.org", true),
+            ("root@mailhost", true),
+            ("ops@münchen.example", true),
+            ("x@[127.0.0.1]", false),
+            ("x@[IPv6:::1]", false),
+            ("x@127.0.0.1", false),
+            ("x@-oProxy", false),
+            ("-x@example.org", false),
+            ("x@a..b", false),
+            ("x@exa_mple.org", false),
+            ("x@example.org-", false),
+            ("nobody", false),
+        ] {
+            assert_eq!(is_mailable(address), is_good, "{address}");
+        }
+    }
+}

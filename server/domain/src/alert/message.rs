@@ -1,0 +1,278 @@
+//! Messages: what an alert says, before a kind of channel gives it a form.
+//!
+//! The outbox writes a message once and stores it with each of its deliveries, so every attempt says the same. Each kind of channel
+//! renders the message: a webhook as JSON, mail as text and HTML. The stored form is the JSON of webhooks and has the field `version`
+//! (module `stored`). So a server of the last release, which sends what is stored, still sends a valid webhook during an upgrade.
+
+mod stored;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::alert::Alert;
+use crate::ids::{ChannelId, IncidentId, MonitorId, ProjectId};
+use crate::incident::{Fact, Repair, Subject, SubjectKind};
+
+/// The version of the stored form. A version may add fields; it removes none and changes the type of none.
+pub const VERSION: u32 = 1;
+
+/// One alert.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// When what it reports happened.
+    pub at: DateTime<Utc>,
+    /// What it reports.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// An incident changed, or still goes on.
+    Incident(Box<IncidentEvent>),
+    /// A person wants to see whether the channel works.
+    Test,
+    /// Another channel of the project was switched off.
+    ChannelDisabled(ChannelDisabled),
+    /// Deadbeat did not listen for a while.
+    BlindSpell(BlindNotice),
+    /// The owner of a mail address is asked for consent.
+    Confirmation(Confirmation),
+    /// A stored message that this version cannot read: a later version wrote it, or it has gaps. Webhooks forward it as it stands. Other
+    /// kinds say what can be read: an alert with a gap is worth more than none.
+    Unread(Value),
+}
+
+/// Something happened to an incident.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IncidentEvent {
+    /// What happened to it.
+    pub phase: Phase,
+    /// The incident as it was then.
+    pub incident: Incident,
+    /// The incident's monitor as it was then. None: the incident is about something else, or this is a reminder.
+    pub monitor: Option<Monitor>,
+}
+
+/// Where an incident stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// See [`Alert::Opened`].
+    Opened,
+    /// See [`Alert::Reminder`].
+    Reminder,
+    /// See [`Alert::Acknowledged`].
+    Acknowledged,
+    /// See [`Alert::Resolved`].
+    Resolved,
+    /// See [`Alert::Escalated`].
+    Escalated,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 5] = [
+        Self::Opened,
+        Self::Reminder,
+        Self::Acknowledged,
+        Self::Resolved,
+        Self::Escalated,
+    ];
+
+    /// The kind of the delivery.
+    #[must_use]
+    pub fn alert(self) -> Alert {
+        match self {
+            Self::Opened => Alert::Opened,
+            Self::Reminder => Alert::Reminder,
+            Self::Acknowledged => Alert::Acknowledged,
+            Self::Resolved => Alert::Resolved,
+            Self::Escalated => Alert::Escalated,
+        }
+    }
+}
+
+/// An incident as messages show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Its id.
+    pub id: IncidentId,
+    /// Whose it is.
+    pub project: Project,
+    /// What it is about.
+    pub subject: Subject,
+    /// Why it opened.
+    pub cause: CauseOfIncident,
+    /// What supports the cause.
+    pub evidence: Vec<Fact>,
+    /// What to do.
+    pub repair: Vec<Repair>,
+    /// The first monitors that it affects, [`crate::limits::ALERT_MEMBERS`] at most. None of a monitor's own incident.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// How many monitors it affects in all.
+    #[serde(default)]
+    pub member_count: i64,
+    /// Since when it is open.
+    pub opened_at: DateTime<Utc>,
+    /// When it ended.
+    pub resolved_at: Option<DateTime<Utc>>,
+    /// When a person acknowledged it.
+    pub acknowledged_at: Option<DateTime<Utc>>,
+    /// Its page.
+    pub url: String,
+}
+
+/// A project as messages show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its name.
+    pub name: String,
+}
+
+/// Why an incident opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CauseOfIncident {
+    /// See [`crate::incident::cause::Cause::as_str`]. A text, because a server must send the alerts about causes that a later version added.
+    pub code: String,
+    /// What happened, as a sentence.
+    pub summary: String,
+    /// The page that explains the code. None: a version before these pages wrote the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// A part of a storm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// What kind of thing it is.
+    #[serde(default = "monitor")]
+    pub kind: SubjectKind,
+    /// Its id.
+    pub id: uuid::Uuid,
+    /// Its name.
+    pub name: String,
+}
+
+/// Messages that name no kind of their members know monitors only.
+fn monitor() -> SubjectKind {
+    SubjectKind::Monitor
+}
+
+/// A monitor as messages show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Monitor {
+    /// Its id.
+    pub id: MonitorId,
+    /// Its name.
+    pub name: String,
+    /// Its name in ping URLs.
+    pub slug: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// See [`crate::monitor::status::ShownStatus::as_str`].
+    pub status: String,
+    /// See [`crate::schedule::Schedule::to_json`].
+    pub schedule: Value,
+    /// The schedule in words.
+    pub schedule_summary: String,
+    /// How long a report may take to arrive after it was due, because the entry counts down first. In seconds.
+    #[serde(default, serialize_with = "crate::json::serialize_seconds")]
+    pub delay_seconds: f64,
+    /// How late a report may be, in seconds.
+    #[serde(serialize_with = "crate::json::serialize_seconds")]
+    pub grace_seconds: f64,
+    /// When it last reported.
+    pub last_ping_at: Option<DateTime<Utc>>,
+    /// When its next report is due.
+    pub next_due_at: Option<DateTime<Utc>>,
+}
+
+/// A channel that was switched off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelDisabled {
+    /// Which.
+    pub channel: DisabledChannel,
+    /// What a person must repair.
+    pub reason: String,
+    /// Whose it is.
+    pub project: Project,
+}
+
+/// A switched-off channel as messages show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisabledChannel {
+    /// Its id.
+    pub id: ChannelId,
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+}
+
+/// What could not be judged because Deadbeat did not listen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlindNotice {
+    /// When it did not listen.
+    pub blind_spell: Spell,
+    /// How many monitors of the project could not be judged.
+    pub monitors: i64,
+    /// The same as a sentence.
+    pub summary: String,
+    /// Whose monitors they are.
+    pub project: Project,
+}
+
+/// From when to when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spell {
+    /// Its beginning.
+    pub started_at: DateTime<Utc>,
+    /// Its end.
+    pub ended_at: DateTime<Utc>,
+}
+
+/// A question to the owner of a mail address. It holds nothing that a project's members chose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// The address of this server.
+    pub site: String,
+    /// The link that confirms. What is stored lacks the signature: an attempt adds it.
+    pub url: String,
+    /// Until when the link confirms, in seconds since 1970.
+    pub expires: i64,
+}
+
+impl Message {
+    /// The kind of its deliveries.
+    #[must_use]
+    pub fn alert(&self) -> Alert {
+        match &self.event {
+            Event::Incident(event) => event.phase.alert(),
+            Event::Test => Alert::Test,
+            Event::ChannelDisabled(_) => Alert::ChannelDisabled,
+            Event::BlindSpell(_) => Alert::BlindSpell,
+            Event::Confirmation(_) => Alert::Confirmation,
+            // What is not known to be harmless is read as trouble.
+            Event::Unread(stored) => stored["type"]
+                .as_str()
+                .and_then(Alert::of_event_type)
+                .unwrap_or(Alert::Opened),
+        }
+    }
+
+    /// The incident that it reports on.
+    #[must_use]
+    pub fn incident(&self) -> Option<&Incident> {
+        match &self.event {
+            Event::Incident(event) => Some(&event.incident),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+use uuid::Uuid;
+
+use super::*;
+use crate::alert::message::{
+    BlindNotice, CauseOfIncident, ChannelDisabled, Confirmation, DisabledChannel, Event, Incident,
+    IncidentEvent, Phase, Project, Spell,
+};
+use crate::ids::{IncidentId, ProjectId};
+use crate::incident::{Subject, SubjectKind};
+
+const DOCUMENT: &str = include_str!("../../../../../docs/alerting.md");
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000, 0).unwrap()
+}
+
+fn id(number: u128) -> ChannelId {
+    ChannelId(Uuid::from_u128(number))
+}
+
+/// The channel that a message is about: it is tested, asks for its confirmation, or failed.
+const ITSELF: u128 = 1;
+
+fn message(alert: Alert) -> Message {
+    let project = Project {
+        id: ProjectId(Uuid::nil()),
+        name: "Shop".to_owned(),
+    };
+    let event = match alert {
+        Alert::Test => Event::Test,
+        Alert::ChannelDisabled => Event::ChannelDisabled(ChannelDisabled {
+            channel: DisabledChannel {
+                id: id(ITSELF),
+                name: "pager".to_owned(),
+                kind: "webhook".to_owned(),
+            },
+            reason: "answered 410".to_owned(),
+            project,
+        }),
+        Alert::BlindSpell => Event::BlindSpell(BlindNotice {
+            blind_spell: Spell {
+                started_at: now(),
+                ended_at: now(),
+            },
+            monitors: 1,
+            summary: String::new(),
+            project,
+        }),
+        Alert::Confirmation => Event::Confirmation(Confirmation {
+            site: String::new(),
+            url: String::new(),
+            expires: 0,
+        }),
+        of_incident => Event::Incident(Box::new(IncidentEvent {
+            phase: Phase::ALL
+                .into_iter()
+                .find(|phase| phase.alert() == of_incident)
+                .unwrap(),
+            incident: Incident {
+                id: IncidentId(Uuid::nil()),
+                project,
+                subject: Subject {
+                    kind: SubjectKind::Monitor,
+                    id: Uuid::nil(),
+                    name: "backup".to_owned(),
+                },
+                cause: CauseOfIncident {
+                    code: "MISSED".to_owned(),
+                    summary: String::new(),
+                    url: None,
+                },
+                evidence: Vec::new(),
+                repair: Vec::new(),
+                members: Vec::new(),
+                member_count: 0,
+                opened_at: now(),
+                resolved_at: None,
+                acknowledged_at: None,
+                url: String::new(),
+            },
+            monitor: None,
+        })),
+    };
+    Message { at: now(), event }
+}
+
+fn well(number: u128) -> Channel {
+    Channel {
+        id: id(number),
+        is_disabled: false,
+        is_confirmed: true,
+        is_failing: false,
+        reported_at: None,
+    }
+}
+
+fn set(numbers: &[u128]) -> BTreeSet<ChannelId> {
+    numbers.iter().copied().map(id).collect()
+}
+
+/// The rows of both tables: what happened, what it is about, and its alert. A monitor with its own list chose channel 2.
+fn rows() -> Vec<(&'static str, Alert, &'static str)> {
+    vec![
+        ("`opened`, a monitor with its own list", Alert::Opened, "chosen"),
+        (
+            "`opened`, a monitor that tells all, or another subject",
+            Alert::Opened,
+            "project",
+        ),
+        ("`reminder`", Alert::Reminder, "project"),
+        ("`acknowledged`", Alert::Acknowledged, "project"),
+        ("`escalated`", Alert::Escalated, "project"),
+        ("`resolved`", Alert::Resolved, "project"),
+        ("`test`", Alert::Test, "channel"),
+        ("`channel_disabled`", Alert::ChannelDisabled, "channel"),
+        ("`blind_spell`", Alert::BlindSpell, "project"),
+        ("`confirmation`", Alert::Confirmation, "channel"),
+    ]
+}
+
+/// What a channel gets, as the tables write it.
+fn cell(alert: Alert, topic: &str, channel: Channel, history: &History) -> &'static str {
+    let chosen = set(&[2]);
+    let topic = match topic {
+        "chosen" => Topic::Chosen(&chosen),
+        "channel" => Topic::Channel(id(ITSELF)),
+        _ => Topic::Project,
+    };
+    let step = [id(6)];
+    let mut channels = vec![channel];
+    if channel.id != id(ITSELF) {
+        channels.push(well(ITSELF));
+    }
+    let rules = Rules {
+        channels: &channels,
+        history: Some(history),
+        step: &step,
+    };
+    let found = recipients(&message(alert), topic, &rules, now());
+    match found.iter().find(|recipient| recipient.channel == channel.id) {
+        None => "–",
+        Some(recipient) if recipient.withheld.is_some() => "withheld",
+        Some(_) => "sent",
+    }
+}
+
+fn table(head: &[&str], row: impl Fn(Alert, &str) -> Vec<&'static str>) -> String {
+    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let mut out = line([&["what happened"], head].concat());
+    out.push_str(&line(vec!["---"; head.len() + 1]));
+    for (name, alert, topic) in rows() {
+        out.push_str(&line([vec![name], row(alert, topic)].concat()));
+    }
+    out
+}
+
+fn assert_documented(table: &str) {
+    assert!(
+        DOCUMENT.contains(table),
+        "docs/alerting.md and `recipients` differ. It must hold:\n\n{table}"
+    );
+}
+
+#[test]
+fn who_is_addressed_is_what_the_document_says() {
+    let history = History {
+        opened: set(&[4]),
+        escalated: set(&[5]),
+    };
+    let head = [
+        "itself",
+        "chosen for the monitor",
+        "any other",
+        "has heard `opened`",
+        "joined by escalation",
+        "named by the step",
+    ];
+
+    assert_documented(&table(&head, |alert, topic| {
+        (1..=6)
+            .map(|number| cell(alert, topic, well(number), &history))
+            .collect()
+    }));
+}
+
+#[test]
+fn the_state_of_a_channel_decides_as_the_document_says() {
+    let head = [
+        "works",
+        "its last attempt failed",
+        "switched off",
+        "address not confirmed",
+    ];
+    let states: [fn(Channel) -> Channel; 4] = [
+        |channel| channel,
+        |channel| Channel {
+            is_failing: true,
+            ..channel
+        },
+        |channel| Channel {
+            is_disabled: true,
+            ..channel
+        },
+        |channel| Channel {
+            is_confirmed: false,
+            ..channel
+        },
+    ];
+
+    assert_documented(&table(&head, |alert, topic| {
+        // A channel that the message is meant for, by the other table.
+        let addressed = match alert {
+            Alert::Test | Alert::Confirmation => ITSELF,
+            Alert::Escalated => 6,
+            _ => 2,
+        };
+        let history = History {
+            opened: set(&[2]),
+            escalated: BTreeSet::new(),
+        };
+        states
+            .iter()
+            .map(|state| cell(alert, topic, state(well(addressed)), &history))
+            .collect()
+    }));
+}
+
+#[test]
+fn every_kind_of_alert_stands_in_the_tables() {
+    for alert in Alert::ALL {
+        assert!(rows().iter().any(|(_, of, _)| *of == alert), "{alert:?}");
+    }
+}
+
+#[test]
+fn a_project_hears_once_a_day_that_the_same_channel_was_switched_off() {
+    let told = |reported_at| {
+        let channels = [
+            Channel {
+                reported_at,
+                ..well(ITSELF)
+            },
+            well(2),
+            well(3),
+        ];
+        let rules = Rules {
+            channels: &channels,
+            history: None,
+            step: &[],
+        };
+        let message = message(Alert::ChannelDisabled);
+        recipients(&message, Topic::Channel(id(ITSELF)), &rules, now()).len()
+    };
+
+    assert_eq!(told(None), 2);
+    assert_eq!(told(Some(now())), 0);
+    assert_eq!(told(Some(now() - NOTICE_AGAIN + TimeDelta::microseconds(1))), 0);
+    assert_eq!(told(Some(now() - NOTICE_AGAIN)), 2);
+    assert_eq!(
+        told(Some(now() + TimeDelta::seconds(1))),
+        2,
+        "the clock was stepped back"
+    );
+}
+
+#[test]
+fn nobody_hears_of_an_incident_through_a_channel_of_another_project() {
+    let history = History {
+        opened: set(&[77]),
+        escalated: set(&[78]),
+    };
+    let step = [id(79)];
+    let chosen = set(&[80]);
+    let channels = [well(2)];
+    let rules = Rules {
+        channels: &channels,
+        history: Some(&history),
+        step: &step,
+    };
+    for alert in [Alert::Opened, Alert::Reminder, Alert::Escalated, Alert::Resolved] {
+        let found = recipients(&message(alert), Topic::Chosen(&chosen), &rules, now());
+
+        assert_eq!(found, [], "{alert:?}");
+    }
+}

@@ -1,0 +1,251 @@
+//! Celery Beat, a [`crate::celery::switch`] of its own: the SDK says after each tick that it lives.
+
+pub mod crash_loop;
+pub mod incarnation;
+pub mod lineage;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::celery::beat::crash_loop::CRASHES;
+use crate::celery::switch::{self, Switch};
+use crate::incident::cause::Cause;
+use crate::judge::blind_spell::BlindSpell;
+use crate::monitor::status::Status;
+use crate::monitor::transition::Transition;
+use crate::time::span;
+
+/// One entry sent this often within [`STORM_WINDOW`], and ten times as often as its schedule has it, is a storm.
+pub const STORM_COUNT: u32 = 100;
+/// See [`STORM_COUNT`]; a storm is over when none was seen for as long.
+pub const STORM_WINDOW: TimeDelta = TimeDelta::seconds(60);
+
+/// So many entries and more are a schedule that somebody misses; a single one may leave like any other.
+pub const SCHEDULE_ENTRIES: usize = 2;
+/// A list that is empty for less than this is not told: its scheduler may not have read its table yet.
+pub const EMPTIED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
+
+/// Whether a list takes a Beat's whole schedule away: `watched` monitors were not retired before it, and it lists `enabled` enabled entries.
+#[must_use]
+pub fn is_emptied(watched: usize, enabled: usize) -> bool {
+    watched >= SCHEDULE_ENTRIES && enabled == 0
+}
+
+/// What a monitor's verdict needs to know of its Beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeatView {
+    /// Its status.
+    pub status: Status,
+    /// When it was last heard from.
+    pub last_seen_at: Option<DateTime<Utc>>,
+    /// When it is declared down.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// When its process last said that it hangs.
+    pub hung_at: Option<DateTime<Utc>>,
+    /// When it last sent any entry.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// When the broker last took none from it.
+    pub send_failed_at: Option<DateTime<Utc>>,
+    /// When a process of its application last said that it had to drop events.
+    pub lost_at: Option<DateTime<Utc>>,
+    /// Since when its clock has been seen to be off.
+    pub skewed_since: Option<DateTime<Utc>>,
+    /// Since when a process of it has reported without a gap.
+    pub back_at: Option<DateTime<Utc>>,
+}
+
+impl BeatView {
+    /// For how long it may be silent.
+    pub(crate) fn patience(&self) -> Option<TimeDelta> {
+        Some(self.deadline_at? - self.last_seen_at?)
+    }
+
+    /// What its silence means.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        if self.hung_at > self.last_seen_at {
+            Cause::BeatStalled
+        } else {
+            Cause::BeatDown
+        }
+    }
+}
+
+/// What the silence of a Beat means. A process that hangs says so once a period: its last word must be young to be believed.
+#[must_use]
+pub fn silence(beat: &Switch, hung_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Cause {
+    let young = now - span(beat.period_seconds * 2.5) - TimeDelta::seconds(5);
+    if hung_at.is_some_and(|hung| hung > young && Some(hung) > beat.last_seen_at) {
+        Cause::BeatStalled
+    } else {
+        Cause::BeatDown
+    }
+}
+
+/// Judges the silence of a Beat whose `check_after` has passed. None: not overdue, or it is part of what is told.
+#[must_use]
+pub fn on_silence(
+    beat: &mut Switch,
+    cause: Cause,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+) -> Option<Transition> {
+    if beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop) {
+        // It is silent between two starts.
+        beat.deadline_at = beat.deadline_at.filter(|deadline| *deadline > now);
+        return None;
+    }
+    let transition = switch::on_silence(beat, cause, now, spells);
+    if cause == Cause::BeatCrashLoop && transition.is_some_and(|one| one.to == Status::Down) {
+        // Its next start does not end it.
+        beat.trouble = Some(cause);
+        beat.since = Some(now);
+    }
+    transition
+}
+
+/// Whether it is told of a Beat that it crashes again and again. Its next start is no end of that.
+#[must_use]
+pub fn is_told_to_crash(beat: &Switch) -> bool {
+    beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop)
+}
+
+/// Whether a Beat that is heard from is down because it crashes: so often until now, one time after the other. `is_told`: an incident says so,
+/// which may be inferred from its monitors. Crashes without an incident, and without silence that is told, are nobody's loss.
+#[must_use]
+pub fn is_crashing(beat: &mut Switch, crashes: usize, is_told: bool) -> bool {
+    if !is_told {
+        return crashes >= CRASHES && beat.status == Status::Down && beat.trouble.is_none();
+    }
+    if crashes == 0 && beat.status != Status::Down {
+        // It lives for long enough since its monitors were missed, and had no report in between: being heard ends that incident, too.
+        beat.status = Status::Down;
+        beat.trouble = Some(Cause::BeatCrashLoop);
+    }
+    crashes > 0
+}
+
+/// Whether a Beat floods: an entry was sent `count` times within [`STORM_WINDOW`], and its schedule has `slots` in it.
+#[must_use]
+pub fn is_storm(count: u32, slots: u32) -> bool {
+    count >= STORM_COUNT && count / 10 >= slots.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::transition::Trigger;
+    use crate::monitor::transition::tests::at;
+
+    /// It says every 15 s that it ticks, and was last heard from at noon.
+    fn beat() -> Switch {
+        Switch {
+            status: Status::Up,
+            period_seconds: 15.0,
+            grace_seconds: 60.0,
+            last_seen_at: Some(at(0.0)),
+            deadline_at: Some(at(75.0)),
+            trouble: None,
+            since: None,
+        }
+    }
+
+    #[test]
+    fn a_silent_beat_hangs_when_its_process_has_just_said_so_and_is_down_else() {
+        for (hung, expected) in [
+            (None, Cause::BeatDown),
+            (Some(75.0), Cause::BeatStalled),
+            (Some(32.6), Cause::BeatStalled),
+            // Two periods and a half, and 5 s: it has fallen silent, too.
+            (Some(32.5), Cause::BeatDown),
+            // Before its loop went round again.
+            (Some(-1.0), Cause::BeatDown),
+        ] {
+            assert_eq!(silence(&beat(), hung.map(at), at(75.0)), expected, "{hung:?}");
+        }
+        let never_heard = Switch {
+            last_seen_at: None,
+            ..beat()
+        };
+        assert_eq!(
+            silence(&never_heard, Some(at(70.0)), at(75.0)),
+            Cause::BeatStalled
+        );
+        let just_heard = Switch {
+            last_seen_at: Some(at(70.0)),
+            ..beat()
+        };
+        assert_eq!(silence(&just_heard, Some(at(70.0)), at(75.0)), Cause::BeatDown);
+    }
+
+    #[test]
+    fn a_loop_that_is_told_goes_on_from_one_start_to_the_next() {
+        let mut beat = beat();
+
+        let told = on_silence(&mut beat, Cause::BeatCrashLoop, at(75.0), &[]).unwrap();
+        assert_eq!(told.trigger, Trigger::Trouble(Cause::BeatCrashLoop));
+        assert!(is_told_to_crash(&beat));
+
+        let loops = Some((Cause::BeatCrashLoop, TimeDelta::zero()));
+        assert!(is_crashing(&mut beat, 1, true), "until one lives for long enough");
+        assert_eq!(switch::on_alive(&mut beat, loops, at(100.0), at(100.0)), None);
+        assert_eq!(beat.deadline_at, Some(at(175.0)));
+        assert_eq!(
+            on_silence(&mut beat, Cause::BeatCrashLoop, at(175.0), &[]),
+            None,
+            "once"
+        );
+        assert_eq!(beat.deadline_at, None, "it is silent, as its monitors see it");
+        assert_eq!(on_silence(&mut beat, Cause::BeatDown, at(176.0), &[]), None);
+
+        let steady = switch::on_alive(&mut beat, None, at(200.0), at(200.0)).unwrap();
+        assert_eq!(steady.to, Status::Up);
+    }
+
+    #[test]
+    fn silence_that_is_told_becomes_a_loop_without_another_incident() {
+        let mut beat = beat();
+        let told = on_silence(&mut beat, Cause::BeatDown, at(75.0), &[]).unwrap();
+        assert_eq!(told.trigger, Trigger::Trouble(Cause::BeatDown));
+        assert!(!is_crashing(&mut beat, 2, false), "it is back");
+        assert!(is_crashing(&mut beat, 3, false));
+
+        let loops = Some((Cause::BeatCrashLoop, TimeDelta::zero()));
+        assert_eq!(switch::on_alive(&mut beat, loops, at(100.0), at(100.0)), None);
+        assert!(is_told_to_crash(&beat));
+
+        beat.trouble = Some(Cause::ClockSkew);
+        assert!(!is_crashing(&mut beat, 3, false), "something else is told");
+    }
+
+    #[test]
+    fn a_loop_that_monitors_named_ends_with_a_beat_that_lives() {
+        let mut well = Switch {
+            status: Status::Up,
+            ..beat()
+        };
+        assert!(!is_crashing(&mut well, 5, false), "nobody missed anything");
+        assert_eq!(well.status, Status::Up);
+
+        assert!(!is_crashing(&mut well, 0, true));
+        let over = switch::on_alive(&mut well, None, at(10.0), at(10.0)).unwrap();
+        assert_eq!((over.from, over.to), (Status::Down, Status::Up));
+    }
+
+    #[test]
+    fn a_storm_is_a_hundred_a_minute_and_ten_times_the_schedule() {
+        for (count, slots, expected) in [
+            (0, 0, false),
+            (99, 0, false),
+            (100, 0, true),
+            (100, 1, true),
+            (100, 10, true),
+            (109, 10, true),
+            (100, 11, false),
+            (600, 60, true),
+            (599, 60, false),
+            (u32::MAX, 10_000, true),
+        ] {
+            assert_eq!(is_storm(count, slots), expected, "{count} of {slots}");
+        }
+    }
+}

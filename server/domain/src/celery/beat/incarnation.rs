@@ -1,0 +1,248 @@
+//! The processes that report as one Beat. An incarnation is one of them, from its start to its end; it names itself by a random boot id.
+//!
+//! Celery allows one Beat an application. A second one sends everything twice. Both report under the application's name, so each would hide
+//! the other. The boot id tells them apart, and a boot id that reports at two instants lived in between. Lives are compared by the times at
+//! which the processes spoke, so a report that arrives late, twice or out of order proves nothing new.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::judge::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline, is_to_come};
+use crate::time::span;
+
+#[cfg(test)]
+mod tests;
+
+/// Two Beats must report side by side for this long before that is a fault. A rolling deployment starts the new process before it ends the
+/// old one, and health checks may keep both for a minute.
+pub const OVERLAP_PATIENCE: TimeDelta = TimeDelta::minutes(2);
+/// Incarnations that one Beat remembers. A holder of a ping key can invent boot ids, so the longest silent one makes room.
+pub const REMEMBERED: usize = 16;
+/// A silent incarnation is forgotten after this.
+const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(1);
+/// An incarnation that is silent for more than three periods and this was not seen to live meanwhile: a stopped process that is continued
+/// has not sent anything in between.
+const GAP: TimeDelta = TimeDelta::seconds(5);
+
+/// What a process says when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goodbye {
+    /// It was told to end.
+    Stopped,
+    /// It ends by an error, of this class.
+    Failed(Option<String>),
+}
+
+/// One process that reports as a Beat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// Its boot id: random, one a start.
+    pub boot: Uuid,
+    /// Where it runs.
+    pub host: Option<String>,
+    /// Its process.
+    pub pid: Option<i64>,
+    /// When it started, by our clock.
+    pub started_at: Option<DateTime<Utc>>,
+    /// A digest of its schedule, without the canary. None: it has not listed one, or the list is empty.
+    pub schedule: Option<String>,
+    /// The lineage that its list continues ([`crate::celery::beat::lineage`]). None: it has not listed anything.
+    #[serde(default)]
+    pub lineage: Option<u8>,
+    /// Its lineage has run beside another one for longer than a deployment takes.
+    #[serde(default)]
+    pub shares: bool,
+    /// Names the list of it that the monitors are being made to follow; a newer list has another name.
+    #[serde(default)]
+    pub sync: Option<Uuid>,
+    /// Since when it has reported without a gap.
+    pub since: DateTime<Utc>,
+    /// When it last spoke.
+    pub seen_at: DateTime<Utc>,
+    /// How often it reports, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    pub grace_seconds: f64,
+    /// It reports that it ends when it is told to. False: an older SDK.
+    #[serde(default)]
+    pub says_goodbye: bool,
+    /// How it said that it ends. None: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goodbye: Option<Goodbye>,
+}
+
+/// What an incarnation says of itself with a report.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// Its boot id.
+    pub boot: Uuid,
+    /// Where it runs; None: what it said before stays.
+    pub host: Option<String>,
+    /// Its process; None: what it said before stays.
+    pub pid: Option<i64>,
+    /// When it started, by our clock; None: what it said before stays.
+    pub started_at: Option<DateTime<Utc>>,
+    /// How often it reports, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    pub grace_seconds: f64,
+    /// Whether it reports that it ends when it is told to; None: what it said before stays.
+    pub says_goodbye: Option<bool>,
+    /// It ends, and how.
+    pub goodbye: Option<Goodbye>,
+}
+
+impl Incarnation {
+    /// When it started, as far as is known.
+    #[must_use]
+    pub fn began_at(&self) -> DateTime<Utc> {
+        self.started_at.unwrap_or(self.since)
+    }
+
+    /// For how long it has lived, as far as was heard.
+    #[must_use]
+    pub fn life(&self) -> TimeDelta {
+        self.seen_at - self.began_at()
+    }
+
+    fn patience(&self) -> TimeDelta {
+        span(self.period_seconds) + span(self.grace_seconds)
+    }
+
+    /// Up to when its silence is tolerated. Silence that we could not hear is excused.
+    #[must_use]
+    pub fn deadline(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
+        let patience = self.patience();
+        fair_deadline(
+            self.seen_at + patience,
+            self.seen_at,
+            patience.max(SDK_RETURN),
+            spells,
+        )
+    }
+
+    /// Whether it reports.
+    #[must_use]
+    pub fn lives(&self, now: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
+        now < self.deadline(spells)
+    }
+
+    /// For how long both have reported without a gap.
+    #[must_use]
+    pub fn overlap(&self, other: &Self) -> TimeDelta {
+        self.seen_at.min(other.seen_at) - self.since.max(other.since)
+    }
+
+    fn hear(&mut self, said: Said, seen_at: DateTime<Utc>) {
+        let gap = span(3.0 * self.period_seconds) + GAP;
+        if seen_at - self.seen_at > gap {
+            self.since = seen_at;
+        }
+        self.seen_at = seen_at;
+        self.host = said.host.or(self.host.take());
+        self.pid = said.pid.or(self.pid);
+        self.started_at = said.started_at.or(self.started_at);
+        self.period_seconds = said.period_seconds;
+        self.grace_seconds = said.grace_seconds;
+        self.says_goodbye = said.says_goodbye.unwrap_or(self.says_goodbye);
+        self.goodbye = said.goodbye;
+    }
+}
+
+/// Notes a report that an incarnation made at `seen_at` and that we heard at `now`.
+pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc>, now: DateTime<Utc>) {
+    // After our clock was stepped back, a time that lies ahead would be the newest for as long.
+    for one in known.iter_mut() {
+        if is_to_come(one.seen_at, now) {
+            one.seen_at = now;
+            one.since = one.since.min(now);
+        }
+    }
+    let last = last_of_lineages(known);
+    known.retain(|one| {
+        one.boot == said.boot || last.contains(&one.boot) || now - one.seen_at < FORGOTTEN_AFTER
+    });
+    if let Some(one) = known.iter_mut().find(|one| one.boot == said.boot) {
+        // A report that another one has overtaken says nothing new; the last word is none of these.
+        if seen_at > one.seen_at || (seen_at == one.seen_at && said.goodbye.is_some()) {
+            one.hear(said, seen_at);
+        }
+        return;
+    }
+    if known.len() >= REMEMBERED {
+        let may_go = |one: &Incarnation| !last.contains(&one.boot);
+        let longest_silent = known
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| may_go(one))
+            .min_by_key(|(_, one)| one.seen_at);
+        if let Some((place, _)) = longest_silent {
+            known.remove(place);
+        }
+    }
+    known.push(Incarnation {
+        boot: said.boot,
+        host: said.host,
+        pid: said.pid,
+        started_at: said.started_at,
+        schedule: None,
+        lineage: None,
+        shares: false,
+        sync: None,
+        since: seen_at,
+        seen_at,
+        period_seconds: said.period_seconds,
+        grace_seconds: said.grace_seconds,
+        says_goodbye: said.says_goodbye.unwrap_or(false),
+        goodbye: said.goodbye,
+    });
+}
+
+/// The newest process of each lineage: without it, nobody would know what became of its monitors. There are fewer than [`REMEMBERED`].
+fn last_of_lineages(known: &[Incarnation]) -> Vec<Uuid> {
+    let is_last = |one: &Incarnation| {
+        let mates = known.iter().filter(|other| other.lineage == one.lineage);
+        one.lineage.is_some()
+            && mates.map(|other| (other.seen_at, other.boot)).max() == Some((one.seen_at, one.boot))
+    };
+    known
+        .iter()
+        .filter(|one| is_last(one))
+        .map(|one| one.boot)
+        .collect()
+}
+
+/// Notes the schedule that an incarnation lists.
+pub fn on_list(known: &mut [Incarnation], boot: Uuid, schedule: Option<String>) {
+    if let Some(one) = known.iter_mut().find(|one| one.boot == boot) {
+        one.schedule = schedule;
+    }
+}
+
+/// The incarnations that run at the same time as another one with the same schedule, the one that has run longest first.
+///
+/// `is_told`: that was found before. Then it lasts while two of them live, and a gap in the reports of one does not end it.
+#[must_use]
+pub fn duplicates<'a>(
+    known: &'a [Incarnation],
+    is_told: bool,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+) -> Vec<&'a Incarnation> {
+    let live: Vec<&Incarnation> = known.iter().filter(|one| one.lives(now, spells)).collect();
+    let is_beside = |one: &Incarnation, other: &Incarnation| {
+        one.boot != other.boot
+            && one.schedule.is_some()
+            && one.schedule == other.schedule
+            && (is_told || one.overlap(other) >= OVERLAP_PATIENCE)
+    };
+    let mut found: Vec<&Incarnation> = live
+        .iter()
+        .copied()
+        .filter(|one| live.iter().any(|other| is_beside(one, other)))
+        .collect();
+    found.sort_by_key(|one| (one.started_at.unwrap_or(one.since), one.boot));
+    found
+}

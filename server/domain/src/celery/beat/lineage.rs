@@ -1,0 +1,272 @@
+//! Whose schedule is whose, when several processes report as one Beat.
+//!
+//! A lineage is a schedule and the processes that listed it, one after the other: a deployment continues it. A monitor belongs to the lineages
+//! that list its entry. So a list retires what its own lineage listed before, and nothing of another one. Projects of Django are called `config`
+//! or `core` everywhere: two applications of one name are two lineages whose processes go on reporting side by side.
+//!
+//! A deployment with a changed schedule looks the same at first, until its old process falls silent. Until then both lists are watched.
+
+use chrono::{DateTime, Utc};
+
+use crate::celery::beat::BeatView;
+use crate::celery::beat::incarnation::{Incarnation, OVERLAP_PATIENCE};
+use crate::judge::blind_spell::BlindSpell;
+use crate::monitor::status::Status;
+use crate::time::span;
+
+#[cfg(test)]
+mod tests;
+
+/// Lineages of one Beat: as many bits as tell which of them list a monitor's entry.
+pub const LINEAGES: u8 = 8;
+
+/// Lineages as bits; bit 0 is lineage 0.
+pub type Bits = u8;
+
+/// How many entries are listed by exactly these lineages. The canary and Celery's own entries are left out: every application has them.
+pub type Census = [(Bits, i64)];
+
+/// A lineage as a bit. There are [`LINEAGES`].
+#[must_use]
+pub fn bit(lineage: u8) -> Bits {
+    1u8.checked_shl(lineage.into()).unwrap_or(0)
+}
+
+/// All lineages of these.
+fn bits<'a>(of: impl Iterator<Item = &'a Incarnation>) -> Bits {
+    of.filter_map(|one| one.lineage)
+        .map(bit)
+        .fold(0, |all, one| all | one)
+}
+
+/// The lineages of which no process is known. What is marked as theirs belongs to nobody.
+#[must_use]
+pub fn unknown(known: &[Incarnation]) -> Bits {
+    !bits(known.iter())
+}
+
+/// The lineages of which a process lives.
+#[must_use]
+pub fn living(known: &[Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) -> Bits {
+    bits(known.iter().filter(|one| one.lives(now, spells)))
+}
+
+/// The lineages that are known and of which no process lives.
+#[must_use]
+pub fn silent(known: &[Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) -> Bits {
+    bits(known.iter()) & !living(known, now, spells)
+}
+
+/// Puts the process `boot`, which lists `schedule`, into a lineage, and answers which. None: all are taken by other processes that live.
+///
+/// It stays where it is, joins processes that live and list the same, or continues a silent lineage: one with the same schedule, else the one
+/// with which its list has most entries in common (`common`: names of its list that a lineage lists, most first), else any if nobody else
+/// lives. Otherwise it begins one.
+pub fn place(
+    known: &mut [Incarnation],
+    boot: uuid::Uuid,
+    schedule: Option<&str>,
+    common: &[(u8, i64)],
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+) -> Option<u8> {
+    let lives = |one: &&Incarnation| one.boot != boot && one.lives(now, spells);
+    let own = known.iter().find(|one| one.boot == boot)?.lineage;
+    let is_same = |one: &&Incarnation| schedule.is_some() && one.schedule.as_deref() == schedule;
+    let others = bits(known.iter().filter(lives));
+    let stays = own.filter(|own| {
+        let mut mates = known.iter().filter(lives).filter(|one| one.lineage == Some(*own));
+        mates.all(|one| is_same(&one))
+    });
+    let free = |lineage: &u8| others & bit(*lineage) == 0;
+    let found = stays
+        .or_else(|| {
+            known
+                .iter()
+                .filter(lives)
+                .find(is_same)
+                .and_then(|one| one.lineage)
+        })
+        .or_else(|| {
+            let silent = || {
+                known
+                    .iter()
+                    .filter(|one| one.boot != boot)
+                    .filter(|one| one.lineage.as_ref().is_some_and(free))
+            };
+            let same = silent().find(is_same).and_then(|one| one.lineage);
+            let known_of = |lineage: &u8| silent().any(|one| one.lineage == Some(*lineage));
+            let akin = || {
+                let mut akin = common
+                    .iter()
+                    .filter(|(lineage, count)| *count > 0 && known_of(lineage));
+                akin.next().map(|(lineage, _)| *lineage)
+            };
+            let last = || silent().max_by_key(|one| one.seen_at).and_then(|one| one.lineage);
+            same.or_else(akin)
+                .or_else(|| if others == 0 { last() } else { None })
+        })
+        .or_else(|| {
+            let taken = bits(known.iter().filter(|one| one.boot != boot));
+            (0..LINEAGES).find(|lineage| taken & bit(*lineage) == 0)
+        });
+    let shares = known.iter().any(|one| one.lineage == found && one.shares);
+    if let Some(one) = known.iter_mut().find(|one| one.boot == boot) {
+        one.lineage = found;
+        one.shares = found.is_some() && shares;
+    }
+    found
+}
+
+/// Marks the lineages that have run beside another one for longer than a deployment takes, and unmarks one that is left alone.
+pub fn mark_sharing(known: &mut [Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) {
+    let all = bits(known.iter());
+    if all.count_ones() < 2 {
+        for one in known.iter_mut() {
+            one.shares = false;
+        }
+        return;
+    }
+    let shared = bits(
+        known
+            .iter()
+            .filter(|one| one.lives(now, spells) && side_by_side(known, one, now, spells).next().is_some()),
+    );
+    for one in known.iter_mut() {
+        one.shares |= one.lineage.is_some_and(|lineage| shared & bit(lineage) != 0);
+    }
+}
+
+/// The living processes of other lineages that have run beside this one for longer than a deployment takes.
+fn side_by_side<'a>(
+    known: &'a [Incarnation],
+    one: &'a Incarnation,
+    now: DateTime<Utc>,
+    spells: &'a [BlindSpell],
+) -> impl Iterator<Item = &'a Incarnation> {
+    known.iter().filter(move |other| {
+        one.lineage.is_some()
+            && other.lineage.is_some()
+            && other.lineage != one.lineage
+            && other.lives(now, spells)
+            && one.overlap(other) >= OVERLAP_PATIENCE
+    })
+}
+
+/// What several lineages of one Beat come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Those of which a process lives.
+    pub living: Bits,
+    /// Those that run side by side and have little in common: applications of one name.
+    pub sharing: Bits,
+    /// Those that run side by side and list mostly the same: two releases of one application.
+    pub releases: Bits,
+    /// Those that are silent while an application of the same name goes on.
+    pub lost: Bits,
+    /// Those that another one has replaced: what only they list is retired.
+    pub replaced: Bits,
+}
+
+/// What the lineages of a Beat come to. Nothing while no process lives: that is the Beat's own silence.
+///
+/// `is_told`: that some run side by side is told. Then two that live are enough, and a gap in the reports of one does not end it.
+#[must_use]
+pub fn standing(
+    known: &[Incarnation],
+    census: &Census,
+    is_told: bool,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+) -> Standing {
+    let living = living(known, now, spells);
+    let mut standing = Standing {
+        living,
+        ..Standing::default()
+    };
+    if living == 0 {
+        return standing;
+    }
+    let shares = |lineage: u8| known.iter().any(|one| one.lineage == Some(lineage) && one.shares);
+    let silent = silent(known, now, spells);
+    for lineage in (0..LINEAGES).filter(|lineage| silent & bit(*lineage) != 0) {
+        if shares(lineage) && !is_release_of(census, bit(lineage), living) {
+            standing.lost |= bit(lineage);
+        } else {
+            standing.replaced |= bit(lineage);
+        }
+    }
+    let at_once = if is_told && living.count_ones() > 1 {
+        living
+    } else {
+        let lives = known.iter().filter(|one| one.lives(now, spells));
+        bits(lives.filter(|one| side_by_side(known, one, now, spells).next().is_some()))
+    };
+    for lineage in (0..LINEAGES).filter(|lineage| at_once & bit(*lineage) != 0) {
+        let one = bit(lineage);
+        if is_release_of(census, one, at_once & !one)
+            || (0..LINEAGES)
+                .map(bit)
+                .any(|other| other & at_once & !one != 0 && is_release_of(census, other, one))
+        {
+            standing.releases |= one;
+        } else {
+            standing.sharing |= one;
+        }
+    }
+    standing
+}
+
+/// Whether at least half of what `one` lists is also listed by one of the others: it is the same application in another release. One that
+/// lists nothing of its own is nobody's loss.
+fn is_release_of(census: &Census, one: Bits, others: Bits) -> bool {
+    let of = |matches: &dyn Fn(Bits) -> bool| -> i64 {
+        census
+            .iter()
+            .filter(|(bits, _)| matches(*bits))
+            .map(|(_, count)| count)
+            .sum()
+    };
+    let all = of(&|bits| bits & one != 0);
+    let common = of(&|bits| bits & one != 0 && bits & others != 0);
+    2 * common >= all
+}
+
+/// The Beat as the monitor of an entry sees it: only the processes that list the entry send it. `is_told`: that one of several is silent is told.
+#[must_use]
+pub fn view(
+    known: &[Incarnation],
+    listed_by: Bits,
+    whole: BeatView,
+    is_told: bool,
+    now: DateTime<Utc>,
+) -> BeatView {
+    let all = bits(known.iter());
+    let is_silent = whole.status == Status::Down && whole.deadline_at.is_none();
+    if is_silent || all.count_ones() < 2 || listed_by & all == 0 || listed_by & all == all {
+        return whole;
+    }
+    let lists = |one: &&Incarnation| one.lineage.is_some_and(|lineage| listed_by & bit(lineage) != 0);
+    let Some(last_seen_at) = known.iter().filter(lists).map(|one| one.seen_at).max() else {
+        return whole;
+    };
+    let deadline = known.iter().filter(lists).map(|one| one.deadline(&[])).max();
+    // That it is silent is told with the next report of another one.
+    let next_report = known
+        .iter()
+        .filter(|one| !lists(one))
+        .map(|one| span(one.period_seconds))
+        .max();
+    let is_lost = is_told && deadline.is_some_and(|deadline| deadline <= now);
+    BeatView {
+        status: if is_lost { Status::Down } else { Status::Up },
+        last_seen_at: Some(last_seen_at),
+        deadline_at: deadline
+            .filter(|_| !is_lost)
+            .zip(next_report)
+            .map(|(deadline, next)| deadline + next),
+        // The process that said so may be another one.
+        hung_at: None,
+        ..whole
+    }
+}

@@ -1,0 +1,156 @@
+//! One fault is one incident, also when it was only inferred.
+//!
+//! A verdict that a monitor reaches on its own may name another subject: the broker that took nothing, the queue in which it waits, the worker
+//! that is blocked. All that name the same one are part of one incident about it. Which subject that is, is decided here and nowhere else.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::celery::blame::{Blame, Evidence, NEXT_LOOK, PartOf, StageView, WorkerView};
+use crate::celery::queue::LONGEST_WAIT;
+use crate::incident::cause::Cause;
+use crate::monitor::status::Status;
+
+#[cfg(test)]
+mod tests;
+
+impl Evidence {
+    /// Who carries a verdict on a slot that was due since then; also, whether the canary may wait on.
+    pub(crate) fn fold(&self, blame: Blame, since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Blame {
+        let Blame::Own(cause) = blame else {
+            return blame;
+        };
+        let stage = self.stage.as_ref().filter(|stage| is_of(stage, since));
+        let cause = stage.map_or(cause, |stage| self.starved(cause, stage, now));
+        let subjects = self.subjects(cause, stage, now);
+        // What is told already explains it, whichever of them it is about.
+        if let Some(open) = subjects.iter().find(|subject| self.open.contains(subject)) {
+            return Blame::Named(*open, cause);
+        }
+        if self.is_canary {
+            if let Some(explained) = self.explained(stage) {
+                return Blame::Part(explained, cause);
+            }
+            if let Some(until) = self.canary_waits_until(cause, stage).filter(|until| *until > now) {
+                return Blame::Wait(until.min(now + NEXT_LOOK));
+            }
+        }
+        match subjects.first() {
+            Some(subject) => Blame::Named(*subject, cause),
+            None => Blame::Own(cause),
+        }
+    }
+
+    /// A run that goes on for too long may be what blocks its worker, which is told already; or its worker starves.
+    pub(crate) fn fold_overrun(&self, blame: Blame, worker: Option<&WorkerView>) -> Blame {
+        let told = worker
+            .filter(|worker| !worker.has_a_free_process())
+            .map(|worker| PartOf::Worker(worker.id))
+            .filter(|subject| self.open.contains(subject));
+        match (blame, told) {
+            (Blame::Own(Cause::Overrun), Some(subject)) => Blame::Named(subject, Cause::Overrun),
+            (Blame::Own(Cause::Overrun), None) => match worker.filter(|worker| worker.load.is_starving()) {
+                Some(worker) => Blame::Named(PartOf::Worker(worker.id), Cause::HostOverloaded),
+                None => blame,
+            },
+            _ => blame,
+        }
+    }
+
+    /// Whom a cause is about, the likeliest first; empty: the monitor itself.
+    fn subjects(&self, cause: Cause, stage: Option<&StageView>, now: DateTime<Utc>) -> Vec<PartOf> {
+        match cause {
+            Cause::BrokerDown => self
+                .broker
+                .iter()
+                .map(|broker| PartOf::Broker(broker.id))
+                .collect(),
+            Cause::BeatStalled => self.beat.iter().map(|_| PartOf::Beat).collect(),
+            Cause::QueueSlaBreach => stage.map_or(Vec::new(), |stage| self.of_waiting(stage, now)),
+            Cause::HostOverloaded => stage.map_or(Vec::new(), |stage| self.of_overload(stage, now)),
+            Cause::RateLimited => {
+                let limits = |worker: &&WorkerView| stage.is_some_and(|stage| worker.limits(stage));
+                let limiting = self.workers.iter().filter(limits);
+                limiting.map(|worker| PartOf::Worker(worker.id)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// A message waits in a queue, or inside a worker that took it from there. Where its only worker has got nothing done for half that
+    /// time, that one is blocked; else it is the queue that has more work than is done.
+    fn of_waiting(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<PartOf> {
+        let Some(name) = stage.queue.as_deref() else {
+            return Vec::new();
+        };
+        let queue = self.queues.iter().find(|queue| queue.name == name);
+        let queue = queue.map(|queue| PartOf::Queue(queue.id));
+        let workers: Vec<&WorkerView> = self
+            .workers
+            .iter()
+            .filter(|worker| worker.consumes(name) && worker.standing() == Status::Up)
+            .collect();
+        let waits_since = stage.published_at.or(stage.received_at);
+        let is_blocked = |worker: &WorkerView| {
+            !worker.has_a_free_process()
+                && waits_since.is_some_and(|since| now - worker.progress_at >= (now - since) / 2)
+        };
+        let worker = match workers.as_slice() {
+            [one] => Some((PartOf::Worker(one.id), is_blocked(one))),
+            _ => None,
+        };
+        match worker {
+            Some((worker, true)) => [Some(worker), queue].into_iter().flatten().collect(),
+            Some((worker, false)) => queue.into_iter().chain([worker]).collect(),
+            None => queue
+                .into_iter()
+                .chain(workers.iter().map(|worker| PartOf::Worker(worker.id)))
+                .collect(),
+        }
+    }
+
+    /// What is told of a part of the canary's way: the canary has no word of its own beside that.
+    fn explained(&self, stage: Option<&StageView>) -> Option<PartOf> {
+        let queue = stage.and_then(|stage| stage.queue.as_deref());
+        let is_on_its_way = |part: &&PartOf| match **part {
+            PartOf::Beat | PartOf::Broker(_) => true,
+            // Whoever waits for it is part of it before it comes to this.
+            PartOf::ResultBackend(_) => false,
+            PartOf::Queue(id) => self
+                .queues
+                .iter()
+                .any(|one| one.id == id && Some(one.name.as_str()) == queue),
+            PartOf::Worker(id) => self
+                .workers
+                .iter()
+                .any(|one| one.id == id && queue.is_some_and(|queue| one.consumes(queue))),
+        };
+        self.open.iter().find(is_on_its_way).copied()
+    }
+
+    /// Behind others the canary waits as long as any message may: a slow queue is told of the queue, not of our probe.
+    fn canary_waits_until(&self, cause: Cause, stage: Option<&StageView>) -> Option<DateTime<Utc>> {
+        let since = stage.and_then(|stage| stage.published_at.or(stage.received_at));
+        let waits = match cause {
+            Cause::QueueSlaBreach | Cause::PrefetchStarvation | Cause::HostOverloaded => true,
+            // It may be on its way back from a worker that left, behind busy ones that get on.
+            Cause::Unknown => {
+                let queue = stage.and_then(|stage| stage.queue.as_deref());
+                self.workers.iter().any(|worker| {
+                    worker.standing() == Status::Up
+                        && !worker.has_a_free_process()
+                        && queue.is_some_and(|queue| worker.consumes(queue))
+                        && since.is_some_and(|since| worker.progress_at >= since)
+                })
+            }
+            _ => false,
+        };
+        let longest: TimeDelta = self.longest_wait.unwrap_or(LONGEST_WAIT);
+        since.filter(|_| waits).map(|since| since + longest)
+    }
+}
+
+/// Whether this is the run that was owed.
+fn is_of(stage: &StageView, since: Option<DateTime<Utc>>) -> bool {
+    let told = stage.published_at.max(stage.received_at);
+    since.is_none_or(|since| told.is_some_and(|at| at >= since))
+}

@@ -1,0 +1,94 @@
+//! What waits for the result backend: a Beat that cannot send, a worker that cannot end its tasks.
+
+use chrono::{DateTime, Utc};
+
+use super::{AFTER, Blame, Evidence, PartOf};
+use crate::celery::result_backend::LONGEST_UNTOLD;
+use crate::ids::WorkerId;
+use crate::incident::cause::Cause;
+use crate::monitor::run::Run;
+
+/// How an outage of the result backend stands that was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outage {
+    /// Its incident is open.
+    Open,
+    /// Its incident has ended.
+    Over,
+}
+
+impl Evidence {
+    /// The slot since then is not served because Beat waits for the result backend, or the worker that has its run or should take it does.
+    pub(super) fn of_result_backend(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
+        let backend = self.result_backend.as_ref()?;
+        let stage = self.stage.as_ref();
+        let is_of_slot = |at: &DateTime<Utc>| *at >= since;
+        let sent_at = stage.and_then(|stage| stage.published_at).filter(is_of_slot);
+        let received_at = stage.and_then(|stage| stage.received_at).filter(is_of_slot);
+        let mut held_up = self
+            .workers
+            .iter()
+            .filter(|worker| backend.holds_up.contains(&worker.id));
+        let is_held_up = match (stage, sent_at, received_at) {
+            (Some(stage), _, Some(_)) => held_up.any(|worker| Some(&worker.name) == stage.worker.as_ref()),
+            (Some(stage), Some(_), None) => {
+                held_up.any(|worker| stage.queue.as_deref().is_some_and(|queue| worker.consumes(queue)))
+            }
+            _ => backend.holds_up_beat,
+        };
+        is_held_up.then(|| self.of_backend(now)).flatten()
+    }
+
+    /// A run goes on in a worker whose processes wait for the result backend: its body may have ended long ago.
+    pub(super) fn of_held_up(&self, worker: WorkerId, now: DateTime<Utc>) -> Option<Blame> {
+        let backend = self.result_backend.as_ref()?;
+        backend
+            .holds_up
+            .contains(&worker)
+            .then(|| self.of_backend(now))
+            .flatten()
+    }
+
+    /// A run whose process was told to go, or that ended because its state could not be stored.
+    pub(crate) fn of_aborted(&self, run: &Run, now: DateTime<Utc>) -> Blame {
+        let worker = run.detail.worker.as_deref();
+        let blame = self.is_troubled(worker).then(|| self.of_backend(now)).flatten();
+        // Its worker may be answered again, and others not yet.
+        let told = self.broker.filter(|_| self.outage_of(run) == Some(Outage::Open));
+        let told = told.map(|broker| Blame::Part(PartOf::ResultBackend(broker.id), Cause::ResultBackendDown));
+        blame.or(told).unwrap_or(Blame::Own(Cause::Failed))
+    }
+
+    /// The outage of the result backend in which an aborted run began, if it was told lately: the run is part of that, as its monitor was.
+    pub(crate) fn outage_of(&self, run: &Run) -> Option<Outage> {
+        let (told_at, over_at) = self.backend_outage?;
+        let started_at = run.started_at.filter(|at| *at >= told_at - LONGEST_UNTOLD)?;
+        match over_at {
+            None => Some(Outage::Open),
+            Some(over_at) => (started_at <= over_at).then_some(Outage::Over),
+        }
+    }
+
+    /// Calls of this worker into the result backend wait or fail.
+    pub(crate) fn is_troubled(&self, worker: Option<&str>) -> bool {
+        let is_named = |id: &WorkerId| {
+            self.workers
+                .iter()
+                .any(|one| Some(one.name.as_str()) == worker && one.id == *id)
+        };
+        self.result_backend
+            .as_ref()
+            .is_some_and(|backend| backend.troubled.iter().any(is_named))
+    }
+
+    fn of_backend(&self, now: DateTime<Utc>) -> Option<Blame> {
+        let backend = self.result_backend.as_ref()?;
+        if backend.is_told {
+            return Some(Blame::Part(
+                PartOf::ResultBackend(backend.id),
+                Cause::ResultBackendDown,
+            ));
+        }
+        (now < backend.since + LONGEST_UNTOLD + AFTER).then_some(Blame::Wait(now + AFTER))
+    }
+}

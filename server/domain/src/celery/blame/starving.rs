@@ -1,0 +1,111 @@
+//! A worker that lives and gets too little of its host's CPUs: its runs come late, and its reports may.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Blame, Evidence, MISSED_WORDS, NEXT_LOOK, PartOf, StageView, WorkerView, wait_for};
+use crate::incident::cause::Cause;
+use crate::monitor::status::Status;
+
+/// A gap in a worker's reports that ended so long ago shows how it is now.
+const LATE_LATELY: TimeDelta = TimeDelta::seconds(60);
+
+impl WorkerView {
+    /// Until when its next word is waited for, for a run that it may have since then. None: no longer.
+    ///
+    /// A worker that starves speaks now and then, and each word moves its deadline on. So what it may have is waited for as long as it may
+    /// be silent at all, and then judged although the worker lives.
+    pub(super) fn awaited(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
+        let deadline = self.deadline_at?;
+        let is_over = self
+            .patience()
+            .is_some_and(|patience| now >= since + patience + NEXT_LOOK);
+        if self.is_heard_since(since) && is_over {
+            return None;
+        }
+        wait_for(deadline, now)
+    }
+
+    /// For how long it may be silent.
+    pub(super) fn patience(&self) -> Option<TimeDelta> {
+        Some(self.deadline_at? - self.last_seen_at?)
+    }
+
+    /// Its host is overloaded, and that is what keeps it from its work: it waits for a CPU, or its reports are late or were a moment ago.
+    fn starves(&self, now: DateTime<Utc>) -> bool {
+        let silence = (self.period * 2).max(MISSED_WORDS);
+        let is_late = self.last_seen_at.is_some_and(|seen| now > seen + silence);
+        let was_late = self.gap.is_some_and(|(_, to)| now - to <= LATE_LATELY);
+        self.load.is_starving() || (self.load.is_overload() && (is_late || was_late))
+    }
+}
+
+impl Evidence {
+    /// What a verdict on this run becomes where those who could begin it starve.
+    ///
+    /// A busy worker that starves is slow for want of CPUs. A message that a starving worker took may not be reported yet, so it is not lost.
+    pub(crate) fn starved(&self, cause: Cause, stage: &StageView, now: DateTime<Utc>) -> Cause {
+        let explains = matches!(
+            cause,
+            Cause::Unknown | Cause::QueueSlaBreach | Cause::PrefetchStarvation | Cause::LostInBroker
+        );
+        if explains && !self.starving(stage, now).is_empty() {
+            Cause::HostOverloaded
+        } else if cause == Cause::LostInBroker
+            && self.may_begin(stage).iter().any(|worker| worker.starves(now))
+        {
+            Cause::Unknown
+        } else {
+            cause
+        }
+    }
+
+    /// Whom the overload of a host is about: the workers that starve and keep this run waiting, then others that starve on the same machines.
+    pub(crate) fn of_overload(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<PartOf> {
+        let starving = self.starving(stage, now);
+        let beside = self.workers.iter().filter(|other| {
+            other.starves(now)
+                && starving
+                    .iter()
+                    .any(|worker| worker.id != other.id && worker.load.is_beside(&other.load))
+        });
+        let own = starving.iter().copied();
+        own.chain(beside)
+            .map(|worker| PartOf::Worker(worker.id))
+            .collect()
+    }
+
+    /// The workers that could begin this run, if all of them starve.
+    fn starving(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<&WorkerView> {
+        let workers = self.may_begin(stage);
+        // Once it is told, a moment in which the worker gets its turn is no other fault.
+        let is_told =
+            |worker: &WorkerView| worker.load.is_overload() && self.open.contains(&PartOf::Worker(worker.id));
+        if workers
+            .iter()
+            .all(|worker| worker.starves(now) || is_told(worker))
+        {
+            workers
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The workers that could begin this run: the one that took it, else those that consume its queue.
+    fn may_begin(&self, stage: &StageView) -> Vec<&WorkerView> {
+        let up = || {
+            self.workers
+                .iter()
+                .filter(|worker| worker.standing() == Status::Up)
+        };
+        let holder = stage.received_at.and(stage.worker.as_deref());
+        let held: Vec<&WorkerView> = up()
+            .filter(|worker| Some(worker.name.as_str()) == holder)
+            .collect();
+        if !held.is_empty() {
+            return held;
+        }
+        let queue = stage.queue.as_deref();
+        up().filter(|worker| queue.is_some_and(|queue| worker.consumes(queue)))
+            .collect()
+    }
+}

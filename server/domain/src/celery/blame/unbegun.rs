@@ -1,0 +1,43 @@
+//! A run that was sent and that no worker has taken, although later ones of its entry were.
+
+use chrono::{DateTime, Utc};
+
+use super::{Blame, Evidence, StageView};
+use crate::incident::cause::Cause;
+
+/// So many gaps among an entry's runs, with runs that began between them: who takes some of them says nothing, such as a worker without
+/// the SDK.
+const FOREIGN_GAPS: usize = 3;
+
+/// One of the newest runs of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentRun {
+    /// When it was sent.
+    pub published_at: DateTime<Utc>,
+    /// Whether a worker has said anything of it.
+    pub has_begun: bool,
+}
+
+impl Evidence {
+    /// Whether the message of this run is lost: later runs of its entry began, and it is neither in its queue nor with a worker. `recent`: the
+    /// newest runs of the entry, in the order in which they were sent.
+    ///
+    /// Messages of one queue may overtake one another (priorities, several workers), so a later run alone proves nothing.
+    #[must_use]
+    pub fn is_lost_before_it_began(&self, run: &StageView, recent: &[SentRun], now: DateTime<Utc>) -> bool {
+        let Some(sent_at) = run.published_at else {
+            return false;
+        };
+        let is_overtaken = recent
+            .iter()
+            .any(|other| other.has_begun && other.published_at > sent_at);
+        let gaps = recent
+            .windows(2)
+            .filter(|pair| !pair[0].has_begun && pair[1].has_begun);
+        is_overtaken
+            && gaps.count() < FOREIGN_GAPS
+            && self.of_broker(now).is_none()
+            && self.of_sent(run, sent_at, now) == Blame::Own(Cause::LostInBroker)
+            && self.starved(Cause::LostInBroker, run, now) == Cause::LostInBroker
+    }
+}

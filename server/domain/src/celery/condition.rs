@@ -1,0 +1,145 @@
+//! Something that is looked at again and again, and is in trouble or not: a queue, a broker. Trouble must last before it is told.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::incident::cause::Cause;
+use crate::monitor::status::Status;
+use crate::monitor::transition::{Transition, Trigger};
+
+/// A condition as the rules see it. Its status is never `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condition {
+    /// new until it was first looked at.
+    pub status: Status,
+    /// What is wrong with it; None: nothing.
+    pub trouble: Option<Cause>,
+    /// Since when that has been seen.
+    pub since: Option<DateTime<Utc>>,
+}
+
+impl Condition {
+    /// One that was never looked at.
+    pub const FRESH: Self = Self {
+        status: Status::New,
+        trouble: None,
+        since: None,
+    };
+
+    /// Something is wrong, and began earlier than the look that makes it certain.
+    pub fn began(&mut self, cause: Cause, since: DateTime<Utc>) {
+        if self.trouble != Some(cause) {
+            self.trouble = Some(cause);
+            self.since = Some(since);
+        }
+    }
+}
+
+/// Looks come every some seconds, one a little early: what has lasted for three of ten seconds has lasted for thirty.
+const JITTER: TimeDelta = TimeDelta::seconds(1);
+
+/// It was looked at: nothing is wrong, or a trouble that is told when it has lasted for so long.
+#[must_use]
+pub fn on_seen(
+    state: &mut Condition,
+    trouble: Option<(Cause, TimeDelta)>,
+    now: DateTime<Utc>,
+) -> Option<Transition> {
+    let Some((cause, patience)) = trouble else {
+        state.trouble = None;
+        state.since = None;
+        return change(state, Status::Up, Trigger::Report, now);
+    };
+    if state.trouble != Some(cause) {
+        state.trouble = Some(cause);
+        state.since = Some(now);
+    }
+    if now - state.since? < patience - JITTER {
+        return None;
+    }
+    change(state, Status::Down, Trigger::Trouble(cause), now)
+}
+
+/// Nobody has looked at it for long: what was told of it is known no longer. A queue that is used no more, an application that is gone.
+#[must_use]
+pub fn on_unseen(state: &mut Condition, now: DateTime<Utc>) -> Option<Transition> {
+    state.trouble = None;
+    state.since = None;
+    if state.status != Status::Down {
+        return None;
+    }
+    change(state, Status::New, Trigger::GiveUp, now)
+}
+
+/// See [`on_unseen`].
+pub const UNSEEN_FOR: TimeDelta = TimeDelta::hours(1);
+
+fn change(state: &mut Condition, to: Status, trigger: Trigger, at: DateTime<Utc>) -> Option<Transition> {
+    if state.status == to {
+        return None;
+    }
+    let transition = Transition {
+        from: state.status,
+        to,
+        trigger,
+        at,
+    };
+    state.status = to;
+    Some(transition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::{Consequence, consequence};
+    use crate::monitor::transition::tests::at;
+
+    const UNCONSUMED: Option<(Cause, TimeDelta)> = Some((Cause::QueueUnconsumed, TimeDelta::seconds(30)));
+
+    #[test]
+    fn trouble_is_told_once_when_it_has_lasted_and_ends_when_it_is_gone() {
+        let mut state = Condition::FRESH;
+        let first = on_seen(&mut state, None, at(0.0)).unwrap();
+        assert_eq!(consequence(&first), Consequence::Nothing);
+
+        assert_eq!(on_seen(&mut state, UNCONSUMED, at(10.0)), None);
+        assert_eq!(on_seen(&mut state, UNCONSUMED, at(38.9)), None);
+        let down = on_seen(&mut state, UNCONSUMED, at(40.0)).unwrap();
+        assert_eq!(consequence(&down), Consequence::Open(Cause::QueueUnconsumed));
+        assert_eq!(on_seen(&mut state, UNCONSUMED, at(50.0)), None, "once");
+
+        let up = on_seen(&mut state, None, at(60.0)).unwrap();
+        assert_eq!(consequence(&up), Consequence::Resolve);
+    }
+
+    #[test]
+    fn what_nobody_looks_at_any_more_is_not_known_to_be_in_trouble() {
+        let mut state = Condition::FRESH;
+        let _ = on_seen(&mut state, UNCONSUMED, at(0.0));
+        let _ = on_seen(&mut state, UNCONSUMED, at(30.0)).unwrap();
+
+        let given_up = on_unseen(&mut state, at(3_630.0)).unwrap();
+
+        assert_eq!(given_up.trigger, Trigger::GiveUp);
+        assert_eq!(consequence(&given_up), Consequence::Resolve);
+        assert_eq!(state, Condition::FRESH);
+        assert_eq!(on_unseen(&mut state, at(3_700.0)), None);
+        assert_eq!(
+            on_seen(&mut state, UNCONSUMED, at(4_000.0)),
+            None,
+            "it must last again"
+        );
+    }
+
+    #[test]
+    fn a_passing_or_a_changing_trouble_begins_anew() {
+        let mut state = Condition::FRESH;
+        let breach = Some((Cause::QueueSlaBreach, TimeDelta::seconds(30)));
+
+        assert_eq!(on_seen(&mut state, UNCONSUMED, at(0.0)), None);
+        let _ = on_seen(&mut state, None, at(20.0));
+        assert_eq!(on_seen(&mut state, UNCONSUMED, at(40.0)), None);
+        assert_eq!(on_seen(&mut state, breach, at(69.0)), None);
+        assert_eq!(on_seen(&mut state, breach, at(97.9)), None);
+        assert!(on_seen(&mut state, breach, at(98.1)).is_some());
+    }
+}

@@ -1,0 +1,162 @@
+//! A Celery queue: somebody must consume it, and its oldest message must not wait too long.
+
+pub mod flow;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::incident::cause::Cause;
+
+/// Messages wait this long in a queue without a consumer before that is told: a worker that restarts is back by then.
+pub const UNCONSUMED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
+/// The same, when the application has no worker at all at the moment: a deployment may take minutes.
+pub const NO_WORKER_PATIENCE: TimeDelta = TimeDelta::minutes(5);
+/// A worker that left in good order has its successor within this: so long nobody is said to have forgotten its queue, although others
+/// of the application are up.
+pub const REPLACED_WITHIN: TimeDelta = TimeDelta::minutes(2);
+/// How long the oldest message of a queue may wait, unless the application says otherwise.
+pub const LONGEST_WAIT: TimeDelta = TimeDelta::minutes(10);
+
+/// Who takes messages from a queue, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumers {
+    /// A worker that is up, or the broker names a consumer.
+    Some,
+    /// Workers are up, and none of them.
+    None,
+    /// No worker is up, or the one that did has just left.
+    NoWorker,
+    /// Those that did are lost, which is told already.
+    Lost,
+}
+
+/// A message as it was taken from a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// After so long in the queue.
+    pub after: TimeDelta,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// For this long at least, or for as long as it waited itself, what was taken last stands for what waits behind it.
+const STANDS_FOR: TimeDelta = TimeDelta::seconds(60);
+
+/// For how long the oldest message has waited: as the broker shows it, or where it does not (RabbitMQ), about as long as the one had that
+/// was taken last, if the queue was never empty since. Queues are first in, first out.
+#[must_use]
+pub fn oldest(
+    shown: Option<TimeDelta>,
+    taken: Option<Taken>,
+    waiting_since: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Option<TimeDelta> {
+    shown.or_else(|| {
+        let Taken { after, at } = taken?;
+        (waiting_since? <= at && at <= now && now - at <= after.max(STANDS_FOR)).then_some(after)
+    })
+}
+
+/// What is wrong with a queue, and for how long it must last to be told.
+#[must_use]
+pub fn trouble(
+    depth: i64,
+    oldest: Option<TimeDelta>,
+    longest_wait: TimeDelta,
+    consumers: Consumers,
+) -> Option<(Cause, TimeDelta)> {
+    if depth <= 0 {
+        return None;
+    }
+    match consumers {
+        Consumers::None => Some((Cause::QueueUnconsumed, UNCONSUMED_PATIENCE)),
+        Consumers::NoWorker => Some((Cause::QueueUnconsumed, NO_WORKER_PATIENCE)),
+        Consumers::Lost => None,
+        Consumers::Some => oldest
+            .filter(|oldest| *oldest >= longest_wait)
+            .map(|_| (Cause::QueueSlaBreach, TimeDelta::zero())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::transition::tests::at;
+
+    #[test]
+    fn what_was_taken_last_stands_for_what_waits_behind_it_for_a_while() {
+        let taken = |after, seconds| {
+            Some(Taken {
+                after: TimeDelta::seconds(after),
+                at: at(seconds),
+            })
+        };
+        let seconds = |seconds| Some(TimeDelta::seconds(seconds));
+        for (what, shown, taken, since, expected) in [
+            (
+                "the broker shows it",
+                seconds(7),
+                taken(500, 90.0),
+                Some(0.0),
+                seconds(7),
+            ),
+            ("nobody tells", None, None, Some(0.0), None),
+            (
+                "it was taken a moment ago",
+                None,
+                taken(20, 90.0),
+                Some(0.0),
+                seconds(20),
+            ),
+            ("a minute ago", None, taken(20, 40.0), Some(0.0), seconds(20)),
+            ("more than that", None, taken(20, 39.0), Some(0.0), None),
+            (
+                "it waited for longer than that is ago",
+                None,
+                taken(300, -199.0),
+                Some(-400.0),
+                seconds(300),
+            ),
+            (
+                "the queue was empty since",
+                None,
+                taken(20, 90.0),
+                Some(91.0),
+                None,
+            ),
+            ("the queue is empty", None, taken(20, 90.0), None, None),
+            ("in times to come", None, taken(20, 101.0), Some(0.0), None),
+        ] {
+            assert_eq!(oldest(shown, taken, since.map(at), at(100.0)), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_queue() {
+        let (short, long) = (
+            Some(LONGEST_WAIT - TimeDelta::milliseconds(1)),
+            Some(LONGEST_WAIT),
+        );
+        for (depth, oldest, consumers, cause) in [
+            (0, None, Consumers::None, None),
+            (0, long, Consumers::Some, None),
+            (1, None, Consumers::None, Some(Cause::QueueUnconsumed)),
+            (1, long, Consumers::None, Some(Cause::QueueUnconsumed)),
+            (1, None, Consumers::NoWorker, Some(Cause::QueueUnconsumed)),
+            (5, long, Consumers::Lost, None),
+            (5, None, Consumers::Some, None),
+            (5, short, Consumers::Some, None),
+            (5, long, Consumers::Some, Some(Cause::QueueSlaBreach)),
+        ] {
+            assert_eq!(
+                trouble(depth, oldest, LONGEST_WAIT, consumers).map(|(cause, _)| cause),
+                cause,
+                "{depth} {oldest:?} {consumers:?}"
+            );
+        }
+        let patience = |consumers| trouble(1, None, LONGEST_WAIT, consumers).map(|(_, patience)| patience);
+        assert!(
+            patience(Consumers::NoWorker) > patience(Consumers::None),
+            "a deployment is waited for"
+        );
+    }
+}

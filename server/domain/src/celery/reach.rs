@@ -1,0 +1,126 @@
+//! Who reaches a broker. That one process does not is that process's trouble, as long as another one does.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::celery::blame::AWAY_PATIENCE;
+
+/// Looks come every 10 s: whoever reached it within this still does.
+const FRESH: TimeDelta = TimeDelta::seconds(25);
+
+/// What the last looks of different processes came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// When somebody last reached it.
+    pub reached_at: Option<DateTime<Utc>>,
+    /// Who.
+    pub reached_by: Option<String>,
+    /// Who did not at the last try.
+    pub failed_by: Option<String>,
+    /// Since when.
+    pub failed_since: Option<DateTime<Utc>>,
+    /// When that last was so.
+    pub failed_at: Option<DateTime<Utc>>,
+}
+
+impl Reach {
+    /// Takes one look in. Answers whether the broker is away as far as is known: this one did not reach it, and nobody else does.
+    pub fn look(&mut self, who: &str, has_reached: bool, now: DateTime<Utc>) -> bool {
+        let is_same = self.failed_by.as_deref() == Some(who) && is_fresh(self.failed_at, now);
+        if has_reached {
+            self.reached_at = Some(now);
+            self.reached_by = Some(who.to_owned());
+            if self.failed_by.as_deref() == Some(who) {
+                (self.failed_by, self.failed_since, self.failed_at) = (None, None, None);
+            }
+            return false;
+        }
+        if !is_same {
+            self.failed_by = Some(who.to_owned());
+            self.failed_since = Some(now);
+        }
+        self.failed_at = Some(now);
+        if self.reached_by.as_deref() == Some(who) {
+            // What it said before is over.
+            (self.reached_by, self.reached_at) = (None, None);
+        }
+        !self.is_reached_without(who, now)
+    }
+
+    /// Whether this one goes on looking: it alone can say that it reaches the broker again.
+    #[must_use]
+    pub fn is_asked_again(&self, who: &str, now: DateTime<Utc>) -> bool {
+        self.failed_by.as_deref() == Some(who) && is_fresh(self.failed_at, now)
+    }
+
+    /// Whether this one has not reached the broker for so long that it is told, while others do.
+    #[must_use]
+    pub fn is_cut_off(&self, who: &str, now: DateTime<Utc>) -> bool {
+        self.is_asked_again(who, now)
+            && self
+                .failed_since
+                .is_some_and(|since| now - since >= AWAY_PATIENCE)
+            && self.is_reached_without(who, now)
+    }
+
+    /// Whether somebody else reaches it.
+    #[must_use]
+    pub fn is_reached_without(&self, who: &str, now: DateTime<Utc>) -> bool {
+        self.reached_by.as_deref().is_some_and(|by| by != who) && is_fresh(self.reached_at, now)
+    }
+}
+
+fn is_fresh(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    at.is_some_and(|at| at <= now && now - at < FRESH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::transition::tests::at;
+
+    #[test]
+    fn a_broker_that_nobody_reaches_is_away() {
+        let mut reach = Reach::default();
+        assert!(!reach.look("a", true, at(0.0)));
+        assert!(
+            reach.look("a", false, at(10.0)),
+            "its own word of before proves nothing"
+        );
+        assert!(reach.look("b", false, at(12.0)));
+        assert!(reach.look("a", false, at(16.0)));
+        assert!(!reach.is_cut_off("a", at(40.0)));
+    }
+
+    #[test]
+    fn one_that_does_not_reach_it_while_another_does_is_cut_off() {
+        let mut reach = Reach::default();
+        assert!(reach.look("a", false, at(0.0)));
+        assert!(reach.is_asked_again("a", at(3.0)));
+        assert!(!reach.look("b", true, at(3.0)));
+        assert!(!reach.is_asked_again("b", at(3.0)));
+        for second in [4.0, 8.0, 12.0, 16.0] {
+            assert!(!reach.look("a", false, at(second)));
+        }
+        let _ = reach.look("b", true, at(13.0));
+        assert!(!reach.is_cut_off("a", at(19.9)));
+        let _ = reach.look("a", false, at(20.0));
+        assert!(reach.is_cut_off("a", at(20.0)));
+        assert!(!reach.is_cut_off("b", at(20.0)));
+
+        // The other one fails, too: now it is the broker.
+        assert!(!reach.is_cut_off("a", at(38.0)));
+        assert!(reach.look("a", false, at(38.0)));
+    }
+
+    #[test]
+    fn one_that_reaches_it_again_is_well() {
+        let mut reach = Reach::default();
+        let _ = reach.look("b", true, at(0.0));
+        let _ = reach.look("a", false, at(1.0));
+        let _ = reach.look("a", false, at(21.0));
+        assert!(reach.is_cut_off("a", at(22.0)));
+        let _ = reach.look("a", true, at(23.0));
+        assert!(!reach.is_cut_off("a", at(23.0)));
+        assert!(!reach.is_asked_again("a", at(23.0)));
+    }
+}

@@ -1,0 +1,262 @@
+//! The incarnations of a worker: each process that has reported under one node name.
+//!
+//! Every run that began is owned by one incarnation. When that incarnation ends, its open runs are decided, however well the name lives
+//! on. A name may have several live incarnations: two pods with the same `-n`.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::celery::worker::Phase;
+use crate::judge::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline, is_to_come};
+use crate::limits::WORKER_INCARNATIONS;
+use crate::time::span;
+
+#[cfg(test)]
+mod tests;
+
+/// A worker has gone silent when it misses two of its reports, and four seconds at least: one report may be some seconds on its way.
+pub const LEAST_GAP: TimeDelta = TimeDelta::seconds(4);
+/// A silence of this length was a gap: the SDK may hold reports of runs, and delivers them within [`SDK_RETURN`] of its end.
+const HOLDING_GAP: TimeDelta = TimeDelta::seconds(10);
+/// After a goodbye the last reports of its runs may still be on their way.
+pub const GOODBYE_SETTLES: TimeDelta = TimeDelta::seconds(8);
+/// An incarnation that has ended is looked at again after this: a report of a start may come late. Then it is forgotten.
+pub const LATE_STARTS: TimeDelta = TimeDelta::seconds(30);
+/// A broker that does not say otherwise delivers a message again within this: RabbitMQ does so as soon as the connection is closed.
+pub const REDELIVERY: TimeDelta = TimeDelta::seconds(60);
+/// A redelivery is awaited for this long at most: Redis's default visibility timeout, and a minute.
+pub const LONGEST_REDELIVERY: TimeDelta = TimeDelta::seconds(3_660);
+
+/// How an incarnation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// It reported that it stopped.
+    Stopped,
+    /// A younger incarnation on the same host took its name, and it has not reported since.
+    Replaced,
+    /// It has not reported for longer than its period and grace.
+    Silent,
+    /// The same, and its silence began while we could not listen.
+    Unheard,
+}
+
+/// One process that reported under a node name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// Chosen by the SDK at the worker's start.
+    pub id: Uuid,
+    /// Where it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// When its first report came.
+    pub first_seen_at: DateTime<Utc>,
+    /// When its last report came.
+    pub last_seen_at: DateTime<Utc>,
+    /// How often it reports, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    pub grace_seconds: f64,
+    /// When its last gap began and ended: the reports of its runs come back within [`SDK_RETURN`] of the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// When and how it ended; None: it is taken to live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<(DateTime<Utc>, End)>,
+    /// Its runs were decided once; it is kept for starts that are reported late.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_decided: bool,
+}
+
+/// What a snapshot says of its incarnation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Said<'a> {
+    /// Its id.
+    pub id: Uuid,
+    /// Where it runs.
+    pub host: Option<&'a str>,
+    /// How often it reports, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    pub grace_seconds: f64,
+    /// Whether it goes on.
+    pub phase: Phase,
+}
+
+/// Incarnations whose open runs are to be decided now, and how each ended.
+pub type Ended = Vec<(Uuid, End)>;
+
+impl Incarnation {
+    /// Missed reports: a silence of this length is a gap.
+    fn gap_after(&self) -> TimeDelta {
+        (span(self.period_seconds) * 2).max(LEAST_GAP)
+    }
+
+    fn patience(&self) -> TimeDelta {
+        span(self.period_seconds) + span(self.grace_seconds)
+    }
+
+    /// Whether it is taken to live.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    /// When it counts as silent. What we could not hear is excused.
+    fn silent_at(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
+        let patience = self.patience();
+        let deadline = self.last_seen_at + patience;
+        fair_deadline(deadline, self.last_seen_at, patience.max(SDK_RETURN), spells)
+    }
+
+    /// Whether its silence began in a spell in which we could not listen, or so shortly before that we cannot tell.
+    fn is_unheard(&self, spells: &[BlindSpell]) -> bool {
+        is_silence_unheard(self.last_seen_at, self.gap_after(), spells)
+    }
+}
+
+/// Whether a silence may have begun while we could not listen: the first report that is missing was due in that spell.
+#[must_use]
+pub fn is_silence_unheard(last_seen_at: DateTime<Utc>, gap: TimeDelta, spells: &[BlindSpell]) -> bool {
+    spells
+        .iter()
+        .any(|spell| last_seen_at + gap >= spell.started_at && last_seen_at <= spell.ended_at)
+}
+
+/// An incarnation reported. Answers whether another live one bears its name, so that its goodbye is not that of the name.
+pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime<Utc>) -> bool {
+    let known = incarnations.iter().position(|one| one.id == said.id);
+    let place = known.unwrap_or_else(|| {
+        make_room(incarnations);
+        incarnations.push(Incarnation {
+            id: said.id,
+            host: said.host.map(str::to_owned),
+            first_seen_at: now,
+            last_seen_at: now,
+            period_seconds: said.period_seconds,
+            grace_seconds: said.grace_seconds,
+            gap: None,
+            ended: None,
+            is_decided: false,
+        });
+        incarnations.len() - 1
+    });
+    let one = &mut incarnations[place];
+    if now - one.last_seen_at >= one.gap_after().max(HOLDING_GAP) {
+        one.gap = Some((one.last_seen_at, now));
+    }
+    // After the clock was stepped back, what was noted in times to come would count as the newest.
+    one.first_seen_at = one.first_seen_at.min(now);
+    one.last_seen_at = now;
+    one.period_seconds = said.period_seconds;
+    one.grace_seconds = said.grace_seconds;
+    one.ended = match (said.phase, one.ended) {
+        (Phase::Stopped, Some((at, End::Stopped))) => Some((at, End::Stopped)),
+        (Phase::Stopped, _) => Some((now, End::Stopped)),
+        // It was taken to be dead, and lives.
+        _ => None,
+    };
+    one.is_decided &= one.ended.is_some();
+    incarnations
+        .iter()
+        .any(|other| other.id != said.id && other.is_live() && now - other.last_seen_at < other.gap_after())
+}
+
+/// The list is bounded: the one that ended longest ago goes first, then the one that was heard longest ago.
+fn make_room(incarnations: &mut Vec<Incarnation>) {
+    while incarnations.len() >= WORKER_INCARNATIONS {
+        let oldest = incarnations
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, one)| (one.is_live(), one.last_seen_at))
+            .map(|(place, _)| place);
+        let Some(oldest) = oldest else { return };
+        incarnations.remove(oldest);
+    }
+}
+
+/// Finds the incarnations that have ended; answers those whose open runs are to be decided now.
+pub fn look(incarnations: &mut Vec<Incarnation>, now: DateTime<Utc>, spells: &[BlindSpell]) -> Ended {
+    for place in 0..incarnations.len() {
+        if !incarnations[place].is_live() {
+            continue;
+        }
+        // The clock was stepped back since it reported.
+        if is_to_come(incarnations[place].last_seen_at, now) {
+            incarnations[place].last_seen_at = now;
+        }
+        let one = &incarnations[place];
+        let end = if replaced_at(incarnations, place, spells).is_some_and(|at| at <= now) {
+            Some(End::Replaced)
+        } else if one.silent_at(spells) <= now {
+            Some(if one.is_unheard(spells) {
+                End::Unheard
+            } else {
+                End::Silent
+            })
+        } else {
+            None
+        };
+        if let Some(end) = end {
+            incarnations[place].ended = Some((now, end));
+        }
+    }
+    let mut decided = Ended::new();
+    incarnations.retain_mut(|one| {
+        let Some((at, end)) = one.ended else { return true };
+        let is_last = now >= at + LATE_STARTS || is_to_come(at, now);
+        let is_first = !one.is_decided && now >= settled_at(at, end);
+        if is_last || is_first {
+            one.is_decided = true;
+            decided.push((one.id, end));
+        }
+        !is_last
+    });
+    decided
+}
+
+/// When its runs are decided.
+fn settled_at(ended_at: DateTime<Utc>, end: End) -> DateTime<Utc> {
+    match end {
+        End::Stopped => ended_at + GOODBYE_SETTLES,
+        End::Replaced | End::Silent | End::Unheard => ended_at,
+    }
+}
+
+/// When an incarnation counts as replaced: a younger one reports from the same host, and this one has missed its reports since.
+///
+/// Two workers of one name that both live report alternately, so each is heard after the other's first report. On another host the
+/// younger one proves nothing: only the silence of this one does.
+fn replaced_at(incarnations: &[Incarnation], place: usize, spells: &[BlindSpell]) -> Option<DateTime<Utc>> {
+    let one = &incarnations[place];
+    let host = one.host.as_deref()?;
+    let younger = incarnations
+        .iter()
+        .filter(|other| other.host.as_deref() == Some(host) && other.first_seen_at > one.last_seen_at)
+        .map(|other| other.first_seen_at)
+        .min()?;
+    let deadline = younger.max(one.last_seen_at + one.gap_after());
+    Some(fair_deadline(deadline, one.last_seen_at, SDK_RETURN, spells))
+}
+
+/// When [`look`] has something to do next. None: never, as far as is known now.
+#[must_use]
+pub fn next_look(incarnations: &[Incarnation], spells: &[BlindSpell]) -> Option<DateTime<Utc>> {
+    let next = |(place, one): (usize, &Incarnation)| match one.ended {
+        None => {
+            let silent_at = one.silent_at(spells);
+            replaced_at(incarnations, place, spells).map_or(silent_at, |at| at.min(silent_at))
+        }
+        Some((at, end)) if !one.is_decided => settled_at(at, end),
+        Some((at, _)) => at + LATE_STARTS,
+    };
+    incarnations.iter().enumerate().map(next).min()
+}
+
+/// Until when a message that was not acknowledged is expected to be delivered again.
+#[must_use]
+pub fn redelivered_by(orphaned_at: DateTime<Utc>, visibility_timeout: Option<TimeDelta>) -> DateTime<Utc> {
+    let timeout = visibility_timeout.map_or(REDELIVERY, |timeout| timeout + REDELIVERY);
+    orphaned_at + timeout.min(LONGEST_REDELIVERY)
+}

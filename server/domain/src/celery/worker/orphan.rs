@@ -1,0 +1,175 @@
+//! Runs whose owner has ended: what becomes of them.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::celery::blame::{AFTER, Blame, Evidence, PartOf};
+use crate::celery::worker::incarnation::redelivered_by;
+use crate::incident::cause::Cause;
+use crate::monitor::run::{Outcome, Run, RunStatus};
+use crate::monitor::status::Status;
+
+#[cfg(test)]
+mod tests;
+
+/// Why a run is taken for an orphan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orphaned {
+    /// Its incarnation ended.
+    Ended,
+    /// Its incarnation ended while we could not listen: nobody can tell how the run ended.
+    Unheard,
+    /// Its incarnation lives, and does not list it any more.
+    Unlisted,
+}
+
+impl Orphaned {
+    /// As written in SQL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Unheard => "unheard",
+            Self::Unlisted => "unlisted",
+        }
+    }
+
+    /// Reads [`Orphaned::as_str`] back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Ended, Self::Unheard, Self::Unlisted]
+            .into_iter()
+            .find(|one| one.as_str() == text)
+    }
+}
+
+/// An open run without an owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Why.
+    pub how: Orphaned,
+}
+
+/// A snapshot lists a run that began this long ago: its start may be reported before the worker's main process knows of it.
+pub const LISTED_WITHIN: TimeDelta = TimeDelta::seconds(10);
+/// A run that is not listed is decided after this: the report of its end may be on its way, from another process.
+pub const UNLISTED_PATIENCE: TimeDelta = TimeDelta::seconds(15);
+
+/// What is known of an orphan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is none: its owner lives.
+    Lives,
+    /// Nothing shows whether it goes on: it is judged when its time is over, as any other run.
+    Unproved,
+    /// It is looked at again then.
+    Wait(DateTime<Utc>),
+    /// Nobody can tell: it is closed, and nobody is told.
+    Unknown,
+    /// It is dead.
+    Dead(Blame),
+}
+
+impl Evidence {
+    /// What becomes of an open run whose owner seems to have ended.
+    #[must_use]
+    pub fn of_orphan(&self, run: &Run, orphan: Orphan, now: DateTime<Utc>) -> Fate {
+        let name = run.detail.worker.as_deref();
+        let worker = self
+            .workers
+            .iter()
+            .find(|worker| Some(worker.name.as_str()) == name);
+        match orphan.how {
+            Orphaned::Unheard => return Fate::Unknown,
+            Orphaned::Unlisted => match worker {
+                Some(worker) if worker.incarnation == run.detail.incarnation => {
+                    if !worker.connected {
+                        // Its loop does not turn: it does not know what its processes run.
+                        return Fate::Wait(now + AFTER);
+                    }
+                    let (Some(running), Some(id)) = (&worker.running, run.run_id) else {
+                        return Fate::Unproved;
+                    };
+                    if running.contains(&id) {
+                        return Fate::Lives;
+                    }
+                    // It may have ended, and the report of that is lost.
+                    if self.has_lost_reports(run.started_at.unwrap_or(orphan.since), now) {
+                        return Fate::Unproved;
+                    }
+                }
+                // Another incarnation of its name has reported since: this one says so, or ends, soon.
+                Some(_) if now < orphan.since + UNLISTED_PATIENCE * 4 => return Fate::Wait(now + AFTER),
+                _ => return Fate::Unproved,
+            },
+            Orphaned::Ended => {
+                let is_live = |id| self.workers.iter().any(|worker| worker.live.contains(&id));
+                if run.detail.incarnation.is_some_and(is_live) {
+                    return Fate::Lives;
+                }
+                if let Some(worker) = worker
+                    && worker.status == Status::Down
+                    && worker.trouble.is_none()
+                {
+                    return Fate::Dead(Blame::Part(PartOf::Worker(worker.id), Cause::WorkerLost));
+                }
+            }
+        }
+        if run.detail.acks_late {
+            let timeout = self.broker.and_then(|broker| broker.visibility_timeout);
+            let until = redelivered_by(orphan.since, timeout);
+            if now < until {
+                return Fate::Wait(until);
+            }
+        }
+        Fate::Dead(Blame::Own(Cause::WorkerKilled))
+    }
+}
+
+/// What judging an orphan comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is none, or nothing shows it: it is judged as any other run.
+    None,
+    /// It is closed, or is looked at later.
+    Later,
+    /// It is dead, and closed.
+    Dead(Blame),
+}
+
+/// Judges an open run that is overdue; `whole`: when its time is over in any case.
+pub fn settle(run: &mut Run, evidence: &Evidence, whole: DateTime<Utc>, now: DateTime<Utc>) -> Settled {
+    let Some(orphan) = run.orphan else {
+        return Settled::None;
+    };
+    match evidence.of_orphan(run, orphan, now) {
+        fate @ (Fate::Lives | Fate::Unproved) => {
+            run.orphan = run.orphan.filter(|_| fate == Fate::Unproved);
+            if whole <= now {
+                return Settled::None;
+            }
+            run.deadline_at = Some(whole);
+            Settled::Later
+        }
+        // The slots of its monitor are judged meanwhile.
+        Fate::Wait(until) => {
+            run.deadline_at = Some(until.max(now + AFTER));
+            Settled::Later
+        }
+        Fate::Unknown => {
+            close(run);
+            Settled::Later
+        }
+        Fate::Dead(blame) => {
+            close(run);
+            run.detail.outcome = Some(Outcome::Lost);
+            Settled::Dead(blame)
+        }
+    }
+}
+
+fn close(run: &mut Run) {
+    run.status = RunStatus::Overrun;
+    run.deadline_at = None;
+}

@@ -1,0 +1,145 @@
+//! Workers that consume an application's queues and report nothing: they lack the SDK, or its key.
+//!
+//! Silence of the SDK is not absence in Celery. Such a worker answers Celery's inspect, so whoever samples the broker asks all workers which queues
+//! they consume. A run of Beat that was sent, left its queue and was never received by a worker that reports has vanished into such a worker.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::judge::blind_spell::is_to_come;
+
+/// A worker that has just started may answer before its first report arrives.
+pub const REPORTS_WITHIN: TimeDelta = TimeDelta::seconds(15);
+/// All workers are asked once a minute. After this an answer is no evidence any more.
+const STALE_AFTER: TimeDelta = TimeDelta::minutes(3);
+/// A run that vanished so long ago does not accuse anybody any more.
+pub const VANISHED_FOR: TimeDelta = TimeDelta::minutes(5);
+/// A missed run waits for so long for the sample that opens the incident which it joins.
+pub const INCIDENT_WITHIN: TimeDelta = TimeDelta::seconds(60);
+/// Strangers of one application that are remembered.
+pub const REMEMBERED: usize = 100;
+
+/// A worker that answers and does not report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stranger {
+    /// Celery's node name.
+    pub worker: String,
+    /// The queues that it consumes.
+    pub queues: Vec<String>,
+    /// Since when it has answered without reporting.
+    pub since: DateTime<Utc>,
+    /// When it last answered.
+    pub seen_at: DateTime<Utc>,
+}
+
+impl Stranger {
+    /// Whether it is known to take messages from that queue and to report nothing.
+    #[must_use]
+    pub fn takes_from(&self, queue: &str, now: DateTime<Utc>) -> bool {
+        now - self.since >= REPORTS_WITHIN && self.may_take_from(queue, now)
+    }
+
+    /// The same, of one whose first report may be on its way, too.
+    #[must_use]
+    pub fn may_take_from(&self, queue: &str, now: DateTime<Utc>) -> bool {
+        self.queues.iter().any(|name| name == queue)
+            && now - self.seen_at < STALE_AFTER
+            && !is_to_come(self.seen_at, now)
+    }
+}
+
+/// The broker was sampled. `answering`: all workers that answered, with their queues; None: nobody was asked. `reports`: whether a worker of that
+/// name is heard from.
+pub fn on_sample(
+    known: &mut Vec<Stranger>,
+    answering: Option<Vec<(String, Vec<String>)>>,
+    reports: impl Fn(&str) -> bool,
+    now: DateTime<Utc>,
+) {
+    if let Some(answering) = answering {
+        let before = std::mem::take(known);
+        *known = answering
+            .into_iter()
+            .map(|(worker, queues)| Stranger {
+                since: before
+                    .iter()
+                    .find(|one| one.worker == worker && !is_to_come(one.since, now))
+                    .map_or(now, |one| one.since),
+                worker,
+                queues,
+                seen_at: now,
+            })
+            .collect();
+    }
+    known.retain(|one| !reports(&one.worker) && !one.queues.is_empty());
+    known.truncate(REMEMBERED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::transition::tests::at;
+
+    fn answering(workers: &[&str]) -> Option<Vec<(String, Vec<String>)>> {
+        let queues = vec!["celery".to_owned()];
+        Some(
+            workers
+                .iter()
+                .map(|name| ((*name).to_owned(), queues.clone()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn who_answers_and_does_not_report_is_a_stranger_after_a_while() {
+        let mut known = Vec::new();
+        let reports = |name: &str| name == "w1";
+        on_sample(&mut known, answering(&["w1", "w2"]), reports, at(0.0));
+        assert_eq!(
+            known.iter().map(|one| one.worker.as_str()).collect::<Vec<_>>(),
+            ["w2"]
+        );
+        assert!(
+            !known[0].takes_from("celery", at(14.9)),
+            "its first report may be on its way"
+        );
+        assert!(known[0].takes_from("celery", at(15.0)));
+        assert!(!known[0].takes_from("mails", at(15.0)));
+        on_sample(&mut known, None, reports, at(60.0));
+        assert!(
+            known[0].takes_from("celery", at(60.0)),
+            "nobody was asked: what is known stays"
+        );
+        assert!(
+            !known[0].takes_from("celery", at(180.0)),
+            "an answer of three minutes ago is none"
+        );
+        on_sample(&mut known, answering(&["w1", "w2"]), reports, at(200.0));
+        assert_eq!(known[0].since, at(0.0));
+        assert!(known[0].takes_from("celery", at(200.0)));
+    }
+
+    #[test]
+    fn who_reports_or_has_gone_is_none() {
+        let mut known = Vec::new();
+        on_sample(&mut known, answering(&["w2"]), |_| false, at(0.0));
+        on_sample(&mut known, None, |_| true, at(10.0));
+        assert_eq!(known, [], "it reports now");
+        on_sample(&mut known, answering(&["w2"]), |_| false, at(20.0));
+        on_sample(&mut known, answering(&[]), |_| false, at(30.0));
+        assert_eq!(known, [], "it has gone");
+    }
+
+    #[test]
+    fn a_clock_that_was_stepped_back_and_many_names_do_no_harm() {
+        let mut known = Vec::new();
+        on_sample(&mut known, answering(&["w2"]), |_| false, at(9_000.0));
+        assert!(!known[0].takes_from("celery", at(100.0)));
+        on_sample(&mut known, answering(&["w2"]), |_| false, at(100.0));
+        assert_eq!(known[0].since, at(100.0));
+        let many: Vec<String> = (0..1_000).map(|n| format!("w{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        on_sample(&mut known, answering(&many), |_| false, at(200.0));
+        assert_eq!(known.len(), REMEMBERED);
+    }
+}

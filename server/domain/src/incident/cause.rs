@@ -1,0 +1,203 @@
+//! Why something is wrong, as the codes of the product's table. Messages, pages and the API take their words from here.
+
+use serde::Serialize;
+
+use crate::monitor::run::Outcome;
+
+/// A cause. A wrong cause is worse than none: a code is only given where the evidence suffices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Cause {
+    /// A report did not come before its deadline.
+    Missed,
+    /// A run that Beat should have sent did not come, and what is known does not tell why.
+    Unknown,
+    /// A failure was reported.
+    Failed,
+    /// A task failed, and was retried as often as it may be.
+    RetriesExhausted,
+    /// A task was revoked: somebody called it off.
+    Revoked,
+    /// A task rejected its message, or a worker refused it before the task began.
+    Rejected,
+    /// A message had expired before a worker could begin it.
+    Expired,
+    /// A run was ended by its time limit, soft or hard.
+    TimeLimit,
+    /// A run took longer than its longest run, or far longer than it ever did.
+    Overrun,
+    /// Several runs, one after the other, took far less time than any did before.
+    TooFast,
+    /// The process that ran the task was killed.
+    WorkerKilled,
+    /// A worker went without a goodbye.
+    WorkerLost,
+    /// A worker says that it lives, and gets nothing done although messages wait for it.
+    GhostWorker,
+    /// A message waits inside a busy worker, while another one has nothing to do.
+    PrefetchStarvation,
+    /// One message was executed twice.
+    DuplicateRun,
+    /// A message is delivered again and again, because what runs it dies each time.
+    RedeliveryLoop,
+    /// Celery Beat is silent.
+    BeatDown,
+    /// Celery Beat ends again and again without having been told to, and misses what is due.
+    BeatCrashLoop,
+    /// Celery Beat's process lives, and it sends nothing.
+    BeatStalled,
+    /// Celery Beat sends one entry over and over again.
+    BeatStorm,
+    /// Beat forgets, at each of its starts, when an entry was last sent, so that it is never due.
+    ScheduleReset,
+    /// A whole schedule vanished: Beat lists no enabled entry any more.
+    ScheduleEmptied,
+    /// Two Beats of one schedule run at once, and send everything twice.
+    BeatDuplicate,
+    /// Two applications have one name, and run at once.
+    AppNameShared,
+    /// A worker takes messages and reports nothing: it lacks the SDK, or its key.
+    WorkerWithoutSdk,
+    /// A message was sent, and is neither in its queue nor with a worker.
+    LostInBroker,
+    /// Messages wait in a queue that nobody consumes.
+    QueueUnconsumed,
+    /// A queue's oldest message waits longer than is allowed.
+    QueueSlaBreach,
+    /// Messages wait inside a worker for a rate limit of their task.
+    RateLimited,
+    /// Others take the CPUs that a worker needs: its runs come late.
+    HostOverloaded,
+    /// The broker cannot be reached.
+    BrokerDown,
+    /// The result backend does not answer, or takes no results.
+    ResultBackendDown,
+    /// A host's clock is off.
+    ClockSkew,
+    /// Nothing on a host reports any more: Beat and workers there fell silent together.
+    HostLost,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 34] = [
+        Self::Missed,
+        Self::Unknown,
+        Self::Failed,
+        Self::RetriesExhausted,
+        Self::Revoked,
+        Self::Rejected,
+        Self::Expired,
+        Self::TimeLimit,
+        Self::Overrun,
+        Self::TooFast,
+        Self::WorkerKilled,
+        Self::WorkerLost,
+        Self::GhostWorker,
+        Self::PrefetchStarvation,
+        Self::DuplicateRun,
+        Self::RedeliveryLoop,
+        Self::BeatDown,
+        Self::BeatCrashLoop,
+        Self::BeatStalled,
+        Self::BeatStorm,
+        Self::ScheduleReset,
+        Self::ScheduleEmptied,
+        Self::BeatDuplicate,
+        Self::AppNameShared,
+        Self::WorkerWithoutSdk,
+        Self::LostInBroker,
+        Self::QueueUnconsumed,
+        Self::QueueSlaBreach,
+        Self::RateLimited,
+        Self::HostOverloaded,
+        Self::BrokerDown,
+        Self::ResultBackendDown,
+        Self::ClockSkew,
+        Self::HostLost,
+    ];
+
+    /// As written in SQL, JSON and pages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missed => "MISSED",
+            Self::Unknown => "UNKNOWN",
+            Self::Failed => "FAILED",
+            Self::RetriesExhausted => "RETRIES_EXHAUSTED",
+            Self::Revoked => "REVOKED",
+            Self::Rejected => "REJECTED",
+            Self::Expired => "EXPIRED",
+            Self::TimeLimit => "TIME_LIMIT",
+            Self::Overrun => "OVERRUN",
+            Self::TooFast => "TOO_FAST",
+            Self::WorkerKilled => "WORKER_KILLED",
+            Self::WorkerLost => "WORKER_LOST",
+            Self::GhostWorker => "GHOST_WORKER",
+            Self::PrefetchStarvation => "PREFETCH_STARVATION",
+            Self::DuplicateRun => "DUPLICATE_RUN",
+            Self::RedeliveryLoop => "REDELIVERY_LOOP",
+            Self::BeatDown => "BEAT_DOWN",
+            Self::BeatCrashLoop => "BEAT_CRASH_LOOP",
+            Self::BeatStalled => "BEAT_STALLED",
+            Self::BeatStorm => "BEAT_STORM",
+            Self::ScheduleReset => "SCHEDULE_RESET",
+            Self::ScheduleEmptied => "SCHEDULE_EMPTIED",
+            Self::BeatDuplicate => "BEAT_DUPLICATE",
+            Self::AppNameShared => "APP_NAME_SHARED",
+            Self::WorkerWithoutSdk => "WORKER_WITHOUT_SDK",
+            Self::LostInBroker => "LOST_IN_BROKER",
+            Self::QueueUnconsumed => "QUEUE_UNCONSUMED",
+            Self::QueueSlaBreach => "QUEUE_SLA_BREACH",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::HostOverloaded => "HOST_OVERLOADED",
+            Self::BrokerDown => "BROKER_DOWN",
+            Self::ResultBackendDown => "RESULT_BACKEND_DOWN",
+            Self::ClockSkew => "CLOCK_SKEW",
+            Self::HostLost => "HOST_LOST",
+        }
+    }
+
+    /// Reads [`Cause::as_str`] back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == text)
+    }
+
+    /// The path of the page that tells what it means and what to do.
+    #[must_use]
+    pub fn page(self) -> String {
+        format!("/causes/{}", self.as_str())
+    }
+
+    /// What a run that ended badly is called by how it ended.
+    #[must_use]
+    pub fn of_outcome(outcome: Option<Outcome>) -> Self {
+        match outcome {
+            None | Some(Outcome::Failure | Outcome::Aborted | Outcome::Success | Outcome::Ignored) => {
+                Self::Failed
+            }
+            Some(Outcome::RetriesExhausted) => Self::RetriesExhausted,
+            Some(Outcome::Revoked) => Self::Revoked,
+            Some(Outcome::Rejected) => Self::Rejected,
+            Some(Outcome::Expired) => Self::Expired,
+            Some(Outcome::TimeLimit) => Self::TimeLimit,
+            Some(Outcome::Lost) => Self::WorkerKilled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_read_back_and_are_what_json_says() {
+        for cause in Cause::ALL {
+            assert_eq!(Cause::parse(cause.as_str()), Some(cause));
+            assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
+        }
+        assert_eq!(Cause::parse("missed"), None);
+        assert_eq!(Cause::BeatDown.page(), "/causes/BEAT_DOWN");
+    }
+}

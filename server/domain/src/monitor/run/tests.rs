@@ -1,0 +1,556 @@
+//! Pairing starts with ends.
+
+use super::*;
+use crate::monitor::ping::PingKind::{Fail, Start, Success};
+use crate::monitor::transition::tests::{at, seconds, signal, signal_of};
+
+const HOUR: TimeDelta = TimeDelta::hours(1);
+
+#[test]
+fn an_end_closes_the_run_of_its_id_and_no_other() {
+    let mut runs = Vec::new();
+    let first = start(&mut runs, &signal_of(1, Start, at(0.0)), HOUR).unwrap().key;
+    let second = start(&mut runs, &signal_of(2, Start, at(10.0)), HOUR)
+        .unwrap()
+        .key;
+
+    let ended = finish(&mut runs, &signal_of(2, Fail, at(15.0))).unwrap();
+
+    assert_eq!(
+        (ended.key, ended.status, ended.duration),
+        (second, RunStatus::Fail, Some(seconds(5)))
+    );
+    assert!(runs.iter().any(|run| run.key == first && run.is_open()));
+}
+
+#[test]
+fn a_plain_end_closes_the_only_open_run_and_claims_no_length_for_a_named_one() {
+    for (id, duration) in [(None, Some(seconds(5))), (Some(Uuid::from_u128(1)), None)] {
+        let mut runs = Vec::new();
+        start(
+            &mut runs,
+            &Signal {
+                run_id: id,
+                ..signal(Start, at(0.0))
+            },
+            HOUR,
+        );
+
+        let ended = finish(&mut runs, &signal(Success, at(5.0))).unwrap();
+
+        assert_eq!(
+            (ended.status, ended.duration),
+            (RunStatus::Success, duration),
+            "{id:?}"
+        );
+    }
+}
+
+#[test]
+fn a_plain_end_among_several_named_runs_closes_none() {
+    let mut runs = Vec::new();
+    start(&mut runs, &signal_of(1, Start, at(0.0)), HOUR);
+    start(&mut runs, &signal_of(2, Start, at(1.0)), HOUR);
+
+    assert!(finish(&mut runs, &signal(Success, at(5.0))).is_none());
+
+    assert!(runs.iter().all(Run::is_open));
+}
+
+#[test]
+fn an_end_of_an_unknown_id_is_a_run_of_which_only_the_end_was_heard() {
+    let mut runs = Vec::new();
+
+    let silent = finish(&mut runs, &signal_of(1, Success, at(9.0)))
+        .unwrap()
+        .clone();
+    let measured = finish(
+        &mut runs,
+        &Signal {
+            duration: Some(seconds(4)),
+            ..signal_of(2, Success, at(9.0))
+        },
+    )
+    .unwrap();
+
+    assert_eq!((silent.started_at, silent.duration), (None, None));
+    assert_eq!(
+        (measured.started_at, measured.duration),
+        (Some(at(5.0)), Some(seconds(4)))
+    );
+    assert!(
+        finish(&mut runs, &signal(Success, at(10.0))).is_none(),
+        "a plain end with nothing open is just a ping"
+    );
+}
+
+#[test]
+fn a_repeated_start_begins_anew_and_a_retry_goes_on() {
+    let mut runs = Vec::new();
+    start(&mut runs, &signal_of(1, Start, at(0.0)), HOUR);
+    let mut retry = signal_of(1, Start, at(100.0));
+    retry.detail.retries = 1;
+
+    let retried = start(&mut runs, &retry, HOUR).unwrap().clone();
+    let repeated = start(&mut runs, &signal_of(1, Start, at(200.0)), HOUR)
+        .unwrap()
+        .clone();
+
+    assert_eq!(
+        (retried.started_at, retried.deadline_at),
+        (Some(at(0.0)), Some(at(100.0) + HOUR)),
+        "each try has its own time"
+    );
+    assert_eq!(
+        (repeated.started_at, repeated.deadline_at),
+        (Some(at(200.0)), Some(at(200.0) + HOUR))
+    );
+    assert_eq!(runs.len(), 1);
+}
+
+#[test]
+fn an_id_that_is_used_again_is_a_new_run() {
+    let mut runs = Vec::new();
+    let first = start(&mut runs, &signal_of(1, Start, at(0.0)), HOUR).unwrap().key;
+    finish(&mut runs, &signal_of(1, Success, at(1.0)));
+
+    let second = start(&mut runs, &signal_of(1, Start, at(2.0)), HOUR).unwrap().key;
+
+    assert_ne!(first, second);
+    assert_eq!(runs.iter().filter(|run| run.is_open()).count(), 1);
+}
+
+#[test]
+fn an_end_before_its_start_by_a_clock_that_is_off_takes_no_time() {
+    let mut runs = Vec::new();
+    start(&mut runs, &signal_of(1, Start, at(10.0)), HOUR);
+
+    let ended = finish(&mut runs, &signal_of(1, Success, at(9.0))).unwrap();
+
+    assert_eq!(
+        (ended.finished_at, ended.duration),
+        (Some(at(10.0)), Some(seconds(0)))
+    );
+}
+
+#[test]
+fn starts_beyond_the_limit_open_nothing_and_ends_make_room() {
+    let mut runs = Vec::new();
+    for id in 0..limits::OPEN_RUNS as u128 {
+        assert!(start(&mut runs, &signal_of(id, Start, at(0.0)), HOUR).is_some());
+    }
+
+    assert!(start(&mut runs, &signal_of(9_999, Start, at(1.0)), HOUR).is_none());
+    assert!(
+        start(&mut runs, &signal_of(0, Start, at(1.0)), HOUR).is_some(),
+        "a known one may start again"
+    );
+    finish(&mut runs, &signal_of(0, Success, at(2.0)));
+    assert!(start(&mut runs, &signal_of(9_999, Start, at(3.0)), HOUR).is_some());
+}
+
+/// News of run 1 from the SDK: the event's number, and which execution of the message it is about; 0: the main process says it.
+fn event(number: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
+    let mut event = Signal {
+        source: Source::Event,
+        ..signal_of(1, kind, at(seconds))
+    };
+    event.detail.event = Some(Uuid::from_u128(number));
+    event.detail.attempt = (attempt > 0).then(|| Uuid::from_u128(1_000 + attempt));
+    event
+}
+
+fn ended(number: u128, outcome: Outcome, attempt: u128, seconds: f64) -> Signal {
+    let mut event = event(number, Fail, attempt, seconds);
+    event.detail.outcome = Some(outcome);
+    event
+}
+
+fn try_of(signal: Signal, retries: i32) -> Signal {
+    let detail = RunDetail {
+        retries,
+        ..signal.detail.clone()
+    };
+    Signal { detail, ..signal }
+}
+
+fn only(runs: &[Run]) -> &Run {
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    &runs[0]
+}
+
+#[test]
+fn an_event_is_known_once_it_has_changed_its_run_and_to_no_other_run() {
+    let mut runs = Vec::new();
+    let begun = event(1, Start, 1, 0.0);
+    let retry = event(2, PingKind::Log, 1, 1.0);
+    let begun_again = try_of(event(3, Start, 2, 2.0), 1);
+    let over = try_of(event(4, Success, 2, 3.0), 1);
+    for event in [&begun, &retry, &begun_again, &over] {
+        assert!(!is_known(&runs, event));
+        match event.kind {
+            Start => drop(start(&mut runs, event, HOUR)),
+            PingKind::Log => drop(retried(&mut runs, event)),
+            Success | Fail => drop(finish(&mut runs, event)),
+        }
+        assert!(is_known(&runs, event), "{:?}", event.kind);
+    }
+    assert!(is_known(&runs, &begun), "the first one still is");
+    let of_another = Signal {
+        run_id: Some(Uuid::from_u128(2)),
+        ..begun
+    };
+    assert!(!is_known(&runs, &of_another));
+    assert!(
+        !is_known(&runs, &signal_of(1, Start, at(0.0))),
+        "a ping URL has no events"
+    );
+}
+
+#[test]
+fn the_newest_sixteen_events_of_a_run_are_remembered() {
+    let mut runs = Vec::new();
+    for number in 1..=20 {
+        start(&mut runs, &event(number, Start, 1, 0.0), HOUR);
+    }
+
+    let known = (1..=20).filter(|number| is_known(&runs, &event(*number, Start, 1, 0.0)));
+
+    assert_eq!(known.collect::<Vec<_>>(), (5..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_message_that_begins_again_while_it_is_open_is_to_be_judged() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    assert_eq!((only(&runs).attempts, only(&runs).contest), (1, None));
+
+    start(&mut runs, &event(2, Start, 1, 1.0), HOUR);
+    assert_eq!(
+        (only(&runs).attempts, only(&runs).contest),
+        (1, None),
+        "the same execution"
+    );
+    start(&mut runs, &event(3, Start, 2, 100.0), HOUR);
+
+    let run = only(&runs);
+    assert_eq!((run.attempts, run.contest), (2, Some(Contest::Again)));
+    assert_eq!(run.deadline_at, Some(at(100.0) + CONTEST_PATIENCE));
+    assert_eq!(run.started_at, Some(at(1.0)), "it has been at it since then");
+    start(&mut runs, &event(4, Start, 3, 102.0), HOUR);
+    assert_eq!(
+        (only(&runs).attempts, only(&runs).deadline_at),
+        (3, Some(at(107.0))),
+        "the first question stands"
+    );
+}
+
+#[test]
+fn a_contest_never_puts_a_deadline_off() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), seconds(12));
+
+    start(&mut runs, &event(2, Start, 2, 10.0), seconds(12));
+
+    assert_eq!(only(&runs).deadline_at, Some(at(12.0)));
+}
+
+#[test]
+fn a_contest_that_was_told_is_not_judged_again() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    runs[0].contest = Some(Contest::Told);
+
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+
+    assert_eq!(
+        (only(&runs).contest, only(&runs).deadline_at),
+        (Some(Contest::Told), Some(at(0.0) + HOUR))
+    );
+}
+
+#[test]
+fn a_retry_and_a_ping_url_contest_nothing() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &try_of(event(2, Start, 2, 10.0), 1), HOUR);
+    assert_eq!((only(&runs).attempts, only(&runs).contest), (1, None));
+    assert_eq!(only(&runs).started_at, Some(at(0.0)));
+
+    let mut runs = Vec::new();
+    start(&mut runs, &signal_of(1, Start, at(0.0)), HOUR);
+    start(&mut runs, &signal_of(1, Start, at(10.0)), HOUR);
+    assert_eq!((only(&runs).attempts, only(&runs).contest), (1, None));
+}
+
+#[test]
+fn a_message_that_begins_again_after_it_ended_well_is_repeated_and_after_a_failure_is_not() {
+    for (end, expected) in [(Success, Some(Contest::Repeated)), (Fail, None)] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+        finish(&mut runs, &event(2, end, 1, 5.0));
+
+        let again = start(&mut runs, &event(3, Start, 2, 60.0), HOUR).unwrap();
+
+        assert_eq!(
+            (again.contest, again.attempts, again.is_open()),
+            (expected, 1, true),
+            "{end:?}"
+        );
+        let deadline = if expected.is_some() {
+            at(60.0) + CONTEST_PATIENCE
+        } else {
+            at(60.0) + HOUR
+        };
+        assert_eq!(again.deadline_at, Some(deadline), "{end:?}");
+    }
+}
+
+#[test]
+fn a_repeated_message_that_ends_well_at_once_is_proved() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    finish(&mut runs, &event(2, Success, 1, 5.0));
+    start(&mut runs, &event(3, Start, 2, 60.0), HOUR);
+
+    let twice = finish(&mut runs, &event(4, Success, 2, 60.1)).unwrap();
+
+    assert_eq!(
+        (twice.status, twice.contest),
+        (RunStatus::Success, Some(Contest::Proved))
+    );
+}
+
+#[test]
+fn a_third_execution_that_ends_well_after_the_first_one_did_proves_it_whatever_became_of_the_second() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+    finish(&mut runs, &event(3, Success, 1, 12.0));
+
+    start(&mut runs, &event(4, Start, 3, 13.0), HOUR);
+    assert_eq!(
+        (only(&runs).contest, only(&runs).deadline_at),
+        (Some(Contest::Repeated), Some(at(12.0) + CONTEST_PATIENCE))
+    );
+    finish(&mut runs, &event(5, Success, 3, 14.0));
+
+    assert_eq!(
+        (only(&runs).status, only(&runs).contest),
+        (RunStatus::Success, Some(Contest::Proved))
+    );
+}
+
+/// Somebody's own `Ignore`: the lock was taken, the work was done before.
+fn ignored(number: u128, attempt: u128, seconds: f64) -> Signal {
+    let mut signal = event(number, Success, attempt, seconds);
+    signal.detail.outcome = Some(Outcome::Ignored);
+    signal
+}
+
+#[test]
+fn an_execution_that_was_ignored_proves_nothing() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    finish(&mut runs, &event(2, Success, 1, 5.0));
+    start(&mut runs, &event(3, Start, 2, 60.0), HOUR);
+    let after = finish(&mut runs, &ignored(4, 2, 60.1)).unwrap();
+    assert_eq!(
+        (after.status, after.contest),
+        (RunStatus::Success, Some(Contest::Repeated)),
+        "begun again after its end: closed, and not told"
+    );
+
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+    let beside = finish(&mut runs, &ignored(3, 2, 10.1)).unwrap();
+    assert!(beside.is_open(), "the first one goes on");
+    assert_eq!(beside.contest, Some(Contest::Again), "and is asked for");
+
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+    finish(&mut runs, &event(3, Success, 1, 12.0));
+    let both = finish(&mut runs, &ignored(4, 2, 13.0)).unwrap();
+    assert_eq!(
+        (both.status, both.contest),
+        (RunStatus::Success, Some(Contest::Ended))
+    );
+}
+
+#[test]
+fn a_message_of_the_same_id_that_was_sent_after_the_end_is_another_one() {
+    for (sent, expected) in [
+        (59.0, None),
+        (5.0, Some(Contest::Repeated)),
+        (0.0, Some(Contest::Repeated)),
+    ] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+        finish(&mut runs, &event(2, Success, 1, 5.0));
+        let mut next = event(3, Start, 2, 60.0);
+        next.detail.published_at = Some(at(sent));
+
+        let run = start(&mut runs, &next, HOUR).unwrap();
+
+        assert_eq!(run.contest, expected, "sent at {sent}");
+    }
+}
+
+#[test]
+fn a_start_from_before_the_end_is_no_repetition_however_late_it_is_heard() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(3, Start, 3, 10.0), HOUR);
+    finish(&mut runs, &event(4, Success, 3, 12.0));
+
+    start(&mut runs, &event(2, Start, 2, 5.0), HOUR);
+
+    assert_eq!(
+        (only(&runs).contest, only(&runs).attempts),
+        (Some(Contest::Ended), 3)
+    );
+}
+
+#[test]
+fn a_start_that_is_heard_after_its_end_repeats_nothing() {
+    let mut runs = Vec::new();
+    finish(&mut runs, &event(2, Success, 1, 5.0));
+
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+
+    let run = only(&runs);
+    assert_eq!(
+        (run.status, run.started_at, run.duration),
+        (RunStatus::Success, Some(at(0.0)), Some(seconds(5)))
+    );
+}
+
+#[test]
+fn a_try_that_ends_leaves_its_run_open_until_the_next_one() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+
+    retried(&mut runs, &event(2, PingKind::Log, 1, 10.0));
+    assert_eq!((only(&runs).is_open(), only(&runs).attempts), (true, 0));
+    assert_eq!(only(&runs).deadline_at, Some(at(10.0) + TimeDelta::days(1)));
+    start(&mut runs, &try_of(event(3, Start, 2, 7_200.0), 1), HOUR);
+    assert_eq!(
+        (only(&runs).attempts, only(&runs).deadline_at),
+        (1, Some(at(7_200.0) + HOUR))
+    );
+    finish(&mut runs, &try_of(event(4, Success, 2, 7_201.0), 1));
+
+    assert_eq!(
+        (only(&runs).status, only(&runs).duration),
+        (RunStatus::Success, Some(seconds(7_201)))
+    );
+    assert!(
+        retried(&mut runs, &event(5, PingKind::Log, 1, 7_202.0)).is_none(),
+        "it is over"
+    );
+}
+
+#[test]
+fn news_of_a_try_that_comes_after_the_next_one_has_begun_changes_nothing() {
+    // A retry without a countdown begins before its worker has said that the first try is over.
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &try_of(event(3, Start, 2, 10.0), 1), HOUR);
+    let before = only(&runs).clone();
+
+    let late = event(2, PingKind::Log, 1, 10.1);
+    retried(&mut runs, &late);
+
+    assert_eq!(
+        (only(&runs).deadline_at, only(&runs).attempts),
+        (before.deadline_at, before.attempts)
+    );
+    assert!(is_known(&runs, &late));
+}
+
+#[test]
+fn a_retry_drops_what_was_to_be_judged_and_keeps_what_was_told() {
+    for (before, after) in [(Contest::Again, None), (Contest::Told, Some(Contest::Told))] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+        runs[0].contest = Some(before);
+
+        retried(&mut runs, &event(2, PingKind::Log, 1, 10.0));
+
+        assert_eq!(only(&runs).contest, after, "{before:?}");
+    }
+}
+
+#[test]
+fn what_was_aborted_waits_for_the_main_process_and_takes_its_word() {
+    for outcome in [Outcome::Lost, Outcome::TimeLimit, Outcome::Revoked] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+
+        let aborted = finish(&mut runs, &ended(2, Outcome::Aborted, 1, 10.0)).unwrap();
+        assert_eq!(
+            (aborted.is_open(), aborted.deadline_at),
+            (true, Some(at(10.0) + ABORTED_PATIENCE))
+        );
+        let told = finish(&mut runs, &ended(3, outcome, 0, 12.0)).unwrap();
+
+        assert_eq!(
+            (told.status, told.detail.outcome),
+            (RunStatus::Fail, Some(outcome))
+        );
+        assert_eq!(
+            told.detail.attempt,
+            Some(Uuid::from_u128(1_001)),
+            "the main process knows of none"
+        );
+        assert_eq!(runs.len(), 1);
+    }
+}
+
+#[test]
+fn what_the_main_process_said_first_stands_when_the_abort_is_heard() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    finish(&mut runs, &ended(3, Outcome::TimeLimit, 0, 10.0));
+    let before = only(&runs).clone();
+
+    let after = finish(&mut runs, &ended(2, Outcome::Aborted, 1, 10.5)).unwrap();
+
+    assert_eq!(
+        (after.status, after.detail.outcome),
+        (RunStatus::Fail, Some(Outcome::TimeLimit))
+    );
+    assert_eq!(
+        (after.finished_at, after.duration),
+        (before.finished_at, before.duration)
+    );
+}
+
+#[test]
+fn an_abort_of_the_execution_before_says_nothing_of_the_one_that_goes_on() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 100.0), HOUR);
+    runs[0].contest = None;
+    runs[0].deadline_at = Some(at(0.0) + HOUR);
+
+    let run = finish(&mut runs, &ended(3, Outcome::Aborted, 1, 101.0)).unwrap();
+
+    assert_eq!(
+        (run.is_open(), run.detail.outcome, run.deadline_at),
+        (true, None, Some(at(0.0) + HOUR))
+    );
+}
+
+#[test]
+fn an_abort_of_an_overrun_is_its_end() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), seconds(5));
+    close_overdue(&mut runs, at(5.0));
+
+    let run = finish(&mut runs, &ended(2, Outcome::Aborted, 1, 9.0)).unwrap();
+
+    assert_eq!((run.status, run.duration), (RunStatus::Overrun, Some(seconds(9))));
+}

@@ -1,0 +1,225 @@
+//! Quartz expressions: crontabs with seconds in front and perhaps years at the end, as Rust's `cron` crate reads them.
+//!
+//! Sunday is 1 and Saturday 7, a day must match in *both* day fields, and `?` says the same as `*`. What is taken and what it means
+//! is tested against version 0.17 of the crate (`quartz/differential.rs`), down to blanks around the signs (`9, 17`) and none
+//! between the fields (`0 0 12**?`). Of the Quartz scheduler's own signs that the crate refuses, `L`, `LW`, `6L` and `6#3` are
+//! taken too; where its documentation is cited below, it is that of `org.quartz.CronExpression`.
+//!
+//! Clock changes are treated as cron treats them (`Job` in `cron`): the crate drops a skipped time, and runs to and fro in a repeated
+//! hour. `docs/schedules.md` lists every difference.
+
+#[cfg(test)]
+mod differential;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+
+use self::reader::{DATE, FieldText, HOUR, Item, MINUTE, MONTH, Reader, SECOND, WEEKDAY, YEAR};
+use crate::schedule::cron::{Job, MAX_EXPRESSION_CHARS};
+use crate::schedule::expression::{ExpressionError, check_characters, fault, single_spaced, split_fields};
+use crate::schedule::wall::{DayRule, Join, WallTimes, Years};
+use crate::schedule::zone::Zone;
+
+/// A Quartz expression that has been read and names at least one date that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quartz {
+    expression: String,
+    times: WallTimes,
+    job: Job,
+}
+
+impl Quartz {
+    /// Reads six fields, seven with years at the end, or one of the crate's five shorthands.
+    ///
+    /// # Errors
+    /// For anything the `cron` crate does not take, other than `L`, `LW`, `6L` and `6#3`; for line breaks, for more than
+    /// [`MAX_EXPRESSION_CHARS`] characters, and for dates that never come.
+    pub fn parse(expression: &str) -> Result<Self, ExpressionError> {
+        check_characters(expression, MAX_EXPRESSION_CHARS)?;
+        let pieces = split_fields(expression);
+        let fields = match pieces[..] {
+            [(at, shorthand), ref rest @ ..] if shorthand.starts_with('@') => {
+                if let Some((at, text)) = rest.first() {
+                    return Err(fault(
+                        *at,
+                        format!("nothing comes after a shorthand, but '{text}' does"),
+                    ));
+                }
+                expand_shorthand(shorthand).map_err(|message| fault(at, message))?
+            }
+            _ => expression,
+        };
+        let fields = Fields::read(fields).map_err(|error| {
+            // Too few pieces are an error only if they cannot be read, as blanks between fields can be left out. Then it is most
+            // likely a plain crontab, and to say so helps more than the first value that does not fit.
+            match pieces.len() {
+                6.. => error,
+                count => wrong_field_count(expression.len() + 1, count),
+            }
+        })?;
+        let times = fields.times();
+        if !times.has_a_date() {
+            return Err(fields.no_such_date());
+        }
+        Ok(Self {
+            expression: single_spaced(&pieces),
+            times,
+            job: fields.job(),
+        })
+    }
+
+    /// The expression as written, with single spaces where it has blanks.
+    #[must_use]
+    pub fn expression(&self) -> &str {
+        &self.expression
+    }
+
+    pub(crate) fn times(&self) -> &WallTimes {
+        &self.times
+    }
+
+    /// The next slot strictly after `after`; none after the last named year, or within 50 years where none is named.
+    #[must_use]
+    pub fn next_after(&self, after: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
+        self.job.next_after(&self.times, after, zone)
+    }
+}
+
+/// The fields of an expression.
+struct Fields<'a> {
+    second: FieldText<'a>,
+    minute: FieldText<'a>,
+    hour: FieldText<'a>,
+    date: FieldText<'a>,
+    month: FieldText<'a>,
+    weekday: FieldText<'a>,
+    year: Option<FieldText<'a>>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(expression: &'a str) -> Result<Self, ExpressionError> {
+        let mut reader = Reader::new(expression);
+        let fields = Self {
+            second: reader.field(&SECOND)?,
+            minute: reader.field(&MINUTE)?,
+            hour: reader.field(&HOUR)?,
+            date: reader.field(&DATE)?,
+            month: reader.field(&MONTH)?,
+            weekday: reader.field(&WEEKDAY)?,
+            year: if reader.is_at_end() {
+                None
+            } else {
+                Some(reader.field(&YEAR)?)
+            },
+        };
+        if reader.is_at_end() {
+            Ok(fields)
+        } else {
+            Err(fault(
+                reader.position(),
+                "nothing comes after the seventh field, year",
+            ))
+        }
+    }
+
+    fn times(&self) -> WallTimes {
+        WallTimes {
+            seconds: self.second.mask(),
+            minutes: self.minute.mask(),
+            hours: self.hour.mask() as u32,
+            months: self.month.mask() as u16,
+            days: self.days(),
+            years: self.year.as_ref().map_or(Years::Every, years),
+        }
+    }
+
+    fn days(&self) -> DayRule {
+        let mut days = DayRule {
+            dates: self.date.mask() as u32,
+            // Quartz counts weekdays from 1, a mask from bit 0.
+            weekdays: (self.weekday.mask() >> 1) as u8,
+            join: Join::Both,
+            ..DayRule::NONE
+        };
+        for item in self.date.items.iter().chain(&self.weekday.items) {
+            match *item {
+                Item::LastDay => days.dates_from_end |= 1 << 1,
+                Item::LastWorkday => days.last_workday = true,
+                Item::LastOf(weekday) => days.last_weekdays |= 1 << (weekday - 1),
+                Item::Nth { weekday, nth } => days.nth_weekdays[nth - 1] |= 1 << (weekday - 1),
+                Item::Every { .. } | Item::Onward { .. } | Item::Range { .. } => {}
+            }
+        }
+        days
+    }
+
+    /// A leading star makes a job follow the clock, as in a crontab, and here the second counts with minute and hour.
+    ///
+    /// The documentation of Quartz has `0/5` for the same as `*/5`, and there it is the usual form; it must not make another kind
+    /// of job.
+    fn job(&self) -> Job {
+        let star = |field: &FieldText<'_>| {
+            matches!(
+                field.items.first(),
+                Some(Item::Every { .. } | Item::Onward { first: 0, .. })
+            )
+        };
+        if star(&self.second) || star(&self.minute) || star(&self.hour) {
+            Job::Wildcard
+        } else {
+            Job::Fixed
+        }
+    }
+
+    fn no_such_date(&self) -> ExpressionError {
+        let year = self.year.as_ref();
+        let message = format!(
+            "no date matches day-of-month '{}', month '{}', day-of-week '{}'{} together, so this would never run",
+            self.date.text,
+            self.month.text,
+            self.weekday.text,
+            year.map_or(String::new(), |year| format!(" and year '{}'", year.text)),
+        );
+        fault(self.date.at, message)
+    }
+}
+
+/// Every year where none is named, also after 2100, where the crate's end.
+fn years(year: &FieldText<'_>) -> Years {
+    if year.items.contains(&Item::Every { step: 1 }) {
+        return Years::Every;
+    }
+    let mut years = Years::NONE;
+    for value in year.values() {
+        years.insert(value as i32);
+    }
+    years
+}
+
+fn wrong_field_count(position: usize, count: usize) -> ExpressionError {
+    let hint = match count {
+        5 => "; a crontab of five fields is a schedule of kind cron",
+        _ => "",
+    };
+    let message = format!(
+        "found {count} fields, but a Quartz expression has 6: second, minute, hour, day-of-month, month, day-of-week, or 7 with year \
+         at the end{hint}"
+    );
+    fault(position, message)
+}
+
+/// The fields that the crate puts in place of a shorthand; it knows fewer than cron, in small letters only.
+fn expand_shorthand(shorthand: &str) -> Result<&'static str, String> {
+    match shorthand {
+        "@hourly" => Ok("0 0 * * * *"),
+        "@daily" => Ok("0 0 0 * * *"),
+        "@weekly" => Ok("0 0 0 * * 1"),
+        "@monthly" => Ok("0 0 0 1 * *"),
+        "@yearly" => Ok("0 0 0 1 1 *"),
+        _ => Err(format!(
+            "{shorthand} is not known; there are @hourly, @daily, @weekly, @monthly and @yearly, in small letters"
+        )),
+    }
+}

@@ -1,0 +1,4 @@
+//! Channels and deliveries.
+
+pub mod channel;
+pub mod delivery;

@@ -1,0 +1,159 @@
+//! Channels: list, create, read, change, delete, send a test.
+
+use actix_web::web::{Data, Path, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, web};
+use deadbeat_domain::ids::ChannelId;
+use deadbeat_domain::json::instant;
+use deadbeat_services::alert::channel as service;
+use deadbeat_store::alert::channel::Channel;
+use deadbeat_store::page::Page;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::api::{id, only};
+use crate::error::ApiError;
+use crate::extract::api_key::{MayRead, MayWrite};
+use crate::extract::json::{Json, given};
+use crate::extract::paging::{Query, cut, one_more};
+use crate::state::AppState;
+
+/// The routes.
+pub fn configure(config: &mut ServiceConfig) {
+    config
+        .service(
+            web::resource("/channels")
+                .route(web::get().to(list))
+                .route(web::post().to(create))
+                .default_service(only("GET, POST")),
+        )
+        .service(
+            web::resource("/channels/{id}")
+                .route(web::get().to(read))
+                .route(web::patch().to(update))
+                .route(web::delete().to(delete))
+                .default_service(only("GET, PATCH, DELETE")),
+        )
+        .service(
+            web::resource("/channels/{id}/confirmation")
+                .route(web::post().to(ask_again))
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/channels/{id}/test")
+                .route(web::post().to(send_test))
+                .default_service(only("POST")),
+        );
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewChannel {
+    kind: String,
+    name: String,
+    settings: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangedChannel {
+    #[serde(default, deserialize_with = "given")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    settings: Option<Value>,
+}
+
+/// The signing secret is shown to those who may manage: they set the receiver up with it.
+fn show(channel: &Channel, with_secret: bool) -> Value {
+    let mut shown = json!({
+        "id": channel.id,
+        "kind": channel.settings.kind(),
+        "name": channel.name,
+        "settings": channel.settings.to_json(),
+        "disabled_at": channel.disabled.as_ref().map(|(at, _)| instant(*at)),
+        "disabled_reason": channel.disabled.as_ref().map(|(_, reason)| reason),
+        "confirmed_at": channel.confirmed_at.map(instant),
+        "created_at": instant(channel.created_at),
+        "updated_at": instant(channel.updated_at),
+    });
+    if let Some(secret) = channel.signing_secret.as_ref().filter(|_| with_secret) {
+        shown["signing_secret"] = json!(secret);
+    }
+    shown
+}
+
+async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let page = Query::of(&request, &["limit", "cursor"])?.page::<Uuid>()?;
+    let after = Page {
+        after: page.after.map(ChannelId),
+        limit: one_more(&page).limit,
+    };
+    let rows = deadbeat_store::alert::channel::list(&state.reader(), key.0, after).await?;
+    let (rows, next) = cut(rows, page.limit, |channel| channel.id.to_string());
+    let channels: Vec<Value> = rows.iter().map(|channel| show(channel, false)).collect();
+    Ok(HttpResponse::Ok().json(json!({"channels": channels, "next_cursor": next})))
+}
+
+async fn create(
+    key: MayWrite,
+    state: Data<AppState>,
+    body: Json<NewChannel>,
+) -> Result<HttpResponse, ApiError> {
+    let new = body.read().await?;
+    let channel = service::create(&state.services, key.0, &new.kind, &new.name, &new.settings).await?;
+    let location = format!("/api/v1/channels/{}", channel.id);
+    Ok(HttpResponse::Created()
+        .insert_header(("Location", location))
+        .json(show(&channel, true)))
+}
+
+async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
+    let channel =
+        deadbeat_store::alert::channel::get(&state.reader(), key.0, ChannelId(id(&path, "channel")?)).await?;
+    let channel = channel.ok_or_else(|| ApiError::not_found("channel"))?;
+    Ok(HttpResponse::Ok().json(show(&channel, false)))
+}
+
+async fn update(
+    key: MayWrite,
+    state: Data<AppState>,
+    path: Path<String>,
+    body: Json<ChangedChannel>,
+) -> Result<HttpResponse, ApiError> {
+    let channel = ChannelId(id(&path, "channel")?);
+    let ChangedChannel { name, settings } = body.read().await?;
+    let channel = service::update(
+        &state.services,
+        key.0,
+        channel,
+        name.as_deref(),
+        settings.as_ref(),
+    )
+    .await?;
+    Ok(HttpResponse::Ok().json(show(&channel, true)))
+}
+
+async fn delete(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
+    service::delete(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Sends the mail that asks for a confirmation once more.
+async fn ask_again(
+    key: MayWrite,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    service::ask_again(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
+    Ok(HttpResponse::Accepted().finish())
+}
+
+/// The test goes through the outbox like an alert; what became of it is read from its delivery.
+async fn send_test(
+    key: MayWrite,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let delivery = service::send_test(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
+    Ok(HttpResponse::Accepted().json(json!({"delivery_id": delivery})))
+}

@@ -1,0 +1,147 @@
+//! The SDK's door: a batch of events, gzip allowed, each with a verdict of its own.
+
+use std::io::Read;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use actix_web::http::header;
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, web};
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::limits;
+use deadbeat_services::ServiceError;
+use deadbeat_services::celery::event::{self as service, EventBatch, Verdict};
+use deadbeat_store::connection::asker::Asker;
+use deadbeat_store::connection::turns::{Turn, Turns};
+use flate2::read::MultiGzDecoder;
+use serde_json::{Value, json};
+
+use crate::api::only;
+use crate::error::ApiError;
+use crate::extract::api_key::MayPing;
+use crate::extract::client_ip::client_ip;
+use crate::extract::json;
+use crate::problem::Problem;
+use crate::state::AppState;
+
+/// The routes.
+pub fn configure(config: &mut ServiceConfig) {
+    config.service(
+        web::resource("/events")
+            .route(web::post().to(accept))
+            .default_service(only("POST")),
+    );
+}
+
+async fn accept(
+    request: HttpRequest,
+    key: MayPing,
+    state: Data<AppState>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    // Stamped when the batch entered, before its body is read.
+    let received_at = state.now();
+    let body = json::read(&mut payload.into_inner(), limits::JSON_BODY_BYTES).await?;
+    let is_packed = match request
+        .headers()
+        .get(header::CONTENT_ENCODING)
+        .map(header::HeaderValue::as_bytes)
+    {
+        None | Some(b"identity") => false,
+        Some(b"gzip") => true,
+        Some(_) => {
+            return Err(ApiError::new(
+                Problem::InvalidJson,
+                "Content-Encoding is not gzip or identity",
+            ));
+        }
+    };
+    let (mut batch, turn) = read_batch(key.0, body, is_packed).await?;
+    batch.key = Some(key.1);
+    // A client that hangs up does not undo it: a Beat with thousands of entries would otherwise never get them all registered.
+    let (services, project, client) = (
+        state.services.clone(),
+        key.0,
+        client_ip(&request, &state).map(|ip| ip.to_string()),
+    );
+    let work = tokio::spawn(async move {
+        let accepting = service::accept(&services, project, batch, received_at, client);
+        let verdicts = Asker::Project(project).asks(accepting).await;
+        drop(turn);
+        verdicts
+    });
+    let verdicts = work
+        .await
+        .map_err(|error| ApiError::new(Problem::Internal, error.to_string()))??;
+    let results: Vec<Value> = verdicts
+        .into_iter()
+        .map(|(id, verdict)| match verdict {
+            Verdict::Accepted => json!({"id": id, "status": "accepted"}),
+            Verdict::Heard { samples, queues } => {
+                json!({"id": id, "status": "accepted", "sample_queues": samples, "queues": queues})
+            }
+            Verdict::Ticked {
+                samples,
+                queues,
+                attended,
+            } => {
+                json!({"id": id, "status": "accepted", "sample_queues": samples, "queues": queues, "attended_queues": attended})
+            }
+            Verdict::Rejected { code, detail } => {
+                json!({"id": id, "status": "rejected", "code": code, "detail": detail})
+            }
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({"results": results})))
+}
+
+/// Bytes of a batch, unpacked, that are read on a thread that answers pings: they take less than a millisecond.
+const SMALL_BYTES: usize = 65_536;
+/// Larger batches that are read and taken in at a time, whoever sent them: one may hold a core for a tenth of a second, and much memory.
+/// One waits ten seconds for its turn.
+static TURNS: LazyLock<Turns<ProjectId>> = LazyLock::new(|| Turns::new(2, 2, Duration::from_secs(10)));
+
+/// Reads a batch; one that is not small on another thread, when it is its turn, which is over when the batch was taken in.
+async fn read_batch(
+    project: ProjectId,
+    body: Vec<u8>,
+    is_packed: bool,
+) -> Result<(EventBatch, Option<Turn>), ApiError> {
+    let small = if !is_packed {
+        (body.len() <= SMALL_BYTES).then(|| json::parse(&body))
+    } else {
+        // How much a body unpacks to is known when it is unpacked.
+        let unpacked = gunzip(&body, SMALL_BYTES)?;
+        unpacked.map(|text| json::parse(&text))
+    };
+    if let Some(batch) = small {
+        return Ok((batch?, None));
+    }
+    let turn = TURNS.take(project).await.ok_or(ServiceError::Busy)?;
+    let batch = web::block(move || {
+        if !is_packed {
+            return json::parse(&body);
+        }
+        let limit = limits::EVENT_BATCH_BYTES;
+        match gunzip(&body, limit)? {
+            Some(text) => json::parse(&text),
+            None => Err(ApiError::new(
+                Problem::BodyTooLarge,
+                format!("at most {limit} bytes are unpacked"),
+            )),
+        }
+    })
+    .await
+    .map_err(|error| ApiError::new(Problem::Internal, error.to_string()))??;
+    Ok((batch, Some(turn)))
+}
+
+/// Unpacks a body. None: it unpacks to more than a limit; no more than that is unpacked.
+fn gunzip(body: &[u8], limit: usize) -> Result<Option<Vec<u8>>, ApiError> {
+    let mut unpacked = Vec::new();
+    MultiGzDecoder::new(body)
+        .take(limit as u64 + 1)
+        .read_to_end(&mut unpacked)
+        .map_err(|error| ApiError::new(Problem::InvalidJson, format!("the body is no gzip: {error}")))?;
+    Ok((unpacked.len() <= limit).then_some(unpacked))
+}

@@ -1,0 +1,3 @@
+//! Stretches that could not be judged.
+
+pub mod blind_spell;

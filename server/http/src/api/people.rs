@@ -1,0 +1,4 @@
+//! Projects and API keys.
+
+pub mod api_key;
+pub mod project;

@@ -1,0 +1,59 @@
+//! The project of the key.
+
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpResponse, web};
+use deadbeat_domain::json::instant;
+use deadbeat_services::people::project as service;
+use deadbeat_store::people::project::Project;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::only;
+use crate::error::ApiError;
+use crate::extract::api_key::{MayRead, MayWrite};
+use crate::extract::json::{Json, given};
+use crate::state::AppState;
+
+/// The routes.
+pub fn configure(config: &mut ServiceConfig) {
+    config.service(
+        web::resource("/project")
+            .route(web::get().to(read))
+            .route(web::patch().to(update))
+            .default_service(only("GET, PATCH")),
+    );
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    #[serde(default, deserialize_with = "given")]
+    name: Option<String>,
+    /// `null` means never.
+    #[serde(default, deserialize_with = "given")]
+    reminder_seconds: Option<Option<i32>>,
+}
+
+fn show(project: &Project) -> Value {
+    json!({
+        "id": project.id,
+        "name": project.name,
+        "reminder_seconds": project.reminder_seconds,
+        "created_at": instant(project.created_at),
+    })
+}
+
+async fn read(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let project = deadbeat_store::people::project::get(&state.reader(), key.0).await?;
+    let project = project.ok_or_else(|| ApiError::not_found("project"))?;
+    Ok(HttpResponse::Ok().json(show(&project)))
+}
+
+async fn update(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Result<HttpResponse, ApiError> {
+    let Body {
+        name,
+        reminder_seconds,
+    } = body.read().await?;
+    let project = service::update(&state.services, key.0, name.as_deref(), reminder_seconds).await?;
+    Ok(HttpResponse::Ok().json(show(&project)))
+}

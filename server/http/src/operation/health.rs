@@ -1,0 +1,82 @@
+//! `/healthz`: this process lives. `/readyz`: it can do its work.
+
+use actix_web::http::header;
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpResponse, Resource, web};
+use chrono::{DateTime, Utc};
+use deadbeat_domain::json::instant;
+use deadbeat_domain::judge::hearing::Hold;
+use serde_json::json;
+
+use crate::state::AppState;
+
+/// The routes.
+pub fn configure(config: &mut ServiceConfig) {
+    config
+        .service(
+            operation("/healthz")
+                .route(web::get().to(live))
+                .route(web::head().to(live)),
+        )
+        .service(
+            operation("/readyz")
+                .route(web::get().to(ready))
+                .route(web::head().to(ready)),
+        );
+}
+
+/// A path for machines that watch this one: GET, and HEAD as load balancers ask; anything else is refused.
+pub(crate) fn operation(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(|| async {
+        HttpResponse::MethodNotAllowed()
+            .insert_header((header::ALLOW, "GET, HEAD"))
+            .finish()
+    }))
+}
+
+/// Asks nothing of anybody else: a database that is away is no reason to restart this process.
+async fn live() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .body("OK")
+}
+
+/// Seconds since then; 0 when nothing waits.
+fn age(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> f64 {
+    since.map_or(0.0, |since| {
+        (now - since).num_milliseconds().max(0) as f64 / 1_000.0
+    })
+}
+
+/// Whether this process can do the work of its roles decides the status; how the whole deployment does is told beside it.
+async fn ready(state: Data<AppState>) -> HttpResponse {
+    let now = state.now();
+    let readiness = state.services.selfwatch().readiness(&state.reader(), now).await;
+    let mut answer = if readiness.is_ready() {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::ServiceUnavailable()
+    };
+    answer.json(json!({
+        "ready": readiness.is_ready(),
+        "reason": readiness.reason(),
+        "database": readiness.database,
+        "evaluator": readiness.evaluator,
+        "delivery": readiness.delivery,
+        "failed_loops": readiness.failed_loops,
+        "last_sweep_at": readiness.last_sweep_at.map(instant),
+        "last_delivery_at": readiness.last_delivery_at.map(instant),
+        "spooled_pings": state.services.ingest().spooled(),
+        "deployment": readiness.pulse.map(|pulse| json!({
+            "judging": readiness.is_judging(now),
+            "waits_for": readiness.hold(now).map(Hold::as_str),
+            "waits_until": pulse.hearing.waits_until.map(instant),
+            "lost_listeners": pulse.hearing.lost,
+            "last_sweep_at": pulse.last_sweep_at.map(instant),
+            "last_listened_at": pulse.hearing.last_stamp.map(instant),
+            "spooled_pings": pulse.hearing.spooled,
+            "evaluator_lag_seconds": age(pulse.oldest_check, now),
+            "outbox_lag_seconds": age(pulse.overdue_delivery, now),
+        })),
+    }))
+}

@@ -1,0 +1,323 @@
+//! `/metrics`: Prometheus text.
+
+use std::sync::atomic::Ordering;
+
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{HttpResponse, web};
+use chrono::TimeDelta;
+use prometheus::{Counter, Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use deadbeat_domain::schedule::zone;
+use deadbeat_services::operation::retention;
+
+use crate::operation::health::operation;
+use crate::state::AppState;
+
+/// The route.
+pub fn configure(config: &mut ServiceConfig) {
+    config.service(
+        operation("/metrics")
+            .route(web::get().to(show))
+            .route(web::head().to(show)),
+    );
+}
+
+/// The loops count for themselves; a registry is filled from their figures when somebody looks.
+async fn show(state: Data<AppState>) -> HttpResponse {
+    match text(&state).await {
+        Ok(text) => HttpResponse::Ok()
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(text),
+        Err(error) => {
+            tracing::error!(%error, "metrics could not be written");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
+}
+
+async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
+    let registry = Registry::new();
+    let gauge = |name: &str, help: &str, value: i64| -> prometheus::Result<()> {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(value);
+        registry.register(Box::new(gauge))
+    };
+    let counter = |name: &str, help: &str, value: u64| -> prometheus::Result<()> {
+        let counter = IntCounter::new(name, help)?;
+        counter.inc_by(value);
+        registry.register(Box::new(counter))
+    };
+
+    let ingest = state.services.ingest();
+    let figures = ingest.figures();
+    counter(
+        "deadbeat_pings_recorded_total",
+        "Pings written.",
+        figures.recorded.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_pings_unknown_total",
+        "Pings for nobody.",
+        figures.unknown.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_pings_refused_total",
+        "Pings refused with \"try again\".",
+        figures.refused.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_ingest_batches_total",
+        "Transactions of the writer.",
+        figures.batches.load(Ordering::Relaxed),
+    )?;
+    gauge(
+        "deadbeat_ingest_waiting",
+        "Pings that wait for the writer.",
+        i64::try_from(ingest.waiting()).unwrap_or(i64::MAX),
+    )?;
+
+    counter(
+        "deadbeat_pings_spooled_total",
+        "Pings that the spool took, because the database could not.",
+        figures.spooled.load(Ordering::Relaxed),
+    )?;
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    gauge(
+        "deadbeat_spool_pings",
+        "Pings in the spool that are not in the database yet.",
+        whole(ingest.spooled()),
+    )?;
+    gauge(
+        "deadbeat_spool_bytes",
+        "Bytes that they take.",
+        whole(ingest.spooled_bytes()),
+    )?;
+    gauge(
+        "deadbeat_spool_oldest_age_seconds",
+        "Age of the oldest ping in the spool.",
+        ingest
+            .oldest_spooled()
+            .map_or(0, |at| (state.now() - at).num_seconds().max(0)),
+    )?;
+    counter(
+        "deadbeat_pings_set_aside_total",
+        "Pings that could not be written while others could, and were set aside.",
+        figures.set_aside.load(Ordering::Relaxed),
+    )?;
+    gauge(
+        "deadbeat_pings_aside",
+        "Pings that are set aside: acknowledged, and tried again at a bounded pace.",
+        i64::try_from(ingest.aside()).unwrap_or(i64::MAX),
+    )?;
+    gauge(
+        "deadbeat_registry_pings",
+        "Ping URLs that are known in memory.",
+        i64::try_from(ingest.known()).unwrap_or(i64::MAX),
+    )?;
+
+    let zones = Opts::new(
+        "deadbeat_time_zone_database_info",
+        "The release of the IANA database in use, and where it comes from.",
+    );
+    let zones = IntGauge::with_opts(
+        zones
+            .const_label("release", zone::database_version())
+            .const_label("origin", zone::data::origin().as_str()),
+    )?;
+    zones.set(1);
+    registry.register(Box::new(zones))?;
+
+    let traces = state.services.traces();
+    let figures = traces.figures();
+    counter(
+        "deadbeat_stages_recorded_total",
+        "Stages of runs written.",
+        figures.recorded.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_stages_refused_total",
+        "Stages of runs refused with \"try again\".",
+        figures.refused.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_trace_batches_total",
+        "Transactions of the writer of traces.",
+        figures.batches.load(Ordering::Relaxed),
+    )?;
+    gauge(
+        "deadbeat_trace_waiting",
+        "Stages of runs that wait for their writer.",
+        i64::try_from(traces.waiting()).unwrap_or(i64::MAX),
+    )?;
+
+    let deliveries = &state.deliveries;
+    counter(
+        "deadbeat_deliveries_sent_total",
+        "Deliveries that arrived.",
+        deliveries.sent(),
+    )?;
+    counter(
+        "deadbeat_deliveries_retried_total",
+        "Attempts that are tried again.",
+        deliveries.retried(),
+    )?;
+    counter(
+        "deadbeat_deliveries_dead_total",
+        "Deliveries given up.",
+        deliveries.dead(),
+    )?;
+    counter(
+        "deadbeat_deliveries_put_aside_total",
+        "Deliveries that could not be read.",
+        deliveries.put_aside(),
+    )?;
+
+    let now = state.now();
+    let seconds = |span: TimeDelta| span.num_seconds().max(0);
+    let selfwatch = state.services.selfwatch();
+    if let Some(at) = selfwatch.last_sweep_at() {
+        gauge(
+            "deadbeat_evaluator_last_sweep_age_seconds",
+            "Since the last sweep ended.",
+            seconds(now - at),
+        )?;
+    }
+    if let Some(at) = deliveries.last_pass_at() {
+        gauge(
+            "deadbeat_delivery_last_pass_age_seconds",
+            "Since the outbox was last looked into.",
+            seconds(now - at),
+        )?;
+    }
+    counter(
+        "deadbeat_evaluator_rows_put_aside_total",
+        "Rows that could not be read.",
+        selfwatch.rows_put_aside(),
+    )?;
+    counter(
+        "deadbeat_incidents_unreadable_total",
+        "Incidents that ended without an alert, because they could not be read.",
+        deadbeat_services::incident::unreadable(),
+    )?;
+    counter(
+        "deadbeat_evaluator_found_silent_total",
+        "Monitors and Beats that this process found silent.",
+        selfwatch.found_silent(),
+    )?;
+    let sweeps = selfwatch.sweeps();
+    counter("deadbeat_sweep_seconds_count", "Sweeps that ended.", sweeps.count)?;
+    let spent = Counter::new("deadbeat_sweep_seconds_sum", "Time spent in them.")?;
+    spent.inc_by(sweeps.spent.as_secs_f64());
+    registry.register(Box::new(spent))?;
+    counter(
+        "deadbeat_sweep_rows_total",
+        "Rows that sweeps looked at.",
+        sweeps.rows,
+    )?;
+    if let Some(at) = deliveries.last_success_at() {
+        gauge(
+            "deadbeat_delivery_last_success_age_seconds",
+            "Since a delivery last arrived.",
+            seconds(now - at),
+        )?;
+    }
+    let removed = selfwatch.retention();
+    type Figure = fn(&retention::Count) -> u64;
+    let by_kind: [(&str, &str, Figure); 3] = [
+        (
+            "deadbeat_retention_removed_total",
+            "Rows that the retention removed.",
+            retention::Count::removed,
+        ),
+        (
+            "deadbeat_retention_steps_total",
+            "Transactions in which it did.",
+            retention::Count::steps,
+        ),
+        (
+            "deadbeat_retention_failures_total",
+            "Those that failed.",
+            retention::Count::failures,
+        ),
+    ];
+    for (name, help, figure) in by_kind {
+        let counters = IntCounterVec::new(Opts::new(name, help), &["kind"])?;
+        for kind in retention::Kind::ALL {
+            counters
+                .with_label_values(&[kind.as_str()])
+                .inc_by(figure(removed.of(kind)));
+        }
+        registry.register(Box::new(counters))?;
+    }
+    if let Some(at) = removed.last_pass_at() {
+        gauge(
+            "deadbeat_retention_last_pass_age_seconds",
+            "Since a pass of the retention ended that failed nowhere.",
+            seconds(now - at),
+        )?;
+    }
+    let readiness = selfwatch.readiness(&state.reader(), now).await;
+    gauge(
+        "deadbeat_loops_failed",
+        "Loops of this process that signals need and that do not work.",
+        i64::try_from(readiness.failed_loops.len()).unwrap_or(i64::MAX),
+    )?;
+    let pulse = readiness.pulse;
+    if let Some(pulse) = pulse {
+        gauge(
+            "deadbeat_deployment_judging",
+            "1: some process judges whoever is silent.",
+            i64::from(readiness.is_judging(now)),
+        )?;
+        gauge(
+            "deadbeat_lost_listeners",
+            "Processes that went silent without signing off and that judgement waits for.",
+            pulse.hearing.lost,
+        )?;
+    }
+    if let Some(at) = pulse.and_then(|pulse| pulse.last_sweep_at) {
+        gauge(
+            "deadbeat_deployment_last_sweep_age_seconds",
+            "Since any process last swept.",
+            seconds(now - at),
+        )?;
+    }
+    let backlog = selfwatch.backlog(&state.reader(), now).await;
+    gauge(
+        "deadbeat_database_up",
+        "1: the database answers.",
+        i64::from(backlog.is_some()),
+    )?;
+    if let Some(backlog) = backlog {
+        let age = |at: Option<chrono::DateTime<chrono::Utc>>| at.map_or(0, |at| seconds(now - at));
+        gauge(
+            "deadbeat_evaluator_lag_seconds",
+            "Age of the oldest deadline that has passed and was not looked at.",
+            age(backlog.oldest_check),
+        )?;
+        gauge(
+            "deadbeat_outbox_pending",
+            "Deliveries not settled.",
+            backlog.pending_deliveries,
+        )?;
+        gauge(
+            "deadbeat_outbox_oldest_age_seconds",
+            "Age of the oldest delivery not settled.",
+            age(backlog.oldest_delivery),
+        )?;
+        gauge(
+            "deadbeat_outbox_lag_seconds",
+            "How long the longest-waiting delivery has been due and was not tried.",
+            age(backlog.overdue_delivery),
+        )?;
+        gauge(
+            "deadbeat_incidents_open",
+            "Incidents that are open.",
+            backlog.open_incidents,
+        )?;
+    }
+
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    Ok(text)
+}

@@ -1,0 +1,3 @@
+//! The page behind the link of a confirmation mail.
+
+pub mod confirm;

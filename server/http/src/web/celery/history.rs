@@ -1,0 +1,656 @@
+//! The history of runs: a search at `/runs`, a run with its stages at `/runs/{id}`, and what the runs of each task come to at `/tasks`.
+
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{self, Data, Path, Query, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, Resource};
+use askama::Template;
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::trace::{Outcome, Stage, TraceState, run_id_of};
+use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::limits::TRACES_LOOKED_AT;
+use deadbeat_domain::text::is_plain;
+use deadbeat_domain::time::read_instant;
+use deadbeat_store::celery::trace;
+use deadbeat_store::celery::trace::history::{Filter, Place, Summary};
+use deadbeat_store::celery::trace::task::TaskStats;
+use deadbeat_store::celery::trace::{history, task};
+use deadbeat_store::page::Page;
+use deadbeat_store::people::project;
+use deadbeat_store::{Reader, StoreResult, monitor};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::state::AppState;
+use crate::web::format::{self, Moment};
+use crate::web::monitor::dashboard::{ProjectLink, choose};
+use crate::web::people::session::SignedIn;
+use crate::web::{Frame, PageError, html, see_other};
+
+/// Runs of one page.
+const RUNS: usize = 50;
+/// The stretches that the page of tasks offers, in hours, and how they are called.
+const STRETCHES: [(u32, &str); 4] = [(1, "hour"), (6, "6 hours"), (24, "day"), (168, "7 days")];
+
+/// The routes.
+pub fn configure(config: &mut ServiceConfig) {
+    let only_get = |resource: Resource| {
+        resource.default_service(web::to(|| async {
+            Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD"))
+        }))
+    };
+    config
+        .service(only_get(
+            web::resource("/runs")
+                .route(web::get().to(runs))
+                .route(web::method(Method::HEAD).to(runs)),
+        ))
+        .service(only_get(
+            web::resource("/runs/{id}")
+                .route(web::get().to(run))
+                .route(web::method(Method::HEAD).to(run)),
+        ))
+        .service(only_get(
+            web::resource("/tasks")
+                .route(web::get().to(tasks))
+                .route(web::method(Method::HEAD).to(tasks)),
+        ));
+}
+
+/// What is at the top of each of these pages.
+pub(in crate::web) struct Top {
+    pub(in crate::web) projects: Vec<ProjectLink>,
+    pub(in crate::web) project: String,
+    pub(in crate::web) project_id: ProjectId,
+}
+
+/// The project that is asked for, among the account's own. None: the account has none.
+pub(in crate::web) async fn top(
+    reader: &Reader,
+    signed_in: &SignedIn,
+    asked: Option<Uuid>,
+) -> Result<Option<Top>, PageError> {
+    let projects = project::of_account(reader, signed_in.account.id).await?;
+    Ok(choose(&projects, asked.map(ProjectId))?.map(|chosen| Top {
+        projects: projects
+            .iter()
+            .map(|other| ProjectLink::of(other, chosen))
+            .collect(),
+        project: chosen.name.clone(),
+        project_id: chosen.id,
+    }))
+}
+
+/// The search, as the form sends it: what is left empty does not count.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Search {
+    project: Option<Uuid>,
+    task: String,
+    task_id: String,
+    state: String,
+    worker: String,
+    queue: String,
+    monitor: Option<Uuid>,
+    from: String,
+    to: String,
+    cursor: Option<String>,
+}
+
+impl Search {
+    /// What is looked for; or what of it cannot be read.
+    fn filter(&self) -> Result<Filter, String> {
+        let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        for value in [&self.task, &self.task_id, &self.worker, &self.queue] {
+            if !is_plain(value) {
+                return Err("A text holds a character that no name has.".to_owned());
+            }
+        }
+        let states = match text(&self.state) {
+            None => None,
+            Some(name) => {
+                let states = TraceState::named(&name);
+                if states.is_empty() {
+                    return Err(format!("There is no state {name:?}."));
+                }
+                Some(states)
+            }
+        };
+        let moment = |what: &str, given: &str| match text(given) {
+            None => Ok(None),
+            Some(given) => read_moment(&given).map(Some).ok_or_else(|| {
+                format!("{what:?} is {given:?}; a time in UTC like 2026-03-01T14:00 can be read.")
+            }),
+        };
+        Ok(Filter {
+            task: text(&self.task),
+            run_id: text(&self.task_id).map(|id| run_id_of(&id)),
+            states,
+            worker: text(&self.worker),
+            queue: text(&self.queue),
+            monitor_id: self.monitor.map(MonitorId),
+            from: moment("From", &self.from)?,
+            to: moment("To", &self.to)?,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        let texts = [
+            &self.task,
+            &self.task_id,
+            &self.state,
+            &self.worker,
+            &self.queue,
+            &self.from,
+            &self.to,
+        ];
+        self.monitor.is_none() && texts.iter().all(|text| text.trim().is_empty())
+    }
+
+    /// The address of the same search, from a place on.
+    fn address(&self, project: ProjectId, from: Option<Place>) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("project", &project.to_string());
+        for (name, value) in [
+            ("task", &self.task),
+            ("task_id", &self.task_id),
+            ("state", &self.state),
+            ("worker", &self.worker),
+            ("queue", &self.queue),
+            ("from", &self.from),
+            ("to", &self.to),
+        ] {
+            if !value.trim().is_empty() {
+                query.append_pair(name, value.trim());
+            }
+        }
+        if let Some(monitor) = self.monitor {
+            query.append_pair("monitor", &monitor.to_string());
+        }
+        if let Some(from) = from {
+            query.append_pair("cursor", &from.to_string());
+        }
+        format!("/runs?{}", query.finish())
+    }
+}
+
+/// RFC 3339, or as a browser's field for a time has it, which is taken as UTC.
+fn read_moment(text: &str) -> Option<DateTime<Utc>> {
+    let local = || {
+        let text = text.replace(' ', "T");
+        ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+            .iter()
+            .find_map(|form| NaiveDateTime::parse_from_str(&text, form).ok())
+            .and_then(|at| read_instant(&format!("{}Z", at.format("%Y-%m-%dT%H:%M:%S"))))
+    };
+    read_instant(text).or_else(local)
+}
+
+#[derive(Template)]
+#[template(path = "history/runs.html")]
+struct RunsPage {
+    frame: Frame,
+    now: Moment,
+    top: Top,
+    search: Search,
+    states: Vec<StateChoice>,
+    /// What of the search cannot be read.
+    fault: Option<String>,
+    monitor: Option<String>,
+    runs: Vec<RunRow>,
+    is_first_page: bool,
+    first: String,
+    next: Option<String>,
+    looked_at: String,
+}
+
+struct StateChoice {
+    value: &'static str,
+    words: &'static str,
+    chosen: bool,
+}
+
+struct RunRow {
+    id: Uuid,
+    name: String,
+    task_id: Option<String>,
+    entry: Option<String>,
+    state: &'static str,
+    icon: &'static str,
+    heard: Moment,
+    wait: Option<String>,
+    ran: Option<String>,
+    worker: Option<String>,
+    queue: Option<String>,
+    attempts: i32,
+    redelivered: bool,
+    error: Option<String>,
+}
+
+impl RunRow {
+    fn of(run: Summary, now: DateTime<Utc>) -> Self {
+        Self {
+            id: run.run_id,
+            name: run.task.unwrap_or_else(|| "a task without a name".to_owned()),
+            task_id: run.task_id,
+            entry: run.entry,
+            state: words(run.state),
+            icon: icon(run.state),
+            heard: Moment::at(run.heard_first_at, now),
+            wait: run.wait_seconds.map(format::seconds),
+            ran: run.run_seconds.map(format::seconds),
+            worker: run.worker,
+            queue: run.queue,
+            attempts: run.attempts,
+            redelivered: run.redelivered,
+            error: run.error,
+        }
+    }
+}
+
+/// A state for people.
+fn words(state: TraceState) -> &'static str {
+    match state {
+        TraceState::Published => "in its queue",
+        TraceState::Received => "with a worker",
+        TraceState::Started => "running",
+        TraceState::Retried => "to be retried",
+        TraceState::Ended(outcome) => outcome_words(outcome),
+    }
+}
+
+fn outcome_words(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::RetriesExhausted => "retries exhausted",
+        Outcome::TimeLimit => "time limit",
+        Outcome::Success
+        | Outcome::Ignored
+        | Outcome::Failure
+        | Outcome::Rejected
+        | Outcome::Aborted
+        | Outcome::Revoked
+        | Outcome::Expired
+        | Outcome::Lost => outcome.as_str(),
+    }
+}
+
+/// Its shape, of those that `parts/status.html` draws.
+fn icon(state: TraceState) -> &'static str {
+    match state {
+        TraceState::Published | TraceState::Received => "paused",
+        TraceState::Started => "new",
+        TraceState::Retried => "late",
+        TraceState::Ended(outcome) if outcome.is_failure() => "down",
+        TraceState::Ended(_) => "up",
+    }
+}
+
+fn state_choices(chosen: &str) -> Vec<StateChoice> {
+    let groups = [("", "any"), ("open", "not ended"), ("failed", "ended badly")];
+    let each = TraceState::OPEN
+        .into_iter()
+        .chain(Outcome::ALL.map(TraceState::Ended))
+        .map(|state| (state.as_str(), words(state)));
+    groups
+        .into_iter()
+        .chain(each)
+        .map(|(value, words)| StateChoice {
+            value,
+            words,
+            chosen: value == chosen.trim(),
+        })
+        .collect()
+}
+
+async fn runs(
+    request: HttpRequest,
+    state: Data<AppState>,
+    signed_in: SignedIn,
+) -> Result<HttpResponse, PageError> {
+    let search = Query::<Search>::from_query(request.query_string())
+        .map_err(|_| PageError::NotFound("page"))?
+        .into_inner();
+    let after: Option<Place> = search
+        .cursor
+        .as_deref()
+        .map(|cursor| cursor.parse().map_err(|()| PageError::NotFound("page")))
+        .transpose()?;
+    let (reader, now) = (state.reader(), state.now());
+    let Some(top) = top(&reader, &signed_in, search.project).await? else {
+        return Ok(see_other("/"));
+    };
+    let (fault, found) = match search.filter() {
+        Err(fault) => (Some(fault), Found::default()),
+        Ok(filter) => (None, Found::read(&reader, top.project_id, &filter, after).await?),
+    };
+    let monitor = match search.monitor {
+        None => None,
+        Some(id) => {
+            let found = monitor::get(&reader, top.project_id, MonitorId(id)).await?;
+            Some(found.map_or_else(|| "a monitor that is gone".to_owned(), |monitor| monitor.name))
+        }
+    };
+    let page = RunsPage {
+        frame: signed_in.frame(),
+        now: Moment::at(now, now),
+        states: state_choices(&search.state),
+        fault,
+        monitor,
+        runs: found.runs.into_iter().map(|run| RunRow::of(run, now)).collect(),
+        is_first_page: after.is_none(),
+        first: search.address(top.project_id, None),
+        next: found.next.map(|next| search.address(top.project_id, Some(next))),
+        looked_at: format::grouped(TRACES_LOOKED_AT),
+        top,
+        search,
+    };
+    Ok(html(StatusCode::OK, &page))
+}
+
+#[derive(Default)]
+struct Found {
+    runs: Vec<Summary>,
+    next: Option<Place>,
+}
+
+impl Found {
+    async fn read(
+        reader: &Reader,
+        project: ProjectId,
+        filter: &Filter,
+        after: Option<Place>,
+    ) -> StoreResult<Self> {
+        let page = Page {
+            after,
+            limit: RUNS as i64 + 1,
+        };
+        let (mut runs, go_on) = history::list(reader, project, filter, page, TRACES_LOOKED_AT).await?;
+        if runs.len() > RUNS {
+            runs.truncate(RUNS);
+            let next = runs.last().map(Summary::place);
+            return Ok(Self { runs, next });
+        }
+        Ok(Self { runs, next: go_on })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct OfProject {
+    project: Option<Uuid>,
+}
+
+#[derive(Template)]
+#[template(path = "history/run.html")]
+struct RunPage {
+    frame: Frame,
+    top: Top,
+    run: RunRow,
+    app: String,
+    slot: Option<Moment>,
+    eta: Option<Moment>,
+    heard_last: Moment,
+    retries: i32,
+    stages: Vec<StageRow>,
+    more_stages: i32,
+}
+
+struct StageRow {
+    moment: Moment,
+    /// On the clock, to the millisecond.
+    clock: String,
+    /// Since the first stage.
+    after: String,
+    what: String,
+    worker: Option<String>,
+    queue: Option<String>,
+    retries: i32,
+    /// The beginning of the attempt's id.
+    attempt: Option<String>,
+    more: Vec<String>,
+}
+
+impl StageRow {
+    fn of(stage: &Stage, first: DateTime<Utc>, now: DateTime<Utc>) -> Self {
+        use deadbeat_domain::celery::trace::StageKind;
+        let what = match (stage.kind, stage.outcome) {
+            (StageKind::Published, _) => "published".to_owned(),
+            (StageKind::Received, _) => "received by a worker".to_owned(),
+            (StageKind::Started, _) => "started".to_owned(),
+            (StageKind::GivenUp, _) => "given up by Deadbeat".to_owned(),
+            (StageKind::Retried, _) => "ended, to be retried".to_owned(),
+            (StageKind::Finished, Some(outcome)) => format!("ended: {}", outcome_words(outcome)),
+            (StageKind::Finished, None) => "ended".to_owned(),
+        };
+        let told = [
+            stage
+                .duration_seconds
+                .map(|took| format!("took {}", format::seconds(took))),
+            stage.error.clone(),
+            stage.redelivered.then(|| "delivered again".to_owned()),
+            stage.soft.then(|| "soft limit".to_owned()),
+            stage.pid.map(|pid| format!("process {pid}")),
+        ];
+        Self {
+            moment: Moment::at(stage.at, now),
+            clock: stage.at.format("%H:%M:%S%.3f").to_string(),
+            after: format::seconds((stage.at - first).num_milliseconds() as f64 / 1_000.0),
+            what,
+            worker: stage.worker.clone(),
+            queue: stage.queue.clone(),
+            retries: stage.retries,
+            attempt: stage
+                .attempt
+                .map(|attempt| attempt.simple().to_string().chars().take(8).collect()),
+            more: told.into_iter().flatten().collect(),
+        }
+    }
+}
+
+async fn run(
+    request: HttpRequest,
+    path: Path<String>,
+    state: Data<AppState>,
+    signed_in: SignedIn,
+) -> Result<HttpResponse, PageError> {
+    let asked = Query::<OfProject>::from_query(request.query_string())
+        .map_err(|_| PageError::NotFound("page"))?
+        .into_inner();
+    let id = Uuid::try_parse(&path).map_err(|_| PageError::NotFound("run"))?;
+    let (reader, now) = (state.reader(), state.now());
+    let Some(top) = top(&reader, &signed_in, asked.project).await? else {
+        return Ok(see_other("/"));
+    };
+    let stored = trace::get(&reader, top.project_id, id).await?;
+    let stored = stored.ok_or(PageError::NotFound("run"))?;
+    let timeline = stored.trace.timeline();
+    let first = timeline.first().map_or(now, |stage| stage.at);
+    let summary = Summary::from(&stored);
+    let page = RunPage {
+        frame: signed_in.frame(),
+        top,
+        app: stored.app.clone(),
+        slot: summary.slot.map(|at| Moment::at(at, now)),
+        eta: summary.eta.map(|at| Moment::at(at, now)),
+        heard_last: Moment::at(summary.heard_at, now),
+        retries: summary.retries,
+        stages: timeline
+            .into_iter()
+            .map(|stage| StageRow::of(stage, first, now))
+            .collect(),
+        more_stages: stored.trace.more_stages,
+        run: RunRow::of(summary, now),
+    };
+    Ok(html(StatusCode::OK, &page))
+}
+
+#[derive(Debug, Deserialize)]
+struct Stretch {
+    project: Option<Uuid>,
+    hours: Option<u32>,
+}
+
+#[derive(Template)]
+#[template(path = "history/tasks.html")]
+struct TasksPage {
+    frame: Frame,
+    now: Moment,
+    top: Top,
+    stretches: Vec<StretchLink>,
+    tasks: Vec<TaskRow>,
+    run_count: String,
+    from: Moment,
+    /// Not all runs of the stretch were looked at.
+    is_cut: bool,
+}
+
+struct StretchLink {
+    hours: u32,
+    words: &'static str,
+    chosen: bool,
+}
+
+struct TaskRow {
+    name: Option<String>,
+    /// Where its runs are.
+    link: String,
+    failed_link: String,
+    runs: String,
+    rate: String,
+    failed: i64,
+    failure: Option<String>,
+    wait: Option<(String, String)>,
+    ran: Option<(String, String)>,
+    last: Moment,
+}
+
+impl TaskRow {
+    fn of(task: TaskStats, project: ProjectId, minutes: f64, now: DateTime<Utc>) -> Self {
+        let search = |state: &str| {
+            Search {
+                task: task.task.clone().unwrap_or_default(),
+                state: state.to_owned(),
+                ..Search::default()
+            }
+            .address(project, None)
+        };
+        let pair = |p50: Option<f64>, p95: Option<f64>| Some((format::seconds(p50?), format::seconds(p95?)));
+        Self {
+            link: search(""),
+            failed_link: search("failed"),
+            runs: format::grouped(task.runs),
+            rate: format::decimal(task.runs as f64 / minutes),
+            failed: task.failed,
+            failure: task
+                .failure_ratio()
+                .map(|ratio| format!("{} %", format::decimal(ratio * 100.0))),
+            wait: pair(task.wait_p50, task.wait_p95),
+            ran: pair(task.run_p50, task.run_p95),
+            last: Moment::at(task.last_heard_first_at, now),
+            name: task.task,
+        }
+    }
+}
+
+async fn tasks(
+    request: HttpRequest,
+    state: Data<AppState>,
+    signed_in: SignedIn,
+) -> Result<HttpResponse, PageError> {
+    let asked = Query::<Stretch>::from_query(request.query_string())
+        .map_err(|_| PageError::NotFound("page"))?
+        .into_inner();
+    let hours = asked.hours.unwrap_or(1);
+    if !STRETCHES.iter().any(|(stretch, _)| *stretch == hours) {
+        return Err(PageError::NotFound("page"));
+    }
+    let (reader, now) = (state.reader(), state.now());
+    let Some(top) = top(&reader, &signed_in, asked.project).await? else {
+        return Ok(see_other("/"));
+    };
+    let asked_from = now - TimeDelta::hours(i64::from(hours));
+    let seen = task::tasks(&reader, top.project_id, asked_from, now).await?;
+    let minutes = seen.minutes(now);
+    let page = TasksPage {
+        frame: signed_in.frame(),
+        now: Moment::at(now, now),
+        stretches: STRETCHES
+            .map(|(stretch, words)| StretchLink {
+                hours: stretch,
+                words,
+                chosen: stretch == hours,
+            })
+            .into(),
+        run_count: format::count(seen.looked_at, "run"),
+        from: Moment::at(seen.from, now),
+        is_cut: seen.from > asked_from,
+        tasks: seen
+            .tasks
+            .into_iter()
+            .map(|task| TaskRow::of(task, top.project_id, minutes, now))
+            .collect(),
+        top,
+    };
+    Ok(html(StatusCode::OK, &page))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_as_a_browser_or_a_person_writes_it() {
+        for (text, at) in [
+            ("2026-03-01T14:00", Some("2026-03-01T14:00:00Z")),
+            ("2026-03-01T14:00:05", Some("2026-03-01T14:00:05Z")),
+            ("2026-03-01 14:00", Some("2026-03-01T14:00:00Z")),
+            ("2026-03-01T14:00:00+02:00", Some("2026-03-01T12:00:00Z")),
+            ("yesterday", None),
+            ("+262142-01-01T00:00", None),
+        ] {
+            assert_eq!(read_moment(text), at.map(|at| at.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_search_that_cannot_be_read_says_what_is_wrong_with_it() {
+        for (search, word) in [
+            (
+                Search {
+                    state: "great".to_owned(),
+                    ..Search::default()
+                },
+                "great",
+            ),
+            (
+                Search {
+                    from: "noon".to_owned(),
+                    ..Search::default()
+                },
+                "noon",
+            ),
+            (
+                Search {
+                    worker: "a\0".to_owned(),
+                    ..Search::default()
+                },
+                "character",
+            ),
+        ] {
+            assert!(search.filter().unwrap_err().contains(word));
+        }
+        let search = Search {
+            task: " a&b ".to_owned(),
+            state: "failed".to_owned(),
+            ..Search::default()
+        };
+        let project = ProjectId(Uuid::nil());
+        assert_eq!(
+            search.address(project, None),
+            format!("/runs?project={}&task=a%26b&state=failed", Uuid::nil())
+        );
+        assert!(!search.is_empty() && Search::default().is_empty());
+        assert_eq!(
+            search.filter().unwrap().states.map(|states| states.len()),
+            Some(8)
+        );
+    }
+}

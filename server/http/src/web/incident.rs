@@ -1,0 +1,3 @@
+//! The pages of the causes.
+
+pub mod cause;

@@ -1,0 +1,4 @@
+//! The dashboard.
+
+pub mod dashboard;
+pub mod worst_first;

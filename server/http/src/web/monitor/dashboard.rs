@@ -1,0 +1,503 @@
+//! The page at `/`: what is wrong in a project and what to type, then its Beats and monitors, the worst first.
+
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{self, Data, Query, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use askama::Template;
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::incident::{Fact, Repair, SubjectKind};
+use deadbeat_domain::judge::hearing::Hold;
+use deadbeat_domain::monitor::status::{ShownStatus, Status};
+use deadbeat_domain::time::span;
+use deadbeat_services::Site;
+use deadbeat_services::operation::selfwatch::Readiness;
+use deadbeat_store::celery::beat::{self, Beat};
+use deadbeat_store::incident::{self, Incident};
+use deadbeat_store::monitor::{self, Monitor};
+use deadbeat_store::page::Page;
+use deadbeat_store::people::project::{self, Project};
+use deadbeat_store::{Reader, StoreResult};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::worst_first::{self, Cursor, ORDER};
+use crate::state::AppState;
+use crate::web::format::{self, Moment};
+use crate::web::people::session::SignedIn;
+use crate::web::{Frame, PageError, html};
+
+/// Open incidents that are shown; more are counted as more.
+const INCIDENTS: usize = 20;
+/// For how long after its end a blind spell is shown.
+const SPELL_SHOWN: TimeDelta = TimeDelta::hours(24);
+/// Members of an incident that are shown without a click.
+const MEMBERS: usize = 12;
+
+/// The routes.
+pub fn configure(config: &mut ServiceConfig) {
+    config.service(
+        web::resource("/")
+            .route(web::get().to(index))
+            .route(web::method(Method::HEAD).to(index))
+            .default_service(web::to(|| async {
+                Err::<HttpResponse, _>(PageError::WrongMethod("GET, HEAD"))
+            })),
+    );
+}
+
+async fn index(
+    request: HttpRequest,
+    state: Data<AppState>,
+    signed_in: SignedIn,
+) -> Result<HttpResponse, PageError> {
+    let asked = Asked::of(&request)?;
+    let (reader, now) = (state.reader(), state.now());
+    let projects = project::of_account(&reader, signed_in.account.id).await?;
+    let Some(project) = choose(&projects, asked.project)? else {
+        return Ok(html(
+            StatusCode::OK,
+            &NoProjectPage {
+                frame: signed_in.frame(),
+            },
+        ));
+    };
+    let seen = Seen::read(&reader, project.id, &asked, now).await?;
+    let readiness = state.services.selfwatch().readiness(&reader, now).await;
+    let page = IndexPage {
+        frame: signed_in.frame(),
+        now: Moment::at(now, now),
+        site_url: state.services.site().url.clone(),
+        evaluator: Evaluator::of(&readiness, now),
+        spell: Spell::latest(&reader, now).await?,
+        projects: projects
+            .iter()
+            .map(|other| ProjectLink::of(other, project))
+            .collect(),
+        project: project.name.clone(),
+        project_id: project.id,
+        view: View::of(seen, &asked, state.services.site(), now),
+    };
+    Ok(html(StatusCode::OK, &page))
+}
+
+/// What the address asks for.
+#[derive(Debug, Default)]
+struct Asked {
+    project: Option<ProjectId>,
+    only: Option<ShownStatus>,
+    from: Option<Cursor>,
+}
+
+impl Asked {
+    fn of(request: &HttpRequest) -> Result<Self, PageError> {
+        #[derive(Deserialize)]
+        struct Text {
+            project: Option<Uuid>,
+            status: Option<String>,
+            cursor: Option<String>,
+        }
+        let text =
+            Query::<Text>::from_query(request.query_string()).map_err(|_| PageError::NotFound("page"))?;
+        let only = text
+            .status
+            .as_deref()
+            .map(|status| ShownStatus::parse(status).ok_or(PageError::NotFound("status")));
+        let from = text
+            .cursor
+            .as_deref()
+            .map(|cursor| cursor.parse().map_err(|()| PageError::NotFound("page")));
+        Ok(Self {
+            project: text.project.map(ProjectId),
+            only: only.transpose()?,
+            from: from.transpose()?,
+        })
+    }
+}
+
+/// The project that is asked for, among the account's own; the first when none is. None: the account has none.
+pub(in crate::web) fn choose(
+    projects: &[Project],
+    asked: Option<ProjectId>,
+) -> Result<Option<&Project>, PageError> {
+    match asked {
+        Some(id) => projects
+            .iter()
+            .find(|project| project.id == id)
+            .map(Some)
+            .ok_or(PageError::NotFound("project")),
+        None => Ok(projects.first()),
+    }
+}
+
+/// The newest open incidents: those that are shown, and one more.
+async fn open_incidents(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Incident>> {
+    let open = incident::Filter {
+        open: Some(true),
+        ..incident::Filter::default()
+    };
+    let one_more = Page {
+        after: None,
+        limit: INCIDENTS as i64 + 1,
+    };
+    incident::list(reader, project, &open, one_more).await
+}
+
+/// The open incidents that stand on the dashboard, each at `#incident-<id>`.
+pub(in crate::web) async fn shown_incidents(
+    reader: &Reader,
+    project: ProjectId,
+) -> StoreResult<Vec<IncidentId>> {
+    let open = open_incidents(reader, project).await?;
+    Ok(open
+        .into_iter()
+        .take(INCIDENTS)
+        .map(|incident| incident.id)
+        .collect())
+}
+
+/// What is read for the page.
+struct Seen {
+    counts: [i64; 5],
+    incidents: Vec<Incident>,
+    members: Vec<(IncidentId, MonitorId, String)>,
+    beats: Vec<Beat>,
+    monitors: Vec<Monitor>,
+    next: Option<Cursor>,
+}
+
+impl Seen {
+    async fn read(
+        reader: &Reader,
+        project: ProjectId,
+        asked: &Asked,
+        now: DateTime<Utc>,
+    ) -> StoreResult<Self> {
+        let incidents = open_incidents(reader, project).await?;
+        let ids: Vec<IncidentId> = incidents.iter().map(|incident| incident.id).collect();
+        let (monitors, next) = worst_first::page(reader, project, asked.only, asked.from, now).await?;
+        Ok(Self {
+            counts: monitor::counts(reader, project, now).await?,
+            members: incident::members(reader, &ids).await?,
+            incidents,
+            beats: beat::list(reader, project).await?,
+            monitors,
+            next,
+        })
+    }
+}
+
+#[derive(Template)]
+#[template(path = "dashboard/no_project.html")]
+struct NoProjectPage {
+    frame: Frame,
+}
+
+#[derive(Template)]
+#[template(path = "dashboard/index.html")]
+struct IndexPage {
+    frame: Frame,
+    now: Moment,
+    site_url: String,
+    evaluator: Evaluator,
+    spell: Option<Spell>,
+    projects: Vec<ProjectLink>,
+    project: String,
+    project_id: ProjectId,
+    view: View,
+}
+
+/// Whether what the page shows is being judged at all.
+pub(in crate::web) enum Evaluator {
+    AtWork,
+    NotYet,
+    /// Nobody is judged: no process takes pings in.
+    NobodyListens,
+    /// Nobody is judged before what was received is written.
+    Replays,
+    /// Nobody is judged before a process that may hold pings is back, or this instant has come.
+    LostListener(Option<Moment>),
+    SilentSince(Moment),
+}
+
+impl Evaluator {
+    pub(in crate::web) fn of(readiness: &Readiness, now: DateTime<Utc>) -> Self {
+        match readiness.hold(now) {
+            Some(Hold::NobodyListens) => return Self::NobodyListens,
+            Some(Hold::Spooled) => return Self::Replays,
+            Some(Hold::LostListener) => {
+                let until = readiness.pulse.and_then(|pulse| pulse.hearing.waits_until);
+                return Self::LostListener(until.map(|at| Moment::at(at, now)));
+            }
+            None => {}
+        }
+        match readiness.any_sweep_at() {
+            // Of whichever process: this one may only serve pages.
+            _ if readiness.is_judging(now) => Self::AtWork,
+            Some(at) => Self::SilentSince(Moment::at(at, now)),
+            None => Self::NotYet,
+        }
+    }
+}
+
+/// The last stretch in which nobody listened, while it may still matter to who reads the page.
+struct Spell {
+    from: Moment,
+    to: Moment,
+    length: String,
+}
+
+impl Spell {
+    async fn latest(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Option<Self>> {
+        let newest = Page {
+            after: None,
+            limit: 1,
+        };
+        let spells = deadbeat_store::operation::listener::list_spells(reader, newest).await?;
+        let spell = spells.into_iter().map(|listed| listed.spell).next();
+        Ok(spell
+            .filter(|spell| now - spell.ended_at < SPELL_SHOWN)
+            .map(|spell| Self {
+                from: Moment::at(spell.started_at, now),
+                to: Moment::at(spell.ended_at, now),
+                length: format::span(spell.ended_at - spell.started_at),
+            }))
+    }
+}
+
+/// A project of the account's, to go to.
+pub(in crate::web) struct ProjectLink {
+    pub(in crate::web) id: ProjectId,
+    pub(in crate::web) name: String,
+    pub(in crate::web) current: bool,
+}
+
+impl ProjectLink {
+    pub(in crate::web) fn of(project: &Project, chosen: &Project) -> Self {
+        Self {
+            id: project.id,
+            name: project.name.clone(),
+            current: project.id == chosen.id,
+        }
+    }
+}
+
+/// Everything about one project, ready for the template.
+struct View {
+    headline: String,
+    total: i64,
+    counts: Vec<Count>,
+    incidents: Vec<IncidentCard>,
+    more_incidents: bool,
+    beats: Vec<BeatRow>,
+    monitors: Vec<MonitorRow>,
+    only: Option<&'static str>,
+    is_first_page: bool,
+    next: Option<String>,
+}
+
+/// How many monitors have a status.
+struct Count {
+    status: &'static str,
+    number: String,
+    none: bool,
+}
+
+struct IncidentCard {
+    id: IncidentId,
+    cause: &'static str,
+    cause_page: String,
+    subject_kind: &'static str,
+    subject: String,
+    summary: String,
+    since: Moment,
+    acknowledged: Option<Moment>,
+    evidence: Vec<FactRow>,
+    repair: Vec<Repair>,
+    member_count: String,
+    members: Vec<String>,
+    more_members: Vec<String>,
+}
+
+struct FactRow {
+    at: Option<Moment>,
+    fact: String,
+}
+
+struct BeatRow {
+    name: String,
+    host: Option<String>,
+    status: &'static str,
+    last_heard: Option<Moment>,
+    every: String,
+}
+
+struct MonitorRow {
+    /// Of what Beat sends: its runs have a history.
+    history: Option<MonitorId>,
+    status: &'static str,
+    running: bool,
+    name: String,
+    tags: Vec<String>,
+    beat: Option<String>,
+    retired: bool,
+    schedule: String,
+    last_ping: Option<Moment>,
+    due: Option<Moment>,
+    overdue: bool,
+    ping_url: String,
+}
+
+impl View {
+    fn of(seen: Seen, asked: &Asked, site: &Site, now: DateTime<Utc>) -> Self {
+        let Seen {
+            counts,
+            mut incidents,
+            members,
+            mut beats,
+            monitors,
+            next,
+        } = seen;
+        let more_incidents = incidents.len() > INCIDENTS;
+        incidents.truncate(INCIDENTS);
+        // The newest first, but what somebody has seen already comes after what nobody has.
+        incidents.sort_by_key(|incident| incident.acknowledged_at.is_some());
+        let total = counts.iter().sum();
+        let monitors = monitors
+            .into_iter()
+            .map(|monitor| MonitorRow::of(monitor, &beats, site, now))
+            .collect();
+        // Down before up; names stay in order.
+        beats.sort_by_key(|beat| beat.state.status.as_str() != ShownStatus::Down.as_str());
+        Self {
+            headline: headline(total, incidents.len(), more_incidents),
+            total,
+            counts: Count::all(counts),
+            incidents: incidents
+                .into_iter()
+                .map(|incident| IncidentCard::of(incident, &members, now))
+                .collect(),
+            more_incidents,
+            beats: beats.into_iter().map(|beat| BeatRow::of(beat, now)).collect(),
+            monitors,
+            only: asked.only.map(ShownStatus::as_str),
+            is_first_page: asked.from.is_none(),
+            next: next.map(|cursor| cursor.to_string()),
+        }
+    }
+
+    /// What monitors there are, in words.
+    fn monitor_count(&self) -> String {
+        format::count(self.total, "monitor")
+    }
+
+    fn total_number(&self) -> String {
+        format::grouped(self.total)
+    }
+}
+
+fn headline(total: i64, incidents: usize, more: bool) -> String {
+    match incidents {
+        _ if more => format!("More than {INCIDENTS} incidents are open"),
+        0 if total == 0 => "Nothing is watched yet".to_owned(),
+        0 => "No open incidents".to_owned(),
+        1 => "1 incident is open".to_owned(),
+        incidents => format!("{incidents} incidents are open"),
+    }
+}
+
+impl Count {
+    /// From the store's order (new, up, late, down, paused) to the page's.
+    fn all([new, up, late, down, paused]: [i64; 5]) -> Vec<Self> {
+        let of = |status: ShownStatus| match status {
+            ShownStatus::New => new,
+            ShownStatus::Up => up,
+            ShownStatus::Late => late,
+            ShownStatus::Down => down,
+            ShownStatus::Paused => paused,
+        };
+        ORDER
+            .into_iter()
+            .map(|status| Self {
+                status: status.as_str(),
+                number: format::grouped(of(status)),
+                none: of(status) == 0,
+            })
+            .collect()
+    }
+}
+
+impl IncidentCard {
+    fn of(incident: Incident, members: &[(IncidentId, MonitorId, String)], now: DateTime<Utc>) -> Self {
+        let mut names: Vec<String> = members
+            .iter()
+            .filter(|(id, ..)| *id == incident.id)
+            .map(|(_, _, name)| name.clone())
+            .collect();
+        let member_count = format::count(i64::try_from(names.len()).unwrap_or(i64::MAX), "monitor");
+        let more_members = names.split_off(MEMBERS.min(names.len()));
+        let fact = |Fact { at, fact }| FactRow {
+            at: at.map(|at| Moment::at(at, now)),
+            fact,
+        };
+        Self {
+            id: incident.id,
+            cause: incident.cause.as_str(),
+            cause_page: incident.cause.page(),
+            subject_kind: match incident.subject.kind {
+                SubjectKind::Monitor => "Monitor",
+                SubjectKind::Beat => "Celery Beat",
+                SubjectKind::Worker => "Worker",
+                SubjectKind::Queue => "Queue",
+                SubjectKind::Broker => "Broker",
+                SubjectKind::ResultBackend => "Result backend",
+                SubjectKind::Host => "Host",
+            },
+            subject: incident.subject.name,
+            summary: incident.summary,
+            since: Moment::at(incident.opened_at, now),
+            acknowledged: incident.acknowledged_at.map(|at| Moment::at(at, now)),
+            evidence: incident.evidence.into_iter().map(fact).collect(),
+            repair: incident.repair,
+            member_count,
+            members: names,
+            more_members,
+        }
+    }
+}
+
+impl BeatRow {
+    fn of(beat: Beat, now: DateTime<Utc>) -> Self {
+        Self {
+            name: beat.name,
+            host: beat.host,
+            status: beat.state.status.as_str(),
+            last_heard: beat.state.last_seen_at.map(|at| Moment::at(at, now)),
+            every: format::span(span(beat.state.period_seconds)),
+        }
+    }
+}
+
+impl MonitorRow {
+    fn of(monitor: Monitor, beats: &[Beat], site: &Site, now: DateTime<Utc>) -> Self {
+        let state = monitor.state;
+        let beat = beats.iter().find(|beat| Some(beat.id) == monitor.beat_id);
+        // What is not judged is due at no time that matters.
+        let due = state.next_due_at.filter(|_| state.status != Status::Paused);
+        Self {
+            status: ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now)
+                .as_str(),
+            history: monitor.entry.is_some().then_some(monitor.id),
+            running: monitor.open_runs > 0,
+            name: monitor.name,
+            tags: monitor.tags,
+            beat: beat.map(|beat| beat.name.clone()),
+            retired: monitor.retired_at.is_some(),
+            schedule: state.expectation.schedule.summary(),
+            last_ping: state.last_ping_at.map(|at| Moment::at(at, now)),
+            due: due.map(|at| Moment::at(at, now)),
+            overdue: due.is_some_and(|at| at <= now),
+            ping_url: site.ping_url(monitor.ping_id),
+        }
+    }
+}

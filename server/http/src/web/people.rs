@@ -1,0 +1,4 @@
+//! Signing in and out, and forms that only their own page may post.
+
+pub mod csrf;
+pub mod session;

@@ -1,0 +1,6 @@
+//! From an incident to a person: the outbox, channels and delivery.
+
+pub mod channel;
+pub mod confirmation;
+pub mod delivery;
+pub mod outbox;

@@ -1,0 +1,221 @@
+//! Confirmation of mail addresses: nobody can have Deadbeat write to strangers.
+//!
+//! A mail channel is not used until the owner of its address agrees. Deadbeat sends one mail with a link; the page behind the link has a
+//! button. The link is signed with a secret of the channel that nobody is shown, names the address and ends after a week, so that neither
+//! the channel's owner nor an old mail can confirm. The mail holds no text that the channel's owner chose.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::alert::channel::{Settings, mailbox};
+use deadbeat_domain::alert::message::{self, Event, Message};
+use deadbeat_domain::alert::recipients::Topic;
+use deadbeat_domain::ids::{ChannelId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_store::Tx;
+use deadbeat_store::alert::channel::Channel;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use crate::alert::channel::take_quota;
+use crate::alert::delivery::senders::email;
+use crate::alert::outbox;
+use crate::{ServiceError, Services, Site};
+
+/// How long a link can confirm.
+const LINK: TimeDelta = TimeDelta::days(7);
+
+/// What a link leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The address waits for its owner's answer.
+    Waiting(String),
+    /// The address is confirmed.
+    Confirmed(String),
+    /// The link is wrong or too old, or the channel is gone or has another address.
+    Nothing,
+}
+
+/// Whether mail to this address may go out without asking its owner.
+pub(crate) async fn needs_none(
+    services: &Services,
+    tx: &mut Tx,
+    project: ProjectId,
+    address: &str,
+) -> Result<bool, ServiceError> {
+    if !services.channel_rules.confirm_mail {
+        return Ok(true);
+    }
+    Ok(deadbeat_store::alert::channel::is_known_address(tx, project, address).await?)
+}
+
+/// Counts a confirmation mail against the quotas of its project and of its address. Whoever needs the channel's lock takes it before.
+pub(crate) async fn count_mail(
+    tx: &mut Tx,
+    project: ProjectId,
+    address: &str,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    take_quota(
+        tx,
+        &format!("confirm:{project}"),
+        limits::PROJECT_CONFIRMATIONS_A_DAY,
+        TimeDelta::days(1),
+        now,
+        "confirmation mails of a project in a day",
+    )
+    .await?;
+    take_quota(
+        tx,
+        &format!("confirm:{}", mailbox(address)),
+        limits::ADDRESS_CONFIRMATIONS_A_DAY,
+        TimeDelta::days(1),
+        now,
+        "confirmation mails to one address in a day",
+    )
+    .await
+}
+
+/// Puts the mail that asks for a confirmation into the outbox.
+pub(crate) async fn ask(
+    tx: &mut Tx,
+    site: &Site,
+    channel: &Channel,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let message = Message {
+        at: now,
+        event: Event::Confirmation(message::Confirmation {
+            site: site.url.clone(),
+            url: format!("{}/confirm/{}", site.url, channel.id),
+            expires: (now + LINK).timestamp(),
+        }),
+    };
+    let topic = Topic::Channel(channel.id);
+    outbox::announce(tx, vec![(channel.project_id, topic, message)], now).await?;
+    Ok(())
+}
+
+/// Completes the link of a confirmation mail. The signature is made when the mail is sent, so that the outbox holds none. Other messages
+/// stay as they are.
+pub(crate) fn sign(message: &mut Message, id: ChannelId, settings: &Settings, secret: Option<&str>) {
+    let (Event::Confirmation(question), Some(address)) = (&mut message.event, email::address(settings))
+    else {
+        return;
+    };
+    let expires = question.expires;
+    if let Some(token) = secret.and_then(|secret| signature(secret, id, &address, expires)) {
+        question.url = format!("{}?expires={expires}&token={token}", question.url);
+    }
+}
+
+/// What a link leads to.
+///
+/// # Errors
+/// The database is away.
+pub async fn look(
+    services: &Services,
+    id: ChannelId,
+    expires: i64,
+    token: &str,
+) -> Result<Found, ServiceError> {
+    Ok(match find(services, id, expires, token).await? {
+        None => Found::Nothing,
+        Some((channel, address)) if channel.is_confirmed() => Found::Confirmed(address),
+        Some((_, address)) => Found::Waiting(address),
+    })
+}
+
+/// Confirms the address that a link was sent to.
+///
+/// # Errors
+/// The database is away.
+pub async fn confirm(
+    services: &Services,
+    id: ChannelId,
+    expires: i64,
+    token: &str,
+) -> Result<Found, ServiceError> {
+    let Some((channel, address)) = find(services, id, expires, token).await? else {
+        return Ok(Found::Nothing);
+    };
+    let mut tx = services.store.begin().await?;
+    let is_done = deadbeat_store::alert::channel::confirm(&mut tx, &channel, services.now()).await?;
+    tx.commit().await?;
+    Ok(if is_done {
+        Found::Confirmed(address)
+    } else {
+        Found::Nothing
+    })
+}
+
+/// The channel and address that a link is about, if its signature is right and it has not ended.
+async fn find(
+    services: &Services,
+    id: ChannelId,
+    expires: i64,
+    token: &str,
+) -> Result<Option<(Channel, String)>, ServiceError> {
+    if expires < services.now().timestamp() {
+        return Ok(None);
+    }
+    let Some(channel) = deadbeat_store::alert::channel::for_confirmation(&services.reader(), id).await?
+    else {
+        return Ok(None);
+    };
+    let Some(address) = email::address(&channel.settings) else {
+        return Ok(None);
+    };
+    let is_signed = channel
+        .confirm_secret
+        .as_deref()
+        .is_some_and(|secret| is_signature(secret, id, &address, expires, token));
+    Ok(is_signed.then_some((channel, address)))
+}
+
+fn mac(secret: &str, id: ChannelId, address: &str, expires: i64) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
+    mac.update(format!("confirm {id} {expires} {address}").as_bytes());
+    Some(mac)
+}
+
+fn signature(secret: &str, id: ChannelId, address: &str, expires: i64) -> Option<String> {
+    let bytes = mac(secret, id, address, expires)?.finalize().into_bytes();
+    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Compares in constant time.
+fn is_signature(secret: &str, id: ChannelId, address: &str, expires: i64, token: &str) -> bool {
+    let digits = token.as_bytes();
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return false;
+    }
+    let bytes: Option<Vec<u8>> = digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    bytes
+        .zip(mac(secret, id, address, expires))
+        .is_some_and(|(bytes, mac)| mac.verify_slice(&bytes).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_confirms_one_address_of_one_channel_until_it_ends() {
+        let (id, other) = (ChannelId::generate(), ChannelId::generate());
+        let token = signature("secret", id, "ops@example.org", 100).unwrap();
+
+        assert!(is_signature("secret", id, "ops@example.org", 100, &token));
+        assert!(!is_signature("other", id, "ops@example.org", 100, &token));
+        assert!(!is_signature("secret", other, "ops@example.org", 100, &token));
+        assert!(!is_signature("secret", id, "others@example.org", 100, &token));
+        assert!(!is_signature("secret", id, "ops@example.org", 101, &token));
+        for wrong in ["", "x", &token[..62], &"0".repeat(64), &"é".repeat(32)] {
+            assert!(
+                !is_signature("secret", id, "ops@example.org", 100, wrong),
+                "{wrong}"
+            );
+        }
+    }
+}

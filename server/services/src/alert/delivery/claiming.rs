@@ -1,0 +1,170 @@
+//! Taking deliveries: fair shares of what is due, and rows that cannot be read put aside.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use deadbeat_domain::ids::ChannelId;
+use deadbeat_store::alert::claim::{self, Claimed, Place, Share};
+use deadbeat_store::{StoreError, StoreResult, Tx};
+
+use super::share::{Busy, Target, Waiting, share};
+use super::{Delivery, DeliverySettings, Held, senders};
+
+/// Channels that one look steps over at most; the next look goes on from there.
+const STEPS: i32 = 1_000;
+/// A claim that could not be read lets go its rows a moment after it was dropped.
+const ROLLBACK_WAIT: Duration = Duration::from_millis(20);
+const ROLLBACK_WAITS: u32 = 50;
+
+impl Delivery {
+    /// Takes up to `places` deliveries that are due, beside what is `under_way`. It looks from behind `position` on, goes round once, and
+    /// leaves in `position` where the next call begins. Empty: nothing is to be had now.
+    pub(super) async fn claim(
+        &self,
+        under_way: &Busy,
+        limits: &DeliverySettings,
+        places: usize,
+        position: &mut Place,
+    ) -> StoreResult<Vec<Held>> {
+        let reader = self.store.reader();
+        let mut busy = under_way.clone();
+        let mut claimed: Vec<Held> = Vec::new();
+        // Looks that reached the last channel. The second one has seen those before the first one's beginning.
+        let mut ends = 0;
+        while claimed.len() < places && ends < 2 {
+            let left = places - claimed.len();
+            let began = *position;
+            // Twice what there is room for: some of it another process has, or waits for the alert before it.
+            let enough = i32::try_from(left.saturating_mul(2)).unwrap_or(i32::MAX);
+            let full = busy.full(limits);
+            let looked = claim::due_channels(&reader, self.clock.now(), began, &full, STEPS, enough).await;
+            let steps = match looked {
+                Ok(steps) => steps,
+                // What is claimed already is not dropped with the rest.
+                Err(_) if !claimed.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            *position = steps.next.unwrap_or(claim::START);
+            if steps.next.is_none() {
+                ends += if began == claim::START { 2 } else { 1 };
+            }
+            let mut waiting: Vec<Waiting> = steps.channels.iter().map(Waiting::of).collect();
+            loop {
+                let shares = share(&waiting, &busy, limits, places - claimed.len());
+                if shares.is_empty() {
+                    break;
+                }
+                let found = match self.claim_shares(&shares).await {
+                    Ok(found) => found,
+                    Err(_) if !claimed.is_empty() => return Ok(claimed),
+                    Err(error) => return Err(error),
+                };
+                let mut taken: HashMap<ChannelId, i64> = HashMap::new();
+                for held in &found {
+                    let row = &held.row;
+                    busy.add(&Target::new(row.project_id, row.channel_id, Some(&row.settings)));
+                    *taken.entry(row.channel_id).or_default() += 1;
+                }
+                claimed.extend(found);
+                // A channel that had less than its share has nothing more that is due and free. So each round takes places or drops
+                // channels, and the rounds end.
+                waiting.retain(|one| {
+                    let channel = one.target.channel;
+                    let asked = shares.iter().find(|share| share.channel_id == channel);
+                    asked.is_none_or(|share| taken.get(&channel) == Some(&share.count))
+                });
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn claim_shares(&self, shares: &[Share]) -> StoreResult<Vec<Held>> {
+        let mut tx = self.store.begin().await?;
+        match self.claim_in(&mut tx, shares).await {
+            Ok(held) => {
+                tx.commit().await?;
+                Ok(held)
+            }
+            Err(StoreError::Corrupt(_)) => {
+                drop(tx);
+                self.claim_one_by_one(shares).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn claim_in(&self, tx: &mut Tx, shares: &[Share]) -> StoreResult<Vec<Held>> {
+        let claimed_at = self.clock.now();
+        let lease_until = claimed_at + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::MAX);
+        let rows = claim::claim(tx, claimed_at, lease_until, shares).await?;
+        Ok(rows
+            .into_iter()
+            .filter(|row| self.can_read(row))
+            .map(|row| Held {
+                row,
+                claimed_at,
+                lease_until,
+            })
+            .collect())
+    }
+
+    /// Whether this server knows the kind of the channel and can read its settings. If not, the lease puts the delivery aside for as long as
+    /// it lasts: then a server of a later version may take it.
+    fn can_read(&self, row: &Claimed) -> bool {
+        let settings = &row.settings;
+        let is_known = senders::kind(settings.kind()).is_some_and(|kind| kind.check(settings).is_ok());
+        if !is_known {
+            self.figures.put_aside.fetch_add(1, Ordering::Relaxed);
+            let kind = settings.kind();
+            tracing::error!(delivery.id = %row.id, channel.id = %row.channel_id, kind, "the settings of a channel cannot be read; its delivery is put aside");
+        }
+        is_known
+    }
+
+    /// A row that cannot be read makes a whole claim unreadable. Taken one at a time, the good ones go their way, and the bad one is
+    /// put aside for as long as a lease lasts.
+    async fn claim_one_by_one(&self, shares: &[Share]) -> StoreResult<Vec<Held>> {
+        let mut claimed = Vec::new();
+        let mut waits = 0;
+        let mut has_seen_any = false;
+        for share in shares {
+            let one = Share { count: 1, ..*share };
+            let mut left = share.count;
+            while left > 0 {
+                match self.claim_one(one).await {
+                    Ok(Some(held)) => claimed.push(held),
+                    // The batch is being rolled back on its own connection, and until that has happened its rows are locked and
+                    // passed over.
+                    Ok(None) if !has_seen_any && waits < ROLLBACK_WAITS => {
+                        waits += 1;
+                        tokio::time::sleep(ROLLBACK_WAIT).await;
+                        continue;
+                    }
+                    Ok(None) => break,
+                    Err(StoreError::Corrupt(what)) => {
+                        self.figures.put_aside.fetch_add(1, Ordering::Relaxed);
+                        tracing::error!(what, "a delivery cannot be read and is put aside");
+                    }
+                    // What is claimed already is not dropped with the rest.
+                    Err(_) if !claimed.is_empty() => return Ok(claimed),
+                    Err(error) => return Err(error),
+                }
+                has_seen_any = true;
+                left -= 1;
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn claim_one(&self, share: Share) -> StoreResult<Option<Held>> {
+        let mut tx = self.store.begin().await?;
+        let found = self.claim_in(&mut tx, &[share]).await;
+        if let Ok(_) | Err(StoreError::Corrupt(_)) = &found {
+            // Committed for the bad row too: its lease is what puts it aside.
+            tx.commit().await?;
+        }
+        Ok(found?.pop())
+    }
+}

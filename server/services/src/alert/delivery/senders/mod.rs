@@ -1,0 +1,245 @@
+//! Kinds of channels, and the code that speaks them.
+//!
+//! A kind is one file here: its settings with their checks, the rendering of messages, the sending, and the tests. Beside the file it needs
+//! one line in [`KINDS`], its schemas in openapi.yaml, and its page docs/channels/<kind>.md. A test of the contract holds all of that.
+
+pub mod email;
+pub mod webhook;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::channel::Settings;
+use deadbeat_domain::alert::delivery::Outcome;
+use deadbeat_domain::alert::message::Message;
+use deadbeat_domain::ids::DeliveryId;
+use deadbeat_domain::monitor::FieldError;
+use deadbeat_domain::text::replaced;
+use futures::future::BoxFuture;
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::outbound::{Outbound, OutboundSettings};
+use email::SmtpSettings;
+
+/// Every kind there is.
+pub static KINDS: &[&dyn Kind] = &[&webhook::Webhooks, &email::Emails];
+
+/// The kind of that name. None: another version of the server may know it.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static dyn Kind> {
+    KINDS.iter().copied().find(|kind| kind.name() == name)
+}
+
+/// A kind of channel: all that the rest of the server knows of it.
+pub trait Kind: Send + Sync {
+    /// Its name in SQL, JSON, openapi.yaml and docs/channels. It never changes.
+    fn name(&self) -> &'static str;
+
+    /// Checks settings. Rows are read with it, too: it goes on to take what it once took.
+    ///
+    /// # Errors
+    /// Every fault, each with a pointer into the request.
+    fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>>;
+
+    /// Checks settings that a person enters now. Refuses also what older versions took.
+    ///
+    /// # Errors
+    /// Every fault, each with a pointer into the request.
+    fn check_new(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        self.check(settings)
+    }
+
+    /// Where attempts go: one host holds a limited number of the places. None: the settings do not say.
+    fn host(&self, settings: &Settings) -> Option<String>;
+
+    /// Makes the secret with which a new channel signs what it sends. None: the kind does not sign.
+    fn signing_secret(&self) -> Option<String> {
+        None
+    }
+
+    /// Makes the sender of this process.
+    ///
+    /// # Errors
+    /// A setting of the operator is wrong.
+    fn sender(&self, parts: &Parts<'_>) -> Result<Arc<dyn Sender>, SetupError>;
+
+    /// The conformance test: sends every kind of message to a local receiver, checks each field by the published form, and plays the
+    /// failures. A file without one does not compile.
+    #[cfg(test)]
+    fn conforms(&'static self) -> BoxFuture<'static, ()>;
+}
+
+/// What senders are made of.
+pub struct Parts<'a> {
+    /// The client for addresses that people enter.
+    pub outbound: &'a Outbound,
+    /// The operator's mail server, if there is one.
+    pub smtp: Option<&'a SmtpSettings>,
+}
+
+/// Reads settings as the type of their kind.
+///
+/// # Errors
+/// What serde says, with a pointer to the settings.
+pub(crate) fn read<'a, T: Deserialize<'a>>(settings: &'a Settings) -> Result<T, Vec<FieldError>> {
+    settings
+        .read()
+        .map_err(|error| vec![FieldError::new("/settings", error.to_string())])
+}
+
+/// What a sender gets: one attempt of one delivery.
+pub struct Outgoing {
+    /// The same for every attempt: a receiver knows a repetition by it.
+    pub id: DeliveryId,
+    /// When this attempt began.
+    pub attempted_at: DateTime<Utc>,
+    /// What it says, as it was when it happened.
+    pub message: Message,
+    /// Where it goes.
+    pub settings: Settings,
+    /// Signs webhooks.
+    pub signing_secret: Option<String>,
+}
+
+/// Speaks one kind of channel.
+pub trait Sender: Send + Sync {
+    /// See [`Kind::name`].
+    fn kind(&self) -> &'static str;
+
+    /// Refuses settings with which no attempt can ever succeed, without asking anybody on the network.
+    ///
+    /// # Errors
+    /// The field, and what is allowed there.
+    fn check(&self, _settings: &Settings) -> Result<(), FieldError> {
+        Ok(())
+    }
+
+    /// Makes one attempt. Bounded in time, and never an error beside what [`Outcome`] can say; details are for people and hold no
+    /// secret.
+    fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome>;
+}
+
+/// The senders of this process, by kind. Cheap to clone.
+#[derive(Clone)]
+pub struct Senders {
+    by_kind: Arc<HashMap<&'static str, Arc<dyn Sender>>>,
+}
+
+/// Why senders could not be made: a setting is wrong.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The HTTP client.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Outbound(#[from] reqwest::Error),
+    /// Never with the URL itself, which may hold a password.
+    #[error(
+        "DEADBEAT_SMTP_URL cannot be read ({0}); it is of the form smtp://host:25, smtp://user:password@host:587?tls=required or \
+         smtps://user:password@host:465"
+    )]
+    SmtpUrl(String),
+    /// The sender's address.
+    #[error("DEADBEAT_SMTP_FROM is not a mail address such as \"Deadbeat <deadbeat@example.org>\": {0}")]
+    SmtpFrom(String),
+}
+
+impl Senders {
+    /// Every kind there is.
+    ///
+    /// # Errors
+    /// When a setting is wrong.
+    pub fn standard(outbound: &OutboundSettings, smtp: Option<&SmtpSettings>) -> Result<Self, SetupError> {
+        let parts = Parts {
+            outbound: &Outbound::new(outbound)?,
+            smtp,
+        };
+        let senders: Result<Vec<_>, _> = KINDS.iter().map(|kind| kind.sender(&parts)).collect();
+        Ok(Self::of(senders?))
+    }
+
+    /// These only: tests bring their own.
+    #[must_use]
+    pub fn of(senders: impl IntoIterator<Item = Arc<dyn Sender>>) -> Self {
+        Self {
+            by_kind: Arc::new(
+                senders
+                    .into_iter()
+                    .map(|sender| (sender.kind(), sender))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// Refuses settings of a channel with which no attempt of this server can ever succeed.
+    ///
+    /// # Errors
+    /// The field, and what is allowed there.
+    pub fn check(&self, settings: &Settings) -> Result<(), FieldError> {
+        self.get(settings.kind())
+            .map_or(Ok(()), |sender| sender.check(settings))
+    }
+
+    /// The sender of a kind.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<Arc<dyn Sender>> {
+        self.by_kind.get(kind).cloned()
+    }
+}
+
+/// A text from outside as one line for people: what cannot be printed becomes a space, and it ends after `limit` characters.
+#[must_use]
+pub(crate) fn printable(text: &str, limit: usize) -> String {
+    let spaced: String = replaced(text, ' ')
+        .map(|c| if c == char::REPLACEMENT_CHARACTER { ' ' } else { c })
+        .collect();
+    let line = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= limit {
+        return line;
+    }
+    line.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_kind_conforms() {
+        for kind in KINDS {
+            kind.conforms().await;
+        }
+    }
+
+    #[test]
+    fn names_are_told_apart_and_fit_the_database() {
+        for kind in KINDS {
+            assert!(
+                std::ptr::addr_eq(self::kind(kind.name()).unwrap(), *kind),
+                "{}",
+                kind.name()
+            );
+            assert!(
+                kind.name().len() <= 40
+                    && kind
+                        .name()
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{}: see channel_kind_form",
+                kind.name()
+            );
+        }
+        assert!(self::kind("carrier_pigeon").is_none());
+    }
+
+    #[test]
+    fn texts_from_outside_become_one_printable_line() {
+        assert_eq!(
+            printable("a\r\nBcc: x\0\u{1b}[31m\u{202e}b\u{2028}c\u{200b}", 100),
+            "a Bcc: x [31m b c"
+        );
+        assert_eq!(printable("  äöü  日本  ", 100), "äöü 日本");
+        assert_eq!(printable("abcdef", 4), "abc…");
+        assert_eq!(printable("abcd", 4), "abcd");
+    }
+}

@@ -1,0 +1,468 @@
+//! Webhooks: the message as JSON, signed by the Standard Webhooks convention (<https://www.standardwebhooks.com>).
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::alert::channel::Settings;
+use deadbeat_domain::alert::delivery::Outcome;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::{FieldError, clip};
+use deadbeat_domain::text::Text;
+use futures::future::BoxFuture;
+use hmac::{Hmac, Mac};
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
+use sha2::Sha256;
+use url::Url;
+
+use super::{Kind, Outgoing, Parts, Sender, SetupError, printable, read};
+use crate::alert::delivery::outbound::{Answer, Outbound, OutboundError};
+
+const NAME: &str = "webhook";
+const PREFIX: &str = "whsec_";
+/// Of the other side's answer, this much is shown to people.
+const EXCERPT_CHARS: usize = 200;
+
+/// A new secret for a channel: 24 random bytes, as the convention writes them.
+///
+/// # Panics
+/// When the operating system has no randomness to give: nothing safe can be done then.
+#[must_use]
+pub fn signing_secret() -> String {
+    let mut bytes = [0_u8; 24];
+    OsRng
+        .try_fill_bytes(&mut bytes)
+        .expect("the operating system gives randomness");
+    format!("{PREFIX}{}", STANDARD.encode(bytes))
+}
+
+/// Where a webhook goes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSettings {
+    /// http or https, at most 2,000 characters.
+    pub url: String,
+}
+
+impl From<WebhookSettings> for Settings {
+    fn from(settings: WebhookSettings) -> Self {
+        Self::new(NAME, Map::from_iter([("url".to_owned(), settings.url.into())]))
+    }
+}
+
+/// The kind.
+pub struct Webhooks;
+
+impl Kind for Webhooks {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        let WebhookSettings { url } = read(settings)?;
+        let has_scheme = url.starts_with("http://") || url.starts_with("https://");
+        if has_scheme && url.len() <= 2_000 && !url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Ok(());
+        }
+        Err(vec![FieldError::new(
+            "/settings/url",
+            format!(
+                "is {:?}; an http:// or https:// address of at most 2000 characters is allowed",
+                clip(&url)
+            ),
+        )])
+    }
+
+    fn check_new(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        self.check(settings)?;
+        let WebhookSettings { url } = read(settings)?;
+        Text::name(&url, limits::ADDRESS_CHARS)
+            .map(drop)
+            .map_err(|error| vec![FieldError::of_text("/settings/url", &error)])
+    }
+
+    /// The URL's host as the URL spells it.
+    fn host(&self, settings: &Settings) -> Option<String> {
+        let WebhookSettings { url } = settings.read().ok()?;
+        Url::parse(&url).ok()?.host_str().map(str::to_owned)
+    }
+
+    fn signing_secret(&self) -> Option<String> {
+        Some(signing_secret())
+    }
+
+    fn sender(&self, parts: &Parts<'_>) -> Result<Arc<dyn Sender>, SetupError> {
+        Ok(Arc::new(Webhook::new(parts.outbound.clone())))
+    }
+
+    #[cfg(test)]
+    fn conforms(&'static self) -> BoxFuture<'static, ()> {
+        Box::pin(tests::conforms())
+    }
+}
+
+/// Posts messages.
+pub struct Webhook {
+    outbound: Outbound,
+}
+
+impl Webhook {
+    /// Through this client.
+    #[must_use]
+    pub fn new(outbound: Outbound) -> Self {
+        Self { outbound }
+    }
+
+    async fn attempt(&self, outgoing: Outgoing) -> Outcome {
+        let Ok(WebhookSettings { url }) = outgoing.settings.read() else {
+            return failed(
+                None,
+                "the channel's settings are not those of a webhook".to_owned(),
+            );
+        };
+        let secret = outgoing.signing_secret.as_deref().unwrap_or_default();
+        let id = outgoing.id.to_string();
+        let timestamp = outgoing.attempted_at.timestamp();
+        let body = outgoing.message.to_json().to_string().into_bytes();
+        let Some(signature) = signature(secret, &id, timestamp, &body) else {
+            return failed(
+                None,
+                "the channel's signing secret cannot be read: delete the channel and add it again".to_owned(),
+            );
+        };
+
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in [
+            ("webhook-id", id),
+            ("webhook-timestamp", timestamp.to_string()),
+            ("webhook-signature", signature),
+        ] {
+            let value = HeaderValue::from_str(&value).expect("ids, numbers and base64 are header values");
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let answer = self.outbound.post(&url, headers, body).await;
+        without_secret(judge(answer, outgoing.attempted_at), secret)
+    }
+}
+
+impl Sender for Webhook {
+    fn kind(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), FieldError> {
+        let Ok(WebhookSettings { url }) = settings.read() else {
+            return Ok(());
+        };
+        self.outbound
+            .check(&url)
+            .map(drop)
+            .map_err(|error| FieldError::new("/settings/url", error.to_string()))
+    }
+
+    fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome> {
+        Box::pin(self.attempt(outgoing))
+    }
+}
+
+/// `v1,` and the HMAC-SHA256 of `id.timestamp.body` under the decoded secret; None: the secret cannot be decoded.
+fn signature(secret: &str, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
+    let key = STANDARD
+        .decode(secret.strip_prefix(PREFIX)?)
+        .ok()
+        .filter(|key| !key.is_empty())?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
+    mac.update(format!("{id}.{timestamp}.").as_bytes());
+    mac.update(body);
+    Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+}
+
+/// What an answer means. Only 410 Gone is permanent, as the convention has it: a 404 or a 401 is as often a deployment that is
+/// under way, and the day of tries gives its owner the time to see it.
+fn judge(answer: Result<Answer, OutboundError>, now: DateTime<Utc>) -> Outcome {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(OutboundError::Passing(detail)) => {
+            return Outcome::Retry {
+                code: None,
+                detail,
+                retry_after: None,
+            };
+        }
+        Err(error @ (OutboundError::Url(_) | OutboundError::Forbidden(_) | OutboundError::Port(_))) => {
+            return failed(None, error.to_string());
+        }
+    };
+    let code = Some(i32::from(answer.status));
+    let detail = |what: String| match printable(&String::from_utf8_lossy(&answer.body), EXCERPT_CHARS) {
+        excerpt if excerpt.is_empty() => what,
+        excerpt => format!("{what}: {excerpt}"),
+    };
+    match answer.status {
+        200..=299 => Outcome::Sent { code },
+        410 => failed(
+            code,
+            detail("answered 410 Gone: nobody listens there any more".to_owned()),
+        ),
+        300..=399 => Outcome::Retry {
+            code,
+            detail: format!(
+                "answered {}: redirects are not followed, so enter the final URL",
+                answer.status
+            ),
+            retry_after: None,
+        },
+        status => Outcome::Retry {
+            code,
+            detail: detail(format!("answered {status}")),
+            retry_after: answer
+                .retry_after
+                .as_deref()
+                .and_then(|value| retry_after(value, now)),
+        },
+    }
+}
+
+fn failed(code: Option<i32>, detail: String) -> Outcome {
+    Outcome::Failed { code, detail }
+}
+
+/// `Retry-After`: seconds, or a date of HTTP (RFC 9110, 10.2.3).
+fn retry_after(value: &str, now: DateTime<Utc>) -> Option<TimeDelta> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than a number holds mean "long": the domain cuts it.
+        return TimeDelta::try_seconds(value.parse().unwrap_or(i64::from(u32::MAX)));
+    }
+    let at = DateTime::parse_from_rfc2822(value).ok()?;
+    Some((at.to_utc() - now).max(TimeDelta::zero()))
+}
+
+/// An endpoint knows the secret and may put it into its answer; the outcome is shown to everyone in the project.
+fn without_secret(mut outcome: Outcome, secret: &str) -> Outcome {
+    if let Outcome::Retry { detail, .. } | Outcome::Failed { detail, .. } = &mut outcome {
+        for text in [secret, secret.strip_prefix(PREFIX).unwrap_or_default()] {
+            if text.len() >= 8 {
+                *detail = detail.replace(text, "…");
+            }
+        }
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deadbeat_domain::ids::DeliveryId;
+    use deadbeat_testkit::{Receiver, Reply};
+    use serde_json::{Value, json};
+
+    use crate::alert::delivery::outbound::OutboundSettings;
+    use crate::alert::outbox::samples;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    /// The form is the one of openapi.yaml; that the two agree is a test of the contract (server/app/tests/it/contract/webhooks.rs).
+    pub(super) async fn conforms() {
+        let receiver = Receiver::start().await;
+        let outbound = Outbound::new(&OutboundSettings {
+            ports: Vec::new(),
+            allow_private_networks: true,
+            user_agent: "Deadbeat/test".to_owned(),
+        })
+        .unwrap();
+        let parts = Parts {
+            outbound: &outbound,
+            smtp: None,
+        };
+        let sender = Webhooks.sender(&parts).unwrap();
+        let outgoing = |message| Outgoing {
+            id: DeliveryId::generate(),
+            attempted_at: at("2026-01-02T03:04:05Z"),
+            message,
+            settings: WebhookSettings {
+                url: receiver.url("/hook"),
+            }
+            .into(),
+            signing_secret: Some(SECRET.to_owned()),
+        };
+
+        for message in samples::all() {
+            let outgoing = outgoing(message.clone());
+            let id = outgoing.id.to_string();
+            assert_eq!(sender.send(outgoing).await, Outcome::Sent { code: Some(200) });
+
+            let request = receiver.requests().pop().unwrap();
+            let body: Value = serde_json::from_slice(&request.body).unwrap();
+            assert_eq!(body, message.to_json());
+            assert_eq!(
+                (&body["version"], &body["type"]),
+                (&json!(1), &json!(message.alert().event_type()))
+            );
+            assert_eq!(request.header("webhook-id"), Some(id.as_str()));
+            assert_eq!(
+                request.header("webhook-signature"),
+                signature(SECRET, &id, 1_767_323_045, &request.body).as_deref()
+            );
+        }
+        receiver
+            .then(Reply::status(401))
+            .then(Reply::status(429).header("Retry-After", "90"))
+            .then(Reply::status(302).header("Location", "http://127.0.0.1/"))
+            .then(Reply::close())
+            .then(Reply::status(410));
+        let mut ends = Vec::new();
+        for _ in 0..5 {
+            ends.push(match sender.send(outgoing(samples::test())).await {
+                Outcome::Sent { .. } => panic!("it was refused"),
+                Outcome::Retry {
+                    code, retry_after, ..
+                } => ("retry", code, retry_after.map(|wait| wait.num_seconds())),
+                Outcome::Failed { code, .. } => ("failed", code, None),
+            });
+        }
+        assert_eq!(
+            ends,
+            [
+                ("retry", Some(401), None),
+                ("retry", Some(429), Some(90)),
+                ("retry", Some(302), None),
+                ("retry", None, None),
+                ("failed", Some(410), None),
+            ]
+        );
+    }
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn answer(status: u16, body: &str) -> Result<Answer, OutboundError> {
+        Ok(Answer {
+            status,
+            retry_after: None,
+            body: body.as_bytes().to_vec(),
+        })
+    }
+
+    /// The vectors of the convention's own libraries and documentation.
+    #[test]
+    fn signatures_are_those_of_the_standard() {
+        for (secret, id, timestamp, body, expected) in [
+            (
+                "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                1_614_265_330,
+                r#"{"test": 2432232314}"#,
+                "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+            ),
+            (
+                "whsec_plJ3nmyCDGBGInavdOK15jsl",
+                "msg_loFOjxNBNWLDOmuOwyc4Bk3s",
+                1_731_705_121,
+                r#"{"event_type":"ping","data":{"success":true}}"#,
+                "v1,BLeYtCBbjDROb59nDfrFakDSwX09+G2NBmcE5BWNIs4=",
+            ),
+        ] {
+            assert_eq!(
+                signature(secret, id, timestamp, body.as_bytes()).as_deref(),
+                Some(expected),
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
+    fn secrets_are_new_each_time_and_can_sign() {
+        let (one, other) = (signing_secret(), signing_secret());
+
+        assert_ne!(one, other);
+        assert_eq!(
+            STANDARD
+                .decode(one.strip_prefix("whsec_").unwrap())
+                .unwrap()
+                .len(),
+            24
+        );
+        assert!(signature(&one, "id", 0, b"").is_some());
+        for unusable in ["", "whsec_", "whsec_not base64", "c2VjcmV0"] {
+            assert_eq!(signature(unusable, "id", 0, b""), None, "{unusable}");
+        }
+    }
+
+    #[test]
+    fn answers_mean_sent_retry_or_failed() {
+        let now = at("2026-01-01T00:00:00Z");
+
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(
+                judge(answer(status, "ok"), now),
+                Outcome::Sent {
+                    code: Some(status.into())
+                }
+            );
+        }
+        for status in [301, 400, 401, 404, 408, 425, 429, 500, 502, 503, 599] {
+            assert!(
+                matches!(
+                    judge(answer(status, ""), now),
+                    Outcome::Retry { code: Some(_), .. }
+                ),
+                "{status}"
+            );
+        }
+        assert!(matches!(
+            judge(answer(410, ""), now),
+            Outcome::Failed { code: Some(410), .. }
+        ));
+    }
+
+    #[test]
+    fn details_are_short_printable_and_without_the_secret() {
+        let now = at("2026-01-01T00:00:00Z");
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let body = format!(
+            "no\r\n\0 {secret} and MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw {}",
+            "x".repeat(1_000)
+        );
+
+        let outcome = without_secret(judge(answer(500, &body), now), secret);
+
+        let Outcome::Retry { detail, .. } = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(detail.starts_with("answered 500: no … and … xxx"), "{detail}");
+        assert!(
+            detail.chars().count() <= 220 && !detail.contains(|c: char| c.is_control()),
+            "{detail}"
+        );
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let now = at("2026-01-01T00:00:00Z");
+
+        for (value, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("99999999999999999999", Some(i64::from(u32::MAX))),
+            ("Thu, 01 Jan 2026 00:01:30 GMT", Some(90)),
+            ("Wed, 31 Dec 2025 23:00:00 GMT", Some(0)),
+            ("-5", None),
+            ("", None),
+            ("soon", None),
+        ] {
+            assert_eq!(
+                retry_after(value, now),
+                seconds.map(TimeDelta::seconds),
+                "{value}"
+            );
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Settlements: what became of an attempt, and what follows for its channel.
+//!
+//! Locks are taken in one order: project, channel, deliveries. Whoever needs a channel's row therefore takes it before the delivery's.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::delivery::{Outcome, next_attempt};
+use deadbeat_domain::alert::message::{self, DisabledChannel, Event, Message};
+use deadbeat_domain::alert::recipients::Topic;
+use deadbeat_store::alert::attempt::{self, Attempt};
+use deadbeat_store::alert::channel::{self, Channel};
+use deadbeat_store::alert::claim::Claimed;
+use deadbeat_store::alert::delivery::{self, Settle};
+use deadbeat_store::{StoreResult, Tx};
+
+use super::figures::End;
+use super::senders::printable;
+use super::{Delivery, Held};
+use crate::alert::outbox;
+
+/// Characters of an attempt's detail.
+const DETAIL_CHARS: usize = 500;
+/// A settlement that meets a database that is away is tried so often: losing it costs a second sending.
+const SETTLE_TRIES: u32 = 4;
+/// Between those tries; doubles.
+const SETTLE_WAIT: Duration = Duration::from_millis(250);
+
+impl Delivery {
+    /// Writes what became of it. Tried a few times: while the database is away, a result is worth keeping.
+    pub(super) async fn settle(&self, held: &Held, outcome: &Outcome, attempt: &Attempt) -> End {
+        let row = &held.row;
+        let mut wait = SETTLE_WAIT;
+        for remaining in (0..SETTLE_TRIES).rev() {
+            match self.settle_once(held, outcome, attempt).await {
+                Ok(End::Unsettled) => {
+                    tracing::warn!(delivery.id = %row.id, "the lease was lost while sending; nothing was written");
+                    return End::Unsettled;
+                }
+                Ok(end) => {
+                    report(row, end, attempt);
+                    return end;
+                }
+                Err(error) if remaining == 0 || !error.is_unavailable() => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(delivery.id = %row.id, error, "an attempt could not be recorded; the delivery is sent again");
+                    return End::Unsettled;
+                }
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait *= 2;
+        }
+        End::Unsettled
+    }
+
+    async fn settle_once(&self, held: &Held, outcome: &Outcome, attempt: &Attempt) -> StoreResult<End> {
+        let row = &held.row;
+        let now = self.clock.now();
+        let (settle, end) = verdict(row, outcome, rand::random(), now);
+        let mut tx = self.store.begin().await?;
+        let mut failed = None;
+        match outcome {
+            Outcome::Failed { .. } => {
+                failed = channel::lock_to_disable(&mut tx, row.project_id, row.channel_id).await?;
+            }
+            Outcome::Sent { .. } if row.is_failing => {
+                channel::set_failing(&mut tx, row.channel_id, None).await?;
+            }
+            Outcome::Retry { .. } if !row.is_failing => {
+                channel::set_failing(&mut tx, row.channel_id, Some(now)).await?;
+            }
+            Outcome::Sent { .. } | Outcome::Retry { .. } => {}
+        }
+        if !delivery::settle(&mut tx, row.id, row.lease, settle, now).await? {
+            return Ok(End::Unsettled);
+        }
+        attempt::insert(&mut tx, row.id, attempt).await?;
+        let mut told = 0;
+        if let Some(channel) = failed {
+            let reason = attempt.detail.as_deref().unwrap_or_default();
+            // As of the claim: a channel that was changed since was not the one that failed.
+            if channel::disable(&mut tx, channel.id, reason, held.claimed_at, now).await? {
+                told = tell_others(&mut tx, &channel, reason, now).await?;
+            }
+        }
+        tx.commit().await?;
+        if told > 0 {
+            self.wake.notify_one();
+        }
+        Ok(end)
+    }
+}
+
+/// Where a delivery goes from here.
+fn verdict(row: &Claimed, outcome: &Outcome, jitter: f64, now: DateTime<Utc>) -> (Settle, End) {
+    match outcome {
+        Outcome::Sent { .. } => (Settle::Sent, End::Sent),
+        Outcome::Failed { .. } => (Settle::Dead, End::Dead),
+        Outcome::Retry { retry_after, .. } => {
+            match next_attempt(row.created_at, row.attempt, *retry_after, jitter, now) {
+                Some(at) => (Settle::RetryAt(at), End::Retried),
+                None => (Settle::Dead, End::Dead),
+            }
+        }
+    }
+}
+
+pub(super) fn attempt_of(row: &Claimed, outcome: &Outcome, began: DateTime<Utc>, took: Duration) -> Attempt {
+    let (word, code, detail) = match outcome {
+        Outcome::Sent { code } => ("sent", code, None),
+        Outcome::Retry { code, detail, .. } => ("retry", code, Some(detail)),
+        Outcome::Failed { code, detail } => ("failed", code, Some(detail)),
+    };
+    Attempt {
+        number: row.attempt,
+        started_at: began,
+        duration_ms: i32::try_from(took.as_millis()).unwrap_or(i32::MAX),
+        outcome: word.to_owned(),
+        response_code: *code,
+        // PostgreSQL takes no NUL in a text: a detail that holds one must not make the attempt unrecordable.
+        detail: detail.map(|detail| printable(detail, DETAIL_CHARS)),
+    }
+}
+
+fn report(row: &Claimed, end: End, attempt: &Attempt) {
+    let (number, duration_ms, code) = (attempt.number, attempt.duration_ms, attempt.response_code);
+    match end {
+        End::Dead => {
+            tracing::warn!(delivery.id = %row.id, channel.id = %row.channel_id, number, code, "an alert was given up undelivered");
+        }
+        _ => {
+            tracing::debug!(delivery.id = %row.id, number, duration_ms, code, outcome = attempt.outcome, "an attempt ended")
+        }
+    }
+}
+
+/// Tells a project's other channels that one was switched off. Returns how many deliveries that makes. The caller holds the project, so
+/// that of one project, one such notice at a time is written.
+async fn tell_others(tx: &mut Tx, channel: &Channel, reason: &str, now: DateTime<Utc>) -> StoreResult<usize> {
+    let id = channel.project_id;
+    let projects = deadbeat_store::people::project::for_alerts(tx, &[id]).await?;
+    let notice = message::ChannelDisabled {
+        channel: DisabledChannel {
+            id: channel.id,
+            name: channel.name.clone(),
+            kind: channel.settings.kind().to_owned(),
+        },
+        reason: reason.to_owned(),
+        project: message::Project {
+            id,
+            name: projects
+                .get(&id)
+                .map(|project| project.name.clone())
+                .unwrap_or_default(),
+        },
+    };
+    let message = Message {
+        at: now,
+        event: Event::ChannelDisabled(notice),
+    };
+    let told = outbox::announce(tx, vec![(id, Topic::Channel(channel.id), message)], now).await?;
+    if told.recipients > 0 {
+        channel::note_reported(tx, id, channel.id, now).await?;
+    }
+    Ok(told.made.len())
+}

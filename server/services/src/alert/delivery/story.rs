@@ -1,0 +1,406 @@
+//! A message as a person reads it: what stopped, since when, why, what to type, in this order and nothing before it.
+//!
+//! Kinds of channels that write for people render a [`Story`]: mail as text and HTML. Names and facts come from outside, so here they
+//! become one printable line each; whoever renders them escapes them for the markup.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::alert::message::{
+    BlindNotice, ChannelDisabled, Confirmation, Event, Incident, IncidentEvent, Message, Monitor, Phase,
+};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::text::is_plain;
+use serde_json::Value;
+
+use super::senders::printable;
+
+const LINE_CHARS: usize = 500;
+const COMMAND_CHARS: usize = 2_000;
+const FACTS: usize = 20;
+
+/// How it looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Something is wrong.
+    Bad,
+    /// Something is right again.
+    Good,
+    /// Neither.
+    Plain,
+}
+
+/// What a message says, before it is text or markup.
+#[derive(Debug)]
+pub struct Story {
+    /// How it looks.
+    pub tone: Tone,
+    /// The first line.
+    pub headline: String,
+    /// What happened, as a sentence.
+    pub summary: Option<String>,
+    /// Labels and values.
+    pub facts: Vec<(&'static str, String)>,
+    /// What to do.
+    pub steps: Vec<Step>,
+    /// What is known.
+    pub evidence: Vec<String>,
+    /// The first monitors that the incident affects.
+    pub members: Vec<String>,
+    /// How many more there are.
+    pub more_members: usize,
+    /// The page of its cause: what it means, and how to prevent it.
+    pub cause: Option<CausePage>,
+    /// Where to read on.
+    pub link: Option<String>,
+}
+
+/// The page of a cause.
+#[derive(Debug)]
+pub struct CausePage {
+    /// The code of the cause.
+    pub code: String,
+    /// The address.
+    pub url: String,
+}
+
+impl CausePage {
+    fn of(incident: &Incident) -> Option<Self> {
+        Some(Self {
+            code: line(&incident.cause.code)?,
+            url: link(incident.cause.url.as_deref()?)?,
+        })
+    }
+
+    /// What the link is called.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("What {} means, and how to prevent it", self.code)
+    }
+}
+
+/// One thing to do.
+#[derive(Debug)]
+pub struct Step {
+    /// In words.
+    pub text: String,
+    /// A line to type.
+    pub command: Option<String>,
+}
+
+impl Story {
+    /// Puts a message into words.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        match &message.event {
+            Event::Incident(event) if event.phase == Phase::Resolved => Self::resolved(&event.incident),
+            Event::Incident(event) => Self::trouble(event, message.at),
+            Event::Test => Self::plain(
+                "Test: this channel works".to_owned(),
+                "This is a test that was asked for in Deadbeat. Alerts to this channel arrive.".to_owned(),
+            ),
+            Event::ChannelDisabled(disabled) => Self::channel_disabled(disabled),
+            Event::BlindSpell(notice) => Self::blind_notice(notice),
+            Event::Confirmation(question) => Self::confirmation(question),
+            Event::Unread(stored) => Self::unread(message.alert(), stored),
+        }
+    }
+
+    /// The heading over the members.
+    #[must_use]
+    pub fn members_title(&self) -> String {
+        match self.members.len() + self.more_members {
+            1 => "1 monitor is affected".to_owned(),
+            count => format!("{count} monitors are affected"),
+        }
+    }
+
+    fn plain(headline: String, summary: String) -> Self {
+        Self {
+            tone: Tone::Plain,
+            headline,
+            summary: Some(summary).filter(|summary| !summary.is_empty()),
+            facts: Vec::new(),
+            steps: Vec::new(),
+            evidence: Vec::new(),
+            members: Vec::new(),
+            more_members: 0,
+            cause: None,
+            link: None,
+        }
+    }
+
+    fn blind_notice(notice: &BlindNotice) -> Self {
+        let mut story = Self::plain(
+            "Deadbeat could not listen for a while".to_owned(),
+            line(&notice.summary).unwrap_or_default(),
+        );
+        story.add_fact("Project", line(&notice.project.name));
+        story.steps.push(Step {
+            text: "Look after what should have run in that time: Deadbeat cannot tell whether it did."
+                .to_owned(),
+            command: None,
+        });
+        story
+    }
+
+    /// Nothing that a project's members chose stands in it: it goes to people who may not know them.
+    fn confirmation(question: &Confirmation) -> Self {
+        let site = link(&question.site).unwrap_or_default();
+        let mut story = Self::plain(
+            "May Deadbeat send alerts to this address?".to_owned(),
+            format!(
+                "Somebody wants the alerts of the Deadbeat server {site} sent to this address. Nothing more is sent unless you agree. \
+                 If you do not know what this is about, ignore this mail."
+            ),
+        );
+        story.steps.push(Step {
+            text: "If you agree, open the link below within a week and press the button there.".to_owned(),
+            command: None,
+        });
+        story.link = link(&question.url);
+        story
+    }
+
+    fn channel_disabled(disabled: &ChannelDisabled) -> Self {
+        let name = line(&disabled.channel.name).unwrap_or_else(|| "a channel".to_owned());
+        let mut story = Self::plain(
+            format!("Channel switched off: {name}"),
+            format!(
+                "Alerts no longer go to {name}, because it failed in a way that trying again does not repair."
+            ),
+        );
+        story.tone = Tone::Bad;
+        story.add_fact("Reason", line(&disabled.reason));
+        story.add_fact("Kind", line(&disabled.channel.kind));
+        story.add_fact("Project", line(&disabled.project.name));
+        story.steps.push(Step {
+            text: "Correct the channel's settings: a channel that was changed is used again.".to_owned(),
+            command: None,
+        });
+        story
+    }
+
+    fn trouble(event: &IncidentEvent, at: DateTime<Utc>) -> Self {
+        let incident = &event.incident;
+        let word = match event.phase {
+            Phase::Opened | Phase::Resolved => "DOWN",
+            Phase::Reminder => "STILL DOWN",
+            Phase::Acknowledged => "ACKNOWLEDGED",
+            Phase::Escalated => "DOWN, NOT ACKNOWLEDGED",
+        };
+        let name = subject_name(incident);
+        let headline = match line(&incident.cause.code) {
+            Some(cause) => format!("{word}: {name} ({cause})"),
+            None => format!("{word}: {name}"),
+        };
+        let mut story = Self::plain(headline, line(&incident.cause.summary).unwrap_or_default());
+        story.tone = Tone::Bad;
+        let opened = incident.opened_at;
+        story.add_fact(
+            "Down since",
+            Some(if at - opened >= TimeDelta::minutes(1) {
+                format!("{} ({})", clock(opened), span(at - opened))
+            } else {
+                clock(opened)
+            }),
+        );
+        if let Some(monitor) = &event.monitor {
+            story.add_monitor(monitor);
+        }
+        story.add_fact("Acknowledged", incident.acknowledged_at.map(clock));
+        story.add_fact("Project", line(&incident.project.name));
+        let step = |repair: &deadbeat_domain::incident::Repair| {
+            Some(Step {
+                text: line(&repair.text)?,
+                command: repair
+                    .command
+                    .as_ref()
+                    .and_then(|command| self::command(command.as_str())),
+            })
+        };
+        story.steps = incident.repair.iter().filter_map(step).collect();
+        story.evidence = incident
+            .evidence
+            .iter()
+            .filter_map(|fact| {
+                let text = line(&fact.fact)?;
+                Some(match fact.at {
+                    Some(at) => format!("{}: {text}", clock(at)),
+                    None => text,
+                })
+            })
+            .take(FACTS)
+            .collect();
+        story.add_members(incident);
+        story.cause = CausePage::of(incident);
+        story.link = link(&incident.url);
+        story
+    }
+
+    fn resolved(incident: &Incident) -> Self {
+        let name = subject_name(incident);
+        let headline = match incident.resolved_at {
+            Some(resolved) => format!("RESOLVED: {name} after {}", span(resolved - incident.opened_at)),
+            None => format!("RESOLVED: {name}"),
+        };
+        let mut story = Self::plain(headline, format!("{name} is well again."));
+        story.tone = Tone::Good;
+        story.add_fact("Down from", Some(clock(incident.opened_at)));
+        story.add_fact("Until", incident.resolved_at.map(clock));
+        let was = match (line(&incident.cause.code), line(&incident.cause.summary)) {
+            (Some(code), Some(summary)) => Some(format!("{code}: {summary}")),
+            (code, summary) => code.or(summary),
+        };
+        story.add_fact("It was", was);
+        story.add_fact("Project", line(&incident.project.name));
+        story.add_members(incident);
+        story.cause = CausePage::of(incident);
+        story.link = link(&incident.url);
+        story
+    }
+
+    /// Of a stored message with gaps, or of a later version: who and what, as far as it can be read.
+    fn unread(alert: Alert, stored: &Value) -> Self {
+        let text = |pointer| stored.pointer(pointer).and_then(Value::as_str).and_then(line);
+        let name = text("/incident/subject/name")
+            .or_else(|| text("/monitor/name"))
+            .unwrap_or_else(|| "a monitor".to_owned());
+        let (word, tone) = match alert {
+            Alert::Resolved => ("RESOLVED", Tone::Good),
+            Alert::Reminder => ("STILL DOWN", Tone::Bad),
+            _ => ("DOWN", Tone::Bad),
+        };
+        let headline = match text("/incident/cause/code") {
+            Some(code) => format!("{word}: {name} ({code})"),
+            None => format!("{word}: {name}"),
+        };
+        let mut story = Self::plain(headline, text("/incident/cause/summary").unwrap_or_default());
+        story.tone = tone;
+        story
+            .evidence
+            .push("This server cannot read all of this alert. Perhaps a later version wrote it.".to_owned());
+        story
+    }
+
+    fn add_fact(&mut self, label: &'static str, value: Option<String>) {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            self.facts.push((label, value));
+        }
+    }
+
+    fn add_monitor(&mut self, monitor: &Monitor) {
+        let heard = monitor.last_ping_at.map_or_else(|| "never".to_owned(), clock);
+        self.add_fact("Last heard from", Some(heard));
+        let length = |seconds: f64| {
+            Some(deadbeat_domain::time::span(seconds))
+                .filter(|length| *length > TimeDelta::zero())
+                .map(span)
+        };
+        let expected = line(&monitor.schedule_summary).map(|mut expected| {
+            if let Some(delay) = length(monitor.delay_seconds) {
+                expected.push_str(&format!(", a countdown of {delay}"));
+            }
+            if let Some(grace) = length(monitor.grace_seconds) {
+                expected.push_str(&format!(", {grace} of grace"));
+            }
+            expected
+        });
+        self.add_fact("Expected", expected);
+        self.add_fact("Tags", Some(printable(&monitor.tags.join(", "), LINE_CHARS)));
+    }
+
+    fn add_members(&mut self, incident: &Incident) {
+        self.members = incident
+            .members
+            .iter()
+            .filter_map(|member| line(&member.name))
+            .collect();
+        let count = usize::try_from(incident.member_count).unwrap_or_default();
+        self.more_members = count.saturating_sub(self.members.len());
+    }
+}
+
+/// Whom it is about, as it is called.
+fn subject_name(incident: &Incident) -> String {
+    match (incident.subject.kind, line(&incident.subject.name)) {
+        (SubjectKind::Beat, Some(name)) => format!("Celery Beat {name}"),
+        (SubjectKind::Beat, None) => "Celery Beat".to_owned(),
+        (_, Some(name)) => name,
+        (_, None) => "a monitor".to_owned(),
+    }
+}
+
+/// A text as one printable line; None where there is nothing to print.
+fn line(text: &str) -> Option<String> {
+    let text = printable(text, LINE_CHARS);
+    (!text.is_empty()).then_some(text)
+}
+
+/// A command as it is to be pasted. None: an older version queued it and did not check its names, or it is too long to be read.
+fn command(text: &str) -> Option<String> {
+    let is_shown = !text.is_empty() && is_plain(text) && text.chars().count() <= COMMAND_CHARS;
+    is_shown.then(|| text.to_owned())
+}
+
+fn link(text: &str) -> Option<String> {
+    let url = line(text)?;
+    (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
+}
+
+fn clock(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// A duration in its two largest units.
+fn span(duration: TimeDelta) -> String {
+    let seconds = duration.num_seconds().max(0);
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let first = units
+        .iter()
+        .position(|(size, _)| seconds >= *size)
+        .unwrap_or(units.len() - 1);
+    let (size, unit) = units[first];
+    let mut words = format!("{} {unit}", seconds / size);
+    if let Some((smaller, unit)) = units.get(first + 1) {
+        let rest = seconds % size / smaller;
+        if rest > 0 {
+            words.push_str(&format!(" {rest} {unit}"));
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_told_in_their_two_largest_units() {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (65, "1 min 5 s"),
+            (300, "5 min"),
+            (7_500, "2 h 5 min"),
+            (86_400, "1 d"),
+            (273_600, "3 d 4 h"),
+            (-5, "0 s"),
+        ] {
+            assert_eq!(span(TimeDelta::seconds(seconds)), words);
+        }
+    }
+
+    #[test]
+    fn durations_are_told_as_the_sdks_audit_tells_them() {
+        let rules: Value = serde_json::from_str(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/fixtures/shared-rules.json"
+        )))
+        .unwrap();
+        for case in rules["spans"].as_array().unwrap() {
+            let seconds = case["seconds"].as_i64().unwrap();
+            assert_eq!(span(TimeDelta::seconds(seconds)), case["words"].as_str().unwrap());
+        }
+    }
+}

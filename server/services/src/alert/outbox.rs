@@ -1,0 +1,260 @@
+//! The outbox: alerts become delivery rows, in the transaction of what they report.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::message::{self, CauseOfIncident, Event, IncidentEvent, Member, Message, Phase};
+use deadbeat_domain::alert::recipients::{Rules, Topic, recipients};
+use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::status::ShownStatus;
+use deadbeat_store::alert::delivery::NewAlert;
+use deadbeat_store::incident::{Affected, Incident};
+use deadbeat_store::monitor::Monitor;
+use deadbeat_store::{StoreResult, Tx};
+use uuid::Uuid;
+
+use crate::Site;
+
+/// An alert about an incident.
+#[derive(Debug, Clone, Copy)]
+pub struct Telling<'a> {
+    /// What happened to the incident.
+    pub phase: Phase,
+    /// The incident.
+    pub incident: &'a Incident,
+    /// The monitor that it is about, if it is about one, as it is now.
+    pub monitor: Option<&'a Monitor>,
+    /// The monitors that it affects, where the caller knows them before they join; None: they are looked up.
+    pub affected: Option<&'a Affected>,
+    /// When that happened.
+    pub at: DateTime<Utc>,
+    /// Of an escalation: the channels that its step names. Else empty.
+    pub step: &'a [ChannelId],
+}
+
+/// Puts alerts about incidents into the outbox. Returns how many deliveries that makes. [`recipients`] decides who hears of them.
+///
+/// # Errors
+/// When the database is away.
+pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreResult<usize> {
+    let Some(now) = tellings.iter().map(|telling| telling.at).max() else {
+        return Ok(0);
+    };
+    let mut projects: Vec<ProjectId> = tellings
+        .iter()
+        .map(|telling| telling.incident.project_id)
+        .collect();
+    projects.sort_unstable();
+    projects.dedup();
+    let channels = deadbeat_store::alert::channel::for_alerts(tx, &projects).await?;
+    if channels.is_empty() {
+        return Ok(0);
+    }
+    let projects = deadbeat_store::people::project::for_alerts(tx, &projects).await?;
+    let chosen = chosen(tx, tellings).await?;
+    let later: Vec<IncidentId> = tellings
+        .iter()
+        .filter(|telling| telling.phase != Phase::Opened)
+        .map(|telling| telling.incident.id)
+        .collect();
+    let history = deadbeat_store::alert::delivery::history(tx, &later).await?;
+    let affected = affected(tx, tellings).await?;
+    let alerts: Vec<NewAlert> = tellings
+        .iter()
+        .filter_map(|telling| {
+            let incident = telling.incident;
+            let project = projects.get(&incident.project_id)?;
+            let message = compose(site, telling, &project.name, affected.get(&incident.id));
+            let monitor = MonitorId(incident.subject.id);
+            let rules = Rules {
+                channels: channels.get(&incident.project_id)?,
+                history: history.get(&incident.id),
+                step: telling.step,
+            };
+            let topic = chosen.get(&monitor).map_or(Topic::Project, Topic::Chosen);
+            Some(NewAlert {
+                project_id: incident.project_id,
+                recipients: recipients(&message, topic, &rules, telling.at),
+                message,
+            })
+        })
+        .filter(|alert| !alert.recipients.is_empty())
+        .collect();
+    if alerts.is_empty() {
+        return Ok(0);
+    }
+    let made = deadbeat_store::alert::delivery::enqueue(tx, &alerts, now).await?;
+    Ok(made.len())
+}
+
+/// What [`announce`] did.
+pub(crate) struct Announced {
+    /// How many channels were to hear of it.
+    pub recipients: usize,
+    /// The deliveries that it made. Fewer, where a channel has a like notice waiting.
+    pub made: Vec<DeliveryId>,
+}
+
+/// Puts messages that belong to no incident into the outbox.
+///
+/// # Errors
+/// When the database is away.
+pub(crate) async fn announce(
+    tx: &mut Tx,
+    messages: Vec<(ProjectId, Topic<'_>, Message)>,
+    now: DateTime<Utc>,
+) -> StoreResult<Announced> {
+    let mut projects: Vec<ProjectId> = messages.iter().map(|(project, ..)| *project).collect();
+    projects.sort_unstable();
+    projects.dedup();
+    let channels = deadbeat_store::alert::channel::for_alerts(tx, &projects).await?;
+    let alerts: Vec<NewAlert> = messages
+        .into_iter()
+        .filter_map(|(project_id, topic, message)| {
+            let rules = Rules {
+                channels: channels.get(&project_id)?,
+                history: None,
+                step: &[],
+            };
+            Some(NewAlert {
+                project_id,
+                recipients: recipients(&message, topic, &rules, now),
+                message,
+            })
+        })
+        .filter(|alert| !alert.recipients.is_empty())
+        .collect();
+    let made = if alerts.is_empty() {
+        Vec::new()
+    } else {
+        deadbeat_store::alert::delivery::enqueue(tx, &alerts, now).await?
+    };
+    Ok(Announced {
+        recipients: alerts.iter().map(|alert| alert.recipients.len()).sum(),
+        made,
+    })
+}
+
+/// The channels of the monitors that do not tell every channel.
+async fn chosen(
+    tx: &mut Tx,
+    tellings: &[Telling<'_>],
+) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
+    let monitors: Vec<MonitorId> = tellings
+        .iter()
+        .filter(|telling| telling.phase == Phase::Opened)
+        .filter(|telling| telling.incident.subject.kind == SubjectKind::Monitor)
+        // Most monitors tell every channel: in a storm this saves thousands of look-ups.
+        .filter(|telling| telling.monitor.is_none_or(|monitor| !monitor.all_channels))
+        .map(|telling| MonitorId(telling.incident.subject.id))
+        .collect();
+    if monitors.is_empty() {
+        return Ok(HashMap::new());
+    }
+    deadbeat_store::alert::channel::chosen_by(tx, &monitors).await
+}
+
+/// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened; when a Beat has just
+/// fallen silent, they are those that it schedules, and of a host that is lost the caller says which.
+async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<IncidentId, Affected>> {
+    let about_others = || {
+        tellings
+            .iter()
+            .filter(|telling| telling.incident.subject.kind != SubjectKind::Monitor)
+    };
+    let silent_beats: HashMap<Uuid, IncidentId> = about_others()
+        .filter(|telling| telling.phase == Phase::Opened && telling.incident.cause == Cause::BeatDown)
+        .map(|telling| (telling.incident.subject.id, telling.incident.id))
+        .collect();
+    let joined: Vec<IncidentId> = about_others()
+        .filter(|telling| telling.phase != Phase::Opened)
+        .map(|telling| telling.incident.id)
+        .collect();
+    let mut found: HashMap<IncidentId, Affected> = about_others()
+        .filter_map(|telling| Some((telling.incident.id, telling.affected?.clone())))
+        .collect();
+    if !silent_beats.is_empty() {
+        let beats: Vec<Uuid> = silent_beats.keys().copied().collect();
+        let scheduled = deadbeat_store::incident::first_scheduled(tx, &beats, limits::ALERT_MEMBERS).await?;
+        for (beat, affected) in scheduled {
+            found.extend(silent_beats.get(&beat).map(|incident| (*incident, affected)));
+        }
+    }
+    if !joined.is_empty() {
+        found.extend(deadbeat_store::incident::first_members(tx, &joined, limits::ALERT_MEMBERS).await?);
+    }
+    Ok(found)
+}
+
+/// Builds the message that is stored with each delivery.
+#[must_use]
+pub fn compose(
+    site: &Site,
+    telling: &Telling<'_>,
+    project_name: &str,
+    affected: Option<&Affected>,
+) -> Message {
+    let incident = telling.incident;
+    let (members, member_count) = affected.map_or_else(Default::default, |affected| {
+        let named = affected.first.iter().map(|(MonitorId(id), name)| Member {
+            kind: SubjectKind::Monitor,
+            id: *id,
+            name: name.clone(),
+        });
+        (named.collect(), affected.count)
+    });
+    let incident = message::Incident {
+        id: incident.id,
+        project: message::Project {
+            id: incident.project_id,
+            name: project_name.to_owned(),
+        },
+        subject: incident.subject.clone(),
+        cause: CauseOfIncident {
+            code: incident.cause.as_str().to_owned(),
+            summary: incident.summary.clone(),
+            url: Some(site.cause_url(incident.cause)),
+        },
+        evidence: incident.evidence.clone(),
+        repair: incident.repair.clone(),
+        members,
+        member_count,
+        opened_at: incident.opened_at,
+        resolved_at: incident.resolved_at,
+        acknowledged_at: incident.acknowledged_at,
+        url: format!("{}/", site.url),
+    };
+    Message {
+        at: telling.at,
+        event: Event::Incident(Box::new(IncidentEvent {
+            phase: telling.phase,
+            incident,
+            monitor: telling.monitor.map(|monitor| shown(monitor, telling.at)),
+        })),
+    }
+}
+
+/// A monitor as messages show it.
+fn shown(monitor: &Monitor, now: DateTime<Utc>) -> message::Monitor {
+    let state = &monitor.state;
+    let status = ShownStatus::at(state.status, state.next_due_at, state.deadline_at.is_some(), now);
+    message::Monitor {
+        id: monitor.id,
+        name: monitor.name.clone(),
+        slug: monitor.slug.clone(),
+        tags: monitor.tags.clone(),
+        status: status.as_str().to_owned(),
+        schedule: state.expectation.schedule.to_json(),
+        schedule_summary: state.expectation.schedule.summary(),
+        delay_seconds: state.expectation.delay_seconds,
+        grace_seconds: state.expectation.grace_seconds,
+        last_ping_at: state.last_ping_at,
+        next_due_at: state.next_due_at,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod samples;

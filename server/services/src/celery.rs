@@ -1,0 +1,10 @@
+//! What the SDK reports of Beat, workers, brokers and runs, and what follows from it.
+
+pub mod beat;
+pub mod broker;
+pub mod event;
+pub(crate) mod gather;
+pub mod host;
+pub mod result_backend;
+pub mod trace;
+pub mod worker;

@@ -1,0 +1,530 @@
+//! What Beat says of itself: that it lives, that it hangs, that it sent, or could not.
+
+pub mod flood;
+pub mod incarnation;
+pub mod schedule_emptied;
+pub mod schedule_sync;
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::beat::{STORM_COUNT, STORM_WINDOW, is_crashing, is_storm, is_told_to_crash};
+use deadbeat_domain::celery::switch::{on_delete, on_trouble};
+use deadbeat_domain::celery::worker::{SKEW, SKEW_PATIENCE};
+use deadbeat_domain::ids::{ApiKeyId, BeatId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::judge::blind_spell::is_to_come;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::monitor::transition::{Trigger, on_pause};
+use deadbeat_domain::monitor::{FieldError, check_grace};
+use deadbeat_domain::text::Text;
+use deadbeat_store::Tx;
+use deadbeat_store::celery::beat::Beat;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::celery::beat::flood::{Flood, slots_within};
+use crate::celery::beat::incarnation::{Identity, Incarnations};
+use crate::celery::event::Verdict;
+use crate::celery::{broker, result_backend};
+use crate::incident::{self, Background, Changed, News, What};
+use crate::{ServiceError, Services};
+
+/// Beat lives.
+#[derive(Debug, Deserialize)]
+pub struct Alive {
+    /// The Beat's name.
+    pub beat: String,
+    /// How often it says so, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    pub grace_seconds: f64,
+    /// Which start of it says so: random, one a start.
+    #[serde(default)]
+    pub boot: Option<Uuid>,
+    /// Where that runs.
+    #[serde(default)]
+    pub host: Option<Text>,
+    /// Which start of its machine it lives in.
+    #[serde(default)]
+    pub boot_id: Option<Text>,
+    /// Its process.
+    #[serde(default)]
+    pub pid: Option<i64>,
+    /// When it started, by its clock.
+    #[serde(default)]
+    pub started_at: Option<DateTime<Utc>>,
+    /// What stands behind `celery -A` there.
+    #[serde(default)]
+    pub project: Option<Text>,
+    /// How its calls into the result backend go; None: it does not say, or has none.
+    #[serde(default)]
+    pub result_backend: Option<result_backend::Report>,
+    /// Whether it goes on. None: an older SDK, which does not report that it ends.
+    #[serde(default)]
+    pub state: Option<State>,
+    /// Of one that ends by an error: its class.
+    #[serde(default)]
+    pub exit_error: Option<Text>,
+    /// False: its process lives, and its tick has not returned for longer than it should take.
+    #[serde(default = "yes")]
+    pub ticking: bool,
+}
+
+/// Whether a process of Beat goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It does.
+    Running,
+    /// It was told to end, and does.
+    Stopped,
+    /// It ends by an error.
+    Failed,
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), ServiceError> {
+    let mut faults = Vec::new();
+    deadbeat_domain::monitor::check_name("/beat", name, 200, &mut faults);
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ServiceError::Invalid(faults))
+    }
+}
+
+/// What is wrong with a Beat that lives: it crashes again and again, which is told; it has just flooded, one of several applications of its
+/// name is silent, its schedule vanished, several run at once, or its clock is off.
+fn trouble(
+    beat: &Beat,
+    loops: bool,
+    emptied_at: Option<DateTime<Utc>>,
+    at_once: Option<Cause>,
+    skew: TimeDelta,
+    now: DateTime<Utc>,
+) -> Option<(Cause, TimeDelta)> {
+    if loops {
+        return Some((Cause::BeatCrashLoop, TimeDelta::zero()));
+    }
+    let storms = beat.state.trouble == Some(Cause::BeatStorm)
+        && beat.state.since.is_some_and(|since| now - since < STORM_WINDOW);
+    if storms {
+        Some((Cause::BeatStorm, TimeDelta::zero()))
+    } else {
+        let at_once = |is_silent: bool| {
+            let found = at_once.filter(|cause| (*cause == Cause::BeatDown) == is_silent);
+            found.map(|cause| (cause, TimeDelta::zero()))
+        };
+        let skewed = || (skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE));
+        at_once(true)
+            .or_else(|| schedule_emptied::trouble(emptied_at))
+            .or_else(|| at_once(false))
+            .or_else(skewed)
+    }
+}
+
+/// Locks the Beat of that name; a new one is written with this period and grace.
+pub(crate) async fn lock_or_create(
+    tx: &mut Tx,
+    project: ProjectId,
+    name: &str,
+    period_seconds: f64,
+    grace_seconds: f64,
+    now: DateTime<Utc>,
+) -> Result<Beat, ServiceError> {
+    if let Some(known) = deadbeat_store::celery::beat::lock(tx, project, name).await? {
+        return Ok(known);
+    }
+    if deadbeat_store::celery::beat::count(tx, project).await? >= limits::PROJECT_APPS {
+        return Err(ServiceError::Limit {
+            what: "applications of a project",
+            limit: limits::PROJECT_APPS,
+        });
+    }
+    Ok(
+        deadbeat_store::celery::beat::lock_or_create(tx, project, name, period_seconds, grace_seconds, now)
+            .await?,
+    )
+}
+
+/// What it is called among those that may look at the broker.
+fn looker(beat: &Beat) -> String {
+    format!("beat of {}", beat.name)
+}
+
+/// Beat said that it lives.
+pub(crate) async fn alive(
+    services: &Services,
+    project: ProjectId,
+    alive: Alive,
+    seen_at: DateTime<Utc>,
+    skew: TimeDelta,
+    key: Option<ApiKeyId>,
+) -> Result<Verdict, ServiceError> {
+    check_name(&alive.beat)?;
+    let mut faults = Vec::new();
+    check_grace("/grace_seconds", alive.grace_seconds, &mut faults);
+    if !(0.1..=86_400.0).contains(&alive.period_seconds) {
+        faults.push(FieldError::new(
+            "/period_seconds",
+            format!("is {}; 0.1 to 86400 is allowed", alive.period_seconds),
+        ));
+    }
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    let mut beat = lock_or_create(
+        &mut tx,
+        project,
+        &alive.beat,
+        alive.period_seconds,
+        alive.grace_seconds,
+        now,
+    )
+    .await?;
+    beat.state.period_seconds = alive.period_seconds;
+    beat.state.grace_seconds = alive.grace_seconds;
+    beat.host = alive.host.clone().map(String::from);
+    beat.project_word = alive.project.map(String::from).or(beat.project_word);
+    let identity = Identity {
+        boot: alive.boot,
+        host: alive.host,
+        pid: alive.pid,
+        started_at: alive.started_at,
+        state: alive.state,
+        exit_error: alive.exit_error,
+    };
+    if identity.has_ended() {
+        // That it was told to end is no news by itself: what it should send is missed until the next one starts.
+        let incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
+        incarnations.write(&mut tx, &beat).await?;
+        tx.commit().await?;
+        return Ok(Verdict::Accepted);
+    }
+    let report = alive.result_backend.map(|report| report.on_our_clock(skew, now));
+    let before = deadbeat_store::celery::result_backend::of_beat(&mut tx, project, beat.id).await?;
+    if before.is_some() || report.is_some() {
+        let stored = report
+            .as_ref()
+            .and_then(|report| serde_json::to_value(report).ok());
+        deadbeat_store::celery::result_backend::note(&mut tx, project, beat.id, stored.as_ref()).await?;
+    }
+    deadbeat_store::celery::host::note_beat(&mut tx, project, beat.id, alive.boot_id.as_deref()).await?;
+    let was_troubled = result_backend::is_troubled(before.as_ref());
+    let broker = deadbeat_store::celery::broker::of_app(&mut tx, project, &beat.name).await?;
+    if !alive.ticking {
+        beat.hung_at = Some(now);
+        // Its thread lives, and its loop hangs: its own deadline goes on.
+        deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+        // It may hang because its own line to the broker does: somebody else looks.
+        deadbeat_store::celery::broker::dismiss(&mut tx, project, &beat.name, &looker(&beat)).await?;
+        let (broker, report) = (broker.as_ref(), report.as_ref());
+        let is_news =
+            result_backend::heard(&mut tx, &services.site, broker, was_troubled, report, now).await?;
+        tx.commit().await?;
+        if is_news {
+            services.outbox_bell.notify_one();
+        }
+        return Ok(Verdict::Heard {
+            samples: false,
+            queues: Vec::new(),
+        });
+    }
+    let emptied_at = deadbeat_store::celery::beat::emptied_at(&mut tx, beat.id).await?;
+    let mut incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
+    let (standing, listed) = incarnations.standing(&mut tx, &beat, now).await?;
+    incarnations.write(&mut tx, &beat).await?;
+    let at_once = incarnations.trouble(&beat, standing, listed, now);
+    let cause = at_once.as_ref().map(|(cause, _)| *cause);
+    let is_told = is_told_to_crash(&beat.state)
+        || (incarnations.are_several()
+            && deadbeat_store::incident::is_open(
+                &mut tx,
+                project,
+                SubjectKind::Beat,
+                beat.id.0,
+                Cause::BeatCrashLoop,
+            )
+            .await?);
+    let crashes = incarnations.crashes(is_told, now);
+    let loops = is_crashing(&mut beat.state, crashes.len(), is_told);
+    let trouble = trouble(&beat, loops, emptied_at, cause, skew, now);
+    let transition = deadbeat_domain::celery::switch::on_alive(&mut beat.state, trouble, seen_at, now);
+    // What was told is over, and its successor need not last: both are told now, for monitors wait for the latter.
+    let successor = transition
+        .filter(|transition| transition.trigger == Trigger::Restored)
+        .and_then(|_| on_trouble(&mut beat.state, trouble, now));
+    deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+    // The broker's row before monitors, as whoever looks at it takes them.
+    let (samples, queues) = broker::asked_to_look(
+        &mut tx,
+        project,
+        &beat.name,
+        &looker(&beat),
+        broker.as_ref(),
+        key,
+        now,
+    )
+    .await?;
+    let most = limits::WORKER_QUEUES as i64;
+    let attended =
+        deadbeat_store::celery::worker::attended_queues(&mut tx, project, &beat.name, key, most).await?;
+    let mut is_news = transition.is_some();
+    if transition.is_none() {
+        let (broker, report) = (broker.as_ref(), report.as_ref());
+        is_news = result_backend::heard(&mut tx, &services.site, broker, was_troubled, report, now).await?;
+    }
+    if let Some(transition) = transition {
+        if transition.from == Status::Down {
+            let well = [(SubjectKind::Beat, beat.id.0)];
+            incident::rearm_members(&mut tx, &services.site, &well, now).await?;
+        }
+        let emptied = match emptied_at.filter(|_| {
+            let emptied = Trigger::Trouble(Cause::ScheduleEmptied);
+            std::iter::once(transition)
+                .chain(successor)
+                .any(|transition| transition.trigger == emptied)
+        }) {
+            Some(at) => Some(schedule_emptied::evidence(&mut tx, &beat, at).await?),
+            None => None,
+        };
+        let news: Vec<News<'_>> = std::iter::once(transition)
+            .chain(successor)
+            .map(|transition| {
+                let changed = match (&emptied, &at_once, transition.trigger) {
+                    (Some(emptied), _, Trigger::Trouble(Cause::ScheduleEmptied)) => {
+                        Changed::Emptied(&beat, emptied)
+                    }
+                    (.., Trigger::Trouble(Cause::BeatCrashLoop)) => Changed::Crashing(&beat, &crashes),
+                    (_, Some((at_once, processes)), Trigger::Trouble(cause)) if cause == *at_once => {
+                        Changed::Several(&beat, processes)
+                    }
+                    _ => Changed::Beat(&beat),
+                };
+                News {
+                    changed,
+                    what: What::Transition(transition),
+                }
+            })
+            .collect();
+        incident::record(&mut tx, &services.site, &news).await?;
+    }
+    tx.commit().await?;
+    if standing.replaced != 0 {
+        incarnation::release(services, project, beat.id).await?;
+    }
+    if is_news {
+        services.outbox_bell.notify_one();
+    }
+    Ok(Verdict::Ticked {
+        samples,
+        queues,
+        attended,
+    })
+}
+
+/// Monitors that one transaction deletes: their locks are held for a moment only, and signals of others never wait for all of them.
+const DELETE_BATCH: i64 = 200;
+
+/// An application is gone: its Beat is forgotten, the monitors of its entries are deleted, and their incidents end. A Beat that runs all
+/// the same registers everything anew.
+///
+/// The monitors go in several transactions, and the Beat goes with the last of them. After a failure in between, the same call goes on.
+///
+/// # Errors
+/// [`ServiceError::NotFound`], or the database is away.
+pub async fn delete(services: &Services, project: ProjectId, id: BeatId) -> Result<(), ServiceError> {
+    let mut has_begun = false;
+    loop {
+        let mut tx = services.store.begin().await?;
+        let Some(mut beat) = deadbeat_store::celery::beat::lock_by_id(&mut tx, project, id).await? else {
+            // Somebody else may have deleted the rest.
+            return if has_begun {
+                Ok(())
+            } else {
+                Err(ServiceError::NotFound("Beat"))
+            };
+        };
+        // A snapshot that is being followed would register again what is deleted here.
+        deadbeat_store::celery::beat::begin_sync(&mut tx, id, Uuid::now_v7()).await?;
+        deadbeat_store::celery::beat::note_incarnations(&mut tx, id, &[]).await?;
+        let now = services.now();
+        let mut ids = Vec::new();
+        let mut gone = Vec::new();
+        for row in deadbeat_store::monitor::lock_of_beat(&mut tx, id, DELETE_BATCH).await? {
+            match row {
+                Ok(mut monitor) => {
+                    ids.push(monitor.id);
+                    if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, now) {
+                        gone.push((monitor, transition));
+                    }
+                }
+                // One that cannot be read has nothing to tell.
+                Err(unreadable) => ids.push(unreadable.id),
+            }
+        }
+        let is_last = (ids.len() as i64) < DELETE_BATCH;
+        let of_beat = if is_last {
+            on_delete(&mut beat.state, now)
+        } else {
+            None
+        };
+        let background = Background::default();
+        let news: Vec<News<'_>> = gone
+            .iter()
+            .map(|(monitor, transition)| (Changed::Monitor(monitor, &background), *transition))
+            .chain(of_beat.map(|transition| (Changed::Beat(&beat), transition)))
+            .map(|(changed, transition)| News {
+                changed,
+                what: What::Transition(transition),
+            })
+            .collect();
+        incident::record(&mut tx, &services.site, &news).await?;
+        deadbeat_store::monitor::delete_all(&mut tx, project, &ids).await?;
+        if is_last {
+            deadbeat_store::celery::beat::delete(&mut tx, id).await?;
+        }
+        tx.commit().await?;
+        services.outbox_bell.notify_one();
+        if is_last {
+            return Ok(());
+        }
+        has_begun = true;
+    }
+}
+
+/// The broker did not take what Beat sent.
+pub(crate) async fn send_failed(
+    services: &Services,
+    project: ProjectId,
+    name: &str,
+    error: Text,
+    at: DateTime<Utc>,
+) -> Result<Verdict, ServiceError> {
+    check_name(name)?;
+    let mut tx = services.store.begin().await?;
+    if let Some(mut beat) = deadbeat_store::celery::beat::lock(&mut tx, project, name).await? {
+        // One that was held up on its way is no news.
+        if beat
+            .send_failed
+            .as_ref()
+            .is_none_or(|(before, _)| *before <= at || is_to_come(*before, services.now()))
+        {
+            beat.send_failed = Some((at, error.into()));
+        }
+        deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+        tx.commit().await?;
+    }
+    Ok(Verdict::Accepted)
+}
+
+/// A process of Beat's application had to drop events: what it did not say is not known, and says nothing.
+pub(crate) async fn events_lost(
+    services: &Services,
+    project: ProjectId,
+    name: &str,
+    count: u64,
+) -> Result<Verdict, ServiceError> {
+    check_name(name)?;
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let mut tx = services.store.begin().await?;
+    deadbeat_store::celery::beat::lose_events(&mut tx, project, name, count, services.now()).await?;
+    tx.commit().await?;
+    Ok(Verdict::Accepted)
+}
+
+/// A Beat has sent entries: how often each, and when the last of them.
+pub(crate) async fn sent(
+    services: &Services,
+    project: ProjectId,
+    name: &str,
+    entries: &HashMap<String, u32>,
+    at: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let now = services.now();
+    let mut flooding = Vec::new();
+    for (entry, count) in entries {
+        // No registered one has such a name.
+        if entry.len() > 4 * limits::MONITOR_NAME_CHARS || name.len() > 800 {
+            continue;
+        }
+        let in_window = services.floods.count(project, name, entry, *count, now);
+        if in_window >= STORM_COUNT {
+            flooding.push((entry.clone(), in_window));
+        }
+    }
+    let mut tx = services.store.begin().await?;
+    let Some(mut beat) = deadbeat_store::celery::beat::lock(&mut tx, project, name).await? else {
+        return Ok(());
+    };
+    // Once a second is enough: it is asked whether anything was sent since a slot.
+    let is_news = beat
+        .sent_at
+        .is_none_or(|before| at - before >= TimeDelta::seconds(1) || is_to_come(before, now));
+    if !is_news && flooding.is_empty() {
+        return Ok(());
+    }
+    beat.sent_at = beat
+        .sent_at
+        .filter(|before| !is_to_come(*before, now))
+        .max(Some(at));
+    let flood = flood(&mut tx, &beat, flooding, now).await?;
+    let mut transition = None;
+    if flood.is_some() {
+        transition = on_trouble(&mut beat.state, Some((Cause::BeatStorm, TimeDelta::zero())), now);
+        // It is over when none was seen for a while.
+        beat.state.since = Some(now);
+    }
+    deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
+    if let (Some(transition), Some(flood)) = (transition, &flood) {
+        let news = News {
+            changed: Changed::Flooding(&beat, flood),
+            what: What::Transition(transition),
+        };
+        incident::record(&mut tx, &services.site, &[news]).await?;
+    }
+    tx.commit().await?;
+    if transition.is_some() {
+        services.outbox_bell.notify_one();
+    }
+    Ok(())
+}
+
+/// The worst of the entries that were sent so often, if that is more than their schedules have.
+async fn flood(
+    tx: &mut Tx,
+    beat: &Beat,
+    mut often: Vec<(String, u32)>,
+    now: DateTime<Utc>,
+) -> Result<Option<Flood>, ServiceError> {
+    if often.is_empty() {
+        return Ok(None);
+    }
+    often.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let names: Vec<String> = often.iter().map(|(entry, _)| entry.clone()).collect();
+    let monitors = deadbeat_store::monitor::of_entries(tx, beat.id, &names).await?;
+    for (entry, count) in often {
+        let Some(monitor) = monitors
+            .iter()
+            .find(|monitor| monitor.entry.as_ref() == Some(&entry))
+        else {
+            continue;
+        };
+        if is_storm(count, slots_within(&monitor.state.expectation.schedule, now)) {
+            let stages =
+                deadbeat_store::celery::trace::stage::of_monitors(tx, &[monitor.id.0], &[None]).await?;
+            let queue = stages.into_iter().next().and_then(|stage| stage.queue);
+            return Ok(Some(Flood { entry, count, queue }));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,69 @@
+//! How often each of Beat's entries was sent lately: one that floods its queue is a storm.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::celery::beat::STORM_WINDOW;
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::schedule::Schedule;
+
+/// How often each entry was sent in the last minute, as this process was told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Floods {
+    windows: Arc<Mutex<Windows>>,
+}
+
+/// An entry that a Beat sends over and over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flood {
+    /// Its name.
+    pub entry: String,
+    /// How often it was sent within a minute.
+    pub count: u32,
+    /// Where to; None: not known.
+    pub queue: Option<String>,
+}
+
+/// By project, Beat and entry: since when is counted, and how often it was sent since.
+type Windows = HashMap<(ProjectId, String, String), (DateTime<Utc>, u32)>;
+
+/// Entries that are counted at a time.
+const MOST_COUNTED: usize = 50_000;
+
+impl Floods {
+    /// Counts it in; answers how often it was sent within the window.
+    pub(crate) fn count(
+        &self,
+        project: ProjectId,
+        beat: &str,
+        entry: &str,
+        count: u32,
+        now: DateTime<Utc>,
+    ) -> u32 {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= MOST_COUNTED {
+            windows.retain(|_, (since, _)| now - *since < STORM_WINDOW);
+        }
+        let key = (project, beat.to_owned(), entry.to_owned());
+        if windows.len() >= MOST_COUNTED && !windows.contains_key(&key) {
+            // Better a storm that is not seen than a memory that grows.
+            return 0;
+        }
+        let (since, seen) = windows.entry(key).or_insert((now, 0));
+        if now - *since >= STORM_WINDOW {
+            (*since, *seen) = (now, 0);
+        }
+        *seen = seen.saturating_add(count);
+        *seen
+    }
+}
+
+/// How often a schedule fires in the time in which a storm is counted.
+pub(crate) fn slots_within(schedule: &Schedule, now: DateTime<Utc>) -> u32 {
+    let from = now - STORM_WINDOW;
+    std::iter::successors(schedule.next_after(from), |slot| schedule.next_after(*slot))
+        .take_while(|slot| *slot <= now)
+        .take(10_000)
+        .count() as u32
+}

@@ -1,0 +1,116 @@
+//! A Beat whose whole schedule vanished.
+//!
+//! One list without enabled entries retires every monitor of its Beat, and whoever has a ping key can send one. So a list that takes a whole
+//! schedule away is noted at the Beat. While that stands, each later report of Beat is in trouble, and after [`EMPTIED_PATIENCE`] an incident opens. A
+//! list with an enabled entry ends it, and so does a person who acknowledges the incident. The monitors are kept: they come back with
+//! their entries.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::celery::beat::{EMPTIED_PATIENCE, is_emptied};
+use deadbeat_domain::celery::switch::on_trouble;
+use deadbeat_domain::ids::{BeatId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::incident::Incident;
+use deadbeat_store::{StoreResult, Tx};
+
+use crate::incident::{self, Changed, News, What};
+use crate::{ServiceError, Services, Site};
+
+/// What was listed before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emptied {
+    /// When the list came that had none.
+    pub at: DateTime<Utc>,
+    /// Monitors that it retired, the first few by name.
+    pub names: Vec<String>,
+    /// All of them.
+    pub count: i64,
+}
+
+/// Names in an incident.
+const NAMES: i64 = 10;
+
+/// Takes note of a list: `watched` monitors of the Beat were not retired before it, and it has `enabled` enabled entries. Answers whether an
+/// incident ended, which is then to be told.
+pub(crate) async fn note(
+    tx: &mut Tx,
+    site: &Site,
+    beat: &mut Beat,
+    watched: usize,
+    enabled: usize,
+    now: DateTime<Utc>,
+) -> StoreResult<bool> {
+    if is_emptied(watched, enabled) {
+        deadbeat_store::celery::beat::note_emptied(tx, beat.id, Some(now)).await?;
+        tracing::warn!(beat.id = %beat.id, watched, "a list without enabled entries retired all monitors of a Beat");
+        return Ok(false);
+    }
+    if enabled == 0 {
+        return Ok(false);
+    }
+    end(tx, site, beat, now).await
+}
+
+/// It is over, as far as it was noted.
+async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> StoreResult<bool> {
+    if deadbeat_store::celery::beat::emptied_at(tx, beat.id)
+        .await?
+        .is_none()
+    {
+        return Ok(false);
+    }
+    deadbeat_store::celery::beat::note_emptied(tx, beat.id, None).await?;
+    if beat.state.trouble != Some(Cause::ScheduleEmptied) {
+        return Ok(false);
+    }
+    let transition = on_trouble(&mut beat.state, None, now);
+    deadbeat_store::celery::beat::update(tx, std::slice::from_ref(beat), false).await?;
+    let Some(transition) = transition else {
+        return Ok(false);
+    };
+    incident::rearm_members(tx, site, &[(SubjectKind::Beat, beat.id.0)], now).await?;
+    let news = News {
+        changed: Changed::Beat(beat),
+        what: What::Transition(transition),
+    };
+    incident::record(tx, site, &[news]).await?;
+    Ok(true)
+}
+
+/// What the incident of a Beat says, which has just been found in this trouble.
+pub(crate) async fn evidence(tx: &mut Tx, beat: &Beat, at: DateTime<Utc>) -> StoreResult<Emptied> {
+    let (names, count) = deadbeat_store::celery::beat::retired_since(tx, beat.id, at, NAMES).await?;
+    Ok(Emptied { at, names, count })
+}
+
+/// The trouble that stands since `emptied_at`, and for how long it must last to be told.
+pub(crate) fn trouble(emptied_at: Option<DateTime<Utc>>) -> Option<(Cause, chrono::TimeDelta)> {
+    emptied_at.map(|_| (Cause::ScheduleEmptied, EMPTIED_PATIENCE))
+}
+
+/// A person has seen the incident: its schedule is meant to be empty, and the incident ends. Answers whether it did.
+///
+/// # Errors
+/// When the database is away.
+pub(crate) async fn acknowledged(
+    services: &Services,
+    project: ProjectId,
+    incident: &Incident,
+) -> Result<bool, ServiceError> {
+    if incident.cause != Cause::ScheduleEmptied || incident.resolved_at.is_some() {
+        return Ok(false);
+    }
+    let mut tx = services.store.begin().await?;
+    let id = BeatId(incident.subject.id);
+    let ended = match deadbeat_store::celery::beat::lock_by_id(&mut tx, project, id).await? {
+        Some(mut beat) => end(&mut tx, &services.site, &mut beat, services.now()).await?,
+        None => false,
+    };
+    tx.commit().await?;
+    if ended {
+        services.outbox_bell.notify_one();
+    }
+    Ok(ended)
+}

@@ -1,0 +1,825 @@
+//! What Beat says of its schedule becomes monitors.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::marker::PhantomData;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::beat::lineage::{Bits, LINEAGES};
+use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::transition::{
+    Transition, Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change,
+};
+use deadbeat_domain::monitor::{
+    Expectation, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
+};
+use deadbeat_domain::schedule::Schedule;
+use deadbeat_domain::text::Text;
+use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::monitor::batch::Batch;
+use deadbeat_store::monitor::{Monitor, Stateful};
+use deadbeat_store::people::allowance;
+use deadbeat_store::{StoreError, Tx, with_sources};
+use serde::de::{DeserializeOwned, Error, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::celery::beat;
+use crate::celery::beat::incarnation::{self, Identity, Incarnations, Place};
+use crate::celery::beat::schedule_emptied;
+use crate::celery::event::Verdict;
+use crate::incident::{self, Background, Changed, News, What};
+use crate::monitor::write_states;
+use crate::people::pace::Work;
+use crate::people::quota::spend_up_to;
+use crate::{ServiceError, Services};
+
+/// A Beat's whole schedule: what is not in it is not scheduled.
+#[derive(Debug, Deserialize)]
+pub struct Snapshot {
+    /// The Beat's name.
+    pub beat: String,
+    /// Which start of it lists them: random, one a start.
+    #[serde(default)]
+    pub boot: Option<Uuid>,
+    /// Where that runs.
+    #[serde(default)]
+    pub host: Option<Text>,
+    /// Its process.
+    #[serde(default)]
+    pub pid: Option<i64>,
+    /// When it started, by its clock.
+    #[serde(default)]
+    pub started_at: Option<DateTime<Utc>>,
+    /// Whether it goes on. None: an older SDK, which does not report that it ends.
+    #[serde(default)]
+    pub state: Option<beat::State>,
+    /// Every entry.
+    #[serde(deserialize_with = "objects")]
+    pub entries: Vec<Entry>,
+}
+
+/// One entry of a Beat's schedule.
+#[derive(Debug, Deserialize)]
+pub struct Entry {
+    /// Its name, unique within the Beat.
+    pub name: String,
+    /// The task that it sends.
+    #[serde(default)]
+    pub task: Option<Text>,
+    /// In native form.
+    pub schedule: Value,
+    /// It is the SDK's own, and in nobody's schedule.
+    #[serde(default)]
+    pub canary: bool,
+    /// False: known, and not sent.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// How long after a slot a run may begin at the earliest: the countdown with which Beat sends it.
+    #[serde(default)]
+    pub delay_seconds: f64,
+    /// Tolerated lateness.
+    pub grace_seconds: f64,
+    /// How long a run may take.
+    #[serde(default)]
+    pub longest_run_seconds: Option<f64>,
+    /// Nobody has said how long one may take: what is learned bounds it, too.
+    #[serde(default)]
+    pub longest_run_is_a_guess: bool,
+    /// Each run counts: one whose message is lost is an incident although later ones ran.
+    #[serde(default)]
+    pub every_run: bool,
+    /// When Beat says that it is next due.
+    #[serde(default)]
+    pub next_due_at: Option<DateTime<Utc>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(delay_seconds: &f64) -> bool {
+    *delay_seconds == 0.0
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads one entry more than a Beat may have, which tells that there are too many, and passes over the rest.
+fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Objects<T>(PhantomData<T>);
+
+    impl<'de, T: DeserializeOwned> Visitor<'de> for Objects<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of entries")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut entries = Vec::new();
+            while entries.len() <= limits::BEAT_ENTRIES {
+                let Some(entry) = list.next_element::<Box<RawValue>>()? else {
+                    return Ok(entries);
+                };
+                // serde would take a list for an object, and go by the order of the members.
+                if !entry.get().starts_with('{') {
+                    return Err(A::Error::custom("an entry is an object"));
+                }
+                entries.push(serde_json::from_str(entry.get()).map_err(A::Error::custom)?);
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(entries)
+        }
+    }
+
+    deserializer.deserialize_seq(Objects(PhantomData))
+}
+
+/// When entries of a Beat are next due, by its own reckoning.
+#[derive(Debug, Deserialize)]
+pub struct DueHints {
+    /// The Beat's name.
+    pub beat: String,
+    /// The entries that it sent.
+    #[serde(deserialize_with = "objects")]
+    pub entries: Vec<DueHint>,
+}
+
+/// When one entry is next due.
+#[derive(Debug, Deserialize)]
+pub struct DueHint {
+    /// The entry's name.
+    pub name: Text,
+    /// None: never again. It must be said: left out by mistake, it would disarm the monitor.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub next_due_at: Option<DateTime<Utc>>,
+}
+
+/// What is kept of an entry as Beat told it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Registered {
+    schedule: Value,
+    // Left out where there is none: what was registered before there were delays is no other word.
+    #[serde(default, skip_serializing_if = "is_none")]
+    delay_seconds: f64,
+    grace_seconds: f64,
+    longest_run_seconds: Option<f64>,
+    #[serde(default)]
+    longest_run_is_a_guess: bool,
+    task: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    every_run: bool,
+}
+
+/// Until it says otherwise: how often a Beat reports, and the silence tolerated beyond that.
+pub(crate) const PERIOD_SECONDS: f64 = 15.0;
+pub(crate) const GRACE_SECONDS: f64 = 60.0;
+
+/// A list that is older than this when it arrives was held up.
+const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
+
+fn background(beat: &Beat) -> Background<'_> {
+    Background {
+        beat: Some(beat),
+        ..Background::default()
+    }
+}
+
+/// Beat said when entries are next due. What it never registered, and what a person paused, stays as it is.
+pub(crate) async fn due(
+    services: &Services,
+    project: ProjectId,
+    hints: DueHints,
+    skew: TimeDelta,
+) -> Result<Verdict, ServiceError> {
+    beat::check_name(&hints.beat)?;
+    if hints.entries.len() > limits::BEAT_ENTRIES {
+        return Err(ServiceError::Limit {
+            what: "entries of one Beat",
+            limit: limits::BEAT_ENTRIES as i64,
+        });
+    }
+    let now = services.now();
+    let told: HashMap<String, Option<DateTime<Utc>>> = hints
+        .entries
+        .into_iter()
+        .map(|hint| (hint.name.into(), by_our_clock(hint.next_due_at, skew)))
+        .collect();
+    let names: Vec<String> = told.keys().cloned().collect();
+
+    let mut tx = services.store.begin().await?;
+    let mut monitors = Vec::new();
+    for row in deadbeat_store::monitor::lock_entries(&mut tx, project, &hints.beat, &names).await? {
+        match row {
+            Ok(monitor) => monitors.push(monitor),
+            Err(unreadable) => {
+                tracing::error!(monitor.id = %unreadable.id, error = %with_sources(&unreadable.error), "a monitor cannot be read; its hint is dropped");
+            }
+        }
+    }
+    deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[]).await?;
+    monitors.retain_mut(|monitor| {
+        let before = due_of(monitor);
+        if let Some(hint) = monitor.entry.as_ref().and_then(|entry| told.get(entry)) {
+            on_sent(&mut monitor.state, *hint, now);
+        }
+        due_of(monitor) != before
+    });
+    let batch = Batch {
+        monitors: monitors.iter().map(Stateful::changed).collect(),
+        ..Batch::default()
+    };
+    deadbeat_store::monitor::batch::write(&mut tx, &batch).await?;
+    tx.commit().await?;
+    Ok(Verdict::Accepted)
+}
+
+/// A time by a client's clock, as ours would have shown it.
+fn by_our_clock(at: Option<DateTime<Utc>>, skew: TimeDelta) -> Option<DateTime<Utc>> {
+    at.and_then(|at| at.checked_add_signed(skew))
+        .map(deadbeat_domain::time::to_micros)
+}
+
+/// Entries of one transaction, and monitors that one retires: signals of others never wait for a whole schedule.
+pub(crate) const SYNC_BATCH: usize = 100;
+/// So many more batches of monitors to retire are expected while nobody knows how many there are.
+const SOME_BATCHES: usize = 10;
+
+/// A snapshot that a Beat's monitors are being made to follow.
+struct Sync<'a> {
+    project: ProjectId,
+    beat: &'a str,
+    /// Names it in the Beat's row; a newer snapshot of the same process writes another name there.
+    id: Uuid,
+    /// Which start of Beat lists it; None: its SDK does not say.
+    boot: Option<Uuid>,
+    /// Which monitors it is about.
+    place: Place,
+    listed_at: DateTime<Utc>,
+    /// When it came.
+    came_at: DateTime<Utc>,
+    skew: TimeDelta,
+}
+
+impl Sync<'_> {
+    /// When Beat says that an entry is due, by our clock.
+    fn hint(&self, entry: &Entry) -> Option<DateTime<Utc>> {
+        // What came due since it was listed has been sent since, and Beat says that apart. Only what was overdue then is due now.
+        by_our_clock(entry.next_due_at, self.skew)
+            .filter(|hint| *hint <= self.listed_at || *hint >= self.came_at - ON_ITS_WAY)
+    }
+
+    /// Begins a transaction of it, with the Beat locked. None: a newer snapshot has begun, or the Beat was deleted; there is nothing left
+    /// to do.
+    async fn begin(&self, services: &Services) -> Result<Option<(Tx, Beat)>, ServiceError> {
+        let mut tx = services.store.begin().await?;
+        let Some(boot) = self.boot else {
+            let beat =
+                deadbeat_store::celery::beat::lock_in_sync(&mut tx, self.project, self.beat, self.id).await?;
+            return Ok(beat.map(|beat| (tx, beat)));
+        };
+        let Some(beat) = deadbeat_store::celery::beat::lock(&mut tx, self.project, self.beat).await? else {
+            return Ok(None);
+        };
+        let follows = incarnation::follows(&mut tx, &beat, boot, self.id).await?;
+        Ok(follows.then_some((tx, beat)))
+    }
+}
+
+/// Makes monitors follow a Beat's schedule: new entries are registered and armed, changed ones recomputed, missing ones retired,
+/// disabled ones paused. None of it raises an alarm.
+///
+/// This takes several transactions. After a failure in between, some monitors follow the new snapshot and the others the one before; the
+/// SDK sends the snapshot again, and the second try does what is left. Of two snapshots at once, the one that began last is followed.
+pub(crate) async fn sync(
+    services: &Services,
+    project: ProjectId,
+    snapshot: Snapshot,
+    listed_at: DateTime<Utc>,
+    skew: TimeDelta,
+) -> Result<Verdict, ServiceError> {
+    beat::check_name(&snapshot.beat)?;
+    if snapshot.entries.len() > limits::BEAT_ENTRIES {
+        return Err(ServiceError::Limit {
+            what: "entries of one Beat",
+            limit: limits::BEAT_ENTRIES as i64,
+        });
+    }
+    let mut piece = services.paces.take(project, Work::FollowSchedule).await?;
+    let mut refused = Vec::new();
+    let mut entries: Vec<(&Entry, Expectation)> = Vec::new();
+    let mut seen = HashSet::new();
+    for entry in &snapshot.entries {
+        if !seen.insert(entry.name.as_str()) {
+            continue;
+        }
+        match expectation(entry) {
+            Ok(expectation) => entries.push((entry, expectation)),
+            Err(fault) => refused.push(format!("entry {:?}: {fault}", clip(&entry.name))),
+        }
+    }
+    let mut sync = Sync {
+        project,
+        beat: &snapshot.beat,
+        id: Uuid::now_v7(),
+        boot: snapshot.boot,
+        place: Place::NAMELESS,
+        listed_at,
+        came_at: services.now(),
+        skew,
+    };
+    let mut tx = services.store.begin().await?;
+    let mut beat = beat::lock_or_create(
+        &mut tx,
+        project,
+        sync.beat,
+        PERIOD_SECONDS,
+        GRACE_SECONDS,
+        sync.came_at,
+    )
+    .await?;
+    if sync.boot.is_none() {
+        deadbeat_store::celery::beat::begin_sync(&mut tx, beat.id, sync.id).await?;
+    }
+    let identity = Identity {
+        boot: snapshot.boot,
+        host: snapshot.host,
+        pid: snapshot.pid,
+        started_at: snapshot.started_at,
+        state: snapshot.state,
+        exit_error: None,
+    };
+    let mut incarnations =
+        Incarnations::hear(&mut tx, &beat, &identity, skew, listed_at, sync.came_at).await?;
+    let (listed, now) = (&snapshot.entries, sync.came_at);
+    let place = incarnations
+        .list(&mut tx, &beat, &identity, listed, sync.id, now)
+        .await?;
+    incarnations.write(&mut tx, &beat).await?;
+    let Some(place) = place else {
+        tx.commit().await?;
+        return Err(ServiceError::Limit {
+            what: "Beats of one name that run at once with schedules of their own",
+            limit: LINEAGES.into(),
+        });
+    };
+    sync.place = place;
+    let enabled = snapshot.entries.iter().filter(|entry| entry.enabled).count();
+    if enabled == 0 {
+        // Before the first monitor is retired: a failure in between must not hide that the schedule vanished.
+        let watched =
+            deadbeat_store::celery::beat::lineage::watched_by(&mut tx, beat.id, place.alone).await?;
+        schedule_emptied::note(&mut tx, &services.site, &mut beat, watched, enabled, sync.came_at).await?;
+    }
+    tx.commit().await?;
+
+    let batches = entries.len().div_ceil(SYNC_BATCH);
+    for (number, batch) in entries.chunks(SYNC_BATCH).enumerate() {
+        if number > 0 {
+            piece.pause(batches - number).await;
+        }
+        if !follow_batch(services, &sync, batch, &mut refused).await? {
+            return Ok(Verdict::Accepted);
+        }
+    }
+    // One that is listed and cannot be understood stays as it is: that is no reason to retire it. A name that older versions took, and
+    // that no event can name any more, is retired: its silence must not page anybody.
+    let listed: Vec<String> = seen
+        .into_iter()
+        .filter(|name| Text::name(name, limits::MONITOR_NAME_CHARS).is_ok())
+        .map(str::to_owned)
+        .collect();
+    let mut after = None;
+    while let Some(last) = retire_batch(services, &sync, &listed, after).await? {
+        after = Some(last);
+        piece.pause(SOME_BATCHES).await;
+    }
+    if enabled > 0
+        && let Some((mut tx, mut beat)) = sync.begin(services).await?
+    {
+        let is_over =
+            schedule_emptied::note(&mut tx, &services.site, &mut beat, 0, enabled, services.now()).await?;
+        tx.commit().await?;
+        if is_over {
+            services.outbox_bell.notify_one();
+        }
+    }
+    if refused.is_empty() {
+        Ok(Verdict::Accepted)
+    } else {
+        let shown = refused.iter().take(20).cloned().collect::<Vec<_>>().join("; ");
+        Ok(Verdict::Rejected {
+            code: "some_entries",
+            detail: format!("{} of the entries are not watched: {shown}", refused.len()),
+        })
+    }
+}
+
+/// Makes the monitors of some entries follow, in one transaction. False: a newer snapshot has begun.
+async fn follow_batch(
+    services: &Services,
+    sync: &Sync<'_>,
+    entries: &[(&Entry, Expectation)],
+    refused: &mut Vec<String>,
+) -> Result<bool, ServiceError> {
+    let Some((mut tx, beat)) = sync.begin(services).await? else {
+        return Ok(false);
+    };
+    let now = services.now();
+    let names: Vec<String> = entries.iter().map(|(entry, _)| entry.name.clone()).collect();
+    let mut monitors: Vec<Monitor> = Vec::new();
+    let mut unreadable: HashSet<String> = HashSet::new();
+    for row in deadbeat_store::monitor::lock_entries(&mut tx, sync.project, sync.beat, &names).await? {
+        match row {
+            Ok(monitor) => monitors.push(monitor),
+            Err(found) => {
+                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read; it stays as it is");
+                unreadable.extend(found.entry);
+            }
+        }
+    }
+    deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[]).await?;
+    let lineage = sync.place.lineage;
+    // What an application of the same name lists that was there before stays as that one lists it.
+    if sync.place.elders != 0 {
+        let ids: Vec<MonitorId> = monitors.iter().map(|monitor| monitor.id).collect();
+        let listed_by = deadbeat_store::celery::beat::lineage::of_monitors(&mut tx, &ids).await?;
+        let is_theirs = |monitor: &Monitor| {
+            let by = listed_by.get(&monitor.id).copied().unwrap_or(0);
+            monitor.retired_at.is_none() && by & sync.place.elders != 0
+        };
+        unreadable.extend(
+            monitors
+                .iter()
+                .filter(|one| is_theirs(one))
+                .filter_map(|one| one.entry.clone()),
+        );
+        monitors.retain(|monitor| !is_theirs(monitor));
+    }
+    deadbeat_store::celery::beat::lineage::mark(&mut tx, beat.id, &names, lineage).await?;
+    let mut known: HashMap<String, Monitor> = monitors
+        .into_iter()
+        .filter_map(|monitor| Some((monitor.entry.clone()?, monitor)))
+        .collect();
+
+    let mut followed = Vec::new();
+    let mut new = Vec::new();
+    let is_new = |name: &String| !known.contains_key(name) && !unreadable.contains(name);
+    let mut count = if names.iter().any(is_new) {
+        deadbeat_store::monitor::count(&mut tx, sync.project).await?
+    } else {
+        0
+    };
+    for (entry, expectation) in entries {
+        let hint = sync.hint(entry);
+        match known.remove(&entry.name) {
+            Some(monitor) => followed.push(follow(monitor, entry, expectation.clone(), hint, now)?),
+            None if unreadable.contains(&entry.name) => {}
+            None if count >= limits::PROJECT_MONITORS => {
+                refused.push(format!(
+                    "entry {:?}: the project has reached its limit of monitors",
+                    clip(&entry.name)
+                ));
+            }
+            None => {
+                new.push((*entry, expectation.clone(), hint));
+                count += 1;
+            }
+        }
+    }
+    write(services, &mut tx, &beat, &followed).await?;
+    let a_day = services.quotas.settings().created_monitors_per_day;
+    let wanted = new.len() as i64;
+    let created = allowance::What::CreatedMonitors;
+    let (granted, _) = spend_up_to(&mut tx, sync.project, created, wanted, a_day, now).await?;
+    for (entry, ..) in new.drain(granted as usize..) {
+        refused.push(format!(
+            "entry {:?}: the project has used up the {a_day} monitors that ping keys may create a day",
+            clip(&entry.name)
+        ));
+    }
+    if !new.is_empty() {
+        let names: Vec<String> = new.iter().map(|(entry, ..)| entry.name.clone()).collect();
+        register(&mut tx, sync.project, &beat, new, now).await?;
+        deadbeat_store::celery::beat::lineage::mark(&mut tx, beat.id, &names, lineage).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Retires monitors whose entries have left the schedule, in one transaction: they are paused for good, and nobody is paged for them.
+/// Answers after which monitor to go on; none: all are retired, or a newer snapshot has begun.
+async fn retire_batch(
+    services: &Services,
+    sync: &Sync<'_>,
+    listed: &[String],
+    after: Option<MonitorId>,
+) -> Result<Option<MonitorId>, ServiceError> {
+    let Some((mut tx, beat)) = sync.begin(services).await? else {
+        return Ok(None);
+    };
+    let now = services.now();
+    let limit = SYNC_BATCH as i64;
+    let alone = sync.place.alone;
+    if after.is_none() {
+        deadbeat_store::celery::beat::lineage::leave(&mut tx, beat.id, listed, alone).await?;
+    }
+    let rows = deadbeat_store::monitor::lock_unlisted(&mut tx, beat.id, listed, alone, after, limit).await?;
+    let mut last = None;
+    let is_full = rows.len() == SYNC_BATCH;
+    let mut monitors: Vec<Monitor> = Vec::new();
+    for row in rows {
+        match row {
+            Ok(monitor) => {
+                last = Some(monitor.id);
+                monitors.push(monitor);
+            }
+            Err(found) => {
+                last = Some(found.id);
+                tracing::error!(monitor.id = %found.id, error = %with_sources(&found.error), "a monitor cannot be read; it stays as it is");
+            }
+        }
+    }
+    if monitors.is_empty() {
+        tx.commit().await?;
+        return Ok(last.filter(|_| is_full));
+    }
+    deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[]).await?;
+    let retired: Vec<Followed> = monitors.into_iter().map(|monitor| retire(monitor, now)).collect();
+    write(services, &mut tx, &beat, &retired).await?;
+    tx.commit().await?;
+    tracing::info!(beat.id = %beat.id, retired = retired.len(), "entries left Beat's schedule; their monitors are retired");
+    Ok(last.filter(|_| is_full))
+}
+
+/// Retires monitors that only these lineages list, in the caller's transaction; answers how many, and whether there may be more.
+pub(crate) async fn retire_listed_by(
+    services: &Services,
+    tx: &mut Tx,
+    beat: &Beat,
+    lineages: Bits,
+    now: DateTime<Utc>,
+) -> Result<(usize, bool), ServiceError> {
+    let limit = SYNC_BATCH as i64;
+    let rows = deadbeat_store::monitor::lock_unlisted(tx, beat.id, &[], lineages, None, limit).await?;
+    let is_full = rows.len() == SYNC_BATCH;
+    // One that cannot be read stays as it is.
+    let mut monitors: Vec<Monitor> = rows.into_iter().filter_map(Result::ok).collect();
+    deadbeat_store::monitor::run::load_into(tx, &mut monitors, &[]).await?;
+    let retired: Vec<Followed> = monitors.into_iter().map(|monitor| retire(monitor, now)).collect();
+    write(services, tx, beat, &retired).await?;
+    Ok((retired.len(), is_full && !retired.is_empty()))
+}
+
+/// A monitor that met its entry, and what is to be written of it.
+struct Followed {
+    monitor: Monitor,
+    settings_changed: bool,
+    /// How long its runs take is to be learned anew, and whether that bounds them.
+    learns: Option<bool>,
+    is_due_changed: bool,
+    transition: Option<Transition>,
+}
+
+/// Writes monitors that met their entries, in a few statements of arrays, with all that follows from their transitions.
+async fn write(
+    services: &Services,
+    tx: &mut Tx,
+    beat: &Beat,
+    followed: &[Followed],
+) -> Result<(), ServiceError> {
+    let changed: Vec<&Monitor> = followed
+        .iter()
+        .filter(|one| one.settings_changed)
+        .map(|one| &one.monitor)
+        .collect();
+    if !changed.is_empty() {
+        deadbeat_store::monitor::update_registered(tx, &changed).await?;
+    }
+    let learns: Vec<(MonitorId, bool)> = followed
+        .iter()
+        .filter_map(|one| Some((one.monitor.id, one.learns?)))
+        .collect();
+    if !learns.is_empty() {
+        deadbeat_store::monitor::baseline::begin(tx, &learns).await?;
+    }
+    let moved = followed
+        .iter()
+        .filter(|one| one.settings_changed || one.is_due_changed || one.transition.is_some())
+        .map(|one| &one.monitor);
+    write_states(tx, moved).await?;
+    let background = background(beat);
+    let news: Vec<News<'_>> = followed
+        .iter()
+        .filter_map(|one| {
+            Some(News {
+                changed: Changed::Monitor(&one.monitor, &background),
+                what: What::Transition(one.transition?),
+            })
+        })
+        .collect();
+    incident::record(tx, &services.site, &news).await?;
+    Ok(())
+}
+
+fn expectation(entry: &Entry) -> Result<Expectation, String> {
+    let mut faults = Vec::new();
+    deadbeat_domain::monitor::check_name("name", &entry.name, limits::MONITOR_NAME_CHARS, &mut faults);
+    check_grace("delay_seconds", entry.delay_seconds, &mut faults);
+    check_grace("grace_seconds", entry.grace_seconds, &mut faults);
+    if let Some(seconds) = entry.longest_run_seconds {
+        check_longest_run("longest_run_seconds", seconds, &mut faults);
+    }
+    let schedule = match Schedule::from_json(&entry.schedule) {
+        Ok(schedule) => schedule,
+        Err(error) => return Err(error.to_string()),
+    };
+    if let Some(fault) = faults.first() {
+        return Err(format!("{} {}", fault.pointer, fault.message));
+    }
+    Ok(Expectation {
+        schedule,
+        delay_seconds: entry.delay_seconds,
+        grace_seconds: entry.grace_seconds,
+        longest_run_seconds: entry.longest_run_seconds,
+    })
+}
+
+fn registered(entry: &Entry) -> Result<Value, ServiceError> {
+    let registered = Registered {
+        schedule: entry.schedule.clone(),
+        delay_seconds: entry.delay_seconds,
+        grace_seconds: entry.grace_seconds,
+        longest_run_seconds: entry.longest_run_seconds,
+        longest_run_is_a_guess: entry.longest_run_is_a_guess,
+        task: entry.task.clone().map(String::from),
+        every_run: entry.every_run,
+    };
+    serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
+}
+
+/// Makes monitors of new entries.
+async fn register(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: &Beat,
+    entries: Vec<(&Entry, Expectation, Option<DateTime<Utc>>)>,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let wanted: Vec<String> = entries
+        .iter()
+        .map(|(entry, ..)| slug_from_name(&entry.name))
+        .collect();
+    let taken = deadbeat_store::monitor::slugs_taken(tx, project, &wanted).await?;
+    let mut taken: HashSet<String> = taken.into_iter().collect();
+    // Entries may all come to the same slug: those with names of another script.
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    let mut monitors = Vec::with_capacity(entries.len());
+    let mut bounds = Vec::with_capacity(entries.len());
+    for ((entry, expectation, hint), slug) in entries.into_iter().zip(wanted) {
+        let slug = if taken.contains(&slug) {
+            if !numbers.contains_key(&slug) {
+                taken.extend(deadbeat_store::monitor::slugs_like(tx, project, &slug).await?);
+            }
+            let number = numbers.entry(slug.clone()).or_insert(1);
+            numbered(&slug, &taken, number)
+        } else {
+            slug
+        };
+        taken.insert(slug.clone());
+        let mut state = MonitorState::fresh(expectation, true, now);
+        if let Some(hint) = hint {
+            on_due_hint(&mut state, Some(hint), now);
+        }
+        if !entry.enabled {
+            // A fresh one has no history to record this in.
+            let _ = on_pause(&mut state, Trigger::Retire, now);
+            state.retired = true;
+        }
+        let id = MonitorId::generate();
+        bounds.push((id, entry.longest_run_is_a_guess));
+        monitors.push(Monitor {
+            id,
+            project_id: project,
+            ping_id: PingId::generate(),
+            slug,
+            name: entry.name.clone(),
+            tags: Vec::new(),
+            all_channels: true,
+            beat_id: Some(beat.id),
+            entry: Some(entry.name.clone()),
+            registered: Some(registered(entry)?),
+            retired_at: (!entry.enabled).then_some(now),
+            created_at: now,
+            updated_at: now,
+            open_runs: 0,
+            state,
+        });
+    }
+    // Somebody took a slug since we looked for a free one: the whole schedule is sent again.
+    let monitors: Vec<&Monitor> = monitors.iter().collect();
+    deadbeat_store::monitor::insert(tx, &monitors)
+        .await
+        .map_err(|error| {
+            if error.is_constraint("monitor_slug_unique") {
+                ServiceError::Busy
+            } else {
+                error.into()
+            }
+        })?;
+    deadbeat_store::monitor::baseline::begin(tx, &bounds).await?;
+    Ok(())
+}
+
+/// A slug that is taken, with the first number behind it after `number` that is not.
+fn numbered(slug: &str, taken: &HashSet<String>, number: &mut u32) -> String {
+    loop {
+        *number += 1;
+        let tail = format!("-{number}");
+        let head = slug.chars().take(limits::SLUG_CHARS - tail.len());
+        let candidate: String = head.chain(tail.chars()).collect();
+        if !taken.contains(&candidate) {
+            return candidate;
+        }
+    }
+}
+
+/// An entry meets its monitor.
+fn follow(
+    mut monitor: Monitor,
+    entry: &Entry,
+    expectation: Expectation,
+    hint: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<Followed, ServiceError> {
+    let told = registered(entry)?;
+    let due_before = due_of(&monitor);
+    let retired_before = monitor.retired_at;
+    let mut learns = None;
+    // Only when Beat's own word changed: a grace that a person set stays. What a newer SDK says beside is no change of that.
+    if monitor.registered.as_ref() != Some(&told) {
+        if !is_same_expectation(monitor.registered.as_ref(), &told) {
+            on_settings_change(&mut monitor.state, expectation, now);
+        }
+        monitor.registered = Some(told);
+        monitor.updated_at = now;
+        learns = Some(entry.longest_run_is_a_guess);
+    }
+    monitor.retired_at = if entry.enabled {
+        None
+    } else {
+        monitor.retired_at.or(Some(now))
+    };
+    monitor.state.retired = !entry.enabled;
+    let transition = match (entry.enabled, retired_before.is_some()) {
+        (false, false) => on_pause(&mut monitor.state, Trigger::Retire, now),
+        (true, true) => on_resume(&mut monitor.state, Trigger::Return, now),
+        (true, false) | (false, true) => None,
+    };
+    if let Some(hint) = hint {
+        on_due_hint(&mut monitor.state, Some(hint), now);
+    }
+    Ok(Followed {
+        settings_changed: learns.is_some() || monitor.retired_at != retired_before,
+        is_due_changed: due_of(&monitor) != due_before,
+        learns,
+        transition,
+        monitor,
+    })
+}
+
+/// Whether Beat says the same of when an entry is due, how late and how long it may be.
+fn is_same_expectation(before: Option<&Value>, now: &Value) -> bool {
+    [
+        "schedule",
+        "delay_seconds",
+        "grace_seconds",
+        "longest_run_seconds",
+    ]
+    .iter()
+    .all(|field| before.and_then(|before| before.get(field)) == now.get(field))
+}
+
+fn due_of(monitor: &Monitor) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
+    (monitor.state.next_due_at, monitor.state.hinted_due_at)
+}
+
+/// The entry has left Beat's schedule: its monitor is paused for good, and nobody is paged for it.
+fn retire(mut monitor: Monitor, now: DateTime<Utc>) -> Followed {
+    monitor.retired_at = Some(now);
+    monitor.updated_at = now;
+    monitor.state.retired = true;
+    let transition = on_pause(&mut monitor.state, Trigger::Retire, now);
+    Followed {
+        settings_changed: true,
+        learns: None,
+        is_due_changed: false,
+        transition,
+        monitor,
+    }
+}

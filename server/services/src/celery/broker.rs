@@ -1,0 +1,581 @@
+//! What one worker sees of the broker for its whole application: the queues, who consumes them, and whether it answers at all.
+
+pub(crate) mod queue_wait;
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::blame::AWAY_PATIENCE;
+use deadbeat_domain::celery::condition::{Condition, UNSEEN_FOR, on_seen, on_unseen};
+use deadbeat_domain::celery::queue::flow::{Flow, Glimpse};
+use deadbeat_domain::celery::queue::{Consumers, LONGEST_WAIT, REPLACED_WITHIN, oldest, trouble};
+use deadbeat_domain::celery::worker::stranger::{Stranger, VANISHED_FOR, on_sample};
+use deadbeat_domain::ids::{ApiKeyId, ProjectId, QueueId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::judge::blind_spell::{BlindSpell, fair_deadline, is_to_come};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::monitor::transition::Transition;
+use deadbeat_domain::monitor::{FieldError, check_name};
+use deadbeat_domain::text::Text;
+use deadbeat_domain::time::span;
+use deadbeat_store::celery::broker::Broker;
+use deadbeat_store::celery::queue::Queue;
+use deadbeat_store::celery::worker::Worker;
+use deadbeat_store::{StoreResult, Tx};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::celery::event::Verdict;
+use crate::celery::result_backend;
+use crate::incident::{self, Changed, News, What};
+use crate::{ServiceError, Services, Site};
+
+/// What was seen of a broker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sample {
+    /// The Celery application's name.
+    pub app: String,
+    /// Who looked.
+    #[serde(default)]
+    pub worker: Option<Text>,
+    /// redis, amqp, …
+    #[serde(default)]
+    pub transport: Option<Text>,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// The exception's class, where it did not.
+    #[serde(default)]
+    pub error: Option<Text>,
+    /// What stands for this broker and its part that is used: two applications that say the same share their queues.
+    #[serde(default)]
+    pub identity: Option<Text>,
+    /// It answers, and refuses this command, which puts messages into it.
+    #[serde(default)]
+    pub refused_command: Option<Text>,
+    /// What it says to that.
+    #[serde(default)]
+    pub refused_why: Option<Text>,
+    /// Redis: what it does when its memory is full. With `allkeys-…` it deletes messages that wait.
+    #[serde(default)]
+    pub maxmemory_policy: Option<Text>,
+    /// Redis: after which time an unacknowledged message is delivered again.
+    #[serde(default)]
+    pub visibility_timeout_seconds: Option<f64>,
+    /// Messages that workers hold, over all queues.
+    #[serde(default)]
+    pub unacked: Option<i64>,
+    /// For how long the oldest of those has been held.
+    #[serde(default)]
+    pub oldest_unacked_seconds: Option<f64>,
+    /// How long a queue's oldest message may wait; None: as long as is usual.
+    #[serde(default)]
+    pub longest_wait_seconds: Option<f64>,
+    /// Every worker that answered Celery's inspect, those of other applications and without the SDK among them; None: nobody was asked.
+    #[serde(default, skip_serializing)]
+    pub answering: Option<Vec<Answering>>,
+    /// The queues.
+    #[serde(default, skip_serializing)]
+    pub queues: Vec<Seen>,
+}
+
+/// A worker that answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answering {
+    /// Celery's node name.
+    pub worker: Text,
+    /// The queues that it consumes.
+    #[serde(default)]
+    pub queues: Vec<Text>,
+}
+
+/// Workers that one sample may name.
+pub(crate) const ANSWERING: usize = 1_000;
+
+/// What was seen of a queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its name.
+    pub name: String,
+    /// Messages that wait, over all priorities; 0 where there is no such queue. None: the broker refuses to tell.
+    #[serde(default)]
+    pub depth: Option<i64>,
+    /// For how long the oldest one has waited.
+    #[serde(default)]
+    pub oldest_seconds: Option<f64>,
+    /// That is what it has waited at least: it bears no time.
+    #[serde(default)]
+    pub oldest_is_a_guess: bool,
+    /// The oldest one's task.
+    #[serde(default)]
+    pub oldest_task: Option<Text>,
+    /// Consumers, where the broker counts them.
+    #[serde(default)]
+    pub consumers: Option<i64>,
+    /// Messages that were taken in and are not acknowledged, where the broker says so for each queue.
+    #[serde(default)]
+    pub unacked: Option<i64>,
+    /// What stands for the message that is taken next, where the broker shows it.
+    #[serde(default)]
+    pub head: Option<Text>,
+    /// How long ago the newest message was taken from it that somebody holds; None: nobody looked, or holds none.
+    #[serde(default)]
+    pub taken_seconds: Option<f64>,
+}
+
+/// Who looks at the broker is replaced when it was silent for this long.
+const LEASE: TimeDelta = TimeDelta::seconds(30);
+
+fn check(sample: &Sample) -> Result<(), ServiceError> {
+    let mut faults = Vec::new();
+    check_name("/app", &sample.app, 200, &mut faults);
+    if sample.queues.len() > limits::WORKER_QUEUES {
+        faults.push(FieldError::new(
+            "/queues",
+            format!(
+                "holds {} queues; at most {} are allowed",
+                sample.queues.len(),
+                limits::WORKER_QUEUES
+            ),
+        ));
+    }
+    let answering = sample.answering.as_deref().unwrap_or_default();
+    let consumed = answering.iter().map(|one| one.queues.len()).max().unwrap_or(0);
+    if answering.len() > ANSWERING || consumed > limits::WORKER_QUEUES {
+        let message = format!(
+            "holds {} workers, of which one consumes {consumed} queues; at most {ANSWERING} and {} are allowed",
+            answering.len(),
+            limits::WORKER_QUEUES
+        );
+        faults.push(FieldError::new("/answering", message));
+    }
+    let mut names = HashSet::new();
+    for (index, queue) in sample.queues.iter().enumerate() {
+        check_name(&format!("/queues/{index}/name"), &queue.name, 255, &mut faults);
+        if !names.insert(&queue.name) {
+            faults.push(FieldError::new(
+                format!("/queues/{index}/name"),
+                "is named twice; each queue is told once",
+            ));
+        }
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ServiceError::Invalid(faults))
+    }
+}
+
+/// Whether `who`, which has just said that it lives, is to look at the broker for its application; then with the queues that the workers
+/// of that consume, as far as they were named with the same key: a ping key may not read. The first that asks is; `known` is the broker as it was just read.
+pub(crate) async fn asked_to_look(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    who: &str,
+    known: Option<&Broker>,
+    key: Option<ApiKeyId>,
+    now: DateTime<Utc>,
+) -> Result<(bool, Vec<String>), ServiceError> {
+    let until = now + LEASE;
+    // One that was noted before the clock was stepped back is none.
+    let looker = known.and_then(|broker| {
+        let until = broker.sampler_until.filter(|at| *at > now && *at <= until)?;
+        Some((broker.sampler.as_deref()?, until))
+    });
+    // One that does not reach it while others do goes on looking: nobody else can say that it is back.
+    let is_asked_again = known.is_some_and(|broker| broker.reach.is_asked_again(who, now));
+    let is_asked = match looker {
+        _ if is_asked_again => true,
+        // A thousand workers say that they live: most of them have no business with the broker's row, which is locked while it is looked at.
+        Some((name, _)) if name != who => false,
+        Some((_, at)) if at - now > LEASE / 2 => true,
+        Some(_) | None => {
+            if known.is_none()
+                && deadbeat_store::celery::broker::count(tx, project).await? >= limits::PROJECT_APPS
+            {
+                false
+            } else {
+                deadbeat_store::celery::broker::elect(tx, project, app, who, now, until).await?
+            }
+        }
+    };
+    if !is_asked {
+        return Ok((false, Vec::new()));
+    }
+    let mut queues = deadbeat_store::celery::worker::consumed_queues(tx, project, app, key).await?;
+    queues.truncate(limits::WORKER_QUEUES);
+    Ok((true, queues))
+}
+
+/// Somebody looked at the broker, at `seen_at` by our clock.
+pub(crate) async fn seen(
+    services: &Services,
+    project: ProjectId,
+    mut sample: Sample,
+    seen_at: DateTime<Utc>,
+    key: Option<ApiKeyId>,
+) -> Result<Verdict, ServiceError> {
+    check(&sample)?;
+    let now = services.now();
+    let mut tx = services.store.begin().await?;
+    if deadbeat_store::celery::broker::of_app(&mut tx, project, &sample.app)
+        .await?
+        .is_none()
+        && deadbeat_store::celery::broker::count(&mut tx, project).await? >= limits::PROJECT_APPS
+    {
+        return Err(ServiceError::Limit {
+            what: "applications of a project",
+            limit: limits::PROJECT_APPS,
+        });
+    }
+    let mut broker =
+        deadbeat_store::celery::broker::lock_or_create(&mut tx, project, &sample.app, now).await?;
+    if broker
+        .sampled_at
+        .is_some_and(|at| at > seen_at && !is_to_come(at, now))
+    {
+        // It was held up on its way: a newer one is known.
+        return Ok(Verdict::Accepted);
+    }
+    let who = sample.worker.as_deref().unwrap_or("somebody");
+    let is_unreached = broker.reach.look(who, sample.reachable, now);
+    if !sample.reachable {
+        deadbeat_store::celery::broker::dismiss_any(&mut tx, broker.id).await?;
+        if !is_unreached {
+            // It is that one's own trouble, which is told of it: what others saw stays.
+            deadbeat_store::celery::broker::update(&mut tx, &broker).await?;
+            tx.commit().await?;
+            return Ok(Verdict::Accepted);
+        }
+    }
+    if let Some(since) = broker.reach.failed_since.filter(|_| !sample.reachable) {
+        // Until now somebody else might have reached it.
+        broker.state.began(Cause::BrokerDown, since.min(now));
+    }
+    let is_away = !sample.reachable || sample.refused_why.is_some();
+    let away = is_away.then_some((Cause::BrokerDown, AWAY_PATIENCE));
+    let broker_changed = on_seen(&mut broker.state, away, now);
+    broker.sample = Some(serde_json::to_value(&sample).unwrap_or_default());
+    broker.sampled_at = Some(seen_at);
+    deadbeat_store::celery::broker::update(&mut tx, &broker).await?;
+
+    let mut workers = deadbeat_store::celery::worker::of_app(&mut tx, project, &sample.app).await?;
+    if let Some(identity) = sample.identity.as_deref() {
+        // Whoever uses the same broker may consume the same queues.
+        workers
+            .extend(deadbeat_store::celery::worker::beside(&mut tx, project, &sample.app, identity).await?);
+    }
+    let strangers = strangers(&mut tx, &broker, sample.answering.take(), now).await?;
+    let vanished = if strangers.is_empty() {
+        HashMap::new()
+    } else {
+        deadbeat_store::celery::worker::stranger::vanished(&mut tx, project, &sample.app).await?
+    };
+    let longest_wait = sample
+        .longest_wait_seconds
+        .filter(|seconds| (1.0..=limits::SPAN_SECONDS).contains(seconds))
+        .map_or(LONGEST_WAIT, span);
+    let mut queues: Vec<Queue> = Vec::new();
+    let mut changed = Vec::new();
+    // What a broker that does not answer holds is not known: its queues stay as they were.
+    if sample.reachable {
+        let known = deadbeat_store::celery::queue::of_app(&mut tx, project, &sample.app).await?;
+        let known: HashMap<String, Queue> = known
+            .into_iter()
+            .map(|queue| (queue.name.clone(), queue))
+            .collect();
+        // What the broker refuses to tell of is not known: it stays as it was.
+        let told: Vec<(&Seen, i64)> = sample
+            .queues
+            .iter()
+            .filter_map(|seen| Some((seen, seen.depth?)))
+            .collect();
+        let is_new = |seen: &Seen| !known.contains_key(&seen.name);
+        let mut room = if told.iter().any(|(seen, _)| is_new(seen)) {
+            limits::PROJECT_QUEUES - deadbeat_store::celery::queue::count(&mut tx, project).await?
+        } else {
+            0
+        };
+        for (seen, depth) in &told {
+            if is_new(seen) {
+                room -= 1;
+                if room < 0 {
+                    continue;
+                }
+            }
+            let known = known.get(&seen.name);
+            // Once told, it lasts while such a worker consumes the queue.
+            let swallow = known.is_some_and(|queue| {
+                let is_told = queue.state.trouble == Some(Cause::WorkerWithoutSdk);
+                let at = vanished.get(&queue.id);
+                (is_told || at.is_some_and(|at| now - *at < VANISHED_FOR))
+                    && strangers.iter().any(|one| one.takes_from(&queue.name, now))
+            });
+            let silent = SilentWorkers {
+                consume: strangers.iter().any(|one| one.may_take_from(&seen.name, now)),
+                swallow,
+            };
+            let (queue, transition) = look(known, &broker, seen, *depth, &workers, silent, longest_wait, now);
+            if let Some(transition) = transition {
+                changed.push((queues.len(), transition));
+            }
+            queues.push(queue);
+        }
+        // Nobody looks at it any more: it is used no longer, and nobody can tell of its trouble's end.
+        let named: HashSet<&str> = told.iter().map(|(seen, _)| seen.name.as_str()).collect();
+        let unseen = known.values().filter(|queue| {
+            queue.state.trouble.is_some()
+                && !named.contains(queue.name.as_str())
+                && now - queue.seen_at >= UNSEEN_FOR
+        });
+        for queue in unseen {
+            let mut queue = queue.clone();
+            if let Some(transition) = on_unseen(&mut queue.state, now) {
+                changed.push((queues.len(), transition));
+            }
+            queues.push(queue);
+        }
+        deadbeat_store::celery::queue::write(&mut tx, &queues).await?;
+        let named: Vec<String> = told.iter().map(|(seen, _)| seen.name.clone()).collect();
+        deadbeat_store::celery::queue::note_key(&mut tx, project, &sample.app, &named, key).await?;
+    }
+    let mut are_well: Vec<(SubjectKind, Uuid)> = changed
+        .iter()
+        .filter(|(_, transition)| transition.from == Status::Down)
+        .map(|(place, _)| (SubjectKind::Queue, queues[*place].id.0))
+        .collect();
+    if broker_changed.is_some_and(|transition| transition.from == Status::Down) {
+        are_well.push((SubjectKind::Broker, broker.id.0));
+    }
+    incident::rearm_members(&mut tx, &services.site, &are_well, now).await?;
+    let mut news: Vec<News<'_>> = changed
+        .iter()
+        .map(|(place, transition)| News {
+            changed: Changed::Queue(&queues[*place], &workers, &strangers),
+            what: What::Transition(*transition),
+        })
+        .collect();
+    news.extend(broker_changed.map(|transition| News {
+        changed: Changed::Broker(&broker),
+        what: What::Transition(transition),
+    }));
+    let any = !news.is_empty();
+    incident::record(&mut tx, &services.site, &news).await?;
+    tx.commit().await?;
+    if any {
+        services.outbox_bell.notify_one();
+    }
+    Ok(Verdict::Accepted)
+}
+
+/// Nobody looks at the broker of an application any more, and trouble was told of it or of its queues: that is known no longer, and its
+/// incidents end. Answers how many did.
+pub(crate) async fn give_up_unseen(
+    tx: &mut Tx,
+    site: &Site,
+    now: DateTime<Utc>,
+    spells: &[BlindSpell],
+    limit: i64,
+) -> StoreResult<usize> {
+    let mut brokers = deadbeat_store::celery::broker::claim_unseen(tx, now - UNSEEN_FOR, limit).await?;
+    // Perhaps somebody did while we did not listen.
+    brokers.retain(|broker| {
+        broker
+            .sampled_at
+            .is_some_and(|at| fair_deadline(at + UNSEEN_FOR, at, UNSEEN_FOR, spells) <= now)
+    });
+    // All of them first, and then all monitors before all incidents: others take them in that order.
+    let mut over = Vec::new();
+    for mut broker in brokers {
+        let mut queues = Vec::new();
+        for mut queue in deadbeat_store::celery::queue::of_app(tx, broker.project_id, &broker.app).await? {
+            if let Some(transition) = on_unseen(&mut queue.state, now) {
+                queues.push((queue, transition));
+            }
+        }
+        let of_broker = on_unseen(&mut broker.state, now);
+        deadbeat_store::celery::broker::update(tx, &broker).await?;
+        let changed: Vec<Queue> = queues.iter().map(|(queue, _)| queue.clone()).collect();
+        deadbeat_store::celery::queue::write(tx, &changed).await?;
+        over.push((broker, of_broker, queues));
+    }
+    let mut news: Vec<News<'_>> = Vec::new();
+    for (broker, of_broker, queues) in &over {
+        news.extend(of_broker.map(|transition| News {
+            changed: Changed::Broker(broker),
+            what: What::Transition(transition),
+        }));
+        news.extend(queues.iter().map(|(queue, transition)| News {
+            changed: Changed::Queue(queue, &[], &[]),
+            what: What::Transition(*transition),
+        }));
+    }
+    let subjects: Vec<(SubjectKind, Uuid)> = news.iter().map(|one| one.changed.key()).collect();
+    incident::rearm_members(tx, site, &subjects, now).await?;
+    incident::record(tx, site, &news).await?;
+    Ok(news.len())
+}
+
+/// The workers that answer and do not report, as they are known after this sample.
+async fn strangers(
+    tx: &mut Tx,
+    broker: &Broker,
+    answering: Option<Vec<Answering>>,
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Stranger>> {
+    let before = deadbeat_store::celery::worker::stranger::of_broker(tx, broker.id).await?;
+    if answering.is_none() && before.is_empty() {
+        return Ok(before);
+    }
+    let answering: Option<Vec<(String, Vec<String>)>> = answering.map(|all| {
+        let queues = |one: Vec<Text>| one.into_iter().map(String::from).collect();
+        all.into_iter()
+            .map(|one| (one.worker.into(), queues(one.queues)))
+            .collect()
+    });
+    let names: Vec<String> = answering
+        .iter()
+        .flatten()
+        .map(|(name, _)| name.clone())
+        .chain(before.iter().map(|one| one.worker.clone()))
+        .collect();
+    let reporting =
+        deadbeat_store::celery::worker::stranger::reporting(tx, broker.project_id, &names).await?;
+    let mut known = before.clone();
+    on_sample(&mut known, answering, |name| reporting.contains(name), now);
+    if known != before {
+        deadbeat_store::celery::worker::stranger::note(tx, broker.id, &known).await?;
+    }
+    Ok(known)
+}
+
+/// What workers that report nothing do with a queue.
+#[derive(Debug, Clone, Copy)]
+struct SilentWorkers {
+    /// One of them answered that it consumes the queue.
+    consume: bool,
+    /// Runs of Beat vanish into one of them.
+    swallow: bool,
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what was seen, and what it is compared with"
+)]
+fn look(
+    known: Option<&Queue>,
+    broker: &Broker,
+    seen: &Seen,
+    depth: i64,
+    workers: &[Worker],
+    silent: SilentWorkers,
+    longest_wait: TimeDelta,
+    now: DateTime<Utc>,
+) -> (Queue, Option<Transition>) {
+    let waiting_since = (depth > 0).then(|| known.and_then(|queue| queue.waiting_since).unwrap_or(now));
+    let shown = seen
+        .oldest_seconds
+        .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
+        .map(span);
+    let taken = known.and_then(|queue| queue.taken);
+    let oldest = oldest(shown, taken, waiting_since, now);
+    let mut queue = Queue {
+        id: known.map_or_else(QueueId::generate, |queue| queue.id),
+        project_id: broker.project_id,
+        app: broker.app.clone(),
+        name: seen.name.clone(),
+        depth: depth.max(0),
+        oldest_is_a_guess: shown.is_none() || seen.oldest_is_a_guess,
+        oldest_seconds: oldest.map(|oldest| oldest.num_milliseconds() as f64 / 1_000.0),
+        oldest_task: seen.oldest_task.clone().map(String::from),
+        unacked: seen.unacked,
+        consumers: seen.consumers,
+        waiting_since,
+        taken,
+        seen_at: now,
+        created_at: known.map_or(now, |queue| queue.created_at),
+        flow: known.map_or_else(Flow::default, |queue| queue.flow.clone()),
+        state: known.map_or(Condition::FRESH, |queue| queue.state),
+    };
+    queue.flow.look(&glimpse(known, seen, depth, workers, now), now);
+    let has_others = silent.consume || queue.flow.has_others(longest_wait, now);
+    let consumers = consumers(&queue, workers, has_others, now);
+    // Workers that wait for the result backend take no messages meanwhile: that is told of the backend.
+    let is_held_up = || {
+        workers
+            .iter()
+            .any(|worker| worker.queues.contains(&seen.name) && result_backend::hangs(&worker.snapshot))
+    };
+    let trouble = if silent.swallow {
+        Some((Cause::WorkerWithoutSdk, TimeDelta::zero()))
+    } else {
+        trouble(queue.depth, oldest, longest_wait, consumers)
+            .filter(|(cause, _)| *cause != Cause::QueueSlaBreach || !is_held_up())
+    };
+    let transition = on_seen(&mut queue.state, trouble, now);
+    (queue, transition)
+}
+
+/// What this look shows of who takes messages.
+fn glimpse<'a>(
+    known: Option<&Queue>,
+    seen: &'a Seen,
+    depth: i64,
+    workers: &[Worker],
+    now: DateTime<Utc>,
+) -> Glimpse<'a> {
+    let held_at = seen
+        .taken_seconds
+        .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
+        .map(|seconds| now - span(seconds));
+    // A worker of an application that nobody knows to share this broker.
+    let reported_at = known.and_then(|queue| queue.taken).map(|taken| taken.at);
+    let attending = workers.iter().filter(|worker| worker.queues.contains(&seen.name));
+    Glimpse {
+        depth,
+        head: seen.head.as_deref(),
+        taken_at: held_at.max(reported_at),
+        before: known.map(|queue| queue.seen_at),
+        attended_at: attending.filter_map(|worker| worker.state.last_seen_at).max(),
+    }
+}
+
+fn just_left(worker: &Worker, now: DateTime<Utc>) -> bool {
+    worker
+        .state
+        .last_seen_at
+        .is_some_and(|at| now - at < REPLACED_WITHIN)
+}
+
+/// Who takes messages from a queue: what the broker counts or shows, or what workers say of themselves. `has_others`: somebody who does not
+/// report takes messages from it.
+fn consumers(queue: &Queue, workers: &[Worker], has_others: bool, now: DateTime<Utc>) -> Consumers {
+    let of = |status: Status| workers.iter().filter(move |worker| worker.state.status == status);
+    let is_own = |worker: &Worker| worker.app == queue.app;
+    // One whose clock is off takes messages all the same.
+    let works = |worker: &&Worker| {
+        worker.state.status == Status::Up
+            || (worker.state.status == Status::Down && worker.state.trouble == Some(Cause::ClockSkew))
+    };
+    let consumes = |worker: &Worker| worker.queues.contains(&queue.name);
+    let ghosts =
+        of(Status::Down).any(|worker| consumes(worker) && worker.state.trouble == Some(Cause::GhostWorker));
+    if workers.iter().filter(works).any(consumes)
+        || (!ghosts && queue.consumers.is_some_and(|count| count > 0))
+    {
+        Consumers::Some
+    } else if of(Status::Down).any(consumes) {
+        Consumers::Lost
+    } else if queue.consumers.is_none() && has_others {
+        Consumers::Some
+    } else if !of(Status::Up).any(is_own)
+        || of(Status::Paused).any(|worker| consumes(worker) && just_left(worker, now))
+    {
+        // A deployment ends one before it starts the next, and may let it end its tasks.
+        Consumers::NoWorker
+    } else {
+        Consumers::None
+    }
+}

@@ -1,0 +1,344 @@
+//! The SDK's door: a batch of events, each with a verdict of its own.
+
+mod run;
+
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::trace::StageKind;
+use deadbeat_domain::ids::{ApiKeyId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::clip;
+use deadbeat_domain::text::Text;
+use deadbeat_domain::time::to_micros;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use self::run::{RunEvent, ToldRun};
+use crate::celery::beat::schedule_sync::{self, DueHints, Snapshot};
+use crate::celery::{beat, broker, worker};
+use crate::{ServiceError, Services};
+
+/// A batch, as the SDK sends it. What else a batch holds is passed over without being built.
+#[derive(Debug, Deserialize)]
+pub struct EventBatch {
+    /// When it was sent, by the client's clock: tells how far that clock is off.
+    pub sent_at: DateTime<Utc>,
+    /// The events, in the order in which they happened.
+    #[serde(deserialize_with = "at_most_a_batch")]
+    pub events: Vec<Event>,
+    /// The key with which it was sent. Never in the body.
+    #[serde(skip)]
+    pub key: Option<ApiKeyId>,
+}
+
+/// An event, read on its own: one that cannot be read spoils no other.
+#[derive(Debug)]
+pub struct Event(Result<(Head, What), Unreadable>);
+
+#[derive(Debug)]
+struct Unreadable {
+    id: Option<Uuid>,
+    detail: String,
+}
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let event = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(read(&event).map_err(|error| Unreadable {
+            id: id_of(&event),
+            detail: error.to_string(),
+        })))
+    }
+}
+
+/// Stops at the first event that is too many.
+fn at_most_a_batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Event>, D::Error> {
+    struct Events;
+
+    impl<'de> Visitor<'de> for Events {
+        type Value = Vec<Event>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of events")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Event>, A::Error> {
+            let mut events = Vec::new();
+            while let Some(event) = list.next_element()? {
+                if events.len() == limits::EVENT_BATCH_COUNT {
+                    return Err(A::Error::custom(format!(
+                        "holds more than {0} events; at most {0} are allowed",
+                        limits::EVENT_BATCH_COUNT
+                    )));
+                }
+                events.push(event);
+            }
+            Ok(events)
+        }
+    }
+
+    deserializer.deserialize_seq(Events)
+}
+
+/// What every event has; the rest of it is read by its type, from the same text: no tree of values is built on the way.
+#[derive(Debug, Deserialize)]
+struct Head {
+    id: Uuid,
+    at: DateTime<Utc>,
+    #[serde(rename = "type")]
+    kind: Kind,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    /// The whole schedule of a Beat.
+    BeatSchedule,
+    /// When entries that a Beat has just sent are next due.
+    BeatDue,
+    /// Beat lives: its tick returned.
+    BeatAlive,
+    /// A worker lives, and how it is.
+    WorkerSnapshot,
+    /// A worker looked at the broker.
+    BrokerSample,
+    /// A run was put into the broker's hands.
+    RunPublished,
+    /// A worker took a run from its queue.
+    RunReceived,
+    /// Beat could not put a run into the broker's hands.
+    PublishFailed,
+    /// A run began in a worker.
+    RunStarted,
+    /// A try ended and another one comes: a stage of the same run.
+    RunRetried,
+    /// A run ended.
+    RunFinished,
+    /// The client had to drop events.
+    ClientLoss,
+}
+
+/// An event, read.
+#[derive(Debug)]
+enum What {
+    BeatSchedule(Snapshot),
+    BeatDue(DueHints),
+    BeatAlive(beat::Alive),
+    WorkerSnapshot(Box<worker::Snapshot>),
+    BrokerSample(broker::Sample),
+    PublishFailed(PublishFailed),
+    Run(StageKind, RunEvent),
+    ClientLoss(ClientLoss),
+}
+
+#[derive(Debug, Deserialize)]
+struct PublishFailed {
+    beat: String,
+    #[serde(default)]
+    entry: Option<Text>,
+    #[serde(default)]
+    error: Option<Text>,
+    #[serde(default = "one")]
+    count: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct ClientLoss {
+    dropped: u64,
+    #[serde(default)]
+    app: Option<String>,
+    #[serde(default)]
+    process: Text,
+}
+
+/// Reads an event.
+fn read(event: &RawValue) -> Result<(Head, What), serde_json::Error> {
+    let text = event.get();
+    // serde would take a list for an object and go by the order of the members.
+    if !text.starts_with('{') {
+        return Err(serde_json::Error::custom("is no object"));
+    }
+    let head: Head = serde_json::from_str(text)?;
+    let what = match head.kind {
+        Kind::BeatSchedule => What::BeatSchedule(serde_json::from_str(text)?),
+        Kind::BeatDue => What::BeatDue(serde_json::from_str(text)?),
+        Kind::BeatAlive => What::BeatAlive(serde_json::from_str(text)?),
+        Kind::WorkerSnapshot => What::WorkerSnapshot(serde_json::from_str(text)?),
+        Kind::BrokerSample => What::BrokerSample(serde_json::from_str(text)?),
+        Kind::PublishFailed => What::PublishFailed(serde_json::from_str(text)?),
+        Kind::RunPublished => What::Run(StageKind::Published, serde_json::from_str(text)?),
+        Kind::RunReceived => What::Run(StageKind::Received, serde_json::from_str(text)?),
+        Kind::RunStarted => What::Run(StageKind::Started, serde_json::from_str(text)?),
+        Kind::RunRetried => What::Run(StageKind::Retried, serde_json::from_str(text)?),
+        Kind::RunFinished => What::Run(StageKind::Finished, serde_json::from_str(text)?),
+        Kind::ClientLoss => What::ClientLoss(serde_json::from_str(text)?),
+    };
+    Ok((head, what))
+}
+
+/// The id of an event that cannot be read otherwise.
+fn id_of(event: &RawValue) -> Option<Uuid> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: Uuid,
+    }
+    // serde would take a list for an object and go by the order of the members.
+    let text = event.get();
+    let named = text.starts_with('{').then(|| serde_json::from_str::<Named>(text));
+    Some(named?.ok()?.id)
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is written and committed.
+    Accepted,
+    /// The same, of a sign of life: whether this process is asked to look at the broker for its application.
+    Heard {
+        /// It is the one that looks.
+        samples: bool,
+        /// Then: the queues that the workers of its application consume, as far as they were named with the same key.
+        queues: Vec<String>,
+    },
+    /// The same, of a Beat whose loop turns.
+    Ticked {
+        /// It is the one that looks.
+        samples: bool,
+        /// Then: the queues that the workers of its application consume.
+        queues: Vec<String>,
+        /// The queues to which a canary may be sent: a worker consumes them, or did before all workers left.
+        attended: Vec<String>,
+    },
+    /// It is refused for good: sending it again changes nothing.
+    Rejected {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people.
+        detail: String,
+    },
+}
+
+impl Verdict {
+    fn rejected(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Rejected {
+            code,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// Takes a batch in. The verdicts are in the order of the events, with the events' ids where they could be read.
+///
+/// # Errors
+/// The database is away or too much is waiting: nothing may be assumed written, and the batch should be sent again.
+pub async fn accept(
+    services: &Services,
+    project: ProjectId,
+    batch: EventBatch,
+    received_at: DateTime<Utc>,
+    remote_addr: Option<String>,
+) -> Result<Vec<(Option<Uuid>, Verdict)>, ServiceError> {
+    let skew = received_at - batch.sent_at;
+    let key = batch.key;
+    let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
+    let mut told: Vec<ToldRun> = Vec::new();
+    for event in batch.events {
+        let (head, what) = match event.0 {
+            Ok(read) => read,
+            Err(Unreadable { id, detail }) => {
+                verdicts.push((id, Verdict::rejected("invalid_event", detail)));
+                continue;
+            }
+        };
+        // By our clock; never in the future, and never absurdly long ago. Two times at the ends of the calendar have no sum.
+        let occurred_at = head.at.checked_add_signed(skew).unwrap_or(received_at);
+        let occurred_at = to_micros(occurred_at.clamp(received_at - TimeDelta::days(1), received_at));
+        let verdict = match what {
+            What::BeatSchedule(snapshot) => {
+                schedule_sync::sync(services, project, snapshot, occurred_at, skew)
+                    .await
+                    .or_else(rejection)?
+            }
+            What::BeatDue(hints) => schedule_sync::due(services, project, hints, skew)
+                .await
+                .or_else(rejection)?,
+            What::BeatAlive(alive) => beat::alive(services, project, alive, occurred_at, skew, key)
+                .await
+                .or_else(rejection)?,
+            What::WorkerSnapshot(snapshot) => worker::heard(services, project, *snapshot, skew, key)
+                .await
+                .or_else(rejection)?,
+            What::BrokerSample(sample) => broker::seen(services, project, sample, occurred_at, key)
+                .await
+                .or_else(rejection)?,
+            What::PublishFailed(failed) => {
+                let (entry, error) = (failed.entry.unwrap_or_default(), failed.error.unwrap_or_default());
+                tracing::warn!(project.id = %project, beat = clip(&failed.beat), entry = clip(&entry), error = clip(&error), count = failed.count, "Beat could not send a task");
+                beat::send_failed(services, project, &failed.beat, error, occurred_at)
+                    .await
+                    .or_else(rejection)?
+            }
+            What::Run(kind, run) => match run::outcome_of(kind, &run) {
+                Ok(outcome) => {
+                    told.push(ToldRun {
+                        place: verdicts.len(),
+                        id: head.id,
+                        kind,
+                        outcome,
+                        occurred_at,
+                        ahead: (head.at - received_at).max(-skew),
+                        run,
+                    });
+                    Verdict::Accepted
+                }
+                Err(verdict) => verdict,
+            },
+            What::ClientLoss(loss) => {
+                tracing::warn!(project.id = %project, dropped = loss.dropped, process = clip(&loss.process), "a client lost events");
+                match loss.app {
+                    Some(app) => beat::events_lost(services, project, &app, loss.dropped)
+                        .await
+                        .or_else(rejection)?,
+                    None => Verdict::Accepted,
+                }
+            }
+        };
+        verdicts.push((Some(head.id), verdict));
+    }
+    run::accept(
+        services,
+        project,
+        told,
+        skew,
+        received_at,
+        remote_addr,
+        &mut verdicts,
+    )
+    .await?;
+    Ok(verdicts)
+}
+
+/// What the client can mend is a verdict; what passes is an error of the whole batch.
+fn rejection(error: ServiceError) -> Result<Verdict, ServiceError> {
+    match error {
+        ServiceError::Invalid(faults) => {
+            let detail: Vec<String> = faults
+                .into_iter()
+                .map(|fault| format!("{} {}", fault.pointer, fault.message))
+                .collect();
+            Ok(Verdict::rejected("invalid_event", detail.join("; ")))
+        }
+        ServiceError::Limit { .. }
+        | ServiceError::TooMany { .. }
+        | ServiceError::Conflict(_)
+        | ServiceError::SlugTaken(_) => Ok(Verdict::rejected("refused", error.to_string())),
+        other => Err(other),
+    }
+}

@@ -1,0 +1,469 @@
+//! What was told of runs: stages of their traces, and of what Beat sent, pings of its monitor, too.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::beat::STORM_WINDOW;
+use deadbeat_domain::celery::queue::Taken;
+use deadbeat_domain::celery::trace::{Stage, StageKind, Told};
+use deadbeat_domain::celery::worker::expiry::is_early;
+use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::clip;
+use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
+use deadbeat_domain::monitor::run::{Outcome, RunDetail};
+use deadbeat_domain::text::Text;
+use deadbeat_domain::time::{span, to_micros};
+use futures::future::join_all;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::Verdict;
+use crate::celery::beat;
+use crate::celery::broker::queue_wait;
+use crate::celery::trace::{Fresh, NewStage};
+use crate::monitor::signal::ingest::{Accepted, Address, Incoming, IngestError};
+use crate::{ServiceError, Services};
+
+/// A time that a client names farther from now is a mistake.
+const FAR: TimeDelta = TimeDelta::days(3_660);
+
+/// A stage of a run. One that Beat did not send has no entry, and no monitor to miss it.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct RunEvent {
+    beat: Text,
+    /// It must be said: left out by mistake, a run would be nobody's.
+    #[serde(deserialize_with = "Option::deserialize")]
+    entry: Option<Text>,
+    run_id: Uuid,
+    #[serde(default)]
+    task: Option<Text>,
+    #[serde(default)]
+    task_id: Option<Text>,
+    #[serde(default)]
+    worker: Option<Text>,
+    #[serde(default)]
+    retries: i32,
+    #[serde(default)]
+    outcome: Option<String>,
+    #[serde(default)]
+    duration_seconds: Option<f64>,
+    #[serde(default)]
+    error: Option<Text>,
+    #[serde(default)]
+    queue: Option<Text>,
+    #[serde(default)]
+    attempt: Option<Uuid>,
+    #[serde(default)]
+    redelivered: bool,
+    #[serde(default)]
+    published_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    slot: Option<DateTime<Utc>>,
+    #[serde(default)]
+    eta: Option<DateTime<Utc>>,
+    #[serde(default)]
+    pid: Option<i64>,
+    #[serde(default)]
+    soft: bool,
+    #[serde(default)]
+    incarnation: Option<Uuid>,
+    #[serde(default)]
+    acks_late: bool,
+}
+
+/// A stage of a run as it was told.
+pub(super) struct ToldRun {
+    /// Of its verdict.
+    pub(super) place: usize,
+    pub(super) id: Uuid,
+    pub(super) kind: StageKind,
+    pub(super) outcome: Option<Outcome>,
+    /// By our clock.
+    pub(super) occurred_at: DateTime<Utc>,
+    /// How far the clock of who reports it was ahead of ours, when it happened or when it was sent: it may have been set right in between.
+    pub(super) ahead: TimeDelta,
+    pub(super) run: RunEvent,
+}
+
+/// A stage that is also a ping of a monitor.
+struct RunPing {
+    /// Of its verdict.
+    place: usize,
+    /// Its monitor, as its ping URL names it: whoever names it goes the same way.
+    monitor: PingId,
+    kind: PingKind,
+    outcome: Option<Outcome>,
+    event: Uuid,
+    /// By our clock.
+    occurred_at: DateTime<Utc>,
+    /// Its message was too old by a clock that is wrong.
+    is_early_expiry: bool,
+    /// As of [`ToldRun`].
+    ahead: TimeDelta,
+    /// When its message was sent, by our clock.
+    published_at: Option<DateTime<Utc>>,
+    run: RunEvent,
+}
+
+/// How a run ended; none of a stage that is no end.
+pub(super) fn outcome_of(kind: StageKind, run: &RunEvent) -> Result<Option<Outcome>, Verdict> {
+    if kind != StageKind::Finished {
+        return Ok(None);
+    }
+    let outcome = run.outcome.as_deref().and_then(Outcome::parse);
+    outcome.map(Some).ok_or_else(|| {
+        Verdict::rejected(
+            "invalid_event",
+            format!(
+                "outcome is {:?}; success, ignored, failure, retries_exhausted, rejected, aborted, revoked, expired, time_limit or lost is allowed",
+                run.outcome.as_deref().map(clip)
+            ),
+        )
+    })
+}
+
+/// Entries that Beat sent a moment ago, in one request.
+struct Sent {
+    /// The event of each message, with the Beat and the entry.
+    messages: Vec<(Uuid, String, String)>,
+    /// When the last of them was sent.
+    at: DateTime<Utc>,
+}
+
+impl Sent {
+    fn of(told: &[ToldRun], received_at: DateTime<Utc>) -> Self {
+        let mut sent = Self {
+            messages: Vec::new(),
+            at: received_at,
+        };
+        for one in told {
+            // A retry is sent by its worker, and what was held up says nothing of how often Beat sends now.
+            let is_recent = one.kind == StageKind::Published
+                && one.run.retries == 0
+                && received_at - one.occurred_at < STORM_WINDOW;
+            if let Some(entry) = &one.run.entry
+                && is_recent
+            {
+                let (beat, entry) = (one.run.beat.clone().into(), entry.clone().into());
+                sent.messages.push((one.id, beat, entry));
+                sent.at = one.occurred_at;
+            }
+        }
+        sent
+    }
+
+    /// How often each entry was sent, by Beat. The SDK sends a batch again after a 503 or a lost answer, so only messages that the
+    /// history did not have count. An entry of which every message was known counts 0 times.
+    fn counts(&self, fresh: &Fresh) -> HashMap<&str, HashMap<String, u32>> {
+        let mut counts: HashMap<&str, HashMap<String, u32>> = HashMap::new();
+        for (event, beat, entry) in &self.messages {
+            let of_beat = counts.entry(beat).or_default();
+            *of_beat.entry(entry.clone()).or_default() += u32::from(fresh.contains(event));
+        }
+        counts
+    }
+}
+
+/// Takes in what was told of runs: first their traces, then how often Beat sent, then the pings.
+pub(super) async fn accept(
+    services: &Services,
+    project: ProjectId,
+    told: Vec<ToldRun>,
+    skew: TimeDelta,
+    received_at: DateTime<Utc>,
+    remote_addr: Option<String>,
+    verdicts: &mut [(Option<Uuid>, Verdict)],
+) -> Result<(), ServiceError> {
+    let sent = Sent::of(&told, received_at);
+    let waited = waited(&told, skew);
+    let (runs, fresh) = accept_stages(services, project, told, skew, received_at, verdicts).await?;
+    queue_wait::taken(services, project, waited).await;
+    for (name, entries) in &sent.counts(&fresh) {
+        beat::sent(services, project, name, entries, sent.at).await?;
+    }
+    accept_runs(services, runs, received_at, remote_addr, verdicts).await
+}
+
+/// How long the messages had waited that were taken last, by application and queue. One that was delivered again was not waiting all the time.
+fn waited(told: &[ToldRun], skew: TimeDelta) -> HashMap<(String, String), Taken> {
+    // Borrowed names: most of a batch are of one queue.
+    let mut waited: HashMap<(&str, &str), Taken> = HashMap::new();
+    for one in told {
+        let run = &one.run;
+        let published_at = run.published_at.and_then(|at| at.checked_add_signed(skew));
+        let (Some(queue), Some(published_at)) = (&run.queue, published_at) else {
+            continue;
+        };
+        // The sender's clock may be a little ahead.
+        let after = (one.occurred_at - published_at).max(TimeDelta::zero());
+        let is_sound = after <= span(limits::SPAN_SECONDS);
+        if one.kind == StageKind::Received && !run.redelivered && is_sound {
+            let at = one.occurred_at;
+            waited.insert((&run.beat, queue), Taken { after, at });
+        }
+    }
+    waited
+        .into_iter()
+        .map(|((app, queue), taken)| ((app.to_owned(), queue.to_owned()), taken))
+        .collect()
+}
+
+/// Writes what was told of runs into their traces. Answers what is also a ping of a monitor, and which stages were new.
+async fn accept_stages(
+    services: &Services,
+    project: ProjectId,
+    told: Vec<ToldRun>,
+    skew: TimeDelta,
+    received_at: DateTime<Utc>,
+    verdicts: &mut [(Option<Uuid>, Verdict)],
+) -> Result<(Vec<RunPing>, Fresh), ServiceError> {
+    let monitors = monitors_of(services, project, &told).await?;
+    let mut stages = Vec::with_capacity(told.len());
+    let mut runs = Vec::new();
+    for one in told {
+        let run = &one.run;
+        let monitor = match &run.entry {
+            None => None,
+            Some(entry) => match monitors.get(&(run.beat.as_str().into(), entry.as_str().into())) {
+                Some(&found) => Some(found),
+                None => {
+                    verdicts[one.place].1 = unknown_entry(&run.beat, entry);
+                    continue;
+                }
+            },
+        };
+        let kind = match (one.kind, one.outcome) {
+            (StageKind::Started, _) => Some(PingKind::Start),
+            (StageKind::Retried, _) => Some(PingKind::Log),
+            (StageKind::Finished, Some(outcome)) if outcome.is_failure() => Some(PingKind::Fail),
+            (StageKind::Finished, _) => Some(PingKind::Success),
+            (StageKind::Published | StageKind::Received | StageKind::GivenUp, _) => None,
+        };
+        if let (Some(kind), Some((_, monitor))) = (kind, monitor) {
+            runs.push(RunPing {
+                place: one.place,
+                monitor,
+                kind,
+                outcome: one.outcome,
+                event: one.id,
+                occurred_at: one.occurred_at,
+                ahead: one.ahead,
+                is_early_expiry: false,
+                published_at: run
+                    .published_at
+                    .and_then(|at| at.checked_add_signed(skew))
+                    .map(to_micros),
+                run: run.clone(),
+            });
+        }
+        stages.push(new_stage(one, monitor.map(|(id, _)| id), skew, received_at));
+    }
+    let fresh = services.traces.accept(project, received_at, stages).await?;
+    note_early_expiries(services, project, &mut runs).await?;
+    Ok((runs, fresh))
+}
+
+/// Marks the runs whose message was too old only by a clock that is wrong. Their traces are written.
+async fn note_early_expiries(
+    services: &Services,
+    project: ProjectId,
+    runs: &mut [RunPing],
+) -> Result<(), ServiceError> {
+    let expired: Vec<Uuid> = runs
+        .iter()
+        .filter(|ping| ping.outcome == Some(Outcome::Expired))
+        .map(|ping| ping.run.run_id)
+        .collect();
+    if expired.is_empty() {
+        return Ok(());
+    }
+    let sent = deadbeat_store::celery::trace::sent_at(&services.reader(), project, &expired).await?;
+    for ping in runs {
+        if ping.outcome == Some(Outcome::Expired) {
+            let sent_at = sent.get(&ping.run.run_id).copied();
+            ping.is_early_expiry = is_early(ping.ahead, ping.published_at, sent_at, ping.occurred_at);
+        }
+    }
+    Ok(())
+}
+
+/// The monitors of the entries that are named, by Beat and entry.
+async fn monitors_of(
+    services: &Services,
+    project: ProjectId,
+    told: &[ToldRun],
+) -> Result<HashMap<(Box<str>, Box<str>), (MonitorId, PingId)>, ServiceError> {
+    let named: HashSet<(&str, &str)> = told
+        .iter()
+        .filter_map(|one| Some((one.run.beat.as_str(), one.run.entry.as_deref()?)))
+        .collect();
+    // Runs that Beat did not send ask the database nothing here.
+    if named.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (beats, entries): (Vec<String>, Vec<String>) = named
+        .into_iter()
+        .map(|(beat, entry)| (beat.to_owned(), entry.to_owned()))
+        .unzip();
+    let found =
+        deadbeat_store::monitor::resolve_entries(&services.reader(), project, &beats, &entries).await?;
+    services
+        .ingest
+        .learn(found.iter().map(|(_, monitor, ping)| (*ping, *monitor)));
+    let name = |index: usize| {
+        Some((
+            beats.get(index)?.as_str().into(),
+            entries.get(index)?.as_str().into(),
+        ))
+    };
+    Ok(found
+        .into_iter()
+        .filter_map(|(index, monitor, ping)| Some((name(index)?, (monitor, ping))))
+        .collect())
+}
+
+fn new_stage(
+    one: ToldRun,
+    monitor_id: Option<MonitorId>,
+    skew: TimeDelta,
+    received_at: DateTime<Utc>,
+) -> NewStage {
+    let run = one.run;
+    // By our clock, as all times of a batch; what is beyond reason is nothing.
+    let near = |at: DateTime<Utc>| (at - received_at).abs() <= FAR;
+    let ours = |at: DateTime<Utc>| at.checked_add_signed(skew).filter(|at| near(*at)).map(to_micros);
+    let published_at = match one.kind {
+        StageKind::Published => Some(one.occurred_at),
+        _ => run.published_at.and_then(ours).map(|at| at.min(received_at)),
+    };
+    let stage = Stage {
+        id: one.id,
+        kind: one.kind,
+        at: one.occurred_at,
+        retries: run.retries.max(0),
+        attempt: run.attempt,
+        worker: run.worker.map(String::from),
+        queue: run.queue.map(String::from),
+        redelivered: run.redelivered,
+        pid: run.pid,
+        outcome: one.outcome,
+        soft: run.soft,
+        duration_seconds: run
+            .duration_seconds
+            .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds)),
+        error: run.error.map(String::from),
+    };
+    NewStage {
+        run_id: run.run_id,
+        app: run.beat.into(),
+        entry: run.entry.map(String::from),
+        monitor_id,
+        told: Told {
+            stage,
+            task: run.task.map(String::from),
+            task_id: run.task_id.map(String::from),
+            // An instant of the schedule, which no clock has measured.
+            slot: run.slot.filter(|slot| near(*slot)).map(to_micros),
+            eta: run.eta.and_then(ours),
+            published_at,
+        },
+    }
+}
+
+fn unknown_entry(beat: &str, entry: &str) -> Verdict {
+    Verdict::rejected(
+        "unknown_entry",
+        format!(
+            "Beat {:?} has not registered an entry {:?}",
+            clip(beat),
+            clip(entry)
+        ),
+    )
+}
+
+async fn accept_runs(
+    services: &Services,
+    runs: Vec<RunPing>,
+    received_at: DateTime<Utc>,
+    remote_addr: Option<String>,
+    verdicts: &mut [(Option<Uuid>, Verdict)],
+) -> Result<(), ServiceError> {
+    let mut sent = Vec::new();
+    for ping in runs {
+        let place = ping.place;
+        sent.push((
+            place,
+            services
+                .ingest
+                .accept(incoming(ping, received_at, remote_addr.clone())),
+        ));
+    }
+    // All are in the queue before the first is awaited: their order holds, and they share commits.
+    let (places, pending): (Vec<usize>, Vec<_>) = sent.into_iter().unzip();
+    for (place, accepted) in places.into_iter().zip(join_all(pending).await) {
+        match accepted {
+            Ok(Accepted::Recorded) => {}
+            Ok(Accepted::Unknown { .. }) => {
+                verdicts[place].1 = Verdict::rejected("unknown_entry", "the monitor was deleted meanwhile");
+            }
+            Err(IngestError::Full | IngestError::Unavailable) => return Err(ServiceError::Busy),
+        }
+    }
+    Ok(())
+}
+
+fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<String>) -> Incoming {
+    let RunPing {
+        monitor,
+        kind,
+        outcome,
+        event,
+        occurred_at,
+        is_early_expiry,
+        published_at,
+        run,
+        ..
+    } = ping;
+    // A failure without an exception is named by its outcome: `aborted`, `revoked`.
+    let error = if kind == PingKind::Fail {
+        run.error.map(String::from).or(run.outcome)
+    } else {
+        None
+    };
+    Incoming {
+        address: Address::Ping(monitor),
+        signal: Signal {
+            kind,
+            received_at,
+            occurred_at,
+            run_id: Some(run.run_id),
+            exit_code: None,
+            duration: run
+                .duration_seconds
+                .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
+                .map(deadbeat_domain::time::span),
+            source: Source::Event,
+            detail: RunDetail {
+                task: run.task.map(String::from),
+                task_id: run.task_id.map(String::from),
+                worker: run.worker.map(String::from),
+                retries: run.retries.max(0),
+                error,
+                outcome,
+                is_early_expiry,
+                attempt: run.attempt,
+                published_at,
+                event: Some(event),
+                is_retried: kind == PingKind::Log,
+                incarnation: run.incarnation,
+                acks_late: run.acks_late,
+            },
+            is_replayed: false,
+        },
+        method: None,
+        remote_addr,
+        user_agent: None,
+        body: Vec::new(),
+    }
+}

@@ -1,0 +1,535 @@
+//! Gathers what is known when monitors are judged: their Beats, and the brokers, queues and workers of their applications.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::beat::crash_loop::{self, Course};
+use deadbeat_domain::celery::beat::incarnation::Incarnation;
+use deadbeat_domain::celery::beat::lineage::{self, Bits};
+use deadbeat_domain::celery::beat::{BeatView, is_told_to_crash};
+use deadbeat_domain::celery::blame::{
+    BROKER_RETURN, BrokerView, Evidence, PartOf, QueueView, StageView, WorkerView,
+};
+use deadbeat_domain::celery::host::load::HostLoad;
+use deadbeat_domain::celery::queue::LONGEST_WAIT;
+use deadbeat_domain::celery::switch::Switch;
+use deadbeat_domain::celery::worker::stranger::VANISHED_FOR;
+use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::{Subject, SubjectKind};
+use deadbeat_domain::judge::blind_spell::BlindSpell;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::slot::early;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::time::span;
+use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::celery::broker::Broker;
+use deadbeat_store::celery::queue::Queue;
+use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::worker::Worker;
+use deadbeat_store::monitor::Monitor;
+use deadbeat_store::{StoreResult, Tx};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::celery::result_backend;
+use crate::incident::{Background, Named};
+
+/// An application's parts, as they are now.
+#[derive(Debug, Default)]
+pub(crate) struct Scene {
+    /// Its broker.
+    pub(crate) broker: Option<Broker>,
+    /// Its queues.
+    pub(crate) queues: Vec<Queue>,
+    /// Its workers.
+    pub(crate) workers: Vec<Worker>,
+    /// The same, as the rules take it.
+    evidence: Evidence,
+    /// The hosts with whose incident Beat and workers are silent.
+    hosts: HashMap<Uuid, Uuid>,
+}
+
+/// What is known of the monitors of a sweep.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    beats: HashMap<BeatId, Beat>,
+    scenes: HashMap<(ProjectId, String), Scene>,
+    stages: HashMap<MonitorId, Stage>,
+    /// The processes of Beats, and which of several list a monitor's entry.
+    incarnations: HashMap<BeatId, Vec<Incarnation>>,
+    listed_by: HashMap<MonitorId, Bits>,
+    /// How the processes of these lineages of Beats go on from one start to the next, and which of them crashed.
+    courses: HashMap<(BeatId, Bits), (Course, Vec<Incarnation>)>,
+    now: DateTime<Utc>,
+}
+
+impl Known {
+    /// Asks for all that concerns these monitors, once an application.
+    pub(crate) async fn gather(tx: &mut Tx, monitors: &[&Monitor], now: DateTime<Utc>) -> StoreResult<Self> {
+        let mut ids: Vec<BeatId> = monitors.iter().filter_map(|monitor| monitor.beat_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok(Self::default());
+        }
+        let beats = deadbeat_store::celery::beat::by_ids(tx, &ids).await?;
+        let mut scenes = HashMap::new();
+        for beat in &beats {
+            let scene = scene(tx, beat, now).await?;
+            scenes.insert((beat.project_id, beat.name.clone()), scene);
+        }
+        let incarnations = deadbeat_store::celery::beat::lineage::of_beats(tx, &ids).await?;
+        let of_several: Vec<MonitorId> = monitors
+            .iter()
+            .filter(|monitor| {
+                let processes = monitor.beat_id.and_then(|id| incarnations.get(&id));
+                processes.is_some_and(|known| known.len() > 1)
+            })
+            .map(|monitor| monitor.id)
+            .collect();
+        let listed_by = if of_several.is_empty() {
+            HashMap::new()
+        } else {
+            deadbeat_store::celery::beat::lineage::of_monitors(tx, &of_several).await?
+        };
+        let fed = monitors.iter().filter(|monitor| monitor.beat_id.is_some());
+        // Of the slot that is owed, not of those after it.
+        let since = |monitor: &Monitor| monitor.state.next_due_at.map(|due| due - early(&monitor.state));
+        let (fed, since): (Vec<Uuid>, Vec<Option<DateTime<Utc>>>) =
+            fed.map(|monitor| (monitor.id.0, since(monitor))).unzip();
+        let stages = deadbeat_store::celery::trace::stage::of_monitors(tx, &fed, &since).await?;
+        Ok(Self {
+            beats: beats.into_iter().map(|beat| (beat.id, beat)).collect(),
+            scenes,
+            incarnations,
+            listed_by,
+            courses: HashMap::new(),
+            now,
+            stages: stages
+                .into_iter()
+                .map(|stage| (stage.monitor_id, stage))
+                .collect(),
+        })
+    }
+
+    /// Looks whether the Beats of these monitors crash again and again.
+    pub(crate) fn note_courses(&mut self, monitors: &[&Monitor], spells: &[BlindSpell]) {
+        for monitor in monitors {
+            let Some((beat, lineages)) = self.lineages(monitor) else {
+                continue;
+            };
+            let (key, is_told) = ((beat.id, lineages), is_told_to_crash(&beat.state));
+            let Some(known) = self.incarnations.get(&key.0) else {
+                continue;
+            };
+            let now = self.now;
+            self.courses.entry(key).or_insert_with(|| {
+                let crashes = crash_loop::crashes(known, lineages, is_told, now, spells);
+                (Course::of(&crashes), crashes.into_iter().cloned().collect())
+            });
+        }
+    }
+
+    /// The Beat that feeds a monitor, and which of its lineages list the entry.
+    fn lineages(&self, monitor: &Monitor) -> Option<(&Beat, Bits)> {
+        let listed_by = self.listed_by.get(&monitor.id).copied();
+        Some((
+            self.beat(monitor)?,
+            listed_by.filter(|by| *by != 0).unwrap_or(Bits::MAX),
+        ))
+    }
+
+    fn course(&self, monitor: &Monitor) -> Option<&(Course, Vec<Incarnation>)> {
+        let (beat, lineages) = self.lineages(monitor)?;
+        self.courses.get(&(beat.id, lineages))
+    }
+
+    /// A monitor that was judged a moment ago names this subject: those that are judged after it join it.
+    pub(crate) fn note_named(&mut self, monitor: &Monitor, subject: PartOf) {
+        let Some(beat) = self.beat(monitor) else {
+            return;
+        };
+        let key = (beat.project_id, beat.name.clone());
+        if let Some(scene) = self.scenes.get_mut(&key)
+            && !scene.evidence.open.contains(&subject)
+        {
+            scene.evidence.open.push(subject);
+        }
+    }
+
+    /// The Beat that feeds a monitor.
+    pub(crate) fn beat(&self, monitor: &Monitor) -> Option<&Beat> {
+        monitor.beat_id.and_then(|id| self.beats.get(&id))
+    }
+
+    /// How far its newest run got.
+    pub(crate) fn stage(&self, monitor: &Monitor) -> Option<&Stage> {
+        self.stages.get(&monitor.id)
+    }
+
+    /// The parts of its application.
+    pub(crate) fn scene(&self, monitor: &Monitor) -> Option<&Scene> {
+        let beat = self.beat(monitor)?;
+        self.scenes.get(&(beat.project_id, beat.name.clone()))
+    }
+
+    /// Whose incident it is: a Beat or a worker that is lost with its host has none of its own.
+    pub(crate) fn or_host(&self, monitor: &Monitor, subject: (SubjectKind, Uuid)) -> (SubjectKind, Uuid) {
+        let host = self.scene(monitor).and_then(|scene| scene.hosts.get(&subject.1));
+        host.map_or(subject, |host| (SubjectKind::Host, *host))
+    }
+
+    /// As an explanation takes it.
+    pub(crate) fn background(&self, monitor: &Monitor) -> Background<'_> {
+        let scene = self.scene(monitor);
+        Background {
+            beat: self.beat(monitor),
+            crashes: self.course(monitor).map_or(&[], |(_, crashes)| crashes),
+            stage: self.stage(monitor),
+            broker: scene.and_then(|scene| scene.broker.as_ref()),
+            queues: scene.map_or(&[], |scene| &scene.queues),
+            workers: scene.map_or(&[], |scene| &scene.workers),
+        }
+    }
+
+    /// A subject that a monitor names.
+    pub(crate) fn named<'a>(
+        &'a self,
+        monitor: &'a Monitor,
+        (kind, id): (SubjectKind, Uuid),
+    ) -> Option<Named<'a>> {
+        let background = self.background(monitor);
+        let name = match kind {
+            SubjectKind::Monitor | SubjectKind::ResultBackend | SubjectKind::Host => None,
+            SubjectKind::Beat => background.beat.map(|beat| &beat.name),
+            SubjectKind::Broker => background.broker.map(|broker| &broker.app),
+            SubjectKind::Queue => background
+                .queues
+                .iter()
+                .find(|queue| queue.id.0 == id)
+                .map(|queue| &queue.name),
+            SubjectKind::Worker => background
+                .workers
+                .iter()
+                .find(|worker| worker.id.0 == id)
+                .map(|worker| &worker.name),
+        }?;
+        Some(Named {
+            subject: Subject {
+                kind,
+                id,
+                name: name.clone(),
+            },
+            monitor,
+            background,
+        })
+    }
+
+    /// As the rules take it.
+    pub(crate) fn evidence(&self, monitor: &Monitor) -> Evidence {
+        let Some(beat) = self.beat(monitor) else {
+            return Evidence::default();
+        };
+        let mut evidence = self
+            .scene(monitor)
+            .map(|scene| scene.evidence.clone())
+            .unwrap_or_default();
+        let whole = beat.view();
+        let known = self.incarnations.get(&beat.id);
+        let back_at = known.and_then(|known| known.iter().map(|one| one.since).max());
+        let view = match known {
+            Some(known) => {
+                let listed_by = self.listed_by.get(&monitor.id).copied().unwrap_or(0);
+                let is_told =
+                    beat.state.status == Status::Down && beat.state.trouble == Some(Cause::BeatDown);
+                lineage::view(known, listed_by, whole, is_told, self.now)
+            }
+            None => whole,
+        };
+        evidence.beat = Some(BeatView { back_at, ..view });
+        evidence.course = self
+            .course(monitor)
+            .map_or(Course::default(), |(course, _)| *course);
+        evidence.is_canary = monitor
+            .registered
+            .as_ref()
+            .and_then(|registered| registered.get("task")?.as_str())
+            == Some(CANARY);
+        evidence.stage = self.stage(monitor).map(|stage| StageView {
+            published_at: stage.published_at,
+            received_at: stage.received_at,
+            heard_at: stage.heard_at,
+            queue: stage.queue.clone(),
+            worker: stage.worker.clone(),
+            is_expired: stage.is_expired,
+            task: monitor
+                .registered
+                .as_ref()
+                .and_then(|told| Some(told.get("task")?.as_str()?.to_owned())),
+        });
+        evidence
+    }
+}
+
+/// The parts of an application.
+async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scene> {
+    let (project, app) = (beat.project_id, beat.name.as_str());
+    let mut scene = Scene {
+        broker: deadbeat_store::celery::broker::of_app(tx, project, app).await?,
+        queues: deadbeat_store::celery::queue::of_app(tx, project, app).await?,
+        workers: deadbeat_store::celery::worker::of_app(tx, project, app).await?,
+        evidence: Evidence::default(),
+        hosts: HashMap::new(),
+    };
+    let identity = scene.broker.as_ref().and_then(|broker| {
+        let sample = broker.sample.as_ref()?;
+        sample.get("identity")?.as_str()
+    });
+    if let Some(identity) = identity {
+        let beside = deadbeat_store::celery::worker::beside(tx, project, app, identity).await?;
+        scene.workers.extend(beside);
+    }
+    // Those that left long ago have nothing to do with what is due now.
+    scene.workers.retain(|worker| {
+        worker.state.status != Status::Paused
+            || worker.state.last_seen_at.is_some_and(|at| now - at < LEFT_FOR)
+    });
+    let strangers = match &scene.broker {
+        Some(broker) => deadbeat_store::celery::worker::stranger::of_broker(tx, broker.id).await?,
+        None => Vec::new(),
+    };
+    let swallowing = if strangers.is_empty() {
+        Vec::new()
+    } else {
+        let vanished = deadbeat_store::celery::worker::stranger::vanished(tx, project, app).await?;
+        // One that has only just answered counts, too: the verdict waits until it is known whether it reports.
+        let taken = |queue: &&Queue| strangers.iter().any(|one| one.may_take_from(&queue.name, now));
+        // Runs that vanished long ago belong to an incident that is over.
+        let since = |queue: &Queue| {
+            vanished
+                .get(&queue.id)
+                .copied()
+                .filter(|at| now - *at < VANISHED_FOR)
+        };
+        let queues = scene.queues.iter().filter(taken);
+        queues.map(|queue| (queue.id, since(queue))).collect()
+    };
+    scene.hosts = hosts(tx, beat, &scene).await?;
+    let broker_back_at = match &scene.broker {
+        Some(broker) if broker.state.status != Status::Down => {
+            deadbeat_store::celery::broker::back_at(tx, broker, now - BROKER_RETURN).await?
+        }
+        _ => None,
+    };
+    let open = open_subjects(tx, beat, &scene).await?;
+    let result_backend = result_backend::view(tx, scene.broker.as_ref(), now).await?;
+    let backend_outage = result_backend::last_outage(tx, scene.broker.as_ref(), now).await?;
+    scene.evidence = Evidence {
+        open,
+        result_backend,
+        backend_outage,
+        longest_wait: Some(longest_wait(scene.broker.as_ref())),
+        strangers: swallowing,
+        broker: scene
+            .broker
+            .as_ref()
+            .map(|broker| broker_view(broker, broker_back_at)),
+        queues: scene
+            .queues
+            .iter()
+            .map(|queue| {
+                let is_taken = strangers.iter().any(|one| one.may_take_from(&queue.name, now));
+                let has_others = is_taken || queue.flow.has_others(longest_wait(scene.broker.as_ref()), now);
+                queue_view(queue, has_others)
+            })
+            .collect(),
+        workers: scene
+            .workers
+            .iter()
+            .map(|worker| WorkerView {
+                is_foreign: worker.app != app,
+                ..worker_view(worker)
+            })
+            .collect(),
+        ..Evidence::default()
+    };
+    Ok(scene)
+}
+
+/// The hosts with which Beat and workers of an application are lost.
+async fn hosts(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<HashMap<Uuid, Uuid>> {
+    let is_down = |state: &Switch| state.status == Status::Down;
+    let workers = scene.workers.iter().filter(|worker| is_down(&worker.state));
+    let down: Vec<Uuid> = workers
+        .map(|worker| worker.id.0)
+        .chain(is_down(&beat.state).then_some(beat.id.0))
+        .collect();
+    deadbeat_store::celery::host::of_parts(tx, beat.project_id, &down).await
+}
+
+/// Which parts of an application have an open incident.
+async fn open_subjects(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<Vec<PartOf>> {
+    let parts = std::iter::once((SubjectKind::Beat, beat.id.0, PartOf::Beat))
+        .chain(
+            scene
+                .broker
+                .iter()
+                .map(|one| (SubjectKind::Broker, one.id.0, PartOf::Broker(one.id))),
+        )
+        .chain(
+            scene
+                .queues
+                .iter()
+                .map(|one| (SubjectKind::Queue, one.id.0, PartOf::Queue(one.id))),
+        )
+        .chain(
+            scene
+                .workers
+                .iter()
+                .map(|one| (SubjectKind::Worker, one.id.0, PartOf::Worker(one.id))),
+        );
+    let parts: Vec<(SubjectKind, Uuid, PartOf)> = parts.collect();
+    let subjects: Vec<(SubjectKind, Uuid)> = parts.iter().map(|(kind, id, _)| (*kind, *id)).collect();
+    let open = deadbeat_store::incident::subjects_open(tx, &subjects).await?;
+    Ok(parts
+        .into_iter()
+        .filter(|(kind, id, _)| open.contains(&(*kind, *id)) || scene.hosts.contains_key(id))
+        .map(|(.., part)| part)
+        .collect())
+}
+
+/// The task of the SDK's own probe.
+pub(crate) const CANARY: &str = "deadbeat.canary";
+/// A loop that has not turned for so long waits for something.
+pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
+/// A worker that left is remembered this long when monitors are judged.
+const LEFT_FOR: TimeDelta = TimeDelta::hours(1);
+
+fn broker_view(broker: &Broker, back_at: Option<DateTime<Utc>>) -> BrokerView {
+    let is_away = broker.state.trouble == Some(Cause::BrokerDown);
+    BrokerView {
+        id: broker.id,
+        status: broker.state.status,
+        away_since: broker.state.since.filter(|_| is_away),
+        back_at,
+        seen_at: broker.sampled_at,
+        unacked: broker
+            .sample
+            .as_ref()
+            .and_then(|sample| sample.get("unacked"))
+            .and_then(Value::as_i64),
+        visibility_timeout: broker
+            .sample
+            .as_ref()
+            .and_then(|sample| sample.get("visibility_timeout_seconds"))
+            .and_then(Value::as_f64)
+            .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
+            .map(span),
+    }
+}
+
+/// How long a message may wait, as whoever looks at the broker says.
+fn longest_wait(broker: Option<&Broker>) -> TimeDelta {
+    broker
+        .and_then(|broker| broker.sample.as_ref()?.get("longest_wait_seconds")?.as_f64())
+        .filter(|seconds| (1.0..=limits::SPAN_SECONDS).contains(seconds))
+        .map_or(LONGEST_WAIT, span)
+}
+
+fn queue_view(queue: &Queue, has_others: bool) -> QueueView {
+    QueueView {
+        id: queue.id,
+        name: queue.name.clone(),
+        status: queue.state.status,
+        trouble: queue.state.trouble,
+        since: queue.state.since,
+        depth: queue.depth,
+        oldest_at: queue
+            .oldest_seconds
+            .filter(|_| !queue.oldest_is_a_guess)
+            .map(|seconds| queue.seen_at - span(seconds)),
+        has_others,
+        seen_at: queue.seen_at,
+    }
+}
+
+fn worker_view(worker: &Worker) -> WorkerView {
+    let said = |field: &str| worker.snapshot.get(field);
+    let count = |field: &str| said(field).and_then(Value::as_i64).unwrap_or(0);
+    let instant = |field: &str| {
+        let text = said(field).and_then(Value::as_str)?;
+        text.parse::<DateTime<Utc>>().ok()
+    };
+    let running = said("running").and_then(Value::as_array).map(|ids| {
+        ids.iter()
+            .filter_map(|id| Uuid::parse_str(id.as_str()?).ok())
+            .collect()
+    });
+    let limited = said("rate_limits").and_then(Value::as_array).map(|limits| {
+        limits
+            .iter()
+            .filter_map(|limit| Some(limit.get("task")?.as_str()?.to_owned()))
+            .collect()
+    });
+    WorkerView {
+        id: worker.id,
+        name: worker.name.clone(),
+        is_foreign: false,
+        status: worker.state.status,
+        trouble: worker.state.trouble.filter(|_| {
+            worker.state.status == Status::Down || worker.state.trouble == Some(Cause::GhostWorker)
+        }),
+        skewed_since: worker
+            .state
+            .since
+            .filter(|_| worker.state.trouble == Some(Cause::ClockSkew)),
+        last_seen_at: worker.state.last_seen_at,
+        period: span(worker.state.period_seconds),
+        deadline_at: worker.state.deadline_at,
+        started_at: instant("started_at"),
+        progress_at: worker.progress_at,
+        queues: worker.queues.clone(),
+        // One that looks for its broker stands still, and may say that its old connection stands.
+        connected: said("connected").and_then(Value::as_bool) != Some(false)
+            && (said("loop_lag_seconds").and_then(Value::as_f64).unwrap_or(0.0) < STANDS_STILL_SECONDS
+                || count("active") >= count("processes").max(1)),
+        active: count("active"),
+        processes: count("processes").max(1),
+        reserved: count("reserved"),
+        unacked: said("unacked")
+            .and_then(Value::as_i64)
+            .unwrap_or(count("reserved")),
+        held: count("scheduled") + count("limited"),
+        limited: limited.unwrap_or_default(),
+        running,
+        incarnation: said("incarnation")
+            .and_then(Value::as_str)
+            .and_then(|id| Uuid::parse_str(id).ok()),
+        live: worker
+            .incarnations
+            .iter()
+            .filter(|one| one.is_live())
+            .map(|one| one.id)
+            .collect(),
+        gap: worker
+            .incarnations
+            .iter()
+            .filter_map(|one| one.gap)
+            .max_by_key(|(_, to)| *to),
+        load: host_load(worker),
+    }
+}
+
+/// What a worker last said of its host's load.
+pub(crate) fn host_load(worker: &Worker) -> HostLoad {
+    let said = |field: &str| worker.snapshot.get(field);
+    let figure = |field: &str| said(field).and_then(Value::as_f64);
+    let word = |field: &str| said(field).and_then(Value::as_str);
+    HostLoad {
+        machine: word("boot_id").or_else(|| word("host")).map(str::to_owned),
+        per_cpu: figure("load_per_cpu"),
+        waits: figure("cpu_wait_ratio"),
+        takes: figure("cpu_used_ratio"),
+    }
+}

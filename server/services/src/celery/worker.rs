@@ -1,0 +1,494 @@
+//! What workers say of themselves every few seconds, and what one of them sees of the broker.
+
+pub(crate) mod orphan;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::host::load::HostLoad;
+use deadbeat_domain::celery::switch::Switch;
+use deadbeat_domain::celery::worker::incarnation::{self, Said};
+use deadbeat_domain::celery::worker::orphan::LISTED_WITHIN;
+use deadbeat_domain::celery::worker::{GHOST_PATIENCE, Look, Phase, on_failed_exit, on_snapshot, trouble};
+use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::monitor::{FieldError, check_grace, check_name};
+use deadbeat_domain::text::Text;
+use deadbeat_store::celery::queue::Queue;
+use deadbeat_store::celery::worker::Worker;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::celery::event::Verdict;
+use crate::celery::{broker, result_backend};
+use crate::incident::{self, Changed, News, What};
+use crate::{ServiceError, Services};
+
+/// How a worker is, as its main process sees it without asking the broker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The Celery application's name, as Beat's.
+    pub app: String,
+    /// Celery's node name.
+    pub worker: String,
+    /// Whether it takes messages in.
+    pub state: Phase,
+    /// How often it says so, in seconds.
+    pub period_seconds: f64,
+    /// Tolerated silence beyond that, in seconds.
+    #[serde(default = "grace")]
+    pub grace_seconds: f64,
+    /// What stands behind `celery -A` there.
+    #[serde(default)]
+    pub project: Option<Text>,
+    /// Where it runs.
+    #[serde(default)]
+    pub host: Option<Text>,
+    /// Its main process.
+    #[serde(default)]
+    pub pid: Option<i64>,
+    /// prefork, threads, gevent, solo.
+    #[serde(default)]
+    pub pool: Option<Text>,
+    /// How many tasks it can run at once.
+    #[serde(default)]
+    pub processes: Option<i64>,
+    /// Celery's version.
+    #[serde(default)]
+    pub celery: Option<Text>,
+    /// When it started.
+    #[serde(default)]
+    pub started_at: Option<DateTime<Utc>>,
+    /// Tasks that run now.
+    #[serde(default)]
+    pub active: Option<i64>,
+    /// Messages taken in and not ended, those that run among them.
+    #[serde(default)]
+    pub reserved: Option<i64>,
+    /// Of these, those that the broker keeps until they are acknowledged; None: not counted.
+    #[serde(default)]
+    pub unacked: Option<i64>,
+    /// Messages held for later (ETA, countdown).
+    #[serde(default)]
+    pub scheduled: Option<i64>,
+    /// Messages held back by a rate limit.
+    #[serde(default)]
+    pub limited: Option<i64>,
+    /// The rate limits that hold messages back; None: it does not say.
+    #[serde(default)]
+    pub rate_limits: Option<Vec<RateLimit>>,
+    /// The ids of the runs that it executes, each once an execution; None: there are too many to tell.
+    #[serde(default)]
+    pub running: Option<Vec<Text>>,
+    /// How many tasks of each name run; the most frequent ones.
+    #[serde(default)]
+    pub running_tasks: Option<BTreeMap<Text, i64>>,
+    /// Tasks begun since its start.
+    #[serde(default)]
+    pub accepted: Option<i64>,
+    /// Tasks ended since its start.
+    #[serde(default)]
+    pub finished: Option<i64>,
+    /// The task that has been running longest.
+    #[serde(default)]
+    pub longest: Option<Longest>,
+    /// The queues that it consumes.
+    #[serde(default)]
+    pub queues: Vec<String>,
+    /// How many messages it takes in at once; 0: without limit.
+    #[serde(default)]
+    pub prefetch: Option<i64>,
+    /// Whether its connection to the broker stands.
+    #[serde(default)]
+    pub connected: Option<bool>,
+    /// How long its event loop has not turned.
+    #[serde(default)]
+    pub loop_lag_seconds: Option<f64>,
+    /// How often it lost the broker since its start.
+    #[serde(default)]
+    pub reconnects: Option<i64>,
+    /// Processes of its host that run or want to, for each CPU, on average of a minute.
+    #[serde(default)]
+    pub load_per_cpu: Option<f64>,
+    /// How its calls into the result backend go; None: it does not say, or has none.
+    #[serde(default)]
+    pub result_backend: Option<result_backend::Report>,
+    /// The share of the time since the snapshot before, 0 to 1, for which a process of the worker was ready to run and waited for a CPU:
+    /// the one that waited most. None: its system does not say, or it is the first snapshot.
+    #[serde(default)]
+    pub cpu_wait_ratio: Option<f64>,
+    /// The share of the host's CPUs, 0 to 1, that the worker's processes had since the snapshot before.
+    #[serde(default)]
+    pub cpu_used_ratio: Option<f64>,
+    /// Memory of its main process and its pool.
+    #[serde(default)]
+    pub rss_bytes: Option<i64>,
+    /// Which process it is: chosen at its start. None: an older SDK.
+    #[serde(default)]
+    pub incarnation: Option<Uuid>,
+    /// Which start of its machine it lives in.
+    #[serde(default)]
+    pub boot_id: Option<Text>,
+    /// Of one that has stopped: its exit status, where that is known. Not 0: it ended by an error.
+    #[serde(default)]
+    pub exit_code: Option<i64>,
+    /// The class of that error.
+    #[serde(default)]
+    pub exit_error: Option<Text>,
+}
+
+impl Snapshot {
+    /// It has stopped, and nobody told it to.
+    fn has_failed(&self) -> bool {
+        self.state == Phase::Stopped && self.exit_code.is_some_and(|code| code != 0)
+    }
+
+    /// The runs that it executes, where it names them and its loop turns: one that stands still does not know.
+    pub(crate) fn listed(&self) -> Option<Vec<Uuid>> {
+        let turns = self
+            .loop_lag_seconds
+            .is_none_or(|lag| lag < crate::celery::gather::STANDS_STILL_SECONDS);
+        let running = self.running.as_ref().filter(|_| turns)?;
+        Some(
+            running
+                .iter()
+                .filter_map(|id| Uuid::parse_str(id.as_str()).ok())
+                .collect(),
+        )
+    }
+}
+
+/// A rate limit that holds messages back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// The task's name.
+    pub task: Text,
+    /// As Celery has it: `10/m`.
+    pub rate: Text,
+    /// Messages that wait for it.
+    #[serde(default)]
+    pub held: i64,
+}
+
+/// The task that has been running longest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Longest {
+    /// Its name.
+    pub task: Text,
+    /// Its id.
+    pub task_id: Text,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+}
+
+/// Runs that a snapshot names; of one that executes more it is not known which.
+pub(crate) const MOST_RUNNING: usize = 200;
+/// Names of tasks that a snapshot counts.
+pub(crate) const MOST_TASKS: usize = 20;
+/// Rate limits that are kept of a worker.
+pub(crate) const MOST_LIMITS: usize = 50;
+/// Workers that are forgotten at a time when a project has too many.
+const ROOM: i64 = 100;
+/// Until a worker says otherwise: the silence tolerated beyond its period.
+const GRACE_SECONDS: f64 = 25.0;
+fn grace() -> f64 {
+    GRACE_SECONDS
+}
+
+fn check(snapshot: &Snapshot) -> Result<(), ServiceError> {
+    let mut faults = Vec::new();
+    check_name("/app", &snapshot.app, 200, &mut faults);
+    check_name("/worker", &snapshot.worker, 200, &mut faults);
+    check_grace("/grace_seconds", snapshot.grace_seconds, &mut faults);
+    if !(0.1..=3_600.0).contains(&snapshot.period_seconds) {
+        faults.push(FieldError::new(
+            "/period_seconds",
+            format!("is {}; 0.1 to 3600 is allowed", snapshot.period_seconds),
+        ));
+    }
+    if snapshot.queues.len() > limits::WORKER_QUEUES {
+        faults.push(FieldError::new(
+            "/queues",
+            format!(
+                "holds {} names; at most {} are allowed",
+                snapshot.queues.len(),
+                limits::WORKER_QUEUES
+            ),
+        ));
+    }
+    for (index, queue) in snapshot.queues.iter().enumerate() {
+        check_name(&format!("/queues/{index}"), queue, 255, &mut faults);
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ServiceError::Invalid(faults))
+    }
+}
+
+/// Whether a worker has got on since its last word: it began or ended a task, or had nothing to do.
+fn got_on(before: &serde_json::Value, snapshot: &Snapshot, is_waited_for: bool) -> bool {
+    let count = |name: &str| before.get(name).and_then(serde_json::Value::as_i64);
+    (snapshot.reserved.unwrap_or(0) == 0 && !is_waited_for)
+        || count("accepted") != snapshot.accepted
+        || count("finished") != snapshot.finished
+}
+
+/// A queue was looked at this lately, or nothing is known of it.
+const FRESH_LOOK: TimeDelta = TimeDelta::seconds(30);
+/// Messages that wait for less are on their way.
+const MOMENT: TimeDelta = TimeDelta::seconds(5);
+
+/// Whether messages wait in queues that it consumes.
+fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> bool {
+    queues.iter().any(|queue| {
+        queue.depth > 0
+            && consumed.contains(&queue.name)
+            && now - queue.seen_at <= FRESH_LOOK
+            && queue.waiting_since.is_some_and(|since| now - since >= MOMENT)
+    })
+}
+
+/// What shows whether it works.
+fn look(
+    snapshot: &Snapshot,
+    worker: &Worker,
+    is_waited_for: bool,
+    skew: TimeDelta,
+    now: DateTime<Utc>,
+) -> Look {
+    let lag = snapshot
+        .loop_lag_seconds
+        .filter(|lag| (0.0..=limits::SPAN_SECONDS).contains(lag));
+    Look {
+        connected: snapshot.connected != Some(false),
+        is_solo: snapshot.pool.as_deref() == Some("solo"),
+        active: snapshot.active.unwrap_or(0),
+        processes: snapshot.processes.unwrap_or(1).max(1),
+        reserved: snapshot.reserved.unwrap_or(0),
+        limited: snapshot.limited.unwrap_or(0),
+        loop_lag: lag.map_or(TimeDelta::zero(), deadbeat_domain::time::span),
+        stuck_for: now - worker.progress_at,
+        is_waited_for,
+        is_cut_off: false,
+        skew,
+        is_starving: HostLoad {
+            machine: None,
+            per_cpu: snapshot.load_per_cpu,
+            waits: snapshot.cpu_wait_ratio,
+            takes: snapshot.cpu_used_ratio,
+        }
+        .is_starving(),
+    }
+}
+
+/// A worker said how it is.
+pub(crate) async fn heard(
+    services: &Services,
+    project: ProjectId,
+    snapshot: Snapshot,
+    skew: TimeDelta,
+    key: Option<ApiKeyId>,
+) -> Result<Verdict, ServiceError> {
+    check(&snapshot)?;
+    let now = services.now();
+    let mut snapshot = snapshot;
+    // By our clock, as all times that are compared with others.
+    snapshot.running = snapshot.running.filter(|running| running.len() <= MOST_RUNNING);
+    snapshot.running_tasks = snapshot.running_tasks.filter(|tasks| tasks.len() <= MOST_TASKS);
+    if let Some(limits) = &mut snapshot.rate_limits {
+        limits.truncate(MOST_LIMITS);
+    }
+    snapshot.longest = snapshot.longest.map(|longest| Longest {
+        started_at: longest
+            .started_at
+            .checked_add_signed(skew)
+            .unwrap_or(longest.started_at),
+        ..longest
+    });
+    snapshot.result_backend = snapshot
+        .result_backend
+        .map(|report| report.on_our_clock(skew, now));
+    snapshot.started_at = snapshot.started_at.and_then(|at| at.checked_add_signed(skew));
+    let stored = serde_json::to_value(&snapshot).unwrap_or_default();
+    let mut tx = services.store.begin().await?;
+    let mut worker = match deadbeat_store::celery::worker::lock(
+        &mut tx,
+        project,
+        &snapshot.app,
+        &snapshot.worker,
+    )
+    .await?
+    {
+        Some(worker) => worker,
+        None => {
+            // Each deployment may bring new names: those that left make room.
+            if deadbeat_store::celery::worker::count(&mut tx, project).await? >= limits::PROJECT_WORKERS
+                && deadbeat_store::celery::worker::forget_oldest(&mut tx, project, ROOM).await? == 0
+            {
+                return Err(ServiceError::Limit {
+                    what: "workers of a project",
+                    limit: limits::PROJECT_WORKERS,
+                });
+            }
+            let fresh = Worker {
+                id: WorkerId::generate(),
+                project_id: project,
+                app: snapshot.app.clone(),
+                name: snapshot.worker.clone(),
+                snapshot: stored.clone(),
+                queues: Vec::new(),
+                progress_at: now,
+                created_at: now,
+                incarnations: Vec::new(),
+                state: Switch {
+                    status: Status::New,
+                    period_seconds: snapshot.period_seconds,
+                    grace_seconds: snapshot.grace_seconds,
+                    last_seen_at: None,
+                    deadline_at: None,
+                    trouble: None,
+                    since: None,
+                },
+            };
+            deadbeat_store::celery::worker::insert(&mut tx, &fresh).await?;
+            // Another process may have written it first: that one's row is the one.
+            deadbeat_store::celery::worker::lock(&mut tx, project, &snapshot.app, &snapshot.worker)
+                .await?
+                .unwrap_or(fresh)
+        }
+    };
+    let mut look_at = None;
+    if let Some(id) = snapshot.incarnation {
+        let said = Said {
+            id,
+            host: snapshot.host.as_deref(),
+            period_seconds: snapshot.period_seconds,
+            grace_seconds: snapshot.grace_seconds,
+            phase: snapshot.state,
+        };
+        let has_namesake = incarnation::heard(&mut worker.incarnations, &said, now);
+        look_at = incarnation::next_look(&worker.incarnations, &[]);
+        if has_namesake && snapshot.state != Phase::Running {
+            // Another process bears its name, and goes on: only this one leaves.
+            deadbeat_store::celery::worker::update(&mut tx, &worker, false, look_at, None).await?;
+            tx.commit().await?;
+            return Ok(Verdict::Accepted);
+        }
+        if let Some(listed) = snapshot.listed()
+            && deadbeat_store::celery::worker::orphan::has_unlisted(
+                &mut tx,
+                project,
+                id,
+                &listed,
+                now - LISTED_WITHIN,
+            )
+            .await?
+        {
+            // The sweep looks at it, which holds the locks for that.
+            look_at = Some(now);
+        }
+    }
+    let queues = deadbeat_store::celery::queue::of_app(&mut tx, project, &snapshot.app).await?;
+    // One that looks for its broker names no queues, and will consume what it did.
+    let consumed = if snapshot.connected == Some(false) {
+        &worker.queues
+    } else {
+        &snapshot.queues
+    };
+    let is_waited_for = is_waited_for(&queues, consumed, now);
+    let broker = deadbeat_store::celery::broker::of_app(&mut tx, project, &snapshot.app).await?;
+    // A frozen broker holds up whoever asks it, and their connections look well.
+    let is_broker_well = broker.as_ref().is_none_or(|broker| {
+        broker.state.trouble.is_none() && broker.sampled_at.is_none_or(|at| now - at <= FRESH_LOOK)
+    });
+    // After a silence nobody knows what it did meanwhile.
+    let was_away = worker
+        .state
+        .last_seen_at
+        .is_none_or(|seen| now - seen >= worker.state.patience());
+    // One that waits for the result backend has not stopped working: that is told of the backend.
+    let waits = snapshot
+        .result_backend
+        .as_ref()
+        .is_some_and(result_backend::Report::hangs);
+    if was_away || !is_broker_well || waits || got_on(&worker.snapshot, &snapshot, is_waited_for) {
+        worker.progress_at = now;
+    }
+    let mut look = look(&snapshot, &worker, is_waited_for, skew, now);
+    look.connected &= is_broker_well && !waits;
+    let is_reached = broker
+        .as_ref()
+        .is_some_and(|broker| broker.reach.is_reached_without(&snapshot.worker, now));
+    let gets_nothing = snapshot.connected == Some(false) && is_waited_for && look.stuck_for >= GHOST_PATIENCE;
+    look.is_cut_off = (is_broker_well && is_reached && gets_nothing)
+        || broker
+            .as_ref()
+            .is_some_and(|broker| broker.reach.is_cut_off(&snapshot.worker, now));
+    let trouble = trouble(&look);
+    worker.state.period_seconds = snapshot.period_seconds;
+    worker.state.grace_seconds = snapshot.grace_seconds;
+    // While it reconnects it consumes nothing, and will again what it did; what it leaves behind is still to be looked at.
+    let names_queues = snapshot.connected != Some(false) && snapshot.state == Phase::Running;
+    if names_queues {
+        worker.queues.clone_from(&snapshot.queues);
+    }
+    let was_troubled = result_backend::is_troubled(worker.snapshot.get("result_backend"));
+    worker.snapshot = stored;
+    if look.is_cut_off {
+        worker.snapshot["cut_off"] = true.into();
+    }
+    let transition = if snapshot.has_failed() {
+        on_failed_exit(&mut worker.state, now);
+        None
+    } else {
+        on_snapshot(&mut worker.state, snapshot.state, trouble, now)
+    };
+    // The first deadline must be found: a new row's `check_after` is empty.
+    let arms = transition.is_some_and(|transition| transition.to == Status::Up);
+    // Who says that a worker stops has not named the queues that are kept.
+    deadbeat_store::celery::worker::update(&mut tx, &worker, arms, look_at, key.filter(|_| names_queues))
+        .await?;
+    let (samples, names) = if snapshot.state == Phase::Running {
+        let known = broker.as_ref();
+        broker::asked_to_look(&mut tx, project, &worker.app, &worker.name, known, key, now).await?
+    } else {
+        deadbeat_store::celery::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
+        (false, Vec::new())
+    };
+    // With a transition of its own it waits for the next report: monitors are locked before incidents.
+    let mut is_news = transition.is_some();
+    if transition.is_none() {
+        let report = snapshot.result_backend.as_ref();
+        is_news = result_backend::heard(
+            &mut tx,
+            &services.site,
+            broker.as_ref(),
+            was_troubled,
+            report,
+            now,
+        )
+        .await?;
+    }
+    if let Some(transition) = transition {
+        if transition.from == Status::Down {
+            let well = [(SubjectKind::Worker, worker.id.0)];
+            incident::rearm_members(&mut tx, &services.site, &well, now).await?;
+        }
+        let news = News {
+            changed: Changed::Worker(&worker),
+            what: What::Transition(transition),
+        };
+        incident::record(&mut tx, &services.site, &[news]).await?;
+    }
+    tx.commit().await?;
+    if is_news {
+        services.outbox_bell.notify_one();
+    }
+    Ok(Verdict::Heard {
+        samples,
+        queues: names,
+    })
+}

@@ -1,0 +1,760 @@
+//! Why a run did not come, failed, or did not end.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::command::Command;
+use deadbeat_domain::incident::{Fact, Repair};
+use deadbeat_domain::monitor::ping::Signal;
+use deadbeat_domain::monitor::run::{Outcome, Run, RunStatus};
+use deadbeat_domain::monitor::slot::early;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::monitor::{Expectation, MonitorState};
+use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::monitor::Monitor;
+use serde_json::Value;
+
+use super::{Explanation, clock, fact, load, then, words};
+use crate::incident::Background;
+
+/// Explains why a monitor is down: silence, or the signal that said so.
+#[must_use]
+pub fn of_monitor(
+    monitor: &Monitor,
+    background: &Background<'_>,
+    signal: Option<&Signal>,
+    cause: Cause,
+    now: DateTime<Utc>,
+) -> Explanation {
+    let state = &monitor.state;
+    let mut evidence = vec![fact(format!(
+        "It is expected {}.",
+        state.expectation.schedule.summary()
+    ))];
+    let summary = match signal {
+        Some(signal) => of_signal(monitor, signal, cause, &mut evidence),
+        None => of_silence(monitor, background, cause, now, &mut evidence),
+    };
+    evidence.push(match state.last_success_at {
+        Some(at) => then(at, "The last success was reported."),
+        None => fact("No success was ever reported."),
+    });
+    Explanation {
+        summary,
+        evidence,
+        repair: repair(monitor, background, signal, cause),
+    }
+}
+
+/// What a report said.
+fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Vec<Fact>) -> String {
+    let name = &monitor.name;
+    let detail = &signal.detail;
+    let at = signal.occurred_at;
+    let ran_on = detail
+        .worker
+        .as_ref()
+        .map_or(String::new(), |worker| format!(" on {worker}"));
+    if let (Some(task), Some(id)) = (&detail.task, &detail.task_id) {
+        evidence.push(fact(format!("It is the run {id} of {task}{ran_on}.")));
+    }
+    if detail.retries > 0 {
+        evidence.push(fact(format!("It was retried {} times.", detail.retries)));
+    }
+    let error = detail.error.as_ref().filter(|error| {
+        detail
+            .outcome
+            .is_none_or(|outcome| outcome.as_str() != error.as_str())
+    });
+    let with = match (signal.exit_code, error) {
+        (Some(code), _) => format!(" with exit code {code}"),
+        (None, Some(error)) => format!(" with {error}"),
+        (None, None) => String::new(),
+    };
+    let (told, summary) = match cause {
+        Cause::RetriesExhausted => (
+            format!("Its last try failed{with}."),
+            format!("{name} failed{with}, after all its retries."),
+        ),
+        Cause::Revoked => (
+            "Somebody revoked it.".to_owned(),
+            format!("{name} was revoked: it did not run, or was ended."),
+        ),
+        // A task that rejects its message has begun: its report names the attempt.
+        Cause::Rejected if detail.attempt.is_none() && error.is_some() => (
+            format!("The worker refused the message{with}: no run began."),
+            format!("{name} did not run: its message was refused{ran_on}{with}, and is dropped."),
+        ),
+        Cause::Rejected => (
+            format!("The task rejected its message{with}."),
+            format!("{name} rejected its message, which is not delivered again."),
+        ),
+        Cause::Expired => (
+            "Its message had expired before a worker could begin it.".to_owned(),
+            format!("{name} did not run: its message expired while it waited."),
+        ),
+        Cause::TimeLimit => (
+            format!("A time limit ended it{with}."),
+            format!("{name} was ended by its time limit."),
+        ),
+        Cause::WorkerKilled => (
+            format!("The process that ran it was killed{with}."),
+            format!("{name} was killed in the middle of a run{ran_on}."),
+        ),
+        Cause::Failed if detail.outcome == Some(Outcome::Aborted) => (
+            "The process that ran it was told to go, or could not store how it ended.".to_owned(),
+            format!("{name} was aborted in the middle of a run{ran_on}."),
+        ),
+        Cause::TooFast => {
+            let took = signal
+                .duration
+                .or(monitor.state.last_duration)
+                .map_or("no time".to_owned(), words);
+            let usual = monitor.state.baseline.map(|baseline| {
+                format!(
+                    "Its runs took {:.1} s at least, and {:.1} s as a rule.",
+                    baseline.shortest, baseline.usual
+                )
+            });
+            evidence.extend(usual.map(fact));
+            let odd = monitor.state.baseline.map(|baseline| baseline.odd);
+            evidence.extend(
+                odd.map(|odd| fact(format!("The {} runs before it were as short.", (odd - 1).max(1)))),
+            );
+            (
+                format!("It ended well after {took}, less than a tenth of that."),
+                format!(
+                    "{name} ended far too soon, after {took}, as did the runs before it: they have hardly done their work."
+                ),
+            )
+        }
+        _ => (
+            format!("A failure{with} was reported."),
+            format!("{name} failed{with}."),
+        ),
+    };
+    evidence.push(then(at, told));
+    summary
+}
+
+/// What can be said of one that was not heard in time.
+fn of_silence(
+    monitor: &Monitor,
+    background: &Background<'_>,
+    cause: Cause,
+    now: DateTime<Utc>,
+    evidence: &mut Vec<Fact>,
+) -> String {
+    let state = &monitor.state;
+    let name = &monitor.name;
+    match cause {
+        Cause::Overrun => overrun(state, name, background, evidence),
+        Cause::HostOverloaded if over(state).next().is_some() => overrun(state, name, background, evidence),
+        Cause::WorkerKilled if let Some((facts, summary)) = orphaned(state, name, background) => {
+            evidence.extend(facts);
+            summary
+        }
+        Cause::WorkerKilled => {
+            let started = over(state).filter_map(|run| run.started_at).min();
+            evidence.extend(started.map(|at| then(at, "A run began.")));
+            evidence.extend(worker_of(state, background).and_then(|worker| {
+                let at = worker.state.last_seen_at?;
+                Some(then(
+                    at,
+                    format!("{} lives, and does not execute it any more.", worker.name),
+                ))
+            }));
+            format!("{name} was killed in the middle of a run: nothing has reported its end.")
+        }
+        Cause::DuplicateRun | Cause::RedeliveryLoop => again(state, background, name, cause, evidence),
+        Cause::Failed => {
+            evidence.push(then(
+                now,
+                "The process that ran it was told to go, or could not store how it ended; nobody has said why.",
+            ));
+            format!("{name} was ended in the middle of a run.")
+        }
+        Cause::ScheduleReset => {
+            evidence.extend(state.postponed_from.map(|at| {
+                then(
+                    at,
+                    "It was due first, and has been put off at each start of Beat since.",
+                )
+            }));
+            evidence.extend(
+                state
+                    .next_due_at
+                    .map(|at| then(at, "Beat says that it is due next.")),
+            );
+            format!(
+                "{name} never comes to be due: Beat forgets at each start when it was last sent, and is started more often than it is due."
+            )
+        }
+        Cause::LostInBroker if is_overtaken(state, background) => overtaken(name, background, evidence),
+        _ => {
+            let Some(due) = state.next_due_at else {
+                return format!("{name} did not report.");
+            };
+            evidence.push(then(due, waited(&state.expectation)));
+            let from = due - early(state);
+            let was_taken = background
+                .stage
+                .is_some_and(|stage| stage.received_at.is_some_and(|at| at >= from));
+            evidence.extend(
+                background
+                    .stage
+                    .into_iter()
+                    .flat_map(|stage| how_far(stage, from)),
+            );
+            evidence.extend(lost_reports(background, from));
+            evidence.extend(surroundings(background, cause, from));
+            missed(name, cause, due, background.stage, was_taken)
+        }
+    }
+}
+
+/// How long the report was waited for.
+fn waited(expectation: &Expectation) -> String {
+    let grace = words(expectation.grace());
+    if expectation.delay().is_zero() {
+        return format!("A report was due, and {grace} of grace passed.");
+    }
+    let delay = words(expectation.delay());
+    format!(
+        "A run was due, with a countdown of {delay}. Its report did not come within that and {grace} of grace."
+    )
+}
+
+fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, was_taken: bool) -> String {
+    let queue = stage
+        .and_then(|stage| stage.queue.as_deref())
+        .unwrap_or("its queue");
+    let worker = stage
+        .and_then(|stage| stage.worker.as_deref())
+        .unwrap_or("a worker");
+    let due = clock(due);
+    match cause {
+        Cause::BeatStalled => format!("{name} was not sent at {due}: Beat lives, and sends nothing."),
+        Cause::BrokerDown => format!("{name} was not sent at {due}: Beat could not reach the broker."),
+        Cause::LostInBroker => {
+            format!(
+                "{name} was sent at {due}, and its message is gone: it is not in queue {queue}, and no worker has it."
+            )
+        }
+        Cause::QueueSlaBreach if was_taken => {
+            format!(
+                "{name} waits in {worker}, which is busy, as is every other worker of queue {queue}; it was due at {due}."
+            )
+        }
+        Cause::QueueSlaBreach => format!("{name} waits in queue {queue} behind others; it was due at {due}."),
+        Cause::RateLimited => {
+            format!("{name} waits for a rate limit of its task; it was due at {due}.")
+        }
+        Cause::HostOverloaded => {
+            format!("{name} waits for {worker}, whose host has no CPU time for it; it was due at {due}.")
+        }
+        Cause::PrefetchStarvation => {
+            format!(
+                "{name} waits inside {worker}, which is busy, while another worker has nothing to do; it was due at {due}."
+            )
+        }
+        Cause::Expired => {
+            format!("{name} did not run: its message expired while it waited; it was due at {due}.")
+        }
+        Cause::WorkerLost => {
+            format!(
+                "{name} was lost with {worker}, which took it and was started anew before it began; it was due at {due}."
+            )
+        }
+        _ => format!("{name} did not report: it was due at {due}."),
+    }
+}
+
+/// The run that is spoken of was sent before the slot that is owed: later ones have satisfied its own.
+fn is_overtaken(state: &MonitorState, background: &Background<'_>) -> bool {
+    let sent_at = background.stage.and_then(|stage| stage.published_at);
+    sent_at
+        .zip(state.next_due_at)
+        .is_some_and(|(sent_at, due)| sent_at < due - early(state))
+}
+
+fn overtaken(name: &str, background: &Background<'_>, evidence: &mut Vec<Fact>) -> String {
+    let stage = background.stage;
+    let sent_at = stage.and_then(|stage| stage.published_at);
+    if let Some(id) = stage.and_then(|stage| stage.task_id.as_ref()) {
+        evidence.push(fact(format!("It is the run {id}.")));
+    }
+    evidence.extend(sent_at.map(|at| then(at, "It was sent.")));
+    evidence.push(fact(
+        "No worker has taken it, as far as is known, and later runs of its entry began.",
+    ));
+    evidence.extend(sent_at.map_or_else(Vec::new, |at| surroundings(background, Cause::LostInBroker, at)));
+    let queue = stage
+        .and_then(|stage| stage.queue.as_deref())
+        .unwrap_or("its queue");
+    let sent = sent_at.map_or(String::new(), |at| format!(", sent at {},", clock(at)));
+    format!(
+        "One run of {name}{sent} is lost: its message is not in queue {queue}, and no worker has it. Later runs began."
+    )
+}
+
+fn over(state: &MonitorState) -> impl Iterator<Item = &Run> {
+    state.runs.iter().filter(|run| run.status == RunStatus::Overrun)
+}
+
+fn overrun(
+    state: &MonitorState,
+    name: &str,
+    background: &Background<'_>,
+    evidence: &mut Vec<Fact>,
+) -> String {
+    let started = over(state).filter_map(|run| run.started_at).min();
+    evidence.extend(started.and_then(|at| lost_reports(background, at)));
+    evidence.push(Fact {
+        at: started,
+        fact: format!(
+            "A run started and has not ended; {} are allowed.",
+            words(state.longest_run())
+        ),
+    });
+    if let Some(baseline) = state.baseline.filter(|baseline| baseline.longest_run().is_some()) {
+        evidence.push(fact(format!(
+            "That was learned: its runs took {:.1} s as a rule, and {:.1} s at most.",
+            baseline.usual, baseline.longest
+        )));
+    }
+    match started {
+        Some(started) => format!(
+            "{name} has been running since {}, longer than allowed.",
+            clock(started)
+        ),
+        None => format!("{name} has been running longer than allowed."),
+    }
+}
+
+fn again(
+    state: &MonitorState,
+    background: &Background<'_>,
+    name: &str,
+    cause: Cause,
+    evidence: &mut Vec<Fact>,
+) -> String {
+    let run = contested(state);
+    if let Some(run) = run {
+        let id = run.detail.task_id.as_deref().unwrap_or("one message");
+        evidence.extend(run.started_at.map(|at| {
+            then(
+                at,
+                format!(
+                    "{id} began, and began again since: {} times in all.",
+                    run.attempts.max(2)
+                ),
+            )
+        }));
+        evidence.extend(
+            run.detail
+                .worker
+                .as_ref()
+                .map(|worker| fact(format!("It last began on {worker}."))),
+        );
+    }
+    evidence.extend(visibility(background).map(|seconds| {
+        fact(format!(
+            "The broker delivers again what is not acknowledged within {seconds:.0} s."
+        ))
+    }));
+    if cause == Cause::DuplicateRun {
+        format!("{name} is executed twice: its message was delivered again while, or after, it ran.")
+    } else {
+        format!("{name} is delivered again and again: the process that runs it dies each time.")
+    }
+}
+
+/// The run that was begun most often.
+fn contested(state: &MonitorState) -> Option<&Run> {
+    let contested = state.runs.iter().filter(|run| run.contest.is_some());
+    contested.max_by_key(|run| run.attempts)
+}
+
+fn visibility(background: &Background<'_>) -> Option<f64> {
+    let sample = background.broker?.sample.as_ref()?;
+    sample.get("visibility_timeout_seconds")?.as_f64()
+}
+
+fn worker_of<'a>(
+    state: &MonitorState,
+    background: &Background<'a>,
+) -> Option<&'a deadbeat_store::celery::worker::Worker> {
+    let run = over(state).next()?;
+    let name = run.detail.worker.as_ref()?;
+    background.workers.iter().find(|worker| worker.name == *name)
+}
+
+fn orphaned(state: &MonitorState, name: &str, background: &Background<'_>) -> Option<(Vec<Fact>, String)> {
+    let run = over(state).find(|run| run.orphan.is_some())?;
+    let mut workers = background.workers.iter();
+    let worker = workers.find(|worker| Some(&worker.name) == run.detail.worker.as_ref());
+    super::orphan::of_orphan(name, run, worker)
+}
+
+/// That reports were lost since then.
+fn lost_reports(background: &Background<'_>, since: DateTime<Utc>) -> Option<Fact> {
+    let (at, count) = background.beat?.lost_events.filter(|(at, _)| *at >= since)?;
+    Some(then(
+        at,
+        format!(
+            "A process of its application said that it had to drop {count} reports: what it did not report may have happened."
+        ),
+    ))
+}
+
+/// How queue, workers and broker are, as far as it matters.
+fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    if let Some(beat) = background.beat {
+        match cause {
+            Cause::BeatStalled | Cause::Unknown => {
+                facts.extend(beat.sent_at.map(|at| then(at, "Beat last sent any task.")));
+                facts.extend(
+                    beat.state
+                        .last_seen_at
+                        .map(|at| then(at, "Beat was last heard from.")),
+                );
+            }
+            _ => {}
+        }
+        if let Some((at, error)) = beat.send_failed.as_ref().filter(|(at, _)| *at >= from) {
+            facts.push(then(*at, format!("Beat could not send a task: {error}.")));
+        }
+    }
+    let queue = background.stage.and_then(|stage| stage.queue.as_ref());
+    if let Some(queue) = background.queues.iter().find(|one| Some(&one.name) == queue) {
+        facts.push(then(
+            queue.seen_at,
+            match queue.depth {
+                0 => format!("Queue {} was empty.", queue.name),
+                1 => format!("One message waited in queue {}.", queue.name),
+                depth => format!("{depth} messages waited in queue {}.", queue.name),
+            },
+        ));
+    }
+    if cause == Cause::LostInBroker
+        && let Some(policy) = background
+            .broker
+            .and_then(|broker| broker.sample.as_ref()?.get("maxmemory_policy")?.as_str())
+    {
+        facts.push(fact(if policy == "noeviction" {
+            "The broker's maxmemory-policy is noeviction: it was not evicted; it may have been flushed or purged.".to_owned()
+        } else {
+            format!("The broker's maxmemory-policy is {policy}: it throws messages away when its memory is full.")
+        }));
+    }
+    if cause == Cause::RateLimited {
+        facts.extend(rate_limits(background));
+    }
+    for worker in background
+        .workers
+        .iter()
+        .filter(|worker| worker.state.status == Status::Up)
+        .take(5)
+    {
+        let count = |field: &str| worker.snapshot.get(field).and_then(Value::as_i64).unwrap_or(0);
+        facts.extend(load::facts(worker));
+        facts.push(Fact {
+            at: worker.state.last_seen_at,
+            fact: format!(
+                "{} runs {} of {} tasks at once, and holds {} more messages.",
+                worker.name,
+                count("active"),
+                count("processes").max(1),
+                (count("reserved") - count("active")).max(0)
+            ),
+        });
+    }
+    facts
+}
+
+/// The rate limits that hold messages back in workers.
+fn rate_limits(background: &Background<'_>) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for worker in background
+        .workers
+        .iter()
+        .filter(|one| one.state.status == Status::Up)
+    {
+        let limits = worker.snapshot.get("rate_limits").and_then(Value::as_array);
+        for limit in limits.into_iter().flatten().take(3) {
+            let word = |field: &str| limit.get(field).and_then(Value::as_str).unwrap_or("?");
+            facts.push(Fact {
+                at: worker.state.last_seen_at,
+                fact: format!(
+                    "In {} the rate limit {} of {} holds back {} messages.",
+                    worker.name,
+                    word("rate"),
+                    word("task"),
+                    limit.get("held").and_then(Value::as_i64).unwrap_or(0)
+                ),
+            });
+        }
+    }
+    facts.truncate(10);
+    facts
+}
+
+/// What to do.
+fn repair(
+    monitor: &Monitor,
+    background: &Background<'_>,
+    signal: Option<&Signal>,
+    cause: Cause,
+) -> Vec<Repair> {
+    let Some(beat) = background.beat else {
+        return of_a_job(monitor, cause);
+    };
+    let celery = |words: &'static str| Command::new("celery -A").arg(beat.typed()).words(words);
+    let task_id = signal
+        .and_then(|signal| signal.detail.task_id.as_ref())
+        .or_else(|| {
+            let newest = || monitor.state.runs.iter().max_by_key(|run| run.started_at);
+            contested(&monitor.state).or_else(newest)?.detail.task_id.as_ref()
+        });
+    let task_id = task_id.or_else(|| background.stage.and_then(|stage| stage.task_id.as_ref()));
+    let task = monitor
+        .registered
+        .as_ref()
+        .and_then(|registered| registered.get("task")?.as_str());
+    let send_again = task.map(|task| {
+        Repair::command(
+            "Send it again, if it must not wait for its next time (arguments: -a, -k; queue: --queue).",
+            celery("call").arg(task),
+        )
+    });
+    let worker = background.stage.and_then(|stage| stage.worker.as_deref());
+    let mut repair = match cause {
+        Cause::LostInBroker => vec![Repair::command(
+            "Keep Redis from throwing messages away (and give it enough memory).",
+            Command::new("redis-cli config set maxmemory-policy noeviction"),
+        )],
+        Cause::BrokerDown => vec![Repair::command(
+            "See from Beat's host whether the broker can be reached.",
+            celery("inspect ping"),
+        )],
+        Cause::BeatStalled | Cause::Unknown => vec![
+            Repair::command(
+                "See whether Beat still sends.",
+                Command::new("journalctl -u celery-beat --since -15min"),
+            ),
+            Repair::command(
+                "See which queues have workers; the task's own must be among them.",
+                celery("inspect active_queues"),
+            ),
+        ],
+        Cause::ScheduleReset => vec![
+            Repair::command(
+                "Start Beat with its schedule file where it survives a deployment.",
+                celery("beat --schedule /var/lib/celery/celerybeat-schedule"),
+            ),
+            Repair::advice(
+                "Or use a crontab schedule, which counts from the clock and not from Beat's start.",
+            ),
+        ],
+        Cause::QueueSlaBreach => vec![
+            Repair::command("See what the workers are busy with.", celery("inspect active")),
+            match background
+                .workers
+                .iter()
+                .find(|worker| worker.state.status == Status::Up)
+            {
+                Some(worker) => Repair::command(
+                    "Give one more processes (prefork and gevent), where its machine bears it.",
+                    celery("control pool_grow 2 -d").item(&worker.name),
+                ),
+                None => Repair::advice("Start another worker for its queue."),
+            },
+        ],
+        Cause::RateLimited => {
+            let mut repair = Vec::new();
+            if let Some(task) = task {
+                repair.push(Repair::command(
+                    "Take the limit away, in all workers, until they are restarted.",
+                    celery("control rate_limit").arg(task).words("0"),
+                ));
+            }
+            repair.push(Repair::advice(
+                "If it is meant: let Beat send the task less often than the limit, or raise the limit (rate_limit of the task).",
+            ));
+            repair
+        }
+        Cause::HostOverloaded => load::repair(background),
+        Cause::PrefetchStarvation => {
+            let mut repair = vec![Repair::command(
+                "See what it is busy with.",
+                match worker {
+                    Some(worker) => celery("inspect active -d").item(worker),
+                    None => celery("inspect active"),
+                },
+            )];
+            repair.push(Repair::advice(
+                "Let each worker take one message a process: worker_prefetch_multiplier = 1, and for long tasks task_acks_late = True.",
+            ));
+            repair
+        }
+        Cause::WorkerLost | Cause::WorkerKilled => vec![
+            Repair::command(
+                "See whether the kernel killed it.",
+                Command::new("journalctl -k --grep 'Killed process' --since -1h"),
+            ),
+            Repair::advice(
+                "If it was for want of memory: worker_max_memory_per_child, fewer processes, or more memory.",
+            ),
+        ],
+        Cause::DuplicateRun => vec![
+            Repair::advice(
+                "Raise the visibility timeout above the longest run and the furthest ETA: broker_transport_options = {'visibility_timeout': …}.",
+            ),
+            Repair::command("See where it runs.", celery("inspect active")),
+        ],
+        Cause::RedeliveryLoop => {
+            let mut repair = Vec::new();
+            if let Some(id) = task_id {
+                repair.push(Repair::command(
+                    "Take the message out of the loop.",
+                    celery("control revoke").arg(id),
+                ));
+            }
+            repair.push(Repair::command(
+                "See what kills it.",
+                Command::new("journalctl -k --grep 'Killed process' --since -1h"),
+            ));
+            repair
+        }
+        Cause::TimeLimit => vec![
+            Repair::advice("Make it faster or split it, or raise its time_limit and soft_time_limit."),
+            Repair::command("See what else runs.", celery("inspect active")),
+        ],
+        Cause::Expired => vec![
+            Repair::command("See why it had to wait.", celery("inspect active")),
+            Repair::advice("Or give it more time: the expires option of its Beat entry."),
+        ],
+        Cause::Revoked => vec![Repair::command("See what is revoked.", celery("inspect revoked"))],
+        Cause::Rejected if signal.is_some_and(|signal| signal.detail.attempt.is_none()) => vec![
+            Repair::command("See which tasks the workers know.", celery("inspect registered")),
+            Repair::advice(
+                "Deploy workers and Beat from one release, and let accept_content hold what Beat sends (task_serializer).",
+            ),
+        ],
+        Cause::Failed | Cause::RetriesExhausted | Cause::Rejected => {
+            vec![Repair::advice(
+                "Read the worker's log at that time for the traceback.",
+            )]
+        }
+        Cause::Overrun => {
+            let mut repair = vec![Repair::command(
+                "See whether the run is still alive, and where.",
+                celery("inspect active"),
+            )];
+            if let Some(id) = task_id {
+                repair.push(Repair::command(
+                    "End it, if it hangs.",
+                    celery("control terminate KILL").arg(id),
+                ));
+            }
+            repair
+        }
+        Cause::TooFast => vec![Repair::advice(
+            "Look at what it did: it may have found nothing to do, or given up early.",
+        )],
+        _ => vec![
+            Repair::command(
+                "See which queues have workers; the task's own must be among them.",
+                celery("inspect active_queues"),
+            ),
+            Repair::command("See what the workers are busy with.", celery("inspect active")),
+        ],
+    };
+    let ran = matches!(
+        cause,
+        Cause::DuplicateRun
+            | Cause::RedeliveryLoop
+            | Cause::Overrun
+            | Cause::TooFast
+            | Cause::QueueSlaBreach
+            | Cause::RateLimited
+            | Cause::HostOverloaded
+            | Cause::PrefetchStarvation
+    );
+    if !ran {
+        repair.extend(send_again);
+    }
+    repair
+}
+
+/// What to do about something that no Beat sends.
+fn of_a_job(monitor: &Monitor, cause: Cause) -> Vec<Repair> {
+    let state = &monitor.state;
+    match cause {
+        Cause::Overrun => vec![Repair::advice(
+            "See on its host whether the job hangs; if it is just slow, raise its longest run.",
+        )],
+        Cause::Failed if monitor.entry.is_some() => {
+            vec![Repair::advice(
+                "Read the worker's log at that time for the traceback.",
+            )]
+        }
+        Cause::Failed => vec![Repair::advice(
+            "Read the body of the last ping, and the job's own log.",
+        )],
+        _ => {
+            let see = "See on its host whether the job was started, and whether it can reach this server.";
+            vec![match state.next_due_at {
+                Some(due) => {
+                    let from = (due - TimeDelta::minutes(5)).format("%Y-%m-%d %H:%M:%S UTC");
+                    Repair::command(
+                        see,
+                        Command::new("journalctl -u cron --since").arg(&from.to_string()),
+                    )
+                }
+                None => Repair::advice(see),
+            }]
+        }
+    }
+}
+
+/// How far the run got that was due then.
+fn how_far(stage: &Stage, from: DateTime<Utc>) -> Vec<Fact> {
+    let since_due = |at: DateTime<Utc>| at >= from;
+    let Some(sent) = stage.published_at.filter(|at| since_due(*at)) else {
+        return vec![Fact {
+            at: stage.published_at,
+            fact: "Beat sent its last run before that, and none since.".to_owned(),
+        }];
+    };
+    let queue = match &stage.queue {
+        Some(queue) => format!(" to queue {queue}"),
+        None => String::new(),
+    };
+    let taken = match (stage.received_at, &stage.worker) {
+        (Some(at), Some(worker)) => Fact {
+            at: Some(at),
+            fact: format!("{worker} took it from the queue, and has not begun it."),
+        },
+        (Some(at), None) => Fact {
+            at: Some(at),
+            fact: "A worker took it from the queue, and has not begun it.".to_owned(),
+        },
+        (None, _) if stage.is_expired => Fact {
+            at: stage.finished_at,
+            fact: "A worker threw it away as too old.".to_owned(),
+        },
+        (None, _) => Fact {
+            at: None,
+            fact: "No worker has taken it, as far as is known.".to_owned(),
+        },
+    };
+    vec![
+        Fact {
+            at: Some(sent),
+            fact: format!("It was sent{queue}."),
+        },
+        taken,
+    ]
+}

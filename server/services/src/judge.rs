@@ -1,0 +1,4 @@
+//! The evaluator: silence becomes an incident.
+
+pub(crate) mod blind_notice;
+pub mod evaluator;

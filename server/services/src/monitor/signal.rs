@@ -1,0 +1,6 @@
+//! Signals on their way to the database: the door, the group commit, and the spool for outages.
+
+pub mod ingest;
+pub mod registry;
+pub mod spool;
+pub mod writer;

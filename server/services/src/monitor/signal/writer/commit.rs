@@ -1,0 +1,394 @@
+//! A batch becomes rows in one transaction. First the monitors are locked, so that the caller can deal with those that are held; then the
+//! rules run in memory, and everything is written.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{BeatId, MonitorId, PingId, RunKey};
+use deadbeat_domain::incident::{Consequence, consequence};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::ping::Signal;
+use deadbeat_domain::monitor::transition::{forget_times_to_come, on_ping};
+use deadbeat_domain::text::Text;
+use deadbeat_domain::time::Clock;
+use deadbeat_store::monitor::batch::Batch;
+use deadbeat_store::monitor::ping::NewPing;
+use deadbeat_store::monitor::run::LOADED_RUNS_OF_ID;
+use deadbeat_store::monitor::{Heard, Held, Monitor, Stateful};
+use deadbeat_store::{Store, StoreError, StoreResult, Tx, with_sources};
+use foldhash::fast::RandomState;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::vouch::Target;
+use crate::Site;
+use crate::incident::{self, Changed, News, What};
+use crate::monitor::signal::ingest::{Accepted, Address, Incoming};
+use crate::monitor::signal::registry::Registry;
+
+/// How far a transaction brings a writer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Its row in the table `writer`.
+    pub(super) writer: Uuid,
+    /// All its signals up to this number are written, or need not be.
+    pub(super) number: u64,
+    /// They were acknowledged before.
+    pub(super) is_replay: bool,
+}
+
+/// What became of one signal of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It has an answer.
+    Answered(Accepted),
+    /// Another transaction holds the row of its monitor.
+    Locked,
+    /// The row of its monitor cannot be read.
+    Unreadable,
+}
+
+impl Fate {
+    /// Whether the signal is part of the transaction. Otherwise it has to be tried again later.
+    pub(super) fn is_final(self) -> bool {
+        matches!(self, Self::Answered(_))
+    }
+}
+
+/// A transaction that holds the monitors of a batch, and what is known of each of its signals.
+pub(super) struct Taken {
+    tx: Tx,
+    monitors: Vec<Heard>,
+    /// For each signal the place of its monitor among the monitors, or what became of it without one.
+    places: Vec<Result<usize, Fate>>,
+}
+
+impl Taken {
+    /// Whether each signal can be part of this transaction, in the order of the signals.
+    pub(super) fn can_be_written(&self) -> impl Iterator<Item = bool> {
+        self.places
+            .iter()
+            .map(|place| place.map_or_else(Fate::is_final, |_| true))
+    }
+
+    /// The places of signals for monitors whose rows cannot be read.
+    pub(super) fn unreadable(&self) -> HashSet<usize> {
+        let is_unreadable = |(_, place): &(usize, &Result<usize, Fate>)| **place == Err(Fate::Unreadable);
+        let unreadable = self.places.iter().enumerate().filter(is_unreadable);
+        unreadable.map(|(index, _)| index).collect()
+    }
+
+    /// Leaves those signals out for which `stays` is false.
+    pub(super) fn retain(&mut self, stays: &[bool]) {
+        let mut stays = stays.iter();
+        self.places.retain(|_| stays.next().copied().unwrap_or(true));
+    }
+}
+
+/// Writes batches of signals, each in one transaction.
+pub(super) struct Committer {
+    pub(super) store: Store,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) site: Site,
+    pub(super) outbox_bell: Arc<Notify>,
+    pub(super) registry: Registry,
+    /// When a ping key's last use was last written: once a minute is enough.
+    pub(super) touched: HashMap<Vec<u8>, DateTime<Utc>>,
+    /// Keys and slugs that were resolved, for when the database cannot be asked.
+    pub(super) slugs: HashSet<(Vec<u8>, String)>,
+}
+
+impl Committer {
+    /// One on the same store that remembers nothing yet.
+    pub(super) fn another(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            clock: Arc::clone(&self.clock),
+            site: self.site.clone(),
+            outbox_bell: Arc::clone(&self.outbox_bell),
+            registry: self.registry.clone(),
+            touched: HashMap::new(),
+            slugs: HashSet::new(),
+        }
+    }
+
+    /// Locks the monitors that the signals are for. The transaction may have begun with statements of the caller.
+    pub(super) async fn take(
+        &mut self,
+        mut tx: Tx,
+        incoming: &[&Incoming],
+        held: Held,
+    ) -> StoreResult<Taken> {
+        let targets = self.resolve(&mut tx, incoming).await?;
+        let mut ids: Vec<Uuid> = targets
+            .iter()
+            .filter_map(|target| target.monitor.map(|id| id.0))
+            .collect();
+        // One look-up by the primary key where the id behind the ping URL is known.
+        let mut ping_ids: Vec<Uuid> = Vec::new();
+        for one in incoming {
+            if let Address::Ping(ping) = one.address {
+                match self.registry.monitor_of(ping) {
+                    Some(id) => ids.push(id.0),
+                    None => ping_ids.push(ping.0),
+                }
+            }
+        }
+        let mut monitors: Vec<Heard> = Vec::new();
+        let mut by_id: HashMap<MonitorId, usize, RandomState> = HashMap::default();
+        let mut by_ping_id: HashMap<PingId, usize, RandomState> = HashMap::default();
+        let mut unreadable: HashSet<MonitorId> = HashSet::new();
+        for row in deadbeat_store::monitor::lock_for_signals(&mut tx, &ping_ids, &ids, held).await? {
+            match row {
+                Ok(monitor) => {
+                    by_id.insert(monitor.id, monitors.len());
+                    by_ping_id.insert(monitor.ping_id, monitors.len());
+                    monitors.push(monitor);
+                }
+                Err(row) => {
+                    tracing::error!(monitor.id = %row.id, error = %with_sources(&row.error), "a monitor cannot be read");
+                    unreadable.insert(row.id);
+                }
+            }
+        }
+        self.registry
+            .learn(monitors.iter().map(|monitor| (monitor.ping_id, monitor.id)));
+
+        let found: Vec<Option<usize>> = incoming
+            .iter()
+            .zip(&targets)
+            .map(|(one, target)| match &one.address {
+                Address::Ping(id) => by_ping_id.get(id).copied(),
+                Address::Slug { .. } => target.monitor.and_then(|id| by_id.get(&id)).copied(),
+            })
+            .collect();
+        let missing = self.missing(&mut tx, incoming, &targets, &found).await?;
+        let mut places = Vec::with_capacity(incoming.len());
+        for ((one, target), place) in incoming.iter().zip(&targets).zip(found) {
+            let existing = match &one.address {
+                Address::Ping(id) => missing.iter().find(|(_, ping)| ping == id),
+                Address::Slug { .. } => missing.iter().find(|(id, _)| Some(*id) == target.monitor),
+            };
+            places.push(match (place, existing) {
+                (Some(place), _) => Ok(place),
+                (None, Some((id, _))) if unreadable.contains(id) => Err(Fate::Unreadable),
+                (None, Some(_)) => Err(Fate::Locked),
+                (None, None) => {
+                    if let Address::Ping(id) = &one.address {
+                        self.registry.deny(*id);
+                    }
+                    Err(Fate::Answered(Accepted::Unknown {
+                        project: target.project,
+                    }))
+                }
+            });
+        }
+        Ok(Taken { tx, monitors, places })
+    }
+
+    /// The monitors that exist among those whose rows were asked for and did not come.
+    async fn missing(
+        &self,
+        tx: &mut Tx,
+        incoming: &[&Incoming],
+        targets: &[Target],
+        found: &[Option<usize>],
+    ) -> StoreResult<Vec<(MonitorId, PingId)>> {
+        let (mut ping_ids, mut ids) = (Vec::new(), Vec::new());
+        for ((one, target), _) in incoming
+            .iter()
+            .zip(targets)
+            .zip(found)
+            .filter(|(_, place)| place.is_none())
+        {
+            match &one.address {
+                Address::Ping(id) => ping_ids.push(id.0),
+                Address::Slug { .. } => ids.extend(target.monitor.map(|id| id.0)),
+            }
+        }
+        if ping_ids.is_empty() && ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        deadbeat_store::monitor::existing(tx, &ping_ids, &ids).await
+    }
+
+    /// Writes the signals and commits. The answers are in the order of the signals.
+    ///
+    /// `place` is the name and number up to which this transaction writes everything; it is part of the transaction.
+    pub(super) async fn write(
+        &mut self,
+        taken: Taken,
+        incoming: &[&Incoming],
+        place: Option<Place>,
+    ) -> StoreResult<Vec<Fate>> {
+        let Taken {
+            mut tx,
+            mut monitors,
+            places,
+        } = taken;
+        let mut named: Vec<(MonitorId, Uuid)> = incoming
+            .iter()
+            .zip(&places)
+            .filter_map(|(one, place)| Some((monitors.get(*place.as_ref().ok()?)?.id, one.signal.run_id?)))
+            .collect();
+        named.sort_unstable();
+        named.dedup();
+        deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &named).await?;
+        let crowded = crowded(&monitors);
+
+        let mut fates = Vec::with_capacity(incoming.len());
+        let mut batch = Batch {
+            writer: place.map(|place| (place.writer, place.number)),
+            ..Batch::default()
+        };
+        // In the order of the signals: a failure that a success follows must not open its incident after that one has resolved it.
+        let mut happened: Vec<(Heard, &Signal, What)> = Vec::new();
+        // Monitors whose newest news opens an incident, unless one is open: that they fail again is no news.
+        let mut told_down: HashSet<usize> = HashSet::new();
+        let mut changed_runs: HashSet<RunKey> = HashSet::new();
+        let now = self.clock.now();
+        for monitor in &mut monitors {
+            forget_times_to_come(&mut monitor.state, now);
+        }
+        for (one, place) in incoming.iter().zip(places) {
+            let place = match place {
+                Ok(place) => place,
+                Err(fate) => {
+                    fates.push(fate);
+                    continue;
+                }
+            };
+            fates.push(Fate::Answered(Accepted::Recorded));
+            let monitor = &mut monitors[place];
+            let effect = on_ping(&mut monitor.state, &one.signal);
+            if effect.is_known {
+                // It was written before, and the answer was lost.
+                continue;
+            }
+            batch.pings.push(new_ping(monitor, one));
+            changed_runs.extend(effect.runs);
+            if let Some(cause) = effect.failed_again
+                && told_down.insert(place)
+            {
+                let failed = What::FailedAgain(cause, one.signal.received_at);
+                happened.push((monitor.clone(), &one.signal, failed));
+            }
+            if let Some(transition) = effect.transition {
+                if matches!(consequence(&transition), Consequence::Open(_)) {
+                    told_down.insert(place);
+                } else {
+                    told_down.remove(&place);
+                }
+                happened.push((monitor.clone(), &one.signal, What::Transition(transition)));
+            }
+        }
+        // Signals that change nothing need no transaction, unless it says how far their writer has come.
+        if batch.pings.is_empty() && !place.is_some_and(|place| place.is_replay) {
+            return Ok(fates);
+        }
+
+        for monitor in &monitors {
+            let changed = monitor
+                .state
+                .runs
+                .iter()
+                .filter(|run| changed_runs.contains(&run.key));
+            batch.runs.extend(changed.map(|run| (monitor.id, run.clone())));
+        }
+        batch.monitors = monitors.iter().map(Stateful::changed).collect();
+        deadbeat_store::monitor::batch::write(&mut tx, &batch).await?;
+        if !crowded.is_empty() {
+            deadbeat_store::monitor::run::prune(&mut tx, &crowded).await?;
+        }
+        let told = whole(&mut tx, &happened).await?;
+        let fed: Vec<BeatId> = told.iter().filter_map(|monitor| monitor.beat_id).collect();
+        let beats = if fed.is_empty() {
+            Vec::new()
+        } else {
+            deadbeat_store::celery::beat::by_ids(&mut tx, &fed).await?
+        };
+        let news: Vec<News<'_>> = told
+            .iter()
+            .zip(&happened)
+            .map(|(monitor, (_, signal, what))| News {
+                changed: Changed::Signalled(
+                    monitor,
+                    signal,
+                    monitor
+                        .beat_id
+                        .and_then(|id| beats.iter().find(|beat| beat.id == id)),
+                ),
+                what: *what,
+            })
+            .collect();
+        incident::record(&mut tx, &self.site, &news).await?;
+        tx.commit().await?;
+        if !news.is_empty() {
+            self.outbox_bell.notify_one();
+        }
+        Ok(fates)
+    }
+}
+
+/// The run ids of which so many ended runs are loaded that there may be too many: a client sends one id again and again.
+fn crowded(monitors: &[Heard]) -> Vec<(MonitorId, Uuid)> {
+    let mut ended: HashMap<(MonitorId, Uuid), i64> = HashMap::new();
+    for monitor in monitors {
+        for run in monitor.state.runs.iter().filter(|run| !run.is_open()) {
+            if let Some(run_id) = run.run_id {
+                *ended.entry((monitor.id, run_id)).or_default() += 1;
+            }
+        }
+    }
+    ended.retain(|_, count| *count >= LOADED_RUNS_OF_ID);
+    ended.into_keys().collect()
+}
+
+/// The monitors of what happened, each as it was then.
+async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<Vec<Monitor>> {
+    if happened.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = happened.iter().map(|(heard, _, _)| heard.id.0).collect();
+    let stored = deadbeat_store::monitor::by_ids(tx, &ids).await?;
+    let stored: HashMap<MonitorId, Monitor> =
+        stored.into_iter().map(|monitor| (monitor.id, monitor)).collect();
+    let then = |heard: &Heard| {
+        stored.get(&heard.id).map(|monitor| Monitor {
+            state: heard.state.clone(),
+            ..monitor.clone()
+        })
+    };
+    // Their rows are locked: none can be missing.
+    happened
+        .iter()
+        .map(|(heard, _, _)| {
+            then(heard)
+                .ok_or_else(|| StoreError::Corrupt(format!("monitor {} went while it was locked", heard.id)))
+        })
+        .collect()
+}
+
+fn new_ping<'a>(monitor: &Heard, incoming: &'a Incoming) -> NewPing<'a> {
+    let signal = &incoming.signal;
+    NewPing {
+        monitor_id: monitor.id,
+        n: monitor.state.ping_count,
+        received_at: signal.received_at,
+        kind: signal.kind,
+        run_id: signal.run_id,
+        exit_code: signal.exit_code,
+        source: signal.source,
+        method: incoming.method.as_deref().map(clip),
+        remote_addr: incoming.remote_addr.as_deref().map(clip),
+        user_agent: incoming.user_agent.as_deref().map(clip),
+        body: &incoming.body,
+    }
+}
+
+/// A header as it is kept.
+fn clip(text: &str) -> Cow<'_, str> {
+    Text::clean(text, limits::HEADER_CHARS)
+}

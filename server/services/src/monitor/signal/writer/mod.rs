@@ -1,0 +1,526 @@
+//! Signals become rows: the group commit, and the spool for when the database is away.
+//!
+//! A writer takes what has gathered while its last commit ran, locks the monitors in id order, runs the rules in memory, writes
+//! everything in a few array statements, commits, and only then answers: what is acknowledged is durable. A ping therefore costs a
+//! share of a batch instead of round trips of its own, and a lone ping waits for nothing.
+//!
+//! Every signal has a number, and the last number that is written is part of the transaction that writes it (ADR 023).
+//!
+//! When the database is away, a batch goes to the spool and is acknowledged when it is on the disk. Everything after it goes there too,
+//! until all of it has been replayed: the order of arrival holds. A commit whose answer was lost may have happened; such a batch is
+//! spooled under the numbers that it was to be committed with, and the database says later whether it was.
+//!
+//! A monitor whose row another transaction has locked stops nobody else: its signals wait in memory for a moment, then aside in the spool
+//! file. So does a signal that times out while others succeed.
+
+mod aside;
+mod commit;
+mod replay;
+mod share;
+#[cfg(test)]
+mod tests;
+mod vouch;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use deadbeat_domain::time::Clock;
+use deadbeat_store::monitor::Held;
+use deadbeat_store::{Store, StoreError, with_sources};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::commit::{Committer, Fate, Place};
+use crate::Site;
+use crate::monitor::signal::ingest::{Accepted, Address, Figures, Incoming, Waiting};
+use crate::monitor::signal::registry::{Known, Registry};
+use crate::monitor::signal::spool::Spool;
+use crate::operation::supervisor::{Health, keep_working};
+
+/// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
+const BATCH: usize = 512;
+/// Room for signals that a batch has from the start.
+const USUAL_BATCH: usize = 64;
+/// How long a batch may take, from its first statement to the answer of its commit: then the spool takes it, and the clients hear of it.
+/// A replay may take as long as the store lets each of its statements: what the database is too busy for now must not come back for ever.
+pub const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
+/// How often the database is asked whether it is back.
+const PROBE: Duration = Duration::from_millis(250);
+/// Between two tries of a spool file that cannot be read.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
+/// Between two tries of signals whose monitors' rows are locked, when nothing else comes.
+const HELD_PAUSE: Duration = Duration::from_millis(10);
+/// For how long a signal waits in memory for a locked row. Its client waits as long for the answer.
+const HELD: Duration = Duration::from_secs(1);
+/// Signals that wait so. They are beside the queue, which has its own limit.
+const MOST_HELD: usize = 2_048;
+/// How long a statement may take when a signal is tried alone: a bad signal must not hold the lane for the whole limit again.
+const ALONE: Duration = Duration::from_secs(1);
+/// After so many addresses that time out one after the other, the database is slow, not the signals bad.
+const SLOW: usize = 4;
+/// Signals for ids that nobody can vouch for, kept on trust in one outage. The replay drops those that were noise.
+const MOST_TRUSTED: usize = 10_000;
+
+/// The writers of a process, one a lane.
+pub struct Writers {
+    pub(crate) writers: Vec<Writer>,
+    pub(crate) health: Health,
+}
+
+impl Writers {
+    /// Writes until it is told to stop, then what is still waiting.
+    ///
+    /// A writer that panics is started again. The clients of the batch that it held hear "try again"; what waits in its queue is written
+    /// by the next start. It goes on with its own numbers: with those of its spool, what is committed already would hide what comes.
+    pub async fn run(self, stop: CancellationToken) {
+        let running: Vec<_> = (1..)
+            .zip(self.writers)
+            .map(|(lane, writer)| {
+                let writer = Arc::new(Mutex::new(writer));
+                let name = format!("writer {lane}");
+                keep_working(name, self.health.clone(), stop.clone(), move |stop| {
+                    let writer = Arc::clone(&writer);
+                    async move { writer.lock().await.run(stop).await }
+                })
+            })
+            .collect();
+        for ended in running {
+            if let Err(error) = ended.await {
+                tracing::error!(error = %with_sources(&error), "a writer broke off");
+            }
+        }
+    }
+}
+
+/// The one that writes a lane's signals.
+pub(crate) struct Writer {
+    committer: Committer,
+    waiting: mpsc::Receiver<Waiting>,
+    figures: Arc<Figures>,
+    spool: Option<Spool>,
+    /// The last number that was given to a signal.
+    position: u64,
+    /// Signals for monitors whose rows are locked, in the order of arrival. They are tried again with the next batch.
+    held: Vec<Waiting>,
+    /// Signals that were taken from the queue and wait for the next batch, in the order of arrival: their address had its share of this one.
+    later: Vec<Waiting>,
+    /// What goes to the spool in this outage on trust.
+    trusted: usize,
+    /// Asks whether the database is back, beside the work: an answer may take seconds.
+    probe: Option<JoinHandle<bool>>,
+}
+
+/// A batch that was not written.
+struct Failed {
+    error: StoreError,
+    batch: Vec<Waiting>,
+}
+
+impl Writer {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts that the door shares with it, each once"
+    )]
+    pub(crate) fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        site: Site,
+        outbox_bell: Arc<Notify>,
+        waiting: mpsc::Receiver<Waiting>,
+        figures: Arc<Figures>,
+        registry: Registry,
+        spool: Option<Spool>,
+    ) -> Self {
+        Self {
+            committer: Committer {
+                store,
+                clock,
+                site,
+                outbox_bell,
+                registry,
+                touched: HashMap::new(),
+                slugs: HashSet::new(),
+            },
+            waiting,
+            figures,
+            spool,
+            position: 0,
+            held: Vec::new(),
+            later: Vec::new(),
+            trusted: 0,
+            probe: None,
+        }
+    }
+
+    /// Writes until it is told to stop, then what is still waiting. Beside it, what is set aside is tried again.
+    async fn run(&mut self, stop: CancellationToken) {
+        if !self.go_on(&stop).await {
+            return;
+        }
+        let ended = stop.child_token();
+        let retries = self.retries();
+        let lane = async {
+            self.write_all(stop).await;
+            ended.cancel();
+        };
+        tokio::join!(lane, async {
+            if let Some(retries) = retries {
+                retries.run(ended.clone()).await;
+            }
+        });
+    }
+
+    /// What an earlier process left comes first, and its numbers go on. A file that fails is tried again: what it holds is acknowledged,
+    /// and nobody is judged before it is written. False: told to stop before it could be read.
+    async fn go_on(&mut self, stop: &CancellationToken) -> bool {
+        // An empty file has nothing to say: its name is new, or this process gave the numbers itself.
+        while let Some(spool) = self.spool.clone().filter(|spool| spool.signals() > 0) {
+            match spool.last_position().await {
+                Ok(last) => {
+                    self.position = self.position.max(last.unwrap_or(0));
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(error = %with_sources(&error), "the spool cannot be read; it is tried again");
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {
+                    self.waiting.close();
+                    while self.waiting.try_recv().is_ok() {}
+                    return false;
+                }
+                () = tokio::time::sleep(UNREADABLE_PAUSE) => {}
+            }
+            // Without an answer the clients hear "try again".
+            while self.waiting.try_recv().is_ok() {}
+        }
+        true
+    }
+
+    async fn write_all(&mut self, stop: CancellationToken) {
+        loop {
+            if !self.later.is_empty() {
+                // They have waited already: the batch takes what else has come, and waits for nothing.
+                let mut batch = std::mem::take(&mut self.later);
+                while batch.len() < BATCH
+                    && let Ok(one) = self.waiting.try_recv()
+                {
+                    batch.push(one);
+                }
+                self.write_share(batch).await;
+                continue;
+            }
+            let mut batch = Vec::with_capacity(USUAL_BATCH);
+            let (is_behind, is_held) = (self.is_behind(), !self.held.is_empty());
+            let taken = tokio::select! {
+                biased;
+                taken = self.waiting.recv_many(&mut batch, BATCH) => taken,
+                () = stop.cancelled(), if !self.waiting.is_closed() => {
+                    // No new ones; `recv_many` gives what is left and then 0.
+                    self.waiting.close();
+                    continue;
+                }
+                () = tokio::time::sleep(HELD_PAUSE), if is_held => {
+                    self.write(Vec::new()).await;
+                    continue;
+                }
+                () = tokio::time::sleep(PROBE), if is_behind => {
+                    self.catch_up().await;
+                    continue;
+                }
+            };
+            if taken == 0 {
+                let held = std::mem::take(&mut self.held);
+                self.put_aside(held).await;
+                return;
+            }
+            self.write_share(batch).await;
+        }
+    }
+
+    /// Writes of each address its share; the rest waits for the next batch.
+    async fn write_share(&mut self, batch: Vec<Waiting>) {
+        let (batch, later) = share::split(batch);
+        self.later = later;
+        self.write(batch).await;
+        if self.is_behind() {
+            self.catch_up().await;
+        }
+    }
+
+    /// How long a batch may take. Without a spool nothing is gained by giving it up: it may yet be committed.
+    fn limit(&self) -> Option<Duration> {
+        self.spool.as_ref().map(|_| ACKNOWLEDGED_WITHIN)
+    }
+
+    /// Something is in the spool: what comes now goes behind it.
+    fn is_behind(&self) -> bool {
+        self.spool.as_ref().is_some_and(|spool| spool.signals() > 0)
+    }
+
+    async fn write(&mut self, new: Vec<Waiting>) {
+        let mut batch = new;
+        if !self.held.is_empty() {
+            drop(batch.splice(..0, self.held.drain(..)));
+        }
+        if self.is_behind() {
+            self.keep(batch).await;
+            return;
+        }
+        let batch = self.follow_aside(batch).await;
+        if batch.is_empty() {
+            return;
+        }
+        self.figures.batches.fetch_add(1, Ordering::Relaxed);
+        if let Err(Failed { error, batch }) = self.attempt(batch, None).await {
+            if error.is_unavailable() && !error.is_timed_out() {
+                tracing::warn!(error = %with_sources(&error), signals = batch.len(), "signals could not be written");
+                self.keep_numbered(batch).await;
+            } else if error.is_timed_out() && batch.len() == 1 {
+                // Nothing says whether this signal is slow or the database.
+                tracing::warn!(error = %with_sources(&error), "a signal timed out; it is spooled");
+                self.keep(batch).await;
+            } else {
+                // One bad signal must not fail the others. A single one is tried again, too: while retention makes the table of its
+                // day, the table of all other days refuses the row that waited for it.
+                tracing::error!(error = %with_sources(&error), signals = batch.len(), "a batch failed; its signals are tried one by one");
+                self.isolate(batch).await;
+            }
+        }
+        self.age_held().await;
+    }
+
+    /// Writes a batch in one transaction and answers. Signals for monitors whose rows are locked are held.
+    ///
+    /// A failed batch comes back with the numbers up to `self.position`, which its commit may have brought to the database.
+    async fn attempt(&mut self, batch: Vec<Waiting>, limit: Option<Duration>) -> Result<(), Failed> {
+        let signals: Vec<&Incoming> = batch.iter().map(|one| &*one.incoming).collect();
+        let taken = async {
+            let tx = match (self.limit(), limit) {
+                (Some(all), _) => self.committer.store.begin_within(all).await?,
+                (None, None) => self.committer.store.begin().await?,
+                (None, Some(limit)) => {
+                    let mut tx = self.committer.store.begin().await?;
+                    deadbeat_store::operation::writer::limit_statements(&mut tx, limit).await?;
+                    tx
+                }
+            };
+            self.committer.take(tx, &signals, Held::Skip).await
+        };
+        let mut taken = match taken.await {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.position += batch.len() as u64;
+                return Err(Failed { error, batch });
+            }
+        };
+        let stays: Vec<bool> = taken.can_be_written().collect();
+        let unreadable = taken.unreadable();
+        taken.retain(&stays);
+        let mut rest = batch;
+        if !stays.iter().all(|stays| *stays) {
+            let mut held = Vec::new();
+            let all = std::mem::take(&mut rest);
+            for (index, (one, stays)) in all.into_iter().zip(stays).enumerate() {
+                if stays {
+                    rest.push(one);
+                } else if !unreadable.contains(&index) {
+                    held.push(one);
+                }
+                // Without an answer the client of an unreadable monitor hears "try again".
+            }
+            self.hold(held);
+        }
+        // Only what this transaction writes has numbers up to its place: what is held gets later ones.
+        self.position += rest.len() as u64;
+        let place = self.spool.as_ref().map(|spool| Place {
+            writer: spool.writer(),
+            number: self.position,
+            is_replay: false,
+        });
+        let signals: Vec<&Incoming> = rest.iter().map(|one| &*one.incoming).collect();
+        match self.committer.write(taken, &signals, place).await {
+            Ok(fates) => {
+                for (one, fate) in rest.into_iter().zip(fates) {
+                    if let Fate::Answered(accepted) = fate {
+                        self.answer(one.answer, accepted);
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => Err(Failed { error, batch: rest }),
+        }
+    }
+
+    /// Tries the signals of a failed batch one by one. Once something goes to the spool, everything after it goes behind.
+    async fn isolate(&mut self, batch: Vec<Waiting>) {
+        let mut timed_out: HashSet<Address> = HashSet::new();
+        // They are set aside once another one was written. When none is, the database is slow, and all of them go to the spool.
+        let mut slow: Vec<Waiting> = Vec::new();
+        let mut any_written = false;
+        // Signals that timed out since one succeeded.
+        let mut in_a_row = 0;
+        let mut rest = batch.into_iter();
+        while let Some(one) = rest.next() {
+            if self.is_behind() || in_a_row >= SLOW {
+                slow.push(one);
+                slow.extend(rest);
+                self.keep(slow).await;
+                return;
+            }
+            let address = one.incoming.address.clone();
+            // What waits already is older: the order of a monitor's signals holds.
+            if self.held.iter().any(|held| held.incoming.address == address) {
+                self.hold(vec![one]);
+                continue;
+            }
+            if timed_out.contains(&address) {
+                slow.push(one);
+                continue;
+            }
+            match self.attempt(vec![one], Some(ALONE)).await {
+                Ok(()) => {
+                    in_a_row = 0;
+                    any_written = true;
+                }
+                Err(Failed { error, batch }) if error.is_timed_out() => {
+                    tracing::error!(error = %with_sources(&error), "a signal timed out alone");
+                    in_a_row += 1;
+                    timed_out.insert(address);
+                    slow.extend(batch);
+                }
+                Err(Failed { error, batch }) if error.is_unavailable() => self.keep_numbered(batch).await,
+                Err(Failed { error, .. }) => {
+                    tracing::error!(error = %with_sources(&error), "a signal could not be written")
+                }
+            }
+        }
+        if self.is_behind() || !any_written {
+            self.keep(slow).await;
+        } else {
+            self.put_aside(slow).await;
+        }
+    }
+
+    fn hold(&mut self, batch: Vec<Waiting>) {
+        let now = Instant::now();
+        self.held.extend(batch.into_iter().map(|mut one| {
+            one.held_since.get_or_insert(now);
+            one
+        }));
+    }
+
+    /// What has waited long enough for a locked row goes aside, or all of it when it is too much.
+    async fn age_held(&mut self) {
+        let is_full = self.held.len() > MOST_HELD;
+        let is_old = |one: &Waiting| one.held_since.is_some_and(|since| since.elapsed() >= HELD);
+        if !is_full && !self.held.iter().any(is_old) {
+            return;
+        }
+        let (old, young) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|one| is_full || is_old(one));
+        self.held = young;
+        self.put_aside(old).await;
+    }
+
+    /// Signals whose address has others aside go there, too. Returns the rest.
+    async fn follow_aside(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
+        let Some(spool) = self.spool.as_ref().filter(|spool| spool.aside() > 0) else {
+            return batch;
+        };
+        let (following, rest): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .partition(|one| spool.is_aside(&one.incoming.address));
+        self.put_aside(following).await;
+        rest
+    }
+
+    /// Keeps signals aside in the spool file and acknowledges them. Without a spool, and beyond its limits, every client hears "try
+    /// again".
+    async fn put_aside(&mut self, batch: Vec<Waiting>) {
+        let Some(spool) = self.spool.clone().filter(|_| !batch.is_empty()) else {
+            return;
+        };
+        let (signals, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|one| (*one.incoming, one.answer)).unzip();
+        match spool.append_aside(&signals).await {
+            Ok(kept) => {
+                let count = kept.iter().filter(|kept| **kept).count();
+                self.figures.set_aside.fetch_add(count as u64, Ordering::Relaxed);
+                if count < kept.len() {
+                    tracing::error!(
+                        signals = kept.len() - count,
+                        "signals could not be set aside: too many are"
+                    );
+                }
+                for (answer, _) in answers.into_iter().zip(kept).filter(|(_, kept)| *kept) {
+                    let _ = answer.send(Accepted::Recorded);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %with_sources(&error), signals = signals.len(), "signals could not be set aside")
+            }
+        }
+    }
+
+    /// Answers one client; without an answer it hears "try again".
+    fn answer(&self, answer: oneshot::Sender<Accepted>, accepted: Accepted) {
+        self.figures.count(accepted);
+        // The client may have gone; its signal is written all the same.
+        let _ = answer.send(accepted);
+    }
+
+    /// Puts a batch into the spool and acknowledges it. Without a spool, or when that cannot take it, the answers are dropped: every
+    /// client hears "try again".
+    async fn keep(&mut self, batch: Vec<Waiting>) {
+        self.position += batch.len() as u64;
+        self.keep_numbered(batch).await;
+    }
+
+    /// The same, of signals that have the last numbers.
+    async fn keep_numbered(&mut self, batch: Vec<Waiting>) {
+        let first = self.position + 1 - batch.len() as u64;
+        let Some(spool) = self.spool.clone() else {
+            // Do not spin while the database is away; the queue fills and says so.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return;
+        };
+        let mut kept = Vec::with_capacity(batch.len());
+        let mut answers = Vec::with_capacity(batch.len());
+        for Waiting { incoming, answer, .. } in batch {
+            match self.committer.vouch(&incoming.address) {
+                Known::Yes => {}
+                Known::No => {
+                    self.answer(answer, Accepted::Unknown { project: None });
+                    continue;
+                }
+                Known::Perhaps if self.trusted < MOST_TRUSTED => self.trusted += 1,
+                Known::Perhaps => continue,
+            }
+            kept.push(*incoming);
+            answers.push(answer);
+        }
+        if kept.is_empty() {
+            return;
+        }
+        match spool.append(first..=self.position, &kept).await {
+            Ok(()) => {
+                self.figures
+                    .spooled
+                    .fetch_add(kept.len() as u64, Ordering::Relaxed);
+                for answer in answers {
+                    let _ = answer.send(Accepted::Recorded);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %with_sources(&error), signals = kept.len(), "signals could not be spooled");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! How many signals of one address a batch takes: the clients of all others wait until it is committed.
+
+use std::collections::HashMap;
+
+use super::Waiting;
+use crate::monitor::signal::ingest::Address;
+
+/// Signals of one address in one batch. Measured beside 512 failures at once of one monitor (`scripts/soak -k neighbour`).
+const OF_ADDRESS: usize = 64;
+
+/// Splits signals into those that a batch takes and those that wait for the next one. The order of an address's signals holds.
+pub(super) fn split(signals: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
+    // Most batches are small.
+    if signals.len() <= OF_ADDRESS {
+        return (signals, Vec::new());
+    }
+    let mut taken: HashMap<Address, usize> = HashMap::new();
+    signals.into_iter().partition(|one| {
+        // An address has at most one entry in `taken`, however many signals it has.
+        let count = match taken.get_mut(&one.incoming.address) {
+            Some(count) => count,
+            None => taken.entry(one.incoming.address.clone()).or_default(),
+        };
+        *count += 1;
+        *count <= OF_ADDRESS
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use deadbeat_domain::ids::PingId;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::monitor::signal::writer::tests::signal;
+
+    fn waiting(address: &Address, number: usize) -> Waiting {
+        let mut incoming = signal();
+        incoming.address = address.clone();
+        incoming.signal.exit_code = Some(number as _);
+        Waiting {
+            incoming: Box::new(incoming),
+            answer: oneshot::channel().0,
+            held_since: None,
+        }
+    }
+
+    #[test]
+    fn a_flood_takes_its_share_and_all_others_go_in_the_same_batch() {
+        let (flood, other) = (
+            Address::Ping(PingId::generate()),
+            Address::Ping(PingId::generate()),
+        );
+        let last = OF_ADDRESS * 3;
+        let mut signals: Vec<Waiting> = (0..last).map(|number| waiting(&flood, number)).collect();
+        signals.push(waiting(&other, last));
+
+        let (now, later) = split(signals);
+
+        let number = |one: &Waiting| one.incoming.signal.exit_code.unwrap() as usize;
+        let numbers = |signals: &[Waiting]| -> Vec<usize> { signals.iter().map(number).collect() };
+        assert_eq!(numbers(&now), (0..OF_ADDRESS).chain([last]).collect::<Vec<_>>());
+        assert_eq!(numbers(&later), (OF_ADDRESS..last).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,95 @@
+//! Whom a signal is for: what the database says, and what is known without it.
+
+use std::collections::HashSet;
+
+use chrono::TimeDelta;
+use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_store::{StoreResult, Tx};
+
+use super::commit::Committer;
+use crate::monitor::signal::ingest::{Address, Incoming};
+use crate::monitor::signal::registry::Known;
+
+/// Addresses by key and slug that are remembered as real.
+const MOST_SLUGS: usize = 200_000;
+
+pub(super) struct Target {
+    pub(super) project: Option<ProjectId>,
+    pub(super) monitor: Option<MonitorId>,
+}
+
+impl Committer {
+    /// Whether a signal is for somebody, as far as can be told without the database.
+    pub(super) fn vouch(&self, address: &Address) -> Known {
+        match address {
+            Address::Ping(id) => self.registry.knows(*id),
+            Address::Slug { digest, slug } => {
+                if self.slugs.contains(&(digest.clone(), slug.clone())) {
+                    Known::Yes
+                } else {
+                    Known::Perhaps
+                }
+            }
+        }
+    }
+
+    /// Finds out which monitors are meant by key and slug, and notes that the keys were used.
+    pub(super) async fn resolve(&mut self, tx: &mut Tx, incoming: &[&Incoming]) -> StoreResult<Vec<Target>> {
+        let mut targets: Vec<Target> = incoming
+            .iter()
+            .map(|_| Target {
+                project: None,
+                monitor: None,
+            })
+            .collect();
+        let asked: Vec<(usize, &Vec<u8>, &String)> = incoming
+            .iter()
+            .enumerate()
+            .filter_map(|(index, one)| match &one.address {
+                Address::Slug { digest, slug } => Some((index, digest, slug)),
+                Address::Ping(_) => None,
+            })
+            .collect();
+        if asked.is_empty() {
+            return Ok(targets);
+        }
+        let digests: Vec<Vec<u8>> = asked.iter().map(|(_, digest, _)| (*digest).clone()).collect();
+        let slugs: Vec<String> = asked.iter().map(|(_, _, slug)| (*slug).clone()).collect();
+        let now = self.clock.now();
+        let mut used = HashSet::new();
+        for resolved in deadbeat_store::monitor::resolve_slugs(tx, &digests, &slugs).await? {
+            let Some((index, digest, slug)) = asked.get(resolved.index) else {
+                continue;
+            };
+            if resolved.monitor_id.is_some() {
+                if self.slugs.len() >= MOST_SLUGS {
+                    self.slugs.clear();
+                }
+                self.slugs.insert(((*digest).clone(), (*slug).clone()));
+            }
+            targets[*index] = Target {
+                project: Some(resolved.project_id),
+                monitor: resolved.monitor_id,
+            };
+            if self
+                .touched
+                .get(*digest)
+                .is_none_or(|at| now - *at >= TimeDelta::minutes(1))
+            {
+                used.insert((*digest).clone());
+            }
+        }
+        if !used.is_empty() {
+            let mut used: Vec<Vec<u8>> = used.into_iter().collect();
+            used.sort();
+            deadbeat_store::people::api_key::touch(tx, &used, now).await?;
+            // Those count too whose rows were locked: whoever holds them has noted the same.
+            // Only valid keys come in here, but a project may make many.
+            if self.touched.len() > 10_000 {
+                self.touched.clear();
+            }
+            self.touched.extend(used.into_iter().map(|digest| (digest, now)));
+        }
+        Ok(targets)
+    }
+}

@@ -1,0 +1,163 @@
+//! This process says each second that it takes signals in; one that comes back after a silence writes a blind spell (ADR 025).
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::judge::blind_spell::{BLIND_AFTER, BlindSpell, is_blind, is_to_come};
+use deadbeat_domain::time::Clock;
+use deadbeat_store::operation::listener::{self, Addresses, Stamp};
+use deadbeat_store::{Store, StoreResult, with_sources};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::monitor::signal::ingest::{Address, Ingest};
+
+/// Between two stamps.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long others wait for a process that went silent without signing off, when nobody says otherwise.
+pub const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+
+/// Stamps.
+pub struct Listening {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    ingest: Ingest,
+    id: Uuid,
+    /// It has a spool.
+    may_hold: bool,
+    patience: TimeDelta,
+    /// This process's last word. Another one's may lie in times to come because its clock is wrong; our own only when ours was stepped.
+    last: Mutex<Option<DateTime<Utc>>>,
+}
+
+impl Listening {
+    /// Puts the parts together, for one process.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>, ingest: Ingest) -> Self {
+        Self {
+            store,
+            clock,
+            id: ingest.listener().unwrap_or_else(Uuid::now_v7),
+            may_hold: ingest.listener().is_some(),
+            ingest,
+            patience: PATIENCE,
+            last: Mutex::default(),
+        }
+    }
+
+    /// How long others wait for this process when it goes silent without signing off.
+    #[must_use]
+    pub fn patience(self, patience: TimeDelta) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// The name of this process among those that listen.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Stamps each second until told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut pause = tokio::time::interval(PAUSE);
+        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = pause.tick() => {}
+            }
+            if let Err(error) = self.stamp_once().await {
+                tracing::debug!(error = %with_sources(&error), "could not say that this process listens");
+            }
+        }
+    }
+
+    /// One stamp. Answers the spell that it ended, if there was one. None is given while a loop that signals need has failed: who
+    /// refuses signals does not hear.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn stamp_once(&self) -> StoreResult<Option<BlindSpell>> {
+        if !self.ingest.health().is_well() {
+            return Ok(None);
+        }
+        let mut tx = self.store.begin().await?;
+        let now = self.clock.now();
+        let stamp = Stamp {
+            id: self.id,
+            spooled: i64::try_from(self.ingest.spooled()).unwrap_or(i64::MAX),
+            awaited_until: self.may_hold.then(|| now + self.patience),
+            aside: addresses(self.ingest.fresh_aside()),
+        };
+        let said = listener::stamp(&mut tx, stamp, now).await?;
+        let before = said.any;
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_stepped_back = last.or(before).is_some_and(|last| is_to_come(last, now));
+        if is_stepped_back {
+            listener::rewind(&mut tx, now).await?;
+        }
+        let since = |started_at| BlindSpell {
+            started_at,
+            ended_at: now,
+        };
+        let mut spell = before.filter(|_| is_blind(before, now)).map(since);
+        if let Some(spell) = spell {
+            listener::wait_again(&mut tx, spell.started_at, now + self.patience).await?;
+        } else if let Some(own) = said.own.filter(|_| is_blind(said.own, now)) {
+            // Others listened: only the clients of this process may have gone unheard.
+            let covered = BlindSpell {
+                started_at: own + BLIND_AFTER,
+                ended_at: now - BLIND_AFTER,
+            };
+            if !listener::is_known_spell(&mut tx, covered).await? {
+                spell = Some(since(own));
+            }
+        }
+        if let Some(spell) = spell {
+            listener::insert_spell(&mut tx, spell).await?;
+            listener::forget_gone(&mut tx, now).await?;
+            let seconds = (spell.ended_at - spell.started_at).num_milliseconds() as f64 / 1_000.0;
+            tracing::warn!(
+                spell.started_at = %spell.started_at, seconds,
+                "not everybody listened for a while: deadlines of that time are moved"
+            );
+        }
+        tx.commit().await?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        if is_stepped_back {
+            tracing::warn!("the clock was stepped back: what was noted in times to come counts from now");
+        }
+        Ok(spell)
+    }
+
+    /// This process stops: nobody waits for it, unless signals lie in its spool.
+    ///
+    /// # Errors
+    /// When the database is away. Others wait for this process then, which may hold signals.
+    pub async fn sign_off(&self) -> StoreResult<()> {
+        if self.ingest.spooled() > 0 || !self.ingest.fresh_aside().is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.store.begin().await?;
+        listener::sign_off(&mut tx, self.id).await?;
+        tx.commit().await
+    }
+}
+
+fn addresses(aside: Vec<Address>) -> Addresses {
+    let mut addresses = Addresses::default();
+    for address in aside {
+        match address {
+            Address::Ping(id) => addresses.ping_ids.push(id.0),
+            Address::Slug { digest, slug } => {
+                addresses.digests.push(digest);
+                addresses.slugs.push(slug);
+            }
+        }
+    }
+    addresses
+}
+
+/// Spells older than any grace excuse nobody any more.
+pub(crate) const LONGEST_EXCUSE: TimeDelta = TimeDelta::days(400);

@@ -1,0 +1,276 @@
+//! Is Deadbeat itself at work? What the loops report of themselves, for readiness, metrics and another watcher.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::judge::hearing::Hold;
+use deadbeat_store::Reader;
+use deadbeat_store::connection::asker::for_all;
+use deadbeat_store::operation::stats::{Backlog, Pulse};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::alert::delivery::DeliveryFigures;
+use crate::operation::retention;
+use crate::operation::supervisor::Health;
+
+/// A last pass of a loop older than this means that the loop does not work.
+const STALE: TimeDelta = TimeDelta::seconds(10);
+
+/// What the loops report. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Selfwatch {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Whether this process runs the evaluator.
+    evaluates: bool,
+    /// Set when this process runs the delivery loop.
+    deliveries: Option<Arc<DeliveryFigures>>,
+    /// The loops that signals need.
+    health: OnceLock<Health>,
+    /// Microseconds since the epoch; 0: never.
+    last_turn: AtomicI64,
+    /// The same, of a turn that judged.
+    last_sweep: AtomicI64,
+    sweeps: AtomicU64,
+    sweep_micros: AtomicU64,
+    rows_swept: AtomicU64,
+    put_aside: AtomicU64,
+    silent: AtomicU64,
+    retention: Arc<retention::Figures>,
+    /// When the last look at the database began, and what was seen if it answered.
+    looked: Mutex<Option<(Instant, Option<Pulse>)>>,
+}
+
+/// What this process has swept since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SweepFigures {
+    /// Sweeps that ended.
+    pub count: u64,
+    /// The time spent in them.
+    pub spent: Duration,
+    /// Rows looked at.
+    pub rows: u64,
+}
+
+/// Whether this process can do its work, and how the whole deployment does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// The database answers.
+    pub database: bool,
+    /// Why this process has no use of its database yet; none: it has.
+    pub preparing: Option<&'static str>,
+    /// The evaluator's last sweep is recent; none: this process does not evaluate.
+    pub evaluator: Option<bool>,
+    /// The delivery loop's last pass is recent; none: this process does not deliver.
+    pub delivery: Option<bool>,
+    /// Loops that signals need and that do not work.
+    pub failed_loops: Vec<String>,
+    /// When this process last swept.
+    pub last_sweep_at: Option<DateTime<Utc>>,
+    /// When a delivery of this process last arrived.
+    pub last_delivery_at: Option<DateTime<Utc>>,
+    /// How all processes together do; none: the database is away. It is information: what other processes fail to do is no reason to
+    /// take this one out of rotation.
+    pub pulse: Option<Pulse>,
+}
+
+fn instant(micros: &AtomicI64) -> Option<DateTime<Utc>> {
+    Some(micros.load(Ordering::Relaxed))
+        .filter(|micros| *micros != 0)
+        .and_then(DateTime::from_timestamp_micros)
+}
+
+fn is_recent(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    at.is_some_and(|at| now - at < STALE)
+}
+
+impl Readiness {
+    /// Everything that this process runs works.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let loops_work =
+            self.evaluator != Some(false) && self.delivery != Some(false) && self.failed_loops.is_empty();
+        self.database && loops_work
+    }
+
+    /// Why it is not ready, in words that may be shown to anybody.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        let passed = |ok: bool, reason: &'static str| (!ok).then_some(reason);
+        self.preparing
+            .or(passed(self.database, "the database is away"))
+            .or(passed(
+                self.failed_loops.is_empty(),
+                "a loop that signals need does not work",
+            ))
+            .or(passed(
+                self.evaluator != Some(false),
+                "the evaluator has not swept for ten seconds",
+            ))
+            .or(passed(
+                self.delivery != Some(false),
+                "the delivery loop has not passed for ten seconds",
+            ))
+    }
+
+    /// When any process last swept, as far as is known here.
+    #[must_use]
+    pub fn any_sweep_at(&self) -> Option<DateTime<Utc>> {
+        self.last_sweep_at
+            .max(self.pulse.and_then(|pulse| pulse.last_sweep_at))
+    }
+
+    /// Some process has judged lately.
+    #[must_use]
+    pub fn has_judged(&self, now: DateTime<Utc>) -> bool {
+        is_recent(self.any_sweep_at(), now)
+    }
+
+    /// Why nobody is judged now although evaluators are there, as far as is known.
+    #[must_use]
+    pub fn hold(&self, now: DateTime<Utc>) -> Option<Hold> {
+        self.pulse.and_then(|pulse| pulse.hearing.hold(now))
+    }
+
+    /// Some process judges whoever is silent.
+    #[must_use]
+    pub fn is_judging(&self, now: DateTime<Utc>) -> bool {
+        self.has_judged(now) && self.hold(now).is_none()
+    }
+}
+
+impl Selfwatch {
+    /// For a process that runs these loops.
+    #[must_use]
+    pub fn new(evaluates: bool, deliveries: Option<Arc<DeliveryFigures>>) -> Self {
+        let inner = Inner {
+            evaluates,
+            deliveries,
+            ..Inner::default()
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Watches the loops that signals need, too.
+    pub fn attend(&self, health: Health) {
+        // A second one would be a second `Ingest` in one process, which nobody makes.
+        let _ = self.inner.health.set(health);
+    }
+
+    /// The evaluator's loop turned, and may not have been allowed to judge.
+    pub fn turned(&self, now: DateTime<Utc>) {
+        self.inner
+            .last_turn
+            .store(now.timestamp_micros(), Ordering::Relaxed);
+    }
+
+    /// A sweep goes on or has ended.
+    pub fn swept(&self, now: DateTime<Utc>) {
+        self.turned(now);
+        self.inner
+            .last_sweep
+            .store(now.timestamp_micros(), Ordering::Relaxed);
+    }
+
+    /// A sweep ended, and took so long for so many rows.
+    pub fn sweep_took(&self, spent: Duration, rows: usize) {
+        let micros = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
+        self.inner.sweeps.fetch_add(1, Ordering::Relaxed);
+        self.inner.sweep_micros.fetch_add(micros, Ordering::Relaxed);
+        self.inner.rows_swept.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// What was swept since the start.
+    #[must_use]
+    pub fn sweeps(&self) -> SweepFigures {
+        SweepFigures {
+            count: self.inner.sweeps.load(Ordering::Relaxed),
+            spent: Duration::from_micros(self.inner.sweep_micros.load(Ordering::Relaxed)),
+            rows: self.inner.rows_swept.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A row was put aside because it cannot be read.
+    pub fn put_aside(&self) {
+        self.inner.put_aside.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A sweep found so many silent.
+    pub fn found(&self, silent: usize) {
+        self.inner.silent.fetch_add(silent as u64, Ordering::Relaxed);
+    }
+
+    /// Monitors and Beats that this process found silent since the start.
+    #[must_use]
+    pub fn found_silent(&self) -> u64 {
+        self.inner.silent.load(Ordering::Relaxed)
+    }
+
+    /// Rows put aside since the start.
+    #[must_use]
+    pub fn rows_put_aside(&self) -> u64 {
+        self.inner.put_aside.load(Ordering::Relaxed)
+    }
+
+    /// What the retention of this process removed.
+    #[must_use]
+    pub fn retention(&self) -> &Arc<retention::Figures> {
+        &self.inner.retention
+    }
+
+    /// When this process last swept.
+    #[must_use]
+    pub fn last_sweep_at(&self) -> Option<DateTime<Utc>> {
+        instant(&self.inner.last_sweep)
+    }
+
+    /// Whether this process can do its work.
+    pub async fn readiness(&self, reader: &Reader, now: DateTime<Utc>) -> Readiness {
+        let last_sweep_at = self.last_sweep_at();
+        let deliveries = self.inner.deliveries.as_ref();
+        let pulse = self.pulse(reader, now).await;
+        Readiness {
+            database: pulse.is_some(),
+            preparing: reader.stage().reason(),
+            evaluator: self
+                .inner
+                .evaluates
+                .then(|| is_recent(instant(&self.inner.last_turn), now)),
+            delivery: deliveries.map(|deliveries| is_recent(deliveries.last_pass_at(), now)),
+            failed_loops: self.inner.health.get().map(Health::failed).unwrap_or_default(),
+            last_sweep_at,
+            last_delivery_at: deliveries.and_then(|deliveries| deliveries.last_success_at()),
+            pulse,
+        }
+    }
+
+    /// Looks at the database. Those who ask while another one's look is under way share the next one: all of them take one connection.
+    async fn pulse(&self, reader: &Reader, now: DateTime<Utc>) -> Option<Pulse> {
+        let asked_at = Instant::now();
+        let mut looked = self.inner.looked.lock().await;
+        let began_at = Instant::now();
+        match *looked {
+            Some((at, pulse)) if at >= asked_at => pulse,
+            _ => {
+                let pulse = for_all(deadbeat_store::operation::stats::pulse(reader, now))
+                    .await
+                    .ok();
+                *looked = Some((began_at, pulse));
+                pulse
+            }
+        }
+    }
+
+    /// How far behind the loops are; None while the database is away.
+    pub async fn backlog(&self, reader: &Reader, now: DateTime<Utc>) -> Option<Backlog> {
+        deadbeat_store::operation::stats::backlog(reader, now).await.ok()
+    }
+}

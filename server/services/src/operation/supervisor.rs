@@ -1,0 +1,101 @@
+//! Starts the loops, starts them again when they fail, and drains them when the server stops.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadbeat_store::connection::gate::Gate;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Pause before a loop that ended by itself is started again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A loop that failed counts as working again when it has run for so long: one that fails with each signal never does.
+const STEADY: Duration = Duration::from_secs(2);
+
+/// Which loops of this process have failed and do not work again yet. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    failed: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Health {
+    /// The names of the loops that have failed.
+    #[must_use]
+    pub fn failed(&self) -> Vec<String> {
+        self.names(|failed| failed.iter().cloned().collect())
+    }
+
+    /// Whether every loop works.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.names(|failed| failed.is_empty())
+    }
+
+    fn names<T>(&self, look: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {
+        look(&mut self.failed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// As [`keep_running`], of a loop that begins when the gate opens.
+pub fn keep_running_behind<F, L>(
+    gate: &Gate,
+    name: &'static str,
+    stop: CancellationToken,
+    start: F,
+) -> JoinHandle<()>
+where
+    F: Fn(CancellationToken) -> L + Send + 'static,
+    L: Future<Output = ()> + Send + 'static,
+{
+    let gate = gate.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = gate.opened() => {}
+        }
+        // Dropping this task ends nothing: the loop ends by its token alone.
+        let _ = keep_running(name, stop, start).await;
+    })
+}
+
+/// Runs a loop until the token says stop. A loop that panics is reported and started again: one bug must not silence the rest.
+pub fn keep_running<F, L>(name: &'static str, stop: CancellationToken, start: F) -> JoinHandle<()>
+where
+    F: Fn(CancellationToken) -> L + Send + 'static,
+    L: Future<Output = ()> + Send + 'static,
+{
+    keep_working(name.to_owned(), Health::default(), stop, start)
+}
+
+/// Runs a loop until the token says stop, as [`keep_running`] does, and notes in `health` when it does not work.
+pub fn keep_working<F, L>(name: String, health: Health, stop: CancellationToken, start: F) -> JoinHandle<()>
+where
+    F: Fn(CancellationToken) -> L + Send + 'static,
+    L: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        while !stop.is_cancelled() {
+            let mut running = tokio::spawn(start(stop.clone()));
+            let ended = tokio::select! {
+                biased;
+                ended = &mut running => ended,
+                () = tokio::time::sleep(STEADY) => {
+                    health.names(|failed| failed.remove(&name));
+                    running.await
+                }
+            };
+            match ended {
+                Ok(()) if stop.is_cancelled() => return,
+                Ok(()) => tracing::error!(name, "a loop ended by itself; it is started again"),
+                Err(error) => tracing::error!(name, %error, "a loop failed; it is started again"),
+            }
+            health.names(|failed| failed.insert(name.clone()));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    })
+}

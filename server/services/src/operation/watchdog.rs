@@ -1,0 +1,101 @@
+//! Who watches the watcher: a ping URL of another Deadbeat (or any such service), asked for only while everything here really works.
+//!
+//! A process that hangs cannot say so; the other one notices that it has fallen silent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use deadbeat_domain::judge::blind_spell::is_blind;
+use deadbeat_domain::time::Clock;
+use deadbeat_store::Reader;
+use reqwest::header::HeaderMap;
+use tokio_util::sync::CancellationToken;
+
+use crate::alert::delivery::outbound::Outbound;
+use crate::operation::selfwatch::Selfwatch;
+
+/// Between two reports.
+const PERIOD: Duration = Duration::from_secs(30);
+/// A deadline or a delivery that has waited for longer than this means that the work is not done, whatever the loops say.
+const BEHIND: TimeDelta = TimeDelta::minutes(2);
+
+/// Reports to another watcher.
+pub struct Watchdog {
+    url: String,
+    outbound: Outbound,
+    selfwatch: Selfwatch,
+    reader: Reader,
+    clock: Arc<dyn Clock>,
+}
+
+impl Watchdog {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        url: String,
+        outbound: Outbound,
+        selfwatch: Selfwatch,
+        reader: Reader,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            url,
+            outbound,
+            selfwatch,
+            reader,
+            clock,
+        }
+    }
+
+    /// Reports each half minute until told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        loop {
+            // The URL is a secret: it is not logged.
+            match self.report_once().await {
+                Ok(()) => {}
+                Err(why) => tracing::warn!(why, "not reported to the other watcher"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+    }
+
+    /// One report.
+    ///
+    /// # Errors
+    /// Why there was none: something here does not work, or the other watcher did not take it.
+    pub async fn report_once(&self) -> Result<(), String> {
+        let now = self.clock.now();
+        let readiness = self.selfwatch.readiness(&self.reader, now).await;
+        if !readiness.is_ready() {
+            return Err(format!(
+                "not everything works: database {}, evaluator {:?}, delivery {:?}, failed loops {:?}",
+                readiness.database, readiness.evaluator, readiness.delivery, readiness.failed_loops
+            ));
+        }
+        let Some(backlog) = self.selfwatch.backlog(&self.reader, now).await else {
+            return Err("the backlog cannot be read".to_owned());
+        };
+        if backlog.oldest_check.is_some_and(|at| now - at > BEHIND) {
+            return Err("the evaluator is behind".to_owned());
+        }
+        if backlog.overdue_delivery.is_some_and(|at| now - at > BEHIND) {
+            return Err("the delivery loop is behind".to_owned());
+        }
+        // No deadline is judged then, however well the loops turn.
+        if is_blind(readiness.pulse.and_then(|pulse| pulse.hearing.last_stamp), now) {
+            return Err("nobody listens".to_owned());
+        }
+        if !readiness.has_judged(now) {
+            return Err("nobody sweeps".to_owned());
+        }
+        match self.outbound.post(&self.url, HeaderMap::new(), Vec::new()).await {
+            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
+            Ok(answer) => Err(format!("the other watcher answered {}", answer.status)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

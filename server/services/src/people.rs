@@ -1,0 +1,10 @@
+//! Accounts, projects, API keys, and what each may use up.
+
+pub mod account;
+pub mod api_key;
+pub(crate) mod guessing;
+pub(crate) mod pace;
+pub mod project;
+pub mod quota;
+pub mod security_log;
+pub mod setup;

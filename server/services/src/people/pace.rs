@@ -1,0 +1,198 @@
+//! The pace of work that one project may ask for without end: its pieces are done one after the other, with pauses, so that they take a
+//! part of one core however many are asked for (DESIGN, invariant 4).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_store::connection::turns::{Turn, Turns};
+use tokio::sync::Semaphore;
+
+use crate::ServiceError;
+
+/// Pauses in the midst of a piece, in all: somebody waits for its answer, and the SDK for two seconds.
+const PAUSES_WITHIN: Duration = Duration::from_secs(1);
+/// The pause after a piece, at most: what the work waited for may have been another's fault.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Requests of one project that wait for a piece of one kind of work. Each holds its body of up to 100 kB.
+const QUEUE: usize = 500;
+/// How long one waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a project's keys may ask for again and again, and what takes the database long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Work {
+    /// A ping creates its monitor.
+    CreateMonitor,
+    /// Monitors are made to follow a Beat's schedule.
+    FollowSchedule,
+}
+
+impl Work {
+    /// A pause is so many times as long as the work before it. Measured beside a project that asks without end (`scripts/soak -k neighbour`):
+    /// another one's pings take less than twice as long (p99) beside creations, and 3.5 times beside schedules, whose senders wait for an answer.
+    fn pauses(self) -> u32 {
+        match self {
+            Self::CreateMonitor => 8,
+            Self::FollowSchedule => 3,
+        }
+    }
+}
+
+/// Hands out the pieces. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Paces {
+    turns: Arc<Turns<(ProjectId, Work)>>,
+}
+
+impl Default for Paces {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Turns::new(Semaphore::MAX_PERMITS, 1, PATIENCE).with_queue(QUEUE)),
+        }
+    }
+}
+
+impl Paces {
+    /// Waits until the project may do the next piece of this work.
+    ///
+    /// # Errors
+    /// Too many wait, or its turn did not come in time.
+    pub(crate) async fn take(&self, project: ProjectId, work: Work) -> Result<Piece, ServiceError> {
+        let turn = self.turns.take((project, work)).await.ok_or(ServiceError::Busy)?;
+        Ok(Piece {
+            turn: Some(turn),
+            work,
+            began: Instant::now(),
+            paused: Duration::ZERO,
+            owed: Duration::ZERO,
+        })
+    }
+}
+
+/// A piece of work under way. When it is dropped, the next one begins after a pause; nobody else waits for that.
+pub(crate) struct Piece {
+    turn: Option<Turn>,
+    work: Work,
+    /// When it began, or when its last pause ended.
+    began: Instant,
+    /// Pauses that were made.
+    paused: Duration,
+    /// Pauses that were put off until its end.
+    owed: Duration,
+}
+
+impl Piece {
+    /// Pauses in the midst of the work, in which about so many pauses are still to come: each gets its part of the time for them.
+    pub(crate) async fn pause(&mut self, to_come: usize) {
+        let due = self.due();
+        let part = u32::try_from(to_come).unwrap_or(u32::MAX).saturating_add(1);
+        let pause = due.min((PAUSES_WITHIN - self.paused) / part);
+        tokio::time::sleep(pause).await;
+        self.paused += pause;
+        self.owed += due - pause;
+        self.began = Instant::now();
+    }
+
+    /// The pause that the work since the last one needs.
+    fn due(&self) -> Duration {
+        self.began.elapsed() * self.work.pauses()
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let (turn, pause) = (self.turn.take(), (self.owed + self.due()).min(LONGEST_PAUSE));
+        // Also when the client went away: otherwise it could ask again at once.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(pause).await;
+                drop(turn);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_next_piece_of_a_project_begins_after_a_pause_and_anothers_at_once() {
+        let paces = Paces::default();
+        let (flood, other) = (ProjectId::generate(), ProjectId::generate());
+        let mut piece = paces.take(flood, Work::CreateMonitor).await.unwrap();
+        // As if it had taken a second: the longest pause follows.
+        piece.began = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        drop(piece);
+        // Whatever the drop began has had its turn.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+
+        let next = paces.take(flood, Work::CreateMonitor);
+        assert!(next.now_or_never().is_none(), "not without a pause");
+        for (project, work) in [(other, Work::CreateMonitor), (flood, Work::FollowSchedule)] {
+            assert!(
+                matches!(paces.take(project, work).now_or_never(), Some(Ok(_))),
+                "no wait"
+            );
+        }
+        // After short work the pause is short, and over when the next one waits for it.
+        let other_piece = paces.take(other, Work::FollowSchedule).await.unwrap();
+        drop(other_piece);
+        paces.take(other, Work::FollowSchedule).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn pauses_within_a_piece_are_bounded_and_the_rest_comes_after_it() {
+        let paces = Paces::default();
+        let mut piece = paces
+            .take(ProjectId::generate(), Work::FollowSchedule)
+            .await
+            .unwrap();
+        piece.paused = PAUSES_WITHIN;
+        piece.began = Instant::now().checked_sub(Duration::from_millis(100)).unwrap();
+
+        // At once: its pauses are used up.
+        piece.pause(0).await;
+
+        assert_eq!(piece.paused, PAUSES_WITHIN);
+        assert!(piece.owed >= Duration::from_millis(300), "{:?}", piece.owed);
+    }
+
+    #[tokio::test]
+    async fn pauses_to_come_have_their_part_of_the_time() {
+        let paces = Paces::default();
+        let mut piece = paces
+            .take(ProjectId::generate(), Work::FollowSchedule)
+            .await
+            .unwrap();
+        piece.began = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+
+        piece.pause(99).await;
+
+        assert_eq!(piece.paused, PAUSES_WITHIN / 100);
+    }
+
+    #[tokio::test]
+    async fn those_that_wait_are_bounded() {
+        let paces = Paces::default();
+        let project = ProjectId::generate();
+        let _first = paces.take(project, Work::CreateMonitor).await.unwrap();
+        let waiting: Vec<_> = (0..QUEUE)
+            .map(|_| Box::pin(paces.take(project, Work::CreateMonitor)))
+            .map(|mut one| one.as_mut().now_or_never().is_none().then_some(one))
+            .collect();
+        assert!(waiting.iter().all(Option::is_some), "each of them waits");
+
+        let refused = paces.take(project, Work::CreateMonitor).now_or_never();
+
+        assert!(
+            matches!(refused, Some(Err(ServiceError::Busy))),
+            "refused at once"
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! Projects.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{AccountId, ProjectId};
+use deadbeat_domain::limits;
+use deadbeat_domain::monitor::{FieldError, read_label};
+use deadbeat_domain::people::key::Scope;
+use deadbeat_domain::people::project::Role;
+use deadbeat_store::Tx;
+use deadbeat_store::people::project::Project;
+
+use crate::people::api_key;
+use crate::people::security_log::TARGET;
+use crate::{ServiceError, Services};
+
+/// A new project with its first keys, which are shown this once.
+pub struct Created {
+    /// The project.
+    pub project: Project,
+    /// May manage.
+    pub api_key: String,
+    /// May look.
+    pub read_key: String,
+    /// May signal, and register what signals.
+    pub ping_key: String,
+}
+
+/// Creates a project with one key of each scope. Without an owner, the first account there is owns it.
+///
+/// # Errors
+/// An invalid name, or the database is away.
+pub async fn create(
+    services: &Services,
+    name: &str,
+    owner: Option<AccountId>,
+) -> Result<Created, ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let created = create_in(&mut tx, name, owner, services.now()).await?;
+    tx.commit().await?;
+    tracing::info!(target: TARGET, action = "project_created", project.id = %created.project.id, "a project was created on the command line, with a key of each scope");
+    Ok(created)
+}
+
+/// Creates a project as [`create`] does, in the caller's transaction.
+pub(crate) async fn create_in(
+    tx: &mut Tx,
+    name: &str,
+    owner: Option<AccountId>,
+    now: DateTime<Utc>,
+) -> Result<Created, ServiceError> {
+    let mut faults = Vec::new();
+    let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+    let project = Project {
+        id: ProjectId::generate(),
+        name,
+        reminder_seconds: Some(86_400),
+        created_at: now,
+    };
+    deadbeat_store::people::project::insert(tx, &project).await?;
+    let owner = match owner {
+        Some(owner) => Some(owner),
+        None => deadbeat_store::people::project::first_account(tx).await?,
+    };
+    if let Some(owner) = owner {
+        deadbeat_store::people::project::add_member(tx, project.id, owner, Role::Owner, now).await?;
+    }
+    let mut keys = Vec::new();
+    for (name, scope) in [
+        ("first API key", Scope::Write),
+        ("first read key", Scope::Read),
+        ("first ping key", Scope::Ping),
+    ] {
+        keys.push(api_key::issue_in(tx, project.id, name, scope, now).await?.1);
+    }
+    let ping_key = keys.pop().unwrap_or_default();
+    let read_key = keys.pop().unwrap_or_default();
+    let api_key = keys.pop().unwrap_or_default();
+    Ok(Created {
+        project,
+        api_key,
+        read_key,
+        ping_key,
+    })
+}
+
+/// Changes a project's name, or after how many seconds open incidents are told again (`Some(None)`: never).
+///
+/// # Errors
+/// Not found, invalid fields, or the database is away.
+pub async fn update(
+    services: &Services,
+    id: ProjectId,
+    name: Option<&str>,
+    reminder_seconds: Option<Option<i32>>,
+) -> Result<Project, ServiceError> {
+    let mut faults = Vec::new();
+    let name = name.map(|name| read_label("/name", name, limits::NAME_CHARS, &mut faults));
+    if let Some(Some(seconds)) = reminder_seconds
+        && seconds < 60
+    {
+        faults.push(FieldError::new(
+            "/reminder_seconds",
+            format!("is {seconds}; 60 or more is allowed, or null (never)"),
+        ));
+    }
+    if !faults.is_empty() {
+        return Err(ServiceError::Invalid(faults));
+    }
+    let mut tx = services.store.begin().await?;
+    let found =
+        deadbeat_store::people::project::update(&mut tx, id, name.as_deref(), reminder_seconds).await?;
+    tx.commit().await?;
+    if !found {
+        return Err(ServiceError::NotFound("project"));
+    }
+    deadbeat_store::people::project::get(&services.reader(), id)
+        .await?
+        .ok_or(ServiceError::NotFound("project"))
+}

@@ -1,0 +1,289 @@
+//! What one key or one project may use up: so that a leaked key is a nuisance, and not the end of everybody's disk.
+//!
+//! Rates are counted in this process's memory, for each ping key and each ping URL: several processes allow as many times more. Daily
+//! allowances of projects are counted in the database, by all processes together ([`spend`]).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::people::rate::{Bucket, Rate, WINDOW};
+use deadbeat_store::Tx;
+use deadbeat_store::people::allowance::What;
+use foldhash::fast::RandomState;
+
+use crate::ServiceError;
+use crate::monitor::signal::ingest::Address;
+
+/// Keys and ping URLs that are counted at a time.
+const SENDERS: usize = 100_000;
+/// Seconds of pings that may come at once: crontabs all fire at second 0.
+const PING_BURST_SECONDS: f64 = 20.0;
+/// The part of a day's bytes of bodies that may come at once.
+const BODY_BURST: f64 = 1.0 / 24.0;
+/// A whole body always fits, however small the quota.
+const SMALLEST_BODY_BURST: f64 = deadbeat_domain::limits::PING_BODY_BYTES as f64;
+
+/// Limits that an operator may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaSettings {
+    /// Pings a second of one ping key, and of one ping URL, in the long run; 20 times as many at once.
+    pub pings_per_second: u32,
+    /// Bytes of ping bodies a day that are kept for one ping key, and for one ping URL; a 24th of them at once.
+    pub body_bytes_per_day: u64,
+    /// Monitors a day that the ping keys of one project may create.
+    pub created_monitors_per_day: u32,
+    /// API keys a day that one project may issue.
+    pub api_keys_per_day: u32,
+}
+
+impl Default for QuotaSettings {
+    /// A project of 10,000 monitors that all report each minute, with a kilobyte, needs a tenth of it.
+    fn default() -> Self {
+        Self {
+            pings_per_second: 1_000,
+            body_bytes_per_day: 10_000_000_000,
+            created_monitors_per_day: 20_000,
+            api_keys_per_day: 200,
+        }
+    }
+}
+
+/// Counts what senders of pings use. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Quotas {
+    settings: QuotaSettings,
+    pings: Rate,
+    bodies: Rate,
+    senders: Arc<Mutex<HashMap<u128, Sender, RandomState>>>,
+}
+
+/// A ping key or a ping URL.
+#[derive(Debug, Clone, Copy)]
+struct Sender {
+    pings: Bucket,
+    bodies: Bucket,
+}
+
+/// A ping of a sender that has sent too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyPings {
+    /// How long until the next one is taken.
+    pub wait: TimeDelta,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self::new(QuotaSettings::default())
+    }
+}
+
+impl Quotas {
+    /// Nobody has sent anything yet.
+    #[must_use]
+    pub fn new(settings: QuotaSettings) -> Self {
+        let pings = f64::from(settings.pings_per_second.max(1));
+        let bytes = settings.body_bytes_per_day.max(1) as f64;
+        Self {
+            settings,
+            pings: Rate {
+                burst: pings * PING_BURST_SECONDS,
+                per_second: pings,
+            },
+            bodies: Rate {
+                burst: (bytes * BODY_BURST).max(SMALLEST_BODY_BURST),
+                per_second: bytes / WINDOW.num_seconds() as f64,
+            },
+            senders: Arc::default(),
+        }
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn settings(&self) -> &QuotaSettings {
+        &self.settings
+    }
+
+    /// Counts a ping.
+    ///
+    /// # Errors
+    /// Its sender has sent too many.
+    pub fn admit_ping(&self, address: &Address, now: DateTime<Utc>) -> Result<(), TooManyPings> {
+        self.sender(address, now, |sender| sender.pings.take(&self.pings, 1.0, now))
+            .map_err(|wait| TooManyPings { wait })
+    }
+
+    /// Counts the bytes of a ping's body. False: its sender's quota is used up, and the body is not kept. The ping itself counts anyway.
+    #[must_use]
+    pub fn admit_body(&self, address: &Address, bytes: usize, now: DateTime<Utc>) -> bool {
+        bytes == 0
+            || self
+                .sender(address, now, |sender| {
+                    sender.bodies.take(&self.bodies, bytes as f64, now)
+                })
+                .is_ok()
+    }
+
+    fn sender(
+        &self,
+        address: &Address,
+        now: DateTime<Utc>,
+        take: impl FnOnce(&mut Sender) -> Result<(), TimeDelta>,
+    ) -> Result<(), TimeDelta> {
+        let key = sender(address);
+        let mut senders = self.senders();
+        if senders.len() >= SENDERS && !senders.contains_key(&key) {
+            senders.retain(|_, sender| {
+                !(sender.pings.is_full(&self.pings, now) && sender.bodies.is_full(&self.bodies, now))
+            });
+            if senders.len() >= SENDERS {
+                // Better that nobody is limited for a while than a memory that grows.
+                senders.clear();
+            }
+        }
+        take(senders.entry(key).or_insert_with(|| Sender {
+            pings: Bucket::full(&self.pings, now),
+            bodies: Bucket::full(&self.bodies, now),
+        }))
+    }
+
+    /// Counts stay true whoever panicked while holding them.
+    fn senders(&self) -> MutexGuard<'_, HashMap<u128, Sender, RandomState>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A ping key or a ping URL as a number.
+pub(crate) fn sender(address: &Address) -> u128 {
+    match address {
+        Address::Ping(id) => id.0.as_u128(),
+        // A SHA-256: any 16 bytes of it are as good.
+        Address::Slug { digest, .. } => {
+            let start = digest.first_chunk().copied().unwrap_or_default();
+            u128::from_be_bytes(start)
+        }
+    }
+}
+
+/// Takes up to `wanted` out of what a project may use of something a day; answers how many were granted and how long until there is
+/// more. Other transactions of the project that spend the same wait until this one ends.
+pub(crate) async fn spend_up_to(
+    tx: &mut Tx,
+    project: ProjectId,
+    what: What,
+    wanted: i64,
+    limit: u32,
+    now: DateTime<Utc>,
+) -> Result<(i64, TimeDelta), ServiceError> {
+    if wanted == 0 {
+        return Ok((0, TimeDelta::zero()));
+    }
+    let mut allowance = deadbeat_store::people::allowance::lock(tx, project, what, now).await?;
+    let granted = allowance.take(wanted, i64::from(limit), now);
+    deadbeat_store::people::allowance::write(tx, project, what, &allowance).await?;
+    Ok((granted, allowance.wait(now)))
+}
+
+/// Takes one out of what a project may use of something a day.
+///
+/// # Errors
+/// The day's allowance is used up, or the database is away.
+pub(crate) async fn spend(
+    tx: &mut Tx,
+    project: ProjectId,
+    what: What,
+    limit: u32,
+    now: DateTime<Utc>,
+) -> Result<(), ServiceError> {
+    let (granted, wait) = spend_up_to(tx, project, what, 1, limit, now).await?;
+    if granted == 1 {
+        return Ok(());
+    }
+    let what = match what {
+        What::CreatedMonitors => "monitors created by ping keys",
+        What::ApiKeys => "new API keys",
+    };
+    Err(ServiceError::TooMany {
+        what: format!("the project has used up its {limit} {what} of a day"),
+        retry_after: wait,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use deadbeat_domain::ids::PingId;
+
+    use super::*;
+
+    fn start() -> DateTime<Utc> {
+        "2026-07-01T02:00:00Z".parse().unwrap()
+    }
+
+    /// 10,000 crontab lines that fire at second 0 of each minute, for an hour, each with a kilobyte, by one ping key.
+    #[test]
+    fn ten_thousand_monitors_that_report_each_minute_pass() {
+        let quotas = Quotas::default();
+        let key = Address::slug("dbp_aaaaaaaaaaaaaaaaaaaaaaaa", "job");
+        for minute in 0..60 {
+            for n in 0..10_000 {
+                let now = start() + TimeDelta::minutes(minute) + TimeDelta::microseconds(n * 100);
+                quotas.admit_ping(&key, now).unwrap();
+                assert!(quotas.admit_body(&key, 1_000, now), "minute {minute}, ping {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_sends_too_much_is_told_when_to_come_back_and_nobody_else_is() {
+        let quotas = Quotas::new(QuotaSettings {
+            pings_per_second: 5,
+            ..QuotaSettings::default()
+        });
+        let key = Address::slug("dbp_aaaaaaaaaaaaaaaaaaaaaaaa", "job");
+        for _ in 0..100 {
+            quotas.admit_ping(&key, start()).unwrap();
+        }
+
+        // Whatever the slug: it is the key that leaked.
+        let other_slug = Address::slug("dbp_aaaaaaaaaaaaaaaaaaaaaaaa", "another");
+        let refused = quotas.admit_ping(&other_slug, start()).unwrap_err();
+        assert_eq!(refused.wait, TimeDelta::milliseconds(200));
+        for other in [
+            Address::slug("dbp_bbbbbbbbbbbbbbbbbbbbbbbb", "job"),
+            Address::Ping(PingId::generate()),
+        ] {
+            quotas.admit_ping(&other, start()).unwrap();
+        }
+        quotas.admit_ping(&key, start() + refused.wait).unwrap();
+    }
+
+    #[test]
+    fn bodies_beyond_the_quota_are_not_kept_and_come_back_with_time() {
+        let quotas = Quotas::new(QuotaSettings {
+            body_bytes_per_day: 24_000_000,
+            ..QuotaSettings::default()
+        });
+        let url = Address::Ping(PingId::generate());
+        let kept = (0..100)
+            .filter(|_| quotas.admit_body(&url, 100_000, start()))
+            .count();
+        assert_eq!(kept, 10, "a 24th of a day's bytes at once");
+        assert!(quotas.admit_body(&url, 0, start()));
+        assert!(quotas.admit_body(&url, 100_000, start() + TimeDelta::minutes(6)));
+        assert!(!quotas.admit_body(&url, 100_000, start() + TimeDelta::minutes(6)));
+    }
+
+    #[test]
+    fn a_flood_of_made_up_keys_does_not_fill_the_memory() {
+        let quotas = Quotas::default();
+        let mut n = 0_u128;
+        // All at one instant: no bucket becomes full again.
+        while n < 2 * SENDERS as u128 {
+            let url = Address::Ping(PingId(uuid::Uuid::from_u128(n)));
+            quotas.admit_ping(&url, start()).unwrap();
+            n += 1;
+        }
+        assert!(quotas.senders().len() <= SENDERS);
+    }
+}

@@ -1,0 +1,3 @@
+//! What is done when time zone data change.
+
+pub mod zone_data;

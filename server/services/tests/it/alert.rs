@@ -1,0 +1,5 @@
+//! From the outbox to a person.
+
+mod confirmation;
+mod delivery;
+mod outbox;

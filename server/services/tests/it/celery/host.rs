@@ -1,0 +1,563 @@
+//! A host that is lost with all that runs on it is one incident, and a part of it that goes alone is its own.
+
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_services::celery::event::{self, EventBatch};
+use deadbeat_services::monitor;
+use deadbeat_store::people::project::Project;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::setup::{World, entry};
+
+/// What reports: Beat each 10 s with 20 s of grace, workers each 5 s with 25 s; the machine of each.
+#[derive(Clone, Default)]
+struct Scene {
+    beat: Option<&'static str>,
+    workers: Vec<(&'static str, &'static str)>,
+}
+
+/// Beat and two workers on one machine, a third worker on another one.
+fn healthy() -> Scene {
+    Scene {
+        beat: Some("A"),
+        workers: vec![("one", "A"), ("two", "A"), ("far", "B")],
+    }
+}
+
+/// The first machine is off.
+fn without_a() -> Scene {
+    Scene {
+        beat: None,
+        workers: vec![("far", "B")],
+    }
+}
+
+impl World {
+    async fn beat_ticks_on(&self, machine: &str) {
+        let mut alive = json!({"beat": "shop", "period_seconds": 10.0, "grace_seconds": 20.0, "host": "web"});
+        alive["boot_id"] = json!(machine);
+        self.event(self.an_event("beat_alive", alive)).await;
+    }
+
+    /// Five seconds at a time.
+    async fn goes_on(&self, seconds: i64, scene: &Scene) {
+        for step in 0..seconds / 5 {
+            self.advance(5);
+            if let Some(machine) = scene.beat.filter(|_| step % 2 == 0) {
+                self.beat_ticks_on(machine).await;
+            }
+            for (name, machine) in &scene.workers {
+                let queue = if *name == "far" { "far" } else { "celery" };
+                let said = json!({"host": "web", "boot_id": machine, "queues": [queue]});
+                self.worker_says(name, said).await;
+            }
+            self.sweep().await;
+        }
+    }
+
+    /// The incidents as (kind, cause, whether open), oldest first.
+    async fn kinds(&self) -> Vec<(String, String, bool)> {
+        sqlx::query_as("SELECT subject_kind, cause, resolved_at IS NULL FROM incident ORDER BY id")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    async fn is_told(&self, expected: &[(&str, &str, bool)]) {
+        let told = self.kinds().await;
+        let told: Vec<(&str, &str, bool)> = told
+            .iter()
+            .map(|(kind, cause, open)| (kind.as_str(), cause.as_str(), *open))
+            .collect();
+        assert_eq!(told, expected);
+    }
+
+    async fn host_words(&self) -> String {
+        sqlx::query_scalar("SELECT summary FROM incident")
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_host_that_is_lost_is_told_once_and_ends_when_all_of_it_is_back(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    world.beat_ticks_on("A").await;
+    world.schedule(&["a"]).await;
+    world.goes_on(60, &healthy()).await;
+    world.is_told(&[]).await;
+
+    world.goes_on(35, &without_a()).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    let summary = world.host_words().await;
+    assert!(
+        summary.starts_with("Nothing on host web reports since "),
+        "{summary}"
+    );
+    assert!(
+        summary.ends_with(": Celery Beat of shop and workers one, two fell silent together."),
+        "{summary}"
+    );
+
+    world.goes_on(120, &without_a()).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    assert_eq!(world.status(&world.entry("a").await).await, Status::Down);
+    assert_eq!(world.count("SELECT count(*) FROM incident_member").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM host_part").await, 3);
+
+    // Another start of the machine: one after the other is back.
+    let mut scene = without_a();
+    scene.workers.push(("one", "C"));
+    world.goes_on(20, &scene).await;
+    let summary = world.host_words().await;
+    assert!(
+        summary.starts_with(
+            "Of what fell silent on host web, Celery Beat of shop and worker two are still silent since "
+        ),
+        "{summary}"
+    );
+    scene.beat = Some("C");
+    world.goes_on(90, &scene).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    scene.workers.push(("two", "C"));
+    world.goes_on(5, &scene).await;
+    world.is_told(&[("host", "HOST_LOST", false)]).await;
+    assert_eq!(world.status(&world.entry("a").await).await, Status::New);
+    assert_eq!(world.alerts().await, ["opened", "resolved"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_part_that_goes_alone_is_its_own_incident(pool: PgPool) {
+    for (what, goes, told) in [
+        ("a worker", Some("one"), [("worker", "WORKER_LOST", true)]),
+        ("Beat", None, [("beat", "BEAT_DOWN", true)]),
+    ] {
+        sqlx::query("DELETE FROM project").execute(&pool).await.unwrap();
+        let world = World::new(pool.clone()).await;
+        world.goes_on(60, &healthy()).await;
+        let mut scene = healthy();
+        match goes {
+            Some(name) => scene.workers.retain(|(one, _)| *one != name),
+            None => scene.beat = None,
+        }
+        world.goes_on(100, &scene).await;
+        println!("{what}");
+        world.is_told(&told).await;
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_was_told_of_the_first_part_becomes_the_incident_about_the_host(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    world.goes_on(60, &healthy()).await;
+    // A worker that reports each minute, and may be silent for as long.
+    let seldom = json!({"host": "web", "boot_id": "A", "period_seconds": 60, "grace_seconds": 60});
+    world.worker_says("one", seldom.clone()).await;
+    world.worker_says("two", seldom).await;
+
+    world.goes_on(60, &without_a()).await;
+    world.is_told(&[("beat", "BEAT_DOWN", true)]).await;
+    world.goes_on(120, &without_a()).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    assert!(
+        world
+            .host_words()
+            .await
+            .contains("Celery Beat of shop and workers one, two")
+    );
+    assert_eq!(world.count("SELECT count(*) FROM host_part").await, 3);
+    world.goes_on(60, &healthy()).await;
+    world.is_told(&[("host", "HOST_LOST", false)]).await;
+    assert_eq!(world.alerts().await, ["opened", "resolved"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn two_hosts_of_one_name_and_a_beat_that_does_not_say_where_it_runs_are_told_apart(pool: PgPool) {
+    // Both machines are called web. Beat's goes with its worker; another one's worker goes on.
+    let world = World::new(pool.clone()).await;
+    let all = Scene {
+        beat: Some("A"),
+        workers: vec![("one", "A"), ("two", "B")],
+    };
+    world.goes_on(60, &all).await;
+    let other = Scene {
+        beat: None,
+        workers: vec![("two", "B")],
+    };
+    world.goes_on(60, &other).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    assert!(
+        world
+            .host_words()
+            .await
+            .contains("Celery Beat of shop and worker one fell")
+    );
+
+    // Beat's machine has one name with the worker's, and neither of them went: two faults.
+    sqlx::query("DELETE FROM project").execute(&pool).await.unwrap();
+    let world = World::new(pool.clone()).await;
+    let apart = Scene {
+        beat: Some("A"),
+        workers: vec![("one", "B"), ("far", "C")],
+    };
+    world.goes_on(60, &apart).await;
+    let far = Scene {
+        beat: None,
+        workers: vec![("far", "C")],
+    };
+    world.goes_on(60, &far).await;
+    world
+        .is_told(&[("beat", "BEAT_DOWN", true), ("worker", "WORKER_LOST", true)])
+        .await;
+
+    // An SDK that does not say it: as before.
+    sqlx::query("DELETE FROM project").execute(&pool).await.unwrap();
+    let world = World::new(pool).await;
+    for _ in 0..6 {
+        world.advance(5);
+        world.alive().await;
+        world
+            .worker_says("one", json!({"boot_id": "A", "host": "h1"}))
+            .await;
+        world
+            .worker_says("far", json!({"boot_id": "B", "host": "h1"}))
+            .await;
+    }
+    for _ in 0..12 {
+        world.advance(5);
+        world
+            .worker_says("far", json!({"boot_id": "B", "host": "h1"}))
+            .await;
+        world.sweep().await;
+    }
+    world
+        .is_told(&[("beat", "BEAT_DOWN", true), ("worker", "WORKER_LOST", true)])
+        .await;
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_left_in_good_order_is_not_lost_with_its_host(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.goes_on(60, &healthy()).await;
+    // All move to another machine: the workers under new names, Beat some seconds later.
+    for name in ["one", "two"] {
+        let bye = json!({"host": "web", "boot_id": "A", "state": "stopped"});
+        world.worker_says(name, bye).await;
+    }
+    let mut scene = without_a();
+    scene.workers.extend([("three", "C"), ("four", "C")]);
+    world.goes_on(20, &scene).await;
+    scene.beat = Some("C");
+    world.goes_on(90, &scene).await;
+    world.is_told(&[]).await;
+
+    // On a laptop all are stopped, and Beat says no goodbye.
+    for name in ["three", "four", "far"] {
+        world
+            .worker_says(name, json!({"state": "stopped", "boot_id": "C"}))
+            .await;
+    }
+    world.goes_on(90, &Scene::default()).await;
+    world.is_told(&[("beat", "BEAT_DOWN", true)]).await;
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_host_that_works_and_does_not_reach_us_is_told_after_a_quarter_of_an_hour(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    world.beat_ticks_on("A").await;
+    world.schedule(&["a"]).await;
+    world.goes_on(60, &healthy()).await;
+    // Each minute another host's worker takes what Beat sent meanwhile.
+    for minute in 0..14 {
+        world.goes_on(20, &without_a()).await;
+        let run = json!({
+            "beat": "shop", "entry": "a", "run_id": Uuid::from_u128(minute + 1), "worker": "far", "queue": "far",
+            "published_at": world.now(),
+        });
+        world.event(world.an_event("run_started", run.clone())).await;
+        let mut end = run;
+        end["outcome"] = json!("success");
+        world.event(world.an_event("run_finished", end)).await;
+        world.goes_on(40, &without_a()).await;
+        assert_eq!(world.kinds().await, [], "minute {minute}");
+    }
+    world.goes_on(120, &without_a()).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    let evidence: Value = sqlx::query_scalar("SELECT evidence FROM incident")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert!(
+        evidence.to_string().contains("does not reach this server"),
+        "{evidence}"
+    );
+    world.goes_on(60, &healthy()).await;
+    assert_eq!(world.alerts().await, ["opened", "resolved"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn when_the_machine_goes_on_the_incident_becomes_that_of_the_one_that_is_missing(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    world.goes_on(60, &healthy()).await;
+    world.goes_on(60, &without_a()).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+
+    // It was cut off, and Beat has died meanwhile.
+    let mut scene = healthy();
+    scene.beat = None;
+    world.goes_on(50, &scene).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    world.goes_on(30, &scene).await;
+    world.is_told(&[("beat", "BEAT_DOWN", true)]).await;
+    assert!(
+        world
+            .host_words()
+            .await
+            .starts_with("Celery Beat of shop is silent since")
+    );
+    world.goes_on(30, &healthy()).await;
+    world.is_told(&[("beat", "BEAT_DOWN", false)]).await;
+    assert_eq!(world.alerts().await, ["opened", "resolved"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn several_processes_that_sweep_at_once_tell_of_a_host_once(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    let other = world.another_evaluator();
+    for round in 0..3 {
+        world.goes_on(60, &healthy()).await;
+        for _ in 0..10 {
+            world.advance(5);
+            world
+                .worker_says("far", json!({"host": "web", "boot_id": "B"}))
+                .await;
+            let (one, two) = tokio::join!(world.evaluator.sweep_once(), other.sweep_once());
+            one.unwrap();
+            two.unwrap();
+        }
+        world
+            .is_told(
+                &vec![("host", "HOST_LOST", false); round]
+                    .into_iter()
+                    .chain([("host", "HOST_LOST", true)])
+                    .collect::<Vec<_>>(),
+            )
+            .await;
+        for _ in 0..3 {
+            world.advance(5);
+            world.beat_ticks_on("A").await;
+            world
+                .worker_says("one", json!({"host": "web", "boot_id": "A"}))
+                .await;
+            world
+                .worker_says("two", json!({"host": "web", "boot_id": "A"}))
+                .await;
+            world
+                .worker_says("far", json!({"host": "web", "boot_id": "B"}))
+                .await;
+            let (one, two) = tokio::join!(world.evaluator.sweep_once(), other.sweep_once());
+            one.unwrap();
+            two.unwrap();
+        }
+        assert_eq!(world.alerts().await.len(), 2 * (round + 1));
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_project_neither_sees_nor_saves_another_ones_host(pool: PgPool) {
+    let world = World::new(pool).await;
+    let stranger = Project {
+        id: ProjectId::generate(),
+        name: "Another project".to_owned(),
+        reminder_seconds: None,
+        created_at: world.now(),
+    };
+    let mut tx = world.store().begin().await.unwrap();
+    deadbeat_store::people::project::insert(&mut tx, &stranger)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    world.goes_on(60, &healthy()).await;
+    for _ in 0..12 {
+        // It says that its worker lives on the machine that is off.
+        let said = json!({
+            "app": "shop", "worker": "one", "host": "web", "boot_id": "A", "state": "running", "period_seconds": 5, "grace_seconds": 25,
+        });
+        let batch = json!({"sent_at": world.now(), "events": [world.an_event("worker_snapshot", said)]});
+        let batch: EventBatch = serde_json::from_value(batch).unwrap();
+        event::accept(&world.services, stranger.id, batch, world.now(), None)
+            .await
+            .unwrap();
+        world.goes_on(5, &without_a()).await;
+    }
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    let projects: Vec<Uuid> = sqlx::query_scalar("SELECT project_id FROM incident")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(projects, [world.project.0]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_host_of_many_workers_is_told_in_a_bounded_text(pool: PgPool) {
+    let world = World::new(pool).await;
+    for number in 0..40 {
+        let name = format!("w{number:02}");
+        world
+            .worker_says(&name, json!({"host": "web", "boot_id": "A"}))
+            .await;
+    }
+    world.sweep_after(31).await;
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    let summary = world.host_words().await;
+    assert!(
+        summary.contains("w08, w09 and 30 more fell silent together"),
+        "{summary}"
+    );
+    assert_eq!(world.count("SELECT count(*) FROM host_part").await, 40);
+    let evidence: Value = sqlx::query_scalar("SELECT evidence FROM incident")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert!(evidence.as_array().unwrap().len() <= 13, "{evidence}");
+    // A container never comes back: they are given up, and the incident ends.
+    world.sweep_after(3_605).await;
+    world.sweep_after(2).await;
+    world.is_told(&[("host", "HOST_LOST", false)]).await;
+}
+
+/// The line is back, and the SDKs of its processes try again at different times.
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(pool: PgPool) {
+    let world = World::new(pool).await;
+    let ticks = |started_at: chrono::DateTime<chrono::Utc>| {
+        json!({
+            "beat": "shop", "period_seconds": 5.0, "grace_seconds": 60.0, "host": "web", "boot_id": "A",
+            "boot": Uuid::from_u128(7), "started_at": started_at,
+        })
+    };
+    let started_at = world.now();
+    let one = json!({"host": "web", "boot_id": "A", "incarnation": Uuid::from_u128(8)});
+    for _ in 0..10 {
+        world.advance(5);
+        world.event(world.an_event("beat_alive", ticks(started_at))).await;
+        world.worker_says("one", one.clone()).await;
+    }
+    world.sweep_after(28).await;
+    world.event(world.an_event("beat_alive", ticks(started_at))).await;
+    // The worker is overdue.
+    for _ in 0..14 {
+        world.sweep_after(1).await;
+    }
+    world.is_told(&[]).await;
+    world.worker_says("one", one.clone()).await;
+    world.goes_on(5, &Scene::default()).await;
+    world.is_told(&[]).await;
+
+    // One that does not return is told then, and alone.
+    world.advance(28);
+    world.event(world.an_event("beat_alive", ticks(started_at))).await;
+    for _ in 0..17 {
+        world.sweep_after(1).await;
+        world.event(world.an_event("beat_alive", ticks(started_at))).await;
+    }
+    world.is_told(&[("worker", "WORKER_LOST", true)]).await;
+}
+
+/// The monitors that an alert lists, and how many it counts.
+async fn listed(world: &World) -> (Vec<String>, i64) {
+    let payload: Value = sqlx::query_scalar("SELECT payload FROM delivery WHERE alert = 'opened'")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    let incident = &payload["incident"];
+    let names = incident["members"].as_array().unwrap().iter();
+    let names = names.map(|member| member["name"].as_str().unwrap().to_owned());
+    (names.collect(), incident["member_count"].as_i64().unwrap())
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_alert_of_a_lost_host_lists_what_its_beat_schedules(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    world.beat_ticks_on("A").await;
+    let entries: Vec<String> = (0..60).map(|number| format!("e{number:02}")).collect();
+    world
+        .schedule(&entries.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
+    // Another application's entry, and one that is paused, are not touched by it.
+    let mut theirs = entry("theirs");
+    theirs["grace_seconds"] = json!(600.0);
+    let other = json!({"beat": "other", "entries": [theirs]});
+    world.event(world.an_event("beat_schedule", other)).await;
+    let paused = world.entry("e00").await.id;
+    monitor::pause(&world.services, world.project, paused)
+        .await
+        .unwrap();
+    world.goes_on(60, &healthy()).await;
+
+    world.goes_on(35, &without_a()).await;
+
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    let (names, count) = listed(&world).await;
+    assert_eq!((names.len(), count), (50, 59));
+    assert!(
+        names.iter().all(|name| name.starts_with('e') && name != "e00"),
+        "{names:?}"
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_alert_of_a_lost_host_lists_what_ran_in_its_workers(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("one").await;
+    world.beat_ticks_on("C").await;
+    world.schedule(&["a", "b"]).await;
+    let mut scene = healthy();
+    scene.beat = Some("C");
+    world.goes_on(20, &scene).await;
+    let incarnation = Uuid::new_v4();
+    let said = json!({"host": "web", "boot_id": "A", "incarnation": incarnation});
+    world.worker_says("one", said).await;
+    let run = json!({
+        "beat": "shop", "entry": "a", "run_id": Uuid::new_v4(), "worker": "one", "queue": "celery", "attempt": Uuid::new_v4(),
+        "incarnation": incarnation,
+    });
+    world.event(world.an_event("run_started", run)).await;
+
+    let mut scene = without_a();
+    scene.beat = Some("C");
+    world.goes_on(35, &scene).await;
+
+    world.is_told(&[("host", "HOST_LOST", true)]).await;
+    assert_eq!(listed(&world).await, (vec!["a".to_owned()], 1));
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn of_many_lost_hosts_each_has_its_turn_a_hundred_a_second(pool: PgPool) {
+    let world = World::new(pool).await;
+    // All that ran there has left: each ends with the first look.
+    sqlx::query(
+        "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at)
+        SELECT gen_random_uuid(), $1, 'host', gen_random_uuid(), 'host-' || n, 'HOST_LOST', 'Lost.', '[]', '[]', $2 FROM generate_series(1, 250) AS n",
+    )
+    .bind(world.project.0)
+    .bind(world.now())
+    .execute(&world.pool)
+    .await
+    .unwrap();
+
+    for left in [150, 50, 0] {
+        world.sweep_after(1).await;
+        let open = "SELECT count(*) FROM incident WHERE resolved_at IS NULL";
+        assert_eq!(world.count(open).await, left);
+    }
+}

@@ -1,0 +1,331 @@
+//! The history of runs: stages of several processes become one row, once; runs that nobody ends are closed; old ones go.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use deadbeat_domain::celery::trace::{Outcome, Stage, StageKind, Told, TraceState};
+use deadbeat_services::ServiceError;
+use deadbeat_services::celery::event::Verdict;
+use deadbeat_services::celery::trace::{Lost, NewStage, Traces};
+use deadbeat_services::operation::retention::{Kind, Retention, RetentionSettings};
+use deadbeat_services::operation::supervisor::Health;
+use futures::future::join_all;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::setup::World;
+
+impl World {
+    /// A stage of the run of that number, which Beat did not send.
+    fn stage(&self, kind: &str, run: u128, mut more: Value) -> Value {
+        let fields = json!({"beat": "shop", "entry": null, "run_id": Uuid::from_u128(run), "task": "shop.pay", "worker": "celery@w1"});
+        let given = more.as_object_mut().unwrap();
+        for (name, value) in fields.as_object().unwrap() {
+            given.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        self.an_event(kind, more)
+    }
+
+    async fn state(&self, run: u128) -> String {
+        sqlx::query_scalar("SELECT state FROM trace WHERE run_id = $1")
+            .bind(Uuid::from_u128(run))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    async fn open(&self) -> i64 {
+        self.count("SELECT count(*) FROM open_trace").await
+    }
+
+    fn lost(&self) -> Lost {
+        Lost::new(self.store(), Arc::new(self.clock.clone()))
+    }
+}
+
+fn started(run: u128) -> NewStage {
+    let stage = Stage {
+        id: Uuid::new_v4(),
+        kind: StageKind::Started,
+        at: "2026-03-02T01:00:00Z".parse().unwrap(),
+        retries: 0,
+        attempt: None,
+        worker: None,
+        queue: None,
+        redelivered: false,
+        pid: None,
+        outcome: None,
+        soft: false,
+        duration_seconds: None,
+        error: None,
+    };
+    NewStage {
+        run_id: Uuid::from_u128(run),
+        app: "shop".to_owned(),
+        entry: None,
+        monitor_id: None,
+        told: Told {
+            stage,
+            task: None,
+            task_id: None,
+            slot: None,
+            eta: None,
+            published_at: None,
+        },
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_batch_that_is_sent_again_changes_nothing(pool: PgPool) {
+    let world = World::new(pool).await;
+    let events = vec![
+        world.stage("run_published", 1, json!({"queue": "mail"})),
+        world.stage("run_started", 1, json!({"attempt": Uuid::from_u128(9)})),
+        world.stage(
+            "run_retried",
+            1,
+            json!({"attempt": Uuid::from_u128(9), "error": "Timeout"}),
+        ),
+    ];
+    let rows = async || -> Vec<Value> {
+        sqlx::query_scalar("SELECT to_jsonb(trace) FROM trace ORDER BY run_id")
+            .fetch_all(&world.pool)
+            .await
+            .unwrap()
+    };
+    world.events(events.clone()).await;
+    let before = rows().await;
+    assert_eq!(before[0]["state"], "retried");
+
+    world.advance(60);
+    // The client's clock says when, and it is sent again later: the same skew.
+    let batch = json!({"sent_at": world.now() - TimeDelta::seconds(60), "events": events});
+    assert_eq!(world.batch(batch).await.unwrap(), vec![Verdict::Accepted; 3]);
+
+    assert_eq!(rows().await, before);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn several_processes_that_write_the_same_runs_lose_nothing(pool: PgPool) {
+    let world = World::new(pool).await;
+    let stop = CancellationToken::new();
+    let doors: Vec<Traces> = (0..3)
+        .map(|_| {
+            let (door, writer) = Traces::new(&world.store());
+            tokio::spawn(writer.run(Health::default(), stop.clone()));
+            door
+        })
+        .collect();
+    let _stop = stop.drop_guard();
+
+    // Each tells one stage of each of 50 runs, in another order.
+    let (project, now) = (world.project, world.now());
+    let told = doors.iter().enumerate().flat_map(|(number, door)| {
+        (0..10_u128).map(move |part| {
+            let mut stages: Vec<NewStage> = (0..50).map(|run| started((run * 7 + part) % 50)).collect();
+            if number % 2 == 0 {
+                stages.reverse();
+            }
+            door.accept(project, now, stages)
+        })
+    });
+    for accepted in join_all(told).await {
+        accepted.unwrap();
+    }
+
+    assert_eq!(world.count("SELECT count(*) FROM trace").await, 50);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM trace WHERE attempts = 30 AND jsonb_array_length(stages) = 30")
+            .await,
+        50
+    );
+    assert_eq!(world.open().await, 50);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_does_not_fit_into_the_queue_is_refused(pool: PgPool) {
+    let world = World::new(pool).await;
+    // Its writer does not run yet.
+    let (door, writer) = Traces::new(&world.store());
+    let stages = || -> Vec<NewStage> { (0..1_000).map(started).collect() };
+    let waiting: Vec<_> = (0..16)
+        .map(|_| {
+            let (door, project, now, stages) = (door.clone(), world.project, world.now(), stages());
+            tokio::spawn(async move { door.accept(project, now, stages).await })
+        })
+        .collect();
+    while door.waiting() < 16_000 {
+        tokio::task::yield_now().await;
+    }
+
+    let refused = door.accept(world.project, world.now(), stages()).await;
+    assert!(matches!(refused, Err(ServiceError::Busy)), "{refused:?}");
+
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(writer.run(Health::default(), stop.clone()));
+    for accepted in waiting {
+        accepted.await.unwrap().unwrap();
+    }
+    assert_eq!(door.waiting(), 0);
+    assert_eq!(
+        world
+            .count("SELECT count(*) FROM trace WHERE attempts = 16")
+            .await,
+        1_000
+    );
+    stop.cancel();
+    running.await.unwrap();
+    let stopped = door.accept(world.project, world.now(), stages()).await;
+    assert!(matches!(stopped, Err(ServiceError::Busy)), "{stopped:?}");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_whose_worker_is_gone_is_closed_as_lost_and_a_late_word_corrects_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let attempt = json!({"attempt": Uuid::from_u128(9)});
+    world.worker_says("celery@w1", json!({})).await;
+    world.worker_says("celery@w2", json!({})).await;
+    world
+        .events(vec![
+            world.stage("run_started", 1, attempt.clone()),
+            world.stage("run_started", 2, json!({"worker": "celery@w2"})),
+            world.stage("run_received", 3, json!({})),
+        ])
+        .await;
+    let began = world.now();
+    // w1 falls silent; w2 goes on.
+    for _ in 0..11 {
+        world.advance(60);
+        world.worker_says("celery@w2", json!({})).await;
+        world.sweep().await;
+        if world.now() - began <= TimeDelta::minutes(10) {
+            assert_eq!(world.lost().close_once().await.unwrap(), 0);
+        }
+    }
+
+    assert_eq!(world.lost().close_once().await.unwrap(), 1);
+
+    assert_eq!(world.state(1).await, "lost");
+    assert_eq!(
+        (world.state(2).await.as_str(), world.state(3).await.as_str()),
+        ("started", "received")
+    );
+    assert_eq!(world.open().await, 1);
+    assert_eq!(world.lost().close_once().await.unwrap(), 0);
+    let stored =
+        deadbeat_store::celery::trace::get(&world.services.reader(), world.project, Uuid::from_u128(1))
+            .await
+            .unwrap()
+            .unwrap();
+    assert_eq!(stored.trace.state(), TraceState::Ended(Outcome::Lost));
+    assert_eq!(
+        stored.trace.error(),
+        Some("its worker is gone, and nobody told its end")
+    );
+
+    // Its process had only lost the network.
+    world
+        .event(world.stage(
+            "run_finished",
+            1,
+            json!({"attempt": Uuid::from_u128(9), "outcome": "success"}),
+        ))
+        .await;
+    assert_eq!(world.state(1).await, "success");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_that_goes_on_elsewhere_is_not_lost_with_its_first_worker(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.worker_says("celery@w1", json!({})).await;
+    world
+        .event(world.stage("run_started", 1, json!({"attempt": Uuid::from_u128(1)})))
+        .await;
+    world.advance(60);
+    world.worker_says("celery@w2", json!({})).await;
+    let again = json!({"attempt": Uuid::from_u128(2), "worker": "celery@w2", "redelivered": true});
+    world.event(world.stage("run_started", 1, again)).await;
+    for _ in 0..15 {
+        world.advance(60);
+        world.worker_says("celery@w2", json!({})).await;
+        world.sweep().await;
+        assert_eq!(world.lost().close_once().await.unwrap(), 0);
+    }
+    assert_eq!(world.state(1).await, "started");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_whose_worker_was_started_anew_under_its_name_is_lost_after_ten_minutes(pool: PgPool) {
+    let world = World::new(pool).await;
+    let process = |number: u128| json!({"incarnation": Uuid::from_u128(number), "started_at": world.now()});
+    world.worker_says("celery@w1", process(1)).await;
+    world.advance(10);
+    world.event(world.stage("run_started", 1, json!({}))).await;
+    world.advance(10);
+    world.worker_says("celery@w1", process(2)).await;
+    // The sweep has ended and forgotten the first process by then.
+    for _ in 0..12 {
+        world.advance(5);
+        world
+            .worker_says("celery@w1", json!({"incarnation": Uuid::from_u128(2)}))
+            .await;
+        world.sweep().await;
+    }
+    world.worker_says("celery@w1", process(2)).await;
+    world.event(world.stage("run_started", 2, json!({}))).await;
+    assert_eq!(
+        world.lost().close_once().await.unwrap(),
+        0,
+        "reports may be on their way"
+    );
+    world.advance(601);
+
+    assert_eq!(world.lost().close_once().await.unwrap(), 1);
+
+    assert_eq!(world.state(1).await, "lost");
+    assert_eq!(
+        world.state(2).await,
+        "started",
+        "it began in the process that lives"
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_that_began_a_week_ago_is_lost_even_if_its_worker_lives(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.event(world.stage("run_started", 1, json!({}))).await;
+    world.clock.advance(TimeDelta::days(7));
+    world.worker_says("celery@w1", json!({})).await;
+    assert_eq!(world.lost().close_once().await.unwrap(), 0);
+    world.advance(1);
+    world.worker_says("celery@w1", json!({})).await;
+
+    assert_eq!(world.lost().close_once().await.unwrap(), 1);
+
+    assert_eq!(world.state(1).await, "lost");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn old_traces_go_and_a_deleted_project_takes_its_own_along(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.event(world.stage("run_started", 1, json!({}))).await;
+    world.clock.advance(TimeDelta::days(29));
+    world.event(world.stage("run_started", 2, json!({}))).await;
+    world.clock.advance(TimeDelta::days(1) + TimeDelta::seconds(1));
+    let clock = Arc::new(world.clock.clone());
+    let retention = Retention::new(world.store(), clock, RetentionSettings::default(), Arc::default());
+
+    assert_eq!(retention.pass_once().await.unwrap().of(Kind::Traces), 1);
+
+    assert_eq!(world.state(2).await, "started");
+    assert_eq!(world.open().await, 1);
+    sqlx::query("DELETE FROM project")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(world.count("SELECT count(*) FROM trace").await, 0);
+    assert_eq!(world.open().await, 0);
+}

@@ -1,0 +1,90 @@
+//! Which queues a report is told to look at: a ping key cannot read, so it hears only of those that were named with it.
+
+use deadbeat_domain::ids::ApiKeyId;
+use deadbeat_domain::people::key::Scope;
+use deadbeat_services::celery::event::{self, EventBatch, Verdict};
+use deadbeat_services::people::api_key;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::setup::World;
+
+impl World {
+    async fn ping_key(&self, name: &str) -> ApiKeyId {
+        let (key, _) = api_key::issue(
+            &self.services,
+            self.project,
+            ApiKeyId::generate(),
+            name,
+            Scope::Ping,
+        )
+        .await
+        .unwrap();
+        key.id
+    }
+
+    /// Sends one event with a key; which queues its sender is asked to look at.
+    async fn queues_told(&self, key: ApiKeyId, kind: &str, rest: Value) -> Option<Vec<String>> {
+        let batch = json!({"sent_at": self.now(), "events": [self.an_event(kind, rest)]});
+        let mut batch: EventBatch = serde_json::from_value(batch).unwrap();
+        batch.key = Some(key);
+        let verdicts = event::accept(&self.services, self.project, batch, self.now(), None)
+            .await
+            .unwrap();
+        match verdicts.into_iter().next().unwrap().1 {
+            Verdict::Heard {
+                samples: true,
+                queues,
+            } => Some(queues),
+            Verdict::Ticked {
+                samples,
+                queues,
+                attended,
+            } => {
+                // Where the canary may go is told by the same rule.
+                let unheard: Vec<_> = attended.iter().filter(|name| !queues.contains(name)).collect();
+                assert!(!samples || unheard.is_empty(), "{unheard:?} of {attended:?}");
+                samples.then_some(queues)
+            }
+            Verdict::Accepted | Verdict::Heard { .. } => None,
+            rejected @ Verdict::Rejected { .. } => panic!("{rejected:?}"),
+        }
+    }
+
+    async fn works(&self, key: ApiKeyId, worker: &str, queue: &str) -> Option<Vec<String>> {
+        let snapshot = json!({"app": "shop", "worker": worker, "state": "running", "period_seconds": 5, "queues": [queue]});
+        self.queues_told(key, "worker_snapshot", snapshot).await
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (ours, theirs) = (world.ping_key("ours").await, world.ping_key("theirs").await);
+    let queue = |name: &str| json!({"name": name, "depth": 3});
+
+    assert_eq!(
+        world.works(ours, "w1", "secret").await,
+        Some(vec!["secret".to_owned()])
+    );
+    assert_eq!(world.works(ours, "w2", "more").await, None, "the first one looks");
+    let sample = json!({"app": "shop", "reachable": true, "queues": [queue("waits")]});
+    world.queues_told(ours, "broker_sample", sample).await;
+    assert_eq!(
+        world.works(ours, "w1", "secret").await,
+        Some(vec!["waits".to_owned(), "more".to_owned(), "secret".to_owned()])
+    );
+
+    // Who has another key says goodbye for the one that looks, and asks in its place.
+    let gone = json!({"app": "shop", "worker": "w1", "state": "stopping", "period_seconds": 5});
+    world.queues_told(theirs, "worker_snapshot", gone).await;
+    let alive = json!({"beat": "shop", "period_seconds": 15, "grace_seconds": 60});
+    let told = world.queues_told(theirs, "beat_alive", alive.clone()).await;
+
+    assert_eq!(told, Some(Vec::new()));
+    api_key::revoke(&world.services, world.project, ApiKeyId::generate(), ours)
+        .await
+        .unwrap();
+    let told = world.queues_told(theirs, "beat_alive", alive).await.unwrap();
+    assert_eq!(told, ["waits", "more", "secret"], "the other key is no more");
+}

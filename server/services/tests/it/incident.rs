@@ -1,0 +1,4 @@
+//! One fault is one incident.
+
+mod cause;
+mod storm;

@@ -1,0 +1,9 @@
+//! Signals and monitors.
+
+mod aside;
+mod bounded;
+mod constant_run_id;
+mod ingest;
+mod lanes;
+mod spool;
+mod spool_faults;

@@ -1,0 +1,145 @@
+//! A writer that panics: its lane comes back, the process says so meanwhile, and nobody is judged for what was refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadbeat_domain::monitor::ping::PingKind::Success;
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::time::Clock;
+use deadbeat_services::Site;
+use deadbeat_services::judge::evaluator::Evaluator;
+use deadbeat_services::monitor::signal::ingest::{Accepted, Address, Incoming, Ingest, IngestError};
+use deadbeat_services::monitor::signal::registry::Registry;
+use deadbeat_services::operation::listening::Listening;
+use deadbeat_services::operation::selfwatch::Selfwatch;
+use deadbeat_services::operation::supervisor::Health;
+use deadbeat_testkit::PoisonedClock;
+use sqlx::PgPool;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::setup::World;
+
+/// A process with one lane, whose writer has a clock that can be poisoned.
+struct Process {
+    poison: PoisonedClock,
+    ingest: Ingest,
+    listening: Listening,
+    evaluator: Evaluator,
+    selfwatch: Selfwatch,
+    _stop: DropGuard,
+}
+
+fn process(world: &World) -> Process {
+    let own: Arc<dyn Clock> = Arc::new(world.clock.clone());
+    let poison = PoisonedClock::new(Arc::clone(&own), "services::writer");
+    let clock: Arc<dyn Clock> = Arc::new(poison.clone());
+    let site = Site {
+        url: "https://deadbeat.test".to_owned(),
+    };
+    let (store, lanes) = (world.store(), vec![None]);
+    let (ingest, writers) = Ingest::new(&store, &clock, &site, &Arc::default(), Registry::default(), lanes);
+    let stop = CancellationToken::new();
+    tokio::spawn(writers.run(stop.clone()));
+    let listening = Listening::new(world.store(), Arc::clone(&own), ingest.clone());
+    let selfwatch = Selfwatch::default();
+    selfwatch.attend(ingest.health().clone());
+    let evaluator = Evaluator::new(world.store(), own, site, Arc::default(), selfwatch.clone())
+        .beside(listening.id(), ingest.health().clone());
+    Process {
+        poison,
+        ingest,
+        listening,
+        evaluator,
+        selfwatch,
+        _stop: stop.drop_guard(),
+    }
+}
+
+impl Process {
+    async fn ping(&self, world: &World, address: &Address) -> Result<Accepted, IngestError> {
+        let incoming = Incoming {
+            address: address.clone(),
+            signal: world.signal(Success),
+            method: None,
+            remote_addr: None,
+            user_agent: None,
+            body: Vec::new(),
+        };
+        self.ingest.accept(incoming).await
+    }
+}
+
+async fn until(health: &Health, is_well: bool) {
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while health.is_well() != is_well {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("it comes within a minute");
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_lane_that_panics_comes_back_and_nobody_is_judged_meanwhile(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let to = Address::Ping(monitor.ping_id);
+    let process = process(&world);
+    let health = process.ingest.health();
+    assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
+    world.advance(90);
+    process.listening.stamp_once().await.unwrap();
+    let stamped = "SELECT extract(epoch FROM max(stamped_at))::bigint FROM listener";
+    let stamped_at = world.count(stamped).await;
+
+    process.poison.poison(1);
+    assert_eq!(process.ping(&world, &to).await, Err(IngestError::Unavailable));
+    until(health, false).await;
+
+    assert_eq!(health.failed(), ["writer 1"]);
+    let readiness = process
+        .selfwatch
+        .readiness(&world.store().reader(), world.now())
+        .await;
+    assert!(!readiness.is_ready());
+    assert_eq!(readiness.failed_loops, ["writer 1"]);
+    assert_eq!(
+        process.evaluator.sweep_once().await.unwrap().down,
+        0,
+        "its report was refused"
+    );
+    world.advance(1);
+    assert_eq!(process.listening.stamp_once().await.unwrap(), None);
+    assert_eq!(
+        world.count(stamped).await,
+        stamped_at,
+        "who refuses signals does not hear"
+    );
+
+    // What comes meanwhile waits for the next start.
+    assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
+    until(health, true).await;
+    process.listening.stamp_once().await.unwrap();
+    assert_eq!(process.evaluator.sweep_once().await.unwrap().down, 0);
+    assert_eq!(world.status(&monitor).await, Status::Up);
+    assert!(world.incidents().await.is_empty());
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_lane_that_panics_with_each_signal_is_never_well_between(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let to = Address::Ping(monitor.ping_id);
+    let process = process(&world);
+
+    process.poison.poison(3);
+    for _ in 0..3 {
+        assert_eq!(process.ping(&world, &to).await, Err(IngestError::Unavailable));
+        until(process.ingest.health(), false).await;
+    }
+    assert_eq!(process.poison.doses(), 0);
+
+    assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
+    assert!(!process.ingest.health().is_well(), "not steady yet");
+    until(process.ingest.health(), true).await;
+}

@@ -1,0 +1,6 @@
+//! What keeps Deadbeat itself at work.
+
+mod listening;
+mod migrate;
+mod retention;
+mod watchdog;

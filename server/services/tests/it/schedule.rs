@@ -1,0 +1,3 @@
+//! Zone data that change.
+
+mod zone_data;

@@ -1,0 +1,6 @@
+//! Channels, the outbox with its claims, and every attempt to send.
+
+pub mod attempt;
+pub mod channel;
+pub mod claim;
+pub mod delivery;

@@ -1,0 +1,433 @@
+//! Table `channel`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::channel::Settings;
+use deadbeat_domain::alert::recipients;
+use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::monitor::batch::column;
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A channel as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// Its id.
+    pub id: ChannelId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Its name for people.
+    pub name: String,
+    /// Its kind, and where it goes.
+    pub settings: Settings,
+    /// Signs its webhooks.
+    pub signing_secret: Option<String>,
+    /// Switched off since, and why.
+    pub disabled: Option<(DateTime<Utc>, String)>,
+    /// When the owner of a mail address agreed to mail. None: not yet, or the kind needs no confirmation.
+    pub confirmed_at: Option<DateTime<Utc>>,
+    /// Signs the link in the confirmation mail. Who knows it can confirm, so nobody is shown it.
+    pub confirm_secret: Option<String>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Channel {
+    /// Whether alerts may go to it.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed_at.is_some() || !self.settings.needs_confirmation()
+    }
+}
+
+/// The secrets stay out of logs.
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel")
+            .field("id", &self.id)
+            .field("kind", &self.settings.kind())
+            .finish_non_exhaustive()
+    }
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    kind: String,
+    name: String,
+    settings: Value,
+    signing_secret: Option<String>,
+    disabled_at: Option<DateTime<Utc>>,
+    disabled_reason: Option<String>,
+    confirmed_at: Option<DateTime<Utc>>,
+    confirm_secret: Option<String>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Channel {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        let settings = Settings::of_row(row.kind, row.settings)
+            .ok_or_else(|| StoreError::Corrupt(format!("channel {}: settings", row.id)))?;
+        Ok(Self {
+            id: ChannelId(row.id),
+            project_id: ProjectId(row.project_id),
+            name: row.name,
+            settings,
+            signing_secret: row.signing_secret,
+            disabled: row.disabled_at.zip(row.disabled_reason),
+            confirmed_at: row.confirmed_at,
+            confirm_secret: row.confirm_secret,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+macro_rules! select {
+    ($tail:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            "SELECT id, project_id, kind, name, settings, signing_secret, disabled_at, disabled_reason, confirmed_at, confirm_secret,
+                created_at, updated_at
+            FROM channel
+            " + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// Writes a new channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at, confirmed_at, confirm_secret)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9)",
+        channel.id.0,
+        channel.project_id.0,
+        channel.settings.kind(),
+        channel.name,
+        channel.settings.to_json(),
+        channel.signing_secret,
+        channel.created_at,
+        channel.confirmed_at,
+        channel.confirm_secret
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes a changed channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE channel
+        SET name = $3, settings = $4, disabled_at = $5, disabled_reason = $6, updated_at = $7, confirmed_at = $8, confirm_secret = $9
+        WHERE project_id = $1 AND id = $2",
+        channel.project_id.0,
+        channel.id.0,
+        channel.name,
+        channel.settings.to_json(),
+        channel.disabled.as_ref().map(|(at, _)| *at),
+        channel.disabled.as_ref().map(|(_, reason)| reason.clone()),
+        channel.updated_at,
+        channel.confirmed_at,
+        channel.confirm_secret
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Locks a channel that is about to be switched off, and its project before it: of one project, one channel at a time is switched off.
+///
+/// Everybody locks in this order: project, channel, deliveries. A settlement that held its delivery before it asked for the channel
+/// deadlocked with another settlement of the same channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_to_disable(tx: &mut Tx, project: ProjectId, id: ChannelId) -> StoreResult<Option<Channel>> {
+    // NO KEY UPDATE lets others write rows that refer to the project or the channel.
+    sqlx::query!(
+        "SELECT id FROM project WHERE id = $1 FOR NO KEY UPDATE",
+        project.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    select!(
+        "WHERE project_id = $1 AND id = $2 FOR NO KEY UPDATE",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Channel::try_from)
+    .transpose()
+}
+
+/// Switches a channel off after a permanent failure, and cancels what still waits for it. Not if it has been changed since `as_of`:
+/// that may have repaired it. The caller holds it ([`lock_to_disable`]).
+///
+/// # Errors
+/// When the database is away.
+pub async fn disable(
+    tx: &mut Tx,
+    id: ChannelId,
+    reason: &str,
+    as_of: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "UPDATE channel SET disabled_at = $3, disabled_reason = $2, failing_since = coalesce(failing_since, $3)
+        WHERE id = $1 AND updated_at <= $4 AND disabled_at IS NULL",
+        id.0,
+        reason,
+        now,
+        as_of
+    )
+    .execute(tx.conn())
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "UPDATE delivery
+        SET status = 'cancelled', cancel_reason = 'channel_disabled', next_attempt_at = NULL, lease = NULL, settled_at = $2
+        WHERE channel_id = $1 AND next_attempt_at IS NOT NULL",
+        id.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
+}
+
+/// Notes that a channel fails since `since`; None: that an attempt succeeded.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_failing(tx: &mut Tx, id: ChannelId, since: Option<DateTime<Utc>>) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE channel SET failing_since = $2 WHERE id = $1 AND (failing_since IS NULL) = ($2::timestamptz IS NOT NULL)",
+        id.0,
+        since
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Notes that the project's other channels were told that this one was switched off.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_reported(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: ChannelId,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE channel SET told_of_at = $3 WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Locks one channel of a project.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock(tx: &mut Tx, project: ProjectId, id: ChannelId) -> StoreResult<Option<Channel>> {
+    select!("WHERE project_id = $1 AND id = $2 FOR UPDATE", project.0, id.0)
+        .fetch_optional(tx.conn())
+        .await?
+        .map(Channel::try_from)
+        .transpose()
+}
+
+/// One channel of a project.
+///
+/// # Errors
+/// When the database is away.
+pub async fn get(reader: &Reader, project: ProjectId, id: ChannelId) -> StoreResult<Option<Channel>> {
+    select!("WHERE project_id = $1 AND id = $2", project.0, id.0)
+        .fetch_optional(reader.pool())
+        .await?
+        .map(Channel::try_from)
+        .transpose()
+}
+
+/// One channel, whoever owns it: for the link of a confirmation mail, which proves itself by its signature.
+///
+/// # Errors
+/// When the database is away.
+pub async fn for_confirmation(reader: &Reader, id: ChannelId) -> StoreResult<Option<Channel>> {
+    select!("WHERE id = $1 AND kind = 'email'", id.0)
+        .fetch_optional(reader.pool())
+        .await?
+        .map(Channel::try_from)
+        .transpose()
+}
+
+/// Notes that the owner of a mail address agreed. False: the channel is gone, or has another address or secret by now.
+///
+/// # Errors
+/// When the database is away.
+pub async fn confirm(tx: &mut Tx, channel: &Channel, now: DateTime<Utc>) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "UPDATE channel SET confirmed_at = coalesce(confirmed_at, $4) WHERE id = $1 AND settings = $2 AND confirm_secret = $3",
+        channel.id.0,
+        channel.settings.to_json(),
+        channel.confirm_secret,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Whether mail to this address needs no confirmation in a project: it is a member's, or the project's other channel has it confirmed.
+///
+/// # Errors
+/// When the database is away.
+pub async fn is_known_address(tx: &mut Tx, project: ProjectId, address: &str) -> StoreResult<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"
+        SELECT EXISTS (
+            SELECT FROM member JOIN account ON account.id = account_id WHERE project_id = $1 AND lower(email) = lower($2)
+        ) OR EXISTS (
+            SELECT FROM channel WHERE project_id = $1 AND lower(settings ->> 'to') = lower($2) AND confirmed_at IS NOT NULL
+        ) AS "is_known!"
+        "#,
+        project.0,
+        address
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// A project's channels, newest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId, page: Page<ChannelId>) -> StoreResult<Vec<Channel>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Channel::try_from).collect()
+}
+
+/// How many a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        "SELECT count(*) AS \"count!\" FROM channel WHERE project_id = $1",
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// The channels that were chosen for monitors. A monitor that tells every channel is missing from the answer.
+///
+/// # Errors
+/// When the database is away.
+pub async fn chosen_by(
+    tx: &mut Tx,
+    monitors: &[MonitorId],
+) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT monitor.id AS "monitor_id!", channel_id AS "channel_id?"
+        FROM monitor LEFT JOIN monitor_channel ON monitor_channel.monitor_id = monitor.id
+        WHERE monitor.id = ANY($1) AND NOT monitor.all_channels
+        "#,
+        &column(monitors, |id| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut chosen: HashMap<MonitorId, BTreeSet<ChannelId>> = HashMap::new();
+    for row in rows {
+        chosen
+            .entry(MonitorId(row.monitor_id))
+            .or_default()
+            .extend(row.channel_id.map(ChannelId));
+    }
+    Ok(chosen)
+}
+
+/// Every channel of projects, as far as that decides what it hears, in the order of the ids.
+///
+/// # Errors
+/// When the database is away.
+pub async fn for_alerts(
+    tx: &mut Tx,
+    projects: &[ProjectId],
+) -> StoreResult<HashMap<ProjectId, Vec<recipients::Channel>>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT project_id, id, disabled_at IS NOT NULL AS "is_disabled!", kind <> 'email' OR confirmed_at IS NOT NULL AS "is_confirmed!",
+            failing_since IS NOT NULL AS "is_failing!", told_of_at
+        FROM channel
+        WHERE project_id = ANY($1)
+        ORDER BY id
+        "#,
+        &column(projects, |id| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut channels: HashMap<ProjectId, Vec<recipients::Channel>> = HashMap::new();
+    for row in rows {
+        channels
+            .entry(ProjectId(row.project_id))
+            .or_default()
+            .push(recipients::Channel {
+                id: ChannelId(row.id),
+                is_disabled: row.is_disabled,
+                is_confirmed: row.is_confirmed,
+                is_failing: row.is_failing,
+                reported_at: row.told_of_at,
+            });
+    }
+    Ok(channels)
+}
+
+/// Removes a channel with its deliveries. False: there was none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete(tx: &mut Tx, project: ProjectId, id: ChannelId) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "DELETE FROM channel WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}

@@ -1,0 +1,289 @@
+//! Table `delivery`: the outbox.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::message::{Event, Message};
+use deadbeat_domain::alert::recipients::{History, Recipient};
+use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
+use uuid::Uuid;
+
+use crate::monitor::batch::column;
+use crate::page::Page;
+use crate::{Reader, StoreResult, Tx};
+
+/// A message and who hears of it.
+#[derive(Debug, Clone)]
+pub struct NewAlert {
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// What it says.
+    pub message: Message,
+    /// Where it goes; channels of another project are left out.
+    pub recipients: Vec<Recipient>,
+}
+
+impl NewAlert {
+    /// The failed channel that a notice is about.
+    fn notice_of(&self) -> Option<Uuid> {
+        match &self.message.event {
+            Event::ChannelDisabled(disabled) => Some(disabled.channel.id.0),
+            _ => None,
+        }
+    }
+}
+
+/// Puts alerts into the outbox, in the caller's transaction. What is there already stays, and a channel that waits for the notice of a
+/// failed channel gets no second one (index `delivery_notice_once`). Answers the deliveries that this made.
+///
+/// What is withheld is cancelled from the start. Whether a mail address has confirmed is looked at again under the lock of its channel:
+/// the address may have changed since the caller decided.
+///
+/// The channels are held against deletion until the commit: who deletes one finds these deliveries, and takes them along.
+///
+/// # Errors
+/// When the database is away.
+pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> StoreResult<Vec<DeliveryId>> {
+    // The content travels once an alert; the deliveries name its place, counted from 1 as arrays are.
+    let to: Vec<(i32, Recipient)> = (1..)
+        .zip(alerts)
+        .flat_map(|(place, alert)| alert.recipients.iter().map(move |recipient| (place, *recipient)))
+        .collect();
+    let ids: Vec<Uuid> = to.iter().map(|_| DeliveryId::generate().0).collect();
+    let mut channels = column(&to, |(_, recipient)| recipient.channel.0);
+    channels.sort_unstable();
+    channels.dedup();
+    let rows = sqlx::query_scalar!(
+        "WITH alert AS (
+            SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[], $10::uuid[])
+                WITH ORDINALITY AS alert (project_id, incident_id, alert, payload, notice_of, place)
+        ), held AS MATERIALIZED (
+            SELECT id, project_id, kind <> 'email' OR confirmed_at IS NOT NULL AS is_confirmed
+            FROM channel WHERE id = ANY($9) ORDER BY id FOR KEY SHARE
+        )
+        INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, created_at, notice_of, status, next_attempt_at,
+            settled_at, cancel_reason)
+        SELECT new.id, alert.project_id, held.id, alert.incident_id, alert.alert, alert.payload, $5::timestamptz, alert.notice_of,
+            CASE WHEN reason IS NULL THEN 'pending' ELSE 'cancelled' END,
+            CASE WHEN reason IS NULL THEN $5::timestamptz END,
+            CASE WHEN reason IS NOT NULL THEN $5::timestamptz END,
+            reason
+        FROM UNNEST($6::uuid[], $7::uuid[], $8::int4[], $11::text[]) AS new (id, channel_id, place, withheld)
+        JOIN alert USING (place)
+        JOIN held ON held.id = new.channel_id AND held.project_id = alert.project_id
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN is_confirmed OR alert.alert = 'confirmation' THEN new.withheld ELSE 'not_confirmed' END AS reason
+        ) AS decided
+        -- By channel, so that two processes never wait for each other's rows; then as told, which is the order of `sequence`.
+        ORDER BY held.id, place
+        ON CONFLICT DO NOTHING
+        RETURNING id",
+        &column(alerts, |alert| alert.project_id.0),
+        &column(alerts, |alert| alert.message.incident().map(|incident| incident.id.0)) as &[Option<Uuid>],
+        &column(alerts, |alert| alert.message.alert().as_str().to_owned()),
+        &column(alerts, |alert| alert.message.to_json()),
+        now,
+        &ids,
+        &column(&to, |(_, recipient)| recipient.channel.0),
+        &column(&to, |(place, _)| *place),
+        &channels,
+        &column(alerts, NewAlert::notice_of) as &[Option<Uuid>],
+        &column(&to, |(_, recipient)| recipient.withheld.map(|reason| reason.as_str().to_owned())) as &[Option<String>],
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(DeliveryId).collect())
+}
+
+/// Which channels have heard of incidents, or would have, had they been confirmed. Incidents of which nobody has are missing.
+///
+/// # Errors
+/// When the database is away.
+pub async fn history(tx: &mut Tx, incidents: &[IncidentId]) -> StoreResult<HashMap<IncidentId, History>> {
+    if incidents.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"
+        SELECT incident_id AS "incident_id!", channel_id, alert = 'escalated' AS "is_escalated!"
+        FROM delivery
+        WHERE incident_id = ANY($1) AND alert IN ('opened', 'escalated')
+        "#,
+        &column(incidents, |id| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut found: HashMap<IncidentId, History> = HashMap::new();
+    for row in rows {
+        let history = found.entry(IncidentId(row.incident_id)).or_default();
+        let heard = if row.is_escalated {
+            &mut history.escalated
+        } else {
+            &mut history.opened
+        };
+        heard.insert(ChannelId(row.channel_id));
+    }
+    Ok(found)
+}
+
+/// What becomes of a claimed delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// It arrived.
+    Sent,
+    /// It is given up.
+    Dead,
+    /// It is too old to be of use.
+    Cancelled,
+    /// It is tried again then.
+    RetryAt(DateTime<Utc>),
+}
+
+/// Settles a claimed delivery. False: the lease was lost, and nothing was written.
+///
+/// # Errors
+/// When the database is away.
+pub async fn settle(
+    tx: &mut Tx,
+    id: DeliveryId,
+    lease: Uuid,
+    settle: Settle,
+    now: DateTime<Utc>,
+) -> StoreResult<bool> {
+    let (status, next, settled) = match settle {
+        Settle::Sent => ("sent", None, Some(now)),
+        Settle::Dead => ("dead", None, Some(now)),
+        Settle::Cancelled => ("cancelled", None, Some(now)),
+        Settle::RetryAt(at) => ("pending", Some(at), None),
+    };
+    let reason = matches!(settle, Settle::Cancelled).then_some("too_old");
+    let done = sqlx::query!(
+        "UPDATE delivery SET status = $3, next_attempt_at = $4, settled_at = $5, lease = NULL, cancel_reason = coalesce($6, cancel_reason)
+        WHERE id = $1 AND lease = $2 AND next_attempt_at IS NOT NULL",
+        id.0,
+        lease,
+        status,
+        next,
+        settled,
+        reason
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// When the next delivery is due.
+///
+/// # Errors
+/// When the database is away.
+pub async fn nearest_attempt(reader: &Reader) -> StoreResult<Option<DateTime<Utc>>> {
+    Ok(
+        sqlx::query_scalar!("SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending'")
+            .fetch_one(reader.pool())
+            .await?,
+    )
+}
+
+/// A delivery as listed.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub channel_id: ChannelId,
+    /// What it tells of.
+    pub incident_id: Option<IncidentId>,
+    /// What it tells.
+    pub alert: String,
+    /// pending, sent, dead, cancelled.
+    pub status: String,
+    /// Tries so far.
+    pub attempt_count: i32,
+    /// When it was put into the outbox.
+    pub created_at: DateTime<Utc>,
+    /// When it is tried next.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// When it was settled.
+    pub settled_at: Option<DateTime<Utc>>,
+    /// Why it was cancelled: `not_confirmed`, `channel_disabled`, `too_old`.
+    pub cancel_reason: Option<String>,
+}
+
+/// What a list may be narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// To this channel.
+    pub channel_id: Option<ChannelId>,
+    /// Of this incident.
+    pub incident_id: Option<IncidentId>,
+    /// Only this one.
+    pub id: Option<DeliveryId>,
+    /// In this status.
+    pub status: Option<String>,
+}
+
+/// A project's deliveries, newest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(
+    reader: &Reader,
+    project: ProjectId,
+    filter: &Filter,
+    page: Page<DeliveryId>,
+) -> StoreResult<Vec<Delivery>> {
+    let rows = sqlx::query!(
+        "SELECT id, channel_id, incident_id, alert, status, attempt_count, created_at, next_attempt_at, settled_at,
+            cancel_reason
+        FROM delivery
+        WHERE project_id = $1
+            AND ($2::uuid IS NULL OR id < $2)
+            AND ($3::uuid IS NULL OR channel_id = $3)
+            AND ($4::uuid IS NULL OR incident_id = $4)
+            AND ($5::uuid IS NULL OR id = $5)
+            AND ($6::text IS NULL OR status = $6)
+        ORDER BY id DESC
+        LIMIT $7",
+        project.0,
+        page.after.map(|id| id.0),
+        filter.channel_id.map(|id| id.0),
+        filter.incident_id.map(|id| id.0),
+        filter.id.map(|id| id.0),
+        filter.status,
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Delivery {
+            id: DeliveryId(row.id),
+            channel_id: ChannelId(row.channel_id),
+            incident_id: row.incident_id.map(IncidentId),
+            alert: row.alert,
+            status: row.status,
+            attempt_count: row.attempt_count,
+            created_at: row.created_at,
+            next_attempt_at: row.next_attempt_at,
+            settled_at: row.settled_at,
+            cancel_reason: row.cancel_reason,
+        })
+        .collect())
+}
+
+/// Cancels what waits for a channel whose new address nobody has confirmed, also what is being sent. The caller holds the channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn cancel_unconfirmed(tx: &mut Tx, channel: ChannelId, now: DateTime<Utc>) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE delivery
+        SET status = 'cancelled', cancel_reason = 'not_confirmed', next_attempt_at = NULL, lease = NULL, settled_at = $2
+        WHERE channel_id = $1 AND next_attempt_at IS NOT NULL",
+        channel.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

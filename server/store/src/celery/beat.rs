@@ -1,0 +1,550 @@
+//! Table `beat`.
+
+pub mod lineage;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::celery::beat::BeatView;
+use deadbeat_domain::celery::beat::incarnation::Incarnation;
+use deadbeat_domain::celery::switch::Switch;
+use deadbeat_domain::ids::{BeatId, ProjectId};
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::monitor::status::Status;
+use uuid::Uuid;
+
+use crate::celery::queue::trouble;
+use crate::error::each;
+use crate::monitor::batch::column;
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
+
+/// A Beat as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Beat {
+    /// Its id.
+    pub id: BeatId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The Celery application's name.
+    pub name: String,
+    /// Where it was last heard from.
+    pub host: Option<String>,
+    /// What stands behind `celery -A` where it runs; None: not known.
+    pub project_word: Option<String>,
+    /// When it was first heard of.
+    pub created_at: DateTime<Utc>,
+    /// When its process last said that it hangs.
+    pub hung_at: Option<DateTime<Utc>>,
+    /// When it last sent any entry.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// When the broker last took none from it, and what it said.
+    pub send_failed: Option<(DateTime<Utc>, String)>,
+    /// When a process of its application last said that it had to drop events, and how many.
+    pub lost_events: Option<(DateTime<Utc>, i64)>,
+    /// What the rules work on.
+    pub state: Switch,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    name: String,
+    status: String,
+    period_seconds: f64,
+    grace_seconds: f64,
+    last_seen_at: Option<DateTime<Utc>>,
+    host: Option<String>,
+    project_word: Option<String>,
+    deadline_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    trouble: Option<String>,
+    trouble_since: Option<DateTime<Utc>>,
+    hung_at: Option<DateTime<Utc>>,
+    sent_at: Option<DateTime<Utc>>,
+    send_failed_at: Option<DateTime<Utc>>,
+    send_error: Option<String>,
+    lost_at: Option<DateTime<Utc>>,
+    lost_events: Option<i64>,
+}
+
+impl Beat {
+    /// What a person types behind `celery -A`.
+    #[must_use]
+    pub fn typed(&self) -> &str {
+        self.project_word.as_deref().unwrap_or(&self.name)
+    }
+
+    /// What monitors' verdicts need to know of it.
+    #[must_use]
+    pub fn view(&self) -> BeatView {
+        BeatView {
+            status: self.state.status,
+            last_seen_at: self.state.last_seen_at,
+            deadline_at: self.state.deadline_at,
+            hung_at: self.hung_at,
+            sent_at: self.sent_at,
+            send_failed_at: self.send_failed.as_ref().map(|(at, _)| *at),
+            lost_at: self.lost_events.map(|(at, _)| at),
+            skewed_since: self
+                .state
+                .since
+                .filter(|_| self.state.trouble == Some(Cause::ClockSkew)),
+            back_at: None,
+        }
+    }
+}
+
+impl TryFrom<Row> for Beat {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            id: BeatId(row.id),
+            project_id: ProjectId(row.project_id),
+            name: row.name,
+            host: row.host,
+            project_word: row.project_word,
+            created_at: row.created_at,
+            hung_at: row.hung_at,
+            sent_at: row.sent_at,
+            send_failed: row.send_failed_at.zip(row.send_error),
+            lost_events: row.lost_at.zip(row.lost_events),
+            state: Switch {
+                status: Status::parse(&row.status)
+                    .ok_or_else(|| StoreError::Corrupt(format!("beat status {}", row.status)))?,
+                trouble: trouble("beat", row.trouble.as_deref())?,
+                since: row.trouble_since,
+                period_seconds: row.period_seconds,
+                grace_seconds: row.grace_seconds,
+                last_seen_at: row.last_seen_at,
+                deadline_at: row.deadline_at,
+            },
+        })
+    }
+}
+
+/// How often a Beat is made again that somebody deletes between the look and the lock.
+const TRIES: usize = 5;
+
+/// Locks the Beat of that name, made first if there is none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_or_create(
+    tx: &mut Tx,
+    project: ProjectId,
+    name: &str,
+    period_seconds: f64,
+    grace_seconds: f64,
+    now: DateTime<Utc>,
+) -> StoreResult<Beat> {
+    for _ in 0..TRIES {
+        sqlx::query!(
+            "INSERT INTO beat (id, project_id, name, status, period_seconds, grace_seconds, created_at)
+            VALUES ($1, $2, $3, 'new', $4, $5, $6)
+            ON CONFLICT (project_id, name) DO NOTHING",
+            BeatId::generate().0,
+            project.0,
+            name,
+            period_seconds,
+            grace_seconds,
+            now
+        )
+        .execute(tx.conn())
+        .await?;
+        if let Some(beat) = lock(tx, project, name).await? {
+            return Ok(beat);
+        }
+    }
+    Err(StoreError::Corrupt(
+        "a Beat appears and disappears while it is locked".to_owned(),
+    ))
+}
+
+/// Writes Beats' states. `check_after` moves only when it must, or when the sweep says so.
+///
+/// # Errors
+/// When the database is away.
+pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE beat
+        SET status = new.status, period_seconds = new.period_seconds, grace_seconds = new.grace_seconds, last_seen_at = new.last_seen_at,
+            host = new.host, deadline_at = new.deadline_at, trouble = new.trouble, trouble_since = new.trouble_since,
+            hung_at = new.hung_at, sent_at = new.sent_at, send_failed_at = new.send_failed_at, send_error = new.send_error,
+            project_word = new.project_word,
+            check_after = CASE
+                WHEN $8 THEN new.deadline_at
+                WHEN new.deadline_at IS NULL THEN beat.check_after
+                ELSE least(beat.check_after, new.deadline_at)
+            END
+        FROM UNNEST($1::uuid[], $2::text[], $3::float8[], $4::float8[], $5::timestamptz[], $6::text[], $7::timestamptz[],
+            $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[])
+            AS new (id, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, trouble, trouble_since, hung_at, sent_at,
+                send_failed_at, send_error, project_word)
+        WHERE beat.id = new.id",
+        &column(beats, |beat| beat.id.0),
+        &column(beats, |beat| beat.state.status.as_str().to_owned()),
+        &column(beats, |beat| beat.state.period_seconds),
+        &column(beats, |beat| beat.state.grace_seconds),
+        &column(beats, |beat| beat.state.last_seen_at) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.host.clone()) as &[Option<String>],
+        &column(beats, |beat| beat.state.deadline_at) as &[Option<DateTime<Utc>>],
+        moves_check,
+        &column(beats, |beat| beat.state.trouble.map(|cause| cause.as_str().to_owned())) as &[Option<String>],
+        &column(beats, |beat| beat.state.since) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.hung_at) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.sent_at) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.send_failed.as_ref().map(|(at, _)| *at)) as &[Option<DateTime<Utc>>],
+        &column(beats, |beat| beat.send_failed.as_ref().map(|(_, error)| error.clone())) as &[Option<String>],
+        &column(beats, |beat| beat.project_word.clone()) as &[Option<String>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes Beats whose `check_after` has passed, skipping those that somebody holds.
+///
+/// # Errors
+/// When the database is away.
+pub async fn claim_overdue(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Beat, Unreadable>>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE check_after <= $1
+        ORDER BY check_after
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED",
+        now,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(each(rows, |row| row.id))
+}
+
+/// Sets a Beat that cannot be read aside until `until`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_aside(tx: &mut Tx, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
+    // A Beat without a deadline stays without: `greatest` alone would arm one that is down.
+    sqlx::query!(
+        "UPDATE beat
+        SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
+        WHERE id = $1",
+        id,
+        until
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Beats by id.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn by_ids(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<Beat>> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE id = ANY($1)",
+        &ids
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Beat::try_from).collect()
+}
+
+/// Locks a Beat of a project by its id.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock_by_id(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<Option<Beat>> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE project_id = $1 AND id = $2
+        FOR UPDATE",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Beat::try_from)
+    .transpose()
+}
+
+/// Removes a Beat. Its monitors are gone already ([`crate::monitor::delete_all`]): one that were left would stay without a Beat.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete(tx: &mut Tx, id: BeatId) -> StoreResult<()> {
+    sqlx::query!("DELETE FROM beat WHERE id = $1", id.0)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Begins to make the monitors of a Beat follow a snapshot of its schedule, or to remove them: whoever began before finds another name
+/// ([`lock_in_sync`]), and ends. The caller holds the Beat's lock.
+///
+/// # Errors
+/// When the database is away.
+pub async fn begin_sync(tx: &mut Tx, id: BeatId, sync: Uuid) -> StoreResult<()> {
+    sqlx::query!("UPDATE beat SET sync_id = $2 WHERE id = $1", id.0, sync)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Locks the Beat of that name, if its monitors still follow that snapshot.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock_in_sync(
+    tx: &mut Tx,
+    project: ProjectId,
+    name: &str,
+    sync: Uuid,
+) -> StoreResult<Option<Beat>> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE project_id = $1 AND name = $2 AND sync_id = $3
+        FOR UPDATE",
+        project.0,
+        name,
+        sync
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Beat::try_from)
+    .transpose()
+}
+
+/// How many Beats a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM beat WHERE project_id = $1"#,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// Locks the Beat of that name, if there is one.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn lock(tx: &mut Tx, project: ProjectId, name: &str) -> StoreResult<Option<Beat>> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE project_id = $1 AND name = $2
+        FOR UPDATE",
+        project.0,
+        name
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Beat::try_from)
+    .transpose()
+}
+
+/// A process of this application had to drop events. Nothing happens where no Beat of that name is known.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lose_events(
+    tx: &mut Tx,
+    project: ProjectId,
+    name: &str,
+    count: i64,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE beat SET lost_at = $3, lost_events = $4 WHERE project_id = $1 AND name = $2",
+        project.0,
+        name,
+        now,
+        count
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A project's Beats, by name.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Beat>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE project_id = $1
+        ORDER BY name",
+        project.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Beat::try_from).collect()
+}
+
+/// Notes since when a Beat's list has had no enabled entry; None: it has one again, or a person knows.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_emptied(tx: &mut Tx, id: BeatId, at: Option<DateTime<Utc>>) -> StoreResult<()> {
+    sqlx::query!("UPDATE beat SET emptied_at = $2 WHERE id = $1", id.0, at)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Since when a Beat's list has had no enabled entry; None: it has some, or a person knows.
+///
+/// # Errors
+/// When the database is away.
+pub async fn emptied_at(tx: &mut Tx, id: BeatId) -> StoreResult<Option<DateTime<Utc>>> {
+    let at = sqlx::query_scalar!("SELECT emptied_at FROM beat WHERE id = $1", id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(at.flatten())
+}
+
+/// The names of a Beat's monitors that were retired then or later, the first `limit` by name, and how many there are.
+///
+/// # Errors
+/// When the database is away.
+pub async fn retired_since(
+    tx: &mut Tx,
+    id: BeatId,
+    at: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<(Vec<String>, i64)> {
+    let rows = sqlx::query!(
+        r#"SELECT name, count(*) OVER () AS "count!" FROM monitor WHERE beat_id = $1 AND retired_at >= $2 ORDER BY name LIMIT $3"#,
+        id.0,
+        at,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let count = rows.first().map_or(0, |row| row.count);
+    Ok((rows.into_iter().map(|row| row.name).collect(), count))
+}
+
+/// How many monitors of a Beat are not retired.
+///
+/// # Errors
+/// When the database is away.
+pub async fn watched(tx: &mut Tx, id: BeatId) -> StoreResult<usize> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM monitor WHERE beat_id = $1 AND retired_at IS NULL"#,
+        id.0
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// A project's Beats, newest first, page by page.
+///
+/// # Errors
+/// When the database is away.
+pub async fn page(reader: &Reader, project: ProjectId, page: Page<BeatId>) -> StoreResult<Vec<Beat>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
+            trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
+        FROM beat
+        WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2)
+        ORDER BY id DESC
+        LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Beat::try_from).collect()
+}
+
+/// The processes that report as this Beat. A list that cannot be read is begun anew: each process reports again within its period.
+///
+/// # Errors
+/// When the database is away.
+pub async fn incarnations(tx: &mut Tx, id: BeatId) -> StoreResult<Vec<Incarnation>> {
+    let stored = sqlx::query_scalar!("SELECT incarnations FROM beat WHERE id = $1", id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    let Some(stored) = stored else {
+        return Ok(Vec::new());
+    };
+    Ok(serde_json::from_value(stored).unwrap_or_else(|error| {
+        tracing::error!(beat.id = %id, %error, "the incarnations of a Beat cannot be read; they are noted anew");
+        Vec::new()
+    }))
+}
+
+/// Notes the processes that report as this Beat. The caller holds its lock.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_incarnations(tx: &mut Tx, id: BeatId, known: &[Incarnation]) -> StoreResult<()> {
+    let known = serde_json::to_value(known).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    sqlx::query!("UPDATE beat SET incarnations = $2 WHERE id = $1", id.0, known)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Whether a process of another Beat of the project has listed this schedule since then.
+///
+/// # Errors
+/// When the database is away.
+pub async fn is_listed_elsewhere(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: BeatId,
+    schedule: &str,
+    since: DateTime<Utc>,
+) -> StoreResult<bool> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT 1 FROM beat
+            WHERE project_id = $1 AND id <> $2
+                AND jsonb_path_exists(incarnations, '$[*] ? (@.schedule == $schedule)', jsonb_build_object('schedule', $3::text))
+                AND last_seen_at > $4
+        ) AS "found!""#,
+        project.0,
+        id.0,
+        schedule,
+        since
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(found)
+}

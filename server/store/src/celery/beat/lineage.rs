@@ -1,0 +1,161 @@
+//! Column `monitor.listed_by`: which lineages of a Beat list a monitor's entry, as bits.
+
+use std::collections::HashMap;
+
+use deadbeat_domain::celery::beat::incarnation::Incarnation;
+use deadbeat_domain::celery::beat::lineage::Bits;
+use deadbeat_domain::ids::{BeatId, MonitorId};
+use uuid::Uuid;
+
+use crate::{StoreResult, Tx};
+
+/// Monitors whose entries are listed by exactly these lineages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The lineages.
+    pub by: Bits,
+    /// How many there are.
+    pub count: i64,
+    /// The first few names.
+    pub names: Vec<String>,
+}
+
+fn bits(stored: i16) -> Bits {
+    u8::try_from(stored).unwrap_or(0)
+}
+
+/// The monitors of a Beat that are not retired, by the lineages that list them. The canary and entries of Celery's own are left out. Of `entries`
+/// only, where some are given.
+///
+/// # Errors
+/// When the database is away.
+pub async fn census(tx: &mut Tx, beat: BeatId, entries: Option<&[String]>) -> StoreResult<Vec<Listed>> {
+    let rows = sqlx::query!(
+        r#"SELECT listed_by, count(*) AS "count!", (array_agg(entry ORDER BY entry))[1:5] AS "names!: Vec<String>"
+        FROM monitor
+        WHERE beat_id = $1 AND retired_at IS NULL AND entry <> 'deadbeat.canary' AND NOT starts_with(entry, 'celery.')
+            AND ($2::text[] IS NULL OR entry = ANY($2))
+        GROUP BY listed_by"#,
+        beat.0,
+        entries
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Listed {
+            by: bits(row.listed_by),
+            count: row.count,
+            names: row.names,
+        })
+        .collect())
+}
+
+/// A lineage lists these entries.
+///
+/// # Errors
+/// When the database is away.
+pub async fn mark(tx: &mut Tx, beat: BeatId, entries: &[String], lineage: Bits) -> StoreResult<()> {
+    // What a retired one was listed by before is over.
+    sqlx::query!(
+        "UPDATE monitor
+        SET listed_by = CASE WHEN retired_at IS NULL THEN listed_by | $3 ELSE $3 END
+        WHERE beat_id = $1 AND entry = ANY($2) AND (listed_by & $3 = 0 OR (retired_at IS NOT NULL AND listed_by <> $3))",
+        beat.0,
+        entries,
+        i16::from(lineage)
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// These lineages list these entries and no others: those that another lineage lists, too, stay with that one.
+///
+/// # Errors
+/// When the database is away.
+pub async fn leave(tx: &mut Tx, beat: BeatId, listed: &[String], lineage: Bits) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE monitor
+        SET listed_by = listed_by & ~$3::smallint
+        WHERE beat_id = $1 AND retired_at IS NULL AND entry NOT IN (SELECT * FROM UNNEST($2::text[])) AND listed_by & $3 <> 0 AND listed_by & ~$3::smallint <> 0",
+        beat.0,
+        listed,
+        i16::from(lineage)
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// These lineages list nothing any more, of so many monitors at most; answers of how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn clear(tx: &mut Tx, beat: BeatId, lineages: Bits, limit: i64) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "UPDATE monitor
+        SET listed_by = listed_by & ~$2::smallint
+        WHERE id IN (SELECT id FROM monitor WHERE beat_id = $1 AND listed_by & $2 <> 0 ORDER BY id LIMIT $3 FOR UPDATE)",
+        beat.0,
+        i16::from(lineages),
+        limit
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Which lineages list these monitors.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_monitors(tx: &mut Tx, monitors: &[MonitorId]) -> StoreResult<HashMap<MonitorId, Bits>> {
+    let ids: Vec<Uuid> = monitors.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!("SELECT id, listed_by FROM monitor WHERE id = ANY($1)", &ids)
+        .fetch_all(tx.conn())
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.id), bits(row.listed_by)))
+        .collect())
+}
+
+/// How many monitors of a Beat are not retired and are listed by nobody else.
+///
+/// # Errors
+/// When the database is away.
+pub async fn watched_by(tx: &mut Tx, beat: BeatId, lineage: Bits) -> StoreResult<usize> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM monitor WHERE beat_id = $1 AND retired_at IS NULL AND listed_by & ~$2::smallint = 0"#,
+        beat.0,
+        i16::from(lineage)
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// The processes that report as these Beats.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_beats(tx: &mut Tx, beats: &[BeatId]) -> StoreResult<HashMap<BeatId, Vec<Incarnation>>> {
+    let ids: Vec<Uuid> = beats.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!(
+        "SELECT id, incarnations FROM beat WHERE id = ANY($1) AND incarnations -> 0 IS NOT NULL",
+        &ids
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    // A list that cannot be read is noted anew with the next report.
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            (
+                BeatId(row.id),
+                serde_json::from_value(row.incarnations).unwrap_or_default(),
+            )
+        })
+        .collect())
+}

@@ -1,0 +1,132 @@
+//! What the runs of each task come to, out of table `trace`.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::celery::trace::Outcome;
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::limits::{TASK_RUNS_LOOKED_AT, TASKS_SHOWN};
+
+use crate::{Reader, StoreResult};
+
+/// What a task's runs come to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskStats {
+    /// The task's name; None: of runs of which nobody said it.
+    pub task: Option<String>,
+    /// Runs that were looked at.
+    pub runs: i64,
+    /// Those among them that have ended.
+    pub ended: i64,
+    /// And of these, that failed.
+    pub failed: i64,
+    /// Half of the runs waited for no longer, in seconds.
+    pub wait_p50: Option<f64>,
+    /// 95 % of the runs waited for no longer.
+    pub wait_p95: Option<f64>,
+    /// Half of the runs took no longer, in seconds.
+    pub run_p50: Option<f64>,
+    /// 95 % of the runs took no longer.
+    pub run_p95: Option<f64>,
+    /// The newest of them.
+    pub last_heard_first_at: DateTime<Utc>,
+}
+
+impl TaskStats {
+    /// Which part of those that ended failed; None: none has ended.
+    #[must_use]
+    pub fn failure_ratio(&self) -> Option<f64> {
+        (self.ended > 0).then(|| self.failed as f64 / self.ended as f64)
+    }
+}
+
+/// What the runs of a stretch come to, task by task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tasks {
+    /// Those with the most runs first.
+    pub tasks: Vec<TaskStats>,
+    /// Where the runs that were looked at begin.
+    pub from: DateTime<Utc>,
+    /// Where they end.
+    pub to: DateTime<Utc>,
+    /// How many runs were looked at.
+    pub looked_at: i64,
+}
+
+impl Tasks {
+    /// How many minutes the stretch has had so far; never none at all.
+    #[must_use]
+    pub fn minutes(&self, now: DateTime<Utc>) -> f64 {
+        let covered = self.to.min(now) - self.from;
+        (covered.num_milliseconds() as f64 / 60_000.0).max(1.0 / 60.0)
+    }
+}
+
+/// The tasks of a project's newest runs of a stretch: [`TASK_RUNS_LOOKED_AT`] runs and [`TASKS_SHOWN`] tasks at most.
+///
+/// # Errors
+/// When the database is away.
+pub async fn tasks(
+    reader: &Reader,
+    project: ProjectId,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+) -> StoreResult<Tasks> {
+    let failures: Vec<String> = Outcome::ALL
+        .into_iter()
+        .filter(|outcome| outcome.is_failure())
+        .map(|outcome| outcome.as_str().to_owned())
+        .collect();
+    let rows = sqlx::query!(
+        r#"
+        WITH seen AS MATERIALIZED (
+            SELECT task, state, wait_seconds, run_seconds, heard_first_at
+            FROM trace
+            WHERE project_id = $1 AND heard_first_at >= $2 AND heard_first_at < $3
+            ORDER BY heard_first_at DESC
+            LIMIT $4
+        )
+        SELECT task, count(*) AS "runs!", count(*) FILTER (WHERE state NOT IN ('published', 'received', 'started', 'retried')) AS "ended!",
+            count(*) FILTER (WHERE state = ANY($5)) AS "failed!",
+            percentile_cont(0.5) WITHIN GROUP (ORDER BY wait_seconds) AS wait_p50,
+            percentile_cont(0.95) WITHIN GROUP (ORDER BY wait_seconds) AS wait_p95,
+            percentile_cont(0.5) WITHIN GROUP (ORDER BY run_seconds) AS run_p50,
+            percentile_cont(0.95) WITHIN GROUP (ORDER BY run_seconds) AS run_p95,
+            max(heard_first_at) AS "last_heard_first_at!",
+            (SELECT count(*) FROM seen) AS "seen!", (SELECT min(heard_first_at) FROM seen) AS oldest
+        FROM seen
+        GROUP BY task
+        ORDER BY count(*) DESC, task
+        LIMIT $6
+        "#,
+        project.0,
+        from,
+        to,
+        TASK_RUNS_LOOKED_AT,
+        &failures,
+        TASKS_SHOWN
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    let (looked_at, oldest) = rows.first().map_or((0, None), |row| (row.seen, row.oldest));
+    let tasks = rows
+        .into_iter()
+        .map(|row| TaskStats {
+            task: row.task,
+            runs: row.runs,
+            ended: row.ended,
+            failed: row.failed,
+            wait_p50: row.wait_p50,
+            wait_p95: row.wait_p95,
+            run_p50: row.run_p50,
+            run_p95: row.run_p95,
+            last_heard_first_at: row.last_heard_first_at,
+        })
+        .collect();
+    Ok(Tasks {
+        tasks,
+        from: oldest
+            .filter(|_| looked_at >= TASK_RUNS_LOOKED_AT)
+            .unwrap_or(from),
+        to,
+        looked_at,
+    })
+}

@@ -1,0 +1,563 @@
+//! Table `worker`.
+
+pub mod orphan;
+pub mod stranger;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::celery::switch::Switch;
+use deadbeat_domain::celery::worker::incarnation::Incarnation;
+use deadbeat_domain::ids::{ApiKeyId, ProjectId, WorkerId};
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::monitor::status::Status;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::celery::queue::trouble;
+use crate::error::each;
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
+
+/// A worker as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The Celery application's name.
+    pub app: String,
+    /// Celery's node name.
+    pub name: String,
+    /// What it last said of itself.
+    pub snapshot: Value,
+    /// The queues that it consumes.
+    pub queues: Vec<String>,
+    /// When its count of tasks last moved, or it last had nothing to do.
+    pub progress_at: DateTime<Utc>,
+    /// When it was first heard of.
+    pub created_at: DateTime<Utc>,
+    /// The processes that reported under its name.
+    pub incarnations: Vec<Incarnation>,
+    /// What the rules work on.
+    pub state: Switch,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    app: String,
+    name: String,
+    status: String,
+    period_seconds: f64,
+    grace_seconds: f64,
+    last_seen_at: Option<DateTime<Utc>>,
+    deadline_at: Option<DateTime<Utc>>,
+    snapshot: Value,
+    queues: Vec<String>,
+    progress_at: DateTime<Utc>,
+    created_at: DateTime<Utc>,
+    trouble: Option<String>,
+    trouble_since: Option<DateTime<Utc>>,
+    incarnations: Value,
+}
+
+impl Worker {
+    /// What a person types behind `celery -A`.
+    #[must_use]
+    pub fn typed(&self) -> &str {
+        let said = self.snapshot.get("project").and_then(Value::as_str);
+        said.unwrap_or(&self.app)
+    }
+}
+
+impl TryFrom<Row> for Worker {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            id: WorkerId(row.id),
+            project_id: ProjectId(row.project_id),
+            app: row.app,
+            name: row.name,
+            snapshot: row.snapshot,
+            queues: row.queues,
+            progress_at: row.progress_at,
+            created_at: row.created_at,
+            incarnations: serde_json::from_value(row.incarnations).map_err(|error| {
+                StoreError::Corrupt(format!("incarnations of worker {}: {error}", row.id))
+            })?,
+            state: Switch {
+                status: status(&row.status)?,
+                period_seconds: row.period_seconds,
+                grace_seconds: row.grace_seconds,
+                last_seen_at: row.last_seen_at,
+                deadline_at: row.deadline_at,
+                trouble: trouble("worker", row.trouble.as_deref())?,
+                since: row.trouble_since,
+            },
+        })
+    }
+}
+
+fn status(text: &str) -> StoreResult<Status> {
+    Status::parse(text).ok_or_else(|| StoreError::Corrupt(format!("worker status {text}")))
+}
+
+macro_rules! select {
+    ($tail:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            r#"
+            SELECT id, project_id, app, name, status, period_seconds, grace_seconds, last_seen_at, deadline_at, snapshot, queues, progress_at,
+                created_at, trouble, trouble_since, incarnations
+            FROM worker
+            "# + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+/// Locks the worker of that name. None: it was never heard of.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock(tx: &mut Tx, project: ProjectId, app: &str, name: &str) -> StoreResult<Option<Worker>> {
+    select!(
+        "WHERE project_id = $1 AND app = $2 AND name = $3 FOR UPDATE",
+        project.0,
+        app,
+        name
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .map(Worker::try_from)
+    .transpose()
+}
+
+/// Writes a new worker; one of that name that came meanwhile stays as it is.
+///
+/// # Errors
+/// When the database is away.
+pub async fn insert(tx: &mut Tx, worker: &Worker) -> StoreResult<()> {
+    let state = &worker.state;
+    sqlx::query!(
+        "INSERT INTO worker (id, project_id, app, name, status, period_seconds, grace_seconds, last_seen_at, deadline_at, check_after,
+            snapshot, queues, progress_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13)
+        ON CONFLICT (project_id, app, name) DO NOTHING",
+        worker.id.0,
+        worker.project_id.0,
+        worker.app,
+        worker.name,
+        state.status.as_str(),
+        state.period_seconds,
+        state.grace_seconds,
+        state.last_seen_at,
+        state.deadline_at,
+        worker.snapshot,
+        &worker.queues,
+        worker.progress_at,
+        worker.created_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes a worker's state, and with which key it has just reported (None: it has not). It is looked at when its deadline passes, or at
+/// `look_at`. `check_after` moves only when it must, or when the sweep says so.
+///
+/// # Errors
+/// When the database is away.
+pub async fn update(
+    tx: &mut Tx,
+    worker: &Worker,
+    moves_check: bool,
+    look_at: Option<DateTime<Utc>>,
+    told_with: Option<ApiKeyId>,
+) -> StoreResult<()> {
+    let state = &worker.state;
+    sqlx::query!(
+        "UPDATE worker
+        SET status = $2, period_seconds = $3, grace_seconds = $4, last_seen_at = $5, deadline_at = $6, snapshot = $7, queues = $8,
+            progress_at = $9, trouble = $11, trouble_since = $12, told_with = coalesce($13, told_with),
+            incarnations = $14,
+            check_after = CASE WHEN $10 THEN least($6::timestamptz, $15::timestamptz) ELSE least(check_after, $6, $15) END
+        WHERE id = $1",
+        worker.id.0,
+        state.status.as_str(),
+        state.period_seconds,
+        state.grace_seconds,
+        state.last_seen_at,
+        state.deadline_at,
+        worker.snapshot,
+        &worker.queues,
+        worker.progress_at,
+        moves_check,
+        state.trouble.map(|cause| cause.as_str()),
+        state.since,
+        told_with.map(|key| key.0),
+        serde_json::to_value(&worker.incarnations).unwrap_or_else(|_| Value::Array(Vec::new())),
+        look_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes workers whose `check_after` has passed, skipping those that somebody holds.
+///
+/// # Errors
+/// When the database is away.
+pub async fn claim_overdue(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Result<Worker, Unreadable>>> {
+    let rows = select!(
+        "WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",
+        now,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(each(rows, |row| row.id))
+}
+
+/// Sets a worker that cannot be read aside until `until`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_aside(tx: &mut Tx, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
+    // A worker without a deadline stays without: `greatest` alone would arm one that nobody waits for.
+    sqlx::query!(
+        "UPDATE worker
+        SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
+        WHERE id = $1",
+        id,
+        until
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// How many workers a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM worker WHERE project_id = $1"#,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// Makes room for new workers of a project: forgets those that nobody waits for, first those that left first. Answers how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget_oldest(tx: &mut Tx, project: ProjectId, limit: i64) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM worker
+        WHERE id IN (
+            SELECT id FROM worker WHERE project_id = $1 AND status = 'paused' ORDER BY last_seen_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        )",
+        project.0,
+        limit
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// A project's workers, newest first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId, page: Page<WorkerId>) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// The workers of one application, by name.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Worker>> {
+    let rows = select!("WHERE project_id = $1 AND app = $2 ORDER BY name", project.0, app)
+        .fetch_all(tx.conn())
+        .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// The workers of one application that are up. A row that cannot be read is left out: it stands for nobody, and must not keep others from
+/// being judged.
+///
+/// # Errors
+/// When the database is away.
+pub async fn up_of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND app = $2 AND status = 'up' ORDER BY name",
+        project.0,
+        app
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Worker::try_from(row).ok())
+        .collect())
+}
+
+/// The workers of a project's other applications whose broker is this one, by what stands for it.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn beside(tx: &mut Tx, project: ProjectId, app: &str, broker: &str) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND app <> $2
+            AND app IN (SELECT broker.app FROM broker WHERE broker.project_id = $1 AND sample->>'identity' = $3)
+        ORDER BY app, name",
+        project.0,
+        app,
+        broker
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// The queues that workers of an application consume, or did before they went, and those in which messages wait: first those in trouble, then
+/// those with messages. A key may not read, so what was named with another key alone is left out, until that key is revoked.
+///
+/// # Errors
+/// When the database is away.
+pub async fn consumed_queues(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    key: Option<ApiKeyId>,
+) -> StoreResult<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        r#"
+        WITH other_key AS (
+            SELECT id FROM api_key WHERE project_id = $1 AND id IS DISTINCT FROM $3 AND revoked_at IS NULL
+        )
+        SELECT named.name AS "queue!"
+        FROM (
+            SELECT consumed.name
+            FROM worker, UNNEST(queues) AS consumed (name)
+            WHERE project_id = $1 AND app = $2 AND (told_with IS NULL OR told_with NOT IN (SELECT id FROM other_key))
+            UNION
+            SELECT name
+            FROM queue
+            WHERE project_id = $1 AND app = $2 AND (depth > 0 OR trouble IS NOT NULL)
+                AND (told_with IS NULL OR told_with NOT IN (SELECT id FROM other_key))
+        ) AS named LEFT JOIN queue ON queue.name = named.name AND project_id = $1 AND app = $2
+        ORDER BY trouble IS NULL, coalesce(depth, 0) = 0, named.name
+        "#,
+        project.0,
+        app,
+        key.map(|key| key.0)
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// The queues that an application's workers consume: those that report or are missed. If all of them have left, the queues that the last
+/// ones consumed, which stay the place where a returning worker is noticed. What was named with another key alone is left out, as above.
+///
+/// # Errors
+/// When the database is away.
+pub async fn attended_queues(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+    key: Option<ApiKeyId>,
+    limit: i64,
+) -> StoreResult<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        r#"
+        WITH other_key AS (
+            SELECT id FROM api_key WHERE project_id = $1 AND id IS DISTINCT FROM $4 AND revoked_at IS NULL
+        ), known AS (
+            SELECT queues, status <> 'paused' AS is_waited_for, last_seen_at,
+                bool_or(status <> 'paused') OVER () AS is_any, max(last_seen_at) OVER () AS newest
+            FROM worker
+            WHERE project_id = $1 AND app = $2 AND (told_with IS NULL OR told_with NOT IN (SELECT id FROM other_key))
+        )
+        SELECT DISTINCT consumed.name AS "queue!"
+        FROM known, UNNEST(queues) AS consumed (name)
+        WHERE is_waited_for OR (NOT is_any AND last_seen_at > newest - interval '10 minutes')
+        ORDER BY consumed.name
+        LIMIT $3
+        "#,
+        project.0,
+        app,
+        limit,
+        key.map(|key| key.0)
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// How many workers of an application are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// The Celery application's name.
+    pub app: String,
+    /// Their status.
+    pub status: Status,
+    /// Something is wrong with them although they are heard from.
+    pub in_trouble: bool,
+    /// So many.
+    pub workers: i64,
+}
+
+/// How many workers each application of a project has, by status and whether they are in trouble.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn counts(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Count>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT app, status, trouble IS NOT NULL AS "in_trouble!", count(*) AS "workers!"
+        FROM worker
+        WHERE project_id = $1
+        GROUP BY 1, 2, 3
+        ORDER BY 1, 2, 3
+        "#,
+        project.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Count {
+                app: row.app,
+                status: status(&row.status)?,
+                in_trouble: row.in_trouble,
+                workers: row.workers,
+            })
+        })
+        .collect()
+}
+
+/// Workers of some applications, by application, in the order in which they need a person: down, in trouble, new, up, by name; then those
+/// that nobody waits for, the last heard first. Of each application so many of the former (`limit`) and of the latter (`limit_of_paused`).
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn worst_first(
+    reader: &Reader,
+    project: ProjectId,
+    apps: &[String],
+    limit: i64,
+    limit_of_paused: i64,
+) -> StoreResult<Vec<Worker>> {
+    let rows = select!(
+        "JOIN (
+            SELECT id AS ranked_id,
+                row_number() OVER (
+                    PARTITION BY app, status = 'paused'
+                    ORDER BY
+                        CASE WHEN status = 'down' THEN 0 WHEN trouble IS NOT NULL THEN 1 WHEN status = 'new' THEN 2 ELSE 3 END,
+                        CASE WHEN status = 'paused' THEN last_seen_at END DESC NULLS LAST,
+                        name
+                ) AS place
+            FROM worker
+            WHERE project_id = $1 AND app = ANY($2)
+        ) AS ranked ON ranked_id = id
+        WHERE place <= CASE WHEN status = 'paused' THEN $4::bigint ELSE $3::bigint END
+        ORDER BY app, status = 'paused', place",
+        project.0,
+        apps,
+        limit,
+        limit_of_paused
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(Worker::try_from).collect()
+}
+
+/// Workers of one status and trouble that consume a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumers {
+    /// The Celery application's name.
+    pub app: String,
+    /// The queue.
+    pub queue: String,
+    /// Their status.
+    pub status: Status,
+    /// What is wrong with them although they are heard from.
+    pub trouble: Option<Cause>,
+    /// How many they are.
+    pub workers: i64,
+    /// The names of the first three.
+    pub names: Vec<String>,
+}
+
+/// Who consumes queues of some applications, by the workers' own last word. Those that nobody waits for do not count.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn consumers(
+    reader: &Reader,
+    project: ProjectId,
+    apps: &[String],
+    queues: &[String],
+) -> StoreResult<Vec<Consumers>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT app, queue AS "queue!", status, trouble, count(DISTINCT name) AS "workers!",
+            (array_agg(DISTINCT name ORDER BY name))[1:3] AS "names!"
+        FROM worker, UNNEST(queues) AS queue
+        WHERE project_id = $1 AND app = ANY($2) AND queue = ANY($3) AND status <> 'paused'
+        GROUP BY app, queue, status, trouble
+        ORDER BY app, queue, status, trouble
+        "#,
+        project.0,
+        apps,
+        queues
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Consumers {
+                app: row.app,
+                queue: row.queue,
+                status: status(&row.status)?,
+                trouble: trouble("worker", row.trouble.as_deref())?,
+                workers: row.workers,
+                names: row.names,
+            })
+        })
+        .collect()
+}
+
+/// Forgets workers that nobody waits for and that were last heard from before an instant; answers how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM worker
+        WHERE id IN (SELECT id FROM worker WHERE status = 'paused' AND last_seen_at < $1 LIMIT $2)",
+        before,
+        limit
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,106 @@
+//! Open runs whose owner has ended, or does not execute them any more.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::celery::worker::orphan::Orphaned;
+use deadbeat_domain::ids::{MonitorId, ProjectId};
+use uuid::Uuid;
+
+use crate::monitor::batch::column;
+use crate::{StoreResult, Tx};
+
+/// Whether an incarnation owns an open run that began before an instant, and that it does not list among what it executes.
+///
+/// # Errors
+/// When the database is away.
+pub async fn has_unlisted(
+    tx: &mut Tx,
+    project: ProjectId,
+    incarnation: Uuid,
+    listed: &[Uuid],
+    began_before: DateTime<Utc>,
+) -> StoreResult<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT FROM run JOIN monitor ON monitor.id = monitor_id
+            WHERE project_id = $4 AND incarnation = $1 AND run.status = 'open' AND orphaned IS NULL AND attempts > 0
+                AND started_at < $3 AND run_id <> ALL($2)
+        ) AS "has_unlisted!""#,
+        incarnation,
+        listed,
+        began_before,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// Notes the open runs of incarnations that ended, and why; these runs and their monitors are judged now. Only runs of `held` monitors
+/// are, which the caller has locked ([`crate::monitor::lock_of_workers`]).
+///
+/// # Errors
+/// When the database is away.
+pub async fn mark_ended(
+    tx: &mut Tx,
+    ended: &[(ProjectId, Uuid, Orphaned)],
+    held: &[MonitorId],
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "WITH marked AS (
+            UPDATE run SET orphaned = how, orphaned_at = $3, deadline_at = least(run.deadline_at, $3)
+            FROM UNNEST($1::uuid[], $2::text[], $5::uuid[]) AS ended (id, how, project_id)
+                JOIN monitor ON monitor.project_id = ended.project_id AND monitor.id = ANY($4)
+            WHERE incarnation = ended.id AND monitor_id = monitor.id AND run.status = 'open' AND attempts > 0
+                AND (orphaned IS NULL OR orphaned = 'unlisted')
+            RETURNING monitor_id
+        )
+        UPDATE monitor SET deadline_at = least(deadline_at, $3), check_after = least(check_after, $3)
+        WHERE id = ANY(ARRAY(SELECT monitor_id FROM marked)) AND status IN ('new', 'up')",
+        &column(ended, |(_, id, _)| *id),
+        &column(ended, |(.., how)| how.as_str().to_owned()),
+        now,
+        &column(held, |id| id.0),
+        &column(ended, |(project, ..)| project.0)
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Notes the open runs that began before an instant and that their incarnations do not list (`listed`: what all of them list); these runs
+/// and their monitors are judged at `judged_at`. Only runs of `held` monitors are.
+///
+/// # Errors
+/// When the database is away.
+pub async fn mark_unlisted(
+    tx: &mut Tx,
+    incarnations: &[(ProjectId, Uuid)],
+    listed: &[Uuid],
+    held: &[MonitorId],
+    began_before: DateTime<Utc>,
+    now: DateTime<Utc>,
+    judged_at: DateTime<Utc>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "WITH marked AS (
+            UPDATE run SET orphaned = 'unlisted', orphaned_at = $5, deadline_at = least(run.deadline_at, $6)
+            FROM UNNEST($1::uuid[], $7::uuid[]) AS owner (id, project_id)
+                JOIN monitor ON monitor.project_id = owner.project_id AND monitor.id = ANY($3)
+            WHERE incarnation = owner.id AND monitor_id = monitor.id AND run.status = 'open' AND orphaned IS NULL AND attempts > 0
+                AND started_at < $4 AND run_id <> ALL($2)
+            RETURNING monitor_id
+        )
+        UPDATE monitor SET deadline_at = least(deadline_at, $6), check_after = least(check_after, $6)
+        WHERE id = ANY(ARRAY(SELECT monitor_id FROM marked)) AND status IN ('new', 'up')",
+        &column(incarnations, |(_, id)| *id),
+        listed,
+        &column(held, |id| id.0),
+        began_before,
+        now,
+        judged_at,
+        &column(incarnations, |(project, _)| project.0)
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Workers that take messages and report nothing: `broker.strangers`, and `queue.vanished_at`.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::worker::stranger::Stranger;
+use deadbeat_domain::ids::{BrokerId, ProjectId, QueueId};
+use uuid::Uuid;
+
+use crate::{StoreResult, Tx};
+
+/// The strangers of a broker. A list that cannot be read is begun anew with the next sample.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_broker(tx: &mut Tx, id: BrokerId) -> StoreResult<Vec<Stranger>> {
+    let stored = sqlx::query_scalar!("SELECT strangers FROM broker WHERE id = $1", id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(stored
+        .and_then(|stored| serde_json::from_value(stored).ok())
+        .unwrap_or_default())
+}
+
+/// Notes the strangers of a broker. The caller holds its lock.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note(tx: &mut Tx, id: BrokerId, strangers: &[Stranger]) -> StoreResult<()> {
+    let strangers = serde_json::to_value(strangers).unwrap_or_default();
+    sqlx::query!("UPDATE broker SET strangers = $2 WHERE id = $1", id.0, strangers)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Which workers of these names are heard from, in any application of the project: their brokers may be one.
+///
+/// # Errors
+/// When the database is away.
+pub async fn reporting(tx: &mut Tx, project: ProjectId, names: &[String]) -> StoreResult<HashSet<String>> {
+    let names = sqlx::query_scalar!(
+        "SELECT name FROM worker
+        WHERE project_id = $1 AND name = ANY($2) AND (status IN ('new', 'up') OR (status = 'down' AND trouble IS NOT NULL))",
+        project.0,
+        names
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(names.into_iter().collect())
+}
+
+/// Since when runs are missed that vanished out of queues of an application.
+///
+/// # Errors
+/// When the database is away.
+pub async fn vanished(
+    tx: &mut Tx,
+    project: ProjectId,
+    app: &str,
+) -> StoreResult<HashMap<QueueId, DateTime<Utc>>> {
+    let rows = sqlx::query!(
+        r#"SELECT id, vanished_at AS "vanished_at!" FROM queue WHERE project_id = $1 AND app = $2 AND vanished_at IS NOT NULL"#,
+        project.0,
+        app
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (QueueId(row.id), row.vanished_at))
+        .collect())
+}
+
+/// Runs are missed that vanished out of these queues. The first time stays for `kept`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn note_vanished(
+    tx: &mut Tx,
+    queues: &[QueueId],
+    now: DateTime<Utc>,
+    kept: TimeDelta,
+) -> StoreResult<()> {
+    let mut ids: Vec<Uuid> = queues.iter().map(|id| id.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    sqlx::query!(
+        "UPDATE queue SET vanished_at = $2
+        WHERE id IN (SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE)
+            AND (vanished_at IS NULL OR vanished_at < $3 OR vanished_at > $2)",
+        &ids,
+        now,
+        now - kept
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! Lines to the database, with a limit on every answer.
+//!
+//! A line can hang: a proxy or a firewall swallows what is sent, and nobody closes the connection. Without a limit a caller would wait
+//! for ever, and a pool would lose the connection for good; PostgreSQL's own limits cannot help, since nothing that it says arrives.
+//! So every wait here ends, and a connection that still owes an answer when it is given up is closed and never used again.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, TryStreamExt};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres, SqlStr};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::LOCK;
+use crate::connection::asker::Asker;
+use crate::connection::gate::Gate;
+use crate::connection::turns::{Turn, Turns};
+
+/// Given to PostgreSQL to say itself that its limit is reached, before the line counts as dead.
+const SLACK: Duration = Duration::from_secs(1);
+/// How long a connection may take to get back into its pool.
+const RETURN: Duration = Duration::from_secs(2);
+
+/// The result of a statement, or one of its rows.
+type Step = Either<PgQueryResult, PgRow>;
+
+/// A pool, and how long an answer may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines {
+    pub(crate) pool: PgPool,
+    pub(crate) gate: Gate,
+    /// Those who ask share the connections by these, if they are shared.
+    pub(crate) turns: Option<Arc<Turns<Asker>>>,
+    answer: Duration,
+    /// PostgreSQL's own limits of a transaction that may take as long as its statements.
+    own: Limits,
+    /// Transactions of this limit find PostgreSQL's limits set.
+    usual: Option<Duration>,
+}
+
+/// PostgreSQL's limits of a statement and of a wait for a lock.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    statement: Duration,
+    lock: Duration,
+}
+
+/// How long a statement may take in a transaction that must end within a limit: PostgreSQL itself ends a slow one before that, and then
+/// the database is known to be there.
+pub(crate) fn of_statement(limit: Duration) -> Duration {
+    limit * 3 / 4
+}
+
+/// A connection that was taken from its pool. It goes back when dropped.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// None only while it is being dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    /// Ends when the connection is back in its pool.
+    turn: Option<Turn>,
+    answer: Duration,
+    /// When everything on it must be done, if there is such a time.
+    until: Option<Instant>,
+    /// An answer is owed: whoever drops this now leaves a connection behind that nobody can trust.
+    owes: bool,
+    in_transaction: bool,
+}
+
+impl Lines {
+    /// `answer` is PostgreSQL's own limit for a statement.
+    pub(crate) fn new(pool: PgPool, answer: Duration, usual: Option<Duration>) -> Self {
+        Self {
+            pool,
+            gate: Gate::default(),
+            turns: None,
+            answer: answer + SLACK,
+            own: Limits {
+                statement: answer,
+                lock: LOCK.min(answer),
+            },
+            usual,
+        }
+    }
+
+    /// A connection for the caller alone.
+    async fn take(&self) -> sqlx::Result<Line> {
+        self.gate.pass()?;
+        let turn = match (&self.turns, Asker::of_current_work()) {
+            (Some(turns), Some(asker)) => Some(turns.take(asker).await.ok_or_else(crowded)?),
+            _ => None,
+        };
+        Ok(Line {
+            turn,
+            connection: Some(self.pool.acquire().await?),
+            answer: self.answer,
+            until: None,
+            owes: false,
+            in_transaction: false,
+        })
+    }
+
+    /// A connection on which a transaction has begun, and must end within `limit`. Dropped without [`Line::commit`], it is rolled back.
+    pub(crate) async fn begin(&self, limit: Option<Duration>) -> sqlx::Result<Line> {
+        let until = limit.map(|limit| Instant::now() + limit);
+        let mut line = match until {
+            None => self.take().await?,
+            Some(until) => tokio::time::timeout_at(until, self.take())
+                .await
+                .map_err(|_| no_answer())??,
+        };
+        line.until = until;
+        line.in_transaction = true;
+        if limit == self.usual {
+            line.execute(sqlx::raw_sql("BEGIN")).await?;
+            return Ok(line);
+        }
+        let limits = limit.map(of_statement).map_or(self.own, |most| Limits {
+            statement: most,
+            lock: most,
+        });
+        // In one round trip.
+        let begin = format!(
+            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}",
+            limits.statement.as_millis(),
+            limits.lock.as_millis()
+        );
+        line.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(begin))).await?;
+        Ok(line)
+    }
+}
+
+impl Line {
+    /// How long the next answer may take.
+    fn patience(&self) -> Duration {
+        self.until
+            .map_or(self.answer, |until| self.answer.min(until - Instant::now()))
+    }
+
+    /// Ends the transaction. An error of the connection leaves it open whether the commit happened.
+    pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
+        self.execute(sqlx::raw_sql("COMMIT")).await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+}
+
+impl Line {
+    /// Gives the transaction up. What it locked is free when this returns, unless the connection is broken.
+    pub(crate) async fn rollback(mut self) {
+        // Where it fails, dropping the line closes the connection, and PostgreSQL rolls back.
+        if self.execute(sqlx::raw_sql("ROLLBACK")).await.is_ok() {
+            self.in_transaction = false;
+        }
+    }
+}
+
+/// Waits for an answer as long as it may take.
+async fn within<T>(
+    answer: Duration,
+    owes: &mut bool,
+    work: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    *owes = true;
+    let done = tokio::time::timeout(answer, work)
+        .await
+        .map_err(|_| no_answer())?;
+    *owes = false;
+    done
+}
+
+/// A line that does not answer.
+pub(crate) fn no_answer() -> sqlx::Error {
+    let text = "the database does not answer on this connection";
+    std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()
+}
+
+/// Why an asker got no connection: too much else was asked for.
+#[derive(Debug, Error)]
+#[error("too much waits for a connection to the database")]
+pub(crate) struct Crowded;
+
+fn crowded() -> sqlx::Error {
+    std::io::Error::new(std::io::ErrorKind::WouldBlock, Crowded).into()
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        if self.owes {
+            connection.close_on_drop();
+            return;
+        }
+        let in_transaction = self.in_transaction;
+        let turn = self.turn.take();
+        // The pool asks each connection that comes back whether it lives, and that can hang as well.
+        tokio::spawn(async move {
+            if in_transaction {
+                let rolled_back = connection.execute(sqlx::raw_sql("ROLLBACK"));
+                if !matches!(tokio::time::timeout(RETURN, rolled_back).await, Ok(Ok(_))) {
+                    connection.close_on_drop();
+                    return;
+                }
+            }
+            // Given up, the connection is closed and its place in the pool is free.
+            let _ = tokio::time::timeout(RETURN, connection.return_to_pool()).await;
+            drop(turn);
+        });
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Line {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Step>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        // All rows at once, as every caller wants them: a limit for each would be none for the whole.
+        let steps = async move {
+            let patience = self.patience();
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            let steps = connection.fetch_many(query).try_collect::<Vec<Step>>();
+            let steps = within(patience, &mut self.owes, steps).await?;
+            Ok::<_, sqlx::Error>(stream::iter(steps.into_iter().map(Ok)))
+        };
+        Box::pin(stream::once(steps).try_flatten())
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move {
+            let patience = self.patience();
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            within(patience, &mut self.owes, connection.fetch_optional(query)).await
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move {
+            let patience = self.patience();
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            within(patience, &mut self.owes, connection.prepare_with(sql, parameters)).await
+        })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move {
+            let patience = self.patience();
+            let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+            within(patience, &mut self.owes, connection.describe(sql)).await
+        })
+    }
+}
+
+impl<'c> Executor<'c> for &'c Lines {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Step>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let steps = async move {
+            let mut line = self.take().await?;
+            let steps: Vec<Step> = line.fetch_many(query).try_collect().await?;
+            Ok::<_, sqlx::Error>(stream::iter(steps.into_iter().map(Ok)))
+        };
+        Box::pin(stream::once(steps).try_flatten())
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move { self.take().await?.fetch_optional(query).await })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move { self.take().await?.prepare_with(sql, parameters).await })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move { self.take().await?.describe(sql).await })
+    }
+}

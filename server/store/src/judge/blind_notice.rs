@@ -1,0 +1,82 @@
+//! Table `blind_notice`: what could not be judged because nobody listened, by project and spell.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::judge::blind_spell::BlindSpell;
+
+use crate::monitor::batch::column;
+use crate::{StoreResult, Tx};
+
+/// How many of a project's monitors could not be judged, because of which spell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unheard {
+    /// Whose.
+    pub project_id: ProjectId,
+    /// Because of which spell.
+    pub spell: BlindSpell,
+    /// How many.
+    pub monitors: i64,
+}
+
+/// Adds to what is to be told; each project and spell may come once. What was told already is not told again.
+///
+/// # Errors
+/// When the database is away.
+pub async fn add(tx: &mut Tx, unheard: &[Unheard], tell_at: DateTime<Utc>) -> StoreResult<()> {
+    // In order, so that two evaluators never wait for one another in a circle.
+    sqlx::query!(
+        "INSERT INTO blind_notice (project_id, spell_started_at, spell_ended_at, monitors, tell_at)
+        SELECT new.project_id, new.started_at, new.ended_at, new.monitors, $5
+        FROM UNNEST($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::int8[]) AS new (project_id, started_at, ended_at, monitors)
+        ORDER BY new.project_id, new.started_at
+        ON CONFLICT (project_id, spell_started_at) DO UPDATE SET monitors = blind_notice.monitors + excluded.monitors",
+        &column(unheard, |one| one.project_id.0),
+        &column(unheard, |one| one.spell.started_at),
+        &column(unheard, |one| one.spell.ended_at),
+        &column(unheard, |one| one.monitors),
+        tell_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Takes what is to be told now, and forgets what was told of spells that ended before `forget`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn take_due(
+    tx: &mut Tx,
+    now: DateTime<Utc>,
+    forget: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Vec<Unheard>> {
+    let rows = sqlx::query!(
+        "WITH due AS MATERIALIZED (
+            SELECT project_id, spell_started_at FROM blind_notice WHERE tell_at <= $1
+            ORDER BY tell_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        ), gone AS (
+            DELETE FROM blind_notice WHERE tell_at IS NULL AND spell_ended_at < $3
+        )
+        UPDATE blind_notice SET tell_at = NULL
+        FROM due
+        WHERE blind_notice.project_id = due.project_id AND blind_notice.spell_started_at = due.spell_started_at
+        RETURNING blind_notice.project_id, blind_notice.spell_started_at, spell_ended_at, monitors",
+        now,
+        limit,
+        forget
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Unheard {
+            project_id: ProjectId(row.project_id),
+            spell: BlindSpell {
+                started_at: row.spell_started_at,
+                ended_at: row.spell_ended_at,
+            },
+            monitors: row.monitors,
+        })
+        .collect())
+}

@@ -1,0 +1,581 @@
+//! Table `monitor`.
+
+pub mod baseline;
+pub mod batch;
+pub mod ping;
+pub mod run;
+pub mod transition;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::{BeatId, ChannelId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::monitor::{Expectation, MonitorState};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::monitor::batch::column;
+use crate::page::Page;
+use crate::schedule::memo;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A monitor as stored. Its `state.runs` are not loaded here: [`crate::monitor::run::load_into`] does that.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Monitor {
+    /// Its id.
+    pub id: MonitorId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The capability in its ping URL.
+    pub ping_id: PingId,
+    /// Its name in URLs, unique within the project.
+    pub slug: String,
+    /// Its name for people.
+    pub name: String,
+    /// For filters.
+    pub tags: Vec<String>,
+    /// Whether every channel of the project is told.
+    pub all_channels: bool,
+    /// The Beat that registered it.
+    pub beat_id: Option<BeatId>,
+    /// The name of its entry there.
+    pub entry: Option<String>,
+    /// The entry as Beat last told it.
+    pub registered: Option<Value>,
+    /// When its entry left Beat's schedule.
+    pub retired_at: Option<DateTime<Utc>>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When its settings last changed.
+    pub updated_at: DateTime<Utc>,
+    /// Runs started and not ended.
+    pub open_runs: i32,
+    /// What the rules work on.
+    pub state: MonitorState,
+}
+
+/// What a signal needs of a monitor, with its row locked: a tenth of what is stored, since this is read for every ping.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// Its id.
+    pub id: MonitorId,
+    /// The capability in its ping URL.
+    pub ping_id: PingId,
+    /// Runs started and not ended.
+    pub open_runs: i32,
+    /// What the rules work on.
+    pub state: MonitorState,
+}
+
+/// A locked monitor whose runs can be loaded ([`crate::monitor::run::load_into`]) and whose state can be written ([`crate::monitor::batch::write`]).
+pub trait Stateful {
+    /// Which one.
+    fn id(&self) -> MonitorId;
+    /// Runs started and not ended, as stored.
+    fn open_runs(&self) -> i32;
+    /// What the rules work on.
+    fn state_mut(&mut self) -> &mut MonitorState;
+    /// What is written of it.
+    fn changed(&self) -> (MonitorId, &MonitorState);
+}
+
+macro_rules! stateful {
+    ($($kind:ty),+) => {$(
+        impl Stateful for $kind {
+            fn id(&self) -> MonitorId {
+                self.id
+            }
+            fn open_runs(&self) -> i32 {
+                self.open_runs
+            }
+            fn state_mut(&mut self) -> &mut MonitorState {
+                &mut self.state
+            }
+            fn changed(&self) -> (MonitorId, &MonitorState) {
+                (self.id, &self.state)
+            }
+        }
+    )+};
+}
+stateful!(Monitor, Heard);
+
+/// A row whose schedule or status cannot be read: set aside, so that it never stalls the rest.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Which one.
+    pub id: MonitorId,
+    /// The name of its entry in its Beat's schedule.
+    pub entry: Option<String>,
+    /// Why.
+    pub error: StoreError,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    ping_id: Uuid,
+    slug: String,
+    name: String,
+    tags: Vec<String>,
+    schedule: String,
+    delay_seconds: f64,
+    grace_seconds: f64,
+    longest_run_seconds: Option<f64>,
+    all_channels: bool,
+    beat_id: Option<Uuid>,
+    entry: Option<String>,
+    registered: Option<Value>,
+    retired_at: Option<DateTime<Utc>>,
+    status: String,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    ping_count: i64,
+    last_ping_at: Option<DateTime<Utc>>,
+    last_success_at: Option<DateTime<Utc>>,
+    decided_at: Option<DateTime<Utc>>,
+    plain_end_at: Option<DateTime<Utc>>,
+    last_duration_ms: Option<i64>,
+    open_runs: i32,
+    next_due_at: Option<DateTime<Utc>>,
+    hinted_due_at: Option<DateTime<Utc>>,
+    postponed_from: Option<DateTime<Utc>>,
+    deadline_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<Row> for Monitor {
+    type Error = Unreadable;
+
+    fn try_from(row: Row) -> Result<Self, Unreadable> {
+        let id = MonitorId(row.id);
+        let corrupt = |what: String| Unreadable {
+            id,
+            entry: row.entry.clone(),
+            error: StoreError::Corrupt(format!("monitor {id}: {what}")),
+        };
+        let schedule = memo::read(&row.schedule).map_err(|error| corrupt(error.to_string()))?;
+        let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
+        Ok(Self {
+            id,
+            project_id: ProjectId(row.project_id),
+            ping_id: PingId(row.ping_id),
+            slug: row.slug,
+            name: row.name,
+            tags: row.tags,
+            all_channels: row.all_channels,
+            beat_id: row.beat_id.map(BeatId),
+            entry: row.entry,
+            registered: row.registered,
+            retired_at: row.retired_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            open_runs: row.open_runs,
+            state: MonitorState {
+                expectation: Expectation {
+                    schedule,
+                    delay_seconds: row.delay_seconds,
+                    grace_seconds: row.grace_seconds,
+                    longest_run_seconds: row.longest_run_seconds,
+                },
+                status,
+                by_beat: row.beat_id.is_some(),
+                retired: row.retired_at.is_some(),
+                ping_count: row.ping_count,
+                last_ping_at: row.last_ping_at,
+                last_success_at: row.last_success_at,
+                decided_at: row.decided_at,
+                plain_end_at: row.plain_end_at,
+                last_duration: row.last_duration_ms.map(TimeDelta::milliseconds),
+                next_due_at: row.next_due_at,
+                hinted_due_at: row.hinted_due_at,
+                postponed_from: row.postponed_from,
+                deadline_at: row.deadline_at,
+                runs: Vec::new(),
+                baseline: None,
+            },
+        })
+    }
+}
+
+fn whole(rows: Vec<Row>) -> StoreResult<Vec<Monitor>> {
+    rows.into_iter()
+        .map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error))
+        .collect()
+}
+
+fn one(row: Option<Row>) -> StoreResult<Option<Monitor>> {
+    row.map(|row| Monitor::try_from(row).map_err(|unreadable| unreadable.error))
+        .transpose()
+}
+
+macro_rules! select {
+    ($tail:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            r#"
+            SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds, all_channels,
+                beat_id, entry,
+                registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms,
+                open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at
+            FROM monitor
+            "# + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+// Behind the macro that they use.
+mod lock;
+mod resolve;
+
+pub use lock::{
+    Held, claim_overdue, existing, judge_runs_of, lock, lock_after, lock_by_slug, lock_entries,
+    lock_for_signals, lock_free, lock_members, lock_of_beat, lock_of_workers, lock_unlisted,
+};
+pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs};
+
+/// Writes new monitors.
+///
+/// # Errors
+/// `monitor_slug_unique` when the project has one of that slug.
+pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
+            beat_id, entry, status, created_at, updated_at, next_due_at, hinted_due_at, deadline_at, check_after, registered, retired_at,
+            delay_seconds)
+        SELECT id, project_id, ping_id, slug, name, ARRAY(SELECT jsonb_array_elements_text(tags)), schedule, grace_seconds, longest_run_seconds,
+            all_channels, beat_id, entry, status, created_at, created_at, next_due_at, hinted_due_at, deadline_at, deadline_at, registered,
+            retired_at, delay_seconds
+        FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::float8[], $9::float8[],
+            $10::bool[], $11::uuid[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[],
+            $17::timestamptz[], $18::jsonb[], $19::timestamptz[], $20::float8[])
+            AS new (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
+                status, created_at, next_due_at, hinted_due_at, deadline_at, registered, retired_at, delay_seconds)",
+        &column(monitors, |monitor| monitor.id.0),
+        &column(monitors, |monitor| monitor.project_id.0),
+        &column(monitors, |monitor| monitor.ping_id.0),
+        &column(monitors, |monitor| monitor.slug.clone()),
+        &column(monitors, |monitor| monitor.name.clone()),
+        &column(monitors, |monitor| Value::from(monitor.tags.clone())),
+        &column(monitors, |monitor| monitor.state.expectation.schedule.to_json()),
+        &column(monitors, |monitor| monitor.state.expectation.grace_seconds),
+        &column(monitors, |monitor| monitor.state.expectation.longest_run_seconds) as &[Option<f64>],
+        &column(monitors, |monitor| monitor.all_channels),
+        &column(monitors, |monitor| monitor.beat_id.map(|id| id.0)) as &[Option<Uuid>],
+        &column(monitors, |monitor| monitor.entry.clone()) as &[Option<String>],
+        &column(monitors, |monitor| monitor.state.status.as_str().to_owned()),
+        &column(monitors, |monitor| monitor.created_at),
+        &column(monitors, |monitor| monitor.state.next_due_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.hinted_due_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.deadline_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
+        &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.state.expectation.delay_seconds),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes what a person can set. The state goes through [`crate::monitor::batch::write`].
+///
+/// # Errors
+/// `monitor_slug_unique` when the project has another one of that slug.
+pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
+    let expectation = &monitor.state.expectation;
+    sqlx::query!(
+        "UPDATE monitor
+        SET slug = $3, name = $4, tags = $5, schedule = $6, grace_seconds = $7, longest_run_seconds = $8, all_channels = $9,
+            retired_at = $10, updated_at = $11, registered = $12
+        WHERE project_id = $1 AND id = $2",
+        monitor.project_id.0,
+        monitor.id.0,
+        monitor.slug,
+        monitor.name,
+        &monitor.tags,
+        expectation.schedule.to_json(),
+        expectation.grace_seconds,
+        expectation.longest_run_seconds,
+        monitor.all_channels,
+        monitor.retired_at,
+        monitor.updated_at,
+        monitor.registered,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes what a Beat sets of its monitors. The state goes through [`crate::monitor::batch::write`].
+///
+/// # Errors
+/// When the database is away.
+pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE monitor
+        SET schedule = new.schedule, grace_seconds = new.grace_seconds, longest_run_seconds = new.longest_run_seconds,
+            retired_at = new.retired_at, updated_at = new.updated_at, registered = new.registered, delay_seconds = new.delay_seconds
+        FROM UNNEST($1::uuid[], $2::jsonb[], $3::float8[], $4::float8[], $5::timestamptz[], $6::timestamptz[], $7::jsonb[], $8::float8[])
+            AS new (id, schedule, grace_seconds, longest_run_seconds, retired_at, updated_at, registered, delay_seconds)
+        WHERE monitor.id = new.id",
+        &column(monitors, |monitor| monitor.id.0),
+        &column(monitors, |monitor| monitor.state.expectation.schedule.to_json()),
+        &column(monitors, |monitor| monitor.state.expectation.grace_seconds),
+        &column(monitors, |monitor| monitor.state.expectation.longest_run_seconds) as &[Option<f64>],
+        &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.updated_at),
+        &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
+        &column(monitors, |monitor| monitor.state.expectation.delay_seconds),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Sets which channels are told, when not all are. Ids of another project are not among the rows written.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_channels(
+    tx: &mut Tx,
+    project: ProjectId,
+    monitor: MonitorId,
+    channels: &[ChannelId],
+) -> StoreResult<u64> {
+    let ids: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
+    sqlx::query!(
+        "DELETE FROM monitor_channel USING monitor WHERE project_id = $1 AND monitor_id = $2 AND monitor.id = monitor_id",
+        project.0,
+        monitor.0
+    )
+    .execute(tx.conn())
+    .await?;
+    let written = sqlx::query!(
+        "INSERT INTO monitor_channel (monitor_id, channel_id)
+        SELECT monitor.id, channel.id
+        FROM monitor JOIN channel ON channel.project_id = monitor.project_id
+        WHERE monitor.project_id = $1 AND monitor.id = $2 AND channel.id = ANY($3)",
+        project.0,
+        monitor.0,
+        &ids,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(written.rows_affected())
+}
+
+/// The channels of monitors that do not tell all, as pairs.
+///
+/// # Errors
+/// When the database is away.
+pub async fn channels(reader: &Reader, monitors: &[MonitorId]) -> StoreResult<Vec<(MonitorId, ChannelId)>> {
+    let ids: Vec<Uuid> = monitors.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!(
+        "SELECT monitor_id, channel_id FROM monitor_channel WHERE monitor_id = ANY($1) ORDER BY monitor_id, channel_id",
+        &ids
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.monitor_id), ChannelId(row.channel_id)))
+        .collect())
+}
+
+/// How many a project has.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        "SELECT count(*) AS \"count!\" FROM monitor WHERE project_id = $1",
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// One monitor of a project.
+///
+/// # Errors
+/// When the database is away, or the row cannot be read.
+pub async fn get(reader: &Reader, project: ProjectId, id: MonitorId) -> StoreResult<Option<Monitor>> {
+    one(select!("WHERE project_id = $1 AND id = $2", project.0, id.0)
+        .fetch_optional(reader.pool())
+        .await?)
+}
+
+/// What a list may be narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Every one of these tags.
+    pub tags: Vec<String>,
+    /// Exactly this slug.
+    pub slug: Option<String>,
+    /// This stored status.
+    pub status: Option<Status>,
+    /// True: only those past due; false: only those not.
+    pub late: Option<bool>,
+    /// This text in the name or slug, in any case.
+    pub search: Option<String>,
+}
+
+/// A project's monitors, newest first.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn list(
+    reader: &Reader,
+    project: ProjectId,
+    filter: &Filter,
+    page: Page<MonitorId>,
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<Monitor>> {
+    whole(
+        select!(
+            "WHERE project_id = $1
+                AND ($2::uuid IS NULL OR id < $2)
+                AND tags @> $3
+                AND ($4::text IS NULL OR slug = $4)
+                AND ($5::text[] IS NULL OR status = ANY($5))
+                AND ($6::boolean IS NULL
+                    OR $6 = (status IN ('new', 'up') AND deadline_at IS NOT NULL AND coalesce(next_due_at <= $7, false)))
+                AND ($8::text IS NULL OR position(lower($8) IN lower(name)) > 0 OR position(lower($8) IN slug) > 0)
+            ORDER BY id DESC
+            LIMIT $9",
+            project.0,
+            page.after.map(|id| id.0),
+            &filter.tags,
+            filter.slug,
+            filter.status.map(|status| vec![status.as_str().to_owned()]) as _,
+            filter.late,
+            now,
+            filter.search,
+            page.limit,
+        )
+        .fetch_all(reader.pool())
+        .await?,
+    )
+}
+
+/// How many monitors of a project have which status: (new, up, late, down, paused).
+///
+/// # Errors
+/// When the database is away.
+pub async fn counts(reader: &Reader, project: ProjectId, now: DateTime<Utc>) -> StoreResult<[i64; 5]> {
+    let row = sqlx::query!(
+        r#"
+        SELECT count(*) FILTER (WHERE status = 'new' AND NOT late) AS "new!", count(*) FILTER (WHERE status = 'up' AND NOT late) AS "up!",
+            count(*) FILTER (WHERE late) AS "late!", count(*) FILTER (WHERE status = 'down') AS "down!",
+            count(*) FILTER (WHERE status = 'paused') AS "paused!"
+        FROM (
+            SELECT status,
+                status IN ('new', 'up') AND deadline_at IS NOT NULL AND coalesce(next_due_at <= $2, false) AS late
+            FROM monitor
+            WHERE project_id = $1
+        ) AS shown
+        "#,
+        project.0,
+        now
+    )
+    .fetch_one(reader.pool())
+    .await?;
+    Ok([row.new, row.up, row.late, row.down, row.paused])
+}
+
+/// The slugs of a project that begin with a text: to find a free one beside them.
+///
+/// # Errors
+/// When the database is away.
+pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> StoreResult<Vec<String>> {
+    // A numbered slug may lose the end of its beginning to the length limit: compared without the last ten characters.
+    let beginning: String = beginning.chars().take(90).collect();
+    Ok(sqlx::query_scalar!(
+        "SELECT slug FROM monitor WHERE project_id = $1 AND starts_with(slug, $2)",
+        project.0,
+        beginning
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// Which of these slugs a project has already.
+///
+/// # Errors
+/// When the database is away.
+pub async fn slugs_taken(tx: &mut Tx, project: ProjectId, slugs: &[String]) -> StoreResult<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT slug FROM monitor WHERE project_id = $1 AND slug = ANY($2)",
+        project.0,
+        slugs
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// The monitors of these entries of a Beat.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn of_entries(tx: &mut Tx, beat: BeatId, entries: &[String]) -> StoreResult<Vec<Monitor>> {
+    let rows = select!("WHERE beat_id = $1 AND entry = ANY($2)", beat.0, entries)
+        .fetch_all(tx.conn())
+        .await?;
+    whole(rows)
+}
+
+/// Monitors by id, whole: for what is told about them.
+///
+/// # Errors
+/// When the database is away, or a row cannot be read.
+pub async fn by_ids(tx: &mut Tx, ids: &[Uuid]) -> StoreResult<Vec<Monitor>> {
+    let rows = select!("WHERE id = ANY($1)", ids).fetch_all(tx.conn()).await?;
+    whole(rows)
+}
+
+/// Puts a row that cannot be read aside until `until`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_aside(tx: &mut Tx, id: MonitorId, until: DateTime<Utc>) -> StoreResult<()> {
+    // Without a deadline it stays without: `greatest` alone would arm one that is down or paused.
+    sqlx::query!(
+        "UPDATE monitor
+        SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
+        WHERE id = $1",
+        id.0,
+        until
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Removes a monitor. Nobody sees it, its pings and its runs any more; the retention removes those ([`crate::operation::retention::purge_one`]). False:
+/// there was none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "DELETE FROM monitor WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes monitors of a project, as [`delete`] does with one. The caller holds their locks.
+///
+/// # Errors
+/// When the database is away.
+pub async fn delete_all(tx: &mut Tx, project: ProjectId, ids: &[MonitorId]) -> StoreResult<()> {
+    sqlx::query!(
+        "DELETE FROM monitor WHERE project_id = $1 AND id = ANY($2)",
+        project.0,
+        &column(ids, |id| id.0)
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Pings and their bodies: tables of whole days, pings beyond a monitor's share, days without a table, monitors that are gone.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use deadbeat_domain::ids::MonitorId;
+
+use crate::monitor::batch::column;
+use crate::{StoreResult, Tx};
+
+/// Rows of the default table that are counted at most: a warning needs no exact figure.
+const MOST_COUNTED: i64 = 100_000;
+
+/// A table that is split by days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DayTable {
+    /// `ping`
+    Ping,
+    /// `ping_body`
+    PingBody,
+}
+
+impl DayTable {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::PingBody => "ping_body",
+        }
+    }
+}
+
+/// Makes the tables of these days (UTC), both included, where they are missing.
+///
+/// # Errors
+/// When the database is away, or the default table is held for longer than the lock timeout.
+pub async fn make_partitions(tx: &mut Tx, first: NaiveDate, last: NaiveDate) -> StoreResult<()> {
+    sqlx::query!("SELECT make_ping_partitions($1, $2)", first, last)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Drops the oldest table of a day before `first`. False: there is none. Pings wait while it holds the lock, so it gives up soon.
+///
+/// # Errors
+/// When the database is away, or the table is in use for two seconds.
+pub async fn drop_oldest_day(tx: &mut Tx, table: DayTable, first: NaiveDate) -> StoreResult<bool> {
+    sqlx::query!("SET LOCAL lock_timeout = '2s'")
+        .execute(tx.conn())
+        .await?;
+    let dropped = sqlx::query_scalar!("SELECT drop_oldest_partition($1, $2)", table.name(), first)
+        .fetch_one(tx.conn())
+        .await?;
+    Ok(dropped.is_some())
+}
+
+/// Removes rows from before `before` out of the default table, at most `limit`; answers how many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn trim_default(
+    tx: &mut Tx,
+    table: DayTable,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<u64> {
+    let done = match table {
+        DayTable::Ping => {
+            sqlx::query!(
+                "DELETE FROM ping_default
+                WHERE ctid = ANY(ARRAY(SELECT ctid FROM ping_default WHERE received_at < $1 LIMIT $2))",
+                before,
+                limit
+            )
+            .execute(tx.conn())
+            .await?
+        }
+        DayTable::PingBody => {
+            sqlx::query!(
+                "DELETE FROM ping_body_default
+                WHERE ctid = ANY(ARRAY(SELECT ctid FROM ping_body_default WHERE received_at < $1 LIMIT $2))",
+                before,
+                limit
+            )
+            .execute(tx.conn())
+            .await?
+        }
+    };
+    Ok(done.rows_affected())
+}
+
+/// Pings in the default table: of days that have no table of their own. More than 100,000 count as so many.
+///
+/// # Errors
+/// When the database is away.
+pub async fn stray_pings(tx: &mut Tx) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM (SELECT FROM ping_default LIMIT $1) AS strays"#,
+        MOST_COUNTED
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// Pings of a monitor by their numbers, both included. A monitor's pings are numbered without gaps, so a range of numbers bounds the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PingRange {
+    /// Whose.
+    pub monitor: MonitorId,
+    /// The first number.
+    pub from: i64,
+    /// The last number.
+    pub to: i64,
+}
+
+/// Which monitors have more pings than their share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excess {
+    /// Their pings beyond it, in the order of the monitors' ids.
+    pub ranges: Vec<PingRange>,
+    /// The last monitor looked at; none: there are no more.
+    pub last: Option<MonitorId>,
+}
+
+/// Looks at the next `limit` monitors for pings beyond the newest `keep`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn excess_pings(
+    tx: &mut Tx,
+    after: Option<MonitorId>,
+    keep: i64,
+    limit: i64,
+) -> StoreResult<Excess> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT id, ping_count - $2 AS "to!",
+            CASE WHEN ping_count > $2 THEN (SELECT n FROM ping WHERE monitor_id = monitor.id ORDER BY n LIMIT 1) END AS "from?"
+        FROM monitor
+        WHERE $1::uuid IS NULL OR id > $1
+        ORDER BY id
+        LIMIT $3
+        "#,
+        after.map(|id| id.0),
+        keep,
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let is_full = rows.len() as i64 >= limit;
+    let last = rows.last().map(|row| MonitorId(row.id)).filter(|_| is_full);
+    let ranges = rows
+        .into_iter()
+        .filter_map(|row| {
+            let range = PingRange {
+                monitor: MonitorId(row.id),
+                from: row.from?,
+                to: row.to,
+            };
+            (range.from <= range.to).then_some(range)
+        })
+        .collect();
+    Ok(Excess { ranges, last })
+}
+
+/// Removes these pings and their bodies; answers how many pings.
+///
+/// # Errors
+/// When the database is away.
+pub async fn trim_ranges(tx: &mut Tx, ranges: &[PingRange]) -> StoreResult<u64> {
+    let monitors = column(ranges, |range| range.monitor.0);
+    let (from, to) = (
+        column(ranges, |range| range.from),
+        column(ranges, |range| range.to),
+    );
+    sqlx::query!(
+        "DELETE FROM ping_body USING UNNEST($1::uuid[], $2::int8[], $3::int8[]) AS old (monitor_id, first, last)
+        WHERE ping_body.monitor_id = old.monitor_id AND ping_body.n BETWEEN old.first AND old.last",
+        &monitors,
+        &from,
+        &to
+    )
+    .execute(tx.conn())
+    .await?;
+    let done = sqlx::query!(
+        "DELETE FROM ping USING UNNEST($1::uuid[], $2::int8[], $3::int8[]) AS old (monitor_id, first, last)
+        WHERE ping.monitor_id = old.monitor_id AND ping.n BETWEEN old.first AND old.last",
+        &monitors,
+        &from,
+        &to
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Removes pings, bodies, runs and memberships of one monitor that is gone, at most `limit`; answers how many, or none when no such monitor is left.
+///
+/// # Errors
+/// When the database is away.
+pub async fn purge_one(tx: &mut Tx, limit: i64) -> StoreResult<Option<u64>> {
+    let monitor = sqlx::query_scalar!("SELECT monitor_id FROM purge ORDER BY monitor_id LIMIT 1")
+        .fetch_optional(tx.conn())
+        .await?;
+    let Some(monitor) = monitor else { return Ok(None) };
+    let mut room = limit;
+    let bodies = sqlx::query!(
+        "DELETE FROM ping_body USING (SELECT n, received_at FROM ping_body WHERE monitor_id = $1 LIMIT $2) AS old
+        WHERE ping_body.monitor_id = $1 AND ping_body.n = old.n AND ping_body.received_at = old.received_at",
+        monitor,
+        room
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    room -= bodies as i64;
+    let pings = sqlx::query!(
+        "DELETE FROM ping USING (SELECT n, received_at FROM ping WHERE monitor_id = $1 LIMIT $2) AS old
+        WHERE ping.monitor_id = $1 AND ping.n = old.n AND ping.received_at = old.received_at",
+        monitor,
+        room
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    room -= pings as i64;
+    let runs = sqlx::query!(
+        "DELETE FROM run WHERE id = ANY(ARRAY(SELECT id FROM run WHERE monitor_id = $1 LIMIT $2))",
+        monitor,
+        room
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    room -= runs as i64;
+    let memberships = sqlx::query!(
+        "DELETE FROM incident_member
+        WHERE ctid = ANY(ARRAY(SELECT ctid FROM incident_member WHERE monitor_id = $1 LIMIT $2))",
+        monitor,
+        room
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    room -= memberships as i64;
+    if room > 0 {
+        sqlx::query!("DELETE FROM purge WHERE monitor_id = $1", monitor)
+            .execute(tx.conn())
+            .await?;
+    }
+    Ok(Some(bodies + pings + runs + memberships))
+}

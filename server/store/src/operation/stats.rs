@@ -1,0 +1,98 @@
+//! Figures about the whole deployment, for metrics and readiness.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::judge::hearing::{Hearing, lost_before};
+
+use crate::operation::listener::SPOOL_COUNTS;
+use crate::{Reader, StoreResult};
+
+/// How far behind the loops are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// The oldest `check_after` that has passed and was not looked at.
+    pub oldest_check: Option<DateTime<Utc>>,
+    /// Deliveries not settled.
+    pub pending_deliveries: i64,
+    /// When the oldest of them was put into the outbox.
+    pub oldest_delivery: Option<DateTime<Utc>>,
+    /// When the longest-waiting attempt was to be made that was not.
+    pub overdue_delivery: Option<DateTime<Utc>>,
+    /// Incidents that are open.
+    pub open_incidents: i64,
+}
+
+/// Reads the figures.
+///
+/// # Errors
+/// When the database is away.
+pub async fn backlog(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Backlog> {
+    let row = sqlx::query!(
+        r#"
+        SELECT (SELECT min(check_after) FROM monitor WHERE check_after <= $1) AS oldest_check,
+            (SELECT count(*) FROM delivery WHERE status = 'pending') AS "pending_deliveries!",
+            (SELECT min(created_at) FROM delivery WHERE status = 'pending') AS oldest_delivery,
+            (SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending' AND next_attempt_at <= $1) AS overdue_delivery,
+            (SELECT count(*) FROM incident WHERE resolved_at IS NULL) AS "open_incidents!"
+        "#,
+        now
+    )
+    .fetch_one(reader.pool())
+    .await?;
+    Ok(Backlog {
+        oldest_check: row.oldest_check,
+        pending_deliveries: row.pending_deliveries,
+        oldest_delivery: row.oldest_delivery,
+        overdue_delivery: row.overdue_delivery,
+        open_incidents: row.open_incidents,
+    })
+}
+
+/// How the whole deployment does: cheap enough to be asked for each second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// When any process last swept.
+    pub last_sweep_at: Option<DateTime<Utc>>,
+    /// What the processes that take signals in have said of themselves.
+    pub hearing: Hearing,
+    /// The oldest `check_after` that has passed and was not looked at.
+    pub oldest_check: Option<DateTime<Utc>>,
+    /// When the longest-waiting attempt was to be made that was not.
+    pub overdue_delivery: Option<DateTime<Utc>>,
+}
+
+/// Asks how the whole deployment does.
+///
+/// # Errors
+/// When the database is away.
+pub async fn pulse(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Pulse> {
+    let row = sqlx::query!(
+        r#"
+        SELECT (SELECT max(swept_at) FROM evaluator) AS last_sweep_at,
+            max(stamped_at) AS last_stamp,
+            coalesce(sum(spooled) FILTER (WHERE stamped_at > $2), 0)::int8 AS "spooled!",
+            min(stamped_at) FILTER (WHERE awaited_until > $1) AS vouched_until,
+            count(*) FILTER (WHERE awaited_until > $1 AND stamped_at < $3) AS "lost!",
+            max(awaited_until) FILTER (WHERE awaited_until > $1 AND stamped_at < $3) AS waits_until,
+            (SELECT min(check_after) FROM monitor WHERE check_after <= $1) AS oldest_check,
+            (SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending' AND next_attempt_at <= $1) AS overdue_delivery
+        FROM listener
+        "#,
+        now,
+        now - SPOOL_COUNTS,
+        lost_before(now)
+    )
+    .fetch_one(reader.pool())
+    .await?;
+    Ok(Pulse {
+        last_sweep_at: row.last_sweep_at,
+        hearing: Hearing {
+            last_stamp: row.last_stamp,
+            spooled: row.spooled,
+            vouched_until: row.vouched_until,
+            lost: row.lost,
+            waits_until: row.waits_until,
+        },
+        oldest_check: row.oldest_check,
+        overdue_delivery: row.overdue_delivery,
+    })
+}

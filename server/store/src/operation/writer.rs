@@ -1,0 +1,50 @@
+//! Table `writer`: how far each group commit has come. It is written with the batches ([`crate::monitor::batch::write`]).
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::{StoreResult, Tx};
+
+/// The last number of a writer that was committed, 0 when none ever was; it stays the last one until this transaction ends.
+///
+/// A commit whose answer was lost may still be under way. This waits for it: otherwise a batch could be replayed while it commits.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_position(tx: &mut Tx, id: Uuid) -> StoreResult<u64> {
+    let position = sqlx::query_scalar!(
+        "INSERT INTO writer (id, position) VALUES ($1, 0)
+        ON CONFLICT (id) DO UPDATE SET position = writer.position
+        RETURNING position",
+        id
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(position.unsigned_abs())
+}
+
+/// Limits every further statement of this transaction, and its waits for locks.
+///
+/// # Errors
+/// When the database is away.
+pub async fn limit_statements(tx: &mut Tx, limit: Duration) -> StoreResult<()> {
+    sqlx::query!(
+        "SELECT set_config('statement_timeout', $1, true) AS statement, set_config('lock_timeout', $1, true) AS lock",
+        limit.as_millis().to_string()
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Deletes the row of a writer that will never write again.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget(tx: &mut Tx, id: Uuid) -> StoreResult<()> {
+    sqlx::query!("DELETE FROM writer WHERE id = $1", id)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}

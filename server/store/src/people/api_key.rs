@@ -1,0 +1,163 @@
+//! Table `api_key`.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{ApiKeyId, ProjectId};
+use deadbeat_domain::people::key::Scope;
+use uuid::Uuid;
+
+use crate::page::Page;
+use crate::{Reader, StoreError, StoreResult, Tx};
+
+/// A key as stored: never the key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Its name for people.
+    pub name: String,
+    /// What it may do.
+    pub scope: Scope,
+    /// Its first characters.
+    pub prefix: String,
+    /// When it was issued.
+    pub created_at: DateTime<Utc>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    name: String,
+    scope: String,
+    prefix: String,
+    created_at: DateTime<Utc>,
+    last_used_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<Row> for ApiKey {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> StoreResult<Self> {
+        Ok(Self {
+            id: ApiKeyId(row.id),
+            project_id: ProjectId(row.project_id),
+            name: row.name,
+            scope: Scope::parse(&row.scope)
+                .ok_or_else(|| StoreError::Corrupt(format!("key scope {}", row.scope)))?,
+            prefix: row.prefix,
+            created_at: row.created_at,
+            last_used_at: row.last_used_at,
+            revoked_at: row.revoked_at,
+        })
+    }
+}
+
+/// Writes a new key's digest.
+///
+/// # Errors
+/// When the database is away.
+pub async fn insert(tx: &mut Tx, key: &ApiKey, digest: &[u8]) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO api_key (id, project_id, name, scope, prefix, digest, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        key.id.0,
+        key.project_id.0,
+        key.name,
+        key.scope.as_str(),
+        key.prefix,
+        digest,
+        key.created_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// How many keys of a project are not revoked.
+///
+/// # Errors
+/// When the database is away.
+pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM api_key WHERE project_id = $1 AND revoked_at IS NULL"#,
+        project.0
+    )
+    .fetch_one(tx.conn())
+    .await?)
+}
+
+/// The key of a digest, unless it is revoked.
+///
+/// # Errors
+/// When the database is away.
+pub async fn by_digest(reader: &Reader, digest: &[u8]) -> StoreResult<Option<ApiKey>> {
+    sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, scope, prefix, created_at, last_used_at, revoked_at
+        FROM api_key
+        WHERE digest = $1 AND revoked_at IS NULL",
+        digest
+    )
+    .fetch_optional(reader.pool())
+    .await?
+    .map(ApiKey::try_from)
+    .transpose()
+}
+
+/// Notes that keys were used. A key whose row another transaction holds is left out: its use is not worth a wait.
+///
+/// # Errors
+/// When the database is away.
+pub async fn touch(tx: &mut Tx, digests: &[Vec<u8>], now: DateTime<Utc>) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE api_key SET last_used_at = $2
+        WHERE id IN (SELECT id FROM api_key WHERE digest = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)",
+        digests,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A project's keys, newest first, revoked ones too.
+///
+/// # Errors
+/// When the database is away.
+pub async fn list(reader: &Reader, project: ProjectId, page: Page<ApiKeyId>) -> StoreResult<Vec<ApiKey>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, project_id, name, scope, prefix, created_at, last_used_at, revoked_at
+        FROM api_key
+        WHERE project_id = $1 AND ($2::uuid IS NULL OR id < $2)
+        ORDER BY id DESC
+        LIMIT $3",
+        project.0,
+        page.after.map(|id| id.0),
+        page.limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    rows.into_iter().map(ApiKey::try_from).collect()
+}
+
+/// Revokes a key for good. False: the project has none of that id. The first revocation's time stays.
+///
+/// # Errors
+/// When the database is away.
+pub async fn revoke(tx: &mut Tx, project: ProjectId, id: ApiKeyId, now: DateTime<Utc>) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "UPDATE api_key SET revoked_at = coalesce(revoked_at, $3) WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}

@@ -1,0 +1,177 @@
+//! Tables `project` and `member`.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{AccountId, ProjectId};
+use deadbeat_domain::people::project::Role;
+
+use crate::monitor::batch::column;
+use crate::{Reader, StoreResult, Tx};
+
+/// A project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its name.
+    pub name: String,
+    /// Open incidents are told again after so many seconds; None: never.
+    pub reminder_seconds: Option<i32>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Writes a new project.
+///
+/// # Errors
+/// When the database is away.
+pub async fn insert(tx: &mut Tx, project: &Project) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO project (id, name, reminder_seconds, created_at) VALUES ($1, $2, $3, $4)",
+        project.id.0,
+        project.name,
+        project.reminder_seconds,
+        project.created_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes what a person can set. False: there is none of that id.
+///
+/// # Errors
+/// When the database is away.
+pub async fn update(
+    tx: &mut Tx,
+    id: ProjectId,
+    name: Option<&str>,
+    reminder_seconds: Option<Option<i32>>,
+) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "UPDATE project
+        SET name = coalesce($2, name), reminder_seconds = CASE WHEN $3 THEN $4 ELSE reminder_seconds END
+        WHERE id = $1",
+        id.0,
+        name,
+        reminder_seconds.is_some(),
+        reminder_seconds.flatten()
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// One project.
+///
+/// # Errors
+/// When the database is away.
+pub async fn get(reader: &Reader, id: ProjectId) -> StoreResult<Option<Project>> {
+    let row = sqlx::query!(
+        "SELECT id, name, reminder_seconds, created_at FROM project WHERE id = $1",
+        id.0
+    )
+    .fetch_optional(reader.pool())
+    .await?;
+    Ok(row.map(|row| Project {
+        id: ProjectId(row.id),
+        name: row.name,
+        reminder_seconds: row.reminder_seconds,
+        created_at: row.created_at,
+    }))
+}
+
+/// What an alert needs of its project.
+#[derive(Debug, Clone)]
+pub struct ForAlert {
+    /// Its name.
+    pub name: String,
+    /// After how many seconds open incidents are told again; none: never.
+    pub reminder_seconds: Option<i32>,
+}
+
+/// What alerts need of their projects.
+///
+/// # Errors
+/// When the database is away.
+pub async fn for_alerts(tx: &mut Tx, ids: &[ProjectId]) -> StoreResult<HashMap<ProjectId, ForAlert>> {
+    let rows = sqlx::query!(
+        "SELECT id, name, reminder_seconds FROM project WHERE id = ANY($1)",
+        &column(ids, |id| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let project = ForAlert {
+                name: row.name,
+                reminder_seconds: row.reminder_seconds,
+            };
+            (ProjectId(row.id), project)
+        })
+        .collect())
+}
+
+/// Makes an account a member.
+///
+/// # Errors
+/// When the database is away.
+pub async fn add_member(
+    tx: &mut Tx,
+    id: ProjectId,
+    account: AccountId,
+    role: Role,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "INSERT INTO member (project_id, account_id, role, created_at) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (project_id, account_id) DO UPDATE SET role = excluded.role",
+        id.0,
+        account.0,
+        role.as_str(),
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The first account there is: it owns what the command line creates.
+///
+/// # Errors
+/// When the database is away.
+pub async fn first_account(tx: &mut Tx) -> StoreResult<Option<AccountId>> {
+    Ok(
+        sqlx::query_scalar!("SELECT id FROM account ORDER BY created_at, id LIMIT 1")
+            .fetch_optional(tx.conn())
+            .await?
+            .map(AccountId),
+    )
+}
+
+/// An account's projects, by name.
+///
+/// # Errors
+/// When the database is away.
+pub async fn of_account(reader: &Reader, account: AccountId) -> StoreResult<Vec<Project>> {
+    let rows = sqlx::query!(
+        "SELECT id, name, reminder_seconds, project.created_at
+        FROM project JOIN member ON project_id = project.id
+        WHERE account_id = $1
+        ORDER BY project.created_at, id",
+        account.0
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Project {
+            id: ProjectId(row.id),
+            name: row.name,
+            reminder_seconds: row.reminder_seconds,
+            created_at: row.created_at,
+        })
+        .collect())
+}
