@@ -7,11 +7,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::change::{Transition, Trigger};
 use crate::incident::cause::Cause;
 use crate::incident::command::{Command, Line};
 use crate::judge::blind_spell::BlindSpell;
 use crate::monitor::status::Status;
-use crate::monitor::transition::{Transition, Trigger};
 
 /// A reminder that was due in a blind spell longer than this is passed over: nobody knows whether its incident goes on.
 const REMINDER_SPELL: TimeDelta = TimeDelta::hours(1);

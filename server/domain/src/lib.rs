@@ -1,7 +1,7 @@
 //! The pure rules of Deadbeat.
 //!
 //! Everything that Deadbeat watches is a **switch**: something that must be heard from before a deadline. A signal re-arms it
-//! ([`monitor::transition::on_ping`], [`celery::switch::on_alive`]), silence trips it ([`monitor::transition::on_silence`], [`celery::switch::on_silence`]), and what
+//! ([`monitor::transition::on_ping`], [`celery::switch::on_alive`]), silence trips it ([`monitor::transition::silence::on_silence`], [`celery::switch::on_silence`]), and what
 //! follows from a changed status is decided here and carried out elsewhere.
 //!
 //! Nothing in this crate does I/O, is async or reads the clock: `now` is an argument. What is wrong with a rule can therefore be
@@ -33,6 +33,7 @@
 
 pub mod alert;
 pub mod celery;
+pub mod change;
 pub mod ids;
 pub mod incident;
 pub mod json;

@@ -22,7 +22,8 @@ use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
 use deadbeat_domain::monitor::run::RunDetail;
 use deadbeat_domain::people::key;
 use deadbeat_services::ServiceError;
-use deadbeat_services::monitor::signal::ingest::{Accepted, Address, Incoming, IngestError};
+use deadbeat_services::monitor::signal::incoming::{Accepted, Address, Incoming};
+use deadbeat_services::monitor::signal::ingest::IngestError;
 use deadbeat_services::monitor::{self, Change};
 use deadbeat_services::people::quota::TooManyPings;
 use deadbeat_store::StoreError;
@@ -32,7 +33,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::{RETRY_AFTER_SECONDS, retry_after};
-use crate::extract::client_ip::client_ip;
+use crate::extract::peer::client_ip;
 use crate::middleware::security_headers::add_security_headers;
 use crate::state::AppState;
 

@@ -1,5 +1,7 @@
 //! The only way a status changes: [`record`].
 
+pub mod acknowledgement;
+pub mod changed;
 pub mod explain;
 
 use std::collections::{HashMap, HashSet};
@@ -7,34 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::message::Phase;
-use deadbeat_domain::celery::beat::incarnation::Incarnation;
-use deadbeat_domain::celery::worker::stranger::Stranger;
+use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
-use deadbeat_domain::incident::{self, Consequence, Subject, SubjectKind};
-use deadbeat_domain::monitor::ping::Signal;
+use deadbeat_domain::incident::{self, Consequence, SubjectKind};
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_domain::monitor::transition::{Transition, Trigger, on_resume};
-use deadbeat_store::celery::beat::Beat;
-use deadbeat_store::celery::broker::Broker;
-use deadbeat_store::celery::queue::Queue;
-use deadbeat_store::celery::trace::stage::Stage;
-use deadbeat_store::celery::worker::Worker;
-use deadbeat_store::incident::{Affected, Incident};
+use deadbeat_domain::monitor::transition::on_resume;
+use deadbeat_store::incident::Incident;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::monitor::transition::NewTransition;
 use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 use uuid::Uuid;
 
+use self::changed::{Background, Changed, Named, News, What};
+use crate::Site;
 use crate::alert::outbox::{self, Telling};
-use crate::celery::beat::flood::Flood;
-use crate::celery::beat::incarnation::{self, AtOnce};
-use crate::celery::beat::schedule_emptied::{self, Emptied};
-use crate::celery::host::Host;
-use crate::celery::result_backend::Backend;
 use crate::incident::explain::Explanation;
-use crate::monitor::write_states;
-use crate::{ServiceError, Services, Site};
+use crate::monitor::state::write_states;
 
 /// Incidents that ended and could not be read. One counter a process: requests, writers and loops all record, each with a handle of its own.
 static UNREADABLE: AtomicU64 = AtomicU64::new(0);
@@ -43,201 +34,6 @@ static UNREADABLE: AtomicU64 = AtomicU64::new(0);
 #[must_use]
 pub fn unreadable() -> u64 {
     UNREADABLE.load(Ordering::Relaxed)
-}
-
-/// What is known of the parts that a monitor depends on.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Background<'a> {
-    /// The Beat that feeds it.
-    pub beat: Option<&'a Beat>,
-    /// The processes of that which crashed one after the other until now.
-    pub crashes: &'a [Incarnation],
-    /// How far its newest run got.
-    pub stage: Option<&'a Stage>,
-    /// The broker of its application.
-    pub broker: Option<&'a Broker>,
-    /// The queues of its application.
-    pub queues: &'a [Queue],
-    /// The workers of its application.
-    pub workers: &'a [Worker],
-}
-
-/// Whose status changed.
-#[derive(Debug, Clone, Copy)]
-pub enum Changed<'a> {
-    /// A monitor, and what is known about it.
-    Monitor(&'a Monitor, &'a Background<'a>),
-    /// A monitor, by a signal that says more about it, with the Beat that feeds it.
-    Signalled(&'a Monitor, &'a Signal, Option<&'a Beat>),
-    /// A Beat.
-    Beat(&'a Beat),
-    /// A Beat, which floods.
-    Flooding(&'a Beat, &'a Flood),
-    /// A Beat, whose whole schedule vanished.
-    Emptied(&'a Beat, &'a Emptied),
-    /// A Beat, of which several processes report.
-    Several(&'a Beat, &'a AtOnce),
-    /// A Beat, with its processes that crashed one after the other.
-    Crashing(&'a Beat, &'a [Incarnation]),
-    /// A worker.
-    Worker(&'a Worker),
-    /// A queue, with the workers of its application and those that report nothing.
-    Queue(&'a Queue, &'a [Worker], &'a [Stranger]),
-    /// A broker.
-    Broker(&'a Broker),
-    /// A result backend.
-    ResultBackend(&'a Backend),
-    /// A host.
-    Host(&'a Host),
-    /// A subject that monitors name, although nobody saw it in trouble.
-    Named(&'a Named<'a>),
-}
-
-/// A subject that a monitor's verdict names.
-#[derive(Debug, Clone)]
-pub struct Named<'a> {
-    /// Whom.
-    pub subject: Subject,
-    /// The monitor.
-    pub monitor: &'a Monitor,
-    /// What is known of the parts that it depends on.
-    pub background: Background<'a>,
-}
-
-impl<'a> Changed<'a> {
-    fn project(&self) -> ProjectId {
-        match self {
-            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => monitor.project_id,
-            Self::Beat(beat)
-            | Self::Flooding(beat, _)
-            | Self::Emptied(beat, _)
-            | Self::Several(beat, _)
-            | Self::Crashing(beat, _) => beat.project_id,
-            Self::Worker(worker) => worker.project_id,
-            Self::Queue(queue, ..) => queue.project_id,
-            Self::Broker(broker) => broker.project_id,
-            Self::ResultBackend(backend) => backend.project_id,
-            Self::Host(host) => host.project_id,
-            Self::Named(named) => named.monitor.project_id,
-        }
-    }
-
-    fn subject(&self) -> Subject {
-        match self {
-            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Subject {
-                kind: SubjectKind::Monitor,
-                id: monitor.id.0,
-                name: monitor.name.clone(),
-            },
-            Self::Beat(beat)
-            | Self::Flooding(beat, _)
-            | Self::Emptied(beat, _)
-            | Self::Several(beat, _)
-            | Self::Crashing(beat, _) => Subject {
-                kind: SubjectKind::Beat,
-                id: beat.id.0,
-                name: beat.name.clone(),
-            },
-            Self::Worker(worker) => Subject {
-                kind: SubjectKind::Worker,
-                id: worker.id.0,
-                name: worker.name.clone(),
-            },
-            Self::Queue(queue, ..) => Subject {
-                kind: SubjectKind::Queue,
-                id: queue.id.0,
-                name: queue.name.clone(),
-            },
-            Self::Broker(broker) => Subject {
-                kind: SubjectKind::Broker,
-                id: broker.id.0,
-                name: broker.app.clone(),
-            },
-            Self::ResultBackend(backend) => Subject {
-                kind: SubjectKind::ResultBackend,
-                id: backend.id.0,
-                name: backend.address.clone(),
-            },
-            Self::Host(host) => host.subject(),
-            Self::Named(named) => named.subject.clone(),
-        }
-    }
-
-    /// Its kind and id.
-    pub(crate) fn key(&self) -> (SubjectKind, Uuid) {
-        let subject = self.subject();
-        (subject.kind, subject.id)
-    }
-
-    fn monitor(&self) -> Option<&'a Monitor> {
-        match *self {
-            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Some(monitor),
-            Self::Beat(_)
-            | Self::Flooding(..)
-            | Self::Emptied(..)
-            | Self::Several(..)
-            | Self::Crashing(..)
-            | Self::Worker(_)
-            | Self::Queue(..)
-            | Self::Broker(_)
-            | Self::ResultBackend(_)
-            | Self::Host(_)
-            | Self::Named(_) => None,
-        }
-    }
-
-    /// The monitors that a lost host affects.
-    fn affected(&self) -> Option<&'a Affected> {
-        match *self {
-            Self::Host(host) => Some(&host.affected),
-            _ => None,
-        }
-    }
-
-    fn explain(&self, cause: Cause, now: DateTime<Utc>) -> Explanation {
-        match self {
-            Self::Monitor(monitor, background) => explain::of_monitor(monitor, background, None, cause, now),
-            Self::Signalled(monitor, signal, beat) => {
-                let background = Background {
-                    beat: *beat,
-                    ..Background::default()
-                };
-                explain::of_monitor(monitor, &background, Some(signal), cause, now)
-            }
-            Self::Beat(beat) => explain::of_beat(beat, cause),
-            Self::Flooding(beat, flood) => explain::of_flood(beat, flood),
-            Self::Emptied(beat, emptied) => explain::of_emptied(beat, emptied),
-            Self::Several(beat, at_once) => explain::of_several(beat, cause, at_once),
-            Self::Crashing(beat, crashes) => explain::of_crash_loop(beat, crashes),
-            Self::Worker(worker) => explain::of_worker(worker, cause),
-            Self::Queue(queue, _, strangers) if cause == Cause::WorkerWithoutSdk => {
-                explain::of_strangers(queue, strangers, now)
-            }
-            Self::Queue(queue, workers, _) => explain::of_queue(queue, workers, cause),
-            Self::Broker(broker) => explain::of_broker(broker, now),
-            Self::ResultBackend(backend) => explain::of_result_backend(backend, now),
-            Self::Host(host) => explain::of_host(host),
-            Self::Named(named) => explain::of_named(named, cause, now),
-        }
-    }
-}
-
-/// Something that happened to a subject.
-#[derive(Debug, Clone, Copy)]
-pub struct News<'a> {
-    /// Whose.
-    pub changed: Changed<'a>,
-    /// What.
-    pub what: What,
-}
-
-/// What happened.
-#[derive(Debug, Clone, Copy)]
-pub enum What {
-    /// Its status changed.
-    Transition(Transition),
-    /// It failed while it was down, so and at that time: that changes no status, and opens an incident unless one is open.
-    FailedAgain(Cause, DateTime<Utc>),
 }
 
 /// Records changes of status with all that follows from them: the history, the incidents, the alerts, in the caller's transaction. They
@@ -525,33 +321,4 @@ pub(crate) async fn rearm_members(
         })
         .collect();
     record(tx, site, &news).await
-}
-
-/// A person has seen an incident: no more reminders. One about an emptied schedule ends with that, and so does one about a
-/// Beat that is silent while another one of its name goes on.
-///
-/// # Errors
-/// [`ServiceError::NotFound`], or the database is away.
-pub async fn acknowledge(
-    services: &Services,
-    project: ProjectId,
-    id: IncidentId,
-) -> Result<Incident, ServiceError> {
-    let mut tx = services.store.begin().await?;
-    let found = deadbeat_store::incident::acknowledge(&mut tx, project, id, services.now()).await?;
-    tx.commit().await?;
-    if !found {
-        return Err(ServiceError::NotFound("incident"));
-    }
-    let reader = services.reader();
-    let seen = deadbeat_store::incident::get(&reader, project, id).await?;
-    let seen = seen.ok_or(ServiceError::NotFound("incident"))?;
-    if !schedule_emptied::acknowledged(services, project, &seen).await?
-        && !incarnation::acknowledged(services, project, &seen).await?
-    {
-        return Ok(seen);
-    }
-    deadbeat_store::incident::get(&reader, project, id)
-        .await?
-        .ok_or(ServiceError::NotFound("incident"))
 }

@@ -2,3 +2,4 @@
 
 pub(crate) mod blind_notice;
 pub mod evaluator;
+pub(crate) mod excuse;

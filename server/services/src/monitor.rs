@@ -1,26 +1,29 @@
 //! Monitors: create, change, pause, resume, delete.
 
 pub mod signal;
+pub(crate) mod state;
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::transition::{Transition, Trigger, on_pause, on_resume, on_settings_change};
+use deadbeat_domain::monitor::transition::{on_pause, on_resume, on_settings_change};
 use deadbeat_domain::monitor::{
     Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_slug, check_tags,
     read_label, slug_from_name,
 };
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
-use deadbeat_store::monitor::batch::Batch;
-use deadbeat_store::monitor::{Monitor, Stateful};
+use deadbeat_store::monitor::Monitor;
 use deadbeat_store::people::allowance::What as Allowed;
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 
-use crate::incident::{self, Background, Changed, News, What};
+use self::state::{load_runs, write_state};
+use crate::incident::changed::{Background, Changed, News, What};
 use crate::people::pace::Work;
 use crate::people::quota::spend;
-use crate::{ServiceError, Services, Site};
+use crate::{ServiceError, Services, Site, incident};
+use deadbeat_store::monitor::settings;
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
 pub const DEFAULT_GRACE_SECONDS: f64 = 60.0;
@@ -242,8 +245,7 @@ async fn set_channels(tx: &mut Tx, monitor: &Monitor, change: &Change) -> Result
     let mut distinct = ids.to_vec();
     distinct.sort();
     distinct.dedup();
-    let written =
-        deadbeat_store::monitor::set_channels(tx, monitor.project_id, monitor.id, &distinct).await?;
+    let written = settings::set_channels(tx, monitor.project_id, monitor.id, &distinct).await?;
     if written != distinct.len() as u64 {
         return Err(ServiceError::Invalid(vec![FieldError::new(
             "/channels",
@@ -292,7 +294,7 @@ async fn update_in(
         on_settings_change(&mut monitor.state, expectation, now);
         write_state(tx, &monitor).await?;
     }
-    deadbeat_store::monitor::update_settings(tx, &monitor)
+    settings::update_settings(tx, &monitor)
         .await
         .map_err(|error| slug_taken(error, &monitor.slug))?;
     set_channels(tx, &monitor, change).await?;
@@ -426,38 +428,6 @@ pub async fn delete(services: &Services, project: ProjectId, id: MonitorId) -> R
     tx.commit().await?;
     services.outbox_bell.notify_one();
     Ok(())
-}
-
-pub(crate) async fn load_runs(tx: &mut Tx, monitor: &mut Monitor) -> StoreResult<()> {
-    deadbeat_store::monitor::run::load_into(tx, std::slice::from_mut(monitor), &[]).await
-}
-
-/// Writes a monitor's state, its open runs' deadlines included. Its runs are loaded.
-pub(crate) async fn write_state(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
-    write_states(tx, [monitor]).await
-}
-
-/// Writes monitors' states, their open runs' deadlines included. Their runs are loaded.
-pub(crate) async fn write_states(
-    tx: &mut Tx,
-    monitors: impl IntoIterator<Item = &Monitor>,
-) -> StoreResult<()> {
-    let monitors: Vec<&Monitor> = monitors.into_iter().collect();
-    if monitors.is_empty() {
-        return Ok(());
-    }
-    let runs_of = |monitor: &&Monitor| {
-        let id = monitor.id;
-        monitor.state.runs.clone().into_iter().map(move |run| (id, run))
-    };
-    let batch = Batch {
-        pings: Vec::new(),
-        runs: monitors.iter().flat_map(runs_of).collect(),
-        monitors: monitors.iter().map(|monitor| monitor.changed()).collect(),
-        moves_check: true,
-        writer: None,
-    };
-    deadbeat_store::monitor::batch::write(tx, &batch).await
 }
 
 /// Writes a changed status and what follows from it.

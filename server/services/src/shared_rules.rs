@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use crate::celery::beat::schedule_sync;
-use crate::celery::{broker, gather, worker};
+use crate::celery::{broker, worker};
 use crate::monitor;
 
 #[test]
@@ -13,7 +12,7 @@ fn limits_and_defaults_are_those_that_the_sdk_counts_on() {
         "/../../tests/fixtures/shared-rules.json"
     )))
     .unwrap();
-    assert_eq!(rules["canary"], gather::CANARY);
+    assert_eq!(rules["canary"], crate::celery::gather::view::CANARY);
     for (name, limit) in [
         ("running_runs_of_a_worker", worker::MOST_RUNNING),
         ("running_tasks_of_a_worker", worker::MOST_TASKS),
@@ -23,8 +22,14 @@ fn limits_and_defaults_are_those_that_the_sdk_counts_on() {
         assert_eq!(rules["limits"][name]["server"], limit, "{name}");
     }
     for (name, seconds) in [
-        ("beat_period", schedule_sync::PERIOD_SECONDS),
-        ("beat_grace", schedule_sync::GRACE_SECONDS),
+        (
+            "beat_period",
+            crate::celery::beat::schedule_sync::entries::PERIOD_SECONDS,
+        ),
+        (
+            "beat_grace",
+            crate::celery::beat::schedule_sync::entries::GRACE_SECONDS,
+        ),
         ("monitor_grace", monitor::DEFAULT_GRACE_SECONDS),
     ] {
         assert_eq!(rules["seconds"][name].as_f64(), Some(seconds), "{name}");

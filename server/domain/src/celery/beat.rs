@@ -8,10 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::celery::beat::crash_loop::CRASHES;
 use crate::celery::switch::{self, Switch};
+use crate::change::Transition;
 use crate::incident::cause::Cause;
 use crate::judge::blind_spell::BlindSpell;
 use crate::monitor::status::Status;
-use crate::monitor::transition::Transition;
 use crate::time::span;
 
 /// One entry sent this often within [`STORM_WINDOW`], and ten times as often as its schedule has it, is a storm.
@@ -133,7 +133,7 @@ pub fn is_storm(count: u32, slots: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::monitor::transition::Trigger;
+    use crate::change::Trigger;
     use crate::monitor::transition::tests::at;
 
     /// It says every 15 s that it ticks, and was last heard from at noon.

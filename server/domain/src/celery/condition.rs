@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::change::{Transition, Trigger};
 use crate::incident::cause::Cause;
 use crate::monitor::status::Status;
-use crate::monitor::transition::{Transition, Trigger};
 
 /// A condition as the rules see it. Its status is never `paused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::change::{Transition, Trigger};
 use crate::incident::cause::Cause;
 use crate::judge::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline, is_to_come};
 use crate::monitor::status::Status;
-use crate::monitor::transition::{Transition, Trigger};
 use crate::time::span;
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ pub mod succession;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::celery::switch::{self, Switch};
+use crate::change::{Transition, Trigger};
 use crate::incident::cause::Cause;
 use crate::judge::blind_spell::BlindSpell;
 use crate::monitor::status::Status;
-use crate::monitor::transition::{Transition, Trigger};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,6 @@ use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::IncidentId;
 use deadbeat_domain::json::instant;
-use deadbeat_services::incident as service;
 use deadbeat_store::incident::{Filter, Incident};
 use deadbeat_store::page::Page;
 use serde_json::{Value, json};
@@ -16,6 +15,8 @@ use crate::extract::api_key::{MayRead, MayWrite};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
+use deadbeat_services::incident::acknowledgement;
+use deadbeat_store::incident::member;
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
@@ -40,7 +41,7 @@ pub fn configure(config: &mut ServiceConfig) {
 /// Incidents as the API shows them, with the monitors that are down because of them.
 async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, ApiError> {
     let ids: Vec<IncidentId> = incidents.iter().map(|incident| incident.id).collect();
-    let members = deadbeat_store::incident::members(&state.reader(), &ids).await?;
+    let members = member::members(&state.reader(), &ids).await?;
     Ok(incidents
         .iter()
         .map(|incident| {
@@ -118,6 +119,7 @@ async fn acknowledge(
     state: Data<AppState>,
     path: Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let incident = service::acknowledge(&state.services, key.0, IncidentId(id(&path, "incident")?)).await?;
+    let incident =
+        acknowledgement::acknowledge(&state.services, key.0, IncidentId(id(&path, "incident")?)).await?;
     show_one(&state, incident).await
 }

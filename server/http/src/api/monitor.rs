@@ -26,6 +26,7 @@ use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
+use deadbeat_store::monitor::settings;
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
@@ -128,7 +129,7 @@ async fn shown(
         .collect();
     let mut channels: HashMap<MonitorId, Vec<ChannelId>> = HashMap::new();
     if !some.is_empty() {
-        for (monitor, channel) in deadbeat_store::monitor::channels(&state.reader(), &some).await? {
+        for (monitor, channel) in settings::channels(&state.reader(), &some).await? {
             channels.entry(monitor).or_default().push(channel);
         }
     }

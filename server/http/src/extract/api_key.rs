@@ -13,7 +13,7 @@ use deadbeat_store::connection::asker::Asker;
 use deadbeat_store::people::api_key::ApiKey;
 
 use crate::error::ApiError;
-use crate::extract::client_ip::client_ip;
+use crate::extract::peer::client_ip;
 use crate::problem::Problem;
 use crate::state::AppState;
 

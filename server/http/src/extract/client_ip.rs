@@ -4,11 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
 use ipnet::IpNet;
-
-use crate::state::AppState;
 
 /// The networks of the proxies whose `X-Forwarded-For` is believed. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,18 +61,7 @@ pub fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// The client's address. None: the connection has none.
-///
-/// `X-Forwarded-For` is read from the right, where the nearest proxy wrote, and only as far as trusted proxies reach: the first address
-/// that is none of them is the client. What stands further left anybody may have written. What cannot be read as an address ends the
-/// search: it never costs a ping.
-#[must_use]
-pub fn client_ip(request: &HttpRequest, state: &AppState) -> Option<IpAddr> {
-    let peer = request.peer_addr()?.ip().to_canonical();
-    Some(client_behind(peer, request.headers(), &state.trusted_proxies))
-}
-
-fn client_behind(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
+pub(crate) fn client_behind(peer: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
     let mut client = peer;
     if !proxies.trusts(peer) {
         return client;

@@ -4,3 +4,4 @@ pub mod api_key;
 pub mod client_ip;
 pub mod json;
 pub mod paging;
+pub mod peer;

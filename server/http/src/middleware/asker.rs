@@ -8,7 +8,8 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use deadbeat_store::connection::asker::Asker;
 
-use crate::extract::client_ip::{client_ip, network};
+use crate::extract::client_ip::network;
+use crate::extract::peer::client_ip;
 use crate::state::AppState;
 
 /// The middleware for everything but `/ping/…`, which needs none of these connections. Until a key or a session says who asks, it is the

@@ -11,12 +11,14 @@ use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::ShownStatus;
 use deadbeat_store::alert::delivery::NewAlert;
-use deadbeat_store::incident::{Affected, Incident};
+use deadbeat_store::incident::Incident;
+use deadbeat_store::incident::member::Affected;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
 
 use crate::Site;
+use deadbeat_store::incident::member;
 
 /// An alert about an incident.
 #[derive(Debug, Clone, Copy)]
@@ -178,13 +180,13 @@ async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<
         .collect();
     if !silent_beats.is_empty() {
         let beats: Vec<Uuid> = silent_beats.keys().copied().collect();
-        let scheduled = deadbeat_store::incident::first_scheduled(tx, &beats, limits::ALERT_MEMBERS).await?;
+        let scheduled = member::first_scheduled(tx, &beats, limits::ALERT_MEMBERS).await?;
         for (beat, affected) in scheduled {
             found.extend(silent_beats.get(&beat).map(|incident| (*incident, affected)));
         }
     }
     if !joined.is_empty() {
-        found.extend(deadbeat_store::incident::first_members(tx, &joined, limits::ALERT_MEMBERS).await?);
+        found.extend(member::first_members(tx, &joined, limits::ALERT_MEMBERS).await?);
     }
     Ok(found)
 }

@@ -1,23 +1,24 @@
 //! What Beat says of itself: that it lives, that it hangs, that it sent, or could not.
 
+pub mod at_once;
+pub mod emptied;
 pub mod flood;
 pub mod incarnation;
 pub mod schedule_emptied;
 pub mod schedule_sync;
-
-use std::collections::HashMap;
+pub(crate) mod sending;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::beat::{STORM_COUNT, STORM_WINDOW, is_crashing, is_storm, is_told_to_crash};
+use deadbeat_domain::celery::beat::{STORM_WINDOW, is_crashing, is_told_to_crash};
 use deadbeat_domain::celery::switch::{on_delete, on_trouble};
 use deadbeat_domain::celery::worker::{SKEW, SKEW_PATIENCE};
+use deadbeat_domain::change::Trigger;
 use deadbeat_domain::ids::{ApiKeyId, BeatId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
-use deadbeat_domain::judge::blind_spell::is_to_come;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_domain::monitor::transition::{Trigger, on_pause};
+use deadbeat_domain::monitor::transition::on_pause;
 use deadbeat_domain::monitor::{FieldError, check_grace};
 use deadbeat_domain::text::Text;
 use deadbeat_store::Tx;
@@ -25,12 +26,14 @@ use deadbeat_store::celery::beat::Beat;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::celery::beat::flood::{Flood, slots_within};
 use crate::celery::beat::incarnation::{Identity, Incarnations};
 use crate::celery::event::Verdict;
+use crate::celery::result_backend::report;
 use crate::celery::{broker, result_backend};
-use crate::incident::{self, Background, Changed, News, What};
-use crate::{ServiceError, Services};
+use crate::incident::changed::{Background, Changed, News, What};
+use crate::{ServiceError, Services, incident};
+use deadbeat_store::celery::beat::listing;
+use deadbeat_store::celery::worker::queues;
 
 /// Beat lives.
 #[derive(Debug, Deserialize)]
@@ -61,7 +64,7 @@ pub struct Alive {
     pub project: Option<Text>,
     /// How its calls into the result backend go; None: it does not say, or has none.
     #[serde(default)]
-    pub result_backend: Option<result_backend::Report>,
+    pub result_backend: Option<crate::celery::result_backend::report::Report>,
     /// Whether it goes on. None: an older SDK, which does not report that it ends.
     #[serde(default)]
     pub state: Option<State>,
@@ -219,7 +222,7 @@ pub(crate) async fn alive(
         deadbeat_store::celery::result_backend::note(&mut tx, project, beat.id, stored.as_ref()).await?;
     }
     deadbeat_store::celery::host::note_beat(&mut tx, project, beat.id, alive.boot_id.as_deref()).await?;
-    let was_troubled = result_backend::is_troubled(before.as_ref());
+    let was_troubled = report::is_troubled(before.as_ref());
     let broker = deadbeat_store::celery::broker::of_app(&mut tx, project, &beat.name).await?;
     if !alive.ticking {
         beat.hung_at = Some(now);
@@ -239,7 +242,7 @@ pub(crate) async fn alive(
             queues: Vec::new(),
         });
     }
-    let emptied_at = deadbeat_store::celery::beat::emptied_at(&mut tx, beat.id).await?;
+    let emptied_at = listing::emptied_at(&mut tx, beat.id).await?;
     let mut incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
     let (standing, listed) = incarnations.standing(&mut tx, &beat, now).await?;
     incarnations.write(&mut tx, &beat).await?;
@@ -276,8 +279,7 @@ pub(crate) async fn alive(
     )
     .await?;
     let most = limits::WORKER_QUEUES as i64;
-    let attended =
-        deadbeat_store::celery::worker::attended_queues(&mut tx, project, &beat.name, key, most).await?;
+    let attended = queues::attended_queues(&mut tx, project, &beat.name, key, most).await?;
     let mut is_news = transition.is_some();
     if transition.is_none() {
         let (broker, report) = (broker.as_ref(), report.as_ref());
@@ -355,7 +357,7 @@ pub async fn delete(services: &Services, project: ProjectId, id: BeatId) -> Resu
             };
         };
         // A snapshot that is being followed would register again what is deleted here.
-        deadbeat_store::celery::beat::begin_sync(&mut tx, id, Uuid::now_v7()).await?;
+        listing::begin_sync(&mut tx, id, Uuid::now_v7()).await?;
         deadbeat_store::celery::beat::note_incarnations(&mut tx, id, &[]).await?;
         let now = services.now();
         let mut ids = Vec::new();
@@ -402,31 +404,6 @@ pub async fn delete(services: &Services, project: ProjectId, id: BeatId) -> Resu
     }
 }
 
-/// The broker did not take what Beat sent.
-pub(crate) async fn send_failed(
-    services: &Services,
-    project: ProjectId,
-    name: &str,
-    error: Text,
-    at: DateTime<Utc>,
-) -> Result<Verdict, ServiceError> {
-    check_name(name)?;
-    let mut tx = services.store.begin().await?;
-    if let Some(mut beat) = deadbeat_store::celery::beat::lock(&mut tx, project, name).await? {
-        // One that was held up on its way is no news.
-        if beat
-            .send_failed
-            .as_ref()
-            .is_none_or(|(before, _)| *before <= at || is_to_come(*before, services.now()))
-        {
-            beat.send_failed = Some((at, error.into()));
-        }
-        deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-        tx.commit().await?;
-    }
-    Ok(Verdict::Accepted)
-}
-
 /// A process of Beat's application had to drop events: what it did not say is not known, and says nothing.
 pub(crate) async fn events_lost(
     services: &Services,
@@ -440,91 +417,4 @@ pub(crate) async fn events_lost(
     deadbeat_store::celery::beat::lose_events(&mut tx, project, name, count, services.now()).await?;
     tx.commit().await?;
     Ok(Verdict::Accepted)
-}
-
-/// A Beat has sent entries: how often each, and when the last of them.
-pub(crate) async fn sent(
-    services: &Services,
-    project: ProjectId,
-    name: &str,
-    entries: &HashMap<String, u32>,
-    at: DateTime<Utc>,
-) -> Result<(), ServiceError> {
-    let now = services.now();
-    let mut flooding = Vec::new();
-    for (entry, count) in entries {
-        // No registered one has such a name.
-        if entry.len() > 4 * limits::MONITOR_NAME_CHARS || name.len() > 800 {
-            continue;
-        }
-        let in_window = services.floods.count(project, name, entry, *count, now);
-        if in_window >= STORM_COUNT {
-            flooding.push((entry.clone(), in_window));
-        }
-    }
-    let mut tx = services.store.begin().await?;
-    let Some(mut beat) = deadbeat_store::celery::beat::lock(&mut tx, project, name).await? else {
-        return Ok(());
-    };
-    // Once a second is enough: it is asked whether anything was sent since a slot.
-    let is_news = beat
-        .sent_at
-        .is_none_or(|before| at - before >= TimeDelta::seconds(1) || is_to_come(before, now));
-    if !is_news && flooding.is_empty() {
-        return Ok(());
-    }
-    beat.sent_at = beat
-        .sent_at
-        .filter(|before| !is_to_come(*before, now))
-        .max(Some(at));
-    let flood = flood(&mut tx, &beat, flooding, now).await?;
-    let mut transition = None;
-    if flood.is_some() {
-        transition = on_trouble(&mut beat.state, Some((Cause::BeatStorm, TimeDelta::zero())), now);
-        // It is over when none was seen for a while.
-        beat.state.since = Some(now);
-    }
-    deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
-    if let (Some(transition), Some(flood)) = (transition, &flood) {
-        let news = News {
-            changed: Changed::Flooding(&beat, flood),
-            what: What::Transition(transition),
-        };
-        incident::record(&mut tx, &services.site, &[news]).await?;
-    }
-    tx.commit().await?;
-    if transition.is_some() {
-        services.outbox_bell.notify_one();
-    }
-    Ok(())
-}
-
-/// The worst of the entries that were sent so often, if that is more than their schedules have.
-async fn flood(
-    tx: &mut Tx,
-    beat: &Beat,
-    mut often: Vec<(String, u32)>,
-    now: DateTime<Utc>,
-) -> Result<Option<Flood>, ServiceError> {
-    if often.is_empty() {
-        return Ok(None);
-    }
-    often.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let names: Vec<String> = often.iter().map(|(entry, _)| entry.clone()).collect();
-    let monitors = deadbeat_store::monitor::of_entries(tx, beat.id, &names).await?;
-    for (entry, count) in often {
-        let Some(monitor) = monitors
-            .iter()
-            .find(|monitor| monitor.entry.as_ref() == Some(&entry))
-        else {
-            continue;
-        };
-        if is_storm(count, slots_within(&monitor.state.expectation.schedule, now)) {
-            let stages =
-                deadbeat_store::celery::trace::stage::of_monitors(tx, &[monitor.id.0], &[None]).await?;
-            let queue = stages.into_iter().next().and_then(|stage| stage.queue);
-            return Ok(Some(Flood { entry, count, queue }));
-        }
-    }
-    Ok(None)
 }

@@ -1,27 +1,24 @@
 //! Gathers what is known when monitors are judged: their Beats, and the brokers, queues and workers of their applications.
 
+pub(crate) mod view;
+
 use std::collections::HashMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::beat::crash_loop::{self, Course};
 use deadbeat_domain::celery::beat::incarnation::Incarnation;
 use deadbeat_domain::celery::beat::lineage::{self, Bits};
 use deadbeat_domain::celery::beat::{BeatView, is_told_to_crash};
-use deadbeat_domain::celery::blame::{
-    BROKER_RETURN, BrokerView, Evidence, PartOf, QueueView, StageView, WorkerView,
-};
-use deadbeat_domain::celery::host::load::HostLoad;
-use deadbeat_domain::celery::queue::LONGEST_WAIT;
+use deadbeat_domain::celery::blame::view::{StageView, WorkerView};
+use deadbeat_domain::celery::blame::{BROKER_RETURN, Evidence, PartOf};
 use deadbeat_domain::celery::switch::Switch;
 use deadbeat_domain::celery::worker::stranger::VANISHED_FOR;
 use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{Subject, SubjectKind};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
-use deadbeat_domain::limits;
 use deadbeat_domain::monitor::slot::early;
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_domain::time::span;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::broker::Broker;
 use deadbeat_store::celery::queue::Queue;
@@ -29,11 +26,11 @@ use deadbeat_store::celery::trace::stage::Stage;
 use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreResult, Tx};
-use serde_json::Value;
 use uuid::Uuid;
 
+use self::view::{CANARY, LEFT_FOR, broker_view, longest_wait, queue_view, worker_view};
 use crate::celery::result_backend;
-use crate::incident::{Background, Named};
+use crate::incident::changed::{Background, Named};
 
 /// An application's parts, as they are now.
 #[derive(Debug, Default)]
@@ -397,139 +394,4 @@ async fn open_subjects(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<V
         .filter(|(kind, id, _)| open.contains(&(*kind, *id)) || scene.hosts.contains_key(id))
         .map(|(.., part)| part)
         .collect())
-}
-
-/// The task of the SDK's own probe.
-pub(crate) const CANARY: &str = "deadbeat.canary";
-/// A loop that has not turned for so long waits for something.
-pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
-/// A worker that left is remembered this long when monitors are judged.
-const LEFT_FOR: TimeDelta = TimeDelta::hours(1);
-
-fn broker_view(broker: &Broker, back_at: Option<DateTime<Utc>>) -> BrokerView {
-    let is_away = broker.state.trouble == Some(Cause::BrokerDown);
-    BrokerView {
-        id: broker.id,
-        status: broker.state.status,
-        away_since: broker.state.since.filter(|_| is_away),
-        back_at,
-        seen_at: broker.sampled_at,
-        unacked: broker
-            .sample
-            .as_ref()
-            .and_then(|sample| sample.get("unacked"))
-            .and_then(Value::as_i64),
-        visibility_timeout: broker
-            .sample
-            .as_ref()
-            .and_then(|sample| sample.get("visibility_timeout_seconds"))
-            .and_then(Value::as_f64)
-            .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
-            .map(span),
-    }
-}
-
-/// How long a message may wait, as whoever looks at the broker says.
-fn longest_wait(broker: Option<&Broker>) -> TimeDelta {
-    broker
-        .and_then(|broker| broker.sample.as_ref()?.get("longest_wait_seconds")?.as_f64())
-        .filter(|seconds| (1.0..=limits::SPAN_SECONDS).contains(seconds))
-        .map_or(LONGEST_WAIT, span)
-}
-
-fn queue_view(queue: &Queue, has_others: bool) -> QueueView {
-    QueueView {
-        id: queue.id,
-        name: queue.name.clone(),
-        status: queue.state.status,
-        trouble: queue.state.trouble,
-        since: queue.state.since,
-        depth: queue.depth,
-        oldest_at: queue
-            .oldest_seconds
-            .filter(|_| !queue.oldest_is_a_guess)
-            .map(|seconds| queue.seen_at - span(seconds)),
-        has_others,
-        seen_at: queue.seen_at,
-    }
-}
-
-fn worker_view(worker: &Worker) -> WorkerView {
-    let said = |field: &str| worker.snapshot.get(field);
-    let count = |field: &str| said(field).and_then(Value::as_i64).unwrap_or(0);
-    let instant = |field: &str| {
-        let text = said(field).and_then(Value::as_str)?;
-        text.parse::<DateTime<Utc>>().ok()
-    };
-    let running = said("running").and_then(Value::as_array).map(|ids| {
-        ids.iter()
-            .filter_map(|id| Uuid::parse_str(id.as_str()?).ok())
-            .collect()
-    });
-    let limited = said("rate_limits").and_then(Value::as_array).map(|limits| {
-        limits
-            .iter()
-            .filter_map(|limit| Some(limit.get("task")?.as_str()?.to_owned()))
-            .collect()
-    });
-    WorkerView {
-        id: worker.id,
-        name: worker.name.clone(),
-        is_foreign: false,
-        status: worker.state.status,
-        trouble: worker.state.trouble.filter(|_| {
-            worker.state.status == Status::Down || worker.state.trouble == Some(Cause::GhostWorker)
-        }),
-        skewed_since: worker
-            .state
-            .since
-            .filter(|_| worker.state.trouble == Some(Cause::ClockSkew)),
-        last_seen_at: worker.state.last_seen_at,
-        period: span(worker.state.period_seconds),
-        deadline_at: worker.state.deadline_at,
-        started_at: instant("started_at"),
-        progress_at: worker.progress_at,
-        queues: worker.queues.clone(),
-        // One that looks for its broker stands still, and may say that its old connection stands.
-        connected: said("connected").and_then(Value::as_bool) != Some(false)
-            && (said("loop_lag_seconds").and_then(Value::as_f64).unwrap_or(0.0) < STANDS_STILL_SECONDS
-                || count("active") >= count("processes").max(1)),
-        active: count("active"),
-        processes: count("processes").max(1),
-        reserved: count("reserved"),
-        unacked: said("unacked")
-            .and_then(Value::as_i64)
-            .unwrap_or(count("reserved")),
-        held: count("scheduled") + count("limited"),
-        limited: limited.unwrap_or_default(),
-        running,
-        incarnation: said("incarnation")
-            .and_then(Value::as_str)
-            .and_then(|id| Uuid::parse_str(id).ok()),
-        live: worker
-            .incarnations
-            .iter()
-            .filter(|one| one.is_live())
-            .map(|one| one.id)
-            .collect(),
-        gap: worker
-            .incarnations
-            .iter()
-            .filter_map(|one| one.gap)
-            .max_by_key(|(_, to)| *to),
-        load: host_load(worker),
-    }
-}
-
-/// What a worker last said of its host's load.
-pub(crate) fn host_load(worker: &Worker) -> HostLoad {
-    let said = |field: &str| worker.snapshot.get(field);
-    let figure = |field: &str| said(field).and_then(Value::as_f64);
-    let word = |field: &str| said(field).and_then(Value::as_str);
-    HostLoad {
-        machine: word("boot_id").or_else(|| word("host")).map(str::to_owned),
-        per_cpu: figure("load_per_cpu"),
-        waits: figure("cpu_wait_ratio"),
-        takes: figure("cpu_used_ratio"),
-    }
 }

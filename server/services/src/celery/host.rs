@@ -4,27 +4,31 @@
 //! the incident about the host when the others turn out to be silent, too. Each second the open ones are looked at: whoever is back is taken
 //! out of their words, and when all are back or have left, they end.
 
+pub mod lost;
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::host::{BACK_FOR, LONGEST_HOLD, Part, Verdict, judge, works_after};
 use deadbeat_domain::celery::switch::{self, Switch};
+use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{BeatId, IncidentId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{Subject, SubjectKind};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_domain::monitor::transition::{Transition, Trigger};
-use deadbeat_store::celery::host::{Linked, Open, Resident, Retold};
-use deadbeat_store::incident::Affected;
+use deadbeat_store::celery::host::told::{Open, Retold};
+use deadbeat_store::celery::host::{Linked, Resident};
+use deadbeat_store::incident::member::Affected;
 use deadbeat_store::{Store, StoreResult, Tx};
-use sha2::{Digest, Sha256};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
-use crate::Site;
+use self::lost::Host;
+use crate::incident::changed::{Changed, News, What};
 use crate::incident::explain::{self, Explanation};
-use crate::incident::{self, Changed, News, What};
+use crate::{Site, incident};
+use deadbeat_store::celery::host::told;
 
 /// A host that is seen to work is looked at again after this.
 const HELD: TimeDelta = TimeDelta::seconds(2);
@@ -32,9 +36,6 @@ const HELD: TimeDelta = TimeDelta::seconds(2);
 const ASKED_FOR: usize = 100;
 /// Incidents that are looked at in one second. When more are open, each has its turn.
 const LOOKED_AT: i64 = 100;
-/// Names that the host of an incident is made of.
-const NAMES: usize = 3;
-
 /// A Beat or a worker whose silence a sweep has found.
 pub(crate) struct Fallen<'a> {
     /// Its id.
@@ -82,63 +83,10 @@ impl<'a> Fallen<'a> {
     }
 }
 
-/// A host, and what of it is silent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Host {
-    /// The subject.
-    pub id: Uuid,
-    /// Whose it is.
-    pub project_id: ProjectId,
-    /// As it is called.
-    pub name: String,
-    /// What has not been heard again, Beats first.
-    pub silent: Vec<Resident>,
-    /// What is heard again.
-    pub back: Vec<Resident>,
-    /// Runs that its Beat sent later have begun elsewhere.
-    pub works: bool,
-    /// The monitors that its Beats schedule or whose runs its workers had open, as far as is known when it is told.
-    pub affected: Affected,
-}
-
 impl Host {
-    fn of(silent: Vec<Resident>, works: bool) -> Option<Self> {
-        let first = silent.first()?;
-        let project_id = first.project_id;
-        let digest = Sha256::digest(format!("{project_id}/{}", first.machine));
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        let mut names: Vec<&str> = silent.iter().filter_map(|one| one.host.as_deref()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let more = if names.len() > NAMES { ", …" } else { "" };
-        names.truncate(NAMES);
-        let name = match names.as_slice() {
-            [] => "unnamed".to_owned(),
-            names => format!("{}{more}", names.join(", ")),
-        };
-        Some(Self {
-            id: Builder::from_random_bytes(bytes).into_uuid(),
-            project_id,
-            name,
-            silent,
-            back: Vec::new(),
-            works,
-            affected: Affected::default(),
-        })
-    }
-
     fn ids(&self, kind: SubjectKind) -> Vec<Uuid> {
         let of = self.silent.iter().filter(|one| one.kind == kind);
         of.map(|one| one.part.id).collect()
-    }
-
-    pub(crate) fn subject(&self) -> Subject {
-        Subject {
-            kind: SubjectKind::Host,
-            id: self.id,
-            name: self.name.clone(),
-        }
     }
 
     fn news(&self, to: Status, trigger: Trigger, at: DateTime<Utc>) -> News<'_> {
@@ -233,9 +181,9 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
         let ids: Vec<Uuid> = parts.iter().map(|one| one.part.id).collect();
         let known = deadbeat_store::incident::subjects_open(tx, &[(SubjectKind::Host, host.id)]).await?;
         if known.is_empty() {
-            let told_of_part = deadbeat_store::celery::host::told_of_part(tx, host.project_id, &ids).await?;
+            let told_of_part = told::told_of_part(tx, host.project_id, &ids).await?;
             if let Some(incident) = told_of_part {
-                deadbeat_store::celery::host::rewrite(tx, host.project_id, incident, &retold(host)).await?;
+                told::rewrite(tx, host.project_id, incident, &retold(host)).await?;
             } else {
                 let (beats, workers) = (host.ids(SubjectKind::Beat), host.ids(SubjectKind::Worker));
                 let most = limits::ALERT_MEMBERS;
@@ -286,7 +234,7 @@ pub(crate) async fn look_once(
     after: Option<IncidentId>,
 ) -> StoreResult<(usize, Option<IncidentId>)> {
     let mut tx = store.begin().await?;
-    let open = deadbeat_store::celery::host::open_after(&mut tx, after, LOOKED_AT).await?;
+    let open = told::open_after(&mut tx, after, LOOKED_AT).await?;
     drop(tx);
     let mut over = 0;
     for one in &open {
@@ -350,7 +298,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
         && let Some(told) = own(tx, one).await?
     {
         // The machine goes on: it was this one alone.
-        deadbeat_store::celery::host::rewrite(tx, open.project_id, open.id, &told).await?;
+        told::rewrite(tx, open.project_id, open.id, &told).await?;
         return Ok((false, true));
     }
     let host = Host {
@@ -364,7 +312,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
     };
     let told = retold(&host);
     if told.summary != open.summary {
-        deadbeat_store::celery::host::rewrite(tx, open.project_id, open.id, &told).await?;
+        told::rewrite(tx, open.project_id, open.id, &told).await?;
     }
     Ok((false, true))
 }

@@ -1,5 +1,6 @@
 //! What workers say of themselves every few seconds, and what one of them sees of the broker.
 
+pub(crate) mod failure;
 pub(crate) mod orphan;
 
 use std::collections::BTreeMap;
@@ -22,9 +23,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::celery::event::Verdict;
+use crate::celery::result_backend::report;
 use crate::celery::{broker, result_backend};
-use crate::incident::{self, Changed, News, What};
-use crate::{ServiceError, Services};
+use crate::incident::changed::{Changed, News, What};
+use crate::{ServiceError, Services, incident};
 
 /// How a worker is, as its main process sees it without asking the broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,7 +116,7 @@ pub struct Snapshot {
     pub load_per_cpu: Option<f64>,
     /// How its calls into the result backend go; None: it does not say, or has none.
     #[serde(default)]
-    pub result_backend: Option<result_backend::Report>,
+    pub result_backend: Option<crate::celery::result_backend::report::Report>,
     /// The share of the time since the snapshot before, 0 to 1, for which a process of the worker was ready to run and waited for a CPU:
     /// the one that waited most. None: its system does not say, or it is the first snapshot.
     #[serde(default)]
@@ -149,7 +151,7 @@ impl Snapshot {
     pub(crate) fn listed(&self) -> Option<Vec<Uuid>> {
         let turns = self
             .loop_lag_seconds
-            .is_none_or(|lag| lag < crate::celery::gather::STANDS_STILL_SECONDS);
+            .is_none_or(|lag| lag < crate::celery::gather::view::STANDS_STILL_SECONDS);
         let running = self.running.as_ref().filter(|_| turns)?;
         Some(
             running
@@ -413,7 +415,7 @@ pub(crate) async fn heard(
     let waits = snapshot
         .result_backend
         .as_ref()
-        .is_some_and(result_backend::Report::hangs);
+        .is_some_and(crate::celery::result_backend::report::Report::hangs);
     if was_away || !is_broker_well || waits || got_on(&worker.snapshot, &snapshot, is_waited_for) {
         worker.progress_at = now;
     }
@@ -435,7 +437,7 @@ pub(crate) async fn heard(
     if names_queues {
         worker.queues.clone_from(&snapshot.queues);
     }
-    let was_troubled = result_backend::is_troubled(worker.snapshot.get("result_backend"));
+    let was_troubled = report::is_troubled(worker.snapshot.get("result_backend"));
     worker.snapshot = stored;
     if look.is_cut_off {
         worker.snapshot["cut_off"] = true.into();

@@ -12,7 +12,7 @@ use deadbeat_store::judge::blind_notice::Unheard;
 use deadbeat_store::{Store, StoreResult, Tx};
 
 use crate::alert::outbox;
-use crate::operation::listening::LONGEST_EXCUSE;
+use crate::judge::excuse::LONGEST_EXCUSE;
 
 /// Notes monitors that could not be judged, in the caller's transaction.
 pub(crate) async fn add(

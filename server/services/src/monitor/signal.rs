@@ -1,5 +1,6 @@
 //! Signals on their way to the database: the door, the group commit, and the spool for outages.
 
+pub mod incoming;
 pub mod ingest;
 pub mod registry;
 pub mod spool;

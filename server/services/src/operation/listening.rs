@@ -11,7 +11,8 @@ use deadbeat_store::{Store, StoreResult, with_sources};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::monitor::signal::ingest::{Address, Ingest};
+use crate::monitor::signal::incoming::Address;
+use crate::monitor::signal::ingest::Ingest;
 
 /// Between two stamps.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -158,6 +159,3 @@ fn addresses(aside: Vec<Address>) -> Addresses {
     }
     addresses
 }
-
-/// Spells older than any grace excuse nobody any more.
-pub(crate) const LONGEST_EXCUSE: TimeDelta = TimeDelta::days(400);

@@ -14,7 +14,7 @@ use deadbeat_store::people::allowance::What;
 use foldhash::fast::RandomState;
 
 use crate::ServiceError;
-use crate::monitor::signal::ingest::Address;
+use crate::monitor::signal::incoming::Address;
 
 /// Keys and ping URLs that are counted at a time.
 const SENDERS: usize = 100_000;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::worker::orphan::{Orphan, Orphaned};
 use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
+use deadbeat_domain::monitor::run::orphan::{Orphan, Orphaned};
 use deadbeat_domain::monitor::run::{Contest, Outcome, Run, RunDetail, RunStatus};
 use uuid::Uuid;
 

@@ -1,8 +1,8 @@
 //! Table `transition`: the history of a subject.
 
+use deadbeat_domain::change::Transition;
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::incident::SubjectKind;
-use deadbeat_domain::monitor::transition::Transition;
 use uuid::Uuid;
 
 use crate::monitor::batch::column;

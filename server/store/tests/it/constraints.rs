@@ -1,11 +1,11 @@
 //! What the tables themselves hold, whoever writes.
 
 use deadbeat_domain::alert::Alert;
+use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_domain::monitor::transition::{Transition, Trigger};
 use deadbeat_store::Tx;
 use deadbeat_store::alert::{channel, delivery};
 use deadbeat_store::incident::{self, Incident};

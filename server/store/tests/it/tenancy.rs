@@ -18,6 +18,8 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use crate::setup::{World, at, insert_project, message, new_alert, new_ping, signal};
+use deadbeat_store::celery::worker::queues;
+use deadbeat_store::monitor::settings;
 
 fn page<K>() -> Page<K> {
     Page {
@@ -109,7 +111,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .await
                 .unwrap()
                 .is_empty(),
-            !worker::consumers(&reader, project, &apps, &queues)
+            !queues::consumers(&reader, project, &apps, &queues)
                 .await
                 .unwrap()
                 .is_empty(),
@@ -125,7 +127,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .await
                 .unwrap()
                 .is_some(),
-            !monitor::slugs_like(&mut tx, project, "back")
+            !settings::slugs_like(&mut tx, project, "back")
                 .await
                 .unwrap()
                 .is_empty(),
@@ -210,7 +212,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     let mut tx = world.begin().await;
     api_key::insert(&mut tx, &key, &[7; 32]).await.unwrap();
     assert_eq!(
-        monitor::set_channels(&mut tx, world.project, owned.id, &[told])
+        settings::set_channels(&mut tx, world.project, owned.id, &[told])
             .await
             .unwrap(),
         1
@@ -225,7 +227,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     );
     assert!(!api_key::revoke(&mut tx, other, key.id, at(1)).await.unwrap());
     assert_eq!(
-        monitor::set_channels(&mut tx, other, owned.id, &[told])
+        settings::set_channels(&mut tx, other, owned.id, &[told])
             .await
             .unwrap(),
         0
@@ -236,7 +238,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     let mut renamed = owned.clone();
     renamed.project_id = other;
     renamed.name = "stolen".to_owned();
-    monitor::update_settings(&mut tx, &renamed).await.unwrap();
+    settings::update_settings(&mut tx, &renamed).await.unwrap();
     let mut moved = channel::lock(&mut tx, world.project, told)
         .await
         .unwrap()
@@ -264,7 +266,7 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
         "one"
     );
     assert_eq!(
-        monitor::channels(&reader, &[owned.id]).await.unwrap(),
+        settings::channels(&reader, &[owned.id]).await.unwrap(),
         [(owned.id, told)],
         "its choice of channels stays"
     );
@@ -310,7 +312,7 @@ async fn a_channel_of_another_project_is_not_among_those_chosen(pool: PgPool) {
     let mut tx = world.begin().await;
 
     assert_eq!(
-        monitor::set_channels(&mut tx, world.project, owned.id, &[foreign])
+        settings::set_channels(&mut tx, world.project, owned.id, &[foreign])
             .await
             .unwrap(),
         0

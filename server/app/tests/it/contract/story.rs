@@ -1,5 +1,7 @@
 //! A story that touches every operation with its success and its faults; each answer is held against the contract.
 
+mod alerts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use deadbeat_testkit::receiver::Receiver;
@@ -7,9 +9,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::alerts::{channels, incidents};
 use super::Caller;
 use super::document::{Operation, contract};
-use crate::harness::{self, Harness, LIMIT};
+use crate::harness::{self, Harness};
 
 fn id(value: &Value) -> &str {
     value["id"].as_str().unwrap()
@@ -238,115 +241,6 @@ async fn pings(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
     .await;
 }
 
-/// Asks for more tests and more confirmation mails than a project may.
-async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
-    let mail = |to: &str| json!({"kind": "email", "name": "Mail", "settings": {"to": to}});
-    let asked = caller.post("/api/v1/channels", &mail("asked@example.org")).await;
-    let path = format!("/api/v1/channels/{}", id(&asked));
-    let confirmation = format!("{path}/confirmation");
-    expect(caller, Method::POST, &format!("{path}/test"), &json!(null), 409).await;
-    let test = format!("{webhook}/test");
-    // One was sent before.
-    for _ in 1..20 {
-        expect(caller, Method::POST, &test, &json!(null), 202).await;
-    }
-    expect(caller, Method::POST, &test, &json!(null), 429).await;
-
-    for status in [202, 202, 429] {
-        expect(caller, Method::POST, &confirmation, &json!(null), status).await;
-    }
-    expect(
-        caller,
-        Method::POST,
-        &format!("{webhook}/confirmation"),
-        &json!(null),
-        409,
-    )
-    .await;
-    expect(
-        caller,
-        Method::POST,
-        "/api/v1/channels",
-        &mail("asked@example.org"),
-        429,
-    )
-    .await;
-    let other = caller.post("/api/v1/channels", &mail("other@example.org")).await;
-    let path = format!("/api/v1/channels/{}", id(&other));
-    let moved = json!({"settings": {"to": "asked@example.org"}});
-    expect(caller, Method::PATCH, &path, &moved, 429).await;
-}
-
-async fn channels(caller: &Caller<'_>, receiver: &Receiver) {
-    let url = json!({"url": receiver.url("/hook")});
-    let webhook = caller
-        .post(
-            "/api/v1/channels",
-            &json!({"kind": "webhook", "name": "Hook", "settings": url}),
-        )
-        .await;
-    let email = json!({"kind": "email", "name": "Mail", "settings": {"to": "ops@example.org"}});
-    let email = caller.post("/api/v1/channels", &email).await;
-    let path = format!("/api/v1/channels/{}", id(&webhook));
-    assert_eq!(caller.pages("/api/v1/channels", 1).await.len(), 2);
-    caller.get(&path).await;
-    expect(
-        caller,
-        Method::PATCH,
-        &path,
-        &json!({"name": "Night", "settings": url}),
-        200,
-    )
-    .await;
-    let sent = caller.post(&format!("{path}/test"), &json!(null)).await;
-    let delivery = format!("/api/v1/deliveries/{}", sent["delivery_id"].as_str().unwrap());
-    receiver.wait_for(1, LIMIT).await;
-    caller.get(&delivery).await;
-    caller.get(&format!("{delivery}/attempts")).await;
-    channel_quotas(caller, &path).await;
-    expect(
-        caller,
-        Method::DELETE,
-        &format!("/api/v1/channels/{}", id(&email)),
-        &json!(null),
-        204,
-    )
-    .await;
-
-    expect(
-        caller,
-        Method::GET,
-        "/api/v1/channels?cursor=x",
-        &json!(null),
-        400,
-    )
-    .await;
-    expect(
-        caller,
-        Method::POST,
-        "/api/v1/channels",
-        &json!({"kind": "pigeon", "name": "x", "settings": {}}),
-        400,
-    )
-    .await;
-    expect(
-        caller,
-        Method::PATCH,
-        &path,
-        &json!({"settings": {"to": "a@b.c"}}),
-        400,
-    )
-    .await;
-    expect(
-        caller,
-        Method::GET,
-        "/api/v1/deliveries?status=lost",
-        &json!(null),
-        400,
-    )
-    .await;
-}
-
 async fn celery(caller: &Caller<'_>) {
     let examples = contract()
         .part("/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples")
@@ -410,28 +304,6 @@ async fn runs(caller: &Caller<'_>) {
     for path in ["/api/v1/runs?state=great", "/api/v1/tasks?from=now"] {
         expect(caller, Method::GET, path, &json!(null), 400).await;
     }
-}
-
-async fn incidents(caller: &Caller<'_>) {
-    let incidents = caller.pages("/api/v1/incidents", 1).await;
-    let path = format!("/api/v1/incidents/{}", id(incidents.first().unwrap()));
-    caller.get(&path).await;
-    expect(
-        caller,
-        Method::POST,
-        &format!("{path}/acknowledge"),
-        &json!(null),
-        200,
-    )
-    .await;
-    expect(
-        caller,
-        Method::GET,
-        "/api/v1/incidents?state=shut",
-        &json!(null),
-        400,
-    )
-    .await;
 }
 
 async fn keys_and_project(caller: &Caller<'_>) {

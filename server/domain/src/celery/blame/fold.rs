@@ -5,7 +5,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::celery::blame::{Blame, Evidence, NEXT_LOOK, PartOf, StageView, WorkerView};
+use crate::celery::blame::view::{StageView, WorkerView};
+use crate::celery::blame::{Blame, Evidence, NEXT_LOOK, PartOf};
 use crate::celery::queue::LONGEST_WAIT;
 use crate::incident::cause::Cause;
 use crate::monitor::status::Status;

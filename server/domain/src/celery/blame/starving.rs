@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Blame, Evidence, MISSED_WORDS, NEXT_LOOK, PartOf, StageView, WorkerView, wait_for};
+use super::{Blame, Evidence, MISSED_WORDS, NEXT_LOOK, PartOf, wait_for};
+use crate::celery::blame::view::{StageView, WorkerView};
 use crate::incident::cause::Cause;
 use crate::monitor::status::Status;
 

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Blame, Evidence, StageView};
+use super::{Blame, Evidence};
+use crate::celery::blame::view::StageView;
 use crate::incident::cause::Cause;
 
 /// So many gaps among an entry's runs, with runs that began between them: who takes some of them says nothing, such as a worker without

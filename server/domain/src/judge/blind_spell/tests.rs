@@ -1,11 +1,12 @@
 use super::*;
 use crate::celery::blame::Evidence;
 use crate::celery::switch::{self, Switch};
+use crate::change::Trigger;
 use crate::incident::cause::Cause;
 use crate::monitor::ping::PingKind::{Start, Success};
 use crate::monitor::status::Status;
+use crate::monitor::transition::silence::{Silence, on_silence};
 use crate::monitor::transition::tests::{at, cron, interval, monitor, ping, ping_of};
-use crate::monitor::transition::{Silence, Trigger, on_silence};
 
 fn spell(started: f64, ended: f64) -> BlindSpell {
     BlindSpell {

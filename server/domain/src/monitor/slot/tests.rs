@@ -179,12 +179,11 @@ mod truth_table {
 mod postponed {
     use chrono::{DateTime, Utc};
 
+    use crate::change::Trigger;
     use crate::monitor::MonitorState;
     use crate::monitor::ping::PingKind;
     use crate::monitor::transition::tests::{at, cron, entry, interval, monitor, ping};
-    use crate::monitor::transition::{
-        Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change,
-    };
+    use crate::monitor::transition::{on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
     use crate::schedule::Schedule;
 
     /// An entry of ten minutes, due at 600, which Beat puts off to 900.
@@ -272,10 +271,11 @@ mod postponed {
 /// The time zone data changed under a stored due time.
 mod zone_data {
     use super::*;
+    use crate::change::Trigger;
     use crate::monitor::ping::PingKind;
     use crate::monitor::status::Status;
     use crate::monitor::transition::tests::{monitor, signal};
-    use crate::monitor::transition::{Trigger, on_pause, on_ping, on_zone_data_change};
+    use crate::monitor::transition::{on_pause, on_ping, on_zone_data_change};
 
     fn utc(text: &str) -> DateTime<Utc> {
         text.parse().expect("an instant")

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use crate::api::only;
 use crate::error::ApiError;
 use crate::extract::api_key::MayPing;
-use crate::extract::client_ip::client_ip;
 use crate::extract::json;
+use crate::extract::peer::client_ip;
 use crate::problem::Problem;
 use crate::state::AppState;
 

@@ -1,25 +1,28 @@
 //! The history of runs: a search at `/runs`, a run with its stages at `/runs/{id}`, and what the runs of each task come to at `/tasks`.
 
+mod run_page;
+mod tasks_page;
+
 use actix_web::http::{Method, StatusCode};
-use actix_web::web::{self, Data, Path, Query, ServiceConfig};
+use actix_web::web::{self, Data, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, Resource};
 use askama::Template;
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::trace::{Outcome, Stage, TraceState, run_id_of};
+use chrono::{DateTime, NaiveDateTime, Utc};
+use deadbeat_domain::celery::trace::{Outcome, TraceState, run_id_of};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::limits::TRACES_LOOKED_AT;
 use deadbeat_domain::text::is_plain;
 use deadbeat_domain::time::read_instant;
-use deadbeat_store::celery::trace;
+use deadbeat_store::celery::trace::history;
 use deadbeat_store::celery::trace::history::{Filter, Place, Summary};
-use deadbeat_store::celery::trace::task::TaskStats;
-use deadbeat_store::celery::trace::{history, task};
 use deadbeat_store::page::Page;
 use deadbeat_store::people::project;
 use deadbeat_store::{Reader, StoreResult, monitor};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use self::run_page::run;
+use self::tasks_page::tasks;
 use crate::state::AppState;
 use crate::web::format::{self, Moment};
 use crate::web::monitor::dashboard::{ProjectLink, choose};
@@ -28,9 +31,6 @@ use crate::web::{Frame, PageError, html, see_other};
 
 /// Runs of one page.
 const RUNS: usize = 50;
-/// The stretches that the page of tasks offers, in hours, and how they are called.
-const STRETCHES: [(u32, &str); 4] = [(1, "hour"), (6, "6 hours"), (24, "day"), (168, "7 days")];
-
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
     let only_get = |resource: Resource| {
@@ -371,225 +371,6 @@ impl Found {
         }
         Ok(Self { runs, next: go_on })
     }
-}
-
-#[derive(Debug, Deserialize)]
-struct OfProject {
-    project: Option<Uuid>,
-}
-
-#[derive(Template)]
-#[template(path = "history/run.html")]
-struct RunPage {
-    frame: Frame,
-    top: Top,
-    run: RunRow,
-    app: String,
-    slot: Option<Moment>,
-    eta: Option<Moment>,
-    heard_last: Moment,
-    retries: i32,
-    stages: Vec<StageRow>,
-    more_stages: i32,
-}
-
-struct StageRow {
-    moment: Moment,
-    /// On the clock, to the millisecond.
-    clock: String,
-    /// Since the first stage.
-    after: String,
-    what: String,
-    worker: Option<String>,
-    queue: Option<String>,
-    retries: i32,
-    /// The beginning of the attempt's id.
-    attempt: Option<String>,
-    more: Vec<String>,
-}
-
-impl StageRow {
-    fn of(stage: &Stage, first: DateTime<Utc>, now: DateTime<Utc>) -> Self {
-        use deadbeat_domain::celery::trace::StageKind;
-        let what = match (stage.kind, stage.outcome) {
-            (StageKind::Published, _) => "published".to_owned(),
-            (StageKind::Received, _) => "received by a worker".to_owned(),
-            (StageKind::Started, _) => "started".to_owned(),
-            (StageKind::GivenUp, _) => "given up by Deadbeat".to_owned(),
-            (StageKind::Retried, _) => "ended, to be retried".to_owned(),
-            (StageKind::Finished, Some(outcome)) => format!("ended: {}", outcome_words(outcome)),
-            (StageKind::Finished, None) => "ended".to_owned(),
-        };
-        let told = [
-            stage
-                .duration_seconds
-                .map(|took| format!("took {}", format::seconds(took))),
-            stage.error.clone(),
-            stage.redelivered.then(|| "delivered again".to_owned()),
-            stage.soft.then(|| "soft limit".to_owned()),
-            stage.pid.map(|pid| format!("process {pid}")),
-        ];
-        Self {
-            moment: Moment::at(stage.at, now),
-            clock: stage.at.format("%H:%M:%S%.3f").to_string(),
-            after: format::seconds((stage.at - first).num_milliseconds() as f64 / 1_000.0),
-            what,
-            worker: stage.worker.clone(),
-            queue: stage.queue.clone(),
-            retries: stage.retries,
-            attempt: stage
-                .attempt
-                .map(|attempt| attempt.simple().to_string().chars().take(8).collect()),
-            more: told.into_iter().flatten().collect(),
-        }
-    }
-}
-
-async fn run(
-    request: HttpRequest,
-    path: Path<String>,
-    state: Data<AppState>,
-    signed_in: SignedIn,
-) -> Result<HttpResponse, PageError> {
-    let asked = Query::<OfProject>::from_query(request.query_string())
-        .map_err(|_| PageError::NotFound("page"))?
-        .into_inner();
-    let id = Uuid::try_parse(&path).map_err(|_| PageError::NotFound("run"))?;
-    let (reader, now) = (state.reader(), state.now());
-    let Some(top) = top(&reader, &signed_in, asked.project).await? else {
-        return Ok(see_other("/"));
-    };
-    let stored = trace::get(&reader, top.project_id, id).await?;
-    let stored = stored.ok_or(PageError::NotFound("run"))?;
-    let timeline = stored.trace.timeline();
-    let first = timeline.first().map_or(now, |stage| stage.at);
-    let summary = Summary::from(&stored);
-    let page = RunPage {
-        frame: signed_in.frame(),
-        top,
-        app: stored.app.clone(),
-        slot: summary.slot.map(|at| Moment::at(at, now)),
-        eta: summary.eta.map(|at| Moment::at(at, now)),
-        heard_last: Moment::at(summary.heard_at, now),
-        retries: summary.retries,
-        stages: timeline
-            .into_iter()
-            .map(|stage| StageRow::of(stage, first, now))
-            .collect(),
-        more_stages: stored.trace.more_stages,
-        run: RunRow::of(summary, now),
-    };
-    Ok(html(StatusCode::OK, &page))
-}
-
-#[derive(Debug, Deserialize)]
-struct Stretch {
-    project: Option<Uuid>,
-    hours: Option<u32>,
-}
-
-#[derive(Template)]
-#[template(path = "history/tasks.html")]
-struct TasksPage {
-    frame: Frame,
-    now: Moment,
-    top: Top,
-    stretches: Vec<StretchLink>,
-    tasks: Vec<TaskRow>,
-    run_count: String,
-    from: Moment,
-    /// Not all runs of the stretch were looked at.
-    is_cut: bool,
-}
-
-struct StretchLink {
-    hours: u32,
-    words: &'static str,
-    chosen: bool,
-}
-
-struct TaskRow {
-    name: Option<String>,
-    /// Where its runs are.
-    link: String,
-    failed_link: String,
-    runs: String,
-    rate: String,
-    failed: i64,
-    failure: Option<String>,
-    wait: Option<(String, String)>,
-    ran: Option<(String, String)>,
-    last: Moment,
-}
-
-impl TaskRow {
-    fn of(task: TaskStats, project: ProjectId, minutes: f64, now: DateTime<Utc>) -> Self {
-        let search = |state: &str| {
-            Search {
-                task: task.task.clone().unwrap_or_default(),
-                state: state.to_owned(),
-                ..Search::default()
-            }
-            .address(project, None)
-        };
-        let pair = |p50: Option<f64>, p95: Option<f64>| Some((format::seconds(p50?), format::seconds(p95?)));
-        Self {
-            link: search(""),
-            failed_link: search("failed"),
-            runs: format::grouped(task.runs),
-            rate: format::decimal(task.runs as f64 / minutes),
-            failed: task.failed,
-            failure: task
-                .failure_ratio()
-                .map(|ratio| format!("{} %", format::decimal(ratio * 100.0))),
-            wait: pair(task.wait_p50, task.wait_p95),
-            ran: pair(task.run_p50, task.run_p95),
-            last: Moment::at(task.last_heard_first_at, now),
-            name: task.task,
-        }
-    }
-}
-
-async fn tasks(
-    request: HttpRequest,
-    state: Data<AppState>,
-    signed_in: SignedIn,
-) -> Result<HttpResponse, PageError> {
-    let asked = Query::<Stretch>::from_query(request.query_string())
-        .map_err(|_| PageError::NotFound("page"))?
-        .into_inner();
-    let hours = asked.hours.unwrap_or(1);
-    if !STRETCHES.iter().any(|(stretch, _)| *stretch == hours) {
-        return Err(PageError::NotFound("page"));
-    }
-    let (reader, now) = (state.reader(), state.now());
-    let Some(top) = top(&reader, &signed_in, asked.project).await? else {
-        return Ok(see_other("/"));
-    };
-    let asked_from = now - TimeDelta::hours(i64::from(hours));
-    let seen = task::tasks(&reader, top.project_id, asked_from, now).await?;
-    let minutes = seen.minutes(now);
-    let page = TasksPage {
-        frame: signed_in.frame(),
-        now: Moment::at(now, now),
-        stretches: STRETCHES
-            .map(|(stretch, words)| StretchLink {
-                hours: stretch,
-                words,
-                chosen: stretch == hours,
-            })
-            .into(),
-        run_count: format::count(seen.looked_at, "run"),
-        from: Moment::at(seen.from, now),
-        is_cut: seen.from > asked_from,
-        tasks: seen
-            .tasks
-            .into_iter()
-            .map(|task| TaskRow::of(task, top.project_id, minutes, now))
-            .collect(),
-        top,
-    };
-    Ok(html(StatusCode::OK, &page))
 }
 
 #[cfg(test)]

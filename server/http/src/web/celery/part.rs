@@ -8,7 +8,8 @@ use deadbeat_domain::time::{read_instant, span};
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::broker::Broker;
 use deadbeat_store::celery::queue::Queue;
-use deadbeat_store::celery::worker::{Consumers, Worker};
+use deadbeat_store::celery::worker::Worker;
+use deadbeat_store::celery::worker::queues::Consumers;
 use deadbeat_store::incident::Incident;
 use serde_json::Value;
 

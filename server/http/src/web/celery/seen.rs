@@ -11,7 +11,8 @@ use deadbeat_store::celery::beat::{self, Beat};
 use deadbeat_store::celery::broker::{self, Broker};
 use deadbeat_store::celery::host;
 use deadbeat_store::celery::queue::{self, Queue};
-use deadbeat_store::celery::worker::{self, Consumers, Count, Worker};
+use deadbeat_store::celery::worker::queues::Consumers;
+use deadbeat_store::celery::worker::{self, Count, Worker};
 use deadbeat_store::incident::{self, Incident};
 use deadbeat_store::{Reader, StoreResult};
 use uuid::Uuid;
@@ -20,6 +21,7 @@ use super::Limits;
 use super::part::Said;
 use crate::web::format;
 use crate::web::monitor::dashboard;
+use deadbeat_store::celery::worker::queues;
 
 /// How much something needs a person, the most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +201,7 @@ impl Seen {
             )
         };
         Ok(Self {
-            consumers: worker::consumers(reader, project, apps, &names).await?,
+            consumers: queues::consumers(reader, project, apps, &names).await?,
             known,
             workers,
             incidents,

@@ -1,10 +1,12 @@
 //! The page at `/`: what is wrong in a project and what to type, then its Beats and monitors, the worst first.
 
+mod spell;
+
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use askama::Template;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::{Fact, Repair, SubjectKind};
 use deadbeat_domain::judge::hearing::Hold;
@@ -21,16 +23,17 @@ use deadbeat_store::{Reader, StoreResult};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use self::spell::Spell;
 use super::worst_first::{self, Cursor, ORDER};
 use crate::state::AppState;
 use crate::web::format::{self, Moment};
 use crate::web::people::session::SignedIn;
 use crate::web::{Frame, PageError, html};
+use deadbeat_store::incident::member;
 
 /// Open incidents that are shown; more are counted as more.
 const INCIDENTS: usize = 20;
-/// For how long after its end a blind spell is shown.
-const SPELL_SHOWN: TimeDelta = TimeDelta::hours(24);
+
 /// Members of an incident that are shown without a click.
 const MEMBERS: usize = 12;
 
@@ -178,7 +181,7 @@ impl Seen {
         let (monitors, next) = worst_first::page(reader, project, asked.only, asked.from, now).await?;
         Ok(Self {
             counts: monitor::counts(reader, project, now).await?,
-            members: incident::members(reader, &ids).await?,
+            members: member::members(reader, &ids).await?,
             incidents,
             beats: beat::list(reader, project).await?,
             monitors,
@@ -237,31 +240,6 @@ impl Evaluator {
             Some(at) => Self::SilentSince(Moment::at(at, now)),
             None => Self::NotYet,
         }
-    }
-}
-
-/// The last stretch in which nobody listened, while it may still matter to who reads the page.
-struct Spell {
-    from: Moment,
-    to: Moment,
-    length: String,
-}
-
-impl Spell {
-    async fn latest(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Option<Self>> {
-        let newest = Page {
-            after: None,
-            limit: 1,
-        };
-        let spells = deadbeat_store::operation::listener::list_spells(reader, newest).await?;
-        let spell = spells.into_iter().map(|listed| listed.spell).next();
-        Ok(spell
-            .filter(|spell| now - spell.ended_at < SPELL_SHOWN)
-            .map(|spell| Self {
-                from: Moment::at(spell.started_at, now),
-                to: Moment::at(spell.ended_at, now),
-                length: format::span(spell.ended_at - spell.started_at),
-            }))
     }
 }
 

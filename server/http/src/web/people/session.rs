@@ -16,7 +16,8 @@ use deadbeat_store::people::account::Account;
 use uuid::Uuid;
 
 use super::csrf::{self, CookieName, SessionForm, VisitorForm};
-use crate::extract::client_ip::{client_ip, network};
+use crate::extract::client_ip::network;
+use crate::extract::peer::client_ip;
 use crate::state::AppState;
 use crate::web::{Frame, FrameAccount, PageError, html, see_other};
 

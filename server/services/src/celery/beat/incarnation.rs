@@ -23,11 +23,13 @@ use deadbeat_store::{StoreResult, Tx};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::celery::beat::State;
-use crate::celery::beat::schedule_sync::{self, Entry};
-use crate::incident::{self, Changed, News, What};
-use crate::operation::listening::LONGEST_EXCUSE;
-use crate::{ServiceError, Services};
+use crate::celery::beat::at_once::AtOnce;
+use crate::celery::beat::schedule_sync::listing::Entry;
+use crate::celery::beat::{State, schedule_sync};
+use crate::incident::changed::{Changed, News, What};
+use crate::judge::excuse::LONGEST_EXCUSE;
+use crate::{ServiceError, Services, incident};
+use deadbeat_store::celery::beat::listing;
 
 /// Which start of a Beat a report comes from. An SDK that does not name it is not told apart.
 #[derive(Debug, Clone, Default)]
@@ -89,15 +91,6 @@ impl Place {
         alone: 1,
         elders: 0,
     };
-}
-
-/// Processes of one Beat that run at once, or of which some are silent, and what they list.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AtOnce {
-    /// The processes it is about.
-    pub processes: Vec<Incarnation>,
-    /// What the lineages of that Beat list.
-    pub listed: Vec<Listed>,
 }
 
 /// The processes that report as a Beat, as they are known in a transaction that holds its lock.
@@ -212,14 +205,7 @@ impl Incarnations {
             let lineage = one.lineage.map_or(0, bit);
             if standing.lost & lineage & !renamed != 0
                 && let Some(schedule) = &one.schedule
-                && deadbeat_store::celery::beat::is_listed_elsewhere(
-                    tx,
-                    beat.project_id,
-                    beat.id,
-                    schedule,
-                    one.seen_at,
-                )
-                .await?
+                && listing::is_listed_elsewhere(tx, beat.project_id, beat.id, schedule, one.seen_at).await?
             {
                 renamed |= lineage;
             }
@@ -339,10 +325,8 @@ pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId)
                     .retain(|one| one.lineage.is_none_or(|lineage| gone & bit(lineage) == 0));
                 lineage::mark_sharing(&mut incarnations.known, now, &incarnations.spells);
                 incarnations.write(&mut tx, &beat).await?;
-                if retired >= SCHEDULE_ENTRIES
-                    && deadbeat_store::celery::beat::watched(&mut tx, id).await? == 0
-                {
-                    deadbeat_store::celery::beat::note_emptied(&mut tx, id, Some(now)).await?;
+                if retired >= SCHEDULE_ENTRIES && listing::watched(&mut tx, id).await? == 0 {
+                    listing::note_emptied(&mut tx, id, Some(now)).await?;
                 }
                 tx.commit().await?;
                 tracing::info!(beat.id = %id, retired, "a process of Beat is over; entries that only it listed are retired");

@@ -15,19 +15,10 @@ use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::{StoreResult, Tx};
 
-use crate::incident::{self, Changed, News, What};
-use crate::{ServiceError, Services, Site};
-
-/// What was listed before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Emptied {
-    /// When the list came that had none.
-    pub at: DateTime<Utc>,
-    /// Monitors that it retired, the first few by name.
-    pub names: Vec<String>,
-    /// All of them.
-    pub count: i64,
-}
+use crate::celery::beat::emptied::Emptied;
+use crate::incident::changed::{Changed, News, What};
+use crate::{ServiceError, Services, Site, incident};
+use deadbeat_store::celery::beat::listing;
 
 /// Names in an incident.
 const NAMES: i64 = 10;
@@ -43,7 +34,7 @@ pub(crate) async fn note(
     now: DateTime<Utc>,
 ) -> StoreResult<bool> {
     if is_emptied(watched, enabled) {
-        deadbeat_store::celery::beat::note_emptied(tx, beat.id, Some(now)).await?;
+        listing::note_emptied(tx, beat.id, Some(now)).await?;
         tracing::warn!(beat.id = %beat.id, watched, "a list without enabled entries retired all monitors of a Beat");
         return Ok(false);
     }
@@ -55,13 +46,10 @@ pub(crate) async fn note(
 
 /// It is over, as far as it was noted.
 async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> StoreResult<bool> {
-    if deadbeat_store::celery::beat::emptied_at(tx, beat.id)
-        .await?
-        .is_none()
-    {
+    if listing::emptied_at(tx, beat.id).await?.is_none() {
         return Ok(false);
     }
-    deadbeat_store::celery::beat::note_emptied(tx, beat.id, None).await?;
+    listing::note_emptied(tx, beat.id, None).await?;
     if beat.state.trouble != Some(Cause::ScheduleEmptied) {
         return Ok(false);
     }
@@ -81,7 +69,7 @@ async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> S
 
 /// What the incident of a Beat says, which has just been found in this trouble.
 pub(crate) async fn evidence(tx: &mut Tx, beat: &Beat, at: DateTime<Utc>) -> StoreResult<Emptied> {
-    let (names, count) = deadbeat_store::celery::beat::retired_since(tx, beat.id, at, NAMES).await?;
+    let (names, count) = listing::retired_since(tx, beat.id, at, NAMES).await?;
     Ok(Emptied { at, names, count })
 }
 

@@ -1,181 +1,36 @@
 //! What Beat says of its schedule becomes monitors.
 
+pub(crate) mod entries;
+pub mod listing;
+
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::marker::PhantomData;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::lineage::{Bits, LINEAGES};
-use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
+use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::transition::{
-    Transition, Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change,
-};
-use deadbeat_domain::monitor::{
-    Expectation, MonitorState, check_grace, check_longest_run, clip, slug_from_name,
-};
-use deadbeat_domain::schedule::Schedule;
+use deadbeat_domain::monitor::transition::on_sent;
+use deadbeat_domain::monitor::{Expectation, clip};
 use deadbeat_domain::text::Text;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::people::allowance;
-use deadbeat_store::{StoreError, Tx, with_sources};
-use serde::de::{DeserializeOwned, Error, IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
-use serde_json::value::RawValue;
+use deadbeat_store::{Tx, with_sources};
 use uuid::Uuid;
 
+use self::entries::{Followed, GRACE_SECONDS, PERIOD_SECONDS, due_of, expectation, follow, register, retire};
+use self::listing::{DueHints, Entry, Snapshot};
 use crate::celery::beat;
 use crate::celery::beat::incarnation::{self, Identity, Incarnations, Place};
 use crate::celery::beat::schedule_emptied;
 use crate::celery::event::Verdict;
-use crate::incident::{self, Background, Changed, News, What};
-use crate::monitor::write_states;
+use crate::incident::changed::{Background, Changed, News, What};
+use crate::monitor::state::write_states;
 use crate::people::pace::Work;
 use crate::people::quota::spend_up_to;
-use crate::{ServiceError, Services};
-
-/// A Beat's whole schedule: what is not in it is not scheduled.
-#[derive(Debug, Deserialize)]
-pub struct Snapshot {
-    /// The Beat's name.
-    pub beat: String,
-    /// Which start of it lists them: random, one a start.
-    #[serde(default)]
-    pub boot: Option<Uuid>,
-    /// Where that runs.
-    #[serde(default)]
-    pub host: Option<Text>,
-    /// Its process.
-    #[serde(default)]
-    pub pid: Option<i64>,
-    /// When it started, by its clock.
-    #[serde(default)]
-    pub started_at: Option<DateTime<Utc>>,
-    /// Whether it goes on. None: an older SDK, which does not report that it ends.
-    #[serde(default)]
-    pub state: Option<beat::State>,
-    /// Every entry.
-    #[serde(deserialize_with = "objects")]
-    pub entries: Vec<Entry>,
-}
-
-/// One entry of a Beat's schedule.
-#[derive(Debug, Deserialize)]
-pub struct Entry {
-    /// Its name, unique within the Beat.
-    pub name: String,
-    /// The task that it sends.
-    #[serde(default)]
-    pub task: Option<Text>,
-    /// In native form.
-    pub schedule: Value,
-    /// It is the SDK's own, and in nobody's schedule.
-    #[serde(default)]
-    pub canary: bool,
-    /// False: known, and not sent.
-    #[serde(default = "yes")]
-    pub enabled: bool,
-    /// How long after a slot a run may begin at the earliest: the countdown with which Beat sends it.
-    #[serde(default)]
-    pub delay_seconds: f64,
-    /// Tolerated lateness.
-    pub grace_seconds: f64,
-    /// How long a run may take.
-    #[serde(default)]
-    pub longest_run_seconds: Option<f64>,
-    /// Nobody has said how long one may take: what is learned bounds it, too.
-    #[serde(default)]
-    pub longest_run_is_a_guess: bool,
-    /// Each run counts: one whose message is lost is an incident although later ones ran.
-    #[serde(default)]
-    pub every_run: bool,
-    /// When Beat says that it is next due.
-    #[serde(default)]
-    pub next_due_at: Option<DateTime<Utc>>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_none(delay_seconds: &f64) -> bool {
-    *delay_seconds == 0.0
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// Reads one entry more than a Beat may have, which tells that there are too many, and passes over the rest.
-fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    struct Objects<T>(PhantomData<T>);
-
-    impl<'de, T: DeserializeOwned> Visitor<'de> for Objects<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of entries")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-            let mut entries = Vec::new();
-            while entries.len() <= limits::BEAT_ENTRIES {
-                let Some(entry) = list.next_element::<Box<RawValue>>()? else {
-                    return Ok(entries);
-                };
-                // serde would take a list for an object, and go by the order of the members.
-                if !entry.get().starts_with('{') {
-                    return Err(A::Error::custom("an entry is an object"));
-                }
-                entries.push(serde_json::from_str(entry.get()).map_err(A::Error::custom)?);
-            }
-            while list.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(entries)
-        }
-    }
-
-    deserializer.deserialize_seq(Objects(PhantomData))
-}
-
-/// When entries of a Beat are next due, by its own reckoning.
-#[derive(Debug, Deserialize)]
-pub struct DueHints {
-    /// The Beat's name.
-    pub beat: String,
-    /// The entries that it sent.
-    #[serde(deserialize_with = "objects")]
-    pub entries: Vec<DueHint>,
-}
-
-/// When one entry is next due.
-#[derive(Debug, Deserialize)]
-pub struct DueHint {
-    /// The entry's name.
-    pub name: Text,
-    /// None: never again. It must be said: left out by mistake, it would disarm the monitor.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub next_due_at: Option<DateTime<Utc>>,
-}
-
-/// What is kept of an entry as Beat told it.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Registered {
-    schedule: Value,
-    // Left out where there is none: what was registered before there were delays is no other word.
-    #[serde(default, skip_serializing_if = "is_none")]
-    delay_seconds: f64,
-    grace_seconds: f64,
-    longest_run_seconds: Option<f64>,
-    #[serde(default)]
-    longest_run_is_a_guess: bool,
-    task: Option<String>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    every_run: bool,
-}
-
-/// Until it says otherwise: how often a Beat reports, and the silence tolerated beyond that.
-pub(crate) const PERIOD_SECONDS: f64 = 15.0;
-pub(crate) const GRACE_SECONDS: f64 = 60.0;
+use crate::{ServiceError, Services, incident};
+use deadbeat_store::monitor::settings;
 
 /// A list that is older than this when it arrives was held up.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
@@ -276,8 +131,13 @@ impl Sync<'_> {
     async fn begin(&self, services: &Services) -> Result<Option<(Tx, Beat)>, ServiceError> {
         let mut tx = services.store.begin().await?;
         let Some(boot) = self.boot else {
-            let beat =
-                deadbeat_store::celery::beat::lock_in_sync(&mut tx, self.project, self.beat, self.id).await?;
+            let beat = deadbeat_store::celery::beat::listing::lock_in_sync(
+                &mut tx,
+                self.project,
+                self.beat,
+                self.id,
+            )
+            .await?;
             return Ok(beat.map(|beat| (tx, beat)));
         };
         let Some(beat) = deadbeat_store::celery::beat::lock(&mut tx, self.project, self.beat).await? else {
@@ -341,7 +201,7 @@ pub(crate) async fn sync(
     )
     .await?;
     if sync.boot.is_none() {
-        deadbeat_store::celery::beat::begin_sync(&mut tx, beat.id, sync.id).await?;
+        deadbeat_store::celery::beat::listing::begin_sync(&mut tx, beat.id, sync.id).await?;
     }
     let identity = Identity {
         boot: snapshot.boot,
@@ -573,16 +433,6 @@ pub(crate) async fn retire_listed_by(
     Ok((retired.len(), is_full && !retired.is_empty()))
 }
 
-/// A monitor that met its entry, and what is to be written of it.
-struct Followed {
-    monitor: Monitor,
-    settings_changed: bool,
-    /// How long its runs take is to be learned anew, and whether that bounds them.
-    learns: Option<bool>,
-    is_due_changed: bool,
-    transition: Option<Transition>,
-}
-
 /// Writes monitors that met their entries, in a few statements of arrays, with all that follows from their transitions.
 async fn write(
     services: &Services,
@@ -596,7 +446,7 @@ async fn write(
         .map(|one| &one.monitor)
         .collect();
     if !changed.is_empty() {
-        deadbeat_store::monitor::update_registered(tx, &changed).await?;
+        settings::update_registered(tx, &changed).await?;
     }
     let learns: Vec<(MonitorId, bool)> = followed
         .iter()
@@ -622,204 +472,4 @@ async fn write(
         .collect();
     incident::record(tx, &services.site, &news).await?;
     Ok(())
-}
-
-fn expectation(entry: &Entry) -> Result<Expectation, String> {
-    let mut faults = Vec::new();
-    deadbeat_domain::monitor::check_name("name", &entry.name, limits::MONITOR_NAME_CHARS, &mut faults);
-    check_grace("delay_seconds", entry.delay_seconds, &mut faults);
-    check_grace("grace_seconds", entry.grace_seconds, &mut faults);
-    if let Some(seconds) = entry.longest_run_seconds {
-        check_longest_run("longest_run_seconds", seconds, &mut faults);
-    }
-    let schedule = match Schedule::from_json(&entry.schedule) {
-        Ok(schedule) => schedule,
-        Err(error) => return Err(error.to_string()),
-    };
-    if let Some(fault) = faults.first() {
-        return Err(format!("{} {}", fault.pointer, fault.message));
-    }
-    Ok(Expectation {
-        schedule,
-        delay_seconds: entry.delay_seconds,
-        grace_seconds: entry.grace_seconds,
-        longest_run_seconds: entry.longest_run_seconds,
-    })
-}
-
-fn registered(entry: &Entry) -> Result<Value, ServiceError> {
-    let registered = Registered {
-        schedule: entry.schedule.clone(),
-        delay_seconds: entry.delay_seconds,
-        grace_seconds: entry.grace_seconds,
-        longest_run_seconds: entry.longest_run_seconds,
-        longest_run_is_a_guess: entry.longest_run_is_a_guess,
-        task: entry.task.clone().map(String::from),
-        every_run: entry.every_run,
-    };
-    serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
-}
-
-/// Makes monitors of new entries.
-async fn register(
-    tx: &mut Tx,
-    project: ProjectId,
-    beat: &Beat,
-    entries: Vec<(&Entry, Expectation, Option<DateTime<Utc>>)>,
-    now: DateTime<Utc>,
-) -> Result<(), ServiceError> {
-    if entries.is_empty() {
-        return Ok(());
-    }
-    let wanted: Vec<String> = entries
-        .iter()
-        .map(|(entry, ..)| slug_from_name(&entry.name))
-        .collect();
-    let taken = deadbeat_store::monitor::slugs_taken(tx, project, &wanted).await?;
-    let mut taken: HashSet<String> = taken.into_iter().collect();
-    // Entries may all come to the same slug: those with names of another script.
-    let mut numbers: HashMap<String, u32> = HashMap::new();
-    let mut monitors = Vec::with_capacity(entries.len());
-    let mut bounds = Vec::with_capacity(entries.len());
-    for ((entry, expectation, hint), slug) in entries.into_iter().zip(wanted) {
-        let slug = if taken.contains(&slug) {
-            if !numbers.contains_key(&slug) {
-                taken.extend(deadbeat_store::monitor::slugs_like(tx, project, &slug).await?);
-            }
-            let number = numbers.entry(slug.clone()).or_insert(1);
-            numbered(&slug, &taken, number)
-        } else {
-            slug
-        };
-        taken.insert(slug.clone());
-        let mut state = MonitorState::fresh(expectation, true, now);
-        if let Some(hint) = hint {
-            on_due_hint(&mut state, Some(hint), now);
-        }
-        if !entry.enabled {
-            // A fresh one has no history to record this in.
-            let _ = on_pause(&mut state, Trigger::Retire, now);
-            state.retired = true;
-        }
-        let id = MonitorId::generate();
-        bounds.push((id, entry.longest_run_is_a_guess));
-        monitors.push(Monitor {
-            id,
-            project_id: project,
-            ping_id: PingId::generate(),
-            slug,
-            name: entry.name.clone(),
-            tags: Vec::new(),
-            all_channels: true,
-            beat_id: Some(beat.id),
-            entry: Some(entry.name.clone()),
-            registered: Some(registered(entry)?),
-            retired_at: (!entry.enabled).then_some(now),
-            created_at: now,
-            updated_at: now,
-            open_runs: 0,
-            state,
-        });
-    }
-    // Somebody took a slug since we looked for a free one: the whole schedule is sent again.
-    let monitors: Vec<&Monitor> = monitors.iter().collect();
-    deadbeat_store::monitor::insert(tx, &monitors)
-        .await
-        .map_err(|error| {
-            if error.is_constraint("monitor_slug_unique") {
-                ServiceError::Busy
-            } else {
-                error.into()
-            }
-        })?;
-    deadbeat_store::monitor::baseline::begin(tx, &bounds).await?;
-    Ok(())
-}
-
-/// A slug that is taken, with the first number behind it after `number` that is not.
-fn numbered(slug: &str, taken: &HashSet<String>, number: &mut u32) -> String {
-    loop {
-        *number += 1;
-        let tail = format!("-{number}");
-        let head = slug.chars().take(limits::SLUG_CHARS - tail.len());
-        let candidate: String = head.chain(tail.chars()).collect();
-        if !taken.contains(&candidate) {
-            return candidate;
-        }
-    }
-}
-
-/// An entry meets its monitor.
-fn follow(
-    mut monitor: Monitor,
-    entry: &Entry,
-    expectation: Expectation,
-    hint: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
-) -> Result<Followed, ServiceError> {
-    let told = registered(entry)?;
-    let due_before = due_of(&monitor);
-    let retired_before = monitor.retired_at;
-    let mut learns = None;
-    // Only when Beat's own word changed: a grace that a person set stays. What a newer SDK says beside is no change of that.
-    if monitor.registered.as_ref() != Some(&told) {
-        if !is_same_expectation(monitor.registered.as_ref(), &told) {
-            on_settings_change(&mut monitor.state, expectation, now);
-        }
-        monitor.registered = Some(told);
-        monitor.updated_at = now;
-        learns = Some(entry.longest_run_is_a_guess);
-    }
-    monitor.retired_at = if entry.enabled {
-        None
-    } else {
-        monitor.retired_at.or(Some(now))
-    };
-    monitor.state.retired = !entry.enabled;
-    let transition = match (entry.enabled, retired_before.is_some()) {
-        (false, false) => on_pause(&mut monitor.state, Trigger::Retire, now),
-        (true, true) => on_resume(&mut monitor.state, Trigger::Return, now),
-        (true, false) | (false, true) => None,
-    };
-    if let Some(hint) = hint {
-        on_due_hint(&mut monitor.state, Some(hint), now);
-    }
-    Ok(Followed {
-        settings_changed: learns.is_some() || monitor.retired_at != retired_before,
-        is_due_changed: due_of(&monitor) != due_before,
-        learns,
-        transition,
-        monitor,
-    })
-}
-
-/// Whether Beat says the same of when an entry is due, how late and how long it may be.
-fn is_same_expectation(before: Option<&Value>, now: &Value) -> bool {
-    [
-        "schedule",
-        "delay_seconds",
-        "grace_seconds",
-        "longest_run_seconds",
-    ]
-    .iter()
-    .all(|field| before.and_then(|before| before.get(field)) == now.get(field))
-}
-
-fn due_of(monitor: &Monitor) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
-    (monitor.state.next_due_at, monitor.state.hinted_due_at)
-}
-
-/// The entry has left Beat's schedule: its monitor is paused for good, and nobody is paged for it.
-fn retire(mut monitor: Monitor, now: DateTime<Utc>) -> Followed {
-    monitor.retired_at = Some(now);
-    monitor.updated_at = now;
-    monitor.state.retired = true;
-    let transition = on_pause(&mut monitor.state, Trigger::Retire, now);
-    Followed {
-        settings_changed: true,
-        learns: None,
-        is_due_changed: false,
-        transition,
-        monitor,
-    }
 }

@@ -17,7 +17,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use self::run::{RunEvent, ToldRun};
-use crate::celery::beat::schedule_sync::{self, DueHints, Snapshot};
+use crate::celery::beat::schedule_sync::listing::{DueHints, Snapshot};
+use crate::celery::beat::{schedule_sync, sending};
 use crate::celery::{beat, broker, worker};
 use crate::{ServiceError, Services};
 
@@ -281,7 +282,7 @@ pub async fn accept(
             What::PublishFailed(failed) => {
                 let (entry, error) = (failed.entry.unwrap_or_default(), failed.error.unwrap_or_default());
                 tracing::warn!(project.id = %project, beat = clip(&failed.beat), entry = clip(&entry), error = clip(&error), count = failed.count, "Beat could not send a task");
-                beat::send_failed(services, project, &failed.beat, error, occurred_at)
+                sending::send_failed(services, project, &failed.beat, error, occurred_at)
                     .await
                     .or_else(rejection)?
             }

@@ -19,10 +19,11 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Verdict;
-use crate::celery::beat;
+use crate::celery::beat::sending;
 use crate::celery::broker::queue_wait;
 use crate::celery::trace::{Fresh, NewStage};
-use crate::monitor::signal::ingest::{Accepted, Address, Incoming, IngestError};
+use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
+use crate::monitor::signal::ingest::IngestError;
 use crate::{ServiceError, Services};
 
 /// A time that a client names farther from now is a mistake.
@@ -180,7 +181,7 @@ pub(super) async fn accept(
     let (runs, fresh) = accept_stages(services, project, told, skew, received_at, verdicts).await?;
     queue_wait::taken(services, project, waited).await;
     for (name, entries) in &sent.counts(&fresh) {
-        beat::sent(services, project, name, entries, sent.at).await?;
+        sending::sent(services, project, name, entries, sent.at).await?;
     }
     accept_runs(services, runs, received_at, remote_addr, verdicts).await
 }

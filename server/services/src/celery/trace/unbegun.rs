@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::celery::blame::{SentRun, StageView};
+use deadbeat_domain::celery::blame::SentRun;
+use deadbeat_domain::celery::blame::view::StageView;
 use deadbeat_domain::celery::trace::{TraceState, fold};
+use deadbeat_domain::change::Transition;
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_domain::monitor::transition::{Transition, on_lost_run};
+use deadbeat_domain::monitor::transition::silence::on_lost_run;
 use deadbeat_store::celery::trace::Stored;
 use deadbeat_store::celery::trace::stage::Stage;
 use deadbeat_store::celery::trace::unbegun::Unbegun;
@@ -19,9 +21,9 @@ use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{Store, StoreResult, Tx, with_sources};
 use uuid::Uuid;
 
-use crate::Site;
 use crate::celery::gather::Known;
-use crate::incident::{self, Changed, News, What};
+use crate::incident::changed::{Changed, News, What};
+use crate::{Site, incident};
 
 /// A run is looked at this long after it was sent, and heard of: the word of the worker that takes it may be on its way.
 const PATIENCE: TimeDelta = TimeDelta::seconds(20);
@@ -163,7 +165,7 @@ async fn tell(
     deadbeat_store::monitor::batch::write(tx, &batch).await?;
     for (id, stage, transition) in &down {
         let Some(monitor) = monitors.get(id) else { continue };
-        let background = incident::Background {
+        let background = crate::incident::changed::Background {
             stage: Some(stage),
             ..known.background(monitor)
         };

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::worker::incarnation::{self, End, LEAST_GAP, is_silence_unheard};
-use deadbeat_domain::celery::worker::orphan::{LISTED_WITHIN, Orphaned, UNLISTED_PATIENCE};
+use deadbeat_domain::celery::worker::orphan::{LISTED_WITHIN, UNLISTED_PATIENCE};
 use deadbeat_domain::celery::worker::succession::{Other, Successors, is_succeeded, of_lost};
 use deadbeat_domain::celery::worker::{on_broker_trouble, on_silence, on_succeeded};
+use deadbeat_domain::change::Transition;
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
+use deadbeat_domain::monitor::run::orphan::Orphaned;
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_domain::monitor::transition::Transition;
 use deadbeat_domain::time::span;
 use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::{StoreResult, Tx};
@@ -18,6 +19,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::celery::worker::Snapshot;
+use crate::celery::worker::failure::has_failed;
 
 /// Incarnations whose open runs a sweep looks at.
 #[derive(Debug, Default)]
@@ -166,15 +168,6 @@ fn successors(worker: &Worker, spells: &[BlindSpell]) -> Option<Successors> {
         .map(|spell| spell.ended_at)
         .max();
     heard.map(Successors::HeardSince)
-}
-
-/// It said itself that it ended by an error.
-pub(crate) fn has_failed(worker: &Worker) -> bool {
-    let said = |field: &str| worker.snapshot.get(field);
-    said("state").and_then(Value::as_str) == Some("stopped")
-        && said("exit_code")
-            .and_then(Value::as_i64)
-            .is_some_and(|code| code != 0)
 }
 
 fn started_at(worker: &Worker) -> DateTime<Utc> {

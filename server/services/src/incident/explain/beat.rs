@@ -6,8 +6,8 @@ use deadbeat_domain::incident::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::celery::beat::Beat;
 
+use crate::celery::beat::emptied::Emptied;
 use crate::celery::beat::flood::Flood;
-use crate::celery::beat::schedule_emptied::Emptied;
 
 use super::{Explanation, clock, fact, then, words};
 

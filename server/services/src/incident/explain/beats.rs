@@ -10,7 +10,7 @@ use deadbeat_domain::incident::{Fact, Repair};
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::beat::lineage::Listed;
 
-use crate::celery::beat::incarnation::AtOnce;
+use crate::celery::beat::at_once::AtOnce;
 
 use super::{Explanation, clock, fact, then};
 

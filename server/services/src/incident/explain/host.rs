@@ -5,7 +5,7 @@ use deadbeat_domain::incident::{Fact, Repair, SubjectKind};
 use deadbeat_store::celery::host::Resident;
 
 use super::{Explanation, clock, fact, then};
-use crate::celery::host::Host;
+use crate::celery::host::lost::Host;
 
 /// Parts that an incident names; the rest is counted.
 const NAMED: usize = 10;

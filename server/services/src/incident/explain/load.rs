@@ -7,8 +7,8 @@ use deadbeat_domain::time::span;
 use deadbeat_store::celery::worker::Worker;
 
 use super::{Explanation, then, words};
-use crate::celery::gather::host_load;
-use crate::incident::Background;
+use crate::celery::gather::view::host_load;
+use crate::incident::changed::Background;
 
 /// What is known of an overloaded host; nothing of one that is not.
 pub(super) fn facts(worker: &Worker) -> Vec<Fact> {

@@ -9,7 +9,7 @@ use deadbeat_store::monitor::Monitor;
 use serde_json::Value;
 
 use super::{Explanation, clock, fact, load, of_crash_loop, of_monitor, then, words};
-use crate::incident::Named;
+use crate::incident::changed::Named;
 
 /// Explains it by what the first monitor that named it shows.
 #[must_use]

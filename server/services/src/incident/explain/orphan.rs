@@ -1,9 +1,9 @@
 //! Why a run is dead whose owner has ended, or does not execute it any more.
 
 use deadbeat_domain::celery::worker::incarnation::End;
-use deadbeat_domain::celery::worker::orphan::Orphaned;
 use deadbeat_domain::incident::Fact;
 use deadbeat_domain::monitor::run::Run;
+use deadbeat_domain::monitor::run::orphan::Orphaned;
 use deadbeat_store::celery::worker::Worker;
 
 use super::{clock, fact, then};

@@ -5,7 +5,7 @@ use deadbeat_domain::incident::command::Command;
 use deadbeat_domain::incident::{Fact, Repair};
 
 use super::{Explanation, clock, fact, then};
-use crate::celery::result_backend::{Backend, Report, since};
+use crate::celery::result_backend::report::{Backend, Report, since};
 
 /// Processes that an incident names.
 const NAMED: usize = 5;

@@ -27,10 +27,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::celery::beat::at_once::AtOnce;
+use crate::celery::beat::emptied::Emptied;
 use crate::celery::beat::flood::Flood;
-use crate::celery::beat::incarnation::AtOnce;
-use crate::celery::beat::schedule_emptied::Emptied;
-use crate::incident::Background;
+use crate::incident::changed::Background;
 
 /// What comes from outside and may stand in a command.
 #[derive(Debug, Clone)]

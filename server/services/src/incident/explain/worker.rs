@@ -7,6 +7,7 @@ use deadbeat_store::celery::worker::Worker;
 use serde_json::Value;
 
 use super::{Explanation, clock, fact, then, words};
+use crate::celery::worker::failure;
 
 /// Explains why a worker is down.
 #[must_use]
@@ -22,7 +23,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
     let count = |field: &str| said(field).and_then(Value::as_i64);
     let host = said("host").and_then(Value::as_str).unwrap_or("its host");
     let mut evidence = Vec::new();
-    let failed = crate::celery::worker::orphan::has_failed(worker);
+    let failed = failure::has_failed(worker);
     let error = said("exit_error")
         .and_then(Value::as_str)
         .unwrap_or("not known which");

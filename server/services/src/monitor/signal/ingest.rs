@@ -5,21 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
+use deadbeat_domain::ids::{MonitorId, PingId};
 use deadbeat_domain::limits;
-use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_domain::time::Clock;
 use deadbeat_store::Store;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::Site;
+use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::registry::Registry;
 use crate::monitor::signal::spool::Spool;
 use crate::monitor::signal::writer::{Writer, Writers};
 use crate::operation::supervisor::Health;
-use crate::{Site, secret};
 
 /// Signals that may wait, over all lanes. More is refused with "try again": never silence, never unbounded memory.
 const QUEUE: usize = 8_192;
@@ -27,60 +26,6 @@ const QUEUE: usize = 8_192;
 /// Writers of one process. While one waits for its commit, another works: with a single one the machine's cores stood idle for a third
 /// of the time (docs/benchmarks.md). A monitor's signals always take the same lane, so their order holds.
 pub const LANES: usize = 2;
-
-/// Whom a signal is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Address {
-    /// `/ping/<uuid>`
-    Ping(PingId),
-    /// `/ping/<ping key>/<slug>`; the key's digest, since the key itself goes no further.
-    Slug {
-        /// SHA-256 of the ping key.
-        digest: Vec<u8>,
-        /// The monitor's slug.
-        slug: String,
-    },
-}
-
-impl Address {
-    /// A ping key and a slug.
-    #[must_use]
-    pub fn slug(key: &str, slug: &str) -> Self {
-        Self::Slug {
-            digest: secret::digest(key),
-            slug: slug.to_owned(),
-        }
-    }
-}
-
-/// A signal with what came around it.
-#[derive(Debug, Clone)]
-pub struct Incoming {
-    /// Whom it is for.
-    pub address: Address,
-    /// What the rules see.
-    pub signal: Signal,
-    /// HTTP method.
-    pub method: Option<String>,
-    /// Where it came from.
-    pub remote_addr: Option<String>,
-    /// The client's name for itself.
-    pub user_agent: Option<String>,
-    /// The body; cut to the limit here.
-    pub body: Vec<u8>,
-}
-
-/// What became of a signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accepted {
-    /// It is written and committed.
-    Recorded,
-    /// Nobody is called that. The project is known when a valid ping key came with the slug.
-    Unknown {
-        /// Whose ping key it was.
-        project: Option<ProjectId>,
-    },
-}
 
 /// Why a signal was not taken: it can be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

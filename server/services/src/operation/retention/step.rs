@@ -7,7 +7,7 @@ use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
 
 use super::{Kind, RetentionSettings};
-use crate::operation::listening::LONGEST_EXCUSE;
+use crate::judge::excuse::LONGEST_EXCUSE;
 
 /// Rows that one step removes, or looks at.
 pub(super) const BATCH: i64 = 5_000;

@@ -2,14 +2,15 @@
 
 use deadbeat_domain::alert::message::Phase;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
+use deadbeat_services::ServiceError;
 use deadbeat_services::alert::channel;
 use deadbeat_services::alert::outbox::{self, Telling};
 use deadbeat_services::monitor::{self, Change, ChannelChoice};
 use deadbeat_services::people::project;
-use deadbeat_services::{ServiceError, incident};
 use sqlx::PgPool;
 
 use crate::setup::World;
+use deadbeat_services::incident::acknowledgement;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn all_means_those_added_later_too_and_chosen_means_just_those(pool: PgPool) {
@@ -213,11 +214,11 @@ async fn who_has_acknowledged_is_not_reminded_and_still_hears_that_it_is_over(po
         .await
         .unwrap();
 
-    let first = incident::acknowledge(&world.services, world.project, found[0].id)
+    let first = acknowledgement::acknowledge(&world.services, world.project, found[0].id)
         .await
         .unwrap();
     world.advance(60);
-    let again = incident::acknowledge(&world.services, world.project, found[0].id)
+    let again = acknowledgement::acknowledge(&world.services, world.project, found[0].id)
         .await
         .unwrap();
 

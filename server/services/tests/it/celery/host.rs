@@ -1,15 +1,16 @@
 //! A host that is lost with all that runs on it is one incident, and a part of it that goes alone is its own.
 
+mod alert;
+
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_services::celery::event::{self, EventBatch};
-use deadbeat_services::monitor;
 use deadbeat_store::people::project::Project;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::setup::{World, entry};
+use crate::setup::World;
 
 /// What reports: Beat each 10 s with 20 s of grace, workers each 5 s with 25 s; the machine of each.
 #[derive(Clone, Default)]
@@ -470,75 +471,6 @@ async fn a_worker_that_returns_after_its_beat_from_a_cut_off_host_is_not_told(po
         world.event(world.an_event("beat_alive", ticks(started_at))).await;
     }
     world.is_told(&[("worker", "WORKER_LOST", true)]).await;
-}
-
-/// The monitors that an alert lists, and how many it counts.
-async fn listed(world: &World) -> (Vec<String>, i64) {
-    let payload: Value = sqlx::query_scalar("SELECT payload FROM delivery WHERE alert = 'opened'")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
-    let incident = &payload["incident"];
-    let names = incident["members"].as_array().unwrap().iter();
-    let names = names.map(|member| member["name"].as_str().unwrap().to_owned());
-    (names.collect(), incident["member_count"].as_i64().unwrap())
-}
-
-#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn the_alert_of_a_lost_host_lists_what_its_beat_schedules(pool: PgPool) {
-    let world = World::new(pool).await;
-    world.channel("one").await;
-    world.beat_ticks_on("A").await;
-    let entries: Vec<String> = (0..60).map(|number| format!("e{number:02}")).collect();
-    world
-        .schedule(&entries.iter().map(String::as_str).collect::<Vec<_>>())
-        .await;
-    // Another application's entry, and one that is paused, are not touched by it.
-    let mut theirs = entry("theirs");
-    theirs["grace_seconds"] = json!(600.0);
-    let other = json!({"beat": "other", "entries": [theirs]});
-    world.event(world.an_event("beat_schedule", other)).await;
-    let paused = world.entry("e00").await.id;
-    monitor::pause(&world.services, world.project, paused)
-        .await
-        .unwrap();
-    world.goes_on(60, &healthy()).await;
-
-    world.goes_on(35, &without_a()).await;
-
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
-    let (names, count) = listed(&world).await;
-    assert_eq!((names.len(), count), (50, 59));
-    assert!(
-        names.iter().all(|name| name.starts_with('e') && name != "e00"),
-        "{names:?}"
-    );
-}
-
-#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn the_alert_of_a_lost_host_lists_what_ran_in_its_workers(pool: PgPool) {
-    let world = World::new(pool).await;
-    world.channel("one").await;
-    world.beat_ticks_on("C").await;
-    world.schedule(&["a", "b"]).await;
-    let mut scene = healthy();
-    scene.beat = Some("C");
-    world.goes_on(20, &scene).await;
-    let incarnation = Uuid::new_v4();
-    let said = json!({"host": "web", "boot_id": "A", "incarnation": incarnation});
-    world.worker_says("one", said).await;
-    let run = json!({
-        "beat": "shop", "entry": "a", "run_id": Uuid::new_v4(), "worker": "one", "queue": "celery", "attempt": Uuid::new_v4(),
-        "incarnation": incarnation,
-    });
-    world.event(world.an_event("run_started", run)).await;
-
-    let mut scene = without_a();
-    scene.beat = Some("C");
-    world.goes_on(35, &scene).await;
-
-    world.is_told(&[("host", "HOST_LOST", true)]).await;
-    assert_eq!(listed(&world).await, (vec!["a".to_owned()], 1));
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

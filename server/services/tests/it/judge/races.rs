@@ -8,7 +8,7 @@ use deadbeat_domain::monitor::ping::PingKind::{Fail, Start, Success};
 use deadbeat_domain::monitor::ping::{PingKind, Signal};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::transition::on_ping;
-use deadbeat_services::monitor::signal::ingest::{Accepted, Address};
+use deadbeat_services::monitor::signal::incoming::{Accepted, Address};
 use deadbeat_services::monitor::{self, Change};
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::{Heard, Stateful};

@@ -2,7 +2,7 @@
 
 use deadbeat_domain::monitor::ping::PingKind::{Start, Success};
 use deadbeat_domain::monitor::ping::Signal;
-use deadbeat_services::monitor::signal::ingest::{Accepted, Address};
+use deadbeat_services::monitor::signal::incoming::{Accepted, Address};
 use futures::future::join_all;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};

@@ -1,8 +1,8 @@
 //! Open runs whose owner has ended, or does not execute them any more.
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::celery::worker::orphan::Orphaned;
 use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::monitor::run::orphan::Orphaned;
 use uuid::Uuid;
 
 use crate::monitor::batch::column;

@@ -1,7 +1,7 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::celery::blame::{BrokerView, QueueView};
+use crate::celery::blame::view::{BrokerView, QueueView};
 use crate::celery::host::load::HostLoad;
 use crate::ids::{BrokerId, QueueId, WorkerId};
 use crate::monitor::transition::tests::at;

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::celery::host::load::HostLoad;
+use crate::monitor::run::{Contest, Run};
 
 fn maybe_at() -> impl Strategy<Value = Option<DateTime<Utc>>> {
     prop::option::of((-200_i32..200).prop_map(|seconds| at(f64::from(seconds))))

@@ -1,6 +1,7 @@
 //! It was begun: it goes on for too long, or was begun more than once.
 
 use super::*;
+use crate::monitor::run::{Contest, Run};
 
 #[test]
 fn an_overrun_is_blamed_on_what_became_of_its_worker() {

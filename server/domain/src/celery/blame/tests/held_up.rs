@@ -1,6 +1,7 @@
 //! A result backend that holds up Beat or workers.
 
 use super::*;
+use crate::monitor::run::Run;
 
 #[test]
 fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is() {

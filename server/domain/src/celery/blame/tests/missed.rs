@@ -1,6 +1,7 @@
 //! Nothing is known of the run: Beat, the broker, or nobody is to blame.
 
 use super::*;
+use crate::monitor::run::Run;
 
 #[test]
 fn a_beat_that_is_back_sends_what_came_due_meanwhile_in_a_moment() {

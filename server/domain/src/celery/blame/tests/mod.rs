@@ -12,8 +12,12 @@ mod strangers;
 mod unbegun;
 
 use super::*;
+use crate::celery::host::load::HostLoad;
 use crate::monitor::run::{CONTEST_PATIENCE, RunDetail, RunStatus};
 use crate::monitor::transition::tests::at;
+use uuid::Uuid;
+
+use crate::monitor::run::Run;
 
 const QUEUE: &str = "orders";
 /// Beat may send a little before its slot.

@@ -1,6 +1,8 @@
 //! A worker that speaks now and then: each word moves its deadline on, and no run may be waited for for ever.
 
 use super::*;
+use crate::celery::host::load::HostLoad;
+use uuid::Uuid;
 
 /// Its last word was that many seconds before `now`; it may be silent for 30.
 fn spoke(ago: f64, now: f64) -> WorkerView {

@@ -1,7 +1,7 @@
 //! What becomes of runs whose owner has ended.
 
 use super::*;
-use crate::celery::blame::{BrokerView, WorkerView};
+use crate::celery::blame::view::{BrokerView, WorkerView};
 use crate::celery::host::load::HostLoad;
 use crate::ids::{BrokerId, RunKey, WorkerId};
 use crate::monitor::run::RunDetail;

@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::*;
 use crate::celery::beat::BeatView;
+use crate::change::Trigger;
 use crate::ids::RunKey;
 use crate::monitor::run::RunStatus;
-use crate::monitor::transition::{
-    Silence, Trigger, on_due_hint, on_pause, on_resume, on_sent, on_settings_change, on_silence,
-};
+use crate::monitor::transition::silence::{Silence, on_silence};
+use crate::monitor::transition::{on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
 
 #[derive(Debug, Clone)]
 enum Step {

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::change::Trigger;
 use crate::incident::{Consequence, consequence};
 use crate::monitor::run::Run;
-use crate::monitor::transition::{Trigger, on_pause, on_resume};
+use crate::monitor::transition::{on_pause, on_resume};
 
 use PingKind::{Fail, Start, Success};
+
+use crate::monitor::transition::silence;
 
 /// From a spool.
 fn replayed(signal: Signal) -> Signal {
@@ -183,8 +186,11 @@ fn what_was_received_before_a_person_paused_or_resumed_changes_nothing() {
 fn a_success_that_was_received_before_its_silence_was_judged_ends_that_verdict() {
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, Success, 0.0);
-    let missed = crate::monitor::transition::on_silence(&mut state, &Evidence::default(), at(95.0), &[]);
-    assert!(matches!(missed, crate::monitor::transition::Silence::Down { .. }));
+    let missed = silence::on_silence(&mut state, &Evidence::default(), at(95.0), &[]);
+    assert!(matches!(
+        missed,
+        crate::monitor::transition::silence::Silence::Down { .. }
+    ));
 
     hear(&mut state, &replayed(signal(Success, at(60.0))));
 

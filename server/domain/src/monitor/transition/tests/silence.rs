@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::celery::beat::BeatView;
+use crate::change::{Transition, Trigger};
 use crate::incident::cause::Cause;
 use crate::monitor::run::RunStatus;
-use crate::monitor::transition::{Silence, Transition, Trigger, on_due_hint, on_pause, on_sent, on_silence};
+use crate::monitor::transition::silence::{Silence, on_silence};
+use crate::monitor::transition::{on_due_hint, on_pause, on_sent};
 
 use PingKind::{Start, Success};
 

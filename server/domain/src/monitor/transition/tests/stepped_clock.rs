@@ -1,7 +1,8 @@
 //! The clock is stepped back: nobody goes unmissed until the old time has come again, and nobody is blamed for it.
 
 use super::*;
-use crate::monitor::transition::{Silence, forget_times_to_come, on_silence};
+use crate::monitor::transition::forget_times_to_come;
+use crate::monitor::transition::silence::{Silence, on_silence};
 
 const HOUR: f64 = 3_600.0;
 

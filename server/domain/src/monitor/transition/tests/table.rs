@@ -1,8 +1,10 @@
 //! `on_ping`, case by case.
 
 use super::*;
+use crate::change::Trigger;
 use crate::incident::cause::Cause;
-use crate::monitor::transition::{Silence, Trigger, on_pause, on_resume, on_settings_change, on_silence};
+use crate::monitor::transition::silence::{Silence, on_silence};
+use crate::monitor::transition::{on_pause, on_resume, on_settings_change};
 
 use PingKind::{Fail, Log, Start, Success};
 use Status::{Down, New, Paused, Up};

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     ASIDE, Inner, SIGNALS, Spool, SpoolError, Spooled, file_error, incoming, note_given, rows, size,
 };
-use crate::monitor::signal::ingest::{Address, Incoming};
+use crate::monitor::signal::incoming::{Address, Incoming};
 
 /// Signals of one address that are taken while others of it are set aside.
 pub const MOST_OF_ONE: usize = 500;

@@ -10,7 +10,7 @@ use redb::{Database, ReadableTable};
 use uuid::Uuid;
 
 use super::{ASIDE, Kept, NAMES, SIGNALS, SpoolError, UNREADABLE, file_error, size};
-use crate::monitor::signal::ingest::Address;
+use crate::monitor::signal::incoming::Address;
 
 /// What a file holds.
 pub(super) struct Content {

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use self::aside::Index;
 use self::file::{Fault, came_at, read, rename};
 use self::reserve::Reserve;
-use crate::monitor::signal::ingest::{Address, Incoming};
+use crate::monitor::signal::incoming::{Address, Incoming};
 use deadbeat_domain::monitor::ping::Signal;
 
 pub(crate) use self::aside::Aside;

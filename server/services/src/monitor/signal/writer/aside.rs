@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::commit::{Committer, Fate, Place};
 use super::{ALONE, Writer};
-use crate::monitor::signal::ingest::{Address, Figures};
+use crate::monitor::signal::incoming::Address;
+use crate::monitor::signal::ingest::Figures;
 use crate::monitor::signal::spool::{Aside, Spool, SpoolError};
 
 /// Before the next round when one wrote nothing.

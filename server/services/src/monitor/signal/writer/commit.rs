@@ -23,10 +23,10 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::vouch::Target;
-use crate::Site;
-use crate::incident::{self, Changed, News, What};
-use crate::monitor::signal::ingest::{Accepted, Address, Incoming};
+use crate::incident::changed::{Changed, News, What};
+use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::registry::Registry;
+use crate::{Site, incident};
 
 /// How far a transaction brings a writer.
 #[derive(Debug, Clone, Copy)]

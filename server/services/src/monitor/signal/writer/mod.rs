@@ -15,6 +15,7 @@
 
 mod aside;
 mod commit;
+mod held;
 mod replay;
 mod share;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod vouch;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use deadbeat_domain::time::Clock;
 use deadbeat_store::monitor::Held;
@@ -35,7 +36,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::commit::{Committer, Fate, Place};
 use crate::Site;
-use crate::monitor::signal::ingest::{Accepted, Address, Figures, Incoming, Waiting};
+use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
+use crate::monitor::signal::ingest::{Figures, Waiting};
 use crate::monitor::signal::registry::{Known, Registry};
 use crate::monitor::signal::spool::Spool;
 use crate::operation::supervisor::{Health, keep_working};
@@ -403,68 +405,6 @@ impl Writer {
             self.keep(slow).await;
         } else {
             self.put_aside(slow).await;
-        }
-    }
-
-    fn hold(&mut self, batch: Vec<Waiting>) {
-        let now = Instant::now();
-        self.held.extend(batch.into_iter().map(|mut one| {
-            one.held_since.get_or_insert(now);
-            one
-        }));
-    }
-
-    /// What has waited long enough for a locked row goes aside, or all of it when it is too much.
-    async fn age_held(&mut self) {
-        let is_full = self.held.len() > MOST_HELD;
-        let is_old = |one: &Waiting| one.held_since.is_some_and(|since| since.elapsed() >= HELD);
-        if !is_full && !self.held.iter().any(is_old) {
-            return;
-        }
-        let (old, young) = std::mem::take(&mut self.held)
-            .into_iter()
-            .partition(|one| is_full || is_old(one));
-        self.held = young;
-        self.put_aside(old).await;
-    }
-
-    /// Signals whose address has others aside go there, too. Returns the rest.
-    async fn follow_aside(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
-        let Some(spool) = self.spool.as_ref().filter(|spool| spool.aside() > 0) else {
-            return batch;
-        };
-        let (following, rest): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .partition(|one| spool.is_aside(&one.incoming.address));
-        self.put_aside(following).await;
-        rest
-    }
-
-    /// Keeps signals aside in the spool file and acknowledges them. Without a spool, and beyond its limits, every client hears "try
-    /// again".
-    async fn put_aside(&mut self, batch: Vec<Waiting>) {
-        let Some(spool) = self.spool.clone().filter(|_| !batch.is_empty()) else {
-            return;
-        };
-        let (signals, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|one| (*one.incoming, one.answer)).unzip();
-        match spool.append_aside(&signals).await {
-            Ok(kept) => {
-                let count = kept.iter().filter(|kept| **kept).count();
-                self.figures.set_aside.fetch_add(count as u64, Ordering::Relaxed);
-                if count < kept.len() {
-                    tracing::error!(
-                        signals = kept.len() - count,
-                        "signals could not be set aside: too many are"
-                    );
-                }
-                for (answer, _) in answers.into_iter().zip(kept).filter(|(_, kept)| *kept) {
-                    let _ = answer.send(Accepted::Recorded);
-                }
-            }
-            Err(error) => {
-                tracing::error!(error = %with_sources(&error), signals = signals.len(), "signals could not be set aside")
-            }
         }
     }
 

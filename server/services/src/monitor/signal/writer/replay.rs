@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::commit::{Fate, Place};
 use super::{ALONE, BATCH, Writer};
-use crate::monitor::signal::ingest::{Address, Incoming};
+use crate::monitor::signal::incoming::{Address, Incoming};
 use crate::monitor::signal::spool::{Spool, SpoolError, Spooled};
 
 /// For how long the spool is replayed before those who arrive meanwhile are attended to.

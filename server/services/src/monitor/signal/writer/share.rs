@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Waiting;
-use crate::monitor::signal::ingest::Address;
+use crate::monitor::signal::incoming::Address;
 
 /// Signals of one address in one batch. Measured beside 512 failures at once of one monitor (`scripts/soak -k neighbour`).
 const OF_ADDRESS: usize = 64;

@@ -7,7 +7,7 @@ use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_store::{StoreResult, Tx};
 
 use super::commit::Committer;
-use crate::monitor::signal::ingest::{Address, Incoming};
+use crate::monitor::signal::incoming::{Address, Incoming};
 use crate::monitor::signal::registry::Known;
 
 /// Addresses by key and slug that are remembered as real.

@@ -2,13 +2,13 @@
 
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_services::celery::event::Verdict;
-use deadbeat_services::incident;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::celery::beat::several_at_once::Process;
 use crate::setup::{World, entry, told};
+use deadbeat_services::incident::acknowledgement;
 
 const SHOP: Process = Process(1);
 const BILLING: Process = Process(2);
@@ -191,7 +191,7 @@ async fn a_person_knows_that_it_is_gone_for_good(pool: PgPool) {
         .await
         .unwrap();
 
-    let seen = incident::acknowledge(&world.services, world.project, IncidentId(id))
+    let seen = acknowledgement::acknowledge(&world.services, world.project, IncidentId(id))
         .await
         .unwrap();
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::celery::beat::several_at_once::Process;
 use crate::setup::{World, told};
+use deadbeat_store::incident::member;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_anew(pool: PgPool) {
@@ -184,10 +185,9 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     let join = async {
         // Beat's return has to wait for the one or the other.
         world.until_somebody_waits().await;
-        let joined =
-            deadbeat_store::incident::join(&mut sweep, &[(SubjectKind::Beat, beat, a.id)], world.now())
-                .await
-                .unwrap();
+        let joined = member::join(&mut sweep, &[(SubjectKind::Beat, beat, a.id)], world.now())
+            .await
+            .unwrap();
         sweep.commit().await.unwrap();
         joined
     };

@@ -2,12 +2,12 @@
 
 use deadbeat_domain::ids::IncidentId;
 use deadbeat_domain::monitor::status::Status;
-use deadbeat_services::incident;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::setup::{World, entry, told};
+use deadbeat_services::incident::acknowledgement;
 
 impl World {
     /// Beat lives for that long, and says so every ten seconds.
@@ -121,7 +121,7 @@ async fn a_person_who_acknowledges_it_ends_it_and_the_monitors_stay_retired(pool
         .await
         .unwrap();
 
-    let seen = incident::acknowledge(&world.services, world.project, IncidentId(id))
+    let seen = acknowledgement::acknowledge(&world.services, world.project, IncidentId(id))
         .await
         .unwrap();
 

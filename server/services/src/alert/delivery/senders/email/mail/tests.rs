@@ -1,6 +1,6 @@
 use super::*;
 use deadbeat_domain::alert::message::Phase;
-use deadbeat_store::incident::Affected;
+use deadbeat_store::incident::member::Affected;
 use serde_json::json;
 
 use crate::alert::outbox::samples::{self, Sample};

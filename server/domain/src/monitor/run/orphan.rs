@@ -1,0 +1,43 @@
+//! An open run whose owner has ended, or does not list it.
+
+use chrono::{DateTime, Utc};
+
+/// Why a run is taken for an orphan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orphaned {
+    /// Its incarnation ended.
+    Ended,
+    /// Its incarnation ended while we could not listen: nobody can tell how the run ended.
+    Unheard,
+    /// Its incarnation lives, and does not list it any more.
+    Unlisted,
+}
+
+impl Orphaned {
+    /// As written in SQL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Unheard => "unheard",
+            Self::Unlisted => "unlisted",
+        }
+    }
+
+    /// Reads [`Orphaned::as_str`] back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Ended, Self::Unheard, Self::Unlisted]
+            .into_iter()
+            .find(|one| one.as_str() == text)
+    }
+}
+
+/// An open run without an owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Why.
+    pub how: Orphaned,
+}

@@ -1,0 +1,371 @@
+//! Pairs starts with ends, several at once, each judged alone.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::{
+    ABORTED_PATIENCE, CONTEST_PATIENCE, Contest, LOOP_ATTEMPTS, LOOP_QUIET, Outcome, Run, RunDetail,
+    RunStatus,
+};
+use crate::ids::RunKey;
+use crate::limits;
+use crate::monitor::order::is_older;
+use crate::monitor::ping::{PingKind, Signal, Source};
+
+/// A retry waits for its time for this long at most before it is missed.
+const RETRY_PATIENCE: TimeDelta = TimeDelta::days(1);
+
+/// Events that are remembered of one run.
+const EVENTS: usize = 16;
+
+/// Notes the event that a run was changed by.
+fn remember(run: &mut Run, event: Option<Uuid>) {
+    if run.events.len() >= EVENTS {
+        run.events.remove(0);
+    }
+    run.events.extend(event);
+}
+
+/// Whether an event was heard before: clients send again what was not answered.
+#[must_use]
+pub fn is_known(runs: &[Run], signal: &Signal) -> bool {
+    signal.detail.event.is_some_and(|event| {
+        runs.iter()
+            .any(|run| run.run_id == signal.run_id && run.events.contains(&event))
+    })
+}
+
+/// A try ended and another one comes, maybe much later. Returns the run that goes on.
+pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
+    let run = runs
+        .iter_mut()
+        .find(|run| run.is_open() && run.run_id.is_some() && run.run_id == signal.run_id)?;
+    if signal.detail.retries < run.detail.retries {
+        // The next try was quicker than this news of the one before.
+        remember(run, signal.detail.event);
+        return Some(run);
+    }
+    run.deadline_at = Some(signal.received_at + RETRY_PATIENCE);
+    run.detail.outcome = None;
+    run.attempts = 0;
+    run.orphan = None;
+    run.contest = run.contest.filter(|contest| *contest == Contest::Told);
+    remember(run, signal.detail.event);
+    Some(run)
+}
+
+/// Whether a start is another execution of a message, rather than news of one that is known or a retry.
+fn is_another(run: &Run, signal: &Signal) -> bool {
+    signal.source == Source::Event
+        && signal.run_id.is_some()
+        && run.run_id == signal.run_id
+        && run.attempts > 0
+        && run.detail.retries == signal.detail.retries
+        && matches!((run.detail.attempt, signal.detail.attempt), (Some(before), Some(now)) if before != now)
+}
+
+/// Whether an end is that of another execution than the one that began last.
+fn is_of_another(run: &Run, signal: &Signal) -> bool {
+    matches!((run.detail.attempt, signal.detail.attempt), (Some(last), Some(ended)) if last != ended)
+}
+
+/// Starts a run, or starts it again. Returns the run that changed.
+///
+/// The same run id (none counts as one id) means the same run: a repeated start moves its beginning, as Healthchecks has it, but a
+/// Celery retry goes on from its first start, because the run is as long as its tries together.
+pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) -> Option<&'a Run> {
+    if let Some(ended) = ended_before_its_start(runs, signal) {
+        let run = &mut runs[ended];
+        let known = run.started_at;
+        // A start that is repeated by a ping URL moves the beginning on; of the SDK's, the first try is the beginning.
+        let started_at = match signal.source {
+            Source::Http => known.max(Some(signal.occurred_at)),
+            Source::Event => known.map(|start| start.min(signal.occurred_at)),
+        };
+        run.started_at = started_at.or(Some(signal.occurred_at));
+        let length = run
+            .finished_at
+            .zip(run.started_at)
+            .map(|(end, start)| end - start);
+        run.duration = match (signal.source, known) {
+            (Source::Http, Some(_)) => run.duration.and(length),
+            _ => run.duration.or(length),
+        };
+        remember(run, signal.detail.event);
+        return runs.get(ended);
+    }
+    let found = runs
+        .iter()
+        .position(|run| run.is_open() && run.run_id == signal.run_id);
+    let index = match found {
+        Some(index) if is_another(&runs[index], signal) => {
+            let run = &mut runs[index];
+            let was_loop = run.contest == Some(Contest::Told) && run.attempts >= LOOP_ATTEMPTS;
+            run.attempts += 1;
+            run.contest = match run.contest {
+                None => Some(Contest::Again),
+                // That an end was heard is noted in the deadline. A start from before it was held up on its way.
+                Some(Contest::Ended)
+                    if run
+                        .deadline_at
+                        .is_some_and(|judged_at| signal.occurred_at > judged_at - CONTEST_PATIENCE) =>
+                {
+                    Some(Contest::Repeated)
+                }
+                told => told,
+            };
+            if was_loop {
+                run.deadline_at = Some(signal.received_at + LOOP_QUIET);
+            } else if matches!(run.contest, Some(Contest::Again | Contest::Repeated)) {
+                let judged_at = signal.received_at + CONTEST_PATIENCE;
+                run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
+            }
+            run.detail = signal.detail.clone();
+            run.orphan = None;
+            index
+        }
+        // Replayed after the start that moved the beginning on.
+        Some(index) if signal.source == Source::Http && is_older_than_start(&runs[index], signal) => index,
+        Some(index)
+            if signal.source == Source::Event && signal.detail.retries < runs[index].detail.retries =>
+        {
+            // The next try was quicker than this news of the one before.
+            let run = &mut runs[index];
+            run.started_at = run.started_at.min(Some(signal.occurred_at));
+            index
+        }
+        Some(index) => {
+            let run = &mut runs[index];
+            let retries_more = signal.detail.retries > run.detail.retries;
+            if signal.detail.retries == 0 {
+                run.started_at = Some(signal.occurred_at);
+            }
+            if signal.detail.retries == 0 || retries_more {
+                run.deadline_at = Some(signal.occurred_at + longest);
+                run.attempts = 1;
+                run.orphan = None;
+            }
+            run.detail = signal.detail.clone();
+            index
+        }
+        None if runs.iter().filter(|run| run.is_open()).count() >= limits::OPEN_RUNS => return None,
+        None => {
+            // What was sent after that one had ended is another message, under an id that somebody chose.
+            let is_new = |run: &Run| signal.detail.published_at > run.finished_at;
+            let repeats = runs
+                .iter()
+                .any(|run| run.status == RunStatus::Success && is_another(run, signal) && !is_new(run));
+            let deadline_at = if repeats {
+                (signal.occurred_at + longest).min(signal.received_at + CONTEST_PATIENCE)
+            } else {
+                signal.occurred_at + longest
+            };
+            runs.push(Run {
+                key: RunKey::generate(),
+                run_id: signal.run_id,
+                status: RunStatus::Open,
+                started_at: Some(signal.occurred_at),
+                finished_at: None,
+                deadline_at: Some(deadline_at),
+                duration: None,
+                exit_code: None,
+                detail: signal.detail.clone(),
+                attempts: 1,
+                contest: repeats.then_some(Contest::Repeated),
+                events: Vec::new(),
+                orphan: None,
+            });
+            runs.len() - 1
+        }
+    };
+    remember(&mut runs[index], signal.detail.event);
+    runs.get(index)
+}
+
+/// Signals of several processes come in no order: a start that happened before an end that we know of belongs to that ended run, to the
+/// first one of them where a ping URL's client uses an id again.
+fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
+    let belongs = |run: &Run| {
+        run.run_id == signal.run_id
+            && match signal.source {
+                Source::Http => run.finished_at.is_some_and(|end| is_older(signal, end)),
+                Source::Event => {
+                    !is_another(run, signal) && run.finished_at.is_some_and(|end| end >= signal.occurred_at)
+                }
+            }
+    };
+    signal.run_id?;
+    let ended = runs.iter().enumerate().filter(|(_, run)| belongs(run));
+    ended
+        .min_by_key(|(_, run)| run.finished_at)
+        .map(|(index, _)| index)
+}
+
+/// Whether a run began after a signal of a ping URL that is replayed now.
+fn is_older_than_start(run: &Run, signal: &Signal) -> bool {
+    run.started_at.is_some_and(|start| is_older(signal, start))
+}
+
+/// Ends the run that a success or a failure belongs to. Returns the run that changed, if the end belongs to one.
+///
+/// An end belongs to the open run of the same run id; else to the overrun of that id, which gets its true length; else, when it
+/// names no run and exactly one is open, to that one (its client forgot the id: no duration is claimed). A second end of one run from
+/// the SDK (a child aborted, then the worker says why) has the last word. An end with an unknown id is a run of which only the end was
+/// heard. A plain end with nothing open is just a ping.
+///
+/// A process that was told to go leaves its run open for a moment: the main process may say why.
+pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
+    let status = if signal.kind == PingKind::Success {
+        RunStatus::Success
+    } else {
+        RunStatus::Fail
+    };
+    let same_id = |run: &Run| run.run_id == signal.run_id;
+    let open: Vec<usize> = runs
+        .iter()
+        .enumerate()
+        .filter(|(_, run)| run.is_open())
+        // What began later is not what ended.
+        .filter(|(_, run)| signal.source == Source::Event || !is_older_than_start(run, signal))
+        .map(|(index, _)| index)
+        .collect();
+    let paired = open.iter().copied().find(|&index| same_id(&runs[index]));
+    let late = || {
+        runs.iter().position(|run| {
+            run.status == RunStatus::Overrun
+                && signal.run_id.is_some()
+                && same_id(run)
+                && run.finished_at.is_none()
+        })
+    };
+    let again = || {
+        runs.iter().rposition(|run| {
+            signal.source == Source::Event
+                && signal.run_id.is_some()
+                && same_id(run)
+                && matches!(run.status, RunStatus::Success | RunStatus::Fail)
+        })
+    };
+    let only = if signal.run_id.is_none() && open.len() == 1 {
+        Some(open[0])
+    } else {
+        None
+    };
+
+    let (index, claims_duration) = match (paired.or_else(late).or_else(again), only) {
+        (Some(index), _) => (index, true),
+        (None, Some(index)) => (index, false),
+        (None, None) if signal.run_id.is_some() => {
+            runs.push(Run {
+                key: RunKey::generate(),
+                run_id: signal.run_id,
+                status,
+                started_at: signal.duration.map(|length| signal.occurred_at - length),
+                finished_at: Some(signal.occurred_at),
+                deadline_at: None,
+                duration: signal.duration,
+                exit_code: signal.exit_code,
+                detail: signal.detail.clone(),
+                attempts: 0,
+                contest: None,
+                events: signal.detail.event.into_iter().collect(),
+                orphan: None,
+            });
+            return runs.last();
+        }
+        (None, None) => return None,
+    };
+
+    let run = &mut runs[index];
+    remember(run, signal.detail.event);
+    if signal.detail.outcome == Some(Outcome::Aborted) {
+        // Of an execution before the last one it says nothing: that one goes on.
+        if run.is_open() && !is_of_another(run, signal) {
+            let judged_at = signal.received_at + ABORTED_PATIENCE;
+            run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
+            run.detail.outcome = signal.detail.outcome;
+        }
+        if run.is_open() || run.status == RunStatus::Fail {
+            return Some(run);
+        }
+    }
+    // One that was ignored did not do the work, and says nothing of the others.
+    let is_ignored = signal.detail.outcome == Some(Outcome::Ignored);
+    if is_ignored && run.is_open() && run.contest == Some(Contest::Again) {
+        return Some(run);
+    }
+    if status == RunStatus::Success && !is_ignored && run.is_open() && signal.detail.attempt.is_some() {
+        match run.contest {
+            // Another execution may be alive, which is asked in a moment.
+            Some(Contest::Again) => {
+                run.contest = Some(Contest::Ended);
+                run.deadline_at = Some(signal.received_at + CONTEST_PATIENCE);
+                run.detail.attempt = signal.detail.attempt;
+                return Some(run);
+            }
+            Some(Contest::Ended) if run.detail.attempt != signal.detail.attempt => {
+                run.contest = Some(Contest::Proved);
+            }
+            Some(Contest::Repeated) => run.contest = Some(Contest::Proved),
+            _ => {}
+        }
+    }
+    if run.status != RunStatus::Overrun {
+        run.status = status;
+    }
+    let finished_at = run
+        .started_at
+        .map_or(signal.occurred_at, |start| signal.occurred_at.max(start));
+    run.finished_at = Some(finished_at);
+    run.deadline_at = None;
+    run.exit_code = signal.exit_code;
+    if claims_duration {
+        run.duration = signal
+            .duration
+            .or_else(|| run.started_at.map(|start| finished_at - start));
+    }
+    if signal.detail != RunDetail::default() {
+        // The main process knows of no attempts.
+        let attempt = signal.detail.attempt.or(run.detail.attempt);
+        run.detail = RunDetail {
+            attempt,
+            ..signal.detail.clone()
+        };
+    }
+    Some(run)
+}
+
+/// Whether a message is in a loop of redelivery that is told: as long as it is, no other run's success is an all-clear.
+#[must_use]
+pub fn is_looping(runs: &[Run], now: DateTime<Utc>) -> bool {
+    runs.iter().any(|run| {
+        run.is_open()
+            && run.contest == Some(Contest::Told)
+            && run.attempts >= LOOP_ATTEMPTS
+            && run.deadline_at.is_some_and(|quiet_at| quiet_at > now)
+    })
+}
+
+/// Something else is told already, and these messages are in a loop beside it: what ends the one is not the end of the other.
+pub(crate) fn note_loops(runs: &mut [Run], now: DateTime<Utc>) -> Vec<RunKey> {
+    let is_loop = |run: &&mut Run| {
+        run.is_open() && run.contest == Some(Contest::Again) && run.attempts >= LOOP_ATTEMPTS
+    };
+    let note = |run: &mut Run| {
+        run.contest = Some(Contest::Told);
+        run.deadline_at = Some(now + LOOP_QUIET);
+        run.key
+    };
+    runs.iter_mut().filter(is_loop).map(note).collect()
+}
+
+/// Closes the open runs that are past their deadline as overruns, and returns them.
+pub fn close_overdue(runs: &mut [Run], now: DateTime<Utc>) -> Vec<RunKey> {
+    let is_overdue = |run: &Run| run.is_open() && run.deadline_at.is_some_and(|deadline| deadline <= now);
+    let close = |run: &mut Run| {
+        run.status = RunStatus::Overrun;
+        run.deadline_at = None;
+        run.key
+    };
+    runs.iter_mut().filter(|run| is_overdue(run)).map(close).collect()
+}

@@ -1,0 +1,36 @@
+//! A person has seen an incident.
+
+use deadbeat_domain::ids::{IncidentId, ProjectId};
+use deadbeat_store::incident::Incident;
+
+use crate::celery::beat::{incarnation, schedule_emptied};
+use crate::{ServiceError, Services};
+
+/// A person has seen an incident: no more reminders. One about an emptied schedule ends with that, and so does one about a
+/// Beat that is silent while another one of its name goes on.
+///
+/// # Errors
+/// [`ServiceError::NotFound`], or the database is away.
+pub async fn acknowledge(
+    services: &Services,
+    project: ProjectId,
+    id: IncidentId,
+) -> Result<Incident, ServiceError> {
+    let mut tx = services.store.begin().await?;
+    let found = deadbeat_store::incident::acknowledge(&mut tx, project, id, services.now()).await?;
+    tx.commit().await?;
+    if !found {
+        return Err(ServiceError::NotFound("incident"));
+    }
+    let reader = services.reader();
+    let seen = deadbeat_store::incident::get(&reader, project, id).await?;
+    let seen = seen.ok_or(ServiceError::NotFound("incident"))?;
+    if !schedule_emptied::acknowledged(services, project, &seen).await?
+        && !incarnation::acknowledged(services, project, &seen).await?
+    {
+        return Ok(seen);
+    }
+    deadbeat_store::incident::get(&reader, project, id)
+        .await?
+        .ok_or(ServiceError::NotFound("incident"))
+}

@@ -1,0 +1,221 @@
+//! Whose status changed, with what is known about it.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::celery::beat::incarnation::Incarnation;
+use deadbeat_domain::celery::worker::stranger::Stranger;
+use deadbeat_domain::change::Transition;
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::{Subject, SubjectKind};
+use deadbeat_domain::monitor::ping::Signal;
+use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::celery::broker::Broker;
+use deadbeat_store::celery::queue::Queue;
+use deadbeat_store::celery::trace::stage::Stage;
+use deadbeat_store::celery::worker::Worker;
+use deadbeat_store::incident::member::Affected;
+use deadbeat_store::monitor::Monitor;
+use uuid::Uuid;
+
+use super::explain;
+use crate::celery::beat::at_once::AtOnce;
+use crate::celery::beat::emptied::Emptied;
+use crate::celery::beat::flood::Flood;
+use crate::celery::host::lost::Host;
+use crate::celery::result_backend::report::Backend;
+use crate::incident::explain::Explanation;
+
+/// What is known of the parts that a monitor depends on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Background<'a> {
+    /// The Beat that feeds it.
+    pub beat: Option<&'a Beat>,
+    /// The processes of that which crashed one after the other until now.
+    pub crashes: &'a [Incarnation],
+    /// How far its newest run got.
+    pub stage: Option<&'a Stage>,
+    /// The broker of its application.
+    pub broker: Option<&'a Broker>,
+    /// The queues of its application.
+    pub queues: &'a [Queue],
+    /// The workers of its application.
+    pub workers: &'a [Worker],
+}
+
+/// Whose status changed.
+#[derive(Debug, Clone, Copy)]
+pub enum Changed<'a> {
+    /// A monitor, and what is known about it.
+    Monitor(&'a Monitor, &'a Background<'a>),
+    /// A monitor, by a signal that says more about it, with the Beat that feeds it.
+    Signalled(&'a Monitor, &'a Signal, Option<&'a Beat>),
+    /// A Beat.
+    Beat(&'a Beat),
+    /// A Beat, which floods.
+    Flooding(&'a Beat, &'a Flood),
+    /// A Beat, whose whole schedule vanished.
+    Emptied(&'a Beat, &'a Emptied),
+    /// A Beat, of which several processes report.
+    Several(&'a Beat, &'a AtOnce),
+    /// A Beat, with its processes that crashed one after the other.
+    Crashing(&'a Beat, &'a [Incarnation]),
+    /// A worker.
+    Worker(&'a Worker),
+    /// A queue, with the workers of its application and those that report nothing.
+    Queue(&'a Queue, &'a [Worker], &'a [Stranger]),
+    /// A broker.
+    Broker(&'a Broker),
+    /// A result backend.
+    ResultBackend(&'a Backend),
+    /// A host.
+    Host(&'a Host),
+    /// A subject that monitors name, although nobody saw it in trouble.
+    Named(&'a Named<'a>),
+}
+
+/// A subject that a monitor's verdict names.
+#[derive(Debug, Clone)]
+pub struct Named<'a> {
+    /// Whom.
+    pub subject: Subject,
+    /// The monitor.
+    pub monitor: &'a Monitor,
+    /// What is known of the parts that it depends on.
+    pub background: Background<'a>,
+}
+
+impl<'a> Changed<'a> {
+    pub(super) fn project(&self) -> ProjectId {
+        match self {
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => monitor.project_id,
+            Self::Beat(beat)
+            | Self::Flooding(beat, _)
+            | Self::Emptied(beat, _)
+            | Self::Several(beat, _)
+            | Self::Crashing(beat, _) => beat.project_id,
+            Self::Worker(worker) => worker.project_id,
+            Self::Queue(queue, ..) => queue.project_id,
+            Self::Broker(broker) => broker.project_id,
+            Self::ResultBackend(backend) => backend.project_id,
+            Self::Host(host) => host.project_id,
+            Self::Named(named) => named.monitor.project_id,
+        }
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        match self {
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Subject {
+                kind: SubjectKind::Monitor,
+                id: monitor.id.0,
+                name: monitor.name.clone(),
+            },
+            Self::Beat(beat)
+            | Self::Flooding(beat, _)
+            | Self::Emptied(beat, _)
+            | Self::Several(beat, _)
+            | Self::Crashing(beat, _) => Subject {
+                kind: SubjectKind::Beat,
+                id: beat.id.0,
+                name: beat.name.clone(),
+            },
+            Self::Worker(worker) => Subject {
+                kind: SubjectKind::Worker,
+                id: worker.id.0,
+                name: worker.name.clone(),
+            },
+            Self::Queue(queue, ..) => Subject {
+                kind: SubjectKind::Queue,
+                id: queue.id.0,
+                name: queue.name.clone(),
+            },
+            Self::Broker(broker) => Subject {
+                kind: SubjectKind::Broker,
+                id: broker.id.0,
+                name: broker.app.clone(),
+            },
+            Self::ResultBackend(backend) => Subject {
+                kind: SubjectKind::ResultBackend,
+                id: backend.id.0,
+                name: backend.address.clone(),
+            },
+            Self::Host(host) => host.subject(),
+            Self::Named(named) => named.subject.clone(),
+        }
+    }
+
+    /// Its kind and id.
+    pub(crate) fn key(&self) -> (SubjectKind, Uuid) {
+        let subject = self.subject();
+        (subject.kind, subject.id)
+    }
+
+    pub(super) fn monitor(&self) -> Option<&'a Monitor> {
+        match *self {
+            Self::Monitor(monitor, ..) | Self::Signalled(monitor, ..) => Some(monitor),
+            Self::Beat(_)
+            | Self::Flooding(..)
+            | Self::Emptied(..)
+            | Self::Several(..)
+            | Self::Crashing(..)
+            | Self::Worker(_)
+            | Self::Queue(..)
+            | Self::Broker(_)
+            | Self::ResultBackend(_)
+            | Self::Host(_)
+            | Self::Named(_) => None,
+        }
+    }
+
+    /// The monitors that a lost host affects.
+    pub(super) fn affected(&self) -> Option<&'a Affected> {
+        match *self {
+            Self::Host(host) => Some(&host.affected),
+            _ => None,
+        }
+    }
+
+    pub(super) fn explain(&self, cause: Cause, now: DateTime<Utc>) -> Explanation {
+        match self {
+            Self::Monitor(monitor, background) => explain::of_monitor(monitor, background, None, cause, now),
+            Self::Signalled(monitor, signal, beat) => {
+                let background = Background {
+                    beat: *beat,
+                    ..Background::default()
+                };
+                explain::of_monitor(monitor, &background, Some(signal), cause, now)
+            }
+            Self::Beat(beat) => explain::of_beat(beat, cause),
+            Self::Flooding(beat, flood) => explain::of_flood(beat, flood),
+            Self::Emptied(beat, emptied) => explain::of_emptied(beat, emptied),
+            Self::Several(beat, at_once) => explain::of_several(beat, cause, at_once),
+            Self::Crashing(beat, crashes) => explain::of_crash_loop(beat, crashes),
+            Self::Worker(worker) => explain::of_worker(worker, cause),
+            Self::Queue(queue, _, strangers) if cause == Cause::WorkerWithoutSdk => {
+                explain::of_strangers(queue, strangers, now)
+            }
+            Self::Queue(queue, workers, _) => explain::of_queue(queue, workers, cause),
+            Self::Broker(broker) => explain::of_broker(broker, now),
+            Self::ResultBackend(backend) => explain::of_result_backend(backend, now),
+            Self::Host(host) => explain::of_host(host),
+            Self::Named(named) => explain::of_named(named, cause, now),
+        }
+    }
+}
+
+/// Something that happened to a subject.
+#[derive(Debug, Clone, Copy)]
+pub struct News<'a> {
+    /// Whose.
+    pub changed: Changed<'a>,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum What {
+    /// Its status changed.
+    Transition(Transition),
+    /// It failed while it was down, so and at that time: that changes no status, and opens an incident unless one is open.
+    FailedAgain(Cause, DateTime<Utc>),
+}

@@ -1,0 +1,171 @@
+//! One sweep of overdue monitors.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::celery::blame::{Evidence, PartOf};
+use deadbeat_domain::celery::worker::stranger::VANISHED_FOR;
+use deadbeat_domain::change::{Transition, Trigger};
+use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::judge::blind_spell::BlindSpell;
+use deadbeat_domain::monitor::transition::on_resume;
+use deadbeat_domain::monitor::transition::silence::{Silence, on_silence};
+use deadbeat_store::monitor::batch::Batch;
+use deadbeat_store::monitor::{Monitor, Stateful};
+use deadbeat_store::{StoreResult, with_sources};
+use uuid::Uuid;
+
+use super::{ASIDE, BATCH, Batched, Evaluator, NOTICE_AFTER, Swept};
+use crate::celery::gather::Known;
+use crate::incident;
+use crate::incident::changed::{Background, Changed, Named, News, What};
+use crate::judge::blind_notice;
+use deadbeat_store::incident::member;
+
+/// Whose incident a monitor joins.
+fn subject(part_of: PartOf, monitor: &Monitor) -> Option<(SubjectKind, Uuid)> {
+    Some(match part_of {
+        PartOf::Beat => (SubjectKind::Beat, monitor.beat_id?.0),
+        PartOf::Worker(id) => (SubjectKind::Worker, id.0),
+        PartOf::Queue(id) => (SubjectKind::Queue, id.0),
+        PartOf::Broker(id) => (SubjectKind::Broker, id.0),
+        PartOf::ResultBackend(id) => (SubjectKind::ResultBackend, id.0),
+    })
+}
+
+impl Evaluator {
+    /// One batch of monitors.
+    pub(super) async fn sweep_monitors(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
+        let mut swept = Swept::default();
+        let mut tx = self.store.begin().await?;
+        let mut monitors: Vec<Monitor> = Vec::new();
+        let mut claimed = 0;
+        for row in deadbeat_store::monitor::claim_overdue(&mut tx, now, BATCH).await? {
+            claimed += 1;
+            match row {
+                Ok(monitor) => monitors.push(monitor),
+                Err(unreadable) => {
+                    tracing::error!(monitor.id = %unreadable.id, error = %with_sources(&unreadable.error), "a monitor cannot be judged; put aside");
+                    self.selfwatch.put_aside();
+                    deadbeat_store::monitor::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
+                }
+            }
+        }
+        swept.claimed = claimed;
+        let is_full = claimed as i64 == BATCH;
+        if claimed == 0 {
+            return Ok(Batched { swept, is_full });
+        }
+        let spells = self.spells(&mut tx, now).await?;
+        deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[]).await?;
+        // Most rows are only looked at because their `check_after` moves lazily.
+        let overdue: Vec<&Monitor> = monitors
+            .iter()
+            .filter(|monitor| monitor.state.deadline_at.is_some_and(|deadline| deadline <= now))
+            .collect();
+        let mut known = Known::gather(&mut tx, &overdue, now).await?;
+        known.note_courses(&overdue, &spells);
+
+        let mut batch = Batch {
+            moves_check: true,
+            ..Batch::default()
+        };
+        let mut recorded: Vec<(usize, Transition)> = Vec::new();
+        let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
+        let mut naming: Vec<(usize, (SubjectKind, Uuid), Cause)> = Vec::new();
+        let mut unheard: Vec<(ProjectId, BlindSpell)> = Vec::new();
+        let mut vanished: Vec<QueueId> = Vec::new();
+        for (place, monitor) in monitors.iter_mut().enumerate() {
+            let is_overdue = monitor.state.deadline_at.is_some_and(|deadline| deadline <= now);
+            let evidence = if is_overdue {
+                known.evidence(monitor)
+            } else {
+                Evidence::default()
+            };
+            let changed = match on_silence(&mut monitor.state, &evidence, now, &spells) {
+                Silence::NotYet => continue,
+                Silence::Hold => {
+                    vanished.extend(evidence.vanished_from());
+                    continue;
+                }
+                Silence::Settled(runs) => runs,
+                Silence::Unknown { spell, runs } => {
+                    unheard.push((monitor.project_id, spell));
+                    runs
+                }
+                Silence::Down {
+                    transition,
+                    part_of,
+                    is_named,
+                    overruns,
+                } => {
+                    swept.down += 1;
+                    recorded.push((place, transition));
+                    let subject = part_of
+                        .and_then(|part_of| subject(part_of, monitor))
+                        .map(|subject| known.or_host(monitor, subject));
+                    if let (Some(part_of), Some(subject), Trigger::PartOf(cause)) =
+                        (part_of, subject, transition.trigger)
+                        && is_named
+                    {
+                        known.note_named(monitor, part_of);
+                        naming.push((place, subject, cause));
+                    }
+                    joining.extend(subject.map(|(kind, id)| (place, kind, id)));
+                    overruns
+                }
+            };
+            let runs = monitor.state.runs.iter().filter(|run| changed.contains(&run.key));
+            batch.runs.extend(runs.map(|run| (monitor.id, run.clone())));
+        }
+        let named: Vec<(Named<'_>, Cause)> = naming
+            .iter()
+            .filter_map(|(place, subject, cause)| Some((known.named(&monitors[*place], *subject)?, *cause)))
+            .collect();
+        incident::infer(&mut tx, &self.site, &named, now).await?;
+        if !joining.is_empty() {
+            let members: Vec<(SubjectKind, Uuid, MonitorId)> = joining
+                .iter()
+                .map(|(place, kind, subject)| (*kind, *subject, monitors[*place].id))
+                .collect();
+            let joined: HashSet<MonitorId> =
+                member::join(&mut tx, &members, now).await?.into_iter().collect();
+            for (place, ..) in joining {
+                let monitor = &mut monitors[place];
+                if !joined.contains(&monitor.id) {
+                    // Its subject came back between the two looks: it is expected anew.
+                    recorded.extend(
+                        on_resume(&mut monitor.state, Trigger::Restored, now).map(|back| (place, back)),
+                    );
+                }
+            }
+        }
+        batch.monitors = monitors.iter().map(Stateful::changed).collect();
+        deadbeat_store::monitor::batch::write(&mut tx, &batch).await?;
+        blind_notice::add(&mut tx, &unheard, now + NOTICE_AFTER).await?;
+        let backgrounds: Vec<Background<'_>> = recorded
+            .iter()
+            .map(|(place, _)| known.background(&monitors[*place]))
+            .collect();
+        let news: Vec<News<'_>> = recorded
+            .iter()
+            .zip(&backgrounds)
+            .map(|((place, transition), background)| News {
+                changed: Changed::Monitor(&monitors[*place], background),
+                what: What::Transition(*transition),
+            })
+            .collect();
+        incident::record(&mut tx, &self.site, &news).await?;
+        tx.commit().await?;
+        if !vanished.is_empty() {
+            // A transaction of its own: whoever takes in a sample locks queues before monitors.
+            let mut tx = self.store.begin().await?;
+            deadbeat_store::celery::worker::stranger::note_vanished(&mut tx, &vanished, now, VANISHED_FOR)
+                .await?;
+            tx.commit().await?;
+        }
+        Ok(Batched { swept, is_full })
+    }
+}

@@ -1,0 +1,97 @@
+//! What is looked at every so often, beside what is overdue: unseen brokers, runs that nobody took, lost hosts.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use chrono::{DateTime, Utc};
+use deadbeat_store::{StoreResult, with_sources};
+
+use super::{BATCH, Evaluator};
+use crate::celery::trace::unbegun;
+use crate::celery::{broker, host, result_backend};
+use crate::incident;
+
+/// Microseconds between two looks for what nobody looks at any more.
+const GIVE_UP_MICROS: i64 = 60_000_000;
+
+/// Microseconds between two looks for runs that nobody has taken.
+const UNBEGUN_MICROS: i64 = 5_000_000;
+
+/// Microseconds between two looks at lost hosts.
+const HOSTS_MICROS: i64 = 1_000_000;
+
+impl Evaluator {
+    /// Ends the incidents of brokers and queues that nobody looks at any more: once a minute, there is no hurry in it.
+    pub(super) async fn give_up_unseen(&self, now: DateTime<Utc>) {
+        let before = self.gave_up_at.load(Ordering::Relaxed);
+        if (now.timestamp_micros() - before).abs() < GIVE_UP_MICROS {
+            return;
+        }
+        self.gave_up_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        match self.try_to_give_up_unseen(now).await {
+            Ok(0) => {}
+            Ok(given_up) => {
+                tracing::info!(given_up, "nobody looks at these brokers and queues any more");
+                self.outbox_bell.notify_one();
+            }
+            // Nothing else waits for it.
+            Err(error) => {
+                tracing::warn!(error = %with_sources(&error), "what nobody looks at any more could not be given up")
+            }
+        }
+    }
+
+    /// Ends the runs whose message is lost while later ones of their entry ran: every five seconds.
+    pub(super) async fn look_for_unbegun(&self, now: DateTime<Utc>) {
+        let before = self.unbegun_at.load(Ordering::Relaxed);
+        if (now.timestamp_micros() - before).abs() < UNBEGUN_MICROS {
+            return;
+        }
+        self.unbegun_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        match unbegun::look_once(&self.store, &self.site, now).await {
+            Ok((0, _)) => {}
+            Ok((lost, down)) => {
+                tracing::info!(lost, down, "messages of runs are lost");
+                self.outbox_bell.notify_one();
+            }
+            // Nothing else waits for it.
+            Err(error) => {
+                tracing::warn!(error = %with_sources(&error), "runs that nobody has taken could not be looked at")
+            }
+        }
+    }
+
+    /// Sees which lost hosts are back, each second.
+    pub(super) async fn look_at_hosts(&self, now: DateTime<Utc>) {
+        let before = self.hosts_at.load(Ordering::Relaxed);
+        if (now.timestamp_micros() - before).abs() < HOSTS_MICROS {
+            return;
+        }
+        self.hosts_at.store(now.timestamp_micros(), Ordering::Relaxed);
+        let after = *self.hosts_after.lock().unwrap_or_else(PoisonError::into_inner);
+        match host::look_once(&self.store, &self.site, now, after).await {
+            Ok((over, last)) => {
+                *self.hosts_after.lock().unwrap_or_else(PoisonError::into_inner) = last;
+                if over > 0 {
+                    tracing::info!(over, "hosts are back, or their work is done elsewhere");
+                    self.outbox_bell.notify_one();
+                }
+            }
+            // Nothing else waits for it.
+            Err(error) => {
+                tracing::warn!(error = %with_sources(&error), "lost hosts could not be looked at")
+            }
+        }
+    }
+
+    async fn try_to_give_up_unseen(&self, now: DateTime<Utc>) -> StoreResult<usize> {
+        let mut tx = self.store.begin().await?;
+        let spells = self.spells(&mut tx, now).await?;
+        let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?
+            // Their members may have been deleted, which tells nobody.
+            + incident::settle_inferred(&mut tx, &self.site, None, now).await?
+            + result_backend::settle_all(&mut tx, &self.site, now, BATCH).await?;
+        tx.commit().await?;
+        Ok(given_up)
+    }
+}

@@ -1,0 +1,49 @@
+//! Incidents that are told again.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::message::Phase;
+use deadbeat_domain::incident::is_reminder_told;
+use deadbeat_store::{StoreResult, with_sources};
+
+use super::{BATCH, Batched, Evaluator, Swept};
+use crate::alert::outbox::{self, Telling};
+
+impl Evaluator {
+    /// Tells again about incidents that stay open, one batch.
+    pub(super) async fn remind(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
+        let mut swept = Swept::default();
+        let mut tx = self.store.begin().await?;
+        let mut incidents = Vec::new();
+        for row in deadbeat_store::incident::claim_reminders(&mut tx, now, BATCH).await? {
+            swept.claimed += 1;
+            match row {
+                Ok(incident) => incidents.push(incident),
+                Err(unreadable) => {
+                    tracing::error!(incident.id = %unreadable.id, error = %with_sources(&unreadable.error), "an incident cannot be told again; set aside until its next reminder");
+                    self.selfwatch.put_aside();
+                }
+            }
+        }
+        let spells = self.spells(&mut tx, now).await?;
+        // One that has no next time belongs to a project that has switched its reminders off since.
+        let tellings: Vec<Telling<'_>> = incidents
+            .iter()
+            .filter(|(incident, due_at)| incident.remind_at.is_some() && is_reminder_told(*due_at, &spells))
+            .map(|(incident, _)| Telling {
+                phase: Phase::Reminder,
+                affected: None,
+                incident,
+                monitor: None,
+                at: now,
+                step: &[],
+            })
+            .collect();
+        outbox::tell(&mut tx, &self.site, &tellings).await?;
+        swept.reminded = tellings.len();
+        let is_full = swept.claimed as i64 == BATCH;
+        if swept.claimed > 0 {
+            tx.commit().await?;
+        }
+        Ok(Batched { swept, is_full })
+    }
+}

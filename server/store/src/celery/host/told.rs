@@ -1,0 +1,116 @@
+//! The open incidents about hosts, and what they tell.
+
+use deadbeat_domain::ids::{IncidentId, ProjectId};
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKind};
+use uuid::Uuid;
+
+use crate::{StoreError, StoreResult, Tx};
+
+/// What an open incident says from now on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retold {
+    /// Whom it is about.
+    pub subject: Subject,
+    /// Why.
+    pub cause: Cause,
+    /// In one sentence.
+    pub summary: String,
+    /// What supports the cause.
+    pub evidence: Vec<Fact>,
+    /// What to do.
+    pub repair: Vec<Repair>,
+}
+
+/// An open incident about a host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Open {
+    /// The incident.
+    pub id: IncidentId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The host.
+    pub subject: Subject,
+    /// What it says.
+    pub summary: String,
+}
+
+/// The oldest open incident about the silence of one of these parts. It is held until the commit.
+///
+/// # Errors
+/// When the database is away.
+pub async fn told_of_part(
+    tx: &mut Tx,
+    project: ProjectId,
+    parts: &[Uuid],
+) -> StoreResult<Option<IncidentId>> {
+    let id = sqlx::query_scalar!(
+        "SELECT id
+        FROM incident
+        WHERE project_id = $1 AND subject_kind IN ('beat', 'worker') AND subject_id = ANY($2) AND resolved_at IS NULL
+            AND cause IN ('BEAT_DOWN', 'WORKER_LOST')
+        ORDER BY opened_at, id
+        LIMIT 1
+        FOR UPDATE",
+        project.0,
+        parts
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(id.map(IncidentId))
+}
+
+/// Writes what an open incident is about, why, and in which words, anew. Nobody is told of that.
+///
+/// # Errors
+/// When the database is away.
+pub async fn rewrite(tx: &mut Tx, project: ProjectId, id: IncidentId, told: &Retold) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE incident
+        SET subject_kind = $2, subject_id = $3, subject_name = $4, cause = $5, summary = $6, evidence = $7, repair = $8
+        WHERE id = $1 AND project_id = $9 AND resolved_at IS NULL",
+        id.0,
+        told.subject.kind.as_str(),
+        told.subject.id,
+        told.subject.name,
+        told.cause.as_str(),
+        told.summary,
+        serde_json::to_value(&told.evidence).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        serde_json::to_value(&told.repair).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        project.0
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The open incidents about hosts, by id.
+///
+/// # Errors
+/// When the database is away.
+pub async fn open_after(tx: &mut Tx, after: Option<IncidentId>, limit: i64) -> StoreResult<Vec<Open>> {
+    let rows = sqlx::query!(
+        "SELECT id, project_id, subject_id, subject_name, summary
+        FROM incident
+        WHERE subject_kind = 'host' AND resolved_at IS NULL AND ($1::uuid IS NULL OR id > $1)
+        ORDER BY id
+        LIMIT $2",
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Open {
+            id: IncidentId(row.id),
+            project_id: ProjectId(row.project_id),
+            subject: Subject {
+                kind: SubjectKind::Host,
+                id: row.subject_id,
+                name: row.subject_name,
+            },
+            summary: row.summary,
+        })
+        .collect())
+}

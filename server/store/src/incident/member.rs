@@ -1,0 +1,145 @@
+//! Table `incident_member`: the monitors that are part of another subject's incident.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{IncidentId, MonitorId};
+use deadbeat_domain::incident::SubjectKind;
+use uuid::Uuid;
+
+use crate::monitor::batch::column;
+use crate::{Reader, StoreResult, Tx};
+
+/// Adds monitors to the open incidents of what they are part of: (kind, subject, monitor). Answers which: the others' subjects have none.
+///
+/// The incidents are held until the commit: they cannot resolve meanwhile and forget these members.
+///
+/// # Errors
+/// When the database is away.
+pub async fn join(
+    tx: &mut Tx,
+    members: &[(SubjectKind, Uuid, MonitorId)],
+    now: DateTime<Utc>,
+) -> StoreResult<Vec<MonitorId>> {
+    let joined = sqlx::query_scalar!(
+        "WITH open AS MATERIALIZED (
+            SELECT id, subject_kind, subject_id
+            FROM incident
+            WHERE (subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::text[], $2::uuid[])) AND resolved_at IS NULL
+            ORDER BY id
+            FOR SHARE
+        )
+        INSERT INTO incident_member (incident_id, monitor_id, joined_at)
+        SELECT open.id, new.monitor_id, $4
+        FROM UNNEST($1::text[], $2::uuid[], $3::uuid[]) AS new (subject_kind, subject_id, monitor_id)
+        JOIN open USING (subject_kind, subject_id)
+        ON CONFLICT (incident_id, monitor_id) DO UPDATE SET joined_at = incident_member.joined_at
+        RETURNING monitor_id",
+        &column(members, |(kind, ..)| kind.as_str().to_owned()),
+        &column(members, |(_, subject, _)| *subject),
+        &column(members, |(.., monitor)| monitor.0),
+        now
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(joined.into_iter().map(MonitorId).collect())
+}
+
+/// The members of incidents, as (incident, monitor, name).
+///
+/// # Errors
+/// When the database is away.
+pub async fn members(
+    reader: &Reader,
+    ids: &[IncidentId],
+) -> StoreResult<Vec<(IncidentId, MonitorId, String)>> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!(
+        "SELECT incident_id, monitor_id, monitor.name
+        FROM incident_member JOIN monitor ON monitor.id = monitor_id
+        WHERE incident_id = ANY($1)
+        ORDER BY incident_id, monitor_id",
+        &ids
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (IncidentId(row.incident_id), MonitorId(row.monitor_id), row.name))
+        .collect())
+}
+
+/// The first monitors that an incident affects, and how many there are in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Affected {
+    /// So many as were asked for, in the order of their ids.
+    pub first: Vec<(MonitorId, String)>,
+    /// How many there are.
+    pub count: i64,
+}
+
+/// The members of incidents for their alerts, `most` of each. Incidents without members are missing from the answer.
+///
+/// # Errors
+/// When the database is away.
+pub async fn first_members(
+    tx: &mut Tx,
+    ids: &[IncidentId],
+    most: i64,
+) -> StoreResult<HashMap<IncidentId, Affected>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT told.id AS "id!", member.monitor_id, member.name,
+            (SELECT count(*) FROM incident_member WHERE incident_id = told.id) AS "count!"
+        FROM UNNEST($1::uuid[]) AS told (id)
+        CROSS JOIN LATERAL (
+            SELECT monitor_id, monitor.name
+            FROM incident_member JOIN monitor ON monitor.id = monitor_id
+            WHERE incident_id = told.id
+            ORDER BY monitor_id
+            LIMIT $2
+        ) AS member
+        ORDER BY told.id, member.monitor_id
+        "#,
+        &column(ids, |id| id.0),
+        most
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut found: HashMap<IncidentId, Affected> = HashMap::new();
+    for row in rows {
+        let affected = found.entry(IncidentId(row.id)).or_default();
+        affected.first.push((MonitorId(row.monitor_id), row.name));
+        affected.count = row.count;
+    }
+    Ok(found)
+}
+
+/// The monitors that Beats schedule and that are watched, `most` of each. Beats without any are missing from the answer.
+///
+/// # Errors
+/// When the database is away.
+pub async fn first_scheduled(tx: &mut Tx, beats: &[Uuid], most: i64) -> StoreResult<HashMap<Uuid, Affected>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT beat.id AS "id!", scheduled.monitor_id, scheduled.name,
+            (SELECT count(*) FROM monitor WHERE beat_id = beat.id AND status <> 'paused') AS "count!"
+        FROM UNNEST($1::uuid[]) AS beat (id)
+        CROSS JOIN LATERAL (
+            SELECT id AS monitor_id, name FROM monitor WHERE beat_id = beat.id AND status <> 'paused' ORDER BY id LIMIT $2
+        ) AS scheduled
+        ORDER BY beat.id, scheduled.monitor_id
+        "#,
+        beats,
+        most
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut found: HashMap<Uuid, Affected> = HashMap::new();
+    for row in rows {
+        let affected = found.entry(row.id).or_default();
+        affected.first.push((MonitorId(row.monitor_id), row.name));
+        affected.count = row.count;
+    }
+    Ok(found)
+}

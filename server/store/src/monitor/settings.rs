@@ -1,0 +1,145 @@
+//! Columns of table `monitor` that a person or a Beat sets, and its channels.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Monitor;
+use crate::monitor::batch::column;
+use crate::{Reader, StoreResult, Tx};
+
+/// Writes what a person can set. The state goes through [`crate::monitor::batch::write`].
+///
+/// # Errors
+/// `monitor_slug_unique` when the project has another one of that slug.
+pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
+    let expectation = &monitor.state.expectation;
+    sqlx::query!(
+        "UPDATE monitor
+        SET slug = $3, name = $4, tags = $5, schedule = $6, grace_seconds = $7, longest_run_seconds = $8, all_channels = $9,
+            retired_at = $10, updated_at = $11, registered = $12
+        WHERE project_id = $1 AND id = $2",
+        monitor.project_id.0,
+        monitor.id.0,
+        monitor.slug,
+        monitor.name,
+        &monitor.tags,
+        expectation.schedule.to_json(),
+        expectation.grace_seconds,
+        expectation.longest_run_seconds,
+        monitor.all_channels,
+        monitor.retired_at,
+        monitor.updated_at,
+        monitor.registered,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Writes what a Beat sets of its monitors. The state goes through [`crate::monitor::batch::write`].
+///
+/// # Errors
+/// When the database is away.
+pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE monitor
+        SET schedule = new.schedule, grace_seconds = new.grace_seconds, longest_run_seconds = new.longest_run_seconds,
+            retired_at = new.retired_at, updated_at = new.updated_at, registered = new.registered, delay_seconds = new.delay_seconds
+        FROM UNNEST($1::uuid[], $2::jsonb[], $3::float8[], $4::float8[], $5::timestamptz[], $6::timestamptz[], $7::jsonb[], $8::float8[])
+            AS new (id, schedule, grace_seconds, longest_run_seconds, retired_at, updated_at, registered, delay_seconds)
+        WHERE monitor.id = new.id",
+        &column(monitors, |monitor| monitor.id.0),
+        &column(monitors, |monitor| monitor.state.expectation.schedule.to_json()),
+        &column(monitors, |monitor| monitor.state.expectation.grace_seconds),
+        &column(monitors, |monitor| monitor.state.expectation.longest_run_seconds) as &[Option<f64>],
+        &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
+        &column(monitors, |monitor| monitor.updated_at),
+        &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
+        &column(monitors, |monitor| monitor.state.expectation.delay_seconds),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Sets which channels are told, when not all are. Ids of another project are not among the rows written.
+///
+/// # Errors
+/// When the database is away.
+pub async fn set_channels(
+    tx: &mut Tx,
+    project: ProjectId,
+    monitor: MonitorId,
+    channels: &[ChannelId],
+) -> StoreResult<u64> {
+    let ids: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
+    sqlx::query!(
+        "DELETE FROM monitor_channel USING monitor WHERE project_id = $1 AND monitor_id = $2 AND monitor.id = monitor_id",
+        project.0,
+        monitor.0
+    )
+    .execute(tx.conn())
+    .await?;
+    let written = sqlx::query!(
+        "INSERT INTO monitor_channel (monitor_id, channel_id)
+        SELECT monitor.id, channel.id
+        FROM monitor JOIN channel ON channel.project_id = monitor.project_id
+        WHERE monitor.project_id = $1 AND monitor.id = $2 AND channel.id = ANY($3)",
+        project.0,
+        monitor.0,
+        &ids,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(written.rows_affected())
+}
+
+/// The channels of monitors that do not tell all, as pairs.
+///
+/// # Errors
+/// When the database is away.
+pub async fn channels(reader: &Reader, monitors: &[MonitorId]) -> StoreResult<Vec<(MonitorId, ChannelId)>> {
+    let ids: Vec<Uuid> = monitors.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!(
+        "SELECT monitor_id, channel_id FROM monitor_channel WHERE monitor_id = ANY($1) ORDER BY monitor_id, channel_id",
+        &ids
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.monitor_id), ChannelId(row.channel_id)))
+        .collect())
+}
+
+/// The slugs of a project that begin with a text: to find a free one beside them.
+///
+/// # Errors
+/// When the database is away.
+pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> StoreResult<Vec<String>> {
+    // A numbered slug may lose the end of its beginning to the length limit: compared without the last ten characters.
+    let beginning: String = beginning.chars().take(90).collect();
+    Ok(sqlx::query_scalar!(
+        "SELECT slug FROM monitor WHERE project_id = $1 AND starts_with(slug, $2)",
+        project.0,
+        beginning
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// Which of these slugs a project has already.
+///
+/// # Errors
+/// When the database is away.
+pub async fn slugs_taken(tx: &mut Tx, project: ProjectId, slugs: &[String]) -> StoreResult<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT slug FROM monitor WHERE project_id = $1 AND slug = ANY($2)",
+        project.0,
+        slugs
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
