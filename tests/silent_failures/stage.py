@@ -364,7 +364,7 @@ class Stage:
 
     def end(self) -> None:
         # That all ends is a fault, too, and the next sink may get this port. A row may have ended the server.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(AssertionError):
             self.project.api("DELETE", f"/channels/{self.channel}")
         for part in reversed(self.running):
             with contextlib.suppress(ProcessLookupError):
