@@ -16,7 +16,7 @@ pub struct PoisonedClock {
 }
 
 impl PoisonedClock {
-    /// Panics only in callers that have this in the names of their functions, such as `services::writer`.
+    /// Panics only in callers that have this in the names of their functions, such as `signal::writer`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, caller: &'static str) -> Self {
         Self {

@@ -11,7 +11,7 @@ use crate::harness;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_that_panics_is_named_by_readyz_until_it_works_again() {
-    let poison = PoisonedClock::new(Arc::new(SystemClock), "services::writer");
+    let poison = PoisonedClock::new(Arc::new(SystemClock), "signal::writer");
     let harness = harness::start_by(Arc::new(poison.clone()), None, false).await;
     harness.ready().await;
     let monitor = harness

@@ -32,7 +32,7 @@ struct Process {
 
 fn process(world: &World) -> Process {
     let own: Arc<dyn Clock> = Arc::new(world.clock.clone());
-    let poison = PoisonedClock::new(Arc::clone(&own), "services::writer");
+    let poison = PoisonedClock::new(Arc::clone(&own), "signal::writer");
     let clock: Arc<dyn Clock> = Arc::new(poison.clone());
     let site = Site {
         url: "https://deadbeat.test".to_owned(),
