@@ -14,6 +14,7 @@ use deadbeat_domain::monitor::{
 };
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
 use deadbeat_store::monitor::Monitor;
+use deadbeat_store::monitor::settings;
 use deadbeat_store::people::allowance::What as Allowed;
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
@@ -23,7 +24,6 @@ use crate::incident::changed::{Background, Changed, News, What};
 use crate::people::pace::Work;
 use crate::people::quota::spend;
 use crate::{ServiceError, Services, Site, incident};
-use deadbeat_store::monitor::settings;
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
 pub const DEFAULT_GRACE_SECONDS: f64 = 60.0;

@@ -4,6 +4,8 @@ use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::IncidentId;
 use deadbeat_domain::json::instant;
+use deadbeat_services::incident::acknowledgement;
+use deadbeat_store::incident::member;
 use deadbeat_store::incident::{Filter, Incident};
 use deadbeat_store::page::Page;
 use serde_json::{Value, json};
@@ -15,8 +17,6 @@ use crate::extract::api_key::{MayRead, MayWrite};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
-use deadbeat_services::incident::acknowledgement;
-use deadbeat_store::incident::member;
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {

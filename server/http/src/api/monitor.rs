@@ -14,6 +14,7 @@ use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::monitor::status::{ShownStatus, Status};
 use deadbeat_domain::people::key::Scope;
 use deadbeat_services::monitor::{self as service, Change, ChannelChoice};
+use deadbeat_store::monitor::settings;
 use deadbeat_store::monitor::{Filter, Monitor};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,7 +27,6 @@ use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
-use deadbeat_store::monitor::settings;
 
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {

@@ -12,13 +12,13 @@ use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::ShownStatus;
 use deadbeat_store::alert::delivery::NewAlert;
 use deadbeat_store::incident::Incident;
+use deadbeat_store::incident::member;
 use deadbeat_store::incident::member::Affected;
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
 
 use crate::Site;
-use deadbeat_store::incident::member;
 
 /// An alert about an incident.
 #[derive(Debug, Clone, Copy)]

@@ -23,6 +23,8 @@ use deadbeat_domain::monitor::{FieldError, check_grace};
 use deadbeat_domain::text::Text;
 use deadbeat_store::Tx;
 use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::celery::beat::listing;
+use deadbeat_store::celery::worker::queues;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -32,8 +34,6 @@ use crate::celery::result_backend::report;
 use crate::celery::{broker, result_backend};
 use crate::incident::changed::{Background, Changed, News, What};
 use crate::{ServiceError, Services, incident};
-use deadbeat_store::celery::beat::listing;
-use deadbeat_store::celery::worker::queues;
 
 /// Beat lives.
 #[derive(Debug, Deserialize)]

@@ -18,6 +18,7 @@ use deadbeat_domain::incident::{Subject, SubjectKind};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::Status;
+use deadbeat_store::celery::host::told;
 use deadbeat_store::celery::host::told::{Open, Retold};
 use deadbeat_store::celery::host::{Linked, Resident};
 use deadbeat_store::incident::member::Affected;
@@ -28,7 +29,6 @@ use self::lost::Host;
 use crate::incident::changed::{Changed, News, What};
 use crate::incident::explain::{self, Explanation};
 use crate::{Site, incident};
-use deadbeat_store::celery::host::told;
 
 /// A host that is seen to work is looked at again after this.
 const HELD: TimeDelta = TimeDelta::seconds(2);

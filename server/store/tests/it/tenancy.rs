@@ -8,7 +8,9 @@ use deadbeat_domain::monitor::ping::PingKind::{Start, Success};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::people::key::Scope;
 use deadbeat_store::alert::{attempt, channel, delivery};
+use deadbeat_store::celery::worker::queues;
 use deadbeat_store::celery::{beat, worker};
+use deadbeat_store::monitor::settings;
 use deadbeat_store::monitor::{Stateful, ping, run};
 use deadbeat_store::page::Page;
 use deadbeat_store::people::api_key::ApiKey;
@@ -18,8 +20,6 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use crate::setup::{World, at, insert_project, message, new_alert, new_ping, signal};
-use deadbeat_store::celery::worker::queues;
-use deadbeat_store::monitor::settings;
 
 fn page<K>() -> Page<K> {
     Page {

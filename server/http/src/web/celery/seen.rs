@@ -11,6 +11,7 @@ use deadbeat_store::celery::beat::{self, Beat};
 use deadbeat_store::celery::broker::{self, Broker};
 use deadbeat_store::celery::host;
 use deadbeat_store::celery::queue::{self, Queue};
+use deadbeat_store::celery::worker::queues;
 use deadbeat_store::celery::worker::queues::Consumers;
 use deadbeat_store::celery::worker::{self, Count, Worker};
 use deadbeat_store::incident::{self, Incident};
@@ -21,7 +22,6 @@ use super::Limits;
 use super::part::Said;
 use crate::web::format;
 use crate::web::monitor::dashboard;
-use deadbeat_store::celery::worker::queues;
 
 /// How much something needs a person, the most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

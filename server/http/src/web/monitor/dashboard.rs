@@ -15,6 +15,7 @@ use deadbeat_domain::time::span;
 use deadbeat_services::Site;
 use deadbeat_services::operation::selfwatch::Readiness;
 use deadbeat_store::celery::beat::{self, Beat};
+use deadbeat_store::incident::member;
 use deadbeat_store::incident::{self, Incident};
 use deadbeat_store::monitor::{self, Monitor};
 use deadbeat_store::page::Page;
@@ -29,7 +30,6 @@ use crate::state::AppState;
 use crate::web::format::{self, Moment};
 use crate::web::people::session::SignedIn;
 use crate::web::{Frame, PageError, html};
-use deadbeat_store::incident::member;
 
 /// Open incidents that are shown; more are counted as more.
 const INCIDENTS: usize = 20;

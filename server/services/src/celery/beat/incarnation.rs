@@ -18,6 +18,7 @@ use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::text::Text;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::beat::lineage::Listed;
+use deadbeat_store::celery::beat::listing;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::{StoreResult, Tx};
 use sha2::{Digest, Sha256};
@@ -29,7 +30,6 @@ use crate::celery::beat::{State, schedule_sync};
 use crate::incident::changed::{Changed, News, What};
 use crate::judge::excuse::LONGEST_EXCUSE;
 use crate::{ServiceError, Services, incident};
-use deadbeat_store::celery::beat::listing;
 
 /// Which start of a Beat a report comes from. An SDK that does not name it is not told apart.
 #[derive(Debug, Clone, Default)]

@@ -12,13 +12,13 @@ use deadbeat_domain::ids::{BeatId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::celery::beat::listing;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::{StoreResult, Tx};
 
 use crate::celery::beat::emptied::Emptied;
 use crate::incident::changed::{Changed, News, What};
 use crate::{ServiceError, Services, Site, incident};
-use deadbeat_store::celery::beat::listing;
 
 /// Names in an incident.
 const NAMES: i64 = 10;

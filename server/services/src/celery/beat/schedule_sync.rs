@@ -14,6 +14,7 @@ use deadbeat_domain::monitor::{Expectation, clip};
 use deadbeat_domain::text::Text;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::monitor::batch::Batch;
+use deadbeat_store::monitor::settings;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::people::allowance;
 use deadbeat_store::{Tx, with_sources};
@@ -30,7 +31,6 @@ use crate::monitor::state::write_states;
 use crate::people::pace::Work;
 use crate::people::quota::spend_up_to;
 use crate::{ServiceError, Services, incident};
-use deadbeat_store::monitor::settings;
 
 /// A list that is older than this when it arrives was held up.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);

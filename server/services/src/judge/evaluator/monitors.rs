@@ -12,6 +12,7 @@ use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::monitor::transition::on_resume;
 use deadbeat_domain::monitor::transition::silence::{Silence, on_silence};
+use deadbeat_store::incident::member;
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreResult, with_sources};
@@ -22,7 +23,6 @@ use crate::celery::gather::Known;
 use crate::incident;
 use crate::incident::changed::{Background, Changed, Named, News, What};
 use crate::judge::blind_notice;
-use deadbeat_store::incident::member;
 
 /// Whose incident a monitor joins.
 fn subject(part_of: PartOf, monitor: &Monitor) -> Option<(SubjectKind, Uuid)> {

@@ -5,12 +5,12 @@ use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
 use deadbeat_services::ServiceError;
 use deadbeat_services::alert::channel;
 use deadbeat_services::alert::outbox::{self, Telling};
+use deadbeat_services::incident::acknowledgement;
 use deadbeat_services::monitor::{self, Change, ChannelChoice};
 use deadbeat_services::people::project;
 use sqlx::PgPool;
 
 use crate::setup::World;
-use deadbeat_services::incident::acknowledgement;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn all_means_those_added_later_too_and_chosen_means_just_those(pool: PgPool) {

@@ -11,13 +11,13 @@ use deadbeat_domain::monitor::{Expectation, MonitorState, check_grace, check_lon
 use deadbeat_domain::schedule::Schedule;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::monitor::Monitor;
+use deadbeat_store::monitor::settings;
 use deadbeat_store::{StoreError, Tx};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ServiceError;
 use crate::celery::beat::schedule_sync::listing::{Entry, is_none};
-use deadbeat_store::monitor::settings;
 
 /// What is kept of an entry as Beat told it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

@@ -2,13 +2,13 @@
 
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_services::celery::event::Verdict;
+use deadbeat_services::incident::acknowledgement;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::celery::beat::several_at_once::Process;
 use crate::setup::{World, entry, told};
-use deadbeat_services::incident::acknowledgement;
 
 const SHOP: Process = Process(1);
 const BILLING: Process = Process(2);

@@ -5,13 +5,13 @@ use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Start, Success};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_services::monitor;
+use deadbeat_store::incident::member;
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::celery::beat::several_at_once::Process;
 use crate::setup::{World, told};
-use deadbeat_store::incident::member;
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn when_beat_is_back_its_incident_resolves_and_the_members_are_expected_anew(pool: PgPool) {

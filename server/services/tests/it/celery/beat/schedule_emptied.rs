@@ -2,12 +2,12 @@
 
 use deadbeat_domain::ids::IncidentId;
 use deadbeat_domain::monitor::status::Status;
+use deadbeat_services::incident::acknowledgement;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::setup::{World, entry, told};
-use deadbeat_services::incident::acknowledgement;
 
 impl World {
     /// Beat lives for that long, and says so every ten seconds.
