@@ -9,7 +9,7 @@
 --   new code may take the delivery. So such a notice can be some minutes late during an upgrade. Alerts about incidents do not change.
 -- * No channel of a kind that it does not know, until somebody adds one: then it can list no channels of that project, and leaves what
 --   goes to the channel to new code. Add channels of new kinds when the upgrade has ended.
--- * A claim without its index: it sorts the deliveries of one channel instead.
+-- * A claim without its index: it walks the deliveries of one channel by `delivery_channel` instead.
 
 ALTER TABLE channel
     DROP CONSTRAINT channel_kind,
