@@ -55,20 +55,20 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     if channels.is_empty() {
         return Ok(0);
     }
-    let projects = deadbeat_store::people::project::for_alerts(tx, &projects).await?;
-    let chosen = chosen(tx, tellings).await?;
+    let names = deadbeat_store::people::project::for_alerts(tx, &projects).await?;
+    let chosen = chosen(tx, &projects, tellings).await?;
     let later: Vec<IncidentId> = tellings
         .iter()
         .filter(|telling| telling.phase != Phase::Opened)
         .map(|telling| telling.incident.id)
         .collect();
-    let history = deadbeat_store::alert::delivery::history(tx, &later).await?;
+    let history = deadbeat_store::alert::delivery::history(tx, &projects, &later).await?;
     let affected = affected(tx, tellings).await?;
     let alerts: Vec<NewAlert> = tellings
         .iter()
         .filter_map(|telling| {
             let incident = telling.incident;
-            let project = projects.get(&incident.project_id)?;
+            let project = names.get(&incident.project_id)?;
             let message = compose(site, telling, &project.name, affected.get(&incident.id));
             let monitor = MonitorId(incident.subject.id);
             let rules = Rules {
@@ -143,6 +143,7 @@ pub(crate) async fn announce(
 /// The channels of the monitors that do not tell every channel.
 async fn chosen(
     tx: &mut Tx,
+    projects: &[ProjectId],
     tellings: &[Telling<'_>],
 ) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
     let monitors: Vec<MonitorId> = tellings
@@ -156,7 +157,7 @@ async fn chosen(
     if monitors.is_empty() {
         return Ok(HashMap::new());
     }
-    deadbeat_store::alert::channel::chosen_by(tx, &monitors).await
+    deadbeat_store::alert::channel::chosen_by(tx, projects, &monitors).await
 }
 
 /// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened; when a Beat has just

@@ -30,7 +30,7 @@ pub(crate) enum Work {
 
 impl Work {
     /// A pause is so many times as long as the work before it. Measured beside a project that asks without end (`scripts/soak -k neighbour`):
-    /// another one's pings take less than twice as long (p99) beside creations, and 3.5 times beside schedules, whose senders wait for an answer.
+    /// another one's pings take less than twice as long (p99) beside creations and beside schedules, whose senders wait for an answer.
     fn pauses(self) -> u32 {
         match self {
             Self::CreateMonitor => 8,

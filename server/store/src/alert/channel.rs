@@ -359,14 +359,16 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
 /// When the database is away.
 pub async fn chosen_by(
     tx: &mut Tx,
+    projects: &[ProjectId],
     monitors: &[MonitorId],
 ) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
     let rows = sqlx::query!(
         r#"
         SELECT monitor.id AS "monitor_id!", channel_id AS "channel_id?"
         FROM monitor LEFT JOIN monitor_channel ON monitor_channel.monitor_id = monitor.id
-        WHERE monitor.id = ANY($1) AND NOT monitor.all_channels
+        WHERE monitor.project_id = ANY($1) AND monitor.id = ANY($2) AND NOT monitor.all_channels
         "#,
+        &column(projects, |id| id.0),
         &column(monitors, |id| id.0)
     )
     .fetch_all(tx.conn())

@@ -99,7 +99,11 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
 ///
 /// # Errors
 /// When the database is away.
-pub async fn history(tx: &mut Tx, incidents: &[IncidentId]) -> StoreResult<HashMap<IncidentId, History>> {
+pub async fn history(
+    tx: &mut Tx,
+    projects: &[ProjectId],
+    incidents: &[IncidentId],
+) -> StoreResult<HashMap<IncidentId, History>> {
     if incidents.is_empty() {
         return Ok(HashMap::new());
     }
@@ -107,8 +111,9 @@ pub async fn history(tx: &mut Tx, incidents: &[IncidentId]) -> StoreResult<HashM
         r#"
         SELECT incident_id AS "incident_id!", channel_id, alert = 'escalated' AS "is_escalated!"
         FROM delivery
-        WHERE incident_id = ANY($1) AND alert IN ('opened', 'escalated')
+        WHERE project_id = ANY($1) AND incident_id = ANY($2) AND alert IN ('opened', 'escalated')
         "#,
+        &column(projects, |id| id.0),
         &column(incidents, |id| id.0)
     )
     .fetch_all(tx.conn())

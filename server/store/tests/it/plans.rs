@@ -54,9 +54,14 @@ async fn a_plan_of_a_small_table_does_not_read_the_whole_grown_one(
     // PostgreSQL counts what a connection read when that ends, at the latest.
     store.close().await;
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'deadbeat'";
-    while world.count(others).await > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let ended = async {
+        while world.count(others).await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended)
+        .await
+        .expect("its connection ends");
     let read = world
         .count("SELECT seq_tup_read::bigint FROM pg_stat_user_tables WHERE relname = 'monitor'")
         .await;

@@ -304,6 +304,27 @@ async fn projects_are_listed_for_their_members_only(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn who_hears_of_an_alert_is_read_for_its_own_project_only(pool: PgPool) {
+    let world = World::new(pool).await;
+    let other = insert_project(&world.store).await;
+    let (owned, own) = (world.monitor("backup").await, world.channel("own").await);
+    let incident = world.incident(&owned).await.id;
+    world.enqueue(Some(incident), Alert::Opened, &[own]).await;
+    sqlx::query("UPDATE monitor SET all_channels = false")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let mut tx = world.begin().await;
+
+    for (project, count) in [(world.project, 1), (other, 0)] {
+        let heard = delivery::history(&mut tx, &[project], &[incident]).await;
+        assert_eq!(heard.unwrap().len(), count);
+        let chosen = channel::chosen_by(&mut tx, &[project], &[owned.id]).await;
+        assert_eq!(chosen.unwrap().len(), count);
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_channel_of_another_project_is_not_among_those_chosen(pool: PgPool) {
     let world = World::new(pool.clone()).await;
     let foreign = World::new(pool).await.channel("foreign").await;
@@ -317,7 +338,8 @@ async fn a_channel_of_another_project_is_not_among_those_chosen(pool: PgPool) {
             .unwrap(),
         0
     );
-    assert!(channel::chosen_by(&mut tx, &[owned.id]).await.unwrap().is_empty());
+    let chosen = channel::chosen_by(&mut tx, &[world.project], &[owned.id]).await;
+    assert!(chosen.unwrap().is_empty());
     assert!(
         channel::for_alerts(&mut tx, &[world.project])
             .await
