@@ -1,6 +1,8 @@
-//! Members, API keys, and limits on what each may do.
+//! Who may do what in a project, and limits on what each may do.
 
+pub mod access;
 pub mod guessing;
 pub mod key;
-pub mod project;
+pub mod permission;
 pub mod rate;
+pub mod role;

@@ -1,6 +1,6 @@
 //! API keys: their scopes and their form.
 
-/// What a key may do.
+/// What kind of key it is. [`super::permission`] says what each may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Signal, and register what signals.
@@ -12,6 +12,9 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Every scope, most powerful first.
+    pub const ALL: [Self; 3] = [Self::Write, Self::Read, Self::Ping];
+
     /// As written in SQL and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -25,9 +28,7 @@ impl Scope {
     /// Reads [`Scope::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Ping, Self::Read, Self::Write]
-            .into_iter()
-            .find(|s| s.as_str() == text)
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text)
     }
 
     /// How a key of this scope begins: secret scanners and people tell them apart by it.
@@ -52,8 +53,6 @@ impl Scope {
 #[must_use]
 pub fn is_plausible(text: &str) -> bool {
     (20..=100).contains(&text.len())
-        && [Scope::Ping, Scope::Read, Scope::Write]
-            .iter()
-            .any(|scope| text.starts_with(scope.prefix()))
+        && Scope::ALL.iter().any(|scope| text.starts_with(scope.prefix()))
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

@@ -5,7 +5,7 @@ use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, read_label};
 use deadbeat_domain::people::key::Scope;
-use deadbeat_domain::people::project::Role;
+use deadbeat_domain::people::role::Role;
 use deadbeat_store::Tx;
 use deadbeat_store::people::project::Project;
 

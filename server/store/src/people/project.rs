@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{AccountId, ProjectId};
-use deadbeat_domain::people::project::Role;
+use deadbeat_domain::people::role::Role;
 
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};

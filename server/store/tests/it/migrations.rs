@@ -35,3 +35,56 @@ async fn a_database_of_a_newer_server_is_refused(pool: PgPool) {
         "{refused:?}"
     );
 }
+
+#[sqlx::test(migrations = false)]
+async fn a_manager_becomes_an_admin_and_others_keep_their_role(pool: PgPool) {
+    let migrations: Vec<_> = MIGRATOR.iter().collect();
+    let roles = migrations
+        .iter()
+        .position(|one| one.description == "member role")
+        .unwrap();
+    for migration in &migrations[..roles] {
+        sqlx::raw_sql(migration.sql.clone()).execute(&pool).await.unwrap();
+    }
+    sqlx::raw_sql(
+        "INSERT INTO project (id, name, created_at) VALUES (gen_random_uuid(), 'A project', now());
+        WITH made AS (
+            INSERT INTO account (id, email, password_hash, created_at)
+            SELECT gen_random_uuid(), role || '@example.org', '', now() FROM unnest(ARRAY['owner', 'manager', 'viewer']) AS role
+            RETURNING id, email
+        )
+        INSERT INTO member (project_id, account_id, role, created_at)
+        SELECT project.id, made.id, split_part(made.email, '@', 1), now() FROM project, made",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+
+    sqlx::raw_sql(migrations[roles].sql.clone())
+        .execute(&pool)
+        .await
+        .unwrap();
+
+    let seen: Vec<(String, String)> = sqlx::query_as(
+        "SELECT email, role FROM member JOIN account ON account.id = account_id ORDER BY email",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    let seen: Vec<(&str, &str)> = seen
+        .iter()
+        .map(|(email, role)| (email.as_str(), role.as_str()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("manager@example.org", "admin"),
+            ("owner@example.org", "owner"),
+            ("viewer@example.org", "viewer")
+        ]
+    );
+    let refused = sqlx::query("UPDATE member SET role = 'manager'")
+        .execute(&pool)
+        .await;
+    assert!(refused.is_err(), "the constraint names the four roles");
+}

@@ -2,7 +2,7 @@
 
 use deadbeat_domain::ids::ChannelId;
 use deadbeat_domain::monitor::ping::PingKind::Fail;
-use deadbeat_domain::people::project::Role;
+use deadbeat_domain::people::role::Role;
 use deadbeat_services::alert::channel;
 use deadbeat_services::alert::confirmation::{self, Found};
 use deadbeat_services::people::account;
