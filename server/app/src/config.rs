@@ -11,7 +11,7 @@ use url::Url;
 /// Settings that every command shares: which database.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseConfig {
-    /// Folder of the embedded database; it is made when missing.
+    /// Folder of the embedded database and of the spool; it is made when missing.
     #[arg(
         long,
         env = "DEADBEAT_DATA_DIR",
