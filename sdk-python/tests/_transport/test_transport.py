@@ -232,9 +232,9 @@ def test_unknown_entry_gets_one_second_chance(
 
 def test_loss_of_mere_history_names_no_application(sink: Sink, transport: Transport) -> None:
     transport.app = "shop"
-    lanes = transport._current().lanes
+    buffer = transport._current().buffer
     for number in range(10_001):
-        lanes.put(run_event(number=number), history=True)
+        buffer.put(run_event(number=number), history=True)
 
     transport.put(run_event(), vital=True)
 

@@ -13,14 +13,14 @@ from kombu import Queue
 
 from deadbeat.cli.application import Application, Entry, describe
 from deadbeat.cli.audit.assess import assess
-from deadbeat.cli.audit.broker import BrokerLook
-from deadbeat.cli.audit.evidence import Evidence, instant
+from deadbeat.cli.audit.broker import BrokerSample
 from deadbeat.cli.audit.finding import Finding, Unknown
-from deadbeat.cli.audit.inspection import Look
+from deadbeat.cli.audit.inspection import Sample
 from deadbeat.cli.audit.knowledge import Knowledge
+from deadbeat.cli.audit.observations import Observations, instant
 from deadbeat.cli.audit.rules.configuration import configuration_findings
-from deadbeat.integrations.celery.broker.queue import QueueLook
-from deadbeat.integrations.celery.broker.workers import WorkerLook
+from deadbeat.integrations.celery.broker.queue import QueueSample
+from deadbeat.integrations.celery.broker.workers import WorkerAnswer
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=timezone.utc)
 URL = "redis://here:6379/0"
@@ -40,37 +40,37 @@ def application(**settings: Any) -> Application:
     return describe(app, "proj.celery:app")
 
 
-def redis(**figures: Any) -> BrokerLook:
+def redis(**figures: Any) -> BrokerSample:
     sound = {"maxmemory_policy": "noeviction", "persistent": True, "visibility_timeout_seconds": 3600.0}
-    return BrokerLook(URL, "redis", True, scan_complete=True, **{**sound, **figures})
+    return BrokerSample(URL, "redis", True, scan_complete=True, **{**sound, **figures})
 
 
-def worker(name: str, **figures: Any) -> WorkerLook:
+def worker(name: str, **figures: Any) -> WorkerAnswer:
     stats = {
         "pool": {"implementation": "celery.concurrency.prefork:TaskPool", "max-concurrency": 4},
         "pid": 7,
     }
     sound = {"active": [], "reserved": [], "scheduled": [], "queues": ["celery"], "answers": {"stats": 1}}
-    return WorkerLook(name, **{"stats": {"total": {}, **stats}, **sound, **figures})
+    return WorkerAnswer(name, **{"stats": {"total": {}, **stats}, **sound, **figures})
 
 
-def look(*workers: WorkerLook, broker: BrokerLook | None = None, at: float = 0.0) -> Look:
+def sample(*workers: WorkerAnswer, broker: BrokerSample | None = None, at: float = 0.0) -> Sample:
     named = {one.name: one for one in workers}
-    return Look(at, broker or redis(), named, listeners=len(named), complete=True)
+    return Sample(at, broker or redis(), named, listeners=len(named), complete=True)
 
 
 def judged(
-    first: Look, second: Look | None = None, known: Knowledge | None = None, **settings: Any
+    first: Sample, second: Sample | None = None, known: Knowledge | None = None, **settings: Any
 ) -> tuple[dict[str, Finding], list[Unknown]]:
     """Findings by code, and what is unknown."""
-    findings, unknown = assess(Evidence(application(**settings), first, second, known, NOW))
+    findings, unknown = assess(Observations(application(**settings), first, second, known, NOW))
     by_code = {finding.code: finding for finding in findings}
     assert len(by_code) == len(findings), "none is told twice"
     return by_code, unknown
 
 
 def of_configuration(
-    *workers: WorkerLook, broker: BrokerLook | None = None, **settings: Any
+    *workers: WorkerAnswer, broker: BrokerSample | None = None, **settings: Any
 ) -> dict[str, Finding]:
     broker = broker or redis()
     findings, _ = configuration_findings(application(**settings), broker, list(workers), bool(workers))
@@ -151,7 +151,7 @@ def test_entry_with_an_unknown_task_is_critical_only_when_no_worker_knows_it() -
     entry = {"task": "shop.plane", "schedule": 60.0, "options": {"expires": 9}}
     settings = {**SOUND, "beat_schedule": {"typo": entry}}
 
-    def found(*workers: WorkerLook) -> dict[str, Finding]:
+    def found(*workers: WorkerAnswer) -> dict[str, Finding]:
         return of_configuration(*workers, **settings)
 
     assert found()["CONFIG_BEAT_ENTRY_UNKNOWN_TASK"].severity == "warning"
@@ -185,8 +185,8 @@ def test_queues_are_known_from_entries_tasks_and_routes() -> None:
 # -- what was gathered
 
 
-def queued(name: str, depth: int, **figures: Any) -> BrokerLook:
-    return redis(queues={name: QueueLook(name, depth, **figures)})
+def queued(name: str, depth: int, **figures: Any) -> BrokerSample:
+    return redis(queues={name: QueueSample(name, depth, **figures)})
 
 
 def run(task_id: str, started_seconds_ago: float, name: str = "shop.plain", **more: Any) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def run(task_id: str, started_seconds_ago: float, name: str = "shop.plain", **mo
 
 def test_queue_that_shrinks_without_a_known_consumer_is_unknown() -> None:
     first, second = (
-        look(worker("w1@here"), broker=queued("other", depth, oldest_seconds=5.0)) for depth in (9, 7)
+        sample(worker("w1@here"), broker=queued("other", depth, oldest_seconds=5.0)) for depth in (9, 7)
     )
     assert set(judged(first, first)[0]) == {"QUEUE_UNCONSUMED"}
 
@@ -207,7 +207,7 @@ def test_queue_that_shrinks_without_a_known_consumer_is_unknown() -> None:
 
 def test_queue_is_unconsumed_only_when_every_worker_answered() -> None:
     waiting = queued("other", 9, oldest_seconds=5.0)
-    partial = replace(look(worker("w1@here"), broker=waiting), listeners=2, complete=False)
+    partial = replace(sample(worker("w1@here"), broker=waiting), listeners=2, complete=False)
 
     findings, unknown = judged(partial)
 
@@ -215,14 +215,14 @@ def test_queue_is_unconsumed_only_when_every_worker_answered() -> None:
     assert any("other" in one.why for one in unknown)
 
 
-def rabbitmq(*queues: QueueLook, **figures: Any) -> BrokerLook:
+def rabbitmq(*queues: QueueSample, **figures: Any) -> BrokerSample:
     named = {one.name: one for one in queues}
-    return BrokerLook("amqp://here:5672/", "amqp", True, queues=named, **figures)
+    return BrokerSample("amqp://here:5672/", "amqp", True, queues=named, **figures)
 
 
-def on_rabbitmq(*workers: WorkerLook, broker: BrokerLook) -> Look:
+def on_rabbitmq(*workers: WorkerAnswer, broker: BrokerSample) -> Sample:
     # It says to nobody how many a broadcast reaches.
-    return Look(0.0, broker, {one.name: one for one in workers}, listeners=None, complete=None)
+    return Sample(0.0, broker, {one.name: one for one in workers}, listeners=None, complete=None)
 
 
 # Of that RabbitMQ tells its clients nothing.
@@ -231,7 +231,7 @@ UNACKED = "messages that workers hold unacknowledged"
 
 def test_amqp_counts_consumers_itself() -> None:
     def judge(consumers: int) -> tuple[dict[str, Finding], list[Unknown]]:
-        return judged(on_rabbitmq(broker=rabbitmq(QueueLook("other", 9, consumers=consumers))))
+        return judged(on_rabbitmq(broker=rabbitmq(QueueSample("other", 9, consumers=consumers))))
 
     findings, _ = judge(0)
     assert set(findings) == {"QUEUE_UNCONSUMED", "NO_WORKERS"}
@@ -245,7 +245,7 @@ def test_amqp_counts_consumers_itself() -> None:
 
 def test_no_worker_is_told_to_consume_a_queue_of_rabbitmq_that_may_be_made_otherwise() -> None:
     def repairs(queue: str) -> list[str | None]:
-        broker = rabbitmq(QueueLook("celery", 0, consumers=1), QueueLook(queue, 9, consumers=0))
+        broker = rabbitmq(QueueSample("celery", 0, consumers=1), QueueSample(queue, 9, consumers=0))
         findings, _ = judged(
             on_rabbitmq(worker("w1@here"), broker=broker), task_routes={"shop.plain": "named"}
         )
@@ -257,8 +257,8 @@ def test_no_worker_is_told_to_consume_a_queue_of_rabbitmq_that_may_be_made_other
 
 
 def test_amqp_consumer_that_no_answer_accounts_for_is_a_worker_that_is_not_known() -> None:
-    def unknown(consumers: int, *workers: WorkerLook) -> list[str]:
-        broker = rabbitmq(QueueLook("celery", 0, consumers=consumers), QueueLook("gone", 0, consumers=0))
+    def unknown(consumers: int, *workers: WorkerAnswer) -> list[str]:
+        broker = rabbitmq(QueueSample("celery", 0, consumers=consumers), QueueSample("gone", 0, consumers=0))
         findings, unknown = judged(on_rabbitmq(*workers, broker=broker))
         assert findings == {}
         return [one.what for one in unknown]
@@ -271,7 +271,7 @@ def test_amqp_consumer_that_no_answer_accounts_for_is_a_worker_that_is_not_known
 
 
 def test_amqp_that_takes_in_nothing_is_found_and_of_its_workers_nothing_is_said() -> None:
-    broker = rabbitmq(QueueLook("celery", 0, consumers=1), blocked=True)
+    broker = rabbitmq(QueueSample("celery", 0, consumers=1), blocked=True)
 
     findings, unknown = judged(on_rabbitmq(broker=broker))
 
@@ -281,7 +281,9 @@ def test_amqp_that_takes_in_nothing_is_found_and_of_its_workers_nothing_is_said(
 
 def test_amqp_queue_that_may_not_be_looked_at_is_unknown() -> None:
     findings, unknown = judged(
-        on_rabbitmq(worker("w1@here"), broker=rabbitmq(QueueLook("celery", 0, consumers=1), QueueLook("x")))
+        on_rabbitmq(
+            worker("w1@here"), broker=rabbitmq(QueueSample("celery", 0, consumers=1), QueueSample("x"))
+        )
     )
 
     assert findings == {}
@@ -297,28 +299,28 @@ def test_what_may_outlive_the_consumer_timeout_of_rabbitmq_is_found() -> None:
     assert {code: one.severity for code, one in found.items()} == {"CONFIG_CONSUMER_TIMEOUT": "warning"}
     assert "consumer_timeout = 14400000" in found["CONFIG_CONSUMER_TIMEOUT"].repair[1].text
 
-    def holding(seconds: float) -> Look:
+    def holding(seconds: float) -> Sample:
         eta = (NOW + timedelta(seconds=seconds)).isoformat()
         waiting = worker("w1@here", scheduled=[{"eta": eta, "request": {"name": "shop.plain"}}])
-        return on_rabbitmq(waiting, broker=rabbitmq(QueueLook("celery", 0, consumers=1)))
+        return on_rabbitmq(waiting, broker=rabbitmq(QueueSample("celery", 0, consumers=1)))
 
     assert judged(holding(1700))[0] == {}
     assert judged(holding(1900))[0]["CONFIG_CONSUMER_TIMEOUT"].severity == "warning"
 
 
 def test_consumed_queue_whose_oldest_message_is_old_breaches() -> None:
-    findings, _ = judged(look(worker("w1@here"), broker=queued("celery", 9, oldest_seconds=599.0)))
+    findings, _ = judged(sample(worker("w1@here"), broker=queued("celery", 9, oldest_seconds=599.0)))
     assert findings == {}
 
-    findings, _ = judged(look(worker("w1@here"), broker=queued("celery", 9, oldest_seconds=600.0)))
+    findings, _ = judged(sample(worker("w1@here"), broker=queued("celery", 9, oldest_seconds=600.0)))
     assert findings["QUEUE_SLA_BREACH"].severity == "critical"
 
 
 def test_app_may_say_itself_how_long_a_message_may_wait() -> None:
-    waiting = look(worker("w1@here"), broker=queued("celery", 9, oldest_seconds=5.0))
+    waiting = sample(worker("w1@here"), broker=queued("celery", 9, oldest_seconds=5.0))
     impatient = replace(application(), queue_wait=4.0)
 
-    findings, _ = assess(Evidence(impatient, waiting, None, None, NOW))
+    findings, _ = assess(Observations(impatient, waiting, None, None, NOW))
 
     assert [one.code for one in findings] == ["QUEUE_SLA_BREACH"]
 
@@ -335,47 +337,47 @@ def test_app_may_say_itself_how_long_a_message_may_wait() -> None:
 )
 def test_worker_that_may_be_working_is_no_ghost(figures: dict[str, Any]) -> None:
     waiting = queued("celery", 3, oldest_seconds=100.0)
-    idle = look(worker("w1@here"), broker=waiting)
+    idle = sample(worker("w1@here"), broker=waiting)
     assert judged(idle, replace(idle, at=1.0))[0]["GHOST_WORKER"].severity == "critical"
 
-    assert judged(idle, look(worker("w1@here", **figures), broker=waiting, at=1.0))[0] == {}
+    assert judged(idle, sample(worker("w1@here", **figures), broker=waiting, at=1.0))[0] == {}
 
 
 def test_frozen_pool_is_a_ghost_and_a_rate_limit_is_none() -> None:
-    held = look(worker("w1@here", reserved=[{"id": "a", "name": "shop.plain"}]))
+    held = sample(worker("w1@here", reserved=[{"id": "a", "name": "shop.plain"}]))
 
     assert judged(held, replace(held, at=1.0))[0]["GHOST_WORKER"].severity == "warning"
     assert judged(held, replace(held, at=1.0), task_default_rate_limit="1/m")[0] == {}
 
 
 def test_one_task_id_that_runs_in_two_workers_at_both_looks_is_a_duplicate() -> None:
-    both = look(worker("w1@here", active=[run("a", 4000)]), worker("w2@here", active=[run("a", 90)]))
+    both = sample(worker("w1@here", active=[run("a", 4000)]), worker("w2@here", active=[run("a", 90)]))
     findings, _ = judged(both, replace(both, at=1.0), task_time_limit=9000)
     assert findings["DUPLICATE_RUN"].severity == "critical"
     assert "w1@here, w2@here" in findings["DUPLICATE_RUN"].evidence[0].fact
 
     # A retry elsewhere may overlap with the end of the first try.
-    over = look(worker("w1@here"), worker("w2@here", active=[run("a", 90)]), at=1.0)
+    over = sample(worker("w1@here"), worker("w2@here", active=[run("a", 90)]), at=1.0)
     assert judged(both, over, task_time_limit=9000)[0] == {}
 
 
 def test_run_past_its_hard_limit_and_run_past_the_visibility_timeout_are_found() -> None:
     late = worker("w1@here", active=[run("a", 3700, "shop.late", acknowledged=False)])
 
-    findings, _ = judged(look(late))
+    findings, _ = judged(sample(late))
 
     assert {code: one.severity for code, one in findings.items()} == {
         "OVERRUN": "critical",
         "CONFIG_VISIBILITY_TIMEOUT": "critical",
     }
     early = worker("w1@here", active=[run("a", 3700, acknowledged=True)])
-    assert judged(look(early), task_time_limit=9000)[0] == {}
+    assert judged(sample(early), task_time_limit=9000)[0] == {}
 
 
 def test_task_held_for_a_time_beyond_the_visibility_timeout_is_found() -> None:
-    def holding(seconds: float) -> Look:
+    def holding(seconds: float) -> Sample:
         eta = (NOW + timedelta(seconds=seconds)).isoformat()
-        return look(worker("w1@here", scheduled=[{"eta": eta, "request": {"name": "shop.plain"}}]))
+        return sample(worker("w1@here", scheduled=[{"eta": eta, "request": {"name": "shop.plain"}}]))
 
     assert judged(holding(3000))[0] == {}
     assert judged(holding(4000))[0]["CONFIG_VISIBILITY_TIMEOUT"].severity == "warning"
@@ -398,7 +400,7 @@ def test_task_held_for_a_time_beyond_the_visibility_timeout_is_found() -> None:
     ],
 )
 def test_redis_that_may_lose_or_refuse_messages(figures: dict[str, Any], code: str, severity: str) -> None:
-    findings, _ = judged(look(worker("w1@here"), broker=redis(**figures)))
+    findings, _ = judged(sample(worker("w1@here"), broker=redis(**figures)))
 
     assert {one.code: one.severity for one in findings.values()} == {code: severity}
 
@@ -419,7 +421,7 @@ def incident(code: str, kind: str, name: str) -> dict[str, Any]:
 def test_incident_of_the_server_is_a_finding_with_its_evidence_and_repair() -> None:
     known = Knowledge("http://server", "shop", True, incidents=[incident("WORKER_LOST", "worker", "w2@here")])
 
-    findings, _ = judged(look(worker("w1@here")), known=known)
+    findings, _ = judged(sample(worker("w1@here")), known=known)
 
     lost = findings["WORKER_LOST"]
     assert (lost.severity, lost.subject.name, lost.summary) == ("critical", "w2@here", "It is so.")
@@ -428,25 +430,25 @@ def test_incident_of_the_server_is_a_finding_with_its_evidence_and_repair() -> N
     assert lost.repair[0].command == "celery -A proj.celery:app worker -n w2@here"
 
     # It answers again, which the server has yet to hear.
-    findings, _ = judged(look(worker("w1@here"), worker("w2@here")), known=known)
+    findings, _ = judged(sample(worker("w1@here"), worker("w2@here")), known=known)
     assert findings["WORKER_LOST"].severity == "notice"
 
 
 def test_incident_makes_a_finding_of_the_same_certain() -> None:
     waiting = queued("other", 3, oldest_seconds=1.0)
-    assert judged(look(worker("w1@here"), broker=waiting))[0]["QUEUE_UNCONSUMED"].severity == "warning"
+    assert judged(sample(worker("w1@here"), broker=waiting))[0]["QUEUE_UNCONSUMED"].severity == "warning"
     known = Knowledge(
         "http://server", "shop", True, incidents=[incident("QUEUE_UNCONSUMED", "queue", "other")]
     )
 
-    findings, _ = judged(look(worker("w1@here"), broker=waiting), known=known)
+    findings, _ = judged(sample(worker("w1@here"), broker=waiting), known=known)
 
     assert set(findings) == {"QUEUE_UNCONSUMED"}
     assert findings["QUEUE_UNCONSUMED"].severity == "critical"
 
 
 def test_broker_that_only_we_cannot_reach_is_unknown_and_not_down() -> None:
-    away = Look(0.0, BrokerLook(URL, "redis", False, "refused"))
+    away = Sample(0.0, BrokerSample(URL, "redis", False, "refused"))
     assert judged(away)[0]["BROKER_DOWN"].severity == "critical"
 
     def known(sampled_at: str) -> Knowledge:
@@ -464,7 +466,7 @@ def test_worker_that_told_the_server_lately_and_does_not_answer_here_still_consu
     known = Knowledge("http://server", "shop", True, workers=[row])
     waiting = queued("other", 3, oldest_seconds=1.0)
 
-    findings, unknown = judged(look(worker("w1@here"), broker=waiting), known=known)
+    findings, unknown = judged(sample(worker("w1@here"), broker=waiting), known=known)
 
     assert findings == {}
     assert any("solo@here" in one.why for one in unknown)
@@ -473,7 +475,7 @@ def test_worker_that_told_the_server_lately_and_does_not_answer_here_still_consu
 def test_server_can_stand_in_for_the_worker_that_did_not_answer() -> None:
     row = {"name": "solo@here", "status": "up", "queues": ["celery"], "pool": "solo", "reserved": 0}
     waiting = queued("other", 3, oldest_seconds=1.0)
-    partial = replace(look(worker("w1@here"), broker=waiting), listeners=2, complete=False)
+    partial = replace(sample(worker("w1@here"), broker=waiting), listeners=2, complete=False)
     assert judged(partial)[0] == {}
 
     findings, _ = judged(partial, known=Knowledge("http://server", "shop", True, workers=[row]))
@@ -496,13 +498,13 @@ def reporting(name: str, app: str = "shop", **more: Any) -> dict[str, Any]:
     return {**row, "reserved": 0, **more}
 
 
-def running_for(seconds: float | None, name: str, queue: str = "celery") -> WorkerLook:
+def running_for(seconds: float | None, name: str, queue: str = "celery") -> WorkerAnswer:
     return worker(name, stats={"total": {}, "uptime": seconds}, queues=[queue])
 
 
 def test_worker_that_answers_and_does_not_report_is_found() -> None:
     known = Knowledge("http://server", "shop", True, workers=[reporting("w1@here")])
-    both = look(running_for(3_600, "w1@here"), running_for(3_600, "w2@here"))
+    both = sample(running_for(3_600, "w1@here"), running_for(3_600, "w2@here"))
 
     findings, _ = judged(both, known=known)
 
@@ -526,15 +528,15 @@ def test_worker_that_answers_and_does_not_report_is_found() -> None:
     ],
 )
 def test_worker_that_reports_or_may_soon_or_is_not_ours_is_not_found(
-    silent: WorkerLook, row: dict[str, Any] | None
+    silent: WorkerAnswer, row: dict[str, Any] | None
 ) -> None:
     rows = [reporting("w1@here"), *([] if row is None else [reporting("w2@here", **row)])]
     known = Knowledge("http://server", "shop", True, workers=rows)
-    assert judged(look(running_for(3_600, "w1@here"), silent), known=known)[0] == {}
+    assert judged(sample(running_for(3_600, "w1@here"), silent), known=known)[0] == {}
 
 
 def test_worker_of_another_application_and_a_server_that_knows_nothing_accuse_nobody() -> None:
-    both = look(running_for(3_600, "w1@here"), running_for(3_600, "w2@here"))
+    both = sample(running_for(3_600, "w1@here"), running_for(3_600, "w2@here"))
     ours, theirs = [reporting("w1@here")], [reporting("w2@here", "mails")]
     known = Knowledge("http://server", "shop", True, workers=ours, workers_elsewhere=theirs)
     assert judged(both, known=known)[0] == {}
@@ -547,7 +549,7 @@ def test_consumers_beyond_those_that_answer_or_report_are_found() -> None:
     known = Knowledge("http://server", "shop", True, workers=rows)
 
     def counting(consumers: int) -> dict[str, Finding]:
-        seen = look(running_for(3_600, "w1@here"), broker=queued("celery", 0, consumers=consumers))
+        seen = sample(running_for(3_600, "w1@here"), broker=queued("celery", 0, consumers=consumers))
         return judged(seen, known=known)[0]
 
     # One answered; one reports, and was too busy to answer.

@@ -9,7 +9,7 @@ import time
 from typing import Any, Callable
 
 from deadbeat._transport import timeouts
-from deadbeat._transport.lanes import Waiting
+from deadbeat._transport.buffer import QueuedEvent
 from deadbeat._transport.post import Reply
 from deadbeat._transport.process import Process
 
@@ -34,7 +34,7 @@ class Answers:
         self.on_sample_queues: Callable[[bool, list[str]], None] | None = None
         self.on_attended_queues: Callable[[list[str] | None], None] | None = None
 
-    def _settle(self, process: Process, batch: list[Waiting], reply: Reply) -> None:
+    def _settle(self, process: Process, batch: list[QueuedEvent], reply: Reply) -> None:
         status = reply.status
         if 200 <= status < 300:
             if process.failures:
@@ -42,34 +42,34 @@ class Answers:
             process.failures = process.server_errors = 0
             process.not_before = 0.0
             # A rejection comes with an answer that is well otherwise: that must not let it be told again.
-            process.told = {fault for fault in process.told if fault.startswith(_REJECTED)}
+            process.warned = {fault for fault in process.warned if fault.startswith(_REJECTED)}
             process.batch = []
             self._read_verdicts(process, batch, reply.body)
         elif status in (401, 403):
-            self._tell(process, "key", "%s refuses the key (%d)", self._url, status)
+            self._warn_once(process, "key", "%s refuses the key (%d)", self._url, status)
             self._retry_later(process, None)
             process.not_before = time.monotonic() + timeouts.REFUSED_KEY_SECONDS
         elif status >= 500 or status in (408, 425, 429):
             process.server_errors += status == 500
-            self._tell(process, "unwell", "%s answers %d", self._url, status)
+            self._warn_once(process, "unwell", "%s answers %d", self._url, status)
             if process.server_errors >= timeouts.SERVER_ERROR_TRIES:
                 process.server_errors = 0
                 self._drop(process, batch)
             self._retry_later(process, reply.retry_after)
         else:
-            self._tell(process, "refused", "%s answers %d; a batch is dropped", self._url, status)
+            self._warn_once(process, "refused", "%s answers %d; a batch is dropped", self._url, status)
             self._drop(process, batch)
             self._retry_later(process, reply.retry_after)
 
     @staticmethod
-    def _drop(process: Process, batch: list[Waiting]) -> None:
+    def _drop(process: Process, batch: list[QueuedEvent]) -> None:
         process.batch = []
-        for waiting in batch:
-            if waiting.event["type"] == "client_loss":
+        for queued in batch:
+            if queued.event["type"] == "client_loss":
                 # Told to nobody: the next report counts the same events again.
-                process.losses_told -= waiting.event["dropped"]
+                process.losses_reported -= queued.event["dropped"]
             else:
-                process.lanes.count_dropped()
+                process.buffer.count_dropped()
 
     @staticmethod
     def _retry_later(process: Process, asked_seconds: float | None) -> None:
@@ -86,7 +86,7 @@ class Answers:
             pause *= random.uniform(1.0, 1.1)
         process.not_before = time.monotonic() + pause
 
-    def _read_verdicts(self, process: Process, batch: list[Waiting], answer: bytes) -> None:
+    def _read_verdicts(self, process: Process, batch: list[QueuedEvent], answer: bytes) -> None:
         try:
             results = json.loads(answer)["results"]
             rejected = {r["id"]: r for r in results if r.get("status") == "rejected"}
@@ -108,25 +108,27 @@ class Answers:
                 self.on_attended_queues(_names(heard[-1].get("attended_queues")))
         if not rejected:
             return
-        for waiting in batch:
-            refusal = rejected.get(waiting.event["id"])
+        for queued in batch:
+            refusal = rejected.get(queued.event["id"])
             if refusal is None:
                 continue
-            code, kind = refusal.get("code"), waiting.event["type"]
+            code, kind = refusal.get("code"), queued.event["type"]
             if code == "unknown_entry" and kind.startswith("run_"):
                 # Beat's first schedule may still be on its way.
-                if not waiting.second_try:
-                    waiting.second_try = True
-                    process.second_tries.append((time.monotonic() + timeouts.SECOND_TRY_SECONDS, waiting))
+                if not queued.second_try:
+                    queued.second_try = True
+                    process.second_tries.append((time.monotonic() + timeouts.SECOND_TRY_SECONDS, queued))
             else:
                 why = f"{code}: {str(refusal.get('detail') or 'no detail')[:DETAIL_LIMIT]}"
-                self._tell(process, f"{_REJECTED}{code} {kind}", "a report (%s) was rejected: %s", kind, why)
+                self._warn_once(
+                    process, f"{_REJECTED}{code} {kind}", "a report (%s) was rejected: %s", kind, why
+                )
 
     @staticmethod
-    def _tell(process: Process, fault: str, text: str, *details: Any) -> None:
+    def _warn_once(process: Process, fault: str, text: str, *details: Any) -> None:
         """Warn once per fault and process; of what kept reports from being delivered, once each time."""
-        if fault not in process.told:
-            process.told.add(fault)
+        if fault not in process.warned:
+            process.warned.add(fault)
             logger.warning("Deadbeat: " + text + "; the application is not affected", *details)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, TypeVar
 logger = logging.getLogger("deadbeat")
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 def guarded(handler: _Handler) -> _Handler:
@@ -28,17 +28,17 @@ def guarded(handler: _Handler) -> _Handler:
         try:
             return handler(*args, **kwargs)
         except Exception:
-            tell_once(handler.__qualname__)
+            log_once(handler.__qualname__)
             return None
 
     return wrapper  # type: ignore[return-value]
 
 
-def tell_once(place: str) -> None:
+def log_once(place: str) -> None:
     """Log the exception being handled, once per place and process; never raises."""
     try:
-        if place not in _told:
-            _told.add(place)
+        if place not in _logged:
+            _logged.add(place)
             logger.warning("Deadbeat: %s failed; the application is not affected", place, exc_info=True)
     except Exception:
         # Even a broken logging set-up must not reach the application.

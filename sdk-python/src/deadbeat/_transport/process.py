@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any, Callable
 
-from deadbeat._transport.lanes import Lanes, Waiting
+from deadbeat._transport.buffer import EventBuffer, QueuedEvent
 from deadbeat._transport.post import Connection
 from deadbeat._transport.wake import Wake
 
@@ -51,7 +51,7 @@ class Process:
     def __init__(self, url: str, key: str) -> None:
         self.pid = os.getpid()
         self.lock_kind = threading.Lock
-        self.lanes = Lanes()
+        self.buffer = EventBuffer()
         self.connection = Connection(url, key)
         self.thread: threading.Thread | None = None
         self.starting = threading.Lock()
@@ -60,28 +60,31 @@ class Process:
         self.exiting = threading.Event()
         self.exit_deadline: float | None = None
         self.sending = False
-        self.batch: list[Waiting] = []
-        self.second_tries: list[tuple[float, Waiting]] = []
+        self.batch: list[QueuedEvent] = []
+        self.second_tries: list[tuple[float, QueuedEvent]] = []
         self.duties: list[Duty] = []
-        self.losses_told = 0
-        self.history_losses_told = 0
+        self.losses_reported = 0
+        self.history_losses_reported = 0
         self.failures = 0
         self.server_errors = 0
         self.not_before = 0.0
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
 
     def succeed(self, former: Process) -> None:
         """Take over what waits, after gevent or eventlet has patched the threading module."""
-        self.lanes, self.duties = former.lanes, former.duties
-        self.losses_told, self.history_losses_told = former.losses_told, former.history_losses_told
+        self.buffer, self.duties = former.buffer, former.duties
+        self.losses_reported, self.history_losses_reported = (
+            former.losses_reported,
+            former.history_losses_reported,
+        )
 
     def has_work(self) -> bool:
         return bool(
             self.sending
             or self.batch
             or self.second_tries
-            or len(self.lanes)
-            or self.lanes.dropped > self.losses_told
+            or len(self.buffer)
+            or self.buffer.dropped > self.losses_reported
         )
 
     def seconds_to_exit(self) -> float | None:

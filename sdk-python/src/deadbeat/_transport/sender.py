@@ -11,9 +11,9 @@ from typing import Callable
 
 from deadbeat._transport import timeouts
 from deadbeat._transport.answer import Answers
+from deadbeat._transport.buffer import Event, QueuedEvent
 from deadbeat._transport.clock import utc_text
-from deadbeat._transport.guard import tell_once
-from deadbeat._transport.lanes import Event, Waiting
+from deadbeat._transport.guard import log_once
 from deadbeat._transport.process import Process, enter_own_thread
 from deadbeat.version import __version__
 
@@ -57,7 +57,7 @@ class Sender(Answers):
                     self._rest(process)
                 self._send_once(process)
             except Exception:
-                tell_once("Transport._run")
+                log_once("Transport._run")
                 time.sleep(timeouts.FIRST_RETRY_SECONDS)
 
     @staticmethod
@@ -66,8 +66,8 @@ class Sender(Answers):
 
         That thread is not woken: its locks are greenlets', and this is another native thread.
         """
-        for waiting in [*process.batch, *(waiting for _, waiting in process.second_tries)]:
-            process.lanes.put_back(waiting)
+        for queued in [*process.batch, *(queued for _, queued in process.second_tries)]:
+            process.buffer.put_back(queued)
         process.batch, process.second_tries = [], []
 
     @staticmethod
@@ -84,7 +84,7 @@ class Sender(Answers):
             if self._do_duties(process):
                 continue
             process.wake.wait(self._pause(process))
-        if not (process.batch or len(process.lanes) >= BATCH_LIMIT or process.exiting.is_set()):
+        if not (process.batch or len(process.buffer) >= BATCH_LIMIT or process.exiting.is_set()):
             process.urgent.wait(timeouts.LINGER_SECONDS)
         process.urgent.clear()
         pause = process.not_before - time.monotonic()
@@ -95,7 +95,7 @@ class Sender(Answers):
             time.sleep(min(pause, timeouts.EXIT_RETRY_SECONDS))
 
     def _is_due(self, process: Process) -> bool:
-        if process.batch or len(process.lanes) or self._second_try_due(process):
+        if process.batch or len(process.buffer) or self._second_try_due(process):
             return True
         # An exit waits for nothing. Without work the sender must not spin: that stops all other greenlets.
         return process.exiting.is_set() and process.has_work()
@@ -119,27 +119,27 @@ class Sender(Answers):
             try:
                 duty.act()
             except Exception:
-                tell_once("a duty of the sender")
+                log_once("a duty of the sender")
         return bool(due)
 
     @staticmethod
     def _second_try_due(process: Process) -> bool:
         return bool(process.second_tries) and process.second_tries[0][0] <= time.monotonic()
 
-    def _next_batch(self, process: Process) -> list[Waiting]:
+    def _next_batch(self, process: Process) -> list[QueuedEvent]:
         """What to send now: an unanswered batch again, without what became stale, and what has come since."""
-        lanes = process.lanes
+        buffer = process.buffer
         while process.second_tries and (process.exiting.is_set() or self._second_try_due(process)):
-            lanes.put_back(process.second_tries.pop(0)[1])
-        batch = [waiting for waiting in process.batch if not lanes.is_superseded(waiting)]
-        batch = lanes.merged(batch + lanes.take(BATCH_LIMIT - len(batch)))
-        lost = lanes.dropped - process.losses_told
+            buffer.put_back(process.second_tries.pop(0)[1])
+        batch = [queued for queued in process.batch if not buffer.is_superseded(queued)]
+        batch = buffer.merged(batch + buffer.take(BATCH_LIMIT - len(batch)))
+        lost = buffer.dropped - process.losses_reported
         # One beyond the limit, so that it is told although nothing may come after a full batch.
-        if lost > 0 and not any(waiting.event["type"] == "client_loss" for waiting in batch):
-            process.losses_told += lost
-            history = lanes.dropped_history - process.history_losses_told
-            process.history_losses_told += history
-            batch.append(Waiting(-1, self._loss_event(lost, lost > history), None))
+        if lost > 0 and not any(queued.event["type"] == "client_loss" for queued in batch):
+            process.losses_reported += lost
+            history = buffer.dropped_history - process.history_losses_reported
+            process.history_losses_reported += history
+            batch.append(QueuedEvent(-1, self._loss_event(lost, lost > history), None))
         return batch
 
     def _loss_event(self, lost: int, is_missed: bool) -> Event:
@@ -169,14 +169,14 @@ class Sender(Answers):
         if not batch:
             return
         # One by one: encoding them all in one step would keep the tasks' threads waiting for milliseconds.
-        events = ",".join([_encode(waiting.event) for waiting in batch])
+        events = ",".join([_encode(queued.event) for queued in batch])
         about = _encode({"sdk": {"name": "deadbeat-python", "version": __version__}, "sent_at": utc_text()})
         body = f'{about[:-1]},"events":[{events}]}}'.encode()
         patience = answer_seconds(len(body), process.seconds_to_exit())
         try:
             reply = process.connection.post(body, patience)
         except (OSError, http.client.HTTPException) as fault:
-            self._tell(process, "unreachable", "cannot reach %s (%s)", self._url, _name(fault))
+            self._warn_once(process, "unreachable", "cannot reach %s (%s)", self._url, _name(fault))
             self._retry_later(process, None)
             return
         self._settle(process, batch, reply)

@@ -17,8 +17,8 @@ import weakref
 from typing import Any, Callable
 
 from deadbeat._transport import timeouts
-from deadbeat._transport.guard import tell_once
-from deadbeat._transport.lanes import Event, Merge
+from deadbeat._transport.buffer import Event, Merge
+from deadbeat._transport.guard import log_once
 from deadbeat._transport.process import Duty, Process, is_own_thread
 from deadbeat._transport.sender import Sender
 
@@ -47,14 +47,14 @@ class Transport(Sender):
         """Queue one event. Vital and latest ones are sent at once, others within a second."""
         try:
             process = self._current()
-            process.lanes.put(event, vital=vital, history=history, latest=latest, merge=merge)
+            process.buffer.put(event, vital=vital, history=history, latest=latest, merge=merge)
             if vital or latest is not None:
                 process.urgent.set()
             process.wake.set()
             if process.thread is None:
                 self._start(process)
         except Exception:
-            tell_once("Transport.put")
+            log_once("Transport.put")
 
     def every(self, period: float, act: Callable[[], None]) -> Duty:
         """Call `act` now and then every so many seconds, in the sender's thread of this process.
@@ -83,7 +83,7 @@ class Transport(Sender):
     @property
     def dropped(self) -> int:
         """How many events this process has lost so far."""
-        return 0 if self._process is None else self._process.lanes.dropped
+        return 0 if self._process is None else self._process.buffer.dropped
 
     def flush_at_exit(self, seconds: float) -> bool:
         """Send what waits, for at most `seconds`; returns whether nothing is left.

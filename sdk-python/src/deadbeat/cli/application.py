@@ -93,9 +93,9 @@ def describe(app: Celery, project: str) -> Application:
 
 def sdk_settings(app: Any = None) -> Settings | None:
     """What `deadbeat.init` goes by for this app, else the environment's; None when there is neither."""
-    from deadbeat.integrations.celery import registry
+    from deadbeat.integrations.celery import apps
 
-    reporter = registry.installed(app)
+    reporter = apps.installed(app)
     return reporter.settings if reporter is not None else read_settings({})[0]
 
 

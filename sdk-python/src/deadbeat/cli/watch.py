@@ -21,7 +21,7 @@ def watch(
 ) -> None:
     """Audit every `interval` seconds until interrupted, or so many times; writes to `out`."""
     terminal = out.isatty()
-    teller = _Teller(out)
+    changes = _Changes(out)
     if terminal:
         out.write(_OTHER_SCREEN)
     try:
@@ -31,7 +31,7 @@ def watch(
             if terminal:
                 _redraw(out, report, interval)
             else:
-                teller.tell(report)
+                changes.write(report)
             out.flush()
             rounds = None if rounds is None else rounds - 1
             if rounds != 0:
@@ -60,19 +60,19 @@ def _redraw(out: TextIO, report: Report, interval: float) -> None:
     out.write(f"{_HOME}{lines}{_CLEAR_LINE}{_CLEAR_BELOW}")
 
 
-class _Teller:
+class _Changes:
     """Says in plain lines what has come and what has gone since the audit before."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._known: dict[tuple[str, ...], str] | None = None
 
-    def tell(self, report: Report) -> None:
+    def write(self, report: Report) -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(report.at))
-        told: list[Finding | Unknown] = [*report.findings, *report.unknown]
-        now = {_key(one): _line(one) for one in told}
+        shown: list[Finding | Unknown] = [*report.findings, *report.unknown]
+        now = {_key(one): _line(one) for one in shown}
         before = self._known or {}
-        if report.evidence.last.broker.reachable is not True:
+        if report.observed.last.broker.reachable is not True:
             # What was found by looking there is not gone: nobody could look.
             now = {**{key: line for key, line in before.items() if key[0] != _UNKNOWN}, **now}
         if self._known is None or now.keys() != before.keys():

@@ -42,9 +42,9 @@ def processes() -> Iterator[dict[str, list[int]]]:
 
 def measured(pids: list[int]) -> Share:
     meter = CpuMeter()
-    assert meter.look(pids) is None, "one look compares nothing"
+    assert meter.measure(pids) is None, "one look compares nothing"
     time.sleep(SECONDS)
-    share = meter.look(pids)
+    share = meter.measure(pids)
     assert share is not None
     return share
 
@@ -53,13 +53,13 @@ def test_a_look_at_once_after_another_has_nothing_new(
     processes: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meter = CpuMeter()
-    meter.look(processes["burning"])
+    meter.measure(processes["burning"])
     monkeypatch.setattr(cpu, "SHORTEST_SECONDS", 0.0)
-    share = meter.look(processes["burning"])
+    share = meter.measure(processes["burning"])
     assert share is not None
 
     monkeypatch.setattr(cpu, "SHORTEST_SECONDS", 600.0)
-    assert meter.look(processes["burning"]) is share
+    assert meter.measure(processes["burning"]) is share
 
 
 def test_processes_that_share_a_cpu_wait_for_it_and_one_that_rests_does_not(
@@ -80,18 +80,18 @@ def test_one_that_waits_is_found_among_others_and_processes_come_and_go(
 ) -> None:
     everyone = processes["burning"] + processes["resting"]
     meter = CpuMeter()
-    assert meter.look([*everyone, 2**22 + 1]) is None, "there is no such process"
+    assert meter.measure([*everyone, 2**22 + 1]) is None, "there is no such process"
     time.sleep(SECONDS)
-    share = meter.look(everyone)
+    share = meter.measure(everyone)
     assert share is not None
     assert share.waited >= 0.5
 
     monkeypatch.setattr(cpu, "SHORTEST_SECONDS", 0.0)
     # Of all that were known none is left; these have one look only.
-    assert meter.look([os.getpid()]) is None
+    assert meter.measure([os.getpid()]) is None
 
 
 def test_a_system_that_does_not_say_is_no_error() -> None:
     meter = CpuMeter()
-    assert meter.look([2**22 + 1]) is None
-    assert meter.look([]) is None
+    assert meter.measure([2**22 + 1]) is None
+    assert meter.measure([]) is None

@@ -14,7 +14,7 @@ from celery.beat import Scheduler
 from celery.schedules import crontab, schedule
 
 from conftest import RedisServer, StartCelery, reporting_to
-from deadbeat._transport.lanes import Lanes
+from deadbeat._transport.buffer import EventBuffer
 from deadbeat.config import Settings
 from deadbeat.integrations.celery.beat import BeatReporter
 from deadbeat.integrations.celery.runs.reporter import RunReporter, new_id, run_id_of
@@ -177,8 +177,8 @@ class Recorder:
     """Takes the place of the transport, with its real lanes."""
 
     def __init__(self) -> None:
-        self.lanes = Lanes()
-        self.put = self.lanes.put
+        self.buffer = EventBuffer()
+        self.put = self.buffer.put
 
 
 def test_failures_to_publish_merge_into_one_with_their_number(own_redis: RedisServer) -> None:
@@ -200,7 +200,7 @@ def test_failures_to_publish_merge_into_one_with_their_number(own_redis: RedisSe
         scheduler.tick()
     own_redis.start()
 
-    failed = [w.event for w in recorder.lanes.take(100) if w.event["type"] == "publish_failed"]
+    failed = [w.event for w in recorder.buffer.take(100) if w.event["type"] == "publish_failed"]
     counts = {event["entry"]: event["count"] for event in failed}
     assert len(failed) == 2, "one for each entry, however long the broker is away"
     assert counts["second"] == 1

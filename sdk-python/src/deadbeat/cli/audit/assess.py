@@ -9,31 +9,31 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from deadbeat.cli.audit.evidence import Evidence
 from deadbeat.cli.audit.finding import CRITICAL, NOTICE, Fact, Finding, Repair, Subject, Unknown, command
+from deadbeat.cli.audit.observations import Observations
 from deadbeat.cli.audit.rules import broker as broker_rule
 from deadbeat.cli.audit.rules import silent_worker as silent_worker_rule
 from deadbeat.cli.audit.rules import worker as worker_rule
 
 
-def assess(evidence: Evidence) -> tuple[list[Finding], list[Unknown]]:
+def assess(observed: Observations) -> tuple[list[Finding], list[Unknown]]:
     """Everything that is wrong, and everything that could not be looked at."""
     found: list[Finding] = []
-    if evidence.last.broker.reachable:
+    if observed.last.broker.reachable:
         for rules in (broker_rule, worker_rule, silent_worker_rule):
-            found += rules.findings(evidence)
+            found += rules.findings(observed)
     else:
-        found += broker_rule.unreachable(evidence)
-    evidence.unknown.extend(evidence.first.unknown)
-    if evidence.knowledge is not None:
-        found = _with_incidents(found, evidence)
-        evidence.unknown.extend(evidence.knowledge.unknown)
-    return found, evidence.unknown
+        found += broker_rule.unreachable(observed)
+    observed.unknown.extend(observed.first.unknown)
+    if observed.knowledge is not None:
+        found = _with_incidents(found, observed)
+        observed.unknown.extend(observed.knowledge.unknown)
+    return found, observed.unknown
 
 
-def _with_incidents(found: list[Finding], evidence: Evidence) -> list[Finding]:
+def _with_incidents(found: list[Finding], observed: Observations) -> list[Finding]:
     """Add the server's open incidents; one that was found here too makes that finding certain."""
-    for incident in evidence.knowledge.incidents if evidence.knowledge is not None else ():
+    for incident in observed.knowledge.incidents if observed.knowledge is not None else ():
         code, subject = incident["cause"]["code"], incident["subject"]
         told = Fact("Deadbeat has an open incident of this.", incident["opened_at"])
         same = [
@@ -47,7 +47,7 @@ def _with_incidents(found: list[Finding], evidence: Evidence) -> list[Finding]:
             finding = found[same[0]]
             found[same[0]] = replace(finding, severity=CRITICAL, evidence=[*finding.evidence, told])
             continue
-        passed = _passed(incident, evidence)
+        passed = _passed(incident, observed)
         found.append(
             Finding(
                 code,
@@ -60,7 +60,7 @@ def _with_incidents(found: list[Finding], evidence: Evidence) -> list[Finding]:
                     *(Fact(fact["fact"], fact["at"]) for fact in incident["evidence"]),
                 ],
                 [
-                    Repair(step["text"], _as_called_here(step["command"], evidence))
+                    Repair(step["text"], _as_called_here(step["command"], observed))
                     for step in incident["repair"]
                 ],
             )
@@ -68,23 +68,23 @@ def _with_incidents(found: list[Finding], evidence: Evidence) -> list[Finding]:
     return found
 
 
-def _passed(incident: dict[str, Any], evidence: Evidence) -> str | None:
+def _passed(incident: dict[str, Any], observed: Observations) -> str | None:
     """What is seen here that the server, which hears of things later, does not know yet: it is over."""
     kind, name = incident["subject"]["kind"], incident["subject"]["name"]
-    look = evidence.last
-    if kind == "worker" and incident["cause"]["code"] == "WORKER_LOST" and name in look.workers:
+    sample = observed.last
+    if kind == "worker" and incident["cause"]["code"] == "WORKER_LOST" and name in sample.workers:
         return "It answers now: started again, or it came back."
-    queue = look.broker.queues.get(name) if kind == "queue" else None
+    queue = sample.broker.queues.get(name) if kind == "queue" else None
     if queue is not None and queue.depth == 0:
         return "It is empty now."
-    if kind == "broker" and incident["cause"]["code"] == "BROKER_DOWN" and look.broker.reachable:
+    if kind == "broker" and incident["cause"]["code"] == "BROKER_DOWN" and sample.broker.reachable:
         return "It answers now, seen from this machine."
     return None
 
 
-def _as_called_here(words: str | None, evidence: Evidence) -> str | None:
+def _as_called_here(words: str | None, observed: Observations) -> str | None:
     """The server knows the app by its name; a shell here may need another word behind -A."""
-    theirs = f"{command('celery', '-A', evidence.application.name)} "
+    theirs = f"{command('celery', '-A', observed.application.name)} "
     if words is None or not words.startswith(theirs):
         return words
-    return f"{command('celery', '-A', evidence.project)} {words[len(theirs) :]}"
+    return f"{command('celery', '-A', observed.project)} {words[len(theirs) :]}"

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable
 
-from deadbeat.cli.audit.broker import BrokerLook, look_into
+from deadbeat.cli.audit.broker import BrokerSample, sample_into
 from deadbeat.cli.audit.finding import Unknown, error_words
 from deadbeat.integrations.celery.broker.connection import connected
-from deadbeat.integrations.celery.broker.workers import Round, WorkerLook, ask_workers
+from deadbeat.integrations.celery.broker.workers import Round, WorkerAnswer, ask_workers
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -34,12 +34,12 @@ _REFUSALS = {
 
 
 @dataclass
-class Look:
+class Sample:
     """Everything seen at one moment."""
 
     at: float
-    broker: BrokerLook
-    workers: dict[str, WorkerLook] = field(default_factory=dict)
+    broker: BrokerSample
+    workers: dict[str, WorkerAnswer] = field(default_factory=dict)
     # How many workers the broadcast reached; None where the broker does not say.
     listeners: int | None = None
     # Whether every one of them is known to have answered everything; None when that cannot be known.
@@ -54,25 +54,25 @@ class Inspection:
         self._app = app
         self.url, self._transport = _described(app)
 
-    def look(
+    def sample(
         self, names: Iterable[str], commands: tuple[str, ...], deadline: float, expected: int | None = None
-    ) -> Look:
+    ) -> Sample:
         """Look once, at these queues and whatever else is found; ends by `deadline` (monotonic clock).
 
         `expected` is how many workers will answer, where that is known already.
         """
         began = time.monotonic()
-        broker = BrokerLook(self.url, self._transport)
+        broker = BrokerSample(self.url, self._transport)
         round_ = Round()
-        looks = [
-            _InBackground("broker", lambda: self._look_at_broker(broker, list(names), deadline)),
+        jobs = [
+            _InBackground("broker", lambda: self._sample_broker(broker, list(names), deadline)),
             _InBackground("workers", lambda: ask_workers(self._app, round_, commands, deadline, expected)),
         ]
-        for one in looks:
+        for one in jobs:
             one.join(deadline)
-        look = Look(began, broker, unknown=[])
-        fault = looks[0].fault
-        if not looks[0].done:
+        sample = Sample(began, broker, unknown=[])
+        fault = jobs[0].fault
+        if not jobs[0].done:
             broker.reachable, broker.error = False, f"no answer within {deadline - began:.1f} s"
         elif fault is not None:
             broker.reachable, broker.error = _judged(fault), error_words(fault)
@@ -80,18 +80,18 @@ class Inspection:
             broker.reachable = True
         # Copies: a thread that was left behind may still write.
         with round_.lock:
-            look.workers = {name: round_.workers[name] for name in sorted(round_.workers)}
-            look.listeners = round_.listeners
+            sample.workers = {name: round_.workers[name] for name in sorted(round_.workers)}
+            sample.listeners = round_.listeners
             broker.blocked = round_.blocked
-        look.complete = _completeness(look, commands)
-        if broker.reachable and looks[1].fault is not None:
-            look.unknown.append(Unknown("the workers", error_words(looks[1].fault)))
-        return look
+        sample.complete = _completeness(sample, commands)
+        if broker.reachable and jobs[1].fault is not None:
+            sample.unknown.append(Unknown("the workers", error_words(jobs[1].fault)))
+        return sample
 
-    def _look_at_broker(self, look: BrokerLook, names: list[str], deadline: float) -> None:
+    def _sample_broker(self, sample: BrokerSample, names: list[str], deadline: float) -> None:
         connection = connected(self._app.connection_for_read, deadline)
         try:
-            look_into(connection, names, look)
+            sample_into(connection, names, sample)
         finally:
             with contextlib.suppress(Exception):
                 connection.release()
@@ -119,11 +119,11 @@ class _InBackground:
         self._thread.join(max(0.0, deadline - time.monotonic()) + 0.05)
 
 
-def _completeness(look: Look, commands: tuple[str, ...]) -> bool | None:
-    if look.listeners is None:
+def _completeness(sample: Sample, commands: tuple[str, ...]) -> bool | None:
+    if sample.listeners is None:
         return None
     return all(
-        sum(worker.answers.get(command, 0) for worker in look.workers.values()) >= look.listeners
+        sum(worker.answers.get(command, 0) for worker in sample.workers.values()) >= sample.listeners
         for command in commands
     )
 

@@ -13,10 +13,10 @@ from deadbeat._transport import timeouts
 from deadbeat._transport.clock import utc_text
 from deadbeat.cli.application import Application, sdk_settings
 from deadbeat.cli.audit.assess import assess
-from deadbeat.cli.audit.evidence import Evidence
 from deadbeat.cli.audit.finding import CRITICAL, SEVERITIES, WARNING, Finding, Unknown
-from deadbeat.cli.audit.inspection import COMMANDS, SECOND_COMMANDS, Inspection, Look
+from deadbeat.cli.audit.inspection import COMMANDS, SECOND_COMMANDS, Inspection, Sample
 from deadbeat.cli.audit.knowledge import Knowledge, ask_server
+from deadbeat.cli.audit.observations import Observations
 from deadbeat.cli.audit.rules.configuration import configuration_findings
 from deadbeat.config import READ_KEY
 from deadbeat.version import __version__
@@ -43,15 +43,15 @@ class Report:
     application: Application
     at: float
     took_seconds: float
-    evidence: Evidence
+    observed: Observations
     findings: list[Finding] = field(default_factory=list)
     unknown: list[Unknown] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
         """0 nothing, 1 warnings, 2 critical; 3, neither broker nor server could be looked at."""
-        server = self.evidence.knowledge
-        if self.evidence.last.broker.reachable is None and not (server is not None and server.reachable):
+        server = self.observed.knowledge
+        if self.observed.last.broker.reachable is None and not (server is not None and server.reachable):
             return EXIT_BLIND
         severities = {finding.severity for finding in self.findings}
         if CRITICAL in severities:
@@ -61,8 +61,8 @@ class Report:
     def workers(self) -> list[dict[str, Any]]:
         """The workers that answered, as figures; None where one did not tell."""
         rows = []
-        for name, first in self.evidence.first.workers.items():
-            second = self.evidence.second.workers.get(name) if self.evidence.second is not None else None
+        for name, first in self.observed.first.workers.items():
+            second = self.observed.second.workers.get(name) if self.observed.second is not None else None
             last = second if second is not None and second.stats is not None else first
             running = [
                 (float(request["time_start"]), str(request.get("name")), str(request.get("id")))
@@ -102,15 +102,15 @@ class Report:
                 "oldest_seconds": queue.oldest_seconds,
                 "oldest_task": queue.oldest_task,
                 "consumers": queue.consumers,
-                "workers": self.evidence.consumers(queue.name),
+                "workers": self.observed.consumers(queue.name),
                 "named_by": self.application.queues.get(queue.name),
             }
-            for queue in sorted(self.evidence.last.broker.queues.values(), key=lambda queue: queue.name)
+            for queue in sorted(self.observed.last.broker.queues.values(), key=lambda queue: queue.name)
         ]
 
     def as_json(self) -> dict[str, Any]:
         """The document of `--json`; docs/audit.md describes it."""
-        broker, server = self.evidence.last.broker, self.evidence.knowledge
+        broker, server = self.observed.last.broker, self.observed.knowledge
         return {
             "deadbeat": __version__,
             "app": self.application.name,
@@ -128,7 +128,7 @@ class Report:
                 "oldest_unacked_seconds": broker.oldest_unacked_seconds,
             },
             "server": None if server is None else {"url": server.url, "reachable": server.reachable},
-            "workers_connected": self.evidence.first.listeners,
+            "workers_connected": self.observed.first.listeners,
             "workers": self.workers(),
             "queues": self.queues(),
             "findings": [finding.as_json() for finding in self.findings],
@@ -142,7 +142,7 @@ def make_report(application: Application, choice: Choice) -> Report:
     deadline = began + choice.timeout
     inquiry = _Inquiry(application, choice, deadline)
     inspection = Inspection(application.app)
-    first = inspection.look(application.queues, COMMANDS, deadline)
+    first = inspection.sample(application.queues, COMMANDS, deadline)
     knowledge = inquiry.result(deadline)
     names = dict.fromkeys(application.queues)
     for worker in first.workers.values():
@@ -151,19 +151,19 @@ def make_report(application: Application, choice: Choice) -> Report:
         names[row["name"]] = None
     names.update(dict.fromkeys(first.broker.found))
     second = None
-    if _deserves_a_second_look(first, names):
+    if _deserves_a_second_sample(first, names):
         time.sleep(max(0.0, first.at + SECOND_LOOK_AFTER_SECONDS - time.monotonic()))
-        second = inspection.look(
+        second = inspection.sample(
             names, SECOND_COMMANDS, time.monotonic() + SECOND_LOOK_AFTER_SECONDS, len(first.workers)
         )
         if second.broker.reachable is not True:
             # It went away in between: the next audit will tell.
             second = None
     now = time.time()
-    evidence = Evidence(
+    observed = Observations(
         application, first, second, knowledge, datetime.fromtimestamp(now, timezone.utc), inquiry.unknown
     )
-    findings, unknown = assess(evidence)
+    findings, unknown = assess(observed)
     if choice.configuration:
         workers = list(first.workers.values())
         more, undecided = configuration_findings(application, first.broker, workers, first.complete is True)
@@ -174,10 +174,10 @@ def make_report(application: Application, choice: Choice) -> Report:
     findings.sort(
         key=lambda finding: (SEVERITIES.index(finding.severity), finding.code, finding.subject.name)
     )
-    return Report(application, now, time.monotonic() - began, evidence, findings, unknown)
+    return Report(application, now, time.monotonic() - began, observed, findings, unknown)
 
 
-def _deserves_a_second_look(first: Look, names: dict[str, None]) -> bool:
+def _deserves_a_second_sample(first: Sample, names: dict[str, None]) -> bool:
     if not first.broker.reachable:
         return False
     if set(names) - set(first.broker.queues):

@@ -56,7 +56,7 @@ def render(report: Report, colour: bool = False) -> str:
         ],
         right=(1,),
     ) or ["no queue was looked at"]
-    broker = report.evidence.last.broker
+    broker = report.observed.last.broker
     if broker.unacked is not None:
         held = f"unacked: {counted(broker.unacked, 'message')} held by workers, of all queues"
         if broker.oldest_unacked_seconds is not None:
@@ -90,9 +90,9 @@ def summary(report: Report) -> str:
 
 def _headline(report: Report) -> str:
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.at))
-    broker = report.evidence.last.broker
+    broker = report.observed.last.broker
     state = {True: "", False: " (DOWN)", None: " (could not look)"}[broker.reachable]
-    server = report.evidence.knowledge
+    server = report.observed.knowledge
     parts = [plain(report.application.name), f"{plain(broker.url)}{state}"]
     if server is not None:
         parts.append(f"{plain(server.url)}{'' if server.reachable else ' (no answer)'}")

@@ -12,14 +12,14 @@ from deadbeat.cli.doctor.diagnosis import FAILED, GOOD, UNTRIED, Check, Diagnosi
 from deadbeat.cli.doctor.server import check_server
 from deadbeat.cli.doctor.trial import check_worker
 from deadbeat.config import Settings, read_settings
-from deadbeat.integrations.celery import registry
+from deadbeat.integrations.celery import apps
 from deadbeat.version import __version__
 
 
 def examine(application: Application, worker: bool = True) -> Diagnosis:
     """Try everything. Takes some 5 s, 20 s at most; raises nothing of broker, worker or server."""
     diagnosis = Diagnosis(application, versions=_versions())
-    reporter = registry.installed(application.app)
+    reporter = apps.installed(application.app)
     settings, faults = read_settings({}) if reporter is None else (reporter.settings, [])
     _check_installed(diagnosis, reporter is not None, settings, faults)
     check_server(diagnosis, settings)

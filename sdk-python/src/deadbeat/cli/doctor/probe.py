@@ -20,7 +20,7 @@ def main(project: str, queue: str, number: int) -> None:
     from kombu import Exchange, Queue
 
     from deadbeat.cli.application import load
-    from deadbeat.integrations.celery import registry
+    from deadbeat.integrations.celery import apps
 
     app = load(project).app
     main_pid = os.getpid()
@@ -30,7 +30,7 @@ def main(project: str, queue: str, number: int) -> None:
         # One write of a short line: parent and child write to the same pipe.
         os.write(number, f"{line}\n".encode())
 
-    reporter = registry.installed(app)
+    reporter = apps.installed(app)
     if reporter is None:
         tell("not_installed")
         return

@@ -22,7 +22,7 @@ from deadbeat._transport import timeouts
 from deadbeat.cli.application import Application
 from deadbeat.cli.audit.finding import error_words, listed
 from deadbeat.cli.doctor.diagnosis import FAILED, GOOD, UNTRIED, Check, Diagnosis
-from deadbeat.integrations.celery import registry
+from deadbeat.integrations.celery import apps
 from deadbeat.integrations.celery.broker.connection import connected, note_blocking
 from deadbeat.integrations.celery.runs.reporter import CANARY
 
@@ -132,7 +132,7 @@ class _Trial:
     @contextlib.contextmanager
     def _reports_kept_here(self) -> Iterator[None]:
         """What this process reports meanwhile is looked at, and not sent."""
-        reporter = registry.installed(self._application.app)
+        reporter = apps.installed(self._application.app)
         if reporter is None:
             yield
             return

@@ -41,7 +41,7 @@ class Canary:
         # Whether `is_enabled` or the queue has changed since the schedule was listed last.
         self.has_changed = False
         self._attended: tuple[str, ...] | None = None
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._threads: list[tuple[float, threading.Thread]] = []
 
     @guarded
@@ -69,7 +69,7 @@ class Canary:
         if wanted in attended:
             return wanted
         if attended and self._settings.canary_queue is not None:
-            self._tell("no worker that reports consumes canary_queue %s; using another queue", wanted)
+            self._warn_once("no worker that reports consumes canary_queue %s; using another queue", wanted)
         if self._queue in attended:
             return self._queue
         known = [name for name in attended if name in self._app.amqp.queues]
@@ -141,7 +141,7 @@ class Canary:
                 logger.info("Deadbeat: the canary could not be sent (%s)", type(fault).__name__)
                 self._failed(fault)
             else:
-                self._tell("the canary could not be sent (%s: %s)", type(fault).__name__, fault)
+                self._warn_once("the canary could not be sent (%s: %s)", type(fault).__name__, fault)
 
     def _destination(self) -> dict[str, Any]:
         name = self._queue
@@ -154,7 +154,7 @@ class Canary:
 
         return {"queue": Queue(name, Exchange("", type="direct"), routing_key=name, no_declare=True)}
 
-    def _tell(self, text: str, *details: Any) -> None:
-        if text not in self._told:
-            self._told.add(text)
+    def _warn_once(self, text: str, *details: Any) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
             logger.warning("Deadbeat: " + text + "; the application is not affected", *details)

@@ -36,7 +36,7 @@ class CpuMeter:
         self._before: dict[int, tuple[int, int]] = {}
         self._share: Share | None = None
 
-    def look(self, pids: Iterable[int]) -> Share | None:
+    def measure(self, pids: Iterable[int]) -> Share | None:
         """What these processes had since the last look; None where the system does not say, and at first."""
         now = time.monotonic()
         seconds = now - self._looked_at

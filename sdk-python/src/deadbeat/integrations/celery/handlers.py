@@ -20,7 +20,7 @@ from celery.exceptions import Reject
 from deadbeat._transport import timeouts
 from deadbeat._transport.guard import guarded
 from deadbeat._transport.transport import Transport
-from deadbeat.integrations.celery import registry
+from deadbeat.integrations.celery import apps
 from deadbeat.integrations.celery.ends import failed_to_start
 from deadbeat.integrations.celery.late import started_before
 from deadbeat.integrations.celery.runs import headers as publish
@@ -44,20 +44,20 @@ _beats: dict[int, BeatReporter] = {}
 
 def install(app: Celery, settings: Settings) -> None:
     """Connect to Celery's signals and register the canary task; a second call for an app changes nothing."""
-    app = registry.actual_app(app)
-    if registry.reporter_of(app) is not None:
+    app = apps.actual_app(app)
+    if apps.reporter_of(app) is not None:
         return
     _warn_if_late(app)
     transport = Transport(settings.url, settings.key, lambda: _process_label(reporter))
     reporter = RunReporter(app, settings, transport)
-    if any(other.beat == reporter.beat for other in registry.reporters()):
+    if any(other.beat == reporter.beat for other in apps.reporters()):
         logger.warning(
             "Deadbeat: two apps of this process are called %s and cannot be told apart; set name= of one",
             reporter.beat,
         )
     app.task(name=CANARY, ignore_result=True, shared=False)(_canary)
     app.steps["consumer"].add(Tick)
-    registry.add(reporter)
+    apps.add(reporter)
     for name, handler in (
         ("before_task_publish", publish.on_before_task_publish),
         ("after_task_publish", publish.on_after_task_publish),
@@ -115,7 +115,7 @@ def _canary() -> None:
 @guarded
 def on_celeryd_after_setup(sender: Any = None, instance: Any = None, **_: Any) -> None:
     """Learn the node name before the pool is forked."""
-    reporter = registry.reporter_of(instance.app)
+    reporter = apps.reporter_of(instance.app)
     if reporter is not None:
         reporter.worker = str(sender)
         _make_sampler(reporter)
@@ -125,7 +125,7 @@ def on_celeryd_after_setup(sender: Any = None, instance: Any = None, **_: Any) -
 @guarded
 def on_task_received(request: Any = None, **_: Any) -> None:
     """A message has come, in the worker's main process."""
-    reporter = None if request is None else registry.reporter_of(request.task.app)
+    reporter = None if request is None else apps.reporter_of(request.task.app)
     if reporter is None:
         return
     if request.request_dict.get("deadbeat_entry") or request.task.name in reporter.tracked:
@@ -135,7 +135,7 @@ def on_task_received(request: Any = None, **_: Any) -> None:
 @guarded
 def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
     """A run has started, here."""
-    reporter, request = registry.reporter_of(task.app), task.request
+    reporter, request = apps.reporter_of(task.app), task.request
     if reporter is not None and reporter.is_tracked(request, task.name):
         reporter.start(task_id, request, task)
 
@@ -143,7 +143,7 @@ def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
 @guarded
 def on_task_postrun(task_id: str = "", task: Any = None, state: Any = None, **_: Any) -> None:
     """The task function has returned, or its process was told to go."""
-    reporter, request = registry.reporter_of(task.app), task.request
+    reporter, request = apps.reporter_of(task.app), task.request
     if reporter is not None and reporter.is_tracked(request, task.name):
         reporter.end_attempt(task_id, request, task, state)
 
@@ -151,7 +151,7 @@ def on_task_postrun(task_id: str = "", task: Any = None, state: Any = None, **_:
 @guarded
 def on_task_failure(sender: Any = None, task_id: str = "", exception: Any = None, **_: Any) -> None:
     """Note the exception for postrun; in the main process (child killed, time limit) report it."""
-    reporter = registry.reporter_of(sender.app)
+    reporter = apps.reporter_of(sender.app)
     if reporter is None:
         return
     attempt = reporter.open.get((task_id, stage_of(sender.request)))
@@ -167,7 +167,7 @@ def on_task_failure(sender: Any = None, task_id: str = "", exception: Any = None
 def on_task_retry(sender: Any = None, request: Any = None, reason: Any = None, **_: Any) -> None:
     """Note for postrun why it is retried; without a reason it is a cold shutdown that says so."""
     cause = getattr(reason, "exc", None)
-    reporter = None if cause is None else registry.reporter_of(sender.app)
+    reporter = None if cause is None else apps.reporter_of(sender.app)
     if reporter is None:
         return
     attempt = reporter.open.get((request.id, stage_of(request)))
@@ -178,7 +178,7 @@ def on_task_retry(sender: Any = None, request: Any = None, reason: Any = None, *
 @guarded
 def on_task_revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
     """The task will not run, or was stopped, because someone said so or it was too old."""
-    reporter = registry.reporter_of(sender.app)
+    reporter = apps.reporter_of(sender.app)
     if reporter is None or not reporter.is_tracked(request, sender.name):
         return
     if expired and request.get("deadbeat_entry") == CANARY:
@@ -220,7 +220,7 @@ def _on_exit() -> None:
 @guarded
 def _note_failed_start() -> None:
     app = failed_to_start()
-    reporter = None if app is None else registry.reporter_of(app)
+    reporter = None if app is None else apps.reporter_of(app)
     if reporter is not None:
         _beats.setdefault(id(reporter.app), _make_beat(reporter))
 
@@ -239,14 +239,14 @@ def _end() -> None:
 def _flush(seconds: float) -> None:
     # The time is for all apps of the process together.
     deadline = time.monotonic() + seconds
-    for reporter in registry.reporters():
+    for reporter in apps.reporters():
         reporter.transport.flush_at_exit(max(0.0, deadline - time.monotonic()))
 
 
 @guarded
 def on_beat_init(sender: Any = None, **_: Any) -> None:
     """Beat starts: put ourselves around its scheduler."""
-    reporter = registry.reporter_of(sender.app)
+    reporter = apps.reporter_of(sender.app)
     if reporter is None:
         return
     if reporter.worker is None:

@@ -61,7 +61,7 @@ class WorkerReporter:
         self._duty: Duty | None = None
         self._state = "running"
         # The last state told: a change must not wait behind other reports.
-        self._told = "running"
+        self._reported_state = "running"
         # How it ended by an error: exit status, and what is sent of the exception.
         self._failure: tuple[int, str] | None = None
         self._pulse: Pulse | None = None
@@ -115,10 +115,10 @@ class WorkerReporter:
             self._pulse.reported()
         event = self._snapshot()
         self._runs.result_backend.ask(event["result_backend"])
-        if event["state"] == self._told:
+        if event["state"] == self._reported_state:
             self._runs.transport.put(event, latest="worker_snapshot")
         else:
-            self._told = event["state"]
+            self._reported_state = event["state"]
             self._runs.transport.put(event, vital=True)
 
     def _snapshot(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class WorkerReporter:
         accepted = _known(lambda: state.all_total_count[0])
         active = _known(lambda: len(state.active_requests))
         pids = _known(lambda: _pids(self._pid, consumer.pool)) or {self._pid}
-        cpu = _known(lambda: self._cpu.look(pids))
+        cpu = _known(lambda: self._cpu.measure(pids))
         return {
             "id": new_id(),
             "type": "worker_snapshot",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from deadbeat.cli.audit.evidence import Evidence, age
 from deadbeat.cli.audit.finding import (
     CRITICAL,
     NOTICE,
@@ -20,7 +19,8 @@ from deadbeat.cli.audit.finding import (
     listed,
     span,
 )
-from deadbeat.integrations.celery.broker.queue import QueueLook
+from deadbeat.cli.audit.observations import Observations, age
+from deadbeat.integrations.celery.broker.queue import QueueSample
 
 # As the server's own rule: server/domain/src/celery/queue.rs.
 SLA_SECONDS = 600.0
@@ -30,26 +30,26 @@ SAMPLE_SECONDS = 20.0
 MEMORY_WARNING, MEMORY_CRITICAL = 0.80, 0.95
 
 
-def findings(evidence: Evidence) -> Iterator[Finding]:
+def findings(observed: Observations) -> Iterator[Finding]:
     """Of a broker that answers."""
-    yield from _redis(evidence)
-    yield from _rabbitmq(evidence)
-    yield from _queues(evidence)
+    yield from _redis(observed)
+    yield from _rabbitmq(observed)
+    yield from _queues(observed)
 
 
-def unreachable(evidence: Evidence) -> Iterator[Finding]:
+def unreachable(observed: Observations) -> Iterator[Finding]:
     """Of one that does not: away, or only out of our reach."""
-    broker = evidence.last.broker
-    known = evidence.knowledge.broker if evidence.knowledge is not None else None
+    broker = observed.last.broker
+    known = observed.knowledge.broker if observed.knowledge is not None else None
     if broker.reachable is None:
-        evidence.unknown.append(Unknown("the broker", f"{broker.url}: {broker.error}"))
+        observed.unknown.append(Unknown("the broker", f"{broker.url}: {broker.error}"))
         return
-    if known is not None and known["reachable"] and age(evidence, known["sampled_at"]) <= SAMPLE_SECONDS:
+    if known is not None and known["reachable"] and age(observed, known["sampled_at"]) <= SAMPLE_SECONDS:
         why = (
             f"{broker.url} cannot be reached from here ({broker.error}), yet {known['sampler'] or 'a worker'}"
-            f" reached it {span(age(evidence, known['sampled_at']))} ago"
+            f" reached it {span(age(observed, known['sampled_at']))} ago"
         )
-        evidence.unknown.append(Unknown("the broker", why))
+        observed.unknown.append(Unknown("the broker", why))
         return
     yield Finding(
         "BROKER_DOWN",
@@ -78,14 +78,14 @@ def _redis_cli(url: str) -> str:
     return command(*words, *(["--tls"] if parts.scheme == "rediss" else []))
 
 
-def _redis(evidence: Evidence) -> Iterator[Finding]:
-    broker = evidence.last.broker
+def _redis(observed: Observations) -> Iterator[Finding]:
+    broker = observed.last.broker
     if broker.transport != "redis":
         return
     subject, policy, most = Subject("broker", broker.url), broker.maxmemory_policy, broker.maxmemory
     if policy is None:
         why = "Redis does not tell its maxmemory_policy (INFO is forbidden)"
-        evidence.unknown.append(Unknown("whether the broker may evict messages", why))
+        observed.unknown.append(Unknown("whether the broker may evict messages", why))
     elif policy.startswith("allkeys") and most:
         evicted = broker.evicted_keys or 0
         yield Finding(
@@ -152,11 +152,11 @@ def _redis(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _rabbitmq(evidence: Evidence) -> Iterator[Finding]:
-    broker = evidence.last.broker
+def _rabbitmq(observed: Observations) -> Iterator[Finding]:
+    broker = observed.last.broker
     if broker.transport != "amqp":
         return
-    if evidence.first.broker.blocked or broker.blocked:
+    if observed.first.broker.blocked or broker.blocked:
         yield Finding(
             "BROKER_BLOCKED",
             CRITICAL,
@@ -170,15 +170,15 @@ def _rabbitmq(evidence: Evidence) -> Iterator[Finding]:
             ],
         )
     why = "RabbitMQ tells only its own tools: rabbitmqctl list_queues name messages_unacknowledged"
-    evidence.unknown.append(Unknown("messages that workers hold unacknowledged", why))
+    observed.unknown.append(Unknown("messages that workers hold unacknowledged", why))
 
 
 # -- the queues
 
 
-def _queues(evidence: Evidence) -> Iterator[Finding]:
-    broker, untold, undecided = evidence.last.broker, [], []
-    longest_wait = evidence.application.queue_wait or SLA_SECONDS
+def _queues(observed: Observations) -> Iterator[Finding]:
+    broker, untold, undecided = observed.last.broker, [], []
+    longest_wait = observed.application.queue_wait or SLA_SECONDS
     unread = [name for name, queue in sorted(broker.queues.items()) if queue.depth is None]
     if unread:
         why = (
@@ -186,14 +186,14 @@ def _queues(evidence: Evidence) -> Iterator[Finding]:
             if broker.transport == "amqp"
             else f"the transport {broker.transport} does not tell"
         )
-        evidence.unknown.append(Unknown("how deep the queues are", why))
+        observed.unknown.append(Unknown("how deep the queues are", why))
     if broker.scan_complete is False:
         why = "the database has too many keys to look through; the queues that are known were looked at"
-        evidence.unknown.append(Unknown("queues that nobody told of", why))
+        observed.unknown.append(Unknown("queues that nobody told of", why))
     for name, queue in sorted(broker.queues.items()):
-        consumed = _is_consumed(evidence, queue)
-        if queue.depth == 0 and consumed is False and evidence.first.workers:
-            yield from _unconsumed_route(evidence, name)
+        consumed = _is_consumed(observed, queue)
+        if queue.depth == 0 and consumed is False and observed.first.workers:
+            yield from _unconsumed_route(observed, name)
         if not queue.depth:
             continue
         if queue.oldest_seconds is None:
@@ -201,42 +201,42 @@ def _queues(evidence: Evidence) -> Iterator[Finding]:
         if consumed is None:
             undecided.append(name)
         elif not consumed:
-            yield _unconsumed(evidence, queue)
+            yield _unconsumed(observed, queue)
         elif queue.oldest_seconds is not None and queue.oldest_seconds >= longest_wait:
-            yield _too_slow(evidence, queue)
+            yield _too_slow(observed, queue)
     if untold:
         why = (
             f"what sent to {listed(untold)} does not call deadbeat.init, and Redis keeps no time"
             if broker.transport == "redis"
             else f"in {listed(untold)}: {broker.transport} shows a message only to who takes it"
         )
-        evidence.unknown.append(Unknown("how long the oldest message waits", why))
+        observed.unknown.append(Unknown("how long the oldest message waits", why))
     if undecided:
         why = f"{listed(undecided)}: no worker that answered consumes them, and not every one answered"
-        evidence.unknown.append(Unknown("whether messages wait in a queue that nobody consumes", why))
+        observed.unknown.append(Unknown("whether messages wait in a queue that nobody consumes", why))
 
 
-def _is_consumed(evidence: Evidence, queue: QueueLook) -> bool | None:
+def _is_consumed(observed: Observations, queue: QueueSample) -> bool | None:
     if queue.consumers is not None:
         return queue.consumers > 0
-    if evidence.consumers(queue.name):
+    if observed.consumers(queue.name):
         return True
-    if not evidence.knows_every_worker() or not evidence.application.app.conf.worker_enable_remote_control:
+    if not observed.knows_every_worker() or not observed.application.app.conf.worker_enable_remote_control:
         return None
-    before = evidence.first.broker.queues.get(queue.name)
+    before = observed.first.broker.queues.get(queue.name)
     if before is not None and before.depth and queue.depth is not None and queue.depth < before.depth:
         # Somebody takes from it who does not answer broadcasts.
         return None
     return False
 
 
-def _unconsumed(evidence: Evidence, queue: QueueLook) -> Finding:
-    name, project = queue.name, evidence.project
-    source = evidence.application.queues.get(name)
-    by_server = evidence.knowledge is not None and any(
-        row["name"] == name for row in evidence.knowledge.queues
+def _unconsumed(observed: Observations, queue: QueueSample) -> Finding:
+    name, project = queue.name, observed.project
+    source = observed.application.queues.get(name)
+    by_server = observed.knowledge is not None and any(
+        row["name"] == name for row in observed.knowledge.queues
     )
-    ours = source is not None or by_server or queue.oldest_task in evidence.application.app.tasks
+    ours = source is not None or by_server or queue.oldest_task in observed.application.app.tasks
     depth = queue.depth or 0
     facts = [Fact(f"{counted(depth, 'message')} in {name}.")]
     if queue.oldest_task:
@@ -245,9 +245,9 @@ def _unconsumed(evidence: Evidence, queue: QueueLook) -> Finding:
         facts.append(Fact(f"It has waited {span(queue.oldest_seconds)}."))
     if source is not None:
         facts.append(Fact(f"The queue is named by {source}."))
-    workers = sorted(evidence.first.workers)
+    workers = sorted(observed.first.workers)
     for worker in workers[:10]:
-        queues = evidence.first.workers[worker].queues
+        queues = observed.first.workers[worker].queues
         if queues is not None:
             facts.append(Fact(f"{worker} consumes {listed(queues) or 'no queue'}."))
     if not workers:
@@ -256,7 +256,7 @@ def _unconsumed(evidence: Evidence, queue: QueueLook) -> Finding:
         facts.append(Fact("Nothing in this app names the queue: it may be another application's."))
     # A worker declares what it is to consume. A queue that was made with other arguments RabbitMQ refuses it,
     # and the worker ends.
-    is_foreign = source is None and evidence.last.broker.transport == "amqp"
+    is_foreign = source is None and observed.last.broker.transport == "amqp"
     repair = [
         Repair(
             f"Have {worker} consume it, until it is restarted.",
@@ -293,8 +293,8 @@ def _waiting(depth: int) -> str:
     return f"{counted(depth, 'message')} {'waits' if depth == 1 else 'wait'}"
 
 
-def _unconsumed_route(evidence: Evidence, name: str) -> Iterator[Finding]:
-    source = evidence.application.queues.get(name)
+def _unconsumed_route(observed: Observations, name: str) -> Iterator[Finding]:
+    source = observed.application.queues.get(name)
     if source is None or source == "the app's configuration":
         return
     yield Finding(
@@ -304,17 +304,17 @@ def _unconsumed_route(evidence: Evidence, name: str) -> Iterator[Finding]:
         f"Nobody consumes queue {name}, which is empty now: what {source} sends there will wait for ever.",
         [
             Fact(f"The queue is named by {source}."),
-            Fact(f"Workers that answered: {listed(sorted(evidence.first.workers))}."),
+            Fact(f"Workers that answered: {listed(sorted(observed.first.workers))}."),
         ],
         [
-            Repair("Start a worker for it.", command("celery", "-A", evidence.project, "worker", "-Q", name)),
+            Repair("Start a worker for it.", command("celery", "-A", observed.project, "worker", "-Q", name)),
             Repair("If no task should go there, correct it."),
         ],
     )
 
 
-def _too_slow(evidence: Evidence, queue: QueueLook) -> Finding:
-    consumers = evidence.consumers(queue.name)
+def _too_slow(observed: Observations, queue: QueueSample) -> Finding:
+    consumers = observed.consumers(queue.name)
     return Finding(
         "QUEUE_SLA_BREACH",
         CRITICAL,
@@ -331,14 +331,14 @@ def _too_slow(evidence: Evidence, queue: QueueLook) -> Finding:
         [
             Repair(
                 "See what its workers are busy with.",
-                command("celery", "-A", evidence.project, "inspect", "active"),
+                command("celery", "-A", observed.project, "inspect", "active"),
             ),
             Repair(
                 "Give them more processes, where the machine bears it.",
                 command(
                     "celery",
                     "-A",
-                    evidence.project,
+                    observed.project,
                     "control",
                     "pool_grow",
                     "2",
@@ -347,7 +347,7 @@ def _too_slow(evidence: Evidence, queue: QueueLook) -> Finding:
             ),
             Repair(
                 "Or start another worker for it.",
-                command("celery", "-A", evidence.project, "worker", "-Q", queue.name),
+                command("celery", "-A", observed.project, "worker", "-Q", queue.name),
             ),
         ],
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from deadbeat.cli.application import Application, routes
-from deadbeat.cli.audit.broker import BrokerLook
+from deadbeat.cli.audit.broker import BrokerSample
 from deadbeat.cli.audit.finding import (
     CRITICAL,
     NOTICE,
@@ -23,7 +23,7 @@ from deadbeat.cli.audit.finding import (
     listed,
     span,
 )
-from deadbeat.integrations.celery.broker.workers import WorkerLook
+from deadbeat.integrations.celery.broker.workers import WorkerAnswer
 
 _PICKLE = {"pickle", "application/x-python-serialize"}
 _DEFAULT_PREFETCH = 4
@@ -34,7 +34,7 @@ _LIMITLESS_POOLS = {"threads", "solo", "eventlet"}
 
 
 def configuration_findings(
-    application: Application, broker: BrokerLook, workers: list[WorkerLook], everyone_answered: bool
+    application: Application, broker: BrokerSample, workers: list[WorkerAnswer], everyone_answered: bool
 ) -> tuple[list[Finding], list[Unknown]]:
     """What is dangerous in the configuration; workers and broker tell what it meets."""
     found = [
@@ -96,7 +96,7 @@ def _eager(application: Application) -> Iterator[Finding]:
         )
 
 
-def _time_limits(application: Application, workers: list[WorkerLook]) -> Iterator[Finding]:
+def _time_limits(application: Application, workers: list[WorkerAnswer]) -> Iterator[Finding]:
     tasks = application.tasks
     unlimited = [name for name, task in tasks.items() if application.hard_limit(task) is None]
     limited = sorted(set(tasks) - set(unlimited))
@@ -158,15 +158,15 @@ def _prefetch(application: Application) -> Iterator[Finding]:
         severity, summary = NOTICE, "Many messages wait unseen inside busy workers."
     else:
         return
-    evidence = [Fact(f"worker_prefetch_multiplier is {multiplier}.")]
+    facts = [Fact(f"worker_prefetch_multiplier is {multiplier}.")]
     if late:
-        evidence.append(Fact(f"{len(late)} tasks are acknowledged late: {listed(late)}."))
+        facts.append(Fact(f"{len(late)} tasks are acknowledged late: {listed(late)}."))
     yield Finding(
         "CONFIG_PREFETCH",
         severity,
         _setting("worker_prefetch_multiplier"),
         summary,
-        evidence,
+        facts,
         [Repair("Set app.conf.worker_prefetch_multiplier = 1.")],
     )
 
@@ -199,7 +199,7 @@ def _late_acks(application: Application) -> Iterator[Finding]:
         )
 
 
-def _visibility_timeout(application: Application, broker: BrokerLook) -> Iterator[Finding]:
+def _visibility_timeout(application: Application, broker: BrokerSample) -> Iterator[Finding]:
     timeout, late = broker.visibility_timeout_seconds, _late(application)
     if timeout is None or not late:
         return
@@ -228,7 +228,7 @@ def _visibility_timeout(application: Application, broker: BrokerLook) -> Iterato
     )
 
 
-def _consumer_timeout(application: Application, broker: BrokerLook) -> Iterator[Finding]:
+def _consumer_timeout(application: Application, broker: BrokerSample) -> Iterator[Finding]:
     if broker.transport != "amqp":
         return
     limits = {name: application.hard_limit(application.tasks[name]) for name in _late(application)}
@@ -276,7 +276,7 @@ def _result_expiry(application: Application) -> Iterator[Finding]:
 
 
 def _entries(
-    application: Application, workers: list[WorkerLook], everyone_answered: bool
+    application: Application, workers: list[WorkerAnswer], everyone_answered: bool
 ) -> Iterator[Finding]:
     known = set(application.app.tasks)
     registered: dict[str, list[str]] = {
@@ -288,16 +288,16 @@ def _entries(
         if entry.task not in known and not somewhere:
             # Without workers to ask, another program may have the task.
             certain = bool(registered) and everyone_answered
-            evidence = [Fact(f"No task of {application.project} has the name {entry.task}.")]
+            facts = [Fact(f"No task of {application.project} has the name {entry.task}.")]
             if registered:
-                evidence.append(Fact(f"Nor has any of these workers: {listed(sorted(registered))}."))
+                facts.append(Fact(f"Nor has any of these workers: {listed(sorted(registered))}."))
             near = [name for name in known if name.rpartition(".")[2] == entry.task.rpartition(".")[2]]
             yield Finding(
                 "CONFIG_BEAT_ENTRY_UNKNOWN_TASK",
                 CRITICAL if certain else WARNING,
                 Subject("entry", entry.name),
                 f"Beat sends {entry.task}, which no worker knows: each message is thrown away with an error.",
-                evidence,
+                facts,
                 [
                     Repair(
                         f"Correct the entry's task{f' (did you mean {near[0]}?)' if near else ''}, or add "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from deadbeat.cli.audit.evidence import Evidence
 from deadbeat.cli.audit.finding import (
     WARNING,
     Fact,
@@ -17,7 +16,8 @@ from deadbeat.cli.audit.finding import (
     counted,
     listed,
 )
-from deadbeat.integrations.celery.broker.workers import WorkerLook
+from deadbeat.cli.audit.observations import Observations
+from deadbeat.integrations.celery.broker.workers import WorkerAnswer
 
 # A worker that has just started may not have reported yet: it does so every few seconds.
 REPORTS_WITHIN_SECONDS = 30.0
@@ -25,26 +25,26 @@ REPORTS_WITHIN_SECONDS = 30.0
 _HEARD_FROM = {"GHOST_WORKER", "CLOCK_SKEW"}
 
 
-def findings(evidence: Evidence) -> Iterator[Finding]:
+def findings(observed: Observations) -> Iterator[Finding]:
     """Find what consumes a queue and does not report, where the server knows the application."""
-    known = evidence.knowledge
+    known = observed.knowledge
     if known is None or not known.reachable or not (known.beats or known.workers):
         # Nothing of it has reached the server: that is said already, and is not one worker's fault.
         return
     reporting = {row["name"] for row in known.workers if _is_heard_from(row)}
     elsewhere = {row["name"] for row in known.workers_elsewhere if _is_heard_from(row)}
-    ours = {*evidence.application.queues, *(queue for row in known.workers for queue in row["queues"])}
-    for worker in evidence.first.workers.values():
+    ours = {*observed.application.queues, *(queue for row in known.workers for queue in row["queues"])}
+    for worker in observed.first.workers.values():
         # All workers of a broker answer, those of other applications, too.
         if worker.name in reporting or worker.name in elsewhere or not ours.intersection(worker.queues or ()):
             continue
         uptime = (worker.stats or {}).get("uptime")
         if isinstance(uptime, (int, float)) and uptime >= REPORTS_WITHIN_SECONDS:
-            yield _silent(evidence, worker, uptime, len(reporting))
+            yield _silent(observed, worker, uptime, len(reporting))
         else:
             why = "the server does not hear from it; it has just started, or did not say when"
-            evidence.unknown.append(Unknown(f"whether worker {worker.name} reports", why))
-    for queue, more in _uncounted(evidence, reporting).items():
+            observed.unknown.append(Unknown(f"whether worker {worker.name} reports", why))
+    for queue, more in _uncounted(observed, reporting).items():
         yield Finding(
             "WORKER_WITHOUT_SDK",
             WARNING,
@@ -58,8 +58,8 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _silent(evidence: Evidence, worker: WorkerLook, uptime: float, reporting: int) -> Finding:
-    project = evidence.project
+def _silent(observed: Observations, worker: WorkerAnswer, uptime: float, reporting: int) -> Finding:
+    project = observed.project
     return Finding(
         "WORKER_WITHOUT_SDK",
         WARNING,
@@ -68,7 +68,7 @@ def _silent(evidence: Evidence, worker: WorkerLook, uptime: float, reporting: in
         [
             Fact(f"It answers, and consumes {listed(worker.queues or [])}."),
             Fact(f"It runs since {uptime:.0f} s. The server does not hear from a worker of that name."),
-            Fact(f"Workers of {evidence.application.name} that report: {reporting}."),
+            Fact(f"Workers of {observed.application.name} that report: {reporting}."),
         ],
         [
             Repair(
@@ -88,14 +88,14 @@ def _is_heard_from(row: dict[str, Any]) -> bool:
     return row["status"] in ("new", "up") or row.get("trouble") in _HEARD_FROM
 
 
-def _uncounted(evidence: Evidence, reporting: set[str]) -> dict[str, int]:
+def _uncounted(observed: Observations, reporting: set[str]) -> dict[str, int]:
     """Queue → consumers that the broker counts beyond those that answered, or report and did not answer."""
-    if evidence.first.unknown or evidence.first.broker.blocked:
+    if observed.first.unknown or observed.first.broker.blocked:
         # They could not be asked.
         return {}
     found = {}
-    for queue, more in (evidence.unanswered() or {}).items():
-        silent = [row for row in evidence.silent_workers() if row["name"] in reporting]
+    for queue, more in (observed.unanswered() or {}).items():
+        silent = [row for row in observed.silent_workers() if row["name"] in reporting]
         more -= sum(1 for row in silent if queue in row["queues"])
         if more > 0:
             found[queue] = more

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from deadbeat.cli.audit.evidence import Evidence, age, instant, running_seconds
 from deadbeat.cli.audit.finding import (
     CRITICAL,
     WARNING,
@@ -20,10 +19,11 @@ from deadbeat.cli.audit.finding import (
     listed,
     span,
 )
-from deadbeat.cli.audit.inspection import Look
+from deadbeat.cli.audit.inspection import Sample
+from deadbeat.cli.audit.observations import Observations, age, instant, running_seconds
 from deadbeat.cli.audit.rules.configuration import CONSUMER_TIMEOUT_SECONDS
-from deadbeat.integrations.celery.broker.queue import QueueLook
-from deadbeat.integrations.celery.broker.workers import WorkerLook
+from deadbeat.integrations.celery.broker.queue import QueueSample
+from deadbeat.integrations.celery.broker.workers import WorkerAnswer
 
 # An idle worker beside a message that has waited for this long is no accident of the moment.
 GHOST_SECONDS = 60.0
@@ -31,7 +31,7 @@ GHOST_SECONDS = 60.0
 LIMIT_SLACK_SECONDS = 60.0
 
 
-def findings(evidence: Evidence) -> Iterator[Finding]:
+def findings(observed: Observations) -> Iterator[Finding]:
     """Of the workers behind a broker that answers."""
     for rule in (
         _workers,
@@ -42,41 +42,41 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
         _redelivery,
         _consumer_timeout,
     ):
-        yield from rule(evidence)
+        yield from rule(observed)
 
 
-def _workers(evidence: Evidence) -> Iterator[Finding]:
-    look, conf = evidence.first, evidence.application.app.conf
-    silent = evidence.silent_workers()
+def _workers(observed: Observations) -> Iterator[Finding]:
+    sample, conf = observed.first, observed.application.app.conf
+    silent = observed.silent_workers()
     known = listed([f"{row['name']} ({row['pool'] or 'unknown'} pool)" for row in silent])
-    if look.listeners is not None and look.listeners > len(look.workers):
-        missing = look.listeners - sum(max(w.answers.values(), default=0) for w in look.workers.values())
+    if sample.listeners is not None and sample.listeners > len(sample.workers):
+        missing = sample.listeners - sum(max(w.answers.values(), default=0) for w in sample.workers.values())
         if missing > 0:
-            why = f"{missing} of {look.listeners} workers that are connected did not answer in time"
+            why = f"{missing} of {sample.listeners} workers that are connected did not answer in time"
             why += f"; the server knows as up: {known}" if silent else ""
             why += ". A solo worker answers when its task has ended; others are frozen or overloaded"
-            evidence.unknown.append(Unknown("some workers", why))
+            observed.unknown.append(Unknown("some workers", why))
     elif silent:
         why = f"the server has heard of them lately, the broadcast did not reach them: {known}"
-        evidence.unknown.append(Unknown("some workers", why))
-    can_answer, unanswered = bool(conf.worker_enable_remote_control), evidence.unanswered()
-    if look.complete is None and can_answer:
-        _tell_unanswered(evidence, unanswered)
-    if not (look.workers or look.listeners or silent or look.unknown or look.broker.blocked):
+        observed.unknown.append(Unknown("some workers", why))
+    can_answer, unanswered = bool(conf.worker_enable_remote_control), observed.unanswered()
+    if sample.complete is None and can_answer:
+        _note_unanswered(observed, unanswered)
+    if not (sample.workers or sample.listeners or silent or sample.unknown or sample.broker.blocked):
         if not can_answer:
-            evidence.unknown.append(Unknown("the workers", "worker_enable_remote_control is off"))
-        elif look.listeners == 0 or unanswered == {}:
+            observed.unknown.append(Unknown("the workers", "worker_enable_remote_control is off"))
+        elif sample.listeners == 0 or unanswered == {}:
             yield Finding(
                 "NO_WORKERS",
                 CRITICAL,
-                Subject("broker", evidence.last.broker.url),
+                Subject("broker", observed.last.broker.url),
                 "No worker is connected: nothing is done.",
                 [Fact("The broadcast reached nobody.")]
-                if look.listeners == 0
+                if sample.listeners == 0
                 else [Fact("Nobody answered, and no queue has a consumer.")],
-                [Repair("Start one.", command("celery", "-A", evidence.project, "worker"))],
+                [Repair("Start one.", command("celery", "-A", observed.project, "worker"))],
             )
-    for worker in look.workers.values():
+    for worker in sample.workers.values():
         if max(worker.answers.values(), default=0) > 1:
             yield Finding(
                 "DUPLICATE_NODE_NAME",
@@ -87,38 +87,38 @@ def _workers(evidence: Evidence) -> Iterator[Finding]:
                 [
                     Repair(
                         "Give each a name of its own.",
-                        command("celery", "-A", evidence.project, "worker", "-n", "w1@%h"),
+                        command("celery", "-A", observed.project, "worker", "-n", "w1@%h"),
                     )
                 ],
             )
 
 
-def _tell_unanswered(evidence: Evidence, unanswered: dict[str, int] | None) -> None:
+def _note_unanswered(observed: Observations, unanswered: dict[str, int] | None) -> None:
     """Where the broker does not say how many workers a broadcast reaches, its consumers are counted."""
-    look = evidence.first
-    if look.unknown:
+    sample = observed.first
+    if sample.unknown:
         # They could not be asked, which is said.
         return
-    if look.broker.blocked:
+    if sample.broker.blocked:
         why = "RabbitMQ takes in no messages, so they could not be asked"
-        evidence.unknown.append(Unknown("the workers", why))
+        observed.unknown.append(Unknown("the workers", why))
     elif unanswered is None:
-        transport = evidence.last.broker.transport
-        if look.workers:
+        transport = observed.last.broker.transport
+        if sample.workers:
             why = f"{transport} does not tell how many workers are connected"
-            evidence.unknown.append(Unknown("whether every worker answered", why))
-        elif not evidence.silent_workers():
+            observed.unknown.append(Unknown("whether every worker answered", why))
+        elif not observed.silent_workers():
             why = f"none answered, and whether there are any {transport} does not tell"
-            evidence.unknown.append(Unknown("the workers", why))
+            observed.unknown.append(Unknown("the workers", why))
     elif unanswered:
         more = listed([f"{counted(number, 'consumer')} of {queue}" for queue, number in unanswered.items()])
         why = f"{more} did not answer in time, or not as a Celery worker does"
         why += ". A solo worker answers when its task has ended; others are frozen or overloaded"
-        evidence.unknown.append(Unknown("some workers" if look.workers else "the workers", why))
+        observed.unknown.append(Unknown("some workers" if sample.workers else "the workers", why))
 
 
-def _ghosts(evidence: Evidence) -> Iterator[Finding]:
-    first, second = evidence.first, evidence.second
+def _ghosts(observed: Observations) -> Iterator[Finding]:
+    first, second = observed.first, observed.second
     if second is None:
         return
     for name, after in second.workers.items():
@@ -130,8 +130,8 @@ def _ghosts(evidence: Evidence) -> Iterator[Finding]:
             continue
         if before.reserved is None or after.reserved is None:
             continue
-        held = _unlimited_ids(evidence, before) & _unlimited_ids(evidence, after)
-        waiting = [queue for queue in _unmoved(evidence) if queue.name in (before.queues or ())]
+        held = _unlimited_ids(observed, before) & _unlimited_ids(observed, after)
+        waiting = [queue for queue in _unmoved(observed) if queue.name in (before.queues or ())]
         idle = not before.reserved and not after.reserved
         if held:
             what = f"It holds {counted(len(held), 'message')}, the same at both looks, and begins none."
@@ -140,7 +140,7 @@ def _ghosts(evidence: Evidence) -> Iterator[Finding]:
         else:
             continue
         oldest = max((queue.oldest_seconds or 0.0 for queue in waiting), default=0.0)
-        standing = _standing_seconds(evidence, name)
+        standing = _standing_seconds(observed, name)
         certain = oldest >= GHOST_SECONDS or standing >= GHOST_SECONDS
         facts = [
             Fact(what),
@@ -165,7 +165,7 @@ def _ghosts(evidence: Evidence) -> Iterator[Finding]:
             [
                 Repair(
                     "Have it end; what it holds goes back to the queue. (It ends instead of replying.)",
-                    command("celery", "-A", evidence.project, "control", "shutdown", "-d", name),
+                    command("celery", "-A", observed.project, "control", "shutdown", "-d", name),
                 ),
                 Repair(
                     "If it does not: on its host.",
@@ -176,7 +176,7 @@ def _ghosts(evidence: Evidence) -> Iterator[Finding]:
                     command(
                         "celery",
                         "-A",
-                        evidence.project,
+                        observed.project,
                         "worker",
                         "-n",
                         name,
@@ -187,9 +187,9 @@ def _ghosts(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _unlimited_ids(evidence: Evidence, worker: WorkerLook) -> set[str]:
+def _unlimited_ids(observed: Observations, worker: WorkerAnswer) -> set[str]:
     """What it holds and could begin: a task with a rate limit may have to wait."""
-    tasks, default = evidence.application.app.tasks, evidence.application.app.conf.task_default_rate_limit
+    tasks, default = observed.application.app.tasks, observed.application.app.conf.task_default_rate_limit
     return {
         str(request.get("id"))
         for request in worker.reserved or ()
@@ -197,27 +197,27 @@ def _unlimited_ids(evidence: Evidence, worker: WorkerLook) -> set[str]:
     }
 
 
-def _unmoved(evidence: Evidence) -> list[QueueLook]:
+def _unmoved(observed: Observations) -> list[QueueSample]:
     """Queues in which messages waited at both looks, not fewer at the second."""
     found = []
-    if evidence.second is not None:
-        for name, after in evidence.second.broker.queues.items():
-            before = evidence.first.broker.queues.get(name)
+    if observed.second is not None:
+        for name, after in observed.second.broker.queues.items():
+            before = observed.first.broker.queues.get(name)
             if before is not None and before.depth and after.depth and after.depth >= before.depth:
                 found.append(after)
     return found
 
 
-def _standing_seconds(evidence: Evidence, worker: str) -> float:
+def _standing_seconds(observed: Observations, worker: str) -> float:
     """For how long the server has seen a worker that has work make no progress."""
-    for row in evidence.knowledge.workers if evidence.knowledge is not None else ():
+    for row in observed.knowledge.workers if observed.knowledge is not None else ():
         if row["name"] == worker and row["status"] == "up" and (row["reserved"] or 0) > 0:
-            return age(evidence, row["progress_at"])
+            return age(observed, row["progress_at"])
     return 0.0
 
 
-def _prefetch_starvation(evidence: Evidence) -> Iterator[Finding]:
-    first, second = evidence.first, evidence.second
+def _prefetch_starvation(observed: Observations) -> Iterator[Finding]:
+    first, second = observed.first, observed.second
     if second is None:
         return
     names = [name for name in second.workers if name in first.workers]
@@ -225,12 +225,13 @@ def _prefetch_starvation(evidence: Evidence) -> Iterator[Finding]:
         name
         for name in names
         if all(
-            look.workers[name].active == [] and look.workers[name].reserved == [] for look in (first, second)
+            sample.workers[name].active == [] and sample.workers[name].reserved == []
+            for sample in (first, second)
         )
     ]
     for name in names:
         before, after = first.workers[name], second.workers[name]
-        held = _unlimited_ids(evidence, before) & _unlimited_ids(evidence, after)
+        held = _unlimited_ids(observed, before) & _unlimited_ids(observed, after)
         if not held or after.processes is None or len(after.active or ()) < after.processes:
             continue
         shared = [
@@ -241,7 +242,7 @@ def _prefetch_starvation(evidence: Evidence) -> Iterator[Finding]:
         ]
         if not shared:
             continue
-        longest = _longest(evidence, after)
+        longest = _longest(observed, after)
         yield Finding(
             "PREFETCH_STARVATION",
             WARNING,
@@ -260,13 +261,13 @@ def _prefetch_starvation(evidence: Evidence) -> Iterator[Finding]:
                     "Let it take one message for each process (needs a restart): "
                     "app.conf.worker_prefetch_multiplier = 1, or on the command line.",
                     command(
-                        "celery", "-A", evidence.project, "worker", "-n", name, "--prefetch-multiplier", "1"
+                        "celery", "-A", observed.project, "worker", "-n", name, "--prefetch-multiplier", "1"
                     ),
                 ),
                 Repair(
                     "Now: give it more processes, where the machine bears it.",
                     command(
-                        "celery", "-A", evidence.project, "control", "pool_grow", str(len(held)), "-d", name
+                        "celery", "-A", observed.project, "control", "pool_grow", str(len(held)), "-d", name
                     ),
                 )
                 if after.pool == "prefork"
@@ -279,26 +280,26 @@ def _queue_of(request: dict[str, Any]) -> str:
     return str((request.get("delivery_info") or {}).get("routing_key"))
 
 
-def _duplicate_runs(evidence: Evidence) -> Iterator[Finding]:
-    looks = [look for look in (evidence.first, evidence.second) if look is not None]
+def _duplicate_runs(observed: Observations) -> Iterator[Finding]:
+    samples = [sample for sample in (observed.first, observed.second) if sample is not None]
     # Seen twice: within one look, an end in one worker and a retry in another may meet.
-    if len(looks) < 2:
+    if len(samples) < 2:
         return
-    earlier, later = (_runs(look) for look in looks)
+    earlier, later = (_runs(sample) for sample in samples)
     for task_id, places in later.items():
         workers = sorted({worker for worker, _ in places})
         if len(places) < 2 or set(places) != set(earlier.get(task_id, ())):
             continue
         name = next(
             str(request.get("name"))
-            for worker in looks[1].workers.values()
+            for worker in samples[1].workers.values()
             for request in worker.active or ()
             if request.get("id") == task_id
         )
-        timeout = evidence.last.broker.visibility_timeout_seconds
+        timeout = observed.last.broker.visibility_timeout_seconds
         facts = [Fact(f"{name} {task_id} runs {len(places)} times at once, on {listed(workers)}.")]
         if timeout is not None:
-            longest = max(running_seconds(evidence, started) for _, started in places)
+            longest = max(running_seconds(observed, started) for _, started in places)
             facts.append(
                 Fact(f"The first began {span(longest)} ago; the visibility timeout is {span(timeout)}.")
             )
@@ -310,10 +311,10 @@ def _duplicate_runs(evidence: Evidence) -> Iterator[Finding]:
             facts,
             [
                 Repair(
-                    "See both.", command("celery", "-A", evidence.project, "inspect", "query_task", task_id)
+                    "See both.", command("celery", "-A", observed.project, "inspect", "query_task", task_id)
                 ),
                 Repair("Raise the visibility timeout (broker_transport_options) above the longest run.")
-                if evidence.last.broker.transport != "amqp"
+                if observed.last.broker.transport != "amqp"
                 else Repair(
                     "RabbitMQ delivers again what a lost connection or a closed channel held: see its log."
                 ),
@@ -321,23 +322,23 @@ def _duplicate_runs(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _runs(look: Look) -> dict[str, list[tuple[str, float]]]:
+def _runs(sample: Sample) -> dict[str, list[tuple[str, float]]]:
     runs: dict[str, list[tuple[str, float]]] = {}
-    for worker in look.workers.values():
+    for worker in sample.workers.values():
         for request in worker.active or ():
             if request.get("id") and request.get("time_start"):
                 runs.setdefault(str(request["id"]), []).append((worker.name, float(request["time_start"])))
     return runs
 
 
-def _running_too_long(evidence: Evidence) -> Iterator[Finding]:
-    for worker in evidence.last.workers.values():
+def _running_too_long(observed: Observations) -> Iterator[Finding]:
+    for worker in observed.last.workers.values():
         for request in worker.active or ():
             name, started = str(request.get("name")), request.get("time_start")
-            limit = evidence.application.hard_limit(evidence.application.app.tasks.get(name))
+            limit = observed.application.hard_limit(observed.application.app.tasks.get(name))
             if limit is None or not isinstance(started, (int, float)):
                 continue
-            seconds = running_seconds(evidence, started)
+            seconds = running_seconds(observed, started)
             if seconds <= limit + LIMIT_SLACK_SECONDS:
                 continue
             yield Finding(
@@ -357,12 +358,12 @@ def _running_too_long(evidence: Evidence) -> Iterator[Finding]:
                         "Restart that worker; in this pool no task can be ended alone."
                         if worker.pool != "prefork"
                         else "End it.",
-                        command("celery", "-A", evidence.project, "control", "shutdown", "-d", worker.name)
+                        command("celery", "-A", observed.project, "control", "shutdown", "-d", worker.name)
                         if worker.pool != "prefork"
                         else command(
                             "celery",
                             "-A",
-                            evidence.project,
+                            observed.project,
                             "control",
                             "terminate",
                             "KILL",
@@ -373,17 +374,17 @@ def _running_too_long(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _redelivery(evidence: Evidence) -> Iterator[Finding]:
-    broker, tasks = evidence.last.broker, evidence.application.app.tasks
+def _redelivery(observed: Observations) -> Iterator[Finding]:
+    broker, tasks = observed.last.broker, observed.application.app.tasks
     timeout = broker.visibility_timeout_seconds
     if timeout is None:
         return
-    for worker in evidence.last.workers.values():
+    for worker in observed.last.workers.values():
         for request in worker.active or ():
             name, started = str(request.get("name")), request.get("time_start")
             if request.get("acknowledged") or not getattr(tasks.get(name), "acks_late", False):
                 continue
-            if isinstance(started, (int, float)) and running_seconds(evidence, started) > timeout:
+            if isinstance(started, (int, float)) and running_seconds(observed, started) > timeout:
                 yield Finding(
                     "CONFIG_VISIBILITY_TIMEOUT",
                     CRITICAL,
@@ -392,7 +393,7 @@ def _redelivery(evidence: Evidence) -> Iterator[Finding]:
                     [
                         Fact(
                             f"{request.get('id')} runs on {worker.name} for "
-                            f"{span(running_seconds(evidence, started))}; the visibility timeout is "
+                            f"{span(running_seconds(observed, started))}; the visibility timeout is "
                             f"{span(timeout)}."
                         )
                     ],
@@ -402,7 +403,7 @@ def _redelivery(evidence: Evidence) -> Iterator[Finding]:
                         )
                     ],
                 )
-    far = _held_beyond(evidence, timeout)
+    far = _held_beyond(observed, timeout)
     if far:
         eta, name, holder = max(far)
         yield Finding(
@@ -422,9 +423,9 @@ def _redelivery(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _consumer_timeout(evidence: Evidence) -> Iterator[Finding]:
-    far = _held_beyond(evidence, CONSUMER_TIMEOUT_SECONDS)
-    if evidence.last.broker.transport != "amqp" or not far:
+def _consumer_timeout(observed: Observations) -> Iterator[Finding]:
+    far = _held_beyond(observed, CONSUMER_TIMEOUT_SECONDS)
+    if observed.last.broker.transport != "amqp" or not far:
         return
     eta, name, holder = max(far)
     yield Finding(
@@ -453,18 +454,18 @@ def _consumer_timeout(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
-def _held_beyond(evidence: Evidence, seconds: float) -> list[tuple[datetime, str, str]]:
+def _held_beyond(observed: Observations, seconds: float) -> list[tuple[datetime, str, str]]:
     """What workers hold for a time further away than that: when, which task, who."""
     far = []
-    for worker in evidence.first.workers.values():
+    for worker in observed.first.workers.values():
         for item in worker.scheduled or ():
             eta = instant(item.get("eta"))
-            if eta is not None and eta - evidence.now > timedelta(seconds=seconds):
+            if eta is not None and eta - observed.now > timedelta(seconds=seconds):
                 far.append((eta, str((item.get("request") or {}).get("name")), worker.name))
     return far
 
 
-def _longest(evidence: Evidence, worker: WorkerLook) -> tuple[str, float] | None:
+def _longest(observed: Observations, worker: WorkerAnswer) -> tuple[str, float] | None:
     running = [
         (float(request["time_start"]), str(request.get("name")))
         for request in worker.active or ()
@@ -473,4 +474,4 @@ def _longest(evidence: Evidence, worker: WorkerLook) -> tuple[str, float] | None
     if not running:
         return None
     started, name = min(running)
-    return name, running_seconds(evidence, started)
+    return name, running_seconds(observed, started)

@@ -18,7 +18,7 @@ WORKER_LIMIT = 1_000
 QUEUE_LIMIT = 200
 
 
-class ConsumerLook:
+class ConsumerCheck:
     """Asks when there is a reason to; used by the sampling thread only."""
 
     def __init__(self, app: Any) -> None:

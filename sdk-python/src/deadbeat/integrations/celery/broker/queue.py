@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass
-class QueueLook:
+class QueueSample:
     """One queue: None where the broker or its messages do not tell."""
 
     name: str

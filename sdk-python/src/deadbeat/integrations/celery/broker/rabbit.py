@@ -12,24 +12,24 @@ from typing import Any, Callable
 
 from deadbeat._transport import timeouts
 from deadbeat.integrations.celery.broker.identity import identity_word
-from deadbeat.integrations.celery.broker.queue import QueueLook
+from deadbeat.integrations.celery.broker.queue import QueueSample
 
 PUBLISH = "basic.publish"
 # What RabbitMQ answers to a question about a queue that it does not have.
 NOT_FOUND = 404
 
 
-def rabbit_queue(connection: Any, name: str) -> QueueLook:
+def rabbit_queue(connection: Any, name: str) -> QueueSample:
     """What RabbitMQ counts itself. A passive declaration only asks: it makes no queue, and alters none."""
     # A queue that does not exist costs the channel it is asked for on.
     channel = connection.channel()
     try:
         answer = channel.queue_declare(name, passive=True)
-        return QueueLook(name, depth=answer.message_count, consumers=answer.consumer_count)
+        return QueueSample(name, depth=answer.message_count, consumers=answer.consumer_count)
     except connection.channel_errors as refusal:
         # One that is not there holds nothing, as on Redis. Of one that may not be looked at nothing is known.
         is_missing = getattr(refusal, "reply_code", None) == NOT_FOUND
-        return QueueLook(name, depth=0, consumers=0) if is_missing else QueueLook(name)
+        return QueueSample(name, depth=0, consumers=0) if is_missing else QueueSample(name)
     finally:
         # Closed already, by the answer; a connection that is gone shows at the next queue.
         with contextlib.suppress(Exception):
@@ -51,7 +51,7 @@ class RabbitProbe:
         self._queue: str | None = None
         self._blocked: str | None = None
 
-    def look(self, connect: Callable[[], Any]) -> str | None:
+    def refusal(self, connect: Callable[[], Any]) -> str | None:
         """What RabbitMQ says to who publishes; None: it takes it, or it could not be tried."""
         try:
             if self._connection is None:

@@ -19,7 +19,7 @@ from typing import Any, Callable
 
 from deadbeat._transport import timeouts
 from deadbeat.integrations.celery.broker.identity import identity_word
-from deadbeat.integrations.celery.broker.queue import QueueLook
+from deadbeat.integrations.celery.broker.queue import QueueSample
 
 # Longer lists are not searched, and larger messages not remembered.
 MARKED_DEPTH = 20_000
@@ -97,7 +97,7 @@ class RedisReader:
 
     def queue(
         self, name: str, now: float, marks: Marks | None = None, before: str | None = None
-    ) -> QueueLook:
+    ) -> QueueSample:
         """Look at one queue, which is a list for each priority; what waits longest is at the right end.
 
         `before` is the head of the look before: while it waits in one of the lists, it stays the head.
@@ -130,7 +130,7 @@ class RedisReader:
                 task = headers.get("task")
         age = None if published is None else round(max(0.0, now - published), 3)
         head = before if before in heads else min(heads, key=heads.__getitem__, default=None)
-        return QueueLook(
+        return QueueSample(
             name, depth=depth, oldest_seconds=age, oldest_is_a_guess=is_a_guess, oldest_task=task, head=head
         )
 

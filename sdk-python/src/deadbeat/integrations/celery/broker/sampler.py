@@ -17,12 +17,12 @@ from typing import Any, Callable
 
 from deadbeat._transport import timeouts
 from deadbeat._transport.clock import utc_text
-from deadbeat._transport.guard import guarded, tell_once
+from deadbeat._transport.guard import guarded, log_once
 from deadbeat._transport.process import enter_own_thread
 from deadbeat._transport.wake import Wake
 from deadbeat.integrations.celery.broker.connection import impatient
-from deadbeat.integrations.celery.broker.consumers import ConsumerLook
-from deadbeat.integrations.celery.broker.queue import QueueLook
+from deadbeat.integrations.celery.broker.consumers import ConsumerCheck
+from deadbeat.integrations.celery.broker.queue import QueueSample
 from deadbeat.integrations.celery.broker.rabbit import PUBLISH, RabbitProbe, identity_of_rabbit, rabbit_queue
 from deadbeat.integrations.celery.broker.redis import WRITE, Marks, reading
 from deadbeat.integrations.celery.runs.reporter import RunReporter, new_id
@@ -57,7 +57,7 @@ class Sampler:
         self._heads: dict[str, str] = {}
         # Says whether RabbitMQ takes what is published.
         self._probe = RabbitProbe()
-        self._consumers = ConsumerLook(runs.app)
+        self._consumers = ConsumerCheck(runs.app)
 
     @guarded
     def ask(self, wanted: bool, queues: Iterable[str] = ()) -> None:
@@ -88,7 +88,7 @@ class Sampler:
                     period = AWAY_PERIOD_SECONDS
                 self._stop.wait(max(0.1, began + period - time.monotonic()))
         except Exception:
-            tell_once("the sampling of queues")
+            log_once("the sampling of queues")
         finally:
             self._disconnect()
 
@@ -129,11 +129,11 @@ class Sampler:
                 signs = self._look_into_redis(connection, names, event)
             elif kind == "amqp":
                 event["identity"] = identity_of_rabbit(connection)
-                _note_refusal(event, PUBLISH, self._probe.look(self._unconnected_for_write))
+                _note_refusal(event, PUBLISH, self._probe.refusal(self._unconnected_for_write))
                 event["queues"] = [_said(rabbit_queue(connection, name)) for name in names]
                 signs = [queue["consumers"] for queue in event["queues"]]
             else:
-                event["queues"] = [_said(QueueLook(name)) for name in names]
+                event["queues"] = [_said(QueueSample(name)) for name in names]
         except Exception as fault:
             if not isinstance(fault, (OSError, TimeoutError, *self._connection_errors())):
                 # It answered, and is not read well: nothing is known, and that is not the broker's fault.
@@ -192,16 +192,20 @@ class Sampler:
             with contextlib.suppress(*refusals):
                 event["unacked"], event["oldest_unacked_seconds"] = redis.held(now)
             before, self._heads = self._heads, {}
-            looks = [redis.queue(name, now, self._marks, before.get(name)) for name in names]
-            self._heads = {look.name: look.head for look in looks if look.head is not None}
+            samples = [redis.queue(name, now, self._marks, before.get(name)) for name in names]
+            self._heads = {sample.name: sample.head for sample in samples if sample.head is not None}
             # Nothing has left these since the last look: does anybody hold a message of theirs?
-            still = {look.name: look for look in looks if look.head and look.head == before.get(look.name)}
+            still = {
+                sample.name: sample
+                for sample in samples
+                if sample.head and sample.head == before.get(sample.name)
+            }
             if still and event["unacked"]:
                 with contextlib.suppress(*refusals):
                     for name, at in redis.taken_lately(self._runs.queue_of).items():
                         if name in still:
                             still[name].taken_seconds = round(max(0.0, now - at), 3)
-            event["queues"] = [_said(look) for look in looks]
+            event["queues"] = [_said(sample) for sample in samples]
             with contextlib.suppress(*refusals):
                 return redis.bound_workers(self._runs.app)
             return None
@@ -212,6 +216,6 @@ def _note_refusal(event: dict[str, Any], command: str, why: str | None) -> None:
         event["refused_command"], event["refused_why"] = command, why[:REFUSAL_LIMIT]
 
 
-def _said(look: QueueLook) -> dict[str, Any]:
+def _said(sample: QueueSample) -> dict[str, Any]:
     # Of single queues no broker tells it to its clients.
-    return {**asdict(look), "unacked": None}
+    return {**asdict(sample), "unacked": None}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class WorkerLook:
+class WorkerAnswer:
     """What one worker answered; None where it did not."""
 
     name: str
@@ -71,7 +71,7 @@ class Round:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.workers: dict[str, WorkerLook] = {}
+        self.workers: dict[str, WorkerAnswer] = {}
         self.listeners: int | None = None
         self.blocked = False
         self._replies: dict[str, int] = {}
@@ -79,7 +79,7 @@ class Round:
     def take(self, command: str, body: dict[str, Any]) -> None:
         with self.lock:
             for name, reply in body.items():
-                worker = self.workers.setdefault(str(name), WorkerLook(str(name)))
+                worker = self.workers.setdefault(str(name), WorkerAnswer(str(name)))
                 worker.answers[command] = worker.answers.get(command, 0) + 1
                 self._replies[command] = self._replies.get(command, 0) + 1
                 # An error of the worker's own is an answer, but tells nothing.
@@ -176,7 +176,7 @@ def _broadcast(producer: Any, mailbox: Any, command: str, ticket: str, deadline:
     )
 
 
-def _keep(worker: WorkerLook, command: str, reply: Any) -> None:
+def _keep(worker: WorkerAnswer, command: str, reply: Any) -> None:
     if command == "stats":
         worker.stats = reply if isinstance(reply, dict) else None
     elif not isinstance(reply, list):

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from deadbeat._transport.clock import utc_text
-from deadbeat._transport.guard import guarded, tell_once
+from deadbeat._transport.guard import guarded, log_once
 from deadbeat.integrations.celery.result_backend.fault import address_of, fault_of, is_elsewhere, words_of
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class ResultBackend:
             setattr(fault, _MARK, True)
         except Exception:
             # The host's own exception is on its way.
-            tell_once("the timing of the result backend")
+            log_once("the timing of the result backend")
 
     def _write(self, operation: _Operation) -> None:
         try:

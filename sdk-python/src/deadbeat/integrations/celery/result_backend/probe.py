@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from deadbeat._transport import timeouts
-from deadbeat._transport.guard import tell_once
+from deadbeat._transport.guard import log_once
 from deadbeat._transport.process import enter_own_thread
 from deadbeat.integrations.celery.broker.connection import options_for
 from deadbeat.integrations.celery.broker.redis import refused_by_redis
@@ -57,7 +57,7 @@ class Probe:
                     return
                 time.sleep(max(0.1, began + PERIOD_SECONDS - time.monotonic()))
         except Exception:
-            tell_once("the look at the result backend")
+            log_once("the look at the result backend")
         finally:
             with contextlib.suppress(Exception):
                 backend.client.close()

@@ -16,7 +16,7 @@ from typing import Any
 from celery._state import get_current_worker_task
 
 from deadbeat._transport.guard import guarded
-from deadbeat.integrations.celery.registry import reporter_of, reporters
+from deadbeat.integrations.celery.apps import reporter_of, reporters
 from deadbeat.integrations.celery.runs.reporter import RunReporter
 from deadbeat.integrations.celery.runs.workflow import RUN_HEADERS, carried, stage_of
 

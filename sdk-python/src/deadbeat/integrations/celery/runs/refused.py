@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from deadbeat._transport.guard import guarded
-from deadbeat.integrations.celery import registry
+from deadbeat.integrations.celery import apps
 from deadbeat.integrations.celery.runs.reporter import End, error_name
 
 _REASON_LIMIT = 200
@@ -34,7 +34,7 @@ def on_decode_error(consumer: Any, message: Any, exc: Any) -> None:
 
 
 def _refuse(consumer: Any, message: Any, exc: Any, what: str) -> None:
-    reporter, headers = registry.reporter_of(consumer.app), message.headers
+    reporter, headers = apps.reporter_of(consumer.app), message.headers
     # A message of another program has no headers of Celery's, and names no run.
     if reporter is None or not headers or not headers.get("id"):
         return

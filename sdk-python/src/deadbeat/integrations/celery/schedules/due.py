@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from deadbeat._transport.clock import utc_text
-from deadbeat._transport.guard import tell_once
+from deadbeat._transport.guard import log_once
 from deadbeat.integrations.celery.schedules.wire import due_since, happens_once, next_due, tells_due
 
 # The server takes as many entries of one Beat.
@@ -96,7 +96,7 @@ class Slots:
                 self._slow[name] = self._slow.get(name, 0) + 1
             return None if due is None else utc_text(due)
         except Exception:
-            tell_once("the slot of an entry")
+            log_once("the slot of an entry")
             return None
 
 
@@ -123,5 +123,5 @@ def _hint(name: str, entry: Any, sent_at: float) -> list[dict[str, Any]]:
             due = next_due(entry.schedule, datetime.fromtimestamp(sent_at, timezone.utc))
         return [{"name": name, "next_due_at": None if due is None else utc_text(due)}]
     except Exception:
-        tell_once("the next due time of an entry that was sent")
+        log_once("the next due time of an entry that was sent")
         return []

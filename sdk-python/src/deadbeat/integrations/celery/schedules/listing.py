@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from deadbeat._transport.clock import utc_text
-from deadbeat._transport.guard import tell_once
+from deadbeat._transport.guard import log_once
 from deadbeat.integrations.celery.schedules.hint import hint_schedule
 from deadbeat.integrations.celery.schedules.wire import happens_once, next_due, tells_due, wire_schedule
 
@@ -141,15 +141,15 @@ def _last_run(row: Any, scheduler: Any) -> tuple[datetime, int]:
 def _due(plan: Any, last_run_at: datetime | None) -> float | None:
     try:
         if not tells_due(plan):
-            _tell_unwatched(type(plan).__name__)
+            _warn_unwatched(type(plan).__name__)
             return None
         return next_due(plan, last_run_at)
     except Exception:
-        tell_once("the next due time of a schedule")
+        log_once("the next due time of a schedule")
         return None
 
 
-def _tell_unwatched(name: str) -> None:
+def _warn_unwatched(name: str) -> None:
     if name not in _told_classes:
         _told_classes.add(name)
         logger.warning(
@@ -167,7 +167,7 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
     try:
         plan = wire_schedule(found.plan, app)
     except Exception:
-        tell_once("the translation of a schedule")
+        log_once("the translation of a schedule")
         plan = hint_schedule(found.plan)
     longest_run = _longest_run(found, app, settings)
     delay = _delay(found)

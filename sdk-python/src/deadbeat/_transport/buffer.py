@@ -22,7 +22,7 @@ ORDINARY_LIMIT = 10_000
 VITAL_LIMIT = 1_000
 
 
-class Waiting:
+class QueuedEvent:
     """An event with its place in the order of arrival and what is needed to send it again."""
 
     __slots__ = ("event", "latest", "merge", "number", "second_try")
@@ -35,7 +35,7 @@ class Waiting:
         self.second_try = False
 
 
-class Lanes:
+class EventBuffer:
     """Bounded lanes that any thread may `put` into and one thread takes from.
 
     There is no lock: `put` runs inside the host's tasks, where a lock could be held across a fork or be
@@ -44,10 +44,10 @@ class Lanes:
     """
 
     def __init__(self, ordinary_limit: int = ORDINARY_LIMIT, vital_limit: int = VITAL_LIMIT) -> None:
-        self._ordinary: deque[Waiting] = deque()
-        self._history: deque[Waiting] = deque()
-        self._vital: deque[Waiting] = deque()
-        self._latest: dict[str, Waiting] = {}
+        self._ordinary: deque[QueuedEvent] = deque()
+        self._history: deque[QueuedEvent] = deque()
+        self._vital: deque[QueuedEvent] = deque()
+        self._latest: dict[str, QueuedEvent] = {}
         self._ordinary_limit = ordinary_limit
         self._vital_limit = vital_limit
         self._numbers = itertools.count()
@@ -73,20 +73,20 @@ class Lanes:
 
         Events that merge must come from one thread, lest two of them replace the same older one.
         """
-        waiting = Waiting(next(self._numbers), event, latest, merge)
+        queued = QueuedEvent(next(self._numbers), event, latest, merge)
         if latest is not None:
             older = self._latest.get(latest)
             if merge is not None and older is not None:
                 # Should the sender take the older one just now, what it says is said twice.
-                waiting.event = merge(older.event, event)
-            self._latest[latest] = waiting
+                queued.event = merge(older.event, event)
+            self._latest[latest] = queued
             return
         if vital:
-            self._vital.append(waiting)
+            self._vital.append(queued)
             while len(self._vital) > self._vital_limit:
                 self._drop_oldest(self._vital)
             return
-        (self._history if history else self._ordinary).append(waiting)
+        (self._history if history else self._ordinary).append(queued)
         while len(self._ordinary) + len(self._history) > self._ordinary_limit:
             if self._history:
                 self.dropped_history = next(self._history_drops)
@@ -94,49 +94,49 @@ class Lanes:
             else:
                 self._drop_oldest(self._ordinary)
 
-    def _drop_oldest(self, lane: deque[Waiting]) -> None:
+    def _drop_oldest(self, part: deque[QueuedEvent]) -> None:
         try:
-            lane.popleft()
+            part.popleft()
         except IndexError:  # the sender emptied the lane meanwhile
             return
         self.count_dropped()
 
-    def put_back(self, waiting: Waiting) -> None:
+    def put_back(self, queued: QueuedEvent) -> None:
         """Return an event for another try; it counts as ordinary and keeps its place in the order."""
-        self._ordinary.append(waiting)
+        self._ordinary.append(queued)
 
-    def take(self, limit: int) -> list[Waiting]:
+    def take(self, limit: int) -> list[QueuedEvent]:
         """Remove up to `limit` events, rare ones first, and return them in order of arrival."""
-        taken: list[Waiting] = []
+        taken: list[QueuedEvent] = []
         for latest in list(self._latest):
-            if len(taken) < limit and (waiting := self._latest.pop(latest, None)) is not None:
-                taken.append(waiting)
-        for lane in (self._vital, self._ordinary, self._history):
+            if len(taken) < limit and (queued := self._latest.pop(latest, None)) is not None:
+                taken.append(queued)
+        for part in (self._vital, self._ordinary, self._history):
             # A full lane drops its oldest at the same moment, and a sender's successor takes, too.
             with contextlib.suppress(IndexError):
                 while len(taken) < limit:
-                    taken.append(lane.popleft())
-        taken.sort(key=lambda waiting: waiting.number)
+                    taken.append(part.popleft())
+        taken.sort(key=lambda queued: queued.number)
         return taken
 
-    def is_superseded(self, waiting: Waiting) -> bool:
+    def is_superseded(self, queued: QueuedEvent) -> bool:
         """Whether a newer event of the same latest lane waits, so that this one is worth nothing."""
-        return waiting.latest is not None and waiting.merge is None and waiting.latest in self._latest
+        return queued.latest is not None and queued.merge is None and queued.latest in self._latest
 
     @staticmethod
-    def merged(batch: list[Waiting]) -> list[Waiting]:
+    def merged(batch: list[QueuedEvent]) -> list[QueuedEvent]:
         """The batch with one event for those that merge, so that no outage piles them up in it.
 
         The newest one takes the others in: it has just come, so its id has not been sent with less.
         """
-        newest: dict[str | None, Waiting] = {}
-        for waiting in batch:
-            if waiting.merge is not None:
-                older = newest.get(waiting.latest)
+        newest: dict[str | None, QueuedEvent] = {}
+        for queued in batch:
+            if queued.merge is not None:
+                older = newest.get(queued.latest)
                 if older is not None:
-                    waiting.event = waiting.merge(older.event, waiting.event)
-                newest[waiting.latest] = waiting
-        return [waiting for waiting in batch if waiting.merge is None or newest[waiting.latest] is waiting]
+                    queued.event = queued.merge(older.event, queued.event)
+                newest[queued.latest] = queued
+        return [queued for queued in batch if queued.merge is None or newest[queued.latest] is queued]
 
     def count_dropped(self) -> None:
         """Count one event that will never be sent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deadbeat._transport.lanes import Lanes
+from deadbeat._transport.buffer import EventBuffer
 from deadbeat.integrations.celery.schedules.due import ENTRY_LIMIT, merge_due
 
 
@@ -13,7 +13,7 @@ def event(number: int) -> dict[str, int]:
 
 
 def ids(taken: list) -> list[int]:
-    return [waiting.event["id"] for waiting in taken]
+    return [queued.event["id"] for queued in taken]
 
 
 def due_event(number: int, **dues: str | None) -> dict[str, Any]:
@@ -26,91 +26,91 @@ def dues(event: dict[str, Any]) -> dict[str, str | None]:
 
 
 def test_full_lane_drops_its_oldest_and_counts() -> None:
-    lanes = Lanes(ordinary_limit=3)
+    buffer = EventBuffer(ordinary_limit=3)
 
     for number in range(5):
-        lanes.put(event(number))
+        buffer.put(event(number))
 
-    assert ids(lanes.take(10)) == [2, 3, 4]
-    assert lanes.dropped == 2
+    assert ids(buffer.take(10)) == [2, 3, 4]
+    assert buffer.dropped == 2
 
 
 def test_vital_event_survives_a_flood_of_ordinary_ones() -> None:
-    lanes = Lanes(ordinary_limit=100)
+    buffer = EventBuffer(ordinary_limit=100)
 
-    lanes.put(event(-1), vital=True)
+    buffer.put(event(-1), vital=True)
     for number in range(10_000):
-        lanes.put(event(number))
+        buffer.put(event(number))
 
-    assert ids(lanes.take(1)) == [-1]
-    assert lanes.dropped == 9_900
+    assert ids(buffer.take(1)) == [-1]
+    assert buffer.dropped == 9_900
 
 
 def test_what_somebody_expects_survives_a_flood_of_history() -> None:
-    lanes = Lanes(ordinary_limit=10)
+    buffer = EventBuffer(ordinary_limit=10)
 
     for number in range(4):
-        lanes.put(event(number))
+        buffer.put(event(number))
     for number in range(4, 100):
-        lanes.put(event(number), history=True)
-    lanes.put(event(100))
+        buffer.put(event(number), history=True)
+    buffer.put(event(100))
 
-    assert ids(lanes.take(10)) == [0, 1, 2, 3, 95, 96, 97, 98, 99, 100]
-    assert (lanes.dropped, lanes.dropped_history) == (91, 91)
+    assert ids(buffer.take(10)) == [0, 1, 2, 3, 95, 96, 97, 98, 99, 100]
+    assert (buffer.dropped, buffer.dropped_history) == (91, 91)
     for number in range(20):
-        lanes.put(event(number))
-    lanes.put(event(20), history=True)
-    assert ids(lanes.take(20)) == list(range(10, 20)), (
+        buffer.put(event(number))
+    buffer.put(event(20), history=True)
+    assert ids(buffer.take(20)) == list(range(10, 20)), (
         "the last of the history goes before the first of these"
     )
-    assert (lanes.dropped, lanes.dropped_history) == (102, 92)
+    assert (buffer.dropped, buffer.dropped_history) == (102, 92)
 
 
 def test_only_the_newest_of_a_latest_lane_is_kept() -> None:
-    lanes = Lanes()
+    buffer = EventBuffer()
 
     for number in range(50):
-        lanes.put(event(number), latest="beat_alive")
+        buffer.put(event(number), latest="beat_alive")
 
-    assert ids(lanes.take(10)) == [49]
-    assert lanes.dropped == 0
+    assert ids(buffer.take(10)) == [49]
+    assert buffer.dropped == 0
 
 
 def test_a_batch_is_in_order_of_arrival_across_lanes() -> None:
-    lanes = Lanes()
+    buffer = EventBuffer()
 
-    lanes.put(event(0))
-    lanes.put(event(1), vital=True)
-    lanes.put(event(2))
-    lanes.put(event(3), latest="beat_alive")
+    buffer.put(event(0))
+    buffer.put(event(1), vital=True)
+    buffer.put(event(2))
+    buffer.put(event(3), latest="beat_alive")
 
-    assert ids(lanes.take(10)) == [0, 1, 2, 3]
+    assert ids(buffer.take(10)) == [0, 1, 2, 3]
 
 
 def test_an_event_that_merges_takes_in_the_one_that_waits() -> None:
-    lanes = Lanes()
+    buffer = EventBuffer()
     first = due_event(1, nightly="01:00", hourly="02:00")
 
-    lanes.put(first, latest="beat_due", merge=merge_due)
-    lanes.put(event(2), latest="beat_alive")
-    lanes.put(due_event(3, hourly="03:00", once=None), latest="beat_due", merge=merge_due)
+    buffer.put(first, latest="beat_due", merge=merge_due)
+    buffer.put(event(2), latest="beat_alive")
+    buffer.put(due_event(3, hourly="03:00", once=None), latest="beat_due", merge=merge_due)
 
-    taken = lanes.take(10)
+    taken = buffer.take(10)
     assert ids(taken) == [2, 3]
     assert dues(taken[1].event) == {"nightly": "01:00", "hourly": "03:00", "once": None}
     assert dues(first) == {"nightly": "01:00", "hourly": "02:00"}, "what may be on its way is never changed"
 
 
 def test_unanswered_event_that_merges_is_not_superseded_but_taken_in() -> None:
-    lanes = Lanes()
-    lanes.put(due_event(1, nightly="01:00", hourly="02:00"), latest="beat_due", merge=merge_due)
-    lanes.put(event(2), latest="beat_alive")
-    unanswered = lanes.take(10)
+    buffer = EventBuffer()
+    buffer.put(due_event(1, nightly="01:00", hourly="02:00"), latest="beat_due", merge=merge_due)
+    buffer.put(event(2), latest="beat_alive")
+    unanswered = buffer.take(10)
 
-    lanes.put(event(3), latest="beat_alive")
-    lanes.put(due_event(4, hourly="03:00"), latest="beat_due", merge=merge_due)
-    kept = [waiting for waiting in unanswered if not lanes.is_superseded(waiting)]
-    batch = lanes.merged(kept + lanes.take(10))
+    buffer.put(event(3), latest="beat_alive")
+    buffer.put(due_event(4, hourly="03:00"), latest="beat_due", merge=merge_due)
+    kept = [queued for queued in unanswered if not buffer.is_superseded(queued)]
+    batch = buffer.merged(kept + buffer.take(10))
 
     assert ids(kept) == [1]
     assert ids(batch) == [3, 4], "with the id that has not been sent yet"

@@ -9,25 +9,25 @@ from typing import Any
 
 from deadbeat.cli.application import Application
 from deadbeat.cli.audit.finding import Unknown
-from deadbeat.cli.audit.inspection import Look
+from deadbeat.cli.audit.inspection import Sample
 from deadbeat.cli.audit.knowledge import Knowledge
 
 _FRACTION = re.compile(r"\.(\d+)")
 
 
 @dataclass
-class Evidence:
+class Observations:
     """All that was gathered. `second` is a later look, when there was a reason for one."""
 
     application: Application
-    first: Look
-    second: Look | None
+    first: Sample
+    second: Sample | None
     knowledge: Knowledge | None
     now: datetime
     unknown: list[Unknown] = field(default_factory=list)
 
     @property
-    def last(self) -> Look:
+    def last(self) -> Sample:
         """The newest look."""
         return self.second or self.first
 
@@ -44,12 +44,12 @@ class Evidence:
 
     def knows_every_worker(self) -> bool:
         """Whether the queues of each connected worker are known: from its answer, or else from the server."""
-        look = self.first
-        if look.complete:
+        sample = self.first
+        if sample.complete:
             return True
-        if look.listeners is None or any(worker.queues is None for worker in look.workers.values()):
+        if sample.listeners is None or any(worker.queues is None for worker in sample.workers.values()):
             return False
-        return look.listeners - len(look.workers) <= len(self.silent_workers())
+        return sample.listeners - len(sample.workers) <= len(self.silent_workers())
 
     def unanswered(self) -> dict[str, int] | None:
         """Queue → how many consumers the broker counts beyond the workers that answered; only where more.
@@ -87,12 +87,12 @@ def instant(text: Any) -> datetime | None:
     return at.astimezone(timezone.utc) if at.tzinfo else at.replace(tzinfo=timezone.utc)
 
 
-def age(evidence: Evidence, text: Any) -> float:
+def age(observed: Observations, text: Any) -> float:
     """Seconds since an instant of the server's; endless when there is none."""
     at = instant(text)
-    return float("inf") if at is None else max(0.0, (evidence.now - at).total_seconds())
+    return float("inf") if at is None else max(0.0, (observed.now - at).total_seconds())
 
 
-def running_seconds(evidence: Evidence, started: float) -> float:
+def running_seconds(observed: Observations, started: float) -> float:
     """For how long a run goes on that a worker says began then (seconds since 1970)."""
-    return max(0.0, evidence.now.timestamp() - started)
+    return max(0.0, observed.now.timestamp() - started)
