@@ -1,11 +1,11 @@
 """Deadbeat, the dead man's switch for Celery.
 
-Two lines beside the Celery app are all there is to write::
+Write two lines beside the Celery app::
 
     import deadbeat
     deadbeat.init(app)
 
-with ``DEADBEAT_URL`` and ``DEADBEAT_KEY`` in the environment of Beat and of the workers.
+and set ``DEADBEAT_URL`` and ``DEADBEAT_KEY`` in the environment of Beat and of the workers.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ def init(
     """Report this app's periodic tasks, its Beat, its workers and its broker to a Deadbeat server.
 
     Call it once where the app is made, before workers and Beat start. It opens no socket and starts no
-    thread by itself; the first report does. It never raises: with a setting missing or wrong there is
-    one warning in the log (logger ``deadbeat``) and the application runs as if Deadbeat were not there.
-    With neither address nor key that is one line of level INFO. A second call for the same
-    app changes nothing; several apps of one process are reported apart.
+    thread; the first report does. It never raises: for a missing or invalid setting it logs one warning
+    (logger ``deadbeat``), and the application runs as if Deadbeat were not there. Without address and key
+    it logs one line of level INFO. A second call for the same app changes nothing. Several apps of one
+    process report separately.
 
-    An argument left out is read from the environment, then has its default:
+    A missing argument comes from the environment, else it has its default:
 
-    * ``enabled`` (on): ``False`` switches Deadbeat off without a word.
-    * ``url``, ``key``: ``DEADBEAT_URL``, ``DEADBEAT_KEY``. Without both, nothing is reported.
-    * ``name``: ``DEADBEAT_NAME``, else the app's own name. Tells two Beats of one project apart.
+    * ``enabled`` (on): ``False`` switches Deadbeat off silently.
+    * ``url``, ``key``: ``DEADBEAT_URL``, ``DEADBEAT_KEY``. Both are needed.
+    * ``name``: ``DEADBEAT_NAME``, else the app's own name. Distinguishes the Beats of one project.
     * ``grace`` (60 s): how late a run may start before its monitor goes down.
     * ``longest_run`` (the task's hard time limit + 60 s, else a day): when an unfinished run is a fault.
-    * ``beat_period`` (15 s), ``beat_grace`` (60 s): how often Beat says that it lives, and how late it may.
+    * ``beat_period`` (15 s), ``beat_grace`` (60 s): interval and tolerated lateness of Beat's heartbeats.
     * ``canary`` (on), ``canary_period`` (60 s), ``canary_grace`` (60 s), ``canary_queue`` (the default
       queue): a task that does nothing, sent through broker and worker to prove that they work.
     * ``send_error_text`` (off): send an exception's text, not only its class. Texts may hold secrets.
     * ``track`` (nothing): names of further tasks whose runs are reported, although Beat does not send
       them: a list of patterns such as ``["shop.tasks.*"]``, or ``"all"``.
-    * ``every_run`` (nothing): entries of Beat of which each run counts: a list of patterns such as
-      ``["invoice-*"]``, or ``"all"``. One whose message is lost is an incident although later ones ran.
-    * ``worker_period`` (5 s): how often a worker says how it is.
+    * ``every_run`` (nothing): entries of Beat of which every run counts: a list of patterns such as
+      ``["invoice-*"]``, or ``"all"``. A lost message opens an incident even if later runs succeeded.
+    * ``worker_period`` (5 s): the interval of a worker's snapshots.
     * ``queue_wait`` (the server's 10 min): how long a message may wait in a queue.
     """
     try:

@@ -1,7 +1,7 @@
-"""What the SDK was told: arguments win over environment, environment over defaults.
+"""The SDK's settings: arguments win over environment, environment over defaults.
 
-A value that cannot be used never stops the application: it is named in a warning together with what is
-allowed, and the default takes its place.
+An invalid value never stops the application: a warning names it and the allowed values, and the default
+applies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-# A key that may read, for the commands `audit`, `watch` and `doctor`; the key of the SDK only signals.
+# A read key, for the commands `audit`, `watch` and `doctor`; the SDK's own key only signals.
 READ_KEY = "DEADBEAT_READ_KEY"
 
 _DAY = 86_400.0
@@ -30,7 +30,7 @@ _FALSE = {"0", "false", "no", "off"}
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what is reported and where to; made by `read_settings` only."""
+    """What the SDK reports, and where to; only `read_settings` makes it."""
 
     url: str
     key: str
@@ -46,9 +46,9 @@ class Settings:
     send_error_text: bool = False
     worker_period: float = 5.0
     queue_wait: float | None = None
-    # fnmatch patterns of task names; none, only what Beat sends.
+    # fnmatch patterns of task names; empty: only runs that Beat sends.
     track: tuple[str, ...] = ()
-    # fnmatch patterns of entries of Beat: each of their runs counts.
+    # fnmatch patterns of Beat's entries of which every run counts.
     every_run: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -65,8 +65,8 @@ class _Number:
     high: float
 
 
-# The limits keep a slip (milliseconds for seconds, a negative number) from becoming a flood or a
-# monitor that never alarms.
+# The limits catch mistakes (milliseconds for seconds, a negative number) that would cause a flood or a
+# monitor that never goes down.
 _NUMBERS: Mapping[str, _Number] = {
     "grace": _Number("DEADBEAT_GRACE_SECONDS", 60.0, 0.0, 30 * _DAY),
     "longest_run": _Number("DEADBEAT_LONGEST_RUN_SECONDS", None, 1.0, 365 * _DAY),
@@ -84,8 +84,8 @@ def read_settings(
 ) -> tuple[Settings | None, list[str]]:
     """Combine arguments (None means not given) with the environment into settings.
 
-    Returns no settings when it is switched off, or when address or key is missing or unusable, and the list
-    of everything wrong, in words fit for a log.
+    Returns None when Deadbeat is switched off, or when address or key is missing or invalid. The list holds
+    every fault, in words fit for a log.
     """
     env = os.environ if environment is None else environment
     faults: list[str] = []
@@ -125,7 +125,7 @@ def read_settings(
 
 
 def is_wanted(arguments: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> bool:
-    """Whether anybody asks for Deadbeat here: names an address or a key, or enables it in so many words.
+    """Whether somebody wants Deadbeat here: sets an address or a key, or `enabled`.
 
     A shell, a test run and `manage.py` import the app without its environment: that is no mistake.
     """
@@ -138,7 +138,7 @@ def _given(arguments: Mapping[str, Any], option: str, env: Mapping[str, str], va
     value = arguments.get(option)
     if value is None:
         value = env.get(variable)
-    # An empty variable is how compose files say "not set".
+    # Compose files write an empty variable for "not set".
     return None if isinstance(value, str) and not value.strip() else value
 
 
@@ -150,7 +150,7 @@ def _url(value: Any, faults: list[str]) -> str | None:
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        # Reading the port checks it; a query or a blank would end up inside the request line.
+        # Reading `port` validates it. A query or a blank would end up in the request line.
         usable = usable and (parts.port or 1) > 0 and not (parts.query or parts.fragment)
         usable = usable and text.isascii() and not any(c.isspace() or ord(c) < 32 for c in text)
     except ValueError:
@@ -166,7 +166,7 @@ def _key(value: Any, faults: list[str]) -> str | None:
         faults.append("no key is set (key= or DEADBEAT_KEY)")
         return None
     text = str(value).strip()
-    # The key itself is never logged, right or wrong.
+    # Never log the key, valid or not.
     if not text.isascii() or not text.isprintable() or " " in text:
         faults.append("key must be printable ASCII without blanks")
         return None
@@ -180,7 +180,7 @@ def _seconds(option: str, value: Any, rule: _Number, faults: list[str]) -> float
         seconds = float(value.total_seconds() if hasattr(value, "total_seconds") else value)
     except (TypeError, ValueError):
         seconds = float("nan")
-    # The comparison is false for NaN, so it is refused like any value out of range.
+    # The comparison is false for NaN, so NaN is refused like any value out of range.
     if not isinstance(value, bool) and rule.low <= seconds <= rule.high:
         return seconds
     default = "its default" if rule.default is None else f"{rule.default:g}"

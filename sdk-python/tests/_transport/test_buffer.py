@@ -1,4 +1,4 @@
-"""The bounded lanes: what is kept, what is dropped, in which order."""
+"""The bounded event buffer: what it keeps, what it drops, in which order."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_only_the_newest_of_a_latest_lane_is_kept() -> None:
     assert buffer.dropped == 0
 
 
-def test_a_batch_is_in_order_of_arrival_across_lanes() -> None:
+def test_a_batch_is_in_order_of_arrival_across_parts() -> None:
     buffer = EventBuffer()
 
     buffer.put(event(0))

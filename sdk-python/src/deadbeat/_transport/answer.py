@@ -1,4 +1,4 @@
-"""What becomes of a batch by the server's answer: delivered, sent again later, or given up."""
+"""Decides by the server's answer whether a batch is delivered, retried later, or dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deadbeat._transport.process import Process
 
 logger = logging.getLogger("deadbeat")
 
-# Of the server's own words in a log line.
+# Length of the server's text in a log line.
 DETAIL_LIMIT = 500
 
 _REJECTED = "rejected "
@@ -24,9 +24,9 @@ _REJECTED = "rejected "
 class Answers:
     """Reads the answers of one server.
 
-    `on_sample_queues` is called in the sender's thread with what the server says about sampling the broker's
-    queues, `on_attended_queues` with the queues that workers consume (None: the server does not say) after
-    each `beat_alive`.
+    The sender's thread calls `on_sample_queues` with the server's request to sample the broker's queues.
+    After each `beat_alive` it calls `on_attended_queues` with the queues that workers consume (None: an older
+    server does not say).
     """
 
     def __init__(self, url: str) -> None:
@@ -41,7 +41,7 @@ class Answers:
                 logger.info("Deadbeat: reports are delivered again")
             process.failures = process.server_errors = 0
             process.not_before = 0.0
-            # A rejection comes with an answer that is well otherwise: that must not let it be told again.
+            # Keep the rejections: they come with a good answer, and each is logged once only.
             process.warned = {fault for fault in process.warned if fault.startswith(_REJECTED)}
             process.batch = []
             self._read_verdicts(process, batch, reply.body)
@@ -66,7 +66,7 @@ class Answers:
         process.batch = []
         for queued in batch:
             if queued.event["type"] == "client_loss":
-                # Told to nobody: the next report counts the same events again.
+                # The server did not get this count: the next report includes it again.
                 process.losses_reported -= queued.event["dropped"]
             else:
                 process.buffer.count_dropped()
@@ -78,10 +78,10 @@ class Answers:
             timeouts.LONGEST_RETRY_SECONDS,
             timeouts.FIRST_RETRY_SECONDS * 2.0 ** min(process.failures - 1, 10),
         )
-        # Jitter spreads the workers that were cut off together.
+        # Jitter spreads workers that lost the server at the same time.
         pause *= random.uniform(0.75, 1.0)
         if asked_seconds is not None:
-            # Honoured up to our own longest pause: silence for longer would look like a death.
+            # Honour it up to our own longest pause: a longer silence would look like a death.
             pause = min(timeouts.LONGEST_RETRY_SECONDS, max(asked_seconds, timeouts.FIRST_RETRY_SECONDS))
             pause *= random.uniform(1.0, 1.1)
         process.not_before = time.monotonic() + pause
@@ -92,13 +92,13 @@ class Answers:
             rejected = {r["id"]: r for r in results if r.get("status") == "rejected"}
             wishes = [r for r in results if "sample_queues" in r]
         except (ValueError, KeyError, TypeError, AttributeError):
-            # Accepted is accepted, whatever else the answer says.
+            # The server accepted the batch, whatever the body says.
             return
         if wishes and self.on_sample_queues is not None:
             names = _names(wishes[-1].get("queues")) or []
             self.on_sample_queues(wishes[-1]["sample_queues"] is True, names)
         if self.on_attended_queues is not None:
-            # A Beat whose loop hangs is not told.
+            # The `beat_alive` of a hanging loop gets no queues.
             ticked = [
                 w.event for w in batch if w.event["type"] == "beat_alive" and w.event.get("ticking", True)
             ]
@@ -114,7 +114,7 @@ class Answers:
                 continue
             code, kind = refusal.get("code"), queued.event["type"]
             if code == "unknown_entry" and kind.startswith("run_"):
-                # Beat's first schedule may still be on its way.
+                # Beat's first schedule may still be under way.
                 if not queued.second_try:
                     queued.second_try = True
                     process.second_tries.append((time.monotonic() + timeouts.SECOND_TRY_SECONDS, queued))
@@ -126,7 +126,7 @@ class Answers:
 
     @staticmethod
     def _warn_once(process: Process, fault: str, text: str, *details: Any) -> None:
-        """Warn once per fault and process; of what kept reports from being delivered, once each time."""
+        """Warn once per fault and process. After a delivery, a fault of delivery may be logged again."""
         if fault not in process.warned:
             process.warned.add(fault)
             logger.warning("Deadbeat: " + text + "; the application is not affected", *details)

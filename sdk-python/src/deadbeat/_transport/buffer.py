@@ -1,10 +1,15 @@
-"""The events of one process that wait to be sent: bounded, never blocking, vital ones apart.
+"""The events of one process that are queued for sending: bounded, never blocking, vital ones apart.
 
-Four lanes. *Vital* events (schedules, canary runs, failures of what Beat sends) are few and must survive
-a flood of ordinary ones, so they have room of their own. *Latest* events (Beat lives) are worth something
-only while they are new: a newer one replaces the one that still waits, or takes in what that one says
-beyond it (`merge`). *History* is of runs that nobody expects: it shares the room of the *ordinary* ones,
-which is everything else, and goes first. A full lane drops its oldest event and counts it.
+The buffer has four parts:
+
+* *Vital* events (schedules, canary runs, failures of runs that Beat sent) are few and must survive a flood of
+  others, so they have room of their own.
+* *Latest* events (heartbeats) matter only while they are new. A newer one replaces a queued one, or
+  merges with it (`merge`).
+* *Ordinary* events are all others.
+* *History* is about runs that nobody expects. It shares the room of the ordinary events and is dropped first.
+
+A full part drops its oldest event and counts it.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from collections import deque
 from typing import Any, Callable
 
 Event = dict[str, Any]
-# Makes one event of an older and a newer one, with the id of the newer one, and changes neither.
+# Makes one event of an older and a newer one, with the newer one's id; changes neither.
 Merge = Callable[[Event, Event], Event]
 
 ORDINARY_LIMIT = 10_000
@@ -23,7 +28,7 @@ VITAL_LIMIT = 1_000
 
 
 class QueuedEvent:
-    """An event with its place in the order of arrival and what is needed to send it again."""
+    """An event with its place in the order of arrival, and with what a second sending needs."""
 
     __slots__ = ("event", "latest", "merge", "number", "second_try")
 
@@ -36,11 +41,11 @@ class QueuedEvent:
 
 
 class EventBuffer:
-    """Bounded lanes that any thread may `put` into and one thread takes from.
+    """Bounded parts that any thread may `put` into and one thread takes from.
 
-    There is no lock: `put` runs inside the host's tasks, where a lock could be held across a fork or be
-    waited for inside a signal handler. Appending to and popping from a deque are atomic, and the drop
-    count comes from an `itertools.count`, which is too.
+    There is no lock. `put` runs inside the host's tasks: a fork could happen while a lock is held, and a
+    signal handler could wait for one for ever. Appending to and popping from a deque are atomic, and so is
+    the drop count, an `itertools.count`.
     """
 
     def __init__(self, ordinary_limit: int = ORDINARY_LIMIT, vital_limit: int = VITAL_LIMIT) -> None:
@@ -54,7 +59,7 @@ class EventBuffer:
         self._drops = itertools.count(1)
         self._history_drops = itertools.count(1)
         self.dropped = 0
-        # Of those, history.
+        # History among the dropped events.
         self.dropped_history = 0
 
     def __len__(self) -> int:
@@ -69,15 +74,15 @@ class EventBuffer:
         latest: str | None = None,
         merge: Merge | None = None,
     ) -> None:
-        """Add an event; drops the lane's oldest one when it is full. Takes microseconds.
+        """Add an event; drops the part's oldest one when it is full. Takes microseconds.
 
-        Events that merge must come from one thread, lest two of them replace the same older one.
+        Events that merge must come from one thread: two threads could merge with the same older event.
         """
         queued = QueuedEvent(next(self._numbers), event, latest, merge)
         if latest is not None:
             older = self._latest.get(latest)
             if merge is not None and older is not None:
-                # Should the sender take the older one just now, what it says is said twice.
+                # If the sender takes the older event just now, the server gets its content twice.
                 queued.event = merge(older.event, event)
             self._latest[latest] = queued
             return
@@ -97,22 +102,22 @@ class EventBuffer:
     def _drop_oldest(self, part: deque[QueuedEvent]) -> None:
         try:
             part.popleft()
-        except IndexError:  # the sender emptied the lane meanwhile
+        except IndexError:  # the sender emptied the part meanwhile
             return
         self.count_dropped()
 
     def put_back(self, queued: QueuedEvent) -> None:
-        """Return an event for another try; it counts as ordinary and keeps its place in the order."""
+        """Return an event for another try; it becomes ordinary and keeps its place in the order."""
         self._ordinary.append(queued)
 
     def take(self, limit: int) -> list[QueuedEvent]:
-        """Remove up to `limit` events, rare ones first, and return them in order of arrival."""
+        """Remove up to `limit` events, latest and vital ones first; returns them in order of arrival."""
         taken: list[QueuedEvent] = []
         for latest in list(self._latest):
             if len(taken) < limit and (queued := self._latest.pop(latest, None)) is not None:
                 taken.append(queued)
         for part in (self._vital, self._ordinary, self._history):
-            # A full lane drops its oldest at the same moment, and a sender's successor takes, too.
+            # `put` may drop the oldest at the same moment, and a sender's successor takes, too.
             with contextlib.suppress(IndexError):
                 while len(taken) < limit:
                     taken.append(part.popleft())
@@ -120,14 +125,14 @@ class EventBuffer:
         return taken
 
     def is_superseded(self, queued: QueuedEvent) -> bool:
-        """Whether a newer event of the same latest lane waits, so that this one is worth nothing."""
+        """Whether a newer event of the same latest part is queued, so that this one is worthless."""
         return queued.latest is not None and queued.merge is None and queued.latest in self._latest
 
     @staticmethod
     def merged(batch: list[QueuedEvent]) -> list[QueuedEvent]:
-        """The batch with one event for those that merge, so that no outage piles them up in it.
+        """The batch with one event for those that merge, so that an outage does not pile them up.
 
-        The newest one takes the others in: it has just come, so its id has not been sent with less.
+        The newest one absorbs the others: it is new, so its id was never sent with less content.
         """
         newest: dict[str | None, QueuedEvent] = {}
         for queued in batch:

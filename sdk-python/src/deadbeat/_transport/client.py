@@ -1,8 +1,8 @@
 """One kept-alive HTTP connection to a Deadbeat server: for the reports and for the commands.
 
-The standard library's client is enough: importing a bigger one costs the worker up to 6 MB and 70 ms.
-Redirects are not followed (a key must not travel to another host), proxies from the environment are
-not used.
+The standard library's client suffices: importing a bigger one costs the worker up to 6 MB and 70 ms. The
+client follows no redirects, because a key must not travel to another host, and ignores proxies of the
+environment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deadbeat.version import __version__
 
 @dataclass(frozen=True)
 class Response:
-    """What the server answered; the names of `headers` are in lower case."""
+    """The server's answer; the names of `headers` are in lower case."""
 
     status: int
     body: bytes
@@ -26,7 +26,7 @@ class Response:
 
 
 class Client:
-    """Connects when needed, forgets the socket on any error; of an answer it reads `limit` bytes at most."""
+    """Connects on demand, drops the socket after any error, and reads at most `limit` bytes of an answer."""
 
     def __init__(self, url: str, key: str, limit: int) -> None:
         parts = urlsplit(url)
@@ -41,12 +41,12 @@ class Client:
 
     @property
     def sock(self) -> Any:
-        """The socket that was kept open, None without one."""
+        """The open socket, None without one."""
         return None if self._http is None else self._http.sock
 
     @property
     def is_open(self) -> bool:
-        """Whether a connection was kept open; the other side may have closed it meanwhile."""
+        """Whether a connection is open here; the server may have closed it meanwhile."""
         return self._http is not None
 
     def request(
@@ -79,7 +79,7 @@ class Client:
         )
 
     def close(self) -> None:
-        """Forget the socket; the next request opens a new one."""
+        """Close the socket; the next request opens a new one."""
         connection, self._http = self._http, None
         if connection is not None:
             connection.close()

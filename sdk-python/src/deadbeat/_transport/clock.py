@@ -1,11 +1,11 @@
-"""Instants as the server reads them."""
+"""Instants in the server's format."""
 
 from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
 
-# The second written last, with its text: each task needs several times of the same one.
+# The last second and its text: each task needs several times within one second.
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00")
 
 

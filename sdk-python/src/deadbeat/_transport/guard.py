@@ -1,7 +1,6 @@
-"""Keeps our faults out of the host application.
+"""Keeps the SDK's faults out of the host application.
 
-Everything of ours that Celery calls goes through `guarded`: a monitor that breaks what it watches is
-worse than no monitor.
+Celery calls the SDK only through `guarded`: a monitor that breaks what it watches is worse than none.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ _logged: set[str] = set()
 def guarded(handler: _Handler) -> _Handler:
     """Make a handler swallow its own exceptions and return None instead.
 
-    The first fault of each handler in a process is logged with its traceback; the following ones are
-    silent, because a handler that fails once usually fails for each task.
+    The first fault of each handler in a process is logged with its traceback. Later ones are not: a handler
+    that fails once usually fails for each task.
     """
 
     @functools.wraps(handler)
@@ -41,5 +40,5 @@ def log_once(place: str) -> None:
             _logged.add(place)
             logger.warning("Deadbeat: %s failed; the application is not affected", place, exc_info=True)
     except Exception:
-        # Even a broken logging set-up must not reach the application.
+        # A broken logging set-up must not reach the application.
         pass

@@ -1,4 +1,4 @@
-"""Posts batches of events over a connection that is kept open; used by the sender thread only."""
+"""Posts batches of events over a kept-alive connection; only the sender thread uses it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATH = "/api/v1/events"
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server answered; `retry_after` is in seconds, None when it did not say."""
+    """The server's answer; `retry_after` is in seconds, None when absent."""
 
     status: int
     body: bytes
@@ -33,13 +33,13 @@ class Connection:
     def post(self, body: bytes, timeout: float) -> Reply:
         """Send one body and return the answer.
 
-        A connection that was kept open may have been closed by the other side meanwhile: then the body
-        is sent once more on a new one, which is safe because events carry ids.
+        The server may have closed the open connection meanwhile. Then the body is sent once more on a new
+        one, which is safe because events carry ids.
         Raises OSError or http.client.HTTPException when there is no answer.
         """
         encoding = None
         if len(body) > GZIP_ABOVE_BYTES:
-            # Events are much alike: the levels above take twice the time for a tenth of the size.
+            # Events are similar: higher levels take twice the time for a tenth of the size.
             body, encoding = gzip.compress(body, compresslevel=1), "gzip"
         kept_open = self._client.is_open
         try:
@@ -50,7 +50,7 @@ class Connection:
         return self._exchange(body, encoding, timeout)
 
     def close(self) -> None:
-        """Forget the socket; the next post opens a new one."""
+        """Close the socket; the next post opens a new one."""
         self._client.close()
 
     def _exchange(self, body: bytes, encoding: str | None, timeout: float) -> Reply:

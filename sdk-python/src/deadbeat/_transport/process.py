@@ -1,4 +1,4 @@
-"""What one process has of its own to report with: it is neither inherited nor repaired by a forked child."""
+"""The reporting state of one process. A forked child neither inherits nor repairs it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from deadbeat._transport.buffer import EventBuffer, QueuedEvent
 from deadbeat._transport.post import Connection
 from deadbeat._transport.wake import Wake
 
-# Of native threads, unless the threading module was patched before this module was imported.
+# Of native threads, unless threading was patched before this import.
 _own_threads = threading.local()
 _own_threads_kind: Any = threading.Lock
 
 
 def enter_own_thread() -> None:
-    """Note that this thread is the SDK's own."""
-    # A greenlet after a late patch would mark the native thread that it shares with the application.
+    """Mark this thread as the SDK's own."""
+    # After a late patch a greenlet would mark the native thread that it shares with the application.
     if threading.Lock is _own_threads_kind:
         _own_threads.is_own = True
 
@@ -29,7 +29,7 @@ def is_own_thread() -> bool:
 
 
 class Duty:
-    """Something that the sender's thread does every so often, between sending."""
+    """Something that the sender's thread does periodically, between sending."""
 
     __slots__ = ("act", "due", "period")
 
@@ -41,11 +41,11 @@ class Duty:
 
 
 class Process:
-    """All that must not be shared with a forked child: made at the first report of a process, never repaired.
+    """Everything that a forked child must not share: made at the first report of a process, never repaired.
 
-    A thread does not survive a fork and a lock may be held for ever in the child, so nothing of the
-    parent's is reused; its waiting events stay the parent's to send. Nor do locks survive gevent's patching:
-    a greenlet that waits for a lock made before stops every greenlet of its thread.
+    A thread does not survive a fork, and a lock may stay held in the child. So the child reuses nothing of
+    its parent, and the parent sends its own queued events. Locks do not survive gevent's patching either: a
+    greenlet that waits for a lock made before stops every greenlet of its thread.
     """
 
     def __init__(self, url: str, key: str) -> None:
@@ -71,7 +71,7 @@ class Process:
         self.warned: set[str] = set()
 
     def succeed(self, former: Process) -> None:
-        """Take over what waits, after gevent or eventlet has patched the threading module."""
+        """Take over the queued events, after gevent or eventlet has patched the threading module."""
         self.buffer, self.duties = former.buffer, former.duties
         self.losses_reported, self.history_losses_reported = (
             former.losses_reported,
@@ -88,7 +88,7 @@ class Process:
         )
 
     def seconds_to_exit(self) -> float | None:
-        """What an exit hook still grants, None when none is waiting."""
+        """The seconds that an exit hook still grants, None without such a hook."""
         if self.exit_deadline is None:
             return None
         left = self.exit_deadline - time.monotonic()

@@ -1,7 +1,7 @@
 """Reports for a worker whose greenlets compute: a native thread says that the process lives.
 
 Where gevent or eventlet has patched threads, the sender is a greenlet. A task that computes without waiting
-stops it, and the silent worker would be taken for a dead one. The native thread reports while the sender is
+stops it, and the server would take the silent worker for dead. The native thread reports while the sender is
 late, and does nothing otherwise. A dead process has no such thread. A task that holds the interpreter's lock
 stops this thread, too.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deadbeat.config import Settings
 
 LOOK_SECONDS = 1.0
-# The sender may be held up for a moment: it is late when it misses half a period, and two seconds at least.
+# The sender may pause for a moment: it is late when it misses half a period, and two seconds at least.
 LATE_PERIODS = 1.5
 LATE_SECONDS = 2.0
 
@@ -33,7 +33,7 @@ Sleep = Callable[[float], None]
 
 
 class Pulse:
-    """Reports in place of a sender that is late; only where threads are greenlets."""
+    """Reports in place of a late sender; only where threads are greenlets."""
 
     def __init__(self, settings: Settings, snapshot: Callable[[], dict[str, Any]]) -> None:
         self._settings = settings
@@ -43,22 +43,22 @@ class Pulse:
         self._is_over = False
 
     def start(self) -> None:
-        """Start the native thread, where it is needed."""
+        """Start the native thread where it is needed."""
         native = native_threads()
         if native is not None:
             start, sleep = native
             start(lambda: self._run(sleep), ())
 
     def reported(self) -> None:
-        """The sender has its turn."""
+        """Note that the sender has reported."""
         self._reported_at = time.monotonic()
 
     def stop(self) -> None:
-        """The worker ends: what it says last is not to be contradicted."""
+        """The worker ends: nothing may contradict its last snapshot."""
         self._is_over = True
 
     def _run(self, sleep: Sleep) -> None:
-        # No lock and no logger: both belong to the greenlets of another thread, and could stop them.
+        # Use no lock and no logger: both belong to greenlets of another thread, and could stop them.
         connection: Connection | None = None
         posted_at = 0.0
         while not self._is_over and self._pid == os.getpid():
@@ -87,7 +87,7 @@ class Pulse:
 
 
 def native_threads() -> tuple[Start, Sleep] | None:
-    """How to start a native thread, and to sleep in it; None where threads are native anyway."""
+    """Functions to start a native thread and to sleep in it; None where threads are native anyway."""
     gevent = sys.modules.get("gevent.monkey")
     if gevent is not None and gevent.is_module_patched("threading"):
         return gevent.get_original("_thread", "start_new_thread"), gevent.get_original("time", "sleep")

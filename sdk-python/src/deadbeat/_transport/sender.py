@@ -1,4 +1,4 @@
-"""The sender's thread: when something is to be sent, what, and that the duties in between are done."""
+"""The sender's thread: decides when to send and what, and runs the duties in between."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 def answer_seconds(body_bytes: int, to_exit: float | None) -> float:
-    """How long the answer to a batch is waited for; `to_exit`: seconds until the process must have ended."""
+    """The timeout of a batch's answer; `to_exit`: seconds until the process must have ended."""
     patience = min(
         timeouts.ANSWER_SECONDS + body_bytes / timeouts.ANSWER_BYTES_PER_SECOND,
         timeouts.LONGEST_ANSWER_SECONDS,
@@ -32,17 +32,17 @@ def answer_seconds(body_bytes: int, to_exit: float | None) -> float:
 
 
 class Sender(Answers):
-    """Sends what waits in this process's lanes.
+    """Sends the queued events of this process.
 
-    `process_label` names the process in loss reports; it is asked when one is made. `app` is the Celery
-    application's name there.
+    `process_label` names the process in loss reports; it is called when one is made. `app` is the Celery
+    application's name in them.
     """
 
     def __init__(self, url: str, process_label: Callable[[], str]) -> None:
         super().__init__(url)
         self._process_label = process_label
         self.app: str | None = None
-        # None before the first report: web servers patch and fork after the application called `init`.
+        # None before the first report: web servers patch and fork after `init`.
         self._process: Process | None = None
 
     def _run(self, process: Process) -> None:
@@ -62,9 +62,9 @@ class Sender(Answers):
 
     @staticmethod
     def _hand_back(process: Process) -> None:
-        """Return what could not be sent to the lanes, which the successor's thread empties.
+        """Return unsent events to the buffer, which the successor's thread empties.
 
-        That thread is not woken: its locks are greenlets', and this is another native thread.
+        That thread is not woken: its locks belong to greenlets, and this is another native thread.
         """
         for queued in [*process.batch, *(queued for _, queued in process.second_tries)]:
             process.buffer.put_back(queued)
@@ -77,7 +77,7 @@ class Sender(Answers):
             process.wake.wait()
 
     def _wait(self, process: Process) -> None:
-        """Return when there is something to send and it may be sent now."""
+        """Return when there is an event to send and sending is allowed now."""
         while not self._is_due(process):
             if process is not self._process:
                 return
@@ -91,18 +91,18 @@ class Sender(Answers):
         if pause <= 0:
             return
         if process.exiting.is_set() or process.exiting.wait(pause):
-            # At exit there is no time for patience, but a refusing server is not to be hammered.
+            # An exit cannot wait long, but must not hammer a refusing server either.
             time.sleep(min(pause, timeouts.EXIT_RETRY_SECONDS))
 
     def _is_due(self, process: Process) -> bool:
         if process.batch or len(process.buffer) or self._second_try_due(process):
             return True
-        # An exit waits for nothing. Without work the sender must not spin: that stops all other greenlets.
+        # An exit waits for nothing. Without work the sender must not spin: it would stop all other greenlets.
         return process.exiting.is_set() and process.has_work()
 
     @staticmethod
     def _pause(process: Process) -> float | None:
-        """How long there is nothing to do unless something comes; None, for ever."""
+        """How long the sender may sleep without a wake-up; None: for ever."""
         dues = [duty.due for duty in process.duties]
         if process.second_tries:
             dues.append(process.second_tries[0][0])
@@ -110,11 +110,11 @@ class Sender(Answers):
 
     @staticmethod
     def _do_duties(process: Process) -> bool:
-        """Do what is due; returns whether anything was."""
+        """Run the due duties; returns whether there were any."""
         now = time.monotonic()
         due = [duty for duty in process.duties if duty.due <= now]
         for duty in due:
-            # Those missed are not made up for.
+            # Missed turns are not repeated.
             duty.due = duty.due + duty.period if duty.due > now - duty.period else now + duty.period
             try:
                 duty.act()
@@ -127,14 +127,14 @@ class Sender(Answers):
         return bool(process.second_tries) and process.second_tries[0][0] <= time.monotonic()
 
     def _next_batch(self, process: Process) -> list[QueuedEvent]:
-        """What to send now: an unanswered batch again, without what became stale, and what has come since."""
+        """The next batch: unanswered events without superseded ones, and new events."""
         buffer = process.buffer
         while process.second_tries and (process.exiting.is_set() or self._second_try_due(process)):
             buffer.put_back(process.second_tries.pop(0)[1])
         batch = [queued for queued in process.batch if not buffer.is_superseded(queued)]
         batch = buffer.merged(batch + buffer.take(BATCH_LIMIT - len(batch)))
         lost = buffer.dropped - process.losses_reported
-        # One beyond the limit, so that it is told although nothing may come after a full batch.
+        # It may exceed the limit by one: after a full batch no other may follow.
         if lost > 0 and not any(queued.event["type"] == "client_loss" for queued in batch):
             process.losses_reported += lost
             history = buffer.dropped_history - process.history_losses_reported
@@ -148,17 +148,17 @@ class Sender(Answers):
             "type": "client_loss",
             "at": utc_text(),
             "dropped": lost,
-            # What is lost of mere history leaves no gap in what the server judges.
+            # Lost history leaves no gap in what the server judges.
             "app": self.app if is_missed else None,
             "process": self._process_label(),
         }
 
     def _send_once(self, process: Process) -> None:
-        """Try to deliver one batch; on failure it is kept, and `not_before` says when to try again."""
-        # Set before events leave the lanes, so that `has_work` never overlooks those in between.
+        """Try to deliver one batch; on failure keep it, and set `not_before` to the time of the next try."""
+        # Set before events leave the buffer, so that `has_work` never overlooks those in between.
         process.sending = True
         try:
-            # After a pause, so that what it says of a worker is not as old as the pause.
+            # After the pause, so that a worker's snapshot is not as old as the pause.
             self._do_duties(process)
             self._deliver(process)
         finally:
@@ -168,7 +168,7 @@ class Sender(Answers):
         process.batch = batch = self._next_batch(process)
         if not batch:
             return
-        # One by one: encoding them all in one step would keep the tasks' threads waiting for milliseconds.
+        # Encode one by one: a single step would block the tasks' threads for milliseconds.
         events = ",".join([_encode(queued.event) for queued in batch])
         about = _encode({"sdk": {"name": "deadbeat-python", "version": __version__}, "sent_at": utc_text()})
         body = f'{about[:-1]},"events":[{events}]}}'.encode()

@@ -1,7 +1,7 @@
-"""How long the SDK waits for anything, in seconds, and how often it tries: one table for all rooms.
+"""How long the SDK waits, in seconds, and how often it retries: one table for all rooms.
 
-Readers name the module (`timeouts.ANSWER_SECONDS`), so that a change holds everywhere at once. Periods are
-not here: how often something is read stands beside the code that reads it.
+Readers name the module (`timeouts.ANSWER_SECONDS`), so that a change holds everywhere at once. Sampling
+periods are not here: they stand beside the code that samples.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ from __future__ import annotations
 # -- The server, for reports.
 
 ANSWER_SECONDS = 2.0
-# A schedule of thousands of entries takes the server seconds. Without an answer it would be sent again.
+# The server takes seconds for thousands of entries. Without an answer the SDK would send them again.
 ANSWER_BYTES_PER_SECOND = 200_000
 LONGEST_ANSWER_SECONDS = 10.0
-# How long a report that is not urgent waits for others of its batch.
+# How long an ordinary report waits for others of its batch.
 LINGER_SECONDS = 1.0
 FIRST_RETRY_SECONDS = 0.5
-# A worker is missed after 30 s: it must be back before that when the server is.
+# The server declares a worker lost after 30 s: after an outage the worker must report before that.
 LONGEST_RETRY_SECONDS = 10.0
-# A key that is refused is seldom mended soon.
+# A refused key is seldom corrected soon.
 REFUSED_KEY_SECONDS = 60.0
-# When an event is sent again that the server rejected, because it did not know its entry yet.
+# When to send an event again that the server rejected because it did not know the entry yet.
 SECOND_TRY_SECONDS = 2.0
-# A batch the server keeps choking on must not keep Beat's liveness behind it for ever.
+# A batch on which the server keeps failing must not block Beat's heartbeats for ever.
 SERVER_ERROR_TRIES = 6
 
 # -- The end of a process.
 
-# For the last reports of all processes of a worker together. Its children end first, side by side, and then
-# its main process does.
+# For the last reports of all processes of a worker together. Its children end first, side by side; then
+# its main process ends.
 EXIT_FLUSH_SECONDS = 2.0
 CHILD_EXIT_FLUSH_SECONDS = 1.0
 EXIT_RETRY_SECONDS = 0.2
-# Exit hooks closer together than this belong to the same exit.
+# Exit hooks closer together than this belong to one exit.
 EXIT_MEMORY_SECONDS = 10.0
 
 # -- The broker, its workers and the result backend, for reports.
@@ -40,7 +40,7 @@ BROKER_ANSWER_SECONDS = 2.0
 BACKEND_ANSWER_SECONDS = 2.0
 # For the answers of all workers to one broadcast.
 WORKERS_ANSWER_SECONDS = 1.0
-# RabbitMQ says that an alarm is on after it has answered to what was published.
+# RabbitMQ announces an alarm after it has answered a publish.
 ALARM_SECONDS = 0.3
 
 # -- The commands.

@@ -1,11 +1,11 @@
 """Carries events from the host's process to the server, in the background.
 
-Promises: `put` takes microseconds, never blocks and never raises; memory is bounded and what is dropped
-is counted and told to the server; one daemon thread per process, started at the first event and again
-after a fork or a late patch by gevent; a dead, slow or refusing server costs the host nothing but at most
-the flush at exit.
-Delivery is at least once (events carry ids); it is not guaranteed: what a killed process had not sent is
-lost, and the server's own deadlines are what notices that.
+Promises: `put` takes microseconds, never blocks and never raises. Memory is bounded; the SDK counts dropped
+events and reports the count. One daemon thread per process starts at the first event, and again after a
+fork or a late patch by gevent. A dead, slow or refusing server costs the host at most the flush at exit.
+
+Delivery is at least once (events carry ids), but not guaranteed: a killed process loses its unsent events,
+and the server's own deadlines notice that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
 
 
 class Transport(Sender):
-    """The way to one server for this process and every process forked from it."""
+    """The connection to one server, for this process and every process forked from it."""
 
     def __init__(self, url: str, key: str, process_label: Callable[[], str]) -> None:
         super().__init__(url, process_label)
@@ -44,7 +44,7 @@ class Transport(Sender):
         latest: str | None = None,
         merge: Merge | None = None,
     ) -> None:
-        """Queue one event. Vital and latest ones are sent at once, others within a second."""
+        """Queue one event. Vital and latest ones go out at once, others within a second."""
         try:
             process = self._current()
             process.buffer.put(event, vital=vital, history=history, latest=latest, merge=merge)
@@ -57,9 +57,9 @@ class Transport(Sender):
             log_once("Transport.put")
 
     def every(self, period: float, act: Callable[[], None]) -> Duty:
-        """Call `act` now and then every so many seconds, in the sender's thread of this process.
+        """Call `act` now and then every `period` seconds, in the sender's thread of this process.
 
-        While the server does not answer it is called less often: what it would put could not be sent.
+        While the server does not answer the calls are rarer: their events could not be sent.
         """
         process = self._current()
         duty = Duty(period, act)
@@ -69,12 +69,12 @@ class Transport(Sender):
         return duty
 
     def cease(self, duty: Duty) -> None:
-        """Do it no more."""
+        """Stop the duty."""
         process = self._current()
         process.duties = [other for other in process.duties if other is not duty]
 
     def hurry(self, duty: Duty) -> None:
-        """Have a duty done at once; may be called from a signal handler."""
+        """Run a duty at once; a signal handler may call this."""
         duty.due = 0.0
         process = self._current()
         process.urgent.set()
@@ -86,10 +86,10 @@ class Transport(Sender):
         return 0 if self._process is None else self._process.buffer.dropped
 
     def flush_at_exit(self, seconds: float) -> bool:
-        """Send what waits, for at most `seconds`; returns whether nothing is left.
+        """Send the queued events, for at most `seconds`; returns whether none is left.
 
-        Several exit hooks may call this in one process: they share the first one's deadline, so that
-        together they never hold up the exit for longer.
+        Several exit hooks may call this in one process. They share the deadline of the first one, so that
+        together they do not delay the exit for longer.
         """
         if self._process is None:
             return True
@@ -106,11 +106,11 @@ class Transport(Sender):
             if process.thread is not None and process.thread.is_alive():
                 time.sleep(0.005)
             else:
-                # The interpreter no longer starts threads: send from here, within the deadline.
+                # The interpreter starts no more threads: send from here, within the deadline.
                 self._send_once(process)
                 if process.has_work():
                     time.sleep(0.05)
-        # A worker stopped inside a living process (tests do that) goes on with its usual patience.
+        # A worker that stops inside a living process (as in tests) goes on with its usual timeouts.
         process.exiting.clear()
         return not process.has_work()
 
@@ -122,25 +122,25 @@ class Transport(Sender):
     def _current(self) -> Process:
         process = self._process
         pid, lock_kind = os.getpid(), threading.Lock
-        # The fork hook does not run when C code forks.
+        # C code may fork without running the fork hook.
         here = process if process is not None and process.pid == pid else None
-        # A thread of ours from before the patch cannot start a greenlet that ever gets a turn.
+        # A thread of the SDK from before the patch cannot start a greenlet that ever runs.
         if here is not None and (here.lock_kind is lock_kind or is_own_thread()):
             return here
         fresh = Process(self._url, self._key)
         if here is not None:
             fresh.succeed(here)
-        # In one step: two threads may come here at the same time, and must go on with the same one.
+        # In one step: two threads may come here at the same time, and must use the same object.
         self._process = chosen = self._made.setdefault((pid, lock_kind), fresh)
         if here is not None:
-            # Its thread, a native one, comes to rest.
+            # Its native thread goes to rest.
             here.urgent.set()
             here.wake.set()
             self._start(chosen)
         return chosen
 
     def _start(self, process: Process) -> None:
-        # Not waiting for the lock: whoever holds it starts the thread that serves both.
+        # Do not wait for the lock: its holder starts the thread that serves both.
         if not process.starting.acquire(blocking=False):
             return
         try:

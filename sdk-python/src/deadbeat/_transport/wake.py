@@ -1,7 +1,7 @@
 """A flag that one thread waits for and any code may set, also a signal handler.
 
-`threading.Event` takes a lock to be set. A signal handler that strikes while its own thread holds that
-lock would wait for ever, and Celery announces a shutdown from inside a signal handler.
+`threading.Event.set` takes a lock. A signal handler that interrupts the holder of that lock would wait for
+ever, and Celery announces a shutdown from inside a signal handler.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 
 
 class Wake:
-    """Set or not; `wait` takes the setting back. Setting never blocks."""
+    """Set or not; `wait` resets it. Setting never blocks."""
 
     __slots__ = ("_closed",)
 
@@ -24,16 +24,16 @@ class Wake:
         return not self._closed.locked()
 
     def set(self) -> None:
-        """Let the one who waits go on, now or when it comes to wait."""
+        """Wake the waiting thread, now or when it starts to wait."""
         if self._closed.locked():
-            # It may be that another thread has just set it.
+            # Another thread may have set it just now.
             with contextlib.suppress(RuntimeError):
                 self._closed.release()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it is set, take that back and return true; false after so many seconds."""
+        """Wait until it is set, reset it and return true; false after the timeout."""
         return self._closed.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
 
     def clear(self) -> None:
-        """Take back a setting that nobody has waited for."""
+        """Reset it without waiting."""
         self._closed.acquire(blocking=False)

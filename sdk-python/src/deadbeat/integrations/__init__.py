@@ -1,1 +1,1 @@
-"""What watches a task queue from inside of its processes."""
+"""Integrations that report from inside the processes of a task queue."""

@@ -174,7 +174,7 @@ def test_what_the_broker_did_not_take_is_told_and_does_not_pile_up(
 
 
 class Recorder:
-    """Takes the place of the transport, with its real lanes."""
+    """Replaces the transport, with its real buffer."""
 
     def __init__(self) -> None:
         self.buffer = EventBuffer()

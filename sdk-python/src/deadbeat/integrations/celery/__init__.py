@@ -1,1 +1,1 @@
-"""Watches Celery: runs, workers, Beat, the broker and the result backend."""
+"""Reports on Celery: runs, workers, Beat, the broker and the result backend."""

@@ -1,9 +1,8 @@
-"""What Beat reports: its schedule, when what it sent is due next, that it lives, and a canary.
+"""What Beat reports: its schedule, the next due times of sent entries, heartbeats, and a canary.
 
-The running scheduler *instance* is wrapped (`tick` and `apply_async`), no class is patched and no entry
-is added to the schedule; that works the same on Celery's own schedulers, RedBeat and django-celery-beat.
-Nothing is reported before the first tick: a standby RedBeat waits for its lock in `beat_init` and must
-not look alive.
+The SDK wraps the running scheduler *instance* (`tick` and `apply_async`), patches no class and adds no entry
+to the schedule. This works the same on Celery's own schedulers, RedBeat and django-celery-beat. Nothing is
+reported before the first tick: a standby RedBeat waits for its lock in `beat_init` and must not look alive.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ logger = logging.getLogger("deadbeat")
 
 RELIST_SECONDS = 60.0
 RESEND_SECONDS = 600.0
-# How soon the schedule is listed again when Beat sends something that was not in it.
+# How soon the schedule is listed again after Beat sent an entry that was not in it.
 EARLY_RELIST_SECONDS = 10.0
-# How long, beyond its grace, a one-off that was sent is still listed as enabled.
+# How long, beyond its grace, a sent one-off stays listed as enabled.
 LAST_SHOT_SECONDS = 10.0
-# Of entries that are not watched, so many are named in the log.
+# How many unwatched entries the log names.
 LEFT_OUT_NAMES = 20
-# How soon Beat looks again whether the server has said where the canary may go.
+# How soon Beat checks again whether the server has named the canary's queues.
 CANARY_WAIT_SECONDS = 1.0
 
 
@@ -53,12 +52,12 @@ class BeatReporter:
         self._settings = runs.settings
         self._transport = runs.transport
         self._beat = runs.beat
-        # Names this process from its start to its end: another Beat of the same name is another one.
+        # Identifies this process from its start to its end, apart from another Beat of the same name.
         self._boot = new_id()
         self._boot_id = boot_id()
         self._started_at = time.time()
         self._pid = os.getpid()
-        # Its process runs exit hooks, so that it can say that it ends.
+        # Whether the process runs exit hooks and so can report its end.
         self._says_goodbye = True
         self._has_ended = False
         self._alive_due = 0.0
@@ -67,44 +66,44 @@ class BeatReporter:
         self._listed_at = 0.0
         self._sent_hash = ""
         self._sent_at = 0.0
-        # Names of the entries listed last, without those that are disabled; None before the first list.
+        # Enabled entries of the last list, by name; None before the first list.
         self._listed: set[str] | None = None
-        # Of those, the ones that the server is told of.
+        # Those of them that the server gets.
         self._watched: set[str] | None = None
-        # The last word on entries that only Beat can compute: name → next due.
+        # Entries that only Beat can compute: name → next due as last reported.
         self._told_due: dict[str, str | None] = {}
-        # One-offs sent: name → until when their run is waited for.
+        # Sent one-offs: name → until when they stay listed as enabled.
         self._last_shots: dict[str, float] = {}
-        # Entries beyond the server's limit, as last said.
+        # The number of entries beyond the server's limit, as last logged.
         self._left_out = 0
         self._due_hints = DueHints()
         self._slots = Slots()
         self._canary = Canary(runs, self._report_canary_failed) if runs.settings.canary else None
         if self._canary is not None:
             self._transport.on_attended_queues = self._canary.learn
-        # When Beat's loop last came by here, and whether the watch over that is set up.
+        # When Beat's loop last turned, and whether a duty watches that.
         self._came_by = time.monotonic()
         self._is_watched = False
 
     def wrap(self, scheduler: Any) -> None:
-        """Put ourselves around the instance's `tick` and `apply_async`."""
+        """Wrap the instance's `tick` and `apply_async`."""
         self._scheduler = scheduler
         self._scheduler.tick = self._around_tick(self._scheduler.tick)
         self._scheduler.apply_async = self._around_apply_async(self._scheduler.apply_async)
         self._runs.result_backend.watch()
 
     def note_embedded(self) -> None:
-        """Beat runs in a process that a worker has forked (`-B`), which ends without exit hooks."""
+        """Note that Beat runs in a process that a worker forked (`-B`), which ends without exit hooks."""
         self._says_goodbye = False
 
     @guarded
     def say_ended(self) -> None:
-        """The last word of the process: it was told to end, or an error ends it. Else it has crashed."""
+        """The process ends in order or by an error: report that. Without this report it has crashed."""
         if not self._says_goodbye or self._has_ended or self._pid != os.getpid():
             return
         error = unhandled()
         if error is None and not self._is_watched:
-            # It has never ticked: a standby that waited for its turn is nobody's loss.
+            # It has never ticked: nobody misses a standby that waited for its turn.
             return
         self._has_ended = True
         said = {
@@ -117,7 +116,7 @@ class BeatReporter:
     def _around_tick(self, tick: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(tick)
         def reporting_tick(*args: Any, **kwargs: Any) -> Any:
-            # Before the tick, so that the server knows an entry before its first run is reported.
+            # Before the tick, so that the server knows an entry before its first run.
             self._watch()
             self._report_schedule()
             started = time.time()
@@ -142,26 +141,26 @@ class BeatReporter:
                 self._report_failed(name, task, fault)
                 raise
             finally:
-                # Also when it could not be sent: Beat has taken its turn and waits for the next one.
+                # Even if the sending failed: Beat has taken the entry's turn and waits for the next one.
                 self._note_sent(entry, sent_at)
 
         return naming_apply_async
 
     @guarded
     def _report_failed(self, name: str | None, task: str | None, fault: BaseException) -> None:
-        """It could not be sent. Celery wraps what was raised in an error of its own."""
+        """Report a failed sending. Celery wraps the exception in an error of its own."""
         if name is None:
             return
         cause = fault.__context__ if type(fault).__name__ == "SchedulingError" else None
         cause = cause or fault
         if self._runs.result_backend.is_at_fault(cause):
-            # The sign of life says so: it is no fault of the entry, nor of the broker.
+            # The heartbeat reports the result backend: neither the entry nor the broker is at fault.
             return
         error = self._runs.error_of(cause)
         if is_broker_fault(self._app, cause):
             self._report_refused(str(name), task, error)
         else:
-            # The broker is well; the entry fails each time, and nobody else can say so.
+            # The broker is healthy; the entry fails each time, and nobody else can report that.
             self._runs.report_unsendable(str(name), str(task), error)
 
     def _report_refused(self, name: str, task: str | None, error: str) -> None:
@@ -181,12 +180,12 @@ class BeatReporter:
             patience = max(self._settings.grace, self._settings.beat_period) + LAST_SHOT_SECONDS
             self._last_shots[str(entry.name)] = time.monotonic() + patience
         if self._listed is not None and str(entry.name) not in self._listed:
-            # Added or enabled since the last list: the server must not wait a minute to hear of it.
+            # Added or enabled since the last list: the server must not wait a minute for it.
             self._list_due = min(self._list_due, self._listed_at + EARLY_RELIST_SECONDS)
 
     @guarded
     def _report_schedule(self) -> None:
-        """List the schedule once a minute; send it when it changed, and every ten minutes anyway."""
+        """List the schedule once a minute; send it when it changed, and every ten minutes in any case."""
         now = time.monotonic()
         canary = self._canary
         if now < self._list_due and not (canary is not None and canary.has_changed):
@@ -196,7 +195,7 @@ class BeatReporter:
         self._keep_last_shots(entries, now)
         self._runs.seen_queues.update(dict.fromkeys(e["queue"] for e in entries if e["queue"]))
         self._listed = {entry["name"] for entry in entries if entry["enabled"]}
-        # The canary is one of them.
+        # The canary counts as one entry.
         entries = self._as_many_as_taken(entries, ENTRY_LIMIT - (canary is not None))
         self._watched = {entry["name"] for entry in entries if entry["enabled"]}
         by_hint = {
@@ -224,9 +223,9 @@ class BeatReporter:
         self._sent_hash, self._sent_at, self._told_due = digest, now, by_hint
 
     def _as_many_as_taken(self, entries: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
-        """Leave out what the server would refuse the whole schedule for, and say so.
+        """Leave out entries beyond the limit, for which the server would refuse the whole list, and log them.
 
-        By name, because RedBeat lists entries in another order each time.
+        In order of name, because RedBeat lists entries in another order each time.
         """
         if len(entries) <= limit:
             self._left_out = 0
@@ -248,7 +247,7 @@ class BeatReporter:
         return entries[:limit]
 
     def _moved(self, by_hint: dict[str, str | None]) -> list[dict[str, Any]]:
-        """What has come to be due at another time without being sent: its schedule reads that elsewhere."""
+        """Entries whose due time moved without a sending: their schedules read it elsewhere."""
         now = utc_text()
         return [
             {"name": name, "next_due_at": due}
@@ -257,9 +256,9 @@ class BeatReporter:
         ]
 
     def _keep_last_shots(self, entries: list[dict[str, Any]], now: float) -> None:
-        """Leave a one-off enabled until its run must have started, however soon its scheduler disables it.
+        """List a sent one-off as enabled until its run must have started, though its scheduler disables it.
 
-        Disabled, its monitor would be paused: a run lost in the broker would never be missed.
+        A disabled entry's monitor would be paused, and a run lost in the broker would never be missed.
         """
         self._last_shots = {name: until for name, until in self._last_shots.items() if until > now}
         if not self._last_shots:
@@ -272,7 +271,7 @@ class BeatReporter:
 
     @guarded
     def _report_sent(self, idle: bool) -> None:
-        """Say when what was sent is due next; soon after the last one of those due together."""
+        """Report when sent entries are due next; soon after the last of those that are due together."""
         self._report_due(self._due_hints.take(idle, self._watched))
 
     def _report_due(self, hints: list[dict[str, Any]]) -> None:
@@ -288,8 +287,8 @@ class BeatReporter:
     def _after_tick(self, started: float, interval: Any) -> None:
         now = time.monotonic()
         # Celery sends one due task a tick and returns 0 while more may be due. Only after an idle tick
-        # is it true that everything due before it began was dispatched, which is what the server
-        # concludes. A Beat busy for a whole period still lives, and says so.
+        # has Beat sent everything that was due before, which is what the server concludes. A Beat that
+        # is busy for a whole period still lives, and reports that.
         idle = not (isinstance(interval, (int, float)) and interval <= 0)
         self._report_sent(idle)
         if now >= self._alive_due + (0.0 if idle else self._settings.beat_period):
@@ -297,7 +296,7 @@ class BeatReporter:
                 self._report_alive(started)
                 self._alive_due = now + self._settings.beat_period
             else:
-                # Busy since the first tick: the period of patience starts here.
+                # Busy since the first tick: the busy period starts here.
                 self._alive_due = now
         if self._canary is not None and now >= self._canary_due:
             if self._canary.is_ready:
@@ -314,7 +313,7 @@ class BeatReporter:
             self._transport.every(self._settings.beat_period, self._report_hung)
 
     def _report_hung(self) -> None:
-        """Say, from the sender's thread, that Beat's loop hangs: it must not be taken for dead."""
+        """Report from the sender's thread that Beat's loop hangs: otherwise Beat would seem dead."""
         if self._has_ended or time.monotonic() - self._came_by <= 2 * self._settings.beat_period:
             return
         event = self._event("beat_alive", time.time(), **self._sign_of_life(), ticking=False)
@@ -345,7 +344,7 @@ class BeatReporter:
         }
 
     def _shortened(self, interval: Any) -> Any:
-        """Beat's own pause, or less when one of our duties comes first (Beat may sleep 300 s)."""
+        """Beat's own pause, or less when a duty of the SDK comes first (Beat may sleep 300 s)."""
         try:
             due = min(self._alive_due, self._list_due)
             if self._canary is not None:
@@ -353,7 +352,7 @@ class BeatReporter:
             hints_due = self._due_hints.round_due
             if hints_due is not None:
                 due = min(due, hints_due)
-            # Never below a tenth of a second: a late duty must not make Beat spin.
+            # At least a tenth of a second: a late duty must not make Beat spin.
             return min(interval, max(0.1, due - time.monotonic()))
         except TypeError:
             return interval
@@ -372,13 +371,13 @@ def _is_other_due(told: str | None, due: str | None, now: str) -> bool:
     if told is None or due is None:
         return told is not due
     if max(told, due) <= now:
-        # Overdue means due now, which is another moment each time and no news.
+        # Overdue means due now: another instant each time, but no change.
         return False
-    # It wavers by the time it takes to compute it.
+    # The time that the computation takes makes it vary.
     apart = datetime.fromisoformat(due[:-1]) - datetime.fromisoformat(told[:-1])
     return abs(apart.total_seconds()) >= 1.0
 
 
 def _merge_failed(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Two failures to send one entry as one, so that an outage of the broker does not pile them up."""
+    """Merge two failures to send one entry, so that an outage of the broker does not pile them up."""
     return {**newer, "count": older["count"] + newer["count"]}

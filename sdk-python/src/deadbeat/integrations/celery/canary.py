@@ -1,8 +1,8 @@
 """The canary: a task that does nothing, sent by Beat through broker and worker to prove that they work.
 
-It goes only to a queue that workers are known to consume. The server names those queues in its verdict on
-`beat_alive`; before the first verdict nothing is sent. A queue that nobody consumes would gather canaries for
-ever, and its alarm would be of our own making. A server too old to name queues gets the canary as configured.
+It goes only to a queue that workers consume. The server names those queues in its verdict on `beat_alive`;
+before the first verdict Beat sends none. Canaries in a queue without consumers would pile up, and open an
+incident that Deadbeat itself caused. An older server names no queues: then it goes to its configured queue.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from deadbeat.integrations.celery.schedules.listing import whole
 
 logger = logging.getLogger("deadbeat")
 
-# A canary whose broker never answers must not stop the ones after it, nor gather threads.
+# A canary whose broker never answers must neither stop later ones nor pile up threads.
 CANARY_THREADS = 3
 
 
 class Canary:
-    """Decides where Beat's canary goes and sends it; `failed` reports that the broker did not take one."""
+    """Chooses the canary's queue and sends it; `failed` reports that the broker did not accept one."""
 
     def __init__(self, runs: RunReporter, failed: Callable[[BaseException], None]) -> None:
         self._runs = runs
         self._app = runs.app
         self._settings = runs.settings
         self._failed = failed
-        # Where it goes; None, nowhere.
+        # The canary's queue; None: send none.
         self._queue: str | None = self._settings.canary_queue
-        # False until the server has said which queues are consumed, or that it does not know this question.
+        # False until the server has named the consumed queues, or turned out too old for that.
         self.is_ready = False
-        # Whether the server is to wait for canaries.
+        # Whether the server is to expect canaries.
         self.is_enabled = True
-        # Whether `is_enabled` or the queue has changed since the schedule was listed last.
+        # Whether `is_enabled` or the queue has changed since the last list of the schedule.
         self.has_changed = False
         self._attended: tuple[str, ...] | None = None
         self._warned: set[str] = set()
@@ -46,9 +46,9 @@ class Canary:
 
     @guarded
     def learn(self, attended: Sequence[str] | None) -> None:
-        """Take in which queues workers consume, None from a server that does not say.
+        """Take the queues that workers consume, None from an older server that does not say.
 
-        Called in the sender's thread.
+        The sender's thread calls this.
         """
         known = None if attended is None else tuple(attended)
         if self.is_ready and known == self._attended:
@@ -64,7 +64,7 @@ class Canary:
         self.is_ready = True
 
     def _choose(self, attended: tuple[str, ...]) -> str | None:
-        """The wanted queue; else the one before; else one that this app knows; else any."""
+        """The configured queue; else the one before; else one that this app knows; else any."""
         wanted = self._settings.canary_queue or self._default_queue()
         if wanted in attended:
             return wanted
@@ -85,7 +85,7 @@ class Canary:
             return str(self._app.conf.task_default_queue)
 
     def entry(self) -> dict[str, Any]:
-        """Its line in the schedule that Beat reports."""
+        """The canary's entry in the schedule that Beat reports."""
         self.has_changed = False
         period = self._settings.canary_period
         return {
@@ -104,8 +104,8 @@ class Canary:
     def start(self, now: float) -> None:
         """Send one from a thread of its own.
 
-        Connecting to a broker that does not answer can take for ever; Beat itself must not wait for
-        that on our behalf, so that it ticks and says that it lives while its broker is away.
+        Connecting to a broker that does not answer can take for ever. Beat itself must not wait for that, so
+        that it ticks and sends heartbeats while its broker is away.
         """
         if not self.is_enabled:
             return
@@ -149,7 +149,7 @@ class Canary:
             return {}
         if self._attended is None or name in self._app.amqp.queues:
             return {"queue": name}
-        # A queue of the workers that Beat's configuration does not name: it exists, and is not declared here.
+        # A workers' queue that Beat's configuration does not name: it exists, so do not declare it here.
         from kombu import Exchange, Queue
 
         return {"queue": Queue(name, Exchange("", type="direct"), routing_key=name, no_declare=True)}

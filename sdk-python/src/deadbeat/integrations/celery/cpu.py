@@ -1,9 +1,8 @@
-"""How much CPU time a worker's processes get, and how much of the time they wait for some.
+"""How much CPU time a worker's processes get, and for how much of the time they wait for a CPU.
 
-The load of a host says how many processes want its CPUs, and not whether this worker gets its turn. Linux
-counts for each process how long it ran, and how long it was ready to run and waited (`/proc/<pid>/schedstat`,
-which has the main thread's figures). A process that was stopped, or that waits for a network or a lock, is
-not ready to run.
+A host's load says how many processes want its CPUs, but not whether this worker gets them. Linux counts for
+each process how long it ran, and how long it was ready and waited (`/proc/<pid>/schedstat`, for the
+main thread). A stopped process, or one that waits for a network or a lock, is not ready.
 """
 
 from __future__ import annotations
@@ -13,38 +12,38 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Two looks that are closer together compare nothing.
+# Two measurements that are closer together show nothing.
 SHORTEST_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a worker's processes had since the look before."""
+    """The CPU time of a worker's processes since the last measurement."""
 
-    # For how much of the time a process waited for a CPU, 0 to 1: the one that waited most.
+    # The largest share of the time that a process waited for a CPU, 0 to 1.
     waited: float
-    # How much of the host's CPUs all of them had, 0 to 1.
+    # The share of the host's CPUs that all processes used together, 0 to 1.
     used: float
 
 
 class CpuMeter:
-    """Compares each look with the one before."""
+    """Compares each measurement with the one before."""
 
     def __init__(self) -> None:
         self._looked_at = 0.0
-        # By process id: nanoseconds that it ran, and that it waited.
+        # By process id: nanoseconds of running and of waiting.
         self._before: dict[int, tuple[int, int]] = {}
         self._share: Share | None = None
 
     def measure(self, pids: Iterable[int]) -> Share | None:
-        """What these processes had since the last look; None where the system does not say, and at first."""
+        """The shares since the last measurement; None at first, and where the system does not tell."""
         now = time.monotonic()
         seconds = now - self._looked_at
         if self._before and seconds < SHORTEST_SECONDS:
             return self._share
         known = {pid: figures for pid in pids if (figures := _schedstat(pid)) is not None}
         before, self._before, self._looked_at = self._before, known, now
-        # One that has started or ended in between has no two figures.
+        # A process that has started or ended in between has no two measurements.
         grown = [
             (ran - before[pid][0], waited - before[pid][1])
             for pid, (ran, waited) in known.items()
@@ -59,7 +58,7 @@ class CpuMeter:
 
 
 def _ratio(share: float) -> float:
-    # The counters and the clock are not read at one instant.
+    # Counters and clock are read at slightly different instants.
     return round(min(1.0, max(0.0, share)), 3)
 
 

@@ -1,4 +1,4 @@
-"""What ends this process, as an exit hook sees it; asked in each process, so it imports nothing of Beat."""
+"""What ends this process, as an exit hook sees it. Each process asks this, so it imports nothing of Beat."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 def unhandled() -> Exception | None:
     """The error that ends this process; None without one."""
-    # The interpreter has printed it by then; `last_value` is its name before Python 3.12.
+    # The interpreter has printed it by then; the name was `last_value` before Python 3.12.
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return error if isinstance(error, Exception) else None
 
 
 def failed_to_start() -> Any:
-    """The app whose Beat an error ends: it came out of Beat's start. None: this process is no such Beat.
+    """The app whose Beat failed to start with an error; None: this process is no such Beat.
 
     A scheduler that cannot be made (its database does not answer) fails before `beat_init`.
     """

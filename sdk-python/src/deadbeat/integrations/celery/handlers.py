@@ -1,7 +1,7 @@
-"""Celery's signals, handed to what reports about runs, workers and Beat; installed by `deadbeat.init`.
+"""Connects Celery's signals with the reporters of runs, workers and Beat; `deadbeat.init` installs them.
 
-Handlers do no I/O and hold no lock: a soft time limit is an exception that can strike inside of them, and
-Celery announces a shutdown from inside a signal handler. What is not tracked leaves them at once.
+Handlers do no I/O and hold no lock: a soft time limit is an exception that can interrupt them, and
+Celery announces a shutdown from inside a signal handler. They return at once for untracked tasks.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _make_sampler(reporter: RunReporter) -> None:
     # A process may be a worker and a Beat.
     if reporter.transport.on_sample_queues is not None:
         return
-    # The server asks workers and Beats only: another process need not load what reads a broker.
+    # The server asks workers and Beats only: other processes need not load the readers of brokers.
     from deadbeat.integrations.celery.broker.sampler import Sampler
 
     app = reporter.app
@@ -92,7 +92,7 @@ def _make_sampler(reporter: RunReporter) -> None:
 
 
 def _make_beat(reporter: RunReporter) -> BeatReporter:
-    # A worker need not load what reads schedules.
+    # A worker need not load the readers of schedules.
     from deadbeat.integrations.celery.beat import BeatReporter
 
     return BeatReporter(reporter)
@@ -109,7 +109,7 @@ def _warn_if_late(app: Celery) -> None:
 
 
 def _canary() -> None:
-    """Do nothing: that a worker ran it is the message."""
+    """Do nothing: the report of its run is the purpose."""
 
 
 @guarded
@@ -124,7 +124,7 @@ def on_celeryd_after_setup(sender: Any = None, instance: Any = None, **_: Any) -
 
 @guarded
 def on_task_received(request: Any = None, **_: Any) -> None:
-    """A message has come, in the worker's main process."""
+    """Report that the worker's main process has received a message."""
     reporter = None if request is None else apps.reporter_of(request.task.app)
     if reporter is None:
         return
@@ -134,7 +134,7 @@ def on_task_received(request: Any = None, **_: Any) -> None:
 
 @guarded
 def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
-    """A run has started, here."""
+    """Report that a run has started in this process."""
     reporter, request = apps.reporter_of(task.app), task.request
     if reporter is not None and reporter.is_tracked(request, task.name):
         reporter.start(task_id, request, task)
@@ -142,7 +142,7 @@ def on_task_prerun(task_id: str = "", task: Any = None, **_: Any) -> None:
 
 @guarded
 def on_task_postrun(task_id: str = "", task: Any = None, state: Any = None, **_: Any) -> None:
-    """The task function has returned, or its process was told to go."""
+    """Report that the task function has returned, or that its process must exit."""
     reporter, request = apps.reporter_of(task.app), task.request
     if reporter is not None and reporter.is_tracked(request, task.name):
         reporter.end_attempt(task_id, request, task, state)
@@ -157,15 +157,15 @@ def on_task_failure(sender: Any = None, task_id: str = "", exception: Any = None
     attempt = reporter.open.get((task_id, stage_of(sender.request)))
     if attempt is not None:
         attempt.error, attempt.error_name = reporter.error_of(exception), error_name(exception)
-    # 5.7 announces a rejected task once more as a failure, after postrun has said it all; and a run whose
-    # result could not be stored, of which postrun has said how its body ended.
+    # Celery 5.7 announces a rejected task again as a failure, after postrun reported it. It does the same to
+    # a run whose result could not be stored; postrun has reported how its body ended.
     elif not isinstance(exception, Reject) and not reporter.result_backend.is_at_fault(exception):
         reporter.end_from_outside(task_id, sender.name, exception)
 
 
 @guarded
 def on_task_retry(sender: Any = None, request: Any = None, reason: Any = None, **_: Any) -> None:
-    """Note for postrun why it is retried; without a reason it is a cold shutdown that says so."""
+    """Keep the reason of a retry for postrun; without a reason a cold shutdown announces it."""
     cause = getattr(reason, "exc", None)
     reporter = None if cause is None else apps.reporter_of(sender.app)
     if reporter is None:
@@ -177,35 +177,35 @@ def on_task_retry(sender: Any = None, request: Any = None, reason: Any = None, *
 
 @guarded
 def on_task_revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
-    """The task will not run, or was stopped, because someone said so or it was too old."""
+    """Report a task that will not run or was stopped, because somebody revoked it or it expired."""
     reporter = apps.reporter_of(sender.app)
     if reporter is None or not reporter.is_tracked(request, sender.name):
         return
     if expired and request.get("deadbeat_entry") == CANARY:
-        # The server has missed it already; after a long outage there may be thousands in the queue.
+        # The server has missed it already, and after a long outage there may be thousands in the queue.
         return
     reporter.finish(request.id, request, sender.name, End("expired" if expired else "revoked"))
 
 
 @guarded
 def on_worker_process_shutdown(**_: Any) -> None:
-    """Pool children leave without running atexit hooks."""
+    """Flush: pool children end without running atexit hooks."""
     _flush(timeouts.CHILD_EXIT_FLUSH_SECONDS)
 
 
 @guarded
 def on_worker_shutting_down(**_: Any) -> None:
-    """A worker was told to end: its silence, later, is no death. Called inside a signal handler."""
+    """Report that the worker stops, so that its silence is no loss. Called inside a signal handler."""
     for worker in list(_workers.values()):
         worker.announce_end()
 
 
 @guarded
 def on_worker_shutdown(sender: Any = None, **_: Any) -> None:
-    """The main process of a worker ends: as it was told to, or by an error."""
+    """Report that a worker's main process ends, in order or by an error."""
     worker = _workers.get(id(getattr(sender, "app", None)))
     if worker is not None:
-        # Celery stops a worker inside of its handler for errors that it cannot recover from.
+        # Celery stops a worker inside its handler for errors from which it cannot recover.
         worker.note_error(sys.exc_info()[1], getattr(sender, "exitcode", None))
     _end()
 
@@ -237,7 +237,7 @@ def _end() -> None:
 
 
 def _flush(seconds: float) -> None:
-    # The time is for all apps of the process together.
+    # All apps of the process share this time.
     deadline = time.monotonic() + seconds
     for reporter in apps.reporters():
         reporter.transport.flush_at_exit(max(0.0, deadline - time.monotonic()))
@@ -245,7 +245,7 @@ def _flush(seconds: float) -> None:
 
 @guarded
 def on_beat_init(sender: Any = None, **_: Any) -> None:
-    """Beat starts: put ourselves around its scheduler."""
+    """Beat starts: wrap its scheduler."""
     reporter = apps.reporter_of(sender.app)
     if reporter is None:
         return

@@ -1,11 +1,11 @@
-"""Finds out whether `init` was called too late: from inside of a Beat or worker that has started already."""
+"""Finds out whether `init` was called too late: from inside a Beat or worker that has started already."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-# Module and function that starts it → the local variable that knows the app, and what it is.
+# Module and function that starts it → the local variable with the app, and the name for the log.
 _STARTS: dict[tuple[Any, str], tuple[str, str]] = {
     ("celery.beat", "start"): ("self", "Beat"),
     ("celery.bootsteps", "start"): ("parent", "a worker"),
@@ -13,10 +13,10 @@ _STARTS: dict[tuple[Any, str], tuple[str, str]] = {
 
 
 def started_before(app: Any) -> str | None:
-    """What of this app runs further up the call stack: "Beat", "a worker"; None, nothing.
+    """The part of this app that runs further up the call stack: "Beat", "a worker"; None without one.
 
-    Handlers of beat_init, worker_ready and worker_process_init are called there. The last one runs in a
-    forked child, which inherits the stack. Only the frames tell it for certain.
+    Handlers of beat_init, worker_ready and worker_process_init run there. The last one runs in a
+    forked child, which inherits the stack. Only the stack frames show this reliably.
     """
     frame = sys._getframe(1)
     while frame is not None:

@@ -1,11 +1,11 @@
-"""Which machine this process runs on."""
+"""The machine on which this process runs."""
 
 from __future__ import annotations
 
 
 def boot_id() -> str | None:
-    """Which start of its machine this process lives in; None where the system does not say."""
-    # Linux alone says so.
+    """The id of the machine's current start; None where the system does not tell."""
+    # Only Linux does.
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as said:
             return said.read().strip()

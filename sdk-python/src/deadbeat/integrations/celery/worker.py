@@ -1,8 +1,8 @@
-"""How a worker is, said from inside its main process, without asking the broker.
+"""A worker's snapshot, made inside its main process without asking the broker.
 
-The figures are read by the sender's thread: it goes on when the worker's loop stands still, which is what
-has to be told. That the loop turns is seen from a timer of the loop, which a bootstep sets up again
-after each reconnect (Celery up to 5.5 forgets it then).
+The sender's thread reads the figures: it goes on while the worker's loop stands still, which is what the
+snapshot must report. A timer of the loop shows that the loop turns. A bootstep sets the timer up again after
+each reconnect (Celery up to 5.5 forgets it then).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from deadbeat.integrations.celery.runs.reporter import RunReporter, new_id, run_
 from deadbeat.integrations.celery.runs.workflow import is_member
 
 TICK_SECONDS = 1.0
-# Beyond that many the runs that are executed are not named.
+# With more running runs than this, the snapshot does not list them.
 MOST_RUNNING = 100
-# So many names of tasks are told of what runs, each cut to that length.
+# How many names of running tasks the snapshot lists, each cut to the length below.
 MOST_TASKS = 10
 TASK_NAME_LIMIT = 200
-# Of more rate limits those that hold most are named.
+# Of more rate limits than this, the snapshot lists those that delay most messages.
 MOST_LIMITS = 20
-# Beyond that many it is not counted which of the messages taken in are acknowledged.
+# With more received messages than this, the snapshot does not count the unacknowledged ones.
 MOST_HELD = 1_000
-# As Celery's option --pool calls them, where the module has another name.
+# The values of Celery's option --pool, where the module has another name.
 _POOLS = {"thread": "threads"}
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -46,7 +46,7 @@ _Figure = TypeVar("_Figure")
 
 
 class WorkerReporter:
-    """Reports how one worker is; made in its main process before the pool is forked."""
+    """Reports one worker's state; made in its main process before the pool is forked."""
 
     def __init__(self, runs: RunReporter) -> None:
         self._runs = runs
@@ -60,15 +60,15 @@ class WorkerReporter:
         self._ticked_at = time.monotonic()
         self._duty: Duty | None = None
         self._state = "running"
-        # The last state told: a change must not wait behind other reports.
+        # The last reported state: a change must not wait behind other reports.
         self._reported_state = "running"
-        # How it ended by an error: exit status, and what is sent of the exception.
+        # Exit status and the reported text, if an error ended the worker.
         self._failure: tuple[int, str] | None = None
         self._pulse: Pulse | None = None
         self._cpu = CpuMeter()
 
     def consumer_started(self, consumer: Any) -> Any:
-        """The worker consumes, for the first time or again; returns the timer to cancel before that."""
+        """The worker consumes, for the first time or again; returns the timer to cancel at the next start."""
         self._consumer = consumer
         self._starts += 1
         self._tick()
@@ -79,18 +79,18 @@ class WorkerReporter:
         return consumer.timer.call_repeatedly(TICK_SECONDS, self._tick)
 
     def announce_end(self) -> None:
-        """The worker takes in nothing more and ends when its tasks have."""
+        """Report that the worker receives no more messages and ends after its tasks."""
         if self._duty is not None and self._state == "running":
             self._state = "stopping"
             self._runs.transport.hurry(self._duty)
 
     def note_error(self, error: BaseException | None, exit_code: Any) -> None:
-        """The worker ends because of this, which nobody asked for; a request to stop is no error."""
+        """Note the error that ends the worker; a request to stop is no error."""
         if self._state == "running" and isinstance(error, Exception) and type(exit_code) is int and exit_code:
             self._failure = exit_code, self._runs.error_of(error)
 
     def say_stopped(self) -> None:
-        """The last word of the main process. Its pool children, which inherit this object, say nothing."""
+        """Send the main process's last snapshot. Its pool children, which inherit this object, send none."""
         if self._duty is not None and self._pid == os.getpid() and self._state != "stopped":
             self._state = "stopped"
             if self._pulse is not None:
@@ -99,11 +99,11 @@ class WorkerReporter:
             self._report()
 
     def has_children(self) -> bool:
-        """Whether tasks run in processes of their own, which have reports of their own to send at the end."""
+        """Whether tasks run in child processes, which have their own last reports to send."""
         return self._pid == os.getpid() and _known(lambda: _pool_name(self._consumer.pool)) == "prefork"
 
     def queues(self) -> list[str]:
-        """The queues consumed now; none while the worker is not connected."""
+        """The queues consumed now; empty while the worker is not connected."""
         consumer = self._consumer and self._consumer.task_consumer
         return [str(queue.name) for queue in list(consumer.queues)] if consumer else []
 
@@ -123,7 +123,7 @@ class WorkerReporter:
 
     def _snapshot(self) -> dict[str, Any]:
         consumer, runs = self._consumer, self._runs
-        # In this order: a task accepted in between must not count as one that has ended.
+        # In this order: a task accepted in between must not count as ended.
         accepted = _known(lambda: state.all_total_count[0])
         active = _known(lambda: len(state.active_requests))
         pids = _known(lambda: _pids(self._pid, consumer.pool)) or {self._pid}
@@ -173,7 +173,7 @@ class WorkerReporter:
 
 
 class Tick(bootsteps.StartStopStep):
-    """Tells the reporter that the worker consumes, and keeps a timer running that shows its loop turns."""
+    """Informs the reporter that the worker consumes, and keeps a timer running that shows its loop turns."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     # By the identity of their app.
@@ -187,7 +187,7 @@ class Tick(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """The consumer has started, or started again after it lost its broker."""
         if self._timer is not None:
-            # Its loop may be gone, and it with it.
+            # Its loop may be gone, and the timer with it.
             with contextlib.suppress(Exception):
                 self._timer.cancel()
         reporter = Tick.reporters.get(id(parent.app))
@@ -196,11 +196,11 @@ class Tick(bootsteps.StartStopStep):
             _watch_decoding(parent)
 
     def stop(self, parent: Any) -> None:
-        """Nothing is to be stopped: while there is no broker the loop's silence is worth telling."""
+        """Stop nothing: while there is no broker, the loop's standstill must be reported."""
 
 
 def _watch_decoding(consumer: Any) -> None:
-    """Hear of bodies that cannot be read. Celery has no signal for them, and looks its handler up here."""
+    """Watch for unreadable bodies. Celery has no signal for them; it looks up its handler here."""
     known = consumer.on_decode_error
     if getattr(known, "is_deadbeat", False):
         return
@@ -215,12 +215,12 @@ def _watch_decoding(consumer: Any) -> None:
 
 def _size(pool: Any) -> int:
     """How many tasks can run at once."""
-    # Before Celery 5.5 gevent's pool counts here what runs.
+    # Before Celery 5.5 gevent's pool counts the running tasks here.
     return int(pool.limit if pool.is_green else pool.num_processes)
 
 
 def _known(read: Callable[[], _Figure]) -> _Figure | None:
-    """A figure of the worker's insides; None where this version, pool or moment does not have it."""
+    """A figure from inside the worker; None where this version, pool or moment does not have it."""
     try:
         return read()
     except Exception:
@@ -233,7 +233,7 @@ def _pool_name(pool: Any) -> str:
 
 
 def _longest() -> dict[str, Any] | None:
-    # The values in one step: the main thread goes on adding and removing.
+    # Copy the values in one step: the main thread goes on adding and removing.
     running = [request for request in list(state.requests.values()) if request.time_start]
     if not running:
         return None
@@ -242,16 +242,16 @@ def _longest() -> dict[str, Any] | None:
 
 
 def _unacked() -> int | None:
-    """Of the messages taken in, those that the broker still keeps; None when there are too many to tell."""
+    """Received messages that the broker still keeps; None when there are too many to count."""
     if len(state.reserved_requests) > MOST_HELD:
         return None
-    # The message's own word: a request calls itself acknowledged once that is decided; it is done when the
+    # Ask the message: a request calls itself acknowledged once that is decided, but it happens when the
     # worker's loop turns again, which in the pool solo is after the task.
     return sum(not request.message.acknowledged for request in _reserved())
 
 
 def _reserved() -> list[Any]:
-    # The main thread goes on adding: then once more.
+    # The main thread goes on adding: then try again.
     for _ in range(3):
         with contextlib.suppress(RuntimeError):
             return list(state.reserved_requests)
@@ -259,13 +259,13 @@ def _reserved() -> list[Any]:
 
 
 def _limited(consumer: Any) -> int:
-    """Messages that a rate limit holds back."""
+    """The number of messages that a rate limit delays."""
     buckets = [bucket for bucket in list(consumer.task_buckets.values()) if bucket is not None]
     return sum(len(bucket.contents) for bucket in buckets)
 
 
 def _rate_limits(consumer: Any) -> list[dict[str, Any]]:
-    """The rate limits that hold messages back now, also those set at run time; of many, the fullest."""
+    """The rate limits that delay messages now, also those set at run time; of many, the fullest."""
     held = [
         (len(bucket.contents), str(name))
         for name, bucket in list(consumer.task_buckets.items())
@@ -278,38 +278,38 @@ def _rate_limits(consumer: Any) -> list[dict[str, Any]]:
 
 
 def _running() -> list[str] | None:
-    """The run ids of what is executed now, each once an execution; None when there are too many to tell."""
+    """The run ids that execute now, once per execution; None when there are too many to list."""
     if len(state.active_requests) > MOST_RUNNING:
         return None
     return [run_id_of(_run_of(request)) for request in list(state.active_requests)]
 
 
 def _running_tasks() -> dict[str, int]:
-    """How many tasks of each name run now; the most frequent ones."""
+    """The number of running tasks by name; the most frequent ones."""
     names = Counter(str(request.name)[:TASK_NAME_LIMIT] for request in list(state.active_requests))
     return dict(names.most_common(MOST_TASKS))
 
 
 def _run_of(request: Any) -> str:
-    """The task id that names the run; a member of a chord does not stand for its run."""
+    """The task id that identifies the run; a member of a chord does not stand for its run."""
     message = request.request_dict
     run = None if is_member(message) else message.get("deadbeat_run")
     return run if isinstance(run, str) else str(request.id)
 
 
 def _load_per_cpu() -> float:
-    """The host's processes that run or want to, on average of a minute, for each of its CPUs."""
+    """The host's processes that run or want to, averaged over a minute, for each of its CPUs."""
     return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
 
 
 def _pids(pid: int, pool: Any) -> set[int]:
-    """The worker's main process and its pool's."""
+    """The process ids of the worker's main process and its pool."""
     processes = (_known(lambda: pool.info) or {}).get("processes") or []
     return {pid, *(child for child in processes if isinstance(child, int))}
 
 
 def _resident_bytes(pids: set[int]) -> int:
-    """The memory of these processes; pages that they share count once in each."""
+    """The memory of these processes; shared pages count once in each."""
     return sum(_resident_pages(one) for one in pids) * _PAGE_BYTES
 
 

@@ -1,1 +1,1 @@
-"""Looks at a broker without taking a message."""
+"""Samples a broker without taking a message."""

@@ -1,11 +1,11 @@
-"""Connections to a broker that give up in time."""
+"""Connections to a broker with timeouts."""
 
 from __future__ import annotations
 
 import time
 from typing import Any, Callable
 
-# Kind of broker → kombu's options for how long an answer is waited for.
+# Kind of broker → kombu's options for the timeout of an answer.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "redis": ("socket_timeout", "socket_connect_timeout"),
     "amqp": ("read_timeout", "write_timeout"),
@@ -13,12 +13,12 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def options_for(kind: str, seconds: float) -> dict[str, float]:
-    """The options with which the client of this kind of broker waits so long for each answer."""
+    """The options that set this timeout for each answer, for the client of this kind of broker."""
     return dict.fromkeys(_OPTIONS.get(kind, ()), seconds)
 
 
 def impatient(connect: Callable[..., Any], seconds: float) -> Any:
-    """A connection, not opened yet, that waits so long for each answer.
+    """A connection, not opened yet, with this timeout for each answer.
 
     `connect` is the app's method for one, such as `app.connection_for_read`.
     """
@@ -29,21 +29,21 @@ def impatient(connect: Callable[..., Any], seconds: float) -> Any:
 
 
 def connected(connect: Callable[..., Any], deadline: float) -> Any:
-    """An open connection of our own, each answer due before `deadline` (monotonic clock).
+    """An open connection of the SDK's own, with each answer due before `deadline` (monotonic clock).
 
     Raises what the client raises.
     """
     connection = impatient(connect, max(0.1, deadline - time.monotonic()))
-    # Each of the addresses once; by itself it would begin anew, two seconds later.
+    # Each address once; by default kombu would begin again two seconds later.
     tries = max(1, len(connection.alt or ()))
     connection.ensure_connection(max_retries=tries - 1, interval_start=0, interval_step=0)
     return connection
 
 
 def note_blocking(connection: Any, note: Callable[[], None]) -> None:
-    """Have `note` called when RabbitMQ says, to who publishes, that it takes in nothing: an alarm is on.
+    """Have `note` called when RabbitMQ informs a publisher that an alarm is on and it accepts nothing.
 
-    It then reads nothing more from this connection; the word is heard where its events are drained.
+    RabbitMQ then reads nothing more from this connection; the notice arrives where its events are drained.
     """
     if type(connection.transport).__module__ == "kombu.transport.pyamqp":
         connection.connection.on_blocked = lambda _: note()

@@ -1,8 +1,8 @@
-"""Asks every worker behind a broker which queues it consumes, those without the SDK among them.
+"""Asks every worker behind a broker which queues it consumes, including workers without the SDK.
 
-A worker without the SDK takes messages, and nobody hears what became of them. It answers Celery's inspect
-like any other. All workers are asked once a minute, and sooner when their number seems to have changed. That
-costs each of them one short answer.
+A worker without the SDK receives messages and reports nothing, but answers Celery's inspect like any other.
+The SDK asks all workers once a minute, and sooner when their number seems to have changed. That costs each
+of them one short answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUEUE_LIMIT = 200
 
 
 class ConsumerCheck:
-    """Asks when there is a reason to; used by the sampling thread only."""
+    """Asks when there is a reason to; only the sampling thread uses it."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -29,7 +29,7 @@ class ConsumerCheck:
     def ask(self, signs: Any) -> list[dict[str, Any]] | None:
         """Who consumes what, by name; None when it is not time to ask, or nobody could be asked.
 
-        `signs` is what the broker shows of its consumers; another value means that somebody came or went.
+        `signs` is what the broker shows of its consumers; a changed value means that a worker came or left.
         """
         now = time.monotonic()
         if now < self._due and signs == self._signs:

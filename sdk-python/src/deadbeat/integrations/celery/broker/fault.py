@@ -1,4 +1,4 @@
-"""Tells a broker that takes no messages from a message that the application cannot make."""
+"""Distinguishes a broker that accepts no messages from a message that the application cannot make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_broker_fault(app: Celery, fault: BaseException) -> bool:
     """
     connection = app.connection_for_write()
     errors = (*connection.connection_errors, *connection.channel_errors)
-    # Transports list `KeyError` (Redis) or `Exception` among their errors: the application raises those, too.
+    # Transports list `KeyError` (Redis) or `Exception` among their errors; the application raises those, too.
     kinds = tuple(
         kind
         for kind in errors
@@ -27,9 +27,9 @@ def is_broker_fault(app: Celery, fault: BaseException) -> bool:
 
 
 def _tripped(fault: BaseException) -> bool:
-    """True if kombu's transport stumbled over a connection that was taken from it meanwhile.
+    """True if kombu's transport failed on a connection that vanished meanwhile.
 
-    After a failover of Redis its pool is made anew from a connection that is None: an AttributeError there.
+    After a failover of Redis, kombu builds its pool from a connection that is None: an AttributeError there.
     """
     frame = fault.__traceback__
     while frame is not None and frame.tb_next is not None:

@@ -1,4 +1,4 @@
-"""Which broker a process uses: by what it calls itself, as one and the same goes by several addresses."""
+"""Which broker a process uses, by the broker's own id: one broker may have several addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def identity_word(itself: Any, *parts: Any) -> str | None:
-    """A digest of what a broker calls itself and of the part of it that is used."""
+    """A digest of a broker's own id and of the part of it in use."""
     if not itself:
         return None
     return hashlib.sha256(json.dumps([str(itself), *map(str, parts)]).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""One queue of a broker, as it was read."""
+"""One sampled queue of a broker."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass
 class QueueSample:
-    """One queue: None where the broker or its messages do not tell."""
+    """One queue; fields are None where the broker or its messages do not tell."""
 
     name: str
-    # Messages that wait; those that workers hold are not among them.
+    # Waiting messages, without those that workers have received.
     depth: int | None = None
     oldest_seconds: float | None = None
-    # That is what it has waited at least: it bears no time.
+    # The message has no time stamp: its age is the known minimum.
     oldest_is_a_guess: bool = False
     oldest_task: str | None = None
-    # Counted by the broker (AMQP).
+    # Counted by the broker (AMQP only).
     consumers: int | None = None
-    # Stands for the message that is taken next. While it changes somebody consumes the queue.
+    # A digest of the next message. While it changes somebody consumes the queue.
     head: str | None = None
-    # How long ago the newest message was taken that somebody holds.
+    # How long ago a worker took the newest of its unacknowledged messages.
     taken_seconds: float | None = None

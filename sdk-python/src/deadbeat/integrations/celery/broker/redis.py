@@ -1,11 +1,10 @@
 """Reads a Redis that is a broker, without changing it. Only this file knows how kombu keeps messages there.
 
-No message is taken, not even to be put back: that would change its place and count as a delivery. Of the
-oldest message only its headers are looked at, of a held one only its address.
+It takes no message, not even to put it back: that would change its place and count as a delivery. It reads
+only the headers of the oldest message, and only the address of an unacknowledged one.
 
-Redis does not tell who consumes a list. The messages that somebody has taken and not acknowledged are kept in
-a hash, and name the queue that they came from. A queue of which some were taken lately has a consumer,
-whatever program that is.
+Redis does not tell who consumes a list. kombu keeps unacknowledged messages in a hash, with the queue that
+they came from. So a queue with recently taken messages has a consumer, whatever program that is.
 """
 
 from __future__ import annotations
@@ -21,23 +20,24 @@ from deadbeat._transport import timeouts
 from deadbeat.integrations.celery.broker.identity import identity_word
 from deadbeat.integrations.celery.broker.queue import QueueSample
 
-# Longer lists are not searched, and larger messages not remembered.
+# Do not search longer lists, nor remember larger messages.
 MARKED_DEPTH = 20_000
 MARKED_BYTES = 65_536
-# List → what was its newest message, and when: while that waits, the oldest has waited for as long.
+# List → its newest message and when: while that message waits, the oldest has waited at least as long.
 Marks = dict[str, tuple[bytes, float]]
-# The newest so many are looked at, and none that is larger.
+# Read at most this many of the newest unacknowledged messages, and none that is larger.
 HELD_LIMIT = 100
 HELD_BYTES = 65_536
-# Redis refuses commands that write when its memory is full, when it is a replica, and when it cannot save. It
-# is asked with one that would write and cannot, as its list does not exist: nobody makes this one.
+# Redis refuses commands that write when its memory is full, when it is a replica, and when it cannot save.
+# The probe tries one that would write but cannot, because its list does not exist: nobody creates this one.
+# probe tries one that would write but cannot, because its list does not exist: nobody creates this one.
 NO_LIST = "deadbeat.no.such.list"
 WRITE = "LPUSHX"
-# How Redis begins what it says when a user may not do something: that is no fault of the broker.
+# How Redis' message begins when a user lacks a right: that is no fault of the broker.
 _NOT_ALLOWED = ("NOPERM", "NoPermission", "no permissions", "unknown command")
-# The search for queues ends after so many keys.
+# The search for queues ends after this many keys.
 SCAN_KEYS = 100_000
-# Of the lists that messages are kept in: none of them is a task queue.
+# Lists of messages that are no task queues.
 _NOT_A_QUEUE = (".pidbox", "celeryev.")
 
 
@@ -52,7 +52,7 @@ def reading(connection: Any) -> Iterator[RedisReader]:
 
 
 def refused_by_redis(client: Any) -> str | None:
-    """What Redis says to a command that writes; None: it would take it, or this user may not try."""
+    """Redis' refusal of a writing command; None: Redis would accept it, or this user may not try."""
     from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
     try:
@@ -66,7 +66,7 @@ def refused_by_redis(client: Any) -> str | None:
 
 
 class RedisReader:
-    """Reads the database that a channel of kombu's uses. Each method raises what the client raises."""
+    """Reads the database that a kombu channel uses. Each method raises what the client raises."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
@@ -74,22 +74,22 @@ class RedisReader:
 
     @property
     def visibility_timeout(self) -> Any:
-        """After how many seconds a message that is not acknowledged is delivered again."""
+        """After how many seconds an unacknowledged message is redelivered."""
         return self._channel.visibility_timeout
 
     def refusal(self) -> str | None:
-        """What Redis says to a command that writes; None: it would take it, or this user may not try."""
+        """Redis' refusal of a writing command; None: Redis would accept it, or this user may not try."""
         return refused_by_redis(self._client)
 
     def info(self, part: str) -> dict[str, Any]:
-        """One part of what Redis says of itself."""
+        """One section of Redis' INFO."""
         answer = self._client.info(part)
         return answer if isinstance(answer, dict) else {}
 
     def identity(self) -> str | None:
-        """What stands for the Redis and the part of it that is used; None where it does not tell.
+        """An id of this Redis and of the part in use; None where it does not tell.
 
-        By what it calls itself: one and the same goes by several addresses.
+        From Redis' own id: one server may have several addresses.
         """
         itself = self._client.info("server").get("run_id")
         database = self._client.connection_pool.connection_kwargs.get("db", 0)
@@ -98,9 +98,9 @@ class RedisReader:
     def queue(
         self, name: str, now: float, marks: Marks | None = None, before: str | None = None
     ) -> QueueSample:
-        """Look at one queue, which is a list for each priority; what waits longest is at the right end.
+        """Sample one queue, which is a list for each priority; the oldest message is at the right end.
 
-        `before` is the head of the look before: while it waits in one of the lists, it stays the head.
+        `before` is the head of the sample before: while it waits in one of the lists, it stays the head.
         """
         heads: dict[str, float] = {}
         depth = 0
@@ -122,7 +122,7 @@ class RedisReader:
             if at is None and marks is not None:
                 waited = _marked_age(self._client, key, length, marks)
                 at = None if waited is None else now - waited
-            # Behind one that bears no time others may be older than they look.
+            # Behind a message without a time stamp, others may be older than they seem.
             is_a_guess |= headers.get("deadbeat_at") is None
             if isinstance(at, (int, float)) and (published is None or at < published):
                 published, task = float(at), headers.get("task")
@@ -135,7 +135,7 @@ class RedisReader:
         )
 
     def held(self, now: float) -> tuple[int, float | None]:
-        """Messages that workers hold unacknowledged, of all queues; for how long the oldest has been held."""
+        """Unacknowledged messages of all queues, and for how long the oldest has been unacknowledged."""
         held = int(self._client.hlen(self._channel.unacked_key))
         index = _prefixed(self._client, "ZRANGE", self._channel.unacked_index_key)
         for _, delivered_at in self._client.zrange(index, 0, 0, withscores=True):
@@ -143,7 +143,7 @@ class RedisReader:
         return held, None
 
     def taken_lately(self, queue_of: Callable[[Any, Any], str | None]) -> dict[str, float]:
-        """Queue → when the newest unacknowledged message was taken from it (by its holder's clock)."""
+        """Queue → when the newest unacknowledged message was taken from it (by the worker's clock)."""
         held, index = self._channel.unacked_key, self._channel.unacked_index_key
         newest = self._client.zrevrange(
             _prefixed(self._client, "ZREVRANGE", index), 0, HELD_LIMIT - 1, withscores=True
@@ -164,7 +164,7 @@ class RedisReader:
         return frozenset(self._client.smembers(self._channel.keyprefix_queue % (exchange,)))
 
     def is_persistent(self, disk: dict[str, Any]) -> bool | None:
-        """Whether messages are written to disk, `disk` being `info("persistence")`; None: not told."""
+        """Whether Redis writes messages to disk, `disk` being `info("persistence")`; None: unknown."""
         if disk.get("aof_enabled"):
             return True
         try:
@@ -198,12 +198,12 @@ class RedisReader:
 
 
 def _digest(message: bytes) -> str:
-    """A message may hold secrets, and be long: its digest tells it from others."""
+    """A message may hold secrets, and be long: its digest identifies it."""
     return hashlib.sha256(message).hexdigest()[:16]
 
 
 def _prefixed(client: Any, command: str, key: Any) -> str:
-    """The key as Redis knows it: with `global_keyprefix` kombu's client adds that for some commands only."""
+    """The key as Redis knows it: kombu's client adds `global_keyprefix` for some commands only."""
     prefix = getattr(client, "global_keyprefix", "") or ""
     if prefix and command not in getattr(client, "PREFIXED_SIMPLE_COMMANDS", ()):
         return f"{prefix}{key}"
@@ -211,13 +211,13 @@ def _prefixed(client: Any, command: str, key: Any) -> str:
 
 
 def _marked_age(client: Any, key: Any, depth: int, marks: Marks) -> float | None:
-    """For how long, at least, the oldest message of a list has waited, where nobody has stamped it.
+    """The minimum age of a list's oldest message, where no SDK has stamped it.
 
-    A list is a queue: while what was once its newest message is there, all before that have waited longer.
+    A list is a queue: while its former newest message is there, all messages before that have waited longer.
     """
     mark, now = marks.get(str(key)), time.monotonic()
     if mark is not None and depth <= MARKED_DEPTH:
-        # Redis before 6.0.6 does not know it.
+        # Redis before 6.0.6 does not know this command.
         with contextlib.suppress(Exception):
             if client.execute_command("LPOS", _prefixed(client, "LPOS", key), mark[0]) is not None:
                 return now - mark[1]
@@ -233,17 +233,17 @@ def _headers(message: bytes) -> dict[str, Any]:
     try:
         headers = json.loads(message)["headers"]
     except (ValueError, KeyError, TypeError):
-        # Somebody else's list; it has a depth all the same.
+        # Another program's list; it has a depth all the same.
         return {}
     return headers if isinstance(headers, dict) else {}
 
 
 def _queue_of(entry: bytes | None, queue_of: Callable[[Any, Any], str | None]) -> str | None:
-    """The queue that a held message came from: kombu keeps it with exchange and routing key."""
+    """The queue of an unacknowledged message: kombu keeps it with exchange and routing key."""
     try:
         _, exchange, routing_key = json.loads(entry or b"")
     except (ValueError, TypeError):
-        # Acknowledged meanwhile, or not kombu's.
+        # It was acknowledged meanwhile, or is not kombu's.
         return None
     return queue_of(exchange, routing_key)
 
@@ -253,7 +253,7 @@ def _escaped(text: str) -> str:
 
 
 def _is_message(raw: Any) -> bool:
-    """Whether this is a task's message as kombu keeps it: sent somewhere, with headers that name a task."""
+    """Whether this is a task message of kombu: with an address, and with headers that name a task."""
     try:
         message = json.loads(raw)
         return "delivery_info" in message["properties"] and "task" in message["headers"]

@@ -1,9 +1,8 @@
-"""How deep the broker's queues are and how long their oldest messages wait, read by one process of many.
+"""Samples the depth of the broker's queues and the age of their oldest messages, in one process of many.
 
-The server asks for it, in its answer to a worker's or Beat's report, and goes on asking as long as it
-wants it. Reading is done in a thread and over a connection of its own, both made only then: a broker that
-does not answer must hold up neither the worker nor the sender. Nothing is taken out of a queue, and of
-the oldest message only its headers are looked at.
+The server asks for samples in its answer to a report of a worker or Beat, and repeats that as long as it
+wants them. The sampler uses a thread and a connection of its own, both made only then: a broker that does not
+must delay neither the worker nor the sender. It takes no message, and reads only the headers of the oldest.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from deadbeat.integrations.celery.broker.redis import WRITE, Marks, reading
 from deadbeat.integrations.celery.runs.reporter import RunReporter, new_id
 
 PERIOD_SECONDS = 10.0
-# A broker that does not answer is tried sooner again.
+# Sample an unreachable broker sooner again.
 AWAY_PERIOD_SECONDS = 4.0
-# The server repeats its wish with each answer; without one it is over, be the server gone or another chosen.
+# The server repeats its request with each answer. Without one for this long, sampling ends.
 WISH_SECONDS = 60.0
 QUEUE_LIMIT = 200
-# What a broker says when it refuses, so many characters of it.
+# Length of a broker's refusal text in a sample.
 REFUSAL_LIMIT = 300
 
 
 class Sampler:
-    """Samples the broker while it is asked to."""
+    """Samples the broker while the server asks for it."""
 
     def __init__(self, runs: RunReporter, consumed_queues: Callable[[], Iterable[str]]) -> None:
         self._runs = runs
@@ -47,28 +46,28 @@ class Sampler:
         self._stop = Wake()
         self._thread: threading.Thread | None = None
         self._connection: Any = None
-        # It failed, and is not let go of yet.
+        # It failed, and is not closed yet.
         self._is_broken = False
-        # What other workers of the application consume, as the server knows.
+        # Queues that other workers of the application consume, from the server.
         self._elsewhere: tuple[str, ...] = ()
-        # List → what was its newest message, and when: while that waits, the oldest has waited for as long.
+        # List → its newest message and when: while that waits, the oldest has waited at least as long.
         self._marks: Marks = {}
-        # Queue → its head, as last seen.
+        # Queue → its head in the last sample.
         self._heads: dict[str, str] = {}
-        # Says whether RabbitMQ takes what is published.
+        # Finds out whether RabbitMQ accepts messages.
         self._probe = RabbitProbe()
         self._consumers = ConsumerCheck(runs.app)
 
     @guarded
     def ask(self, wanted: bool, queues: Iterable[str] = ()) -> None:
-        """What the server wishes now, and which queues it knows of; called by the sender's thread."""
+        """Take the server's request and the queues that it knows; the sender's thread calls this."""
         self._elsewhere = tuple(queues)
         if not wanted:
             self._until = 0.0
             self._stop.set()
             return
         self._until = time.monotonic() + WISH_SECONDS
-        # One that hangs in a broker is not joined by another.
+        # Do not start a second thread beside one that hangs in a broker.
         if self._thread is None or not self._thread.is_alive():
             self._stop = Wake()
             self._thread = threading.Thread(target=self._run, name="deadbeat-sample", daemon=True)
@@ -83,7 +82,7 @@ class Sampler:
                 self._runs.transport.put(event, latest="broker_sample")
                 period = PERIOD_SECONDS
                 if not event["reachable"]:
-                    # Letting go of a connection that hangs takes its time, too.
+                    # Closing a hanging connection takes its time, too.
                     self._disconnect()
                     period = AWAY_PERIOD_SECONDS
                 self._stop.wait(max(0.1, began + period - time.monotonic()))
@@ -93,7 +92,7 @@ class Sampler:
             self._disconnect()
 
     def sample(self) -> dict[str, Any]:
-        """Look once; a broker that cannot be read makes a sample, too."""
+        """Sample once; an unreachable broker makes a sample, too."""
         event: dict[str, Any] = {
             "id": new_id(),
             "type": "broker_sample",
@@ -136,7 +135,7 @@ class Sampler:
                 event["queues"] = [_said(QueueSample(name)) for name in names]
         except Exception as fault:
             if not isinstance(fault, (OSError, TimeoutError, *self._connection_errors())):
-                # It answered, and is not read well: nothing is known, and that is not the broker's fault.
+                # The broker answered, but the SDK could not read it: that is not the fault of the broker.
                 raise
             event.update(reachable=False, error=type(fault).__name__, queues=[])
             self._is_broken = True
@@ -159,14 +158,14 @@ class Sampler:
         connection, self._connection = self._connection, None
         self._is_broken = False
         if connection is not None:
-            # It is of no use any more either way.
+            # The connection is useless either way.
             with contextlib.suppress(Exception):
                 connection.release()
 
     def _queue_names(self) -> list[str]:
-        """Every queue that somebody here consumes, names in the configuration, or has sent something to."""
+        """Every queue that somebody here consumes, names in the configuration, or has sent a message to."""
         app = self._runs.app
-        # First what the server asks for: it names those in trouble first.
+        # The server's queues first: it names those with a fault first.
         names = dict.fromkeys(self._elsewhere)
         names.update(dict.fromkeys(self._consumed_queues()))
         names.update(dict.fromkeys(str(name) for name in list(app.amqp.queues)))
@@ -178,11 +177,11 @@ class Sampler:
         return list(names)[:QUEUE_LIMIT]
 
     def _look_into_redis(self, connection: Any, names: list[str], event: dict[str, Any]) -> Any:
-        """Fill in what Redis tells; answers what shows that a worker came or went."""
+        """Add Redis' figures to the event; returns signs of workers that came or left."""
         with reading(connection) as redis:
             now = time.time()
             event["visibility_timeout_seconds"] = redis.visibility_timeout
-            # Some of it may be forbidden to this user, or hidden by whoever runs this Redis.
+            # This user may lack a right, or the operator of this Redis may hide a command.
             refusals = connection.channel_errors
             _note_refusal(event, WRITE, redis.refusal())
             with contextlib.suppress(*refusals):
@@ -194,7 +193,7 @@ class Sampler:
             before, self._heads = self._heads, {}
             samples = [redis.queue(name, now, self._marks, before.get(name)) for name in names]
             self._heads = {sample.name: sample.head for sample in samples if sample.head is not None}
-            # Nothing has left these since the last look: does anybody hold a message of theirs?
+            # Nothing has left these queues since the last sample: is a message of theirs unacknowledged?
             still = {
                 sample.name: sample
                 for sample in samples
@@ -217,5 +216,5 @@ def _note_refusal(event: dict[str, Any], command: str, why: str | None) -> None:
 
 
 def _said(sample: QueueSample) -> dict[str, Any]:
-    # Of single queues no broker tells it to its clients.
+    # No broker tells its clients the unacknowledged messages of a single queue.
     return {**asdict(sample), "unacked": None}

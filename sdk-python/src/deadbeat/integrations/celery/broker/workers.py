@@ -1,6 +1,6 @@
-"""Asks the workers behind a broker, by one round of Celery's inspect broadcasts, and with a deadline.
+"""Asks the workers behind a broker, in one round of Celery's inspect broadcasts, with a deadline.
 
-Nothing is written but that broadcast and the queue for its replies, which is deleted again.
+It writes nothing but that broadcast and the queue for its replies, which it deletes again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class WorkerAnswer:
-    """What one worker answered; None where it did not."""
+    """One worker's answers; None where it did not answer."""
 
     name: str
     stats: dict[str, Any] | None = None
@@ -29,25 +29,25 @@ class WorkerAnswer:
     scheduled: list[dict[str, Any]] | None = None
     queues: list[str] | None = None
     registered: list[str] | None = None
-    # How often it answered each command: more than once, if two workers go by this name.
+    # How often it answered each command: more than once if two workers have this name.
     answers: dict[str, int] = field(default_factory=dict)
 
     @property
     def accepted(self) -> int | None:
-        """Tasks begun since it started."""
+        """Tasks started since the worker's start."""
         return None if self.stats is None else sum((self.stats.get("total") or {}).values())
 
     @property
     def processes(self) -> int | None:
         """How many tasks it may run at once."""
         pool = (self.stats or {}).get("pool") or {}
-        # The solo pool names its process only.
+        # The solo pool tells its process only.
         most = pool.get("max-concurrency") or (1 if self.pool == "solo" else None)
         return most if isinstance(most, int) else None
 
     @property
     def pool(self) -> str | None:
-        """As `--pool` names it."""
+        """The value of `--pool`."""
         name = ((self.stats or {}).get("pool") or {}).get("implementation")
         if not isinstance(name, str):
             return None
@@ -57,7 +57,7 @@ class WorkerAnswer:
 
     @property
     def prefetch(self) -> int | None:
-        """How many messages it may hold; 0, any number."""
+        """How many messages it may prefetch; 0 means any number."""
         return (self.stats or {}).get("prefetch_count")
 
     @property
@@ -82,7 +82,7 @@ class Round:
                 worker = self.workers.setdefault(str(name), WorkerAnswer(str(name)))
                 worker.answers[command] = worker.answers.get(command, 0) + 1
                 self._replies[command] = self._replies.get(command, 0) + 1
-                # An error of the worker's own is an answer, but tells nothing.
+                # A worker's error is an answer without content.
                 if isinstance(reply, dict) and set(reply) == {"error"}:
                     continue
                 _keep(worker, command, reply)
@@ -104,7 +104,7 @@ def consumed_queues(app: Celery, deadline: float) -> dict[str, list[str]] | None
     round_ = Round()
     try:
         ask_workers(app, round_, ("active_queues",), deadline)
-    # A broker that is away is told by others; a driver's fault must not cost them their turn.
+    # Others report a broker that is away; a fault of the driver must not stop them.
     except Exception:
         return None
     return {name: worker.queues for name, worker in round_.workers.items() if worker.queues is not None}
@@ -113,9 +113,9 @@ def consumed_queues(app: Celery, deadline: float) -> dict[str, list[str]] | None
 def ask_workers(
     app: Celery, round_: Round, commands: tuple[str, ...], deadline: float, expected: int | None = None
 ) -> None:
-    """Send one broadcast of all commands; the replies that come by `deadline` are in `round_`.
+    """Send one broadcast of all commands; `round_` collects the replies that come by `deadline`.
 
-    `expected` is how many workers will answer, where that is known already. Raises what the client raises.
+    `expected` is the number of workers that will answer, if known. Raises what the client raises.
     """
     from kombu import Consumer, Producer, uuid
 
@@ -156,9 +156,9 @@ def ask_workers(
 
 
 def _broadcast(producer: Any, mailbox: Any, command: str, ticket: str, deadline: float) -> None:
-    """What `Inspect` sends, without its waiting for each command."""
+    """Send what `Inspect` sends, without waiting after each command."""
     left = max(0.1, deadline - time.monotonic())
-    # The arguments of tasks are not wanted, so their short form is asked for.
+    # Nobody needs the tasks' arguments, so ask for the short form.
     arguments = {"safe": True} if command == "active" else {}
     producer.publish(
         {
@@ -184,17 +184,17 @@ def _keep(worker: WorkerAnswer, command: str, reply: Any) -> None:
     elif command == "active_queues":
         worker.queues = [str(queue["name"]) for queue in reply if isinstance(queue, dict) and "name" in queue]
     elif command == "registered":
-        # A name, then what is set for it: `shop.tasks.mail [rate_limit=10/m]`.
+        # A name, then its settings: `shop.tasks.mail [rate_limit=10/m]`.
         worker.registered = [str(name).partition(" [")[0] for name in reply]
     else:
         setattr(worker, command, [request for request in reply if isinstance(request, dict)])
 
 
 def _count_listeners(channel: Any) -> list[int]:
-    """Have this channel note how many workers a broadcast reaches; only Redis says so.
+    """Let this channel count how many workers a broadcast reaches; only Redis tells.
 
-    It is the answer to PUBLISH, which kombu drops. The workers with remote control switched off are not
-    among them.
+    The count is the answer to PUBLISH, which kombu drops. It leaves out workers with remote control switched
+    off.
     """
     counts: list[int] = []
     if not hasattr(channel, "_put_fanout") or type(channel).__module__ != "kombu.transport.redis":
@@ -210,6 +210,6 @@ def _count_listeners(channel: Any) -> list[int]:
 
 
 def _restore_nothing(channel: Any) -> None:
-    """A consumer on Redis gives back what others held for too long; that is not an audit's business."""
+    """Keep this consumer from redelivering overdue messages: an audit must change nothing."""
     if type(channel).__module__ == "kombu.transport.redis":
         channel.qos.restore_visible = lambda *_, **__: None

@@ -1,1 +1,1 @@
-"""Whether the result backend answers."""
+"""Finds out whether the result backend answers."""

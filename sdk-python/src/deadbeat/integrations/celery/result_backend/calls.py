@@ -1,13 +1,12 @@
-"""Whether the result backend answers, as the application's own calls into it show.
+"""Finds out from the application's own calls whether the result backend answers.
 
 A worker waits in `store_result` after a task's body has ended. Beat waits in `on_task_call` while it sends,
-or in `remove_pending_result` when it lets go of what it got for that. These methods of the running backend
-instance are timed; no class is patched. Pool children write what they see into memory that they share with
-the worker's main process, whose snapshot reports it. A process that is neither a worker nor Beat times
-nothing.
+or in `remove_pending_result` when it gives up that result. The SDK times these methods of the running backend
+instance and patches no class. Pool children write their figures into memory that they share with the worker's
+main process, whose snapshot reports them. A process that is neither a worker nor Beat times nothing.
 
-Not timed: a backend on the broker's own server, and those that use the broker (`rpc://`). Their trouble is
-the broker's, which `sample` reports.
+Not timed: a backend on the broker's own server, and those that use the broker (`rpc://`). Their faults are
+the broker's, which `broker_sample` reports.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
     from deadbeat.integrations.celery.result_backend.probe import Probe
 
 OPERATIONS = ("store_result", "on_task_call", "remove_pending_result")
-# A call that is under way for less is a slow answer, and no trouble.
+# A call that takes less is slow, but no fault.
 HANGS_SECONDS = 2.0
-# Processes of one worker that are told apart. Two of one place overwrite each other's record.
+# The maximum of processes of one worker. Two with the same place overwrite each other's record.
 PLACES = 256
 _ERROR_BYTES = 160
-# Set on what a timed call raises because of the backend.
+# Set on an exception that a timed call raises because of the backend.
 _MARK = "_deadbeat_result_backend"
 
 # Process, start of the oldest call under way, start of the first and end of the last call that failed since
@@ -47,7 +46,7 @@ _RECORD_BYTES = _RECORD.size + _ERROR_BYTES
 
 
 class Record(NamedTuple):
-    """What one process has seen of one operation."""
+    """One process's figures of one operation."""
 
     pid: int
     under_way: float
@@ -57,20 +56,20 @@ class Record(NamedTuple):
 
 
 class _Operation:
-    """One method of the backend, as this process sees it."""
+    """One method of the backend, in this process."""
 
     __slots__ = ("answered", "first_failed", "last_failed", "place", "under_way")
 
     def __init__(self, place: int) -> None:
         self.place = place
-        # Thread or greenlet → start of its call, the oldest first. A leftover of a call that a signal broke
-        # off is overwritten by the next one.
+        # Thread or greenlet → start of its call, the oldest first. If a signal interrupts a call, its
+        # leftover stays until the next call overwrites it.
         self.under_way: dict[int, float] = {}
         self.first_failed = self.last_failed = self.answered = 0.0
 
 
 class ResultBackend:
-    """The calls of one app into its result backend, of this process and of those forked from it."""
+    """One app's calls into its result backend, in this process and those forked from it."""
 
     def __init__(self, app: Celery) -> None:
         self._app: Any = app
@@ -79,18 +78,18 @@ class ResultBackend:
         self._operations = [_Operation(place) for place in range(len(OPERATIONS))]
         self._probe: Probe | None = None
         self._address: str | None = None
-        # By operation: it was in trouble, as last reported here.
+        # By operation: whether the last report had a fault.
         self._was_troubled = [False] * len(OPERATIONS)
 
     @guarded
     def watch(self) -> None:
-        """Time the calls of this process and of those that it will fork; a second call changes nothing."""
+        """Time the calls of this process and of its future children; a second call changes nothing."""
         if self._board is not None:
             return
         backend = self._app.backend
         if not is_elsewhere(self._app, backend):
             return
-        # Most applications have none that is watched, and web processes never come here.
+        # Most applications have no timed backend, and web processes never come here.
         from deadbeat.integrations.celery.result_backend.probe import Probe
 
         self._address = address_of(backend)
@@ -108,7 +107,10 @@ class ResultBackend:
         self._timed(backend)
 
     def report(self, pids: Iterable[int]) -> dict[str, Any] | None:
-        """What these processes see of the backend; None where it is not watched. Called by the sender."""
+        """The state of the backend as these processes see it; None where it is not timed.
+
+        The sender's thread calls this.
+        """
         if self._board is None or self._probe is None:
             return None
         now, pids = time.monotonic(), set(pids)
@@ -130,7 +132,7 @@ class ResultBackend:
                 since
                 for record in records
                 if record.under_way
-                # Where the call before has failed, by a short timeout perhaps, the next one waits as well.
+                # If the call before failed, perhaps by a short timeout, the next one counts as waiting.
                 and (
                     now - (since := max(record.under_way, answered)) >= HANGS_SECONDS
                     or record.last_failed > answered
@@ -150,7 +152,7 @@ class ResultBackend:
                     failing=len(failing),
                     error=self._error_of(place, worst) if worst is not None else self._probe.error,
                 )
-            # Sending says little of storing: it counts for who had its trouble there.
+            # An answer to sending says little about storing: it counts for processes with a fault there.
             if place == 0 or self._was_troubled[place]:
                 answers.append(answered)
             self._was_troubled[place] |= is_troubled
@@ -159,13 +161,13 @@ class ResultBackend:
         return said
 
     def ask(self, said: dict[str, Any] | None) -> None:
-        """Look for ourselves while there is trouble: the application may not call the backend for hours."""
+        """Probe the backend while there is a fault: the application may not call it for hours."""
         if said is not None and said["operation"] is not None and self._probe is not None:
             self._probe.want()
 
     @staticmethod
     def is_at_fault(fault: BaseException) -> bool:
-        """Whether this came out of a call that is timed: the broker's client may raise the same classes."""
+        """Whether a timed call raised this: the broker's client may raise the same classes."""
         one: BaseException | None = fault
         for _ in range(6):
             if one is None:
@@ -176,7 +178,7 @@ class ResultBackend:
         return False
 
     def _timed(self, backend: Any) -> Any:
-        """Put ourselves around these methods of an instance."""
+        """Wrap these methods of an instance."""
         for operation, name in zip(self._operations, OPERATIONS):
             method = getattr(backend, name, None)
             if method is not None and not hasattr(method, "deadbeat_times"):
@@ -189,7 +191,7 @@ class ResultBackend:
 
         @functools.wraps(method)
         def timed(*args: Any, **kwargs: Any) -> Any:
-            # Nothing here swallows an exception: a soft time limit may strike anywhere.
+            # Swallow no exception here: a soft time limit may strike anywhere.
             started = under_way[caller()] = monotonic()
             self._write(operation)
             try:
@@ -221,14 +223,14 @@ class ResultBackend:
             self._board[start : start + _ERROR_BYTES] = words
             setattr(fault, _MARK, True)
         except Exception:
-            # The host's own exception is on its way.
+            # The host's own exception is being raised.
             log_once("the timing of the result backend")
 
     def _write(self, operation: _Operation) -> None:
         try:
             under_way = next(iter(operation.under_way.values()), 0.0)
         except RuntimeError:
-            # Another thread has come or gone meanwhile: it writes.
+            # Another thread came or went meanwhile: it writes.
             return
         _RECORD.pack_into(
             self._board,  # type: ignore[arg-type]  # made before anything is timed
@@ -256,7 +258,7 @@ class ResultBackend:
         return (pid % PLACES * len(OPERATIONS) + place) * _RECORD_BYTES
 
     def _after_fork(self) -> None:
-        # The parent's calls go on in the parent. The dicts stay: what is timed has them at hand.
+        # The parent's calls continue in the parent. Keep the dicts: timed methods refer to them.
         self._pid = os.getpid()
         for operation in self._operations:
             operation.under_way.clear()
@@ -264,5 +266,5 @@ class ResultBackend:
 
 
 def _instant(moment: float, now: float) -> str:
-    """A moment of the monotonic clock as UTC."""
+    """An instant of the monotonic clock as UTC."""
     return utc_text(time.time() - (now - moment))

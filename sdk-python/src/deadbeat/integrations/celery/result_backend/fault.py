@@ -1,4 +1,4 @@
-"""Faults of a result backend, apart from faults of the results that an application stores in it."""
+"""Distinguishes faults of a result backend from faults of the results that an application stores in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 ADDRESS_LIMIT = 200
 WORDS_LIMIT = 150
-# Packages whose exceptions are a server's or its client's.
+# Packages whose exceptions come from a server or its client.
 _CLIENTS = frozenset(
     (
         *("redis", "sqlalchemy", "psycopg", "psycopg2", "MySQLdb", "pymysql", "oracledb", "pymongo"),
@@ -15,7 +15,7 @@ _CLIENTS = frozenset(
         *("azure", "google", "arango", "pylibmc", "pymemcache", "memcache"),
     )
 )
-# Backends that are the broker, or nothing.
+# Backends that are the broker, or no server.
 _NO_SERVER = frozenset(("", "disabled", "rpc", "amqp", "cache+memory", "memory"))
 _PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379, "amqp": 5672, "amqps": 5671}
 _LOCAL = frozenset(("localhost", "::1", "[::1]"))
@@ -38,19 +38,19 @@ def is_elsewhere(app: Any, backend: Any) -> bool:
 
 
 def address_of(backend: Any) -> str:
-    """Where it is, without the user, the password and the options."""
+    """The backend's address, without user, password and options."""
     said = ";".join(_bare(part) for part in _uri(backend).split(";"))
     return (said or type(backend).__name__)[:ADDRESS_LIMIT]
 
 
 def fault_of(backend: Any, fault: BaseException) -> BaseException | None:
-    """The exception that says that the backend could not be reached, or refused what it was sent.
+    """The exception that shows that the backend was unreachable or refused a command.
 
     None for a fault of the result: it cannot be encoded, or is too large. Causes are followed, contexts are
     not: a failure is stored while the task's own exception is being handled.
     """
     errors = (*getattr(backend, "connection_errors", ()), *getattr(backend, "channel_errors", ()))
-    # kombu lists `KeyError` among Redis's: to encode a result may raise that, too.
+    # kombu lists `KeyError` among Redis' errors; encoding a result may raise that, too.
     kinds = tuple(
         kind
         for kind in errors
@@ -67,12 +67,12 @@ def fault_of(backend: Any, fault: BaseException) -> BaseException | None:
 
 
 def words_of(fault: BaseException) -> str:
-    """Its class, and what Redis answered; never what was sent to it."""
+    """The exception's class, and Redis' answer; never the data that was sent to it."""
     name = type(fault).__name__
     if not any(kind.__name__ == "ResponseError" for kind in type(fault).__mro__):
         return name
-    # redis-py puts the command with its arguments before that; Redis repeats those of a command that it does
-    # not know.
+    # redis-py puts the command with its arguments before the answer; Redis repeats the arguments of a command
+    # that it does not know.
     said = str(fault).rpartition("of pipeline caused error: ")[2]
     return name if "args" in said else f"{name}: {said}"[:WORDS_LIMIT]
 
@@ -87,7 +87,7 @@ def _uri(backend: Any) -> str:
 def _bare(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     place, _, options = rest.partition("?")
-    # A password may hold any character: where it is not certain where it ends, nothing is shown.
+        # A password may hold any character: if its end is not certain, show nothing.
     if "@" in options or "#" in place:
         return scheme
     place = place.rpartition("@")[2]

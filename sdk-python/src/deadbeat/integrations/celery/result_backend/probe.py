@@ -1,4 +1,4 @@
-"""Asks the result backend whether it answers, while the application's own calls do not show it."""
+"""Probes the result backend while the application's own calls do not show whether it answers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from celery import Celery
 
 PERIOD_SECONDS = 4.0
-# Each report of trouble asks anew.
+# Each report of a fault prolongs the probing.
 WISH_SECONDS = 30.0
 # No task has this id.
 NO_TASK = "deadbeat-no-such-task"
 
 
 class Probe:
-    """A connection of its own in a thread of its own, both only while there is trouble."""
+    """A connection and a thread of its own, both only while there is a fault."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -37,9 +37,9 @@ class Probe:
         self.error: str | None = None
 
     def want(self) -> None:
-        """Ask for a while, or go on with it."""
+        """Probe for a while, or go on with it."""
         self._until = time.monotonic() + WISH_SECONDS
-        # One that hangs is not joined by another.
+        # Do not start a second thread beside one that hangs.
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="deadbeat-result-backend", daemon=True)
             self._thread.start()
@@ -77,7 +77,7 @@ class Probe:
 
 
 def _impatient(app: Any) -> Any:
-    """A backend of this thread's own; it is never used for results."""
+    """A backend of this thread's own, with a timeout; never used for results."""
     backend = type(app)._get_backend(app)
     if isinstance(getattr(backend, "connparams", None), dict):
         backend.connparams.update(options_for("redis", timeouts.BACKEND_ANSWER_SECONDS))
@@ -85,7 +85,7 @@ def _impatient(app: Any) -> Any:
 
 
 def _ask(backend: Any) -> str | None:
-    """What it answers to a command that would write; None: it takes it. Others than Redis are only read."""
+    """Redis' refusal of a writing command; None: it accepts. Other backends are only read."""
     if hasattr(backend, "connparams"):
         return refused_by_redis(backend.client)
     backend._get_task_meta_for(NO_TASK)

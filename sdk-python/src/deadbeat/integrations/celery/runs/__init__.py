@@ -1,1 +1,1 @@
-"""What becomes of runs, and the headers that name them."""
+"""Reports of runs, and the headers that identify them."""

@@ -1,8 +1,8 @@
-"""What is said of a message when it is published, to the worker (in its headers) and to the server.
+"""Stamps a message when it is published, for the worker (headers) and for the server (event).
 
-Every message gets the time of its publishing: brokers keep none, and how long the oldest one waits is
-told by it. A message that Beat sends also carries the entry it is for and the slot. Parts of a run that the
-run itself publishes get its headers: `follow` says which those are.
+Every message gets the time of its publishing: brokers keep none, and the age of the oldest message needs it.
+A message of Beat also carries its entry and the slot. Parts of a run that the run itself publishes get its
+headers: `follow` says which those are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deadbeat.integrations.celery.apps import reporter_of, reporters
 from deadbeat.integrations.celery.runs.reporter import RunReporter
 from deadbeat.integrations.celery.runs.workflow import RUN_HEADERS, carried, stage_of
 
-# Whose entry this thread or greenlet is sending: its reporter, the entry, the entry's task and slot.
+# What this thread or greenlet is sending for Beat: the reporter, the entry, the entry's task and slot.
 _sending: ContextVar[tuple[RunReporter, str, str | None, str | None] | None] = ContextVar(
     "deadbeat_sending", default=None
 )
@@ -28,7 +28,7 @@ _sending: ContextVar[tuple[RunReporter, str, str | None, str | None] | None] = C
 
 @contextmanager
 def sending_entry(runs: RunReporter, entry: str | None, task: str | None, slot: str | None) -> Iterator[None]:
-    """Say, for this task's publishing done inside by this thread, which entry and slot it is for."""
+    """Mark this task's publishing by this thread, inside the context, as a sending of this entry and slot."""
     before = _sending.set(None if entry is None else (runs, str(entry), task, slot))
     try:
         yield
@@ -40,13 +40,13 @@ def sending_entry(runs: RunReporter, entry: str | None, task: str | None, slot: 
 def on_before_task_publish(
     sender: Any = None, headers: dict[str, Any] | None = None, body: Any = None, **_: Any
 ) -> None:
-    """Stamp the message and name the run that it belongs to."""
+    """Stamp the message and name the run to which it belongs."""
     if headers is None:
         return
     now = time.time()
     ours: dict[str, Any] = {"deadbeat_at": now}
     sending = _sending.get()
-    # A task that publishes another one while it is being published: that one is not the entry's own.
+    # Publishing the entry's task may publish another task: that one is not the entry's.
     if sending is not None and sending[2] == sender:
         runs, entry, _task, slot = sending
         ours.update(deadbeat_beat=runs.beat, deadbeat_entry=entry)
@@ -62,8 +62,8 @@ def _of_run(task: Any, headers: dict[str, Any], body: Any) -> dict[str, Any]:
     """The run headers of a message that a running task publishes.
 
     Other vendors nest a dict in the headers, and a retry republishes only that: the running task's own
-    request is the only sure source. Another task's message belongs to another run, also where the application
-    hands on all headers of its request.
+    request is the only reliable source. Another task's message belongs to another run, even if the
+    application passes on all headers of its request.
     """
     request, reporter = task.request, reporter_of(task.app)
     attempt = None if reporter is None else reporter.open.get((request.id, stage_of(request)))
@@ -94,7 +94,7 @@ def on_after_task_publish(
     routing_key: Any = None,
     **_: Any,
 ) -> None:
-    """The broker has taken a message."""
+    """Report that the broker has accepted a message."""
     if not headers or "id" not in headers:
         return
     runs = _publisher(str(sender))
@@ -103,7 +103,7 @@ def on_after_task_publish(
 
 
 def _publisher(task_name: str) -> RunReporter | None:
-    """The reporter of the app that publishes here. Celery does not say which one it is."""
+    """The reporter of the publishing app, which Celery does not name."""
     sending = _sending.get()
     if sending is not None:
         return sending[0]
@@ -111,7 +111,7 @@ def _publisher(task_name: str) -> RunReporter | None:
     if task is not None:
         return reporter_of(task.app)
     all_of_them = reporters()
-    # Of several apps in a web process: one that tracks and knows the task, else one that tracks it.
+    # With several apps in a web process: one that tracks and knows the task, else one that tracks it.
     tracking = [runs for runs in all_of_them if len(all_of_them) == 1 or task_name in runs.tracked]
     knowing = [runs for runs in tracking if len(tracking) == 1 or task_name in runs.app.tasks]
     return next(iter([*knowing, *tracking]), None)

@@ -1,6 +1,6 @@
-"""Messages that a worker refuses before any task begins: of a task or a content type that it does not know.
+"""Reports messages that a worker refuses before any task begins: unknown task or content type.
 
-Celery drops them with a line in the worker's log. Their headers name the entry, so that the run ends as
+Celery drops them with a line in the worker's log. Their headers name the entry, so the run ends as
 rejected, with the worker's reason, instead of missing.
 """
 
@@ -29,13 +29,13 @@ def on_task_unknown(sender: Any = None, message: Any = None, name: Any = None, *
 
 @guarded
 def on_decode_error(consumer: Any, message: Any, exc: Any) -> None:
-    """The body of a message cannot be read; Celery acknowledges it and announces nothing."""
+    """The worker cannot read a message's body; Celery acknowledges it and announces nothing."""
     _refuse(consumer, message, exc, f"content type {message.content_type}")
 
 
 def _refuse(consumer: Any, message: Any, exc: Any, what: str) -> None:
     reporter, headers = apps.reporter_of(consumer.app), message.headers
-    # A message of another program has no headers of Celery's, and names no run.
+    # Another program's message has no headers of Celery, and belongs to no run.
     if reporter is None or not headers or not headers.get("id"):
         return
     request = {**headers, "delivery_info": message.delivery_info}
@@ -43,8 +43,8 @@ def _refuse(consumer: Any, message: Any, exc: Any, what: str) -> None:
     if not reporter.is_tracked(request, task_name):
         return
     task_id = str(headers["id"])
-    # The same message may be sent once more after it was refused.
+    # The same message may have been sent again after a refusal.
     reporter.reopen(task_id, request)
-    # Both are names that the headers carry: never a part of the body, which an exception may quote.
+    # Both are names from the headers, never a part of the body, which an exception may quote.
     reason = what if exc is None else f"{error_name(exc)}: {what}"
     reporter.finish(task_id, request, task_name, End("rejected", reason[:_REASON_LIMIT]))

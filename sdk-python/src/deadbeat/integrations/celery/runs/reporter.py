@@ -1,11 +1,10 @@
-"""What one process knows about runs, and how it words what becomes of them.
+"""The runs that one process knows, and the events about them.
 
-Tracked is what Beat sent, which carries `deadbeat_entry` in its headers, and what the application named.
-The outcome of a run is what `task_postrun` says in the process that ran the task; what no task process
-can say any more (it was killed, the task was revoked or expired) comes from the worker's main process. A
-retry keeps its run open, as does a replacement, a chain or a chord that the task starts (`follow`). Each try
-that starts is an attempt with an id of its own, a message delivered twice makes two. Arguments, results and
-the text of exceptions stay here.
+Tracked runs are those that Beat sent, with `deadbeat_entry` in their headers, and tasks that `track` names.
+`task_postrun` in the process that ran the task gives the outcome. If that process cannot report any more (it
+was killed, the task was revoked or expired), the worker's main process does. A retry keeps its run open, as
+does a replacement, a chain or a chord that the task starts (`follow`). Each start is an attempt with an id of
+its own; a redelivered message makes two. Arguments, results and the text of exceptions stay here.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _REMEMBERED_RUNS = 10_000
 _REMEMBERED_QUEUES = 500
 _ERROR_TEXT_LIMIT = 500
 
-# task_postrun's state → outcome. None: the process was told to exit in the middle of the task.
+# task_postrun's state → outcome. None: the process had to exit in the middle of the task.
 _OUTCOMES = {
     "SUCCESS": "success",
     "FAILURE": "failure",
@@ -46,7 +45,7 @@ _OUTCOMES = {
     "REJECTED": "rejected",
     None: "aborted",
 }
-# What the main process alone knows: class of the exception → outcome.
+# Ends that only the main process knows: class of the exception → outcome.
 _ENDS_FROM_OUTSIDE = {"WorkerLostError": "lost", "TimeLimitExceeded": "time_limit"}
 
 _plain_id = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
@@ -60,12 +59,12 @@ class Attempt:
     def __init__(self) -> None:
         self.id = new_id()
         self.started = time.monotonic()
-        # What is sent of its exception, and the exception's class.
+        # The exception as it is sent, and its class.
         self.error: str | None = None
         self.error_name: str | None = None
-        # It published a part of its own run, and the run ends with that.
+        # Whether it published a part of its own run, with which the run ends.
         self.goes_on = False
-        # The workflow into which it is followed.
+        # The id of the followed workflow.
         self.workflow: str | None = None
 
 
@@ -80,7 +79,7 @@ class End(NamedTuple):
 
 
 class RunReporter:
-    """Which runs are open in this process, which were reported closed; makes the events of all of them."""
+    """The open and the closed runs of this process; makes all their events."""
 
     def __init__(self, app: Celery, settings: Settings, transport: Transport) -> None:
         self.app = app
@@ -88,7 +87,7 @@ class RunReporter:
         self.transport = transport
         self.beat = transport.app = settings.name or app.main or "celery"
         self.worker: str | None = None
-        # Names the process that owns this worker's runs; chosen before the pool is forked, for all of them.
+        # The id of this worker's incarnation; chosen before the pool is forked, for all its processes.
         self.incarnation: str | None = None
         self.project = project_of(sys.argv, os.environ)
         self.result_backend = ResultBackend(app)
@@ -96,26 +95,26 @@ class RunReporter:
         # (task id, stage) → the attempt; only while the task runs in this process. Not by id alone: a retry
         # without countdown, or a replacement, may start in another thread before this attempt has ended.
         self.open: dict[tuple[str, int], Attempt] = {}
-        # Requests the main process has taken in. Celery keeps them alive while they are of interest.
+        # Requests that the main process has received. Celery keeps them alive while they matter.
         self.received: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        # Some versions announce one end twice: (task id, stage) → outcomes already reported.
+        # Some Celery versions announce one end twice: (task id, stage) → outcomes already reported.
         self.closed: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
-        # Where tracked messages were sent to from here: the broker's sample has to look there, too.
+        # Queues to which this process sent tracked messages: the broker's sample must include them.
         self.seen_queues: dict[str, None] = {}
         self._queue_names: dict[tuple[Any, Any], str | None] = {}
 
     def is_tracked(self, request: Any, task_name: str) -> bool:
-        """Whether this run is ours to report. Called directly (`task()`, eager) it is the application's."""
+        """Whether to report this run. A direct call (`task()`, eager) is the application's own."""
         if not request.get("deadbeat_entry") and task_name not in self.tracked:
             return False
         return not request.get("is_eager")
 
     def report(self, kind: str, task_id: str, request: Any, task_name: str, **fields: Any) -> None:
-        """Queue one event about a run. What Beat sent goes before what is only tracked; of that, failures and
-        canaries travel in the reserved lane.
+        """Queue one event about a run. Runs of Beat go before merely tracked ones; their failures and the
+        canaries are vital.
 
-        `request` gives the message's headers: the main process has a dict of them, a task Celery's request,
-        which has the same `get`.
+        `request` gives the message's headers: a dict in the main process, Celery's request in a task; both
+        have the same `get`.
         """
         entry = request.get("deadbeat_entry")
         event = {
@@ -135,13 +134,13 @@ class RunReporter:
         self.transport.put(event, vital=vital, history=not entry)
 
     def report_unsendable(self, entry: str, task_name: str, error: str) -> None:
-        """Beat could not make a message of this entry: a run that failed before it began."""
+        """Report that Beat could not make a message of this entry: a run that failed before it began."""
         task_id = new_id()
         request = {"deadbeat_beat": self.beat, "deadbeat_entry": entry}
         self.finish(task_id, request, task_name, End("failure", error))
 
     def published(self, task_name: str, headers: dict[str, Any], exchange: Any, routing_key: Any) -> None:
-        """A message is in the broker's hands; by whom it was put there is no matter of workers."""
+        """Report a published message; workers do not need to know who published it."""
         queue = self.queue_of(exchange, routing_key)
         if queue is not None and len(self.seen_queues) < _REMEMBERED_QUEUES:
             self.seen_queues[queue] = None
@@ -159,9 +158,9 @@ class RunReporter:
         )
 
     def receive(self, request: Any) -> None:
-        """The worker has taken a message in; it may wait here for its time or for a free process."""
+        """The worker has received a message; it may wait here for its ETA or for a free process."""
         message = request.request_dict
-        # A failure announced in the main process names the task id only.
+        # A failure that the main process announces has the task id only.
         self.received[request.id] = request
         self.reopen(request.id, message)
         if is_member(message):
@@ -177,7 +176,7 @@ class RunReporter:
         )
 
     def start(self, task_id: str, request: Any, task: Any) -> None:
-        """An attempt begins, here."""
+        """Report that an attempt begins in this process."""
         self.reopen(task_id, request)
         attempt = Attempt()
         self.open[task_id, stage_of(request)] = attempt
@@ -192,23 +191,23 @@ class RunReporter:
             **self.delivery(request),
             pid=os.getpid(),
             incarnation=self.incarnation,
-            # Whether the broker delivers its message again when this worker dies.
+            # Whether the broker redelivers its message when this worker dies.
             acks_late=bool(task.acks_late),
         )
 
     def end_attempt(self, task_id: str, request: Any, task: Any, state: str | None) -> None:
-        """The task function has returned, or its process was told to go: the state says which."""
+        """Report that the task function returned, or that its process must exit: `state` says which."""
         retries = retries_of(request)
         attempt = self.open.pop((task_id, stage_of(request)), None)
         number = None if attempt is None else attempt.id
         error = None if attempt is None else attempt.error
-        # Replaced, it says that it is ignored; it is the replacement that will end.
+        # A replaced task ends as ignored; the replacement ends the run.
         goes_on = attempt is not None and attempt.goes_on and state in ("SUCCESS", "IGNORED")
         if state == "RETRY" or goes_on:
             if not is_member(request):
                 self.report("run_retried", task_id, request, task.name, attempt=number, error=error)
             return
-        # A state of the user's own making is an end like any other.
+        # A state of the user's own is an end like any other.
         outcome = _OUTCOMES.get(state, "ignored")
         soft = False
         if outcome == "failure" and attempt is not None:
@@ -216,13 +215,13 @@ class RunReporter:
                 outcome, soft = "time_limit", True
             elif attempt.error_name == "MaxRetriesExceededError" or retries == task.max_retries != 0:
                 outcome = "retries_exhausted"
-        # Of a later part it is not the run's: the server takes the time from the run's start.
+        # A later part's duration is not the run's: the server counts from the run's start.
         is_whole = attempt is not None and not request.get("deadbeat_run")
         duration = round(time.monotonic() - attempt.started, 6) if attempt is not None and is_whole else None
         self.finish(task_id, request, task.name, End(outcome, error, duration, number, soft))
 
     def end_from_outside(self, task_id: str, task_name: str, exception: Any) -> None:
-        """The main process says how a run ended that its own process cannot speak of."""
+        """Report from the main process an end that the run's own process cannot report."""
         request = self.received.get(task_id)
         if request is None:
             return
@@ -230,7 +229,7 @@ class RunReporter:
         self.finish(task_id, request.request_dict, task_name, End(outcome, self.error_of(exception)))
 
     def finish(self, task_id: str, request: Any, task_name: str, end: End) -> None:
-        """Report the end of a run, once per outcome however often Celery announces it."""
+        """Report the end of a run, once per outcome, however often Celery announces it."""
         if is_member(request) and end.outcome in ("success", "ignored"):
             return
         key = (task_id, stage_of(request))
@@ -251,17 +250,17 @@ class RunReporter:
             error=end.error,
             attempt=end.attempt,
             queue=self._queue_of_delivery(request.get("delivery_info")),
-            # The sender's clock may be what made it too old.
+            # The sender's clock may have made it expire.
             **({"published_at": _published_at(request)} if end.outcome == "expired" else {}),
         )
 
     def reopen(self, task_id: str, request: Any) -> None:
-        """A message delivered again repeats id and retries; its end is a new one."""
+        """A redelivered message repeats id and retries; treat its end as a new one."""
         if self.closed:
             self.closed.pop((task_id, stage_of(request)), None)
 
     def delivery(self, request: Any) -> dict[str, Any]:
-        """How this message came: its queue, whether not for the first time, when it was published."""
+        """The delivery of this message: its queue, whether it is a redelivery, when it was published."""
         delivery = request.get("delivery_info") or {}
         return {
             "queue": self._queue_of_delivery(delivery),
@@ -274,7 +273,7 @@ class RunReporter:
         return self.queue_of(delivery.get("exchange"), delivery.get("routing_key"))
 
     def queue_of(self, exchange: Any, routing_key: Any) -> str | None:
-        """The queue that the app binds to this exchange with this key; else the key, its usual name."""
+        """The queue that the app binds to this exchange with this key; else the key, usually its name."""
         key = (exchange, routing_key)
         try:
             return self._queue_names[key]
@@ -290,7 +289,7 @@ class RunReporter:
         return name
 
     def error_of(self, exception: Any) -> str:
-        """The exception's class; with its text only when the user asked for that."""
+        """The exception's class; with its text only if the user asked for that."""
         name = error_name(exception)
         if self.settings.send_error_text:
             return f"{name}: {exception}"[:_ERROR_TEXT_LIMIT]
@@ -298,7 +297,7 @@ class RunReporter:
 
 
 def project_of(arguments: Sequence[str], environment: Mapping[str, str]) -> str | None:
-    """What stands behind `celery -A` in this process's command line: what an alert's commands need."""
+    """The value of `celery -A` in this process's command line, for the commands in alerts."""
     for place, argument in enumerate(arguments):
         if argument in ("-A", "--app") and place + 1 < len(arguments):
             return arguments[place + 1]
@@ -310,7 +309,7 @@ def project_of(arguments: Sequence[str], environment: Mapping[str, str]) -> str 
 
 
 def error_name(exception: Any) -> str:
-    """The exception's class, also of one that Celery wrapped because it could not be pickled."""
+    """The exception's class, even of one that Celery wrapped because it could not be pickled."""
     return str(getattr(exception, "exc_cls_name", None) or type(exception).__name__)
 
 
@@ -321,7 +320,7 @@ def new_id() -> str:
 
 
 def run_id_of(task_id: str) -> str:
-    """The task id, which a retry keeps; made into a UUID if the application chose another form."""
+    """The task id, which a retry keeps; a UUID derived from it if the application uses another form."""
     if _plain_id(task_id):
         return task_id
     try:
@@ -346,7 +345,7 @@ def _text(value: Any) -> str | None:
 
 
 def _instant(text: Any) -> str | None:
-    """An ISO 8601 time of a message as RFC 3339 in UTC; None when there is none that can be read."""
+    """An ISO 8601 time of a message as RFC 3339 in UTC; None when missing or unreadable."""
     if not isinstance(text, str):
         return None
     try:

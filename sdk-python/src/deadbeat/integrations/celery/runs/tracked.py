@@ -1,4 +1,4 @@
-"""Which tasks are tracked beyond those that Beat sends: by patterns on their names."""
+"""Which tasks are tracked beyond those that Beat sends, by patterns on their names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import fnmatch
 import re
 from collections.abc import Sequence
 
-# Names come from messages: an application that makes them up must not fill the memory.
+# Names come from messages: an application that generates names must not fill the memory.
 _REMEMBERED_NAMES = 10_000
 
 
 class TrackedTasks:
-    """Answers for a name whether a pattern matches it; asked twice in the life of each task."""
+    """Says whether a pattern matches a name; called twice in the life of each task."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._matches = re.compile("|".join(map(fnmatch.translate, patterns))).match if patterns else None

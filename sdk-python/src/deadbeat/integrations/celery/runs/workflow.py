@@ -1,14 +1,14 @@
 """Which messages belong to the run of the task that publishes them: retries, replacements, chains and chords.
 
 A message with the running task's own id is a retry or a replacement. Other parts of a workflow have ids of
-their own; they carry the run's id. Two kinds of parts:
+their own, and carry the run's id. There are two kinds of parts:
 
-* One part alone carries the run on: a replacement, the next step of a chain, the body of a chord. It tells
-  start and end of its own, and the run ends well only with the last one.
-* A member works beside others: the header of a chord. It tells nothing but a failure, which fails the run.
+* One part alone carries the run on: a replacement, the next step of a chain, the body of a chord. It reports
+  its own start and end, and the run succeeds only with the last one.
+* A member works beside others: the header of a chord. It reports only a failure, which fails the run.
 
-A task that starts several workflows is followed into the first one. A plain `delay()` and a group without a
-chord have no end in common: they are not followed.
+The first workflow that a task starts is followed, later ones are not. A plain `delay()` and a group without a
+chord have no common end: they are not followed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 UNLOCK = "celery.chord_unlock"
 
-# The headers that name a run: set by Beat's process, carried from part to part.
+# The headers that identify a run: Beat's process sets them, and each part passes them on.
 RUN_HEADERS = (
     "deadbeat_beat",
     "deadbeat_entry",
     "deadbeat_slot",
     "deadbeat_first",
-    # The task id of the run's first part; only other parts have it.
+    # The task id of the run's first part; only later parts have it.
     "deadbeat_run",
-    # How many parts and retries came before this part.
+    # The number of parts and retries before this part.
     "deadbeat_stage",
     # True: this part is one of several at the same time.
     "deadbeat_member",
@@ -33,20 +33,20 @@ RUN_HEADERS = (
 
 
 def is_member(request: Any) -> bool:
-    """Whether a part only ever fails its run."""
+    """Whether a part can only fail its run."""
     return bool(request.get("deadbeat_member"))
 
 
 def stage_of(request: Any) -> int:
-    """How many parts and retries of its run came before this attempt."""
+    """The number of parts and retries of its run before this attempt."""
     before = request.get("deadbeat_stage")
     return (before if isinstance(before, int) else 0) + int(request.get("retries") or 0)
 
 
 def carried(request: Any, attempt: Any, headers: dict[str, Any], body: Any) -> dict[str, Any]:
-    """The run headers of a message that a running task publishes; none, if it is not part of its run.
+    """The run headers of a message that a running task publishes; empty if it is not part of its run.
 
-    `attempt` is what is known of the running task in this process: it learns that the run goes on.
+    `attempt` is the running task's state in this process; the function marks it when the run goes on.
     """
     ours = {name: value for name in RUN_HEADERS if (value := request.get(name)) is not None}
     if not ours.get("deadbeat_entry"):
@@ -74,7 +74,7 @@ def _role(request: Any, attempt: Any, headers: dict[str, Any], body: Any) -> boo
     embed = embed if isinstance(embed, dict) else {}
     task_id = headers.get("id")
     if task_id in _ids(_chord_of(request)):
-        # The body of a chord inside of another chord's header is a member of that.
+        # The body of a chord inside another chord's header is a member of that chord.
         return bool(embed.get("chord"))
     chain = request.get("chain")
     if chain and task_id in _ids(chain[-1]):
@@ -100,7 +100,7 @@ def _chord_of(request: Any) -> Any:
 
 
 def _second(arguments: Any) -> Any:
-    """What `celery.chord_unlock` gets as its second argument: the body."""
+    """The second argument of `celery.chord_unlock`: the body."""
     return arguments[1] if isinstance(arguments, (tuple, list)) and len(arguments) > 1 else None
 
 

@@ -1,9 +1,9 @@
-"""When what Beat has just sent is due next, in Beat's own words.
+"""When entries that Beat has just sent are next due, computed by Beat's own schedules.
 
 Sending an entry only leaves a note here, which takes a microsecond. The arithmetic waits for the end of
-the tick and takes no more than a twentieth of Beat's time, however many entries there are and however
-slow one of them computes (a rule of RedBeat is counted through from its start). What has to wait for its
-turn is noted by name, so that an entry sent again meanwhile is computed once.
+the tick and takes at most a twentieth of Beat's time, however many entries there are and however slow one
+computes (RedBeat counts a rule through from its start). Notes are by name, so an entry that is sent
+again meanwhile is computed once.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import log_once
 from deadbeat.integrations.celery.schedules.wire import due_since, happens_once, next_due, tells_due
 
-# The server takes as many entries of one Beat.
+# The server accepts at most this many entries of one Beat.
 ENTRY_LIMIT = 5_000
 ROUND_SECONDS = 1.0
 WORK_SECONDS = 0.05
 REST_PER_WORK = 19.0
-# A schedule that takes longer, so many times in a row, is not asked any more what it is due for.
+# A schedule that takes longer, this many times in a row, is not asked for its slot any more.
 SLOT_SECONDS = 0.005
 SLOW_SLOTS = 3
 
 
 class DueHints:
-    """The entries sent since the last report; used by Beat's own thread only."""
+    """The entries sent since the last report; only Beat's own thread uses it."""
 
     def __init__(self) -> None:
-        # Name → (entry, when it was sent). An entry sent again keeps its place, so that all get their turn.
+        # Name → (entry, when it was sent). A repeated entry keeps its place, so that all get their turn.
         self._sent: dict[str, tuple[Any, float]] = {}
         self._first_at = 0.0
         self._not_before = 0.0
 
     def note_sent(self, entry: Any, at: float) -> None:
-        """Remember that Beat has taken this entry's turn, at this timestamp."""
+        """Note that Beat has taken this entry's turn, at this timestamp."""
         if not self._sent:
             self._first_at = time.monotonic()
         elif len(self._sent) >= ENTRY_LIMIT and entry.name not in self._sent:
@@ -50,10 +50,10 @@ class DueHints:
         return self._not_before if self._sent else None
 
     def take(self, idle: bool, known: Collection[str] | None) -> list[dict[str, Any]]:
-        """Name and next due of each entry noted, if it is time; the rest waits for the next round.
+        """Name and next due of each noted entry, if it is time; the rest waits for the next round.
 
-        While Beat is busy they gather for a second, so that those due at one moment make one report. An
-        entry that the server has not been told of (None: it cannot be known) comes with the schedule.
+        While Beat is busy, entries gather for a second, so that those due together make one report. An
+        entry that the server does not have yet (due None: unknown) comes with the schedule.
         """
         started = time.monotonic()
         if not self._sent or started < self._not_before:
@@ -73,14 +73,14 @@ class DueHints:
 
 
 class Slots:
-    """Which slot an entry is sent for, asked right before Beat sends it; used by Beat's own thread only."""
+    """The slot for which an entry is sent, read right before the sending; only Beat's own thread uses it."""
 
     def __init__(self) -> None:
         # Name → how many times in a row it took too long.
         self._slow: dict[str, int] = {}
 
     def of(self, entry: Any) -> str | None:
-        """The instant since when the entry is due, as text; None when it cannot be known, or not quickly.
+        """The instant since when the entry is due, as text; None when unknown, or too slow to compute.
 
         After a pause of Beat that is the first slot that it missed. Never raises.
         """
@@ -101,25 +101,25 @@ class Slots:
 
 
 def merge_due(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Two reports as one: the newer one's word where both have one. Neither is changed."""
+    """Merge two reports: where both have an entry, the newer one counts. Changes neither."""
     again = {entry["name"] for entry in newer["entries"]}
     entries = [entry for entry in older["entries"] if entry["name"] not in again]
     return {**newer, "entries": (entries + newer["entries"])[-ENTRY_LIMIT:]}
 
 
 def is_last_time(entry: Any) -> bool:
-    """Whether Beat is done with an entry that it has sent; django-celery-beat disables it some time later."""
+    """Whether Beat is done with a sent entry; django-celery-beat disables it some time later."""
     return happens_once(entry.schedule) or bool(getattr(getattr(entry, "model", None), "one_off", False))
 
 
 def _hint(name: str, entry: Any, sent_at: float) -> list[dict[str, Any]]:
-    """At most one; none when the due is not known, which is not the same as never."""
+    """At most one hint; none when the due time is unknown, which is not the same as never."""
     try:
         due = None
         if not is_last_time(entry):
             if not tells_due(entry.schedule):
                 return []
-            # From when its turn began: that is what Beat counts from, however long the broker took.
+            # Beat counts from the beginning of the entry's turn, however long the broker took.
             due = next_due(entry.schedule, datetime.fromtimestamp(sent_at, timezone.utc))
         return [{"name": name, "next_due_at": None if due is None else utc_text(due)}]
     except Exception:

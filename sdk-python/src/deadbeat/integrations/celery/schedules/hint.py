@@ -1,8 +1,8 @@
-"""A schedule that only Beat can compute: what it is called, and what of it a person may read.
+"""A schedule that only Beat can compute: its class, and a text for people.
 
-The server waits for such an entry only because Beat says when it is next due. Nothing here comes from a
-`repr`: an object of the user's own may show a password or an address in it, so of such a class the name
-is sent and nothing else.
+The server expects such an entry only when Beat reports its next due time. Nothing here comes from a `repr`:
+an object of the user's own may show a password or an address in it. The server gets only the name of such a
+class.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ TEXT_LIMIT = 200
 
 _FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY", "SECONDLY")
 _DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
-# Not the start: RedBeat sets it to now each time an app that gives none is started, and the entry would
-# look changed.
+# Without the start: RedBeat sets a missing start to now at each start of the app, and the entry would seem
+# changed.
 _RULE_PARTS = {
     "COUNT": "count",
     "WKST": "wkst",
@@ -34,7 +34,7 @@ _RULE_PARTS = {
 
 
 def hint_schedule(plan: Any, text: str = "") -> dict[str, Any]:
-    """The schedule's class, with a text where one is known that says it all."""
+    """The schedule's class, with a text where one is known that describes it fully."""
     wire = {"kind": "hint", "class": _plain(type(plan).__name__) or "unknown"}
     if text := _plain(text or _known_text(plan)):
         wire["text"] = text
@@ -50,7 +50,7 @@ def _known_text(plan: Any) -> str:
         if name == "rrule":
             return _rule_text(plan)
     except Exception:
-        # Another class of that name: then its name must do.
+        # Another class of that name: its name alone must do.
         pass
     return ""
 
@@ -87,5 +87,5 @@ def _rule_value(part: str, value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """One short line: what is no printable character becomes a blank."""
+    """One short line, with blanks in place of unprintable characters."""
     return "".join(c if c.isprintable() else " " for c in text).strip()[:TEXT_LIMIT].rstrip()

@@ -1,8 +1,8 @@
 """The whole schedule of a running Beat, whichever scheduler it has.
 
-`scheduler.schedule` is complete for Celery's own schedulers only: RedBeat shows what is due now and the
-one after, django-celery-beat hides crontab rows that are hours away and disabled ones. Those two are
-read where they keep their list. Nothing is written, and no entry of theirs is built that could write.
+`scheduler.schedule` is complete for Celery's own schedulers only. RedBeat shows the due entries and the next
+one; django-celery-beat hides disabled rows and crontab rows that are hours away. The SDK reads these two
+where they keep their list. It writes nothing, and builds no entry of theirs that could write.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger("deadbeat")
 
 _DAY_SECONDS = 86_400.0
 _AFTER_TIME_LIMIT_SECONDS = 60.0
-# The longest delay that the server takes.
+# The longest delay that the server accepts.
 _LONGEST_DELAY_SECONDS = 366 * _DAY_SECONDS
 
 _told_classes: set[str] = set()
@@ -36,7 +36,7 @@ _told_classes: set[str] = set()
 
 @dataclass
 class _Found:
-    """An entry as its scheduler keeps it. `due` is a timestamp when the scheduler knows it."""
+    """An entry as its scheduler keeps it. `due` is a timestamp if the scheduler knows it."""
 
     name: str
     task: str
@@ -47,7 +47,7 @@ class _Found:
 
 
 def list_entries(scheduler: Any, app: Celery, settings: Settings) -> list[dict[str, Any]]:
-    """All entries of this scheduler as the server wants them, in order of name.
+    """All entries of this scheduler in the server's form, in order of name.
 
     An entry whose schedule cannot be read is listed by its class. Raises what the scheduler's storage raises.
     """
@@ -94,7 +94,7 @@ def _in_redis(app: Celery) -> Iterator[_Found]:
             plan=entry["schedule"],
             options=entry.get("options") or {},
             enabled=bool(entry.get("enabled", True)),
-            # The score is what RedBeat itself goes by; below zero means never again.
+            # RedBeat itself goes by the score; below zero means never again.
             due=score if score >= 0 else None,
         )
 
@@ -107,7 +107,7 @@ def _in_database(scheduler: Any) -> Iterator[_Found]:
     for row in model._default_manager.select_related(*joined):
         last_run_at, runs = _last_run(row, scheduler)
         over = bool(row.expires and _aware(row.expires) <= now)
-        # A one-off row that has run is disabled by the scheduler when it comes across it.
+        # The scheduler disables a one-off row that has run only when it comes across it.
         over = over or bool(row.one_off and runs > 0)
         try:
             plan = row.schedule
@@ -128,9 +128,9 @@ def _in_database(scheduler: Any) -> Iterator[_Found]:
 
 
 def _last_run(row: Any, scheduler: Any) -> tuple[datetime, int]:
-    """When a row was last sent, and how often: its scheduler writes that down every three minutes only."""
+    """When a row was last sent, and how often; its scheduler writes that down every three minutes only."""
     last_run_at, runs = row.last_run_at or row.date_changed, row.total_run_count
-    # Not by `schedule`, which reads the database and may write to it.
+    # Avoid `schedule`, which reads the database and may write to it.
     running = vars(scheduler).get("_schedule") or {}
     sent = getattr(running.get(row.name), "model", None)
     if sent is not None and sent.enabled and _aware(sent.last_run_at) > _aware(last_run_at):
@@ -179,7 +179,7 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
         **({"delay_seconds": whole(delay)} if delay else {}),
         "grace_seconds": whole(settings.grace),
         "longest_run_seconds": whole(_DAY_SECONDS if longest_run is None else longest_run),
-        # What the server learns of this task's runs then bounds them, too.
+        # Then the baseline that the server learns from this task's runs bounds them, too.
         "longest_run_is_a_guess": longest_run is None,
         **({"every_run": True} if _wants_every_run(found, settings) else {}),
         "queue": _queue_name(found, app),
@@ -188,9 +188,9 @@ def _wire_entry(found: _Found, app: Celery, settings: Settings) -> dict[str, Any
 
 
 def _delay(found: _Found) -> float:
-    """How long after it is due the entry's run may begin at the earliest, in seconds.
+    """The earliest time after its due time at which the entry's run may begin, in seconds.
 
-    `expires` is none of it: Beat may send late, and a message that expires is reported by its worker.
+    `expires` does not count: Beat may send late, and the worker reports an expired message.
     """
     countdown, eta = found.options.get("countdown"), found.options.get("eta")
     delay = 0.0
@@ -207,7 +207,7 @@ def _wants_every_run(found: _Found, settings: Settings) -> bool:
 
 
 def _longest_run(found: _Found, app: Celery, settings: Settings) -> float | None:
-    """After the hard time limit the run is over for certain, and reported a minute later. None: no limit."""
+    """A minute after the hard time limit, when the run is certainly over and reported. None: no limit."""
     if settings.longest_run is not None:
         return settings.longest_run
     limit = (
@@ -219,11 +219,11 @@ def _longest_run(found: _Found, app: Celery, settings: Settings) -> float | None
 
 
 def _queue_name(found: _Found, app: Celery) -> str | None:
-    """The queue named by the entry or its task; None when routing decides at publishing time."""
+    """The queue named by the entry or its task; None when routing chooses at publishing time."""
     queue = found.options.get("queue") or getattr(app.tasks.get(found.task), "queue", None)
     return None if queue is None else str(getattr(queue, "name", queue))
 
 
 def whole(seconds: float) -> float:
-    """A number of seconds, as an integer where it is one, which is how it is documented."""
+    """A number of seconds, as an integer if it is whole, as documented."""
     return int(seconds) if float(seconds).is_integer() else seconds

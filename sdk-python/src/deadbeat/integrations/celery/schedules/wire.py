@@ -1,8 +1,8 @@
-"""A Celery schedule in the form the server computes with.
+"""Translates a Celery schedule into the form with which the server computes.
 
-Sent are the sets Celery itself has expanded, never the text it parsed, so that the server need not know
-Celery's syntax; and float seconds, never rounded units. What the server cannot compute is named with the
-kind `hint`, rather than left out or approximated: then only Beat's own word says when it is due.
+It sends the sets that Celery itself has expanded, never the text that Celery parsed: the server need not know
+Celery's syntax. Seconds are floats, never rounded units. A schedule that the server cannot compute has the
+kind `hint`; then only Beat reports when it is due.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _OWN_ARITHMETIC = (
 )
 _END_OF_CALENDAR = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
-# What a zone read from a file is called when nobody knows which one it is; and files beside the zones.
+# Names of zone files that name no zone.
 _NO_ZONES = {"local", "localtime", "posixrules", "posix", "right", "Factory"}
 
 
 def wire_schedule(plan: Any, app: Celery) -> dict[str, Any]:
-    """Translate a schedule object; whatever it is, the answer has a `kind`."""
+    """Translate a schedule object; the result always has a `kind`."""
     if isinstance(plan, crontab) and _computes_as(plan, crontab):
         zone = zone_name(_own_zone(plan) or app.timezone)
         if zone is None:
@@ -60,7 +60,7 @@ def wire_schedule(plan: Any, app: Celery) -> dict[str, Any]:
         if zone is None:
             return hint_schedule(plan, f"every {seconds:g} s, relative")
         return {"kind": "interval", "seconds": seconds, "relative": True, "timezone": zone}
-    # No subclass: it need not override a method to compute otherwise, the horizons are fields.
+    # Not a subclass: it may compute otherwise without overriding a method, because the horizons are fields.
     if type(plan) is solar:
         return {
             "kind": "solar",
@@ -74,7 +74,7 @@ def wire_schedule(plan: Any, app: Celery) -> dict[str, Any]:
 def next_due(plan: BaseSchedule, last_run_at: datetime | None) -> float | None:
     """When the schedule is due after its last run, as a timestamp; None when never or unknown.
 
-    A run already overdue is due now: Beat sends it on its next tick. Raises what the schedule raises.
+    An overdue run is due now: Beat sends it on its next tick. Raises what the schedule raises.
     """
     if not tells_due(plan):
         return None
@@ -86,7 +86,7 @@ def next_due(plan: BaseSchedule, last_run_at: datetime | None) -> float | None:
 
 
 def due_since(plan: BaseSchedule, last_run_at: datetime) -> float | None:
-    """Since when a schedule is due that Beat is just sending: the slot; None when that cannot be known.
+    """The slot of an entry that Beat is just sending: since when it is due; None when unknown.
 
     Raises what the schedule raises.
     """
@@ -94,7 +94,7 @@ def due_since(plan: BaseSchedule, last_run_at: datetime) -> float | None:
         return None
     now = datetime.now(timezone.utc)
     due = _reckoned_due(plan, now, last_run_at)
-    # Beat rounds: what it sends up to a second early is meant for the slot that comes.
+    # Beat rounds: an entry that it sends up to a second early is meant for the coming slot.
     return due if due is not None and due <= now.timestamp() + 1.0 else None
 
 
@@ -105,28 +105,28 @@ def _reckoned_due(plan: BaseSchedule, now: datetime, last_run_at: datetime | Non
         last_run_at = last_run_at.replace(tzinfo=timezone.utc)
     zone = _own_zone(plan) or getattr(plan, "tz", None)
     if isinstance(zone, tzinfo):
-        # Fields are matched, and relative intervals rounded, in the zone of the instant that is given.
+        # Celery matches fields, and rounds relative intervals, in the zone of the given instant.
         last_run_at = last_run_at.astimezone(zone)
     remaining: timedelta | None = plan.remaining_estimate(last_run_at)
     if remaining is None:
         return None
     due = now.timestamp() + remaining.total_seconds()
-    # Celery read its clock a moment after us; a crontab is due at a whole minute, not just before it.
+    # Celery read its clock a moment after the SDK; a crontab is due at a whole minute, not just before it.
     whole = isinstance(plan, crontab) or (isinstance(plan, schedule) and plan.relative)
     return float(round(due)) if whole else due
 
 
 def tells_due(plan: Any) -> bool:
-    """Whether `remaining_estimate` is what Beat goes by.
+    """Whether Beat goes by `remaining_estimate`.
 
-    A class that decides in `is_due` alone inherits an estimate that knows nothing of its decision: an
-    alarm for each run that it leaves out. Rather no due than a wrong one.
+    A class that overrides `is_due` alone inherits an estimate that ignores its decision, and each run that
+    it leaves out would raise an alert. No due time is better than a wrong one.
     """
     for cls in type(plan).__mro__:
         if cls is BaseSchedule:
             break
         own = vars(cls)
-        # django-celery-beat's class overrides `is_due` too, and computes as ever.
+        # django-celery-beat's class overrides `is_due` too, but computes as its base does.
         if "remaining_estimate" in own or "remaining_delta" in own or cls.__name__ == "TzAwareCrontab":
             return True
         if "is_due" in own:
@@ -135,19 +135,19 @@ def tells_due(plan: Any) -> bool:
 
 
 def happens_once(plan: Any) -> bool:
-    """Whether Beat is done with the schedule when it has sent it once; its estimate does not say so."""
+    """Whether Beat is done with the schedule after one sending; its estimate does not show that."""
     return any(cls.__name__ == "clocked" for cls in type(plan).__mro__)
 
 
 def zone_name(zone: Any) -> str | None:
-    """The IANA name of a zone object, None when it has none."""
+    """The IANA name of a zone object, None without one."""
     for attribute in ("key", "zone"):
         name = getattr(zone, attribute, None)
         if isinstance(name, str) and name:
             known = _ZONE_NAME.fullmatch(name) and name.split("/")[0] not in _NO_ZONES
             return name if known else None
     try:
-        # Only a fixed offset is known without an instant.
+        # Only a fixed offset has a value without an instant.
         offset = zone.utcoffset(None)
     except Exception:
         offset = None
@@ -156,30 +156,30 @@ def zone_name(zone: Any) -> str | None:
     hours = offset.total_seconds() / 3600
     if not hours:
         return "UTC"
-    # There are Etc zones for these only, and their signs are reversed.
+    # Only these have Etc zones, whose signs are reversed.
     return f"Etc/GMT{-int(hours):+d}" if hours.is_integer() and -12 <= hours <= 14 else None
 
 
 def _own_zone(plan: Any) -> tzinfo | None:
-    """The zone whose clock counts when that is not the app's."""
+    """The zone of the schedule if it is not the app's."""
     if _zone_aware_class(plan) is not None:
         return plan.tz  # type: ignore[no-any-return]
     nowfun = getattr(plan, "nowfun", None)
     if nowfun is None or (isinstance(plan, crontab) and _celery_release() >= (5, 7)):
-        # Up to 5.6 the zone of the user's clock decides; for crontabs 5.7 ignores that clock.
+        # Up to 5.6 the zone of the user's clock decides; 5.7 ignores that clock for crontabs.
         return None
-    # An instant without a zone is taken as UTC and brought into the app's zone.
+    # An instant without a zone counts as UTC and is converted into the app's zone.
     return nowfun().tzinfo  # type: ignore[no-any-return]
 
 
 def _computes_as(plan: Any, base: type[BaseSchedule]) -> bool:
-    """Whether the object follows the arithmetic of its base class, so that its fields tell all."""
+    """Whether the object follows the arithmetic of its base class, so that its fields describe it fully."""
     base = _zone_aware_class(plan) or base
     return all(getattr(type(plan), method, None) is getattr(base, method, None) for method in _OWN_ARITHMETIC)
 
 
 def _zone_aware_class(plan: Any) -> type[BaseSchedule] | None:
-    # By name: importing django-celery-beat needs a configured Django. It differs by its zone only.
+    # By name: importing django-celery-beat needs a configured Django. It differs only by its zone.
     return next((cls for cls in type(plan).__mro__ if cls.__name__ == "TzAwareCrontab"), None)
 
 
@@ -188,7 +188,7 @@ def _comma_list(values: Any, size: int) -> str:
 
 
 def _crontab_text(plan: crontab) -> str:
-    """Its five fields in the order of a crontab line, as they were written where that was a text."""
+    """Its five fields in the order of a crontab line, as written where that was text."""
     fields = []
     for field in _CRON_ORDER:
         written = getattr(plan, f"_orig_{field}", None)
