@@ -18,7 +18,7 @@ READ_KEY = "DEADBEAT_READ_KEY"
 _DAY = 86_400.0
 _TRACK_FAULT = (
     'track (DEADBEAT_TRACK) is {value!r} but must be "all" or patterns of task names such as "shop.tasks.*"; '
-    "tracking only what Beat sends"
+    "tracking only the runs that Beat sends"
 )
 _EVERY_RUN_FAULT = (
     'every_run (DEADBEAT_EVERY_RUN) is {value!r} but must be "all" or patterns of names of entries such as '

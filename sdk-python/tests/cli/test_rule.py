@@ -425,7 +425,10 @@ def test_incident_of_the_server_is_a_finding_with_its_evidence_and_repair() -> N
 
     lost = findings["WORKER_LOST"]
     assert (lost.severity, lost.subject.name, lost.summary) == ("critical", "w2@here", "It is so.")
-    assert [fact.fact for fact in lost.evidence] == ["Deadbeat has an open incident of this.", "It was seen."]
+    assert [fact.fact for fact in lost.evidence] == [
+        "Deadbeat has an open incident about this.",
+        "It was seen.",
+    ]
     # The server knows the app as shop; whoever types needs what stands behind -A here.
     assert lost.repair[0].command == "celery -A proj.celery:app worker -n w2@here"
 

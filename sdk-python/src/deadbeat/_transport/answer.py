@@ -57,7 +57,9 @@ class Answers:
                 self._drop(process, batch)
             self._retry_later(process, reply.retry_after)
         else:
-            self._warn_once(process, "refused", "%s answers %d; a batch is dropped", self._url, status)
+            self._warn_once(
+                process, "refused", "%s answers %d; dropped a batch of reports", self._url, status
+            )
             self._drop(process, batch)
             self._retry_later(process, reply.retry_after)
 

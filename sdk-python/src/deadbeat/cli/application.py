@@ -1,4 +1,4 @@
-"""The application that a command is about: loaded as by `celery -A`, and what its configuration says."""
+"""The application that a command examines: loaded as by `celery -A`, with its configuration."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from deadbeat.integrations.celery.runs.reporter import CANARY
 if TYPE_CHECKING:
     from celery import Celery
 
-# Celery's own, which nobody's configuration is about.
+# Celery's own tasks, which no configuration is about.
 _BUILT_IN = "celery."
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of `beat_schedule`."""
+    """An entry of `beat_schedule`."""
 
     name: str
     task: str
@@ -28,21 +28,21 @@ class Entry:
 
     @property
     def queue(self) -> str | None:
-        """The queue that it names."""
+        """The queue that its options name."""
         return queue_name(self.options.get("queue"))
 
 
 @dataclass(frozen=True)
 class Application:
-    """An app and what an audit wants to know of it; `project` is what stands behind -A."""
+    """An app with the facts that an audit needs; `project` is the value of -A."""
 
     app: Celery
     project: str
     name: str
-    # Name → who says that it exists.
+    # Queue → what names it.
     queues: dict[str, str] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
-    # For how many seconds a message may wait, where the app says so itself.
+    # For how many seconds a message may wait, if the app sets that.
     queue_wait: float | None = None
 
     @property
@@ -73,26 +73,26 @@ def load(project: str) -> Application:
 
 
 def complete(app: Celery, project: str) -> Application:
-    """What there is to know of an app that `celery -A` has found, once its tasks are imported, too."""
+    """Describe an app that `celery -A` has found, after importing its tasks."""
     app.finalize()
     app.loader.import_default_modules()
     return describe(app, project)
 
 
 def describe(app: Celery, project: str) -> Application:
-    """What there is to know of a loaded app."""
+    """Describe a loaded app."""
     settings = sdk_settings(app)
     name = (
         (settings.name if settings is not None else os.environ.get("DEADBEAT_NAME")) or app.main or "celery"
     )
     entries = list(_entries(app))
-    # Only in versions that have this setting.
+    # Only versions with this setting have the attribute.
     queue_wait = getattr(settings, "queue_wait", None)
     return Application(app, project, str(name), _queues(app, entries), entries, queue_wait)
 
 
 def sdk_settings(app: Any = None) -> Settings | None:
-    """What `deadbeat.init` goes by for this app, else the environment's; None when there is neither."""
+    """The settings of `deadbeat.init` for this app, else those of the environment; None without either."""
     from deadbeat.integrations.celery import apps
 
     reporter = apps.installed(app)
@@ -125,7 +125,7 @@ def _queues(app: Celery, entries: list[Entry]) -> dict[str, str]:
 
 
 def routes(app: Celery) -> Iterator[tuple[str, str]]:
-    """What `task_routes` says in words: task or pattern, and queue. Functions cannot be read."""
+    """The routes of `task_routes`: task or pattern, and queue. Functions cannot be read."""
     tables = app.conf.task_routes or ()
     for table in tables if isinstance(tables, (list, tuple)) else (tables,):
         items = (
@@ -141,7 +141,7 @@ def routes(app: Celery) -> Iterator[tuple[str, str]]:
 
 
 def queue_name(queue: Any) -> str | None:
-    """The name of a queue that is given as one or by one."""
+    """The name of a queue, given as an object or as a name."""
     name = getattr(queue, "name", queue)
     return name if isinstance(name, str) and name else None
 

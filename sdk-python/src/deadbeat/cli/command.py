@@ -2,8 +2,8 @@
 
 `python -m deadbeat …` and `celery -A proj deadbeat …` (plugin.py) both end here.
 
-What the application's own modules print goes to standard error, so that standard output is the report alone
-and `--json` can be read by a program.
+Output of the application's own modules goes to standard error, so that standard output is the report alone
+and a program can read `--json`.
 """
 
 from __future__ import annotations
@@ -29,45 +29,46 @@ from deadbeat.version import __version__
 if TYPE_CHECKING:
     from celery import Celery
 
-# sysexits.h: the command was called wrongly. Not 2, which says "critical".
+# sysexits.h: wrong usage. Not 2, which means "critical".
 EXIT_USAGE = 64
-# Our own fault. Not 1, as Python would have it, which says "warnings".
+# A fault of Deadbeat. Not 1, Python's default, which means "warnings".
 EXIT_FAULT = 70
 
 _EXIT_WORDS = """exit status:
   0   nothing found (notices do not count)
   1   warnings
   2   something critical
-  3   nothing could be looked at: the app cannot be loaded, or neither the broker could be asked (its
-      client is broken, it refuses the password) nor the server
-  64  called wrongly
+  3   nothing could be examined: the app does not load, or neither the broker could be asked (its client
+      is broken, it refuses the password) nor the server
+  64  wrong usage
   70  a fault in Deadbeat itself
-What could not be looked at is listed under "could not look" and changes nothing else: neither good nor bad.
-A broker that is away is a finding (BROKER_DOWN), and critical."""
+The section "could not look" lists what could not be examined: neither good nor bad, and without effect on the
+exit status. An unreachable broker is a critical finding (BROKER_DOWN)."""
 
-_AUDIT_WORDS = """One look at broker, workers and configuration, and at what the Deadbeat server knows.
+_AUDIT_WORDS = """Examines broker, workers, configuration and the state at the Deadbeat server, once.
 
-Takes no message, and writes nothing but Celery's inspect broadcast. The server is asked when DEADBEAT_URL is
-set and DEADBEAT_READ_KEY is a key that may read. Every code is explained in docs/audit.md."""
+Takes no message, and writes nothing but Celery's inspect broadcast. Asks the server if DEADBEAT_URL is set
+and DEADBEAT_READ_KEY is a read key. docs/audit.md explains every code."""
 
-_WATCH_WORDS = "Redraws the screen in a terminal; elsewhere, a line for each thing that came (+) or went (-)."
+_WATCH_WORDS = "Redraws a terminal; elsewhere it writes a line for each new (+) and each ended (-) finding."
 
-_DOCTOR_WORDS = """Proves that the SDK works in this set-up: starts a prefork worker with your app, on a queue
-of its own, sends it one task that does nothing, and sees which of the SDK's reports are made in the main
-process and which in the child of the pool. Nothing of that is sent. Asks the server whether it takes the
-key. At most 15 s for the worker. Ends with what can be claimed with this set-up, and what cannot."""
+_DOCTOR_WORDS = """Tests the SDK in this set-up: starts a prefork worker with your app, on a queue of
+its own, sends it one task that does nothing, and checks which of the SDK's reports the main process
+makes, and which the child of the pool. Sends none of these reports. Asks the server whether it accepts
+the key. Takes at most 15 s for the worker. Ends with the claims that this set-up supports, and those
+that it does not."""
 
 _DOCTOR_EXIT_WORDS = """exit status:
-  0   everything that was tried works
+  0   every test passed
   1   it works, with a warning
   2   something does not work, or Celery is not installed
-  3   nothing could be tried
-  64  called wrongly"""
+  3   nothing could be tested
+  64  wrong usage"""
 
 
 @dataclass(frozen=True)
 class Given:
-    """The app that the `celery` program has loaded, and the word behind its -A; None without one."""
+    """The app that the `celery` program has loaded, and the value of its -A; None without one."""
 
     app: Celery
     project: str | None
@@ -80,7 +81,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None, given: Given | None = None) -> int:
-    """Run the command, for the app that is given or else for that of its own -A; returns its exit status."""
+    """Run the command for the given app, or else for the app of its own -A; returns its exit status."""
     parser = _parser(given)
     chosen = parser.parse_args(arguments)
     if given is not None:
@@ -93,13 +94,13 @@ def main(arguments: Sequence[str] | None = None, given: Given | None = None) -> 
             status: int = chosen.run(chosen, out)
             out.flush()
         except BrokenPipeError:
-            # Whoever read has seen enough.
+            # The reader closed the pipe.
             status = 0
         except KeyboardInterrupt:
             status = 130
         except Exception:
             traceback.print_exc()
-            print("deadbeat: this is a fault of Deadbeat; nothing is said about your system", file=sys.stderr)
+            print("deadbeat: this is a fault of Deadbeat; it says nothing about your system", file=sys.stderr)
             status = EXIT_FAULT
     return status
 
@@ -131,7 +132,9 @@ def _parser(given: Given | None) -> argparse.ArgumentParser:
             )
         return one
 
-    audit = add("audit", _audit, "look once, and say what is wrong", _AUDIT_WORDS, _EXIT_WORDS)
+    audit = add(
+        "audit", _audit, "examine the application once, and report what is wrong", _AUDIT_WORDS, _EXIT_WORDS
+    )
     audit.add_argument(
         "--json", action="store_true", help="one JSON document on standard output, nothing else"
     )
@@ -139,17 +142,16 @@ def _parser(given: Given | None) -> argparse.ArgumentParser:
     watch = add(
         "watch",
         _watch,
-        "the same again and again, until Ctrl-C",
+        "repeat the audit until Ctrl-C",
         f"{_AUDIT_WORDS}\n\n{_WATCH_WORDS}",
-        "exit status: 0 when interrupted or told to end (SIGTERM, SIGHUP); 3 when the app cannot be loaded; "
-        "64 called wrongly",
+        "exit status: 0 after Ctrl-C, SIGTERM or SIGHUP; 3 when the app does not load; 64 wrong usage",
     )
     watch.add_argument(
-        "--interval", type=_positive, default=5.0, metavar="SECONDS", help="between two looks (5)"
+        "--interval", type=_positive, default=5.0, metavar="SECONDS", help="between two audits (5)"
     )
     _add_choice(watch)
     doctor = add(
-        "doctor", _doctor, "prove that the SDK works in this set-up", _DOCTOR_WORDS, _DOCTOR_EXIT_WORDS
+        "doctor", _doctor, "test whether the SDK works in this set-up", _DOCTOR_WORDS, _DOCTOR_EXIT_WORDS
     )
     doctor.add_argument(
         "--json", action="store_true", help="one JSON document on standard output, nothing else"
@@ -169,7 +171,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=timeouts.AUDIT_ANSWER_SECONDS,
         metavar="SECONDS",
-        help="how long to wait for broker, workers and server (2); the whole takes a second more at most",
+        help="timeout for broker, workers and server (2); the whole takes a second more at most",
     )
     parser.add_argument(
         "--server",
@@ -194,7 +196,7 @@ def _positive(text: str) -> float:
 
 @contextlib.contextmanager
 def _own_output() -> Iterator[TextIO]:
-    """Standard output for us; everybody else's goes to standard error, also that of C code and children."""
+    """Standard output for the report; all other output, also of C code and children, goes to stderr."""
     try:
         number = os.dup(1)
     except OSError:
@@ -217,7 +219,7 @@ def _own_output() -> Iterator[TextIO]:
 
 
 def _loaded(chosen: argparse.Namespace, out: TextIO, without_celery: int = EXIT_BLIND) -> Application | int:
-    """The application; else an exit status, once standard error and the JSON document say why."""
+    """The application; else an exit status, with the reason on standard error and in the document."""
     try:
         return load(chosen.app) if chosen.given is None else complete(chosen.given.app, chosen.app)
     except ModuleNotFoundError as fault:
@@ -229,7 +231,7 @@ def _loaded(chosen: argparse.Namespace, out: TextIO, without_celery: int = EXIT_
             f"{shell_command(sys.executable, '-m', 'pip', 'install', 'deadbeat[celery]')}"
         )
         return _say_not_loaded(chosen, out, without_celery, words)
-    # A module of the application may raise whatever it likes, and leave as well.
+    # A module of the application may raise anything, and may exit as well.
     except (Exception, SystemExit) as fault:
         return _say_not_loaded(chosen, out, EXIT_BLIND, _cannot_load(chosen, fault))
 
@@ -277,7 +279,7 @@ def _watch(chosen: argparse.Namespace, out: TextIO) -> int:
 
 @contextlib.contextmanager
 def _interrupted_by(*numbers: signal.Signals | None) -> Iterator[None]:
-    """Let these signals end what is inside as Ctrl-C does, so that it leaves the terminal as it was.
+    """Let these signals end the body as Ctrl-C does, so that it leaves the terminal as it was.
 
     A signal that the caller ignores stays ignored: `nohup` asks for that.
     """
@@ -292,7 +294,7 @@ def _interrupted_by(*numbers: signal.Signals | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        # It came before or after the loop that waits for it.
+        # The signal came before or after the loop that waits for it.
         pass
     finally:
         for number, handler in before.items():

@@ -1,8 +1,8 @@
 """`celery -A proj deadbeat …`: how the `celery` program calls the commands.
 
-Celery imports this module by its entry point group `celery.commands` whenever `celery` runs, also for a
-worker. So it imports the commands themselves only when one is called. Only `celery` may import it: it needs
-Celery and click.
+Celery imports this module by its entry point group `celery.commands` at each start of `celery`, also for a
+worker. So it imports the commands themselves only when one is called. Only `celery` may import it, because it
+needs Celery and click.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import click
 from celery.bin.base import handle_preload_options
 
 
-# The words behind `deadbeat` are read as those of `python -m deadbeat`: same options, same exit status.
+# Parse the arguments after `deadbeat` as `python -m deadbeat` does: same options, same exit status.
 @click.command(
     "deadbeat",
-    help="Audit, watch and doctor: what is wrong, in a terminal.",
+    help="Audit, watch and doctor: find faults from a terminal.",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
@@ -36,10 +36,10 @@ def deadbeat(context: click.Context, arguments: tuple[str, ...], **_preloaded: A
 
 
 def _project(root: click.Context) -> str | None:
-    """The word behind `celery -A`, or in its variable; None where there is none, or the app itself."""
+    """The value of `celery -A`, or of its variable; None without one, or if it is the app itself."""
     named = root.params.get("app")
     if not isinstance(named, str):
-        # Older releases (5.3.6 is one) keep the app that they found there, so the words are read again.
+        # Older releases (5.3.6 is one) keep the app object there, so parse the arguments again.
         (option,) = [one for one in root.command.params if one.name == "app"]
         with contextlib.suppress(click.UsageError):
             words, _, _ = root.command.make_parser(root).parse_args(sys.argv[1:])

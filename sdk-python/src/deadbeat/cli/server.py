@@ -1,4 +1,4 @@
-"""The Deadbeat server's API, as the commands ask it: JSON, within a deadline."""
+"""The Deadbeat server's API for the commands: JSON, with a deadline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REPLY_LIMIT_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said: `document` is its JSON, None when there is none; `headers` by small name."""
+    """The server's answer: `document` is its JSON, None without one; `headers` by lower-case name."""
 
     status: int
     document: Any

@@ -1,4 +1,4 @@
-"""The command `watch`: an audit again and again, redrawn in a terminal, told by its changes elsewhere."""
+"""The command `watch`: repeats an audit; redraws a terminal, and writes changes as lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OTHER_SCREEN, _FORMER_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 def watch(
     application: Application, choice: Choice, interval: float, out: TextIO, rounds: int | None = None
 ) -> None:
-    """Audit every `interval` seconds until interrupted, or so many times; writes to `out`."""
+    """Audit every `interval` seconds until interrupted, or `rounds` times; writes to `out`."""
     terminal = out.isatty()
     changes = _Changes(out)
     if terminal:
@@ -45,15 +45,15 @@ def watch(
 
 
 def _redraw(out: TextIO, report: Report, interval: float) -> None:
-    """Over the former picture, line by line: clearing the screen first would flicker."""
+    """Draw over the former picture, line by line: clearing the screen first would flicker."""
     width, height = shutil.get_terminal_size()
     text = f"every {interval:g} s, Ctrl-C ends · {summary(report)}\n{render(report, colour=True)}"
     shown, rows = [], 0
     for line in text.split("\n"):
-        # As it wraps; the codes of colours only make it seem longer.
+        # Count wrapped lines; the codes of colours do not take space.
         rows += max(1, -(-len(line) // max(1, width)))
         if rows > height - 2:
-            shown.append("… more than fits here: audit shows all")
+            shown.append("… the rest does not fit; `audit` shows all")
             break
         shown.append(line)
     lines = f"{_CLEAR_LINE}\n".join(shown)
@@ -61,7 +61,7 @@ def _redraw(out: TextIO, report: Report, interval: float) -> None:
 
 
 class _Changes:
-    """Says in plain lines what has come and what has gone since the audit before."""
+    """Writes what has come and what has gone since the audit before, in plain lines."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -73,7 +73,7 @@ class _Changes:
         now = {_key(one): _line(one) for one in shown}
         before = self._known or {}
         if report.observed.last.broker.reachable is not True:
-            # What was found by looking there is not gone: nobody could look.
+            # Keep the findings: without a broker to sample, none of them is known to be over.
             now = {**{key: line for key, line in before.items() if key[0] != _UNKNOWN}, **now}
         if self._known is None or now.keys() != before.keys():
             self._say(at, "=", summary(report))

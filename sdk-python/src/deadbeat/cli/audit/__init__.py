@@ -1,1 +1,1 @@
-"""Looks at a Celery application once and says what is wrong."""
+"""Examines a Celery application once and reports what is wrong."""

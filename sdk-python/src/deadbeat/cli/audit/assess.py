@@ -1,7 +1,7 @@
-"""What an audit finds: pure over what was gathered at the broker, from the workers and from the server.
+"""Derives findings from what was observed at the broker, the workers and the server; pure.
 
-A finding says only what the evidence carries. Where it does not suffice, because a worker did not answer or a
-message has no stamp, the thing goes to `unknown`.
+A finding says only what the evidence supports. If it does not suffice, because a worker did not answer
+or a message has no stamp, the question goes to `unknown`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deadbeat.cli.audit.rules import worker as worker_rule
 
 
 def assess(observed: Observations) -> tuple[list[Finding], list[Unknown]]:
-    """Everything that is wrong, and everything that could not be looked at."""
+    """Every finding, and every question that the audit could not answer."""
     found: list[Finding] = []
     if observed.last.broker.reachable:
         for rules in (broker_rule, worker_rule, silent_worker_rule):
@@ -32,10 +32,10 @@ def assess(observed: Observations) -> tuple[list[Finding], list[Unknown]]:
 
 
 def _with_incidents(found: list[Finding], observed: Observations) -> list[Finding]:
-    """Add the server's open incidents; one that was found here too makes that finding certain."""
+    """Add the server's open incidents; one that the audit found too makes that finding critical."""
     for incident in observed.knowledge.incidents if observed.knowledge is not None else ():
         code, subject = incident["cause"]["code"], incident["subject"]
-        told = Fact("Deadbeat has an open incident of this.", incident["opened_at"])
+        told = Fact("Deadbeat has an open incident about this.", incident["opened_at"])
         same = [
             place
             for place, finding in enumerate(found)
@@ -69,21 +69,21 @@ def _with_incidents(found: list[Finding], observed: Observations) -> list[Findin
 
 
 def _passed(incident: dict[str, Any], observed: Observations) -> str | None:
-    """What is seen here that the server, which hears of things later, does not know yet: it is over."""
+    """Evidence here that an incident of the server is over, which the server learns later; else None."""
     kind, name = incident["subject"]["kind"], incident["subject"]["name"]
     sample = observed.last
     if kind == "worker" and incident["cause"]["code"] == "WORKER_LOST" and name in sample.workers:
-        return "It answers now: started again, or it came back."
+        return "It answers now: it restarted or came back."
     queue = sample.broker.queues.get(name) if kind == "queue" else None
     if queue is not None and queue.depth == 0:
         return "It is empty now."
     if kind == "broker" and incident["cause"]["code"] == "BROKER_DOWN" and sample.broker.reachable:
-        return "It answers now, seen from this machine."
+        return "It answers this machine now."
     return None
 
 
 def _as_called_here(words: str | None, observed: Observations) -> str | None:
-    """The server knows the app by its name; a shell here may need another word behind -A."""
+    """The server knows the app by its name; a shell here may need another value of -A."""
     theirs = f"{command('celery', '-A', observed.application.name)} "
     if words is None or not words.startswith(theirs):
         return words

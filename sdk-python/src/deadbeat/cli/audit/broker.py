@@ -1,4 +1,4 @@
-"""Reads a broker once: its queues, also those nobody told of, and how it is set. Takes no message."""
+"""Samples a broker once: its queues, also those that nobody named, and its settings. Takes no message."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ QUEUE_LIMIT = 500
 
 @dataclass
 class BrokerSample:
-    """What the broker said, or why it could not be asked."""
+    """The broker's figures, or why it could not be asked."""
 
     url: str
     transport: str | None = None
-    # True, False (refused, silent), or None: it could not be tried.
+    # True, False (refused or silent), or None: could not be tried.
     reachable: bool | None = None
     error: str | None = None
     maxmemory_policy: str | None = None
@@ -31,15 +31,15 @@ class BrokerSample:
     unacked: int | None = None
     oldest_unacked_seconds: float | None = None
     queues: dict[str, QueueSample] = field(default_factory=dict)
-    # Names that no one told: lists in this database that hold messages.
+    # Lists of messages in this database that nobody named.
     found: list[str] = field(default_factory=list)
     scan_complete: bool | None = None
-    # It says that it takes in no messages (AMQP: an alarm, of its memory or its disk).
+    # It announced that it accepts no messages (AMQP: an alarm of its memory or its disk).
     blocked: bool = False
 
 
 def sample_into(connection: Any, names: list[str], sample: BrokerSample) -> None:
-    """Fill in what a connected broker tells of itself and of these queues. Raises what its client raises."""
+    """Add the figures of a connected broker and of these queues. Raises what its client raises."""
     sample.transport = kind = str(connection.transport.driver_type)
     if kind == "redis":
         _sample_redis(connection, names, sample)
@@ -54,7 +54,7 @@ def _sample_redis(connection: Any, names: list[str], sample: BrokerSample) -> No
     with reading(connection) as redis:
         now = time.time()
         sample.visibility_timeout_seconds = redis.visibility_timeout
-        # Some hosts forbid these: the queues can be read all the same.
+        # Some hosts forbid these commands: the queues can be read all the same.
         memory, stats, disk = (_info(redis, part) for part in ("memory", "stats", "persistence"))
         sample.maxmemory_policy = memory.get("maxmemory_policy")
         sample.maxmemory = memory.get("maxmemory")

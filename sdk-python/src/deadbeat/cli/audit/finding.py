@@ -1,4 +1,4 @@
-"""What an audit says: findings, what supports them and what repairs them; and what could not be looked at."""
+"""The results of an audit: findings with evidence and repair, and what it could not examine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _USERINFO = re.compile(r"://[^@\s/]*@")
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom a finding is about: a broker, queue, worker, beat, monitor, entry, task or setting."""
+    """The subject of a finding: a broker, queue, worker, beat, monitor, entry, task or setting."""
 
     kind: str
     name: str
@@ -33,7 +33,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Repair:
-    """What to do, with the command to type where typing helps."""
+    """What to do, with the command where there is one."""
 
     text: str
     command: str | None = None
@@ -41,7 +41,7 @@ class Repair:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong, or will be."""
+    """A present or coming fault."""
 
     code: str
     severity: str
@@ -51,25 +51,25 @@ class Finding:
     repair: list[Repair] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """As `--json` writes it."""
+        """The finding in the form of `--json`."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """Something that could not be looked at or decided: neither good nor bad."""
+    """A question that the audit could not examine or decide: neither good nor bad."""
 
     what: str
     why: str
 
 
 def command(*words: str) -> str:
-    """A command line as a shell reads it: names come from brokers, and repairs are pasted."""
+    """A command line, quoted for a shell: names come from brokers, and people paste repairs."""
     return " ".join(shlex.quote(word) for word in words)
 
 
 def listed(names: list[str], most: int = 10) -> str:
-    """Names in a sentence; of many, the first and how many more."""
+    """Names in a sentence; of many, the first ones and the number of the others."""
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} more"
@@ -95,7 +95,7 @@ def span(seconds: float) -> str:
 
 
 def error_words(fault: BaseException) -> str:
-    """An exception in one line, without what stands before the @ of an address."""
+    """An exception in one line, without the user and password of an address."""
     text = " ".join(str(fault).split()).rstrip(".")
     words = f"{type(fault).__name__}: {text}" if text else type(fault).__name__
     return _USERINFO.sub("://…@", words)[:300]

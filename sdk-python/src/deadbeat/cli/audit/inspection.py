@@ -1,6 +1,6 @@
-"""Looks at a broker and its workers once, for an audit: all at once, and everything with a deadline.
+"""Samples a broker and its workers once, for an audit: all at once, and everything with a deadline.
 
-The broker is read over a connection of its own. What hangs is left behind in a daemon thread.
+It reads the broker over a connection of its own. A call that hangs stays behind in a daemon thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("stats", "active", "reserved", "scheduled", "active_queues", "registered")
 SECOND_COMMANDS = ("stats", "active", "reserved")
-# Classes of exceptions, by name, after which nothing is known of the broker: it answered, but not to us.
+# Exceptions, by name, after which nothing is known of the broker: it answered, but refused this client.
 _REFUSALS = {
     "AuthenticationError",
     "AuthorizationError",
@@ -35,20 +35,20 @@ _REFUSALS = {
 
 @dataclass
 class Sample:
-    """Everything seen at one moment."""
+    """Everything observed at one moment."""
 
     at: float
     broker: BrokerSample
     workers: dict[str, WorkerAnswer] = field(default_factory=dict)
     # How many workers the broadcast reached; None where the broker does not say.
     listeners: int | None = None
-    # Whether every one of them is known to have answered everything; None when that cannot be known.
+    # Whether all of them answered every command; None when that cannot be known.
     complete: bool | None = None
     unknown: list[Unknown] = field(default_factory=list)
 
 
 class Inspection:
-    """Looks at the broker and the workers of an app."""
+    """Samples the broker and the workers of an app."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -57,9 +57,9 @@ class Inspection:
     def sample(
         self, names: Iterable[str], commands: tuple[str, ...], deadline: float, expected: int | None = None
     ) -> Sample:
-        """Look once, at these queues and whatever else is found; ends by `deadline` (monotonic clock).
+        """Sample once these queues and others that are found; ends by `deadline` (monotonic clock).
 
-        `expected` is how many workers will answer, where that is known already.
+        `expected` is the number of workers that will answer, if known.
         """
         began = time.monotonic()
         broker = BrokerSample(self.url, self._transport)
@@ -78,7 +78,7 @@ class Inspection:
             broker.reachable, broker.error = _judged(fault), error_words(fault)
         else:
             broker.reachable = True
-        # Copies: a thread that was left behind may still write.
+        # Copies: a thread that stayed behind may still write.
         with round_.lock:
             sample.workers = {name: round_.workers[name] for name in sorted(round_.workers)}
             sample.listeners = round_.listeners
@@ -98,7 +98,7 @@ class Inspection:
 
 
 class _InBackground:
-    """A call in a daemon thread, which is left behind when it does not end in time."""
+    """A call in a daemon thread, which stays behind if it does not end in time."""
 
     def __init__(self, name: str, call: Callable[[], None]) -> None:
         self._call = call
@@ -110,7 +110,7 @@ class _InBackground:
     def _run(self) -> None:
         try:
             self._call()
-        # A broken driver or a worker's answer of another version is something to tell, not to die of.
+        # Report a broken driver, or an answer of another version, instead of failing.
         except Exception as fault:
             self.fault = fault
         self.done = True
@@ -129,7 +129,7 @@ def _completeness(sample: Sample, commands: tuple[str, ...]) -> bool | None:
 
 
 def _described(app: Celery) -> tuple[str, str | None]:
-    """The broker's address without name and password, and kombu's word for its kind."""
+    """The broker's address without user and password, and kombu's name for its kind."""
     try:
         connection = app.connection_for_read()
         place = (
@@ -143,13 +143,13 @@ def _described(app: Celery) -> tuple[str, str | None]:
 
 
 def _judged(fault: BaseException) -> bool | None:
-    """False: the broker is away, as seen from here. None: it could not be tried."""
+    """False: this machine cannot reach the broker. None: it could not try."""
     chain: list[BaseException] = []
     while fault is not None and len(chain) < 10:
         chain.append(fault)
         fault = fault.__cause__ or fault.__context__  # type: ignore[assignment]
     names = {cls.__name__ for one in chain for cls in type(one).__mro__}
-    # A name that does not resolve says more of this machine than of the broker.
+    # An unresolvable name says more about this machine than about the broker.
     if names & (_REFUSALS | {"gaierror", "ImportError", "SSLError"}):
         return None
     return False if names & {"OSError", "ConnectionError", "TimeoutError"} else None

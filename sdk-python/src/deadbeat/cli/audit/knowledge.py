@@ -1,7 +1,7 @@
-"""What the Deadbeat server knows of an application: asked for with a key that may read, never written.
+"""What the Deadbeat server knows of an application; asked with a read key, never written.
 
-The server has what no broker can tell: which worker went without a goodbye, whether Beat ticks, since when
-something has been wrong.
+The server knows what no broker can tell: which worker vanished without signing off, whether Beat ticks, since
+when a fault has lasted.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from urllib.parse import quote
 from deadbeat.cli.audit.finding import Unknown, error_words
 from deadbeat.cli.server import Server
 
-# Each monitor that is down costs a question of its own.
+# Each monitor that is down costs one request.
 _MONITOR_LIMIT = 20
 
 
 @dataclass
 class Knowledge:
-    """The server's rows about one application, as its API words them."""
+    """The server's rows about one application, in the form of its API."""
 
     url: str
     app: str
     reachable: bool = False
     beats: list[dict[str, Any]] = field(default_factory=list)
     workers: list[dict[str, Any]] = field(default_factory=list)
-    # Of other applications of the project: they may consume from the same broker.
+    # Workers of other applications of the project: they may consume from the same broker.
     workers_elsewhere: list[dict[str, Any]] = field(default_factory=list)
     queues: list[dict[str, Any]] = field(default_factory=list)
     broker: dict[str, Any] | None = None
-    # Open ones about any of these, and about the monitors of these Beats.
+    # Open incidents about any of these, and about the monitors of these Beats.
     incidents: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[Unknown] = field(default_factory=list)
 
 
 def ask_server(url: str, key: str, app: str, deadline: float) -> Knowledge:
-    """Ask for everything about `app`; what cannot be had stands in `unknown`. Never raises."""
+    """Ask for everything about `app`; what the server does not answer goes to `unknown`. Never raises."""
     known = Knowledge(url, app)
     server = Server(url, key, deadline)
     try:
         _read(server, known)
     except (OSError, http.client.HTTPException, _Refused) as fault:
         words = str(fault) if isinstance(fault, _Refused) else error_words(fault)
-        known.unknown.append(Unknown("what the Deadbeat server knows", f"{url}: {words}"))
+        known.unknown.append(Unknown("the state at the Deadbeat server", f"{url}: {words}"))
     except (KeyError, TypeError, AttributeError) as fault:
-        words = f"{url} answers in words of another version ({error_words(fault)})"
-        known.unknown.append(Unknown("what the Deadbeat server knows", words))
+        words = f"{url} answers in the form of another version ({error_words(fault)})"
+        known.unknown.append(Unknown("the state at the Deadbeat server", words))
     finally:
         server.close()
     return known
 
 
 class _Refused(Exception):
-    """The server answered, and not with what was asked for."""
+    """The server's answer is not what was asked for."""
 
 
 def _read(server: Server, known: Knowledge) -> None:
@@ -74,10 +74,10 @@ def _read(server: Server, known: Knowledge) -> None:
         join = "&" if "?" in path else "?"
         answer = server.ask("GET", f"/api/v1{path}{join}limit=500")
         if answer.status == 401:
-            raise _Refused("it does not know the key (a key that may read is needed: DEADBEAT_READ_KEY)")
+            raise _Refused("it does not know the key (set DEADBEAT_READ_KEY to a read key)")
         if answer.status == 403:
             raise _Refused(
-                "the key may not read; a ping key only signals (set DEADBEAT_READ_KEY to a read key)"
+                "the key may not read: a ping key only signals (set DEADBEAT_READ_KEY to a read key)"
             )
         if answer.status != 200 or answer.document is None:
             raise _Refused(f"it answered {answer.status} to {path}")
@@ -94,7 +94,7 @@ def _read(server: Server, known: Knowledge) -> None:
                 found.append(row)
             elif others is not None:
                 others.append(row)
-        # The server lists by age; people look for names.
+        # The server sorts by age; people look for names.
         return sorted(found, key=lambda row: str(row.get("name", "")))
 
     known.beats = ours("/beats", "beats", "name")
@@ -104,8 +104,8 @@ def _read(server: Server, known: Knowledge) -> None:
     if not (known.beats or known.workers or known.queues):
         known.unknown.append(
             Unknown(
-                "what the Deadbeat server knows",
-                f"nothing of an application {known.app!r} in this key's project has reached {known.url} yet",
+                "the state at the Deadbeat server",
+                f"{known.url} has no report of an application {known.app!r} in this key's project",
             )
         )
     ids = {row["id"] for row in (*known.beats, *known.workers, *known.queues)}
@@ -124,5 +124,5 @@ def _read(server: Server, known: Knowledge) -> None:
                 known.incidents.append(incident)
     if asked == _MONITOR_LIMIT:
         known.unknown.append(
-            Unknown("further monitors that are down", f"only {_MONITOR_LIMIT} were asked for")
+            Unknown("further monitors that are down", f"the audit asked for {_MONITOR_LIMIT} only")
         )

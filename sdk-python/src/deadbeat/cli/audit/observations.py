@@ -1,4 +1,4 @@
-"""What was gathered for an audit, and the times in it."""
+"""Everything that an audit observed, and the times in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FRACTION = re.compile(r"\.(\d+)")
 
 @dataclass
 class Observations:
-    """All that was gathered. `second` is a later look, when there was a reason for one."""
+    """Everything observed. `second` is a later sample, if there was a reason for one."""
 
     application: Application
     first: Sample
@@ -28,22 +28,22 @@ class Observations:
 
     @property
     def last(self) -> Sample:
-        """The newest look."""
+        """The newest sample."""
         return self.second or self.first
 
     @property
     def project(self) -> str:
-        """What stands behind -A."""
+        """The value of -A."""
         return self.application.project
 
     def consumers(self, queue: str) -> list[str]:
-        """The workers that consume it, as they or the server say."""
+        """The workers that consume it, from their answers or from the server."""
         names = {worker.name for worker in self.first.workers.values() if queue in (worker.queues or ())}
         names.update(row["name"] for row in self.silent_workers() if queue in row["queues"])
         return sorted(names)
 
     def knows_every_worker(self) -> bool:
-        """Whether the queues of each connected worker are known: from its answer, or else from the server."""
+        """Whether the queues of each connected worker are known, from its answer or from the server."""
         sample = self.first
         if sample.complete:
             return True
@@ -52,7 +52,7 @@ class Observations:
         return sample.listeners - len(sample.workers) <= len(self.silent_workers())
 
     def unanswered(self) -> dict[str, int] | None:
-        """Queue → how many consumers the broker counts beyond the workers that answered; only where more.
+        """Queue → how many consumers the broker counts beyond the workers that answered, where positive.
 
         None: the broker counts no consumers.
         """
@@ -67,7 +67,7 @@ class Observations:
         return {queue: more for queue, more in sorted(counted.items()) if more > 0}
 
     def silent_workers(self) -> list[dict[str, Any]]:
-        """Workers that told the server they live, and did not answer here."""
+        """Workers that report to the server and did not answer here."""
         if self.knowledge is None:
             return []
         answered = self.first.workers
@@ -77,7 +77,7 @@ class Observations:
 
 
 def instant(text: Any) -> datetime | None:
-    """An RFC 3339 or ISO 8601 time, in UTC; None when there is none that can be read."""
+    """An RFC 3339 or ISO 8601 time, in UTC; None when missing or unreadable."""
     # Python before 3.11 reads fractions of three or six digits only.
     plain = _FRACTION.sub(lambda match: f".{match[1][:6]:0<6}", str(text).replace("Z", "+00:00"))
     try:
@@ -88,11 +88,11 @@ def instant(text: Any) -> datetime | None:
 
 
 def age(observed: Observations, text: Any) -> float:
-    """Seconds since an instant of the server's; endless when there is none."""
+    """Seconds since an instant of the server's; infinite without one."""
     at = instant(text)
     return float("inf") if at is None else max(0.0, (observed.now - at).total_seconds())
 
 
 def running_seconds(observed: Observations, started: float) -> float:
-    """For how long a run goes on that a worker says began then (seconds since 1970)."""
+    """The duration so far of a run whose worker gives this start (seconds since 1970)."""
     return max(0.0, observed.now.timestamp() - started)

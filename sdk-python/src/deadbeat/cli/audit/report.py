@@ -1,4 +1,4 @@
-"""One audit from beginning to end: gather, judge, and hold the result for a screen or as JSON."""
+"""One audit from beginning to end: observe, judge, and hold the result for a terminal or as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from deadbeat.cli.audit.rules.configuration import configuration_findings
 from deadbeat.config import READ_KEY
 from deadbeat.version import __version__
 
-# Between two looks: whoever has work and a free process begins some of it in this time.
+# Between two samples: a worker with work and a free process begins some of it in this time.
 SECOND_LOOK_AFTER_SECONDS = 1.0
 
 EXIT_NOTHING, EXIT_WARNING, EXIT_CRITICAL, EXIT_BLIND = 0, 1, 2, 3
@@ -29,7 +29,7 @@ EXIT_NOTHING, EXIT_WARNING, EXIT_CRITICAL, EXIT_BLIND = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Choice:
-    """What an audit was asked to do; `timeout` is for each answer, in seconds."""
+    """The options of an audit; `timeout` is for each answer, in seconds."""
 
     timeout: float = timeouts.AUDIT_ANSWER_SECONDS
     server: bool = True
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass
 class Report:
-    """The outcome of an audit."""
+    """The result of an audit."""
 
     application: Application
     at: float
@@ -49,7 +49,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 nothing, 1 warnings, 2 critical; 3, neither broker nor server could be looked at."""
+        """0 nothing, 1 warnings, 2 critical; 3: neither broker nor server could be examined."""
         server = self.observed.knowledge
         if self.observed.last.broker.reachable is None and not (server is not None and server.reachable):
             return EXIT_BLIND
@@ -59,7 +59,7 @@ class Report:
         return EXIT_WARNING if WARNING in severities else EXIT_NOTHING
 
     def workers(self) -> list[dict[str, Any]]:
-        """The workers that answered, as figures; None where one did not tell."""
+        """The figures of the workers that answered; None where one did not tell."""
         rows = []
         for name, first in self.observed.first.workers.items():
             second = self.observed.second.workers.get(name) if self.observed.second is not None else None
@@ -94,7 +94,7 @@ class Report:
         return rows
 
     def queues(self) -> list[dict[str, Any]]:
-        """The queues that were looked at, with the workers that consume them."""
+        """The sampled queues, with the workers that consume them."""
         return [
             {
                 "name": queue.name,
@@ -157,7 +157,7 @@ def make_report(application: Application, choice: Choice) -> Report:
             names, SECOND_COMMANDS, time.monotonic() + SECOND_LOOK_AFTER_SECONDS, len(first.workers)
         )
         if second.broker.reachable is not True:
-            # It went away in between: the next audit will tell.
+            # It vanished in between: the next audit will report that.
             second = None
     now = time.time()
     observed = Observations(
@@ -169,7 +169,7 @@ def make_report(application: Application, choice: Choice) -> Report:
         more, undecided = configuration_findings(application, first.broker, workers, first.complete is True)
         findings, unknown = [*findings, *more], [*unknown, *undecided]
     else:
-        # What does harm already is told in any case.
+        # Always report what does harm already.
         findings = [one for one in findings if not one.code.startswith("CONFIG_") or one.severity == CRITICAL]
     findings.sort(
         key=lambda finding: (SEVERITIES.index(finding.severity), finding.code, finding.subject.name)
@@ -189,7 +189,7 @@ def _deserves_a_second_sample(first: Sample, names: dict[str, None]) -> bool:
 
 
 class _Inquiry:
-    """The questions to the server, asked while the broker is looked at."""
+    """The questions to the server, asked while the broker is sampled."""
 
     def __init__(self, application: Application, choice: Choice, deadline: float) -> None:
         self.unknown: list[Unknown] = []
@@ -200,11 +200,11 @@ class _Inquiry:
         settings = sdk_settings()
         url = settings.url if settings is not None else os.environ.get("DEADBEAT_URL", "").strip().rstrip("/")
         key = os.environ.get(READ_KEY) or (settings.key if settings is not None else "")
-        what = "what the Deadbeat server knows (workers that are gone, Beat)"
+        what = "the state at the Deadbeat server (lost workers, Beat)"
         if not url:
-            self.unknown.append(Unknown(what, "no server is set (DEADBEAT_URL); --no-server leaves it out"))
+            self.unknown.append(Unknown(what, "no server is set (DEADBEAT_URL); --no-server skips this"))
         elif not key or key.startswith("dbp_"):
-            why = f"no key that may read is set ({READ_KEY}); --no-server leaves it out"
+            why = f"no read key is set ({READ_KEY}); --no-server skips this"
             self.unknown.append(Unknown(what, why))
         else:
             self._url = url
@@ -216,13 +216,15 @@ class _Inquiry:
             self._thread.start()
 
     def result(self, deadline: float) -> Knowledge | None:
-        """What the server said; None when it was not asked, or is still silent."""
+        """The server's answers; None when it was not asked, or has not answered."""
         if self._thread is None:
             return None
         self._thread.join(max(0.0, deadline - time.monotonic()) + 0.1)
         if self._answers:
             return self._answers[0]
-        self.unknown.append(Unknown("what the Deadbeat server knows", f"{self._url} did not answer in time"))
+        self.unknown.append(
+            Unknown("the state at the Deadbeat server", f"{self._url} did not answer in time")
+        )
         return None
 
 

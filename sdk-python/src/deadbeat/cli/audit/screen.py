@@ -1,4 +1,4 @@
-"""Reports as text for a terminal: tables, findings, what could not be looked at."""
+"""Reports as text for a terminal: tables, findings, unknowns."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from deadbeat.cli.audit.report import Report
 
 _COLOURS = {CRITICAL: "\x1b[1;31m", WARNING: "\x1b[1;33m"}
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
-# A name that is longer is cut in tables only; findings have it whole.
+# Longer names are cut in tables only; findings have them whole.
 _CELL_WIDTH = 48
 
 
 def plain(text: Any) -> str:
-    """Text from a broker as it may be shown: without what a terminal would obey."""
+    """Text from a broker, without characters that a terminal would obey."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
@@ -55,10 +55,10 @@ def render(report: Report, colour: bool = False) -> str:
             for row in report.queues()
         ],
         right=(1,),
-    ) or ["no queue was looked at"]
+    ) or ["no queue was sampled"]
     broker = report.observed.last.broker
     if broker.unacked is not None:
-        held = f"unacked: {counted(broker.unacked, 'message')} held by workers, of all queues"
+        held = f"unacked: {counted(broker.unacked, 'message')} unacknowledged at workers, of all queues"
         if broker.oldest_unacked_seconds is not None:
             held += f"; the oldest for {span(broker.oldest_unacked_seconds)}"
         lines.append(held)
@@ -72,7 +72,7 @@ def render(report: Report, colour: bool = False) -> str:
 
 
 def summary(report: Report) -> str:
-    """The last line: how many findings of which severity, and how many things are not known."""
+    """The last line: the number of findings by severity, and of unknowns."""
     counts = [
         (sum(finding.severity == severity for finding in report.findings), severity)
         for severity in SEVERITIES
@@ -127,7 +127,7 @@ def _emphasised(text: str, colour: bool) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: tuple[int, ...] = ()) -> list[str]:
-    """Columns as wide as their widest cell; `?` for what is not known."""
+    """Columns as wide as their widest cell; `?` for an unknown figure."""
     if not rows:
         return []
     cells = [[_cell(value) for value in row] for row in (head, *rows)]

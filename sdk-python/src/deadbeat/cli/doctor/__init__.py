@@ -1,1 +1,1 @@
-"""Proves that the SDK works in a set-up."""
+"""Tests whether the SDK works in a set-up."""

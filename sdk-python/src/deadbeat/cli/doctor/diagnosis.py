@@ -1,4 +1,4 @@
-"""What the doctor tried and found, as text and as JSON."""
+"""The tests of the doctor and their results, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOOD, WARNED, FAILED, UNTRIED = "good", "warning", "failed", "could not try"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried."""
+    """One test."""
 
     name: str
     result: str
@@ -24,7 +24,7 @@ class Check:
 
 @dataclass
 class Diagnosis:
-    """All that was tried, and what follows for what can be claimed."""
+    """All tests, and the claims that follow."""
 
     application: Application
     checks: list[Check] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """0 all that was tried works, 1 with a warning, 2 something does not, 3 nothing could be tried."""
+        """0 every test passed, 1 with a warning, 2 one failed, 3 nothing could be tested."""
         results = {check.result for check in self.checks}
         if FAILED in results:
             return 2
@@ -65,8 +65,8 @@ class Diagnosis:
             mark = marks.get(check.result, "")
             result = f"{mark}{check.result:<13}{chr(27) + '[0m' if mark else ''}"
             lines.append(f"{result}  {check.name.ljust(width)}  {plain(check.detail)}")
-        lines += ["", "What can be claimed with this set-up:"]
+        lines += ["", "Claims that this set-up supports:"]
         lines += [f"  + {plain(claim)}" for claim in self.claims] or ["  nothing"]
-        lines += ["", "What cannot:"]
+        lines += ["", "Claims that it does not support:"]
         lines += [f"  - {plain(claim)}: {plain(why)}" for claim, why in self.blocked]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The command `doctor`: tries whether the SDK works in this set-up, and says what can be claimed with it."""
+"""The command `doctor`: tests whether the SDK works in this set-up, and which claims follow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deadbeat.version import __version__
 
 
 def examine(application: Application, worker: bool = True) -> Diagnosis:
-    """Try everything. Takes some 5 s, 20 s at most; raises nothing of broker, worker or server."""
+    """Run all tests. Takes some 5 s, 20 s at most; raises nothing of broker, worker or server."""
     diagnosis = Diagnosis(application, versions=_versions())
     reporter = apps.installed(application.app)
     settings, faults = read_settings({}) if reporter is None else (reporter.settings, [])

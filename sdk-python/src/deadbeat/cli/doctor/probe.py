@@ -1,9 +1,9 @@
-"""A worker that lives for one task, for the command `doctor`: shows which report is made in which process.
+"""A worker that lives for one task, for the command `doctor`: shows which process makes which report.
 
 Run as `python -m deadbeat.cli.doctor.probe <app> <queue> <number of a file descriptor>`. It is the
-application's own worker, prefork, with one child, on a queue of its own; it answers no broadcast, so that
-nobody counts it.
-Instead of being sent to the server, each of the SDK's reports is written down, with the process that made it.
+application's own worker, prefork, with one child, on a queue of its own. It answers no broadcast, so that
+nobody counts it. It writes each of the SDK's reports, with the process that made it, to the descriptor
+instead of sending it to the server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def main(project: str, queue: str, number: int) -> None:
-    """Run the worker until it is told to end."""
+    """Run the worker until it is ordered to end."""
     from celery import signals
     from kombu import Exchange, Queue
 
@@ -47,7 +47,7 @@ def main(project: str, queue: str, number: int) -> None:
         tell("ready")
 
     signals.worker_ready.connect(ready, weak=False)
-    # Connected after the SDK's own: whatever those have to say of the task has been said by then.
+    # Connected after the SDK's handlers, so all their reports of the task are made by then.
     signals.task_postrun.connect(lambda **_: tell("task_over"), weak=False)
     app.conf.worker_enable_remote_control = False
     app.amqp.queues.add(Queue(queue, Exchange(queue, auto_delete=True), routing_key=queue, auto_delete=True))

@@ -1,4 +1,4 @@
-"""Whether the server answers, takes the key, and goes by the same clock."""
+"""Whether the server answers, accepts the key, and has the same time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from deadbeat.cli.doctor.diagnosis import FAILED, GOOD, UNTRIED, WARNED, Check, 
 from deadbeat.cli.server import Server
 from deadbeat.config import Settings
 
-# The server's clock is read from a header in whole seconds.
+# The server's time comes from a header in whole seconds.
 SKEW_SECONDS = 2.0
 _KEY_KINDS = {"dbp_": "a ping key", "dbr_": "a read key", "dbw_": "an API key"}
 
 
 def check_server(diagnosis: Diagnosis, settings: Settings | None) -> None:
-    """Send a batch without events, and note what came of it."""
+    """Send a batch without events, and note the result."""
     if settings is None:
         diagnosis.checks.append(Check("server", UNTRIED, "no address and key"))
         return
     server = Server(settings.url, settings.key, time.monotonic() + timeouts.DOCTOR_SERVER_SECONDS)
-    kind = _KEY_KINDS.get(settings.key[:4], "of a kind this version does not know")
+    kind = _KEY_KINDS.get(settings.key[:4], "of a kind that this version does not know")
     try:
         before = time.time()
         # A batch without events: it proves the key and leaves nothing behind.
@@ -41,7 +41,7 @@ def check_server(diagnosis: Diagnosis, settings: Settings | None) -> None:
         diagnosis.checks.append(Check("key", GOOD, f"accepted for reports; it is {kind}"))
     elif answer.status == 401:
         diagnosis.checks.append(
-            Check("key", FAILED, f"the server does not know it; by its form it is {kind}")
+            Check("key", FAILED, f"the server does not know it; its form is that of {kind}")
         )
     elif answer.status == 403:
         detail = f"it is {kind}, which may not report: DEADBEAT_KEY must be a ping key (dbp_…)"
@@ -57,15 +57,15 @@ def check_server(diagnosis: Diagnosis, settings: Settings | None) -> None:
 
 def _check_clock(diagnosis: Diagnosis, date: str | None, before: float, took: float) -> None:
     try:
-        # Somewhere in the second that the header names.
+        # The middle of the second that the header names.
         theirs = parsedate_to_datetime(date or "").timestamp() + 0.5
     except (TypeError, ValueError):
-        diagnosis.checks.append(Check("clock", UNTRIED, "the server does not tell its time"))
+        diagnosis.checks.append(Check("clock", UNTRIED, "the server's answer has no time"))
         return
     skew = before + took / 2 - theirs
     detail = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the server's, to half a second"
     if abs(skew) > SKEW_SECONDS:
-        detail += "; times of reports are corrected by that, but Beat and ETAs go by this machine's clock"
+        detail += "; the server corrects the times of reports, but Beat and ETAs use this machine's clock"
         diagnosis.checks.append(Check("clock", WARNED, detail))
     else:
         diagnosis.checks.append(Check("clock", GOOD, detail))

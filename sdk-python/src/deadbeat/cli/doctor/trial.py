@@ -1,7 +1,7 @@
-"""A worker of our own runs one task: which of the SDK's reports are made, and in which process.
+"""A temporary worker runs one task: shows which reports the SDK makes, and in which process.
 
-The class of fault this is for: handlers that are connected and never called, because they were connected in
-the wrong process or were forgotten by the garbage collector. So it is a real prefork worker.
+It finds handlers that are connected and never called, because they were connected in the wrong process or
+because the garbage collector removed them. So it is a real prefork worker.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from deadbeat.integrations.celery import apps
 from deadbeat.integrations.celery.broker.connection import connected, note_blocking
 from deadbeat.integrations.celery.runs.reporter import CANARY
 
-# Brokers on which a queue of our own can be made, and is gone afterwards.
+# Brokers on which the trial can create a queue and remove it again.
 _TRIED_TRANSPORTS = ("redis", "amqp")
-# What a prefork worker must report of one task: event, and whether in the pool's child.
+# The reports that a prefork worker must make of one task: event, and whether in the pool's child.
 _EXPECTED = (
-    ("run_received", False, "takes a message in"),
+    ("run_received", False, "receives a message"),
     ("run_started", True, "starts a run"),
     ("run_finished", True, "ends a run"),
-    ("worker_snapshot", False, "says how it is"),
+    ("worker_snapshot", False, "reports its state"),
 )
 
 
@@ -44,12 +44,14 @@ def check_worker(diagnosis: Diagnosis) -> list[dict[str, Any]]:
         connection = connected(app.connection_for_write, time.monotonic() + timeouts.DOCTOR_BROKER_SECONDS)
         kind = str(connection.transport.driver_type)
     except Exception as fault:
-        diagnosis.checks.append(Check("broker", FAILED, f"not reached from here: {error_words(fault)}"))
+        diagnosis.checks.append(
+            Check("broker", FAILED, f"this machine cannot reach it: {error_words(fault)}")
+        )
         diagnosis.checks.append(Check("reports", UNTRIED, "no broker, no worker"))
         return []
     diagnosis.checks.append(Check("broker", GOOD, f"{kind} answers"))
     if kind not in _TRIED_TRANSPORTS:
-        detail = f"no worker was started: on the broker {kind} a queue of our own might be left behind"
+        detail = f"no worker was started: a queue of its own might be left behind on the broker {kind}"
         diagnosis.checks.append(Check("reports", UNTRIED, detail))
         return []
     if not hasattr(os, "fork"):
@@ -67,7 +69,7 @@ def check_worker(diagnosis: Diagnosis) -> list[dict[str, Any]]:
 
 
 class _Trial:
-    """One temporary worker, one task, and what was reported of it."""
+    """One temporary worker, one task, and the reports of it."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
@@ -116,13 +118,13 @@ class _Trial:
                 expires=timeouts.DOCTOR_WORKER_SECONDS,
                 ignore_result=True,
                 retry=False,
-                # What makes a run one of Beat's; its own name, which no server has heard of.
+                # These headers make the run one of Beat's; no server knows its name.
                 headers={"deadbeat_entry": "deadbeat.doctor", "deadbeat_beat": self._application.name},
             )
         if self._wait_for("task_over"):
             self._wait_for("worker_snapshot")
         elif not any(one["kind"] == "run_received" for one in self.seen):
-            # Whether the broker has said that it takes in nothing.
+            # Whether the broker has announced that it accepts nothing.
             with contextlib.suppress(OSError):
                 connection.drain_events(timeout=0.1)
 
@@ -131,7 +133,7 @@ class _Trial:
 
     @contextlib.contextmanager
     def _reports_kept_here(self) -> Iterator[None]:
-        """What this process reports meanwhile is looked at, and not sent."""
+        """Keep this process's reports meanwhile, instead of sending them."""
         reporter = apps.installed(self._application.app)
         if reporter is None:
             yield
@@ -144,7 +146,7 @@ class _Trial:
         try:
             yield
         finally:
-            # The method of the class shows again.
+            # This uncovers the method of the class.
             del reporter.transport.put
 
     def end(self, connection: Any) -> None:
@@ -156,13 +158,13 @@ class _Trial:
             try:
                 _, self._output = process.communicate(timeout=timeouts.DOCTOR_END_SECONDS)
             except subprocess.TimeoutExpired:
-                # The session is ours: the worker and its child, nothing else.
+                # The session holds the worker and its child, nothing else.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 _, self._output = process.communicate()
             os.close(self._reading)
         if self._is_blocked:
-            # It would not hear us; the queue goes with its last consumer, the worker.
+            # The broker would not read this; the queue goes with its last consumer, the worker.
             with contextlib.suppress(Exception):
                 connection.connection.collect()
             return
@@ -173,7 +175,7 @@ class _Trial:
             exchange = Exchange(self._queue, auto_delete=True)
             queue = Queue(self._queue, exchange, routing_key=self._queue, auto_delete=True)(channel)
             if str(connection.transport.driver_type) == "redis":
-                # A virtual transport unbinds what it has bound itself.
+                # A virtual transport unbinds only what it has bound itself.
                 queue.declare()
             queue.delete()
             exchange(channel).delete()
@@ -206,7 +208,7 @@ class _Trial:
         found = [Check("worker", GOOD, f"a prefork worker with this app got ready (main process {main})")]
         if self._is_blocked:
             detail = (
-                "RabbitMQ takes in no messages: memory or disk is nearly full (rabbitmq-diagnostics alarms)"
+                "RabbitMQ accepts no messages: memory or disk is nearly full (rabbitmq-diagnostics alarms)"
             )
             return [
                 *found,
@@ -225,7 +227,7 @@ class _Trial:
                 detail = f"when it {words}, in {where} (process {right[0]['pid']})"
                 found.append(Check(event, GOOD, detail))
             elif mine:
-                detail = f"came from process {mine[0]['pid']}, and not from {where}"
+                detail = f"came from process {mine[0]['pid']}, not from {where}"
                 found.append(Check(event, FAILED, detail))
             else:
                 found.append(

@@ -52,7 +52,7 @@ def install(app: Celery, settings: Settings) -> None:
     reporter = RunReporter(app, settings, transport)
     if any(other.beat == reporter.beat for other in apps.reporters()):
         logger.warning(
-            "Deadbeat: two apps of this process are called %s and cannot be told apart; set name= of one",
+            "Deadbeat: two apps of this process have the name %s; set name= of one to tell them apart",
             reporter.beat,
         )
     app.task(name=CANARY, ignore_result=True, shared=False)(_canary)
@@ -102,7 +102,7 @@ def _warn_if_late(app: Celery) -> None:
     running = started_before(app)
     if running is not None:
         logger.warning(
-            "Deadbeat: init was called after %s had started, which is not reported; call deadbeat.init(app) "
+            "Deadbeat: init was called after %s had started, so it does not report; call deadbeat.init(app) "
             "where the app is made, not in a handler of beat_init, worker_ready or worker_process_init",
             running,
         )

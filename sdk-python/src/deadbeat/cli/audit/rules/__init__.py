@@ -1,1 +1,1 @@
-"""What an audit judges by: one file a subject."""
+"""The rules of an audit: one file a subject."""

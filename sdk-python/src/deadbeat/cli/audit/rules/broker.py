@@ -46,7 +46,7 @@ def unreachable(observed: Observations) -> Iterator[Finding]:
         return
     if known is not None and known["reachable"] and age(observed, known["sampled_at"]) <= SAMPLE_SECONDS:
         why = (
-            f"{broker.url} cannot be reached from here ({broker.error}), yet {known['sampler'] or 'a worker'}"
+            f"this machine cannot reach {broker.url} ({broker.error}), but {known['sampler'] or 'a worker'}"
             f" reached it {span(age(observed, known['sampled_at']))} ago"
         )
         observed.unknown.append(Unknown("the broker", why))
@@ -55,11 +55,11 @@ def unreachable(observed: Observations) -> Iterator[Finding]:
         "BROKER_DOWN",
         CRITICAL,
         Subject("broker", broker.url),
-        "The broker does not answer: nothing is sent, and nothing is taken.",
+        "The broker does not answer: nothing is sent, and nothing is received.",
         [Fact(f"From this machine: {broker.error}.")],
         [
             Repair(
-                "See on its host whether it runs and answers; its memory and its disk may be full.",
+                "Check on its host whether it runs and answers; its memory or its disk may be full.",
                 _ping_command(broker.url),
             )
         ],
@@ -84,7 +84,7 @@ def _redis(observed: Observations) -> Iterator[Finding]:
         return
     subject, policy, most = Subject("broker", broker.url), broker.maxmemory_policy, broker.maxmemory
     if policy is None:
-        why = "Redis does not tell its maxmemory_policy (INFO is forbidden)"
+        why = "Redis forbids INFO, so its maxmemory_policy is unknown"
         observed.unknown.append(Unknown("whether the broker may evict messages", why))
     elif policy.startswith("allkeys") and most:
         evicted = broker.evicted_keys or 0
@@ -92,10 +92,10 @@ def _redis(observed: Observations) -> Iterator[Finding]:
             "CONFIG_EVICTION",
             CRITICAL if evicted else WARNING,
             subject,
-            "When its memory is full, Redis deletes messages that wait, and nobody hears of it.",
+            "When its memory is full, Redis silently deletes queued messages.",
             [
                 Fact(f"maxmemory_policy is {policy}, maxmemory {most:,} bytes."),
-                Fact(f"{counted(evicted, 'key')} evicted since it was started."),
+                Fact(f"{counted(evicted, 'key')} evicted since its start."),
             ],
             [
                 Repair(
@@ -111,7 +111,7 @@ def _redis(observed: Observations) -> Iterator[Finding]:
             subject,
             "Results may be evicted before they expire."
             if policy.startswith("volatile")
-            else "Once a maxmemory is set, Redis deletes messages that wait.",
+            else "With a maxmemory, Redis would delete queued messages.",
             [Fact(f"maxmemory_policy is {policy}, maxmemory {most or 'not set'}.")],
             [
                 Repair(
@@ -129,9 +129,9 @@ def _redis(observed: Observations) -> Iterator[Finding]:
             "When its memory is full, Redis refuses every new message.",
             [Fact(f"{broker.used_memory:,} of {most:,} bytes are used ({share:.0%}).")],
             [
-                Repair("Find what fills it.", f"{_redis_cli(broker.url)} --memkeys"),
+                Repair("Find out what fills it.", f"{_redis_cli(broker.url)} --memkeys"),
                 Repair(
-                    "Give it more, and set the same in redis.conf.",
+                    "Give it more memory, and set the same in redis.conf.",
                     f"{_redis_cli(broker.url)} config set maxmemory {most * 2}",
                 ),
             ],
@@ -141,11 +141,11 @@ def _redis(observed: Observations) -> Iterator[Finding]:
             "CONFIG_PERSISTENCE",
             NOTICE,
             subject,
-            "A restart of Redis loses every message that waits: it writes nothing to disk.",
+            "A restart of Redis loses every queued message: it writes nothing to disk.",
             [Fact("appendonly is off and save is empty.")],
             [
                 Repair(
-                    "If messages must outlive a restart; set the same in redis.conf.",
+                    "If messages must survive a restart, run this and set the same in redis.conf.",
                     f"{_redis_cli(broker.url)} config set appendonly yes",
                 )
             ],
@@ -161,15 +161,17 @@ def _rabbitmq(observed: Observations) -> Iterator[Finding]:
             "BROKER_BLOCKED",
             CRITICAL,
             Subject("broker", broker.url),
-            "RabbitMQ takes in no messages: whoever sends one waits.",
-            [Fact("It said so when workers were to be asked: its memory or its disk is nearly full.")],
+            "RabbitMQ accepts no messages: every sender waits.",
+            [Fact("It blocked the audit's broadcast to the workers: its memory or its disk is nearly full.")],
             [
-                Repair("See which, on its host.", "rabbitmq-diagnostics alarms"),
-                Repair("And what fills its memory.", "rabbitmq-diagnostics memory_breakdown"),
-                Repair("Free memory or disk there, or start workers for what waits: they may take it."),
+                Repair("Find out which of the two, on its host.", "rabbitmq-diagnostics alarms"),
+                Repair("Find out what fills its memory.", "rabbitmq-diagnostics memory_breakdown"),
+                Repair(
+                    "Free memory or disk there, or start workers: they still receive the queued messages."
+                ),
             ],
         )
-    why = "RabbitMQ tells only its own tools: rabbitmqctl list_queues name messages_unacknowledged"
+    why = "only RabbitMQ's own tools show them: rabbitmqctl list_queues name messages_unacknowledged"
     observed.unknown.append(Unknown("messages that workers hold unacknowledged", why))
 
 
@@ -188,8 +190,8 @@ def _queues(observed: Observations) -> Iterator[Finding]:
         )
         observed.unknown.append(Unknown("how deep the queues are", why))
     if broker.scan_complete is False:
-        why = "the database has too many keys to look through; the queues that are known were looked at"
-        observed.unknown.append(Unknown("queues that nobody told of", why))
+        why = "the database has too many keys to search; the audit sampled the known queues"
+        observed.unknown.append(Unknown("queues that nobody named", why))
     for name, queue in sorted(broker.queues.items()):
         consumed = _is_consumed(observed, queue)
         if queue.depth == 0 and consumed is False and observed.first.workers:
@@ -206,13 +208,13 @@ def _queues(observed: Observations) -> Iterator[Finding]:
             yield _too_slow(observed, queue)
     if untold:
         why = (
-            f"what sent to {listed(untold)} does not call deadbeat.init, and Redis keeps no time"
+            f"the senders to {listed(untold)} do not call deadbeat.init, and Redis keeps no time"
             if broker.transport == "redis"
             else f"in {listed(untold)}: {broker.transport} shows a message only to who takes it"
         )
         observed.unknown.append(Unknown("how long the oldest message waits", why))
     if undecided:
-        why = f"{listed(undecided)}: no worker that answered consumes them, and not every one answered"
+        why = f"{listed(undecided)}: no worker that answered consumes them, and not every worker answered"
         observed.unknown.append(Unknown("whether messages wait in a queue that nobody consumes", why))
 
 
@@ -259,7 +261,7 @@ def _unconsumed(observed: Observations, queue: QueueSample) -> Finding:
     is_foreign = source is None and observed.last.broker.transport == "amqp"
     repair = [
         Repair(
-            f"Have {worker} consume it, until it is restarted.",
+            f"Let {worker} consume it, until its restart.",
             command("celery", "-A", project, "control", "add_consumer", name, "-d", worker),
         )
         for worker in workers[:1]
@@ -268,7 +270,7 @@ def _unconsumed(observed: Observations, queue: QueueSample) -> Finding:
     if is_foreign:
         repair.append(
             Repair(
-                "If it is this app's: name it in task_queues with the arguments that it has.",
+                "If it is this app's, name it in task_queues with its present arguments.",
                 "rabbitmqctl list_queues name durable auto_delete arguments",
             )
         )
@@ -301,7 +303,7 @@ def _unconsumed_route(observed: Observations, name: str) -> Iterator[Finding]:
         "CONFIG_QUEUE_UNCONSUMED",
         WARNING,
         Subject("queue", name),
-        f"Nobody consumes queue {name}, which is empty now: what {source} sends there will wait for ever.",
+        f"Nobody consumes queue {name}, which is empty now: messages of {source} will wait there for ever.",
         [
             Fact(f"The queue is named by {source}."),
             Fact(f"Workers that answered: {listed(sorted(observed.first.workers))}."),
@@ -319,7 +321,7 @@ def _too_slow(observed: Observations, queue: QueueSample) -> Finding:
         "QUEUE_SLA_BREACH",
         CRITICAL,
         Subject("queue", queue.name),
-        f"Messages wait too long in queue {queue.name}: it is consumed, but not fast enough.",
+        f"Messages wait too long in queue {queue.name}: its workers are too slow.",
         [
             Fact(
                 f"{counted(queue.depth or 0, 'message')} in {queue.name}; the oldest has waited "
@@ -330,11 +332,11 @@ def _too_slow(observed: Observations, queue: QueueSample) -> Finding:
         ],
         [
             Repair(
-                "See what its workers are busy with.",
+                "Find out what its workers run.",
                 command("celery", "-A", observed.project, "inspect", "active"),
             ),
             Repair(
-                "Give them more processes, where the machine bears it.",
+                "Give them more processes, if the machine has room.",
                 command(
                     "celery",
                     "-A",

@@ -1,6 +1,6 @@
-"""Rules on an app's configuration. Each is sound: what it says follows from Celery's code, not from taste.
+"""Rules on an app's configuration. Each follows from Celery's code, not from taste.
 
-docs/audit.md says of each when it is right to break it. What a rule cannot decide it leaves out.
+docs/audit.md says when it is justified to break a rule. A rule leaves out what it cannot decide.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from deadbeat.integrations.celery.broker.workers import WorkerAnswer
 
 _PICKLE = {"pickle", "application/x-python-serialize"}
 _DEFAULT_PREFETCH = 4
-# RabbitMQ's, since 3.8.17, in seconds: so long a message may stay unacknowledged.
+# RabbitMQ's default since 3.8.17, in seconds: the limit for an unacknowledged message.
 CONSUMER_TIMEOUT_SECONDS = 1800.0
 # Pools that cannot end a task from outside.
 _LIMITLESS_POOLS = {"threads", "solo", "eventlet"}
@@ -36,7 +36,7 @@ _LIMITLESS_POOLS = {"threads", "solo", "eventlet"}
 def configuration_findings(
     application: Application, broker: BrokerSample, workers: list[WorkerAnswer], everyone_answered: bool
 ) -> tuple[list[Finding], list[Unknown]]:
-    """What is dangerous in the configuration; workers and broker tell what it meets."""
+    """Dangers in the configuration; workers and broker show which of its values have an effect."""
     found = [
         *_pickle(application),
         *_eager(application),
@@ -52,7 +52,7 @@ def configuration_findings(
     unknown = []
     scheduler = str(application.app.conf.beat_scheduler or "")
     if scheduler.rpartition(":")[2].rpartition(".")[2] not in ("", "PersistentScheduler", "Scheduler"):
-        why = f"{scheduler} keeps them itself; only beat_schedule was read"
+        why = f"{scheduler} keeps them itself; the audit read only beat_schedule"
         unknown.append(Unknown("the rules on Beat's entries", why))
     return found, unknown
 
@@ -73,12 +73,12 @@ def _pickle(application: Application) -> Iterator[Finding]:
             "CONFIG_PICKLE",
             WARNING,
             _setting(bad[0]),
-            "Whoever can write to the broker or the result backend can run code in your processes.",
+            "Everybody who can write to the broker or the result backend can run code in your processes.",
             [Fact(f"{name} is {conf[name]!r}.") for name in bad],
             [
                 Repair(
                     'Send and accept JSON: app.conf.update(task_serializer="json", result_serializer="json", '
-                    'accept_content=["json"]). Let what is queued run out first.'
+                    'accept_content=["json"]). Let the queued messages run out first.'
                 )
             ],
         )
@@ -105,7 +105,7 @@ def _time_limits(application: Application, workers: list[WorkerAnswer]) -> Itera
             "CONFIG_TIME_LIMIT",
             WARNING,
             _setting("task_time_limit"),
-            "Tasks without a hard time limit: one that hangs keeps its process for ever.",
+            "Tasks without a hard time limit: a hanging one occupies its process for ever.",
             [Fact(f"{len(unlimited)} of {len(tasks)} tasks have none: {listed(sorted(unlimited))}.")],
             [
                 Repair(
@@ -121,7 +121,7 @@ def _time_limits(application: Application, workers: list[WorkerAnswer]) -> Itera
             "CONFIG_TIME_LIMIT_POOL",
             WARNING,
             _setting("worker_pool"),
-            f"Hard time limits are set, and do nothing in the pool {listed([p for p in pools if p])}.",
+            f"Hard time limits are set, but have no effect in the pool {listed([p for p in pools if p])}.",
             [
                 Fact(f"{len(limited)} tasks have a hard time limit: {listed(limited)}."),
                 Fact(f"These workers cannot end a task: {listed(names)}."),
@@ -135,7 +135,7 @@ def _time_limits(application: Application, workers: list[WorkerAnswer]) -> Itera
                 "CONFIG_TIME_LIMIT_ORDER",
                 WARNING,
                 Subject("task", name),
-                "Its soft time limit never comes: the hard one kills it first.",
+                "Its soft time limit never applies: the hard one kills it first.",
                 [Fact(f"soft {span(soft)}, hard {span(hard)}.")],
                 [Repair(f"Set soft_time_limit of {name} some seconds below {hard:g}.")],
             )
@@ -148,11 +148,11 @@ def _late(application: Application) -> list[str]:
 def _prefetch(application: Application) -> Iterator[Finding]:
     multiplier, late = application.app.conf.worker_prefetch_multiplier, _late(application)
     if multiplier == 0:
-        severity, summary = WARNING, "One worker takes every message there is; the others idle."
+        severity, summary = WARNING, "One worker prefetches every message; the others are idle."
     elif multiplier > 1 and late:
         severity, summary = (
             WARNING,
-            "Late acknowledgement with prefetching: a worker holds back what others could run.",
+            "Late acknowledgement with prefetching: a worker keeps messages that others could run.",
         )
     elif multiplier > _DEFAULT_PREFETCH:
         severity, summary = NOTICE, "Many messages wait unseen inside busy workers."
@@ -185,7 +185,7 @@ def _late_acks(application: Application) -> Iterator[Finding]:
             "CONFIG_LATE_ACK_LOST",
             NOTICE,
             _setting("task_reject_on_worker_lost"),
-            "Acknowledged late, and yet lost when their process is killed.",
+            "These tasks are acknowledged late, but lost when their process is killed.",
             [
                 Fact(f"{len(dropped)} tasks: {listed(dropped)}."),
                 Fact("task_reject_on_worker_lost is off for them."),
@@ -193,7 +193,7 @@ def _late_acks(application: Application) -> Iterator[Finding]:
             [
                 Repair(
                     "If they may run twice, set reject_on_worker_lost=True beside acks_late=True. One that "
-                    "kills its process each time is then delivered for ever."
+                    "kills its process each time is then redelivered for ever."
                 )
             ],
         )
@@ -213,7 +213,7 @@ def _visibility_timeout(application: Application, broker: BrokerSample) -> Itera
         "CONFIG_VISIBILITY_TIMEOUT",
         WARNING,
         _setting("broker_transport_options"),
-        "A run acknowledged late that outlives the visibility timeout is delivered again while it runs.",
+        "A run with late acknowledgement that exceeds the visibility timeout is redelivered while it runs.",
         [
             Fact(f"The visibility timeout is {span(timeout)}."),
             Fact(f"May run for longer, by their hard time limit: {listed(words)}."),
@@ -241,17 +241,17 @@ def _consumer_timeout(application: Application, broker: BrokerSample) -> Iterato
         "CONFIG_CONSUMER_TIMEOUT",
         WARNING,
         _setting("task_acks_late"),
-        "A run acknowledged late that outlives RabbitMQ's consumer_timeout ends its worker, and comes again.",
+        "A run acknowledged late beyond RabbitMQ's consumer_timeout ends its worker, and is redelivered.",
         [
             Fact(
-                "RabbitMQ closes a channel that holds a message for longer than "
-                f"{span(CONSUMER_TIMEOUT_SECONDS)}, unless it is set up otherwise: which it does not tell."
+                "RabbitMQ closes a channel with a message unacknowledged for longer than "
+                f"{span(CONSUMER_TIMEOUT_SECONDS)}, by default; it does not tell its setting."
             ),
             Fact(f"May run for longer, by their hard time limit: {listed(words)}."),
         ],
         [
             Repair(
-                "See what it is there.",
+                "Find out its setting.",
                 "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
             ),
             Repair(
@@ -269,7 +269,7 @@ def _result_expiry(application: Application) -> Iterator[Finding]:
             "CONFIG_RESULT_EXPIRES",
             WARNING,
             _setting("result_expires"),
-            "Results are kept for ever: the result backend grows until it is full.",
+            "Results never expire: the result backend grows until it is full.",
             [Fact(f"result_expires is {conf.result_expires!r}.")],
             [Repair("Set app.conf.result_expires = 86400, or ignore_result=True where nobody reads them.")],
         )
@@ -296,7 +296,7 @@ def _entries(
                 "CONFIG_BEAT_ENTRY_UNKNOWN_TASK",
                 CRITICAL if certain else WARNING,
                 Subject("entry", entry.name),
-                f"Beat sends {entry.task}, which no worker knows: each message is thrown away with an error.",
+                f"Beat sends {entry.task}, which no worker knows: they discard each message with an error.",
                 facts,
                 [
                     Repair(
@@ -307,16 +307,16 @@ def _entries(
             )
         every = _every(entry.schedule)
         task = application.app.tasks.get(entry.task)
-        # Of a task that only workers know, the limit is not known either.
+        # The limit of a task that only workers know is not known either.
         limit = None if task is None else entry.options.get("time_limit") or application.hard_limit(task)
         if every is not None and limit is not None and every <= limit:
             yield Finding(
                 "CONFIG_BEAT_OVERLAP",
                 NOTICE,
                 Subject("entry", entry.name),
-                "It may be sent again while its last run still goes on.",
+                "It may be sent again while its last run is still going.",
                 [Fact(f"Every {span(every)}, with a hard time limit of {span(limit)}.")],
-                [Repair(f"If they must not: a time_limit below {every:g}, or a lock in the task.")],
+                [Repair(f"If they must not overlap: a time_limit below {every:g}, or a lock in the task.")],
             )
         if (
             "expires" not in entry.options
@@ -328,7 +328,7 @@ def _entries(
             "CONFIG_BEAT_EXPIRES",
             NOTICE,
             _setting("beat_schedule"),
-            "After an outage of the workers every missed run of these entries is made up for, one by one.",
+            "After an outage of the workers they run every missed message of these entries, one by one.",
             [Fact(f"{len(no_expiry)} entries have no expires: {listed(sorted(no_expiry))}.")],
             [Repair('Where a late run is worthless, give the entry "options": {"expires": <its interval>}.')],
         )
@@ -344,7 +344,7 @@ def _every(schedule: Any) -> float | None:
     if seconds is not None:
         return float(seconds())
     interval = getattr(schedule, "run_every", None)
-    # A crontab has one, too, which is not its interval.
+    # A crontab has such an attribute, too, which is not its interval.
     if interval is None or hasattr(schedule, "minute"):
         return None
     return float(interval.total_seconds())
@@ -353,7 +353,7 @@ def _every(schedule: Any) -> float | None:
 def _routes(application: Application) -> Iterator[Finding]:
     app, names = application.app, list(application.app.tasks)
     for pattern, queue in routes(app):
-        # Only plain names and globs: a regular expression is the application's own affair.
+        # Only plain names and globs: a rule cannot judge a regular expression.
         if any(mark in pattern for mark in "\\^$+(|"):
             continue
         if not fnmatch.filter(names, pattern):
@@ -361,7 +361,7 @@ def _routes(application: Application) -> Iterator[Finding]:
                 "CONFIG_ROUTE_UNKNOWN_TASK",
                 NOTICE,
                 _setting("task_routes"),
-                f"The route of {pattern} to {queue} is for no task: what it was for goes elsewhere.",
+                f"The route of {pattern} to {queue} matches no task: the tasks meant go elsewhere.",
                 [Fact(f"No task of {application.project} matches {pattern}.")],
                 [Repair("Correct the name, or delete the route.")],
             )
@@ -374,7 +374,7 @@ def _routes(application: Application) -> Iterator[Finding]:
                 "CONFIG_QUEUE_UNDECLARED",
                 WARNING,
                 Subject("queue", name),
-                f"Sending to {name} fails: it is not in task_queues, and missing queues are not made.",
+                f"Sending to {name} fails: it is not in task_queues, and missing queues are not created.",
                 [Fact(f"It is named by {source}."), Fact("task_create_missing_queues is off.")],
                 [Repair(f'Add kombu.Queue("{name}") to app.conf.task_queues.')],
             )

@@ -1,4 +1,4 @@
-"""Workers that take messages and tell Deadbeat nothing: they lack the SDK, or its address or key."""
+"""Workers that receive messages and do not report to Deadbeat: they lack the SDK, its address or its key."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from deadbeat.integrations.celery.broker.workers import WorkerAnswer
 
 # A worker that has just started may not have reported yet: it does so every few seconds.
 REPORTS_WITHIN_SECONDS = 30.0
-# What the server says of a worker that is heard from although something is wrong with it.
+# The server's causes for a worker that reports although something is wrong with it.
 _HEARD_FROM = {"GHOST_WORKER", "CLOCK_SKEW"}
 
 
 def findings(observed: Observations) -> Iterator[Finding]:
-    """Find what consumes a queue and does not report, where the server knows the application."""
+    """Find workers that consume a queue and do not report, if the server knows the application."""
     known = observed.knowledge
     if known is None or not known.reachable or not (known.beats or known.workers):
-        # Nothing of it has reached the server: that is said already, and is not one worker's fault.
+        # Nothing of it has reached the server: `unknown` says so already, and no single worker is at fault.
         return
     reporting = {row["name"] for row in known.workers if _is_heard_from(row)}
     elsewhere = {row["name"] for row in known.workers_elsewhere if _is_heard_from(row)}
@@ -42,7 +42,7 @@ def findings(observed: Observations) -> Iterator[Finding]:
         if isinstance(uptime, (int, float)) and uptime >= REPORTS_WITHIN_SECONDS:
             yield _silent(observed, worker, uptime, len(reporting))
         else:
-            why = "the server does not hear from it; it has just started, or did not say when"
+            why = "it does not report to the server; it has just started, or did not say when"
             observed.unknown.append(Unknown(f"whether worker {worker.name} reports", why))
     for queue, more in _uncounted(observed, reporting).items():
         yield Finding(
@@ -52,9 +52,9 @@ def findings(observed: Observations) -> Iterator[Finding]:
             f"Queue {queue} has {counted(more, 'consumer')} that neither answers nor reports.",
             [
                 Fact("The broker counts more consumers than workers that answered or report to the server."),
-                Fact("A run of Beat that such a consumer takes is missed."),
+                Fact("A run of Beat that such a consumer receives is missed."),
             ],
-            [Repair("See where its consumers are.", "rabbitmqctl list_consumers")],
+            [Repair("List its consumers.", "rabbitmqctl list_consumers")],
         )
 
 
@@ -64,16 +64,16 @@ def _silent(observed: Observations, worker: WorkerAnswer, uptime: float, reporti
         "WORKER_WITHOUT_SDK",
         WARNING,
         Subject("worker", worker.name),
-        f"Worker {worker.name} runs tasks and does not report: the runs that it takes are missed.",
+        f"Worker {worker.name} runs tasks and does not report: the runs that it receives are missed.",
         [
             Fact(f"It answers, and consumes {listed(worker.queues or [])}."),
-            Fact(f"It runs since {uptime:.0f} s. The server does not hear from a worker of that name."),
+            Fact(f"It has run for {uptime:.0f} s. No worker of that name reports to the server."),
             Fact(f"Workers of {observed.application.name} that report: {reporting}."),
         ],
         [
             Repair(
                 "Start it with the SDK (deadbeat.init(app) where its app is made), and with DEADBEAT_URL and "
-                "DEADBEAT_KEY. This says what is missing, in its environment.",
+                "DEADBEAT_KEY. In its environment, this command says what is missing.",
                 command("celery", "-A", project, "deadbeat", "doctor"),
             ),
             Repair(
@@ -89,7 +89,7 @@ def _is_heard_from(row: dict[str, Any]) -> bool:
 
 
 def _uncounted(observed: Observations, reporting: set[str]) -> dict[str, int]:
-    """Queue → consumers that the broker counts beyond those that answered, or report and did not answer."""
+    """Queue → consumers that the broker counts beyond the workers that answered or report."""
     if observed.first.unknown or observed.first.broker.blocked:
         # They could not be asked.
         return {}

@@ -25,14 +25,14 @@ from deadbeat.cli.audit.rules.configuration import CONSUMER_TIMEOUT_SECONDS
 from deadbeat.integrations.celery.broker.queue import QueueSample
 from deadbeat.integrations.celery.broker.workers import WorkerAnswer
 
-# An idle worker beside a message that has waited for this long is no accident of the moment.
+# An idle worker beside a message that has waited for this long is no coincidence.
 GHOST_SECONDS = 60.0
 # Ending a task takes a moment, and clocks of two machines differ.
 LIMIT_SLACK_SECONDS = 60.0
 
 
 def findings(observed: Observations) -> Iterator[Finding]:
-    """Of the workers behind a broker that answers."""
+    """Faults of the workers behind a broker that answers."""
     for rule in (
         _workers,
         _ghosts,
@@ -53,11 +53,11 @@ def _workers(observed: Observations) -> Iterator[Finding]:
         missing = sample.listeners - sum(max(w.answers.values(), default=0) for w in sample.workers.values())
         if missing > 0:
             why = f"{missing} of {sample.listeners} workers that are connected did not answer in time"
-            why += f"; the server knows as up: {known}" if silent else ""
+            why += f"; up according to the server: {known}" if silent else ""
             why += ". A solo worker answers when its task has ended; others are frozen or overloaded"
             observed.unknown.append(Unknown("some workers", why))
     elif silent:
-        why = f"the server has heard of them lately, the broadcast did not reach them: {known}"
+        why = f"they report to the server, but the broadcast did not reach them: {known}"
         observed.unknown.append(Unknown("some workers", why))
     can_answer, unanswered = bool(conf.worker_enable_remote_control), observed.unanswered()
     if sample.complete is None and can_answer:
@@ -70,7 +70,7 @@ def _workers(observed: Observations) -> Iterator[Finding]:
                 "NO_WORKERS",
                 CRITICAL,
                 Subject("broker", observed.last.broker.url),
-                "No worker is connected: nothing is done.",
+                "No worker is connected: nothing runs.",
                 [Fact("The broadcast reached nobody.")]
                 if sample.listeners == 0
                 else [Fact("Nobody answered, and no queue has a consumer.")],
@@ -82,7 +82,7 @@ def _workers(observed: Observations) -> Iterator[Finding]:
                 "DUPLICATE_NODE_NAME",
                 WARNING,
                 Subject("worker", worker.name),
-                "Two workers go by one name: commands and figures for one meet the other.",
+                "Two workers have one name: commands and figures for one reach the other.",
                 [Fact(f"{max(worker.answers.values())} answers came under this name.")],
                 [
                     Repair(
@@ -94,13 +94,13 @@ def _workers(observed: Observations) -> Iterator[Finding]:
 
 
 def _note_unanswered(observed: Observations, unanswered: dict[str, int] | None) -> None:
-    """Where the broker does not say how many workers a broadcast reaches, its consumers are counted."""
+    """Where the broker does not say how many workers a broadcast reaches, compare its consumers."""
     sample = observed.first
     if sample.unknown:
-        # They could not be asked, which is said.
+        # They could not be asked, and `unknown` says so.
         return
     if sample.broker.blocked:
-        why = "RabbitMQ takes in no messages, so they could not be asked"
+        why = "RabbitMQ accepts no messages, so the audit could not ask them"
         observed.unknown.append(Unknown("the workers", why))
     elif unanswered is None:
         transport = observed.last.broker.transport
@@ -108,7 +108,7 @@ def _note_unanswered(observed: Observations, unanswered: dict[str, int] | None) 
             why = f"{transport} does not tell how many workers are connected"
             observed.unknown.append(Unknown("whether every worker answered", why))
         elif not observed.silent_workers():
-            why = f"none answered, and whether there are any {transport} does not tell"
+            why = f"none answered, and {transport} does not tell whether there are any"
             observed.unknown.append(Unknown("the workers", why))
     elif unanswered:
         more = listed([f"{counted(number, 'consumer')} of {queue}" for queue, number in unanswered.items()])
@@ -125,7 +125,7 @@ def _ghosts(observed: Observations) -> Iterator[Finding]:
         before = first.workers.get(name)
         if before is None or before.stats is None or after.stats is None or before.pid != after.pid:
             continue
-        # Idle at both looks, and nothing was begun in between.
+        # Idle in both samples, and it started nothing in between.
         if before.active != [] or after.active != [] or before.accepted != after.accepted:
             continue
         if before.reserved is None or after.reserved is None:
@@ -134,9 +134,9 @@ def _ghosts(observed: Observations) -> Iterator[Finding]:
         waiting = [queue for queue in _unmoved(observed) if queue.name in (before.queues or ())]
         idle = not before.reserved and not after.reserved
         if held:
-            what = f"It holds {counted(len(held), 'message')}, the same at both looks, and begins none."
+            what = f"It has {counted(len(held), 'message')}, the same in both samples, and begins none."
         elif waiting and idle:
-            what = f"In {listed([q.name for q in waiting])} messages wait, and it takes none."
+            what = f"Messages wait in {listed([q.name for q in waiting])}, and it receives none."
         else:
             continue
         oldest = max((queue.oldest_seconds or 0.0 for queue in waiting), default=0.0)
@@ -146,33 +146,33 @@ def _ghosts(observed: Observations) -> Iterator[Finding]:
             Fact(what),
             Fact(
                 f"{after.processes or 'Its'} processes are free; {counted(after.accepted or 0, 'task')} begun"
-                f" since its start, none in the {second.at - first.at:.1f} s between two looks."
+                f" since its start, none in the {second.at - first.at:.1f} s between two samples."
             ),
         ]
         if oldest:
             facts.append(Fact(f"The oldest message has waited {span(oldest)}."))
         if standing >= GHOST_SECONDS:
-            facts.append(Fact(f"By the server's account it has not moved for {span(standing)}."))
+            facts.append(Fact(f"According to the server it has made no progress for {span(standing)}."))
         if not certain:
-            facts.append(Fact("Only a suspicion: two looks are a short time. Look again in a minute."))
+            facts.append(Fact("Only a suspicion: two samples cover a short time. Audit again in a minute."))
         queues = ",".join(before.queues or ())
         yield Finding(
             "GHOST_WORKER",
             CRITICAL if certain else WARNING,
             Subject("worker", name),
-            f"Worker {name} is connected and answers, and works on nothing although there is work.",
+            f"Worker {name} is connected and answers, but starts nothing although there is work.",
             facts,
             [
                 Repair(
-                    "Have it end; what it holds goes back to the queue. (It ends instead of replying.)",
+                    "End it; its messages go back to the queue. (It ends instead of replying.)",
                     command("celery", "-A", observed.project, "control", "shutdown", "-d", name),
                 ),
                 Repair(
-                    "If it does not: on its host.",
+                    "If it does not end, run this on its host.",
                     f"kill -9 {after.pid}" if after.pid else None,
                 ),
                 Repair(
-                    "Start it again (or restart its service or container).",
+                    "Start it again, or restart its service or container.",
                     command(
                         "celery",
                         "-A",
@@ -188,7 +188,7 @@ def _ghosts(observed: Observations) -> Iterator[Finding]:
 
 
 def _unlimited_ids(observed: Observations, worker: WorkerAnswer) -> set[str]:
-    """What it holds and could begin: a task with a rate limit may have to wait."""
+    """Messages that it holds and could begin: a task with a rate limit may have to wait."""
     tasks, default = observed.application.app.tasks, observed.application.app.conf.task_default_rate_limit
     return {
         str(request.get("id"))
@@ -198,7 +198,7 @@ def _unlimited_ids(observed: Observations, worker: WorkerAnswer) -> set[str]:
 
 
 def _unmoved(observed: Observations) -> list[QueueSample]:
-    """Queues in which messages waited at both looks, not fewer at the second."""
+    """Queues in which messages waited in both samples, not fewer in the second."""
     found = []
     if observed.second is not None:
         for name, after in observed.second.broker.queues.items():
@@ -209,7 +209,7 @@ def _unmoved(observed: Observations) -> list[QueueSample]:
 
 
 def _standing_seconds(observed: Observations, worker: str) -> float:
-    """For how long the server has seen a worker that has work make no progress."""
+    """For how long the server has seen the worker make no progress although it has work."""
     for row in observed.knowledge.workers if observed.knowledge is not None else ():
         if row["name"] == worker and row["status"] == "up" and (row["reserved"] or 0) > 0:
             return age(observed, row["progress_at"])
@@ -250,7 +250,7 @@ def _prefetch_starvation(observed: Observations) -> Iterator[Finding]:
             f"Worker {name} is busy and holds back {counted(len(held), 'message')} that others could run.",
             [
                 Fact(
-                    f"{len(after.active or ())} of {after.processes} processes are busy; it may hold "
+                    f"{len(after.active or ())} of {after.processes} processes are busy; it may prefetch "
                     f"{after.prefetch}."
                 ),
                 Fact(f"Idle, and consuming the same queue: {listed(shared)}."),
@@ -265,7 +265,7 @@ def _prefetch_starvation(observed: Observations) -> Iterator[Finding]:
                     ),
                 ),
                 Repair(
-                    "Now: give it more processes, where the machine bears it.",
+                    "For now, give it more processes, if the machine has room.",
                     command(
                         "celery", "-A", observed.project, "control", "pool_grow", str(len(held)), "-d", name
                     ),
@@ -282,7 +282,7 @@ def _queue_of(request: dict[str, Any]) -> str:
 
 def _duplicate_runs(observed: Observations) -> Iterator[Finding]:
     samples = [sample for sample in (observed.first, observed.second) if sample is not None]
-    # Seen twice: within one look, an end in one worker and a retry in another may meet.
+    # In both samples: within one, an end in one worker and a retry in another may coincide.
     if len(samples) < 2:
         return
     earlier, later = (_runs(sample) for sample in samples)
@@ -307,7 +307,7 @@ def _duplicate_runs(observed: Observations) -> Iterator[Finding]:
             "DUPLICATE_RUN",
             CRITICAL,
             Subject("task", name),
-            f"One message of {name} is being run by several processes at once.",
+            f"Several processes run one message of {name} at once.",
             facts,
             [
                 Repair(
@@ -316,7 +316,7 @@ def _duplicate_runs(observed: Observations) -> Iterator[Finding]:
                 Repair("Raise the visibility timeout (broker_transport_options) above the longest run.")
                 if observed.last.broker.transport != "amqp"
                 else Repair(
-                    "RabbitMQ delivers again what a lost connection or a closed channel held: see its log."
+                    "RabbitMQ redelivers the messages of a lost connection or a closed channel: see its log."
                 ),
             ],
         )
@@ -345,7 +345,7 @@ def _running_too_long(observed: Observations) -> Iterator[Finding]:
                 "OVERRUN",
                 CRITICAL,
                 Subject("task", name),
-                f"A run of {name} goes on past its hard time limit: nothing ends it.",
+                f"A run of {name} exceeds its hard time limit: nothing ends it.",
                 [
                     Fact(
                         f"{request.get('id')} runs on {worker.name} for {span(seconds)}; "
@@ -389,7 +389,7 @@ def _redelivery(observed: Observations) -> Iterator[Finding]:
                     "CONFIG_VISIBILITY_TIMEOUT",
                     CRITICAL,
                     Subject("task", name),
-                    f"A run of {name} has outlived the visibility timeout: its message is delivered again.",
+                    f"A run of {name} exceeds the visibility timeout: Redis redelivers its message.",
                     [
                         Fact(
                             f"{request.get('id')} runs on {worker.name} for "
@@ -410,15 +410,15 @@ def _redelivery(observed: Observations) -> Iterator[Finding]:
             "CONFIG_VISIBILITY_TIMEOUT",
             WARNING,
             Subject("task", name),
-            "Tasks wait for a time beyond the visibility timeout: each is delivered again before it is due, "
+            "Tasks have an ETA beyond the visibility timeout: each is redelivered before it is due, "
             "and may run several times.",
             [
-                Fact(f"{counted(len(far), 'task')} held for later than {span(timeout)} from now."),
+                Fact(f"{counted(len(far), 'task')} with an ETA over {span(timeout)} from now."),
                 Fact(f"The last is {name}, for {eta:%Y-%m-%d %H:%M:%S} UTC, held by {holder}."),
             ],
             [
                 Repair("Raise the visibility timeout (broker_transport_options) above the longest delay."),
-                Repair("Or let Beat send what is to happen later."),
+                Repair("Or let Beat send such tasks when they are due."),
             ],
         )
 
@@ -432,30 +432,25 @@ def _consumer_timeout(observed: Observations) -> Iterator[Finding]:
         "CONFIG_CONSUMER_TIMEOUT",
         WARNING,
         Subject("task", name),
-        "Tasks wait in a worker for a time beyond RabbitMQ's consumer_timeout: it then closes the worker's "
-        "channel, which ends the worker, and all that it held is delivered again.",
+        "Tasks have an ETA beyond RabbitMQ's consumer_timeout: it then closes the worker's channel, "
+        "which ends the worker, and redelivers all its messages.",
         [
-            Fact(
-                f"{counted(len(far), 'task')} held for later than {span(CONSUMER_TIMEOUT_SECONDS)} from now."
-            ),
+            Fact(f"{counted(len(far), 'task')} with an ETA over {span(CONSUMER_TIMEOUT_SECONDS)} from now."),
             Fact(f"The last is {name}, for {eta:%Y-%m-%d %H:%M:%S} UTC, held by {holder}."),
-            Fact(
-                f"{span(CONSUMER_TIMEOUT_SECONDS)} is what RabbitMQ takes unless it is set up otherwise, "
-                "which it does not tell."
-            ),
+            Fact(f"{span(CONSUMER_TIMEOUT_SECONDS)} is RabbitMQ's default; it does not tell its setting."),
         ],
         [
             Repair(
-                "See what it is there.", "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'"
+                "Find out its setting.", "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'"
             ),
             Repair("Raise it above the longest delay (consumer_timeout in rabbitmq.conf, in milliseconds)."),
-            Repair("Or let Beat send what is to happen later."),
+            Repair("Or let Beat send such tasks when they are due."),
         ],
     )
 
 
 def _held_beyond(observed: Observations, seconds: float) -> list[tuple[datetime, str, str]]:
-    """What workers hold for a time further away than that: when, which task, who."""
+    """Messages that workers hold for an ETA further away than that: when, which task, which worker."""
     far = []
     for worker in observed.first.workers.values():
         for item in worker.scheduled or ():

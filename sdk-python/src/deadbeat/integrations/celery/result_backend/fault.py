@@ -87,7 +87,7 @@ def _uri(backend: Any) -> str:
 def _bare(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     place, _, options = rest.partition("?")
-        # A password may hold any character: if its end is not certain, show nothing.
+    # A password may hold any character: if its end is not certain, show nothing.
     if "@" in options or "#" in place:
         return scheme
     place = place.rpartition("@")[2]

@@ -57,7 +57,7 @@ class Probe:
                     return
                 time.sleep(max(0.1, began + PERIOD_SECONDS - time.monotonic()))
         except Exception:
-            log_once("the look at the result backend")
+            log_once("the probe of the result backend")
         finally:
             with contextlib.suppress(Exception):
                 backend.client.close()

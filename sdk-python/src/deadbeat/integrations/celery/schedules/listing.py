@@ -153,8 +153,8 @@ def _warn_unwatched(name: str) -> None:
     if name not in _told_classes:
         _told_classes.add(name)
         logger.warning(
-            "Deadbeat: the schedule class %s decides in is_due alone, so nobody else knows when it is due; "
-            "a run that it misses is not noticed until it overrides remaining_estimate, too",
+            "Deadbeat: the schedule class %s overrides is_due alone, so only Beat knows when it is due; "
+            "override remaining_estimate, too, or Deadbeat does not notice its missing runs",
             name,
         )
 
