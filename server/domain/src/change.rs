@@ -1,4 +1,4 @@
-//! A change of status: what the state machine of every subject answers, and the history keeps.
+//! A change of status: what the state machine of each subject returns, and what the history keeps.
 
 use chrono::{DateTime, Utc};
 
@@ -10,11 +10,12 @@ use crate::monitor::status::Status;
 pub enum Trigger {
     /// A report came.
     Report,
-    /// A deadline passed, or a failure came.
+    /// A deadline passed, or a failure was reported.
     Trouble(Cause),
-    /// Another subject is in trouble, for that cause: listed in that incident, not told on its own.
+    /// Another subject has a fault with that cause. The subject joins that subject's incident as a member, and opens
+    /// none of its own.
     PartOf(Cause),
-    /// What it was part of is over: it is expected anew.
+    /// The incident that the subject was a member of is over: the subject gets a new deadline.
     Restored,
     /// A person paused it.
     Pause,
@@ -22,11 +23,11 @@ pub enum Trigger {
     Resume,
     /// Its entry left Beat's schedule.
     Retire,
-    /// Its entry came back into Beat's schedule.
+    /// The entry is back in Beat's schedule.
     Return,
-    /// A worker said goodbye.
+    /// A worker signed off before it stopped.
     Leave,
-    /// A lost worker did not come back.
+    /// A lost worker did not come back for an hour.
     GiveUp,
     /// It was deleted.
     Delete,
@@ -55,9 +56,9 @@ impl Trigger {
 /// A changed status and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
-    /// Before.
+    /// The status before.
     pub from: Status,
-    /// After.
+    /// The status after.
     pub to: Status,
     /// Why.
     pub trigger: Trigger,

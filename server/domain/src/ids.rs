@@ -1,4 +1,4 @@
-//! Typed ids: a monitor's id can never be passed where a channel's is meant.
+//! Typed ids: the compiler refuses a monitor's id where a channel's id is expected.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Incidents: one stretch of something being wrong, about one subject.
+//! Incidents: one stretch of a fault, about one subject.
 
 pub mod cause;
 pub mod command;
@@ -13,10 +13,10 @@ use crate::incident::command::{Command, Line};
 use crate::judge::blind_spell::BlindSpell;
 use crate::monitor::status::Status;
 
-/// A reminder that was due in a blind spell longer than this is passed over: nobody knows whether its incident goes on.
+/// Skip a reminder that fell due in a blind spell longer than this: nobody knows whether its incident still goes on.
 const REMINDER_SPELL: TimeDelta = TimeDelta::hours(1);
 
-/// Whether a reminder that was due then is told; else the next one is awaited.
+/// Whether Deadbeat sends a reminder that fell due at `due_at`. False: it waits for the next reminder.
 #[must_use]
 pub fn is_reminder_told(due_at: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
     !spells
@@ -77,21 +77,21 @@ impl SubjectKind {
     }
 }
 
-/// Whom an incident is about.
+/// The subject of an incident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// What kind of thing.
     pub kind: SubjectKind,
     /// Its id.
     pub id: Uuid,
-    /// As it is called.
+    /// Its name.
     pub name: String,
 }
 
 /// A fact that supports the cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// When it was so; None: timeless.
+    /// When it was so. None: the fact has no time.
     pub at: Option<DateTime<Utc>>,
     /// The fact, as a sentence.
     pub fact: String,
@@ -100,15 +100,15 @@ pub struct Fact {
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repair {
-    /// What it does.
+    /// What the step does, for a person.
     pub text: String,
-    /// What to type, where typing helps.
+    /// The line to type, where a command helps.
     #[serde(default, deserialize_with = "command::stored")]
     pub command: Option<Line>,
 }
 
 impl Repair {
-    /// Something to type. Where an argument cannot be quoted, the text says so instead.
+    /// A step with a command. If an argument cannot be quoted, the text asks the person to type the command by hand.
     pub fn command(text: impl Into<String>, command: Command) -> Self {
         let text = text.into();
         match command.finish() {
@@ -120,7 +120,7 @@ impl Repair {
         }
     }
 
-    /// Something to do where typing does not help.
+    /// A step without a command.
     pub fn advice(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -134,15 +134,16 @@ impl Repair {
 pub enum Consequence {
     /// Open one.
     Open(Cause),
-    /// Join the open incident of what it is part of.
+    /// Join the open incident of the subject whose fault this is.
     Join,
-    /// Resolve the open one, if there is one. What it had joined keeps it as a member: it was part of that trouble.
+    /// Resolve the subject's own open incident, if there is one. It stays listed as a member of an incident that it
+    /// joined: it was part of that fault.
     Resolve,
-    /// Neither.
+    /// No change.
     Nothing,
 }
 
-/// What a change of status means.
+/// Tells what a change of status means for incidents.
 #[must_use]
 pub fn consequence(transition: &Transition) -> Consequence {
     match (transition.from, transition.to, transition.trigger) {

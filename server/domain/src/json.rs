@@ -10,7 +10,7 @@ pub fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// Writes seconds: as a whole number where they are whole.
+/// Writes seconds: as an integer if they are whole.
 #[must_use]
 pub fn seconds(value: f64) -> Value {
     match whole(value) {
@@ -19,7 +19,7 @@ pub fn seconds(value: f64) -> Value {
     }
 }
 
-/// The same for a field of a type that derives `Serialize`.
+/// Like [`seconds`], for a field of a type that derives `Serialize`.
 ///
 /// # Errors
 /// Those of the serializer.

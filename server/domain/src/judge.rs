@@ -1,4 +1,4 @@
-//! Up to when silence may be judged, and who is not blamed for what Deadbeat may have missed.
+//! Up to when silence may be judged, and who is not blamed for reports that Deadbeat may have missed.
 
 pub mod blind_spell;
 pub mod hearing;

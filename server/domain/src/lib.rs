@@ -1,15 +1,18 @@
 //! The pure rules of Deadbeat.
 //!
-//! Everything that Deadbeat watches is a **switch**: something that must be heard from before a deadline. A signal re-arms it
-//! ([`monitor::transition::on_ping`], [`celery::switch::on_alive`]), silence trips it ([`monitor::transition::silence::on_silence`], [`celery::switch::on_silence`]), and what
-//! follows from a changed status is decided here and carried out elsewhere.
+//! Everything that Deadbeat watches is a **switch**: something that must report before a deadline.
+//! * A signal moves the deadline on: [`monitor::transition::on_ping`], [`celery::switch::on_alive`].
+//! * Silence past the deadline trips the switch: [`monitor::transition::silence::on_silence`],
+//!   [`celery::switch::on_silence`].
 //!
-//! Nothing in this crate does I/O, is async or reads the clock: `now` is an argument. What is wrong with a rule can therefore be
-//! shown by a unit test beside it.
+//! This crate decides what follows from a changed status. The crates above carry it out.
+//!
+//! Nothing in this crate does I/O, is async or reads the clock: `now` is an argument. So a unit test beside a rule can
+//! show what the rule does at any time.
 //!
 //! | question | file |
 //! | --- | --- |
-//! | when is the next report expected? | [`schedule`], and a file for each kind: [`schedule::cron`], [`schedule::quartz`], [`schedule::celery_crontab`], [`schedule::solar`], [`schedule::calendar`] |
+//! | when is the next report expected? | [`schedule`], with one file a kind: [`schedule::cron`], [`schedule::quartz`], [`schedule::celery_crontab`], [`schedule::solar`], [`schedule::calendar`] |
 //! | which slot does a report satisfy? | `slot` |
 //! | when is a monitor declared down? | [`monitor::deadline`] |
 //! | what does a ping change, and what does silence? | [`monitor::transition`] |
@@ -19,17 +22,17 @@
 //! | which processes report as one Beat, and do two of them run at once? | [`celery::beat::incarnation`] |
 //! | does a Beat crash again and again? | [`celery::beat::crash_loop`] |
 //! | which of several Beats of one name does a monitor belong to? | [`celery::beat::lineage`] |
-//! | which workers take messages and report nothing? | [`celery::worker::stranger`] |
+//! | which workers consume messages and do not report? | [`celery::worker::stranger`] |
 //! | is a whole host lost, or a part of it? | [`celery::host`] |
 //! | does the result backend answer? | [`celery::result_backend`] |
-//! | who is not blamed for what we may have missed? | [`judge::blind_spell`] |
+//! | which monitors are not blamed for reports that Deadbeat may have missed? | [`judge::blind_spell`] |
 //! | up to when may silence be judged? | [`judge::hearing`] |
 //! | which run does an end belong to? | [`monitor::run`] |
 //! | which of two signals came first? | [`monitor::order`] |
-//! | what do the told stages of a run come to? | [`celery::trace`] |
-//! | which text may enter, and what may be pasted? | [`text`], [`incident::command`] |
-//! | how often may something happen, and who is slowed down who guesses passwords? | [`people::rate`], [`people::guessing`] |
-//! | what does an alert say, who hears of it, and when is a send tried again? | [`alert`], [`alert::message`], [`alert::recipients`], [`alert::delivery`] |
+//! | what state do the reported stages of a run yield? | [`celery::trace`] |
+//! | which text may enter, and which may be pasted into a shell? | [`text`], [`incident::command`] |
+//! | how often may something happen, and how is password guessing slowed down? | [`people::rate`], [`people::guessing`] |
+//! | what does an alert say, which channels get it, and when is a send retried? | [`alert`], [`alert::message`], [`alert::recipients`], [`alert::delivery`] |
 
 pub mod alert;
 pub mod celery;

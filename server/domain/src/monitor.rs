@@ -1,4 +1,4 @@
-//! A monitor: what a person set, and what has happened since.
+//! A monitor: its settings, and the state that its signals have led to.
 
 pub mod baseline;
 pub mod deadline;
@@ -23,9 +23,10 @@ use crate::time::span;
 /// When reports are expected, and how late they may be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expectation {
-    /// When.
+    /// When reports are expected.
     pub schedule: Schedule,
-    /// How long after a slot a run may begin at the earliest, in seconds: the countdown with which Beat sends it. 0 without a Beat.
+    /// How long after a slot a run may begin at the earliest, in seconds: the countdown with which Beat sends the
+    /// entry. 0 without a Beat.
     pub delay_seconds: f64,
     /// Tolerated lateness, in seconds.
     pub grace_seconds: f64,
@@ -46,7 +47,7 @@ impl Expectation {
         span(self.delay_seconds)
     }
 
-    /// How long after a slot its report is waited for.
+    /// How long after a slot Deadbeat waits for its report.
     #[must_use]
     pub fn patience(&self) -> TimeDelta {
         self.delay() + self.grace()
@@ -62,44 +63,46 @@ impl Expectation {
 /// A monitor as the rules see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MonitorState {
-    /// What was set.
+    /// Its settings.
     pub expectation: Expectation,
     /// Stored status.
     pub status: Status,
-    /// A Beat registered it: reports are known to come, so it is armed before the first one.
+    /// A Beat registered it. Reports are then known to come, so the monitor is armed before the first one.
     pub by_beat: bool,
-    /// Its entry left Beat's schedule: signals are kept, and no longer change anything.
+    /// Its entry left Beat's schedule. Signals are kept, and no longer change the status.
     pub retired: bool,
-    /// Pings so far; the next one's number is one more.
+    /// Number of pings so far; the next ping gets this number plus one.
     pub ping_count: i64,
     /// When the newest ping of any kind came.
     pub last_ping_at: Option<DateTime<Utc>>,
     /// When the newest success came.
     pub last_success_at: Option<DateTime<Utc>>,
-    /// When the newest success or failure that was counted was received, or a person last paused or resumed it. What was received before
-    /// that changes no status.
+    /// When the newest counted success or failure was received, or a person last paused or resumed the monitor. A
+    /// signal that was received before this changes no status.
     pub decided_at: Option<DateTime<Utc>>,
-    /// When the newest success or failure without a run id was received. A run without an id that began before that has ended.
+    /// When the newest success or failure without a run id was received. A run without an id that began before this has
+    /// ended.
     pub plain_end_at: Option<DateTime<Utc>>,
     /// Length of the newest run that ended.
     pub last_duration: Option<TimeDelta>,
     /// The earliest slot that is not satisfied.
     pub next_due_at: Option<DateTime<Utc>>,
-    /// Beat's latest word on when it is next due; kept while an earlier slot is still owed.
+    /// The newest hint of Beat: when the entry is next due. Kept while an earlier slot is still unsatisfied.
     pub hinted_due_at: Option<DateTime<Utc>>,
-    /// The slot that Beat put off when it was started anew without knowing when it had last sent the entry; until its next report.
+    /// The slot that Beat put off at a start, because it had forgotten its last sending of the entry. Cleared by the
+    /// next report.
     pub postponed_from: Option<DateTime<Utc>>,
-    /// When it is declared down; None: it is not armed.
+    /// When the monitor is declared down. None: it is not armed.
     pub deadline_at: Option<DateTime<Utc>>,
     /// Open runs, and overruns that may still end.
     pub runs: Vec<Run>,
-    /// How long its runs take; None: not learned, or not loaded.
+    /// How long its runs take. None: not learned yet, or not loaded.
     pub baseline: Option<Baseline>,
 }
 
 impl MonitorState {
-    /// A monitor that has not been heard from: it knows its next slot, and is not armed before its first ping (or its Beat) says
-    /// that somebody is there to report.
+    /// A monitor without any report. It has its next slot. It is not armed before its first ping, unless a Beat
+    /// registered it: before that, nobody may be there to report.
     #[must_use]
     pub fn fresh(expectation: Expectation, by_beat: bool, now: DateTime<Utc>) -> Self {
         let next_due_at = expectation.schedule.next_after(now);
@@ -125,7 +128,7 @@ impl MonitorState {
         state
     }
 
-    /// How long a run may take: as it was set, or less when runs never took nearly as long.
+    /// How long a run may take: the setting, or the learned limit if that is shorter.
     #[must_use]
     pub fn longest_run(&self) -> TimeDelta {
         let set = self.expectation.longest_run();
@@ -133,21 +136,21 @@ impl MonitorState {
         learned.map_or(set, |learned| learned.min(set))
     }
 
-    /// Open runs.
+    /// Number of open runs.
     #[must_use]
     pub fn open_runs(&self) -> usize {
         self.runs.iter().filter(|run| run.is_open()).count()
     }
 }
 
-/// A fault in what a person asked for: which field (a JSON pointer), and what is allowed.
+/// A fault in a request: which field (a JSON pointer), and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     /// JSON pointer into the request body.
     pub pointer: String,
-    /// The first faulty character of that field's text, counted from 1, where one is to blame.
+    /// The first faulty character of the field's text, counted from 1. None: no single character is at fault.
     pub position: Option<usize>,
-    /// What was found and what is allowed.
+    /// What was found, and what is allowed.
     pub message: String,
 }
 
@@ -161,7 +164,7 @@ impl FieldError {
         }
     }
 
-    /// What is wrong with a text that stands at `pointer`.
+    /// The fault of a text at `pointer`.
     #[must_use]
     pub fn of_text(pointer: &str, error: &TextError) -> Self {
         Self {
@@ -170,7 +173,7 @@ impl FieldError {
         }
     }
 
-    /// What is wrong with a schedule that stands at `pointer`.
+    /// The fault of a schedule at `pointer`.
     #[must_use]
     pub fn of_schedule(pointer: &str, error: ScheduleError) -> Self {
         Self {
@@ -180,14 +183,16 @@ impl FieldError {
     }
 }
 
-/// Checks what Celery calls an application, entry, queue or worker: 1 to `most` characters as [`Text::name`] takes them.
+/// Checks Celery's name of an application, entry, queue or worker: 1 to `most` characters, by the rules of
+/// [`Text::name`].
 pub fn check_name(pointer: &str, name: &str, most: usize, faults: &mut Vec<FieldError>) {
     if let Err(error) = Text::name(name, most) {
         faults.push(FieldError::of_text(pointer, &error));
     }
 }
 
-/// Reads what a person calls something here: 1 to `most` characters as [`Text::label`] takes them. An empty text stands for a faulty one.
+/// Reads a name that a person chose: 1 to `most` characters, by the rules of [`Text::label`]. For a faulty text it adds
+/// a fault and returns an empty text.
 pub fn read_label(pointer: &str, raw: &str, most: usize, faults: &mut Vec<FieldError>) -> String {
     match Text::label(raw, most) {
         Ok(label) => label.into(),
@@ -221,7 +226,8 @@ pub fn is_slug(text: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }
 
-/// A slug made from a name: lower case, everything else becomes one hyphen; `monitor` when nothing is left.
+/// Makes a slug from a name: lower case, and each run of other characters becomes one hyphen. `monitor` if nothing is
+/// left.
 #[must_use]
 pub fn slug_from_name(name: &str) -> String {
     let mut slug = String::new();
@@ -243,7 +249,8 @@ pub fn slug_from_name(name: &str) -> String {
     }
 }
 
-/// Checks tags: at most 50, each 1 to 100 visible characters without blanks; they are kept in NFC, and repetitions are dropped.
+/// Checks tags: at most 50, each 1 to 100 visible characters without blanks. Normalizes them to NFC and drops
+/// repetitions.
 pub fn check_tags(pointer: &str, tags: &mut Vec<String>, faults: &mut Vec<FieldError>) {
     if tags.len() > limits::TAG_COUNT {
         faults.push(FieldError::new(

@@ -1,8 +1,10 @@
 //! When reports are expected: the kinds of schedule and the one question they all answer.
 //!
-//! A [`Schedule`] is checked when it is made: it names a real zone and has a next slot, so code that holds one never meets a bad
-//! expression. Next slots are computed, never stored here; they are UTC instants in whole seconds for crontabs. Nothing reads the
-//! clock and no input panics or takes long: texts are capped before they are looked at, searches end after 50 years.
+//! A [`Schedule`] is checked when it is made: it names a real zone and has a next slot, so code that holds one never
+//! meets a bad expression. Next slots are computed, never stored. For crontabs they are UTC instants in whole seconds.
+//!
+//! Nothing here reads the clock, and no input panics or takes long: texts are limited before they are parsed, and
+//! searches end after 50 years.
 
 pub mod calendar;
 pub mod celery_crontab;
@@ -39,30 +41,30 @@ pub use self::interval::{Interval, MAX_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS};
 /// When reports are expected.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Schedule {
-    /// Every so many seconds after the last report, or from a fixed instant on.
+    /// Every so many seconds, counted from the last report or from an anchor.
     Interval(Interval),
-    /// A crontab line as Debian's cron reads it, or one with seconds as cronsim does.
+    /// A crontab line as Debian's cron reads it, or one with seconds as cronsim reads it.
     Cron(CronSchedule),
-    /// Six or seven fields with seconds and years, as Quartz and its kin write them.
+    /// Six or seven fields with seconds and years, as Quartz and its relatives write them.
     Quartz(QuartzSchedule),
     /// A crontab as Celery reads it.
     Celery(CelerySchedule),
-    /// Where the sun is.
+    /// An event of the sun, such as sunrise.
     Solar(Solar),
     /// systemd's calendar expressions.
     OnCalendar(Calendar),
-    /// Only Beat knows: it says each time when the entry is next due.
+    /// Only Beat can compute it: with each report it says when the entry is next due.
     Hint(HintSchedule),
 }
 
-/// A crontab line and the zone of the clock it means.
+/// A crontab line, and the zone of the clock that it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CronSchedule {
     cron: Cron,
     zone: Zone,
 }
 
-/// A Quartz expression and the zone of the clock it means.
+/// A Quartz expression, and the zone of the clock that it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuartzSchedule {
     quartz: Quartz,
@@ -76,7 +78,7 @@ pub struct CelerySchedule {
     zone: Zone,
 }
 
-/// A schedule whose arithmetic only Beat's process has: an `rrule`, a `clocked` one, a class of the user's own.
+/// A schedule that only Beat's process can compute: an `rrule`, a `clocked` one, a class of the user's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HintSchedule {
     class: String,
@@ -87,16 +89,17 @@ pub struct HintSchedule {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ScheduleError {
-    /// JSON pointer to the faulty member, below the schedule object: `/expression`. Empty for the object itself.
+    /// JSON pointer to the faulty member, below the schedule object: `/expression`. Empty: the object itself is at
+    /// fault.
     pub field: String,
-    /// The first faulty character of that member's text, counted from 1, where one is to blame.
+    /// The first faulty character of that member's text, counted from 1. None: no single character is at fault.
     pub position: Option<usize>,
     /// What was found and what is allowed, for a person.
     pub message: String,
 }
 
 impl ScheduleError {
-    /// One member is to blame.
+    /// A fault of one member.
     #[must_use]
     pub fn at(member: &str, message: impl Display) -> Self {
         let member = member.replace('~', "~0").replace('/', "~1");
@@ -127,7 +130,7 @@ impl Schedule {
     /// Every `seconds`, from 1 second to 366 days.
     ///
     /// # Errors
-    /// For anything outside, and for what is no number.
+    /// If `seconds` lies outside of that, or is not a number.
     pub fn interval(seconds: f64) -> Result<Self, ScheduleError> {
         interval(seconds, Rounding::Exact)
     }
@@ -135,14 +138,15 @@ impl Schedule {
     /// A crontab line as Debian's cron reads it, on the clock of an IANA zone.
     ///
     /// # Errors
-    /// For an expression that cannot be read or never comes, and an unknown zone.
+    /// If the expression cannot be read or never comes, or the zone is unknown.
     pub fn cron(expression: &str, timezone: &str) -> Result<Self, ScheduleError> {
         cron(expression, parse_zone(timezone)?)
     }
 
-    /// The next slot strictly after `after`; none within 50 years, after the last listed year, or when only Beat knows.
+    /// The next slot strictly after `after`. None: there is none within 50 years, or after the last listed year, or
+    /// only Beat can compute it.
     ///
-    /// For an interval, `after` is the last report; for a Celery crontab the last dispatch, where a clock change is near.
+    /// For an interval, `after` is the last report. For a Celery crontab near a clock change, it is the last dispatch.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
@@ -161,7 +165,7 @@ impl Schedule {
         std::iter::successors(self.next_after(after), |slot| self.next_after(*slot))
     }
 
-    /// Whether the next slot is counted from the last report, so that there is no fixed row of slots.
+    /// Whether the next slot is counted from the last report, so that no slots are fixed in advance.
     #[must_use]
     pub fn follows_reports(&self) -> bool {
         matches!(self, Self::Interval(interval) if interval.anchor().is_none())
@@ -181,7 +185,7 @@ impl Schedule {
         }
     }
 
-    /// The zone of the wall clock it follows; UTC where none matters.
+    /// The zone of the wall clock that it follows; UTC if no zone matters.
     #[must_use]
     pub fn timezone(&self) -> Zone {
         match self {
@@ -194,7 +198,8 @@ impl Schedule {
         }
     }
 
-    /// In words: "every 90 seconds", "at 02:30 on weekdays, Europe/Berlin"; the expression itself where words would be longer.
+    /// In words: "every 90 seconds", "at 02:30 on weekdays, Europe/Berlin". The expression itself if words would be
+    /// longer.
     #[must_use]
     pub fn summary(&self) -> String {
         match self {
@@ -253,22 +258,23 @@ fn quartz(expression: &str, zone: Zone) -> Result<Schedule, ScheduleError> {
 }
 
 fn calendar(expression: &str, zone: Zone) -> Result<Schedule, ScheduleError> {
-    // Each line may have a zone of its own, so the calendar itself sees to it that they come.
+    // Each line may name a zone of its own, so the calendar itself checks that its lines come.
     Calendar::parse(expression, zone)
         .map(Schedule::OnCalendar)
         .map_err(|error| ScheduleError::in_text("expression", &error))
 }
 
-/// What exists in the calendar may never come on the zone's clock: `* 2 * 3 SUN#2` in New York names only skipped minutes.
+/// Refuses an expression that never comes on the zone's clock, although its dates exist. Example: `* 2 * 3 SUN#2` in
+/// New York names only minutes that the clock skips.
 ///
-/// The search starts at fixed instants, so that the answer does not depend on when it is asked: a schedule whose listed years are
-/// over can still be read where it is stored. That it has no slot from now on is for the one who sets it to refuse.
+/// The search starts at fixed instants, so that the answer does not depend on today's date. A stored schedule whose
+/// listed years are over must still be readable. Whoever sets a schedule refuses one without a future slot.
 fn check_comes(schedule: &Schedule, zone: Zone) -> Result<(), ScheduleError> {
     let start_of_2026 = DateTime::from_timestamp(1_767_225_600, 0).unwrap_or_default();
-    // Where the clocks are ahead of UTC, 1970 began in 1969.
+    // In zones ahead of UTC, 1970 began while UTC was still in 1969.
     let before_1970 = DateTime::UNIX_EPOCH - TimeDelta::days(2);
     let comes = match schedule {
-        // Listed years are searched to the last of them.
+        // For listed years, search to the last of them.
         Schedule::Quartz(QuartzSchedule { quartz, .. }) if quartz.times().years != Years::Every => {
             schedule.next_after(before_1970).is_some()
         }

@@ -7,7 +7,7 @@
 //! | --- | --- | --- | --- |
 //! | [`Text::label`] | what a person calls a monitor, tag, channel, key or project | refused | NFC |
 //! | [`Text::name`] | what Celery calls an application, entry, queue or worker | refused | as sent |
-//! | [`Text::cleaned`] | what no signal may be lost for: hosts, tasks, ids, exceptions | kept, with U+FFFD for each fault | as sent |
+//! | [`Text::cleaned`] | fields for which no signal may be refused: hosts, tasks, ids, exceptions | kept, with U+FFFD for each fault | as sent |
 //!
 //! Names of Celery keep their bytes, because a broker compares bytes: after normalization a queue's name would name another queue.
 //!
@@ -33,17 +33,17 @@ pub struct Text(String);
 
 /// Bytes of one character in UTF-8 at most.
 const CHAR_BYTES: usize = 4;
-/// NFC makes a text this many times shorter at most: three jamo become one syllable.
+/// NFC shortens a text to a third at most: three jamo become one syllable.
 const NFC_SHRINKS: usize = 3;
 
-/// What is wrong with a character.
+/// The kind of a character's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It ends lines or steers terminals.
+    /// It ends lines or controls terminals.
     Control,
-    /// It changes the direction of writing: the text reads as something else than it holds.
+    /// It changes the direction of writing, so the text reads as something that it does not hold.
     Direction,
-    /// It is not visible: two texts look the same and differ.
+    /// It is not visible, so two texts look the same and differ.
     Invisible,
     /// U+FFFD: the place of a character that was lost.
     Lost,
@@ -63,7 +63,7 @@ impl Kind {
 /// Why a text is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TextError {
-    /// It is empty, or has only blanks.
+    /// It is empty, or has only whitespace.
     #[error("has {length} characters; 1 to {most} are allowed, not only blanks")]
     Blank {
         /// Its characters.
@@ -79,7 +79,7 @@ pub enum TextError {
         /// How many are allowed.
         most: usize,
     },
-    /// It has far more bytes than the characters that are allowed: nobody counted them.
+    /// It has far more bytes than the allowed characters can have, so its characters were not counted.
     #[error("has {bytes} bytes; 1 to {most} characters are allowed")]
     Huge {
         /// Its bytes.
@@ -100,7 +100,7 @@ pub enum TextError {
 }
 
 impl TextError {
-    /// The first faulty character, counted from 1, where one is to blame.
+    /// The first faulty character, counted from 1. None: no single character is at fault.
     #[must_use]
     pub fn position(&self) -> Option<usize> {
         match self {
@@ -110,7 +110,7 @@ impl TextError {
     }
 }
 
-/// A character as `U+202E`: shown itself, it would do its harm.
+/// Prints a character as `U+202E`. The character itself would do its harm in the message.
 struct Code(char);
 
 impl fmt::Display for Code {
@@ -120,12 +120,12 @@ impl fmt::Display for Code {
 }
 
 impl Text {
-    /// What a person calls something here, in NFC: 1 to `most` characters, not only blanks.
+    /// Reads a name that a person chose, in NFC: 1 to `most` characters, not only whitespace.
     ///
     /// # Errors
     /// The first fault.
     pub fn label(raw: &str, most: usize) -> Result<Self, TextError> {
-        // Bounds the work of normalizing.
+        // Refuses long input before normalizing it: that bounds the work.
         if raw.len() > NFC_SHRINKS * CHAR_BYTES * most {
             return Err(TextError::Huge {
                 bytes: raw.len(),
@@ -140,7 +140,7 @@ impl Text {
         checked(text, most)
     }
 
-    /// What Celery calls something, byte by byte: 1 to `most` characters, not only blanks.
+    /// Reads Celery's name of something, byte by byte: 1 to `most` characters, not only whitespace.
     ///
     /// # Errors
     /// The first fault.
@@ -154,7 +154,8 @@ impl Text {
         checked(raw.to_owned(), most)
     }
 
-    /// Any text: each fault becomes U+FFFD, and what is longer than `most` characters ends in `…`.
+    /// Cleans any text: replaces each fault by U+FFFD, and cuts a text of more than `most` characters so that it ends
+    /// in `…`.
     #[must_use]
     pub fn cleaned(raw: impl Into<String>, most: usize) -> Self {
         let raw = raw.into();
@@ -164,10 +165,10 @@ impl Text {
         }
     }
 
-    /// The same as [`Text::cleaned`], borrowed where that changes nothing.
+    /// Like [`Text::cleaned`], but borrows the text if nothing has to change.
     #[must_use]
     pub fn clean(raw: &str, most: usize) -> Cow<'_, str> {
-        // Nearly all are such: no allocation, one look at each byte.
+        // Nearly every text takes this way: one pass over its bytes, and no allocation.
         if raw.len() <= most && is_printable_ascii(raw) {
             return Cow::Borrowed(raw);
         }
@@ -214,7 +215,7 @@ fn is_printable_ascii(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// Each character, with what is wrong with it there.
+/// Each character with its fault, if it has one in that place.
 fn judged(text: &str) -> impl Iterator<Item = (char, Option<Kind>)> {
     let mut before = None;
     let mut rest = text.chars().peekable();
@@ -233,7 +234,7 @@ fn judged(text: &str) -> impl Iterator<Item = (char, Option<Kind>)> {
     })
 }
 
-/// What is wrong with a character wherever it stands.
+/// The fault that a character has wherever it stands.
 fn fault_of(c: char) -> Option<Kind> {
     match c {
         c if c.is_control() => Some(Kind::Control),
@@ -241,8 +242,9 @@ fn fault_of(c: char) -> Option<Kind> {
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
             Some(Kind::Direction)
         }
-        // Soft hyphen, grapheme joiner, Hangul fillers, Khmer vowels that are never shown, the Mongolian separator, zero-width space and
-        // no-break space, invisible operators, format characters that Unicode has withdrawn, notes between lines, tags.
+        // Soft hyphen, grapheme joiner, Hangul fillers, Khmer vowels that are never shown, the Mongolian separator,
+        // zero-width space and no-break space, invisible operators, format characters that Unicode has withdrawn,
+        // interlinear annotations, tags.
         '\u{ad}'
         | '\u{34f}'
         | '\u{115f}'
@@ -267,23 +269,24 @@ fn is_joiner(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}')
 }
 
-/// Whether a joiner may stand beside it.
+/// Whether a joiner may stand beside this character.
 fn is_joined(c: char) -> bool {
     !c.is_ascii() && !c.is_whitespace() && !is_joiner(c) && fault_of(c).is_none()
 }
 
-/// Whether a text can be shown on one line as what it is. U+FFFD can.
+/// Whether a text can be shown on one line as it is. A text with U+FFFD can.
 #[must_use]
 pub fn is_plain(text: &str) -> bool {
     is_printable_ascii(text) || judged(text).all(|(_, fault)| fault.is_none())
 }
 
-/// The characters of a text, each fault replaced.
+/// The characters of a text, with `with` in place of each fault.
 pub fn replaced(text: &str, with: char) -> impl Iterator<Item = char> {
     judged(text).map(move |(c, fault)| fault.map_or(c, |_| with))
 }
 
-/// A text for people's eyes: each fault stands there as its escape, such as `\u{202e}`. Rows that older versions wrote may have faults.
+/// A text for people to read: each fault is written as its escape, such as `\u{202e}`. Rows of older versions may hold
+/// faults.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     if is_plain(text) {
@@ -343,7 +346,7 @@ impl PartialEq<&str> for Text {
     }
 }
 
-/// A field of an event is cleaned while it is read: none is refused for how its host is called.
+/// Cleans a field of an event while reading it, so that no event is refused because of its host's name.
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|raw| Self::cleaned(raw, limits::TEXT_CHARS))

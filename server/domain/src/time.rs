@@ -4,7 +4,8 @@ use chrono::{DateTime, Datelike, SubsecRound, TimeDelta, Utc};
 
 /// Tells the time. The system's is in `app/src/clock.rs`; tests stop theirs.
 pub trait Clock: Send + Sync + 'static {
-    /// Now, in whole microseconds: what PostgreSQL keeps, so that what is written compares equal to what is read back.
+    /// Now, in whole microseconds: PostgreSQL keeps no more, so a stored instant compares equal to the one that is read
+    /// back.
     fn now(&self) -> DateTime<Utc>;
 }
 
@@ -14,10 +15,11 @@ pub fn to_micros(at: DateTime<Utc>) -> DateTime<Utc> {
     at.trunc_subsecs(6)
 }
 
-/// Reads an instant as RFC 3339 writes it, cut to microseconds. None for anything else, which chrono's own reading takes in part.
+/// Reads an instant in RFC 3339 form, cut to microseconds. None for any other form: chrono's reader accepts more than
+/// RFC 3339.
 ///
-/// What is read can be written again: an offset may lead out of the years 0 to 9999, which RFC 3339 cannot write, and a leap second is
-/// the second after it, as PostgreSQL has it.
+/// Every returned instant can be written in RFC 3339 again. An instant whose offset leads out of the years 0 to 9999 is
+/// refused, because RFC 3339 cannot write it. A leap second becomes the second after it, as in PostgreSQL.
 #[must_use]
 pub fn read_instant(text: &str) -> Option<DateTime<Utc>> {
     let blank_between = text.as_bytes().get(10) == Some(&b' ');
@@ -28,9 +30,9 @@ pub fn read_instant(text: &str) -> Option<DateTime<Utc>> {
     (0..=9_999).contains(&instant.year()).then_some(instant)
 }
 
-/// A duration in seconds, as the API writes it, as a span of time.
+/// Converts seconds, as the API writes them, to a time span.
 ///
-/// Values beyond ±10,000 years, and those that are not numbers, are cut to that bound: settings are checked long before.
+/// Values beyond ±10,000 years are cut to that bound, and NaN becomes 0. Settings are checked long before.
 #[must_use]
 pub fn span(seconds: f64) -> TimeDelta {
     const BOUND: f64 = 3.2e11;

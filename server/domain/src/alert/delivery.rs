@@ -5,21 +5,21 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The other side took it.
+    /// The receiver accepted the message.
     Sent {
         /// HTTP or SMTP code.
         code: Option<i32>,
     },
-    /// A passing trouble: try again.
+    /// A passing fault: try again.
     Retry {
         /// HTTP or SMTP code.
         code: Option<i32>,
-        /// What a person needs to know.
+        /// The fault, for a person.
         detail: String,
-        /// What the other side asked for.
+        /// The wait that the receiver asked for.
         retry_after: Option<TimeDelta>,
     },
-    /// It will never work like this: the channel is switched off.
+    /// A permanent fault: it will never work like this, so the channel is switched off.
     Failed {
         /// HTTP or SMTP code.
         code: Option<i32>,
@@ -28,22 +28,24 @@ pub enum Outcome {
     },
 }
 
-/// A delivery is tried for a day.
+/// How long a delivery is retried.
 pub const PATIENCE: TimeDelta = TimeDelta::hours(24);
 
-/// Whether a delivery that was never settled is too old to be of use: the outbox of a restored backup tells of a day that is over.
+/// Whether an unsettled delivery is too old to send. Example: the outbox of a restored backup holds alerts of a day
+/// that is over.
 #[must_use]
 pub fn is_too_old(created_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
     now - created_at > PATIENCE
 }
 
-/// Waits between attempts, in seconds; the last one repeats. Early tries are close together, because an alert is worth most when fresh.
+/// Waits between attempts, in seconds; the last one repeats. Early attempts follow closely, because an alert is worth
+/// most while it is fresh.
 const WAITS: [i64; 9] = [2, 5, 15, 30, 60, 300, 900, 1_800, 3_600];
 
-/// When to try again after attempt number `attempt` (from 1) failed at `now`; None: the day is over.
+/// When to try again after attempt number `attempt` (from 1) failed at `now`. None: the day is over.
 ///
-/// `jitter` in 0..1 spreads the tries by ±20 %, so that a thousand deliveries to one sick endpoint do not come back in one moment.
-/// What the other side asks for (`Retry-After`) is honoured up to an hour.
+/// `jitter` in 0..1 spreads the attempts by ±20 %, so that a thousand deliveries to one failing endpoint do not return
+/// at one moment. A `Retry-After` of the receiver is honoured up to an hour.
 #[must_use]
 pub fn next_attempt(
     created_at: DateTime<Utc>,

@@ -1,8 +1,9 @@
 //! Messages: what an alert says, before a kind of channel gives it a form.
 //!
-//! The outbox writes a message once and stores it with each of its deliveries, so every attempt says the same. Each kind of channel
-//! renders the message: a webhook as JSON, mail as text and HTML. The stored form is the JSON of webhooks and has the field `version`
-//! (module `stored`). So a server of the last release, which sends what is stored, still sends a valid webhook during an upgrade.
+//! The outbox writes a message once and stores it with each of its deliveries, so every attempt says the same. Each
+//! kind of channel renders the message: a webhook as JSON, mail as text and HTML. The stored form is the JSON of
+//! webhooks, with a field `version` (module `stored`). During an upgrade, a server of the last release sends the stored
+//! form as it is: that must be a valid webhook.
 
 mod stored;
 
@@ -14,15 +15,15 @@ use crate::alert::Alert;
 use crate::ids::{ChannelId, IncidentId, MonitorId, ProjectId};
 use crate::incident::{Fact, Repair, Subject, SubjectKind};
 
-/// The version of the stored form. A version may add fields; it removes none and changes the type of none.
+/// The version of the stored form. A version may add fields. It removes none, and changes no field's type.
 pub const VERSION: u32 = 1;
 
 /// One alert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// When what it reports happened.
+    /// When the reported event happened.
     pub at: DateTime<Utc>,
-    /// What it reports.
+    /// The reported event.
     pub event: Event,
 }
 
@@ -39,12 +40,12 @@ pub enum Event {
     BlindSpell(BlindNotice),
     /// The owner of a mail address is asked for consent.
     Confirmation(Confirmation),
-    /// A stored message that this version cannot read: a later version wrote it, or it has gaps. Webhooks forward it as it stands. Other
-    /// kinds say what can be read: an alert with a gap is worth more than none.
+    /// A stored message that this version cannot read: a later version wrote it, or fields are missing. Webhooks
+    /// forward it as it is. Other kinds say what they can read: an incomplete alert is worth more than none.
     Unread(Value),
 }
 
-/// Something happened to an incident.
+/// An event of an incident.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IncidentEvent {
     /// What happened to it.
@@ -80,7 +81,7 @@ impl Phase {
         Self::Escalated,
     ];
 
-    /// The kind of the delivery.
+    /// The kind of its deliveries.
     #[must_use]
     pub fn alert(self) -> Alert {
         match self {
@@ -98,7 +99,7 @@ impl Phase {
 pub struct Incident {
     /// Its id.
     pub id: IncidentId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project: Project,
     /// What it is about.
     pub subject: Subject,
@@ -108,15 +109,16 @@ pub struct Incident {
     pub evidence: Vec<Fact>,
     /// What to do.
     pub repair: Vec<Repair>,
-    /// The first monitors that it affects, [`crate::limits::ALERT_MEMBERS`] at most. None of a monitor's own incident.
+    /// The first monitors that it affects, [`crate::limits::ALERT_MEMBERS`] at most. Empty for a monitor's own
+    /// incident.
     #[serde(default)]
     pub members: Vec<Member>,
     /// How many monitors it affects in all.
     #[serde(default)]
     pub member_count: i64,
-    /// Since when it is open.
+    /// When it opened.
     pub opened_at: DateTime<Utc>,
-    /// When it ended.
+    /// When it was resolved.
     pub resolved_at: Option<DateTime<Utc>>,
     /// When a person acknowledged it.
     pub acknowledged_at: Option<DateTime<Utc>>,
@@ -145,7 +147,7 @@ pub struct CauseOfIncident {
     pub url: Option<String>,
 }
 
-/// A part of a storm.
+/// A member of an incident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// What kind of thing it is.
@@ -157,7 +159,7 @@ pub struct Member {
     pub name: String,
 }
 
-/// Messages that name no kind of their members know monitors only.
+/// The kind of a member that names none: older versions listed monitors only.
 fn monitor() -> SubjectKind {
     SubjectKind::Monitor
 }
@@ -179,7 +181,7 @@ pub struct Monitor {
     pub schedule: Value,
     /// The schedule in words.
     pub schedule_summary: String,
-    /// How long a report may take to arrive after it was due, because the entry counts down first. In seconds.
+    /// How long after a slot a run may begin at the earliest: the countdown of the entry. In seconds.
     #[serde(default, serialize_with = "crate::json::serialize_seconds")]
     pub delay_seconds: f64,
     /// How late a report may be, in seconds.
@@ -194,11 +196,11 @@ pub struct Monitor {
 /// A channel that was switched off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelDisabled {
-    /// Which.
+    /// The channel.
     pub channel: DisabledChannel,
     /// What a person must repair.
     pub reason: String,
-    /// Whose it is.
+    /// The project that owns it.
     pub project: Project,
 }
 
@@ -213,20 +215,20 @@ pub struct DisabledChannel {
     pub kind: String,
 }
 
-/// What could not be judged because Deadbeat did not listen.
+/// The monitors that could not be judged because Deadbeat did not listen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlindNotice {
-    /// When it did not listen.
+    /// The stretch in which it did not listen.
     pub blind_spell: Spell,
     /// How many monitors of the project could not be judged.
     pub monitors: i64,
     /// The same as a sentence.
     pub summary: String,
-    /// Whose monitors they are.
+    /// The project that owns the monitors.
     pub project: Project,
 }
 
-/// From when to when.
+/// A stretch of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spell {
     /// Its beginning.
@@ -235,14 +237,15 @@ pub struct Spell {
     pub ended_at: DateTime<Utc>,
 }
 
-/// A question to the owner of a mail address. It holds nothing that a project's members chose.
+/// A question to the owner of a mail address. It holds no text that a project's members chose, so nobody can use it to
+/// send spam.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     /// The address of this server.
     pub site: String,
-    /// The link that confirms. What is stored lacks the signature: an attempt adds it.
+    /// The link that confirms. The stored link lacks the signature; each attempt adds it.
     pub url: String,
-    /// Until when the link confirms, in seconds since 1970.
+    /// When the link expires, in seconds since 1970.
     pub expires: i64,
 }
 
@@ -256,7 +259,7 @@ impl Message {
             Event::ChannelDisabled(_) => Alert::ChannelDisabled,
             Event::BlindSpell(_) => Alert::BlindSpell,
             Event::Confirmation(_) => Alert::Confirmation,
-            // What is not known to be harmless is read as trouble.
+            // An unknown kind of message counts as `opened`: it may report a fault.
             Event::Unread(stored) => stored["type"]
                 .as_str()
                 .and_then(Alert::of_event_type)

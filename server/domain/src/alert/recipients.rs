@@ -1,4 +1,4 @@
-//! Recipients: which channels hear of a message.
+//! Recipients: which channels get a message.
 //!
 //! [`recipients`] is the only place that decides this. docs/alerting.md shows it as a table, and a test compares the two.
 
@@ -10,56 +10,56 @@ use crate::alert::Alert;
 use crate::alert::message::Message;
 use crate::ids::ChannelId;
 
-/// A project hears at most this often that one and the same channel was switched off.
+/// A project gets at most one notice in this time that the same channel was switched off.
 pub const NOTICE_AGAIN: TimeDelta = TimeDelta::days(1);
 
-/// What a message is about, as far as this decides who hears of it.
+/// What a message is about, as far as this decides who gets it.
 #[derive(Debug, Clone, Copy)]
 pub enum Topic<'a> {
-    /// A monitor that tells only the channels that somebody chose for it.
+    /// A monitor with its own list of channels: only those get its alerts.
     Chosen(&'a BTreeSet<ChannelId>),
-    /// A monitor that tells every channel, any other subject, or the project as a whole.
+    /// A monitor without a list of channels, any other subject, or the project as a whole.
     Project,
     /// One channel: it is tested, asks for its confirmation, or was switched off.
     Channel(ChannelId),
 }
 
-/// A channel, as far as this decides what it hears.
+/// A channel, as far as its state decides what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Channel {
     /// Its id.
     pub id: ChannelId,
-    /// A permanent failure switched it off.
+    /// A permanent failure switched the channel off.
     pub is_disabled: bool,
     /// Whether alerts may go there: only the owner of a mail address can allow mail.
     pub is_confirmed: bool,
-    /// Its last attempt failed.
+    /// The last attempt failed.
     pub is_failing: bool,
-    /// When the project's other channels were last told that this one was switched off.
+    /// When the project's other channels last got a notice that this one was switched off.
     pub reported_at: Option<DateTime<Utc>>,
 }
 
-/// Which channels have heard of an incident. What was withheld counts as heard.
+/// Which channels have got messages of an incident. A withheld message counts as got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    /// By `opened`.
+    /// The channels that got `opened`.
     pub opened: BTreeSet<ChannelId>,
-    /// By `escalated`: they joined by escalation.
+    /// The channels that got `escalated`.
     pub escalated: BTreeSet<ChannelId>,
 }
 
-/// What else decides.
+/// The other facts that decide.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// Every channel of the project.
     pub channels: &'a [Channel],
-    /// Who has heard of the incident. None: nobody has, or the message belongs to no incident.
+    /// Which channels have got messages of the incident. None: no channel has, or the message belongs to no incident.
     pub history: Option<&'a History>,
     /// The channels that a step of the escalation names.
     pub step: &'a [ChannelId],
 }
 
-/// Why a message is written down for a channel, and not sent.
+/// Why a message is recorded for a channel, and not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withheld {
     /// The owner of the mail address has not confirmed.
@@ -76,16 +76,17 @@ impl Withheld {
     }
 }
 
-/// A channel that hears of a message.
+/// A channel that gets a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recipient {
-    /// Which.
+    /// The channel.
     pub channel: ChannelId,
-    /// None: the message is sent. Else the delivery is cancelled from the start, so that a reader of deliveries sees why nothing came.
+    /// None: the message is sent. Else the delivery is cancelled from the start, so that a reader of deliveries sees
+    /// why no message came.
     pub withheld: Option<Withheld>,
 }
 
-/// Decides which channels hear of a message, in the order of `rules.channels`.
+/// Decides which channels get a message, in the order of `rules.channels`.
 #[must_use]
 pub fn recipients(
     message: &Message,
@@ -104,7 +105,7 @@ pub fn recipients(
         .filter(hears)
         .map(|channel| Recipient {
             channel: channel.id,
-            // The question for the confirmation is the one message that goes out without it.
+            // The request for confirmation is the one message that an unconfirmed address gets.
             withheld: (!channel.is_confirmed && alert != Alert::Confirmation)
                 .then_some(Withheld::NotConfirmed),
         })
@@ -127,24 +128,25 @@ fn is_addressed(alert: Alert, topic: Topic<'_>, rules: &Rules<'_>, channel: Chan
         }
         (Alert::Escalated, _) => rules.step.contains(&channel),
         (Alert::Test | Alert::Confirmation, Topic::Channel(itself)) => channel == itself,
-        // A channel that was switched off cannot say so itself.
+        // A channel that was switched off cannot send the notice itself.
         (Alert::ChannelDisabled, Topic::Channel(itself)) => channel != itself,
         (Alert::Test | Alert::Confirmation | Alert::ChannelDisabled, _) => false,
     }
 }
 
-/// Whether the state of a channel lets it hear such a message.
+/// Whether the state of a channel allows such a message.
 fn is_fit(alert: Alert, channel: &Channel) -> bool {
     match alert {
-        // A person repairs the channel and wants to see whether it works now.
+        // A person repairs the channel and wants to see whether it works again.
         Alert::Test | Alert::Confirmation => true,
-        // Failing channels must not multiply: `n` channels that all fail make fewer than `n` notices.
+        // Notices must not cause notices: `n` channels that all fail make fewer than `n` notices.
         Alert::ChannelDisabled => !channel.is_disabled && !channel.is_failing && channel.is_confirmed,
         _ => !channel.is_disabled,
     }
 }
 
-/// Whether the project heard lately that this channel was switched off. A time in the future comes from a clock that was stepped back.
+/// Whether the project got a notice lately that this channel was switched off. A time in the future stems from a clock
+/// that was set back: it does not count.
 fn was_reported(topic: Topic<'_>, channels: &[Channel], now: DateTime<Utc>) -> bool {
     let Topic::Channel(id) = topic else {
         return false;

@@ -1,22 +1,22 @@
-//! Why something is wrong, as the codes of the product's table. Messages, pages and the API take their words from here.
+//! Causes: the codes that say why an incident opened. Messages, pages and the API use these codes.
 
 use serde::Serialize;
 
 use crate::monitor::run::Outcome;
 
-/// A cause. A wrong cause is worse than none: a code is only given where the evidence suffices.
+/// A cause. A wrong cause is worse than none: use a code only if the evidence suffices for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Cause {
     /// A report did not come before its deadline.
     Missed,
-    /// A run that Beat should have sent did not come, and what is known does not tell why.
+    /// A run that Beat should have sent did not come, and the known facts do not tell why.
     Unknown,
     /// A failure was reported.
     Failed,
-    /// A task failed, and was retried as often as it may be.
+    /// A task failed, and its retries are used up.
     RetriesExhausted,
-    /// A task was revoked: somebody called it off.
+    /// A person or a program revoked the task.
     Revoked,
     /// A task rejected its message, or a worker refused it before the task began.
     Rejected,
@@ -30,51 +30,51 @@ pub enum Cause {
     TooFast,
     /// The process that ran the task was killed.
     WorkerKilled,
-    /// A worker went without a goodbye.
+    /// A worker fell silent without signing off.
     WorkerLost,
-    /// A worker says that it lives, and gets nothing done although messages wait for it.
+    /// A worker reports, and gets nothing done although messages wait for it.
     GhostWorker,
-    /// A message waits inside a busy worker, while another one has nothing to do.
+    /// A message waits inside a busy worker while another worker is idle.
     PrefetchStarvation,
     /// One message was executed twice.
     DuplicateRun,
-    /// A message is delivered again and again, because what runs it dies each time.
+    /// A message is delivered again and again, because the process that runs it dies each time.
     RedeliveryLoop,
     /// Celery Beat is silent.
     BeatDown,
-    /// Celery Beat ends again and again without having been told to, and misses what is due.
+    /// Celery Beat's processes end again and again unordered, and miss slots.
     BeatCrashLoop,
-    /// Celery Beat's process lives, and it sends nothing.
+    /// Celery Beat's process lives, and sends nothing.
     BeatStalled,
-    /// Celery Beat sends one entry over and over again.
+    /// Celery Beat sends one entry again and again.
     BeatStorm,
-    /// Beat forgets, at each of its starts, when an entry was last sent, so that it is never due.
+    /// Beat forgets at each start when it last sent an entry, so the entry never becomes due.
     ScheduleReset,
     /// A whole schedule vanished: Beat lists no enabled entry any more.
     ScheduleEmptied,
-    /// Two Beats of one schedule run at once, and send everything twice.
+    /// Two Beats of one schedule run at once, and send every entry twice.
     BeatDuplicate,
-    /// Two applications have one name, and run at once.
+    /// Two applications with the same name run at once.
     AppNameShared,
-    /// A worker takes messages and reports nothing: it lacks the SDK, or its key.
+    /// A worker consumes messages and does not report: it lacks the SDK, or its key.
     WorkerWithoutSdk,
     /// A message was sent, and is neither in its queue nor with a worker.
     LostInBroker,
     /// Messages wait in a queue that nobody consumes.
     QueueUnconsumed,
-    /// A queue's oldest message waits longer than is allowed.
+    /// A queue's oldest message has waited longer than the limit.
     QueueSlaBreach,
-    /// Messages wait inside a worker for a rate limit of their task.
+    /// Messages wait inside a worker because of their task's rate limit.
     RateLimited,
-    /// Others take the CPUs that a worker needs: its runs come late.
+    /// Other processes take the CPUs that a worker needs: its runs are late.
     HostOverloaded,
     /// The broker cannot be reached.
     BrokerDown,
-    /// The result backend does not answer, or takes no results.
+    /// The result backend does not answer, or refuses results.
     ResultBackendDown,
-    /// A host's clock is off.
+    /// A host's clock differs from the server's.
     ClockSkew,
-    /// Nothing on a host reports any more: Beat and workers there fell silent together.
+    /// Nothing on a host reports any more: its Beats and workers fell silent at one time.
     HostLost,
 }
 
@@ -164,13 +164,13 @@ impl Cause {
         Self::ALL.into_iter().find(|cause| cause.as_str() == text)
     }
 
-    /// The path of the page that tells what it means and what to do.
+    /// The path of the page that explains the cause and its repair.
     #[must_use]
     pub fn page(self) -> String {
         format!("/causes/{}", self.as_str())
     }
 
-    /// What a run that ended badly is called by how it ended.
+    /// The cause of a run that ended badly, by its outcome.
     #[must_use]
     pub fn of_outcome(outcome: Option<Outcome>) -> Self {
         match outcome {

@@ -1,8 +1,9 @@
-//! Lines that a person pastes into a shell. They are built from arguments, and one function quotes.
+//! Lines that a person pastes into a shell. They are built from arguments, and only one function quotes.
 //!
-//! Words of ours are `&'static str`. Everything else is an argument: a name from outside, quoted by [`Command::arg`]. A [`Line`] has no other
-//! constructor, so a line that `format!` made does not compile. What cannot be quoted safely makes no line at all: then
-//! [`Repair`](crate::incident::Repair) says in words that the command is to be typed by hand.
+//! Our own words are `&'static str`. Everything else is an argument: a name from outside, which [`Command::arg`]
+//! quotes. A [`Line`] has no other constructor, so a line made by `format!` does not compile. An argument that cannot
+//! be quoted safely yields no line. Then [`Repair`](crate::incident::Repair) asks the person to type the command by
+//! hand.
 
 use std::fmt;
 
@@ -30,10 +31,10 @@ impl fmt::Display for Line {
     }
 }
 
-/// Reads a stored line back. None: a version that did not check names wrote a line that is not safe to paste.
+/// Reads a stored line back. None: the line is not safe to paste, because a version that did not check names wrote it.
 ///
 /// # Errors
-/// What stands there is neither a text nor null.
+/// If the value is neither a text nor null.
 pub fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Line>, D::Error> {
     let line = Option::<String>::deserialize(deserializer)?;
     Ok(line.filter(|line| text::is_plain(line)).map(Line))
@@ -42,16 +43,16 @@ pub fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Line>
 /// Why there is no line.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unquotable {
-    /// Characters that a terminal may obey, or that are not what they look like. The text is shown with escapes.
+    /// It holds characters that a terminal may obey, or that look like others. The message shows them as escapes.
     #[error("\"{0}\" holds characters that are not safe to paste")]
     Hidden(String),
-    /// It begins with a hyphen: the program would take it for an option.
+    /// It begins with a hyphen: the program would read it as an option.
     #[error("\"{0}\" begins with a hyphen and would be read as an option")]
     Option(String),
-    /// It holds a comma where one separates items.
+    /// It holds a comma, and the program splits its argument at commas.
     #[error("\"{0}\" holds a comma, which separates names there")]
     Comma(String),
-    /// No process of one worker has that number: a signal would reach others.
+    /// No single process has that number: a signal would reach others.
     #[error("{0} is not the number of a single process")]
     Process(i64),
 }
@@ -63,7 +64,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// Begins with words of ours, as they are typed.
+    /// Begins with our own words, written as they are.
     #[must_use]
     pub fn new(words: &'static str) -> Self {
         Self {
@@ -83,31 +84,31 @@ impl Command {
         self
     }
 
-    /// Words of ours, as they are typed.
+    /// Adds our own words, written as they are.
     #[must_use]
     pub fn words(self, words: &'static str) -> Self {
         self.push(" ", Ok(words.to_owned()))
     }
 
-    /// One argument.
+    /// Adds one argument.
     #[must_use]
     pub fn arg(self, argument: &str) -> Self {
         self.push(" ", quoted(argument))
     }
 
-    /// One argument that the program splits at commas: a list of one.
+    /// Adds one argument that the program splits at commas: a list of one item.
     #[must_use]
     pub fn item(self, argument: &str) -> Self {
         self.list(&[argument])
     }
 
-    /// Arguments that the program takes as one, separated by commas.
+    /// Adds several items as one argument, separated by commas.
     #[must_use]
     pub fn list(self, arguments: &[impl AsRef<str>]) -> Self {
         let mut parts = arguments.iter().map(AsRef::as_ref);
         let word = match parts.clone().find(|part| part.contains(',')) {
             Some(part) => Err(Unquotable::Comma(text::visible(part).into_owned())),
-            // Each begins an argument of its own where it is read.
+            // The program reads each item as a word of its own, so each must be quotable.
             None => match parts.clone().find_map(|part| quoted(part).err()) {
                 Some(error) => Err(error),
                 None => quoted(&parts.by_ref().collect::<Vec<_>>().join(",")),
@@ -116,7 +117,7 @@ impl Command {
         self.push(" ", word)
     }
 
-    /// The number of a process. 0 and -1 mean many to `kill`, and 1 is the system's first process.
+    /// Adds a process id. `kill` reads 0 and -1 as many processes, and 1 is the system's first process.
     #[must_use]
     pub fn process(self, pid: i64) -> Self {
         let word = if (2..=i64::from(i32::MAX)).contains(&pid) {
@@ -127,13 +128,13 @@ impl Command {
         self.push(" ", word)
     }
 
-    /// Then another command, of ours, whatever became of the first.
+    /// Adds another command of our own words. It runs whether or not the first one succeeds.
     #[must_use]
     pub fn then(self, words: &'static str) -> Self {
         self.push("; ", Ok(words.to_owned()))
     }
 
-    /// The line.
+    /// Finishes the line.
     ///
     /// # Errors
     /// The first argument that cannot be quoted.
@@ -142,8 +143,9 @@ impl Command {
     }
 }
 
-/// Quotes one argument for sh, bash, zsh and fish. In all of them nothing is special between single quotes, but that fish lets a backslash
-/// stand before a quote or a backslash. So quotes and backslashes stand between double quotes, where all four read them alike.
+/// Quotes one argument for sh, bash, zsh and fish. Between single quotes all four take every character as it is. Only
+/// fish differs: there a backslash escapes a quote or a backslash. So quotes and backslashes go between double quotes,
+/// where all four agree.
 fn quoted(argument: &str) -> Result<String, Unquotable> {
     if !text::is_plain(argument) || argument.contains(char::REPLACEMENT_CHARACTER) {
         return Err(Unquotable::Hidden(text::visible(argument).into_owned()));
@@ -151,7 +153,7 @@ fn quoted(argument: &str) -> Result<String, Unquotable> {
     if argument.starts_with('-') {
         return Err(Unquotable::Option(argument.to_owned()));
     }
-    // zsh expands a word that begins with `=`.
+    // zsh expands a word that begins with `=`, so such a word is quoted.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "@%_-+:,./".contains(c);
     if !argument.is_empty() && argument.chars().all(is_plain) {
         return Ok(argument.to_owned());

@@ -1,39 +1,44 @@
-//! Stretches in which Deadbeat could not listen: nobody is blamed for a report that we may have missed.
+//! Blind spells: stretches in which no process of Deadbeat listened. Nobody is blamed for a report that Deadbeat may
+//! have missed.
 //!
-//! A deadline whose window of possible reports overlaps with a spell moves to the spell's end plus the grace. What is really dead is
-//! therefore found within one grace after the spell.
+//! A deadline is moved if a spell overlaps the window in which its report could have come. The new deadline is the end
+//! of the spell plus the grace. So a switch that is really dead is found within one grace after the spell.
 //!
-//! What lay wholly in a spell is *unknown*: its report can neither have been heard nor be still to come. It is waited for the next one. After
-//! a backup was restored, whose spell lasts a day, one grace more would call every monitor down before any is due again.
+//! A slot that lies wholly in a spell, its grace included, is *unknown*: nobody could hear its report then, and it will
+//! not come now. Deadbeat waits for the next slot. Otherwise a restored backup, whose spell lasts a day, would call
+//! every monitor down before its next slot.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// After an outage of ours the SDK may wait this long before it tries again: 10 s and some, and what it gathers meanwhile.
+/// After an outage of Deadbeat the SDK may wait this long before it sends again: some 10 s between its attempts, and
+/// the time in which it gathers a batch.
 pub const SDK_RETURN: TimeDelta = TimeDelta::seconds(15);
 
 #[cfg(test)]
 mod tests;
 
-/// One stretch in which no process of ours could take a signal in.
+/// One stretch in which no process of Deadbeat could receive a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlindSpell {
-    /// When we were last known to listen.
+    /// The last time at which a process was known to listen.
     pub started_at: DateTime<Utc>,
-    /// When we listened again.
+    /// When a process listened again.
     pub ended_at: DateTime<Utc>,
 }
 
-/// A silence of ours this long is a spell. Processes say each second that they listen.
+/// No process has listened for this long: that is a spell. Listening processes write a stamp each second.
 pub const BLIND_AFTER: TimeDelta = TimeDelta::milliseconds(2_500);
 
-/// Whether an instant that was noted lies in times to come: the clock was stepped back since. Clocks of several machines differ a little.
+/// Whether a stored instant lies in the future, beyond the small clock skew between machines. Then the clock was set
+/// back after it was stored.
 #[must_use]
 pub fn is_to_come(noted: DateTime<Utc>, now: DateTime<Utc>) -> bool {
-    // Most are in the past, and a comparison costs less than the difference.
+    // Most stored instants are in the past, and a comparison is cheaper than a subtraction.
     noted > now && noted - now > BLIND_AFTER
 }
 
-/// Whether anybody has listened lately: `last_stamp` is the newest word of any process that it does. None: there never was one.
+/// Whether no process listens any more. `last_stamp` is the newest stamp of any process. None: none has listened yet,
+/// which is not a blind spell.
 #[must_use]
 pub fn is_blind(last_stamp: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
     last_stamp.is_some_and(|stamp| now - stamp > BLIND_AFTER)
@@ -44,14 +49,15 @@ impl BlindSpell {
         self.ended_at - self.started_at
     }
 
-    /// Whether what was owed from `due` to `deadline` lies wholly in this spell, and the spell is longer than `least`.
+    /// Whether the window from `due` to `deadline` lies wholly in this spell, and the spell is longer than `least`.
     #[must_use]
     pub fn swallows(&self, due: DateTime<Utc>, deadline: DateTime<Utc>, least: TimeDelta) -> bool {
         self.started_at <= due && deadline <= self.ended_at && self.lasts() > least
     }
 }
 
-/// The deadline, moved where a spell may have swallowed the report: one that could have come from `window_from` on, until the deadline.
+/// Moves a deadline if a spell may have swallowed its report: one that could come from `window_from` until the
+/// deadline.
 #[must_use]
 pub fn fair_deadline(
     deadline: DateTime<Utc>,

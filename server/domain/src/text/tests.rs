@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What may do harm, each with what is wrong with it.
+/// Harmful characters, each with the kind of its fault.
 const FAULTS: [(&str, Kind); 16] = [
     ("\u{0}", Kind::Control),
     ("\u{3}", Kind::Control),
@@ -104,7 +104,7 @@ fn the_limit_counts_characters_as_they_are_kept() {
             most: 200
         })
     );
-    // Each becomes two characters in NFC.
+    // Each of these characters becomes two in NFC.
     assert!(Text::label(&"\u{958}".repeat(101), 200).is_err());
     assert_eq!(
         Text::label(&"\u{1100}\u{1161}\u{11a8}".repeat(200), 200)

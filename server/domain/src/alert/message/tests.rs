@@ -35,7 +35,7 @@ fn of_the_first_version(kind: &str) -> Value {
     })
 }
 
-/// Whether all that stands in `old` stands in `new`, too.
+/// Whether `new` has all that `old` has.
 fn contains(new: &Value, old: &Value) -> bool {
     match (new, old) {
         (Value::Object(new), Value::Object(old)) => old

@@ -208,7 +208,7 @@ fn the_state_of_a_channel_decides_as_the_document_says() {
     ];
 
     assert_documented(&table(&head, |alert, topic| {
-        // A channel that the message is meant for, by the other table.
+        // Whether the message is meant for the channel is the other table's subject.
         let addressed = match alert {
             Alert::Test | Alert::Confirmation => ITSELF,
             Alert::Escalated => 6,

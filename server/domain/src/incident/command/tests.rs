@@ -70,7 +70,7 @@ fn what_cannot_be_quoted_safely_makes_no_line() {
         Command::new("x").item("a,b").finish(),
         Err(Unquotable::Comma("a,b".to_owned()))
     );
-    // `kill -KILL -1` ends everything that its user may end.
+    // `kill -KILL -1` kills every process that its user may kill.
     for pid in [-1, 0, 1, -42, i64::MAX] {
         assert_eq!(
             Command::new("kill").process(pid).finish(),
@@ -109,7 +109,8 @@ fn a_line_that_an_older_version_stored_is_dropped_when_it_is_not_safe() {
     assert_eq!(none.command, None);
 }
 
-/// What a real shell passes on for a line whose program is a function that prints its arguments, each ended by NUL.
+/// The arguments that a real shell passes on. The line's program is a shell function that prints each argument and a
+/// NUL.
 fn passed_on(shell: &str, line: &str) -> Vec<String> {
     let script = format!("celery() {{ printf '%s\\0' \"$@\"; }}\n{line}\n");
     let output = std::process::Command::new(shell)
@@ -144,7 +145,7 @@ proptest! {
     }
 }
 
-/// Names that somebody who wants to run a command would choose.
+/// Names that an attacker would choose to get a command executed.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         6 => "[a-z'\"\\\\$`!;&|<>(){}*?~#= -]{1,6}",

@@ -20,11 +20,11 @@ fn a_deadline_moves_when_its_report_may_have_come_while_we_were_blind() {
     // The window is from 100 to 160, the grace 60: (spell, deadline)
     let table = [
         ((0.0, 99.0), 160.0),    // over before a report could come
-        ((0.0, 100.5), 160.5),   // reached into the window by half a second: that much longer
+        ((0.0, 100.5), 160.5),   // overlapped the window by half a second: the deadline moves by as much
         ((90.0, 130.0), 190.0),  // the first half of the window
-        ((110.0, 120.0), 180.0), // within
-        ((150.0, 170.0), 230.0), // over its end
-        ((0.0, 900.0), 960.0),   // all of it
+        ((110.0, 120.0), 180.0), // within the window
+        ((150.0, 170.0), 230.0), // across the window's end
+        ((0.0, 900.0), 960.0),   // covers the whole window
         ((160.0, 170.0), 160.0), // began when the deadline had passed
     ];
     for ((started, ended), expected) in table {
@@ -92,7 +92,7 @@ fn a_spell_that_was_over_before_anything_was_due_excuses_nothing() {
 
 #[test]
 fn the_end_of_a_run_may_have_come_while_we_were_blind() {
-    // Shorter than the run may take.
+    // The spell is shorter than a run may take.
     let spells = [spell(1_000.0, 1_800.0)];
     let mut state = monitor(cron("0 * * * *"), 300.0, Some(900.0));
     ping(&mut state, Success, 0.0);
@@ -131,7 +131,7 @@ fn a_beat_gets_its_whole_patience_after_the_spell() {
 
 #[test]
 fn what_lies_wholly_in_a_spell_is_unknown_and_the_next_slot_is_awaited() {
-    // (schedule, grace, spell) and what is owed then: whether this slot is unknown, and the next deadline. All were heard at noon.
+    // (schedule, grace, spell), whether this slot is unknown, and the next deadline. All monitors reported at noon.
     let day = 86_400.0;
     let table = [
         (
@@ -228,7 +228,7 @@ fn what_lies_wholly_in_a_spell_is_unknown_and_the_next_slot_is_awaited() {
             (Status::Up, Some(at(deadline))),
             "{what}"
         );
-        // From then on it is judged as ever.
+        // After that the monitor is judged as usual.
         let before = on_silence(
             &mut state.clone(),
             &Evidence::default(),
@@ -290,7 +290,7 @@ fn a_run_that_should_have_ended_in_a_spell_longer_than_itself_is_closed_without_
         }
     );
     assert_eq!((state.status, state.open_runs()), (Status::Up, 0));
-    // Its end is told late: it was fine.
+    // Its end is reported late: the run succeeded.
     let effect = ping_of(&mut state, 1, Success, 87_010.0);
     assert_eq!((effect.transition, state.status), (None, Status::Up));
 }
@@ -300,7 +300,7 @@ fn what_is_overdue_beside_what_is_unknown_is_judged_by_the_next_look() {
     let mut state = monitor(cron("0 * * * *"), 30.0, Some(40_000.0));
     ping(&mut state, Success, 0.0);
     ping_of(&mut state, 1, Start, 300.0);
-    // The run may take longer than the spell, and was overdue when that began: what hangs across an outage is told.
+    // A run may take longer than this spell, and was overdue when the spell began. So the overrun is reported.
     let spells = [spell(3_500.0, 7_000.0)];
 
     let first = on_silence(&mut state, &Evidence::default(), at(40_400.0), &spells);
