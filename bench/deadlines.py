@@ -153,7 +153,7 @@ def measure(rounds: int = 3) -> dict[str, Any]:
         postgres,
     ):
         receiver = Receiver()
-        # It listens: without it, nobody is judged.
+        # It listens: without a listener, no monitor is judged.
         listener = Server(postgres, folder, {"DEADBEAT_ROLE": "http"})
         say(f"seeding {MONITORS:,} monitors")
         seed_projects(postgres, 100, MONITORS, f"http://{receiver.target}/hook")
@@ -173,7 +173,7 @@ def measure(rounds: int = 3) -> dict[str, Any]:
             place += DUE
             settle(postgres)
             keep(f"like_statement_{clients}", {"per_second": limit(postgres, folder, clients)})
-        # What was not told goes: a burst is measured on an empty outbox.
+        # Delete unsent deliveries: a burst is measured on an empty outbox.
         postgres.sql("TRUNCATE delivery, attempt")
         server = Server(postgres, folder)
         time.sleep(15)

@@ -110,7 +110,7 @@ class Load:
             assert int(n) == before + 1, f"{monitor}: {before} is followed by {n}"
             last[monitor] = int(n)
             connection, number = (int(part) for part in body.split(":"))
-            # Of two connections nobody can say whose ping came first.
+            # The order of pings over two connections is not known.
             number_before, came_before = latest.get((monitor, connection), (0, ""))
             assert number > number_before, (
                 f"{monitor}: connection {connection}: {number} after {number_before}"

@@ -15,7 +15,7 @@ class Link:
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.near, self.far = near, far
-        # Bytes go nowhere, and nobody is told; once it hangs it hangs for ever.
+        # Bytes go nowhere, without an error; a connection that hangs hangs for ever.
         self.hangs = threading.Event()
         for source, target in ((near, far), (far, near)):
             threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
@@ -39,7 +39,7 @@ class Link:
 
 
 class Proxy:
-    """Passes connections to a port, until it is told otherwise."""
+    """Passes connections to a port, until a test refuses or hangs them."""
 
     def __init__(self, port: int) -> None:
         self.target = port
@@ -87,7 +87,7 @@ class Proxy:
             link.close(reset=True)
 
     def hang(self) -> None:
-        """Connections stay open and take what is sent, and nothing answers. These never recover."""
+        """Connections stay open and accept bytes, and nothing answers. These never recover."""
         with self.lock:
             self.is_hanging = True
             for link in self.links:

@@ -101,7 +101,7 @@ def test_killed_worker_is_named_by_the_audit_although_the_broker_knows_nothing_o
                 step["command"] == "celery -A shop worker -n two@shop -Q celery" for step in lost["repair"]
             )
 
-            # A key that only signals may not ask: that is said, and the broker is looked at all the same.
+            # A ping key may not read: the audit says so, and examines the broker all the same.
             status, report = audit(tmp_path, {**env, "DEADBEAT_READ_KEY": "dbr_0000000000000000000000000000"})
             assert (status, report["findings"]) == (0, [])
             assert "does not know the key" in report["unknown"][0]["why"]
@@ -152,7 +152,7 @@ class Shop:
         rabbit.control("set_permissions", "-p", host, "guest", ".*", ".*", ".*")
         self.rabbit, self.folder, self.host = rabbit, folder, host
         self.url = rabbit.url.removesuffix("/") + host
-        # The SDK reports to nobody here: the commands must do without.
+        # The SDK is off here: the commands must work without it.
         self.env = {
             "CELERY_BROKER_URL": self.url,
             "DEADBEAT_URL": "http://127.0.0.1:9",

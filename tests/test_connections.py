@@ -1,4 +1,4 @@
-"""Many slow clients do not keep others from being heard."""
+"""Many slow clients do not block the requests of others."""
 
 from __future__ import annotations
 

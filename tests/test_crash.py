@@ -49,7 +49,7 @@ def test_no_acknowledged_ping_is_lost_by_kill_9(tmp_path: Path, victim: str, siz
 
 
 def test_no_alert_is_lost_by_kill_9(server: parts.Server, sink: parts.Sink, tmp_path: Path) -> None:
-    # The sink refuses while the server is killed again and again: what is told must survive all of it.
+    # The sink refuses while the server is killed again and again: every alert must survive that.
     sink.status = 500
     server.api("POST", "/channels", {"kind": "webhook", "name": "sink", "settings": {"url": sink.url}})
     for n in range(5):

@@ -1,4 +1,4 @@
-"""The line to the database is cut under load: no ping is lost, nobody is blamed, the dead are found."""
+"""The line to the database is cut under load: no ping is lost, no alert is false or missing."""
 
 from __future__ import annotations
 

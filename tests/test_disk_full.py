@@ -60,7 +60,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Disk]]:
 
 
 def assert_polite(load: Load) -> None:
-    """Whoever was refused was told to try again."""
+    """Each refused client got "try again"."""
     assert set(load.refusals()) <= {(503, "database away, try again")}
 
 

@@ -1,4 +1,4 @@
-"""One of several processes is cut off, or dies with what it acknowledged: only the dead are told."""
+"""One of several processes is cut off, or dies with acknowledged pings: only silent monitors get alerts."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_process_that_is_killed_with_its_spool_has_nobody_blamed_until_it_retu
 
         two.servers["a"].again()
         two.servers["a"].drained()
-        # Those who stay silent are told from now on: each was heard twice before.
+        # Monitors that stay silent get alerts from now on: each reported twice before.
         parts.wait_for("the incidents", lambda: len(two.incidents("open")) == len(held) + 1, 60)
         for one in held:
             assert two.servers["a"].api("GET", f"/monitors/{one['id']}")["ping_count"] == 2

@@ -172,7 +172,7 @@ def fails(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) ->
     assert attacker.count("incident") == 1
 
 
-# What must be true of the attacker: it was heard, and held to its limits.
+# The attacker's pings were recorded, and it stayed within its limits.
 HELD: dict[str, Callable[[Attacker, dict[str, int], dict[str, Any]], None]] = {
     check.__name__: check
     for check in (

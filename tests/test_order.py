@@ -26,7 +26,7 @@ GRACE = 3
 @pytest.mark.proof("two spools, replayed in either order")
 def test_the_order_of_replay_changes_no_verdict(database: Postgres, tmp_path: Path) -> None:
     with Processes(database, tmp_path) as two:
-        # No report is due: only what was said decides. A run may take as long as the grace.
+        # No report is due: only the pings decide. A run may take as long as the grace.
         schedule = {"kind": "interval", "seconds": 3_600}
         monitors = {
             (pair, first): two.servers["a"].api(
@@ -60,7 +60,7 @@ def test_the_order_of_replay_changes_no_verdict(database: Postgres, tmp_path: Pa
 
         for monitor in monitors.values():
             assert seen(monitor)["ping_count"] == 2, "each was heard once"
-        # Judged after all of that: a run that is open still would be told with it.
+        # Judged after all of that: a run that is still open would open an incident.
         last = two.servers["a"].api(
             "POST",
             "/monitors",

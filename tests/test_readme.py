@@ -1,4 +1,4 @@
-"""README.md keeps its word: its commands run as they are written.
+"""README.md is correct: its commands run as they are written.
 
 A block of shell that follows `<!-- tested -->` is run, all of them in order; one after
 `<!-- tested: background -->` is started and left running, as in a terminal of its own. The blocks see a

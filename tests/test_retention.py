@@ -1,4 +1,4 @@
-"""Removing what is too old is bounded work a statement, however large the tables are."""
+"""Each statement that removes old rows is bounded work, however large the tables are."""
 
 from __future__ import annotations
 

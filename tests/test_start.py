@@ -137,7 +137,7 @@ def test_a_server_serves_while_it_migrates_and_leaves_no_lock_when_it_is_stopped
         assert parts.call("GET", f"{server.url}/ping/{uuid.uuid4()}", limit=30)[0] == 200
 
         assert server.stop() == 0, server.part.text()
-        # PostgreSQL ends what nobody waits for any more, and with it the lock of those who migrate.
+        # PostgreSQL ends a statement whose client is gone, and releases the lock of the migration.
         parts.wait_for("the end of its migration", lambda: not naps(database), 60)
         server.again()
     finally:

@@ -131,7 +131,7 @@ class Attack:
             self.answers[f"{what} {status}"] += 1
 
     def begin(self) -> None:
-        """Everything that the attack needs is made: waits for the word to begin."""
+        """Report that everything the attack needs exists; wait for the order to begin."""
         print("ready", flush=True)
         while not Path(self.given.signal).exists():
             time.sleep(0.05)
@@ -294,7 +294,7 @@ def slow_bodies(attack: Attack) -> None:
                         link.send(greedy if kind == "reader" else heads[n % len(heads)])
                     continue
                 if kind != "reader" and is_readable(link):
-                    # An answer to what is not whole, or the end of the connection.
+                    # An answer to an incomplete request, or the end of the connection.
                     link.recv(65_536)
                     raise ConnectionError
                 if kind == "body":
@@ -325,7 +325,7 @@ def gzip_bombs(attack: Attack) -> None:
 
 
 def locks(attack: Attack) -> None:
-    """Schedules of 5,000 entries that come and go, a large monitor that is deleted, a row that is held."""
+    """Sync schedules of 5,000 entries, delete a large monitor, ping a monitor whose row is locked."""
     given = attack.given
     client = Client(attack)
     large, _ = client.monitor("large")

@@ -15,7 +15,7 @@ from typing import Any
 #: module adds for itself is ignored there.
 Case = dict[str, Any]
 
-#: A difference that nobody has looked at: a fault of the server, of the oracle or of the test.
+#: An unexplained difference: a fault of the server, of the oracle or of the test.
 DIFFERS = "DIFFERS"
 
 

@@ -164,7 +164,7 @@ class Dispatches:
 
 
 class NeverDue(Exception):
-    """Beat was told to wait, waited, and was told to wait again."""
+    """Beat waited as computed, and then computed another wait."""
 
 
 @cache
@@ -218,7 +218,7 @@ def expected(case: Case) -> Dispatches | str:
 
 
 class RecordingScheduler(Scheduler):
-    """Beat's own scheduler with one entry; it notes what is due in place of sending it."""
+    """Beat's own scheduler with one entry; it notes due entries instead of sending them."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.sent = 0

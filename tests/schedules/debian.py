@@ -1,6 +1,6 @@
 """Debian's cron by its manual, crontab(5) and cron(8), simulated minute by minute.
 
-It is slow and has no cleverness to slip on. It is written from the manual, without a look at the server's
+It is slow and has no cleverness to slip on. It is written from the manual, without reading the server's
 source or at cronsim's; only what they have beyond Debian's (seconds, `N/step`, `L`, `LW`, `5L`, `MON#2`) is
 theirs. Where the manual says "a `*`" it means a field that begins with one.
 """
@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from . import clocks
 
 MINUTE = timedelta(minutes=1)
-#: Further ahead than cronsim and the server look, and than any two slots lie apart.
+#: Further ahead than cronsim and the server search, and than the gap between any two slots.
 SEARCH = timedelta(days=51 * 366)
 
 #: How cron itself writes them out: crontab(5), EXTENSIONS.

@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 Case = dict[str, Any]
 Answer = list[datetime] | str
 
-#: A difference that nobody has looked at: a fault of the server, of the oracle or of the test.
+#: An unexplained difference: a fault of the server, of the oracle or of the test.
 DIFFERS = "DIFFERS"
 
 #: The classes of docs/schedules.md. Of both oracles:
@@ -446,7 +446,7 @@ def showing(when: datetime, names: list[str]) -> int:
 
 
 def after_odd_gap(when: datetime, names: list[str]) -> bool:
-    """Whether a clock that systemd has trouble with was set forward in the day before."""
+    """Whether a clock change that systemd mishandles set the clock forward in the day before."""
     hour = timedelta(hours=1)
     for name in names:
         for change in clock_changes(name):

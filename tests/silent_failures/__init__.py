@@ -1,1 +1,1 @@
-"""Each way in which Celery fails silently, done for real: is it told in time, once, with cause and repair?"""
+"""Each way in which Celery fails silently, for real: is there one alert, in time, with cause and repair?"""

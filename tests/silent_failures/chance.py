@@ -1,4 +1,4 @@
-"""Faults and healthy events, composed at random from a seed: what happens, when, and what must be told of it.
+"""Faults and healthy events, composed at random from a seed: what happens, when, and which alerts follow.
 
 A seed always gives the same plan. How it plays out still depends on the machine: a run that is open on one
 may have ended on another.
@@ -32,9 +32,9 @@ PATIENCE = 15.0
 BEAT_GONE = 1.0 + PATIENCE
 # Celery looks at the processes of its pool that often.
 POOL_CHECK = 5.0
-# Silence that began so shortly before our own is no sign of a fault.
+# Silence that began so shortly before Deadbeat's own absence is no sign of a fault.
 UNHEARD = 6.0
-# How long after a fault is taken away its incident may stay open.
+# How long an incident may stay open after its fault is removed.
 RECOVERY = 60.0
 QUEUES = "celery,reports"
 SCHEDULE: dict[str, dict[str, Any]] = {
@@ -46,25 +46,25 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "elsewhere": {"task": "shop.job", "schedule": 3.0, "options": {"queue": "reports"}},
 }
 
-# An event in steps: it goes on each time its turn comes, and ends when nothing is left to do.
+# An event in steps: each turn does one, and the event ends after the last.
 Event = Iterator[None]
 
 
 @dataclass
 class Fault:
-    """A fault that was done, and its one incident once that is told."""
+    """A caused fault, and its one incident once that is open."""
 
     told: Told
     since: float
     deadline: float
-    # When it was taken away.
+    # When it was removed.
     until: float | None = None
     incident: str | None = None
 
 
 @dataclass
 class World:
-    """What runs, what was done to it, and what Deadbeat has said."""
+    """The running processes, the faults caused, and the incidents that Deadbeat opened."""
 
     stage: Stage
     broker: parts.Redis
@@ -72,10 +72,10 @@ class World:
     chance: random.Random
     beat: parts.Part
     workers: dict[str, parts.Part]
-    # Workers and the like that an event is busy with: no other one touches them.
+    # Subjects in use by an event: no other event touches them.
     taken: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
-    # For a while after we were away ourselves, everything may be told that much later.
+    # For a while after Deadbeat was away, every alert may be that much later.
     away: float = 0.0
     diary: list[str] = field(default_factory=list)
     born: float = field(default_factory=time.time)
@@ -85,7 +85,7 @@ class World:
         self.diary.append(f"{time.time() - self.born:6.1f} s  {words}")
 
     def look(self) -> None:
-        """Asks what is told, and holds it against what was done."""
+        """Compares the open incidents with the faults caused."""
         self.incidents = self.stage.incidents()
         known = {fault.incident for fault in self.faults}
         for incident in self.incidents:
@@ -112,7 +112,7 @@ class World:
         self.taken.discard(name)
 
     def free_worker(self) -> str | None:
-        """One that no event is busy with, and beside which another one works."""
+        """A worker that no event uses, and beside which another one works."""
         free = sorted(set(self.workers) - self.taken)
         return self.chance.choice(free) if len(free) > 1 else None
 
@@ -136,7 +136,7 @@ class World:
         yield from self.until(f"worker {name}", lambda: self.is_up(name), 60)
 
     def is_told(self, fault: Fault) -> Event:
-        """Waits for the fault's incident, as long as that may take."""
+        """Waits for the fault's incident, up to its limit."""
         limit = fault.deadline + TOLERANCE
         while fault.incident is None:
             assert time.time() < fault.since + limit + self.away, (
@@ -145,7 +145,7 @@ class World:
             yield
 
     def is_over(self, fault: Fault) -> Event:
-        """The fault is taken away; its incident ends by itself."""
+        """The fault is removed; its incident ends by itself."""
         fault.until = time.time()
         self.note(f"mended: {fault.told}")
 
@@ -161,7 +161,7 @@ class World:
         return self.faults[-1]
 
 
-# Faults. Each is done once, must be told once, and is taken away again.
+# Faults. Each is caused once, must make one alert, and is removed again.
 
 
 def kill_worker(world: World) -> Event:
@@ -179,7 +179,7 @@ def kill_worker(world: World) -> Event:
 
 
 def freeze_worker(world: World) -> Event:
-    """SIGSTOP to a worker's main process: it reports nothing, and takes nothing in."""
+    """SIGSTOP to a worker's main process: it reports nothing, and receives nothing."""
     if (name := world.free_worker()) is None:
         return
     world.take(name)
@@ -257,12 +257,12 @@ def kill_run(world: World) -> Event:
     world.stage.order("dies", "alone")
     begun = world.stage.folder / "pids" / "dies"
     yield from world.until("a run", lambda: begun.exists() and begun.read_text().split()[1:], 40)
-    # That it began is told within a second.
+    # Its start is reported within a second.
     yield from world.until("an open run", lambda: world.stage.monitors()["dies"]["running"], 20)
     pid = int(begun.read_text().split()[0])
     owner = next((name for name, part in world.workers.items() if pid in children(part)), None)
     if owner is None or owner in world.taken:
-        # Another event is about to end that worker; this one waits for no trouble of its own.
+        # Another event is about to end that worker; this one causes no fault of its own.
         world.stage.recall("dies")
         yield from world.pause(2.0)
         world.leave("dies")
@@ -277,7 +277,7 @@ def kill_run(world: World) -> Event:
     world.leave("dies")
 
 
-# What happens in a healthy system. Nothing of it may be told.
+# Healthy events. None of them may make an alert.
 
 
 def deploy_worker(world: World) -> Event:
@@ -363,8 +363,8 @@ def retry(world: World) -> Event:
 
 
 def restart_server(world: World) -> Event:
-    """Deadbeat itself is killed and comes back: whatever is told may come that much later."""
-    # A worker that fell silent so shortly before Deadbeat did may have said goodbye meanwhile.
+    """Deadbeat itself is killed and comes back: alerts may come that much later."""
+    # A worker that fell silent so shortly before Deadbeat did may have signed off meanwhile.
     fresh = any(time.time() - fault.since < UNHEARD for fault in world.faults if fault.incident is None)
     if fresh or "server" in world.taken:
         return
@@ -374,7 +374,7 @@ def restart_server(world: World) -> Event:
     world.server.part.kill_only()
     parts.wait_for("a while", lambda: time.time() > gone_at + 3, 10)
     world.server.again()
-    # What happened meanwhile has one grace more; a worker's is the longest.
+    # Events meanwhile get one grace more; a worker's is the longest.
     world.away += time.time() - gone_at + WORKER_DEADLINE
     world.leave("server")
     yield
@@ -385,13 +385,13 @@ HEALTHY = [deploy_worker, restart_worker, scale, restart_beat, busy, retry, rest
 
 
 def play(world: World, seconds: float) -> None:
-    """Lets things happen for so long, then lets all of them end. Raises what does not hold."""
+    """Runs events for this time, then lets all of them end. Raises what does not hold."""
     events: list[Event] = []
     end = time.monotonic() + seconds
     due = time.monotonic()
     while events or time.monotonic() < end:
         if time.monotonic() >= due and time.monotonic() < end:
-            # A fault is one at a time: what two of them together come to is not one answer.
+            # One fault at a time: two together have no single right answer.
             # The run that is to be killed must not lose its worker before.
             is_faulty = "dies" in world.taken or any(fault.until is None for fault in world.faults)
             kind = FAULTS if not is_faulty and world.chance.random() < 0.4 else HEALTHY
@@ -407,7 +407,7 @@ def play(world: World, seconds: float) -> None:
 
 
 def quiet(world: World) -> None:
-    """What was done has been told, each once, and nothing else comes."""
+    """Each fault has made one alert, and nothing else comes."""
     calm = time.monotonic() + 2 * PATIENCE
     while time.monotonic() < calm:
         world.look()

@@ -1,4 +1,4 @@
-"""Rows of the table: which are run, on which stage, and where the table goes."""
+"""Rows of the table: which ones run, on which stage, and where the table goes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Server]:
 
 @pytest.fixture
 def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Makes the stage of a row; ends all that runs on it."""
+    """Makes the stage of a row; ends all its processes."""
     stages: list[Stage] = []
 
     def make(broker: str, schedule: dict[str, Any], *, project: Project | None = None, **more: Any) -> Stage:
@@ -80,7 +80,7 @@ def redis(tmp_path: Path) -> Iterator[parts.Redis]:
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[parts.Redis | parts.RabbitMQ]:
-    """Either of the two, for what differs between them."""
+    """Either broker, for rows that differ between them."""
     started = (parts.Redis if request.param == "redis" else parts.RabbitMQ)(tmp_path)
     try:
         yield started.start()

@@ -1,4 +1,4 @@
-"""What a row is played on: a project and a broker of its own, and the example application's processes."""
+"""The stage of a row: a project and a broker of its own, and the example application's processes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ GRACE = 4.0
 BEAT_PERIOD = 1.0
 BEAT_GRACE = 4.0
 WORKER_PERIOD = 1.0
-# When silence is told: what the settings above, and those of the server that cannot be set, make of it.
+# When an alert about silence is due, by the settings above and the server's constants.
 BEAT_DEADLINE = BEAT_PERIOD + BEAT_GRACE
 WORKER_DEADLINE = WORKER_PERIOD + 25.0
 SAMPLE_PERIOD = 10.0
-# Patience, and a sample that has just been taken.
+# The time that the fault must last, and the interval of samples.
 UNCONSUMED_DEADLINE = 30.0 + SAMPLE_PERIOD
-# A worker that leaves in good order has its successor within this.
+# A worker that stops in order may be replaced within this time.
 REPLACED_WITHIN = 120.0
-# The same, and an answer that is waited for.
+# The same, and the wait for an answer.
 BROKER_DEADLINE = 20.0 + SAMPLE_PERIOD + 2.0
 GHOST_DEADLINE = 60.0 + WORKER_PERIOD
 # Two Beats side by side: a deployment takes less.
@@ -42,18 +42,18 @@ OVERLAP_PATIENCE = 120.0
 # A worker that has just started may answer before it reports.
 REPORTS_WITHIN = 15.0
 CANARY = "deadbeat.canary"
-# A message that is begun a second time: its worker says first whether the first run is still there.
+# For a message that began a second time: its worker first reports whether the first run is still alive.
 CONTEST_PATIENCE = 7.0
-# Beyond its deadline: what the product promises.
+# The tolerance beyond the deadline that the product promises.
 TOLERANCE = 5.0
 
-# Whose incident, its name, its cause.
+# Kind of subject, its name, the incident's cause.
 Told = tuple[str, str, str]
 
 
 @dataclass
 class Row:
-    """One line of the table: what was done, and what came of it."""
+    """One line of the table: the fault and the result."""
 
     number: str
     fault: str
@@ -61,11 +61,11 @@ class Row:
     cause: str = "none"
     seconds: float | None = None
     repair: str = ""
-    # All that the row promises was seen.
+    # Whether every promise of the row held.
     held: bool = False
 
     def silent(self) -> None:
-        """Nothing was told, which is right."""
+        """No alert came, which is right."""
         self.cause = "none, as it should be"
         self.held = True
 
@@ -78,7 +78,7 @@ class Host:
     boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def around(self, command: list[str], folder: Path) -> list[str]:
-        """The command, as it is started there. The kernel says both; it lets nobody set the latter."""
+        """The command, as it is started there. The kernel tells both; nobody can set the latter."""
         file = folder / f"boot-{self.boot_id}"
         file.write_text(f"{self.boot_id}\n")
         inside = 'hostname "$1" && mount --bind "$2" /proc/sys/kernel/random/boot_id && shift 2 && exec "$@"'
@@ -88,7 +88,7 @@ class Host:
 
 @dataclass
 class Project:
-    """Where the stage's processes report to, and with which keys."""
+    """The server of the stage's processes, and their keys."""
 
     url: str
     api_key: str
@@ -102,7 +102,7 @@ class Project:
 
 @dataclass
 class Stage:
-    """The application's processes and what Deadbeat says about them."""
+    """The application's processes and Deadbeat's incidents about them."""
 
     project: Project
     broker: str
@@ -138,7 +138,7 @@ class Stage:
     # The application.
 
     def deploy(self) -> None:
-        """Writes down what the processes that start from now on are set up with."""
+        """Writes the settings for processes that start from now on."""
         (self.folder / "schedule.json").write_text(json.dumps(self.schedule))
         (self.folder / "settings.json").write_text(json.dumps(self.settings))
 
@@ -175,7 +175,7 @@ class Stage:
         return Celery("shop", broker=self.broker).control
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in a queue that is there."""
+        """The number of messages in an existing queue."""
         with Celery("shop", broker=self.broker).connection_for_read() as connection:
             return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
 
@@ -218,7 +218,7 @@ class Stage:
         return sorted(told_of(incident) for incident in self.incidents())
 
     def healthy(self, *names: str, workers: tuple[str, ...] = ("one@shop",), runs: int = 2) -> None:
-        """Waits until Beat, these workers and these entries (of none named, all) are known to be well."""
+        """Waits until Beat, these workers and these entries (default: all) are up."""
         wanted = names or tuple(self.schedule)
 
         def look() -> str:
@@ -259,7 +259,7 @@ class Stage:
         parts.wait_for("recovery", lambda: not look(), 60)
 
     def lively(self, *names: str, runs: int = 3) -> None:
-        """Each of these entries reports so many more runs."""
+        """Waits until each of these entries has reported so many more runs."""
         before = self.monitors()
 
         def look() -> bool:
@@ -290,7 +290,7 @@ class Stage:
         return next(one for one in self.incidents() if one["id"] == alert["json"]["incident"]["id"])
 
     def stays(self, seconds: float, *told: Told) -> None:
-        """For so long, exactly this has been told, each once."""
+        """For this time, exactly these alerts came, each once."""
         end = time.monotonic() + seconds
 
         def look() -> bool:
@@ -315,7 +315,7 @@ class Stage:
             raise AssertionError(f"members of {told} are {look()} and not {wanted}") from None
 
     def type_in(self, incident: dict[str, Any], words: str) -> parts.Part | None:
-        """Does what the incident says: the command with these words. One that runs on is left running."""
+        """Runs the incident's command with these words. A command that goes on is left running."""
         commands = [
             step["command"] for step in incident["repair"] if (step["command"] or "").startswith("celery ")
         ]
@@ -338,7 +338,7 @@ class Stage:
         return None
 
     def resolved(self, row: Row, incident: dict[str, Any], limit: float = 60.0, repair: str = "yes") -> None:
-        """The incident ends, which is told."""
+        """The incident ends, with its alert."""
         parts.wait_for(
             f"the end of {told_of(incident)}",
             lambda: any(
@@ -350,7 +350,7 @@ class Stage:
         row.repair = repair
 
     def logs(self) -> str:
-        """For when a row does not hold."""
+        """Details for a row that does not hold."""
         told = []
         for path in ("/incidents", "/beats", "/workers", "/queues", "/brokers"):
             with contextlib.suppress(AssertionError):
@@ -379,7 +379,7 @@ def told_of(incident: dict[str, Any]) -> Told:
 
 
 def children(part: parts.Part) -> list[int]:
-    """The processes that a process has started."""
+    """The children of a process."""
     listed = Path(f"/proc/{part.process.pid}/task/{part.process.pid}/children").read_text()
     return [int(pid) for pid in listed.split()]
 

@@ -39,7 +39,7 @@ def line_of(words: list[str]) -> str:
 
 
 def write(rows: list[Row]) -> None:
-    """Puts these rows into the document in place of what it says of them; the others stay as they are."""
+    """Replaces these rows in the document; the others stay."""
     text = FILE.read_text(encoding="utf-8")
     before, kept, after = re.split(f"{re.escape(BEGIN)}|{re.escape(END)}", text)
     known = {}

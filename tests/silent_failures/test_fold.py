@@ -1,4 +1,4 @@
-"""One fault is one incident about the right one, also when nobody looked at that one."""
+"""One fault is one incident about the right subject, also when no sample shows that subject."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_blocked_pool_is_one_incident_of_its_worker(
     told = ("worker", "one@shop", "QUEUE_SLA_BREACH")
     incident = stage.noticed(row, blocked_at, told, 3.0 + GRACE + 3)
     assert "blocked by shop.job" in incident["cause"]["summary"], incident
-    # The next runs of the locks wait, too; and the canary, which joins what is told.
+    # The next runs of the locks wait, too; and the canary, which joins the open incident.
     stage.members(told, {*WAITING, *locks, CANARY})
     stage.stays(3 * GRACE, told)
 

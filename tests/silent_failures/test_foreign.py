@@ -1,4 +1,4 @@
-"""Workers that do not report consume a queue just as well: what Deadbeat does not hear of is no fault."""
+"""Workers that do not report consume a queue just as well: a missing report is no fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A healthy application with all that Celery offers, through deployments and failovers: nobody is told."""
+"""A healthy application with all that Celery offers, through deployments and failovers: no alert comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host goes with all that runs on it, or only a part of it does."""
+"""A host fails with all its processes, or only a part of them fails."""
 
 from __future__ import annotations
 

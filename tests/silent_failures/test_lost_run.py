@@ -8,7 +8,7 @@ from typing import Any
 import parts
 from silent_failures.stage import CANARY, GRACE, SAMPLE_PERIOD, Open
 
-# A run is looked at 20 s after it was sent, every 5 s, with what the last look at the broker showed.
+# A run is judged 20 s after it was sent, every 5 s, by the last sample of the broker.
 LOST_RUN_DEADLINE = 20.0 + 5.0 + SAMPLE_PERIOD
 
 
