@@ -1,49 +1,51 @@
-//! How long the runs of a monitor take, learned from those that ended well: a few numbers, moved a little by each.
+//! How long the runs of a monitor take, learned from its successful runs: a few numbers, each moved a little by each
+//! run.
 
 use chrono::TimeDelta;
 
-/// Runs before anything is concluded from them.
+/// Number of runs before anything is concluded from their lengths.
 const LEARNED_AFTER: i32 = 20;
-/// A run that is this many times longer than usual, and longer than any by half, hangs…
+/// A run hangs if it is this many times longer than usual, and also this many times longer than the longest one…
 const TIMES_USUAL: f64 = 4.0;
 const TIMES_LONGEST: f64 = 1.5;
-/// … when it is also longer by this: a task of a second may wait a minute for a database.
+/// … and also longer by this many seconds: a task of one second may wait a minute for a database.
 const BEYOND_SECONDS: f64 = 60.0;
-/// A run this many times shorter than any before did not do its work…
+/// A run did not do its work if it is this many times shorter than the shortest one…
 const TIMES_SHORTER: f64 = 10.0;
-/// … if there was work to do: shorter tasks tell nothing by their length.
+/// … and if the task takes at least this many seconds: the length of shorter tasks tells nothing.
 const WORTH_SECONDS: f64 = 1.0;
-/// One run, or two, may have nothing to do. So many one after the other are a pattern, which is told.
+/// A run that is far too short may have had nothing to do. This many in a row are a pattern, and are reported.
 const TOLD_AFTER: i32 = 3;
-/// So many one after the other are how it is now: somebody has made the task faster, or it has two kinds of run.
+/// This many in a row are normal: somebody has made the task faster, or it has two kinds of run.
 const NORMAL_AFTER: i32 = 6;
-/// Each run brings the longest one nearer to the usual by this share, so that one odd run is not believed for ever.
+/// Each run moves the longest length this share of the way to the usual length, so that one odd run does not count for
+/// ever.
 const FORGETTING: f64 = 0.01;
-/// The same of the shortest one, by a share of their logarithms. An hourly job that rests for a weekend has some 120 runs between two weekends: what was
-/// learned on the first one must hold on the next.
+/// The same for the shortest length, as a share of the logarithms. Example: an hourly job that has nothing to do on
+/// weekends has some 120 runs between two weekends. The lengths learned on one weekend must still hold on the next.
 const FORGETTING_SHORTEST: f64 = 0.002;
-/// By how much a run moves the usual length: an estimate of the median in logarithms, which no outlier can drag away.
+/// How far one run moves the usual length. This estimates the median in logarithms, which outliers cannot drag away.
 const STEP: f64 = 0.1;
 
-/// What is known of the lengths, in seconds.
+/// The learned lengths, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Baseline {
-    /// Whether it bounds a run: nobody has said how long one may take.
+    /// Whether the baseline limits how long a run may take. False: somebody has set a longest run.
     pub bounds: bool,
-    /// How many were learned from.
+    /// Number of runs that the lengths were learned from.
     pub runs: i32,
     /// The usual length.
     pub usual: f64,
-    /// The shortest one, nearly.
+    /// The shortest length, moved slowly towards the usual one.
     pub shortest: f64,
-    /// The longest one, nearly.
+    /// The longest length, moved slowly towards the usual one.
     pub longest: f64,
-    /// How many of the last runs, one after the other, were far too short; nothing was learned from these.
+    /// How many of the newest runs, in a row, were far too short. The baseline learned nothing from these.
     pub odd: i32,
 }
 
 impl Baseline {
-    /// Nothing is learned yet.
+    /// A baseline without any run.
     #[must_use]
     pub fn empty(bounds: bool) -> Self {
         Self {
@@ -56,8 +58,9 @@ impl Baseline {
         }
     }
 
-    /// A run ended well: is it one of a row of runs that are all far shorter than any ever was? From one that is not far shorter, something is
-    /// learned. Runs count in the order in which their ends are heard.
+    /// Takes the length of a successful run. Returns whether this run belongs to a row of runs that are all far shorter
+    /// than any before. Learns from every run that is not far shorter. Runs count in the order in which their ends
+    /// arrive.
     pub fn is_too_fast(&mut self, length: TimeDelta) -> bool {
         let is_odd = self.is_far_shorter(length);
         if is_odd && self.odd + 1 < NORMAL_AFTER {
@@ -76,7 +79,7 @@ impl Baseline {
             self.shortest = seconds;
             self.longest = seconds;
         } else {
-            // Quick at first, while few are known.
+            // Move faster while few runs are known.
             let step = STEP.max(1.0 / f64::from(self.runs + 1));
             self.usual *= (seconds.ln() - self.usual.ln()).clamp(-step, step).exp();
             let shortest = self.shortest * (self.usual / self.shortest).powf(FORGETTING_SHORTEST);
@@ -86,7 +89,8 @@ impl Baseline {
         self.runs = self.runs.saturating_add(1);
     }
 
-    /// After which time a run is far longer than it ever was. None: that is not known, or somebody has set a limit.
+    /// The length beyond which a run is far longer than any before. None: too few runs are known, or somebody has set a
+    /// longest run.
     #[must_use]
     pub fn longest_run(&self) -> Option<TimeDelta> {
         let seconds = (self.usual * TIMES_USUAL).max(self.longest * TIMES_LONGEST) + BEYOND_SECONDS;
@@ -209,7 +213,8 @@ mod tests {
     }
 
     proptest! {
-        /// No run that was learned from is judged odd right after; and whatever a task does for long is not odd for long.
+        /// A run that the baseline has learned from is not odd if it comes again, and whatever a task does for long
+        /// does not stay odd.
         #[test]
         fn what_was_just_learned_is_not_odd(lengths in prop::collection::vec(1_i64..100_000_000, 20..60)) {
             let mut baseline = learned(&lengths);

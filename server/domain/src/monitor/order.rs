@@ -6,10 +6,10 @@ use crate::judge::blind_spell::BLIND_AFTER;
 use crate::monitor::MonitorState;
 use crate::monitor::ping::Signal;
 
-/// Whether a signal was received before an instant that is known already.
+/// Whether a signal was received before a known instant.
 ///
-/// What a spool replays is compared exactly. A signal that is written at once is the newest one of its process, but the clocks of hosts
-/// differ: it is older only when it is so by more than [`BLIND_AFTER`].
+/// Signals that a spool replays are compared exactly. A signal that is written at once is the newest one of its
+/// process, but the clocks of hosts differ: it counts as older only if it is so by more than [`BLIND_AFTER`].
 #[must_use]
 pub fn is_older(signal: &Signal, known: DateTime<Utc>) -> bool {
     if known <= signal.received_at {
@@ -23,9 +23,11 @@ pub fn is_older(signal: &Signal, known: DateTime<Utc>) -> bool {
     known - signal.received_at > forgiven
 }
 
-/// Whether the run that a start begins has ended: an end that names no run was received after it, and was replayed before it.
+/// Whether the run that this start begins has ended already: an end without a run id was received after the start, and
+/// was replayed before it.
 ///
-/// Such an end closes the run without an id, or else the only open one. A run whose own end is known is not asked about here.
+/// Such an end closes the run without an id, or else the only open run. If the run's own end is known, `pairing`
+/// decides, not this function.
 pub(crate) fn has_ended(state: &MonitorState, start: &Signal) -> bool {
     let is_known = || state.runs.iter().any(|run| run.run_id == start.run_id);
     state.plain_end_at.is_some_and(|end| is_older(start, end))

@@ -1,4 +1,4 @@
-//! Pings: what a client says about a monitor.
+//! Pings: signals of a client about a monitor.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,13 +10,13 @@ use crate::monitor::run::RunDetail;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PingKind {
-    /// A run has begun.
+    /// A run began.
     Start,
-    /// A run ended well.
+    /// A run succeeded.
     Success,
-    /// A run ended badly.
+    /// A run failed.
     Fail,
-    /// Kept, and changes nothing.
+    /// Recorded; changes nothing.
     Log,
 }
 
@@ -40,14 +40,14 @@ impl PingKind {
             .find(|k| k.as_str() == text)
     }
 
-    /// What an exit code in a ping URL means: 0 is success, anything else a failure.
+    /// The meaning of an exit code in a ping URL: 0 is success, anything else a failure.
     #[must_use]
     pub fn from_exit_code(code: u8) -> Self {
         if code == 0 { Self::Success } else { Self::Fail }
     }
 }
 
-/// Where a signal came from.
+/// Where a signal comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -71,23 +71,23 @@ impl Source {
 /// One signal for one monitor, as the rules see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
-    /// What it says.
+    /// Its kind.
     pub kind: PingKind,
-    /// Stamped when the request entered the server: a slow database never makes a ping late.
+    /// When the request entered the server. A slow database therefore never makes a ping late.
     pub received_at: DateTime<Utc>,
-    /// When it happened by the client's clock, corrected for that clock's error; equal to `received_at` for ping URLs.
+    /// When it happened, by the client's clock, corrected for that clock's skew. Equal to `received_at` for ping URLs.
     pub occurred_at: DateTime<Utc>,
     /// The client's run id.
     pub run_id: Option<Uuid>,
-    /// 0–255.
+    /// The exit code of the client's command: 0 to 255.
     pub exit_code: Option<u8>,
-    /// The run's length by the client's own clock, where it measured one.
+    /// The run's length by the client's own clock. None: the client did not measure it.
     pub duration: Option<TimeDelta>,
     /// Where it came from.
     pub source: Source,
-    /// What the SDK knows of the run.
+    /// The SDK's facts about the run.
     pub detail: RunDetail,
-    /// It lay in a spool: signals that were received after it may be known already.
+    /// It comes from a spool, so signals that were received after it may be known already.
     #[serde(skip)]
     pub is_replayed: bool,
 }

@@ -1,4 +1,4 @@
-//! Runs: pairing starts with ends, several at once, each judged alone.
+//! Runs: pairs starts with ends. Several may be open at once; each is judged alone.
 
 pub mod orphan;
 pub mod pairing;
@@ -13,16 +13,16 @@ use crate::monitor::run::orphan::Orphan;
 #[cfg(test)]
 mod tests;
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunStatus {
-    /// Started, not ended.
+    /// Started and not ended.
     Open,
-    /// Ended well.
+    /// It succeeded.
     Success,
-    /// Ended badly.
+    /// It failed.
     Fail,
-    /// Open past its deadline: judged, and closed by the server. A late end still gives it its duration.
+    /// It was open past its deadline, and the server closed it. A late end still sets its duration.
     Overrun,
 }
 
@@ -51,30 +51,30 @@ impl RunStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Well.
+    /// It succeeded.
     Success,
-    /// Its result does not matter.
+    /// The task raised `Ignore`: its result does not matter.
     Ignored,
-    /// By an exception.
+    /// It raised an exception.
     Failure,
-    /// By an exception, and it was tried as often as allowed.
+    /// It raised an exception, and its retries are used up.
     RetriesExhausted,
-    /// The task refused the message.
+    /// The task rejected the message.
     Rejected,
-    /// Its process was told to exit in the middle.
+    /// Its process was ordered to exit while it ran.
     Aborted,
-    /// Somebody revoked it.
+    /// A person or a program revoked it.
     Revoked,
-    /// It was not begun in time.
+    /// Its message expired before a worker began it.
     Expired,
-    /// It took longer than the worker allows.
+    /// It exceeded a time limit.
     TimeLimit,
     /// Its process died.
     Lost,
 }
 
 impl Outcome {
-    /// All.
+    /// Every outcome.
     pub const ALL: [Self; 10] = [
         Self::Success,
         Self::Ignored,
@@ -111,25 +111,26 @@ impl Outcome {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
     }
 
-    /// Whether the work was not done.
+    /// Whether the task did not do its work.
     #[must_use]
     pub fn is_failure(self) -> bool {
         !matches!(self, Self::Success | Self::Ignored)
     }
 }
 
-/// A message that was begun more than once.
+/// The doubt about a run whose message began more than once without a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contest {
-    /// Begun again while it was open: two run, or what ran it first is dead.
+    /// The message began again while its run was open. Either two executions run at once, or the process of the first
+    /// one is dead.
     Again,
-    /// The same, and one of the executions has ended well.
+    /// As [`Contest::Again`], and one of the executions has succeeded.
     Ended,
-    /// Begun again after an execution of it had ended well.
+    /// The message began again after an execution of it had succeeded.
     Repeated,
-    /// Two executions have ended well: it is told with this.
+    /// Two executions have succeeded: this proves a duplicate run, which is now reported.
     Proved,
-    /// It was judged, and told: the end of one of its attempts is no all-clear.
+    /// The doubt was judged and reported. The end of one attempt does not bring the monitor up again.
     Told,
 }
 
@@ -155,7 +156,7 @@ impl Contest {
     }
 }
 
-/// What the SDK knows of a Celery run; empty for ping URLs.
+/// The SDK's facts about a Celery run. Empty for ping URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunDetail {
     /// The task's name.
@@ -164,33 +165,33 @@ pub struct RunDetail {
     pub task_id: Option<String>,
     /// The worker's node name.
     pub worker: Option<String>,
-    /// Celery's count of retries; a retry is a stage of the same run, not a failure.
+    /// Celery's count of retries. A retry is a stage of the same run, not a failure.
     pub retries: i32,
     /// The exception's class.
     pub error: Option<String>,
     /// How it ended, in the SDK's words.
     #[serde(default)]
     pub outcome: Option<Outcome>,
-    /// Of an end by expiry: the clock of the worker is ahead, or that of the sender is behind, so that a fresh message may be too old at once
-    /// ([`crate::celery::worker::expiry`]).
+    /// For an end by expiry: the worker's clock is ahead, or the sender's is behind, so that a fresh message may expire
+    /// at once ([`crate::celery::worker::expiry`]).
     #[serde(default)]
     pub is_early_expiry: bool,
-    /// Which execution of its message this is: each start in a process is one.
+    /// The attempt: one execution of the message. Each start in a process makes a new one.
     #[serde(default)]
     pub attempt: Option<Uuid>,
     /// When its message was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_at: Option<DateTime<Utc>>,
-    /// The event that said so: sent again, it changes nothing.
+    /// The id of the event. An event with a known id changes nothing: the SDK sends events again if an answer is lost.
     #[serde(default)]
     pub event: Option<Uuid>,
-    /// This try is over, and another one comes.
+    /// This attempt is over, and a retry will follow.
     #[serde(default)]
     pub is_retried: bool,
-    /// The incarnation of the worker that executes it; None: the SDK does not say.
+    /// The incarnation of the worker that executes the run. None: the SDK does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Uuid>,
-    /// Its message is acknowledged when it has ended: the broker delivers it again when its worker dies.
+    /// The worker acknowledges the message only at the run's end, so the broker delivers it again if the worker dies.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub acks_late: bool,
 }
@@ -198,31 +199,31 @@ pub struct RunDetail {
 /// One run of a monitor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// Our key.
+    /// The server's key of the run.
     pub key: RunKey,
-    /// The client's run id; there is at most one open run without.
+    /// The client's run id. At most one open run has none.
     pub run_id: Option<Uuid>,
-    /// How it stands.
+    /// Its state.
     pub status: RunStatus,
-    /// None: only its end was heard.
+    /// When it started. None: only its end was reported.
     pub started_at: Option<DateTime<Utc>>,
-    /// Set when it ended.
+    /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
     /// While open: when it becomes an overrun.
     pub deadline_at: Option<DateTime<Utc>>,
     /// How long it took.
     pub duration: Option<TimeDelta>,
-    /// 0–255.
+    /// The exit code of the client's command: 0 to 255.
     pub exit_code: Option<u8>,
-    /// From the SDK.
+    /// The SDK's facts.
     pub detail: RunDetail,
-    /// How often its message was begun since its last retry.
+    /// How often its message began since its last retry.
     pub attempts: i32,
-    /// It was begun more than once, which is to be judged, or was.
+    /// Its message began more than once: the doubt that this raises, or has raised.
     pub contest: Option<Contest>,
-    /// The events that it is made of, the newest few.
+    /// The ids of its newest events.
     pub events: Vec<Uuid>,
-    /// While open: its owner seems to have ended, or not to execute it any more.
+    /// While open: its owner seems to have ended, or no longer lists it.
     pub orphan: Option<Orphan>,
 }
 
@@ -234,13 +235,13 @@ impl Run {
     }
 }
 
-/// A message was begun a second time: whether the first execution is still alive is asked this much later, when its worker has said again
-/// what it runs.
+/// When a message begins a second time, wait this long before asking whether the first execution is alive. By then its
+/// worker has sent another snapshot with the runs that it executes.
 pub const CONTEST_PATIENCE: TimeDelta = TimeDelta::seconds(7);
-/// A message whose executions died one after the other, and of which none was begun for so long, is in that loop no more.
+/// A message whose executions die one after the other has left that loop if none began for this long.
 pub const LOOP_QUIET: TimeDelta = TimeDelta::seconds(60);
-/// Executions of one message, none of which ended: after so many, what runs it dies each time.
+/// This many executions of one message without an end are a redelivery loop: the process that runs it dies each time.
 pub const LOOP_ATTEMPTS: i32 = 3;
-/// A process that was told to go in the middle of a task has said so; what killed it is said by the worker's main process, which looks
-/// after its pool every 5 s.
+/// How long to wait after `aborted` for the reason. A process that is ordered to exit during a task reports that. The
+/// worker's main process reports what killed it, and checks its pool every 5 s.
 pub const ABORTED_PATIENCE: TimeDelta = TimeDelta::seconds(8);

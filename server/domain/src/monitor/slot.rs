@@ -1,7 +1,7 @@
-//! Which slot a report satisfies, and which one is owed next: the *due*.
+//! Which slot a report satisfies, and which slot is the earliest unsatisfied one: the *due*.
 //!
-//! The truth table is in `docs/schedules.md`, and a test runs every row of it. Slots come from two sources: our own arithmetic
-//! ([`Schedule::next_after`]) and the word of the Beat that sends the task, its *hint*, which wins.
+//! The truth table is in `docs/schedules.md`, and a test runs every row of it. Slots come from two sources: the
+//! server's arithmetic ([`Schedule::next_after`]), and the *hint* of the Beat that sends the task. The hint wins.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -11,21 +11,22 @@ use crate::schedule::Schedule;
 #[cfg(test)]
 mod tests;
 
-/// A report this early still counts for the coming slot: a clock one second fast must not raise an alarm.
-/// Never more than a tenth of the gap between slots.
+/// A report this early still counts for the coming slot, so that a clock one second fast raises no alarm. The tolerance
+/// is never more than a tenth of the gap between slots.
 pub(crate) const EARLY_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
 
-/// How old the due of an entry that only Beat can compute may be, and still mean "now".
+/// If only Beat can compute an entry: a hint that is at most this old still means "due now".
 const OVERDUE_AT_MOST: TimeDelta = TimeDelta::minutes(5);
-/// No hint reaches further, as no search does; it also keeps a client's times far from the ends of the calendar.
+/// No hint may lie further ahead, as no search goes further. This also keeps a client's times far from the ends of the
+/// calendar.
 const FURTHEST_HINT: TimeDelta = TimeDelta::days(50 * 366);
-/// Of two hints, the one may be so much longer on its way than the other.
+/// Network delay may differ by this much between two hints.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
 
-/// The earliest slot that is left unsatisfied by a report at `at`, when `due` was the earliest before.
+/// The earliest unsatisfied slot after a report at `at`, if `due` was the earliest before it.
 ///
-/// A report satisfies every slot up to its arrival, and the coming one when that is within the early tolerance. A report between
-/// slots satisfies none: the next slot still wants its own. An interval counts from the last report.
+/// A report satisfies every slot up to its arrival, and the coming slot if that is within the early tolerance. A report
+/// between slots satisfies none: the next slot needs a report of its own. An interval counts from the last report.
 #[must_use]
 pub(crate) fn due_after_report(
     schedule: &Schedule,
@@ -33,7 +34,7 @@ pub(crate) fn due_after_report(
     at: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
     if schedule.follows_reports() {
-        // A late-arriving report of an older run must not pull the expectation back.
+        // A late report of an older run must not move the due back.
         return match (schedule.next_after(at), due) {
             (Some(next), Some(due)) => Some(next.max(due)),
             (next, _) => next,
@@ -56,7 +57,7 @@ fn tolerance(slot: DateTime<Utc>, following: Option<DateTime<Utc>>) -> TimeDelta
     following.map_or(EARLY_TOLERANCE, |next| EARLY_TOLERANCE.min((next - slot) / 10))
 }
 
-/// How long before its due an entry may be sent: clocks differ, but what was sent for the slot before does not count.
+/// How long before its due an entry may be sent. Clocks differ, but a sending for the slot before must not count.
 #[must_use]
 pub fn early(state: &MonitorState) -> TimeDelta {
     state.next_due_at.map_or(TimeDelta::zero(), |due| {
@@ -64,16 +65,17 @@ pub fn early(state: &MonitorState) -> TimeDelta {
     })
 }
 
-/// The slot that a Beat means by a due of its own: our nearest one when that is within the early tolerance, else what it says.
+/// The slot that Beat's hint means: the server's nearest slot within the early tolerance, else the hint itself.
 ///
-/// Beat's clock and the network shift it a little. Taken as it is, a due one second before our slot would be satisfied by a report
-/// that comes before the slot itself, which would then be owed a report of its own.
+/// Clock skew and network delay shift a hint a little. Example: the slot is 12:00:00 and the hint says 11:59:59. If the
+/// server took the hint as the slot, a report at 11:59:59 would satisfy it, and the server would expect another one for
+/// 12:00:00.
 fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
     if schedule.follows_reports() {
         return due;
     }
     let mut next = schedule.next_after(due - EARLY_TOLERANCE);
-    // A minute has sixty slots at most.
+    // At most sixty slots lie within the tolerance: one a second.
     while let Some(slot) = next.filter(|slot| *slot <= due + EARLY_TOLERANCE) {
         let following = schedule.next_after(slot);
         if (slot - due).abs() <= tolerance(slot, following) {
@@ -84,20 +86,21 @@ fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
     due
 }
 
-/// A report is credited: its slots are satisfied, and the due moves on.
+/// Credits a report: its slots are satisfied, and the due moves on.
 ///
-/// A run that was sent with a countdown counts from when it was sent: the slot that has come since wants its own.
+/// The report of a run that was sent with a countdown counts from the sending. A slot that has come since needs a
+/// report of its own.
 pub(crate) fn credit(state: &mut MonitorState, at: DateTime<Utc>) {
     let at = at - state.expectation.delay();
     let before = state.next_due_at;
-    // It was sent after all.
+    // The report shows that Beat did not put the entry off.
     state.postponed_from = None;
     let owed = due_after_report(&state.expectation.schedule, before, at);
     if owed == before {
-        // No slot is satisfied: what is owed stays owed, whatever Beat has said of later ones.
+        // The report satisfies no slot. The due stays, whatever Beat's hints say about later slots.
         return;
     }
-    // The hint was for a slot that is satisfied now.
+    // Drop a hint for a slot that is satisfied now.
     let satisfied = |hint| Some(hint) == before || hint <= at;
     if state.hinted_due_at.is_some_and(satisfied) {
         state.hinted_due_at = None;
@@ -105,17 +108,17 @@ pub(crate) fn credit(state: &mut MonitorState, at: DateTime<Utc>) {
     state.next_due_at = state.hinted_due_at.filter(|hint| *hint > at).or(owed);
 }
 
-/// The first slot from `now` on, whatever was owed before.
+/// Expects the first slot after `now`, whichever slots were unsatisfied before.
 pub(crate) fn expect_anew(state: &mut MonitorState, now: DateTime<Utc>) {
     let hint = state.hinted_due_at.filter(|hint| *hint > now);
     state.postponed_from = None;
     state.next_due_at = hint.or_else(|| state.expectation.schedule.next_after(now));
 }
 
-/// The time zone data changed. Computes the due anew where it is no slot any more, and where an unsatisfied slot lies before it now.
-/// Returns whether the due moved.
+/// Adapts the due to new time zone data. Computes it anew if it is no longer a slot, or if an unsatisfied slot now lies
+/// before it. Returns whether it moved.
 ///
-/// Never expects a report in the past: a change of the data raises no alarm by itself.
+/// Never expects a report in the past: new data raise no alarm by themselves.
 pub(crate) fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) -> bool {
     let schedule = &state.expectation.schedule;
     let Some(due) = state.next_due_at else {
@@ -132,7 +135,7 @@ pub(crate) fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) 
     if let (Some(slot), Some(last)) = (next, state.last_success_at)
         && slot - last <= tolerance(slot, schedule.next_after(slot))
     {
-        // A success a moment early has satisfied it.
+        // A success shortly before the slot has satisfied it.
         next = schedule.next_after(slot);
     }
     let is_first = due <= now || next.is_none_or(|next| next >= due);
@@ -143,10 +146,10 @@ pub(crate) fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) 
     next != Some(due)
 }
 
-/// The clock was stepped back from `before` to `now`: slots in between come a second time.
+/// Adapts the due after the clock was set back from `before` to `now`: the slots in between come a second time.
 ///
-/// One that comes often is expected again. A single slot in between has had its report, or is yet to come: nobody can tell, and nobody is
-/// blamed.
+/// If several slots lie in between, reports are expected again. A single slot may have had its report or not: nobody
+/// can tell, so nobody is blamed.
 pub(crate) fn expect_again(state: &mut MonitorState, before: DateTime<Utc>, now: DateTime<Utc>) {
     let schedule = &state.expectation.schedule;
     let second = schedule
@@ -158,14 +161,15 @@ pub(crate) fn expect_again(state: &mut MonitorState, before: DateTime<Utc>, now:
     }
 }
 
-/// Beat says when an entry is next due, or that it never is. Its word wins over our arithmetic, but never excuses a slot that has
-/// already come: then it is remembered for when that slot is satisfied.
+/// Takes a hint: Beat says when an entry is next due, or (None) that it never is. The hint wins over the server's
+/// arithmetic. It never excuses a slot that has come: then the server keeps it until that slot is satisfied.
 pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     let before = state.next_due_at;
     let was_sent = state.hinted_due_at.is_some_and(|hint| Some(hint) > before);
     take_beyond(state, hint, now, now);
-    // An interval counts from when Beat last sent the entry. Where it has not sent it, and puts it off all the same, it was started anew and
-    // has forgotten: once, that is a run that comes later.
+    // Beat counts an interval from its last sending of the entry. If it sent nothing and still names a later time, it
+    // was restarted and has forgotten its last sending. Once, that is only a later run; `postponed_from` keeps the slot
+    // in case it happens again.
     if !state.by_beat || !state.expectation.schedule.follows_reports() {
         return;
     }
@@ -179,18 +183,21 @@ pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, n
     }
 }
 
-/// The same of a Beat that has just sent the entry: the slot it was sent for has come, even if that is a moment away by our clock.
+/// Takes the hint of a Beat that has just sent the entry. The slot of that sending has come, even if it lies a moment
+/// ahead by the server's clock.
 ///
-/// Two hints are seldom equally long on their way, and Beat's clock may be fast. Taken for a slot to come, the one that was sent
-/// would be excused, and a run that is lost once a month would go unnoticed for another one.
+/// Network delay differs between two hints, and Beat's clock may be fast. If the slot counted as still to come, the
+/// hint would excuse it. Then a run that is lost once a month would go unnoticed, because its slot was replaced by the
+/// next one.
 pub(crate) fn take_hint_of_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     let early = match (state.next_due_at, &state.expectation.schedule) {
-        // Both by Beat's clock: it cannot be off.
+        // Both times stem from Beat's clock, so skew cannot part them. Only network delay can.
         (Some(due), Schedule::Hint(_)) => tolerance(due, hint).min(ON_ITS_WAY),
         (Some(due), _) => tolerance(due, hint),
         (None, _) => TimeDelta::zero(),
     };
-    // It was put off by what was said before this was heard: that it was sent. So it is owed.
+    // An earlier hint put the slot off, because news of its sending was still on the way. It was sent, so it needs a
+    // report.
     if let Some(from) = state.postponed_from.take()
         && from <= now
     {
@@ -199,7 +206,7 @@ pub(crate) fn take_hint_of_sent(state: &mut MonitorState, hint: Option<DateTime<
     take_beyond(state, hint, now, now + early.max(TimeDelta::zero()));
 }
 
-/// Takes a hint; slots up to `come_by` have come.
+/// Takes a hint. Slots up to `come_by` count as come.
 fn take_beyond(
     state: &mut MonitorState,
     hint: Option<DateTime<Utc>>,
@@ -208,7 +215,7 @@ fn take_beyond(
 ) {
     let schedule = &state.expectation.schedule;
     let only_by_hint = matches!(schedule, Schedule::Hint(_));
-    // One that is remembered, and later than the due, came when that had been sent.
+    // A kept hint that lies after the due shows that Beat has sent the due slot.
     let has_come = |due| due <= come_by || state.hinted_due_at.is_some_and(|later| later > due);
     let pending = state.next_due_at.is_some_and(has_come);
     let Some(hint) = hint else {
@@ -223,20 +230,20 @@ fn take_beyond(
     }
     let mut hint = slot_meant(schedule, hint);
     if only_by_hint {
-        // An overdue entry is due now, says Beat, and sends it on its next tick; its word was on its way meanwhile.
+        // Beat says that the entry is overdue, and sends it on its next tick. The hint needed some time to arrive.
         hint = hint.max(now);
     }
     if hint < now {
         return;
     }
     if !only_by_hint {
-        // Further than the slot after next is no plausible hint: the clock of Beat's host is off.
+        // A hint beyond the slot after next is not plausible: the clock of Beat's host is wrong.
         let following = schedule.next_after(now);
         let horizon = following.and_then(|next| schedule.next_after(next));
         if horizon.is_none_or(|horizon| hint > horizon) {
             return;
         }
-        // A hint that was overtaken by the report of its own slot, which came a moment early.
+        // The report of the hint's slot came a moment early, and overtook the hint.
         let early = tolerance(hint, schedule.next_after(hint));
         let satisfied = state.last_ping_at.is_some_and(|last| hint - last <= early);
         if satisfied && state.next_due_at.is_some_and(|due| hint < due) {

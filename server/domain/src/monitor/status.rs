@@ -1,13 +1,13 @@
-//! A monitor's status: what is stored, and what is shown.
+//! A monitor's status: stored, and shown.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// What the database holds. `late` and `running` are derived when shown, never stored: they change by time alone.
+/// The stored status. `late` and `running` are computed when shown, because they change by time alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Not heard from yet; with a deadline it is armed all the same (a Beat told that its reports are to come).
+    /// No report yet. It is armed if it has a deadline: its Beat registered it, or a run is open.
     New,
     /// Reports come as expected.
     Up,

@@ -1,4 +1,4 @@
-//! The state machine of a monitor: what a ping, a silence, and a person change. `docs/state-machine.md` draws it.
+//! The state machine of a monitor: how pings, silence and people change it. `docs/state-machine.md` draws it.
 
 pub mod silence;
 
@@ -17,24 +17,24 @@ use crate::monitor::{Expectation, MonitorState, order, slot};
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// What a ping did beside changing the state: which runs changed, and whether the status did.
+/// The effects of a ping besides the changed state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PingEffect {
     /// The runs that were opened or closed.
     pub runs: Vec<RunKey>,
     /// The change of status.
     pub transition: Option<Transition>,
-    /// It failed while it was down already: that changes no status, and is an incident of its own if it was down only as part of another
-    /// one.
+    /// The monitor failed while it was down already. This changes no status. It opens an incident if the monitor was
+    /// down only as a member of another subject's incident.
     pub failed_again: Option<Cause>,
-    /// The same event was heard before: nothing is changed, and nothing is to be kept.
+    /// The event is known: it changed nothing, and need not be stored.
     pub is_known: bool,
 }
 
-/// Takes one ping in. Pings of one monitor are folded one after the other.
+/// Applies one ping. The caller applies the pings of one monitor one after the other.
 ///
-/// The order of their receipt decides, not that of the calls: a success or a failure that was received before another one that is known
-/// is counted and ends its run, and changes no status (ADR 024).
+/// The order of receipt decides, not the order of calls. A success or a failure that was received before a known one
+/// still counts and ends its run, but changes no status (ADR 024).
 #[must_use]
 pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if pairing::is_known(&state.runs, signal) {
@@ -79,16 +79,17 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     let mut is_too_fast = false;
     if signal.kind == PingKind::Success {
         state.last_success_at = state.last_success_at.max(Some(at));
-        // What was ignored did not do its work, and says nothing of how long that takes.
+        // An ignored run did not do its work, so its length tells nothing.
         let counts = signal.detail.outcome != Some(Outcome::Ignored);
         if let (Some(baseline), Some(length), true) = (&mut state.baseline, length, counts) {
             is_too_fast = baseline.is_too_fast(length);
         }
     }
 
-    // A retired monitor, and one that a person paused while its Beat keeps sending, stay as they are. A ping URL that is called
-    // again un-pauses, as Healthchecks has it: a switch that somebody forgot to turn on again guards nothing.
-    // Its message was too old by a clock that is wrong: the slot stays owed, and its deadline asks whose clock that is.
+    // A retired monitor stays as it is. So does one that a person paused while its Beat keeps sending. A ping to a ping
+    // URL un-pauses, as in Healthchecks: a monitor that somebody forgot to resume guards nothing. Clock skew made the
+    // message of an early expiry too old. The slot stays unsatisfied, and at its deadline the evaluator asks whose
+    // clock is wrong.
     let is_excused = signal.kind == PingKind::Fail && signal.detail.is_early_expiry;
     let ignored =
         is_excused || state.retired || (state.status == Status::Paused && signal.source == Source::Event);
@@ -102,7 +103,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         state.decided_at = state.decided_at.max(Some(at));
     }
 
-    // With a longest run of its own, a run satisfies its slot by starting; without, by ending.
+    // With a longest run of its own, a run satisfies its slot when it starts; without one, when it ends.
     let credited_at = match signal.kind {
         PingKind::Start if !starts_count => None,
         PingKind::Start => Some(signal.occurred_at),
@@ -118,7 +119,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     {
         run.contest = Some(Contest::Told);
     }
-    // Two executions have ended well, in whatever order that is heard.
+    // Two executions have succeeded, in whatever order their ends arrive.
     let is_proved = contest == Some(Contest::Proved);
     let cause = if is_proved {
         Cause::DuplicateRun
@@ -129,7 +130,8 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     };
     let to = match signal.kind {
         _ if is_late && !is_proved => state.status,
-        // It was told that this run is executed twice: the end of the one is no all-clear.
+        // The duplicate execution of this run was reported. The end of one execution does not bring the monitor up
+        // again.
         PingKind::Success if contest == Some(Contest::Told) && state.status == Status::Down => Status::Down,
         PingKind::Success if is_proved => Status::Down,
         PingKind::Success if state.status == Status::Down && pairing::is_looping(&state.runs, at) => {
@@ -137,7 +139,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         }
         PingKind::Success if is_too_fast => Status::Down,
         PingKind::Success => Status::Up,
-        // Why its process was told to go may be said in a moment.
+        // The reason why the process was ordered to exit may still arrive.
         PingKind::Fail if goes_on => state.status,
         PingKind::Fail => Status::Down,
         PingKind::Start | PingKind::Log => state.status,
@@ -145,13 +147,15 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if let Some(credited_at) = credited_at {
         slot::credit(state, credited_at);
     }
-    // That it ran twice is told although it is down for another reason, such as the worker that is lost with the first one.
+    // Report the duplicate run even if the monitor is down for another reason, such as the lost worker of the first
+    // execution.
     let has_failed = signal.kind == PingKind::Fail && !goes_on && !is_late;
     let failed = (has_failed || is_proved) && state.status == Status::Down;
     effect.failed_again = failed.then_some(cause);
     if to == Status::Up && signal.kind == PingKind::Success && !is_late {
-        // The end of a long run is credited to its start. What was missed while it went on has had its incident: a success leaves
-        // nothing overdue, or the monitor would trip a second time for the same slot.
+        // The end of a long run is credited to its start, so slots that passed while it ran may seem overdue. They have
+        // had their incident. A success must leave nothing overdue, or the monitor would go down a second time for the
+        // same slot.
         if state
             .next_due_at
             .is_some_and(|due| due + state.expectation.patience() <= at)
@@ -180,8 +184,8 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     effect
 }
 
-/// The clock was stepped back: what was noted in times to come is forgotten, and the monitor is expected from now on. It would not be
-/// missed otherwise until the old time has come again.
+/// Adapts the state after the clock was set back: moves stored times in the future to `now`, and expects reports from
+/// now on. Otherwise nobody would miss a report until the old time has come again.
 pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
     for known in [&mut state.decided_at, &mut state.plain_end_at] {
         *known = known.map(|at| if is_to_come(at, now) { now } else { at });
@@ -200,7 +204,7 @@ pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
     state.deadline_at = deadline(state);
 }
 
-/// A person pauses it. None: it was paused.
+/// A person pauses the monitor. None: it was paused already.
 #[must_use]
 pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) -> Option<Transition> {
     if state.status == Status::Paused {
@@ -218,8 +222,9 @@ pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) 
     Some(transition)
 }
 
-/// A person resumes it, or what it was part of is over: expected anew from now, as if never heard from. None: there was nothing to resume, or
-/// its entry is not in Beat's schedule, so that nothing would ever satisfy it.
+/// A person resumes the monitor, or the incident that it was a member of is over. It is expected from now on, as if it
+/// had never reported. None: there was nothing to resume, or its entry is not in Beat's schedule, so that no report
+/// would ever come.
 #[must_use]
 pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) -> Option<Transition> {
     if state.status == Status::New || state.retired {
@@ -232,7 +237,8 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
         at: now,
     };
     state.status = Status::New;
-    // Nobody was told of the runs that hung while the trouble was another's: those are judged now.
+    // While the monitor was a member of another subject's incident, nobody was alerted about its hanging runs. They
+    // stay open, and are judged now.
     if trigger != Trigger::Restored {
         state.decided_at = state.decided_at.max(Some(now));
         pairing::close_overdue(&mut state.runs, now);
@@ -242,7 +248,8 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
     Some(transition)
 }
 
-/// The schedule, the delay, the grace or the longest run changes: recomputed from now, so that a change never raises an alarm by itself.
+/// Applies new settings, and computes the due and the deadlines from now on. So new settings raise no alarm by
+/// themselves.
 pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, now: DateTime<Utc>) {
     let schedule_changed = state.expectation.schedule != expectation.schedule;
     state.expectation = expectation;
@@ -255,14 +262,14 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
         run.deadline_at = run.started_at.map(|start| (start + longest).max(now));
     }
     state.deadline_at = deadline(state);
-    // A due that has passed keeps a full grace from now on.
+    // If the due has passed, the whole patience starts again now.
     let fresh_grace = now + state.expectation.patience();
     state.deadline_at = state
         .deadline_at
         .map(|deadline| if deadline <= now { fresh_grace } else { deadline });
 }
 
-/// Beat lists its schedule, and says when an entry is next due; None: never again.
+/// Beat lists its schedule, with a hint for this entry: when it is next due. None: never again.
 pub fn on_due_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     if state.status == Status::Paused {
         return;
@@ -271,7 +278,8 @@ pub fn on_due_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: D
     state.deadline_at = deadline(state);
 }
 
-/// Beat has just sent an entry, and says when it is next due; None: never again. What it was sent for stays owed.
+/// Beat has just sent this entry, and says when it is next due. None: never again. The slot of the sending still needs
+/// a report.
 pub fn on_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     if state.status == Status::Paused {
         return;
@@ -280,7 +288,7 @@ pub fn on_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateT
     state.deadline_at = deadline(state);
 }
 
-/// The time zone data changed: what is due at another instant now is expected then. Returns whether anything changed.
+/// Adapts the due and the deadline to new time zone data. Returns whether anything changed.
 pub fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) -> bool {
     let has_moved = slot::on_zone_data_change(state, now);
     if has_moved {

@@ -104,7 +104,7 @@ fn a_run_with_a_countdown_is_waited_for_that_much_longer_and_satisfies_its_own_s
         (13.0, 10.0, 22.0),
         // The slots up to 20 have come by now, and have no report yet.
         (18.1, 15.0, 27.0),
-        // A lost run is not hidden by the one that follows it in time: both were owed, and this one is of 12:00:20.
+        // The next run does not hide a lost one: both slots need a report, and this report belongs to 12:00:20.
         (28.0, 25.0, 37.0),
     ] {
         ping_of(&mut state, start as u128, Start, start);

@@ -2,14 +2,14 @@
 
 use chrono::{DateTime, Utc};
 
-/// Why a run is taken for an orphan.
+/// Why a run counts as an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orphaned {
     /// Its incarnation ended.
     Ended,
-    /// Its incarnation ended while we could not listen: nobody can tell how the run ended.
+    /// Its incarnation ended in a blind spell, so nobody can tell how the run ended.
     Unheard,
-    /// Its incarnation lives, and does not list it any more.
+    /// Its incarnation lives, and no longer lists it.
     Unlisted,
 }
 

@@ -12,13 +12,13 @@ use crate::limits;
 use crate::monitor::order::is_older;
 use crate::monitor::ping::{PingKind, Signal, Source};
 
-/// A retry waits for its time for this long at most before it is missed.
+/// How long a retry may wait for its time before it is missed.
 const RETRY_PATIENCE: TimeDelta = TimeDelta::days(1);
 
-/// Events that are remembered of one run.
+/// Number of events that a run remembers.
 const EVENTS: usize = 16;
 
-/// Notes the event that a run was changed by.
+/// Remembers an event that changed a run.
 fn remember(run: &mut Run, event: Option<Uuid>) {
     if run.events.len() >= EVENTS {
         run.events.remove(0);
@@ -26,7 +26,7 @@ fn remember(run: &mut Run, event: Option<Uuid>) {
     run.events.extend(event);
 }
 
-/// Whether an event was heard before: clients send again what was not answered.
+/// Whether an event is known: clients send an event again if they got no answer.
 #[must_use]
 pub fn is_known(runs: &[Run], signal: &Signal) -> bool {
     signal.detail.event.is_some_and(|event| {
@@ -35,13 +35,13 @@ pub fn is_known(runs: &[Run], signal: &Signal) -> bool {
     })
 }
 
-/// A try ended and another one comes, maybe much later. Returns the run that goes on.
+/// An attempt ended and a retry will follow, maybe much later. Returns the run, which stays open.
 pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     let run = runs
         .iter_mut()
         .find(|run| run.is_open() && run.run_id.is_some() && run.run_id == signal.run_id)?;
     if signal.detail.retries < run.detail.retries {
-        // The next try was quicker than this news of the one before.
+        // The retry's start overtook this report of the attempt before it.
         remember(run, signal.detail.event);
         return Some(run);
     }
@@ -54,7 +54,7 @@ pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     Some(run)
 }
 
-/// Whether a start is another execution of a message, rather than news of one that is known or a retry.
+/// Whether a start is another execution of a message: neither a known one sent again, nor a retry.
 fn is_another(run: &Run, signal: &Signal) -> bool {
     signal.source == Source::Event
         && signal.run_id.is_some()
@@ -64,20 +64,21 @@ fn is_another(run: &Run, signal: &Signal) -> bool {
         && matches!((run.detail.attempt, signal.detail.attempt), (Some(before), Some(now)) if before != now)
 }
 
-/// Whether an end is that of another execution than the one that began last.
+/// Whether an end belongs to another execution than the newest one.
 fn is_of_another(run: &Run, signal: &Signal) -> bool {
     matches!((run.detail.attempt, signal.detail.attempt), (Some(last), Some(ended)) if last != ended)
 }
 
-/// Starts a run, or starts it again. Returns the run that changed.
+/// Starts a run, or starts it again. Returns the run that changed. None: too many runs are open.
 ///
-/// The same run id (none counts as one id) means the same run: a repeated start moves its beginning, as Healthchecks has it, but a
-/// Celery retry goes on from its first start, because the run is as long as its tries together.
+/// Starts with the same run id mean the same run; having no id counts as one id. A repeated start moves the beginning,
+/// as in Healthchecks. A Celery retry keeps the first start, because the run lasts as long as all its attempts
+/// together.
 pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) -> Option<&'a Run> {
     if let Some(ended) = ended_before_its_start(runs, signal) {
         let run = &mut runs[ended];
         let known = run.started_at;
-        // A start that is repeated by a ping URL moves the beginning on; of the SDK's, the first try is the beginning.
+        // From a ping URL, the newest start is the beginning. From the SDK, the first attempt is.
         let started_at = match signal.source {
             Source::Http => known.max(Some(signal.occurred_at)),
             Source::Event => known.map(|start| start.min(signal.occurred_at)),
@@ -104,7 +105,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
             run.attempts += 1;
             run.contest = match run.contest {
                 None => Some(Contest::Again),
-                // That an end was heard is noted in the deadline. A start from before it was held up on its way.
+                // The deadline tells when the end was received. A start from before that end was delayed on its way.
                 Some(Contest::Ended)
                     if run
                         .deadline_at
@@ -124,12 +125,12 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
             run.orphan = None;
             index
         }
-        // Replayed after the start that moved the beginning on.
+        // A replayed start from before the current beginning: the beginning stays.
         Some(index) if signal.source == Source::Http && is_older_than_start(&runs[index], signal) => index,
         Some(index)
             if signal.source == Source::Event && signal.detail.retries < runs[index].detail.retries =>
         {
-            // The next try was quicker than this news of the one before.
+            // The retry's start overtook this report of the attempt before it.
             let run = &mut runs[index];
             run.started_at = run.started_at.min(Some(signal.occurred_at));
             index
@@ -150,7 +151,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
         }
         None if runs.iter().filter(|run| run.is_open()).count() >= limits::OPEN_RUNS => return None,
         None => {
-            // What was sent after that one had ended is another message, under an id that somebody chose.
+            // A message that was sent after the run had ended is another message, under a task id that somebody chose.
             let is_new = |run: &Run| signal.detail.published_at > run.finished_at;
             let repeats = runs
                 .iter()
@@ -182,8 +183,9 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
     runs.get(index)
 }
 
-/// Signals of several processes come in no order: a start that happened before an end that we know of belongs to that ended run, to the
-/// first one of them where a ping URL's client uses an id again.
+/// The ended run that a late start belongs to. Signals of several processes arrive in no order: a start that happened
+/// before a known end belongs to the ended run. If a client of a ping URL uses an id again, it belongs to the first
+/// such run.
 fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
     let belongs = |run: &Run| {
         run.run_id == signal.run_id
@@ -201,19 +203,23 @@ fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
         .map(|(index, _)| index)
 }
 
-/// Whether a run began after a signal of a ping URL that is replayed now.
+/// Whether a run began after this replayed signal of a ping URL.
 fn is_older_than_start(run: &Run, signal: &Signal) -> bool {
     run.started_at.is_some_and(|start| is_older(signal, start))
 }
 
-/// Ends the run that a success or a failure belongs to. Returns the run that changed, if the end belongs to one.
+/// Ends the run that a success or a failure belongs to. Returns the run that changed. None: the end belongs to no run.
 ///
-/// An end belongs to the open run of the same run id; else to the overrun of that id, which gets its true length; else, when it
-/// names no run and exactly one is open, to that one (its client forgot the id: no duration is claimed). A second end of one run from
-/// the SDK (a child aborted, then the worker says why) has the last word. An end with an unknown id is a run of which only the end was
-/// heard. A plain end with nothing open is just a ping.
+/// The end belongs to the first of these:
+/// 1. the open run of the same run id;
+/// 2. the overrun of that id, which gets its true length;
+/// 3. the ended run of that id, if the SDK sent the end: the later end wins. Example: a child process reports
+///    `aborted`, then the worker reports why;
+/// 4. if the end has no run id: the only open run. Its client forgot the id, so the run gets no duration;
+/// 5. if the end has an unknown run id: a new run without a start.
 ///
-/// A process that was told to go leaves its run open for a moment: the main process may say why.
+/// A process that is ordered to exit leaves its run open for a moment, because the worker's main process may report
+/// why.
 pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     let status = if signal.kind == PingKind::Success {
         RunStatus::Success
@@ -225,7 +231,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
         .iter()
         .enumerate()
         .filter(|(_, run)| run.is_open())
-        // What began later is not what ended.
+        // A run that began after this end is not the run that ended.
         .filter(|(_, run)| signal.source == Source::Event || !is_older_than_start(run, signal))
         .map(|(index, _)| index)
         .collect();
@@ -279,7 +285,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     let run = &mut runs[index];
     remember(run, signal.detail.event);
     if signal.detail.outcome == Some(Outcome::Aborted) {
-        // Of an execution before the last one it says nothing: that one goes on.
+        // The abort of an earlier execution says nothing about the newest one, which goes on.
         if run.is_open() && !is_of_another(run, signal) {
             let judged_at = signal.received_at + ABORTED_PATIENCE;
             run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
@@ -289,14 +295,14 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             return Some(run);
         }
     }
-    // One that was ignored did not do the work, and says nothing of the others.
+    // An ignored execution did not do the work, and says nothing about the other executions.
     let is_ignored = signal.detail.outcome == Some(Outcome::Ignored);
     if is_ignored && run.is_open() && run.contest == Some(Contest::Again) {
         return Some(run);
     }
     if status == RunStatus::Success && !is_ignored && run.is_open() && signal.detail.attempt.is_some() {
         match run.contest {
-            // Another execution may be alive, which is asked in a moment.
+            // Another execution may be alive: the deadline asks for that in a moment.
             Some(Contest::Again) => {
                 run.contest = Some(Contest::Ended);
                 run.deadline_at = Some(signal.received_at + CONTEST_PATIENCE);
@@ -325,7 +331,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             .or_else(|| run.started_at.map(|start| finished_at - start));
     }
     if signal.detail != RunDetail::default() {
-        // The main process knows of no attempts.
+        // The worker's main process does not know the attempt.
         let attempt = signal.detail.attempt.or(run.detail.attempt);
         run.detail = RunDetail {
             attempt,
@@ -335,7 +341,8 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     Some(run)
 }
 
-/// Whether a message is in a loop of redelivery that is told: as long as it is, no other run's success is an all-clear.
+/// Whether a message is in a reported redelivery loop. While it is, the success of another run does not bring the
+/// monitor up.
 #[must_use]
 pub fn is_looping(runs: &[Run], now: DateTime<Utc>) -> bool {
     runs.iter().any(|run| {
@@ -346,7 +353,8 @@ pub fn is_looping(runs: &[Run], now: DateTime<Utc>) -> bool {
     })
 }
 
-/// Something else is told already, and these messages are in a loop beside it: what ends the one is not the end of the other.
+/// Marks redelivery loops that run while the monitor is down for another reason. The end of that other fault must not
+/// end the loop's report.
 pub(crate) fn note_loops(runs: &mut [Run], now: DateTime<Utc>) -> Vec<RunKey> {
     let is_loop = |run: &&mut Run| {
         run.is_open() && run.contest == Some(Contest::Again) && run.attempts >= LOOP_ATTEMPTS

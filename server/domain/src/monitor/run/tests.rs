@@ -154,7 +154,8 @@ fn starts_beyond_the_limit_open_nothing_and_ends_make_room() {
     assert!(start(&mut runs, &signal_of(9_999, Start, at(3.0)), HOUR).is_some());
 }
 
-/// News of run 1 from the SDK: the event's number, and which execution of the message it is about; 0: the main process says it.
+/// An event of run 1 from the SDK: the event's number, and the attempt that it is about. Attempt 0: the main process
+/// sends it.
 fn event(number: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
     let mut event = Signal {
         source: Source::Event,
@@ -211,7 +212,7 @@ fn a_try_that_ends_leaves_its_run_open_until_the_next_one() {
 
 #[test]
 fn news_of_a_try_that_comes_after_the_next_one_has_begun_changes_nothing() {
-    // A retry without a countdown begins before its worker has said that the first try is over.
+    // A retry without a countdown begins before its worker has reported the end of the first attempt.
     let mut runs = Vec::new();
     start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
     start(&mut runs, &try_of(event(3, Start, 2, 10.0), 1), HOUR);

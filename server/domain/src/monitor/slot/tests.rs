@@ -9,13 +9,13 @@ fn a_report_is_credited_to_the_earliest_slot_that_is_owed() {
     let table = [
         (600.0, 600.0, 1_200.0),   // on time
         (600.0, 601.0, 1_200.0),   // late
-        (600.0, 1_199.0, 1_200.0), // late, and so near the next slot: still the owed one's
-        (600.0, 1_200.0, 1_800.0), // at the next slot: both
+        (600.0, 1_199.0, 1_200.0), // late, and close to the next slot: still counts for the earlier one
+        (600.0, 1_200.0, 1_800.0), // at the next slot: satisfies both
         (600.0, 4_000.0, 4_200.0), // several missed ones at once
         (600.0, 570.0, 1_200.0),   // 30 s early counts
         (600.0, 569.9, 600.0),     // 30.1 s early does not
         (600.0, 100.0, 600.0),     // an extra report between slots
-        (600.0, -9_000.0, 600.0),  // an old one, replayed
+        (600.0, -9_000.0, 600.0),  // an old report, replayed
     ];
     for (due, report, expected) in table {
         let after = due_after_report(&cron("*/10 * * * *"), Some(at(due)), at(report));
@@ -65,8 +65,8 @@ fn an_interval_counts_from_the_last_report_and_is_never_pulled_back() {
 
 #[test]
 fn slots_of_a_skipped_hour_follow_from_the_last_one_as_beat_has_it() {
-    // Lord Howe skips 02:00 to 02:30 on 4 October 2026 (15:30Z): Beat, coming from before, sends 02:20 at 02:50, and 02:35 not at
-    // all; one that is asked within the half hour after the change would name 02:35.
+    // Lord Howe skips 02:00 to 02:30 on 4 October 2026 (15:30Z). Beat computes from the slot before: it sends 02:20 at
+    // 02:50, and does not send 02:35. A computation that starts in the half hour after the change would name 02:35.
     let json = serde_json::json!({"kind": "celery", "minute": "20,35", "hour": "2", "timezone": "Australia/Lord_Howe"});
     let schedule = Schedule::from_json(&json).unwrap();
     let utc = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
@@ -90,7 +90,7 @@ fn slots_of_a_skipped_hour_follow_from_the_last_one_as_beat_has_it() {
     assert_eq!((early, late), (following, following));
 }
 
-/// The truth table of `docs/schedules.md`: what a person reads there is what the code does.
+/// Runs the truth table of `docs/schedules.md`, so that the page tells what the code does.
 mod truth_table {
     use chrono::{DateTime, Utc};
     use serde_json::json;
@@ -175,7 +175,7 @@ mod truth_table {
     }
 }
 
-/// What Beat puts off, when it was started anew and has forgotten when it last sent an entry.
+/// Slots that Beat puts off after a restart, because it has forgotten its last sending of the entry.
 mod postponed {
     use chrono::{DateTime, Utc};
 
@@ -289,7 +289,7 @@ mod zone_data {
             &mut state,
             &signal(PingKind::Success, utc("2026-11-28T06:00:01Z")),
         );
-        // As older data have it: UTC-5.
+        // By older data: UTC-5.
         state.next_due_at = Some(utc(due));
         state.deadline_at = Some(utc(due) + TimeDelta::minutes(10));
         state
@@ -298,28 +298,28 @@ mod zone_data {
     #[test]
     fn a_due_that_is_no_slot_any_more_is_computed_anew() {
         let table = [
-            // An hour too late by the older data.
+            // The older data named a time an hour too late.
             (
                 "0 2 * * *",
                 "2026-11-29T07:00:00Z",
                 "2026-11-28T20:00:00Z",
                 "2026-11-29T06:00:00Z",
             ),
-            // Looked at when that hour is over: the next slot, since nobody is blamed for a change of the data.
+            // That hour is over when the data change: expect the next slot, since nobody is blamed for new data.
             (
                 "0 2 * * *",
                 "2026-11-29T07:00:00Z",
                 "2026-11-29T06:30:00Z",
                 "2026-11-30T06:00:00Z",
             ),
-            // Owed by the older data only.
+            // A slot by the older data only.
             (
                 "0 2 * * *",
                 "2026-11-29T05:00:00Z",
                 "2026-11-29T05:05:00Z",
                 "2026-11-29T06:00:00Z",
             ),
-            // A slot still, but another one comes first.
+            // Still a slot, but another one comes first.
             (
                 "0 2,3 * * *",
                 "2026-11-29T07:00:00Z",
@@ -340,9 +340,9 @@ mod zone_data {
     fn a_due_that_is_a_slot_stays() {
         for (due, now) in [
             ("2026-11-29T06:00:00Z", "2026-11-28T20:00:00Z"),
-            // Owed, and late: it still is.
+            // Unsatisfied and late: it stays so.
             ("2026-11-29T06:00:00Z", "2026-11-29T06:05:00Z"),
-            // A success a moment early has satisfied the slot at 06:00.
+            // A success shortly before 06:00 has satisfied that slot.
             ("2026-11-30T06:00:00Z", "2026-11-29T05:59:59Z"),
         ] {
             let mut state = havana("0 2 * * *", due);

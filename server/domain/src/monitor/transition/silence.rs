@@ -1,4 +1,4 @@
-//! What a silence changes: slots and runs whose deadline has passed.
+//! How silence changes a monitor: slots and runs whose deadline has passed.
 
 use chrono::{DateTime, Utc};
 
@@ -15,38 +15,40 @@ use crate::monitor::run::{self, Contest, Outcome, Run, RunStatus};
 use crate::monitor::status::Status;
 use crate::monitor::{MonitorState, slot};
 
-/// What a passed `check_after` turns out to be.
+/// The verdict on a monitor whose `check_after` has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Silence {
-    /// Not overdue: the deadline has moved on; look again then (or never, when it is not armed).
+    /// Not overdue: the deadline has moved on. Judge it again at that time, or never if it is not armed.
     NotYet,
-    /// What it depends on is to be judged before: wait for that before blaming anything.
+    /// Another subject must be judged first: wait for that verdict before blaming anything.
     Hold,
-    /// It went down.
+    /// The monitor went down.
     Down {
         /// The change of status.
         transition: Transition,
-        /// Whose incident it is part of; None: it has one of its own.
+        /// The subject whose incident it joins. None: it opens an incident of its own.
         part_of: Option<PartOf>,
-        /// That one is opened, unless one is.
+        /// That subject is named: its incident is opened, unless one is open.
         is_named: bool,
-        /// Runs that were changed: they were open past their deadline.
+        /// The runs that changed: they were open past their deadline.
         overruns: Vec<RunKey>,
     },
-    /// It stays as it is; these runs, begun more than once, turned out to be fine.
+    /// The status stays. These runs, whose message began more than once, turned out to be fine.
     Settled(Vec<RunKey>),
-    /// What it owed lies in a spell in which we could not listen: nobody can tell. It is judged from its next slot on; these runs were closed.
+    /// Its slot lies in a blind spell, so nobody can tell whether its report came. The monitor is judged from its next
+    /// slot on. These runs were closed.
     Unknown {
         /// The spell.
         spell: BlindSpell,
-        /// Runs that should have ended in it.
+        /// The runs that should have ended in the spell.
         runs: Vec<RunKey>,
     },
 }
 
 /// Judges one monitor whose `check_after` has passed.
 ///
-/// What is another subject's trouble waits for the verdict on that one, and joins its incident instead of opening one of its own.
+/// If another subject may be to blame, the monitor waits for the verdict on that subject. Then it joins that subject's
+/// incident, and opens none of its own.
 #[must_use]
 pub fn on_silence(
     state: &mut MonitorState,
@@ -55,14 +57,15 @@ pub fn on_silence(
     spells: &[BlindSpell],
 ) -> Silence {
     if matches!(state.status, Status::Down | Status::Paused) {
-        // No rule arms it. Should a row say so all the same, going down twice would be refused, and stall every sweep.
+        // No rule arms such a monitor. If a row has a deadline all the same, drop it: a second `down` would be refused,
+        // and stall every sweep.
         state.deadline_at = None;
     }
     forget_times_to_come(state, now);
     if state.deadline_at.is_some() && !spells.is_empty() {
         let Unheard { spell, runs } = excuse(state, spells);
         if let Some(spell) = spell {
-            // Should something else be overdue, the next look judges it.
+            // If something else is overdue as well, the next sweep judges it.
             return Silence::Unknown { spell, runs };
         }
     }
@@ -89,7 +92,7 @@ pub fn on_silence(
             return Silence::Hold;
         }
     };
-    // A worker that is only named is up, and so may its runs be.
+    // A worker that is only named is up, so its runs may be alive.
     changed.extend(close_lost(state, part_of.filter(|_| !is_named), now));
     let transition = Transition {
         from: state.status,
@@ -108,7 +111,7 @@ pub fn on_silence(
     }
 }
 
-/// Judges the slot that is owed.
+/// Judges the earliest unsatisfied slot.
 fn judge_slot(state: &MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> Blame {
     let is_put_off = state
         .next_due_at
@@ -120,7 +123,8 @@ fn judge_slot(state: &MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> 
     }
 }
 
-/// Judges the open runs that are past their deadline: which were changed, and who is to blame for the worst. None: there are none.
+/// Judges the open runs that are past their deadline. Returns the changed runs, and who is to blame for the worst one.
+/// None: no run is past its deadline.
 fn judge_runs(
     state: &mut MonitorState,
     evidence: &Evidence,
@@ -135,7 +139,8 @@ fn judge_runs(
         any = true;
         let contest = run.contest.filter(|contest| *contest != Contest::Told);
         let whole = run.started_at.map_or(now, |started| started + longest);
-        // One that ended because its state could not be stored is known not to run any more, which proves no kill.
+        // A run that ended because its result could not be stored no longer runs. That does not prove that its process
+        // was killed.
         let is_aborted = run.detail.outcome == Some(Outcome::Aborted);
         let outage = is_aborted.then(|| evidence.outage_of(run)).flatten();
         if contest.is_none() && outage == Some(Outage::Over) {
@@ -158,7 +163,7 @@ fn judge_runs(
         } else if contest.is_some() {
             let judged = evidence.of_contested(run, now);
             if !matches!(judged, Contested::Wait(_)) {
-                // Whose newest owner has ended meanwhile is decided with the next look.
+                // If its newest owner has ended meanwhile, the next sweep judges that.
                 let again_at = if run.orphan.is_some() { now } else { whole };
                 run.deadline_at = Some(again_at.max(now + AFTER));
             }
@@ -198,7 +203,7 @@ fn judge_runs(
                 && run.attempts > 0
                 && whole.is_some_and(|whole| whole > now)
             {
-                // Its worker was thought to be lost, and lives.
+                // Its worker seemed lost, and lives.
                 run.deadline_at = whole;
                 changed.push(run.key);
                 continue;
@@ -218,7 +223,7 @@ fn judge_runs(
         if !matches!(blame, Blame::Wait(_)) {
             changed.push(run.key);
         }
-        // What waits says nothing as long as something else is known.
+        // A verdict of another run wins over a wait.
         if worst.is_none_or(|before| matches!(before, Blame::Wait(_))) {
             worst = Some(blame);
         }
@@ -226,7 +231,7 @@ fn judge_runs(
     any.then_some((changed, worst))
 }
 
-/// The open runs of a monitor that is down with its worker have died with it.
+/// If a monitor is down because its worker is lost, its overdue open runs died with the worker: closes them.
 fn close_lost(state: &mut MonitorState, part_of: Option<PartOf>, now: DateTime<Utc>) -> Vec<RunKey> {
     if matches!(part_of, Some(PartOf::Worker(_))) {
         pairing::close_overdue(&mut state.runs, now)
@@ -235,25 +240,26 @@ fn close_lost(state: &mut MonitorState, part_of: Option<PartOf>, now: DateTime<U
     }
 }
 
-/// What lay wholly in a spell, so that nobody can tell what became of it.
+/// The slots and runs that lie wholly in a blind spell, so that nobody can tell how they ended.
 #[derive(Debug, Default)]
 struct Unheard {
     spell: Option<BlindSpell>,
     runs: Vec<RunKey>,
 }
 
-/// Moves the deadlines whose reports may have come while we were blind, and gives up what nobody can tell.
+/// Moves each deadline whose report may have come in a blind spell. Gives up slots and runs that lie wholly in one.
 fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     let mut unheard = Unheard::default();
     let mut grace = state.expectation.patience();
     if state.by_beat {
         grace = grace.max(SDK_RETURN);
     }
-    // A held monitor waits for its Beat longer than for its own deadline.
+    // A held monitor waits for its Beat, beyond its own deadline.
     let held = state.deadline_at.filter(|held| Some(*held) > deadline(state));
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
         if let (Some(started), Some(deadline)) = (run.started_at, run.deadline_at) {
-            // Longer than the run may take: what hangs across a short outage is still told.
+            // Only a spell longer than a run may take closes the run. A run that hangs across a short outage is still
+            // reported.
             let least = grace.max(deadline - started);
             let swallowing = spells
                 .iter()
@@ -269,7 +275,7 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
         }
     }
     let own_grace = state.expectation.patience();
-    // Each round leaves a spell behind: the next slot comes after its end.
+    // Each round passes one spell: the next slot comes after the spell's end.
     while let Some(spell) = slot_deadline(state).and_then(|deadline| {
         spells
             .iter()
@@ -287,8 +293,8 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     unheard
 }
 
-/// The message of one of its runs is lost, later ones ran, and it asks for every run. None: nothing changes. The next success is its
-/// all-clear.
+/// The message of one of the monitor's runs is lost, although later runs came, and the monitor demands every run. None:
+/// nothing changes. The next success brings the monitor up.
 #[must_use]
 pub fn on_lost_run(state: &mut MonitorState, now: DateTime<Utc>) -> Option<Transition> {
     if state.retired || matches!(state.status, Status::Down | Status::Paused) {

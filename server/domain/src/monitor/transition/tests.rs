@@ -85,7 +85,7 @@ pub(crate) fn ping_of(state: &mut MonitorState, run: u128, kind: PingKind, secon
     on_ping(state, &signal_of(run, kind, at(seconds)))
 }
 
-/// Armed: something is expected that can be late.
+/// Whether the monitor is armed: something is expected that can be late.
 pub(crate) fn is_armed(state: &MonitorState) -> bool {
     let expects_slot = match state.status {
         Status::Up => true,

@@ -1,4 +1,4 @@
-//! A message that begins again: a retry, a second copy, or another run.
+//! A message that begins again: as a retry, as a second copy, or as another run.
 
 use super::{HOUR, event, only, try_of};
 use crate::monitor::ping::PingKind::{Fail, Start, Success};
@@ -169,7 +169,7 @@ fn a_third_execution_that_ends_well_after_the_first_one_did_proves_it_whatever_b
     );
 }
 
-/// Somebody's own `Ignore`: the lock was taken, the work was done before.
+/// The task raised `Ignore`: another execution holds its lock, or has done the work.
 fn ignored(number: u128, attempt: u128, seconds: f64) -> Signal {
     let mut signal = event(number, Success, attempt, seconds);
     signal.detail.outcome = Some(Outcome::Ignored);

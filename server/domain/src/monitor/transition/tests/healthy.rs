@@ -18,18 +18,18 @@ enum Client {
     Long,
 }
 
-/// What its Beat says of the next slot.
+/// When Beat sends the hint of the next slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word {
-    /// There is no Beat.
+    /// No hint: there is no Beat.
     None,
-    /// When it sends the task, which is before the report.
+    /// When it sends the task, before the report.
     Sent,
     /// When it lists its schedule, after the report.
     Listed,
 }
 
-/// A generator of its own, so that months of jitter cost proptest one number.
+/// A random generator of its own, so that proptest generates one number for months of jitter.
 struct Dice(u64);
 
 impl Dice {
@@ -88,7 +88,7 @@ const STARTS: [&str; 6] = [
     "2026-04-04T12:00:00Z",
 ];
 
-/// What a client is set to, and how far off its clock is.
+/// The client's settings, and its clock skew.
 struct Settings {
     client: Client,
     skew: f64,
@@ -96,8 +96,8 @@ struct Settings {
     longest: f64,
 }
 
-/// A client's reports, in the order of their arrival: each slot's within half the grace and the early tolerance. With each first one
-/// of a slot goes what its Beat says of the next, by the same clock.
+/// A client's reports, in the order of their arrival. Each comes within half the grace of its slot, and within the
+/// early tolerance. With the first report of a slot comes Beat's hint for the next one, by the same clock.
 fn reports(
     schedule: &Schedule,
     start: DateTime<Utc>,
@@ -121,7 +121,7 @@ fn reports(
         2.0
     };
     let room = (set.grace / share).min(gap / 10.0).min(30.0);
-    // The skew is part of what is tolerated; where less than two seconds are, the clock is half of that off.
+    // The tolerance must cover skew and jitter. If it is less than two seconds, the skew is half of it.
     let (skew, jitter) = if room > 2.0 {
         (set.skew, room - 1.0)
     } else {
@@ -145,7 +145,7 @@ fn reports(
         signals.push((signal_of(run, PingKind::Success, end), None));
     }
     signals.sort_by_key(|(signal, _)| signal.received_at);
-    // After the last slot only ends come: no healthy client's.
+    // Only ends follow after the last slot. No healthy client sends such signals alone.
     let last = *slots.last().unwrap() - seconds(2);
     signals.retain(|(signal, _)| signal.received_at < last);
     signals
@@ -164,7 +164,7 @@ proptest! {
         longest in prop_oneof![Just(30.0), Just(3_600.0)],
         seed in any::<u64>(),
     ) {
-        // An hour's runs of every second are more than a monitor may have open; that limit is not what is tested here.
+        // A run each second for an hour would exceed the limit of open runs, which this test is not about.
         let longest = if pick == 1 { 30.0 } else { longest };
         let schedule = schedule(pick, ZONES[zone]);
         let start: DateTime<Utc> = STARTS[start].parse().unwrap();

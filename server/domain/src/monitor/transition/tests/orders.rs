@@ -1,4 +1,4 @@
-//! No order of signals breaks what must always hold.
+//! No order of signals breaks the invariants.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -149,7 +149,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
             }
             Silence::Unknown { .. } => panic!("there was no spell"),
             Silence::Settled(runs) => {
-                // A slot that is overdue, too, is judged with the next look, which comes at once: this one settled something.
+                // The next sweep comes at once, and judges a slot that is overdue as well: this one settled something.
                 let is_due = state.deadline_at.is_some_and(|deadline| deadline <= now);
                 assert!(!is_due || !runs.is_empty(), "the sweep would spin");
                 assert_changes_are_reported(&before, state, &runs);
@@ -176,7 +176,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
         Step::Hint(offset) => {
             let owed = before.next_due_at.filter(|due| *due <= now);
             on_due_hint(state, Some(now + seconds(*offset)), now);
-            // An interval that Beat has forgotten to have sent is put off, and bounds the deadline by when it was due.
+            // If Beat has put off an interval, its deadline is bounded by the slot that was put off.
             let is_put_off = state.postponed_from.is_some_and(|from| Some(from) <= owed);
             assert!(
                 owed.is_none() || state.next_due_at == owed || is_put_off,
@@ -206,7 +206,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
     }
 }
 
-/// After a success nothing is overdue, but a run that went over its time while it was watched and is still to be told.
+/// After a success nothing is overdue, except a run that overran while it was watched and is still to be reported.
 fn assert_success_re_arms(before: &MonitorState, after: &MonitorState, now: DateTime<Utc>) {
     assert_eq!(after.status, Status::Up);
     let was_watched = matches!(before.status, Status::New | Status::Up);
@@ -218,14 +218,14 @@ fn assert_success_re_arms(before: &MonitorState, after: &MonitorState, now: Date
     assert!(re_armed || (was_watched && overrun), "{before:#?} {after:#?}");
 }
 
-/// What is not reported is not written.
+/// A run that is not reported as changed is not written.
 fn assert_changes_are_reported(before: &MonitorState, after: &MonitorState, reported: &[RunKey]) {
     for run in after.runs.iter().filter(|run| !before.runs.contains(run)) {
         assert!(reported.contains(&run.key), "{run:?} changed and is not reported");
     }
 }
 
-/// What the tables' constraints ask for.
+/// The invariants that the tables' constraints demand.
 fn assert_sound(state: &MonitorState) {
     assert_eq!(state.deadline_at.is_some(), is_armed(state), "{state:#?}");
     assert!(

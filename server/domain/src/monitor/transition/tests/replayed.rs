@@ -1,4 +1,4 @@
-//! Signals that lay in the spools of several processes: the order of their receipt decides, in whatever order they are replayed.
+//! Signals from the spools of several processes: the order of receipt decides, in whatever order they are replayed.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ fn replayed(signal: Signal) -> Signal {
 /// An open run: its id, its beginning, its deadline.
 type Open = (Option<Uuid>, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
 
-/// What is the same for every order of replay.
+/// The parts of the state that are equal for every order of replay.
 #[derive(Debug, PartialEq)]
 struct Verdict {
     status: Status,
@@ -35,8 +35,8 @@ struct Verdict {
     last_success_at: Option<DateTime<Utc>>,
     decided_at: Option<DateTime<Utc>>,
     plain_end_at: Option<DateTime<Utc>>,
-    /// One that overran before the newest decision is left out: a return from `down` closes such a run, and
-    /// whether there was one is not known when its start is replayed late.
+    /// Without runs that overran before the newest decision. The return from `down` closes such a run. If its start is
+    /// replayed later, nobody knows that there was such a run.
     open_runs: BTreeSet<Open>,
 }
 
@@ -44,7 +44,7 @@ fn hear(state: &mut MonitorState, signal: &Signal) {
     let _ = on_ping(state, signal);
 }
 
-/// Folds signals as a writer does, and follows the incident as `services/incident.rs` does.
+/// Applies signals as a writer does, and follows the incident as `services/incident.rs` does.
 fn fold(mut state: MonitorState, signals: &[Signal]) -> (Verdict, MonitorState) {
     let mut is_told = false;
     for signal in signals {
@@ -105,7 +105,7 @@ fn a_late_start_gives_its_run_the_length() {
     let mut state = monitor(interval(60.0), 30.0, None);
     hear(&mut state, &replayed(signal_of(1, Success, at(20.0))));
     hear(&mut state, &replayed(signal_of(1, Start, at(5.0))));
-    // The client repeated its start: that one is the beginning.
+    // The client repeated its start: the newest one is the beginning.
     hear(&mut state, &replayed(signal_of(1, Start, at(8.0))));
 
     assert_eq!(state.runs.len(), 1);
@@ -160,7 +160,7 @@ fn clocks_of_two_hosts_that_differ_a_little_change_no_verdict_of_what_is_written
     ping(&mut state, Success, 21.0);
     assert_eq!(state.open_runs(), 0);
 
-    // What waited for its turn for so long was overtaken.
+    // A signal that waited this long for its turn was overtaken.
     ping(&mut state, Fail, 18.0);
     assert_eq!(state.status, Status::Up);
 }
@@ -227,12 +227,12 @@ fn news_of_an_earlier_try_leaves_the_next_one_its_time() {
     );
 }
 
-/// How the client of a case names its runs. One that names only some of them is not compared: which run an end without a name closes
-/// depends on what is known of the others.
+/// How the client of a case names its runs. No client names only some of them: which run an end without an id closes
+/// then depends on what is known of the other runs.
 #[derive(Debug, Clone, Copy)]
 enum Client {
     Plain,
-    /// Ids are used again.
+    /// The client uses ids again.
     Named,
     /// Each run begins and ends once at most.
     Sdk,
@@ -315,7 +315,7 @@ proptest! {
         let (found, several) = fold(fresh, &replay);
 
         prop_assert_eq!(&found, &expected, "{:#?}", replay);
-        // With a longest run an end credits the start of its run, which may not be known yet.
+        // With a longest run, an end credits its run's start, which may still be unknown.
         if !by_cron && longest.is_none() {
             prop_assert_eq!(several.next_due_at, one.next_due_at);
         }

@@ -22,7 +22,7 @@ fn hourly() -> MonitorState {
     state
 }
 
-/// News of a run from the SDK, of one execution; 0: the main process says it.
+/// An event of a run from the SDK, about one attempt. Attempt 0: the main process sends it.
 fn news(run: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
     let mut signal = Signal {
         source: Source::Event,
@@ -46,7 +46,7 @@ fn ended(outcome: Outcome, attempt: u128, seconds: f64) -> Signal {
     signal
 }
 
-/// A worker that was just heard from, and runs that.
+/// A worker that has just sent a snapshot, and executes these runs.
 fn worker(status: Status, running: Vec<Uuid>, now: f64) -> WorkerView {
     WorkerView {
         id: WorkerId(Uuid::from_u128(11)),
@@ -364,7 +364,7 @@ fn an_entry_that_beat_puts_off_at_each_start_is_missed_after_twice_its_interval(
     let mut state = entry(interval(600.0), 60.0, None);
     assert_eq!(state.next_due_at, Some(at(600.0)));
 
-    // Beat is started at 300, at 700 and at 1,100, and counts anew from there.
+    // Beat starts at 300, at 700 and at 1,100 s, and counts anew each time.
     for started in [300.0, 700.0, 1_100.0] {
         on_due_hint(&mut state, Some(at(started + 600.0)), at(started));
         assert_eq!(state.postponed_from, Some(at(600.0)), "the first one stays");

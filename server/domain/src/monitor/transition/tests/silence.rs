@@ -89,7 +89,7 @@ fn what_is_down_or_paused_is_never_judged_whatever_deadline_a_row_holds() {
 #[test]
 fn a_missed_slot_is_blamed_on_beat_only_when_beat_was_not_heard_from_since() {
     let missed = Some(Trigger::Trouble(Cause::Missed));
-    // Of what Beat sends, no more is known here than that Beat lived.
+    // Without more facts about an entry than that its Beat lives, the cause is unknown.
     let unknown = Some(Trigger::Trouble(Cause::Unknown));
     // The slot is at 60, the deadline at 90: (Beat then, verdict)
     let table = [
@@ -232,11 +232,11 @@ fn the_late_end_of_an_overrun_brings_the_monitor_up_and_gives_the_run_its_length
 fn a_hint_moves_what_is_to_come_and_never_excuses_a_slot_that_has_come() {
     // Every five minutes from noon, so due at 12:05: (hint, told at, due afterwards)
     let table = [
-        (200.0, 10.0, 200.0),  // Beat knows better
+        (200.0, 10.0, 200.0),  // Beat's arithmetic wins
         (600.0, 10.0, 600.0),  // the slot after next is as far as a hint may go
-        (700.0, 10.0, 300.0),  // no plausible hint
+        (700.0, 10.0, 300.0),  // not plausible
         (5.0, 10.0, 300.0),    // in the past
-        (600.0, 300.0, 300.0), // 12:05 has come: it is still owed
+        (600.0, 300.0, 300.0), // 12:05 has come, and still needs a report
         (600.0, 300.5, 300.0),
     ];
     for (hint, told_at, due) in table {
@@ -259,7 +259,7 @@ fn a_hint_by_a_clock_a_little_off_means_our_slot() {
             let mut state = entry(cron("*/5 * * * *"), 30.0, longest);
             on_due_hint(&mut state, Some(at(300.0 + off)), at(10.0));
 
-            // Beat's clock is that much off, so the run of 12:05 starts as much off.
+            // Beat's clock is off by `off`, so the run of 12:05 starts that much off.
             ping_of(&mut state, 1, Start, 300.0 + off + 0.1);
             ping_of(&mut state, 1, Success, 300.0 + off + 0.1);
 
@@ -280,14 +280,14 @@ fn a_slot_that_beat_has_sent_is_owed_even_when_it_is_a_moment_away_by_our_clock(
         (599.5, 1_200.0, 600.0, 1_200.0),
         (599.5, 1_199.5, 600.0, 1_200.0), // Beat's clock is half a second fast
         (570.0, 1_200.0, 600.0, 1_200.0), // as early as a report may be
-        (569.0, 1_200.0, 1_200.0, 1_200.0), // not what was sent
+        (569.0, 1_200.0, 1_200.0, 1_200.0), // too early: the sending of another slot
     ];
     for (told_at, hint, due, then) in table {
         let mut state = entry(cron("*/10 * * * *"), 30.0, None);
         on_sent(&mut state, Some(at(hint)), at(told_at));
         assert_eq!(state.next_due_at, Some(at(due)), "{hint} at {told_at}");
 
-        // Listed again before the report: it is still owed.
+        // Beat lists its schedule again before the report: the slot still needs one.
         on_due_hint(&mut state, Some(at(hint)), at(told_at + 0.1));
         assert_eq!(state.next_due_at, Some(at(due)), "{hint} at {told_at}, listed");
 
@@ -298,7 +298,7 @@ fn a_slot_that_beat_has_sent_is_owed_even_when_it_is_a_moment_away_by_our_clock(
 
 #[test]
 fn what_only_beat_can_compute_may_be_put_off_until_a_few_seconds_before() {
-    // Its hints are all by Beat's clock, so only their ways can differ: (told at, due afterwards)
+    // All its hints stem from Beat's clock, so only network delay differs: (hint received at, due afterwards)
     for (told_at, due) in [(594.9, 1_200.0), (595.0, 600.0), (600.0, 600.0)] {
         for hint in [Some(at(1_200.0)), None] {
             let rule = Schedule::from_json(&serde_json::json!({"kind": "hint", "class": "rrule"})).unwrap();
@@ -322,7 +322,7 @@ fn a_hint_that_has_passed_is_not_taken_up_by_an_old_report() {
     ping_of(&mut state, 2, Start, 660.0);
     assert_eq!(state.next_due_at, Some(at(900.0)));
 
-    // Its end is credited to its start, when 12:10 was still to come.
+    // Its end is credited to its start, when 12:10 was still ahead.
     ping_of(&mut state, 1, Success, 720.0);
 
     assert_eq!(state.next_due_at, Some(at(900.0)));
@@ -332,7 +332,7 @@ fn a_hint_that_has_passed_is_not_taken_up_by_an_old_report() {
 fn the_end_of_an_earlier_run_does_not_excuse_a_slot_that_is_owed() {
     let rule = Schedule::from_json(&serde_json::json!({"kind": "hint", "class": "rrule"})).unwrap();
     for schedule in [rule, cron("*/10 * * * *")] {
-        // The run of 12:10 takes until after 12:20, which Beat sends, and which is lost.
+        // The run of 12:10 lasts until after 12:20. Beat sends 12:20, and that message is lost.
         let mut state = entry(schedule, 60.0, Some(3_600.0));
         on_due_hint(&mut state, Some(at(600.0)), at(1.0));
         on_sent(&mut state, Some(at(1_200.0)), at(600.1));

@@ -1,4 +1,4 @@
-//! The clock is stepped back: nobody goes unmissed until the old time has come again, and nobody is blamed for it.
+//! The clock is set back: nobody goes unmissed until the old time has come again, and nobody is blamed for it.
 
 use super::*;
 use crate::monitor::transition::forget_times_to_come;
@@ -8,12 +8,12 @@ const HOUR: f64 = 3_600.0;
 
 #[test]
 fn what_comes_often_is_expected_again_and_what_comes_once_a_day_is_not() {
-    // Last heard of at noon; then the clock shows eleven.
+    // The last report came at noon; then the clock shows eleven.
     for (schedule, due_at) in [
         (interval(60.0), Some(60.0 - HOUR)),
         (cron("* * * * *"), Some(60.0 - HOUR)),
         (cron("*/20 * * * *"), Some(1_200.0 - HOUR)),
-        // Its noon is satisfied, or will come again by the right clock: tomorrow's is expected.
+        // Its noon is satisfied, or comes again by the right clock. So tomorrow's noon is expected.
         (cron("0 12 * * *"), Some(24.0 * HOUR)),
         (cron("0 * * * *"), Some(HOUR)),
     ] {

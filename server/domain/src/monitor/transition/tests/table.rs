@@ -9,7 +9,7 @@ use crate::monitor::transition::{on_pause, on_resume, on_settings_change};
 use PingKind::{Fail, Log, Start, Success};
 use Status::{Down, New, Paused, Up};
 
-/// A monitor of a minute in that status, as it gets there.
+/// A monitor of a minute, brought into that status by signals.
 fn in_status(status: Status) -> MonitorState {
     let mut state = monitor(interval(60.0), 30.0, None);
     lead_to(&mut state, status);
@@ -154,7 +154,7 @@ fn a_run_that_goes_on_beyond_a_missed_slot_does_not_miss_it_twice_when_it_ends_w
 fn runs_that_passed_their_deadline_while_nobody_judged_them_do_not_trip_the_recovered_monitor() {
     let mut state = monitor(interval(60.0), 30.0, None);
     ping(&mut state, Fail, 0.0);
-    // It is started again and again, and killed each time.
+    // The message begins again and again, and its process is killed each time.
     for run in 1..=5_u32 {
         ping_of(&mut state, run.into(), Start, 60.0 * f64::from(run));
     }
