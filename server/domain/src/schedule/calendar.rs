@@ -1,12 +1,15 @@
-//! systemd's calendar expressions: `OnCalendar=` of a timer, one expression a line, as in a unit that has the
-//! setting several times.
+//! systemd's calendar expressions: `OnCalendar=` of a timer, one expression a line, as in a unit that has the setting
+//! several times.
 //!
-//! The grammar is that of systemd.time(7) in systemd 252, with what its parser takes beyond the page
-//! (`Mon-Fri`, `anually`, `5..5`). The clock changes are systemd's too, measured with `systemd-analyze
-//! calendar` in a score of zones: times are matched on the wall clock, one that is skipped does not come that
-//! day, and one that is shown twice comes at its first showing, be it `01:30` or `*:0/10`. Only a timer that
-//! is *started* within the second showing of an hour runs in it as well; those times are no slots here, so
-//! that the slots are one fixed row, whoever asks and whenever. `docs/schedules.md` lists every difference.
+//! The grammar is that of systemd.time(7) in systemd 252, with what its parser accepts beyond the page (`Mon-Fri`,
+//! `anually`, `5..5`). The rules for clock changes are systemd's, too, measured with `systemd-analyze calendar` in some
+//! twenty zones:
+//! * Times are matched on the wall clock.
+//! * A skipped time does not come that day.
+//! * A repeated time comes at its first showing, be it `01:30` or `*:0/10`.
+//!
+//! A timer that is *started* within the second showing of an hour runs in that showing as well. Those times are no
+//! slots here, so that the slots do not depend on who asks, and when. `docs/schedules.md` lists every difference.
 
 mod line;
 mod overrun;
@@ -21,11 +24,11 @@ use crate::schedule::expression::{ExpressionError, check_characters, fault};
 use crate::schedule::wall::{LAST_YEAR, SearchWindow, WallTimes};
 use crate::schedule::zone::{Reading, Zone};
 
-/// The longest text read, in characters, with its line ends.
+/// The longest text that is read, in characters, with its line ends.
 pub const MAX_TEXT_CHARS: usize = 1_000;
-/// The longest line read, in characters.
+/// The longest line that is read, in characters.
 pub const MAX_LINE_CHARS: usize = 200;
-/// The most lines with an expression in them; a timer unit seldom has three.
+/// The most lines with an expression. A timer unit seldom has three.
 pub const MAX_LINES: usize = 10;
 
 /// One or more calendar expressions, one a line, each of which comes at least once.
@@ -45,10 +48,10 @@ struct Line {
 }
 
 impl Calendar {
-    /// Reads the lines; `zone` is for those that name none.
+    /// Reads the lines. A line that names no zone gets `zone`.
     ///
     /// # Errors
-    /// For what systemd refuses, fractions of a second, what never comes in any year, and texts over the limits.
+    /// If systemd refuses a line, a line has fractions of a second or comes in no year, or the text exceeds a limit.
     pub fn parse(text: &str, zone: Zone) -> Result<Self, ExpressionError> {
         if text.chars().nth(MAX_TEXT_CHARS).is_some() {
             return Err(fault(
@@ -59,7 +62,7 @@ impl Calendar {
         let several = text.trim().contains('\n');
         let mut lines = Vec::new();
         let mut expressions = Vec::new();
-        // All lines before the one that is read have been found to be ASCII, so bytes are characters.
+        // All lines before this one are known to be ASCII, so bytes are characters.
         let mut start = 0;
         for (number, whole) in (1..).zip(text.split('\n')) {
             // A form in a web page ends its lines with CR LF.
@@ -108,13 +111,14 @@ impl Calendar {
         &self.expression
     }
 
-    /// The zone of the lines that name none.
+    /// The zone of the lines that name no zone.
     #[must_use]
     pub fn zone(&self) -> Zone {
         self.zone
     }
 
-    /// The next slot of any line strictly after `after`; none within 50 years, or after the last listed year.
+    /// The next slot of any line strictly after `after`. None: there is none within 50 years, or after the last listed
+    /// year.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let window = SearchWindow::after(after)?;
@@ -123,8 +127,8 @@ impl Calendar {
 }
 
 impl Line {
-    /// Whether it ever comes, past or future, so that the answer does not depend on when it is asked. It does
-    /// not if the zone's clock skips each of its times (`Sun 2007..2199-3-8..14 02:30 America/New_York`).
+    /// Whether the line ever comes, past or future, so that the answer does not depend on today's date. Example: `Sun
+    /// 2007..2199-3-8..14 02:30 America/New_York` never comes, because the zone's clock skips each of its times.
     fn comes(&self) -> bool {
         let always = SearchWindow {
             first: DateTime::UNIX_EPOCH - TimeDelta::days(1),
@@ -133,8 +137,8 @@ impl Line {
         self.next_in(&always).is_some()
     }
 
-    /// The first slot in the window by the rules above. A skipped hour has 3,600 seconds, so what does not
-    /// count is passed over at once; and not forever, for listed years reach further than the window.
+    /// The first slot in the window by the rules above. Skips a time without a slot at once, since a skipped hour has
+    /// 3,600 seconds. The search is bounded, because listed years reach further than the window.
     fn next_in(&self, window: &SearchWindow) -> Option<DateTime<Utc>> {
         let zone = self.zone;
         let mut wall = zone.wall_at(window.first);
@@ -146,7 +150,7 @@ impl Line {
                     return Some(slot);
                 }
                 (None, Reading::Once(_)) => wall,
-                // The search began in the second showing; new times come where the clock was set back.
+                // The search began in the second showing: new times come where the clock was set back.
                 (None, Reading::Twice(first, second)) => zone
                     .first_change(first, second)
                     .map_or(wall, |change| wall + (change - first)),

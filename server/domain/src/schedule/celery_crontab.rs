@@ -1,10 +1,12 @@
-//! Crontabs as Celery reads them: `celery.schedules.crontab`, and when a real Beat sends the task.
+//! Crontabs as Celery reads them (`celery.schedules.crontab`), and the times at which a real Beat sends the task.
 //!
-//! The grammar is Celery's own: ranges wrap around (`22-2`, `fri-mon`), names may be of any length (`monday`), `5/15` and a
-//! weekday 7 are errors, and a day must match in *all* three day fields. The clock changes are also Celery's own, measured by
-//! driving the scheduler of Celery 5.5 to 5.7 through them with a false clock: Beat looks for the next matching time on the naive
-//! wall clock and converts it with Python's rules. So a repeated hour has one pass only (a cron job of every hour would run
-//! twice), and a skipped time runs at that time plus the gap.
+//! The grammar is Celery's own: ranges wrap around (`22-2`, `fri-mon`), names may be of any length (`monday`), `5/15`
+//! and a weekday 7 are errors, and a day must match in *all* three day fields.
+//!
+//! The rules for clock changes are Celery's own, too. They were measured by driving the scheduler of Celery 5.5 to 5.7
+//! through clock changes with a false clock. Beat looks for the next matching time on the naive wall clock, and
+//! converts it with Python's rules. So a repeated hour has one pass only (an hourly cron job would run twice), and a
+//! skipped time runs at that time plus the gap.
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,7 @@ use crate::schedule::zone::{Reading, Zone};
 /// The names of the five fields, in crontab order.
 pub const FIELD_NAMES: [&str; 5] = ["minute", "hour", "day_of_month", "month_of_year", "day_of_week"];
 
-/// A Celery crontab that has been read and names at least one date that exists.
+/// A parsed Celery crontab that names at least one date that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CeleryCrontab {
     /// As written, in the order of [`FIELD_NAMES`].
@@ -33,9 +35,9 @@ pub struct CeleryCrontab {
 pub struct CeleryCrontabError {
     /// One of [`FIELD_NAMES`].
     pub field: &'static str,
-    /// The first faulty character of that field, counted from 1; none when it is the date as a whole that never comes.
+    /// The first faulty character of that field, counted from 1. None: the date as a whole never comes.
     pub position: Option<usize>,
-    /// What was found and what is allowed.
+    /// What was found, and what is allowed.
     pub message: String,
 }
 
@@ -43,7 +45,7 @@ impl CeleryCrontab {
     /// Reads the five fields, in the order of [`FIELD_NAMES`].
     ///
     /// # Errors
-    /// For what Celery's own parser refuses, and for dates that never come (31 February).
+    /// If Celery's parser refuses a field, or the date never comes (31 February).
     pub fn parse(fields: [&str; 5]) -> Result<Self, CeleryCrontabError> {
         let [minute, hour, date, month, weekday] = [
             read_field(0, fields[0], 0, 59)?,
@@ -92,10 +94,11 @@ impl CeleryCrontab {
         &self.times
     }
 
-    /// When Beat sends the task next if it last sent it at `last_sent`.
+    /// The time at which Beat sends the task next, if it last sent the task at `last_sent`.
     ///
-    /// Slots follow from one another, they are not a fixed set: started between two slots of a skipped hour, Beat may choose
-    /// others than it would have reached from before the gap. So iterate from the last dispatch, not from any instant.
+    /// Slots follow from one another; they are not a fixed set. A Beat that starts between two slots of a skipped hour
+    /// may choose other slots than one that came from before the gap. So iterate from the last dispatch, not from any
+    /// instant.
     #[must_use]
     pub fn next_after(&self, last_sent: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
         let window = SearchWindow::after(last_sent)?;
@@ -109,8 +112,8 @@ impl CeleryCrontab {
                 Reading::Once(instant) | Reading::Twice(instant, _) => instant,
                 Reading::Skipped { shifted, .. } => shifted,
             };
-            // Otherwise Beat started within the second pass of a repeated hour. A real one, up to 5.7 at least, then sends the
-            // task without end; the first time after the hour is what was meant.
+            // Otherwise Beat started within the second pass of a repeated hour. A real Beat, up to 5.7 at least, then
+            // sends the task without end. The intended time is the first one after the hour.
             if slot > last_sent {
                 return Some(slot);
             }
@@ -134,8 +137,8 @@ fn read_field(index: usize, text: &str, min: u32, max: u32) -> Result<u64, Celer
         })
 }
 
-/// Around a number Celery takes blanks, because Python's `int()` does; otherwise only behind an item that does not end in `*`,
-/// because it does not look there. `0, 30` is right and `0, */30` is not.
+/// Celery accepts blanks around a number, because Python's `int()` does. Elsewhere it accepts them only behind an item
+/// that does not end in `*`, because it does not look there. `0, 30` is right, and `0, */30` is not.
 fn without_blanks((at, item): Piece<'_>) -> Result<Piece<'_>, ExpressionError> {
     let behind = item.trim_end();
     let plain = behind.trim_start();
@@ -170,7 +173,7 @@ fn read_item((at, item): Piece<'_>, min: u32, max: u32) -> Result<u64, Expressio
             read_value((at, first), min, max)?,
             read_value((last_at, last), min, max)?,
         );
-        // Backwards means around the end: 22-2 is 22, 23, 0, 1, 2.
+        // A range backwards wraps around the end: 22-2 is 22, 23, 0, 1, 2.
         (first, (last + length - first) % length + 1)
     } else if item.contains('/') {
         return Err(fault(
@@ -186,9 +189,11 @@ fn read_item((at, item): Piece<'_>, min: u32, max: u32) -> Result<u64, Expressio
     Ok(steps.fold(0, |mask, nth| mask | 1 << ((first - min + nth) % length + min)))
 }
 
-/// A number or a name. Celery knows names by their first three letters and takes them in every field, months before weekdays.
+/// Reads a number or a name. Celery recognises names by their first three letters, and accepts them in every field,
+/// months before weekdays.
 ///
-/// It also takes a name with anything behind these letters, and then means the name alone: `june?-may` is June. Letters only here.
+/// Celery also accepts a name with any characters behind these letters, and drops them: `june?-may` is June. Here only
+/// letters may follow.
 fn read_value((at, text): Piece<'_>, min: u32, max: u32) -> Result<u32, ExpressionError> {
     let value = read_number(text).or_else(|| {
         let letters = text.bytes().all(|byte| byte.is_ascii_alphabetic());

@@ -1,9 +1,10 @@
-//! Crontab lines as Debian's cron reads them, and what happens on the two awkward nights of the year.
+//! Crontab lines as Debian's cron reads them, and their slots on the two nights a year when the clocks change.
 //!
-//! No crate does this rightly: they number weekdays from 1, always AND the two day fields, or forget what cron does when the
-//! clocks change. Where crontab(5) is silent, the behaviour is that of cron 3.0pl1 as packaged by Debian, cross-checked with the
-//! `cronsim` library; where those two differ (`3-3/10` is just 3; half-hour clock changes), Debian's clock wins. A sixth field,
-//! seconds in front, is no crontab of Debian's: it is read as `cronsim` reads it. `docs/schedules.md` lists every difference.
+//! No crate does this right: they number weekdays from 1, always AND the two day fields, or ignore what cron does when
+//! the clocks change. Where crontab(5) is silent, the model is cron 3.0pl1 as packaged by Debian, cross-checked with
+//! the `cronsim` library. Where those two differ (`3-3/10` is just 3; half-hour clock changes), Debian wins. Debian's
+//! crontab has no sixth field (seconds in front): such a line is read as `cronsim` reads it. `docs/schedules.md` lists
+//! every difference.
 
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,10 @@ use crate::schedule::expression::{
 use crate::schedule::wall::{DayRule, Join, OFFSET_SPREAD, SearchWindow, WallTimes, Years};
 use crate::schedule::zone::{Reading, Zone};
 
-/// The longest expression read, in characters. A crontab line that lists every minute, hour and day still fits.
+/// The longest expression that is read, in characters. A crontab line that lists every minute, hour and day still fits.
 pub const MAX_EXPRESSION_CHARS: usize = 200;
 
-/// A crontab expression that has been read and names at least one date that exists.
+/// A parsed crontab expression that names at least one date that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cron {
     expression: String,
@@ -27,9 +28,9 @@ pub struct Cron {
     job: Job,
 }
 
-/// How cron treats a clock change. cron(8) in Debian: a change of the clock is made up for only by "jobs that run at a specific
-/// time and jobs that are run with a granularity greater than one hour"; what runs more often is "scheduled normally". Its code
-/// tells the two apart by a leading `*` in the minute or the hour field.
+/// How cron treats a clock change. By cron(8) in Debian, cron makes up for a clock change only for "jobs that run at a
+/// specific time and jobs that are run with a granularity greater than one hour". Jobs that run more often are
+/// "scheduled normally". Its code tells the two apart by a leading `*` in the minute or the hour field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Job {
     /// Neither the minute nor the hour begins with `*`: a skipped time runs right after the gap, a repeated one runs once.
@@ -42,7 +43,8 @@ impl Cron {
     /// Reads five fields, six with the second in front, or an `@` nickname.
     ///
     /// # Errors
-    /// For anything Debian's cron (with cronsim's `L`, `LW`, `5L` and `MON#2`) does not take, and for dates that never come.
+    /// If neither Debian's cron nor cronsim's extensions (`L`, `LW`, `5L`, `MON#2`) accept the expression, or its date
+    /// never comes.
     pub fn parse(expression: &str) -> Result<Self, ExpressionError> {
         check_characters(expression, MAX_EXPRESSION_CHARS)?;
         let fields = split_fields(expression);
@@ -78,7 +80,7 @@ impl Cron {
         if !times.has_a_date() {
             return Err(no_such_date(date, month, weekday));
         }
-        // A program that reads seconds is not Debian's, and has none of its care for clock changes.
+        // A program that reads seconds is not Debian's cron, and does not treat clock changes as that does.
         let wildcard = second.is_some() || minute.1.starts_with('*') || hour.1.starts_with('*');
         Ok(Self {
             expression: single_spaced(&fields),
@@ -97,7 +99,7 @@ impl Cron {
         &self.times
     }
 
-    /// The next slot strictly after `after`, or none within 50 years.
+    /// The next slot strictly after `after`. None: there is none within 50 years.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
         self.job.next_after(&self.times, after, zone)
@@ -131,12 +133,13 @@ fn next_fixed(times: &WallTimes, window: &SearchWindow, zone: Zone) -> Option<Da
         if slot >= window.first {
             return Some(slot);
         }
-        // The search began in the second pass of a repeated hour: this time had its run in the first.
+        // The search began in the second pass of a repeated hour, and this time ran in the first pass.
         wall += TimeDelta::seconds(1);
     }
 }
 
-/// Follows the real clock from one offset change to the next, so a wall time is matched exactly as often as it is shown.
+/// Follows the real clock from one offset change to the next, so that a wall time matches exactly as often as the clock
+/// shows it.
 fn next_wildcard(times: &WallTimes, window: &SearchWindow, zone: Zone) -> Option<DateTime<Utc>> {
     let mut from = window.first;
     loop {
@@ -145,17 +148,18 @@ fn next_wildcard(times: &WallTimes, window: &SearchWindow, zone: Zone) -> Option
         let candidate = (wall - offset).and_utc();
         let horizon = from + OFFSET_SPREAD * 2;
         match zone.first_change(from, horizon.min(candidate)) {
-            // Past the change the clock may show this wall time earlier, later, again or never: look anew from there.
+            // After the change the clock may show this wall time earlier, later, again or never: search again from
+            // there.
             Some(change) => from = change,
             None if candidate <= horizon => return Some(candidate),
-            // Far away. No time in between matches, and a clock set back within the horizon would have been seen: leap
-            // to where the wall time must lie ahead whatever the offset is by then.
+            // The candidate is far away. No time in between matches, and a clock set back within the horizon would have
+            // been found. Leap to a time from which the wall time lies ahead, whatever the offset is by then.
             None => from = candidate - OFFSET_SPREAD,
         }
     }
 }
 
-/// One of the fields: its name, its values and the names some of them have.
+/// One of the fields: its name, its values, and the names of some values.
 struct Field {
     name: &'static str,
     min: u32,
@@ -194,7 +198,7 @@ const MONTH: Field = Field {
     max: 12,
     names: &MONTH_NAMES,
 };
-/// 7 is Sunday again, so that `5-7` can be written.
+/// Value 7 is Sunday again, so that `5-7` can be written.
 const WEEKDAY: Field = Field {
     name: "day-of-week",
     min: 0,
@@ -228,7 +232,7 @@ fn wrong_field_count(expression: &str, fields: &[Piece<'_>]) -> ExpressionError 
     fault(position, message)
 }
 
-/// The fields that cron itself puts in place of a nickname.
+/// The fields by which cron itself replaces a nickname.
 fn expand_nickname(nickname: &str) -> Result<&'static str, String> {
     match nickname {
         "@hourly" => Ok("0 * * * *"),

@@ -1,19 +1,20 @@
-//! Texts that a person writes for a schedule: pieces of them, and the character at which one is wrong.
+//! Texts that a person writes for a schedule: their pieces, and the position of a fault.
 
-/// What is wrong with a schedule expression, and where.
+/// A fault of a schedule expression, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("character {position}: {message}")]
 pub struct ExpressionError {
     /// The first faulty character, counted from 1.
     pub position: usize,
-    /// What was found and what is allowed.
+    /// What was found, and what is allowed.
     pub message: String,
 }
 
-/// A piece of the expression and the position of its first character, counted from 1. The expression is ASCII by then.
+/// A piece of the expression, and the position of its first character, counted from 1. The expression is known to be
+/// ASCII.
 pub(crate) type Piece<'a> = (usize, &'a str);
 
-/// A message has no tabs, which an expression that it quotes may have.
+/// Makes a fault. Replaces tabs in its message, which may quote the expression.
 pub(crate) fn fault(position: usize, message: impl Into<String>) -> ExpressionError {
     ExpressionError {
         position,
@@ -21,7 +22,7 @@ pub(crate) fn fault(position: usize, message: impl Into<String>) -> ExpressionEr
     }
 }
 
-/// Refuses what is too long and what is not printable ASCII, so that the rest may count bytes.
+/// Refuses a text that is too long or not printable ASCII, so that later code may count bytes.
 pub(crate) fn check_characters(expression: &str, most: usize) -> Result<(), ExpressionError> {
     for (index, character) in expression.chars().enumerate() {
         if index == most {
@@ -61,7 +62,7 @@ pub(crate) fn single_spaced(fields: &[Piece<'_>]) -> String {
     fields.iter().map(|(_, text)| *text).collect::<Vec<_>>().join(" ")
 }
 
-/// Digits alone; a number too large to hold is as good as the largest one.
+/// Reads digits alone. A number that is too large becomes the largest one, which every caller refuses.
 pub(crate) fn read_number(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u32::MAX))

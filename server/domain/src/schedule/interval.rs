@@ -1,35 +1,36 @@
-//! Every so many seconds, and Celery's rounding of it.
+//! Intervals, and Celery's rounding of them.
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
 
 use crate::schedule::wall::SearchWindow;
 use crate::schedule::zone::{Reading, Zone};
 
-/// The shortest interval, in seconds; below it, "late" means nothing over a network.
+/// The shortest interval, in seconds. Below it, network delay is as long as any lateness.
 pub const MIN_INTERVAL_SECONDS: f64 = 1.0;
 
 /// The longest interval: a yearly job, also in a leap year.
 pub const MAX_INTERVAL_SECONDS: f64 = 366.0 * 86_400.0;
 
-/// Every so many seconds, to the microsecond, as Python's `timedelta` has it.
+/// An interval, to the microsecond, as in Python's `timedelta`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interval {
     every: TimeDelta,
     pub(super) rounding: Rounding,
 }
 
-/// Where the next slot lies: where the interval ends, at the round wall-clock time before that, or on a row of its own.
+/// Where the next slot lies: at the interval's end, at the round wall-clock time before that, or on a fixed grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rounding {
     Exact,
-    /// Celery's `schedule(relative=True)`: down to the day, hour, minute or second, whichever the interval is at least as long as.
+    /// Celery's `schedule(relative=True)`: rounds down to the day, hour, minute or second, by the largest of these that
+    /// the interval reaches.
     Down(Zone),
-    /// Whole intervals from this instant on, and before it: a row of slots that no report moves.
+    /// Whole intervals from this anchor on, and before it: fixed slots that no report moves.
     From(DateTime<Utc>),
 }
 
 impl Interval {
-    /// None for a length that is not allowed.
+    /// None: the length is not allowed.
     pub(super) fn new(seconds: f64, rounding: Rounding) -> Option<Self> {
         // NaN lies in no range.
         let allowed = (MIN_INTERVAL_SECONDS..=MAX_INTERVAL_SECONDS).contains(&seconds);
@@ -44,7 +45,7 @@ impl Interval {
         self.every.as_seconds_f64()
     }
 
-    /// The instant from which whole intervals are counted; none when they are counted from the last report.
+    /// The anchor, from which whole intervals are counted. None: they are counted from the last report.
     #[must_use]
     pub fn anchor(&self) -> Option<DateTime<Utc>> {
         match self.rounding {
@@ -76,11 +77,12 @@ impl Interval {
         anchor.checked_add_signed(TimeDelta::microseconds((passed + 1).checked_mul(every)?))
     }
 
-    /// As Celery 5.7 computes it; earlier releases differ only around clock changes.
+    /// Computes the next slot as Celery 5.7 does. Earlier releases differ only around clock changes.
     fn next_round_time(&self, after: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
         let end = after + self.every;
         if self.every >= TimeDelta::days(1) {
-            // Whole days are counted on the calendar, across days of 23 and 25 hours; the first midnight of a repeated one counts.
+            // Count whole days on the calendar, across days of 23 and 25 hours. If a midnight comes twice, the first
+            // one counts.
             let wall_end = zone.wall_at(after) + self.every;
             let midnights = showings(floor_to_day(wall_end)?, zone)?;
             return match midnights.into_iter().find(|midnight| *midnight > after) {
@@ -91,7 +93,7 @@ impl Interval {
         let (unit, floor): (_, fn(NaiveDateTime) -> Option<NaiveDateTime>) = match self.every {
             every if every >= TimeDelta::hours(1) => (TimeDelta::hours(1), floor_to_hour),
             every if every >= TimeDelta::minutes(1) => (TimeDelta::minutes(1), floor_to_minute),
-            // No shift of a clock matters to whole seconds.
+            // No clock change is shorter than a second, so whole seconds need no care.
             _ => return end.with_nanosecond(0),
         };
         let wall_end = zone.wall_at(end);
@@ -103,7 +105,7 @@ impl Interval {
         {
             return Some(time);
         }
-        // The clock was set back by part of an hour: the round time just found lies before the start.
+        // The clock was set back by a part of an hour, so the round time that was found lies before the start.
         round_times.extend(showings(floor(wall_end + unit)?, zone)?);
         round_times.extend(showings(floor(zone.wall_at(after) + self.every)?, zone)?);
         round_times.retain(|time| *time > after);
@@ -116,7 +118,7 @@ impl Interval {
     }
 }
 
-/// The instants that Python's two `fold` values give a wall time, the earlier first.
+/// The instants that Python's two `fold` values give to a wall time, the earlier first.
 fn showings(wall: NaiveDateTime, zone: Zone) -> Option<[DateTime<Utc>; 2]> {
     Some(match zone.read(wall)? {
         Reading::Once(instant) | Reading::Skipped { shifted: instant, .. } => [instant; 2],

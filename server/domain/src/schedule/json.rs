@@ -15,14 +15,14 @@ use crate::schedule::solar::{Solar, SolarEvent};
 use crate::schedule::zone::Zone;
 
 const KINDS: &str = "interval, cron, quartz, celery, solar, oncalendar or hint";
-/// Characters of a class name or text that Beat tells of a schedule which only it can compute.
+/// The most characters of the class name or text that Beat reports for a schedule which only Beat can compute.
 pub(crate) const HINT_CHARS: usize = 200;
 
 impl Schedule {
     /// Reads the JSON form and checks it.
     ///
     /// # Errors
-    /// For an unknown kind or member, a value of a wrong type or out of range, an unknown zone, and an expression that cannot be
+    /// If a kind, member or zone is unknown, a value has a wrong type or is out of range, or an expression cannot be
     /// read or never comes.
     pub fn from_json(value: &Value) -> Result<Self, ScheduleError> {
         let members = Members::of(value)?;
@@ -85,7 +85,7 @@ impl Schedule {
         }
     }
 
-    /// The canonical JSON form; reading it gives the same schedule.
+    /// The canonical JSON form. Reading it yields the same schedule.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let kind = self.kind();
@@ -143,7 +143,7 @@ fn read_interval(members: &Members<'_>) -> Result<Schedule, ScheduleError> {
 
 fn write_interval(interval: &Interval) -> Value {
     let seconds = interval.seconds();
-    // A whole number is written as one: 60, not 60.0. It is at most 366 days, so nothing is cut off.
+    // Write a whole number as one: 60, not 60.0. It is at most 366 days, so the cast loses nothing.
     let number = if seconds.fract() == 0.0 {
         json!(seconds as u32)
     } else {
@@ -231,7 +231,8 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// A field of a Celery crontab: a text in Celery's grammar, one number, or the numbers that Celery made of it.
+    /// Reads a field of a Celery crontab: a text in Celery's grammar, one number, or the list of numbers that Celery
+    /// made of the text.
     fn celery_field(&self, name: &str, value: &'a Value) -> Result<Cow<'a, str>, ScheduleError> {
         let whole = |value: &Value| value.as_u64().map(|number| number.to_string());
         let text = match value {
@@ -249,7 +250,8 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// Points at the number where no text was given: what stands at which character of ours, nobody wrote.
+    /// Drops the position of a fault if the client sent numbers: it would point into a text that nobody wrote. Points
+    /// at the number instead.
     fn at_number(&self, error: ScheduleError, fields: [&str; 5]) -> ScheduleError {
         let field = FIELD_NAMES
             .iter()

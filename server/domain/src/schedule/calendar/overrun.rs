@@ -1,33 +1,33 @@
-//! What systemd loses behind a step that runs over the end of its unit.
+//! Slots that systemd loses after a step that runs beyond the end of its unit.
 //!
-//! In `*:0/7` the minute after 56 is 63 for systemd, and 23:63 is 00:03 of the next day. When a unit turns
-//! over, the one below it is set back to its start, but no further: at 00:03 the *hour* is set back, the
-//! minute stays, and 00:00 is passed over. So `*:0/7` has 23:56 and then 00:07, `0/5:00` has no 00:00 on the
-//! first of a month, and `*-*-1/7` has no 1 January. Steps that divide their unit (`0/15`) or have an end
-//! (`0..59/7`) lose nothing, nor does a day whose day before does not match.
+//! Example: in `*:0/7` the minute after 56 is 63 for systemd, and 23:63 is 00:03 of the next day. When a unit rolls
+//! over, systemd resets only the next smaller unit to its start. At 00:03 it resets the *hour*, keeps the minute, and
+//! so misses 00:00. Therefore `*:0/7` has 23:56 and then 00:07, `0/5:00` has no 00:00 on the first of a month, and
+//! `*-*-1/7` has no 1 January. Nothing is lost if the step divides its unit (`0/15`) or has an end (`0..59/7`), or if
+//! the day before does not match.
 //!
-//! Measured with systemd 252; the repair of its issue 40260, in 2026, is for January. A slot that systemd
-//! passes over would be a false alarm, one that is missing here only a later one: so what 252 loses is no slot.
+//! Measured with systemd 252. Issue 40260 of systemd repaired January in 2026. Deadbeat follows 252: a slot that
+//! systemd misses would raise a false alarm, while a slot that is missing here only makes an alarm later.
 
 use chrono::{Datelike, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
 
 use crate::schedule::wall::WallTimes;
 
-/// The first value of each unit that is found after a step ran over the unit's end; 0 if nothing is lost.
+/// The first value of each unit that systemd finds after a step ran beyond the unit's end. 0: nothing is lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Overruns {
-    /// In the first minute of an hour.
+    /// For the first minute of an hour.
     pub(super) second: u32,
-    /// In the first hour of a day.
+    /// For the first hour of a day.
     pub(super) minute: u32,
-    /// On the first day of a month.
+    /// For the first day of a month.
     pub(super) hour: u32,
-    /// In January.
+    /// For January.
     pub(super) day: u32,
 }
 
 impl Overruns {
-    /// Where systemd goes on if it passes over a matching time.
+    /// Where systemd continues its search if it misses a matching time.
     pub(super) fn resume(self, times: &WallTimes, wall: NaiveDateTime) -> Option<NaiveDateTime> {
         if self == Self::default() {
             return None;

@@ -16,8 +16,8 @@ fn parse(text: &str) -> Calendar {
     Calendar::parse(text, Zone::utc()).unwrap_or_else(|error| panic!("{text:?}: {error}"))
 }
 
-/// systemd.time(7), "Examples for valid timestamps and their normalized form", and what `systemd-analyze
-/// calendar` of systemd 252 says of more.
+/// systemd.time(7), "Examples for valid timestamps and their normalized form", and what `systemd-analyze calendar` of
+/// systemd 252 prints for further forms.
 #[test]
 fn each_form_is_read_as_its_normal_form() {
     let cases = [
@@ -56,7 +56,7 @@ fn each_form_is_read_as_its_normal_form() {
         ("annually", "*-01-01 00:00:00"),
         ("semiannually", "*-01,07-01 00:00:00"),
         ("*:2/3", "*-*-* *:02/3:00"),
-        // Beyond the page.
+        // Forms that the manual page does not have.
         ("anually", "*-01-01 00:00:00"),
         ("Bi-Annually", "*-01,07-01 00:00:00"),
         ("biannually", "*-01,07-01 00:00:00"),
@@ -97,7 +97,7 @@ fn each_form_is_read_as_its_normal_form() {
     }
 }
 
-/// All but the marked ones are refused by systemd 252 too.
+/// systemd 252 refuses all of these but the marked ones, too.
 #[test]
 fn refusals_name_the_first_faulty_character() {
     let cases = [
@@ -156,7 +156,7 @@ fn refusals_name_the_first_faulty_character() {
         ("*:3..99/20", 6, "minute takes 0 to 59, not '99'"),
         ("1:1:5..5", 5, "a range of seconds has two ends"),
         ("1:1:1..2/2148", 10, "from 1 to 2147"),
-        // A difference, on purpose.
+        // A deliberate difference: systemd accepts it.
         (
             "05:40:23.42",
             9,
@@ -184,7 +184,7 @@ fn refusals_name_the_first_faulty_character() {
         ("@7258118400", 2, "not '7258118400'"),
         ("@-5", 2, "not '-5'"),
         ("@5 0:0", 4, "'0:0' is not expected here"),
-        // Differences: systemd takes these and never elapses.
+        // Differences: systemd accepts these, and they never elapse.
         ("*-02-30", 1, "no year has such a day"),
         ("Mon 2025-01-01", 5, "no year has such a day"),
         ("Wed 2100-02-29 5:00", 5, "no year has such a day"),

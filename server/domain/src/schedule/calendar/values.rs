@@ -4,7 +4,7 @@ use crate::schedule::expression::{ExpressionError, Piece, fault, pieces, read_nu
 
 const INT_MAX: u32 = i32::MAX as u32;
 
-/// One of the components: its name and its values.
+/// One of the components: its name, and its values.
 pub(super) struct Component {
     name: &'static str,
     min: u32,
@@ -16,14 +16,14 @@ pub(super) struct Component {
 enum Role {
     /// May have two digits.
     Year,
-    /// Counts back, so its steps lead down to 1.
+    /// Counts backwards, so its steps lead down to 1.
     DayFromEnd,
-    /// systemd counts them in microseconds, and takes fractions.
+    /// systemd counts them in microseconds, and accepts fractions.
     Second,
     Other,
 }
 
-/// 2199 is where systemd's own search ends.
+/// systemd's own search ends in 2199.
 pub(super) const YEAR: Component = Component {
     name: "year",
     min: 1970,
@@ -42,7 +42,7 @@ pub(super) const DAY: Component = Component {
     max: 31,
     role: Role::Other,
 };
-/// 28, so that each month has such a day.
+/// 28, because every month has such a day.
 pub(super) const DAY_FROM_END: Component = Component {
     name: "day from the end of the month",
     min: 1,
@@ -73,15 +73,15 @@ pub(super) struct Span {
     first: u32,
     last: u32,
     step: u32,
-    /// A step without an end.
+    /// Has a step without an end.
     is_open: bool,
 }
 
-/// What a component names.
+/// The values that a component names.
 pub(super) struct Values {
-    /// Bit n for n.
+    /// Bit n stands for value n.
     pub(super) mask: u64,
-    /// Which value of the next round a step without an end runs to, 0 if none: see [`super::overrun`].
+    /// The value of the next round to which a step without an end runs; 0 if there is none. See [`super::overrun`].
     pub(super) overrun: u32,
 }
 
@@ -102,8 +102,7 @@ impl Span {
 }
 
 impl Component {
-    /// The largest number that systemd holds; larger ones are refused even where a step makes them
-    /// meaningless.
+    /// The largest number that systemd can hold. It refuses larger ones even if a step makes them meaningless.
     fn largest_number(&self) -> u32 {
         match self.role {
             Role::Second => INT_MAX / 1_000_000,
@@ -111,7 +110,7 @@ impl Component {
         }
     }
 
-    /// The spans listed; none at all for `*`.
+    /// The listed spans. None for `*`.
     pub(super) fn read_spans(&self, (at, text): Piece<'_>) -> Result<Option<Vec<Span>>, ExpressionError> {
         if text == "*" {
             return Ok(None);
@@ -127,8 +126,8 @@ impl Component {
         Ok(Some(spans))
     }
 
-    /// systemd lowers its limit of 28 by three with each further value of a list, from the lowest up: `~3,27`
-    /// is refused. A slip, but there can be no timer for what it refuses.
+    /// systemd lowers its limit of 28 by three with each further value of a list, from the lowest value up: it refuses
+    /// `~3,27`. That is a slip of systemd, but no timer can have what it refuses.
     fn check_list(&self, items: &[Piece<'_>], spans: &[Span]) -> Result<(), ExpressionError> {
         let mut ascending: Vec<_> = spans
             .iter()
@@ -152,14 +151,14 @@ impl Component {
         Ok(())
     }
 
-    /// Not for years, which do not fit.
+    /// Reads values into a mask. Not for years, which do not fit into it.
     pub(super) fn read_values(&self, piece: Piece<'_>) -> Result<Values, ExpressionError> {
         let spans = self
             .read_spans(piece)?
             .unwrap_or_else(|| vec![Span::closed(self.min, self.max, 1)]);
         let values = spans.iter().flat_map(Span::values);
         let mask = values.fold(0, |mask, value| mask | 1 << value);
-        // Nothing is sought behind the very last value, but for the fractions of its second.
+        // systemd searches nothing behind the very last value, except the fractions of its second.
         let last = match self.role {
             Role::DayFromEnd => self.min,
             _ => self.max,
@@ -170,7 +169,7 @@ impl Component {
         Ok(Values { mask, overrun })
     }
 
-    /// The first value of an open span in the next round, days as in January.
+    /// The first value of an open span in the next round. Counts days as in January.
     fn overrun(&self, span: &Span) -> u32 {
         match self.role {
             Role::DayFromEnd => span.step + 1 - span.first,
@@ -205,7 +204,7 @@ impl Component {
             }
             (Some((last, last_piece)), repeat) => {
                 let step = repeat.map_or(1, |(step, _)| step);
-                // systemd checks the last value that is reached: 5..99/100 is 5, and is taken.
+                // systemd checks only the last value that the step reaches: it accepts 5..99/100, which is 5.
                 let last = last - (last - first) % step;
                 if last > self.max {
                     return Err(self.not_a_value(last_piece));
@@ -257,7 +256,7 @@ impl Component {
             .ok_or_else(|| self.not_a_value(piece))
     }
 
-    /// The end of a range; whether it is a value only shows when the step is known.
+    /// Reads the end of a range. Whether the end is a value depends on the step, which is read later.
     fn read_last(&self, piece: Piece<'_>) -> Result<u32, ExpressionError> {
         self.check_fraction(piece)?;
         let number = read_number(piece.1).filter(|number| *number <= self.largest_number());

@@ -214,7 +214,7 @@ fn clock_changes_follow_beat() {
 
 #[test]
 fn start_in_the_second_pass_waits_for_the_end_of_the_repeated_hour() {
-    // 01:20 EST: a real Beat would now send without end, because 01:45 EDT has passed for ever.
+    // 01:20 EST: from now on a real Beat would send without end, because 01:45 EDT stays in the past.
     assert_slots(
         "*/45 * * * *",
         "America/New_York",

@@ -25,7 +25,7 @@ fn slots(expression: &str, zone_name: &str, from: &str, to: &str) -> Vec<String>
 
 #[track_caller]
 fn assert_slots(expression: &str, zone_name: &str, from: &str, to: &str, expected: &[&str]) {
-    // Expected times leave out what they share with the start of the window: "03-08T07:00", or "07:00".
+    // Expected times omit the part that they share with the start of the window: "03-08T07:00", or "07:00".
     let found = slots(expression, zone_name, from, to);
     let matches = found.len() == expected.len()
         && found
@@ -38,9 +38,9 @@ fn assert_slots(expression: &str, zone_name: &str, from: &str, to: &str, expecte
     );
 }
 
-/// Measured with cronsim 2.8, whose rules are Debian's; the same windows as for Celery's reading in `celery_crontab`. One differs
-/// from cronsim: it steps by whole hours and so misses 01:30 in the second pass of a half-hour change, where Debian's cron runs
-/// wildcard jobs at each minute the clock shows.
+/// Measured with cronsim 2.8, whose rules are Debian's, in the same windows as for Celery's reading in
+/// `celery_crontab`. One case differs from cronsim. cronsim steps by whole hours, and so misses 01:30 in the second
+/// pass of a half-hour change. Debian's cron runs wildcard jobs at each minute that the clock shows.
 #[test]
 fn clock_changes_follow_debian() {
     let new_york = "America/New_York";
@@ -211,7 +211,7 @@ fn clock_changes_follow_debian() {
     );
 }
 
-/// What other evaluators get wrong, a case for each class.
+/// Mistakes of other evaluators, one case for each class.
 #[test]
 fn fields_mean_what_debian_makes_of_them() {
     let january = ["2026-01-01T00:00", "2026-02-01T00:00"];
@@ -398,7 +398,7 @@ fn impossible_date_is_possible_when_the_weekday_is_enough() {
 
 #[test]
 fn rarest_date_is_found_across_a_century_without_a_leap_year() {
-    // The one February of 29 days that starts on a Sunday: 2088 is one, 2100 has no 29th, the next is 2128.
+    // A February of 29 days that starts on a Sunday: 2088 has one, 2100 has no 29th, the next is in 2128.
     assert_slots(
         "0 0 */28 2 0#5",
         "UTC",

@@ -1,4 +1,5 @@
-//! Made-up schedules of every kind in their JSON form, a strategy each. A few are refused, for dates that do not exist.
+//! Random schedules of every kind in their JSON form, one strategy each. A few are refused, for dates that do not
+//! exist.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -11,7 +12,7 @@ pub(super) fn any_kind() -> impl Strategy<Value = Value> {
     prop_oneof![interval(), interval_relative(), celery(), solar(), with_a_row()]
 }
 
-/// The kinds whose slots are a fixed row, whatever was reported or sent before.
+/// The kinds whose slots are fixed, whatever was reported or sent before.
 pub(super) fn with_a_row() -> impl Strategy<Value = Value> {
     prop_oneof![
         interval_from_anchor(),
@@ -115,7 +116,7 @@ pub(super) fn celery() -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// Celery's names for what the sun does, and places up to the poles.
+/// Celery's solar events, and places up to the poles.
 pub(super) fn solar() -> BoxedStrategy<Value> {
     let events = select(vec![
         "dawn_astronomical",
@@ -193,13 +194,13 @@ fn seconds() -> impl Strategy<Value = f64> {
     prop_oneof![round, 1.0..7_200.0, 1.0..=31_622_400.0]
 }
 
-/// Clocks that change in uncommon ways, and now and then any other.
+/// Zones with uncommon clock changes, and sometimes any other zone.
 pub(super) fn zone() -> impl Strategy<Value = &'static str> {
     let uncommon = vec![
         "UTC",
         "Europe/Berlin",
         "America/New_York",
-        // By half an hour, by two hours, twice a year for Ramadan, at midnight, and once by a day.
+        // Changes of half an hour, of two hours, twice a year for Ramadan, at midnight, and once of a day.
         "Australia/Lord_Howe",
         "Antarctica/Troll",
         "Africa/Casablanca",
@@ -229,10 +230,10 @@ impl Field {
         self.list_with(step.boxed())
     }
 
-    /// The items that all dialects have, and one more.
+    /// The items that all dialects have, and one of this dialect.
     fn list_with(self, own: BoxedStrategy<String>) -> impl Strategy<Value = String> + Clone {
         let Self { min, max } = self;
-        // The hours at which clocks change come up more often than chance would have them.
+        // The hours at which clocks change come up more often than by chance.
         let value = || prop_oneof![min..=max, min..=max.min(3)];
         let range =
             || (value(), value()).prop_map(|(one, other)| format!("{}-{}", one.min(other), one.max(other)));
@@ -248,7 +249,7 @@ impl Field {
     }
 }
 
-/// As Celery reads it: no `5/10`, but ranges around the end.
+/// As Celery reads it: no `5/10`, but ranges that wrap around.
 fn celery_text(field: Field) -> impl Strategy<Value = String> {
     let Field { min, max } = field;
     let wrapped = (min..=max, min..=max).prop_map(|(first, last)| format!("{first}-{last}"));

@@ -1,7 +1,7 @@
-//! The same expressions through the `cron` crate and through ours, in UTC: the same are taken, and they have the same slots.
+//! Compares the `cron` crate with this module, in UTC: both must accept the same expressions, and find the same slots.
 //!
-//! Both parsers see written and mutilated expressions in equal parts. Every difference must belong to one of the [`Class`]es; on
-//! other clocks than UTC the two differ by design (cron's rule for clock changes), which `quartz/tests.rs` covers.
+//! Valid and mutilated expressions come in equal parts. Every difference must belong to one of the [`Class`]es. With
+//! other zones than UTC the two differ by design (cron's rule for clock changes); `quartz/tests.rs` covers that.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,20 +11,20 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::Quartz;
 use crate::schedule::zone::Zone;
 
-/// How the two may differ.
+/// The allowed results of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
-    /// Taken by both, the same slots.
+    /// Both accept it, with the same slots.
     SameSlots,
-    /// Refused by both.
+    /// Both refuse it.
     SameRefusal,
-    /// The crate takes dates that do not exist, or not in the named years, and then never has a slot.
+    /// The crate accepts a date that does not exist, or not in the listed years, and then never finds a slot.
     NeverComes,
-    /// The crate takes line breaks for blanks.
+    /// The crate reads line breaks as blanks.
     LineBreak,
-    /// The Quartz scheduler's own signs.
+    /// It has signs that only the Quartz scheduler knows.
     LastOrNth,
-    /// The crate's own `*` ends with the year 2100.
+    /// The crate's `*` ends with the year 2100.
     After2100,
 }
 
@@ -32,7 +32,7 @@ enum Class {
 fn crate_and_we_take_the_same_and_find_the_same_slots() {
     let counts = compare(4_000, 1);
 
-    // A generator that makes nothing but nonsense would agree about everything.
+    // A generator that makes only nonsense would find agreement everywhere.
     assert!(counts[&Class::SameSlots] > 1_000, "{counts:?}");
     assert!(counts[&Class::SameRefusal] > 500, "{counts:?}");
     assert!(counts[&Class::LastOrNth] > 50, "{counts:?}");
@@ -63,7 +63,7 @@ fn compare(expressions: usize, seed: u64) -> BTreeMap<Class, usize> {
     counts
 }
 
-/// What the two make of an expression, or how they differ without a reason.
+/// Compares both readings of an expression. The error describes a difference without an allowed class.
 fn difference(expression: &str, after: DateTime<Utc>) -> Result<Class, String> {
     let (theirs, ours) = (::cron::Schedule::from_str(expression), Quartz::parse(expression));
     let (theirs, ours) = match (theirs, ours) {
@@ -105,7 +105,7 @@ fn end_of_all() -> DateTime<Utc> {
     "2101-01-01T00:00:00Z".parse().expect("an instant")
 }
 
-/// SplitMix64, so that a failing case comes again without a seed being kept anywhere.
+/// SplitMix64 with a fixed seed, so that a failing case comes again.
 struct Random(u64);
 
 impl Random {
@@ -132,7 +132,7 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    /// Somewhere in the crate's years; often just before a turn of something, and with part of a second.
+    /// An instant in the crate's years: often just before a boundary, and with a fraction of a second.
     fn instant(&mut self) -> DateTime<Utc> {
         let seconds = self.below(130 * 366 * 86_400) as i64;
         let unit = [1, 60, 3_600, 86_400, 366 * 86_400][self.below(5)];
@@ -156,7 +156,7 @@ const FIELDS: [(usize, usize, &[&str]); 7] = [
     (1970, 2100, &[]),
 ];
 
-/// As a person might write it, now and then with a slip.
+/// An expression as a person might write it, sometimes with a slip.
 fn expression(random: &mut Random) -> String {
     if random.one_in(40) {
         return random

@@ -1,22 +1,22 @@
 //! The grammar of the `cron` crate's fields, read from left to right.
 //!
-//! The crate's own parser tries and goes back, but one character ahead always decides: after a number or a name and the blanks
-//! behind it, `-`, `/` or `,` carries on and everything else is the next field. No blanks are skipped behind `*` and `?`, nor before
-//! them in a list; the crate does not either.
+//! The crate's parser tries alternatives and goes back. One character ahead decides as well: after a number or a name
+//! and the blanks behind it, `-`, `/` or `,` continues the field, and everything else begins the next one. Like the
+//! crate, this reader skips no blanks behind `*` and `?`, nor before them in a list.
 
 use crate::schedule::expression::{ExpressionError, Piece, fault, read_number};
 
-/// One of the fields: its name, its values and the names some of them have.
+/// One of the fields: its name, its values, and the names of some values.
 pub(super) struct Field {
     name: &'static str,
     min: u32,
     max: u32,
-    /// The first ones stand for `min`.
+    /// The names, from the one for `min` on.
     names: &'static [&'static [&'static str]],
     signs: Signs,
 }
 
-/// What a field has besides numbers, names and `*`.
+/// Signs of a field besides numbers, names and `*`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Signs {
     None,
@@ -125,7 +125,7 @@ pub(super) enum Item {
     },
 }
 
-/// A field that has been read.
+/// A parsed field.
 pub(super) struct FieldText<'a> {
     field: &'static Field,
     pub(super) at: usize,
@@ -134,7 +134,7 @@ pub(super) struct FieldText<'a> {
 }
 
 impl FieldText<'_> {
-    /// What it lists, in no order and perhaps twice.
+    /// The listed values, in no order and possibly twice.
     pub(super) fn values(&self) -> impl Iterator<Item = u32> {
         let Field { min, max, .. } = *self.field;
         let ranges = self.items.iter().filter_map(move |item| match *item {
@@ -146,7 +146,7 @@ impl FieldText<'_> {
         ranges.flat_map(|(first, last, step)| (first..=last).step_by(step as usize))
     }
 
-    /// Bit n for value n, of any field but the year.
+    /// A mask in which bit n stands for value n. Not for years.
     pub(super) fn mask(&self) -> u64 {
         self.values().fold(0, |mask, value| mask | 1 << value)
     }
@@ -165,17 +165,17 @@ impl<'a> Reader<'a> {
         reader
     }
 
-    /// Of the next character, counted from 1.
+    /// The position of the next character, counted from 1.
     pub(super) fn position(&self) -> usize {
         self.at + 1
     }
 
-    /// Whether nothing but blanks is left, right behind a field.
+    /// Whether only blanks are left after a field.
     pub(super) fn is_at_end(&self) -> bool {
         self.rest().is_empty()
     }
 
-    /// Reads one field and the blanks behind it.
+    /// Reads one field, and the blanks behind it.
     pub(super) fn field(&mut self, field: &'static Field) -> Result<FieldText<'a>, ExpressionError> {
         let start = self.at;
         let mut items = vec![self.item(field)?];
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
                 step,
             });
         }
-        // The crate has no `MON/2`; the slash is then what cannot follow.
+        // The crate has no `MON/2`: after a name, a slash is a fault.
         let step = if named { None } else { self.step(field)? };
         Ok(match step {
             Some(step) => Item::Onward { first: value, step },
@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What only the Quartz scheduler knows, and the crate reads as a fault: `first` has just been taken.
+    /// Reads a sign that only the Quartz scheduler knows, and that the crate refuses. `first` was read just before.
     fn sign(&mut self, field: &Field, first: &str, word: &str) -> Result<Option<Item>, ExpressionError> {
         match field.signs {
             Signs::None => Ok(None),
@@ -320,7 +320,7 @@ impl<'a> Reader<'a> {
         Ok(Some(step))
     }
 
-    /// Takes the digits or the letters that come next; nothing if neither do.
+    /// Reads the digits or the letters that come next. Empty if there are none.
     fn name_or_number(&mut self) -> &'a str {
         let rest = self.rest();
         let same = match rest.bytes().next() {
@@ -332,7 +332,7 @@ impl<'a> Reader<'a> {
         &rest[..length]
     }
 
-    /// What a person would call the next word, for messages.
+    /// The next word, for messages.
     fn word(&self) -> &'a str {
         self.rest().split([' ', '\t', ',']).next().unwrap_or_default()
     }
@@ -361,7 +361,7 @@ impl Field {
         Some(self.min + index as u32)
     }
 
-    /// Reads a number or a name; `word` is what it stands in.
+    /// Reads a number or a name. `word` is the word that it stands in.
     fn value(&self, (at, text): Piece<'_>, word: &str) -> Result<u32, ExpressionError> {
         let number = || read_number(text).filter(|value| (self.min..=self.max).contains(value));
         self.named(text).or_else(number).ok_or_else(|| {

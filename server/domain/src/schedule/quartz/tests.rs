@@ -72,7 +72,7 @@ fn fields_mean_what_the_crate_makes_of_them() {
     );
 }
 
-/// What the crate refuses and the Quartz scheduler has.
+/// Signs that the crate refuses and the Quartz scheduler has.
 #[test]
 fn last_and_nth_days_are_taken_as_the_scheduler_writes_them() {
     assert_eq!(days("L * ?"), [31]);
@@ -112,7 +112,7 @@ fn expression_is_kept_with_single_spaces() {
     assert_eq!(quartz("0 0 12**?").expression(), "0 0 12**?");
 }
 
-/// Measured nowhere: the crate drops the skipped time and repeats the other; this is the rule of `cron`.
+/// Not measured: the crate drops a skipped time and repeats a doubled one. Expected is the rule of `cron`.
 #[test]
 fn clock_changes_follow_the_rule_of_cron() {
     let spring = ["2026-03-28T12:00:00", "2026-03-30T12:00:00"];

@@ -1,7 +1,7 @@
-//! PyEphem's search for the next crossing of the horizon, and what Celery makes of days without one.
+//! PyEphem's search for the next crossing of the horizon, and Celery's treatment of days without one.
 //!
-//! The names on the other side: `Observer.next_rising`, `next_setting`, `next_transit` and `next_antitransit` of PyEphem 4.2,
-//! `solar._next_event` of Celery 5.7.
+//! Their names in the originals: `Observer.next_rising`, `next_setting`, `next_transit` and `next_antitransit` of
+//! PyEphem 4.2, `solar._next_event` of Celery 5.7.
 
 #[cfg(test)]
 mod tests;
@@ -17,12 +17,12 @@ use crate::time::to_micros;
 const MAX_SEARCH_DAYS: u32 = 366;
 /// PyEphem's `rise_set_iterations`.
 const ITERATIONS: u32 = 7;
-/// A tenth of a second, in days: PyEphem's `default_newton_precision`. A step this short is not taken any more.
+/// A tenth of a second, in days: PyEphem's `default_newton_precision`. The search stops at a step this short.
 const PRECISION: f64 = 0.1 / 86_400.0;
-/// One second, in days. What is so close ahead is what the run at the start was for.
+/// One second, in days. An event this close ahead is the one that the last run was for.
 ///
-/// PyEphem's bounds are 0.1 s for risings and settings and 0.2 ms for transits. Ours is as wide as the two sides may be apart:
-/// else a run at Celery's time would be followed at once by a slot at our time of the same event.
+/// PyEphem's bounds are 0.1 s for risings and settings, and 0.2 ms for transits. This bound is as wide as the two
+/// computations may differ. Otherwise a run at Celery's time would be followed at once by a slot for the same event.
 const SAME_EVENT: f64 = 1.0 / 86_400.0;
 const MICROSECONDS_PER_DAY: f64 = 86_400e6;
 
@@ -109,7 +109,8 @@ enum Target {
 }
 
 impl Target {
-    /// Where to look next: on a day without a crossing PyEphem goes to the lowest or the highest point, where one is most likely.
+    /// The hour angle to try next. On a day without a crossing PyEphem tries the lowest or the highest point, where one
+    /// is most likely.
     fn hour_angle(self) -> f64 {
         match self {
             Self::At(hour_angle) => hour_angle,
@@ -119,7 +120,7 @@ impl Target {
     }
 }
 
-/// A search from one instant on. Times are counted in days from it.
+/// A search that starts at one instant. Times are days since that instant.
 pub(super) struct Search {
     after: DateTime<Utc>,
     origin: Origin,
@@ -157,7 +158,8 @@ impl Search {
             }
             let passed = idle.clamp(1, left);
             left -= passed;
-            // The equation of time moves by less than an hour in a year: this is nearer to the wanted passage than to any other.
+            // The equation of time moves by less than an hour in a year, so this is nearer to the wanted passage than
+            // to any other.
             let antitransit = self.transit(&day, start, PI) + f64::from(passed - 1);
             day = self.day(antitransit)?;
             start = self.settled(&day, antitransit, PI);
@@ -169,10 +171,10 @@ impl Search {
         Day::from(self.origin, start)
     }
 
-    /// The time of a slot, cut to microseconds as Celery does; none when that is not after the start.
+    /// The time of a slot, cut to microseconds as Celery does. None: it is not after the start.
     ///
-    /// PyEphem may come to an earlier time when it does not settle. Celery then runs the task at once, over and over; there is
-    /// no slot in that.
+    /// PyEphem may find an earlier time if its search does not converge. Celery then runs the task again and again at
+    /// once, which is no slot.
     fn instant(&self, days: f64) -> Option<DateTime<Utc>> {
         let micros = (days * MICROSECONDS_PER_DAY).floor();
         (micros >= 1.0)
@@ -183,7 +185,8 @@ impl Search {
             .flatten()
     }
 
-    /// `_find_rise_or_set`: goes from hour angle to hour angle until it stays, and gives up when the last one was none.
+    /// `_find_rise_or_set`: moves from hour angle to hour angle until the time settles. Gives up if the last hour angle
+    /// was no crossing.
     fn crossing_in(&self, day: &Day, start: f64, crossing: &Crossing) -> Option<f64> {
         let mut date = start;
         let mut target = Target::AlwaysBelow;
@@ -218,7 +221,8 @@ impl Search {
         self.settled(day, start + ahead, hour_angle)
     }
 
-    /// The time near `date` at which the sun has this hour angle. It moves so evenly that each round wins three digits.
+    /// The time near `date` at which the sun has this hour angle. The sun moves so evenly that each round gains three
+    /// digits.
     fn settled(&self, day: &Day, mut date: f64, hour_angle: f64) -> f64 {
         for _ in 0..4 {
             date += wrapped(hour_angle - day.hour_angle(&self.place, date)) / TAU;
@@ -226,23 +230,23 @@ impl Search {
         date
     }
 
-    /// How many days from here on are sure to be without a crossing, so that they need no look.
+    /// The number of days from here on that surely have no crossing, so that the search may skip them.
     ///
-    /// A day has none while the declination is so far north or south that the sun stays on one side of the horizon. How long it
-    /// takes to come back follows from the fastest that the sun ever moves along the ecliptic, with some to spare.
+    /// A day has none while the declination is so far north or south that the sun stays on one side of the horizon. A
+    /// bound for its return follows from the fastest motion of the sun along the ecliptic, with a margin.
     fn idle_days(&self, day: &Day, start: f64, crossing: &Crossing) -> u32 {
-        /// Radians a day: above the speed at the perihelion for as long as the years answered for.
+        /// Radians a day: above the speed at the perihelion in all years that have slots.
         const FASTEST: f64 = 1.03 * (PI / 180.0);
-        /// Radians: above what parallax, nutation and the sun's changing radius add up to.
+        /// Radians: above the sum of parallax, nutation and the change of the sun's radius.
         const MARGIN: f64 = 0.02 * (PI / 180.0);
-        /// Days: the last one itself, and half of one for what is not exact around the solstices.
+        /// Days: the last day itself, and half a day for inexactness around the solstices.
         const SPARE: f64 = 1.5;
         const MEAN_SUN_RADIUS: f64 = 0.267 * (PI / 180.0);
 
         let altitude = crossing.of_centre(MEAN_SUN_RADIUS);
         let latitude = self.place.latitude_sin.asin().abs();
         let (declination, slope) = day.declination(start);
-        // On the southern half of the globe all is the same, mirrored at the equator.
+        // The southern hemisphere is the mirror image at the equator.
         let (declination, slope) = if self.place.latitude_sin < 0.0 {
             (-declination, -slope)
         } else {
@@ -261,7 +265,7 @@ impl Search {
         let along_ecliptic = |declination: f64| (declination.sin() / tilt).clamp(-1.0, 1.0).asin();
         let (from, to) = (along_ecliptic(depth), along_ecliptic(bound));
         let way = if is_leaving { PI + from + to } else { to - from };
-        // What is below zero becomes zero.
+        // The cast makes negative values zero.
         (way / FASTEST - SPARE) as u32
     }
 }

@@ -1,4 +1,4 @@
-//! Where the sun stands over a place.
+//! The position of the sun over a place.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ const SUN_RADIUS_AU: f64 = 4.652_42e-3;
 pub(super) struct Place {
     pub(super) latitude_sin: f64,
     pub(super) latitude_cos: f64,
-    /// Radians east.
+    /// In radians, east.
     longitude: f64,
     /// Distance from the earth's axis and from the plane of its equator, in equatorial radii.
     from_axis: f64,
@@ -30,7 +30,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Degrees north and east.
+    /// `latitude` in degrees north, `longitude` in degrees east.
     pub(super) fn new(latitude: f64, longitude: f64) -> Self {
         let (sin, cos) = latitude.to_radians().sin_cos();
         let eccentricity_squared = EARTH_FLATTENING * (2.0 - EARTH_FLATTENING);
@@ -45,9 +45,9 @@ impl Place {
     }
 }
 
-/// The sun as it is seen from a place. Angles in radians.
+/// The sun as seen from a place. Angles in radians.
 pub(super) struct Sight {
-    /// Of the sun's centre, westwards from the meridian.
+    /// The hour angle of the sun's centre, westwards from the meridian.
     pub(super) hour_angle: f64,
     pub(super) declination: f64,
     /// Half of its apparent diameter.
@@ -58,9 +58,9 @@ pub(super) struct Sight {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
     julian_date: f64,
-    /// Of the day in UTC, 0 to 1.
+    /// The fraction of the day in UTC, 0 to 1.
     fraction_of_day: f64,
-    /// Terrestrial minus universal time, in seconds.
+    /// Terrestrial time minus universal time, in seconds.
     delta_t: f64,
 }
 
@@ -77,7 +77,7 @@ impl Origin {
         }
     }
 
-    /// The mean tilt of the earth's axis in radians; true within an arcsecond for thousands of years (IAU 1980).
+    /// The mean tilt of the earth's axis in radians, correct within an arcsecond for thousands of years (IAU 1980).
     pub(super) fn tilt(&self) -> f64 {
         let centuries = (self.julian_date - JULIAN_DATE_OF_2000) / 36_525.0;
         let arcseconds = 84_381.448 + centuries * (-46.815 + centuries * (-0.000_59 + centuries * 0.001_813));
@@ -87,8 +87,9 @@ impl Origin {
 
 /// The sun during one day, or somewhat longer.
 ///
-/// Its full position takes 7 µs, hundreds of times a place on a parabola, and a search looks up to seven times into one day.
-/// Three positions at a distance of 13 hours fix parabolas that leave them by less than 0.01 arcseconds.
+/// A full position takes 7 µs, hundreds of times as long as a point on a parabola, and a search computes up to seven
+/// positions a day. Three positions 13 hours apart fix parabolas that differ from the positions by less than 0.01
+/// arcseconds.
 pub(super) struct Day {
     origin: Origin,
     middle: f64,
@@ -99,7 +100,7 @@ pub(super) struct Day {
 }
 
 impl Day {
-    /// From an hour before `start` to an hour after its end. Days are counted from the origin.
+    /// The day from `start`, with an hour before it and after it. `start` counts in days from the origin.
     ///
     /// None outside the years -2000 to 6000.
     pub(super) fn from(origin: Origin, start: f64) -> Option<Self> {
@@ -120,7 +121,7 @@ impl Day {
         })
     }
 
-    /// The hour angle of the sun as it is seen from the earth's centre, west of the place's meridian. Not normalised.
+    /// The hour angle of the sun as seen from the earth's centre, west of the place's meridian. Not normalised.
     pub(super) fn hour_angle(&self, place: &Place, days: f64) -> f64 {
         let mean_sun = (self.origin.fraction_of_day + days) * TAU - PI;
         mean_sun + self.equation_of_time.at(days - self.middle) + place.longitude
@@ -140,7 +141,7 @@ impl Day {
         let (hour_sin, hour_cos) = self.hour_angle(place, days).sin_cos();
         let (declination_sin, declination_cos) = self.declination.at(offset).sin_cos();
         let distance = self.distance_au.at(offset) * EARTH_RADII_PER_AU;
-        // From the place to the sun: towards the meridian, west, and north, in radii of the earth.
+        // The vector from the place to the sun: towards the meridian, west, and north, in radii of the earth.
         let meridian = distance * declination_cos * hour_cos - place.from_axis;
         let west = distance * declination_cos * hour_sin;
         let north = distance * declination_sin - place.from_equator;
@@ -153,7 +154,7 @@ impl Day {
     }
 }
 
-/// The sun as it is seen from the earth's centre.
+/// The sun as seen from the earth's centre.
 struct Position {
     equation_of_time: f64,
     declination: f64,
@@ -165,7 +166,8 @@ impl Position {
         let julian_date = origin.julian_date + days;
         let time = JulianDate::new(julian_date, origin.delta_t).ok()?;
         let sun = SolarPositions::new().for_time_from_julian(time).ok()?;
-        // At the north pole azimuth is nothing but the hour angle, counted from midnight; the crate does not tell that itself.
+        // At the north pole the azimuth is the hour angle, counted from midnight. The crate does not return the hour
+        // angle itself.
         let pole = Location {
             latitude: 90.0,
             longitude: 0.0,
@@ -180,7 +182,7 @@ impl Position {
     }
 }
 
-/// A parabola through three values at equal distances, by the offset from the middle one.
+/// A parabola through three values at equal distances. Its argument is the offset from the middle one.
 struct Parabola {
     value: f64,
     slope: f64,
@@ -203,15 +205,15 @@ impl Parabola {
     }
 }
 
-/// An angle between half a turn back and half a turn on.
+/// Wraps an angle into half a turn back to half a turn on.
 pub(super) fn wrapped(angle: f64) -> f64 {
     (angle + PI).rem_euclid(TAU) - PI
 }
 
-/// Terrestrial minus universal time in seconds, as PyEphem 4.2 has it, within a second; `year` with its fraction.
+/// Terrestrial time minus universal time in seconds, as in PyEphem 4.2, within a second. `year` has a fraction.
 ///
-/// PyEphem foretells more than is expected today: 91 s in 2040 rather than 74. The sun moves an arcsecond in 24 s, so the
-/// difference is seen close to the polar circles.
+/// PyEphem predicts more than is expected today: 91 s in 2040 rather than 74. The sun moves an arcsecond in 24 s, so
+/// the difference shows close to the polar circles.
 fn delta_t_of_pyephem(year: f64) -> f64 {
     if year < 2018.0 {
         return delta_t::estimate(year).unwrap_or(0.0);

@@ -49,7 +49,8 @@ fn slots_are_those_of_celery() {
     }
 }
 
-/// The sun turns within an arcsecond of the height of nautical dawn: the least error in its place moves the crossing by seconds.
+/// The sun passes within an arcsecond of the altitude of nautical dawn, so the least error of its position moves the
+/// crossing by seconds.
 #[test]
 fn a_grazing_sun_is_met_within_seconds() {
     let solar = solar("dawn_nautical", (66.0, -87.2));
@@ -172,7 +173,7 @@ fn a_place_on_the_globe_keeps_its_numbers() {
     }
 }
 
-/// A run at Celery's time may come somewhat before our slot; it must not be followed by a slot of the same event.
+/// A run at Celery's time may come shortly before the server's slot. No slot of the same event may follow it.
 #[test]
 fn what_is_less_than_a_second_ahead_has_been() {
     for event in SolarEvent::ALL {
@@ -218,7 +219,7 @@ fn the_ends_of_the_calendar_have_no_slots_and_no_panics() {
     }
 }
 
-/// A leap second is a time past 999,999 microseconds to chrono.
+/// chrono writes a leap second as a time beyond 999,999 microseconds.
 #[test]
 fn a_leap_second_is_a_time_like_others() {
     let leap_second = utc("2016-12-31T23:59:60.5");

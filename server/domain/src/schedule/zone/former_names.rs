@@ -1,9 +1,9 @@
-//! The names that zones had before, and the ones they have now.
+//! The former names of zones, and their present names.
 //!
-//! From the `backward` links of the IANA database (release 2026e): every link whose name is in no row of `zone.tab`, which has one
-//! row for each place that a clock is named after today. So `Europe/Oslo` stays itself although it is a link to Berlin, and
-//! `Europe/Kiev` becomes `Europe/Kyiv`. Abbreviations (`EST`, `CET`) and `Etc/…` are no places and stay as they are. Where the link
-//! goes to another country's city, the city of its own country is taken.
+//! From the `backward` links of the IANA database (release 2026e): every link whose name is in no row of `zone.tab`.
+//! That table has one row for each place that names a clock today. So `Europe/Oslo` stays itself although it is a link
+//! to Berlin, and `Europe/Kiev` becomes `Europe/Kyiv`. Abbreviations (`EST`, `CET`) and `Etc/…` are no places, and stay
+//! as they are. If a link leads to a city of another country, the table has the city of the zone's own country instead.
 
 /// Former name and present one, in order of the former.
 pub(super) const FORMER_NAMES: [(&str, &str); 131] = [

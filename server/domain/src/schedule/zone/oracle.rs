@@ -1,5 +1,5 @@
-//! The same clocks through `chrono-tz` and through ours. Its data are older than ours (IANA 2025b), so some zones differ: the test
-//! finds them itself, and holds the list below to what it finds.
+//! Compares the clocks of `chrono-tz` with those of this module. Its data are older (IANA 2025b), so some zones differ.
+//! The test finds these zones itself, and compares them with the list below.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ const FROM: &str = "2020-01-01T00:00:00Z";
 /// Years that are compared.
 const YEARS: i64 = 17;
 
-/// The zones whose clocks `chrono-tz` 0.10.4 shows otherwise than IANA 2026f in 2020 to 2036, and why.
+/// The zones whose clocks differ between `chrono-tz` 0.10.4 and IANA 2026f in 2020 to 2036, and why.
 const OLDER_THERE: [(&[&str], &str); 4] = [
     (
         &["Africa/Casablanca", "Africa/El_Aaiun"],
@@ -45,7 +45,7 @@ fn from() -> DateTime<Utc> {
     FROM.parse().expect("an instant")
 }
 
-/// Zones that both know.
+/// The zones that both have.
 fn both() -> impl Iterator<Item = (Zone, chrono_tz::Tz)> {
     Zone::all().filter_map(|zone| Some((zone, zone.name().parse().ok()?)))
 }
@@ -58,7 +58,7 @@ fn their_offset(zone: chrono_tz::Tz, at: DateTime<Utc>) -> TimeDelta {
     TimeDelta::seconds(seconds.into())
 }
 
-/// Noon of each seventh day, and the seconds before and at each of our clock changes.
+/// Noon of each seventh day, and the seconds before and at each clock change.
 fn instants(zone: Zone) -> Vec<DateTime<Utc>> {
     let mut instants = Vec::new();
     for week in 0..52 * YEARS {
@@ -71,7 +71,7 @@ fn instants(zone: Zone) -> Vec<DateTime<Utc>> {
     instants
 }
 
-/// Zones with another clock at some instant, and the first such instant.
+/// The zones whose clocks differ at some instant, and the first such instant.
 fn differing() -> BTreeMap<&'static str, DateTime<Utc>> {
     both()
         .filter_map(|(ours, theirs)| {
@@ -104,7 +104,7 @@ fn chrono_tz_reads_wall_times_as_we_do() {
     let differing = differing();
     let mut compared = 0;
     for (ours, theirs) in both().filter(|(ours, _)| !differing.contains_key(ours.name())) {
-        // Around each clock change: what is skipped, what comes twice, and what is neither.
+        // Around each clock change: wall times that are skipped, repeated, and neither.
         for change in instants(ours)
             .windows(2)
             .filter(|pair| pair[1] - pair[0] == TimeDelta::seconds(1))

@@ -86,7 +86,7 @@ fn what_the_clock_shows_twice_or_never_is_told_apart() {
         Some(Reading::Once(utc("2026-10-25T02:00:00")))
     );
     let apia = zone("Pacific/Apia");
-    // Samoa crossed the date line: 30 December 2011 never was.
+    // Samoa crossed the date line, and had no 30 December 2011.
     assert_eq!(
         apia.read(wall("2011-12-30T12:00:00")),
         Some(Reading::Skipped {
@@ -98,13 +98,13 @@ fn what_the_clock_shows_twice_or_never_is_told_apart() {
 
 #[test]
 fn the_database_knows_the_clocks_of_2026() {
-    // British Columbia stayed on summer time in November 2026; databases before 2026a do not know.
+    // British Columbia stayed on summer time in November 2026. Databases before 2026a do not have that.
     let vancouver = zone("America/Vancouver");
     assert_eq!(
         vancouver.offset_at(utc("2026-12-01T00:00:00")),
         TimeDelta::hours(-7)
     );
-    // Cuba stayed on summer time in November 2026; databases before 2026f do not know.
+    // Cuba stayed on summer time in November 2026. Databases before 2026f do not have that.
     let havana = zone("America/Havana");
     assert_eq!(havana.offset_at(utc("2026-12-01T00:00:00")), TimeDelta::hours(-4));
     assert!(database_version() >= "2026f");
@@ -156,7 +156,7 @@ fn the_machines_zones_come_first_and_the_built_in_ones_fill_the_holes() {
     for (name, data) in &mut files {
         match name.as_str() {
             "America/Havana" => data.clone_from(&tokyo),
-            // Half a file, as a full disk leaves it.
+            // Half a file, as a full disk leaves behind.
             "America/Vancouver" => data.truncate(data.len() / 3),
             _ => {}
         }

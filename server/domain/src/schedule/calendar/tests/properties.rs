@@ -47,8 +47,8 @@ fn places() -> impl Strategy<Value = (Zone, DateTime<Utc>)> {
         .prop_map(|((name, change), minutes)| (zone(name), utc(change) + TimeDelta::minutes(minutes)))
 }
 
-/// The rule for clock changes applied to each minute of the real clock, for a day and a half; no step is lost
-/// here.
+/// Applies the rule for clock changes to each minute of the real clock, for a day and a half. Does not model the lost
+/// steps.
 fn simulated(line: &Line, from: DateTime<Utc>) -> BTreeSet<DateTime<Utc>> {
     let matches = |wall: NaiveDateTime| {
         line.times.minutes >> wall.minute() & 1 == 1
@@ -96,7 +96,7 @@ proptest! {
         prop_assert!(next.is_none_or(|slot| slot > after));
         if let (Some(next), Some(after_later)) = (next, after_later) {
             prop_assert!(next <= after_later);
-            // A row, not a chain: whoever starts in between comes to the same slots.
+            // Slots are fixed: a search that starts in between finds the same ones.
             prop_assert!(next == after_later || next <= after + TimeDelta::seconds(later));
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The row of slots from one after `after`, given by the ends of their UTC texts.
+/// Asserts the slots after `after`, given by the ends of their UTC texts.
 #[track_caller]
 fn assert_slots(text: &str, zone_name: &str, after: &str, expected: &[&str]) {
     let calendar = Calendar::parse(text, zone(zone_name)).expect("a test calendar");
@@ -99,7 +99,7 @@ fn a_skipped_time_does_not_come() {
     }
 }
 
-/// Measured likewise, started before the hour.
+/// Measured in the same way, started before the hour.
 #[test]
 fn a_repeated_time_comes_at_its_first_showing() {
     let cases: [(&str, &str, &str, &[&str]); 8] = [
@@ -157,8 +157,7 @@ fn a_repeated_time_comes_at_its_first_showing() {
     }
 }
 
-/// systemd would go on within the second showing if it were started there; the row of slots stays what it
-/// was.
+/// If started within the second showing, systemd would run in it. The slots do not change.
 #[test]
 fn a_search_from_the_second_showing_finds_the_times_after_it() {
     assert_slots(
@@ -176,7 +175,7 @@ fn a_search_from_the_second_showing_finds_the_times_after_it() {
     );
 }
 
-/// Measured likewise. See `overrun`.
+/// Measured in the same way. See `overrun`.
 #[test]
 fn an_uneven_step_loses_what_systemd_loses() {
     let cases: [(&str, &str, &[&str]); 12] = [
@@ -294,7 +293,7 @@ fn only_what_lies_ahead_counts() {
 
     assert_eq!(timestamp.next_after(slot - TimeDelta::nanoseconds(1)), Some(slot));
     assert_eq!(timestamp.next_after(slot), None);
-    // Half a second after, the next whole one lies ahead.
+    // Half a second later, the next whole second lies ahead.
     assert_slots("*:*:*", "UTC", "2026-01-01T00:00:00.5", &["00:00:01"]);
     assert_eq!(
         parse("2199-12-31 23:59:59").next_after(utc("2199-12-31T23:59:59")),

@@ -1,4 +1,4 @@
-//! What holds for every crontab line, compared with a clock that is walked minute by minute.
+//! Properties of every crontab line, compared with a clock that is walked minute by minute.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -86,7 +86,7 @@ fn expressions() -> impl Strategy<Value = String> {
         .prop_map(|(minute, hour, date, month, weekday)| format!("{minute} {hour} {date} {month} {weekday}"))
 }
 
-/// Whether the fields match what a clock shows; deliberately naive, day by day.
+/// Whether the fields match a wall time. Deliberately naive: day by day.
 fn shows(times: &WallTimes, wall: chrono::NaiveDateTime) -> bool {
     let days = &times.days;
     let (day, weekday) = (wall.day(), wall.weekday().num_days_from_sunday());
@@ -122,7 +122,7 @@ fn simulated(cron: &Cron, zone: Zone, from: DateTime<Utc>) -> BTreeSet<DateTime<
         let wall = zone.wall_at(now);
         let first_showing =
             matches!(zone.read(wall), Some(Reading::Once(first) | Reading::Twice(first, _)) if first == now);
-        // Wall times that the clock jumped over to get here; a fixed job makes up for them now.
+        // Wall times that the clock has just jumped over: a fixed job makes up for them now.
         let expected_wall = zone.wall_at(now - minute) + minute;
         let skipped =
             (0..(wall - expected_wall).num_minutes()).map(|minutes| expected_wall + minute * minutes as i32);
