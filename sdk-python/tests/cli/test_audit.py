@@ -419,7 +419,7 @@ def test_server_that_cannot_be_asked_is_unknown(broker: str) -> None:
     options = ("audit", "-A", "audited", "--json", "--no-config")
     server = {"CELERY_BROKER_URL": broker, "DEADBEAT_URL": f"http://127.0.0.1:{free_port()}"}
 
-    for key, why in (("dbp_only-signals", "no key that may read"), ("dbr_reads", "refused")):
+    for key, why in (("dbp_only-signals", "no read key"), ("dbr_reads", "refused")):
         done = run(*options, **server, DEADBEAT_KEY="dbp_only-signals", DEADBEAT_READ_KEY=key)
         document = json.loads(done.stdout)
         assert {code for _, code, _ in codes(document)} == {"NO_WORKERS"}

@@ -60,7 +60,7 @@ def judge_claims(diagnosis: Diagnosis, seen: list[dict[str, Any]]) -> None:
         "they enforce no hard time limit; an alert comes after its longest run, but nothing ends it",
     )
     if not any(one["kind"] == "worker_snapshot" and one.get("scheduled") is not None for one in seen):
-        block("how many tasks in a worker wait for their ETA", _why_no_eta(diagnosis))
+        block("how many tasks in a worker wait for their time (ETA)", _why_no_eta(diagnosis))
     block("other machines", "the test ran here only: their environment, version and firewall may differ")
     block(
         "a run whose child is killed within a second of its start",
