@@ -1,4 +1,4 @@
-//! Celery Beat, a [`crate::celery::switch`] of its own: the SDK says after each tick that it lives.
+//! Celery Beat as a [`crate::celery::switch`]: the SDK sends a heartbeat after each tick.
 
 pub mod crash_loop;
 pub mod incarnation;
@@ -14,52 +14,54 @@ use crate::judge::blind_spell::BlindSpell;
 use crate::monitor::status::Status;
 use crate::time::span;
 
-/// One entry sent this often within [`STORM_WINDOW`], and ten times as often as its schedule has it, is a storm.
+/// An entry that is sent this often within [`STORM_WINDOW`], and ten times as often as its schedule asks for, is a
+/// storm.
 pub const STORM_COUNT: u32 = 100;
-/// See [`STORM_COUNT`]; a storm is over when none was seen for as long.
+/// See [`STORM_COUNT`]. A storm is over if none was seen for this long.
 pub const STORM_WINDOW: TimeDelta = TimeDelta::seconds(60);
 
-/// So many entries and more are a schedule that somebody misses; a single one may leave like any other.
+/// An empty list counts as a lost schedule from this many entries on. A single entry may leave like any other.
 pub const SCHEDULE_ENTRIES: usize = 2;
-/// A list that is empty for less than this is not told: its scheduler may not have read its table yet.
+/// An empty list opens an incident only after this: a scheduler that has just started may not have read its table yet.
 pub const EMPTIED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
 
-/// Whether a list takes a Beat's whole schedule away: `watched` monitors were not retired before it, and it lists `enabled` enabled entries.
+/// Whether a list takes a Beat's whole schedule away. `watched`: monitors that were not retired before it. `enabled`:
+/// enabled entries in the list.
 #[must_use]
 pub fn is_emptied(watched: usize, enabled: usize) -> bool {
     watched >= SCHEDULE_ENTRIES && enabled == 0
 }
 
-/// What a monitor's verdict needs to know of its Beat.
+/// The facts about its Beat that a monitor's verdict needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BeatView {
     /// Its status.
     pub status: Status,
-    /// When it was last heard from.
+    /// When its last heartbeat came.
     pub last_seen_at: Option<DateTime<Utc>>,
     /// When it is declared down.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// When its process last said that it hangs.
+    /// When its process last reported that its loop hangs.
     pub hung_at: Option<DateTime<Utc>>,
     /// When it last sent any entry.
     pub sent_at: Option<DateTime<Utc>>,
-    /// When the broker last took none from it.
+    /// When the broker last refused a message of it.
     pub send_failed_at: Option<DateTime<Utc>>,
-    /// When a process of its application last said that it had to drop events.
+    /// When a process of its application last reported that it had to drop events.
     pub lost_at: Option<DateTime<Utc>>,
-    /// Since when its clock has been seen to be off.
+    /// Since when its clock skew has been too large.
     pub skewed_since: Option<DateTime<Utc>>,
-    /// Since when a process of it has reported without a gap.
+    /// Since when one of its processes has reported without a gap.
     pub back_at: Option<DateTime<Utc>>,
 }
 
 impl BeatView {
-    /// For how long it may be silent.
+    /// How long it may be silent.
     pub(crate) fn patience(&self) -> Option<TimeDelta> {
         Some(self.deadline_at? - self.last_seen_at?)
     }
 
-    /// What its silence means.
+    /// The cause of its silence.
     #[must_use]
     pub fn cause(&self) -> Cause {
         if self.hung_at > self.last_seen_at {
@@ -70,7 +72,8 @@ impl BeatView {
     }
 }
 
-/// What the silence of a Beat means. A process that hangs says so once a period: its last word must be young to be believed.
+/// The cause of a Beat's silence. A hanging process reports that once a period, so an old report of a hang proves
+/// nothing.
 #[must_use]
 pub fn silence(beat: &Switch, hung_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Cause {
     let young = now - span(beat.period_seconds * 2.5) - TimeDelta::seconds(5);
@@ -81,7 +84,8 @@ pub fn silence(beat: &Switch, hung_at: Option<DateTime<Utc>>, now: DateTime<Utc>
     }
 }
 
-/// Judges the silence of a Beat whose `check_after` has passed. None: not overdue, or it is part of what is told.
+/// Judges the silence of a Beat whose `check_after` has passed. None: it is not overdue, or its silence belongs to an
+/// open crash loop.
 #[must_use]
 pub fn on_silence(
     beat: &mut Switch,
@@ -90,41 +94,44 @@ pub fn on_silence(
     spells: &[BlindSpell],
 ) -> Option<Transition> {
     if beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop) {
-        // It is silent between two starts.
+        // Between two starts it is silent.
         beat.deadline_at = beat.deadline_at.filter(|deadline| *deadline > now);
         return None;
     }
     let transition = switch::on_silence(beat, cause, now, spells);
     if cause == Cause::BeatCrashLoop && transition.is_some_and(|one| one.to == Status::Down) {
-        // Its next start does not end it.
+        // The next start does not end the crash loop.
         beat.trouble = Some(cause);
         beat.since = Some(now);
     }
     transition
 }
 
-/// Whether it is told of a Beat that it crashes again and again. Its next start is no end of that.
+/// Whether the Beat is down for a crash loop. Its next start does not end that.
 #[must_use]
 pub fn is_told_to_crash(beat: &Switch) -> bool {
     beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop)
 }
 
-/// Whether a Beat that is heard from is down because it crashes: so often until now, one time after the other. `is_told`: an incident says so,
-/// which may be inferred from its monitors. Crashes without an incident, and without silence that is told, are nobody's loss.
+/// Whether a Beat that reports is down for its crashes. `crashes`: crashes in a row until now. `is_told`: an incident
+/// reports the crash loop, which may be inferred from its monitors. Crashes without such an incident, and without an
+/// alert about silence, harm nobody.
 #[must_use]
 pub fn is_crashing(beat: &mut Switch, crashes: usize, is_told: bool) -> bool {
     if !is_told {
         return crashes >= CRASHES && beat.status == Status::Down && beat.trouble.is_none();
     }
     if crashes == 0 && beat.status != Status::Down {
-        // It lives for long enough since its monitors were missed, and had no report in between: being heard ends that incident, too.
+        // Its process has lived long enough since its monitors were missed, and sent nothing in between. Make it
+        // `down`, so that this report ends the inferred incident as well.
         beat.status = Status::Down;
         beat.trouble = Some(Cause::BeatCrashLoop);
     }
     crashes > 0
 }
 
-/// Whether a Beat floods: an entry was sent `count` times within [`STORM_WINDOW`], and its schedule has `slots` in it.
+/// Whether an entry is a storm: Beat sent it `count` times within [`STORM_WINDOW`], and its schedule has `slots` in
+/// that time.
 #[must_use]
 pub fn is_storm(count: u32, slots: u32) -> bool {
     count >= STORM_COUNT && count / 10 >= slots.max(1)
@@ -136,7 +143,7 @@ mod tests {
     use crate::change::Trigger;
     use crate::monitor::transition::tests::at;
 
-    /// It says every 15 s that it ticks, and was last heard from at noon.
+    /// It sends a heartbeat every 15 s; the last one came at noon.
     fn beat() -> Switch {
         Switch {
             status: Status::Up,
@@ -155,9 +162,9 @@ mod tests {
             (None, Cause::BeatDown),
             (Some(75.0), Cause::BeatStalled),
             (Some(32.6), Cause::BeatStalled),
-            // Two periods and a half, and 5 s: it has fallen silent, too.
+            // Two and a half periods, and 5 s: it has fallen silent as well.
             (Some(32.5), Cause::BeatDown),
-            // Before its loop went round again.
+            // The hang lies before the last turn of its loop.
             (Some(-1.0), Cause::BeatDown),
         ] {
             assert_eq!(silence(&beat(), hung.map(at), at(75.0)), expected, "{hung:?}");

@@ -1,8 +1,9 @@
-//! Why a run did not come, or did not end: from the last stage seen, and how Beat, broker, queue and workers were then.
+//! Why a run did not come, or did not end. The evidence is the last stage of the run, and the state of Beat, broker,
+//! queue and workers.
 //!
-//! One fault is told once. What is wrong with a Beat, a worker, a queue or the broker is that one's own incident, and the monitors that
-//! are down with it are part of it; as long as its verdict is out, theirs waits. Where the evidence does not suffice, the cause is
-//! UNKNOWN: a wrong one is worse than none.
+//! One fault is one incident. A fault of a Beat, a worker, a queue or the broker has an incident of its own, and the
+//! monitors that it brings down are members of that. Until such a subject is judged, its monitors wait. If the evidence
+//! does not suffice, the cause is UNKNOWN: a wrong cause is worse than none.
 
 pub(crate) mod fold;
 mod received;
@@ -30,54 +31,57 @@ pub use unbegun::SentRun;
 
 use self::view::{BrokerView, QueueView, StageView, WorkerView};
 
-/// After another subject's own deadline a monitor is looked at again: late enough that the other was judged before.
+/// A monitor is judged again this long after the deadline of another subject, so that the other subject is judged
+/// first.
 pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
-/// A broker must have been away for this long to be told: a failover takes seconds.
+/// A broker must be away for this long before an incident opens: a failover takes seconds.
 pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
-/// Once a broker is back, Beat sends within this what came due meanwhile: it tries to connect again every few seconds.
+/// Once a broker is back, Beat sends the overdue entries within this: it tries to connect again every few seconds.
 pub const BROKER_RETURN: TimeDelta = TimeDelta::seconds(20);
-/// A worker finds its broker again within this, once that is back.
+/// A worker connects to its broker again within this, once the broker is back.
 const RETURN: TimeDelta = TimeDelta::seconds(60);
-/// Queues are looked at every 10 s; news of it may be some seconds on its way.
+/// Queues are sampled every 10 s, and a sample may be delayed by some seconds.
 pub(crate) const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
 
-/// A worker that has said nothing for two of its periods, and for so long at least, is not believed to live: a word may take some seconds,
-/// and clocks of our machines differ a little.
+/// After two missed reports, and at least this long, the diagnosis no longer assumes that a worker is alive. A report
+/// may be delayed by some seconds, and the clocks of the server's machines differ a little.
 const MISSED_WORDS: TimeDelta = TimeDelta::seconds(4);
 
-/// What is known when a monitor is judged. Empty for one that no Beat feeds.
+/// The known facts when a monitor is judged. Empty if no Beat sends its runs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
-    /// The Beat that sends it.
+    /// The Beat that sends its runs.
     pub beat: Option<BeatView>,
-    /// How that goes on from one start to the next.
+    /// How often that Beat has crashed lately.
     pub course: Course,
     /// The broker of its application.
     pub broker: Option<BrokerView>,
-    /// Its newest run.
+    /// The newest run.
     pub stage: Option<StageView>,
     /// The queues of its application.
     pub queues: Vec<QueueView>,
     /// The workers of its application.
     pub workers: Vec<WorkerView>,
-    /// The result backend of its application, where somebody reports trouble with it.
+    /// The result backend of its application, if a process reports trouble with it.
     pub result_backend: Option<BackendView>,
-    /// When its last outage was told and when it ended, if that was lately; no end: its incident is open.
+    /// When the incident of its last outage opened, and when that ended, if that was lately. No end: the incident is
+    /// open.
     pub backend_outage: Option<(DateTime<Utc>, Option<DateTime<Utc>>)>,
-    /// Who of all these has an open incident.
+    /// Which of these subjects have an open incident.
     pub open: Vec<PartOf>,
-    /// It is our own probe of the way, not a task of the application.
+    /// The monitor is a canary: Deadbeat's own probe, not a task of the application.
     pub is_canary: bool,
     /// How long a message may wait.
     pub longest_wait: Option<TimeDelta>,
-    /// Queues from which a worker takes messages that reports nothing, and since when runs have been missed there; None: none has yet.
+    /// Queues from which a worker without the SDK consumes messages, and since when runs have been missed there. None:
+    /// none is missed yet.
     pub strangers: Vec<(QueueId, Option<DateTime<Utc>>)>,
 }
 
-/// Whose incident a monitor is part of.
+/// The subject whose incident a monitor joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PartOf {
-    /// The Beat that feeds it.
+    /// The Beat that sends its runs.
     Beat,
     /// A worker.
     Worker(WorkerId),
@@ -89,38 +93,39 @@ pub enum PartOf {
     ResultBackend(BrokerId),
 }
 
-/// Who is to blame.
+/// The verdict: who is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// It has an incident of its own.
+    /// The monitor opens an incident of its own.
     Own(Cause),
-    /// It is part of another subject's, which has this cause.
+    /// The monitor joins the incident of another subject, which has this cause.
     Part(PartOf, Cause),
-    /// What is known names another subject, at which nobody may have looked: it is part of an incident about that one, which is opened unless
-    /// one is.
+    /// The evidence names another subject, whose fault nobody may have observed. The monitor joins an incident about
+    /// that subject, which is opened unless one is open.
     Named(PartOf, Cause),
-    /// Another subject's verdict is out until then.
+    /// Another subject must be judged first: judge again at that time.
     Wait(DateTime<Utc>),
 }
 
-/// What became of a message that was begun more than once.
+/// The verdict on a message that began more than once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contested {
-    /// One execution goes on, or none: it is as any other run.
+    /// At most one execution goes on: the run is like any other.
     Settled,
-    /// It is not known yet.
+    /// Not known yet: judge again at that time.
     Wait(DateTime<Utc>),
-    /// Two are alive, or it is begun for ever.
+    /// Two executions are alive, or the message begins again and again.
     Trouble(Cause),
 }
 
-/// Waits for the verdict on another subject, which falls at its deadline. Not for ever: something may keep it from being judged.
+/// Waits for the verdict on another subject, which falls at its deadline. Gives up some time later, since something may
+/// keep the evaluator from judging that subject.
 fn wait_for(deadline: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
     (now < deadline + NEXT_LOOK).then(|| Blame::Wait(deadline.max(now) + AFTER))
 }
 
 impl Evidence {
-    /// Only a Beat is known.
+    /// Evidence about a Beat only.
     #[must_use]
     pub fn of_beat(beat: Option<BeatView>) -> Self {
         Self {
@@ -129,16 +134,18 @@ impl Evidence {
         }
     }
 
-    /// Whether somebody of its application had to drop reports since then: that one is missing says nothing.
+    /// Whether a process of its application had to drop events since then. A missing report then proves nothing.
     pub(crate) fn has_lost_reports(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         self.beat
             .and_then(|beat| beat.lost_at)
             .is_some_and(|lost| lost >= since && !is_to_come(lost, now))
     }
 
-    /// Until when reports are awaited of what may have happened from `since` on, and was owed by then: a worker did not reach us, and its SDK
-    /// delivers what it holds. The gap in which it was owed is waited for to its end; one that starves has a gap after the other, and they are waited
-    /// for no longer than the worker may be silent.
+    /// Waits for reports of events from `since` on, up to `owed_at`. If a worker could not reach the server, its SDK
+    /// delivers the held reports after the gap.
+    ///
+    /// The wait lasts until the end of the gap in which the report was due. A starving worker has one gap after
+    /// another: later gaps are waited for no longer than the worker may be silent.
     fn of_gap(&self, since: DateTime<Utc>, owed_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
         let back = |worker: &WorkerView| {
             let (from, to) = worker.gap.filter(|(_, to)| since <= *to)?;
@@ -155,7 +162,8 @@ impl Evidence {
         (now < until).then_some(Blame::Wait(until))
     }
 
-    /// Nobody reported by the deadline of the slot that was due then; `early`: Beat may have sent it by so much before.
+    /// Judges a slot without a report by its deadline. `early`: Beat may have sent the run by this much before the
+    /// slot.
     #[must_use]
     pub fn of_missed(&self, due: Option<DateTime<Utc>>, early: TimeDelta, now: DateTime<Utc>) -> Blame {
         self.fold(self.of_slot(due, early, now), due.map(|due| due - early), now)
@@ -171,9 +179,10 @@ impl Evidence {
         if let Some(blame) = self.of_result_backend(due - early, now) {
             return blame;
         }
-        // The SDK reports that Beat lives after each tick returned: heard from since the slot means that Beat had sent it.
+        // The SDK sends a heartbeat after each tick has returned. A heartbeat after the slot therefore proves that Beat
+        // had sent the slot's run.
         if beat.last_seen_at.is_none_or(|seen| seen < due) {
-            // One that is down, and has a deadline, is heard from: its clock is off, or it floods.
+            // A Beat that is down and has a deadline reports: its clock is wrong, or it sends a storm.
             match (beat.status, beat.deadline_at) {
                 (Status::Down, None) if self.course.loops() => {
                     return Blame::Part(PartOf::Beat, Cause::BeatCrashLoop);
@@ -190,7 +199,7 @@ impl Evidence {
         if let Some(blame) = self.of_gap(due, due, now) {
             return blame;
         }
-        // It sends what came due while it was away, which takes a moment.
+        // A Beat that comes back needs a moment to send the overdue entries.
         let away_for = beat.patience().unwrap_or(NEXT_LOOK) + NEXT_LOOK;
         let is_back = |back: &DateTime<Utc>| (due..due + away_for).contains(back) && now < *back + NEXT_LOOK;
         let since_due = |at: &DateTime<Utc>| *at >= due - early;
@@ -209,26 +218,29 @@ impl Evidence {
             _ if beat.send_failed_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BrokerDown),
             _ if let Some(blame) = self.of_crashes(CRASHES, now) => blame,
             _ if self.has_lost_reports(due - early, now) => Blame::Own(Cause::Unknown),
-            // By a clock that is off it sends at other times.
+            // With a wrong clock, Beat sends at other times.
             _ if beat.skewed_since.is_some() => {
                 let skew = self.of_skew(|_| false, now);
                 skew.unwrap_or(Blame::Own(Cause::Unknown))
             }
-            // It sends other entries: why not this one is not known. That it sends nothing is known only of one that says what it sends.
+            // Beat sends other entries, and nobody knows why not this one. Only a Beat that reports its sendings can be
+            // known to send nothing.
             _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
             _ if beat.last_seen_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BeatStalled),
             _ => Blame::Own(Cause::Unknown),
         }
     }
 
-    /// Beat has put the entry off at each of its starts: it forgets when it last sent it. Whether it was told to end each time is known soon.
+    /// Judges an entry that Beat has put off at each start, because it forgets its last sending. It is known soon
+    /// whether each end was ordered.
     #[must_use]
     pub fn of_put_off(&self, now: DateTime<Utc>) -> Blame {
         self.of_crashes(CRASHES_OF_PUT_OFF, now)
             .unwrap_or(Blame::Own(Cause::ScheduleReset))
     }
 
-    /// Beat has crashed so often one time after the other. When one is missing it is waited for until that is known.
+    /// Blames the Beat if it has crashed at least `enough` times in a row. If one crash is missing, waits until it is
+    /// known.
     fn of_crashes(&self, enough: usize, now: DateTime<Utc>) -> Option<Blame> {
         let Course { crashes, doubt_until } = self.course;
         if crashes >= enough {
@@ -246,18 +258,19 @@ impl Evidence {
         if broker.status == Status::Down {
             return Some(Blame::Part(PartOf::Broker(broker.id), Cause::BrokerDown));
         }
-        // Who looked at it may be gone, too.
+        // The process that sampled the broker may be gone as well.
         let told_at = since + AWAY_PATIENCE + NEXT_LOOK;
         (told_at > now).then_some(Blame::Wait(told_at))
     }
 
-    /// Whether the broker has only just come back: Beat and the workers find it one after the other, and Beat then sends what came due meanwhile.
+    /// Whether the broker has just come back. Beat and the workers connect again one after the other, and then Beat
+    /// sends the overdue entries.
     fn is_broker_just_back(&self, now: DateTime<Utc>) -> bool {
         let back_at = self.broker.and_then(|broker| broker.back_at);
         back_at.is_some_and(|back| (back..back + BROKER_RETURN).contains(&now))
     }
 
-    /// Whether somebody is about to look at the broker, and has not since then.
+    /// Whether a sample of the broker is due soon, and none has come since then.
     fn is_look_awaited(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let seen_at = self.broker.and_then(|broker| broker.seen_at);
         now < since + NEXT_LOOK && seen_at.is_some_and(|seen| seen < since + AFTER)

@@ -1,4 +1,5 @@
-//! Something that is looked at again and again, and is in trouble or not: a queue, a broker. Trouble must last before it is told.
+//! A condition: the state of a subject that SDK processes sample, such as a queue or a broker. A fault must last before
+//! an incident opens.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -9,23 +10,23 @@ use crate::monitor::status::Status;
 /// A condition as the rules see it. Its status is never `paused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition {
-    /// new until it was first looked at.
+    /// `new` until the first sample.
     pub status: Status,
-    /// What is wrong with it; None: nothing.
+    /// The fault. None: there is none.
     pub trouble: Option<Cause>,
-    /// Since when that has been seen.
+    /// Since when samples have shown the fault.
     pub since: Option<DateTime<Utc>>,
 }
 
 impl Condition {
-    /// One that was never looked at.
+    /// A subject without a sample.
     pub const FRESH: Self = Self {
         status: Status::New,
         trouble: None,
         since: None,
     };
 
-    /// Something is wrong, and began earlier than the look that makes it certain.
+    /// The fault began earlier than the sample that proves it.
     pub fn began(&mut self, cause: Cause, since: DateTime<Utc>) {
         if self.trouble != Some(cause) {
             self.trouble = Some(cause);
@@ -34,10 +35,10 @@ impl Condition {
     }
 }
 
-/// Looks come every some seconds, one a little early: what has lasted for three of ten seconds has lasted for thirty.
+/// Samples come every 10 s, and may be 1 s early. Three in a row therefore mean 30 s.
 const JITTER: TimeDelta = TimeDelta::seconds(1);
 
-/// It was looked at: nothing is wrong, or a trouble that is told when it has lasted for so long.
+/// Takes a sample: no fault, or a fault that opens an incident once it has lasted for the given time.
 #[must_use]
 pub fn on_seen(
     state: &mut Condition,
@@ -59,7 +60,8 @@ pub fn on_seen(
     change(state, Status::Down, Trigger::Trouble(cause), now)
 }
 
-/// Nobody has looked at it for long: what was told of it is known no longer. A queue that is used no more, an application that is gone.
+/// No sample has come for long, so the stored fault is not known any more. Example: a queue that is no longer used, an
+/// application that is gone.
 #[must_use]
 pub fn on_unseen(state: &mut Condition, now: DateTime<Utc>) -> Option<Transition> {
     state.trouble = None;

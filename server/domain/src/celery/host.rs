@@ -1,6 +1,7 @@
-//! A host: the machine on which Beats and workers run. When nothing on it reports any more, that is one fault, and not one of each of them.
+//! A host: the machine on which Beats and workers run. If nothing on it reports any more, that is one fault, not one of
+//! each of its parts.
 //!
-//! Nobody looks at a host. That it is lost is concluded from the silence of all that reported from it, which must have begun at one time.
+//! Nobody samples a host. Its loss is inferred: everything that reported from it fell silent at one time.
 
 pub mod load;
 
@@ -14,41 +15,43 @@ use crate::judge::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline};
 #[cfg(test)]
 mod tests;
 
-/// A report may be this long on its way.
+/// A report may be delayed by this much.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(2);
-/// A part whose deadline has passed waits this long for those of its host that report seldom: it must be told in time. When they are silent, too,
-/// its incident becomes the host's.
+/// A part whose deadline has passed waits this long for those parts of its host that report seldom. Not longer, because
+/// its alert must be in time. If those parts fall silent later, its incident becomes the host's.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(3);
-/// What runs on a host that is seen to work is not judged for this long: its line to this server is cut.
+/// If Beat's sent messages show that a host works, its parts are not judged for this long: only its connection to this
+/// server is cut.
 pub const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(15);
-/// What Beat sent shows for this long that its host works.
+/// A message that Beat sent shows for this long that its host works.
 const WORKS_FOR: TimeDelta = TimeDelta::minutes(5);
-/// A part of a lost host has reported again for this long, from the same start of the machine: the host is not lost. What is cut off comes
-/// back together, and Beat may report seldom.
+/// A host is not lost if one of its parts has reported again for this long, from the same start of the machine. Parts
+/// that were cut off come back at about one time, but Beat may report seldom.
 pub const BACK_FOR: TimeDelta = TimeDelta::seconds(60);
 
-/// A Beat or a worker, as its host's verdict needs it. One that left, or that says that it hangs or fails, is none.
+/// A Beat or a worker of a host. A process that signed off, or that reports that it hangs or fails, is not a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Its id.
     pub id: Uuid,
-    /// When its last report came, whatever that said.
+    /// When its last report came, whatever the report said.
     pub heard_at: DateTime<Utc>,
     /// How often it reports.
     pub period: TimeDelta,
-    /// Tolerated silence beyond that.
+    /// Tolerated silence beyond the period.
     pub grace: TimeDelta,
-    /// Within this its process fell silent and reported again: the last such stretch, as far as is known.
+    /// The last stretch in which the process was silent, before it reported again. None: no such stretch is known.
     pub gap: Option<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
 impl Part {
-    /// It died before this, unless it reports.
+    /// When it must have died, unless it still reports.
     fn died_by(&self) -> DateTime<Utc> {
         self.heard_at + self.period + ON_ITS_WAY
     }
 
-    /// When it is back, if it was silent together with that other one: its host was cut off, and the other one has as long to return.
+    /// If this part was silent together with `other`, its host was cut off. Returns until when the other one may come
+    /// back.
     fn back_with(&self, other: &Self) -> Option<DateTime<Utc>> {
         let (_, to) = self
             .gap
@@ -56,7 +59,7 @@ impl Part {
         Some(to + SDK_RETURN)
     }
 
-    /// When it is overdue. What we could not hear is excused.
+    /// When it is overdue. Blind spells excuse it.
     fn overdue_at(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
         let silence = self.period + self.grace;
         fair_deadline(
@@ -67,32 +70,33 @@ impl Part {
         )
     }
 
-    /// When it has missed two reports. What we could not hear is excused.
+    /// When it has missed two reports. Blind spells excuse it.
     fn late_at(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
         let gap = (self.period * 2).max(LEAST_GAP);
         fair_deadline(self.heard_at + gap, self.heard_at, gap.max(SDK_RETURN), spells)
     }
 }
 
-/// What a Beat sent after this shows that it lives although it is silent: clocks may be off by what is not told, and what it sent long ago says
-/// nothing of now.
+/// A message that Beat sent after this instant shows that the silent Beat lives. Clock skew below the reported amount
+/// may shift the time, and a message from long ago says nothing about now.
 #[must_use]
 pub fn works_after(beat: &Part, now: DateTime<Utc>) -> DateTime<Utc> {
     (beat.died_by() + SKEW).max(now - WORKS_FOR)
 }
 
-/// What the silence of a part comes to.
+/// The verdict on the silence of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is its own: others of its host go on, or there are none.
+    /// Its own fault: other parts of its host go on, or there are none.
     Own,
-    /// Whether the others of its host are silent, too, is known then.
+    /// Not known yet whether the other parts are silent, too: judge again at that time.
     Wait(DateTime<Utc>),
-    /// Nothing of its host reports any more: these have fallen silent at one time, this one among them.
+    /// Nothing on its host reports any more. These parts, this one among them, fell silent at one time.
     Lost(Vec<Uuid>),
 }
 
-/// Judges the silence of a part, which is overdue. `others` reported from the same machine, in the same start of it, and have not left.
+/// Judges the silence of a part, which is overdue. `others` reported from the same start of the same machine, and have
+/// not signed off.
 #[must_use]
 pub fn judge(part: &Part, others: &[Part], now: DateTime<Utc>, spells: &[BlindSpell]) -> Verdict {
     let mut silent = vec![part.id];
@@ -108,7 +112,7 @@ pub fn judge(part: &Part, others: &[Part], now: DateTime<Utc>, spells: &[BlindSp
             back_by = back_by.max(Some(at));
             continue;
         }
-        // It was silent before: another fault.
+        // The other part was silent before: that is another fault.
         if other.died_by() < part.heard_at {
             continue;
         }
@@ -125,7 +129,7 @@ pub fn judge(part: &Part, others: &[Part], now: DateTime<Utc>, spells: &[BlindSp
     let patience_ends = part.overdue_at(spells) + PATIENCE;
     match known_at {
         Some(at) if now < patience_ends => Verdict::Wait(at.min(patience_ends)),
-        // Whoever reports so seldom is told when it is overdue.
+        // The other part reports too seldom to wait for it. It is judged when it is overdue.
         Some(_) => Verdict::Own,
         None if silent.len() > 1 => Verdict::Lost(silent),
         None => Verdict::Own,

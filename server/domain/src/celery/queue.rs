@@ -1,4 +1,4 @@
-//! A Celery queue: somebody must consume it, and its oldest message must not wait too long.
+//! A Celery queue: some worker must consume it, and its oldest message must not wait too long.
 
 pub mod flow;
 
@@ -6,43 +6,45 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::incident::cause::Cause;
 
-/// Messages wait this long in a queue without a consumer before that is told: a worker that restarts is back by then.
+/// How long messages wait in a queue without a consumer before an incident opens. A worker that restarts is back by
+/// then.
 pub const UNCONSUMED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
-/// The same, when the application has no worker at all at the moment: a deployment may take minutes.
+/// The same, if the application has no worker at all: a deployment may take minutes.
 pub const NO_WORKER_PATIENCE: TimeDelta = TimeDelta::minutes(5);
-/// A worker that left in good order has its successor within this: so long nobody is said to have forgotten its queue, although others
-/// of the application are up.
+/// A worker that signed off has its successor within this. Until then nobody is accused of having forgotten its queue,
+/// although other workers of the application are up.
 pub const REPLACED_WITHIN: TimeDelta = TimeDelta::minutes(2);
-/// How long the oldest message of a queue may wait, unless the application says otherwise.
+/// How long the oldest message of a queue may wait, unless the application has another setting.
 pub const LONGEST_WAIT: TimeDelta = TimeDelta::minutes(10);
 
-/// Who takes messages from a queue, as far as is known.
+/// Who consumes a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consumers {
-    /// A worker that is up, or the broker names a consumer.
+    /// A worker that is up, or a consumer that the broker names.
     Some,
-    /// Workers are up, and none of them.
+    /// Workers are up, and none of them consumes it.
     None,
-    /// No worker is up, or the one that did has just left.
+    /// No worker is up, or the one that consumed it has just signed off.
     NoWorker,
-    /// Those that did are lost, which is told already.
+    /// The workers that consumed it are lost. Their incidents report that.
     Lost,
 }
 
-/// A message as it was taken from a queue.
+/// A message that left a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
-    /// After so long in the queue.
+    /// How long it had waited.
     pub after: TimeDelta,
-    /// When.
+    /// When it left.
     pub at: DateTime<Utc>,
 }
 
-/// For this long at least, or for as long as it waited itself, what was taken last stands for what waits behind it.
+/// The wait of the message that was taken last stands for the messages behind it for at least this long, or for as long
+/// as it waited itself.
 const STANDS_FOR: TimeDelta = TimeDelta::seconds(60);
 
-/// For how long the oldest message has waited: as the broker shows it, or where it does not (RabbitMQ), about as long as the one had that
-/// was taken last, if the queue was never empty since. Queues are first in, first out.
+/// How long the oldest message has waited, as the broker shows it. RabbitMQ does not: there the wait of the message
+/// that was taken last is a good estimate, if the queue was never empty since, because queues are first in, first out.
 #[must_use]
 pub fn oldest(
     shown: Option<TimeDelta>,
@@ -56,7 +58,7 @@ pub fn oldest(
     })
 }
 
-/// What is wrong with a queue, and for how long it must last to be told.
+/// The fault of a queue, and for how long it must last before an incident opens.
 #[must_use]
 pub fn trouble(
     depth: i64,

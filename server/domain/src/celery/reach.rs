@@ -1,29 +1,29 @@
-//! Who reaches a broker. That one process does not is that process's trouble, as long as another one does.
+//! Which processes reach a broker. If one process does not and another one does, the fault is that process's own.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::celery::blame::AWAY_PATIENCE;
 
-/// Looks come every 10 s: whoever reached it within this still does.
+/// Samples come every 10 s. A process that reached the broker within this time still does.
 const FRESH: TimeDelta = TimeDelta::seconds(25);
 
-/// What the last looks of different processes came to.
+/// The last samples of different processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// When somebody last reached it.
+    /// When a process last reached the broker.
     pub reached_at: Option<DateTime<Utc>>,
-    /// Who.
+    /// Which process that was.
     pub reached_by: Option<String>,
-    /// Who did not at the last try.
+    /// The process whose last attempt failed.
     pub failed_by: Option<String>,
-    /// Since when.
+    /// Since when its attempts have failed.
     pub failed_since: Option<DateTime<Utc>>,
-    /// When that last was so.
+    /// When its last attempt failed.
     pub failed_at: Option<DateTime<Utc>>,
 }
 
 impl Reach {
-    /// Takes one look in. Answers whether the broker is away as far as is known: this one did not reach it, and nobody else does.
+    /// Takes one sample. Returns whether the broker is away: this process did not reach it, and no other one does.
     pub fn look(&mut self, who: &str, has_reached: bool, now: DateTime<Utc>) -> bool {
         let is_same = self.failed_by.as_deref() == Some(who) && is_fresh(self.failed_at, now);
         if has_reached {
@@ -40,19 +40,19 @@ impl Reach {
         }
         self.failed_at = Some(now);
         if self.reached_by.as_deref() == Some(who) {
-            // What it said before is over.
+            // The process's earlier success no longer counts.
             (self.reached_by, self.reached_at) = (None, None);
         }
         !self.is_reached_without(who, now)
     }
 
-    /// Whether this one goes on looking: it alone can say that it reaches the broker again.
+    /// Whether this process must go on sampling: only it can report that it reaches the broker again.
     #[must_use]
     pub fn is_asked_again(&self, who: &str, now: DateTime<Utc>) -> bool {
         self.failed_by.as_deref() == Some(who) && is_fresh(self.failed_at, now)
     }
 
-    /// Whether this one has not reached the broker for so long that it is told, while others do.
+    /// Whether this process has not reached the broker for long enough to open an incident, while others do.
     #[must_use]
     pub fn is_cut_off(&self, who: &str, now: DateTime<Utc>) -> bool {
         self.is_asked_again(who, now)
@@ -62,7 +62,7 @@ impl Reach {
             && self.is_reached_without(who, now)
     }
 
-    /// Whether somebody else reaches it.
+    /// Whether another process reaches it.
     #[must_use]
     pub fn is_reached_without(&self, who: &str, now: DateTime<Utc>) -> bool {
         self.reached_by.as_deref().is_some_and(|by| by != who) && is_fresh(self.reached_at, now)
@@ -107,7 +107,7 @@ mod tests {
         assert!(reach.is_cut_off("a", at(20.0)));
         assert!(!reach.is_cut_off("b", at(20.0)));
 
-        // The other one fails, too: now it is the broker.
+        // The other process fails, too: now the broker is at fault.
         assert!(!reach.is_cut_off("a", at(38.0)));
         assert!(reach.look("a", false, at(38.0)));
     }

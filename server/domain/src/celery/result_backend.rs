@@ -1,37 +1,37 @@
-//! The result backend of an application: nobody looks at it but those who use it, and they say when it does not answer.
+//! The result backend of an application. Nobody samples it: the processes that call it report when it does not answer.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::ids::{BrokerId, WorkerId};
 
-/// A backend that does not answer for this long is told: a failover takes seconds.
+/// How long a backend must not answer before an incident opens: a failover takes seconds.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(20);
-/// Where nobody has looked at the broker since, the trouble is told after this: both may be away with the network between.
+/// The same, if no sample of the broker has come since: the network to both may be down.
 pub const LONGEST_UNTOLD: TimeDelta = TimeDelta::seconds(60);
-/// What was seen longer ago than this may be over: whoever is in trouble tries again every 4 s.
+/// Reports older than this may be out of date: a process in trouble tries again every 4 s.
 const YOUNG: TimeDelta = TimeDelta::seconds(15);
-/// A look at the broker that began with the trouble may have been lucky.
+/// A sample of the broker that was taken this close to the start of the trouble may have been lucky.
 const AFTER: TimeDelta = TimeDelta::seconds(2);
 
-/// Trouble with it, as one process or several of one application see it.
+/// Trouble with the backend, as one or several processes of one application report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trouble {
-    /// Since when nothing was answered.
+    /// Since when no call was answered.
     pub since: DateTime<Utc>,
-    /// When that was last so.
+    /// When the last call was not answered.
     pub last_at: DateTime<Utc>,
 }
 
-/// How the broker is, whose trouble explains the backend's: both may be one server, or behind one line.
+/// The state of the broker. Its fault explains the backend's: both may be one server, or behind one network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerSeen {
-    /// It is in trouble.
+    /// It has a fault.
     Troubled,
-    /// It answered then; None: nobody has looked.
+    /// It answered at that time. None: it was not sampled.
     Well(Option<DateTime<Utc>>),
 }
 
-/// Whether trouble is told.
+/// Whether the trouble opens an incident.
 #[must_use]
 pub fn is_told(trouble: &Trouble, broker: BrokerSeen, now: DateTime<Utc>) -> bool {
     let BrokerSeen::Well(seen_at) = broker else {
@@ -42,18 +42,18 @@ pub fn is_told(trouble: &Trouble, broker: BrokerSeen, now: DateTime<Utc>) -> boo
     now - trouble.last_at < YOUNG && (lasts >= LONGEST_UNTOLD || (lasts >= PATIENCE && is_seen))
 }
 
-/// A result backend with which somebody is in trouble.
+/// A result backend with which a process has trouble.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendView {
-    /// The broker of the same application.
+    /// The id of the same application's broker.
     pub id: BrokerId,
-    /// Since when.
+    /// Since when the trouble lasts.
     pub since: DateTime<Utc>,
     /// It has an open incident.
     pub is_told: bool,
     /// Beat cannot send because of it.
     pub holds_up_beat: bool,
-    /// Workers of which a process waits for it.
+    /// Workers with a process that waits for it.
     pub holds_up: Vec<WorkerId>,
     /// Workers whose calls wait or fail.
     pub troubled: Vec<WorkerId>,
@@ -77,15 +77,15 @@ mod tests {
         for (since, last, broker, now, expected) in [
             (0.0, 20.0, well(10.0), 20.0, true),
             (0.0, 19.0, well(10.0), 19.9, false),
-            // The only look was before, or while it began.
+            // The only sample was taken before the trouble, or while it began.
             (0.0, 20.0, well(1.9), 20.0, false),
             (0.0, 20.0, BrokerSeen::Well(None), 59.9, false),
             (0.0, 60.0, BrokerSeen::Well(None), 60.0, true),
             (0.0, 60.0, BrokerSeen::Troubled, 600.0, false),
-            // It failed once, and nobody has tried since.
+            // One call failed, and no process has tried since.
             (0.0, 5.0, well(10.0), 20.0, false),
             (0.0, 5.1, well(10.0), 20.0, true),
-            // A slow one: each answer begins it anew.
+            // A slow backend: each answer starts the trouble's time again.
             (58.0, 60.0, well(50.0), 60.0, false),
         ] {
             assert_eq!(

@@ -1,4 +1,5 @@
-//! A switch that is nothing but a sign of life: a Beat, a worker. It says how often it is heard from, and silence trips it.
+//! A switch that needs nothing but regular reports: a Beat, a worker. Each report says when the next one is due, and
+//! silence trips it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -14,35 +15,35 @@ mod tests;
 /// A switch as the rules see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Switch {
-    /// new until it was first heard from.
+    /// `new` until its first report.
     pub status: Status,
-    /// How often it says that it lives.
+    /// How often it reports, in seconds.
     pub period_seconds: f64,
-    /// Tolerated silence beyond that.
+    /// Tolerated silence beyond the period, in seconds.
     pub grace_seconds: f64,
-    /// When it was last heard from.
+    /// When its last report was made.
     pub last_seen_at: Option<DateTime<Utc>>,
     /// When it is declared down.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// What is wrong with it although it is heard from: told when it has lasted.
+    /// Its fault although it reports. The fault opens an incident once it has lasted long enough.
     pub trouble: Option<Cause>,
-    /// Since when.
+    /// Since when the fault lasts.
     pub since: Option<DateTime<Utc>>,
 }
 
 impl Switch {
-    /// The longest silence that is still fine.
+    /// The longest silence that is tolerated.
     #[must_use]
     pub fn patience(&self) -> TimeDelta {
         span(self.period_seconds) + span(self.grace_seconds)
     }
 }
 
-/// It said that it lived at `seen_at`, and we heard it at `now`; and what is wrong with it all the same, for how long that must last to
-/// be told.
+/// Takes a report that was made at `seen_at` and arrived at `now`. `trouble`: a fault that the report shows, and for
+/// how long it must last before an incident opens.
 ///
-/// What depends on it asks for the former (a Beat's monitors: only what was due by then has been sent); its own deadline counts from the
-/// latter, so that a slow network is not taken for a slow Beat.
+/// The monitors of a Beat need `seen_at`: only slots before that have been sent. The switch's own deadline counts from
+/// `now`, so that a slow network is not taken for a slow Beat.
 #[must_use]
 pub fn on_alive(
     state: &mut Switch,
@@ -50,21 +51,22 @@ pub fn on_alive(
     seen_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Option<Transition> {
-    // What was noted before the clock was stepped back would be the newest for as long.
+    // After the clock was set back, a stored time in the future would count as the newest until the clock has passed
+    // it.
     let noted = state.last_seen_at.filter(|noted| !is_to_come(*noted, now));
     state.last_seen_at = noted.max(Some(seen_at));
     state.deadline_at = Some(now + state.patience());
     on_trouble(state, trouble, now)
 }
 
-/// It was looked at, by whomever, and this is what is wrong with it.
+/// Takes an observation of the subject, by whichever process: its fault, or None.
 #[must_use]
 pub fn on_trouble(
     state: &mut Switch,
     trouble: Option<(Cause, TimeDelta)>,
     now: DateTime<Utc>,
 ) -> Option<Transition> {
-    // Of a Down that came by silence, being heard is the end.
+    // If a subject is down because of silence, any report brings it up.
     let is_told = state.status == Status::Down && state.trouble.is_some();
     let is_another = trouble.is_some_and(|(cause, _)| state.trouble != Some(cause));
     let (to, trigger) = match trouble {
@@ -79,7 +81,7 @@ pub fn on_trouble(
                 state.since = Some(now);
             }
             if is_told && is_another {
-                // What was told is over; what has come in its place is told in its own time.
+                // The reported fault is over. A new fault in its place must last as long as any other.
                 (Status::New, Trigger::Restored)
             } else if state.since.is_some_and(|since| now - since >= patience) {
                 (Status::Down, Trigger::Trouble(cause))
@@ -101,7 +103,7 @@ pub fn on_trouble(
     Some(transition)
 }
 
-/// It is deleted: if it is down, that is over. None: it is not.
+/// The subject is deleted. Its incident ends if it is down. None: it is not down.
 #[must_use]
 pub fn on_delete(state: &mut Switch, now: DateTime<Utc>) -> Option<Transition> {
     if state.status != Status::Down {
@@ -116,12 +118,12 @@ pub fn on_delete(state: &mut Switch, now: DateTime<Utc>) -> Option<Transition> {
     })
 }
 
-/// Its silence is excused for now: it is looked at again then.
+/// Excuses its silence for now: the evaluator judges it again at `until`.
 pub fn hold(state: &mut Switch, until: DateTime<Utc>) {
     state.deadline_at = state.deadline_at.max(Some(until));
 }
 
-/// Judges a switch whose `check_after` has passed; `cause` is what its silence means. None: not overdue.
+/// Judges a switch whose `check_after` has passed. `cause`: the cause of its silence. None: it is not overdue.
 #[must_use]
 pub fn on_silence(
     state: &mut Switch,
@@ -136,7 +138,8 @@ pub fn on_silence(
     let patience = state.patience();
     state.deadline_at = state
         .deadline_at
-        // The clock was stepped back since it was heard: it would not be missed until the old time has come again.
+        // After the clock was set back, clamp a deadline in the future: otherwise nobody would miss the subject until
+        // the old time has come again.
         .map(|deadline| {
             if is_to_come(deadline, now + patience) {
                 now + patience
@@ -147,7 +150,8 @@ pub fn on_silence(
         .map(|deadline| fair_deadline(deadline, deadline - patience, patience.max(SDK_RETURN), spells));
     state.deadline_at.filter(|deadline| *deadline <= now)?;
     if is_told {
-        // It was heard from and in trouble, and is silent now: that is another matter, told with the next look.
+        // It had a fault while it reported, and is silent now. That is another fault: the next sweep opens its
+        // incident.
         state.status = Status::New;
         state.trouble = None;
         state.since = None;

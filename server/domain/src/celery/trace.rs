@@ -1,11 +1,11 @@
-//! What was told of one run, by several processes and in no order, as one account: its trace.
+//! The trace of a run: all its reported stages, from several processes and in no order.
 //!
-//! Who publishes a run, the worker's main process and its child each send what they saw on a way of their own, and send it again when
-//! they are not sure that it arrived. So a trace is nothing but the set of its stages: [`fold`] adds one, once, and everything else is
-//! read from the set. Any order and any repetition of the same stages gives the same trace (proved in `tests.rs`).
+//! The publisher, the worker's main process and its child each report what they saw. Each sends a report again if it is
+//! not sure that the report arrived. So a trace is a set of stages: [`fold`] adds a stage once, and everything else is
+//! computed from the set. Any order and any repetition of the same stages yields the same trace (proved in `tests.rs`).
 //!
-//! Stages are put in order by attempt first and time second: clocks of machines differ by more than a short task takes, but Celery's
-//! count of retries is never wrong.
+//! Stages are sorted by attempt first, and by time second. The clocks of machines differ by more than a short task
+//! takes, but Celery's count of retries is never wrong.
 
 use std::cmp::Reverse;
 
@@ -17,38 +17,39 @@ pub use crate::monitor::run::Outcome;
 
 use crate::limits::TRACE_STAGES;
 
-/// What happened.
+/// The kind of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageKind {
-    /// It was put into the broker's hands.
+    /// The publisher gave the message to the broker.
     Published,
-    /// A worker took it from its queue.
+    /// A worker took the message from its queue.
     Received,
     /// An attempt began.
     Started,
-    /// Nobody said how it ended, and nobody will: its worker is gone, or it is too long ago. Deadbeat's own word; anybody's is better.
+    /// No end was reported, and none will be: its worker is gone, or it began too long ago. Deadbeat adds this stage; a
+    /// report of any process wins.
     GivenUp,
-    /// An attempt ended and another one comes.
+    /// An attempt ended, and a retry will follow.
     Retried,
-    /// It ended.
+    /// The run ended.
     Finished,
 }
 
-/// One told stage of a run.
+/// One reported stage of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// The event's id: a stage that is told twice counts once.
+    /// The event's id: a stage that is reported twice counts once.
     pub id: Uuid,
-    /// What happened.
+    /// Its kind.
     pub kind: StageKind,
-    /// When, by our clock.
+    /// When it happened, by the server's clock.
     #[serde(with = "chrono::serde::ts_microseconds")]
     pub at: DateTime<Utc>,
     /// How often the run had been retried before.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: i32,
-    /// Which attempt; None: who tells it does not run the task.
+    /// Which attempt. None: the reporting process does not execute the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Uuid>,
     /// The worker's node name.
@@ -57,19 +58,19 @@ pub struct Stage {
     /// The queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// The broker delivered the message before.
+    /// The broker had delivered the message before.
     #[serde(default, skip_serializing_if = "is_false")]
     pub redelivered: bool,
     /// The process that ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i64>,
-    /// Of an end: how. Never None there.
+    /// For an end: the outcome. Never None there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// Of an end by a time limit: the soft one.
+    /// For an end by a time limit: it was the soft limit.
     #[serde(default, skip_serializing_if = "is_false")]
     pub soft: bool,
-    /// Of an end: how long the attempt took, in seconds, by the worker's own clock.
+    /// For an end: how long the attempt took, in seconds, by the worker's own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_seconds: Option<f64>,
     /// The exception's class.
@@ -77,7 +78,7 @@ pub struct Stage {
     pub error: Option<String>,
 }
 
-/// A stage with what it says of the whole run.
+/// A stage, with the facts about the whole run that its event carried.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told {
     /// The stage.
@@ -86,53 +87,54 @@ pub struct Told {
     pub task: Option<String>,
     /// Celery's task id.
     pub task_id: Option<String>,
-    /// Since when its entry was due.
+    /// The slot for which Beat sent the run.
     pub slot: Option<DateTime<Utc>>,
-    /// Not to be run before. That of a retry is not the run's.
+    /// The earliest time at which the run may begin. The ETA of a retry is not the run's.
     pub eta: Option<DateTime<Utc>>,
     /// When its message was published.
     pub published_at: Option<DateTime<Utc>>,
 }
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TraceState {
-    /// In its queue, as far as is known.
+    /// In its queue, by all that is known.
     Published,
-    /// With a worker, waiting for its time or for a free process.
+    /// With a worker, which waits for the run's ETA or for a free process.
     Received,
     /// Running.
     Started,
-    /// It waits for its next attempt.
+    /// Waiting for the retry.
     Retried,
-    /// It ended so.
+    /// Ended with this outcome.
     Ended(Outcome),
 }
 
-/// The told stages of one run.
+/// The reported stages of one run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Trace {
     /// The task's name.
     pub task: Option<String>,
     /// Celery's task id.
     pub task_id: Option<String>,
-    /// Since when its entry was due.
+    /// The slot for which Beat sent the run.
     pub slot: Option<DateTime<Utc>>,
-    /// Not to be run before.
+    /// The earliest time at which the run may begin.
     pub eta: Option<DateTime<Utc>>,
-    /// When it was first published: as who sent it says, else as its message does.
+    /// When it was first published: by its publisher's report, else by its message.
     pub published_at: Option<DateTime<Utc>>,
-    /// In order. Of more than [`TRACE_STAGES`] the first and the last are kept, half of each.
+    /// Sorted. Of more than [`TRACE_STAGES`], the first half and the last half of that number are kept.
     pub stages: Vec<Stage>,
-    /// Stages that are not kept. One of those that is told again counts again: their ids are forgotten.
+    /// Number of stages that are not kept. If one of these is reported again, it counts again, because its id is
+    /// forgotten.
     pub more_stages: i32,
-    /// Starts among those.
+    /// Number of starts among those.
     pub more_starts: i32,
 }
 
-/// Adds what was told. False: that stage is known already.
+/// Adds a reported stage. False: the stage is known already.
 pub fn fold(trace: &mut Trace, told: &Told) -> bool {
-    // Of two that differ the greater one, so that it does not matter which came first.
+    // Of two different values keep the greater one, so that the order of arrival does not matter.
     join(&mut trace.task, &told.task, |kept, new| new > kept);
     join(&mut trace.task_id, &told.task_id, |kept, new| new > kept);
     join(&mut trace.slot, &told.slot, |kept, new| new < kept);
@@ -161,7 +163,8 @@ pub fn fold(trace: &mut Trace, told: &Told) -> bool {
     true
 }
 
-/// When who first sent the run says that it was sent. All others read that from the message, which has it by the sender's clock.
+/// When the first publisher says that it sent the run. All other processes read that time from the message, where it
+/// follows the sender's clock.
 fn sent_at(trace: &Trace) -> Option<DateTime<Utc>> {
     let is_senders = |stage: &&Stage| stage.kind == StageKind::Published && stage.retries == 0;
     trace.stages.iter().filter(is_senders).map(|stage| stage.at).min()
@@ -175,25 +178,26 @@ fn join<T: Clone>(kept: &mut Option<T>, new: &Option<T>, is_better: impl Fn(&T, 
     }
 }
 
-/// The run id that the SDK gives to the run with this task id: the id itself, made into a UUID where the application chose another form.
+/// The run id that the SDK derives from a task id: the task id itself, or a UUID made from it if the application chose
+/// another form.
 #[must_use]
 pub fn run_id_of(task_id: &str) -> Uuid {
     Uuid::try_parse(task_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, task_id.as_bytes()))
 }
 
-/// The order of stages: attempts, of each its sending, then time; what happens at one instant, as runs go. So the first sending is never among those
-/// that are not kept.
+/// The order of stages: by attempt, within it the sending first, then by time. Stages of one instant follow the course
+/// of a run. So the first sending is never among the stages that are not kept.
 fn order(stage: &Stage) -> (i32, bool, DateTime<Utc>, StageKind, Uuid) {
     let is_later = stage.kind != StageKind::Published;
     (stage.retries, is_later, stage.at, stage.kind, stage.id)
 }
 
 impl Trace {
-    /// Where the run stands: its last word.
+    /// The state of the run: that of its newest stage.
     ///
-    /// That is the last start or end of the last attempt. What the main process says of an end (`time_limit`, `lost`, `revoked`) is
-    /// better than the `aborted` of the child that it ended. A message that was delivered again after that, and is not begun yet,
-    /// opens the run anew.
+    /// That is the last start or end of the last attempt. If the main process reports an end (`time_limit`, `lost`,
+    /// `revoked`), that wins over the `aborted` of the child that it ended. A message that is delivered again after
+    /// that, and has not begun yet, opens the run again.
     #[must_use]
     pub fn state(&self) -> TraceState {
         let Some((word, at)) = self.last_word() else {
@@ -226,7 +230,7 @@ impl Trace {
         self.stages.iter().filter(move |stage| stage.retries == level)
     }
 
-    /// The stage of the last attempt that says how it stands, and when that was. None: it has not begun.
+    /// The stage of the last attempt that tells its state, and the time of that. None: the attempt has not begun.
     fn last_word(&self) -> Option<(&Stage, DateTime<Utc>)> {
         let start_of = |attempt: Option<Uuid>| {
             let same = |stage: &&Stage| stage.kind == StageKind::Started && stage.attempt == attempt;
@@ -243,7 +247,7 @@ impl Trace {
             .of_level()
             .filter(|stage| stage.kind >= StageKind::Started)
             .filter(|stage| stage.kind != StageKind::Started || !is_ended(stage))
-            // An end is never before its start, whatever two readings of the clock say.
+            // An end is never before its start, whatever two readings of a clock say.
             .map(|stage| {
                 let start = start_of(stage.attempt).map_or(stage.at, |start| start.at);
                 (stage, stage.at.max(start))
@@ -263,8 +267,8 @@ impl Trace {
         Some((from_outside.unwrap_or(word), at))
     }
 
-    /// A message was delivered again after `at`, and has not been begun. By count as well as by time: the main process and its child
-    /// read the same clock at different moments.
+    /// Whether a message was delivered again after `at` and has not begun. Compares counts as well as times: the main
+    /// process and its child read the clock at different moments.
     fn waits_again(&self, at: DateTime<Utc>) -> bool {
         let count = |kind| self.of_level().filter(|stage| stage.kind == kind).count();
         self.of_level()
@@ -277,12 +281,12 @@ impl Trace {
         of_kind.map(|stage| stage.at).min()
     }
 
-    /// The last that is known of something, in the order of the stages.
+    /// The newest known value, in the order of the stages.
     fn last<'a, T>(&'a self, what: impl Fn(&'a Stage) -> Option<T>) -> Option<T> {
         self.stages.iter().rev().find_map(what)
     }
 
-    /// When a worker first took it.
+    /// When a worker first received it.
     #[must_use]
     pub fn received_at(&self) -> Option<DateTime<Utc>> {
         self.first(StageKind::Received)
@@ -294,7 +298,7 @@ impl Trace {
         self.first(StageKind::Started)
     }
 
-    /// When it ended; None: it has not, or nobody knows when.
+    /// When it ended. None: it has not ended, or nobody knows when.
     #[must_use]
     pub fn finished_at(&self) -> Option<DateTime<Utc>> {
         let (word, at) = self.last_word()?;
@@ -302,7 +306,7 @@ impl Trace {
         has_ended.then_some(at)
     }
 
-    /// From its publishing, or its ETA where that is later, to its first start.
+    /// The wait from its publishing, or from its ETA if that is later, to its first start.
     #[must_use]
     pub fn wait(&self) -> Option<TimeDelta> {
         let wanted = self.published_at.max(self.eta)?;
@@ -310,7 +314,8 @@ impl Trace {
         Some(wait.max(TimeDelta::zero()))
     }
 
-    /// How long its last attempt took, in seconds, when the run has ended: by the worker's own clock, or from start to end.
+    /// How long its last attempt took, in seconds, if the run has ended: by the worker's own clock, or from start to
+    /// end.
     #[must_use]
     pub fn run_seconds(&self) -> Option<f64> {
         let end = self.finished_at()?;
@@ -325,7 +330,7 @@ impl Trace {
         })
     }
 
-    /// Attempts that began. A message delivered twice makes two.
+    /// Number of attempts that began. A message that is delivered twice makes two.
     #[must_use]
     pub fn attempts(&self) -> i32 {
         let starts = self
@@ -348,7 +353,7 @@ impl Trace {
         self.stages.iter().any(|stage| stage.redelivered)
     }
 
-    /// The worker that was last heard of it.
+    /// The worker that reported on it last.
     #[must_use]
     pub fn worker(&self) -> Option<&str> {
         self.last(|stage| stage.worker.as_deref())
@@ -360,7 +365,7 @@ impl Trace {
         self.last(|stage| stage.queue.as_deref())
     }
 
-    /// The last exception's class, unless all ended well.
+    /// The class of the last exception. None if the run succeeded.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         match self.state() {
@@ -369,14 +374,14 @@ impl Trace {
         }
     }
 
-    /// When the last of it happened.
+    /// When its last stage happened.
     #[must_use]
     pub fn heard_at(&self) -> Option<DateTime<Utc>> {
         self.stages.iter().map(|stage| stage.at).max()
     }
 
-    /// The stage that gives up a run of which nobody tells the end. It stands at the run's last stage: whatever really happened after
-    /// that, and is told late, has the last word.
+    /// The stage that gives up a run whose end nobody reports. It has the time of the run's last stage, so that any
+    /// real later stage wins, even if it is reported late.
     #[must_use]
     pub fn given_up(&self, id: Uuid, why: &str) -> Told {
         let stage = Stage {
@@ -429,7 +434,7 @@ impl StageKind {
 }
 
 impl TraceState {
-    /// All states of runs that have not ended.
+    /// The states of runs that have not ended.
     pub const OPEN: [Self; 4] = [Self::Published, Self::Received, Self::Started, Self::Retried];
 
     /// As written in SQL and JSON.
@@ -451,7 +456,7 @@ impl TraceState {
         open.or_else(|| Outcome::parse(text).map(Self::Ended))
     }
 
-    /// The states that a person asks for by one word: a state, `open`, or `failed`. Empty: there is no such word.
+    /// The states that a word in a filter stands for: a state, `open`, or `failed`. Empty: the word stands for none.
     #[must_use]
     pub fn named(text: &str) -> Vec<Self> {
         match text {

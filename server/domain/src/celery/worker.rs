@@ -1,4 +1,4 @@
-//! A Celery worker, a [`crate::celery::switch`] of its own: the SDK in its main process says every few seconds how it is.
+//! A Celery worker as a [`crate::celery::switch`]: the SDK in its main process sends a snapshot every few seconds.
 
 pub mod expiry;
 pub mod incarnation;
@@ -17,60 +17,60 @@ use crate::monitor::status::Status;
 #[cfg(test)]
 mod tests;
 
-/// A worker that was lost and does not come back under its name is given up after this, and its incident ends: a container that was
-/// replaced never returns.
+/// A lost worker that does not come back under its name is given up after this, and its incident ends. A replaced
+/// container never returns.
 pub const GIVEN_UP_AFTER: TimeDelta = TimeDelta::hours(1);
 
-/// What a worker says of itself.
+/// What a worker reports about its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// It takes messages in.
+    /// It receives messages.
     Running,
-    /// It was told to stop, and ends what it has.
+    /// It was ordered to stop, and finishes its tasks.
     Stopping,
-    /// It has ended in an orderly way.
+    /// It has ended in good order.
     Stopped,
 }
 
 /// A worker that gets nothing done for this long, although it could, is a ghost.
 pub const GHOST_PATIENCE: TimeDelta = TimeDelta::seconds(60);
-/// A clock that is off by this much is told: tasks with an ETA are as late or as early.
+/// A clock skew of this much opens an incident: tasks with an ETA are as late or as early.
 pub const SKEW: TimeDelta = TimeDelta::seconds(10);
-/// How long a clock must have been off: a report may be held up once.
+/// How long the skew must last: a single report may be delayed.
 pub const SKEW_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 
-/// What shows whether a worker works.
+/// The facts of a snapshot that show whether a worker works.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Look {
-    /// Its connection to the broker stands.
+    /// It is connected to the broker.
     pub connected: bool,
-    /// Its tasks run in the main process, one at a time: its loop stands still meanwhile.
+    /// It executes tasks in the main process, one at a time, so its loop stands still meanwhile.
     pub is_solo: bool,
-    /// Tasks that run.
+    /// Number of tasks that it executes.
     pub active: i64,
-    /// Tasks that can run at once.
+    /// Number of tasks that it can execute at once.
     pub processes: i64,
-    /// Messages taken in and not ended.
+    /// Number of messages that it has received, and whose tasks have not ended.
     pub reserved: i64,
-    /// Messages held back by a rate limit.
+    /// Number of messages held back by a rate limit.
     pub limited: i64,
-    /// For how long its loop has not turned.
+    /// How long its loop has not turned.
     pub loop_lag: TimeDelta,
-    /// For how long its counts of tasks begun and ended have not moved, while there was something to do.
+    /// For how long its counts of begun and ended tasks have not moved, although it had work.
     pub stuck_for: TimeDelta,
-    /// It does not reach the broker, and others do.
+    /// It does not reach the broker, and other processes do.
     pub is_cut_off: bool,
-    /// Messages wait in queues that it consumes, for longer than a moment.
+    /// Messages have waited in its queues for longer than a moment.
     pub is_waited_for: bool,
-    /// By how much its clock is off.
+    /// Its clock skew.
     pub skew: TimeDelta,
-    /// Others take the CPUs that it needs: it is slow, and no ghost.
+    /// Other processes take the CPUs that it needs: it is slow, and no ghost.
     pub is_starving: bool,
 }
 
-/// What is wrong with a worker that is heard from, and for how long that must last to be told. By what it gets done, not by whether it
-/// is connected.
+/// The fault of a worker that reports, and for how long it must last before an incident opens. Progress decides, not
+/// the connection alone.
 #[must_use]
 pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
     let has_room = look.active < look.processes;
@@ -83,20 +83,20 @@ pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
     if look.is_cut_off {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
     }
-    // While there is no broker nobody gets anything done, and without a CPU hardly anything.
+    // Without a broker no worker gets anything done, and without a CPU hardly anything.
     let could = look.connected && !look.is_starving;
     if could && is_stuck {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
     }
     if could && is_wedged {
-        // It may be about to find its broker again, which it tries twice a minute.
+        // It may be about to connect to its broker again: it tries that twice a minute.
         return Some((Cause::GhostWorker, GHOST_PATIENCE));
     }
     (look.skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
 }
 
-/// A worker said how it is, and what is wrong with it all the same. One that leaves is paused: nobody waits for it, and a deployment pages
-/// nobody.
+/// Takes a snapshot of a worker, and its fault, if any. A worker that stops is paused: nobody waits for it, so a
+/// deployment alerts nobody.
 #[must_use]
 pub fn on_snapshot(
     state: &mut Switch,
@@ -114,7 +114,8 @@ pub fn on_snapshot(
     pause(state, Trigger::Leave, now)
 }
 
-/// A worker ended by an error: it is missed, unless it or a successor comes within its patience. One that nobody waits for stays as it is.
+/// A worker ended by an error. It is missed, unless it or a successor comes within its patience. A worker that nobody
+/// waits for stays as it is.
 pub fn on_failed_exit(state: &mut Switch, now: DateTime<Utc>) {
     state.last_seen_at = Some(now);
     if state.status != Status::Paused {
@@ -122,14 +123,14 @@ pub fn on_failed_exit(state: &mut Switch, now: DateTime<Utc>) {
     }
 }
 
-/// A worker ended by an error while its broker is in trouble. Started again, it may end again until that is over, which is told of the
-/// broker; it is looked at again after its patience.
+/// A worker ended by an error while its broker has a fault. Restarted, it may end again until the broker is back; the
+/// broker's incident reports that. The worker is judged again after its patience.
 pub fn on_broker_trouble(state: &mut Switch, now: DateTime<Utc>) {
     state.deadline_at = Some(now + state.patience());
 }
 
-/// A silent worker is succeeded by others, and its silence is no sign of a fault: it is given up, and nobody is told. None: nobody waits
-/// for it.
+/// Other workers have taken over the work of a silent worker, and its silence shows no fault. It is given up without an
+/// alert. None: nobody waits for it.
 #[must_use]
 pub fn on_succeeded(state: &mut Switch, now: DateTime<Utc>) -> Option<Transition> {
     state.deadline_at = None;
@@ -138,7 +139,7 @@ pub fn on_succeeded(state: &mut Switch, now: DateTime<Utc>) -> Option<Transition
     pause(state, Trigger::GiveUp, now)
 }
 
-/// Judges a worker whose `check_after` has passed. None: not overdue.
+/// Judges a worker whose `check_after` has passed. None: it is not overdue.
 #[must_use]
 pub fn on_silence(state: &mut Switch, now: DateTime<Utc>, spells: &[BlindSpell]) -> Option<Transition> {
     if state.status == Status::Down && state.trouble.is_none() {

@@ -1,7 +1,8 @@
-//! A Beat that ends again and again without having been told to.
+//! A Beat whose processes end again and again, unordered.
 //!
-//! A Beat that is told to end reports that it does: a deployment is no crash. One that ends without that report, and is started again, has crashed.
-//! Where its schedule file is lost with it, as in a container, an interval that is longer than its life never comes to be due.
+//! A Beat that is ordered to stop reports that, so a deployment is no crash. A Beat that ends without that report, and
+//! is started again, has crashed. If its schedule file is lost at each crash, as in a container, an interval longer
+//! than its life never becomes due.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -15,32 +16,32 @@ use crate::time::span;
 #[cfg(test)]
 mod tests;
 
-/// So many crashes one after the other are a loop, whatever is missed.
+/// This many crashes in a row are a crash loop, whichever entries are missed.
 pub const CRASHES: usize = 3;
-/// So many are one for an entry that each of them has put off.
+/// This many crashes in a row are a crash loop for an entry that each of them has put off.
 pub const CRASHES_OF_PUT_OFF: usize = 2;
-/// A crash that lies further back is not counted. A container is started again after five minutes at the latest.
+/// Crashes older than this do not count. A container is restarted after five minutes at the latest.
 const WITHIN: TimeDelta = TimeDelta::minutes(30);
-/// A process that lived for longer than this was steady, whatever ended it.
+/// A process that lived for longer than this was steady, however it ended.
 const STEADY_AT_LAST: TimeDelta = TimeDelta::minutes(10);
-/// A process is not steady before this.
+/// A process is never steady before this age.
 const STEADY_AT_FIRST: TimeDelta = TimeDelta::seconds(60);
-/// A process that lives for so many times as long as those that crashed is steady.
+/// A process is steady if it lives this many times as long as those that crashed.
 const STEADY_TIMES: i32 = 3;
-/// After a crash it is not known yet for so long whether it was one of many.
+/// After a crash, wait this long to see whether another one follows.
 const DOUBT: TimeDelta = TimeDelta::seconds(60);
 
-/// How a Beat goes on from one start to the next.
+/// How the processes of a Beat follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Course {
-    /// How often it has crashed until now, one time after the other.
+    /// Crashes in a row until now.
     pub crashes: usize,
-    /// Until then another crash may come to be known. None: it has not crashed.
+    /// Until when another crash may become known. None: it has not crashed.
     pub doubt_until: Option<DateTime<Utc>>,
 }
 
 impl Course {
-    /// The course that these crashes are.
+    /// The course that follows from these crashes.
     #[must_use]
     pub fn of(crashes: &[&Incarnation]) -> Self {
         Self {
@@ -49,17 +50,18 @@ impl Course {
         }
     }
 
-    /// Whether it crashes in a loop.
+    /// Whether it is in a crash loop.
     #[must_use]
     pub fn loops(&self) -> bool {
         self.crashes >= CRASHES
     }
 }
 
-/// The processes that have crashed one after the other until now, in the order of their starts: of those that list for these lineages, or that
-/// have not listed anything. Empty once one of them lives for long enough, or was told to end.
+/// The processes that have crashed in a row until now, in the order of their starts. Counts processes of these
+/// lineages, and those that have not listed a schedule. Empty once a process lives long enough, or was ordered to stop.
 ///
-/// `is_told`: that they crash is told. Then it is over once one lives for long enough: an attempt to mend it by a restart is no end.
+/// `is_told`: the crash loop has an incident. Then only a process that lives long enough ends it: a restart by hand is
+/// an attempt to repair, no end.
 #[must_use]
 pub fn crashes<'a>(
     known: &'a [Incarnation],
@@ -82,7 +84,7 @@ pub fn crashes<'a>(
             row.push(one);
         }
     }
-    // Another one of it goes on, and sends what is due.
+    // Another process of it goes on, and sends the due entries.
     let goes_on = |one: &&Incarnation| {
         one.goodbye.is_none() && now - one.seen_at < gap(one) && one.life() >= steady_after(&row)
     };
@@ -92,7 +94,7 @@ pub fn crashes<'a>(
     row
 }
 
-/// What the silence of a Beat comes to, whose processes crashed so often one after the other until now.
+/// The cause of a Beat's silence, if its processes crashed this often in a row.
 #[must_use]
 pub fn silence(cause: Cause, crashes: usize) -> Cause {
     if cause == Cause::BeatDown && crashes >= CRASHES {
@@ -102,7 +104,7 @@ pub fn silence(cause: Cause, crashes: usize) -> Cause {
     }
 }
 
-/// The longest such row of any lineage.
+/// The longest row of crashes of any lineage.
 #[must_use]
 pub fn longest<'a>(
     known: &'a [Incarnation],
@@ -122,12 +124,12 @@ pub fn longest<'a>(
     rows.max_by_key(Vec::len).unwrap_or_default()
 }
 
-/// Missed reports: a silence of this length is a gap.
+/// A silence of this length is a gap: two missed reports.
 fn gap(one: &Incarnation) -> TimeDelta {
     (span(one.period_seconds) * 2).max(LEAST_GAP)
 }
 
-/// For how long a process must live to be steady after these crashes.
+/// How long a process must live to be steady after these crashes.
 fn steady_after(crashes: &[&Incarnation]) -> TimeDelta {
     let mut lives: Vec<TimeDelta> = crashes.iter().map(|one| one.life()).collect();
     lives.sort_unstable();
@@ -136,14 +138,15 @@ fn steady_after(crashes: &[&Incarnation]) -> TimeDelta {
     })
 }
 
-/// Whether a process ended by an error, or without a word: it is silent, and another one has started since. One that is only silent may hang.
+/// Whether a process ended by an error or without a report: it is silent, and another process has started since. A
+/// process that is only silent may hang.
 fn has_crashed(one: &Incarnation, akin: &[&Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
     let is_young = now - one.seen_at <= WITHIN && !is_to_come(one.seen_at, now);
     match one.goodbye {
         _ if !one.says_goodbye || !is_young => false,
         Some(Goodbye::Failed(_)) => true,
         Some(Goodbye::Stopped) => false,
-        // Its goodbye may have been said to nobody.
+        // Nobody may have listened when it signed off.
         None if is_silence_unheard(one.seen_at, gap(one), spells) => false,
         None => now - one.seen_at >= gap(one) && akin.iter().any(|other| other.began_at() > one.seen_at),
     }

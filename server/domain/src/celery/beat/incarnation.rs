@@ -1,8 +1,10 @@
-//! The processes that report as one Beat. An incarnation is one of them, from its start to its end; it names itself by a random boot id.
+//! The processes that report as one Beat. An incarnation is one of them, from its start to its end, and names itself by
+//! a random boot id.
 //!
-//! Celery allows one Beat an application. A second one sends everything twice. Both report under the application's name, so each would hide
-//! the other. The boot id tells them apart, and a boot id that reports at two instants lived in between. Lives are compared by the times at
-//! which the processes spoke, so a report that arrives late, twice or out of order proves nothing new.
+//! Celery allows one Beat an application. A second one sends everything twice. Both report under the application's
+//! name, so each would hide the other. The boot id tells them apart: a process that reports at two instants lived in
+//! between. The rules compare the times at which the processes made their reports, so a report that arrives late, twice
+//! or out of order proves nothing new.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -17,19 +19,20 @@ mod tests;
 /// Two Beats must report side by side for this long before that is a fault. A rolling deployment starts the new process before it ends the
 /// old one, and health checks may keep both for a minute.
 pub const OVERLAP_PATIENCE: TimeDelta = TimeDelta::minutes(2);
-/// Incarnations that one Beat remembers. A holder of a ping key can invent boot ids, so the longest silent one makes room.
+/// Number of incarnations that one Beat remembers. A holder of a ping key can invent boot ids, so the one that has been
+/// silent longest goes first.
 pub const REMEMBERED: usize = 16;
 /// A silent incarnation is forgotten after this.
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(1);
-/// An incarnation that is silent for more than three periods and this was not seen to live meanwhile: a stopped process that is continued
-/// has not sent anything in between.
+/// An incarnation that is silent for more than three periods plus this was not seen to live meanwhile. Example: a
+/// process that was stopped and continued (SIGSTOP, SIGCONT) sent nothing in between.
 const GAP: TimeDelta = TimeDelta::seconds(5);
 
-/// What a process says when it ends.
+/// How a process reports its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goodbye {
-    /// It was told to end.
+    /// It was ordered to stop.
     Stopped,
     /// It ends by an error, of this class.
     Failed(Option<String>),
@@ -38,13 +41,13 @@ pub enum Goodbye {
 /// One process that reports as a Beat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// Its boot id: random, one a start.
+    /// Its boot id: random, one for each start.
     pub boot: Uuid,
-    /// Where it runs.
+    /// The host on which it runs.
     pub host: Option<String>,
-    /// Its process.
+    /// Its process id.
     pub pid: Option<i64>,
-    /// When it started, by our clock.
+    /// When it started, by the server's clock.
     pub started_at: Option<DateTime<Utc>>,
     /// A digest of its schedule, without the canary. None: it has not listed one, or the list is empty.
     pub schedule: Option<String>,
@@ -54,54 +57,54 @@ pub struct Incarnation {
     /// Its lineage has run beside another one for longer than a deployment takes.
     #[serde(default)]
     pub shares: bool,
-    /// Names the list of it that the monitors are being made to follow; a newer list has another name.
+    /// The id of its newest list, which the monitors are being adapted to. Each list gets a new id.
     #[serde(default)]
     pub sync: Option<Uuid>,
     /// Since when it has reported without a gap.
     pub since: DateTime<Utc>,
-    /// When it last spoke.
+    /// When it made its last report.
     pub seen_at: DateTime<Utc>,
     /// How often it reports, in seconds.
     pub period_seconds: f64,
-    /// Tolerated silence beyond that, in seconds.
+    /// Tolerated silence beyond the period, in seconds.
     pub grace_seconds: f64,
-    /// It reports that it ends when it is told to. False: an older SDK.
+    /// It reports an ordered end. False: an older SDK.
     #[serde(default)]
     pub says_goodbye: bool,
-    /// How it said that it ends. None: it has not.
+    /// How it reported its end. None: it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goodbye: Option<Goodbye>,
 }
 
-/// What an incarnation says of itself with a report.
+/// The facts that a report carries about its incarnation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Said {
     /// Its boot id.
     pub boot: Uuid,
-    /// Where it runs; None: what it said before stays.
+    /// The host on which it runs. None: the known value stays.
     pub host: Option<String>,
-    /// Its process; None: what it said before stays.
+    /// Its process id. None: the known value stays.
     pub pid: Option<i64>,
-    /// When it started, by our clock; None: what it said before stays.
+    /// When it started, by the server's clock. None: the known value stays.
     pub started_at: Option<DateTime<Utc>>,
     /// How often it reports, in seconds.
     pub period_seconds: f64,
-    /// Tolerated silence beyond that, in seconds.
+    /// Tolerated silence beyond the period, in seconds.
     pub grace_seconds: f64,
-    /// Whether it reports that it ends when it is told to; None: what it said before stays.
+    /// Whether it reports an ordered end. None: the known value stays.
     pub says_goodbye: Option<bool>,
     /// It ends, and how.
     pub goodbye: Option<Goodbye>,
 }
 
 impl Incarnation {
-    /// When it started, as far as is known.
+    /// When it started, or, if that is not known, when its first report came.
     #[must_use]
     pub fn began_at(&self) -> DateTime<Utc> {
         self.started_at.unwrap_or(self.since)
     }
 
-    /// For how long it has lived, as far as was heard.
+    /// For how long it has lived, by its reports.
     #[must_use]
     pub fn life(&self) -> TimeDelta {
         self.seen_at - self.began_at()
@@ -111,7 +114,7 @@ impl Incarnation {
         span(self.period_seconds) + span(self.grace_seconds)
     }
 
-    /// Up to when its silence is tolerated. Silence that we could not hear is excused.
+    /// Until when its silence is tolerated. Blind spells excuse it.
     #[must_use]
     pub fn deadline(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
         let patience = self.patience();
@@ -123,13 +126,13 @@ impl Incarnation {
         )
     }
 
-    /// Whether it reports.
+    /// Whether it still reports.
     #[must_use]
     pub fn lives(&self, now: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
         now < self.deadline(spells)
     }
 
-    /// For how long both have reported without a gap.
+    /// For how long both incarnations have reported without a gap.
     #[must_use]
     pub fn overlap(&self, other: &Self) -> TimeDelta {
         self.seen_at.min(other.seen_at) - self.since.max(other.since)
@@ -151,9 +154,10 @@ impl Incarnation {
     }
 }
 
-/// Notes a report that an incarnation made at `seen_at` and that we heard at `now`.
+/// Takes a report that an incarnation made at `seen_at`, and that arrived at `now`.
 pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc>, now: DateTime<Utc>) {
-    // After our clock was stepped back, a time that lies ahead would be the newest for as long.
+    // After the clock was set back, a stored time in the future would count as the newest until the clock has passed
+    // it.
     for one in known.iter_mut() {
         if is_to_come(one.seen_at, now) {
             one.seen_at = now;
@@ -165,7 +169,7 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
         one.boot == said.boot || last.contains(&one.boot) || now - one.seen_at < FORGOTTEN_AFTER
     });
     if let Some(one) = known.iter_mut().find(|one| one.boot == said.boot) {
-        // A report that another one has overtaken says nothing new; the last word is none of these.
+        // A report that another one has overtaken says nothing new. A report of the end counts even at the same time.
         if seen_at > one.seen_at || (seen_at == one.seen_at && said.goodbye.is_some()) {
             one.hear(said, seen_at);
         }
@@ -200,7 +204,8 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
     });
 }
 
-/// The newest process of each lineage: without it, nobody would know what became of its monitors. There are fewer than [`REMEMBERED`].
+/// The newest process of each lineage. Keep it, or nobody would know what became of its monitors. There are fewer than
+/// [`REMEMBERED`].
 fn last_of_lineages(known: &[Incarnation]) -> Vec<Uuid> {
     let is_last = |one: &Incarnation| {
         let mates = known.iter().filter(|other| other.lineage == one.lineage);
@@ -214,16 +219,18 @@ fn last_of_lineages(known: &[Incarnation]) -> Vec<Uuid> {
         .collect()
 }
 
-/// Notes the schedule that an incarnation lists.
+/// Takes the schedule that an incarnation lists.
 pub fn on_list(known: &mut [Incarnation], boot: Uuid, schedule: Option<String>) {
     if let Some(one) = known.iter_mut().find(|one| one.boot == boot) {
         one.schedule = schedule;
     }
 }
 
-/// The incarnations that run at the same time as another one with the same schedule, the one that has run longest first.
+/// The incarnations that run at the same time as another one with the same schedule; the one that has run longest comes
+/// first.
 ///
-/// `is_told`: that was found before. Then it lasts while two of them live, and a gap in the reports of one does not end it.
+/// `is_told`: the duplicate has an incident. Then it lasts while two of them live, and a gap in the reports of one does
+/// not end it.
 #[must_use]
 pub fn duplicates<'a>(
     known: &'a [Incarnation],

@@ -1,10 +1,12 @@
-//! Whose schedule is whose, when several processes report as one Beat.
+//! Which schedule belongs to which processes, if several report as one Beat.
 //!
-//! A lineage is a schedule and the processes that listed it, one after the other: a deployment continues it. A monitor belongs to the lineages
-//! that list its entry. So a list retires what its own lineage listed before, and nothing of another one. Projects of Django are called `config`
-//! or `core` everywhere: two applications of one name are two lineages whose processes go on reporting side by side.
+//! A lineage is a schedule and the processes that listed it, one after the other: a deployment continues a lineage. A
+//! monitor belongs to the lineages that list its entry. So a list retires only entries that its own lineage listed
+//! before, and none of another lineage. Example: many Django projects are called `config` or `core`. Two applications
+//! with one name are two lineages, whose processes go on reporting side by side.
 //!
-//! A deployment with a changed schedule looks the same at first, until its old process falls silent. Until then both lists are watched.
+//! A deployment with a changed schedule looks the same at first, until its old process falls silent. Until then
+//! Deadbeat watches both lists.
 
 use chrono::{DateTime, Utc};
 
@@ -17,13 +19,14 @@ use crate::time::span;
 #[cfg(test)]
 mod tests;
 
-/// Lineages of one Beat: as many bits as tell which of them list a monitor's entry.
+/// Number of lineages of one Beat: as many as there are bits for the lineages that list a monitor's entry.
 pub const LINEAGES: u8 = 8;
 
 /// Lineages as bits; bit 0 is lineage 0.
 pub type Bits = u8;
 
-/// How many entries are listed by exactly these lineages. The canary and Celery's own entries are left out: every application has them.
+/// How many entries exactly these lineages list. Without the canary and Celery's own entries, which every application
+/// has.
 pub type Census = [(Bits, i64)];
 
 /// A lineage as a bit. There are [`LINEAGES`].
@@ -32,36 +35,42 @@ pub fn bit(lineage: u8) -> Bits {
     1u8.checked_shl(lineage.into()).unwrap_or(0)
 }
 
-/// All lineages of these.
+/// The lineages of these incarnations.
 fn bits<'a>(of: impl Iterator<Item = &'a Incarnation>) -> Bits {
     of.filter_map(|one| one.lineage)
         .map(bit)
         .fold(0, |all, one| all | one)
 }
 
-/// The lineages of which no process is known. What is marked as theirs belongs to nobody.
+/// The lineages without a known process. Their marks belong to nobody.
 #[must_use]
 pub fn unknown(known: &[Incarnation]) -> Bits {
     !bits(known.iter())
 }
 
-/// The lineages of which a process lives.
+/// The lineages with a living process.
 #[must_use]
 pub fn living(known: &[Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) -> Bits {
     bits(known.iter().filter(|one| one.lives(now, spells)))
 }
 
-/// The lineages that are known and of which no process lives.
+/// The known lineages without a living process.
 #[must_use]
 pub fn silent(known: &[Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) -> Bits {
     bits(known.iter()) & !living(known, now, spells)
 }
 
-/// Puts the process `boot`, which lists `schedule`, into a lineage, and answers which. None: all are taken by other processes that live.
+/// Puts the process `boot`, which lists `schedule`, into a lineage, and returns that. None: all lineages belong to
+/// other living processes.
 ///
-/// It stays where it is, joins processes that live and list the same, or continues a silent lineage: one with the same schedule, else the one
-/// with which its list has most entries in common (`common`: names of its list that a lineage lists, most first), else any if nobody else
-/// lives. Otherwise it begins one.
+/// The first of these that exists:
+/// 1. its present lineage, if the living processes in it list the same schedule;
+/// 2. the lineage of a living process that lists the same schedule;
+/// 3. a silent lineage with the same schedule;
+/// 4. the silent lineage that has most entries in common with its list. `common`: names of its list that a lineage
+///    lists, most first;
+/// 5. if no other process lives: the lineage that fell silent last;
+/// 6. a new lineage.
 pub fn place(
     known: &mut [Incarnation],
     boot: uuid::Uuid,
@@ -118,7 +127,8 @@ pub fn place(
     found
 }
 
-/// Marks the lineages that have run beside another one for longer than a deployment takes, and unmarks one that is left alone.
+/// Marks the lineages that have run beside another one for longer than a deployment takes. Unmarks a lineage that is
+/// left alone.
 pub fn mark_sharing(known: &mut [Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) {
     let all = bits(known.iter());
     if all.count_ones() < 2 {
@@ -153,24 +163,25 @@ fn side_by_side<'a>(
     })
 }
 
-/// What several lineages of one Beat come to.
+/// The state of several lineages of one Beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// Those of which a process lives.
+    /// Lineages with a living process.
     pub living: Bits,
-    /// Those that run side by side and have little in common: applications of one name.
+    /// Lineages that run side by side and have little in common: applications with one name.
     pub sharing: Bits,
-    /// Those that run side by side and list mostly the same: two releases of one application.
+    /// Lineages that run side by side and list mostly the same: two releases of one application.
     pub releases: Bits,
-    /// Those that are silent while an application of the same name goes on.
+    /// Lineages that are silent while an application with the same name goes on.
     pub lost: Bits,
-    /// Those that another one has replaced: what only they list is retired.
+    /// Lineages that another one has replaced: entries that only they list are retired.
     pub replaced: Bits,
 }
 
-/// What the lineages of a Beat come to. Nothing while no process lives: that is the Beat's own silence.
+/// The state of a Beat's lineages. Empty while no process lives: then the Beat itself is silent.
 ///
-/// `is_told`: that some run side by side is told. Then two that live are enough, and a gap in the reports of one does not end it.
+/// `is_told`: lineages that run side by side have an incident. Then two living lineages are enough, and a gap in the
+/// reports of one does not end it.
 #[must_use]
 pub fn standing(
     known: &[Incarnation],
@@ -217,8 +228,8 @@ pub fn standing(
     standing
 }
 
-/// Whether at least half of what `one` lists is also listed by one of the others: it is the same application in another release. One that
-/// lists nothing of its own is nobody's loss.
+/// Whether one of the other lineages also lists at least half of the entries of `one`: then it is another release of
+/// the same application. A lineage without entries of its own harms nobody.
 fn is_release_of(census: &Census, one: Bits, others: Bits) -> bool {
     let of = |matches: &dyn Fn(Bits) -> bool| -> i64 {
         census
@@ -232,7 +243,8 @@ fn is_release_of(census: &Census, one: Bits, others: Bits) -> bool {
     2 * common >= all
 }
 
-/// The Beat as the monitor of an entry sees it: only the processes that list the entry send it. `is_told`: that one of several is silent is told.
+/// The Beat as the monitor of an entry sees it: only processes that list the entry send it. `is_told`: a silent one
+/// among several has an incident.
 #[must_use]
 pub fn view(
     known: &[Incarnation],
@@ -251,7 +263,7 @@ pub fn view(
         return whole;
     };
     let deadline = known.iter().filter(lists).map(|one| one.deadline(&[])).max();
-    // That it is silent is told with the next report of another one.
+    // Its silence is noticed with the next report of another process.
     let next_report = known
         .iter()
         .filter(|one| !lists(one))
@@ -265,7 +277,7 @@ pub fn view(
             .filter(|_| !is_lost)
             .zip(next_report)
             .map(|(deadline, next)| deadline + next),
-        // The process that said so may be another one.
+        // Another process may have reported the hang.
         hung_at: None,
         ..whole
     }

@@ -1,7 +1,8 @@
-//! One fault is one incident, also when it was only inferred.
+//! One fault is one incident, even if nobody observed the fault itself.
 //!
-//! A verdict that a monitor reaches on its own may name another subject: the broker that took nothing, the queue in which it waits, the worker
-//! that is blocked. All that name the same one are part of one incident about it. Which subject that is, is decided here and nowhere else.
+//! The verdict on a monitor may name another subject: the broker that refused the message, the queue in which it waits,
+//! the blocked worker. All monitors whose verdicts name the same subject are members of one incident about it. Only
+//! this file decides which subject that is.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -15,7 +16,7 @@ use crate::monitor::status::Status;
 mod tests;
 
 impl Evidence {
-    /// Who carries a verdict on a slot that was due since then; also, whether the canary may wait on.
+    /// Finds the subject of a verdict on a slot that was due at `since`. Also decides whether a canary may wait longer.
     pub(crate) fn fold(&self, blame: Blame, since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Blame {
         let Blame::Own(cause) = blame else {
             return blame;
@@ -23,7 +24,7 @@ impl Evidence {
         let stage = self.stage.as_ref().filter(|stage| is_of(stage, since));
         let cause = stage.map_or(cause, |stage| self.starved(cause, stage, now));
         let subjects = self.subjects(cause, stage, now);
-        // What is told already explains it, whichever of them it is about.
+        // An open incident explains it, whichever of these subjects it is about.
         if let Some(open) = subjects.iter().find(|subject| self.open.contains(subject)) {
             return Blame::Named(*open, cause);
         }
@@ -41,7 +42,7 @@ impl Evidence {
         }
     }
 
-    /// A run that goes on for too long may be what blocks its worker, which is told already; or its worker starves.
+    /// An overlong run may be the one that blocks its worker, which has an incident already; or its worker starves.
     pub(crate) fn fold_overrun(&self, blame: Blame, worker: Option<&WorkerView>) -> Blame {
         let told = worker
             .filter(|worker| !worker.has_a_free_process())
@@ -57,7 +58,7 @@ impl Evidence {
         }
     }
 
-    /// Whom a cause is about, the likeliest first; empty: the monitor itself.
+    /// The subjects that a cause may be about, the likeliest first. Empty: the monitor itself.
     fn subjects(&self, cause: Cause, stage: Option<&StageView>, now: DateTime<Utc>) -> Vec<PartOf> {
         match cause {
             Cause::BrokerDown => self
@@ -77,8 +78,8 @@ impl Evidence {
         }
     }
 
-    /// A message waits in a queue, or inside a worker that took it from there. Where its only worker has got nothing done for half that
-    /// time, that one is blocked; else it is the queue that has more work than is done.
+    /// A message waits in a queue, or inside a worker that received it from there. If the only worker has got nothing
+    /// done for half that time, that worker is blocked. Otherwise the queue gets more work than its workers do.
     fn of_waiting(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<PartOf> {
         let Some(name) = stage.queue.as_deref() else {
             return Vec::new();
@@ -109,12 +110,12 @@ impl Evidence {
         }
     }
 
-    /// What is told of a part of the canary's way: the canary has no word of its own beside that.
+    /// The open incident about a part of the canary's way. The canary reports nothing beside that.
     fn explained(&self, stage: Option<&StageView>) -> Option<PartOf> {
         let queue = stage.and_then(|stage| stage.queue.as_deref());
         let is_on_its_way = |part: &&PartOf| match **part {
             PartOf::Beat | PartOf::Broker(_) => true,
-            // Whoever waits for it is part of it before it comes to this.
+            // Monitors that wait for the backend have joined its incident before this point.
             PartOf::ResultBackend(_) => false,
             PartOf::Queue(id) => self
                 .queues
@@ -128,12 +129,13 @@ impl Evidence {
         self.open.iter().find(is_on_its_way).copied()
     }
 
-    /// Behind others the canary waits as long as any message may: a slow queue is told of the queue, not of our probe.
+    /// A canary behind other messages may wait as long as any message may. A slow queue is the queue's fault, not the
+    /// probe's.
     fn canary_waits_until(&self, cause: Cause, stage: Option<&StageView>) -> Option<DateTime<Utc>> {
         let since = stage.and_then(|stage| stage.published_at.or(stage.received_at));
         let waits = match cause {
             Cause::QueueSlaBreach | Cause::PrefetchStarvation | Cause::HostOverloaded => true,
-            // It may be on its way back from a worker that left, behind busy ones that get on.
+            // The message may be on its way back from a stopped worker, behind busy workers that make progress.
             Cause::Unknown => {
                 let queue = stage.and_then(|stage| stage.queue.as_deref());
                 self.workers.iter().any(|worker| {
@@ -150,7 +152,7 @@ impl Evidence {
     }
 }
 
-/// Whether this is the run that was owed.
+/// Whether this is the run of the missed slot.
 fn is_of(stage: &StageView, since: Option<DateTime<Utc>>) -> bool {
     let told = stage.published_at.max(stage.received_at);
     since.is_none_or(|since| told.is_some_and(|at| at >= since))

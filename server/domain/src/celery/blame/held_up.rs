@@ -1,4 +1,4 @@
-//! What waits for the result backend: a Beat that cannot send, a worker that cannot end its tasks.
+//! Subjects that wait for the result backend: a Beat that cannot send, a worker that cannot end its tasks.
 
 use chrono::{DateTime, Utc};
 
@@ -8,7 +8,7 @@ use crate::ids::WorkerId;
 use crate::incident::cause::Cause;
 use crate::monitor::run::Run;
 
-/// How an outage of the result backend stands that was told.
+/// The state of the incident about the result backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outage {
     /// Its incident is open.
@@ -18,7 +18,8 @@ pub(crate) enum Outage {
 }
 
 impl Evidence {
-    /// The slot since then is not served because Beat waits for the result backend, or the worker that has its run or should take it does.
+    /// Blames the result backend for a missed slot since then: Beat waits for it, or the worker does that has the run
+    /// or should receive it.
     pub(super) fn of_result_backend(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
         let backend = self.result_backend.as_ref()?;
         let stage = self.stage.as_ref();
@@ -39,7 +40,8 @@ impl Evidence {
         is_held_up.then(|| self.of_backend(now)).flatten()
     }
 
-    /// A run goes on in a worker whose processes wait for the result backend: its body may have ended long ago.
+    /// Blames the result backend for a run that goes on in a worker whose processes wait for it. The task's body may
+    /// have ended long ago.
     pub(super) fn of_held_up(&self, worker: WorkerId, now: DateTime<Utc>) -> Option<Blame> {
         let backend = self.result_backend.as_ref()?;
         backend
@@ -49,17 +51,18 @@ impl Evidence {
             .flatten()
     }
 
-    /// A run whose process was told to go, or that ended because its state could not be stored.
+    /// Judges a run whose process was ordered to exit, or that ended because its result could not be stored.
     pub(crate) fn of_aborted(&self, run: &Run, now: DateTime<Utc>) -> Blame {
         let worker = run.detail.worker.as_deref();
         let blame = self.is_troubled(worker).then(|| self.of_backend(now)).flatten();
-        // Its worker may be answered again, and others not yet.
+        // The backend may answer this worker again, and other workers not yet.
         let told = self.broker.filter(|_| self.outage_of(run) == Some(Outage::Open));
         let told = told.map(|broker| Blame::Part(PartOf::ResultBackend(broker.id), Cause::ResultBackendDown));
         blame.or(told).unwrap_or(Blame::Own(Cause::Failed))
     }
 
-    /// The outage of the result backend in which an aborted run began, if it was told lately: the run is part of that, as its monitor was.
+    /// The outage of the result backend in which an aborted run began, if its incident was lately. The run belongs to
+    /// that incident, as its monitor did.
     pub(crate) fn outage_of(&self, run: &Run) -> Option<Outage> {
         let (told_at, over_at) = self.backend_outage?;
         let started_at = run.started_at.filter(|at| *at >= told_at - LONGEST_UNTOLD)?;
@@ -69,7 +72,7 @@ impl Evidence {
         }
     }
 
-    /// Calls of this worker into the result backend wait or fail.
+    /// Whether calls of this worker to the result backend wait or fail.
     pub(crate) fn is_troubled(&self, worker: Option<&str>) -> bool {
         let is_named = |id: &WorkerId| {
             self.workers

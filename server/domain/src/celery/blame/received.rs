@@ -1,4 +1,4 @@
-//! A run that a worker has received: it does not begin, or does not end.
+//! A run that a worker has received, and that does not begin or does not end.
 
 use chrono::{DateTime, Utc};
 
@@ -10,7 +10,7 @@ use crate::monitor::run::{Contest, Run};
 use crate::monitor::status::Status;
 
 impl Evidence {
-    /// A worker took it and has not begun it.
+    /// Judges a run that a worker received and has not begun.
     pub(super) fn of_received(
         &self,
         stage: &StageView,
@@ -30,11 +30,11 @@ impl Evidence {
                 let cause = worker.trouble.unwrap_or(Cause::WorkerLost);
                 return Blame::Part(PartOf::Worker(worker.id), cause);
             }
-            // It gave back what it had not begun.
+            // A worker that stops gives unbegun messages back.
             Status::Paused | Status::New => return self.of_sent(stage, received_at, now),
             Status::Up => {}
         }
-        // Of several that bear one name the younger one proves nothing.
+        // If several workers have this name, the start of the younger one proves nothing.
         if worker.live.len() < 2 && worker.started_at.is_some_and(|started| started > received_at) {
             return Blame::Own(Cause::WorkerLost);
         }
@@ -46,19 +46,20 @@ impl Evidence {
         if worker.limits(stage) {
             return Blame::Own(Cause::RateLimited);
         }
-        // A worker compares `expires` once more before it begins a message, and does not report a canary that it drops then. Where all that it
-        // holds has begun, it has dropped this one; by a wrong clock that may be too early.
+        // A worker checks `expires` once more before it begins a message, and does not report a canary that it drops
+        // then. If all its other messages have begun, it has dropped this one. With a wrong clock that may have been
+        // too early.
         let has_begun_all = worker.reserved <= worker.active;
         if has_begun_all && let Some(blame) = self.of_skew(|other| other.id == worker.id, now) {
             return blame;
         }
         if worker.has_a_free_process() {
-            // The report that it began is on its way.
+            // The report of the start may still arrive.
             if (received_at..received_at + AFTER).contains(&now) {
                 return Blame::Wait(received_at + AFTER);
             }
-            // Nothing keeps it from beginning: it hangs, which is told of it soon, or waits for its time. One that goes on with others
-            // for longer does not hang.
+            // Nothing keeps it from beginning. So it hangs, and its incident opens soon, or it waits for the message's
+            // ETA. A worker that executes other tasks for longer does not hang.
             let got_on_at = worker.progress_at.min(received_at + GHOST_PATIENCE);
             let told_at = got_on_at + GHOST_PATIENCE + NEXT_LOOK;
             let may_hang = worker.held == 0 && worker.reserved > worker.active && !worker.load.is_starving();
@@ -82,7 +83,7 @@ impl Evidence {
         })
     }
 
-    /// A run is open past its deadline.
+    /// Judges a run that is open past its deadline.
     #[must_use]
     pub fn of_overrun(&self, run: &Run, now: DateTime<Utc>) -> Blame {
         let name = run.detail.worker.as_deref();
@@ -103,7 +104,8 @@ impl Evidence {
             Status::Up => {}
             Status::Down | Status::Paused | Status::New => return Blame::Own(Cause::Overrun),
         }
-        // Whose incarnation is known is decided when that ends. Of two workers of one name the younger one proves nothing.
+        // A run with a known incarnation is decided when that incarnation ends. Of two workers with one name, the start
+        // of the younger one proves nothing.
         let is_followed = run.detail.incarnation.is_some() && worker.incarnation.is_some();
         if !is_followed && worker.started_at.is_some_and(|started| started > started_at) {
             return Blame::Own(Cause::WorkerLost);
@@ -118,12 +120,12 @@ impl Evidence {
                 .unwrap_or(Blame::Own(Cause::Overrun));
         }
         let is_gone = match (&worker.running, run.run_id) {
-            // It may have ended, and the report of it is lost.
+            // The run may have ended, and the report of its end is lost.
             _ if is_followed && worker.incarnation != run.detail.incarnation => false,
             (Some(running), Some(id)) => !running.contains(&id) && !self.has_lost_reports(started_at, now),
             _ => false,
         };
-        // Between two tries it runs nowhere: nobody was killed.
+        // Between two attempts no process executes it, so none was killed.
         Blame::Own(if is_gone && run.attempts > 0 {
             Cause::WorkerKilled
         } else {
@@ -131,7 +133,7 @@ impl Evidence {
         })
     }
 
-    /// A message was begun again: how many of its executions are alive?
+    /// Judges a message that began again: how many of its executions are alive?
     #[must_use]
     pub fn of_contested(&self, run: &Run, now: DateTime<Utc>) -> Contested {
         if run.contest == Some(Contest::Repeated) {
@@ -140,7 +142,7 @@ impl Evidence {
         let (Some(id), Some(deadline)) = (run.run_id, run.deadline_at) else {
             return Contested::Settled;
         };
-        // Who says what it runs must have said so since the newest execution began.
+        // A worker's list of runs counts only if the worker has reported since the newest execution began.
         let asked_at = deadline - crate::monitor::run::CONTEST_PATIENCE + AFTER;
         let mut alive = 0;
         for worker in self
@@ -153,7 +155,7 @@ impl Evidence {
                 if now < deadline + NEXT_LOOK {
                     return Contested::Wait(now + AFTER);
                 }
-                // What it said before proves nothing of now.
+                // A report from before then proves nothing about now.
                 continue;
             }
             alive += running.iter().filter(|one| **one == id).count();

@@ -12,7 +12,7 @@ use crate::incident::cause::Cause;
 use crate::monitor::status::Status;
 
 impl Evidence {
-    /// It was sent, and no worker has said that it took it.
+    /// Judges a run that Beat sent, and that no worker has received.
     pub(super) fn of_sent(&self, stage: &StageView, sent_at: DateTime<Utc>, now: DateTime<Utc>) -> Blame {
         let Some(name) = stage.queue.as_deref() else {
             return Blame::Own(Cause::Unknown);
@@ -24,7 +24,7 @@ impl Evidence {
             if queue.status == Status::Down {
                 return Blame::Part(PartOf::Queue(queue.id), trouble);
             }
-            // As the queue itself is judged: a deployment is waited for.
+            // Waits as long as the queue's own rule: a deployment needs time.
             let mut own = self.workers.iter().filter(|worker| !worker.is_foreign);
             let nobody = own.all(|worker| worker.standing() != Status::Up);
             let left_at = self
@@ -54,9 +54,9 @@ impl Evidence {
                         return wait;
                     }
                 }
-                // The loop of one that starves turns seldom, and says nothing of its connection.
+                // The loop of a starving worker turns seldom. Its connection then says nothing.
                 Status::Up if worker.load.is_starving() => up += 1,
-                // It is about to take it: workers come back some seconds after their broker.
+                // It will receive the message soon: workers connect again some seconds after their broker is back.
                 Status::Up if !worker.connected && now < sent_at + RETURN => return Blame::Wait(now + AFTER),
                 Status::Up if !worker.connected => cut_off = Some(worker),
                 Status::Up => up += 1,
@@ -70,7 +70,7 @@ impl Evidence {
             let cause = worker.trouble.unwrap_or(Cause::WorkerLost);
             return Blame::Part(PartOf::Worker(worker.id), cause);
         }
-        // Somebody else looks at the broker, and reaches it.
+        // Another process samples the broker, and reaches it. So the worker is cut off.
         if up == 0
             && let Some(worker) = cut_off
             && !queue.is_some_and(|queue| queue.has_others)
@@ -83,11 +83,11 @@ impl Evidence {
         let Some(queue) = queue.filter(|queue| queue.seen_at >= sent_at + AFTER) else {
             return Blame::Own(Cause::Unknown);
         };
-        // What waits came after it: it is not among that. Clocks of senders differ a little.
+        // If all waiting messages are younger, this message is not among them. The clocks of senders differ a little.
         let is_consumed = up > 0 || queue.has_others;
         let waits = queue.depth > 0 && queue.oldest_at.is_none_or(|oldest| oldest <= sent_at + AFTER);
         if waits {
-            // What a limit holds back fills what a worker takes in, and the rest waits before it.
+            // Messages that a rate limit holds back fill the worker's prefetch, and the other messages wait before it.
             let consumers = || {
                 self.workers
                     .iter()
@@ -97,7 +97,8 @@ impl Evidence {
                 return Blame::Own(Cause::RateLimited);
             }
         }
-        // Who could take what waits and does not hangs, which is told of it soon. A message that it has taken in and not seen is in no queue.
+        // A worker that could receive a waiting message and does not hangs, and its incident opens soon. A message that
+        // it received and has not processed is in no queue.
         let deaf = self
             .workers
             .iter()
@@ -122,7 +123,8 @@ impl Evidence {
                 Cause::Unknown
             });
         }
-        // A worker that reports nothing may have taken it: the next sample opens one incident about the queue, which this one joins.
+        // A worker without the SDK may have received it. The next sample opens one incident about the queue, which this
+        // monitor joins.
         if let Some((_, missed_since)) = self.strangers.iter().find(|(id, _)| *id == queue.id) {
             return if missed_since.is_none_or(|since| now < since + INCIDENT_WITHIN) {
                 Blame::Wait(now + AFTER)
@@ -130,7 +132,8 @@ impl Evidence {
                 Blame::Own(Cause::WorkerWithoutSdk)
             };
         }
-        // What nobody accounts for may be held by a dead connection: it comes back, and is not lost.
+        // A message that no worker accounts for may be held by a dead connection. It will be delivered again, so it is
+        // not lost.
         let at_work = self
             .workers
             .iter()
@@ -140,11 +143,11 @@ impl Evidence {
             .broker
             .and_then(|broker| broker.unacked)
             .is_some_and(|unacked| unacked > held);
-        // Where clocks differ, what may be run for a while only is thrown away as too old.
+        // With clock skew, a worker drops messages with `expires` as too old.
         if let Some(blame) = self.of_skew(|worker| worker.consumes(name), now) {
             return blame;
         }
-        // A lost worker may have taken it: what it had not acknowledged comes back late, and in any order.
+        // A lost worker may have received it. The broker delivers unacknowledged messages again late, and in any order.
         let may_hold_it = |worker: &&WorkerView| {
             worker.consumes(name)
                 && worker.status == Status::Down
@@ -154,7 +157,7 @@ impl Evidence {
         if let Some(worker) = self.workers.iter().find(may_hold_it) {
             return Blame::Part(PartOf::Worker(worker.id), Cause::WorkerLost);
         }
-        // Where nobody is known to consume the queue, one who says nothing may have taken it.
+        // If no known worker consumes the queue, a worker that does not report may have received it.
         Blame::Own(if unaccounted || up == 0 || self.has_lost_reports(sent_at, now) {
             Cause::Unknown
         } else {
@@ -162,8 +165,8 @@ impl Evidence {
         })
     }
 
-    /// The queue out of which a worker that reports nothing has taken the run, as far as is known: it was sent there, it waits there no
-    /// more, and no worker that reports received it.
+    /// The queue from which a worker without the SDK probably received the run: the run was sent there, no longer waits
+    /// there, and no reporting worker received it.
     #[must_use]
     pub fn vanished_from(&self) -> Option<QueueId> {
         let stage = self.stage.as_ref().filter(|stage| stage.received_at.is_none())?;
@@ -177,14 +180,16 @@ impl Evidence {
         (is_taken && self.strangers.iter().any(|(id, _)| *id == queue.id)).then_some(queue.id)
     }
 
-    /// A worker threw it away as too old, and a clock is wrong. If that turns out to be no trouble of Beat's or of a worker's, it had expired.
+    /// Judges a message that a worker dropped as too old while a clock is wrong. If neither Beat's clock nor a worker's
+    /// turns out wrong, it had expired.
     pub(super) fn of_expired(&self, stage: &StageView, now: DateTime<Utc>) -> Blame {
         let queue = stage.queue.as_deref();
         let skew = self.of_skew(|worker| queue.is_some_and(|queue| worker.consumes(queue)), now);
         skew.unwrap_or(Blame::Own(Cause::Expired))
     }
 
-    /// The clock of Beat, or of a worker that may have thrown the message away, is off: told, or about to be.
+    /// Blames clock skew of Beat, or of a worker that may have dropped the message: it has an incident, or will soon
+    /// have one.
     pub(super) fn of_skew(
         &self,
         may_drop_it: impl Fn(&WorkerView) -> bool,
@@ -200,7 +205,7 @@ impl Evidence {
         if status == Status::Down {
             return Some(Blame::Part(part_of, Cause::ClockSkew));
         }
-        // It is told with the next report of that one, which may be late.
+        // The incident opens with the subject's next report, which may be late.
         let told_at = since + SKEW_PATIENCE;
         (told_at + NEXT_LOOK > now).then(|| Blame::Wait(told_at.max(now) + AFTER))
     }

@@ -1,4 +1,4 @@
-//! A worker that lives and gets too little of its host's CPUs: its runs come late, and its reports may.
+//! A worker that lives and gets too little of its host's CPUs: its runs are late, and its reports may be.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -7,14 +7,14 @@ use crate::celery::blame::view::{StageView, WorkerView};
 use crate::incident::cause::Cause;
 use crate::monitor::status::Status;
 
-/// A gap in a worker's reports that ended so long ago shows how it is now.
+/// A gap in a worker's reports that ended within this time still counts as its present state.
 const LATE_LATELY: TimeDelta = TimeDelta::seconds(60);
 
 impl WorkerView {
-    /// Until when its next word is waited for, for a run that it may have since then. None: no longer.
+    /// Waits for the worker's next report, about a run that it may have received since then. None: the wait is over.
     ///
-    /// A worker that starves speaks now and then, and each word moves its deadline on. So what it may have is waited for as long as it may
-    /// be silent at all, and then judged although the worker lives.
+    /// A starving worker reports now and then, and each report moves its deadline on. So the wait ends after the time
+    /// that the worker may be silent. Then the run is judged although the worker lives.
     pub(super) fn awaited(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
         let deadline = self.deadline_at?;
         let is_over = self
@@ -26,12 +26,13 @@ impl WorkerView {
         wait_for(deadline, now)
     }
 
-    /// For how long it may be silent.
+    /// How long it may be silent.
     pub(super) fn patience(&self) -> Option<TimeDelta> {
         Some(self.deadline_at? - self.last_seen_at?)
     }
 
-    /// Its host is overloaded, and that is what keeps it from its work: it waits for a CPU, or its reports are late or were a moment ago.
+    /// Whether its host is overloaded and this keeps it from its work: it waits for a CPU, or its reports are late or
+    /// were so a moment ago.
     fn starves(&self, now: DateTime<Utc>) -> bool {
         let silence = (self.period * 2).max(MISSED_WORDS);
         let is_late = self.last_seen_at.is_some_and(|seen| now > seen + silence);
@@ -41,9 +42,10 @@ impl WorkerView {
 }
 
 impl Evidence {
-    /// What a verdict on this run becomes where those who could begin it starve.
+    /// Changes a verdict on this run if all workers that could begin it starve.
     ///
-    /// A busy worker that starves is slow for want of CPUs. A message that a starving worker took may not be reported yet, so it is not lost.
+    /// A busy worker that starves is slow for want of CPUs. A message that a starving worker received may not be
+    /// reported yet, so it is not lost.
     pub(crate) fn starved(&self, cause: Cause, stage: &StageView, now: DateTime<Utc>) -> Cause {
         let explains = matches!(
             cause,
@@ -60,7 +62,8 @@ impl Evidence {
         }
     }
 
-    /// Whom the overload of a host is about: the workers that starve and keep this run waiting, then others that starve on the same machines.
+    /// The subjects of an overload: first the starving workers that keep this run waiting, then other starving workers
+    /// on the same machines.
     pub(crate) fn of_overload(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<PartOf> {
         let starving = self.starving(stage, now);
         let beside = self.workers.iter().filter(|other| {
@@ -78,7 +81,7 @@ impl Evidence {
     /// The workers that could begin this run, if all of them starve.
     fn starving(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<&WorkerView> {
         let workers = self.may_begin(stage);
-        // Once it is told, a moment in which the worker gets its turn is no other fault.
+        // Once an incident is open, a moment in which the worker gets a CPU is no other fault.
         let is_told =
             |worker: &WorkerView| worker.load.is_overload() && self.open.contains(&PartOf::Worker(worker.id));
         if workers

@@ -1,4 +1,4 @@
-//! What a verdict sees of the parts that a monitor depends on.
+//! The parts that a monitor depends on, as a verdict sees them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -14,89 +14,89 @@ use crate::monitor::status::Status;
 pub struct BrokerView {
     /// Its id.
     pub id: BrokerId,
-    /// down: that it is away is told.
+    /// `down`: it is away, and has an incident.
     pub status: Status,
-    /// Since when it has been seen to be away.
+    /// Since when samples have shown it to be away.
     pub away_since: Option<DateTime<Utc>>,
     /// When the last incident about it ended, if that is not long ago.
     pub back_at: Option<DateTime<Utc>>,
-    /// Messages that workers hold, over all queues, as far as the broker says.
+    /// Number of messages that workers hold, over all queues, if the broker tells.
     pub unacked: Option<i64>,
-    /// When somebody last looked at it.
+    /// When it was last sampled.
     pub seen_at: Option<DateTime<Utc>>,
-    /// After this it delivers a message again that was not acknowledged; None: it does so when the connection is closed.
+    /// The broker delivers an unacknowledged message again after this. None: it does so when the connection is closed.
     pub visibility_timeout: Option<TimeDelta>,
 }
 
-/// A queue as it was last seen.
+/// A queue as of its last sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueueView {
     /// Its id.
     pub id: QueueId,
     /// Its name.
     pub name: String,
-    /// down: its trouble is told.
+    /// `down`: its fault has an incident.
     pub status: Status,
-    /// What is wrong with it.
+    /// Its fault.
     pub trouble: Option<Cause>,
-    /// Since when.
+    /// Since when the fault lasts.
     pub since: Option<DateTime<Utc>>,
-    /// Messages that wait.
+    /// Number of waiting messages.
     pub depth: i64,
-    /// When the oldest of them was sent, where the broker shows it.
+    /// When the oldest of them was sent, if the broker shows that.
     pub oldest_at: Option<DateTime<Utc>>,
-    /// Somebody who does not report takes messages from it.
+    /// A process that does not report consumes it.
     pub has_others: bool,
-    /// When it was last looked at.
+    /// When it was last sampled.
     pub seen_at: DateTime<Utc>,
 }
 
-/// A worker as it last said.
+/// A worker as of its last report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerView {
     /// Its id.
     pub id: WorkerId,
     /// Celery's node name.
     pub name: String,
-    /// It is another application's, on the same broker.
+    /// It belongs to another application on the same broker.
     pub is_foreign: bool,
-    /// down: that it is lost, or in trouble, is told.
+    /// `down`: it is lost or has a fault, and has an incident.
     pub status: Status,
-    /// What is wrong with it although it is heard from.
+    /// Its fault although it reports.
     pub trouble: Option<Cause>,
-    /// When it was last heard from.
+    /// When its last report came.
     pub last_seen_at: Option<DateTime<Utc>>,
-    /// How often it says how it is.
+    /// How often it reports.
     pub period: TimeDelta,
     /// When it is declared lost.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// When it started, by our clock.
+    /// When it started, by the server's clock.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it last got something done, or had nothing to do.
+    /// When it last made progress, or had nothing to do.
     pub progress_at: DateTime<Utc>,
     /// The queues that it consumes.
     pub queues: Vec<String>,
-    /// Its connection to the broker stands.
+    /// It is connected to the broker.
     pub connected: bool,
-    /// Tasks that run.
+    /// Number of tasks that it executes.
     pub active: i64,
-    /// Tasks that can run at once.
+    /// Number of tasks that it can execute at once.
     pub processes: i64,
-    /// Messages taken in and not ended.
+    /// Number of messages that it has received, and whose tasks have not ended.
     pub reserved: i64,
-    /// Of these, those that the broker keeps until they are acknowledged; all of them, where that is not known.
+    /// Of these, the number that the broker keeps until they are acknowledged. All of them if that is not known.
     pub unacked: i64,
-    /// Messages held back by a rate limit, or for their time.
+    /// Number of messages held back by a rate limit, or for their ETA.
     pub held: i64,
-    /// Since when its clock has been seen to be off.
+    /// Since when its clock skew has been too large.
     pub skewed_since: Option<DateTime<Utc>>,
     /// The tasks whose rate limits hold messages back in it.
     pub limited: Vec<String>,
-    /// The runs that it says it executes, each once an execution; None: it does not say, or there are more.
+    /// The runs that it says it executes, once for each execution. None: it does not say, or there are too many.
     pub running: Option<Vec<Uuid>>,
-    /// The incarnation that said all this; None: an older SDK.
+    /// The incarnation that sent this report. None: an older SDK.
     pub incarnation: Option<Uuid>,
-    /// The incarnations of its name that are taken to live.
+    /// The incarnations of its name that count as alive.
     pub live: Vec<Uuid>,
     /// When its last gap in reporting began and ended.
     pub gap: Option<(DateTime<Utc>, DateTime<Utc>)>,
@@ -105,7 +105,7 @@ pub struct WorkerView {
 }
 
 impl WorkerView {
-    /// One whose clock is off works all the same.
+    /// The status that counts for a verdict. A worker with nothing but clock skew works.
     pub(crate) fn standing(&self) -> Status {
         match (self.status, self.trouble) {
             (Status::Down, Some(Cause::ClockSkew)) => Status::Up,
@@ -121,14 +121,14 @@ impl WorkerView {
         self.last_seen_at.is_some_and(|seen| seen > at)
     }
 
-    /// It has spoken since then, and goes on: one that misses words may be dead by now.
+    /// Whether it has reported since then, and has not fallen silent. A worker that misses reports may be dead by now.
     pub(super) fn speaks(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let silence = (self.period * 2).max(MISSED_WORDS);
         self.last_seen_at
             .is_some_and(|seen| seen > since && now <= seen + silence)
     }
 
-    /// A rate limit of this run's task holds messages back in it.
+    /// Whether a rate limit of this run's task holds messages back in it.
     pub(crate) fn limits(&self, stage: &StageView) -> bool {
         let task = stage.task.as_ref();
         task.is_some_and(|task| self.limited.contains(task))
@@ -144,16 +144,16 @@ impl WorkerView {
 pub struct StageView {
     /// When it was sent.
     pub published_at: Option<DateTime<Utc>>,
-    /// When a worker took it.
+    /// When a worker received it.
     pub received_at: Option<DateTime<Utc>>,
-    /// When the last of this was heard.
+    /// When the last of these stages was reported.
     pub heard_at: DateTime<Utc>,
-    /// Where it was sent to.
+    /// The queue that it was sent to.
     pub queue: Option<String>,
-    /// Who took it.
+    /// The worker that received it.
     pub worker: Option<String>,
     /// The task's name.
     pub task: Option<String>,
-    /// A worker threw its message away as too old.
+    /// A worker dropped its message as too old.
     pub is_expired: bool,
 }

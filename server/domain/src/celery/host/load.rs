@@ -1,43 +1,45 @@
 //! Whether a worker gets the CPU time that it needs.
 //!
-//! A high load of its host proves nothing: a worker that mostly waits for a network gets its turn all the same. A worker starves where its own
-//! processes are ready to run and wait for a CPU most of the time, while others have the CPUs. Linux counts both for each process.
+//! A high load of its host proves nothing: a worker that mostly waits for a network gets its turn all the same. A
+//! worker starves if its own processes are ready to run and wait for a CPU most of the time, while other processes have
+//! the CPUs. Linux counts both for each process.
 
-/// A host with so many processes for each CPU, that run or want to, is overloaded.
+/// A host is overloaded with this many processes for each CPU that run or want to run.
 const OVERLOAD: f64 = 2.0;
-/// A process that waits for a CPU for so much of the time does not get what it needs.
+/// A process that waits for a CPU for this share of the time does not get what it needs.
 const WAITS: f64 = 0.5;
-/// A worker that has so much of its host's CPUs is what takes them.
+/// A worker with this share of its host's CPUs causes the load itself.
 const TAKES: f64 = 0.5;
 
-/// What a worker last said of its host's load, and of its own share in it.
+/// A worker's last report of its host's load, and of its own share in it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HostLoad {
-    /// What stands for the machine: containers of one machine say the same. None: it does not say.
+    /// A name of the machine: containers of one machine report the same. None: it does not report one.
     pub machine: Option<String>,
-    /// Processes that run or want to, for each CPU, on average of a minute.
+    /// Processes that run or want to run, for each CPU: the average of a minute.
     pub per_cpu: Option<f64>,
-    /// The share of the time, 0 to 1, for which a process of the worker was ready to run and waited for a CPU: the one that waited most.
+    /// The share of the time, 0 to 1, in which a process of the worker was ready to run and waited for a CPU. Of the
+    /// process that waited most.
     pub waits: Option<f64>,
     /// The share of the host's CPUs, 0 to 1, that the worker's processes had.
     pub takes: Option<f64>,
 }
 
 impl HostLoad {
-    /// More processes want a CPU of the host than there are.
+    /// Whether more processes want a CPU of the host than it has.
     #[must_use]
     pub fn is_overload(&self) -> bool {
         self.per_cpu.is_some_and(|load| load >= OVERLOAD)
     }
 
-    /// Others take the CPUs that the worker needs.
+    /// Whether other processes take the CPUs that the worker needs.
     #[must_use]
     pub fn is_starving(&self) -> bool {
         let takes = self.takes.unwrap_or(0.0);
         self.is_overload() && self.waits.is_some_and(|waits| waits >= WAITS) && takes < TAKES
     }
 
-    /// Whether both are of one machine.
+    /// Whether both are on one machine.
     #[must_use]
     pub fn is_beside(&self, other: &Self) -> bool {
         self.machine.is_some() && self.machine == other.machine

@@ -5,7 +5,7 @@ const BEAT: Uuid = Uuid::from_u128(1);
 const ONE: Uuid = Uuid::from_u128(2);
 const TWO: Uuid = Uuid::from_u128(3);
 
-/// Beat says each 15 s that it lives, and may be silent for 60 s more.
+/// Beat sends a heartbeat every 15 s, and may be silent for 60 s more.
 fn beat(heard: f64) -> Part {
     Part {
         id: BEAT,
@@ -16,7 +16,7 @@ fn beat(heard: f64) -> Part {
     }
 }
 
-/// Workers report each 5 s, and may be silent for 25 s more.
+/// Workers report every 5 s, and may be silent for 25 s more.
 fn worker(id: Uuid, heard: f64) -> Part {
     Part {
         id,
@@ -54,7 +54,7 @@ fn a_part_waits_for_those_that_report_seldom_and_not_for_long() {
         judge(&one, &others, at(129.0), &[]),
         Verdict::Lost(vec![ONE, BEAT])
     );
-    // One that reports each minute is not waited for that long.
+    // Nobody waits that long for a part that reports once a minute.
     let seldom = Part {
         period: TimeDelta::seconds(60),
         ..beat
@@ -62,7 +62,7 @@ fn a_part_waits_for_those_that_report_seldom_and_not_for_long() {
     let others = [one, seldom];
     assert_eq!(judge(&one, &others, at(126.0), &[]), Verdict::Wait(at(129.0)));
     assert_eq!(judge(&one, &others, at(129.0), &[]), Verdict::Own);
-    // When it is overdue itself, the first one has been told.
+    // When it is overdue itself, the first part has an incident already.
     assert_eq!(
         judge(&seldom, &others, at(219.0), &[]),
         Verdict::Lost(vec![BEAT, ONE])
@@ -76,7 +76,7 @@ fn a_part_that_another_one_has_outlived_is_its_own_fault() {
         ("nobody else is there", vec![one]),
         ("Beat goes on", vec![one, beat(118.0)]),
         ("one of two goes on", vec![one, worker(TWO, 128.0), beat(95.0)]),
-        // It was due by 105, and 2 s on its way at most.
+        // Its report was due by 105, and may be delayed by 2 s.
         ("it reported once more", vec![one, worker(TWO, 107.1)]),
         (
             "the others died long before",
@@ -94,7 +94,7 @@ fn a_part_that_another_one_has_outlived_is_its_own_fault() {
 
 #[test]
 fn what_we_could_not_hear_is_no_silence() {
-    // We were away from 101 to 131: workers have 15 s more to report, and Beat 30 s.
+    // A blind spell from 101 to 131: workers have 15 s more to report, and Beat 30 s.
     let spells = [BlindSpell {
         started_at: at(101.0),
         ended_at: at(131.0),
@@ -106,7 +106,7 @@ fn what_we_could_not_hear_is_no_silence() {
 
 #[test]
 fn only_what_beat_sent_lately_and_clearly_after_its_last_word_shows_that_it_works() {
-    // A period, 2 s on the way, and a clock that is off by 10 s.
+    // A period, 2 s of delay, and a clock skew of 10 s.
     assert_eq!(works_after(&beat(100.0), at(200.0)), at(127.0));
     assert_eq!(works_after(&beat(100.0), at(500.0)), at(200.0));
 }
@@ -136,7 +136,7 @@ fn what_was_cut_off_with_others_has_as_long_as_the_sdk_waits_to_return() {
     ] {
         assert_eq!(judge(&one, &[one, other], at(now), &[]), expected, "{what}");
     }
-    // One that never fell silent shows that the host was not cut off.
+    // A part that never fell silent shows that the host was not cut off.
     let others = [one, back(99.0, 128.0, 129.0), beat(125.0)];
     assert_eq!(judge(&one, &others, at(130.0), &[]), Verdict::Own);
 }

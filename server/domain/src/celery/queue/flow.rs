@@ -1,48 +1,50 @@
-//! Whether messages leave a queue, as the broker shows it: the only evidence of consumers that do not report.
+//! Whether messages leave a queue, as the broker shows it. For consumers that do not report, this is the only evidence.
 //!
-//! Redis does not tell who consumes a list. What it shows is the message that is taken next (the head), and the messages that somebody holds.
-//! A head that changes, or a held message that was taken lately, proves a consumer, whatever program it is.
+//! Redis does not tell who consumes a list. It shows the message that is received next (the head), and the messages
+//! that some consumer holds. A head that changes, or a held message that was received lately, proves a consumer,
+//! whatever program it is.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// For so long after a reporting worker was last heard from, what moves is put down to it: it gives back what it held.
+/// For this long after the last report of a worker, movement of the queue counts as that worker's: it gives back the
+/// messages that it held.
 const AFTERMATH: TimeDelta = TimeDelta::seconds(15);
 
-/// What is remembered of a queue between two looks.
+/// The facts about a queue that are kept between two samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flow {
-    /// What stands for the message that is taken next; None: the queue is empty, or its broker does not show it.
+    /// A digest of the head. None: the queue is empty, or its broker does not show the head.
     pub head: Option<String>,
     /// Since when that message is the head.
     pub head_since: Option<DateTime<Utc>>,
-    /// When a worker that consumes it, and reports, was last heard from.
+    /// When a reporting worker that consumes it last reported.
     pub attended_at: Option<DateTime<Utc>>,
-    /// When somebody who does not report was last seen to take messages from it.
+    /// When a consumer that does not report was last seen to receive messages from it.
     pub others_at: Option<DateTime<Utc>>,
 }
 
-/// One look at a queue.
+/// One sample of a queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Glimpse<'a> {
-    /// Messages that wait.
+    /// Number of waiting messages.
     pub depth: i64,
-    /// What stands for the message that is taken next.
+    /// A digest of the head.
     pub head: Option<&'a str>,
-    /// When the newest message was taken that somebody holds unacknowledged, or that a run reported.
+    /// When the newest message was received that some consumer holds unacknowledged, or that a run reported.
     pub taken_at: Option<DateTime<Utc>>,
-    /// When the look before took place.
+    /// When the sample before was taken.
     pub before: Option<DateTime<Utc>>,
-    /// When a worker that consumes it, and reports, was last heard from.
+    /// When a reporting worker that consumes it last reported.
     pub attended_at: Option<DateTime<Utc>>,
 }
 
 impl Flow {
-    /// Takes one look in.
+    /// Takes one sample.
     pub fn look(&mut self, glimpse: &Glimpse<'_>, now: DateTime<Utc>) {
         self.attended_at = self.attended_at.max(glimpse.attended_at).filter(|at| *at <= now);
         let is_shown = glimpse.head.is_some() || glimpse.depth <= 0;
         let has_moved = self.head.is_some() && is_shown && self.head.as_deref() != glimpse.head;
-        // It left the queue after the look before.
+        // It left the queue after the sample before.
         let moved_at = glimpse.before.filter(|_| has_moved);
         let is_others = |at: &DateTime<Utc>| {
             *at <= now && self.attended_at.is_none_or(|attended| *at > attended + AFTERMATH)
@@ -64,7 +66,8 @@ impl Flow {
             .map(|_| self.head_since.filter(|at| *at <= now).unwrap_or(now));
     }
 
-    /// Whether somebody who does not report consumes it. One task may keep them busy for as long as a message may wait.
+    /// Whether a consumer that does not report consumes it. One task may keep such a consumer busy for as long as a
+    /// message may wait.
     #[must_use]
     pub fn has_others(&self, longest_wait: TimeDelta, now: DateTime<Utc>) -> bool {
         self.others_at.is_some_and(|at| now - at < longest_wait)
@@ -137,12 +140,12 @@ mod tests {
         };
         flow.look(&attended(Some("a"), None, 0.0), at(0.0));
         flow.look(&attended(Some("b"), Some(0.0), 9.0), at(10.0));
-        // It leaves at 12 s, and gives back what it held.
+        // The worker stops at 12 s, and gives its messages back.
         flow.look(&attended(Some("c"), Some(10.0), 12.0), at(20.0));
         flow.look(&attended(Some("d"), Some(20.0), 12.0), at(30.0));
         assert!(!flow.has_others(WAIT, at(30.0)));
 
-        // Long after that somebody else comes.
+        // Another consumer comes long after that.
         flow.look(&attended(Some("e"), Some(30.0), 12.0), at(40.0));
         assert!(flow.has_others(WAIT, at(40.0)));
     }
@@ -158,7 +161,7 @@ mod tests {
         assert!(flow.has_others(WAIT, at(0.0)));
         assert!(!flow.has_others(WAIT, at(550.0)));
 
-        // One of times to come was noted before the clock was stepped back.
+        // A time in the future was stored before the clock was set back.
         let mut flow = Flow::default();
         flow.look(&held(1.0), at(0.0));
         assert_eq!(flow.others_at, None);

@@ -90,9 +90,9 @@ fn a_down_beat_is_not_judged_again_whatever_deadline_a_row_holds() {
     assert_eq!(state.deadline_at, None);
 }
 
-/// A trouble that is told when it has lasted for 20 s.
+/// A fault that opens an incident once it has lasted for 20 s.
 const SKEW: Option<(Cause, TimeDelta)> = Some((Cause::ClockSkew, TimeDelta::seconds(20)));
-/// One that is told at once.
+/// A fault that opens an incident at once.
 const GHOST: Option<(Cause, TimeDelta)> = Some((Cause::GhostWorker, TimeDelta::zero()));
 
 fn heard(state: &mut Switch, trouble: Option<(Cause, TimeDelta)>, seconds: f64) -> Option<(Status, Trigger)> {

@@ -1,4 +1,4 @@
-//! Traces: how they stand, and that neither order nor repetition of what is told matters.
+//! Traces: their state, and that neither order nor repetition of reports matters.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -45,7 +45,7 @@ fn started(milliseconds: i64, attempt: u128) -> Stage {
     }
 }
 
-/// `attempt` 0: the main process says it.
+/// `attempt` 0: the main process reports it.
 fn ended(milliseconds: i64, attempt: u128, outcome: Outcome) -> Stage {
     Stage {
         attempt: (attempt > 0).then(|| Uuid::from_u128(attempt)),
@@ -257,7 +257,7 @@ fn a_run_that_was_given_up_is_lost_until_somebody_knows_better() {
         (Some("its worker is gone"), Some("celery@w1"))
     );
 
-    // It had ended before it was given up, and its worker says so an hour later.
+    // It had ended before it was given up, and its worker reports that an hour later.
     fold(&mut trace, &told(ended(900, 1, Outcome::Success)));
     assert_eq!(trace.state(), TraceState::Ended(Outcome::Success));
     assert_eq!((trace.finished_at(), trace.error()), (Some(at(900)), None));
@@ -308,7 +308,7 @@ fn what_a_trace_says_of_times_and_attempts() {
 
 #[test]
 fn when_a_run_was_sent_is_known_by_who_sent_it_and_else_by_its_message() {
-    // The message has it by the clock of Beat's host, which is ten minutes behind.
+    // The message has the time by the clock of Beat's host, which is ten minutes behind.
     let received = Told {
         published_at: Some(at(-600_000)),
         ..told(stage(StageKind::Received, 100))
@@ -381,7 +381,7 @@ fn a_stage_is_read_as_it_is_written_and_short() {
 }
 
 prop_compose! {
-    /// Few values of each, so that they meet.
+    /// Few values of each field, so that they collide.
     fn any_told()(
         id in any::<u128>(),
         kind in select(vec![StageKind::Published, StageKind::Received, StageKind::Started, StageKind::Retried, StageKind::Finished]),
@@ -428,7 +428,7 @@ proptest! {
     #[test]
     fn neither_order_nor_repetition_matters(
         (told, shuffled) in proptest::collection::vec(any_told(), 0..30).prop_flat_map(|told| {
-            // Each at least once, each perhaps again.
+            // Each stage at least once, and half of them again.
             let twice: Vec<Told> = told.iter().chain(&told[..told.len() / 2]).cloned().collect();
             (Just(told), Just(twice).prop_shuffle())
         }),
@@ -452,7 +452,7 @@ proptest! {
 
     #[test]
     fn what_is_told_in_parts_is_what_is_told_at_once(told in proptest::collection::vec(any_told(), 1..20), cut in 0..20_usize) {
-        // As the database has it: a part is written, read back and folded on.
+        // As with the database: a part is written, read back, and folded on.
         let cut = cut.min(told.len());
         let mut stored = folded(told[..cut].iter().cloned());
         let written = serde_json::to_value(&stored.stages).unwrap();

@@ -1,15 +1,18 @@
-//! Whether a message that a worker threw away as too old was too old.
+//! Whether a message that a worker dropped as too old was really too old.
 //!
-//! `expires` is an instant by the sender's clock, and the worker compares it with its own. Where one of the two clocks is wrong, a fresh message
-//! is too old at once. That is no fault of the entry: it is part of what is wrong with that clock.
+//! `expires` is an instant by the sender's clock, and the worker compares it with its own clock. If one of the two
+//! clocks is wrong, a fresh message is too old at once. That is not the entry's fault, but part of the clock's
+//! incident.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::celery::worker::SKEW;
 
-/// Whether a wrong clock made the message too old. `ahead`: how far the worker's clock is ahead of ours. `claimed_at`: when the message says that
-/// it was sent, which is the sender's clock. `sent_at`: when the sender says so, corrected by what its clock is off; None: its report has not
-/// come yet, so the message is taken for as young as the worker's report of `expired_at`.
+/// Whether a wrong clock made the message too old.
+/// * `ahead`: how far the worker's clock is ahead of the server's.
+/// * `claimed_at`: when the message was sent, by the message itself, which has the sender's clock.
+/// * `sent_at`: when the sender reports that it sent it, corrected for its clock skew. None: that report has not come
+///   yet. Then the message counts as no older than the worker's report, `expired_at`.
 #[must_use]
 pub fn is_early(
     ahead: TimeDelta,

@@ -1,7 +1,8 @@
 //! The incarnations of a worker: each process that has reported under one node name.
 //!
-//! Every run that began is owned by one incarnation. When that incarnation ends, its open runs are decided, however well the name lives
-//! on. A name may have several live incarnations: two pods with the same `-n`.
+//! One incarnation owns each run that it began. When the incarnation ends, its open runs are decided, even if another
+//! process lives on under the same name. A name may have several live incarnations. Example: two pods with the same
+//! `-n`.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -15,17 +16,20 @@ use crate::time::span;
 #[cfg(test)]
 mod tests;
 
-/// A worker has gone silent when it misses two of its reports, and four seconds at least: one report may be some seconds on its way.
+/// A worker counts as silent after two missed reports, and at least four seconds: a report may be delayed by some
+/// seconds.
 pub const LEAST_GAP: TimeDelta = TimeDelta::seconds(4);
-/// A silence of this length was a gap: the SDK may hold reports of runs, and delivers them within [`SDK_RETURN`] of its end.
+/// A silence of this length was a gap. The SDK may hold reports of runs, and delivers them within [`SDK_RETURN`] of the
+/// gap's end.
 const HOLDING_GAP: TimeDelta = TimeDelta::seconds(10);
-/// After a goodbye the last reports of its runs may still be on their way.
+/// After a worker signs off, the last reports of its runs may still arrive within this.
 pub const GOODBYE_SETTLES: TimeDelta = TimeDelta::seconds(8);
-/// An incarnation that has ended is looked at again after this: a report of a start may come late. Then it is forgotten.
+/// An ended incarnation is judged again after this, because the report of a start may come late. Then it is forgotten.
 pub const LATE_STARTS: TimeDelta = TimeDelta::seconds(30);
-/// A broker that does not say otherwise delivers a message again within this: RabbitMQ does so as soon as the connection is closed.
+/// The time within which a broker delivers an unacknowledged message again, unless it has a setting for that. RabbitMQ
+/// does so as soon as the connection is closed.
 pub const REDELIVERY: TimeDelta = TimeDelta::seconds(60);
-/// A redelivery is awaited for this long at most: Redis's default visibility timeout, and a minute.
+/// The longest wait for a redelivery: Redis's default visibility timeout, and a minute.
 pub const LONGEST_REDELIVERY: TimeDelta = TimeDelta::seconds(3_660);
 
 /// How an incarnation ended.
@@ -36,18 +40,18 @@ pub enum End {
     Stopped,
     /// A younger incarnation on the same host took its name, and it has not reported since.
     Replaced,
-    /// It has not reported for longer than its period and grace.
+    /// It has not reported for longer than its period plus its grace.
     Silent,
-    /// The same, and its silence began while we could not listen.
+    /// As [`End::Silent`], and its silence began in a blind spell.
     Unheard,
 }
 
 /// One process that reported under a node name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// Chosen by the SDK at the worker's start.
+    /// Its id. The SDK chooses it when the worker starts.
     pub id: Uuid,
-    /// Where it runs.
+    /// The host on which it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// When its first report came.
@@ -56,31 +60,31 @@ pub struct Incarnation {
     pub last_seen_at: DateTime<Utc>,
     /// How often it reports, in seconds.
     pub period_seconds: f64,
-    /// Tolerated silence beyond that, in seconds.
+    /// Tolerated silence beyond the period, in seconds.
     pub grace_seconds: f64,
-    /// When its last gap began and ended: the reports of its runs come back within [`SDK_RETURN`] of the end.
+    /// When its last gap began and ended. The reports of its runs come within [`SDK_RETURN`] of the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// When and how it ended; None: it is taken to live.
+    /// When and how it ended. None: it counts as alive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<(DateTime<Utc>, End)>,
-    /// Its runs were decided once; it is kept for starts that are reported late.
+    /// Its runs were decided once. It is kept for starts that are reported late.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_decided: bool,
 }
 
-/// What a snapshot says of its incarnation.
+/// The facts of a snapshot about its incarnation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Said<'a> {
     /// Its id.
     pub id: Uuid,
-    /// Where it runs.
+    /// The host on which it runs.
     pub host: Option<&'a str>,
     /// How often it reports, in seconds.
     pub period_seconds: f64,
-    /// Tolerated silence beyond that, in seconds.
+    /// Tolerated silence beyond the period, in seconds.
     pub grace_seconds: f64,
-    /// Whether it goes on.
+    /// Whether it runs, stops, or has stopped.
     pub phase: Phase,
 }
 
@@ -88,7 +92,7 @@ pub struct Said<'a> {
 pub type Ended = Vec<(Uuid, End)>;
 
 impl Incarnation {
-    /// Missed reports: a silence of this length is a gap.
+    /// A silence of this length is a gap: two missed reports.
     fn gap_after(&self) -> TimeDelta {
         (span(self.period_seconds) * 2).max(LEAST_GAP)
     }
@@ -97,26 +101,26 @@ impl Incarnation {
         span(self.period_seconds) + span(self.grace_seconds)
     }
 
-    /// Whether it is taken to live.
+    /// Whether it counts as alive.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.ended.is_none()
     }
 
-    /// When it counts as silent. What we could not hear is excused.
+    /// When it counts as silent. Blind spells excuse it.
     fn silent_at(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
         let patience = self.patience();
         let deadline = self.last_seen_at + patience;
         fair_deadline(deadline, self.last_seen_at, patience.max(SDK_RETURN), spells)
     }
 
-    /// Whether its silence began in a spell in which we could not listen, or so shortly before that we cannot tell.
+    /// Whether its silence began in a blind spell, or so shortly before one that nobody can tell.
     fn is_unheard(&self, spells: &[BlindSpell]) -> bool {
         is_silence_unheard(self.last_seen_at, self.gap_after(), spells)
     }
 }
 
-/// Whether a silence may have begun while we could not listen: the first report that is missing was due in that spell.
+/// Whether a silence may have begun in a blind spell: the first missing report was due in one.
 #[must_use]
 pub fn is_silence_unheard(last_seen_at: DateTime<Utc>, gap: TimeDelta, spells: &[BlindSpell]) -> bool {
     spells
@@ -124,7 +128,8 @@ pub fn is_silence_unheard(last_seen_at: DateTime<Utc>, gap: TimeDelta, spells: &
         .any(|spell| last_seen_at + gap >= spell.started_at && last_seen_at <= spell.ended_at)
 }
 
-/// An incarnation reported. Answers whether another live one bears its name, so that its goodbye is not that of the name.
+/// Takes a report of an incarnation. Returns whether another live one has the same name: then the end of this one is
+/// not the end of the name.
 pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime<Utc>) -> bool {
     let known = incarnations.iter().position(|one| one.id == said.id);
     let place = known.unwrap_or_else(|| {
@@ -146,7 +151,7 @@ pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime
     if now - one.last_seen_at >= one.gap_after().max(HOLDING_GAP) {
         one.gap = Some((one.last_seen_at, now));
     }
-    // After the clock was stepped back, what was noted in times to come would count as the newest.
+    // After the clock was set back, a stored time in the future would count as the newest.
     one.first_seen_at = one.first_seen_at.min(now);
     one.last_seen_at = now;
     one.period_seconds = said.period_seconds;
@@ -154,7 +159,7 @@ pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime
     one.ended = match (said.phase, one.ended) {
         (Phase::Stopped, Some((at, End::Stopped))) => Some((at, End::Stopped)),
         (Phase::Stopped, _) => Some((now, End::Stopped)),
-        // It was taken to be dead, and lives.
+        // It counted as dead, and lives.
         _ => None,
     };
     one.is_decided &= one.ended.is_some();
@@ -163,7 +168,7 @@ pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime
         .any(|other| other.id != said.id && other.is_live() && now - other.last_seen_at < other.gap_after())
 }
 
-/// The list is bounded: the one that ended longest ago goes first, then the one that was heard longest ago.
+/// Bounds the list: drops the incarnation that ended longest ago, else the one whose last report is oldest.
 fn make_room(incarnations: &mut Vec<Incarnation>) {
     while incarnations.len() >= WORKER_INCARNATIONS {
         let oldest = incarnations
@@ -176,13 +181,13 @@ fn make_room(incarnations: &mut Vec<Incarnation>) {
     }
 }
 
-/// Finds the incarnations that have ended; answers those whose open runs are to be decided now.
+/// Finds the incarnations that have ended. Returns those whose open runs are to be decided now.
 pub fn look(incarnations: &mut Vec<Incarnation>, now: DateTime<Utc>, spells: &[BlindSpell]) -> Ended {
     for place in 0..incarnations.len() {
         if !incarnations[place].is_live() {
             continue;
         }
-        // The clock was stepped back since it reported.
+        // The clock was set back since its last report.
         if is_to_come(incarnations[place].last_seen_at, now) {
             incarnations[place].last_seen_at = now;
         }
@@ -224,10 +229,11 @@ fn settled_at(ended_at: DateTime<Utc>, end: End) -> DateTime<Utc> {
     }
 }
 
-/// When an incarnation counts as replaced: a younger one reports from the same host, and this one has missed its reports since.
+/// When an incarnation counts as replaced: a younger one reports from the same host, and this one has missed its
+/// reports since.
 ///
-/// Two workers of one name that both live report alternately, so each is heard after the other's first report. On another host the
-/// younger one proves nothing: only the silence of this one does.
+/// Two live workers with one name report alternately, so each reports after the other's first report. On another host
+/// the younger one proves nothing; only the silence of this one does.
 fn replaced_at(incarnations: &[Incarnation], place: usize, spells: &[BlindSpell]) -> Option<DateTime<Utc>> {
     let one = &incarnations[place];
     let host = one.host.as_deref()?;
@@ -240,7 +246,7 @@ fn replaced_at(incarnations: &[Incarnation], place: usize, spells: &[BlindSpell]
     Some(fair_deadline(deadline, one.last_seen_at, SDK_RETURN, spells))
 }
 
-/// When [`look`] has something to do next. None: never, as far as is known now.
+/// When [`look`] has work next. None: never, by all that is known now.
 #[must_use]
 pub fn next_look(incarnations: &[Incarnation], spells: &[BlindSpell]) -> Option<DateTime<Utc>> {
     let next = |(place, one): (usize, &Incarnation)| match one.ended {
@@ -254,7 +260,7 @@ pub fn next_look(incarnations: &[Incarnation], spells: &[BlindSpell]) -> Option<
     incarnations.iter().enumerate().map(next).min()
 }
 
-/// Until when a message that was not acknowledged is expected to be delivered again.
+/// Until when the broker is expected to deliver an unacknowledged message again.
 #[must_use]
 pub fn redelivered_by(orphaned_at: DateTime<Utc>, visibility_timeout: Option<TimeDelta>) -> DateTime<Utc> {
     let timeout = visibility_timeout.map_or(REDELIVERY, |timeout| timeout + REDELIVERY);

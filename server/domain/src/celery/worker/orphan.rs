@@ -1,4 +1,4 @@
-//! Runs whose owner has ended: what becomes of them.
+//! Runs whose owner has ended, and the verdicts on them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -12,28 +12,29 @@ use crate::monitor::status::Status;
 #[cfg(test)]
 mod tests;
 
-/// A snapshot lists a run that began this long ago: its start may be reported before the worker's main process knows of it.
+/// A snapshot must list a run that began longer ago than this. Before that, its start may be reported earlier than the
+/// worker's main process knows of it.
 pub const LISTED_WITHIN: TimeDelta = TimeDelta::seconds(10);
-/// A run that is not listed is decided after this: the report of its end may be on its way, from another process.
+/// A run that is no longer listed is decided after this, because another process may still report its end.
 pub const UNLISTED_PATIENCE: TimeDelta = TimeDelta::seconds(15);
 
-/// What is known of an orphan.
+/// The verdict on an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is none: its owner lives.
+    /// It is no orphan: its owner lives.
     Lives,
-    /// Nothing shows whether it goes on: it is judged when its time is over, as any other run.
+    /// Nothing shows whether it goes on. It is judged at its deadline, as any other run.
     Unproved,
-    /// It is looked at again then.
+    /// Not known yet: judge again at that time.
     Wait(DateTime<Utc>),
-    /// Nobody can tell: it is closed, and nobody is told.
+    /// Nobody can tell: it is closed without an alert.
     Unknown,
     /// It is dead.
     Dead(Blame),
 }
 
 impl Evidence {
-    /// What becomes of an open run whose owner seems to have ended.
+    /// Judges an open run whose owner seems to have ended.
     #[must_use]
     pub fn of_orphan(&self, run: &Run, orphan: Orphan, now: DateTime<Utc>) -> Fate {
         let name = run.detail.worker.as_deref();
@@ -46,7 +47,7 @@ impl Evidence {
             Orphaned::Unlisted => match worker {
                 Some(worker) if worker.incarnation == run.detail.incarnation => {
                     if !worker.connected {
-                        // Its loop does not turn: it does not know what its processes run.
+                        // Its loop does not turn, so it does not know what its processes execute.
                         return Fate::Wait(now + AFTER);
                     }
                     let (Some(running), Some(id)) = (&worker.running, run.run_id) else {
@@ -55,12 +56,12 @@ impl Evidence {
                     if running.contains(&id) {
                         return Fate::Lives;
                     }
-                    // It may have ended, and the report of that is lost.
+                    // The run may have ended, and the report of its end is lost.
                     if self.has_lost_reports(run.started_at.unwrap_or(orphan.since), now) {
                         return Fate::Unproved;
                     }
                 }
-                // Another incarnation of its name has reported since: this one says so, or ends, soon.
+                // Another incarnation of its name has reported since. This one will report soon, or end.
                 Some(_) if now < orphan.since + UNLISTED_PATIENCE * 4 => return Fate::Wait(now + AFTER),
                 _ => return Fate::Unproved,
             },
@@ -88,18 +89,18 @@ impl Evidence {
     }
 }
 
-/// What judging an orphan comes to.
+/// The result of judging an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// It is none, or nothing shows it: it is judged as any other run.
+    /// It is no orphan, or nothing shows that it is dead: it is judged as any other run.
     None,
-    /// It is closed, or is looked at later.
+    /// It was closed, or is judged again later.
     Later,
-    /// It is dead, and closed.
+    /// It is dead, and was closed.
     Dead(Blame),
 }
 
-/// Judges an open run that is overdue; `whole`: when its time is over in any case.
+/// Judges an open run that is overdue. `whole`: when its time is over in any case.
 pub fn settle(run: &mut Run, evidence: &Evidence, whole: DateTime<Utc>, now: DateTime<Utc>) -> Settled {
     let Some(orphan) = run.orphan else {
         return Settled::None;
@@ -113,7 +114,7 @@ pub fn settle(run: &mut Run, evidence: &Evidence, whole: DateTime<Utc>, now: Dat
             run.deadline_at = Some(whole);
             Settled::Later
         }
-        // The slots of its monitor are judged meanwhile.
+        // Meanwhile the monitor's slots are judged.
         Fate::Wait(until) => {
             run.deadline_at = Some(until.max(now + AFTER));
             Settled::Later

@@ -1,7 +1,8 @@
-//! Workers that consume an application's queues and report nothing: they lack the SDK, or its key.
+//! Workers that consume an application's queues and do not report: they lack the SDK, or its key.
 //!
-//! Silence of the SDK is not absence in Celery. Such a worker answers Celery's inspect, so whoever samples the broker asks all workers which queues
-//! they consume. A run of Beat that was sent, left its queue and was never received by a worker that reports has vanished into such a worker.
+//! A worker that does not report may exist all the same. It answers Celery's inspect, so the process that samples the
+//! broker asks all workers which queues they consume. A run that Beat sent, that left its queue, and that no reporting
+//! worker received, was received by such a worker.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,13 +11,13 @@ use crate::judge::blind_spell::is_to_come;
 
 /// A worker that has just started may answer before its first report arrives.
 pub const REPORTS_WITHIN: TimeDelta = TimeDelta::seconds(15);
-/// All workers are asked once a minute. After this an answer is no evidence any more.
+/// The sampler asks all workers once a minute. After this an answer is no evidence any more.
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(3);
-/// A run that vanished so long ago does not accuse anybody any more.
+/// A run that vanished longer ago than this no longer accuses anybody.
 pub const VANISHED_FOR: TimeDelta = TimeDelta::minutes(5);
-/// A missed run waits for so long for the sample that opens the incident which it joins.
+/// A missed run waits this long for the sample that opens the incident which it joins.
 pub const INCIDENT_WITHIN: TimeDelta = TimeDelta::seconds(60);
-/// Strangers of one application that are remembered.
+/// Number of strangers that one application remembers.
 pub const REMEMBERED: usize = 100;
 
 /// A worker that answers and does not report.
@@ -33,13 +34,13 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// Whether it is known to take messages from that queue and to report nothing.
+    /// Whether it is known to consume that queue and not to report.
     #[must_use]
     pub fn takes_from(&self, queue: &str, now: DateTime<Utc>) -> bool {
         now - self.since >= REPORTS_WITHIN && self.may_take_from(queue, now)
     }
 
-    /// The same, of one whose first report may be on its way, too.
+    /// Like [`Stranger::takes_from`], but also for a worker whose first report may still arrive.
     #[must_use]
     pub fn may_take_from(&self, queue: &str, now: DateTime<Utc>) -> bool {
         self.queues.iter().any(|name| name == queue)
@@ -48,8 +49,8 @@ impl Stranger {
     }
 }
 
-/// The broker was sampled. `answering`: all workers that answered, with their queues; None: nobody was asked. `reports`: whether a worker of that
-/// name is heard from.
+/// Takes a sample of the broker. `answering`: all workers that answered, with their queues; None: nobody was asked.
+/// `reports`: whether a worker of that name reports.
 pub fn on_sample(
     known: &mut Vec<Stranger>,
     answering: Option<Vec<(String, Vec<String>)>>,

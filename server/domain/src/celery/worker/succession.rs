@@ -1,4 +1,4 @@
-//! Whether others do the work of a worker that is not heard any more.
+//! Whether other workers do the work of a silent worker.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -8,7 +8,7 @@ use crate::monitor::status::Status;
 #[cfg(test)]
 mod tests;
 
-/// While a worker is lost, its successor is looked for this often: in a container it comes under another name.
+/// While a worker is lost, Deadbeat looks for its successor this often. A new container has another name.
 pub const LOOK_EVERY: TimeDelta = TimeDelta::seconds(10);
 
 /// Another worker of the same application.
@@ -18,22 +18,23 @@ pub struct Other<'a> {
     pub status: Status,
     /// The queues that it consumes.
     pub queues: &'a [String],
-    /// When it was last heard from.
+    /// When its last report came.
     pub last_seen_at: Option<DateTime<Utc>>,
     /// When it started.
     pub started_at: DateTime<Utc>,
 }
 
-/// Whom a worker may be succeeded by.
+/// Which workers count as successors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Successors {
-    /// Whoever was heard since then: the worker went silent while we could not listen.
+    /// Workers that reported since then: the silence began in a blind spell.
     HeardSince(DateTime<Utc>),
-    /// Whoever started since then: the worker ended by an error, or is lost and told.
+    /// Workers that started since then: the worker ended by an error, or it is lost and has an incident.
     StartedSince(DateTime<Utc>),
 }
 
-/// Who may succeed a worker that is lost and told. None: it is not lost. A colleague that was there before does not replace it.
+/// Which workers may succeed a lost worker with an incident. None: it is not lost. A worker that ran beside it before
+/// does not replace it.
 #[must_use]
 pub fn of_lost(state: &Switch) -> Option<Successors> {
     let is_lost = state.status == Status::Down && state.trouble.is_none();
@@ -43,7 +44,7 @@ pub fn of_lost(state: &Switch) -> Option<Successors> {
         .map(Successors::StartedSince)
 }
 
-/// Whether each queue of a worker is consumed by another one that is up. One that consumed nothing has no successor.
+/// Whether other workers that are up consume each queue of a worker. A worker that consumed nothing has no successor.
 #[must_use]
 pub fn is_succeeded(queues: &[String], successors: Successors, others: &[Other<'_>]) -> bool {
     let counts = |other: &&Other<'_>| {

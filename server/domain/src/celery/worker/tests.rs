@@ -77,7 +77,7 @@ fn a_worker_is_not_blamed_for_a_blind_spell() {
     assert!(on_silence(&mut state, at(131.0), &[spell]).is_some());
 }
 
-/// Idle, on a pool of two processes, and connected.
+/// An idle worker with a pool of two processes, connected.
 const IDLE: Look = Look {
     connected: true,
     is_solo: false,
@@ -272,7 +272,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             true,
         ),
     ] {
-        // A loop that stands still may be looking for a broker that has just returned.
+        // A loop that stands still may be looking for a broker that has just come back.
         let patience = if what.contains("wedged") {
             GHOST_PATIENCE
         } else {

@@ -7,17 +7,17 @@ use crate::monitor::transition::tests::at;
 /// How a process of the story ends.
 #[derive(Clone, Copy, PartialEq)]
 enum Ends {
-    /// Without a word.
+    /// Without a report.
     Killed,
-    /// By an error, and says so.
+    /// By an error, and reports it.
     Fails,
-    /// As it was told to.
+    /// As ordered, and reports it.
     Stops,
-    /// It is an older SDK, which says nothing of its end.
+    /// It is an older SDK, which does not report its end.
     Old,
 }
 
-/// A report of a process that started at that second.
+/// A report of a process that started at second `start`.
 fn said(boot: u128, start: i32, kind: Ends, is_last: bool) -> Said {
     Said {
         boot: Uuid::from_u128(boot),
@@ -45,7 +45,7 @@ fn lives(known: &mut Vec<Incarnation>, boot: u128, from: i32, to: i32, ends: End
 
 type Story = [(i32, i32, Ends)];
 
-/// These processes live one after the other, as (from, to, end).
+/// The Beat of these processes, which live one after the other, as (from, to, end).
 fn told_of(story: &Story) -> Vec<Incarnation> {
     let mut known = Vec::new();
     for (place, (from, to, ends)) in story.iter().enumerate() {
@@ -54,7 +54,7 @@ fn told_of(story: &Story) -> Vec<Incarnation> {
     known
 }
 
-/// How often it has crashed at that second.
+/// The number of crashes in a row at second `now`.
 fn after(story: &Story, now: f64) -> usize {
     longest(&told_of(story), false, at(now), &[]).len()
 }
@@ -155,7 +155,8 @@ fn who_ended_while_nobody_could_hear_it_may_have_said_goodbye() {
     assert_eq!(longest(&known, false, at(32.0), &spells).len(), 1);
 }
 
-/// The same in that lineage, or in none; another process, of lineage 0, has reported for long before, and does until that second.
+/// The same story in that lineage, or in none. Another process, of lineage 0, has reported for long before, and does so
+/// until second `to`.
 fn beside(story: &Story, lineage: Option<u8>, to: i32) -> Vec<Incarnation> {
     let mut known = Vec::new();
     lives(&mut known, 99, -700, to, Ends::Killed);
@@ -188,7 +189,7 @@ fn one_that_crashes_beside_a_steady_one_of_the_same_schedule_is_no_loop() {
     );
     assert_eq!(longest(&known, false, at(60.0), &[]).len(), 3, "it is gone, too");
 
-    // The one that waits for its turn as RedBeat does, and fails, has listed nothing.
+    // A process that waits for its turn, as with RedBeat, and fails, has listed nothing.
     let known = beside(KILLED, None, 29);
     assert_eq!(longest(&known, false, at(30.0), &[]).len(), 0);
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::monitor::transition::tests::at;
 
-/// A process that reports every 15 s, and may be 60 s late.
+/// A process that reports every 15 s, with 60 s of grace.
 fn said(boot: u128) -> Said {
     Said {
         boot: Uuid::from_u128(boot),
@@ -15,7 +15,8 @@ fn said(boot: u128) -> Said {
     }
 }
 
-/// These reports, as (boot id, spoken at, heard at), all with one schedule. Who is twice at the time of the last one?
+/// The processes that run twice at the time of the last report. `reports`: (boot id, made at, arrived at), all with one
+/// schedule.
 fn twice(reports: &[(u128, f64, f64)]) -> Vec<u128> {
     let (known, now) = after(reports);
     boots(&duplicates(&known, false, now, &[]))
@@ -36,7 +37,7 @@ fn boots(found: &[&Incarnation]) -> Vec<u128> {
     found.iter().map(|one| one.boot.as_u128()).collect()
 }
 
-/// A process reports from `from` to `to`, every 15 s, and each report arrives at once.
+/// A process that reports from `from` to `to`, every 15 s. Each report arrives at once.
 fn reports(boot: u128, from: i32, to: i32) -> Vec<(u128, f64, f64)> {
     (from..=to)
         .step_by(15)

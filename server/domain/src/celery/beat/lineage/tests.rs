@@ -5,7 +5,7 @@ use crate::celery::beat::incarnation::{Said, on_list, on_report};
 use crate::incident::cause::Cause;
 use crate::monitor::transition::tests::at;
 
-/// What some processes reported, and the time of the last report.
+/// The reports of some processes, and the time of the last report.
 struct Story {
     known: Vec<Incarnation>,
     now: DateTime<Utc>,
@@ -35,7 +35,7 @@ impl Story {
         mark_sharing(&mut self.known, self.now, &[]);
     }
 
-    /// It lists a schedule; `common`: what that has in common with others.
+    /// A process lists a schedule. `common`: the entries that it has in common with lineages.
     fn lists(&mut self, boot: u128, second: f64, schedule: &str, common: &[(u8, i64)]) -> Option<u8> {
         self.says(boot, second);
         let boot = Uuid::from_u128(boot);
@@ -44,7 +44,7 @@ impl Story {
         place(&mut self.known, boot, schedule.as_deref(), common, self.now, &[])
     }
 
-    /// These report every 15 s.
+    /// These processes report every 15 s.
     fn report(&mut self, boots: &[u128], from: i32, to: i32) {
         for second in (from..=to).step_by(15) {
             for boot in boots {

@@ -13,7 +13,7 @@ fn one(number: u128) -> PartOf {
     PartOf::Worker(WorkerId(Uuid::from_u128(number)))
 }
 
-/// Both its processes are busy, and it got something done last at 80 s.
+/// Both its processes are busy, and it made progress last at 80 s.
 fn worker(number: u128) -> WorkerView {
     WorkerView {
         id: WorkerId(Uuid::from_u128(number)),
@@ -234,7 +234,7 @@ fn the_canary_has_no_word_beside_what_explains_it() {
     assert_eq!(folded(&elsewhere, Cause::Unknown), Blame::Own(Cause::Unknown));
 }
 
-/// Others have the CPUs of its machine.
+/// Other processes have the CPUs of its machine.
 fn starving(number: u128) -> WorkerView {
     WorkerView {
         load: HostLoad {

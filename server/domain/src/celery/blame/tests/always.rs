@@ -1,4 +1,4 @@
-//! What holds whatever is known.
+//! Properties that hold for any evidence.
 
 use proptest::prelude::*;
 
@@ -70,7 +70,7 @@ prop_compose! {
     fn any_evidence()(beat in prop::option::of(any_beat()), broker in prop::option::of(any_broker()), stage in prop::option::of(any_stage()),
                       queues in prop::collection::vec(any_queue(), 0..2), workers in prop::collection::vec(any_worker(), 0..4),
                       is_canary in any::<bool>(), vanished_at in prop::option::of(0_i32..300), result_backend in prop::option::of(any_backend())) -> Evidence {
-        // It is noted when it is first waited for.
+        // The time is set when a run first waits for it.
         let strangers = queues.iter().filter_map(|queue| Some((queue.id, Some(at(f64::from(vanished_at?)))))).collect();
         Evidence { beat, broker, stage, queues, workers, is_canary, strangers, result_backend, ..Evidence::default() }
     }
@@ -83,7 +83,7 @@ prop_compose! {
     }
 }
 
-/// Longer than every patience together; nothing new is heard meanwhile.
+/// Longer than all waits together. No report comes meanwhile.
 const LONG: f64 = 3_600.0;
 
 proptest! {
@@ -113,7 +113,7 @@ proptest! {
         }
     }
 
-    /// As the evaluator does it: looked at again each time the wait is over, while nothing new is heard.
+    /// As the evaluator does: judges again each time the wait is over, while no report comes.
     #[test]
     fn no_scene_waits_for_ever(evidence in any_evidence(), run in any_run(), due in maybe_at(), now in any_at()) {
         let mut looks = (0, now);

@@ -1,4 +1,4 @@
-//! It was begun: it goes on for too long, or was begun more than once.
+//! Runs that began, and go on for too long or began more than once.
 
 use super::*;
 use crate::monitor::run::{Contest, Run};
@@ -232,6 +232,6 @@ fn a_message_that_began_again_is_judged_by_how_many_of_it_are_alive() {
         let evidence = Evidence { workers, ..scene() };
         assert_eq!(evidence.of_contested(&run, at(now)), expected, "{what}");
     }
-    // The newest execution began 7 s before: a word of before then is of no use.
+    // The newest execution began 7 s before. A report from before that proves nothing.
     assert_eq!(run().deadline_at.unwrap() - CONTEST_PATIENCE + AFTER, at(95.0));
 }

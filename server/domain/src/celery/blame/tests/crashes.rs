@@ -1,4 +1,4 @@
-//! Beat is started again and again: which entries it fails, and who is told.
+//! Beat is started again and again: which entries it fails, and which subject is blamed.
 
 use super::*;
 

@@ -148,7 +148,7 @@ fn a_run_in_a_worker_that_waits_for_the_result_backend_is_part_of_its_incident()
 #[test]
 fn an_aborted_run_that_began_in_an_outage_is_part_of_it_whoever_is_answered_first() {
     let part = Blame::Part(PartOf::ResultBackend(broker().id), Cause::ResultBackendDown);
-    // Nobody reports trouble any more, or another one does: its own worker has been answered.
+    // No worker reports trouble any more, or only another one does: its own worker got an answer.
     let others = BackendView {
         holds_up_beat: true,
         ..backend()

@@ -1,4 +1,4 @@
-//! Nothing is known of the run: Beat, the broker, or nobody is to blame.
+//! Nothing is known about the run: Beat, the broker, or nobody is to blame.
 
 use super::*;
 use crate::monitor::run::Run;
@@ -20,7 +20,7 @@ fn a_beat_that_is_back_sends_what_came_due_meanwhile_in_a_moment() {
     assert!(matches!(judged(78.0, 97.9), Blame::Wait(_)));
     assert_eq!(judged(78.0, 98.0), own(Cause::Unknown), "nothing came");
     assert_eq!(judged(59.0, 80.0), own(Cause::Unknown), "it was back before");
-    // It starts again and again: that is no reason to wait for ever.
+    // A Beat that starts again and again is no reason to wait for ever.
     assert_eq!(judged(96.0, 97.0), own(Cause::Unknown));
 }
 
@@ -42,7 +42,7 @@ fn what_expired_by_a_wrong_clock_is_part_of_that_clock_and_else_expired() {
     };
     let part = Blame::Part(PartOf::Beat, Cause::ClockSkew);
     assert_eq!(at_clock(Some(70.0), Status::Down, 100.0), part);
-    // It is told 20 s after it began, with the next report.
+    // Its incident opens 20 s after the skew began, with the next report.
     assert_eq!(at_clock(Some(70.0), Status::Up, 80.0), Blame::Wait(at(92.0)));
     assert_eq!(at_clock(Some(70.0), Status::Up, 95.0), Blame::Wait(at(97.0)));
     assert_eq!(at_clock(Some(70.0), Status::Up, 110.0), own(Cause::Expired));
@@ -217,7 +217,7 @@ fn a_broker_that_is_away_is_to_blame_before_all_others() {
             Blame::Part(PartOf::Broker(broker().id), Cause::BrokerDown),
         ),
         (away(Status::Up), 100.0, Blame::Wait(at(130.0))),
-        // Nobody looks at it any more: it is not known to be away.
+        // No process samples it any more, so it is not known to be away.
         (away(Status::Up), 130.0, own(Cause::LostInBroker)),
     ] {
         let mut evidence = Evidence {
@@ -244,10 +244,10 @@ fn what_came_due_while_the_broker_was_away_has_a_moment_once_it_is_back() {
     for (beat, back_at, due, expected) in [
         (unsent, Some(90.0), 60.0, Blame::Wait(at(102.0))),
         (beat(), Some(90.0), 92.0, Blame::Wait(at(102.0))),
-        // It has had its moment.
+        // Its time to send the overdue entries is over.
         (beat(), Some(80.0), 60.0, own(Cause::Unknown)),
         (unsent, Some(80.0), 60.0, named(Cause::BrokerDown)),
-        // Our clock was stepped back since.
+        // The server's clock was set back since.
         (beat(), Some(101.0), 60.0, own(Cause::Unknown)),
     ] {
         let evidence = Evidence {

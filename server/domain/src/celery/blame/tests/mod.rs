@@ -1,4 +1,4 @@
-//! Who is to blame, as tables; and that a verdict is always found in the end.
+//! Who is to blame, as tables. Every case gets a verdict in the end.
 
 mod always;
 mod begun;
@@ -50,7 +50,7 @@ fn broker() -> BrokerView {
     }
 }
 
-/// In trouble for a minute, and told; nobody waits for it.
+/// It has had trouble for a minute, and has an incident. Nobody waits for it.
 fn backend() -> BackendView {
     BackendView {
         id: broker().id,
@@ -76,7 +76,7 @@ fn queue() -> QueueView {
     }
 }
 
-/// Idle, and heard from a moment ago.
+/// Idle. Its last report came a moment ago.
 fn worker(number: u128) -> WorkerView {
     WorkerView {
         id: WorkerId(Uuid::from_u128(number)),
@@ -152,7 +152,7 @@ fn received(by: u128) -> StageView {
     }
 }
 
-/// Another subject is named for it.
+/// The verdict that names another subject.
 fn named(cause: Cause) -> Blame {
     let subject = match cause {
         Cause::BrokerDown => PartOf::Broker(broker().id),
@@ -162,7 +162,7 @@ fn named(cause: Cause) -> Blame {
     Blame::Named(subject, cause)
 }
 
-/// All is well, and nothing is known of the run.
+/// No fault, and no facts about the run.
 fn scene() -> Evidence {
     Evidence {
         beat: Some(beat()),

@@ -1,4 +1,4 @@
-//! A worker took it, and has not begun it.
+//! Runs that a worker received, and has not begun.
 
 use super::*;
 
@@ -129,7 +129,7 @@ fn a_worker_that_has_just_taken_it_has_a_moment_to_say_that_it_began() {
         (61.0, Blame::Wait(at(63.0))),
         (62.9, Blame::Wait(at(63.0))),
         (63.0, own(Cause::Unknown)),
-        // Our clock was stepped back since.
+        // The server's clock was set back since.
         (60.5, own(Cause::Unknown)),
     ] {
         let mut evidence = Evidence {
@@ -184,7 +184,7 @@ fn a_rate_limit_of_its_task_is_named_and_that_of_another_one_is_not() {
         assert_eq!(missed(&evidence), expected, "{task}");
     }
 
-    // It waits before a worker that is full of what the limit holds back; another one would take it.
+    // It waits before a worker that is full of messages that the limit holds back. Another worker would receive it.
     let before = |workers: Vec<WorkerView>| Evidence {
         stage: Some(sent()),
         queues: vec![QueueView { depth: 3, ..queue() }],

@@ -1,4 +1,4 @@
-//! It was sent, and no worker has said that it took it.
+//! Runs that were sent, and that no worker has received.
 
 use super::*;
 
@@ -330,7 +330,7 @@ fn a_worker_that_speaks_each_second_is_not_believed_after_four_of_silence() {
 
 #[test]
 fn a_message_that_is_in_no_queue_is_not_lost_while_others_wait_before_a_free_worker() {
-    // What waits was sent later; the worker may have taken this one in, and hang.
+    // The waiting messages were sent later. The worker may have received this one, and hang.
     let mut evidence = Evidence {
         stage: Some(sent()),
         queues: vec![QueueView {

@@ -1,10 +1,10 @@
-//! A worker that speaks now and then: each word moves its deadline on, and no run may be waited for for ever.
+//! A worker that reports now and then. Each report moves its deadline on, and no run may wait for ever.
 
 use super::*;
 use crate::celery::host::load::HostLoad;
 use uuid::Uuid;
 
-/// Its last word was that many seconds before `now`; it may be silent for 30.
+/// A worker whose last report came `ago` seconds before `now`, and that may be silent for 30 s.
 fn spoke(ago: f64, now: f64) -> WorkerView {
     WorkerView {
         last_seen_at: Some(at(now - ago)),
@@ -39,7 +39,7 @@ fn judged_with(stage: &StageView, worker: WorkerView, now: f64) -> Blame {
 fn a_run_in_a_starving_worker_is_told_when_it_was_waited_for_as_long_as_any_silence() {
     for stage in [sent(), received(1)] {
         let since = stage.received_at.or(stage.published_at).unwrap();
-        // 30 s of silence, and a look more.
+        // 30 s of silence, and one more sweep.
         let told_at = (since - at(0.0)).num_seconds() as f64 + 50.0;
 
         assert!(matches!(judged(&stage, told_at - 1.0), Blame::Wait(_)));
@@ -50,13 +50,13 @@ fn a_run_in_a_starving_worker_is_told_when_it_was_waited_for_as_long_as_any_sile
 
 #[test]
 fn gaps_one_after_the_other_are_waited_for_as_long_as_one() {
-    // It speaks every 12 s, and each time a gap has ended.
+    // It reports every 12 s, and each time a gap has ended.
     let between_gaps = |now: f64| WorkerView {
         gap: Some((at(now - 14.0), at(now - 2.0))),
         ..spoke(2.0, now)
     };
     let stage = received(1);
-    // The run was due at 60. One gap may last for 30 s, and what the SDK holds takes 17 s.
+    // The run was due at 60. A gap may last 30 s, and the SDK's held reports need 17 s.
     assert!(matches!(
         judged_with(&stage, between_gaps(106.9), 106.9),
         Blame::Wait(_)
@@ -80,7 +80,7 @@ fn gaps_one_after_the_other_are_waited_for_as_long_as_one() {
     assert_eq!(begun(147.0).of_overrun(&run(), at(147.0)), own(Cause::Overrun));
 }
 
-/// Others have the CPUs of its host.
+/// Other processes have the CPUs of its host.
 fn overloaded(waits: f64) -> HostLoad {
     HostLoad {
         machine: Some("m1".to_owned()),
@@ -110,7 +110,7 @@ fn a_run_that_waits_for_a_worker_on_an_overloaded_host_names_that_worker() {
             "its reports are late"
         );
 
-        // It is heard from at the moment, and was not for a while.
+        // It reports at the moment, after a gap.
         let was_late = WorkerView {
             load: overloaded(0.1),
             gap: Some((at(66.0), at(78.0))),
@@ -136,7 +136,7 @@ fn a_run_that_waits_for_a_worker_on_an_overloaded_host_names_that_worker() {
             ..starving.clone()
         };
         assert_eq!(judged_with(&stage, busy, 100.0), of_host(1));
-        // Its loop turns seldom: that is no sign of a lost connection.
+        // Its loop turns seldom, which is no sign of a lost connection.
         let slow = WorkerView {
             connected: false,
             ..starving

@@ -1,8 +1,8 @@
-//! A worker that answers and reports nothing consumes the queue.
+//! A worker that answers and does not report consumes the queue.
 
 use super::*;
 
-/// The run was sent at 60, the queue was seen empty after that, and runs of it are missed since then.
+/// The run was sent at 60, a later sample shows the queue empty, and its runs have been missed since `since`.
 fn swallowed(since: Option<f64>) -> Evidence {
     Evidence {
         stage: Some(sent()),

@@ -1,8 +1,8 @@
-//! A run that later ones of its entry overtook.
+//! A run that later runs of its entry overtook.
 
 use super::*;
 
-/// A run each five seconds; which of them began.
+/// A run every five seconds. `begun`: which of them began.
 fn runs(begun: &[bool]) -> Vec<SentRun> {
     let sent_at = |place: usize| at(60.0) + TimeDelta::seconds(5) * (i32::try_from(place).unwrap() - 3);
     begun

@@ -50,7 +50,7 @@ fn two_of_one_name_that_report_alternately_both_live() {
         assert_eq!(looks(&mut list, f64::from(second * 2)), []);
     }
 
-    // B was heard at 198, A at 196: A is silent since.
+    // B's last report came at 198, A's at 196. A is silent since.
     for second in 200..225 {
         runs(&mut list, B, "web-1", f64::from(second));
         assert_eq!(looks(&mut list, f64::from(second)), []);

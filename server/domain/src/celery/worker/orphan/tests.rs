@@ -1,4 +1,4 @@
-//! What becomes of runs whose owner has ended.
+//! Verdicts on runs whose owner has ended.
 
 use super::*;
 use crate::celery::blame::view::{BrokerView, WorkerView};

@@ -1,4 +1,4 @@
-//! Who does the work of a worker that is not heard any more.
+//! Which workers do the work of a silent worker.
 
 use super::*;
 use crate::incident::cause::Cause;
