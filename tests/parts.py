@@ -261,7 +261,8 @@ class Redis:
         return self
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError):
+        # It refuses commands while it loads its data.
+        with contextlib.suppress(OSError, AssertionError):
             return self.ask("PING") == "PONG"
         return False
 
