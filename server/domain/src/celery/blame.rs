@@ -254,7 +254,12 @@ impl Evidence {
 
     fn of_broker(&self, now: DateTime<Utc>) -> Option<Blame> {
         let broker = self.broker?;
-        let since = broker.away_since?;
+        let Some(since) = broker.away_since else {
+            return broker
+                .doubt_until
+                .filter(|until| now < *until)
+                .map(|_| Blame::Wait(now + AFTER));
+        };
         if broker.status == Status::Down {
             return Some(Blame::Part(PartOf::Broker(broker.id), Cause::BrokerDown));
         }

@@ -6,6 +6,8 @@ use crate::celery::blame::AWAY_PATIENCE;
 
 /// Samples come every 10 s. A process that reached the broker within this time still does.
 const FRESH: TimeDelta = TimeDelta::seconds(25);
+/// A process that does not reach the broker samples it again every few seconds.
+const NEXT_FAILURE: TimeDelta = TimeDelta::seconds(6);
 
 /// The last samples of different processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +64,15 @@ impl Reach {
             && self.is_reached_without(who, now)
     }
 
+    /// Until when it is in doubt whether the broker is away: one process does not reach it, and no other one has sampled
+    /// it since. After that, the next failure of the first one shows the broker away.
+    #[must_use]
+    pub fn doubt_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let (failed_since, reached_at) = (self.failed_since?, self.reached_at?);
+        let until = reached_at + FRESH + NEXT_FAILURE;
+        (reached_at < failed_since && is_fresh(self.failed_at, now) && now < until).then_some(until)
+    }
+
     /// Whether another process reaches it.
     #[must_use]
     pub fn is_reached_without(&self, who: &str, now: DateTime<Utc>) -> bool {
@@ -110,6 +121,22 @@ mod tests {
         // The other process fails, too: now the broker is at fault.
         assert!(!reach.is_cut_off("a", at(38.0)));
         assert!(reach.look("a", false, at(38.0)));
+    }
+
+    #[test]
+    fn a_broker_is_in_doubt_until_a_second_process_has_sampled_it() {
+        let mut reach = Reach::default();
+        let _ = reach.look("b", true, at(0.0));
+        assert_eq!(reach.doubt_until(at(1.0)), None);
+        let _ = reach.look("a", false, at(18.0));
+        assert_eq!(reach.doubt_until(at(18.0)), Some(at(31.0)));
+        assert_eq!(reach.doubt_until(at(31.0)), None, "nobody fails any more");
+        // The other process settles it, in either way.
+        let mut reached = reach.clone();
+        let _ = reached.look("b", true, at(20.0));
+        assert_eq!(reached.doubt_until(at(20.0)), None);
+        assert!(reach.look("b", false, at(20.0)));
+        assert_eq!(reach.doubt_until(at(20.0)), None);
     }
 
     #[test]

@@ -331,7 +331,7 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
         broker: scene
             .broker
             .as_ref()
-            .map(|broker| broker_view(broker, broker_back_at)),
+            .map(|broker| broker_view(broker, broker_back_at, now)),
         queues: scene
             .queues
             .iter()

@@ -18,6 +18,8 @@ pub struct BrokerView {
     pub status: Status,
     /// Since when samples have shown it to be away.
     pub away_since: Option<DateTime<Utc>>,
+    /// Until when it is in doubt whether it is away: one process does not reach it, and no other one has sampled it since.
+    pub doubt_until: Option<DateTime<Utc>>,
     /// When the last incident about it ended, if that is not long ago.
     pub back_at: Option<DateTime<Utc>>,
     /// Number of messages that workers hold, over all queues, if the broker tells.

@@ -23,12 +23,13 @@ pub(crate) const STANDS_STILL_SECONDS: f64 = 5.0;
 /// A worker that left is remembered this long when monitors are judged.
 pub(super) const LEFT_FOR: TimeDelta = TimeDelta::hours(1);
 
-pub(super) fn broker_view(broker: &Broker, back_at: Option<DateTime<Utc>>) -> BrokerView {
+pub(super) fn broker_view(broker: &Broker, back_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> BrokerView {
     let is_away = broker.state.trouble == Some(Cause::BrokerDown);
     BrokerView {
         id: broker.id,
         status: broker.state.status,
         away_since: broker.state.since.filter(|_| is_away),
+        doubt_until: broker.reach.doubt_until(now),
         back_at,
         seen_at: broker.sampled_at,
         unacked: broker

@@ -50,6 +50,7 @@ fn waiting(workers: Vec<WorkerView>) -> Evidence {
             id: BrokerId(Uuid::from_u128(300)),
             status: Status::Up,
             away_since: None,
+            doubt_until: None,
             back_at: None,
             unacked: None,
             seen_at: None,

@@ -61,6 +61,27 @@ fn what_was_not_sent_by_a_wrong_clock_is_part_of_that_clock() {
 }
 
 #[test]
+fn a_monitor_waits_while_it_is_in_doubt_whether_the_broker_is_away() {
+    let mut evidence = scene();
+    evidence.beat = Some(BeatView {
+        last_seen_at: Some(at(100.0)),
+        sent_at: Some(at(100.0)),
+        ..beat()
+    });
+    let judged = |doubt: Option<f64>, now: f64| {
+        let mut evidence = evidence.clone();
+        evidence.broker = Some(BrokerView {
+            doubt_until: doubt.map(at),
+            ..broker()
+        });
+        evidence.of_missed(Some(at(60.0)), EARLY, at(now))
+    };
+    assert_eq!(judged(Some(106.0), 100.0), Blame::Wait(at(102.0)));
+    assert_eq!(judged(Some(106.0), 106.0), own(Cause::Unknown));
+    assert_eq!(judged(None, 100.0), own(Cause::Unknown));
+}
+
+#[test]
 fn what_no_beat_sends_is_missed_and_no_more_is_said() {
     let everything_is_broken = Evidence {
         beat: None,

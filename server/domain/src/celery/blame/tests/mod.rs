@@ -43,6 +43,7 @@ fn broker() -> BrokerView {
         id: BrokerId(Uuid::from_u128(100)),
         status: Status::Up,
         away_since: None,
+        doubt_until: None,
         back_at: None,
         seen_at: Some(at(95.0)),
         unacked: Some(0),

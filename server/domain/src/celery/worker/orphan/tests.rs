@@ -54,6 +54,7 @@ fn redis(evidence: Evidence) -> Evidence {
             id: BrokerId(Uuid::from_u128(100)),
             status: Status::Up,
             away_since: None,
+            doubt_until: None,
             back_at: None,
             unacked: None,
             seen_at: None,
