@@ -44,10 +44,32 @@ def fail_over(broker: parts.Redis | parts.RabbitMQ, door: Proxy | None) -> None:
         broker.control("close_all_connections", "failover")
     elif door is not None:
         # A load balancer refuses connections until the new primary is ready.
+        at_rest(broker)
         door.refuse()
         broker.kill()
         broker.start()
         door.heal()
+
+
+def at_rest(broker: parts.Redis) -> None:
+    """Waits for a moment in which no message is on its way.
+
+    A message whose acknowledgement is lost with the connection is executed twice, and Deadbeat says so.
+    """
+
+    def counts() -> tuple[str, ...]:
+        queues = (*QUEUES.split(","), "thumbs")
+        return (broker.ask("HLEN", "unacked"), *(broker.ask("LLEN", queue) for queue in queues))
+
+    def is_at_rest() -> bool:
+        before = counts()
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end:
+            if counts() != before or set(before[1:]) != {"0"}:
+                return False
+        return True
+
+    parts.wait_for("a moment of rest", is_at_rest, 60)
 
 
 class Pod:
