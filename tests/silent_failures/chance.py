@@ -77,6 +77,8 @@ class World:
     faults: list[Fault] = field(default_factory=list)
     # For a while after Deadbeat was away, every alert may be that much later.
     away: float = 0.0
+    # When Deadbeat was last restarted.
+    back_at: float = 0.0
     diary: list[str] = field(default_factory=list)
     born: float = field(default_factory=time.time)
     incidents: list[dict[str, Any]] = field(default_factory=list)
@@ -131,6 +133,18 @@ class World:
         found = self.stage.workers().get(f"{worker}@shop")
         return found is not None and found["status"] == "up"
 
+    def has_reported(self, worker: str) -> Event:
+        """Waits for a report of a worker since Deadbeat is back.
+
+        A worker that fell silent while Deadbeat was away may have signed off, and is retired in silence.
+        """
+
+        def is_heard() -> bool:
+            seen = self.stage.workers()[f"{worker}@shop"]["last_seen_at"]
+            return seen is not None and parts.instant(seen) > self.back_at
+
+        yield from self.until(f"a report of {worker}", is_heard, 60)
+
     def start_worker(self, name: str) -> Event:
         self.workers[name] = self.stage.worker(name, queues=QUEUES)
         yield from self.until(f"worker {name}", lambda: self.is_up(name), 60)
@@ -169,6 +183,7 @@ def kill_worker(world: World) -> Event:
     if (name := world.free_worker()) is None:
         return
     world.take(name)
+    yield from world.has_reported(name)
     fault = world.fault(("worker", f"{name}@shop", "WORKER_LOST"), WORKER_DEADLINE)
     world.workers[name].kill()
     yield from world.is_told(fault)
@@ -183,6 +198,7 @@ def freeze_worker(world: World) -> Event:
     if (name := world.free_worker()) is None:
         return
     world.take(name)
+    yield from world.has_reported(name)
     fault = world.fault(("worker", f"{name}@shop", "WORKER_LOST"), WORKER_DEADLINE)
     os.kill(world.workers[name].process.pid, signal.SIGSTOP)
     yield from world.is_told(fault)
@@ -375,7 +391,8 @@ def restart_server(world: World) -> Event:
     parts.wait_for("a while", lambda: time.time() > gone_at + 3, 10)
     world.server.again()
     # Events meanwhile get one grace more; a worker's is the longest.
-    world.away += time.time() - gone_at + WORKER_DEADLINE
+    world.back_at = time.time()
+    world.away += world.back_at - gone_at + WORKER_DEADLINE
     world.leave("server")
     yield
 
