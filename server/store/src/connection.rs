@@ -1,4 +1,5 @@
-//! Connections to the database: limits on every answer, turns, and the gate before the schema is up to date.
+//! Connections to the database: limits on every answer, fair turns, and the gate that is shut until the schema is up to
+//! date.
 
 pub mod asker;
 pub(crate) mod certificate;

@@ -1,4 +1,4 @@
-//! What the evaluator asks first, and what it could not judge.
+//! The evaluator's agenda, and the blind spells in which it could not judge.
 
 pub mod blind_notice;
 pub mod evaluator;

@@ -1,9 +1,11 @@
 //! Every SQL statement of Deadbeat: one file a table, one function a statement.
 //!
-//! Three handles say what a caller may do: [`Store`] begins transactions, [`Tx`] writes and reads with locks, [`Reader`] reads. The
-//! services hold a `Store`; HTTP handlers hold a `Reader`, so every write passes through a service. Nothing here decides anything.
+//! Three handles tell what a caller may do: [`Store`] begins transactions, [`Tx`] writes and reads with locks,
+//! [`Reader`] reads. The services hold a `Store`; HTTP handlers hold a `Reader`, so every write passes through a
+//! service. This crate decides nothing.
 //!
-//! What belongs to a project is asked for with its [`deadbeat_domain::ids::ProjectId`] first: forgetting it does not compile.
+//! A function about data of a project takes the [`deadbeat_domain::ids::ProjectId`] first, so that code without the
+//! project does not compile.
 
 pub mod alert;
 pub mod celery;
@@ -34,15 +36,16 @@ pub use error::{StoreError, StoreResult, Unreadable};
 pub use migrate::MIGRATOR;
 pub use sources::{WithSources, with_sources};
 
-/// A connection that was idle for this long is asked whether it still lives before it is used.
+/// Check a connection before use if it was idle for this long.
 const IDLE_IS_SUSPECT: Duration = Duration::from_secs(1);
-/// How long it may take to say that it does.
+/// How long that check may take.
 const LIVES: Duration = Duration::from_secs(1);
-/// How long a statement may take when nobody says otherwise.
+/// How long a statement may take, unless the caller sets another limit.
 const ANSWER: Duration = Duration::from_secs(30);
-/// How long a statement waits for a lock at most.
+/// How long a statement may wait for a lock.
 const LOCK: Duration = Duration::from_secs(10);
-/// After this PostgreSQL ends a transaction in which nothing happens: its client is cut off, and the locks would stay for ever.
+/// PostgreSQL ends a transaction in which nothing happens for this long. Its client may be cut off, and its locks would
+/// stay for ever.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
 /// Begins transactions. Cheap to clone.
@@ -51,29 +54,30 @@ pub struct Store {
     lines: Lines,
 }
 
-/// Plain reads, each on its own. Cheap to clone.
+/// Reads, each on its own. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
     lines: Lines,
 }
 
-/// One transaction: all writes, and reads that lock. Dropped without [`Tx::commit`], it leaves nothing behind.
+/// One transaction: all writes, and reads that lock. If dropped without [`Tx::commit`], it writes nothing.
 #[derive(Debug)]
 pub struct Tx {
     line: Line,
 }
 
-/// How PostgreSQL plans the statements of this crate: by index, also while its statistics say that a table is small.
+/// PostgreSQL must plan the statements of this crate by index, even while its statistics say that a table is small.
 ///
-/// A connection keeps the plans of its statements. A plan that was made while a table had a few rows reads the whole table, and stays until
-/// the table is analyzed, up to a minute later: measured, with the 10,000 monitors that a Beat registers at once, 5 ms more for each ping.
-/// Without `jit = off`, PostgreSQL before 18 compiles what it cannot plan by index: it counts such a plan as very dear.
+/// A connection keeps the plans of its statements. A plan that was made while a table had a few rows reads the whole
+/// table. It stays until PostgreSQL analyzes the table, up to a minute later. Measured with the 10,000 monitors that a
+/// Beat registers at once: 5 ms more for each ping. Without `jit = off`, PostgreSQL before 18 compiles a statement that
+/// it cannot plan by index, because it counts such a plan as very expensive.
 const BY_INDEX: [(&str, &str); 2] = [("enable_seqscan", "off"), ("jit", "off")];
 
-/// How PostgreSQL plans the statements of signals: once for each connection.
+/// PostgreSQL must plan the statements of signals only once for each connection.
 ///
-/// They lock and write by id, so that one plan serves every batch. Left to its own cost estimates, PostgreSQL planned the lock of a
-/// batch's monitors anew for six of ten batches: measured, 3 us of its CPU for each ping.
+/// They lock and write by id, so one plan serves every batch. Left to its own cost estimates, PostgreSQL planned the
+/// lock of a batch's monitors anew for six of ten batches. Measured: 3 us of its CPU for each ping.
 const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 
 /// A connection pool's address and size.
@@ -81,28 +85,30 @@ const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 pub struct PoolSettings {
     /// `postgres://…`
     pub url: String,
-    /// Connections at most.
+    /// The most connections.
     pub size: u32,
-    /// How long a caller waits for one; then the database counts as away.
+    /// How long a caller waits for a connection. After that the database counts as away.
     pub wait: Duration,
-    /// How long a statement may take; then PostgreSQL ends it, and if nothing is heard of that either, the connection counts as dead.
+    /// How long a statement may take. After that PostgreSQL ends it. If no answer to that arrives either, the
+    /// connection counts as dead.
     pub answer: Duration,
-    /// How long most transactions of this pool may take ([`Store::begin_within`]), if that is a limit of its own. Its connections have that
-    /// limit from the start, so that such a transaction needs no statement to set it.
+    /// A second limit, for most transactions of this pool ([`Store::begin_within`]). Its connections have that limit
+    /// from the start, so that such a transaction needs no statement to set it.
     pub usual: Option<Duration>,
 }
 
 impl Store {
-    /// A pool that connects when first used, so that a server starts (and says that it is not ready) while its database is away.
+    /// Makes a pool that connects at its first use. So a server starts, and reports that it is not ready, while its
+    /// database is away.
     ///
     /// # Errors
-    /// [`StoreError::Url`] when the address cannot be read.
+    /// [`StoreError::Url`] if the address cannot be read.
     pub fn connect(settings: &PoolSettings) -> StoreResult<Self> {
-        // The error's own text quotes the address, password and all.
+        // The error's own text contains the address with its password, so drop it.
         let options = PgConnectOptions::from_str(&settings.url)
             .map_err(|_| StoreError::Url)?
             .application_name("deadbeat")
-            // An acknowledged ping is durable: nobody's server-wide default may weaken that (invariant 1).
+            // An acknowledged ping must be durable (invariant 1), so override a weaker default of the database server.
             .options([("synchronous_commit", "on")])
             .options(BY_INDEX)
             .options(settings.usual.map(|_| PLANNED_ONCE))
@@ -127,8 +133,9 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(settings.size)
             .acquire_timeout(settings.wait)
-            // A check before each use would cost a round trip per ping. One that was idle for a while may have died meanwhile (the
-            // database was restarted): it is asked first, so that an outage that is over costs nobody a refusal.
+            // A check before each use would cost a round trip for each ping. A connection that was idle for a while may
+            // be dead, for example after a restart of the database. So only that one is checked, and an outage that is
+            // over refuses nobody.
             .test_before_acquire(false)
             .before_acquire(|connection, about| {
                 Box::pin(async move {
@@ -146,7 +153,7 @@ impl Store {
         })
     }
 
-    /// Wraps a pool: tests get theirs from `#[sqlx::test]`.
+    /// Wraps a pool. Tests get theirs from `#[sqlx::test]`.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self {
@@ -154,15 +161,16 @@ impl Store {
         }
     }
 
-    /// The same store, whose connections are shared fairly between those who ask: of `count` connections, one asker has `for_one` at
-    /// most, and waits for the next one no longer than `patience`. What nobody asks for takes connections as they come.
+    /// Shares the store's connections fairly between askers. Of `count` connections, one asker has at most `for_one`,
+    /// and waits at most `patience` for the next one. Work without an asker takes connections without waiting for a
+    /// turn.
     #[must_use]
     pub fn shared_fairly(mut self, count: usize, for_one: usize, patience: Duration) -> Self {
         self.lines.turns = Some(Arc::new(Turns::new(count, for_one, patience)));
         self
     }
 
-    /// The same store, whose statements wait behind a gate. Migrations pass it all the same.
+    /// Puts the store's statements behind a gate. Migrations pass it all the same.
     #[must_use]
     pub fn behind(mut self, gate: &Gate) -> Self {
         self.lines.gate = gate.clone();
@@ -179,9 +187,9 @@ impl Store {
         })
     }
 
-    /// Begins a transaction that must end within so long, waiting for a connection included. What is still to be done then fails with
-    /// [`StoreError::Unavailable`]; it is unknown whether a commit that was under way happened. PostgreSQL cancels a statement that takes
-    /// three quarters of that: [`StoreError::TimedOut`].
+    /// Begins a transaction that must end within `limit`, including the wait for a connection. After that, its
+    /// statements fail with [`StoreError::Unavailable`], and it is unknown whether a commit that was under way
+    /// happened. PostgreSQL cancels a statement that takes three quarters of `limit`: [`StoreError::TimedOut`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.
@@ -199,10 +207,10 @@ impl Store {
         }
     }
 
-    /// Applies the migrations that are missing, under an advisory lock.
+    /// Applies the missing migrations, under an advisory lock.
     ///
     /// # Errors
-    /// When the database is away, or was written by a newer server.
+    /// If the database is away, or was written by a newer server.
     pub async fn migrate(&self) -> StoreResult<()> {
         migrate::run(&self.lines.pool).await
     }
@@ -218,7 +226,7 @@ impl Reader {
         &self.lines
     }
 
-    /// How far this server has come with its database since it started.
+    /// How far this server has come with its database since its start.
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.lines.gate.stage()
@@ -241,15 +249,16 @@ impl Tx {
         &mut self.line
     }
 
-    /// Gives the transaction up and waits until it is: dropped instead, it keeps its locks a little longer.
+    /// Rolls the transaction back, and waits until that is done. If dropped instead, it keeps its locks a little
+    /// longer.
     pub async fn rollback(self) {
         self.line.rollback().await;
     }
 
-    /// Makes everything written lasting, at once.
+    /// Commits: makes all writes durable at once.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when the connection broke: it is then unknown whether the commit happened.
+    /// [`StoreError::Unavailable`] if the connection broke. Then it is unknown whether the commit happened.
     pub async fn commit(self) -> StoreResult<()> {
         Ok(self.line.commit().await?)
     }

@@ -11,15 +11,15 @@ use crate::{StoreError, StoreResult};
 /// The migrations of `migrations/`.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 
-/// Any number, the same in every process: "migrates".
+/// An arbitrary number, equal in every process: "migrates".
 const LOCK: i64 = 0x6d69_6772_6174_6573;
 
-/// How long the connection may take to say goodbye.
+/// How long the connection may take to close.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Applies what is missing. Several processes that start at once wait for one another (advisory lock).
+/// Applies the missing migrations. Several processes that start at once wait for one another (advisory lock).
 pub(crate) async fn run(pool: &PgPool) -> StoreResult<()> {
-    // A connection of its own: its settings, and the lock after a failure, end with it.
+    // Uses a connection of its own: its settings, and the lock after a failure, end with it.
     let mut connection = pool.acquire().await?.detach();
     let done = run_on(&mut connection).await;
     let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
@@ -27,11 +27,12 @@ pub(crate) async fn run(pool: &PgPool) -> StoreResult<()> {
 }
 
 async fn run_on(connection: &mut PgConnection) -> StoreResult<()> {
-    // No limit: a migration may copy a table, and whoever waits for it waits as long.
+    // No time-out: a migration may copy a table, and other processes wait for it as long.
     connection
         .execute(sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0"))
         .await?;
-    // PostgreSQL ends the statement of a server that was stopped meanwhile, which would hold the lock. Some systems cannot.
+    // If this server is stopped meanwhile, PostgreSQL ends its statement, which would hold the lock. Some systems do
+    // not support that setting.
     let _ = connection
         .execute(sqlx::raw_sql("SET client_connection_check_interval = '2s'"))
         .await;
@@ -39,7 +40,7 @@ async fn run_on(connection: &mut PgConnection) -> StoreResult<()> {
         .bind(LOCK)
         .execute(&mut *connection)
         .await?;
-    // Each statement of other processes would wait behind one that waits for a table.
+    // If a migration waited long for a table, every statement of other processes would wait behind it.
     connection
         .execute(sqlx::raw_sql("SET lock_timeout = '10s'"))
         .await?;
@@ -57,14 +58,14 @@ async fn run_on(connection: &mut PgConnection) -> StoreResult<()> {
     })
 }
 
-/// What stopped a migration, by PostgreSQL's own code.
+/// Makes the error of a failed migration, with PostgreSQL's own code.
 fn stopped(what: String, source: sqlx::Error) -> StoreError {
     let code = source
         .as_database_error()
         .and_then(|error| error.code().map(String::from));
     StoreError::Migration {
         what: what.into(),
-        // Without a code the line broke.
+        // No code: the connection broke.
         passes: code.as_deref().is_none_or(passes),
         code: code.map_or("no SQLSTATE".into(), |code| format!("SQLSTATE {code}").into()),
         source: Box::new(source),

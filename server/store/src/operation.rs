@@ -1,4 +1,4 @@
-//! Retention, processes that take signals in, and figures about the whole deployment.
+//! Retention, the processes that receive signals, and counts of the whole deployment.
 
 pub mod listener;
 pub mod retention;

@@ -1,11 +1,11 @@
 //! A page of a list.
 
-/// Which rows of a list: those after `after` (in the list's own order), at most `limit`.
+/// The rows of one page of a list: those after `after` in the list's own order, at most `limit`.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<K> {
-    /// Where the page before ended; None: the first page.
+    /// The last row of the page before. None: this is the first page.
     pub after: Option<K>,
-    /// Rows at most.
+    /// The most rows of the page.
     pub limit: i64,
 }
 

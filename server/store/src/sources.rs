@@ -1,4 +1,4 @@
-//! An error together with what caused it, for logs: "the database is away" alone tells nobody what to repair.
+//! An error together with its sources, for logs: "the database is away" alone tells nobody what to repair.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
@@ -20,7 +20,7 @@ impl Display for WithSources<'_> {
         let mut source = self.0.source();
         while let Some(cause) = source {
             let words = cause.to_string();
-            // Many errors repeat the words of their source.
+            // Many errors repeat the text of their source.
             if !said.contains(&words) {
                 write!(out, ": {words}")?;
             }

@@ -1,4 +1,4 @@
-//! Tables `trace` and `open_trace`: what was told of each run, and which runs have begun and not ended.
+//! Tables `trace` and `open_trace`: the reported stages of each run, and the runs that have begun and not ended.
 
 pub mod history;
 pub mod stage;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
-/// A trace with whose it is.
+/// A trace, and the run that it belongs to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     /// The project.
@@ -25,13 +25,13 @@ pub struct Stored {
     pub run_id: Uuid,
     /// The Celery application's name.
     pub app: String,
-    /// Of what Beat sent: the entry.
+    /// The entry, if Beat sent the run.
     pub entry: Option<String>,
-    /// The entry's monitor; it may be gone since.
+    /// The entry's monitor, which may be deleted meanwhile.
     pub monitor_id: Option<MonitorId>,
-    /// When the first of it was heard: never changes.
+    /// When the first report of it came. Never changes.
     pub heard_first_at: DateTime<Utc>,
-    /// What was told.
+    /// Its reported stages.
     pub trace: Trace,
 }
 
@@ -89,10 +89,10 @@ macro_rules! select {
     };
 }
 
-/// Locks what is stored of these runs, in the order of the keys, which must be sorted: so two writers never wait for each other.
+/// Locks the stored traces of these runs. `runs` must be sorted by key, so that two writers never wait for each other.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn lock(tx: &mut Tx, runs: &[(ProjectId, Uuid)]) -> StoreResult<Vec<Stored>> {
     let rows = select!(
         "JOIN UNNEST($1::uuid[], $2::uuid[]) WITH ORDINALITY AS asked (project_id, run_id, place)
@@ -107,10 +107,11 @@ pub async fn lock(tx: &mut Tx, runs: &[(ProjectId, Uuid)]) -> StoreResult<Vec<St
     Ok(rows.into_iter().map(Stored::from).collect())
 }
 
-/// Writes traces that were not there. False: some of them are there by now, since another process was quicker; all is to be done again.
+/// Writes traces that were not stored. False: another process has stored some of them meanwhile, so the caller must
+/// start again.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn insert(tx: &mut Tx, new: &[&Stored]) -> StoreResult<bool> {
     let states = column(new, |one| one.trace.state());
     let done = sqlx::query!(
@@ -155,10 +156,10 @@ pub async fn insert(tx: &mut Tx, new: &[&Stored]) -> StoreResult<bool> {
     Ok(done.rows_affected() == new.len() as u64)
 }
 
-/// Writes traces that were there. The caller holds their locks.
+/// Writes traces that were stored before. The caller holds their locks.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn update(tx: &mut Tx, changed: &[&Stored]) -> StoreResult<()> {
     let states = column(changed, |one| one.trace.state());
     sqlx::query!(
@@ -205,10 +206,11 @@ pub async fn update(tx: &mut Tx, changed: &[&Stored]) -> StoreResult<()> {
     Ok(())
 }
 
-/// Notes which runs have begun (anew, or elsewhere) and which have ended. The caller holds the locks of their traces, or has just written them.
+/// Notes which runs have begun (again, or in another worker), and which have ended. The caller holds the locks of their
+/// traces, or has just inserted them.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note_open(tx: &mut Tx, opened: &[&Stored], closed: &[&Stored]) -> StoreResult<()> {
     if !closed.is_empty() {
         let closed = column(closed, |one| (one.project_id, one.run_id));
@@ -232,13 +234,16 @@ pub async fn note_open(tx: &mut Tx, opened: &[&Stored], closed: &[&Stored]) -> S
     Ok(())
 }
 
-/// Runs that have begun, of which nobody will tell the end: their worker has been gone since before `gone_before`, or was started anew
-/// after they began and they were not heard of since then, or they began before `began_before`. Of several live processes of one name
-/// nobody knows which one began a run.
-/// Nothing is locked: who writes stages takes the trace first, and this note of it then.
+/// Finds runs that have begun, and whose end nobody will report:
+/// * their worker has been gone since before `gone_before`;
+/// * or it was restarted after they began, and no report about them came since. If several live processes have one
+///   name, nobody knows which of them began a run;
+/// * or they began before `began_before`.
+///
+/// Locks nothing: a writer of stages locks the trace first, and the note of its run after that.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn abandoned(
     reader: &Reader,
     gone_before: DateTime<Utc>,
@@ -273,10 +278,10 @@ pub async fn abandoned(
         .collect())
 }
 
-/// Removes notes of runs that have begun.
+/// Removes the notes of begun runs.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn forget_open(tx: &mut Tx, runs: &[(ProjectId, Uuid)]) -> StoreResult<()> {
     sqlx::query!(
         "DELETE FROM open_trace
@@ -305,10 +310,11 @@ pub async fn get(reader: &Reader, project: ProjectId, run: Uuid) -> StoreResult<
     Ok(row.map(Stored::from))
 }
 
-/// When these runs were sent, as who sent them reported; by our clock. None of those of which that report has not come.
+/// When these runs were sent, by their senders' reports and the server's clock. Without those whose sender has not
+/// reported yet.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn sent_at(
     reader: &Reader,
     project: ProjectId,
@@ -329,10 +335,10 @@ pub async fn sent_at(
         .collect())
 }
 
-/// The first project after one that has traces, whether or not it still exists.
+/// The first project after `after` that has traces, whether or not the project still exists.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn next_project(tx: &mut Tx, after: Option<ProjectId>) -> StoreResult<Option<ProjectId>> {
     let found = sqlx::query_scalar!(
         "SELECT project_id FROM trace WHERE ($1::uuid IS NULL OR project_id > $1) ORDER BY project_id LIMIT 1",
@@ -343,10 +349,10 @@ pub async fn next_project(tx: &mut Tx, after: Option<ProjectId>) -> StoreResult<
     Ok(found.map(ProjectId))
 }
 
-/// Removes a project's traces that were first heard of before `before`, at most `limit`; answers how many.
+/// Removes at most `limit` of a project's traces whose first report came before `before`. Returns how many.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn trim(tx: &mut Tx, project: ProjectId, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "WITH old AS MATERIALIZED (

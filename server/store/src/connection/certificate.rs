@@ -1,4 +1,4 @@
-//! A database's certificate that the TLS library cannot read, in words that say what to do.
+//! Turns the TLS library's refusal of a database's certificate into words that say what to do.
 
 use std::error::Error;
 
@@ -6,17 +6,17 @@ use thiserror::Error;
 
 use crate::with_sources;
 
-/// What the TLS library calls a certificate of X.509 version 1.
+/// The TLS library's name for a certificate of X.509 version 1.
 const VERSION_IS_OLD: &str = "UnsupportedCertVersion";
 
-/// The recipe for a certificate that was in PostgreSQL's manual for years makes such a one.
+/// PostgreSQL's manual recommended commands that make such a certificate for years.
 #[derive(Debug, Error)]
 #[error(
     "the server's certificate is of X.509 version 1; make a v3 one: openssl req -new -x509 -days 365 -nodes -subj /CN=HOST -addext subjectAltName=DNS:HOST -out server.crt -keyout server.key"
 )]
 struct OldVersion;
 
-/// The same error, or one that names the fault of the certificate.
+/// Returns the same error, or one that names the fault of the certificate.
 pub(crate) fn named(error: sqlx::Error) -> sqlx::Error {
     let is_tls = matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_));
     let cause: &(dyn Error + 'static) = &error;

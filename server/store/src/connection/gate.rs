@@ -1,7 +1,7 @@
-//! A gate in front of the database: nobody passes before the schema is up to date.
+//! A gate in front of the database: no statement passes until the schema is up to date.
 //!
-//! A server takes requests from its first moment on. Until the schema fits its statements the database counts as away, so that pings go
-//! to the spool and pages say "try again".
+//! A server receives requests from its first moment on. Until the schema fits its statements, the database counts as
+//! away: pings go to the spool, and pages say "try again".
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub struct Gate {
     stage: Arc<watch::Sender<Stage>>,
 }
 
-/// How far a server has come with its database.
+/// How far a server has come with its database since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// The database was not reached yet.
@@ -37,13 +37,13 @@ impl Gate {
         }
     }
 
-    /// A gate that is shut until [`Gate::set`] opens it.
+    /// A gate that stays shut until [`Gate::set`] opens it.
     #[must_use]
     pub fn shut() -> Self {
         Self::at(Stage::NotReached)
     }
 
-    /// Says how far the server has come; [`Stage::Open`] lets statements pass.
+    /// Sets how far the server has come. [`Stage::Open`] lets statements pass.
     pub fn set(&self, stage: Stage) {
         self.stage.send_replace(stage);
     }
@@ -56,7 +56,7 @@ impl Gate {
 
     /// Returns when the gate is open.
     pub async fn opened(&self) {
-        // This very gate holds the sender, so that waiting cannot fail.
+        // This gate itself holds the sender, so waiting cannot fail.
         let _ = self
             .stage
             .subscribe()
@@ -64,7 +64,7 @@ impl Gate {
             .await;
     }
 
-    /// Fails as an unreachable database does while the gate is shut.
+    /// While the gate is shut, fails as an unreachable database does.
     pub(crate) fn pass(&self) -> sqlx::Result<()> {
         match self.stage().reason() {
             None => Ok(()),

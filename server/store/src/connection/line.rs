@@ -1,8 +1,9 @@
-//! Lines to the database, with a limit on every answer.
+//! Connections to the database, with a limit on every answer.
 //!
-//! A line can hang: a proxy or a firewall swallows what is sent, and nobody closes the connection. Without a limit a caller would wait
-//! for ever, and a pool would lose the connection for good; PostgreSQL's own limits cannot help, since nothing that it says arrives.
-//! So every wait here ends, and a connection that still owes an answer when it is given up is closed and never used again.
+//! A connection can hang: a proxy or a firewall drops packets, and nobody closes the connection. Without a limit a
+//! caller would wait for ever, and a pool would lose the connection for good. PostgreSQL's own limits do not help,
+//! because none of its messages arrives. So every wait here ends. A connection that is given up while an answer is
+//! missing is closed, and never used again.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -22,25 +23,25 @@ use crate::connection::asker::Asker;
 use crate::connection::gate::Gate;
 use crate::connection::turns::{Turn, Turns};
 
-/// Given to PostgreSQL to say itself that its limit is reached, before the line counts as dead.
+/// Time for PostgreSQL to report that its own limit is reached, before the connection counts as dead.
 const SLACK: Duration = Duration::from_secs(1);
-/// How long a connection may take to get back into its pool.
+/// How long a connection may take to return to its pool.
 const RETURN: Duration = Duration::from_secs(2);
 
 /// The result of a statement, or one of its rows.
 type Step = Either<PgQueryResult, PgRow>;
 
-/// A pool, and how long an answer may take.
+/// A pool, and how long its answers may take.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines {
     pub(crate) pool: PgPool,
     pub(crate) gate: Gate,
-    /// Those who ask share the connections by these, if they are shared.
+    /// Shares the connections between askers. None: they are not shared.
     pub(crate) turns: Option<Arc<Turns<Asker>>>,
     answer: Duration,
-    /// PostgreSQL's own limits of a transaction that may take as long as its statements.
+    /// PostgreSQL's limits in a transaction without a limit of its own.
     own: Limits,
-    /// Transactions of this limit find PostgreSQL's limits set.
+    /// The limit for which every connection has PostgreSQL's limits set from the start.
     usual: Option<Duration>,
 }
 
@@ -51,23 +52,23 @@ struct Limits {
     lock: Duration,
 }
 
-/// How long a statement may take in a transaction that must end within a limit: PostgreSQL itself ends a slow one before that, and then
-/// the database is known to be there.
+/// How long a statement may take in a transaction that must end within `limit`. PostgreSQL ends a slow statement before
+/// the transaction's limit, so that the caller knows that the database is there.
 pub(crate) fn of_statement(limit: Duration) -> Duration {
     limit * 3 / 4
 }
 
-/// A connection that was taken from its pool. It goes back when dropped.
+/// A connection that was taken from its pool. It returns there when dropped.
 #[derive(Debug)]
 pub(crate) struct Line {
     /// None only while it is being dropped.
     connection: Option<PoolConnection<Postgres>>,
-    /// Ends when the connection is back in its pool.
+    /// The turn ends when the connection is back in its pool.
     turn: Option<Turn>,
     answer: Duration,
-    /// When everything on it must be done, if there is such a time.
+    /// When the whole transaction must be done. None: it has no limit of its own.
     until: Option<Instant>,
-    /// An answer is owed: whoever drops this now leaves a connection behind that nobody can trust.
+    /// An answer is missing. If the line is dropped now, nobody can trust its connection.
     owes: bool,
     in_transaction: bool,
 }
@@ -88,7 +89,7 @@ impl Lines {
         }
     }
 
-    /// A connection for the caller alone.
+    /// Takes a connection for the caller alone.
     async fn take(&self) -> sqlx::Result<Line> {
         self.gate.pass()?;
         let turn = match (&self.turns, Asker::of_current_work()) {
@@ -105,7 +106,8 @@ impl Lines {
         })
     }
 
-    /// A connection on which a transaction has begun, and must end within `limit`. Dropped without [`Line::commit`], it is rolled back.
+    /// Takes a connection and begins a transaction, which must end within `limit`. If dropped without [`Line::commit`],
+    /// it is rolled back.
     pub(crate) async fn begin(&self, limit: Option<Duration>) -> sqlx::Result<Line> {
         let until = limit.map(|limit| Instant::now() + limit);
         let mut line = match until {
@@ -124,7 +126,7 @@ impl Lines {
             statement: most,
             lock: most,
         });
-        // In one round trip.
+        // All in one round trip.
         let begin = format!(
             "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}",
             limits.statement.as_millis(),
@@ -142,7 +144,7 @@ impl Line {
             .map_or(self.answer, |until| self.answer.min(until - Instant::now()))
     }
 
-    /// Ends the transaction. An error of the connection leaves it open whether the commit happened.
+    /// Commits. If the connection fails, it is unknown whether the commit happened.
     pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
         self.execute(sqlx::raw_sql("COMMIT")).await?;
         self.in_transaction = false;
@@ -151,16 +153,16 @@ impl Line {
 }
 
 impl Line {
-    /// Gives the transaction up. What it locked is free when this returns, unless the connection is broken.
+    /// Rolls back. Its locks are free when this returns, unless the connection is broken.
     pub(crate) async fn rollback(mut self) {
-        // Where it fails, dropping the line closes the connection, and PostgreSQL rolls back.
+        // If this fails, dropping the line closes the connection, and PostgreSQL rolls back.
         if self.execute(sqlx::raw_sql("ROLLBACK")).await.is_ok() {
             self.in_transaction = false;
         }
     }
 }
 
-/// Waits for an answer as long as it may take.
+/// Waits for an answer within its limit.
 async fn within<T>(
     answer: Duration,
     owes: &mut bool,
@@ -174,7 +176,7 @@ async fn within<T>(
     done
 }
 
-/// A line that does not answer.
+/// The error of a connection that does not answer.
 pub(crate) fn no_answer() -> sqlx::Error {
     let text = "the database does not answer on this connection";
     std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()
@@ -200,7 +202,7 @@ impl Drop for Line {
         }
         let in_transaction = self.in_transaction;
         let turn = self.turn.take();
-        // The pool asks each connection that comes back whether it lives, and that can hang as well.
+        // The pool checks each connection that returns, and that check can hang as well.
         tokio::spawn(async move {
             if in_transaction {
                 let rolled_back = connection.execute(sqlx::raw_sql("ROLLBACK"));
@@ -209,7 +211,7 @@ impl Drop for Line {
                     return;
                 }
             }
-            // Given up, the connection is closed and its place in the pool is free.
+            // If the pool's check is given up, the connection is closed, and its place in the pool is free.
             let _ = tokio::time::timeout(RETURN, connection.return_to_pool()).await;
             drop(turn);
         });
@@ -224,7 +226,7 @@ impl<'c> Executor<'c> for &'c mut Line {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        // All rows at once, as every caller wants them: a limit for each would be none for the whole.
+        // Reads all rows at once, as every caller wants them. A limit for each row would be no limit for the whole.
         let steps = async move {
             let patience = self.patience();
             let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;

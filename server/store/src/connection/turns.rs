@@ -1,7 +1,7 @@
-//! Turns at work of which only a little may go on at once, shared fairly between those who ask.
+//! Turns at work that only a few askers may do at once, shared fairly.
 //!
-//! Nobody has more places in the common queue than there are turns for one. Their other requests wait for their own places, so another
-//! one waits for a few of them at most, however many there are (DESIGN, invariant 4).
+//! An asker has no more places in the common queue than it may have turns. Its other requests wait for its own places.
+//! So another asker waits for a few of them at most, however many there are (DESIGN, invariant 4).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Those whose places are remembered although they use none.
+/// Number of askers whose places are kept although they use none.
 const IDLE: usize = 1_000;
 
-/// Hands out turns; `K` says who asks.
+/// Hands out turns. `K` identifies the asker.
 #[derive(Debug)]
 pub struct Turns<K> {
     all: Arc<Semaphore>,
@@ -24,7 +24,7 @@ pub struct Turns<K> {
     places: Mutex<HashMap<K, Arc<Semaphore>>>,
 }
 
-/// A turn, which ends when this is dropped.
+/// A turn. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Turn {
     _all: OwnedSemaphorePermit,
@@ -32,7 +32,7 @@ pub struct Turn {
 }
 
 impl<K: Eq + Hash> Turns<K> {
-    /// `count` turns at once, of which one has `for_one` at most; nobody waits longer than `patience`.
+    /// Allows `count` turns at once, at most `for_one` of them for one asker. No request waits longer than `patience`.
     #[must_use]
     pub fn new(count: usize, for_one: usize, patience: Duration) -> Self {
         Self {
@@ -44,16 +44,16 @@ impl<K: Eq + Hash> Turns<K> {
         }
     }
 
-    /// The same, but of one only so many wait.
+    /// The same, but at most `queue` requests of one asker may wait.
     #[must_use]
     pub fn with_queue(self, queue: usize) -> Self {
         Self { queue, ..self }
     }
 
-    /// Waits for a turn. None: none came in time, or too many wait already.
+    /// Waits for a turn. None: none came in time, or too many requests wait already.
     pub async fn take(&self, who: K) -> Option<Turn> {
         let own = self.of(who);
-        // One for the map, one for this request; each turn and each of those that wait has one, too.
+        // One reference belongs to the map, one to this request. Each turn and each waiting request has one, too.
         if Arc::strong_count(&own) - 2 >= self.queue.saturating_add(self.for_one) {
             return None;
         }
@@ -68,7 +68,7 @@ impl<K: Eq + Hash> Turns<K> {
     fn of(&self, who: K) -> Arc<Semaphore> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.len() >= IDLE {
-            // A turn, and whoever waits for one, holds its places.
+            // A turn, and each request that waits for one, holds a reference to its places.
             places.retain(|_, own| Arc::strong_count(own) > 1);
         }
         let own = places
@@ -96,7 +96,8 @@ mod tests {
                 tokio::spawn(async move { turns.take(flood).await })
             })
             .collect();
-        // One for the map, one for this look, two turns and a hundred that wait: they all wait before the other project comes.
+        // One for the map, one for this check, two turns and a hundred waiting requests: all wait before the other
+        // project comes.
         while Arc::strong_count(&turns.of(flood)) < 104 {
             tokio::task::yield_now().await;
         }

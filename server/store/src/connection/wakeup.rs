@@ -1,4 +1,5 @@
-//! Notifications between processes (LISTEN). A hint, never the only word: what is heard is looked up, and a poll is underneath.
+//! Notifications between processes (LISTEN). A notification is only a hint: the receiver reads the database, and polls
+//! as well.
 
 use std::time::Duration;
 
@@ -7,12 +8,12 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use crate::connection::line::no_answer;
 use crate::{Store, StoreResult};
 
-/// A line on which nothing was heard for this long is asked whether it still lives: a hung one is silent too.
+/// Check the connection if no notification came for this long: a hung connection is silent, too.
 const QUIET_IS_SUSPECT: Duration = Duration::from_secs(5);
-/// How long it may take to connect, or to say that it lives.
+/// How long it may take to connect, or to answer that check.
 const LIVES: Duration = Duration::from_secs(3);
 
-/// An open ear for one channel; it holds a connection of its own.
+/// A subscription to one channel, with a connection of its own.
 #[derive(Debug)]
 pub struct Wakeups {
     listener: PgListener,
@@ -25,7 +26,8 @@ impl Store {
     /// When the database is away.
     pub async fn listen(&self, channel: &str) -> StoreResult<Wakeups> {
         self.lines.gate.pass()?;
-        // A pool of its own: a hung line cannot be closed by a listener, and would take a place in everybody's pool for ever.
+        // A pool of its own: a listener cannot close a hung connection, which would take a place in the common pool for
+        // ever.
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(LIVES)
@@ -43,10 +45,10 @@ impl Store {
 }
 
 impl Wakeups {
-    /// The next notification's text; none when the line was cut, so that some may have been missed.
+    /// Waits for the next notification's text. None: the connection was cut, so notifications may have been missed.
     ///
     /// # Errors
-    /// When the database is away.
+    /// If the database is away.
     pub async fn next(&mut self) -> StoreResult<Option<String>> {
         loop {
             if let Ok(heard) = tokio::time::timeout(QUIET_IS_SUSPECT, self.listener.try_recv()).await {

@@ -1,4 +1,4 @@
-//! Table `blind_notice`: what could not be judged because nobody listened, by project and spell.
+//! Table `blind_notice`: how many monitors could not be judged because no process listened, by project and spell.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::ProjectId;
@@ -7,23 +7,23 @@ use deadbeat_domain::judge::blind_spell::BlindSpell;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// How many of a project's monitors could not be judged, because of which spell.
+/// How many of a project's monitors could not be judged because of one spell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unheard {
-    /// Whose.
+    /// The project.
     pub project_id: ProjectId,
-    /// Because of which spell.
+    /// The spell.
     pub spell: BlindSpell,
-    /// How many.
+    /// How many monitors.
     pub monitors: i64,
 }
 
-/// Adds to what is to be told; each project and spell may come once. What was told already is not told again.
+/// Adds to the pending notices. Each project and spell may come once. A notice that was sent is not sent again.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn add(tx: &mut Tx, unheard: &[Unheard], tell_at: DateTime<Utc>) -> StoreResult<()> {
-    // In order, so that two evaluators never wait for one another in a circle.
+    // Sorted, so that two evaluators never wait for one another in a circle.
     sqlx::query!(
         "INSERT INTO blind_notice (project_id, spell_started_at, spell_ended_at, monitors, tell_at)
         SELECT new.project_id, new.started_at, new.ended_at, new.monitors, $5
@@ -41,10 +41,10 @@ pub async fn add(tx: &mut Tx, unheard: &[Unheard], tell_at: DateTime<Utc>) -> St
     Ok(())
 }
 
-/// Takes what is to be told now, and forgets what was told of spells that ended before `forget`.
+/// Takes the notices that are due now. Forgets sent notices of spells that ended before `forget`.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn take_due(
     tx: &mut Tx,
     now: DateTime<Utc>,

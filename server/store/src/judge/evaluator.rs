@@ -1,4 +1,4 @@
-//! Table `evaluator`: who sweeps. And what a sweep asks first.
+//! Table `evaluator`: the processes that sweep. And the agenda of a sweep.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::judge::hearing::{Hearing, lost_before};
@@ -7,13 +7,13 @@ use uuid::Uuid;
 use crate::operation::listener::SPOOL_COUNTS;
 use crate::{Reader, Store, StoreResult};
 
-/// A row that was not stamped for this long is a process that is gone.
+/// A process whose row was not stamped for this long is gone.
 const GONE: TimeDelta = TimeDelta::days(1);
 
-/// Says that this process has just swept.
+/// Notes that this process has just swept.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn stamp(store: &Store, id: Uuid, now: DateTime<Utc>) -> StoreResult<()> {
     let mut tx = store.begin().await?;
     sqlx::query!(
@@ -29,25 +29,25 @@ pub async fn stamp(store: &Store, id: Uuid, now: DateTime<Utc>) -> StoreResult<(
     tx.commit().await
 }
 
-/// What a sweep asks before it takes anything: on an idle second this is all that it asks.
+/// The agenda of a sweep: in a second without work, this is the only query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agenda {
-    /// What the processes that take signals in have said of themselves.
+    /// The stamps of the processes that receive signals.
     pub hearing: Hearing,
-    /// When the first Beat must be looked at.
+    /// When the first Beat must be judged.
     pub beat: Option<DateTime<Utc>>,
-    /// When the first worker must be looked at.
+    /// When the first worker must be judged.
     pub worker: Option<DateTime<Utc>>,
-    /// When the first monitor must be looked at.
+    /// When the first monitor must be judged.
     pub monitor: Option<DateTime<Utc>>,
-    /// When the first incident is to be told again.
+    /// When the first reminder is due.
     pub reminder: Option<DateTime<Utc>>,
-    /// When the first project is to be told what could not be judged.
+    /// When the first project is due a notice of a blind spell.
     pub notice: Option<DateTime<Utc>>,
 }
 
 impl Agenda {
-    /// The nearest of these instants.
+    /// The earliest of these instants.
     #[must_use]
     pub fn nearest(&self) -> Option<DateTime<Utc>> {
         [self.beat, self.worker, self.monitor, self.reminder, self.notice]
@@ -57,11 +57,11 @@ impl Agenda {
     }
 }
 
-/// Asks what there is to do, and whether it may be done. The listener `beside` is in the process that asks: it has the same line to the
-/// database, so that nobody waits for its next stamp.
+/// Reads the agenda, and whether silence may be judged. `beside`: the listener in this process. It shares the process's
+/// connection to the database, so nobody waits for its next stamp.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn agenda(reader: &Reader, beside: Option<Uuid>, now: DateTime<Utc>) -> StoreResult<Agenda> {
     let row = sqlx::query!(
         r#"

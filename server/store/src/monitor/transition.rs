@@ -17,7 +17,7 @@ pub struct NewTransition {
     pub subject_kind: SubjectKind,
     /// Its id.
     pub subject_id: Uuid,
-    /// What changed.
+    /// The change.
     pub transition: Transition,
 }
 

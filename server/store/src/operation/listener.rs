@@ -1,4 +1,4 @@
-//! Tables `listener` and `blind_spell`: who takes signals in, and when nobody did.
+//! Tables `listener` and `blind_spell`: the processes that receive signals, and the stretches in which none did.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
@@ -7,55 +7,56 @@ use uuid::Uuid;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
-/// Any number, the same in every process: "stamps one after the other".
+/// An arbitrary number, equal in every process: "listener".
 const LOCK: i64 = 0x6c69_7374_656e_6572;
 
-/// A row that was not stamped for this long is a process that is gone.
+/// A process whose row was not stamped for this long is gone.
 const GONE: TimeDelta = TimeDelta::days(1);
 
-/// A spool counts while its process has stamped within so much.
+/// A spool counts as long as its process has stamped within this.
 pub(crate) const SPOOL_COUNTS: TimeDelta = TimeDelta::minutes(1);
 
-/// What a process says of itself.
+/// The stamp of a process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its name: that of its spool, where it has one.
+    /// Its id: that of its spool, if it has one.
     pub id: Uuid,
     /// Signals in its spool.
     pub spooled: i64,
-    /// Until when others wait for it when it says no more. None: it cannot hold anything.
+    /// Until when others wait for it if it falls silent. None: it cannot hold signals.
     pub awaited_until: Option<DateTime<Utc>>,
-    /// Where signals were sent that it set aside a moment ago: their monitors are not judged yet.
+    /// The addresses of signals that it has just set aside: their monitors are not judged yet.
     pub aside: Addresses,
 }
 
-/// Where signals were sent.
+/// Addresses of signals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// Ping ids.
     pub ping_ids: Vec<Uuid>,
-    /// Digests of ping keys, each with the slug of the same place.
+    /// Digests of ping keys; the slug of each is at the same index.
     pub digests: Vec<Vec<u8>>,
     /// Slugs.
     pub slugs: Vec<String>,
 }
 
-/// What was said before a stamp.
+/// The newest stamps before this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
-    /// The newest word of any process. None: there never was one.
+    /// The newest stamp of any process. None: no process ever listened.
     pub any: Option<DateTime<Utc>>,
-    /// The newest word of the same process, if others still wait for it.
+    /// The newest stamp of the same process, if others still wait for it.
     pub own: Option<DateTime<Utc>>,
 }
 
-/// Says that this process listens. Answers what was said before; the next one to stamp waits until this transaction ends, so that of
-/// several processes one sees the gap.
+/// Stamps: this process listens. Returns the stamps before. The next process that stamps waits until this transaction
+/// ends, so that one of them sees a gap.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn stamp(tx: &mut Tx, stamp: Stamp, now: DateTime<Utc>) -> StoreResult<Before> {
-    // A stamp that is lost with a crash of PostgreSQL lengthens a spell; one that waits for a slow disk would make one where there is none.
+    // A crash of PostgreSQL may lose this stamp and lengthen a spell. Waiting for a slow disk would be worse: it would
+    // make a spell where there is none.
     sqlx::query!(
         "SELECT pg_advisory_xact_lock($1), set_config('synchronous_commit', 'off', true)",
         LOCK
@@ -96,10 +97,10 @@ pub async fn stamp(tx: &mut Tx, stamp: Stamp, now: DateTime<Utc>) -> StoreResult
     Ok(before)
 }
 
-/// Nobody listened since then: those that were waited for when that began are waited for until this instant.
+/// No process has listened since `since`: processes that others waited for then are waited for until `until`.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn wait_again(tx: &mut Tx, since: DateTime<Utc>, until: DateTime<Utc>) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE listener SET awaited_until = $2 WHERE awaited_until > $1 AND awaited_until < $2",
@@ -111,10 +112,11 @@ pub async fn wait_again(tx: &mut Tx, since: DateTime<Utc>, until: DateTime<Utc>)
     Ok(())
 }
 
-/// This process stops and holds nothing: nobody waits for it. Its row stays, because the newest word of all tells when nobody listened.
+/// This process stops and holds no signals, so others need not wait for it. Its row stays: the newest stamp of all
+/// tells when nobody listened.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn sign_off(tx: &mut Tx, id: Uuid) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE listener SET awaited_until = NULL, spooled = 0 WHERE id = $1",
@@ -125,11 +127,11 @@ pub async fn sign_off(tx: &mut Tx, id: Uuid) -> StoreResult<()> {
     Ok(())
 }
 
-/// The clock was stepped back: nothing that was noted in times to come may keep anybody from being missed until then. Spells end now,
-/// who was heard then is looked at again, alerts of then are sent.
+/// After the clock was set back, clamps all future timestamps to `now`; otherwise deadlines fire late. Spells end now,
+/// monitors whose check lies in the future are checked, and alerts that wait until then are sent.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE listener SET stamped_at = $1, awaited_until = $1::timestamptz + (awaited_until - stamped_at) WHERE stamped_at > $1",
@@ -182,10 +184,10 @@ pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     Ok(())
 }
 
-/// Forgets processes that are gone.
+/// Deletes the rows of processes that are gone.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn forget_gone(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     sqlx::query!("DELETE FROM listener WHERE stamped_at < $1", now - GONE)
         .execute(tx.conn())
@@ -238,12 +240,12 @@ pub async fn spells_since(tx: &mut Tx, since: DateTime<Utc>) -> StoreResult<Vec<
     Ok(rows)
 }
 
-/// A spell as listed.
+/// A spell, as a list shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed {
     /// Its id.
     pub id: Uuid,
-    /// From when to when.
+    /// Its beginning and end.
     pub spell: BlindSpell,
 }
 

@@ -1,4 +1,4 @@
-//! Figures about the whole deployment, for metrics and readiness.
+//! Counts of the whole deployment, for metrics and readiness.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::judge::hearing::{Hearing, lost_before};
@@ -9,22 +9,22 @@ use crate::{Reader, StoreResult};
 /// How far behind the loops are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
-    /// The oldest `check_after` that has passed and was not looked at.
+    /// The oldest `check_after` that has passed without a check.
     pub oldest_check: Option<DateTime<Utc>>,
-    /// Deliveries not settled.
+    /// Number of unsettled deliveries.
     pub pending_deliveries: i64,
     /// When the oldest of them was put into the outbox.
     pub oldest_delivery: Option<DateTime<Utc>>,
-    /// When the longest-waiting attempt was to be made that was not.
+    /// When the most overdue attempt was due.
     pub overdue_delivery: Option<DateTime<Utc>>,
-    /// Incidents that are open.
+    /// Number of open incidents.
     pub open_incidents: i64,
 }
 
-/// Reads the figures.
+/// Reads the backlog.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn backlog(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Backlog> {
     let row = sqlx::query!(
         r#"
@@ -47,23 +47,23 @@ pub async fn backlog(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Backlog
     })
 }
 
-/// How the whole deployment does: cheap enough to be asked for each second.
+/// The state of the whole deployment: cheap enough to read every second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
     /// When any process last swept.
     pub last_sweep_at: Option<DateTime<Utc>>,
-    /// What the processes that take signals in have said of themselves.
+    /// The stamps of the processes that receive signals.
     pub hearing: Hearing,
-    /// The oldest `check_after` that has passed and was not looked at.
+    /// The oldest `check_after` that has passed without a check.
     pub oldest_check: Option<DateTime<Utc>>,
-    /// When the longest-waiting attempt was to be made that was not.
+    /// When the most overdue attempt was due.
     pub overdue_delivery: Option<DateTime<Utc>>,
 }
 
-/// Asks how the whole deployment does.
+/// Reads the state of the whole deployment.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn pulse(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Pulse> {
     let row = sqlx::query!(
         r#"

@@ -6,12 +6,14 @@ use uuid::Uuid;
 
 use crate::{StoreResult, Tx};
 
-/// The last number of a writer that was committed, 0 when none ever was; it stays the last one until this transaction ends.
+/// Locks and returns the number of a writer's last committed batch; 0 if it never committed. The number cannot change
+/// until this transaction ends.
 ///
-/// A commit whose answer was lost may still be under way. This waits for it: otherwise a batch could be replayed while it commits.
+/// A commit whose answer was lost may still be under way. This function waits for it: otherwise a batch could be
+/// replayed while it commits.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lock_position(tx: &mut Tx, id: Uuid) -> StoreResult<u64> {
     let position = sqlx::query_scalar!(
         "INSERT INTO writer (id, position) VALUES ($1, 0)
@@ -24,10 +26,10 @@ pub async fn lock_position(tx: &mut Tx, id: Uuid) -> StoreResult<u64> {
     Ok(position.unsigned_abs())
 }
 
-/// Limits every further statement of this transaction, and its waits for locks.
+/// Limits every later statement of this transaction, and its waits for locks.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn limit_statements(tx: &mut Tx, limit: Duration) -> StoreResult<()> {
     sqlx::query!(
         "SELECT set_config('statement_timeout', $1, true) AS statement, set_config('lock_timeout', $1, true) AS lock",

@@ -18,7 +18,7 @@ pub struct Account {
 /// Writes a new account.
 ///
 /// # Errors
-/// `account_email_unique` when there is one of that address.
+/// `account_email_unique` if an account has that address.
 pub async fn insert(
     tx: &mut Tx,
     account: &Account,
@@ -37,10 +37,10 @@ pub async fn insert(
     Ok(())
 }
 
-/// How many accounts there are.
+/// Number of accounts.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn count(reader: &Reader) -> StoreResult<i64> {
     Ok(sqlx::query_scalar!("SELECT count(*) AS \"count!\" FROM account")
         .fetch_one(reader.pool())
@@ -118,10 +118,10 @@ pub async fn by_session(reader: &Reader, digest: &[u8], now: DateTime<Utc>) -> S
     }))
 }
 
-/// Whether an account signed in from an address since an instant. An address of mail that no account has is known nowhere.
+/// Whether an account signed in from an address since an instant. False for a mail address without an account.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn is_known_at(
     reader: &Reader,
     email: &str,
@@ -141,10 +141,10 @@ pub async fn is_known_at(
     .await?)
 }
 
-/// Notes that an account signed in from an address. Only the addresses that were used last are kept, `most` of them.
+/// Notes that an account signed in from an address. Keeps only the `most` addresses that were used last.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note_known(
     tx: &mut Tx,
     account: AccountId,

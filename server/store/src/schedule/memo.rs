@@ -1,20 +1,20 @@
-//! Schedules that were read lately, by their stored text.
+//! A memo of parsed schedules, by their stored text.
 //!
-//! A batch of pings locks its monitors' rows, and each row holds its schedule: reading the text anew for every ping would cost more than
-//! the rules that follow. Many monitors share a schedule, so a few thousand entries serve a million monitors. The text is the key, so
-//! an entry can never be stale.
+//! A batch of pings locks its monitors' rows, and each row holds its schedule. Parsing the text anew for every ping
+//! would cost more than the rules that follow. Many monitors share a schedule, so a few thousand entries serve a
+//! million monitors. The text is the key, so an entry can never be stale.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, PoisonError, RwLock};
 
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
 
-/// Some megabytes at most; then it begins anew.
+/// Some megabytes at most. A full memo is emptied.
 const MOST: usize = 20_000;
 
 static READ: LazyLock<RwLock<HashMap<String, Schedule>>> = LazyLock::new(RwLock::default);
 
-/// Reads a schedule's JSON text.
+/// Parses a schedule's JSON text.
 pub(crate) fn read(text: &str) -> Result<Schedule, ScheduleError> {
     if let Some(schedule) = READ.read().unwrap_or_else(PoisonError::into_inner).get(text) {
         return Ok(schedule.clone());

@@ -1,24 +1,24 @@
-//! Table `zone_data`: with which release of the time zone database the stored due times were computed.
+//! Table `zone_data`: the release of the time zone database that the stored due times were computed with.
 
 use uuid::Uuid;
 
 use crate::{StoreError, StoreResult, Tx};
 
-/// How far the stored due times have come.
+/// How far the due times have been moved to a new release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// All due times are of this release or of a newer one.
+    /// All due times follow this release or a newer one.
     pub release: String,
-    /// The release that they are being moved to.
+    /// The release that due times are being moved to.
     pub moving_to: Option<String>,
-    /// Monitors up to this id are done.
+    /// The last monitor, by id, that was moved.
     pub done_upto: Option<Uuid>,
 }
 
-/// Locks the row, so that one process at a time moves a batch.
+/// Locks the row, so that only one process at a time moves a batch.
 ///
 /// # Errors
-/// When the database is away, or the row is missing.
+/// If the database is away, or the row is missing.
 pub async fn lock(tx: &mut Tx) -> StoreResult<Progress> {
     sqlx::query_as!(
         Progress,

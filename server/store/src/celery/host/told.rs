@@ -1,4 +1,4 @@
-//! The open incidents about hosts, and what they tell.
+//! The open incidents about hosts, and their text.
 
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use crate::{StoreError, StoreResult, Tx};
 
-/// What an open incident says from now on.
+/// The new text of an open incident.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retold {
-    /// Whom it is about.
+    /// Its subject.
     pub subject: Subject,
-    /// Why.
+    /// Its cause.
     pub cause: Cause,
     /// In one sentence.
     pub summary: String,
@@ -27,18 +27,18 @@ pub struct Retold {
 pub struct Open {
     /// The incident.
     pub id: IncidentId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// The host.
     pub subject: Subject,
-    /// What it says.
+    /// Its summary.
     pub summary: String,
 }
 
-/// The oldest open incident about the silence of one of these parts. It is held until the commit.
+/// Locks the oldest open incident about the silence of one of these parts.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn told_of_part(
     tx: &mut Tx,
     project: ProjectId,
@@ -60,10 +60,10 @@ pub async fn told_of_part(
     Ok(id.map(IncidentId))
 }
 
-/// Writes what an open incident is about, why, and in which words, anew. Nobody is told of that.
+/// Rewrites the subject, the cause and the text of an open incident. This sends no alert.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn rewrite(tx: &mut Tx, project: ProjectId, id: IncidentId, told: &Retold) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE incident

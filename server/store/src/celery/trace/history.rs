@@ -1,4 +1,4 @@
-//! Table `trace` as it is read: the list of runs, newest first.
+//! Reads table `trace`: the list of runs, newest first.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,14 +12,14 @@ use crate::celery::trace::{Stored, seconds};
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult};
 
-/// What a list of runs is narrowed to.
+/// The filter of a list of runs.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// The task's name.
     pub task: Option<String>,
     /// The run that Celery's task id names.
     pub run_id: Option<Uuid>,
-    /// Any of these.
+    /// In any of these states.
     pub states: Option<Vec<TraceState>>,
     /// The worker's node name.
     pub worker: Option<String>,
@@ -27,18 +27,18 @@ pub struct Filter {
     pub queue: Option<String>,
     /// The monitor.
     pub monitor_id: Option<MonitorId>,
-    /// First heard at or after this.
+    /// The first report came at or after this.
     pub from: Option<DateTime<Utc>>,
-    /// First heard before this.
+    /// The first report came before this.
     pub to: Option<DateTime<Utc>>,
 }
 
 /// A place in the list of runs, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// When the run was first heard of.
+    /// When the run's first report came.
     pub heard_first_at: DateTime<Utc>,
-    /// Among those of one instant.
+    /// Orders the runs of one instant.
     pub run_id: Uuid,
 }
 
@@ -68,34 +68,34 @@ impl FromStr for Place {
     }
 }
 
-/// A run as a list shows it.
+/// A run, as a list shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// The client's run id.
     pub run_id: Uuid,
     /// The Celery application's name.
     pub app: String,
-    /// Of what Beat sent: the entry.
+    /// The entry, if Beat sent the run.
     pub entry: Option<String>,
-    /// The entry's monitor; it may be gone since.
+    /// The entry's monitor, which may be deleted meanwhile.
     pub monitor_id: Option<MonitorId>,
     /// The task's name.
     pub task: Option<String>,
     /// Celery's task id.
     pub task_id: Option<String>,
-    /// How it stands.
+    /// Its state.
     pub state: TraceState,
     /// Its queue.
     pub queue: Option<String>,
-    /// The worker that was last heard of it.
+    /// The worker that reported on it last.
     pub worker: Option<String>,
-    /// Since when its entry was due.
+    /// The slot for which Beat sent it.
     pub slot: Option<DateTime<Utc>>,
-    /// Not to be run before.
+    /// The earliest time at which it may begin.
     pub eta: Option<DateTime<Utc>>,
     /// When it was published.
     pub published_at: Option<DateTime<Utc>>,
-    /// When a worker took it.
+    /// When a worker received it.
     pub received_at: Option<DateTime<Utc>>,
     /// When it first began.
     pub started_at: Option<DateTime<Utc>>,
@@ -103,9 +103,9 @@ pub struct Summary {
     pub finished_at: Option<DateTime<Utc>>,
     /// From its publishing, or its ETA, to its first start.
     pub wait_seconds: Option<f64>,
-    /// Of its last attempt.
+    /// How long its last attempt took.
     pub run_seconds: Option<f64>,
-    /// Attempts that began.
+    /// Number of attempts that began.
     pub attempts: i32,
     /// Celery's count of retries.
     pub retries: i32,
@@ -113,14 +113,14 @@ pub struct Summary {
     pub redelivered: bool,
     /// The last exception's class.
     pub error: Option<String>,
-    /// When the first of it was heard.
+    /// When its first report came.
     pub heard_first_at: DateTime<Utc>,
-    /// When the last of it happened.
+    /// When its last stage happened.
     pub heard_at: DateTime<Utc>,
 }
 
 impl Summary {
-    /// Where it stands in the list.
+    /// Its place in the list.
     #[must_use]
     pub fn place(&self) -> Place {
         Place {
@@ -161,11 +161,11 @@ impl From<&Stored> for Summary {
     }
 }
 
-/// A project's runs, newest first: of the next `looked_at` runs after the page's place those that the filter lets through. Answers where
-/// to go on looking; None: that was all.
+/// A project's runs, newest first: of the next `looked_at` runs after the page's place, those that match the filter.
+/// Also returns where to continue. None: there are no more runs.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn list(
     reader: &Reader,
     project: ProjectId,

@@ -1,4 +1,4 @@
-//! What the runs of each task come to, out of table `trace`.
+//! Statistics of each task's runs, from table `trace`.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::trace::Outcome;
@@ -7,52 +7,52 @@ use deadbeat_domain::limits::{TASK_RUNS_LOOKED_AT, TASKS_SHOWN};
 
 use crate::{Reader, StoreResult};
 
-/// What a task's runs come to.
+/// The statistics of one task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskStats {
-    /// The task's name; None: of runs of which nobody said it.
+    /// The task's name. None: no report of these runs named it.
     pub task: Option<String>,
-    /// Runs that were looked at.
+    /// Number of runs that were read.
     pub runs: i64,
-    /// Those among them that have ended.
+    /// Number of those that have ended.
     pub ended: i64,
-    /// And of these, that failed.
+    /// Number of those that failed.
     pub failed: i64,
-    /// Half of the runs waited for no longer, in seconds.
+    /// Half of the runs waited this long at most, in seconds.
     pub wait_p50: Option<f64>,
-    /// 95 % of the runs waited for no longer.
+    /// 95 % of the runs waited this long at most.
     pub wait_p95: Option<f64>,
-    /// Half of the runs took no longer, in seconds.
+    /// Half of the runs took this long at most, in seconds.
     pub run_p50: Option<f64>,
-    /// 95 % of the runs took no longer.
+    /// 95 % of the runs took this long at most.
     pub run_p95: Option<f64>,
-    /// The newest of them.
+    /// When the newest run's first report came.
     pub last_heard_first_at: DateTime<Utc>,
 }
 
 impl TaskStats {
-    /// Which part of those that ended failed; None: none has ended.
+    /// The share of ended runs that failed. None: none has ended.
     #[must_use]
     pub fn failure_ratio(&self) -> Option<f64> {
         (self.ended > 0).then(|| self.failed as f64 / self.ended as f64)
     }
 }
 
-/// What the runs of a stretch come to, task by task.
+/// The statistics of a stretch of time, task by task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tasks {
-    /// Those with the most runs first.
+    /// The tasks, those with the most runs first.
     pub tasks: Vec<TaskStats>,
-    /// Where the runs that were looked at begin.
+    /// When the stretch begins.
     pub from: DateTime<Utc>,
-    /// Where they end.
+    /// When it ends.
     pub to: DateTime<Utc>,
-    /// How many runs were looked at.
+    /// Number of runs that were read.
     pub looked_at: i64,
 }
 
 impl Tasks {
-    /// How many minutes the stretch has had so far; never none at all.
+    /// How many minutes the stretch has had so far. Never 0.
     #[must_use]
     pub fn minutes(&self, now: DateTime<Utc>) -> f64 {
         let covered = self.to.min(now) - self.from;

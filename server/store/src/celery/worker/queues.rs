@@ -8,11 +8,12 @@ use super::status;
 use crate::celery::queue::trouble;
 use crate::{Reader, StoreResult, Tx};
 
-/// The queues that workers of an application consume, or did before they went, and those in which messages wait: first those in trouble, then
-/// those with messages. A key may not read, so what was named with another key alone is left out, until that key is revoked.
+/// The queues that workers of an application consume, or consumed before they stopped, and those with waiting messages.
+/// Queues with a fault come first, then those with messages. `key` may not read: leaves out queues that only another
+/// key has named, until that key is revoked.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn consumed_queues(
     tx: &mut Tx,
     project: ProjectId,
@@ -45,11 +46,12 @@ pub async fn consumed_queues(
     .await?)
 }
 
-/// The queues that an application's workers consume: those that report or are missed. If all of them have left, the queues that the last
-/// ones consumed, which stay the place where a returning worker is noticed. What was named with another key alone is left out, as above.
+/// The queues that an application's workers consume: those that report, or are missed. If all of them have stopped, the
+/// queues that the last ones consumed, since a returning worker shows there. Leaves out queues that only another key
+/// has named, as above.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn attended_queues(
     tx: &mut Tx,
     project: ProjectId,
@@ -91,18 +93,19 @@ pub struct Consumers {
     pub queue: String,
     /// Their status.
     pub status: Status,
-    /// What is wrong with them although they are heard from.
+    /// Their fault although they report.
     pub trouble: Option<Cause>,
-    /// How many they are.
+    /// Number of these workers.
     pub workers: i64,
     /// The names of the first three.
     pub names: Vec<String>,
 }
 
-/// Who consumes queues of some applications, by the workers' own last word. Those that nobody waits for do not count.
+/// The consumers of some applications' queues, by the workers' own last reports. Workers that nobody waits for do not
+/// count.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn consumers(
     reader: &Reader,
     project: ProjectId,

@@ -1,10 +1,11 @@
-//! What the retention removes: data that is too old, and data whose owner is gone.
+//! The deletion of old data, and of data whose owner is gone.
 //!
-//! Each function is one step with bounded work; the caller repeats it, each time in a transaction of its own. A step either removes at
-//! most `limit` rows that an index finds, or it **walks**: it looks at the next `limit` rows in the order of their key, removes those that
-//! may go, and answers where the next step begins. A walk never looks at the same row twice, however many rows must stay.
+//! Each function is one step with bounded work. The caller repeats it, each time in a transaction of its own. A step
+//! either removes at most `limit` rows that an index finds, or it **walks**: it reads the next `limit` rows in the
+//! order of their key, removes those that may go, and returns where the next step begins. A walk never reads a row
+//! twice, however many rows must stay.
 //!
-//! Each transaction takes one lock first ([`try_lock`]), so that of several processes one works.
+//! Each transaction takes one lock first ([`try_lock`]), so that only one of several processes works.
 
 mod pings;
 mod walks;
@@ -23,20 +24,20 @@ use uuid::Uuid;
 
 use crate::{StoreResult, Tx};
 
-/// Any number, the same in every process: "the one that removes what is old".
+/// An arbitrary number, equal in every process: "deadbeat".
 const LOCK: i64 = 0x6465_6164_6265_6174;
 
-/// What one step of a walk did.
+/// The result of one step of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Walked<Place> {
     /// Rows removed.
     pub removed: u64,
-    /// The key of the last row looked at; the next step begins after it. None: the walk has reached its end.
+    /// The key of the last row that was read; the next step begins after it. None: the walk is at its end.
     pub last: Option<Place>,
 }
 
 impl<Place> Walked<Place> {
-    /// `looked` rows were looked at of `limit` that were wanted: fewer mean that there are no more.
+    /// The step read `looked` rows and wanted `limit`. If it read fewer, there are no more.
     fn new(removed: i64, looked: i64, limit: i64, last: Option<Place>) -> Self {
         Self {
             removed: removed.unsigned_abs(),
@@ -45,10 +46,10 @@ impl<Place> Walked<Place> {
     }
 }
 
-/// Takes the right to remove for this transaction; false: another process is at it.
+/// Takes the lock of the retention for this transaction. False: another process has it.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn try_lock(tx: &mut Tx) -> StoreResult<bool> {
     Ok(
         sqlx::query_scalar!("SELECT pg_try_advisory_xact_lock($1) AS \"held!\"", LOCK)
