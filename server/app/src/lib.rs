@@ -17,6 +17,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use anyhow::Context;
 use chrono::TimeDelta;
+use deadbeat_domain::judge::hearing::SETTLING;
 use deadbeat_domain::time::Clock;
 use deadbeat_http::AppState;
 use deadbeat_http::connection::{Admission, ConnectionSettings, Routes, serve};
@@ -58,9 +59,6 @@ const OF_ONE_ASKER: usize = 4;
 const REQUEST_ANSWER: Duration = Duration::from_secs(30);
 /// How long one of the loops may take: after that it tries again. For the writers' own limit see [`deadbeat_services::monitor::signal::writer`].
 const LOOP_ANSWER: Duration = Duration::from_secs(5);
-
-/// How long a ping that came in time may take to be written before its silence is judged.
-const SETTLING: TimeDelta = TimeDelta::milliseconds(250);
 
 /// What an [`App`] is made of.
 pub struct Parts {

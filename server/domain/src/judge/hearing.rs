@@ -19,9 +19,18 @@ pub struct Hearing {
     pub waits_until: Option<DateTime<Utc>>,
 }
 
-/// Judgement never lies further behind the clock than this. Pings that came since would otherwise seem to come from times to come
-/// ([`crate::judge::blind_spell::is_to_come`]).
-const LONGEST_LAG: TimeDelta = TimeDelta::seconds(2);
+/// A deadline is judged this long after it passed: a signal that came in time, and is still on its way through the writer, beats the silence.
+pub const SETTLING: TimeDelta = TimeDelta::milliseconds(250);
+
+/// By how much the clocks of two machines may differ while one judges what the other one writes.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::milliseconds(250);
+
+/// Judgement never lies further behind the clock than this, and [`SETTLING`]. A sweep takes the instant that it judges for the present: a
+/// signal that came [`BLIND_AFTER`] later would be forgotten as one of times to come ([`crate::judge::blind_spell::is_to_come`]). Processes
+/// stamp each second, so one late stamp does not stop judgement.
+const LONGEST_LAG: TimeDelta = TimeDelta::milliseconds(
+    BLIND_AFTER.num_milliseconds() - SETTLING.num_milliseconds() - CLOCKS_DIFFER.num_milliseconds(),
+);
 
 /// Why silence means nothing at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +89,7 @@ pub fn lost_before(now: DateTime<Utc>) -> DateTime<Utc> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::blind_spell::is_to_come;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
@@ -156,6 +166,36 @@ mod tests {
         for (case, hearing, hold, judged_until) in cases {
             assert_eq!(hearing.hold(at(100)), hold, "{case}");
             assert_eq!(hearing.judged_until(at(100)), judged_until, "{case}");
+        }
+    }
+
+    /// Whatever [`BLIND_AFTER`] is: judgement and the clock never lie so far apart that a signal of now is forgotten as one of times to come,
+    /// and a process that is not vouched for any more is lost half a second later.
+    #[test]
+    fn a_signal_of_now_is_never_one_of_times_to_come_where_judgement_is() {
+        let now = at(100);
+        for lag in (0..5_000).map(TimeDelta::milliseconds) {
+            let vouched = now - lag;
+            let is_lost = vouched < lost_before(now);
+            let hearing = Hearing {
+                last_stamp: Some(now),
+                vouched_until: Some(vouched),
+                lost: i64::from(is_lost),
+                ..Hearing::default()
+            };
+            match hearing.judged_until(now) {
+                Some(judged) => {
+                    assert_eq!(judged, vouched);
+                    assert!(
+                        !is_to_come(now + CLOCKS_DIFFER, judged - SETTLING),
+                        "{lag} behind"
+                    );
+                }
+                None => assert!(
+                    is_lost || is_blind(Some(vouched), now + SETTLING + CLOCKS_DIFFER),
+                    "{lag} behind"
+                ),
+            }
         }
     }
 }
