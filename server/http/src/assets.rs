@@ -1,4 +1,5 @@
-//! Static files: part of the binary, served under a name that holds a hash of what is in them, so a browser may keep them for good.
+//! Static files. They are part of the binary. Each file's name holds a hash of its content, so a browser may keep it
+//! for good.
 
 use std::sync::LazyLock;
 
@@ -40,7 +41,8 @@ static ASSETS: [Asset; 4] = [
     asset!("favicon", "svg", "image/svg+xml", "img/favicon.svg"),
 ];
 
-/// The path of a file by its plain name (`tokens.css`), for templates. Empty for a name that there is not: a test looks.
+/// The path of a file by its plain name (`tokens.css`), for templates. Empty if there is no such file; a test finds
+/// that.
 #[must_use]
 pub fn path(file: &str) -> &'static str {
     let named = |asset: &&Asset| file.split_once('.') == Some((asset.name, asset.extension));
@@ -64,7 +66,7 @@ pub fn configure(config: &mut ServiceConfig) {
     }
 }
 
-/// FNV-1a, 64 bits, computed by the compiler. It tells versions of our own files apart; nobody attacks it.
+/// FNV-1a, 64 bits, computed by the compiler. It tells versions of our own files apart, which nobody attacks.
 const fn hash(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut at = 0;
@@ -96,7 +98,7 @@ mod tests {
         assert_eq!(path("nothing.css"), "");
     }
 
-    /// The CSP lets nothing in from elsewhere: a file that asks for it would just break.
+    /// The CSP forbids to load anything from elsewhere, so a style that does would not work.
     #[test]
     fn styles_load_nothing_from_elsewhere() {
         for asset in &ASSETS {

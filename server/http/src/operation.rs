@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics`: for whoever operates the server.
+//! `/healthz`, `/readyz` and `/metrics`: for the operator of the server.
 
 pub mod health;
 pub mod metrics;

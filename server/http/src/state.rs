@@ -1,4 +1,4 @@
-//! What a handler may hold: the services, plain reads, and settings. No way to begin a transaction.
+//! The state that handlers share: the services, reads, and settings. No handler can begin a transaction.
 
 use std::sync::Arc;
 
@@ -14,11 +14,12 @@ use crate::extract::client_ip::TrustedProxies;
 pub struct AppState {
     /// The use cases.
     pub services: Services,
-    /// Figures of the delivery loop, for metrics.
+    /// Counters of the delivery loop, for metrics.
     pub deliveries: Arc<DeliveryFigures>,
-    /// Whether the site is reached by https: then cookies are for https and this host only, and browsers are told to stay with https.
+    /// Whether clients reach the site by https. Then cookies are only for https and this host, and browsers must stay
+    /// with https.
     pub is_https: bool,
-    /// Whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: TrustedProxies,
 }
 

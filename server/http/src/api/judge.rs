@@ -1,3 +1,3 @@
-//! Stretches that could not be judged.
+//! Stretches of time that could not be judged.
 
 pub mod blind_spell;

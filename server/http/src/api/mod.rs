@@ -36,7 +36,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(celery::event::configure)
             .configure(schedule::configure)
             .default_service(web::route().to(unknown_path))
-            // Answers hold what a key is needed for, some of them secrets.
+            // Answers hold data that only a key's holder may read, some of them secrets: no cache may keep them.
             .wrap(DefaultHeaders::new().add((CACHE_CONTROL, "no-store"))),
     );
 }
@@ -48,14 +48,14 @@ async fn unknown_path(request: HttpRequest) -> Result<&'static str, ApiError> {
     ))
 }
 
-/// The answer to a method that a path does not take; `allowed` are those that it does.
+/// Answers 405 to methods that a path does not take. `allowed`: the methods that it takes.
 pub(crate) fn only(allowed: &'static str) -> Route {
     web::to(
         move |request: HttpRequest| async move { Err::<&str, _>(ApiError::wrong_method(&request, allowed)) },
     )
 }
 
-/// An id in a path; what is no id is nothing's.
+/// Reads an id from a path. A text that is no id names nothing: 404.
 pub(crate) fn id(text: &str, what: &str) -> Result<Uuid, ApiError> {
     Uuid::try_parse(text).map_err(|_| ApiError::not_found(what))
 }

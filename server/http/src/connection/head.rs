@@ -1,43 +1,44 @@
-//! Where requests begin and end in the bytes of a connection, and whether a head holds a bare line feed.
+//! Finds where requests begin and end in the bytes of a connection, and whether a head holds a bare line feed.
 //!
-//! The HTTP parser takes a bare LF for the end of a header line. A proxy in front may take it for part of a header's value and pass it
-//! on: then the two see different requests in the same bytes, which is request smuggling (RFC 9112, 2.2 and 11.2). The parser has no
-//! setting for it, so this reader follows the requests in front of the parser. It follows only as much as it must: lines of heads, and
-//! the two headers that say how long a body is. Whatever else is wrong with a request is left to the parser, which refuses it.
+//! The HTTP parser reads a bare LF as the end of a header line. A proxy in front may read it as part of a header's
+//! value, and pass it on. Then the two see different requests in the same bytes: request smuggling (RFC 9112, 2.2 and
+//! 11.2). The parser has no setting against that, so this reader follows the requests in front of the parser. It reads
+//! only what it must: the lines of heads, and the two headers that tell a body's length. The parser refuses every other
+//! fault of a request.
 
 use memchr::memchr;
 
-/// Bytes of one head line that are kept while its end has not come. The parser refuses longer heads with 431.
+/// How many bytes of an unfinished head line are kept. The parser refuses longer heads with 431.
 const LINE_BYTES: usize = 160_000;
 
 /// Follows the requests of one connection.
 #[derive(Debug, Default)]
 pub(super) struct RequestReader {
     at: At,
-    /// The beginning of a head line whose end has not come.
+    /// The beginning of an unfinished head line.
     line: Vec<u8>,
     has_request_line: bool,
     content_length: u64,
     is_chunked: bool,
 }
 
-/// What the next byte is.
+/// The place of the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum At {
-    /// The first of a request.
+    /// The first byte of a request.
     #[default]
     Between,
     /// In a line of a head.
     Head,
-    /// In a body; so many bytes are left of it.
+    /// In a body, of which this many bytes are left.
     Body(u64),
     /// In a chunked body.
     Chunk(Chunk),
-    /// The parser refuses what came before, or has all that it takes: nothing is looked at any more.
+    /// The parser refuses the bytes before, or reads no more of this connection. The reader stops, too.
     Lost,
 }
 
-/// What the next byte of a chunked body is (RFC 9112, 7.1).
+/// The place of the next byte in a chunked body (RFC 9112, 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chunk {
     Size(u64),
@@ -47,7 +48,7 @@ enum Chunk {
     Data(u64),
     DataCr,
     DataLf,
-    /// The first of a line behind the last chunk.
+    /// The first byte of a line behind the last chunk.
     Trailer,
     InTrailer,
     TrailerLf,
@@ -55,12 +56,12 @@ enum Chunk {
 }
 
 impl RequestReader {
-    /// Whether a request has begun and has not come whole.
+    /// Whether a request has begun and is incomplete.
     pub(super) fn is_within_request(&self) -> bool {
         self.at != At::Between
     }
 
-    /// Reads on. Some: the place of a line feed that ends a line of a head without a carriage return before it.
+    /// Reads more bytes. Some: the place of a line feed that ends a head line without a carriage return before it.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while at < bytes.len() {
@@ -118,7 +119,7 @@ impl RequestReader {
         None
     }
 
-    /// Reads a line without its line feed. False: the line does not end with a carriage return.
+    /// Reads a line without its line feed. False: it does not end with a carriage return.
     fn head_line(&mut self, line: &[u8]) -> bool {
         let Some((b'\r', line)) = line.split_last() else {
             return false;
@@ -141,9 +142,10 @@ impl RequestReader {
         true
     }
 
-    /// What makes no sense here is refused by the parser: a length that is no number, or both headers at once.
+    /// Reads the headers that tell a body's length. The parser refuses faulty ones: a length that is no number, or both
+    /// headers at once.
     fn header(&mut self, line: &[u8]) {
-        // Most headers are told apart by their first letter.
+        // The first letter tells most headers apart.
         match line[0] | 0x20 {
             b'c' => {
                 if let Some(value) = value_of(line, b"content-length:") {
@@ -166,7 +168,7 @@ fn value_of<'line>(line: &'line [u8], name: &[u8]) -> Option<&'line [u8]> {
     start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
-/// What comes after one byte of a chunked body.
+/// The place after one byte of a chunked body.
 fn after(chunk: Chunk, byte: u8) -> At {
     At::Chunk(match (chunk, byte) {
         (Chunk::Size(size), b'\r') => Chunk::SizeLf(size),
@@ -198,7 +200,8 @@ fn after(chunk: Chunk, byte: u8) -> At {
 mod tests {
     use super::*;
 
-    /// Reads text in pieces of a size: where the first bare line feed was found, and whether the reader ended between requests.
+    /// Reads text in pieces of a size. Returns where the first bare line feed was found, and whether the reader ended
+    /// between requests.
     fn read(text: &str, size: usize) -> (Option<usize>, bool) {
         let mut reader = RequestReader::default();
         for (n, piece) in text.as_bytes().chunks(size).enumerate() {
@@ -243,7 +246,7 @@ mod tests {
             "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\n",
             "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n\n\n\nGET /\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\n\r\n0\r\n\r\nGET /\n",
-            // A length that is none is no body: the parser refuses the request anyway.
+            // A faulty length counts as no body: the parser refuses the request anyway.
             "POST / HTTP/1.1\r\nContent-Length: 3, 3\r\n\r\n\n",
             "POST / HTTP/1.1\r\nContent-Length: -3\r\n\r\n\n",
         ] {

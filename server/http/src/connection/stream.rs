@@ -1,4 +1,5 @@
-//! A TCP stream with deadlines: for each request to come whole, and for each answer to be taken.
+//! A TCP stream with deadlines: a request must arrive completely in time, and the client must receive each answer in
+//! time.
 
 use std::future::Future;
 use std::io;
@@ -15,13 +16,15 @@ use super::head::RequestReader;
 /// How long a client may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// For a request to come whole, from its first byte on, and for an answer to be taken, from when the client first makes us wait.
+    /// How long a request may take to arrive, from its first byte on; and how long the client may take to receive an
+    /// answer, from the first time that it makes the server wait.
     pub base: Duration,
-    /// Each so many bytes that came or went prolong it by a second: who is slow but sends much is not cut off.
+    /// This many bytes, sent or received, prolong the deadline by a second. So a slow client that transfers much is not
+    /// cut off.
     pub bytes_per_second: u32,
 }
 
-/// A deadline that is prolonged by each byte. Most requests come in one piece: a timer is made only when one does not.
+/// A deadline that each byte prolongs. Most requests arrive in one piece, so a timer is made only if one does not.
 #[derive(Debug, Default)]
 struct Deadline {
     at: Option<Instant>,
@@ -46,7 +49,7 @@ impl Deadline {
         self.at = None;
     }
 
-    /// Ready: the deadline has passed. Otherwise the task is woken when it does.
+    /// Ready: the deadline has passed. Pending: the task is woken then.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {
             return Poll::Pending;
@@ -59,7 +62,7 @@ impl Deadline {
     }
 }
 
-/// A connection that is cut when the client is too slow. Generic so that a test can use a pipe.
+/// A connection that is cut if the client is too slow. Generic, so that a test can use a pipe.
 #[derive(Debug)]
 pub struct Guarded<T> {
     io: T,
@@ -97,7 +100,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
         }
         let new = &mut buf.filled_mut()[before..];
         if let Some(at) = this.reader.read(new) {
-            // The parser takes a bare line feed, but no NUL: it answers 400 and closes the connection.
+            // The parser accepts a bare line feed, but no NUL. With a NUL in its place, the parser answers 400 and
+            // closes the connection.
             new[at] = 0;
         }
         if this.reader.is_within_request() {
@@ -126,7 +130,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // The dispatcher flushes when it has written all that it has.
+        // The dispatcher flushes once it has written all its data.
         this.answer.stop();
         Pin::new(&mut this.io).poll_flush(cx)
     }
@@ -142,12 +146,12 @@ mod tests {
 
     use super::*;
 
-    /// A client is cut soon, and each byte prolongs that by little.
+    /// A client is cut off soon, and each byte prolongs the deadline a little.
     const HASTY: Patience = Patience {
         base: Duration::from_millis(50),
         bytes_per_second: 1_000_000,
     };
-    /// The same, but each byte prolongs it by minutes.
+    /// A client is cut off soon, and each byte prolongs the deadline by minutes.
     const BY_BYTES: Patience = Patience {
         bytes_per_second: 1,
         ..HASTY
@@ -237,7 +241,7 @@ mod tests {
             };
             let ((), read) = tokio::join!(answer, theirs.read_exact(&mut taken));
             read.unwrap();
-            // Longer than a client may take, but nothing is on its way.
+            // Longer than a client may take, but no request or answer is under way.
             tokio::time::sleep(2 * HASTY.base).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Where a request came from.
+//! The address that a request comes from.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use actix_web::http::header::HeaderMap;
 use ipnet::IpNet;
 
-/// The networks of the proxies whose `X-Forwarded-For` is believed. Cheap to clone.
+/// The networks of the proxies whose `X-Forwarded-For` is trusted. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl Default for TrustedProxies {
-    /// This machine only: in a private network anybody may be a client.
+    /// Trusts this machine only: in a private network, anybody may be a client.
     fn default() -> Self {
         Self(Arc::new([
             IpNet::new_assert([127, 0, 0, 0].into(), 8),
@@ -24,7 +24,7 @@ impl Default for TrustedProxies {
 impl FromStr for TrustedProxies {
     type Err = String;
 
-    /// Reads networks and addresses with commas between them; an empty text trusts nobody.
+    /// Reads networks and addresses, separated by commas. An empty text trusts nobody.
     fn from_str(text: &str) -> Result<Self, String> {
         text.split(',')
             .map(str::trim)
@@ -49,7 +49,7 @@ impl TrustedProxies {
     }
 }
 
-/// What counts as one client: an address of IPv4, and the /64 of IPv6, of which one client has all addresses to choose from.
+/// What counts as one client: an IPv4 address, or a /64 of IPv6, in which one client can choose any address.
 #[must_use]
 pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
@@ -66,7 +66,7 @@ pub(crate) fn client_behind(peer: IpAddr, headers: &HeaderMap, proxies: &Trusted
     if !proxies.trusts(peer) {
         return client;
     }
-    // A proxy may add a line of its own instead of prolonging the one that came.
+    // A proxy may add a line of its own to the header instead of extending the one that came.
     let lines: Vec<&str> = headers
         .get_all("x-forwarded-for")
         .map(|line| line.to_str().unwrap_or_default())
@@ -171,13 +171,13 @@ mod tests {
                 vec!["198.51.100.1, 203.0.113.7, 192.168.1.1"],
                 "203.0.113.7",
             ),
-            // Lines are one list, in their order.
+            // Several lines count as one list, in their order.
             (
                 "10.0.0.2",
                 vec!["198.51.100.1", "203.0.113.7", "10.3.3.3"],
                 "203.0.113.7",
             ),
-            // A client inside the trusted networks: the leftmost hop is all that is known.
+            // The client is inside the trusted networks: only the leftmost hop can be it.
             ("10.0.0.2", vec!["10.9.9.9, 192.168.1.1"], "10.9.9.9"),
             ("192.168.1.2", vec!["203.0.113.7"], "192.168.1.2"),
             ("::ffff:10.0.0.2", vec!["[2001:db8::1]:80"], "2001:db8::1"),

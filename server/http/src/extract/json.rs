@@ -1,4 +1,4 @@
-//! JSON bodies: capped, and every fault says where and what is allowed.
+//! JSON bodies of limited length. Each fault tells where it is, and what is allowed.
 
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
@@ -16,19 +16,20 @@ use serde::{Deserialize, Deserializer};
 use crate::error::ApiError;
 use crate::problem::Problem;
 
-/// A JSON body that is still to be read. Unknown fields are refused by the types that are read.
+/// A JSON body that is not read yet. The types that it is read into refuse unknown fields.
 ///
-/// Extractors run side by side: read by one, a body's fault would be told before the key was looked at.
+/// An extractor must not read the body: extractors run side by side, so a fault of the body could be answered before
+/// the key is checked.
 pub struct Json<T> {
     payload: Payload,
     of: PhantomData<T>,
 }
 
 impl<T: DeserializeOwned> Json<T> {
-    /// Reads it.
+    /// Reads the body.
     ///
     /// # Errors
-    /// It is too long, no JSON, or not what the type asks for.
+    /// If it is too long, is not JSON, or does not fit the type.
     pub async fn read(mut self) -> Result<T, ApiError> {
         let body = read(&mut self.payload, limits::JSON_BODY_BYTES).await?;
         parse(&body)
@@ -47,18 +48,18 @@ impl<T> FromRequest for Json<T> {
     }
 }
 
-/// For a field that may be left out but is never `null`: a client that sends `null` meant something, and must not be passed over.
+/// For a field that may be missing but never `null`. A client that sends `null` meant something, so do not ignore it.
 ///
 /// # Errors
-/// Whatever the field's own type refuses.
+/// Those of the field's own type.
 pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// For an instant that may be left out but is never `null`.
+/// For an instant that may be missing but never `null`.
 ///
 /// # Errors
-/// It is not as RFC 3339 writes it: what the contract allows is taken, and no more.
+/// If it is not in RFC 3339 form: the contract allows no other.
 pub fn given_instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
     let text = String::deserialize(deserializer)?;
     match read_instant(&text) {
@@ -73,7 +74,7 @@ pub fn given_instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 /// Reads a body up to a limit.
 ///
 /// # Errors
-/// It is longer, or the connection broke.
+/// If the body is longer, or the connection broke.
 pub async fn read(payload: &mut Payload, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {
@@ -93,9 +94,9 @@ pub async fn read(payload: &mut Payload, limit: usize) -> Result<Vec<u8>, ApiErr
 /// Reads JSON into a type.
 ///
 /// # Errors
-/// It is no JSON, or not what the type asks for.
+/// If it is not JSON, or does not fit the type.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    // serde would take a list for an object and go by the order of the fields.
+    // serde would read a list as an object, and assign its members by the order of the fields.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(match serde_json::from_slice::<IgnoredAny>(body) {
             Ok(_) => ApiError::fields(vec![FieldError::new("", "is a list; an object is allowed")]),

@@ -12,23 +12,24 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::problem::Problem;
 
-/// The query parameters of a request, checked against what its list knows.
+/// The query parameters of a request. Each is one that the list knows.
 #[derive(Debug)]
 pub struct Query {
     pairs: Vec<(String, String)>,
 }
 
 impl Query {
-    /// Reads the query; parameters that the list does not know are refused, so that a misspelt filter is not silently ignored.
+    /// Reads the query. Refuses parameters that the list does not know, so that a misspelt filter is not silently
+    /// ignored.
     ///
     /// # Errors
-    /// An unknown parameter, a control character, or a query that is not percent-encoded UTF-8.
+    /// If a parameter is unknown or has a control character, or the query is not percent-encoded UTF-8.
     pub fn of(request: &HttpRequest, known: &[&str]) -> Result<Self, ApiError> {
         let pairs = actix_web::web::Query::<Vec<(String, String)>>::from_query(request.query_string())
             .map_err(|error| ApiError::new(Problem::InvalidQuery, error.to_string()))?
             .into_inner();
         for (name, value) in &pairs {
-            // No name, tag or slug holds one, and PostgreSQL takes no NUL in a text.
+            // No name, tag or slug holds a control character, and PostgreSQL refuses NUL in a text.
             if value.contains(char::is_control) {
                 return Err(ApiError::new(
                     Problem::InvalidQuery,
@@ -72,10 +73,10 @@ impl Query {
             .collect()
     }
 
-    /// A parameter read as a type.
+    /// Reads a parameter as a type.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// If it cannot be read.
     pub fn parse<T: FromStr>(&self, name: &str, allowed: &str) -> Result<Option<T>, ApiError> {
         self.get(name)
             .map(|text| {
@@ -89,10 +90,10 @@ impl Query {
             .transpose()
     }
 
-    /// Which page is asked for.
+    /// The page that the client asks for.
     ///
     /// # Errors
-    /// A limit or a cursor that cannot be taken.
+    /// If the limit or the cursor is not allowed.
     pub fn page<K: FromStr>(&self) -> Result<Page<K>, ApiError> {
         let limit: i64 = self
             .parse("limit", &format!("1 to {}", limits::PAGE_MAX))?
@@ -114,7 +115,7 @@ fn clip(text: &str) -> String {
     deadbeat_domain::monitor::clip(text)
 }
 
-/// A page that was asked for with one row more than wanted: cut to size, with the cursor of the next one if there is one.
+/// Cuts a page that was read with one row more than wanted. Returns the cursor of the next page, if there is one.
 pub fn cut<T>(mut rows: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if rows.len() <= limit {
@@ -125,16 +126,16 @@ pub fn cut<T>(mut rows: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> (V
     (rows, next)
 }
 
-/// Bytes of rows after which a page ends, however few rows were asked for: a client can make some of them large.
+/// A page ends after this many bytes of rows, however few rows were asked for: a client can make some rows large.
 const PAGE_BYTES: usize = 1_000_000;
-/// Rows that are read at a time: no more than that many large rows are held beside a page.
+/// Number of rows that are read at a time. So the server holds no more large rows than this beside a page.
 const ROWS_AT_A_TIME: i64 = 20;
 
-/// Reads a page of rows that may be large: the rows as `show` has them, each with its id, and the cursor of the next page if there is
-/// one. The page holds one row at least, and ends early when it has some [`PAGE_BYTES`].
+/// Reads a page of rows that may be large. Returns the rows as `show` makes them, and the cursor of the next page, if
+/// there is one. The page holds at least one row, and ends early at about [`PAGE_BYTES`].
 ///
 /// # Errors
-/// What `read` answers.
+/// Those of `read`.
 pub async fn bounded<T, E, F: Future<Output = Result<Vec<T>, E>>>(
     page: &Page<Uuid>,
     read: impl Fn(Page<Uuid>) -> F,
@@ -164,7 +165,7 @@ pub async fn bounded<T, E, F: Future<Output = Result<Vec<T>, E>>>(
     }
 }
 
-/// The same page with one row more, to see whether another one follows.
+/// The same page with one row more, which tells whether another page follows.
 #[must_use]
 pub fn one_more<K: Copy>(page: &Page<K>) -> Page<K> {
     Page {

@@ -1,4 +1,4 @@
-//! The address of who sent a request.
+//! The address of a request's sender.
 
 use std::net::IpAddr;
 
@@ -9,9 +9,9 @@ use crate::state::AppState;
 
 /// The client's address. None: the connection has none.
 ///
-/// `X-Forwarded-For` is read from the right, where the nearest proxy wrote, and only as far as trusted proxies reach: the first address
-/// that is none of them is the client. What stands further left anybody may have written. What cannot be read as an address ends the
-/// search: it never costs a ping.
+/// `X-Forwarded-For` is read from the right, where the nearest proxy wrote, and only as far as trusted proxies reach.
+/// The first address that is no trusted proxy is the client. Anybody may have written the addresses further left. A
+/// part that is not an address ends the search; it never costs a ping.
 #[must_use]
 pub fn client_ip(request: &HttpRequest, state: &AppState) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();

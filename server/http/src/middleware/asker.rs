@@ -1,5 +1,5 @@
-//! Says for whom a request is worked on, so that its database connections come from that one's share, and gives other connections of the
-//! thread their turns.
+//! Sets the asker of a request, whose share its database connections come from. And lets the thread's other connections
+//! have their turns.
 
 use actix_web::Error;
 use actix_web::body::MessageBody;
@@ -12,11 +12,11 @@ use crate::extract::client_ip::network;
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
 
-/// The middleware for everything but `/ping/…`, which needs none of these connections. Until a key or a session says who asks, it is the
-/// client's address.
+/// The middleware for everything but `/ping/…`, which needs none of these connections. The asker is the client's
+/// address until a key or a session identifies it.
 ///
 /// # Errors
-/// Those of what it wraps.
+/// Those of the service that it wraps.
 pub async fn of_client(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -24,8 +24,8 @@ pub async fn of_client(
     let client = request
         .app_data::<Data<AppState>>()
         .and_then(|state| client_ip(request.request(), state));
-    // A client may send hundreds of requests without reading an answer: the other connections of this thread have their turns between
-    // them. Pings need no such turn: each waits for its commit.
+    // A client may send hundreds of requests without reading an answer. Between them, let the thread's other
+    // connections have their turns. Pings need no such turn, because each waits for its commit.
     tokio::task::yield_now().await;
     match client {
         Some(client) => Asker::Address(network(client)).asks(next.call(request)).await,

@@ -1,4 +1,4 @@
-//! What every answer passes through.
+//! Middleware for every answer.
 
 pub mod asker;
 pub mod security_headers;

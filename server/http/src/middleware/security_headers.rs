@@ -1,4 +1,4 @@
-//! Headers that keep a browser from doing what we never meant.
+//! Headers that keep browsers from unwanted actions.
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{
@@ -7,7 +7,7 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::DefaultHeaders;
 
-/// For every answer: no guessing of types, no framing, no referrer to other sites, nothing loaded from anywhere else.
+/// For every answer: no guessing of types, no framing, no referrer to other sites, and nothing loaded from other sites.
 const ALWAYS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
@@ -21,8 +21,8 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
     ),
 ];
 
-/// For a site of https, a year long: a browser that was here once never asks over plain HTTP again (RFC 6797). Not for subdomains, which
-/// are not ours to decide about.
+/// For a site with https, for a year: a browser that was here once never uses plain HTTP again (RFC 6797). Without
+/// subdomains, which belong to other people.
 const ONLY_HTTPS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// The middleware for everything but `/ping/…`.
@@ -38,7 +38,7 @@ pub fn security_headers(is_https: bool) -> DefaultHeaders {
     headers
 }
 
-/// The same headers on one answer: for ping URLs, of which a middleware would cost more than the headers.
+/// Puts the same headers on one answer. For ping URLs, where a middleware would cost more than the headers.
 pub fn add_security_headers(answer: &mut HttpResponse, is_https: bool) {
     let headers = answer.headers_mut();
     for (name, value) in ALWAYS {

@@ -3,14 +3,14 @@
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use deadbeat_domain::json::instant;
 
-/// An instant as a page shows it: beside now, on the clock, and for machines.
+/// An instant as pages show it: relative to now, on the clock, and for machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
     /// `12 min ago`, `in 4 min`.
     pub words: String,
-    /// How long it is from now, without saying in which direction: `12 min`.
+    /// The distance from now, without its direction: `12 min`.
     pub span: String,
-    /// `02:14:05 UTC`, with the day when it is not today.
+    /// `02:14:05 UTC`, with the date if that is not today.
     pub clock: String,
     /// `2026-07-01 02:14:05 UTC`.
     pub full: String,
@@ -19,7 +19,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// An instant, seen at `now`.
+    /// An instant, as shown at `now`.
     #[must_use]
     pub fn at(at: DateTime<Utc>, now: DateTime<Utc>) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl Moment {
 /// How far from now: `just now`, `12 min ago`, `in 4 min`.
 fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let ago = now - at;
-    // A second either way is within what clocks and loading a page differ by.
+    // Clocks, and the time to load a page, differ by a second or so.
     if ago.abs() < TimeDelta::seconds(2) {
         "just now".to_owned()
     } else if ago > TimeDelta::zero() {
@@ -45,7 +45,7 @@ fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     }
 }
 
-/// The wall clock in UTC: only the time for today, with the date otherwise.
+/// The wall clock in UTC: only the time for today, else with the date.
 fn clock(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let form = if at.date_naive() == now.date_naive() {
         "%H:%M:%S UTC"
@@ -57,8 +57,8 @@ fn clock(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     at.format(form).to_string()
 }
 
-/// A duration by its two largest units: `45 s`, `12 min`, `3 h 20 min`, `4 d 2 h`, `1 y 40 d`. Rounded down: what began 119 minutes
-/// ago did not begin two hours ago.
+/// A duration in its two largest units: `45 s`, `12 min`, `3 h 20 min`, `4 d 2 h`, `1 y 40 d`. Rounded down: a run that
+/// began 119 minutes ago did not begin two hours ago.
 #[must_use]
 pub fn span(span: TimeDelta) -> String {
     let seconds = span.num_seconds();

@@ -1,12 +1,13 @@
-//! The escaper of all pages: what a person copies from a page is what the page shows.
+//! The escaper of all pages: a person copies from a page exactly the text that the page shows.
 
 use std::fmt::{self, Write};
 
 use askama::filters::{Escaper, Html};
 use deadbeat_domain::text::visible;
 
-/// HTML's escapes, and an escape such as `\u{202e}` for each character that could hide or steer a terminal. New names have none; rows that
-/// older versions wrote may. `askama.toml` applies it to every expression of every template.
+/// Writes HTML's escapes, and an escape such as `\u{202e}` for each character that could hide text or control a
+/// terminal. New names have none; rows of older versions may. `askama.toml` applies it to every expression of every
+/// template.
 #[derive(Debug, Clone, Copy)]
 pub struct VisibleHtml;
 

@@ -1,4 +1,4 @@
-//! What was sent, tried, given up.
+//! Deliveries: each alert to each channel, with its attempts.
 
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};

@@ -1,4 +1,4 @@
-//! The history of runs: search, one run's stages, and what the runs of each task come to.
+//! The history of runs: search, the stages of one run, and statistics of each task's runs.
 
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -42,7 +42,7 @@ pub fn configure(config: &mut ServiceConfig) {
         );
 }
 
-/// Names of the parameters that narrow the list of runs, and of those that page it.
+/// Parameters that filter the list of runs, and those that page it.
 const PARAMETERS: [&str; 10] = [
     "limit",
     "cursor",
@@ -102,7 +102,7 @@ fn show_stage(stage: &Stage) -> Value {
     })
 }
 
-/// An instant in a query.
+/// Reads an instant from a query.
 fn moment(query: &Query, name: &str) -> Result<Option<DateTime<Utc>>, ApiError> {
     let read = |text: &str| {
         read_instant(text).ok_or_else(|| {
@@ -156,7 +156,7 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
         deadbeat_store::celery::trace::history::list(&state.reader(), key.0, &filter, one_more, looked_at)
             .await?;
     let (rows, next) = cut(rows, page.limit, |run| run.place().to_string());
-    // Nothing more was found, but not everything was looked at.
+    // The page is not full, but the search has not read all runs: the client continues there.
     let next = next.or(go_on.map(|place| place.to_string()));
     let runs: Vec<Value> = rows.iter().map(show).collect();
     Ok(HttpResponse::Ok().json(json!({"runs": runs, "next_cursor": next})))

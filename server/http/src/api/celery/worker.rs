@@ -1,4 +1,4 @@
-//! Celery workers, queues and brokers, as the SDK sees them.
+//! Celery workers, queues and brokers, as the SDK reports them.
 
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};

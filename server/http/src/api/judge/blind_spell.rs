@@ -1,4 +1,5 @@
-//! Stretches in which Deadbeat could not listen. They are the whole server's, and say nothing about any project.
+//! Blind spells: stretches in which no process of Deadbeat listened. They concern the whole server, and tell nothing
+//! about a project.
 
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};

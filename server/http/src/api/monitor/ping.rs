@@ -53,7 +53,7 @@ async fn list(
     let monitor = MonitorId(id(&path, "monitor")?);
     let page = Query::of(&request, &["limit", "cursor"])?.page::<i64>()?;
     let rows = deadbeat_store::monitor::ping::list(&state.reader(), key.0, monitor, one_more(&page)).await?;
-    // An empty list may also mean that there is no such monitor.
+    // An empty list may also mean that the monitor does not exist.
     if rows.is_empty()
         && deadbeat_store::monitor::get(&state.reader(), key.0, monitor)
             .await?
@@ -66,7 +66,7 @@ async fn list(
     Ok(HttpResponse::Ok().json(json!({"pings": pings, "next_cursor": next})))
 }
 
-/// The bytes as they came; never shown as anything that a browser would run.
+/// The body's bytes as they came, in a form that no browser executes.
 async fn body(
     key: MayRead,
     state: Data<AppState>,

@@ -1,7 +1,8 @@
-//! `/confirm/{channel}`: where the link in a confirmation mail leads. No account is needed: the link's signature is the proof.
+//! `/confirm/{channel}`: the page that the link in a confirmation mail opens. It needs no account: the link's signature
+//! is the proof.
 //!
-//! GET changes nothing, because mail servers open links to look at them. The button posts the same address again. That needs no form
-//! token: only the reader of the mail knows the signature.
+//! GET changes nothing, because mail servers open links to scan them. The button posts to the same address. It needs no
+//! form token, because only the reader of the mail knows the signature.
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Path, Query, ServiceConfig};
@@ -41,11 +42,11 @@ struct Link {
 struct ConfirmPage {
     frame: Frame,
     address: String,
-    /// Where the button posts to. None: the address is confirmed.
+    /// The address that the button posts to. None: the mail address is confirmed.
     action: Option<String>,
 }
 
-/// A link that cannot be read leads nowhere, like one that is wrong.
+/// Reads a link. An unreadable link gets 404, like one with a wrong signature.
 fn parts(channel: &str, link: Option<Query<Link>>) -> Result<(ChannelId, Link), PageError> {
     let id = channel.parse::<Uuid>().ok().map(ChannelId);
     id.zip(link.map(Query::into_inner))
@@ -59,7 +60,7 @@ async fn look(
 ) -> Result<HttpResponse, PageError> {
     let (id, link) = parts(&channel, link)?;
     let found = confirmation::look(&state.services, id, link.expires, &link.token).await?;
-    // Only a right token comes this far, and a right token is 64 hexadecimal digits: it needs no escaping.
+    // Only a correct token comes this far. It is 64 hexadecimal digits, so it needs no escaping.
     let action = format!("/confirm/{id}?expires={}&token={}", link.expires, link.token);
     show(found, Some(action))
 }

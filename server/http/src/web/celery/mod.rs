@@ -1,6 +1,7 @@
 //! The page at `/celery`: the Beats, brokers, queues and workers of a project, by Celery application, the worst first.
 //!
-//! A project may have thousands of workers. So the store counts them, and only so many are read; what is not shown is counted.
+//! A project may have thousands of workers. So the store counts them, and the page reads only some; it shows the number
+//! of the others.
 
 pub mod history;
 mod part;
@@ -26,10 +27,10 @@ use crate::web::celery::history::{Top, top};
 use crate::web::monitor::dashboard::Evaluator;
 use crate::web::people::session::SignedIn;
 
-/// Applications of a page.
+/// The most applications on the page.
 const APPS: usize = 20;
 
-/// How much of an application is shown.
+/// How much of an application the page shows.
 #[derive(Clone, Copy)]
 struct Limits {
     queues: usize,
@@ -37,13 +38,13 @@ struct Limits {
     left: usize,
 }
 
-/// On the page of all applications.
+/// If the page shows all applications.
 const OF_MANY: Limits = Limits {
     queues: 25,
     workers: 50,
     left: 20,
 };
-/// Of the only one, or the one that is asked for.
+/// If it shows one application.
 const OF_ONE: Limits = Limits {
     queues: 200,
     workers: 250,
@@ -77,12 +78,12 @@ struct CeleryPage {
     site_url: String,
     evaluator: Evaluator,
     headline: String,
-    /// The application that is asked for.
+    /// The application that the address asks for.
     only: Option<String>,
     apps: Vec<App>,
-    /// Applications that are not shown.
+    /// Names of applications that the page does not show.
     more_apps: Vec<String>,
-    /// How many of those are not even named.
+    /// How many more applications it does not even name.
     unnamed_apps: usize,
 }
 

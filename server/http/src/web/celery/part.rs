@@ -1,4 +1,4 @@
-//! A Beat, a broker, a queue and a worker as the page shows them.
+//! A Beat, a broker, a queue and a worker, as the page shows them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::IncidentId;
@@ -15,12 +15,12 @@ use serde_json::Value;
 
 use crate::web::format::{self, Moment};
 
-/// Queues of a worker that are named.
+/// The most queue names that the page shows of a worker.
 const QUEUES_NAMED: usize = 8;
-/// What is looked at every ten seconds, and was not for this long, is not known any more.
+/// Brokers and queues are sampled every ten seconds. A sample older than this is stale.
 const STALE: TimeDelta = TimeDelta::minutes(1);
 
-/// What is said to be wrong with something.
+/// The fault of a subject, and the incident about it.
 pub(super) struct Said<'a> {
     pub(super) trouble: Option<Cause>,
     pub(super) since: Option<DateTime<Utc>>,
@@ -28,7 +28,7 @@ pub(super) struct Said<'a> {
     pub(super) is_on_dashboard: bool,
 }
 
-/// What is wrong, in words.
+/// A fault in words.
 pub(super) struct Trouble {
     pub(super) cause: &'static str,
     pub(super) page: String,
@@ -36,7 +36,7 @@ pub(super) struct Trouble {
     pub(super) since: Option<Moment>,
     /// An incident is open.
     pub(super) is_told: bool,
-    /// Where that one stands, with what to do.
+    /// The incident, if its card with the repair is on the dashboard.
     pub(super) incident: Option<IncidentId>,
 }
 
@@ -44,7 +44,7 @@ impl Trouble {
     fn of(said: &Said<'_>, now: DateTime<Utc>) -> Option<Self> {
         let told = said.incident.map(|incident| incident.cause);
         let cause = said.trouble.or(told)?;
-        // Of the same trouble, whichever was noted first: what floods is noted anew each time.
+        // If both are about one fault, the earlier start counts: a storm's start is noted anew each time.
         let opened_at = said
             .incident
             .filter(|incident| incident.cause == cause)
@@ -68,7 +68,8 @@ impl Trouble {
     }
 }
 
-/// What a cause means for what has it, or whose host has it; only Beats, brokers, queues and workers do here.
+/// A cause in words, for the subject that has the fault or whose host has it. Only causes of Beats, brokers, queues and
+/// workers occur here.
 fn words(cause: Cause) -> &'static str {
     match cause {
         Cause::BeatDown => "It is silent: nothing is being scheduled.",
@@ -98,9 +99,9 @@ pub(super) struct BeatCard {
     pub(super) last_heard: Option<Moment>,
     pub(super) every: String,
     pub(super) sent: Option<Moment>,
-    /// The broker took nothing from it since it last sent something: when, and the exception's class.
+    /// When the broker refused a message after the last sending, and the exception's class.
     pub(super) send_failed: Option<(Moment, String)>,
-    /// A thread of it says that its loop hangs.
+    /// When a thread of its process reported that its loop hangs.
     pub(super) hung: Option<Moment>,
 }
 
@@ -139,7 +140,7 @@ pub(super) struct BrokerCard {
     pub(super) unacked: Option<String>,
     pub(super) oldest_unacked: Option<String>,
     pub(super) visibility_timeout: Option<String>,
-    /// Redis's `maxmemory-policy`, when messages that wait may be thrown away by it.
+    /// Redis's `maxmemory-policy`, if that may delete waiting messages.
     pub(super) evicting: Option<String>,
 }
 
@@ -159,7 +160,7 @@ impl BrokerCard {
             unacked: field("unacked").and_then(Value::as_i64).map(format::grouped),
             oldest_unacked: seconds("oldest_unacked_seconds").map(age),
             visibility_timeout: seconds("visibility_timeout_seconds").map(age),
-            // A message has no time to live, so the volatile policies spare it.
+            // Messages have no time to live, so the volatile policies spare them.
             evicting: text("maxmemory_policy").filter(|policy| policy.starts_with("allkeys")),
         }
     }
@@ -175,15 +176,15 @@ pub(super) struct QueueRow {
     pub(super) unacked: Option<String>,
     pub(super) oldest: Option<String>,
     pub(super) oldest_task: Option<String>,
-    /// By the workers' word: names, and how many more.
+    /// The workers that consume it by their own reports: some names, and how many more.
     pub(super) consumers: Vec<String>,
     pub(super) more_consumers: i64,
-    /// Those that would, and are lost or ghosts.
+    /// Consumers that are lost, or ghosts.
     pub(super) lost: Vec<String>,
     pub(super) more_lost: i64,
-    /// As the broker counts them.
+    /// The number of consumers, as the broker counts them.
     pub(super) counted: Option<i64>,
-    /// When it was last looked at, if that is long ago.
+    /// When it was last sampled, if that is long ago.
     pub(super) stale: Option<Moment>,
 }
 
@@ -194,7 +195,7 @@ impl QueueRow {
         said: &Said<'_>,
         now: DateTime<Utc>,
     ) -> Self {
-        // One whose clock is off takes messages all the same.
+        // A worker with nothing but clock skew receives messages all the same.
         let (takes, lost): (Vec<&Consumers>, Vec<&Consumers>) = consumers.partition(|consumers| {
             consumers.status == Status::Up || consumers.trouble == Some(Cause::ClockSkew)
         });
@@ -233,7 +234,7 @@ pub(super) struct WorkerRow {
     pub(super) trouble: Option<Trouble>,
     pub(super) name: String,
     pub(super) celery: Option<String>,
-    /// It has no connection to the broker.
+    /// It is not connected to the broker.
     pub(super) is_cut_off: bool,
     pub(super) pool: Option<String>,
     pub(super) processes: Option<i64>,
@@ -303,7 +304,7 @@ impl LeftWorker {
             how: match worker.snapshot.get("state").and_then(Value::as_str) {
                 Some("stopping") => "ends what it has",
                 Some("stopped") => "said goodbye",
-                // It never said that it goes.
+                // It never signed off.
                 _ => "given up",
             },
             last_heard: worker.state.last_seen_at.map(|at| Moment::at(at, now)),
@@ -311,7 +312,7 @@ impl LeftWorker {
     }
 }
 
-/// How long ago by somebody else's figures, which may be anything.
+/// An age that a client reported, which may be any number.
 fn age(seconds: f64) -> String {
     format::seconds(seconds.max(0.0))
 }

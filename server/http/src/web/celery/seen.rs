@@ -1,4 +1,4 @@
-//! What is read of a project's Celery, and what of it needs a person most.
+//! Reads a project's Celery subjects, and sorts them by how much they need a person.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,7 +23,7 @@ use super::part::Said;
 use crate::web::format;
 use crate::web::monitor::dashboard;
 
-/// How much something needs a person, the most first.
+/// How much a subject needs a person, the most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Need {
     Down,
@@ -48,7 +48,7 @@ impl Need {
     }
 }
 
-/// What a project has of Celery; its workers are only counted.
+/// A project's Celery subjects. Its workers are only counted.
 pub(super) struct Known {
     pub(super) beats: Vec<Beat>,
     pub(super) brokers: Vec<Broker>,
@@ -66,7 +66,7 @@ impl Known {
         })
     }
 
-    /// Each application and what of it needs somebody how much: (application, what, need, how many).
+    /// How much the subjects of each application need a person: (application, kind, need, how many).
     fn needs(&self) -> impl Iterator<Item = (&str, &'static str, Need, i64)> {
         let beats = self.beats.iter().map(|beat| {
             let need = Need::of(beat.state.status, beat.state.trouble.is_some());
@@ -131,15 +131,15 @@ impl Known {
     }
 }
 
-/// What is read of the applications that are shown.
+/// The data of the applications that the page shows.
 pub(super) struct Seen {
     pub(super) known: Known,
     pub(super) workers: Vec<Worker>,
     pub(super) consumers: Vec<Consumers>,
     incidents: Vec<Incident>,
-    /// Beats and workers that are part of an incident about their host, and that host.
+    /// Beats and workers that are members of an incident about their host, and that host.
     hosts: HashMap<Uuid, Uuid>,
-    /// Of those, the ones that the dashboard shows, with what to do.
+    /// The incidents that the dashboard shows, with their repair.
     on_dashboard: Vec<IncidentId>,
 }
 

@@ -1,5 +1,6 @@
-//! The pages of the causes: what a code means, what to type, how to prevent it. They are the documents of `docs/causes`, compiled in, so
-//! that an alert's link leads to the words of the version that sent it, to anybody, and while the database is away.
+//! The pages of the causes: what a code means, what to type, how to prevent it. They are the documents of
+//! `docs/causes`, compiled in. So the link of an alert shows the text of the version that sent it, to anybody, even
+//! while the database is away.
 
 use actix_web::HttpResponse;
 use actix_web::http::{Method, StatusCode};
@@ -12,7 +13,7 @@ use crate::web::{Frame, PageError, html};
 
 const LIST: &str = include_str!("../../../../../docs/causes/README.md");
 
-/// A cause's document: one that is missing fails the build.
+/// A cause's document. A missing document fails the build.
 macro_rules! document {
     ($cause:expr, $($variant:ident $code:literal)*) => {
         match $cause {
@@ -109,8 +110,8 @@ fn shown(title: &'static str, document: &str) -> HttpResponse {
     )
 }
 
-/// A document as HTML. Commands look as they do in incidents, each line in a block of its own: one click takes one command, not what is to be
-/// typed after it. Links to other documents lead to their pages.
+/// A document as HTML. Commands look as in incidents. Each line is a block of its own, so that one click copies one
+/// command, without the next one. Links to other documents lead to their pages.
 fn rendered(document: &str) -> String {
     let mut is_code = false;
     let events = Parser::new_ext(document, Options::ENABLE_TABLES).flat_map(|event| match event {
@@ -134,7 +135,7 @@ fn rendered(document: &str) -> String {
             title,
             id,
         })],
-        // Tags in a document would be ours, too; but nobody needs them.
+        // Tags in a document would be our own, but no document needs them.
         Event::Html(text) | Event::InlineHtml(text) => vec![Event::Text(text)],
         other => vec![other],
     });
@@ -152,7 +153,7 @@ fn command<'a>(line: &str) -> [Event<'a>; 3] {
     ]
 }
 
-/// Where a link of a document leads here.
+/// The address on this site of a link in a document.
 fn address(link: CowStr<'_>) -> CowStr<'_> {
     match link.strip_suffix(".md") {
         Some("README") => "/causes".into(),
@@ -205,7 +206,7 @@ mod tests {
         }
     }
 
-    /// Other documents are not served, so a link to one would lead nowhere.
+    /// Other documents are not served, so a link to one would be broken.
     #[test]
     fn documents_link_only_to_pages_that_are_served_or_to_other_sites() {
         let pages: Vec<String> = Cause::ALL

@@ -1,7 +1,9 @@
-//! A project's monitors in the order in which they need a person: down, late, new, up, paused; the newest first within each.
+//! A project's monitors in the order in which they need a person: down, late, new, up, paused; the newest first within
+//! each.
 //!
-//! The store lists by id. So the list is put together from one list for each status, and a cursor says in which of them it ended. A
-//! monitor whose status changes between two of these reads may be missing or shown twice until the page is loaded again.
+//! The store lists by id. So this list joins one list for each status, and a cursor tells in which of them a page
+//! ended. A monitor whose status changes between two of these reads may be missing or appear twice, until the page is
+//! loaded again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +19,7 @@ use uuid::Uuid;
 /// Monitors on one page.
 pub const ROWS: usize = 200;
 
-/// The worst first.
+/// The statuses, the worst first.
 pub const ORDER: [ShownStatus; 5] = [
     ShownStatus::Down,
     ShownStatus::Late,
@@ -26,7 +28,7 @@ pub const ORDER: [ShownStatus; 5] = [
     ShownStatus::Paused,
 ];
 
-/// Where a page ended: `up.0197c2f0-…`.
+/// The end of a page: `up.0197c2f0-…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     status: ShownStatus,
@@ -50,10 +52,10 @@ impl FromStr for Cursor {
     }
 }
 
-/// A page of monitors, and where the next one begins if there is one.
+/// A page of monitors, and the start of the next page, if there is one.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn page(
     reader: &Reader,
     project: ProjectId,
@@ -66,7 +68,7 @@ pub async fn page(
         .into_iter()
         .filter(|status| only.is_none_or(|only| only == *status));
     for status in wanted.skip_while(|status| from.is_some_and(|from| from.status != *status)) {
-        // One more than shown tells whether another page follows.
+        // Read one row more than shown, to know whether another page follows.
         let limit = i64::try_from(ROWS + 1 - rows.len()).unwrap_or(1);
         let after = from.filter(|from| from.status == status).map(|from| from.after);
         let more = monitor::list(reader, project, &filter(status), Page { after, limit }, now).await?;
@@ -87,7 +89,7 @@ fn monitors(rows: Vec<(ShownStatus, Monitor)>) -> Vec<Monitor> {
     rows.into_iter().map(|(_, monitor)| monitor).collect()
 }
 
-/// What the store calls those that are shown so.
+/// The store's filter for monitors with this shown status.
 fn filter(shown: ShownStatus) -> Filter {
     let (status, late) = match shown {
         ShownStatus::Down => (Some(Status::Down), None),

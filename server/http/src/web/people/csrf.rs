@@ -1,10 +1,12 @@
-//! Posted forms: only those that a page of ours showed to this very browser are taken.
+//! Posted forms. Only forms that a page of this site showed to this browser are accepted.
 //!
-//! A form carries a token that is derived from a secret in a cookie: the session's when signed in, one of its own before. Another site
-//! can make a browser send the cookie, but can neither read it nor compute the token. What the browser itself says about where a
-//! request came from (`Sec-Fetch-Site`, `Origin`) is believed when it objects.
+//! A form carries a token that is derived from a secret in a cookie: the session's secret, or a visitor's secret before
+//! signing in. Another site can make a browser send the cookie, but can neither read it nor compute the token. A
+//! browser also tells where a request comes from (`Sec-Fetch-Site`, `Origin`): if it names another site, the form is
+//! refused.
 //!
-//! The extractors [`SessionForm`] and [`VisitorForm`] are the only way to a form's fields, so no handler can forget the check.
+//! The extractors [`SessionForm`] and [`VisitorForm`] are the only way to a form's fields, so no handler can forget the
+//! check.
 
 use std::fmt::Write;
 use std::future::Future;
@@ -24,20 +26,20 @@ use crate::web::PageError;
 
 /// The field of every form that holds its token.
 pub const TOKEN_FIELD: &str = "form_token";
-/// The cookie that a form's token is derived from while nobody is signed in.
+/// The cookie with the secret of a visitor who is not signed in.
 const VISITOR_COOKIE: CookieName = CookieName {
     plain: "deadbeat_visitor",
     of_host: "__Host-deadbeat_visitor",
 };
 const VISITOR_CHARS: usize = 43;
 
-/// A cookie's name. On a site of https it has the prefix `__Host-`: a browser takes such a cookie only from this very host and only over
-/// https, so that no sibling domain can plant one.
+/// A cookie's name. On a site with https it has the prefix `__Host-`: a browser accepts such a cookie only from this
+/// host and only over https, so no sibling domain can plant one.
 #[derive(Debug, Clone, Copy)]
 pub struct CookieName {
-    /// On a site without https, whose cookies browsers would refuse with the prefix.
+    /// On a site without https, where browsers refuse that prefix.
     pub plain: &'static str,
-    /// On a site of https.
+    /// On a site with https.
     pub of_host: &'static str,
 }
 
@@ -48,7 +50,7 @@ impl CookieName {
         if is_https { self.of_host } else { self.plain }
     }
 
-    /// The value that a request brought. None: it brought none, or an empty one.
+    /// The cookie's value in a request. None: there is none, or it is empty.
     #[must_use]
     pub fn value(self, request: &HttpRequest) -> Option<String> {
         let is_https = request
@@ -64,7 +66,7 @@ impl CookieName {
 pub struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    /// A field's value; empty when the form has none of that name.
+    /// A field's value. Empty if the form has no such field.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
         self.0
@@ -74,21 +76,21 @@ impl Fields {
     }
 }
 
-/// A form that was shown to a session.
+/// A form that a page showed in a session.
 #[derive(Debug)]
 pub struct SessionForm {
-    /// The session's secret. Whether the session still lasts is not looked at here.
+    /// The session's secret. The handler must check whether the session still lasts.
     pub session: String,
-    /// What was filled in.
+    /// The form's fields.
     pub fields: Fields,
 }
 
-/// A form that was shown to somebody who is not signed in.
+/// A form that a page showed to a visitor who is not signed in.
 #[derive(Debug)]
 pub struct VisitorForm {
     /// The visitor's secret.
     pub visitor: String,
-    /// What was filled in.
+    /// The form's fields.
     pub fields: Fields,
 }
 
@@ -132,11 +134,11 @@ fn posted(
     }
 }
 
-/// The token of the forms that the holder of a secret is shown. It does not tell the secret.
+/// The token in the forms of a secret's holder. It does not reveal the secret.
 #[must_use]
 pub fn token(secret: &str) -> String {
     let mut text = String::with_capacity(64);
-    // The words in front make it another hash than the one that the database keeps of a session.
+    // The prefix makes this hash differ from the session's hash in the database.
     for byte in secret::digest(&format!("form token of {secret}")) {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
@@ -156,11 +158,11 @@ pub fn visitor(request: &HttpRequest) -> String {
         .unwrap_or_else(|| secret::random_text(VISITOR_CHARS))
 }
 
-/// The cookie that holds a visitor's secret: for the sign-in form only, gone with the browser.
+/// The cookie with a visitor's secret: only for the sign-in form, and deleted when the browser closes.
 #[must_use]
 pub fn visitor_cookie(visitor: String, is_https: bool) -> Cookie<'static> {
     Cookie::build(VISITOR_COOKIE.on(is_https), visitor)
-        // The prefix `__Host-` asks for it.
+        // The prefix `__Host-` demands this path.
         .path("/")
         .http_only(true)
         .same_site(SameSite::Lax)
@@ -168,7 +170,7 @@ pub fn visitor_cookie(visitor: String, is_https: bool) -> Cookie<'static> {
         .finish()
 }
 
-/// Compares without telling by the time how much was right.
+/// Compares in constant time, so that the time does not tell how much was right.
 fn same(one: &str, other: &str) -> bool {
     let difference = one
         .bytes()
@@ -177,7 +179,8 @@ fn same(one: &str, other: &str) -> bool {
     one.len() == other.len() && black_box(difference) == 0
 }
 
-/// Whether the browser says that another site sent this. A client that says nothing (an old browser, curl) is left to the token.
+/// Whether the browser says that another site sent this request. For a client that says nothing (an old browser, curl),
+/// only the token decides.
 fn comes_from_elsewhere(request: &HttpRequest) -> bool {
     let text = |name: &str| {
         request
@@ -195,7 +198,7 @@ fn comes_from_elsewhere(request: &HttpRequest) -> bool {
     let ours = request
         .app_data::<Data<AppState>>()
         .map(|state| state.services.site().url.as_str());
-    // Behind a proxy that does not pass the Host on, the site's own address tells.
+    // A proxy may not pass the Host on. Then the site's own address decides.
     let is_site = ours.is_some_and(|url| {
         url.strip_prefix(origin)
             .is_some_and(|path| path.is_empty() || path.starts_with('/'))

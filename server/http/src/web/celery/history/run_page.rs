@@ -39,9 +39,9 @@ struct RunPage {
 
 struct StageRow {
     moment: Moment,
-    /// On the clock, to the millisecond.
+    /// The time of day, to the millisecond.
     clock: String,
-    /// Since the first stage.
+    /// The time since the first stage.
     after: String,
     what: String,
     worker: Option<String>,

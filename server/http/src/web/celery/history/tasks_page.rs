@@ -1,4 +1,4 @@
-//! The page at `/tasks`: what the runs of each task come to.
+//! The page at `/tasks`: statistics of each task's runs.
 
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Query};
@@ -17,7 +17,7 @@ use crate::web::format::{self, Moment};
 use crate::web::people::session::SignedIn;
 use crate::web::{Frame, PageError, html, see_other};
 
-/// The stretches that the page of tasks offers, in hours, and how they are called.
+/// The stretches that the page offers, in hours, and their names.
 const STRETCHES: [(u32, &str); 4] = [(1, "hour"), (6, "6 hours"), (24, "day"), (168, "7 days")];
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +36,7 @@ struct TasksPage {
     tasks: Vec<TaskRow>,
     run_count: String,
     from: Moment,
-    /// Not all runs of the stretch were looked at.
+    /// The stretch has more runs than the page reads.
     is_cut: bool,
 }
 
@@ -48,7 +48,7 @@ struct StretchLink {
 
 struct TaskRow {
     name: Option<String>,
-    /// Where its runs are.
+    /// The list of its runs.
     link: String,
     failed_link: String,
     runs: String,

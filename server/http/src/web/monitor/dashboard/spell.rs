@@ -6,10 +6,10 @@ use deadbeat_store::{Reader, StoreResult};
 
 use crate::web::format::{self, Moment};
 
-/// For how long after its end a blind spell is shown.
+/// How long after its end the page shows a blind spell.
 const SPELL_SHOWN: TimeDelta = TimeDelta::hours(24);
 
-/// The last stretch in which nobody listened, while it may still matter to who reads the page.
+/// The last blind spell, while it may still matter to a reader.
 pub(super) struct Spell {
     pub(super) from: Moment,
     pub(super) to: Moment,
