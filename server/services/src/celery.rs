@@ -1,4 +1,4 @@
-//! What the SDK reports of Beat, workers, brokers and runs, and what follows from it.
+//! The SDK's reports of Beat, workers, brokers and runs, and what follows from them.
 
 pub mod beat;
 pub mod broker;

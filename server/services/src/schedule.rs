@@ -1,3 +1,3 @@
-//! What is done when time zone data change.
+//! What happens when the time zone data change.
 
 pub mod zone_data;

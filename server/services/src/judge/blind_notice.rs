@@ -1,4 +1,5 @@
-//! What could not be judged because nobody listened: each project is told so once a spell, instead of once a monitor.
+//! Notices of monitors that could not be judged because no process listened. Each project gets one notice a spell, not
+//! one a monitor.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ pub(crate) async fn add(
     deadbeat_store::judge::blind_notice::add(tx, &counts, tell_at).await
 }
 
-/// Tells the projects whose time has come, through all of their channels.
+/// Sends the due notices of projects, through all of their channels.
 pub(crate) async fn tell_due(store: &Store, now: DateTime<Utc>, limit: i64) -> StoreResult<()> {
     let mut tx = store.begin().await?;
     let due =

@@ -1,4 +1,5 @@
-//! This process says each second that it takes signals in; one that comes back after a silence writes a blind spell (ADR 025).
+//! Each second this process stamps that it listens. A process that stamps again after a silence writes a blind spell
+//! (ADR 025).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,21 +15,22 @@ use uuid::Uuid;
 use crate::monitor::signal::incoming::Address;
 use crate::monitor::signal::ingest::Ingest;
 
-/// Between two stamps.
+/// The time between two stamps.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long others wait for a process that went silent without signing off, when nobody says otherwise.
+/// How long others wait for a process that fell silent without signing off, unless it sets another time.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
-/// Stamps.
+/// Writes this process's stamps.
 pub struct Listening {
     store: Store,
     clock: Arc<dyn Clock>,
     ingest: Ingest,
     id: Uuid,
-    /// It has a spool.
+    /// It has a spool, so it may hold signals.
     may_hold: bool,
     patience: TimeDelta,
-    /// This process's last word. Another one's may lie in times to come because its clock is wrong; our own only when ours was stepped.
+    /// This process's last stamp. If the stamp of another process lies in the future, that process's clock may be
+    /// wrong. If our own does, our clock was set back.
     last: Mutex<Option<DateTime<Utc>>>,
 }
 
@@ -47,19 +49,19 @@ impl Listening {
         }
     }
 
-    /// How long others wait for this process when it goes silent without signing off.
+    /// Sets how long others wait for this process if it falls silent without signing off.
     #[must_use]
     pub fn patience(self, patience: TimeDelta) -> Self {
         Self { patience, ..self }
     }
 
-    /// The name of this process among those that listen.
+    /// This process's id among the listeners.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Stamps each second until told to stop.
+    /// Stamps each second until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         let mut pause = tokio::time::interval(PAUSE);
         pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -74,11 +76,11 @@ impl Listening {
         }
     }
 
-    /// One stamp. Answers the spell that it ended, if there was one. None is given while a loop that signals need has failed: who
-    /// refuses signals does not hear.
+    /// Stamps once. Returns the blind spell that the stamp ended, if any. Does not stamp while a loop that signals need
+    /// has failed: a process that refuses signals does not listen.
     ///
     /// # Errors
-    /// When the database is away.
+    /// If the database is away.
     pub async fn stamp_once(&self) -> StoreResult<Option<BlindSpell>> {
         if !self.ingest.health().is_well() {
             return Ok(None);
@@ -106,7 +108,7 @@ impl Listening {
         if let Some(spell) = spell {
             listener::wait_again(&mut tx, spell.started_at, now + self.patience).await?;
         } else if let Some(own) = said.own.filter(|_| is_blind(said.own, now)) {
-            // Others listened: only the clients of this process may have gone unheard.
+            // Other processes listened: only this process's clients may have gone unheard.
             let covered = BlindSpell {
                 started_at: own + BLIND_AFTER,
                 ended_at: now - BLIND_AFTER,
@@ -132,10 +134,10 @@ impl Listening {
         Ok(spell)
     }
 
-    /// This process stops: nobody waits for it, unless signals lie in its spool.
+    /// This process stops. Others need not wait for it, unless its spool holds signals.
     ///
     /// # Errors
-    /// When the database is away. Others wait for this process then, which may hold signals.
+    /// If the database is away. Then others wait for this process, which may hold signals.
     pub async fn sign_off(&self) -> StoreResult<()> {
         if self.ingest.spooled() > 0 || !self.ingest.fresh_aside().is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Is Deadbeat itself at work? What the loops report of themselves, for readiness, metrics and another watcher.
+//! Whether Deadbeat itself works: the state of its loops, for readiness, metrics and another watcher.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,7 +19,7 @@ use crate::operation::supervisor::Health;
 /// A last pass of a loop older than this means that the loop does not work.
 const STALE: TimeDelta = TimeDelta::seconds(10);
 
-/// What the loops report. Cheap to clone.
+/// The state of the loops. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Selfwatch {
     inner: Arc<Inner>,
@@ -33,9 +33,9 @@ struct Inner {
     deliveries: Option<Arc<DeliveryFigures>>,
     /// The loops that signals need.
     health: OnceLock<Health>,
-    /// Microseconds since the epoch; 0: never.
+    /// In microseconds since the epoch. 0: never.
     last_turn: AtomicI64,
-    /// The same, of a turn that judged.
+    /// The same, for the last turn that judged.
     last_sweep: AtomicI64,
     sweeps: AtomicU64,
     sweep_micros: AtomicU64,
@@ -43,40 +43,40 @@ struct Inner {
     put_aside: AtomicU64,
     silent: AtomicU64,
     retention: Arc<retention::Figures>,
-    /// When the last look at the database began, and what was seen if it answered.
+    /// When the last check of the database began, and its result if the database answered.
     looked: Mutex<Option<(Instant, Option<Pulse>)>>,
 }
 
-/// What this process has swept since its start.
+/// This process's sweeps since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SweepFigures {
-    /// Sweeps that ended.
+    /// Number of sweeps that ended.
     pub count: u64,
     /// The time spent in them.
     pub spent: Duration,
-    /// Rows looked at.
+    /// Number of rows that they read.
     pub rows: u64,
 }
 
-/// Whether this process can do its work, and how the whole deployment does.
+/// Whether this process can do its work, and the state of the whole deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     /// The database answers.
     pub database: bool,
-    /// Why this process has no use of its database yet; none: it has.
+    /// Why this process cannot use its database yet. None: it can.
     pub preparing: Option<&'static str>,
-    /// The evaluator's last sweep is recent; none: this process does not evaluate.
+    /// The evaluator's last sweep is recent. None: this process does not evaluate.
     pub evaluator: Option<bool>,
-    /// The delivery loop's last pass is recent; none: this process does not deliver.
+    /// The delivery loop's last pass is recent. None: this process does not deliver.
     pub delivery: Option<bool>,
     /// Loops that signals need and that do not work.
     pub failed_loops: Vec<String>,
     /// When this process last swept.
     pub last_sweep_at: Option<DateTime<Utc>>,
-    /// When a delivery of this process last arrived.
+    /// When this process last sent a delivery.
     pub last_delivery_at: Option<DateTime<Utc>>,
-    /// How all processes together do; none: the database is away. It is information: what other processes fail to do is no reason to
-    /// take this one out of rotation.
+    /// The state of all processes together. None: the database is away. This is information only: the failure of other
+    /// processes is no reason to take this one out of rotation.
     pub pulse: Option<Pulse>,
 }
 
@@ -91,7 +91,7 @@ fn is_recent(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
 }
 
 impl Readiness {
-    /// Everything that this process runs works.
+    /// Whether everything that this process runs works.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let loops_work =
@@ -99,7 +99,7 @@ impl Readiness {
         self.database && loops_work
     }
 
-    /// Why it is not ready, in words that may be shown to anybody.
+    /// Why it is not ready, in words that anybody may read.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         let passed = |ok: bool, reason: &'static str| (!ok).then_some(reason);
@@ -119,26 +119,26 @@ impl Readiness {
             ))
     }
 
-    /// When any process last swept, as far as is known here.
+    /// When any process last swept, as far as this process knows.
     #[must_use]
     pub fn any_sweep_at(&self) -> Option<DateTime<Utc>> {
         self.last_sweep_at
             .max(self.pulse.and_then(|pulse| pulse.last_sweep_at))
     }
 
-    /// Some process has judged lately.
+    /// Whether some process has judged lately.
     #[must_use]
     pub fn has_judged(&self, now: DateTime<Utc>) -> bool {
         is_recent(self.any_sweep_at(), now)
     }
 
-    /// Why nobody is judged now although evaluators are there, as far as is known.
+    /// Why silence is not judged now although evaluators run, as far as this process knows.
     #[must_use]
     pub fn hold(&self, now: DateTime<Utc>) -> Option<Hold> {
         self.pulse.and_then(|pulse| pulse.hearing.hold(now))
     }
 
-    /// Some process judges whoever is silent.
+    /// Whether some process judges silence.
     #[must_use]
     pub fn is_judging(&self, now: DateTime<Utc>) -> bool {
         self.has_judged(now) && self.hold(now).is_none()
@@ -159,20 +159,20 @@ impl Selfwatch {
         }
     }
 
-    /// Watches the loops that signals need, too.
+    /// Also watches the loops that signals need.
     pub fn attend(&self, health: Health) {
-        // A second one would be a second `Ingest` in one process, which nobody makes.
+        // A second call would mean a second `Ingest` in one process, which does not happen.
         let _ = self.inner.health.set(health);
     }
 
-    /// The evaluator's loop turned, and may not have been allowed to judge.
+    /// Notes that the evaluator's loop turned. It may not have been allowed to judge.
     pub fn turned(&self, now: DateTime<Utc>) {
         self.inner
             .last_turn
             .store(now.timestamp_micros(), Ordering::Relaxed);
     }
 
-    /// A sweep goes on or has ended.
+    /// Notes that a sweep goes on or has ended.
     pub fn swept(&self, now: DateTime<Utc>) {
         self.turned(now);
         self.inner
@@ -180,7 +180,7 @@ impl Selfwatch {
             .store(now.timestamp_micros(), Ordering::Relaxed);
     }
 
-    /// A sweep ended, and took so long for so many rows.
+    /// Notes that a sweep ended, its duration and its rows.
     pub fn sweep_took(&self, spent: Duration, rows: usize) {
         let micros = u64::try_from(spent.as_micros()).unwrap_or(u64::MAX);
         self.inner.sweeps.fetch_add(1, Ordering::Relaxed);
@@ -188,7 +188,7 @@ impl Selfwatch {
         self.inner.rows_swept.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
-    /// What was swept since the start.
+    /// The sweeps since the start.
     #[must_use]
     pub fn sweeps(&self) -> SweepFigures {
         SweepFigures {
@@ -198,29 +198,29 @@ impl Selfwatch {
         }
     }
 
-    /// A row was put aside because it cannot be read.
+    /// Counts a row that was put aside because it cannot be read.
     pub fn put_aside(&self) {
         self.inner.put_aside.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A sweep found so many silent.
+    /// Counts subjects that a sweep found silent.
     pub fn found(&self, silent: usize) {
         self.inner.silent.fetch_add(silent as u64, Ordering::Relaxed);
     }
 
-    /// Monitors and Beats that this process found silent since the start.
+    /// Number of monitors and Beats that this process found silent since its start.
     #[must_use]
     pub fn found_silent(&self) -> u64 {
         self.inner.silent.load(Ordering::Relaxed)
     }
 
-    /// Rows put aside since the start.
+    /// Number of rows put aside since the start.
     #[must_use]
     pub fn rows_put_aside(&self) -> u64 {
         self.inner.put_aside.load(Ordering::Relaxed)
     }
 
-    /// What the retention of this process removed.
+    /// Counters of this process's retention.
     #[must_use]
     pub fn retention(&self) -> &Arc<retention::Figures> {
         &self.inner.retention
@@ -252,7 +252,8 @@ impl Selfwatch {
         }
     }
 
-    /// Looks at the database. Those who ask while another one's look is under way share the next one: all of them take one connection.
+    /// Checks the database. Callers that come while a check is under way share the next one: all of them take one
+    /// connection.
     async fn pulse(&self, reader: &Reader, now: DateTime<Utc>) -> Option<Pulse> {
         let asked_at = Instant::now();
         let mut looked = self.inner.looked.lock().await;
@@ -269,7 +270,7 @@ impl Selfwatch {
         }
     }
 
-    /// How far behind the loops are; None while the database is away.
+    /// The backlog of the loops. None: the database is away.
     pub async fn backlog(&self, reader: &Reader, now: DateTime<Utc>) -> Option<Backlog> {
         deadbeat_store::operation::stats::backlog(reader, now).await.ok()
     }

@@ -1,4 +1,4 @@
-//! Starts the loops, starts them again when they fail, and drains them when the server stops.
+//! Starts the loops, restarts them if they fail, and drains them when the server stops.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -9,12 +9,12 @@ use deadbeat_store::connection::gate::Gate;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Pause before a loop that ended by itself is started again.
+/// The pause before a loop that ended unordered is restarted.
 const AGAIN: Duration = Duration::from_secs(1);
-/// A loop that failed counts as working again when it has run for so long: one that fails with each signal never does.
+/// A failed loop counts as working again once it has run for this long. A loop that fails with each signal never does.
 const STEADY: Duration = Duration::from_secs(2);
 
-/// Which loops of this process have failed and do not work again yet. Cheap to clone.
+/// The loops of this process that have failed and do not work again yet. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     failed: Arc<Mutex<BTreeSet<String>>>,
@@ -38,7 +38,7 @@ impl Health {
     }
 }
 
-/// As [`keep_running`], of a loop that begins when the gate opens.
+/// Like [`keep_running`], for a loop that begins when the gate opens.
 pub fn keep_running_behind<F, L>(
     gate: &Gate,
     name: &'static str,
@@ -55,12 +55,13 @@ where
             () = stop.cancelled() => return,
             () = gate.opened() => {}
         }
-        // Dropping this task ends nothing: the loop ends by its token alone.
+        // Dropping this task does not end the loop: only its token does.
         let _ = keep_running(name, stop, start).await;
     })
 }
 
-/// Runs a loop until the token says stop. A loop that panics is reported and started again: one bug must not silence the rest.
+/// Runs a loop until its token orders it to stop. Reports a loop that panics, and restarts it: one bug must not silence
+/// the rest.
 pub fn keep_running<F, L>(name: &'static str, stop: CancellationToken, start: F) -> JoinHandle<()>
 where
     F: Fn(CancellationToken) -> L + Send + 'static,
@@ -69,7 +70,7 @@ where
     keep_working(name.to_owned(), Health::default(), stop, start)
 }
 
-/// Runs a loop until the token says stop, as [`keep_running`] does, and notes in `health` when it does not work.
+/// Runs a loop as [`keep_running`] does, and notes in `health` when it does not work.
 pub fn keep_working<F, L>(name: String, health: Health, stop: CancellationToken, start: F) -> JoinHandle<()>
 where
     F: Fn(CancellationToken) -> L + Send + 'static,

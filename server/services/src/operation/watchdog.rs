@@ -1,6 +1,7 @@
-//! Who watches the watcher: a ping URL of another Deadbeat (or any such service), asked for only while everything here really works.
+//! Reports to another watcher: a ping URL of another Deadbeat, or of any such service. It is called only while
+//! everything here works.
 //!
-//! A process that hangs cannot say so; the other one notices that it has fallen silent.
+//! A process that hangs cannot report that. The other service notices its silence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::alert::delivery::outbound::Outbound;
 use crate::operation::selfwatch::Selfwatch;
 
-/// Between two reports.
+/// The time between two reports.
 const PERIOD: Duration = Duration::from_secs(30);
-/// A deadline or a delivery that has waited for longer than this means that the work is not done, whatever the loops say.
+/// A deadline or a delivery that has waited longer than this shows that the work is not done, whatever the loops
+/// report.
 const BEHIND: TimeDelta = TimeDelta::minutes(2);
 
 /// Reports to another watcher.
@@ -48,10 +50,10 @@ impl Watchdog {
         }
     }
 
-    /// Reports each half minute until told to stop.
+    /// Reports every half minute until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
-            // The URL is a secret: it is not logged.
+            // The URL is a secret, so do not log it.
             match self.report_once().await {
                 Ok(()) => {}
                 Err(why) => tracing::warn!(why, "not reported to the other watcher"),
@@ -63,10 +65,10 @@ impl Watchdog {
         }
     }
 
-    /// One report.
+    /// Reports once.
     ///
     /// # Errors
-    /// Why there was none: something here does not work, or the other watcher did not take it.
+    /// Why there was no report: something here does not work, or the other watcher refused it.
     pub async fn report_once(&self) -> Result<(), String> {
         let now = self.clock.now();
         let readiness = self.selfwatch.readiness(&self.reader, now).await;
@@ -85,7 +87,7 @@ impl Watchdog {
         if backlog.overdue_delivery.is_some_and(|at| now - at > BEHIND) {
             return Err("the delivery loop is behind".to_owned());
         }
-        // No deadline is judged then, however well the loops turn.
+        // While no process listens, no deadline is judged, however well the loops turn.
         if is_blind(readiness.pulse.and_then(|pulse| pulse.hearing.last_stamp), now) {
             return Err("nobody listens".to_owned());
         }

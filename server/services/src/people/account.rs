@@ -22,7 +22,7 @@ use crate::{ServiceError, Services, secret};
 pub const SESSION: TimeDelta = TimeDelta::days(14);
 /// The shortest password.
 const PASSWORD_CHARS: usize = 10;
-/// A longer password is nobody's.
+/// The longest password, in bytes. Nobody has a longer one.
 const PASSWORD_BYTES: usize = 1_000;
 /// How long a sign-in waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ impl Passwords {
         .ok_or(ServiceError::Busy)
     }
 
-    /// Takes as long for an unknown account as for a known one: the time tells nothing.
+    /// Verifies a password. Takes as long for an unknown account as for a known one, so that the time tells nothing.
     async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, ServiceError> {
         self.work(move || {
             static NOBODY: OnceLock<String> = OnceLock::new();
@@ -98,7 +98,7 @@ impl Passwords {
 /// Creates an account.
 ///
 /// # Errors
-/// An invalid or taken address, a short password, or the database is away.
+/// If the address is invalid or taken, the password is too short, or the database is away.
 pub async fn create(services: &Services, email: &str, password: &str) -> Result<Account, ServiceError> {
     let (account, hash) = fresh(services, email, password).await?;
     let mut tx = services.store.begin().await?;
@@ -107,7 +107,7 @@ pub async fn create(services: &Services, email: &str, password: &str) -> Result<
     Ok(account)
 }
 
-/// An account that may be created, and its password's hash.
+/// A checked account that is not stored yet, and its password's hash.
 pub(crate) async fn fresh(
     services: &Services,
     email: &str,
@@ -157,21 +157,22 @@ pub(crate) async fn insert(
         })
 }
 
-/// What became of a try to sign in.
+/// The result of an attempt to sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignIn {
     /// The session's secret, for a cookie.
     Accepted(String),
-    /// Unknown address or wrong password, and nobody is told which.
+    /// The address is unknown, or the password is wrong. The answer does not tell which.
     Refused,
-    /// There were too many wrong tries; how long to wait.
+    /// Too many wrong attempts: how long to wait.
     TooSoon(TimeDelta),
 }
 
-/// Signs in. `client` is where the try came from: wrong tries are counted by it ([`deadbeat_domain::people::guessing`]).
+/// Signs in. `client`: the address that the attempt comes from, by which wrong attempts are counted
+/// ([`deadbeat_domain::people::guessing`]).
 ///
 /// # Errors
-/// Too many sign-ins at once, or the database is away.
+/// If too many sign in at once, or the database is away.
 pub async fn sign_in(
     services: &Services,
     email: &str,
@@ -181,7 +182,7 @@ pub async fn sign_in(
     let now = services.now();
     let email = email.trim().to_lowercase();
     let address = client.map(|client| client.to_string());
-    // PostgreSQL takes no NUL in a text, and nobody can have such an address.
+    // PostgreSQL refuses NUL in a text, and nobody can have such an address.
     let is_possible = is_email(&email) && password.len() <= PASSWORD_BYTES;
     let is_known = match &address {
         Some(address) if is_possible => {
@@ -219,7 +220,7 @@ pub async fn sign_in(
     }
 }
 
-/// An address as a number, for what is counted by it.
+/// An address as a number, as a key for counters.
 fn address_key(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
@@ -227,7 +228,7 @@ fn address_key(address: IpAddr) -> u128 {
     }
 }
 
-/// The account of a mail address, and whether the password is its. Takes as long without an account.
+/// The account of a mail address, and whether the password is correct. Takes as long without an account.
 async fn check(
     services: &Services,
     email: Option<&str>,
@@ -238,7 +239,7 @@ async fn check(
         None => None,
     };
     let (account, stored) = found.map_or((None, None), |(account, stored)| (Some(account), Some(stored)));
-    // What is longer is not hashed.
+    // A longer password is not hashed.
     let password = if password.len() <= PASSWORD_BYTES {
         password
     } else {
@@ -272,10 +273,10 @@ async fn begin_session(
     Ok(session)
 }
 
-/// Whose session this is.
+/// The account of a session.
 ///
 /// # Errors
-/// The database is away.
+/// If the database is away.
 pub async fn of_session(services: &Services, session: &str) -> Result<Option<Account>, ServiceError> {
     let found = deadbeat_store::people::account::by_session(
         &services.reader(),

@@ -1,7 +1,9 @@
-//! Counts of wrong passwords, in this process's memory: several processes allow as many times more, and a restart forgets.
+//! Counts wrong passwords in this process's memory. Several processes together allow as many times more, and a restart
+//! forgets.
 //!
-//! Against guessing that is enough, since each try also costs an Argon2 hash, of which two run at a time. Where an account is known is in
-//! the database ([`deadbeat_store::people::account::is_known_at`]): no restart makes an owner a stranger.
+//! That is enough against guessing, since each attempt also costs an Argon2 hash, of which two run at a time. The
+//! database keeps the addresses from which an account signed in ([`deadbeat_store::people::account::is_known_at`]): no
+//! restart makes an owner a stranger.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,36 +13,36 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::people::guessing::{ACCOUNT, ADDRESS, KNOWN_PAIR, PAIR};
 use deadbeat_domain::people::rate::{Bucket, Rate};
 
-/// Buckets that are held at a time.
+/// The most buckets that are kept at a time.
 const BUCKETS: usize = 30_000;
-/// Longer addresses of mail are nobody's: cut, so that they do not fill the memory.
+/// Longer mail addresses are nobody's. They are cut, so that they do not fill the memory.
 const EMAIL_CHARS: usize = 200;
 
-/// Whose tries are counted.
+/// The subject whose attempts are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Pair(String, Option<IpAddr>),
     Address(Option<IpAddr>),
-    /// A mail address, whether there is such an account or not: the answer tells nothing.
+    /// A mail address, with or without an account: the answer must not tell which.
     Account(String),
 }
 
-/// A try that is under way: taken back when the password is right.
+/// An attempt under way. It is taken back if the password is correct.
 #[derive(Debug)]
 pub(crate) struct Try(Vec<(Key, Rate)>);
 
-/// Counts wrong tries. Cheap to clone.
+/// Counts wrong attempts. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Guesses {
     buckets: Arc<Mutex<HashMap<Key, (Bucket, Rate)>>>,
 }
 
 impl Guesses {
-    /// Counts a try before it is made, so that many at once cannot all slip through. `is_known`: the account signed in from this address
-    /// lately.
+    /// Counts an attempt before it is made, so that many at once cannot all pass. `is_known`: the account has signed in
+    /// from this address lately.
     ///
     /// # Errors
-    /// There were too many. Nothing is counted; the error is how long to wait.
+    /// If there were too many. Then nothing is counted; the error is how long to wait.
     pub(crate) fn take(
         &self,
         email: &str,
@@ -67,7 +69,7 @@ impl Guesses {
             let (bucket, known_rate) = buckets
                 .entry(key.clone())
                 .or_insert_with(|| (Bucket::full(rate, now), *rate));
-            // A pair that has just become known, or is no longer.
+            // The pair has just become known, or is no longer known.
             *known_rate = *rate;
             match bucket.take(rate, 1.0, now) {
                 Ok(()) => taken += 1,
@@ -84,12 +86,12 @@ impl Guesses {
         Err(wait)
     }
 
-    /// Takes a try back that was not wrong.
+    /// Takes back an attempt that was not wrong.
     pub(crate) fn give_back(&self, tried: &Try) {
         give_back(&mut self.buckets(), &tried.0);
     }
 
-    /// Counts stay true whoever panicked while holding them.
+    /// A panic while the lock was held leaves valid counts behind.
     fn buckets(&self) -> MutexGuard<'_, HashMap<Key, (Bucket, Rate)>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,7 +105,8 @@ fn give_back(buckets: &mut HashMap<Key, (Bucket, Rate)>, keys: &[(Key, Rate)]) {
     }
 }
 
-/// Forgets buckets that are full again; in a flood of made-up names also those of names, since the flood's addresses have buckets too.
+/// Drops buckets that are full again. In a flood of made-up names, also drops the names' buckets, since the flood's
+/// addresses have buckets, too.
 fn make_room(buckets: &mut HashMap<Key, (Bucket, Rate)>, now: DateTime<Utc>) {
     if buckets.len() < BUCKETS - 3 {
         return;
@@ -185,7 +188,7 @@ mod tests {
             .count();
         assert_eq!((by_account, by_address), (30, 30));
 
-        // Where the account is known it is neither.
+        // At a known address, neither limit holds the account up.
         guesses
             .take("ada@example.org", ip("192.0.2.1"), true, start())
             .unwrap();

@@ -1,5 +1,5 @@
-//! The pace of work that one project may ask for without end: its pieces are done one after the other, with pauses, so that they take a
-//! part of one core however many are asked for (DESIGN, invariant 4).
+//! Paces work that one project may ask for without end. Its pieces run one after the other, with pauses. So they take a
+//! part of one core, however many are asked for (DESIGN, invariant 4).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use tokio::sync::Semaphore;
 
 use crate::ServiceError;
 
-/// Pauses in the midst of a piece, in all: somebody waits for its answer, and the SDK for two seconds.
+/// The longest sum of pauses within a piece: a client waits for its answer, and the SDK waits only two seconds.
 const PAUSES_WITHIN: Duration = Duration::from_secs(1);
-/// The pause after a piece, at most: what the work waited for may have been another's fault.
+/// The longest pause after a piece: the work may have waited for another project's fault.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Requests of one project that wait for a piece of one kind of work. Each holds its body of up to 100 kB.
+/// The most requests of one project that wait for one kind of work. Each holds its body of up to 100 kB.
 const QUEUE: usize = 500;
-/// How long one waits for its turn.
+/// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a project's keys may ask for again and again, and what takes the database long.
+/// Work that a project's keys may ask for again and again, and that takes the database long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Work {
     /// A ping creates its monitor.
@@ -29,8 +29,9 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// A pause is so many times as long as the work before it. Measured beside a project that asks without end (`scripts/soak -k neighbour`):
-    /// another one's pings take less than twice as long (p99) beside creations and beside schedules, whose senders wait for an answer.
+    /// How many times as long as the work the pause after it is. Measured beside a project that asks without end
+    /// (`scripts/soak -k neighbour`): the pings of another project take less than twice as long (p99), beside creations
+    /// and beside schedules whose senders wait for an answer.
     fn pauses(self) -> u32 {
         match self {
             Self::CreateMonitor => 8,
@@ -57,7 +58,7 @@ impl Paces {
     /// Waits until the project may do the next piece of this work.
     ///
     /// # Errors
-    /// Too many wait, or its turn did not come in time.
+    /// If too many requests wait, or its turn did not come in time.
     pub(crate) async fn take(&self, project: ProjectId, work: Work) -> Result<Piece, ServiceError> {
         let turn = self.turns.take((project, work)).await.ok_or(ServiceError::Busy)?;
         Ok(Piece {
@@ -70,20 +71,21 @@ impl Paces {
     }
 }
 
-/// A piece of work under way. When it is dropped, the next one begins after a pause; nobody else waits for that.
+/// A piece of work under way. When it is dropped, the project's next piece begins after a pause. Other projects do not
+/// wait for that.
 pub(crate) struct Piece {
     turn: Option<Turn>,
     work: Work,
     /// When it began, or when its last pause ended.
     began: Instant,
-    /// Pauses that were made.
+    /// The sum of the pauses made.
     paused: Duration,
-    /// Pauses that were put off until its end.
+    /// The pauses that were put off until its end.
     owed: Duration,
 }
 
 impl Piece {
-    /// Pauses in the midst of the work, in which about so many pauses are still to come: each gets its part of the time for them.
+    /// Pauses within the work, if about `to_come` more pauses will follow: each gets its share of the time for them.
     pub(crate) async fn pause(&mut self, to_come: usize) {
         let due = self.due();
         let part = u32::try_from(to_come).unwrap_or(u32::MAX).saturating_add(1);
@@ -103,7 +105,7 @@ impl Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         let (turn, pause) = (self.turn.take(), (self.owed + self.due()).min(LONGEST_PAUSE));
-        // Also when the client went away: otherwise it could ask again at once.
+        // Pause even if the client went away: otherwise it could ask again at once.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(pause).await;
@@ -124,10 +126,10 @@ mod tests {
         let paces = Paces::default();
         let (flood, other) = (ProjectId::generate(), ProjectId::generate());
         let mut piece = paces.take(flood, Work::CreateMonitor).await.unwrap();
-        // As if it had taken a second: the longest pause follows.
+        // Pretend that it took a second: the longest pause follows.
         piece.began = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         drop(piece);
-        // Whatever the drop began has had its turn.
+        // Let the task that the drop began have its turn.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -140,7 +142,7 @@ mod tests {
                 "no wait"
             );
         }
-        // After short work the pause is short, and over when the next one waits for it.
+        // After short work the pause is short, and over when the next request waits for it.
         let other_piece = paces.take(other, Work::FollowSchedule).await.unwrap();
         drop(other_piece);
         paces.take(other, Work::FollowSchedule).await.unwrap();
@@ -156,7 +158,7 @@ mod tests {
         piece.paused = PAUSES_WITHIN;
         piece.began = Instant::now().checked_sub(Duration::from_millis(100)).unwrap();
 
-        // At once: its pauses are used up.
+        // This returns at once: the pauses are used up.
         piece.pause(0).await;
 
         assert_eq!(piece.paused, PAUSES_WITHIN);

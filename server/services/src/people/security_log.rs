@@ -1,8 +1,8 @@
-//! The security log: who signed in, who failed to, who was slowed down, and which keys were issued, revoked or refused.
+//! The security log: who signed in, failed to, or was slowed down, and which keys were issued, revoked or refused.
 //!
-//! Its lines are logs like all others, with a target of their own and the field `action`, so that an operator can send them elsewhere. They
-//! name accounts, keys and projects by their ids, and clients by their addresses. They never hold a password, a key, or an address of mail,
-//! for which people sometimes mistake the password's field.
+//! Its lines are ordinary log lines, with a target of their own and the field `action`, so that an operator can route
+//! them elsewhere. They name accounts, keys and projects by their ids, and clients by their addresses. They never hold
+//! a password, a key, or a mail address: people sometimes type their password into the field for the address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// The target of its lines.
 pub const TARGET: &str = "deadbeat::security";
 
-/// Keys that are remembered.
+/// The most keys that are remembered.
 const MOST: usize = 10_000;
 
 /// A client's address as lines show it.
@@ -21,7 +21,7 @@ pub(crate) fn shown(address: Option<IpAddr>) -> String {
     address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
 }
 
-/// Something that is worth a line once a minute, however often it happens.
+/// An event that gets one line a minute, however often it happens.
 #[derive(Debug, Default)]
 pub struct OnceAMinute {
     last: Mutex<HashMap<u128, DateTime<Utc>>>,
@@ -40,14 +40,14 @@ impl OnceAMinute {
             last.retain(|_, at| is_recent(at));
         }
         if last.len() >= MOST {
-            // In a flood of keys: better no line than a log or a memory that grows.
+            // In a flood of keys it is better to log no line than to let the log or the memory grow.
             return false;
         }
         last.insert(key, now);
         true
     }
 
-    /// Times stay true whoever panicked while holding them.
+    /// A panic while the lock was held leaves valid times behind.
     fn last(&self) -> MutexGuard<'_, HashMap<u128, DateTime<Utc>>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,7 +64,7 @@ mod tests {
         assert!(told.is_first(1, now) && told.is_first(2, now));
         assert!(!told.is_first(1, now + TimeDelta::seconds(59)));
         assert!(told.is_first(1, now + TimeDelta::seconds(60)));
-        // After a step back of the clock.
+        // The clock was set back.
         assert!(told.is_first(1, now - TimeDelta::days(1)));
 
         let lines = (0..3 * MOST as u128)

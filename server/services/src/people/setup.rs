@@ -4,7 +4,7 @@ use crate::people::project::Created;
 use crate::people::{account, project};
 use crate::{ServiceError, Services, secret};
 
-/// What the first start made, to be shown once.
+/// What the first start created, to be shown once.
 pub struct FirstStart {
     /// The account's address.
     pub email: String,
@@ -14,21 +14,21 @@ pub struct FirstStart {
     pub created: Created,
 }
 
-/// Makes an account and a project if there is no account yet. None: there is one.
+/// Creates an account and a project if there is no account yet. None: there is one.
 ///
 /// # Errors
-/// The database is away.
+/// If the database is away.
 pub async fn first_start(services: &Services, email: &str) -> Result<Option<FirstStart>, ServiceError> {
     if deadbeat_store::people::account::count(&services.reader()).await? > 0 {
         return Ok(None);
     }
     let password = secret::random_text(16);
     let (owner, hash) = account::fresh(services, email, &password).await?;
-    // One transaction: cut off in between, there would be an account whose password nobody has seen.
+    // In one transaction: after a cut between two, there would be an account whose password nobody has seen.
     let (mut tx, now) = (services.store.begin().await?, services.now());
     match account::insert(&mut tx, &owner, &hash, now).await {
         Ok(()) => {}
-        // Another process that started at the same time made it, and shows it.
+        // Another process that started at the same time created it, and shows it.
         Err(ServiceError::Conflict(_)) => return Ok(None),
         Err(error) => return Err(error),
     }

@@ -1,8 +1,8 @@
 //! Moves stored due times to newer time zone data.
 //!
-//! A process that starts with a newer release than the database knows computes the due times anew before it judges anybody: in
-//! batches in the order of ids, each in a transaction that also notes how far it came, so that a killed process loses nothing. One
-//! with an older release leaves them alone: during an upgrade the newest data win.
+//! A process that starts with a newer release than the database has computes the due times again before it judges
+//! anything. It works in batches in the order of ids. Each transaction also notes how far it came, so that a killed
+//! process loses nothing. A process with an older release changes nothing: during an upgrade the newest data win.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +18,19 @@ use deadbeat_store::{Store, StoreResult, with_sources};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Monitors of one transaction.
+/// Monitors in one transaction.
 const BATCH: i64 = 500;
-/// Failures in a row after which the rest is left to the next start.
+/// After this many failures in a row, leave the rest to the next start.
 const TRIES: u32 = 10;
-/// Pause after a failure.
+/// The pause after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What one batch did.
+/// The result of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
-    /// All due times are of this process's release, or of a newer one.
+    /// All due times follow this process's release, or a newer one.
     All,
-    /// There are more monitors to look at; so many due times were moved.
+    /// More monitors remain. This many due times were moved.
     Some(usize),
 }
 
@@ -42,13 +42,13 @@ pub struct ZoneData {
 }
 
 impl ZoneData {
-    /// With the zone data of this process.
+    /// Uses the zone data of this process.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
         Self::of_release(store, clock, zone::data::release().clone())
     }
 
-    /// With zone data of a given release.
+    /// Uses the zone data of a given release.
     #[must_use]
     pub fn of_release(store: Store, clock: Arc<dyn Clock>, release: Release) -> Self {
         Self {
@@ -58,8 +58,8 @@ impl ZoneData {
         }
     }
 
-    /// Moves everything. Returns when it is done, when it is told to stop, or when it failed [`TRIES`] times in a row: silence must be
-    /// judged all the same. Calls `is_alive` after each batch.
+    /// Moves all due times. Returns when that is done, or at `stop`, or after [`TRIES`] failures in a row, because
+    /// silence must be judged all the same. Calls `is_alive` after each batch.
     pub async fn run(&self, stop: &CancellationToken, is_alive: impl Fn()) {
         let (mut moved, mut failed) = (0, 0);
         while !stop.is_cancelled() && failed < TRIES {
@@ -93,12 +93,12 @@ impl ZoneData {
     /// Moves the next batch.
     ///
     /// # Errors
-    /// When the database is away.
+    /// If the database is away.
     pub async fn move_once(&self) -> StoreResult<Moved> {
         let mut tx = self.store.begin().await?;
         let mut progress = deadbeat_store::schedule::zone_data::lock(&mut tx).await?;
         let is_newer = |to: &str| Release::parse(to).is_some_and(|to| to > self.release);
-        // What a process with newer data has begun is its own to end.
+        // A process with newer data has begun to move them, and will finish.
         if is_at_least(&progress.release, &self.release)
             || progress.moving_to.as_deref().is_some_and(is_newer)
         {
@@ -110,7 +110,7 @@ impl ZoneData {
         }
         let after = progress.done_upto.unwrap_or(Uuid::nil());
         let locked = deadbeat_store::monitor::lock_after(&mut tx, after, BATCH).await?;
-        // Read from the rows that cannot be read, too: the next batch begins behind them.
+        // Take unreadable rows into account, too: the next batch begins after them.
         let last = locked
             .iter()
             .map(|row| row.as_ref().map_or_else(|bad| bad.id, |monitor| monitor.id).0)
@@ -171,7 +171,7 @@ impl ZoneData {
     }
 }
 
-/// A release that cannot be read is older than any other: its due times are computed anew.
+/// An unreadable release counts as older than any other, so its due times are computed again.
 fn is_at_least(stored: &str, release: &Release) -> bool {
     Release::parse(stored).is_some_and(|stored| stored >= *release)
 }

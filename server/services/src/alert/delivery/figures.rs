@@ -1,21 +1,21 @@
-//! What the delivery loop has done: of one pass, and since the process started.
+//! Counters of the delivery loop: for one pass, and since the process started.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 
-/// What one pass did.
+/// The counters of one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Deliveries taken.
+    /// Number of claimed deliveries.
     pub claimed: usize,
-    /// Of those, arrived.
+    /// Of those, sent.
     pub sent: usize,
-    /// Of those, to be tried again.
+    /// Of those, to be retried.
     pub retried: usize,
     /// Of those, given up.
     pub dead: usize,
-    /// Of those, not settled by this pass: the lease was lost, or the database went away. They are done again.
+    /// Of those, not settled by this pass: the lease was lost, or the database went away. They are sent again.
     pub unsettled: usize,
 }
 
@@ -30,7 +30,7 @@ impl Progress {
     }
 }
 
-/// What became of one claimed delivery.
+/// The end of one claimed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Sent,
@@ -39,32 +39,32 @@ pub(super) enum End {
     Unsettled,
 }
 
-/// What the loop reports of itself, since the process started.
+/// The loop's counters since the process started.
 #[derive(Debug, Default)]
 pub struct DeliveryFigures {
     sent: AtomicU64,
     retried: AtomicU64,
     dead: AtomicU64,
     pub(super) put_aside: AtomicU64,
-    /// Microseconds since the epoch; 0: never.
+    /// In microseconds since the epoch. 0: never.
     last_success: AtomicI64,
     pub(super) last_pass: AtomicI64,
 }
 
 impl DeliveryFigures {
-    /// Deliveries that arrived.
+    /// Number of deliveries that were sent.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Attempts after which another one follows.
+    /// Number of attempts that will be retried.
     #[must_use]
     pub fn retried(&self) -> u64 {
         self.retried.load(Ordering::Relaxed)
     }
 
-    /// Deliveries given up.
+    /// Number of deliveries that were given up.
     #[must_use]
     pub fn dead(&self) -> u64 {
         self.dead.load(Ordering::Relaxed)
@@ -76,13 +76,13 @@ impl DeliveryFigures {
         self.put_aside.load(Ordering::Relaxed)
     }
 
-    /// When a delivery last arrived.
+    /// When a delivery was last sent.
     #[must_use]
     pub fn last_success_at(&self) -> Option<DateTime<Utc>> {
         instant_of(&self.last_success)
     }
 
-    /// When the outbox was last looked into: old means that the loop does not work.
+    /// When the loop last read the outbox. An old time means that the loop does not work.
     #[must_use]
     pub fn last_pass_at(&self) -> Option<DateTime<Utc>> {
         instant_of(&self.last_pass)

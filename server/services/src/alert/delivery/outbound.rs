@@ -1,15 +1,16 @@
 //! The only HTTP client that leaves the process.
 //!
-//! Webhook addresses are written by people who may not reach what this server can reach: its own ports, its neighbours, a cloud's
-//! metadata service. So every address is judged before a connection is made, and the address that was judged is the address
-//! connected to: names are resolved here and only the allowed results are handed on, which leaves no second lookup to lie in
-//! (DNS rebinding). Addresses written as numbers never reach a resolver, so they are judged from the URL. Redirects are not followed
-//! and proxies of the environment are not used: both would connect to something nobody judged.
+//! The people who write webhook addresses must not reach everything that this server can reach: its own ports, its
+//! neighbours, a cloud's metadata service. So the guard judges every address before a connection is made, and the
+//! connection goes to the judged address. Names are resolved here, and only allowed addresses are passed on: no second
+//! lookup can return another address (DNS rebinding). Addresses written as numbers never reach a resolver, so they are
+//! judged from the URL. The client follows no redirects and uses no proxy of the environment: both would connect to an
+//! address that nobody judged.
 //!
-//! Ports below 1024 other than 80 and 443 are refused: behind them stand mail servers, databases and shells, and what those answer would
-//! tell its reader which of them exist.
+//! Ports below 1024 other than 80 and 443 are refused. Mail servers, databases and shells listen there, and their
+//! answers would tell an attacker which of them exist.
 //!
-//! Time, and how much of an answer is read, are bounded.
+//! The time, and the bytes that are read of an answer, are limited.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -24,25 +25,25 @@ use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use url::{Host, Url};
 
-/// Resolving, connecting, sending, and reading the answer.
+/// Limit for a whole attempt: resolving, connecting, sending, and reading the answer.
 const TOTAL: Duration = Duration::from_secs(10);
-/// Resolving, connecting and the TLS handshake.
+/// Limit for resolving, connecting and the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Of an answer, no more is read.
+/// The most bytes that are read of an answer.
 const ANSWER_BYTES: usize = 16 * 1024;
 
-/// What the operator decides.
+/// The operator's settings.
 #[derive(Debug, Clone)]
 pub struct OutboundSettings {
     /// `DEADBEAT_ALLOW_PRIVATE_NETWORKS`: webhooks may go to this machine and its neighbours.
     pub allow_private_networks: bool,
     /// `DEADBEAT_WEBHOOK_PORTS`: ports below 1024 that webhooks may use beside 80 and 443.
     pub ports: Vec<u16>,
-    /// Such as `Deadbeat/1.0`.
+    /// The `User-Agent`, such as `Deadbeat/1.0`.
     pub user_agent: String,
 }
 
-/// Posts to addresses that nobody here controls. Cheap to clone.
+/// Posts to addresses that other people control. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: reqwest::Client,
@@ -50,18 +51,18 @@ pub struct Outbound {
     ports: Arc<[u16]>,
 }
 
-/// What came back.
+/// The receiver's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// The header `Retry-After`, as it came.
     pub retry_after: Option<String>,
-    /// The beginning of the body; empty when the status says that all is well.
+    /// The beginning of the body. Empty if the status is a success.
     pub body: Vec<u8>,
 }
 
-/// Why nothing came back.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OutboundError {
     /// The URL cannot be read.
@@ -75,12 +76,12 @@ pub enum OutboundError {
         "port {0} is not allowed: 80, 443 and ports from 1024 on are; the operator can allow others with DEADBEAT_WEBHOOK_PORTS"
     )]
     Port(u16),
-    /// Trouble on the way, which may pass.
+    /// A fault on the way, which may pass.
     #[error("{0}")]
     Passing(String),
 }
 
-/// A host none of whose addresses may be connected to.
+/// A host without any address that may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Forbidden {
     /// As written in the URL.
@@ -109,10 +110,11 @@ impl fmt::Display for Forbidden {
 }
 
 impl Outbound {
-    /// A client that trusts the system's certificates, or Mozilla's where the system has none (a minimal container).
+    /// Makes a client that trusts the system's certificates. If the system has none (a minimal container), it trusts
+    /// Mozilla's.
     ///
     /// # Errors
-    /// When the TLS set-up or the user agent is refused.
+    /// If the TLS set-up or the user agent is refused.
     pub fn new(settings: &OutboundSettings) -> Result<Self, reqwest::Error> {
         let guard = Guard {
             allow_private: settings.allow_private_networks,
@@ -126,18 +128,18 @@ impl Outbound {
             .referer(false)
             .timeout(TOTAL)
             .connect_timeout(CONNECT)
-            // Alerts are rare, and a kept connection that the other side has closed meanwhile costs an attempt.
+            // Alerts are rare. A kept connection that the receiver has closed meanwhile costs an attempt.
             .pool_max_idle_per_host(0)
             .user_agent(&settings.user_agent)
             .build()?;
         Ok(Self { client, guard, ports })
     }
 
-    /// Reads a URL and refuses what can never be posted to. Names are not resolved here: a name's addresses are judged when an attempt
-    /// connects.
+    /// Reads a URL, and refuses one that can never be posted to. Does not resolve names: their addresses are judged
+    /// when an attempt connects.
     ///
     /// # Errors
-    /// When the URL cannot be read, or its address or port must not be connected to.
+    /// If the URL cannot be read, or its address or port must not be connected to.
     pub fn check(&self, url: &str) -> Result<Url, OutboundError> {
         let url = Url::parse(url)
             .map_err(|error| OutboundError::Url(format!("the URL cannot be read: {error}")))?;
@@ -162,7 +164,8 @@ impl Outbound {
     /// Posts a body once.
     ///
     /// # Errors
-    /// When no answer came, or the address must not be connected to. The texts never hold the URL: its path may be a secret.
+    /// If no answer came, or the address must not be connected to. The texts never contain the URL: its path may be a
+    /// secret.
     pub async fn post(&self, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, OutboundError> {
         let url = self.check(url)?;
         let host = url.host_str().unwrap_or_default().to_owned();
@@ -178,9 +181,9 @@ impl Outbound {
                 .map(str::to_owned),
             body: Vec::new(),
         };
-        // A status that says that all is well needs no reading, so a body that never ends cannot make it a failure.
+        // Do not read the body of a success: a body that never ends must not make it a failure.
         while !response.status().is_success() && answer.body.len() < ANSWER_BYTES {
-            // The status is what counts; of a body that breaks off, what came is kept.
+            // The status decides. If the body breaks off, keep the bytes that came.
             let Ok(Some(chunk)) = response.chunk().await else {
                 break;
             };
@@ -191,10 +194,10 @@ impl Outbound {
     }
 }
 
-/// TLS with a provider of its own, so that nothing depends on what the process installed.
+/// TLS with a provider of its own, so that nothing depends on the process's default one.
 fn tls() -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    // Files that cannot be read are as good as absent: a handshake that needs them says so.
+    // Certificate files that cannot be read count as absent. A handshake that needs them reports that.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -206,7 +209,7 @@ fn tls() -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// Says for a person what went wrong on the way.
+/// Tells a person what went wrong on the way.
 fn explain(error: &reqwest::Error, host: &str) -> OutboundError {
     let mut deepest: &(dyn StdError + 'static) = error;
     loop {
@@ -241,8 +244,9 @@ impl Guard {
         }
     }
 
-    /// Judges an address that is written as a number: such a one never reaches the resolver. `Url` has by then turned the odd
-    /// spellings (`127.1`, `0x7f000001`, `0177.0.0.1`, full-width digits) into the plain one. `localhost` counts as one (RFC 6761).
+    /// Judges an address that is written as a number, which never reaches the resolver. `Url` has turned odd spellings
+    /// (`127.1`, `0x7f000001`, `0177.0.0.1`, full-width digits) into the plain one by then. `localhost` counts as one
+    /// (RFC 6761).
     fn check_literal(self, url: &Url) -> Result<(), Forbidden> {
         let ip = match url.host() {
             Some(Host::Ipv4(ip)) => IpAddr::V4(ip),
@@ -268,7 +272,7 @@ impl Guard {
         })
     }
 
-    /// Keeps of a name's addresses those that may be connected to.
+    /// Keeps those of a name's addresses that may be connected to.
     fn keep(
         self,
         host: &str,
@@ -305,18 +309,18 @@ impl Resolve for Guard {
     }
 }
 
-/// Where an address leads.
+/// The network that an address leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// Somewhere on the internet.
+    /// The internet.
     Public,
-    /// This machine or its neighbours.
+    /// This machine, or its neighbours.
     Private,
-    /// Nowhere that an alert could be meant for; also link-local, where clouds keep their metadata services.
+    /// No place for an alert. Includes link-local, where clouds have their metadata services.
     Nowhere,
 }
 
-/// Where an address leads, by the special-purpose registries of IANA (RFC 6890 and its updates).
+/// The network that an address leads to, by IANA's special-purpose registries (RFC 6890 and its updates).
 fn reach(ip: IpAddr) -> Reach {
     match ip {
         IpAddr::V4(ip) => reach_v4(ip),
@@ -326,7 +330,7 @@ fn reach(ip: IpAddr) -> Reach {
 
 fn reach_v4(ip: Ipv4Addr) -> Reach {
     match ip.octets() {
-        // Metadata services that clouds put inside shared or protocol space: never, whatever is allowed.
+        // Clouds' metadata services inside shared or protocol space: never allowed, whatever the settings.
         [100, 100, 100, 200] | [168, 63, 129, 16] => Reach::Nowhere,
         // Loopback, RFC 1918, shared (carrier NAT), benchmarking: all used inside networks.
         [127 | 10, ..] | [192, 168, ..] | [198, 18..=19, ..] => Reach::Private,
@@ -351,13 +355,13 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
         [0x64, 0xff9b, 1, ..] => Reach::Private,
         // 6to4.
         [0x2002, high, low, ..] => embedded(high, low),
-        // The metadata service of a cloud, inside unique-local space.
+        // A cloud's metadata service, inside unique-local space.
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Reach::Nowhere,
         // Unique-local, and site-local as it was before.
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Reach::Private,
         // Protocol assignments, Teredo and ORCHID among them; documentation.
         [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Reach::Nowhere,
-        // Global unicast is 2000::/3; all else is unassigned, link-local, multicast, or says nothing.
+        // Global unicast is 2000::/3. All else is unassigned, link-local, multicast, or unspecified.
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => Reach::Nowhere,
     }

@@ -1,4 +1,4 @@
-//! The attempts under way, and where they go.
+//! The attempts under way, and their targets.
 
 use std::collections::HashMap;
 
@@ -22,8 +22,8 @@ impl Slots {
         self.targets.insert(id, target);
     }
 
-    /// Waits until one has ended (for ever, when none is under way), and takes along what else has ended meanwhile. What became of a
-    /// delivery is recorded where it ends; only a fault of ours comes here.
+    /// Waits until an attempt has ended, and removes all that have ended meanwhile. Waits for ever if none is under
+    /// way. Each attempt records its own result; only a bug of ours, such as a panic, comes here.
     pub(super) async fn ended(&mut self) {
         let Some(first) = self.tasks.join_next_with_id().await else {
             return std::future::pending().await;

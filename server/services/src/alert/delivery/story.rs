@@ -1,7 +1,8 @@
-//! A message as a person reads it: what stopped, since when, why, what to type, in this order and nothing before it.
+//! A message as a person reads it: what stopped, since when, why, and what to type, in this order and with nothing
+//! before it.
 //!
-//! Kinds of channels that write for people render a [`Story`]: mail as text and HTML. Names and facts come from outside, so here they
-//! become one printable line each; whoever renders them escapes them for the markup.
+//! Kinds of channels that write for people render a [`Story`]: mail as text and HTML. Names and facts come from
+//! outside, so here each becomes one printable line. Whoever renders them must escape them for the markup.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::Alert;
@@ -18,21 +19,21 @@ const LINE_CHARS: usize = 500;
 const COMMAND_CHARS: usize = 2_000;
 const FACTS: usize = 20;
 
-/// How it looks.
+/// The colour of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// Something is wrong.
+    /// A fault began, or goes on.
     Bad,
-    /// Something is right again.
+    /// A fault is over.
     Good,
-    /// Neither.
+    /// Any other message.
     Plain,
 }
 
-/// What a message says, before it is text or markup.
+/// The content of a message, before it is text or markup.
 #[derive(Debug)]
 pub struct Story {
-    /// How it looks.
+    /// Its colour.
     pub tone: Tone,
     /// The first line.
     pub headline: String,
@@ -42,15 +43,15 @@ pub struct Story {
     pub facts: Vec<(&'static str, String)>,
     /// What to do.
     pub steps: Vec<Step>,
-    /// What is known.
+    /// The evidence, one line a fact.
     pub evidence: Vec<String>,
     /// The first monitors that the incident affects.
     pub members: Vec<String>,
-    /// How many more there are.
+    /// How many more monitors it affects.
     pub more_members: usize,
     /// The page of its cause: what it means, and how to prevent it.
     pub cause: Option<CausePage>,
-    /// Where to read on.
+    /// The page with more about it.
     pub link: Option<String>,
 }
 
@@ -71,19 +72,19 @@ impl CausePage {
         })
     }
 
-    /// What the link is called.
+    /// The text of the link.
     #[must_use]
     pub fn label(&self) -> String {
         format!("What {} means, and how to prevent it", self.code)
     }
 }
 
-/// One thing to do.
+/// One step of the repair.
 #[derive(Debug)]
 pub struct Step {
     /// In words.
     pub text: String,
-    /// A line to type.
+    /// A command to type.
     pub command: Option<String>,
 }
 
@@ -143,7 +144,8 @@ impl Story {
         story
     }
 
-    /// Nothing that a project's members chose stands in it: it goes to people who may not know them.
+    /// The question to the owner of a mail address. It holds no text that a project's members chose: it goes to people
+    /// who may not know them.
     fn confirmation(question: &Confirmation) -> Self {
         let site = link(&question.site).unwrap_or_default();
         let mut story = Self::plain(
@@ -259,7 +261,7 @@ impl Story {
         story
     }
 
-    /// Of a stored message with gaps, or of a later version: who and what, as far as it can be read.
+    /// A stored message of a later version, or with missing fields: what can be read of it.
     fn unread(alert: Alert, stored: &Value) -> Self {
         let text = |pointer| stored.pointer(pointer).and_then(Value::as_str).and_then(line);
         let name = text("/incident/subject/name")
@@ -320,7 +322,7 @@ impl Story {
     }
 }
 
-/// Whom it is about, as it is called.
+/// The name of the incident's subject.
 fn subject_name(incident: &Incident) -> String {
     match (incident.subject.kind, line(&incident.subject.name)) {
         (SubjectKind::Beat, Some(name)) => format!("Celery Beat {name}"),
@@ -330,13 +332,13 @@ fn subject_name(incident: &Incident) -> String {
     }
 }
 
-/// A text as one printable line; None where there is nothing to print.
+/// A text as one printable line. None: there is nothing to print.
 fn line(text: &str) -> Option<String> {
     let text = printable(text, LINE_CHARS);
     (!text.is_empty()).then_some(text)
 }
 
-/// A command as it is to be pasted. None: an older version queued it and did not check its names, or it is too long to be read.
+/// A command, ready to paste. None: an older version stored it without checking its names, or it is too long to read.
 fn command(text: &str) -> Option<String> {
     let is_shown = !text.is_empty() && is_plain(text) && text.chars().count() <= COMMAND_CHARS;
     is_shown.then(|| text.to_owned())

@@ -1,4 +1,5 @@
-//! Messages for tests of renderings: built by the outbox of rows, so that no test renders a message that nothing writes.
+//! Messages for tests of renderings. The outbox itself builds them from rows, so that no test renders a message that
+//! nothing writes.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::message::{self, DisabledChannel, Event, Message, Phase, Spell};
@@ -105,7 +106,7 @@ impl Sample {
         }
     }
 
-    /// A Celery Beat that is silent, and 73 monitors that wait for it.
+    /// A silent Celery Beat, and 73 monitors that are members of its incident.
     pub(crate) fn storm() -> Self {
         let mut sample = Self::monitor();
         sample.monitor = None;
@@ -125,7 +126,7 @@ impl Sample {
         sample
     }
 
-    /// What the outbox writes when this happens then.
+    /// The message that the outbox writes for this phase at that time.
     pub(crate) fn message(&self, phase: Phase, then: &str) -> Message {
         let mut incident = self.incident.clone();
         match phase {
@@ -139,7 +140,7 @@ impl Sample {
         let telling = Telling {
             phase,
             incident: &incident,
-            // Reminders are written without a look at the monitor.
+            // The outbox writes reminders without reading the monitor.
             monitor: self.monitor.as_ref().filter(|_| phase != Phase::Reminder),
             at: at(then),
             step: &[],
@@ -197,7 +198,7 @@ pub(crate) fn blind() -> Message {
     }
 }
 
-/// One of each that is sent, and a storm.
+/// One message of each kind that is sent, and a storm.
 pub(crate) fn all() -> Vec<Message> {
     let sample = Sample::monitor();
     Phase::ALL

@@ -3,11 +3,11 @@
 use deadbeat_domain::celery::beat::incarnation::Incarnation;
 use deadbeat_store::celery::beat::lineage::Listed;
 
-/// Processes of one Beat that run at once, or of which some are silent, and what they list.
+/// Several processes of one Beat, which run at once or of which some are silent, and the entries that they list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AtOnce {
-    /// The processes it is about.
+    /// The processes that the incident is about.
     pub processes: Vec<Incarnation>,
-    /// What the lineages of that Beat list.
+    /// The entries that each lineage of that Beat lists.
     pub listed: Vec<Listed>,
 }

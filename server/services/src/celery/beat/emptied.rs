@@ -1,14 +1,14 @@
-//! A Beat's list that vanished, as an incident shows it.
+//! A Beat's schedule that vanished, as an incident shows it.
 
 use chrono::{DateTime, Utc};
 
-/// What was listed before.
+/// The entries that were listed before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emptied {
-    /// When the list came that had none.
+    /// When the empty list came.
     pub at: DateTime<Utc>,
-    /// Monitors that it retired, the first few by name.
+    /// The names of the first few monitors that it retired.
     pub names: Vec<String>,
-    /// All of them.
+    /// How many monitors it retired in all.
     pub count: i64,
 }

@@ -1,4 +1,4 @@
-//! How often each of Beat's entries was sent lately: one that floods its queue is a storm.
+//! Counts how often Beat has sent each entry lately. An entry that floods its queue is a storm.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,31 +8,31 @@ use deadbeat_domain::celery::beat::STORM_WINDOW;
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::schedule::Schedule;
 
-/// How often each entry was sent in the last minute, as this process was told.
+/// How often each entry was sent in the last minute, by the reports that came to this process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Floods {
     windows: Arc<Mutex<Windows>>,
 }
 
-/// An entry that a Beat sends over and over.
+/// An entry that a Beat sends again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flood {
     /// Its name.
     pub entry: String,
     /// How often it was sent within a minute.
     pub count: u32,
-    /// Where to; None: not known.
+    /// The queue that it was sent to. None: not known.
     pub queue: Option<String>,
 }
 
-/// By project, Beat and entry: since when is counted, and how often it was sent since.
+/// By project, Beat and entry: when the count began, and how often it was sent since.
 type Windows = HashMap<(ProjectId, String, String), (DateTime<Utc>, u32)>;
 
-/// Entries that are counted at a time.
+/// The most entries that are counted at a time.
 const MOST_COUNTED: usize = 50_000;
 
 impl Floods {
-    /// Counts it in; answers how often it was sent within the window.
+    /// Counts sendings. Returns how often the entry was sent within the window.
     pub(crate) fn count(
         &self,
         project: ProjectId,
@@ -47,7 +47,7 @@ impl Floods {
         }
         let key = (project, beat.to_owned(), entry.to_owned());
         if windows.len() >= MOST_COUNTED && !windows.contains_key(&key) {
-            // Better a storm that is not seen than a memory that grows.
+            // It is better to miss a storm than to let the memory grow.
             return 0;
         }
         let (since, seen) = windows.entry(key).or_insert((now, 0));
@@ -59,7 +59,7 @@ impl Floods {
     }
 }
 
-/// How often a schedule fires in the time in which a storm is counted.
+/// How many slots a schedule has in the window in which a storm is counted.
 pub(crate) fn slots_within(schedule: &Schedule, now: DateTime<Utc>) -> u32 {
     let from = now - STORM_WINDOW;
     std::iter::successors(schedule.next_after(from), |slot| schedule.next_after(*slot))

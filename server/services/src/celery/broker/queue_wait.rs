@@ -1,4 +1,5 @@
-//! How long messages had waited when a worker took them, as runs tell it: the age of what waits, where the broker does not (RabbitMQ).
+//! How long messages had waited when a worker received them, as runs report it. If the broker does not show the age of
+//! waiting messages (RabbitMQ), this stands for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,9 +11,9 @@ use deadbeat_store::{StoreResult, with_sources};
 
 use crate::Services;
 
-/// A queue's wait is noted no more often: samples are taken every 10 s.
+/// Note a queue's wait no more often than this: samples are taken every 10 s.
 const PAUSE: TimeDelta = TimeDelta::seconds(5);
-/// Queues that are remembered at a time.
+/// The most queues that are remembered at a time.
 const MOST_REMEMBERED: usize = 50_000;
 
 /// By project, application and queue.
@@ -25,7 +26,7 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    /// Whether it is to be noted again; then it is remembered as noted.
+    /// Whether the wait is to be noted again. If so, remembers it as noted.
     fn is_due(&self, key: &Key, now: DateTime<Utc>) -> bool {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |at: &DateTime<Utc>| (now - *at).abs() < PAUSE;
@@ -35,7 +36,7 @@ impl Waits {
         if noted.len() >= MOST_REMEMBERED {
             noted.retain(|_, at| is_recent(at));
         }
-        // Better a wait that is not seen than a memory that grows.
+        // It is better to miss a wait than to let the memory grow.
         if noted.len() >= MOST_REMEMBERED {
             return false;
         }
@@ -44,8 +45,8 @@ impl Waits {
     }
 }
 
-/// Runs were received, each out of that queue of that application. It is a figure among others: where it cannot be written, the runs are
-/// taken in all the same.
+/// Notes the waits of received runs, by application and queue. If that cannot be written, the runs are accepted all the
+/// same: other figures remain.
 pub(crate) async fn taken(services: &Services, project: ProjectId, taken: HashMap<(String, String), Taken>) {
     let now = services.now();
     let due: Vec<(String, String, Taken)> = taken

@@ -7,25 +7,26 @@ use deadbeat_store::incident::member::Affected;
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-/// Names that the host of an incident is made of.
+/// The most names of parts in the name of a host.
 const NAMES: usize = 3;
 
-/// A host, and what of it is silent.
+/// A host, and its silent parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Host {
     /// The subject.
     pub id: Uuid,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// As it is called.
+    /// Its name.
     pub name: String,
-    /// What has not been heard again, Beats first.
+    /// The parts that have not reported again, Beats first.
     pub silent: Vec<Resident>,
-    /// What is heard again.
+    /// The parts that report again.
     pub back: Vec<Resident>,
-    /// Runs that its Beat sent later have begun elsewhere.
+    /// Runs that its Beat sent later have begun on other hosts.
     pub works: bool,
-    /// The monitors that its Beats schedule or whose runs its workers had open, as far as is known when it is told.
+    /// The monitors that its Beats schedule, or whose runs its workers had open, as far as is known when the incident
+    /// opens.
     pub affected: Affected,
 }
 

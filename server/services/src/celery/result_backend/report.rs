@@ -1,4 +1,4 @@
-//! What processes report of a result backend, and what follows for it.
+//! The reports of processes about a result backend, and what follows from them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::result_backend::Trouble;
@@ -7,36 +7,37 @@ use deadbeat_domain::text::Text;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a process says of its calls into the result backend.
+/// A process's report about its calls to the result backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Where it is, without user and password.
+    /// The backend's address, without user and password.
     pub address: Text,
-    /// When it last answered; None: never, as far as this process knows.
+    /// When it last answered this process. None: it never has.
     #[serde(default)]
     pub answered_at: Option<DateTime<Utc>>,
-    /// The method of Celery's backend that waits or fails; None: no trouble.
+    /// The method of Celery's backend that waits or fails. None: no trouble.
     #[serde(default)]
     pub operation: Option<Text>,
-    /// Since when nothing is answered.
+    /// Since when no call was answered.
     #[serde(default)]
     pub since: Option<DateTime<Utc>>,
-    /// When that was last seen.
+    /// When that was last so.
     #[serde(default)]
     pub last_at: Option<DateTime<Utc>>,
-    /// Processes that wait in a call.
+    /// Number of processes that wait in a call.
     #[serde(default)]
     pub hanging: i64,
-    /// Processes of which the last call failed.
+    /// Number of processes whose last call failed.
     #[serde(default)]
     pub failing: i64,
-    /// The class of the last failure, and what Redis said.
+    /// The class of the last failure, and Redis's message.
     #[serde(default)]
     pub error: Option<Text>,
 }
 
 impl Report {
-    /// By our clock, which is ahead of the process's by `skew`; nothing lies in times to come.
+    /// Converts its times to the server's clock, which is ahead of the process's by `skew`. Clamps times in the future
+    /// to `now`.
     pub(crate) fn on_our_clock(self, skew: TimeDelta, now: DateTime<Utc>) -> Self {
         let ours =
             |at: Option<DateTime<Utc>>| at.map(|at| at.checked_add_signed(skew).unwrap_or(now).min(now));
@@ -48,12 +49,12 @@ impl Report {
         }
     }
 
-    /// As stored; None: it says nothing, or what an older version cannot read.
+    /// Reads a stored report. None: there is none, or this version cannot read it.
     pub(crate) fn read(stored: &Value) -> Option<Self> {
         serde_json::from_value(stored.clone()).ok()
     }
 
-    /// What is wrong.
+    /// The trouble, if there is any.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         self.operation.as_ref()?;
         let since = self.since?;
@@ -63,7 +64,7 @@ impl Report {
         })
     }
 
-    /// Some of its processes wait.
+    /// Whether some of its processes wait.
     pub(crate) fn hangs(&self) -> bool {
         self.trouble().is_some() && self.hanging > 0
     }
@@ -75,29 +76,29 @@ pub(crate) fn hangs(snapshot: &Value) -> bool {
     report.is_some_and(|report| report.hangs())
 }
 
-/// Whether what was stored of a process says that it is in trouble.
+/// Whether a process's stored report tells of trouble.
 pub(crate) fn is_troubled(stored: Option<&Value>) -> bool {
     stored
         .and_then(|report| report.get("operation"))
         .is_some_and(Value::is_string)
 }
 
-/// A result backend in trouble, and who says so.
+/// A result backend with trouble, and the processes that report it.
 #[derive(Debug, Clone)]
 pub struct Backend {
-    /// The broker of the same application.
+    /// The id of the same application's broker.
     pub id: BrokerId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// Where it is.
+    /// Its address.
     pub address: String,
-    /// The processes that are in trouble, by name.
+    /// The processes with trouble, by name, and their reports.
     pub troubled: Vec<(String, Report)>,
-    /// Another process that was answered since the trouble began, and when.
+    /// Another process that got an answer after the trouble began, and when.
     pub answered: Option<(String, DateTime<Utc>)>,
 }
 
-/// The trouble of all of them together.
+/// The trouble of all of these processes together.
 pub(super) fn worst(troubled: &[(String, Report)]) -> Option<Trouble> {
     troubled
         .iter()

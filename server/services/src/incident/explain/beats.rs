@@ -14,10 +14,10 @@ use crate::celery::beat::at_once::AtOnce;
 
 use super::{Explanation, clock, fact, then};
 
-/// Processes in an incident; the rest is counted.
+/// The most processes that an incident names. It counts the others.
 const NAMED: usize = 5;
 
-/// Explains what is wrong with a Beat as which several processes report.
+/// Explains the fault of a Beat as which several processes report.
 #[must_use]
 pub fn of_several(beat: &Beat, cause: Cause, at_once: &AtOnce) -> Explanation {
     match cause {
@@ -27,7 +27,7 @@ pub fn of_several(beat: &Beat, cause: Cause, at_once: &AtOnce) -> Explanation {
     }
 }
 
-/// Several run at once with one schedule, or with two releases of it.
+/// Several processes run at once with one schedule, or with two releases of it.
 fn of_duplicates(beat: &Beat, at_once: &AtOnce) -> Explanation {
     let processes = &at_once.processes;
     let count = processes.len().max(2);
@@ -66,7 +66,7 @@ fn of_duplicates(beat: &Beat, at_once: &AtOnce) -> Explanation {
     }
 }
 
-/// Several applications have one name.
+/// Several applications have the same name.
 fn of_shared(beat: &Beat, at_once: &AtOnce) -> Explanation {
     let processes = &at_once.processes;
     let name = &beat.name;
@@ -108,7 +108,7 @@ fn of_shared(beat: &Beat, at_once: &AtOnce) -> Explanation {
     }
 }
 
-/// One of several applications of one name has no Beat any more.
+/// One of several applications with the same name has no Beat any more.
 fn of_lost(beat: &Beat, at_once: &AtOnce) -> Explanation {
     let name = &beat.name;
     let lost = at_once.processes.first();
@@ -154,7 +154,7 @@ fn of_lost(beat: &Beat, at_once: &AtOnce) -> Explanation {
     }
 }
 
-/// What only the application of this process lists.
+/// The entries that only the application of this process lists.
 fn lists(one: &Incarnation, at_once: &AtOnce) -> Option<Fact> {
     let own: Bits = bit(one.lineage?);
     let listed = at_once.listed.iter().find(|listed| listed.by == own)?;
@@ -172,7 +172,7 @@ fn lists(one: &Incarnation, at_once: &AtOnce) -> Option<Fact> {
     )))
 }
 
-/// Entries that several applications of one name list: each is one monitor.
+/// Entries that several applications with the same name list: each entry is one monitor.
 struct Common {
     count: i64,
     names: Vec<String>,
@@ -210,7 +210,8 @@ fn lineages(at_once: &AtOnce) -> Bits {
     all.map(bit).fold(0, |all, one| all | one)
 }
 
-/// The entries that several applications list, as far as `is_common` says so of those that list one. None: there are none.
+/// The entries that several applications list, of those lineages for which `is_common` is true. None: there are no such
+/// entries.
 fn common(at_once: &AtOnce, is_common: impl Fn(Bits) -> bool) -> Option<Common> {
     let shared: Vec<&Listed> = at_once
         .listed
@@ -227,7 +228,7 @@ fn common(at_once: &AtOnce, is_common: impl Fn(Bits) -> bool) -> Option<Common> 
     (count > 0).then_some(Common { count, names })
 }
 
-/// Where they run, for a summary.
+/// The hosts on which they run, for a summary.
 fn hosts(processes: &[Incarnation]) -> String {
     let mut hosts: Vec<&str> = processes.iter().filter_map(|one| one.host.as_deref()).collect();
     hosts.dedup();
@@ -247,7 +248,7 @@ fn name(one: &Incarnation) -> String {
     }
 }
 
-/// What is known of each process.
+/// The facts about each process.
 fn each(processes: &[Incarnation]) -> Vec<Fact> {
     let mut facts: Vec<Fact> = processes
         .iter()
@@ -269,7 +270,7 @@ fn each(processes: &[Incarnation]) -> Vec<Fact> {
     facts
 }
 
-/// How to end one.
+/// How to end one process.
 fn end(one: &Incarnation) -> Repair {
     let host = one.host.as_deref().unwrap_or("its host");
     match one.pid {

@@ -8,10 +8,10 @@ use deadbeat_store::celery::beat::Beat;
 
 use super::{Explanation, clock, fact, then, words};
 
-/// Ends of processes in an incident, the last ones; the rest is counted.
+/// The most ends of processes that an incident names, the last ones. It counts the others.
 const NAMED: usize = 5;
 
-/// Explains a loop of crashes by the processes that crashed one after the other.
+/// Explains a crash loop by the processes that crashed in a row.
 #[must_use]
 pub fn of_crash_loop(beat: &Beat, crashes: &[Incarnation]) -> Explanation {
     let name = &beat.name;
@@ -65,7 +65,7 @@ pub fn of_crash_loop(beat: &Beat, crashes: &[Incarnation]) -> Explanation {
     }
 }
 
-/// How one ended.
+/// How one process ended.
 fn end(one: &Incarnation) -> Fact {
     let host = one.host.as_deref().unwrap_or("an unknown host");
     let process = match one.pid {

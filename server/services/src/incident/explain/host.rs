@@ -7,7 +7,7 @@ use deadbeat_store::celery::host::Resident;
 use super::{Explanation, clock, fact, then};
 use crate::celery::host::lost::Host;
 
-/// Parts that an incident names; the rest is counted.
+/// The most parts that an incident names. It counts the others.
 const NAMED: usize = 10;
 
 /// Explains that nothing of a host reports any more.
@@ -49,7 +49,7 @@ pub fn of_host(host: &Host) -> Explanation {
         ));
     }
     let since = since.map_or(String::new(), |at| format!(" since {}", clock(at)));
-    // The others of a single one have left meanwhile.
+    // If only one part is silent, the others have signed off meanwhile.
     let summary = if host.back.is_empty() && silent.len() > 1 {
         format!(
             "Nothing on host {} reports{since}: {} fell silent together.",

@@ -10,7 +10,7 @@ use super::{Explanation, then, words};
 use crate::celery::gather::view::host_load;
 use crate::incident::changed::Background;
 
-/// What is known of an overloaded host; nothing of one that is not.
+/// The facts about an overloaded host. Empty if the host is not overloaded.
 pub(super) fn facts(worker: &Worker) -> Vec<Fact> {
     let load = host_load(worker);
     let Some(per_cpu) = load.per_cpu.filter(|_| load.is_overload()) else {
@@ -39,7 +39,7 @@ pub(super) fn facts(worker: &Worker) -> Vec<Fact> {
     facts
 }
 
-/// Explains that a worker starves. `of_first`: what the first monitor shows that it keeps waiting.
+/// Explains that a worker starves. `of_first`: the facts of the first monitor that it keeps waiting.
 pub(super) fn of_starving(
     worker: Option<&Worker>,
     name: &str,

@@ -1,4 +1,4 @@
-//! Why something went wrong, in words: the summary, the evidence and the repair of an incident. One file a subject.
+//! The words of incidents: summary, evidence and repair. One file a subject.
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ pub use result_backend::of_result_backend;
 pub use stranger::of_strangers;
 pub use worker::of_worker;
 
-/// What an incident says. Names in it may come from rows that an older version wrote: [`Explanation::visible`].
+/// The words of an incident. Names in it may come from rows of an older version: see [`Explanation::visible`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// One sentence.
@@ -44,7 +44,8 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// The same for people's eyes: a character that could steer a terminal or hide is an escape. Commands are safe as they are.
+    /// The same for people to read: a character that could control a terminal or hide text becomes an escape. Commands
+    /// are safe as they are.
     #[must_use]
     pub fn visible(self) -> Self {
         let shown = |text: String| match visible(&text) {
@@ -73,7 +74,7 @@ impl Explanation {
     }
 }
 
-/// A fact of a moment.
+/// A fact with its time.
 fn then(at: DateTime<Utc>, fact: impl Into<String>) -> Fact {
     Fact {
         at: Some(at),

@@ -18,7 +18,7 @@ use self::repairs::repair;
 use super::{Explanation, clock, fact, then, words};
 use crate::incident::changed::Background;
 
-/// Explains why a monitor is down: silence, or the signal that said so.
+/// Explains why a monitor is down: because of silence, or of a signal that reported it.
 #[must_use]
 pub fn of_monitor(
     monitor: &Monitor,
@@ -47,7 +47,7 @@ pub fn of_monitor(
     }
 }
 
-/// What a report said.
+/// The summary of a signal.
 fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Vec<Fact>) -> String {
     let name = &monitor.name;
     let detail = &signal.detail;
@@ -81,7 +81,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
             "Somebody revoked it.".to_owned(),
             format!("{name} was revoked: it did not run, or was ended."),
         ),
-        // A task that rejects its message has begun: its report names the attempt.
+        // A task that rejects its message has begun, so its report names the attempt.
         Cause::Rejected if detail.attempt.is_none() && error.is_some() => (
             format!("The worker refused the message{with}: no run began."),
             format!("{name} did not run: its message was refused{ran_on}{with}, and is dropped."),
@@ -138,7 +138,7 @@ fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Ve
     summary
 }
 
-/// What can be said of one that was not heard in time.
+/// The summary of a silence.
 fn of_silence(
     monitor: &Monitor,
     background: &Background<'_>,
@@ -214,7 +214,7 @@ fn of_silence(
     }
 }
 
-/// How long the report was waited for.
+/// How long Deadbeat waited for the report.
 fn waited(expectation: &Expectation) -> String {
     let grace = words(expectation.grace());
     if expectation.delay().is_zero() {
@@ -271,7 +271,7 @@ fn missed(name: &str, cause: Cause, due: DateTime<Utc>, stage: Option<&Stage>, w
     }
 }
 
-/// The run that is spoken of was sent before the slot that is owed: later ones have satisfied its own.
+/// Whether the run in question was sent before the unsatisfied slot. Later runs have satisfied its own slot.
 fn is_overtaken(state: &MonitorState, background: &Background<'_>) -> bool {
     let sent_at = background.stage.and_then(|stage| stage.published_at);
     sent_at
@@ -371,7 +371,7 @@ fn again(
     }
 }
 
-/// The run that was begun most often.
+/// The run whose message began most often.
 fn contested(state: &MonitorState) -> Option<&Run> {
     let contested = state.runs.iter().filter(|run| run.contest.is_some());
     contested.max_by_key(|run| run.attempts)

@@ -1,4 +1,4 @@
-//! Why a subject is in trouble that monitors name, although nobody saw it so.
+//! Why a subject has a fault that only monitors' verdicts name: nobody observed it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::incident::cause::Cause;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Explanation, clock, fact, load, of_crash_loop, of_monitor, then, words};
 use crate::incident::changed::Named;
 
-/// Explains it by what the first monitor that named it shows.
+/// Explains the fault by the evidence of the first monitor that named the subject.
 #[must_use]
 pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanation {
     let Named {
@@ -59,7 +59,7 @@ pub fn of_named(named: &Named<'_>, cause: Cause, now: DateTime<Utc>) -> Explanat
             let by = blocks.map_or(String::new(), |task| format!(" by {task}"));
             format!("Worker {name} is blocked{by}: messages wait behind what it runs.")
         }
-        // The others are never only named: they are seen, or say it themselves.
+        // The other kinds are never only named: a sample or their own report shows their fault.
         (SubjectKind::Queue | SubjectKind::Monitor | SubjectKind::ResultBackend | SubjectKind::Host, _) => {
             let up: Vec<&Worker> = background
                 .workers
@@ -93,7 +93,7 @@ fn missed_first(monitor: &Monitor) -> Fact {
     Fact { at: due, fact }
 }
 
-/// What a worker has been running for longest.
+/// The task that a worker has executed longest.
 fn longest(worker: &Worker, evidence: &mut Vec<Fact>, now: DateTime<Utc>) -> Option<String> {
     let longest = worker.snapshot.get("longest")?;
     let task = longest.get("task")?.as_str()?;
@@ -116,7 +116,7 @@ fn longest(worker: &Worker, evidence: &mut Vec<Fact>, now: DateTime<Utc>) -> Opt
     Some(task.to_owned())
 }
 
-/// The task that most of a queue's processes run, how many do, and how many tasks run.
+/// The task that most processes of a queue execute, how many do, and how many tasks run in all.
 fn share(workers: &[&Worker], evidence: &mut Vec<Fact>, now: DateTime<Utc>) -> Option<(String, i64, i64)> {
     let mut counts: Vec<(String, i64)> = Vec::new();
     for worker in workers {

@@ -8,8 +8,8 @@ use deadbeat_store::celery::worker::Worker;
 
 use super::{clock, fact, then};
 
-/// The evidence, and the summary, of a run of monitor `name` that was taken for an orphan. `worker` bears the name of its owner. None: it
-/// was not.
+/// The evidence and the summary of a run of monitor `name` that counted as an orphan. `worker` has the name of its
+/// owner. None: it did not count as one.
 pub(super) fn of_orphan(name: &str, run: &Run, worker: Option<&Worker>) -> Option<(Vec<Fact>, String)> {
     let orphan = run.orphan?;
     let owner = run.detail.worker.as_deref().unwrap_or("a worker");

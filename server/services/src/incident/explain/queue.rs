@@ -102,7 +102,7 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
             "If no task should go there, correct task_routes or the queue of its Beat entry.",
         ));
         (
-            // RabbitMQ counts consumers; of others it is known that nothing leaves the queue.
+            // RabbitMQ counts consumers. With other brokers it is only known that nothing leaves the queue.
             match queue.consumers {
                 Some(0) => format!("Nobody consumes queue {name}: {} messages wait.", queue.depth),
                 _ => format!(
@@ -120,7 +120,7 @@ pub fn of_queue(queue: &Queue, workers: &[Worker], cause: Cause) -> Explanation 
     }
 }
 
-/// More processes for a worker that is there.
+/// Gives an existing worker more processes.
 fn give_processes(worker: Option<&&Worker>, celery: Command) -> Repair {
     let text = "Give one more processes (prefork and gevent), where its machine bears it.";
     match worker {

@@ -7,10 +7,10 @@ use deadbeat_domain::incident::{Fact, Repair};
 use super::{Explanation, clock, fact, then};
 use crate::celery::result_backend::report::{Backend, Report, since};
 
-/// Processes that an incident names.
+/// The most processes that an incident names.
 const NAMED: usize = 5;
 
-/// Explains that a result backend does not answer, or takes nothing.
+/// Explains that a result backend does not answer, or refuses results.
 #[must_use]
 pub fn of_result_backend(backend: &Backend, now: DateTime<Utc>) -> Explanation {
     let address = &backend.address;
@@ -77,7 +77,7 @@ pub fn of_result_backend(backend: &Backend, now: DateTime<Utc>) -> Explanation {
     }
 }
 
-/// What one process says.
+/// The facts that one process reports.
 fn of_process((name, report): &(String, Report)) -> Vec<Fact> {
     let operation = report.operation.as_deref().unwrap_or("a call");
     let mut facts = Vec::new();

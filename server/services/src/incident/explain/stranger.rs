@@ -8,10 +8,10 @@ use deadbeat_store::celery::queue::Queue;
 
 use super::{Explanation, fact, then};
 
-/// Workers in an incident; the rest is counted.
+/// The most workers that an incident names. It counts the others.
 const NAMED: usize = 5;
 
-/// Explains that workers take messages from a queue and report nothing.
+/// Explains that workers consume a queue and do not report.
 #[must_use]
 pub fn of_strangers(queue: &Queue, strangers: &[Stranger], now: DateTime<Utc>) -> Explanation {
     let name = &queue.name;

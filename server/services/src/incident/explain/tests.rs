@@ -1,4 +1,4 @@
-//! Every command that an incident can show, with names that somebody who wants to run one would choose, read by real shells.
+//! Every command that an incident can show, with names that an attacker would choose, read by real shells.
 
 use std::process::Stdio;
 
@@ -32,7 +32,7 @@ use crate::celery::beat::emptied::Emptied;
 use crate::celery::beat::flood::Flood;
 use crate::incident::changed::Background;
 
-/// What comes from outside and may stand in a command.
+/// The names from outside that may stand in a command.
 #[derive(Debug, Clone)]
 struct Names {
     app: String,
@@ -43,7 +43,7 @@ struct Names {
     host: String,
 }
 
-/// Names that need no quotes, none of them a part of another or of our words.
+/// Names that need no quotes. None is a part of another one, or of our own words.
 fn harmless() -> Names {
     let name = |text: &str| text.to_owned();
     Names {
@@ -57,7 +57,7 @@ fn harmless() -> Names {
 }
 
 impl Names {
-    /// A word of a harmless command with these names in the places of the harmless ones.
+    /// Replaces harmless names in a command's word by these names.
     fn put_into(&self, word: &str) -> String {
         let harmless = harmless();
         let places = [
@@ -67,7 +67,7 @@ impl Names {
             (&harmless.task, &self.task),
             (&harmless.id, &self.id),
         ];
-        // One pass: a name may hold another's place.
+        // In one pass: a name may contain the place of another one.
         let place = places.iter().find_map(|(place, name)| {
             let (before, after) = word.split_once(place.as_str())?;
             Some([before, name, after].concat())
@@ -133,7 +133,7 @@ fn incarnation(names: &Names, pid: Option<i64>) -> Incarnation {
     }
 }
 
-/// Every explanation that there is, of subjects with these names.
+/// Every explanation, of subjects with these names.
 fn explanations(names: &Names) -> Vec<Explanation> {
     let project_id = ProjectId::generate();
     let beat = Beat {
@@ -295,7 +295,8 @@ fn explanations(names: &Names) -> Vec<Explanation> {
     all.into_iter().map(Explanation::visible).collect()
 }
 
-/// What each line passes to its programs when a real shell reads it: all of them are functions that print their arguments.
+/// The arguments that a line passes to its programs when a real shell reads it. The programs are functions that print
+/// their arguments.
 fn passed_on(shell: &str, lines: &[&str]) -> Vec<Vec<String>> {
     let programs = [
         "celery",
@@ -319,7 +320,7 @@ fn passed_on(shell: &str, lines: &[&str]) -> Vec<Vec<String>> {
         ));
     }
     for line in lines {
-        // A function's name has no hyphen in every shell.
+        // Not every shell allows a hyphen in a function's name.
         let line = ["redis-cli", "py-spy", "rabbitmq-diagnostics"]
             .iter()
             .find_map(|name| Some(format!("{}{}", name.replace('-', "_"), line.strip_prefix(name)?)))

@@ -111,7 +111,7 @@ pub fn of_worker(worker: &Worker, cause: Cause) -> Explanation {
     }
 }
 
-/// Starts a worker as it was: with its name, for its queues.
+/// Starts a worker as it ran before: with its name, for its queues.
 fn start(worker: &Worker) -> Command {
     let command = Command::new("celery -A")
         .arg(worker.typed())
@@ -217,7 +217,7 @@ fn skew(worker: &Worker) -> Explanation {
     }
 }
 
-/// How a clock is set right.
+/// How to correct a clock.
 pub(super) fn set_the_clock(host: &str) -> Vec<Repair> {
     vec![
         Repair::command(

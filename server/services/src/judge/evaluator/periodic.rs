@@ -1,4 +1,4 @@
-//! What is looked at every so often, beside what is overdue: unseen brokers, runs that nobody took, lost hosts.
+//! Periodic checks beside the deadlines: brokers without samples, runs that no worker received, lost hosts.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -11,17 +11,18 @@ use crate::celery::trace::unbegun;
 use crate::celery::{broker, host, result_backend};
 use crate::incident;
 
-/// Microseconds between two looks for what nobody looks at any more.
+/// Microseconds between two checks for brokers without samples.
 const GIVE_UP_MICROS: i64 = 60_000_000;
 
-/// Microseconds between two looks for runs that nobody has taken.
+/// Microseconds between two checks for runs that no worker received.
 const UNBEGUN_MICROS: i64 = 5_000_000;
 
-/// Microseconds between two looks at lost hosts.
+/// Microseconds between two checks of lost hosts.
 const HOSTS_MICROS: i64 = 1_000_000;
 
 impl Evaluator {
-    /// Ends the incidents of brokers and queues that nobody looks at any more: once a minute, there is no hurry in it.
+    /// Ends the incidents of brokers and queues that no process samples any more: once a minute, because that is not
+    /// urgent.
     pub(super) async fn give_up_unseen(&self, now: DateTime<Utc>) {
         let before = self.gave_up_at.load(Ordering::Relaxed);
         if (now.timestamp_micros() - before).abs() < GIVE_UP_MICROS {
@@ -34,7 +35,7 @@ impl Evaluator {
                 tracing::info!(given_up, "nobody looks at these brokers and queues any more");
                 self.outbox_bell.notify_one();
             }
-            // Nothing else waits for it.
+            // Do not fail the sweep: nothing else depends on this.
             Err(error) => {
                 tracing::warn!(error = %with_sources(&error), "what nobody looks at any more could not be given up")
             }
@@ -54,14 +55,14 @@ impl Evaluator {
                 tracing::info!(lost, down, "messages of runs are lost");
                 self.outbox_bell.notify_one();
             }
-            // Nothing else waits for it.
+            // Do not fail the sweep: nothing else depends on this.
             Err(error) => {
                 tracing::warn!(error = %with_sources(&error), "runs that nobody has taken could not be looked at")
             }
         }
     }
 
-    /// Sees which lost hosts are back, each second.
+    /// Checks each second which lost hosts are back.
     pub(super) async fn look_at_hosts(&self, now: DateTime<Utc>) {
         let before = self.hosts_at.load(Ordering::Relaxed);
         if (now.timestamp_micros() - before).abs() < HOSTS_MICROS {
@@ -77,7 +78,7 @@ impl Evaluator {
                     self.outbox_bell.notify_one();
                 }
             }
-            // Nothing else waits for it.
+            // Do not fail the sweep: nothing else depends on this.
             Err(error) => {
                 tracing::warn!(error = %with_sources(&error), "lost hosts could not be looked at")
             }
@@ -88,7 +89,7 @@ impl Evaluator {
         let mut tx = self.store.begin().await?;
         let spells = self.spells(&mut tx, now).await?;
         let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?
-            // Their members may have been deleted, which tells nobody.
+            // Their members may have been deleted, which no event reports.
             + incident::settle_inferred(&mut tx, &self.site, None, now).await?
             + result_backend::settle_all(&mut tx, &self.site, now, BATCH).await?;
         tx.commit().await?;

@@ -1,4 +1,4 @@
-//! Incidents that are told again.
+//! Reminders of incidents that stay open.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::message::Phase;
@@ -9,7 +9,7 @@ use super::{BATCH, Batched, Evaluator, Swept};
 use crate::alert::outbox::{self, Telling};
 
 impl Evaluator {
-    /// Tells again about incidents that stay open, one batch.
+    /// Sends reminders of open incidents, one batch.
     pub(super) async fn remind(&self, now: DateTime<Utc>) -> StoreResult<Batched> {
         let mut swept = Swept::default();
         let mut tx = self.store.begin().await?;
@@ -25,7 +25,7 @@ impl Evaluator {
             }
         }
         let spells = self.spells(&mut tx, now).await?;
-        // One that has no next time belongs to a project that has switched its reminders off since.
+        // An incident without a next time belongs to a project that has switched its reminders off meanwhile.
         let tellings: Vec<Telling<'_>> = incidents
             .iter()
             .filter(|(incident, due_at)| incident.remind_at.is_some() && is_reminder_told(*due_at, &spells))

@@ -1,9 +1,10 @@
-//! Which ping URLs exist, in memory: nobody asks the database about an id that it has just denied, and while it is away we can still
-//! tell a monitor's ping from noise.
+//! Which ping URLs exist, in memory. So the server does not ask the database again about an id that it has just denied.
+//! While the database is away, the server can still tell a monitor's ping from noise.
 //!
-//! What is known is learnt at the start, from notifications of other processes' changes, and from every look-up; the whole list is
-//! read again when the line to the database was cut, and every ten minutes in any case. It is never the last word while the database
-//! is there: a known id is looked up by the writer anyway, and an unknown one is looked up before it is refused, at a bounded rate.
+//! The list is read at the start, and follows notifications of other processes' changes and every look-up. It is read
+//! again after the connection to the database was cut, and every ten minutes in any case. While the database is there,
+//! the list never decides alone: the writer looks a known id up anyway, and an unknown id is looked up before it is
+//! refused, at a limited rate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -15,17 +16,18 @@ use foldhash::fast::RandomState;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// For how long an id that the database has denied is refused without asking again.
+/// How long an id that the database has denied is refused without asking again.
 const DENIED_FOR: Duration = Duration::from_secs(5);
-/// Denied ids that are remembered.
+/// The most denied ids that are remembered.
 const MOST_DENIED: usize = 100_000;
-/// Look-ups of ids that the complete list does not have, a second. A monitor that another process made this moment is found by one.
+/// The most look-ups a second of ids that the complete list does not have. A look-up finds a monitor that another
+/// process has just made.
 const LOOK_UPS_A_SECOND: u32 = 500;
-/// The list is read anew after this, whatever was notified.
+/// Read the list again after this, whatever notifications came.
 const EXPIRY: Duration = Duration::from_secs(600);
-/// After a line to the database that failed.
+/// The pause after a failed connection to the database.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Rows of one read.
+/// Rows that one query reads.
 const CHUNK: i64 = 20_000;
 /// The notifications of migration 0010.
 const CHANNEL: &str = "deadbeat_monitor";
@@ -38,29 +40,29 @@ pub struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Ids as numbers: 32 bytes an entry.
+    /// Ping ids as numbers: 32 bytes an entry.
     known: HashMap<u128, u128, RandomState>,
-    /// Everything is in `known`: it was read, and notifications have come ever since.
+    /// `known` is complete: it was read, and notifications have come ever since.
     is_complete: bool,
     denied: HashMap<u128, Instant>,
     look_ups: u32,
     second: Option<Instant>,
 }
 
-/// What is known of an id without asking the database.
+/// Whether an id exists, without asking the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// There is such a monitor.
+    /// A monitor has it.
     Yes,
-    /// There is none.
+    /// No monitor has it.
     No,
-    /// Not everything is known.
+    /// Unknown: the list is not complete.
     Perhaps,
 }
 
 impl Registry {
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        // Whoever panicked while writing left a map behind, which is all that it is.
+        // A panic while writing leaves a valid map behind, so go on with it.
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -68,7 +70,8 @@ impl Registry {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a ping for this id is refused without asking: the database has just denied it, or denies enough others.
+    /// Whether a ping for this id is refused without asking: the database has just denied the id, or this second's
+    /// look-ups are used up.
     #[must_use]
     pub fn refuses(&self, id: PingId) -> bool {
         let id = id.0.as_u128();
@@ -97,7 +100,7 @@ impl Registry {
         inner.look_ups > LOOK_UPS_A_SECOND
     }
 
-    /// What is known of an id without asking the database.
+    /// Whether an id exists, without asking the database.
     #[must_use]
     pub fn knows(&self, id: PingId) -> Known {
         let inner = self.read();
@@ -117,19 +120,19 @@ impl Registry {
         found.map(|monitor| MonitorId(Uuid::from_u128(monitor)))
     }
 
-    /// How many ping URLs are known.
+    /// Number of known ping URLs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.read().known.len()
     }
 
-    /// None is known.
+    /// Whether no ping URL is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The database has such a monitor.
+    /// Notes ids that the database has.
     pub(crate) fn learn(&self, ids: impl Iterator<Item = (PingId, MonitorId)>) {
         let mut fresh = ids.filter(|(ping, _)| self.knows(*ping) != Known::Yes).peekable();
         if fresh.peek().is_none() {
@@ -143,7 +146,7 @@ impl Registry {
         }
     }
 
-    /// The database has none of that id.
+    /// Notes that the database does not have an id.
     pub(crate) fn deny(&self, id: PingId) {
         let mut inner = self.write();
         inner.known.remove(&id.0.as_u128());
@@ -153,7 +156,7 @@ impl Registry {
         inner.denied.insert(id.0.as_u128(), Instant::now());
     }
 
-    /// Keeps the list until told to stop.
+    /// Keeps the list up to date until `stop`.
     pub async fn run(&self, store: &Store, stop: CancellationToken) {
         while !stop.is_cancelled() {
             if let Err(error) = self.follow(store, &stop).await {
@@ -167,9 +170,10 @@ impl Registry {
         }
     }
 
-    /// Listens, reads everything, and follows changes, until the line is cut or the list is due to be read anew.
+    /// Listens, reads the whole list, and follows changes, until the connection is cut or the list is due to be read
+    /// again.
     async fn follow(&self, store: &Store, stop: &CancellationToken) -> StoreResult<()> {
-        // Before the list is read: what changes meanwhile is heard.
+        // Listen before reading the list, so that no change in between is missed.
         let mut changes = store.listen(CHANNEL).await?;
         loop {
             self.load(store).await?;
@@ -181,7 +185,7 @@ impl Registry {
                     () = &mut expiry => break,
                     change = changes.next() => change?,
                 };
-                // A line that was cut may have swallowed some.
+                // A connection that was cut may have lost some notifications.
                 let Some(change) = change else { return Ok(()) };
                 match parse(&change) {
                     Some((true, ping, monitor)) => self.learn(std::iter::once((ping, monitor))),
@@ -215,7 +219,7 @@ impl Registry {
     }
 }
 
-/// `came <ping id> <id>` or `went <ping id> <id>`; anything else means "read it all".
+/// Reads `came <ping id> <id>` or `went <ping id> <id>`. Anything else means: read the whole list.
 fn parse(change: &str) -> Option<(bool, PingId, MonitorId)> {
     let mut words = change.split(' ');
     let came = match words.next()? {

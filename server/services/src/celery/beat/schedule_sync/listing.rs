@@ -14,24 +14,24 @@ use uuid::Uuid;
 
 use crate::celery::beat;
 
-/// A Beat's whole schedule: what is not in it is not scheduled.
+/// A Beat's whole schedule: an entry that is not in it is not scheduled.
 #[derive(Debug, Deserialize)]
 pub struct Snapshot {
     /// The Beat's name.
     pub beat: String,
-    /// Which start of it lists them: random, one a start.
+    /// The boot id of the process that lists it: random, one for each start.
     #[serde(default)]
     pub boot: Option<Uuid>,
-    /// Where that runs.
+    /// The host on which it runs.
     #[serde(default)]
     pub host: Option<Text>,
-    /// Its process.
+    /// Its process id.
     #[serde(default)]
     pub pid: Option<i64>,
     /// When it started, by its clock.
     #[serde(default)]
     pub started_at: Option<DateTime<Utc>>,
-    /// Whether it goes on. None: an older SDK, which does not report that it ends.
+    /// Whether it runs or ends. None: an older SDK, which does not report its end.
     #[serde(default)]
     pub state: Option<beat::State>,
     /// Every entry.
@@ -47,15 +47,15 @@ pub struct Entry {
     /// The task that it sends.
     #[serde(default)]
     pub task: Option<Text>,
-    /// In native form.
+    /// The schedule, in the JSON form of `domain/schedule/json.rs`.
     pub schedule: Value,
-    /// It is the SDK's own, and in nobody's schedule.
+    /// It is the SDK's canary, which is in no application's schedule.
     #[serde(default)]
     pub canary: bool,
-    /// False: known, and not sent.
+    /// False: the Beat has it, and does not send it.
     #[serde(default = "yes")]
     pub enabled: bool,
-    /// How long after a slot a run may begin at the earliest: the countdown with which Beat sends it.
+    /// How long after a slot a run may begin at the earliest: the countdown with which Beat sends the entry.
     #[serde(default)]
     pub delay_seconds: f64,
     /// Tolerated lateness.
@@ -63,13 +63,13 @@ pub struct Entry {
     /// How long a run may take.
     #[serde(default)]
     pub longest_run_seconds: Option<f64>,
-    /// Nobody has said how long one may take: what is learned bounds it, too.
+    /// Nobody has set how long a run may take, so the learned lengths limit it, too.
     #[serde(default)]
     pub longest_run_is_a_guess: bool,
-    /// Each run counts: one whose message is lost is an incident although later ones ran.
+    /// Every run is expected: a run whose message is lost is an incident even if later runs came.
     #[serde(default)]
     pub every_run: bool,
-    /// When Beat says that it is next due.
+    /// The hint: when Beat says that it is next due.
     #[serde(default)]
     pub next_due_at: Option<DateTime<Utc>>,
 }
@@ -83,7 +83,7 @@ fn yes() -> bool {
     true
 }
 
-/// Reads one entry more than a Beat may have, which tells that there are too many, and passes over the rest.
+/// Reads one entry more than a Beat may have, which shows that there are too many, and skips the rest.
 fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct Objects<T>(PhantomData<T>);
 
@@ -100,7 +100,7 @@ fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> R
                 let Some(entry) = list.next_element::<Box<RawValue>>()? else {
                     return Ok(entries);
                 };
-                // serde would take a list for an object, and go by the order of the members.
+                // serde would read a list as an object, and assign its members by the order of the fields.
                 if !entry.get().starts_with('{') {
                     return Err(A::Error::custom("an entry is an object"));
                 }
@@ -114,7 +114,7 @@ fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> R
     deserializer.deserialize_seq(Objects(PhantomData))
 }
 
-/// When entries of a Beat are next due, by its own reckoning.
+/// Hints: when entries of a Beat are next due, as Beat computes it.
 #[derive(Debug, Deserialize)]
 pub struct DueHints {
     /// The Beat's name.
@@ -129,7 +129,7 @@ pub struct DueHints {
 pub struct DueHint {
     /// The entry's name.
     pub name: Text,
-    /// None: never again. It must be said: left out by mistake, it would disarm the monitor.
+    /// None: never again. The field must be present: if it could be left out by mistake, that would disarm the monitor.
     #[serde(deserialize_with = "Option::deserialize")]
     pub next_due_at: Option<DateTime<Utc>>,
 }

@@ -1,4 +1,4 @@
-//! What is known of the parts that a monitor depends on, as facts with times.
+//! Facts with times about the parts that a monitor depends on.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::incident::Fact;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::incident::changed::Background;
 use crate::incident::explain::{fact, load, then};
 
-/// That reports were lost since then.
+/// The fact that reports were lost since then.
 pub(super) fn lost_reports(background: &Background<'_>, since: DateTime<Utc>) -> Option<Fact> {
     let (at, count) = background.beat?.lost_events.filter(|(at, _)| *at >= since)?;
     Some(then(
@@ -21,7 +21,7 @@ pub(super) fn lost_reports(background: &Background<'_>, since: DateTime<Utc>) ->
     ))
 }
 
-/// How queue, workers and broker are, as far as it matters.
+/// The state of queue, workers and broker, as far as it matters for the cause.
 pub(super) fn surroundings(background: &Background<'_>, cause: Cause, from: DateTime<Utc>) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some(beat) = background.beat {
@@ -114,7 +114,7 @@ fn rate_limits(background: &Background<'_>) -> Vec<Fact> {
     facts
 }
 
-/// How far the run got that was due then.
+/// How far the run of the missed slot got.
 pub(super) fn how_far(stage: &Stage, from: DateTime<Utc>) -> Vec<Fact> {
     let since_due = |at: DateTime<Utc>| at >= from;
     let Some(sent) = stage.published_at.filter(|at| since_due(*at)) else {

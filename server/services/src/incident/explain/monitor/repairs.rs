@@ -200,7 +200,7 @@ pub(super) fn repair(
     repair
 }
 
-/// What to do about something that no Beat sends.
+/// What to do about a job that no Beat sends.
 fn of_a_job(monitor: &Monitor, cause: Cause) -> Vec<Repair> {
     let state = &monitor.state;
     match cause {

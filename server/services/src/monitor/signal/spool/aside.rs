@@ -1,8 +1,8 @@
-//! Signals that were acknowledged and cannot be written for now: another transaction holds their monitor's row, the row cannot be read,
-//! or the database refuses them.
+//! Signals that were acknowledged and cannot be written for now: another transaction holds their monitor's row, the row
+//! cannot be read, or the database refuses them.
 //!
-//! They leave the order of numbers, so that what came after them goes on. Each has a name of its own in the table `writer`, as if it
-//! were a spool with one signal: so it is written once.
+//! They leave the order of numbers, so that later signals can be written. Each has a name of its own in the table
+//! `writer`, as if it were a spool with one signal: so it is written only once.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -17,14 +17,15 @@ use super::{
 };
 use crate::monitor::signal::incoming::{Address, Incoming};
 
-/// Signals of one address that are taken while others of it are set aside.
+/// The most signals of one address that are accepted while others of it are set aside.
 pub const MOST_OF_ONE: usize = 500;
-/// Signals that are taken while so many are set aside.
+/// The most signals that may be set aside.
 pub const MOST_ASIDE: usize = 10_000;
-/// For how long the oldest signal of an address counts as about to be written: most locks are released by then.
+/// For how long the oldest signal of an address counts as about to be written. Most locks are released by then.
 const FRESH: Duration = Duration::from_secs(30);
 
-/// What is set aside, in memory: for each address the places of its signals, oldest first, and since when they are known.
+/// The signals that are set aside, in memory: for each address the places of its signals, oldest first, and since when
+/// they are known.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     places: HashMap<Address, VecDeque<(u64, Instant)>>,
@@ -44,7 +45,7 @@ pub(crate) struct Aside {
 }
 
 impl Index {
-    /// What a file holds that is opened, perhaps again: what was known before is not new.
+    /// Reads what an opened file holds. If it was open before, signals that were known then are not new.
     pub(super) fn of(aside: Vec<(u64, Address)>, before: &Self) -> Self {
         let known: HashMap<u64, Instant> = before.places.values().flatten().copied().collect();
         let mut index = Self::default();
@@ -61,7 +62,7 @@ impl Index {
         self.next = self.next.max(place + 1);
     }
 
-    /// Which of these may be added: an address at its limit, and nobody else, has to wait.
+    /// Which of these may be added. An address at its limit must wait; others need not.
     fn fits(&self, addresses: &[Address]) -> Vec<bool> {
         let mut taken: HashMap<&Address, usize> = HashMap::new();
         let mut all = self.count;
@@ -99,13 +100,13 @@ impl Inner {
 }
 
 impl Spool {
-    /// Signals that are set aside.
+    /// Number of signals that are set aside.
     #[must_use]
     pub fn aside(&self) -> usize {
         self.inner.index().count
     }
 
-    /// Whether signals of this address are set aside: what comes after them goes there too, so that their order holds.
+    /// Whether signals of this address are set aside. Then later ones are set aside, too, so that their order holds.
     #[must_use]
     pub fn is_aside(&self, address: &Address) -> bool {
         self.inner.index().places.contains_key(address)
@@ -119,8 +120,9 @@ impl Spool {
         index.places.iter().filter_map(oldest).collect()
     }
 
-    /// Addresses whose oldest signal was set aside a moment ago: it is about to be written, and its monitor should not be judged before.
-    /// One that stays aside does not count, whatever comes after it: its monitor would never be judged again.
+    /// Addresses whose oldest signal was set aside a moment ago. It will soon be written, so its monitor should not be
+    /// judged before that. A signal that stays aside does not count, even if later ones follow: otherwise its monitor
+    /// would never be judged again.
     #[must_use]
     pub(crate) fn fresh_aside(&self) -> Vec<Address> {
         let index = self.inner.index();
@@ -131,11 +133,11 @@ impl Spool {
         fresh.map(|(address, _)| address.clone()).collect()
     }
 
-    /// Keeps new signals aside, and says for each whether it is kept. Those are on the disk when this returns. The others are beyond a
-    /// limit: that of their address, or that of all.
+    /// Keeps new signals aside. Returns for each whether it is kept. Kept ones are on the disk when this returns. The
+    /// others exceed a limit: that of their address, or that of all.
     ///
     /// # Errors
-    /// The spool's cap is reached, or the file cannot be written; none of them is kept.
+    /// If the spool's cap is reached, or the file cannot be written. Then none of them is kept.
     pub async fn append_aside(&self, batch: &[Incoming]) -> Result<Vec<bool>, SpoolError> {
         let rows = rows(batch)?;
         let addresses: Vec<Address> = batch.iter().map(|one| one.address.clone()).collect();
@@ -178,16 +180,16 @@ impl Spool {
         .await
     }
 
-    /// Moves signals out of the order. No limit applies: they are acknowledged and count against the cap already.
+    /// Moves signals out of the order. No limit applies: they are acknowledged, and count against the cap already.
     ///
     /// # Errors
-    /// The file cannot be written; none of them is moved.
+    /// If the file cannot be written. Then none of them is moved.
     pub async fn set_aside(&self, spooled: &[&Spooled]) -> Result<(), SpoolError> {
         let moved: Vec<((u64, u32), Address)> = spooled
             .iter()
             .map(|one| ((one.position, one.part), one.incoming.address.clone()))
             .collect();
-        // The number passes them soon, also when no signal with a higher one stays in the file.
+        // The writer's number soon passes theirs, even if no signal with a higher number stays in the file.
         let Some(last) = spooled.iter().map(|one| one.position).max() else {
             return Ok(());
         };
@@ -223,10 +225,10 @@ impl Spool {
         .await
     }
 
-    /// The signal that was set aside at this place.
+    /// Reads the signal that was set aside at this place.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// If the file cannot be read.
     pub(crate) async fn read_aside(&self, place: u64) -> Result<Option<Aside>, SpoolError> {
         self.with_reserve(move |_, file| {
             let begun = file.begin_read().map_err(file_error)?;
@@ -244,10 +246,10 @@ impl Spool {
         .await
     }
 
-    /// Forgets signals that were set aside: they are in the database.
+    /// Deletes signals that were set aside: they are in the database now.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// If the file cannot be written.
     pub(crate) async fn forget_aside(&self, written: &[&Aside]) -> Result<(), SpoolError> {
         let written: Vec<(u64, Address)> = written
             .iter()

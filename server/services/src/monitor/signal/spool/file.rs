@@ -1,4 +1,4 @@
-//! The file of a spool: opening it, reading what it holds, and what happens when it is damaged.
+//! The file of a spool: opening it, reading its content, and dealing with damage.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{ASIDE, Kept, NAMES, SIGNALS, SpoolError, UNREADABLE, file_error, size};
 use crate::monitor::signal::incoming::Address;
 
-/// What a file holds.
+/// The content of a file.
 pub(super) struct Content {
     pub(super) database: Database,
     pub(super) writer: Uuid,
@@ -20,24 +20,24 @@ pub(super) struct Content {
     pub(super) signals: u64,
     pub(super) bytes: u64,
     pub(super) oldest_at: Option<DateTime<Utc>>,
-    /// What is set aside, oldest first.
+    /// The signals that are set aside, oldest first.
     pub(super) aside: Vec<(u64, Address)>,
 }
 
 /// Why a file cannot be opened.
 pub(super) enum Fault {
-    /// It may be fine: no rights, no space, another process has it.
+    /// The file may be sound: no permission, no space, or another process has it open.
     Passing(SpoolError),
-    /// It is not what it should be, and never will be again.
+    /// The file is damaged, and stays so.
     Damaged(String),
 }
 
-/// Opens a file, or makes it, and looks at all that it holds.
+/// Opens or creates a file, and reads all its signals.
 ///
-/// `writer` is the name that this process already writes under: a file that is opened again keeps it, because a commit under that name
-/// may still be under way.
+/// `writer`: the name under which this process already writes. A file that is opened again keeps that name, because a
+/// commit under it may still be under way.
 pub(super) fn read(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
-    // redb checks most of what it reads, but takes some of it on trust.
+    // redb checks most of the bytes that it reads, but trusts some.
     catch_unwind(AssertUnwindSafe(|| read_trusting(path, writer)))
         .unwrap_or_else(|_| Err(Fault::Damaged("reading it fails".to_owned())))
 }
@@ -95,7 +95,8 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
             }
         };
         let named = names.get("writer").map_err(fault)?.map(|id| id.value());
-        // A process that finds an empty file begins anew: the numbers say nothing about what an earlier process has committed.
+        // A process that finds an empty file takes a new name: the old numbers do not tell what an earlier process has
+        // committed.
         let known = named.filter(|_| signals > 0).or(writer.map(|id| id.as_u128()));
         let id = known.unwrap_or_else(|| Uuid::new_v4().as_u128());
         if named != Some(id) {
@@ -109,7 +110,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
         let (key, value) = entry.map_err(fault)?;
         let (_, json, body) = value.value();
         bytes += size(json, body);
-        // What a newer version wrote stays where it is.
+        // A signal that a newer version wrote stays in its place.
         if let Ok(kept) = serde_json::from_slice::<Kept>(json) {
             aside.push((key.value(), kept.address));
         }
@@ -126,7 +127,7 @@ fn read_trusting(path: &Path, writer: Option<Uuid>) -> Result<Content, Fault> {
     })
 }
 
-/// Gives a file the first free name of its kind; nothing is deleted.
+/// Renames a file to the first free name of its kind. Deletes nothing.
 pub(super) fn rename(path: &Path) -> std::io::Result<PathBuf> {
     let mut number = 1;
     loop {
@@ -141,7 +142,7 @@ pub(super) fn rename(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// When a kept signal came; none: it cannot be read.
+/// When a kept signal was received. None: it cannot be read.
 pub(super) fn came_at(json: &[u8]) -> Option<DateTime<Utc>> {
     let kept: Kept = serde_json::from_slice(json).ok()?;
     Some(kept.signal.received_at)

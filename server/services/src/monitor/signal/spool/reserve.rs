@@ -1,14 +1,14 @@
-//! Disk space that is kept for a full disk: forgetting what is in the database needs some.
+//! Disk space that is reserved for a full disk. Deleting signals that are in the database needs some.
 //!
-//! A file beside the spool holds the space. It is deleted when the spool cannot be opened or written otherwise. Nothing new is kept
-//! until the file is there again.
+//! A file beside the spool holds the space. If the spool cannot be opened or written for want of space, the file is
+//! deleted. No new signal is kept until the file exists again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes that are reserved. Measured on a full disk: opening the file again and forgetting 512 signals takes less.
+/// The size of the reserve. Measured on a full disk: opening the file again and deleting 512 signals takes less.
 const BYTES: usize = 512 * 1024;
 
 /// The reserved space of one spool file.
@@ -18,17 +18,17 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// The reserve of this spool file. Its space is taken by the first [`Reserve::keep`].
+    /// The reserve of this spool file. The first [`Reserve::keep`] takes its space.
     pub(super) fn beside(spool: &Path) -> Self {
         let mut name = spool.as_os_str().to_owned();
         name.push(".reserve");
         Self { path: name.into() }
     }
 
-    /// Takes the space unless it is taken.
+    /// Takes the space, unless it is taken already.
     ///
     /// # Errors
-    /// The disk is full.
+    /// If the disk is full.
     pub(super) fn keep(&self) -> Result<(), Error> {
         let is_kept = std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= BYTES as u64);
         if is_kept {
@@ -63,7 +63,7 @@ impl Reserve {
         file.sync_all()
     }
 
-    /// Frees the space. True: there was some.
+    /// Frees the space. False: there was none.
     pub(super) fn release(&self) -> bool {
         std::fs::remove_file(&self.path).is_ok()
     }

@@ -1,4 +1,4 @@
-//! Signals whose monitor is held by somebody else: they wait for a moment, then aside.
+//! Signals whose monitor another transaction has locked: they wait for a moment, and are then set aside.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,7 +18,7 @@ impl Writer {
         }));
     }
 
-    /// What has waited long enough for a locked row goes aside, or all of it when it is too much.
+    /// Sets aside the signals that have waited long enough for a locked row; all of them, if there are too many.
     pub(super) async fn age_held(&mut self) {
         let is_full = self.held.len() > MOST_HELD;
         let is_old = |one: &Waiting| one.held_since.is_some_and(|since| since.elapsed() >= HELD);
@@ -32,7 +32,7 @@ impl Writer {
         self.put_aside(old).await;
     }
 
-    /// Signals whose address has others aside go there, too. Returns the rest.
+    /// Sets aside signals whose address has others aside, so that their order holds. Returns the rest.
     pub(super) async fn follow_aside(&mut self, batch: Vec<Waiting>) -> Vec<Waiting> {
         let Some(spool) = self.spool.as_ref().filter(|spool| spool.aside() > 0) else {
             return batch;
@@ -44,8 +44,8 @@ impl Writer {
         rest
     }
 
-    /// Keeps signals aside in the spool file and acknowledges them. Without a spool, and beyond its limits, every client hears "try
-    /// again".
+    /// Keeps signals aside in the spool's file, and acknowledges them. Without a spool, and beyond its limits, every
+    /// client is asked to try again.
     pub(super) async fn put_aside(&mut self, batch: Vec<Waiting>) {
         let Some(spool) = self.spool.clone().filter(|_| !batch.is_empty()) else {
             return;

@@ -1,4 +1,4 @@
-//! A message as a mail: subject, text and HTML. They are two ways to print the same [`Story`].
+//! A message as a mail: subject, text and HTML. Text and HTML are two ways to print the same [`Story`].
 
 use deadbeat_domain::alert::message::Message;
 
@@ -14,7 +14,7 @@ pub struct Mail {
     pub subject: String,
     /// For readers without HTML.
     pub text: String,
-    /// A whole document that loads nothing.
+    /// A complete document that loads nothing.
     pub html: String,
 }
 
@@ -99,7 +99,7 @@ fn text(story: &Story) -> String {
     out
 }
 
-/// Colours for light and dark readers; a reader that drops the style still shows everything in order.
+/// Colours for light and dark mail readers. A reader that drops the style still shows everything in order.
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{margin:0;padding:24px;background:#fff;color:#1c1e21;font:15px/1.5 system-ui,sans-serif}\

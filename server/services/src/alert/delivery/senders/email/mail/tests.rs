@@ -125,7 +125,7 @@ fn names_cannot_break_out_of_their_place() {
         count: 1,
     });
     evil.monitor.as_mut().unwrap().tags = vec![name.to_owned()];
-    // What an older version stored may hold these.
+    // A message that an older version stored may hold these.
     let mut stored = evil.opened().to_json();
     stored["incident"]["repair"][0]["command"] = json!("<b>\u{1b}[2J\r\nsecond line");
     stored["incident"]["url"] = json!("javascript:alert(1)");
@@ -148,7 +148,7 @@ fn names_cannot_break_out_of_their_place() {
         "{}",
         mail.html
     );
-    // A command that a shell or a terminal would take for something else is left out.
+    // A command that a shell or a terminal would misread is left out.
     assert!(
         !mail.html.contains("<pre>") && !mail.text.contains("second line"),
         "{}",
