@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -216,6 +217,18 @@ class Stage:
 
     def told(self) -> list[Told]:
         return sorted(told_of(incident) for incident in self.incidents())
+
+    def was_repeated(self, incident: dict[str, Any]) -> bool:
+        """Whether the incident is about a run that the workers did execute twice, by their logs.
+
+        Redis delivers a message again if its acknowledgement is lost with a connection or at a shutdown.
+        """
+        if told_of(incident)[2] != "DUPLICATE_RUN":
+            return False
+        run = re.search(r"the run ([0-9a-f-]{36}) of", str(incident["evidence"]))
+        if run is None:
+            return False
+        return sum(part.text().count(f"[{run[1]}] succeeded") for part in self.running) > 1
 
     def healthy(self, *names: str, workers: tuple[str, ...] = ("one@shop",), runs: int = 2) -> None:
         """Waits until Beat, these workers and these entries (default: all) are up."""
