@@ -105,9 +105,9 @@ class Answers:
                 w.event for w in batch if w.event["type"] == "beat_alive" and w.event.get("ticking", True)
             ]
             alive = {event["id"] for event in ticked}
-            heard = [r for r in results if r["id"] in alive and r.get("status") == "accepted"]
-            if heard:
-                self.on_attended_queues(_names(heard[-1].get("attended_queues")))
+            accepted = [r for r in results if r["id"] in alive and r.get("status") == "accepted"]
+            if accepted:
+                self.on_attended_queues(_names(accepted[-1].get("attended_queues")))
         if not rejected:
             return
         for queued in batch:

@@ -35,7 +35,7 @@ def _with_incidents(found: list[Finding], observed: Observations) -> list[Findin
     """Add the server's open incidents; one that the audit found too makes that finding critical."""
     for incident in observed.knowledge.incidents if observed.knowledge is not None else ():
         code, subject = incident["cause"]["code"], incident["subject"]
-        told = Fact("Deadbeat has an open incident about this.", incident["opened_at"])
+        known = Fact("Deadbeat has an open incident about this.", incident["opened_at"])
         same = [
             place
             for place, finding in enumerate(found)
@@ -45,7 +45,7 @@ def _with_incidents(found: list[Finding], observed: Observations) -> list[Findin
         ]
         if same:
             finding = found[same[0]]
-            found[same[0]] = replace(finding, severity=CRITICAL, evidence=[*finding.evidence, told])
+            found[same[0]] = replace(finding, severity=CRITICAL, evidence=[*finding.evidence, known])
             continue
         passed = _passed(incident, observed)
         found.append(
@@ -55,7 +55,7 @@ def _with_incidents(found: list[Finding], observed: Observations) -> list[Findin
                 Subject(subject["kind"], subject["name"]),
                 incident["cause"]["summary"],
                 [
-                    told,
+                    known,
                     *([] if passed is None else [Fact(passed)]),
                     *(Fact(fact["fact"], fact["at"]) for fact in incident["evidence"]),
                 ],

@@ -61,7 +61,7 @@ def _sample_redis(connection: Any, names: list[str], sample: BrokerSample) -> No
         sample.used_memory = memory.get("used_memory")
         sample.evicted_keys = stats.get("evicted_keys")
         sample.persistent = redis.is_persistent(disk)
-        sample.unacked, sample.oldest_unacked_seconds = redis.held(now)
+        sample.unacked, sample.oldest_unacked_seconds = redis.unacknowledged(now)
         sample.found, sample.scan_complete = redis.find_queues(QUEUE_LIMIT)
         for name in list(dict.fromkeys([*names, *sample.found]))[:QUEUE_LIMIT]:
             sample.queues[name] = redis.queue(name, now)

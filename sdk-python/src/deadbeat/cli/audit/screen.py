@@ -58,10 +58,10 @@ def render(report: Report, colour: bool = False) -> str:
     ) or ["no queue was sampled"]
     broker = report.observed.last.broker
     if broker.unacked is not None:
-        held = f"unacked: {counted(broker.unacked, 'message')} unacknowledged at workers, of all queues"
+        line = f"unacked: {counted(broker.unacked, 'message')} unacknowledged at workers, of all queues"
         if broker.oldest_unacked_seconds is not None:
-            held += f"; the oldest for {span(broker.oldest_unacked_seconds)}"
-        lines.append(held)
+            line += f"; the oldest for {span(broker.oldest_unacked_seconds)}"
+        lines.append(line)
     for finding in report.findings:
         lines += ["", *_finding(finding, colour)]
     if report.unknown:

@@ -58,7 +58,7 @@ class BeatReporter:
         self._started_at = time.time()
         self._pid = os.getpid()
         # Whether the process runs exit hooks and so can report its end.
-        self._says_goodbye = True
+        self._reports_end = True
         self._has_ended = False
         self._alive_due = 0.0
         self._canary_due = 0.0
@@ -71,7 +71,7 @@ class BeatReporter:
         # Those of them that the server gets.
         self._watched: set[str] | None = None
         # Entries that only Beat can compute: name → next due as last reported.
-        self._told_due: dict[str, str | None] = {}
+        self._reported_due: dict[str, str | None] = {}
         # Sent one-offs: name → until when they stay listed as enabled.
         self._last_shots: dict[str, float] = {}
         # The number of entries beyond the server's limit, as last logged.
@@ -94,12 +94,12 @@ class BeatReporter:
 
     def note_embedded(self) -> None:
         """Note that Beat runs in a process that a worker forked (`-B`), which ends without exit hooks."""
-        self._says_goodbye = False
+        self._reports_end = False
 
     @guarded
-    def say_ended(self) -> None:
+    def report_end(self) -> None:
         """The process ends in order or by an error: report that. Without this report it has crashed."""
-        if not self._says_goodbye or self._has_ended or self._pid != os.getpid():
+        if not self._reports_end or self._has_ended or self._pid != os.getpid():
             return
         error = unhandled()
         if error is None and not self._is_watched:
@@ -220,7 +220,7 @@ class BeatReporter:
             ),
             latest="beat_schedule",
         )
-        self._sent_hash, self._sent_at, self._told_due = digest, now, by_hint
+        self._sent_hash, self._sent_at, self._reported_due = digest, now, by_hint
 
     def _as_many_as_taken(self, entries: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
         """Leave out entries beyond the limit, for which the server would refuse the whole list, and log them.
@@ -252,7 +252,7 @@ class BeatReporter:
         return [
             {"name": name, "next_due_at": due}
             for name, due in by_hint.items()
-            if _is_other_due(self._told_due.get(name), due, now)
+            if _is_other_due(self._reported_due.get(name), due, now)
         ]
 
     def _keep_last_shots(self, entries: list[dict[str, Any]], now: float) -> None:
@@ -278,8 +278,8 @@ class BeatReporter:
         if not hints:
             return
         for hint in hints:
-            if hint["name"] in self._told_due:
-                self._told_due[hint["name"]] = hint["next_due_at"]
+            if hint["name"] in self._reported_due:
+                self._reported_due[hint["name"]] = hint["next_due_at"]
         event = self._event("beat_due", time.time(), entries=hints)
         self._transport.put(event, latest="beat_due", merge=merge_due)
 
@@ -340,7 +340,7 @@ class BeatReporter:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started_at": utc_text(self._started_at),
-            "state": "running" if self._says_goodbye else None,
+            "state": "running" if self._reports_end else None,
         }
 
     def _shortened(self, interval: Any) -> Any:
@@ -367,14 +367,14 @@ class BeatReporter:
         }
 
 
-def _is_other_due(told: str | None, due: str | None, now: str) -> bool:
-    if told is None or due is None:
-        return told is not due
-    if max(told, due) <= now:
+def _is_other_due(reported: str | None, due: str | None, now: str) -> bool:
+    if reported is None or due is None:
+        return reported is not due
+    if max(reported, due) <= now:
         # Overdue means due now: another instant each time, but no change.
         return False
     # The time that the computation takes makes it vary.
-    apart = datetime.fromisoformat(due[:-1]) - datetime.fromisoformat(told[:-1])
+    apart = datetime.fromisoformat(due[:-1]) - datetime.fromisoformat(reported[:-1])
     return abs(apart.total_seconds()) >= 1.0
 
 

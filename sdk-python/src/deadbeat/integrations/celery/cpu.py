@@ -30,7 +30,7 @@ class CpuMeter:
     """Compares each measurement with the one before."""
 
     def __init__(self) -> None:
-        self._looked_at = 0.0
+        self._measured_at = 0.0
         # By process id: nanoseconds of running and of waiting.
         self._before: dict[int, tuple[int, int]] = {}
         self._share: Share | None = None
@@ -38,11 +38,11 @@ class CpuMeter:
     def measure(self, pids: Iterable[int]) -> Share | None:
         """The shares since the last measurement; None at first, and where the system does not tell."""
         now = time.monotonic()
-        seconds = now - self._looked_at
+        seconds = now - self._measured_at
         if self._before and seconds < SHORTEST_SECONDS:
             return self._share
         known = {pid: figures for pid in pids if (figures := _schedstat(pid)) is not None}
-        before, self._before, self._looked_at = self._before, known, now
+        before, self._before, self._measured_at = self._before, known, now
         # A process that has started or ended in between has no two measurements.
         grown = [
             (ran - before[pid][0], waited - before[pid][1])

@@ -228,9 +228,9 @@ def _note_failed_start() -> None:
 def _end() -> None:
     seconds = timeouts.EXIT_FLUSH_SECONDS
     for beat in list(_beats.values()):
-        beat.say_ended()
+        beat.report_end()
     for worker in list(_workers.values()):
-        worker.say_stopped()
+        worker.report_stopped()
         if worker.has_children():
             seconds = timeouts.EXIT_FLUSH_SECONDS - timeouts.CHILD_EXIT_FLUSH_SECONDS
     _flush(seconds)

@@ -89,7 +89,7 @@ class WorkerReporter:
         if self._state == "running" and isinstance(error, Exception) and type(exit_code) is int and exit_code:
             self._failure = exit_code, self._runs.error_of(error)
 
-    def say_stopped(self) -> None:
+    def report_stopped(self) -> None:
         """Send the main process's last snapshot. Its pool children, which inherit this object, send none."""
         if self._duty is not None and self._pid == os.getpid() and self._state != "stopped":
             self._state = "stopped"
@@ -266,14 +266,14 @@ def _limited(consumer: Any) -> int:
 
 def _rate_limits(consumer: Any) -> list[dict[str, Any]]:
     """The rate limits that delay messages now, also those set at run time; of many, the fullest."""
-    held = [
+    delayed = [
         (len(bucket.contents), str(name))
         for name, bucket in list(consumer.task_buckets.items())
         if bucket is not None and bucket.contents
     ]
     return [
         {"task": name, "rate": str(getattr(consumer.app.tasks[name], "rate_limit", None)), "held": count}
-        for count, name in sorted(held, reverse=True)[:MOST_LIMITS]
+        for count, name in sorted(delayed, reverse=True)[:MOST_LIMITS]
     ]
 
 

@@ -321,13 +321,13 @@ def test_next_due_is_none_when_never_or_unknown(plan: Any) -> None:
 
 
 def test_class_that_decides_in_is_due_alone_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    listing._told_classes.clear()
+    listing._warned_classes.clear()
 
     with caplog.at_level(logging.WARNING, logger="deadbeat"):
         for _ in range(3):
             assert listing._due(Weekdays(60, app=app), None) is None
 
-    assert [record.getMessage().split(" decides")[0] for record in caplog.records] == [
+    assert [record.getMessage().split(" overrides")[0] for record in caplog.records] == [
         "Deadbeat: the schedule class Weekdays"
     ]
 

@@ -134,26 +134,28 @@ class RedisReader:
             name, depth=depth, oldest_seconds=age, oldest_is_a_guess=is_a_guess, oldest_task=task, head=head
         )
 
-    def held(self, now: float) -> tuple[int, float | None]:
+    def unacknowledged(self, now: float) -> tuple[int, float | None]:
         """Unacknowledged messages of all queues, and for how long the oldest has been unacknowledged."""
-        held = int(self._client.hlen(self._channel.unacked_key))
+        unacknowledged = int(self._client.hlen(self._channel.unacked_key))
         index = _prefixed(self._client, "ZRANGE", self._channel.unacked_index_key)
         for _, delivered_at in self._client.zrange(index, 0, 0, withscores=True):
-            return held, round(max(0.0, now - float(delivered_at)), 3)
-        return held, None
+            return unacknowledged, round(max(0.0, now - float(delivered_at)), 3)
+        return unacknowledged, None
 
     def taken_lately(self, queue_of: Callable[[Any, Any], str | None]) -> dict[str, float]:
         """Queue → when the newest unacknowledged message was taken from it (by the worker's clock)."""
-        held, index = self._channel.unacked_key, self._channel.unacked_index_key
+        unacknowledged, index = self._channel.unacked_key, self._channel.unacked_index_key
         newest = self._client.zrevrange(
             _prefixed(self._client, "ZREVRANGE", index), 0, HELD_LIMIT - 1, withscores=True
         )
         taken: dict[str, float] = {}
-        key = _prefixed(self._client, "HSTRLEN", held)
+        key = _prefixed(self._client, "HSTRLEN", unacknowledged)
         for tag, at in newest:
             if self._client.execute_command("HSTRLEN", key, tag) > HELD_BYTES:
                 continue
-            queue = _queue_of(self._client.hget(_prefixed(self._client, "HGET", held), tag), queue_of)
+            queue = _queue_of(
+                self._client.hget(_prefixed(self._client, "HGET", unacknowledged), tag), queue_of
+            )
             if queue is not None:
                 taken[queue] = max(taken.get(queue, 0.0), float(at))
         return taken

@@ -189,7 +189,7 @@ class Sampler:
             with contextlib.suppress(*refusals):
                 event["maxmemory_policy"] = redis.info("memory").get("maxmemory_policy")
             with contextlib.suppress(*refusals):
-                event["unacked"], event["oldest_unacked_seconds"] = redis.held(now)
+                event["unacked"], event["oldest_unacked_seconds"] = redis.unacknowledged(now)
             before, self._heads = self._heads, {}
             samples = [redis.queue(name, now, self._marks, before.get(name)) for name in names]
             self._heads = {sample.name: sample.head for sample in samples if sample.head is not None}

@@ -233,10 +233,10 @@ class RunReporter:
         if is_member(request) and end.outcome in ("success", "ignored"):
             return
         key = (task_id, stage_of(request))
-        told = self.closed.setdefault(key, set())
-        if end.outcome in told:
+        reported = self.closed.setdefault(key, set())
+        if end.outcome in reported:
             return
-        told.add(end.outcome)
+        reported.add(end.outcome)
         if len(self.closed) > _REMEMBERED_RUNS:
             self.closed.popitem(last=False)
         self.report(

@@ -15,7 +15,7 @@ from typing import Any
 
 from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import log_once
-from deadbeat.integrations.celery.schedules.wire import due_since, happens_once, next_due, tells_due
+from deadbeat.integrations.celery.schedules.wire import due_since, estimates_due, happens_once, next_due
 
 # The server accepts at most this many entries of one Beat.
 ENTRY_LIMIT = 5_000
@@ -117,7 +117,7 @@ def _hint(name: str, entry: Any, sent_at: float) -> list[dict[str, Any]]:
     try:
         due = None
         if not is_last_time(entry):
-            if not tells_due(entry.schedule):
+            if not estimates_due(entry.schedule):
                 return []
             # Beat counts from the beginning of the entry's turn, however long the broker took.
             due = next_due(entry.schedule, datetime.fromtimestamp(sent_at, timezone.utc))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from deadbeat._transport.clock import utc_text
 from deadbeat._transport.guard import log_once
 from deadbeat.integrations.celery.schedules.hint import hint_schedule
-from deadbeat.integrations.celery.schedules.wire import happens_once, next_due, tells_due, wire_schedule
+from deadbeat.integrations.celery.schedules.wire import estimates_due, happens_once, next_due, wire_schedule
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -31,7 +31,7 @@ _AFTER_TIME_LIMIT_SECONDS = 60.0
 # The longest delay that the server accepts.
 _LONGEST_DELAY_SECONDS = 366 * _DAY_SECONDS
 
-_told_classes: set[str] = set()
+_warned_classes: set[str] = set()
 
 
 @dataclass
@@ -140,7 +140,7 @@ def _last_run(row: Any, scheduler: Any) -> tuple[datetime, int]:
 
 def _due(plan: Any, last_run_at: datetime | None) -> float | None:
     try:
-        if not tells_due(plan):
+        if not estimates_due(plan):
             _warn_unwatched(type(plan).__name__)
             return None
         return next_due(plan, last_run_at)
@@ -150,8 +150,8 @@ def _due(plan: Any, last_run_at: datetime | None) -> float | None:
 
 
 def _warn_unwatched(name: str) -> None:
-    if name not in _told_classes:
-        _told_classes.add(name)
+    if name not in _warned_classes:
+        _warned_classes.add(name)
         logger.warning(
             "Deadbeat: the schedule class %s overrides is_due alone, so only Beat knows when it is due; "
             "override remaining_estimate, too, or Deadbeat does not notice its missing runs",

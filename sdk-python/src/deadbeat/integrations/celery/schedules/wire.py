@@ -76,7 +76,7 @@ def next_due(plan: BaseSchedule, last_run_at: datetime | None) -> float | None:
 
     An overdue run is due now: Beat sends it on its next tick. Raises what the schedule raises.
     """
-    if not tells_due(plan):
+    if not estimates_due(plan):
         return None
     now = datetime.now(timezone.utc)
     due = _reckoned_due(plan, now, last_run_at)
@@ -90,7 +90,7 @@ def due_since(plan: BaseSchedule, last_run_at: datetime) -> float | None:
 
     Raises what the schedule raises.
     """
-    if not tells_due(plan):
+    if not estimates_due(plan):
         return None
     now = datetime.now(timezone.utc)
     due = _reckoned_due(plan, now, last_run_at)
@@ -116,7 +116,7 @@ def _reckoned_due(plan: BaseSchedule, now: datetime, last_run_at: datetime | Non
     return float(round(due)) if whole else due
 
 
-def tells_due(plan: Any) -> bool:
+def estimates_due(plan: Any) -> bool:
     """Whether Beat goes by `remaining_estimate`.
 
     A class that overrides `is_due` alone inherits an estimate that ignores its decision, and each run that
