@@ -6,6 +6,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use chrono::TimeDelta;
 use deadbeat_domain::monitor::FieldError;
+use deadbeat_domain::people::permission::{Refusal, Standing};
 use deadbeat_services::ServiceError;
 use deadbeat_store::{StoreError, with_sources};
 use serde_json::{Value, json};
@@ -158,6 +159,7 @@ impl From<ServiceError> for ApiError {
         let text = error.to_string();
         match error {
             ServiceError::NotFound(what) => Self::not_found(what),
+            ServiceError::Refused(refusal) => refusal.into(),
             ServiceError::Invalid(errors) => Self::fields(errors),
             ServiceError::SlugTaken(_) => Self::new(Problem::SlugTaken, text),
             ServiceError::Conflict(_) => Self::new(Problem::Conflict, text),
@@ -169,6 +171,16 @@ impl From<ServiceError> for ApiError {
             ServiceError::Busy => Self::busy(),
             ServiceError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let problem = match refusal.standing {
+            Standing::Scope(_) => Problem::KeyScope,
+            Standing::Role(_) => Problem::MemberRole,
+        };
+        Self::new(problem, refusal.to_string())
     }
 }
 

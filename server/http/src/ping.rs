@@ -15,15 +15,17 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::TimeDelta;
-use deadbeat_domain::ids::{PingId, ProjectId};
+use deadbeat_domain::ids::PingId;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::is_slug;
-use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
-use deadbeat_domain::monitor::run::RunDetail;
+use deadbeat_domain::monitor::ping::PingKind;
+use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::key;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_services::ServiceError;
 use deadbeat_services::monitor::signal::incoming::{Accepted, Address, Incoming};
 use deadbeat_services::monitor::signal::ingest::IngestError;
+use deadbeat_services::monitor::signal::request::Report;
 use deadbeat_services::monitor::{self, Change};
 use deadbeat_services::people::quota::TooManyPings;
 use deadbeat_store::StoreError;
@@ -34,6 +36,7 @@ use uuid::Uuid;
 
 use crate::error::{RETRY_AFTER_SECONDS, retry_after};
 use crate::extract::peer::client_ip;
+use crate::extract::sender::sender;
 use crate::middleware::security_headers::add_security_headers;
 use crate::state::AppState;
 
@@ -275,42 +278,28 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
         // The ping itself counts all the same.
         body = Vec::new();
     }
-    let signal = Signal {
-        kind: target.kind,
-        received_at,
-        occurred_at: received_at,
-        run_id,
-        exit_code: target.exit_code,
-        duration: None,
-        source: Source::Http,
-        detail: RunDetail::default(),
-        is_replayed: false,
-    };
-    let incoming = Box::new(Incoming {
+    let report = Report {
         address,
-        signal,
-        method: Some(request.method().as_str().to_owned()),
-        remote_addr: client_ip(request, &state).map(|ip| ip.to_string()),
-        user_agent: request
-            .headers()
-            .get(header::USER_AGENT)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
-        body,
-    });
+        kind: target.kind,
+        exit_code: target.exit_code,
+        run_id,
+    };
+    let incoming = Incoming::from_request(received_at, report, sender(request, &state), body);
 
     // Kept for after the monitor is made, and only where that may be asked for.
     let again = creates.then(|| incoming.clone());
     match state.services.ingest().accept(incoming).await {
         Ok(Accepted::Recorded) => acknowledged(StatusCode::OK, "OK", keeps_body),
-        Ok(Accepted::Unknown {
-            project: Some(project),
-        }) => {
+        Ok(Accepted::Unknown { access: Some(access) }) => {
             let (TargetAddress::Slug { slug, .. }, Some(again)) = (&target.address, again) else {
                 return text(StatusCode::NOT_FOUND, "not found");
             };
             // Boxed: it is rare, and every ping's future would be moved about with room for it.
-            let creating = Box::pin(create_and_ping(&state, project, slug, &query, again, keeps_body));
-            Asker::Project(project).asks(creating).await
+            let creating = Box::pin(create_and_ping(&state, access, slug, &query, again, keeps_body));
+            match access.may(Action::Signal) {
+                Ok(project) => Asker::Project(project).asks(creating).await,
+                Err(_) => text(StatusCode::NOT_FOUND, "not found"),
+            }
         }
         Ok(Accepted::Unknown { .. }) => text(StatusCode::NOT_FOUND, "not found"),
         Err(IngestError::Full) => try_again("busy, try again"),
@@ -345,7 +334,7 @@ async fn read_body(mut payload: Payload) -> Vec<u8> {
 /// `create=1`: makes the monitor that the URL describes, then pings it.
 async fn create_and_ping(
     state: &Data<AppState>,
-    project: ProjectId,
+    access: Access,
     slug: &str,
     query: &[(String, String)],
     incoming: Box<Incoming>,
@@ -359,7 +348,7 @@ async fn create_and_ping(
                 .body(line);
         }
     };
-    let created = match monitor::create_by_ping(&state.services, project, &change).await {
+    let created = match monitor::create_by_ping(&state.services, &access, &change).await {
         Ok(_) => true,
         // Another request made it meanwhile.
         Err(ServiceError::SlugTaken(_)) => false,
@@ -372,7 +361,9 @@ async fn create_and_ping(
                 .content_type("text/plain; charset=utf-8")
                 .body(faults.join("; "));
         }
-        Err(ServiceError::Limit { .. }) => return text(StatusCode::NOT_FOUND, "not found"),
+        Err(ServiceError::Limit { .. } | ServiceError::Refused(_)) => {
+            return text(StatusCode::NOT_FOUND, "not found");
+        }
         Err(ServiceError::TooMany { retry_after, .. }) => return too_many(retry_after),
         Err(ServiceError::Busy | ServiceError::Store(StoreError::Crowded)) => {
             return try_again("busy, try again");

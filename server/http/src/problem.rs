@@ -24,6 +24,8 @@ pub enum Problem {
     UnknownKey,
     /// The key may not do this.
     KeyScope,
+    /// The role of the account may not do this.
+    MemberRole,
     /// The body is no JSON.
     InvalidJson,
     /// The body is JSON, but not what is asked for.
@@ -54,10 +56,11 @@ pub enum Problem {
 
 impl Problem {
     /// Every kind: documents and tests go through them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::MissingKey,
         Self::UnknownKey,
         Self::KeyScope,
+        Self::MemberRole,
         Self::InvalidJson,
         Self::InvalidFields,
         Self::InvalidQuery,
@@ -84,6 +87,11 @@ impl Problem {
                 "The API key is unknown or revoked",
             ),
             Self::KeyScope => ("key_scope", StatusCode::FORBIDDEN, "The API key may not do this"),
+            Self::MemberRole => (
+                "member_role",
+                StatusCode::FORBIDDEN,
+                "Your role in the project may not do this",
+            ),
             Self::InvalidJson => ("invalid_json", StatusCode::BAD_REQUEST, "The body is not JSON"),
             Self::InvalidFields => (
                 "invalid_fields",

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use deadbeat_domain::monitor::FieldError;
+use deadbeat_domain::people::permission::Refusal;
 use deadbeat_store::StoreError;
 use thiserror::Error;
 
@@ -11,6 +12,9 @@ pub enum ServiceError {
     /// The project has nothing of that id.
     #[error("there is no such {0}")]
     NotFound(&'static str),
+    /// The caller's role or key does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// Fields that cannot be taken as they are.
     #[error("the request has invalid fields")]
     Invalid(Vec<FieldError>),

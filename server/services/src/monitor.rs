@@ -12,6 +12,8 @@ use deadbeat_domain::monitor::{
     Expectation, FieldError, MonitorState, check_grace, check_longest_run, check_slug, check_tags,
     read_label, slug_from_name,
 };
+use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::monitor::settings;
@@ -156,12 +158,9 @@ fn apply(
 /// Creates a monitor.
 ///
 /// # Errors
-/// Invalid fields, a taken slug, the quota, or the database is away. Nothing is half-written.
-pub async fn create(
-    services: &Services,
-    project: ProjectId,
-    change: &Change,
-) -> Result<Monitor, ServiceError> {
+/// Refused, invalid fields, a taken slug, the quota, or the database is away. Nothing is half-written.
+pub async fn create(services: &Services, access: &Access, change: &Change) -> Result<Monitor, ServiceError> {
+    let project = access.may(Action::ChangeMonitors)?;
     let mut tx = services.store.begin().await?;
     let monitor = create_in(&mut tx, project, change, services.now()).await?;
     tx.commit().await?;
@@ -174,9 +173,10 @@ pub async fn create(
 /// As for [`create`]; the day's allowance is used up, or too many of the project wait for the same.
 pub async fn create_by_ping(
     services: &Services,
-    project: ProjectId,
+    access: &Access,
     change: &Change,
 ) -> Result<Monitor, ServiceError> {
+    let project = access.may(Action::Signal)?;
     let _piece = services.paces.take(project, Work::CreateMonitor).await?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
@@ -258,13 +258,14 @@ async fn set_channels(tx: &mut Tx, monitor: &Monitor, change: &Change) -> Result
 /// Changes a monitor.
 ///
 /// # Errors
-/// Not found, invalid fields, a taken slug, or the database is away. Nothing is half-written.
+/// Refused, not found, invalid fields, a taken slug, or the database is away. Nothing is half-written.
 pub async fn update(
     services: &Services,
-    project: ProjectId,
+    access: &Access,
     id: MonitorId,
     change: &Change,
 ) -> Result<Monitor, ServiceError> {
+    let project = access.may(Action::ChangeMonitors)?;
     let mut tx = services.store.begin().await?;
     let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
     let monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
@@ -307,10 +308,11 @@ async fn update_in(
 /// As for [`create`] and [`update`].
 pub async fn upsert(
     services: &Services,
-    project: ProjectId,
+    access: &Access,
     change: &Change,
     slug: &str,
 ) -> Result<(Monitor, bool), ServiceError> {
+    let project = access.may(Action::ChangeMonitors)?;
     // Before the look: PostgreSQL takes no NUL in a text.
     let mut faults = Vec::new();
     check_slug("/slug", slug, &mut faults);
@@ -345,8 +347,9 @@ pub async fn upsert(
 /// Pauses a monitor: it is not judged until it is resumed, or until its ping URL is called again. Pausing twice is fine.
 ///
 /// # Errors
-/// Not found, or the database is away.
-pub async fn pause(services: &Services, project: ProjectId, id: MonitorId) -> Result<Monitor, ServiceError> {
+/// Refused, not found, or the database is away.
+pub async fn pause(services: &Services, access: &Access, id: MonitorId) -> Result<Monitor, ServiceError> {
+    let project = access.may(Action::ChangeMonitors)?;
     change_status(services, project, id, |monitor, now| {
         on_pause(&mut monitor.state, Trigger::Pause, now)
     })
@@ -356,9 +359,10 @@ pub async fn pause(services: &Services, project: ProjectId, id: MonitorId) -> Re
 /// Resumes a paused monitor: expected anew from now.
 ///
 /// # Errors
-/// Not found, not paused, retired by its Beat, or the database is away.
-pub async fn resume(services: &Services, project: ProjectId, id: MonitorId) -> Result<Monitor, ServiceError> {
+/// Refused, not found, not paused, retired by its Beat, or the database is away.
+pub async fn resume(services: &Services, access: &Access, id: MonitorId) -> Result<Monitor, ServiceError> {
     use deadbeat_domain::monitor::status::Status;
+    let project = access.may(Action::ChangeMonitors)?;
     let monitor = deadbeat_store::monitor::get(&services.reader(), project, id).await?;
     let monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
     if monitor.state.status != Status::Paused {
@@ -412,8 +416,9 @@ async fn change_status(
 /// removes them.
 ///
 /// # Errors
-/// Not found, or the database is away.
-pub async fn delete(services: &Services, project: ProjectId, id: MonitorId) -> Result<(), ServiceError> {
+/// Refused, not found, or the database is away.
+pub async fn delete(services: &Services, access: &Access, id: MonitorId) -> Result<(), ServiceError> {
+    let project = access.may(Action::ChangeMonitors)?;
     let mut tx = services.store.begin().await?;
     let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
     let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;

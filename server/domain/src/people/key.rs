@@ -3,11 +3,11 @@
 /// What kind of key it is. [`super::permission`] says what each may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Signal, and register what signals.
+    /// Reports, and registers what reports.
     Ping,
-    /// Look.
+    /// Reads.
     Read,
-    /// Manage: everything that `read` may, and change it.
+    /// Reads and changes.
     Write,
 }
 
@@ -39,13 +39,6 @@ impl Scope {
             Self::Read => "dbr_",
             Self::Write => "dbw_",
         }
-    }
-
-    /// Whether a key of this scope may do what asks for `wanted`. A write key reads; nothing but a ping key signals by key, so that
-    /// the key that is written into every crontab is never one that can delete.
-    #[must_use]
-    pub fn allows(self, wanted: Self) -> bool {
-        self == wanted || (self == Self::Write && wanted == Self::Read)
     }
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::{id, only};
 use crate::error::ApiError;
-use crate::extract::api_key::{MayRead, MayWrite};
+use crate::extract::api_key::{MayAcknowledge, MayRead};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
@@ -115,11 +115,11 @@ async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result
 }
 
 async fn acknowledge(
-    key: MayWrite,
+    key: MayAcknowledge,
     state: Data<AppState>,
     path: Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let incident =
-        acknowledgement::acknowledge(&state.services, key.0, IncidentId(id(&path, "incident")?)).await?;
+        acknowledgement::acknowledge(&state.services, &key.1, IncidentId(id(&path, "incident")?)).await?;
     show_one(&state, incident).await
 }

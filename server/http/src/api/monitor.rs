@@ -12,7 +12,8 @@ use deadbeat_domain::ids::{ChannelId, MonitorId};
 use deadbeat_domain::json::{instant, seconds};
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::monitor::status::{ShownStatus, Status};
-use deadbeat_domain::people::key::Scope;
+use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_services::monitor::{self as service, Change, ChannelChoice};
 use deadbeat_store::monitor::settings;
 use deadbeat_store::monitor::{Filter, Monitor};
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 use crate::api::{id, only};
 use crate::error::ApiError;
-use crate::extract::api_key::{MayRead, MayWrite};
+use crate::extract::api_key::{MayChangeMonitors, MayRead};
 use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
@@ -115,11 +116,11 @@ fn choice(value: &Value) -> Result<ChannelChoice, ApiError> {
     }
 }
 
-/// Monitors as the API shows them to a key of a scope.
+/// Monitors as the API shows them to who asks.
 async fn shown(
     state: &AppState,
     monitors: &[Monitor],
-    scope: Scope,
+    access: &Access,
     now: DateTime<Utc>,
 ) -> Result<Vec<Value>, ApiError> {
     let some: Vec<MonitorId> = monitors
@@ -133,6 +134,7 @@ async fn shown(
             channels.entry(monitor).or_default().push(channel);
         }
     }
+    let sees_ping_urls = access.may(Action::SeePingUrls).is_ok();
     Ok(monitors
         .iter()
         .map(|monitor| {
@@ -141,12 +143,18 @@ async fn shown(
             } else {
                 json!(channels.get(&monitor.id).map_or(&[][..], Vec::as_slice))
             };
-            show(state, monitor, channels, scope, now)
+            show(state, monitor, channels, sees_ping_urls, now)
         })
         .collect())
 }
 
-fn show(state: &AppState, monitor: &Monitor, channels: Value, scope: Scope, now: DateTime<Utc>) -> Value {
+fn show(
+    state: &AppState,
+    monitor: &Monitor,
+    channels: Value,
+    sees_ping_urls: bool,
+    now: DateTime<Utc>,
+) -> Value {
     let MonitorId(id) = monitor.id;
     let rules = &monitor.state;
     json!({
@@ -160,8 +168,7 @@ fn show(state: &AppState, monitor: &Monitor, channels: Value, scope: Scope, now:
         "grace_seconds": seconds(rules.expectation.grace_seconds),
         "longest_run_seconds": rules.expectation.longest_run_seconds.map(seconds),
         "channels": channels,
-        // Who knows it may signal: who may only look must not.
-        "ping_url": (scope == Scope::Write).then(|| state.services.site().ping_url(monitor.ping_id)),
+        "ping_url": sees_ping_urls.then(|| state.services.site().ping_url(monitor.ping_id)),
         "status": ShownStatus::at(rules.status, rules.next_due_at, rules.deadline_at.is_some(), now),
         "running": monitor.open_runs > 0,
         "ping_count": rules.ping_count,
@@ -178,8 +185,8 @@ fn show(state: &AppState, monitor: &Monitor, channels: Value, scope: Scope, now:
     })
 }
 
-async fn show_one(state: &AppState, monitor: Monitor, scope: Scope) -> Result<Value, ApiError> {
-    let shown = shown(state, std::slice::from_ref(&monitor), scope, state.now()).await?;
+async fn show_one(state: &AppState, monitor: Monitor, access: &Access) -> Result<Value, ApiError> {
+    let shown = shown(state, std::slice::from_ref(&monitor), access, state.now()).await?;
     Ok(shown.into_iter().next().unwrap_or_default())
 }
 
@@ -216,38 +223,42 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
     let rows = deadbeat_store::monitor::list(&state.reader(), key.0, &filter, after, now).await?;
     let (rows, next) = cut(rows, page.limit, |monitor| monitor.id.to_string());
     Ok(HttpResponse::Ok()
-        .json(json!({"monitors": shown(&state, &rows, key.1, now).await?, "next_cursor": next})))
+        .json(json!({"monitors": shown(&state, &rows, &key.1, now).await?, "next_cursor": next})))
 }
 
-async fn create(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Result<HttpResponse, ApiError> {
-    let monitor = service::create(&state.services, key.0, &body.read().await?.change()?).await?;
+async fn create(
+    key: MayChangeMonitors,
+    state: Data<AppState>,
+    body: Json<Body>,
+) -> Result<HttpResponse, ApiError> {
+    let monitor = service::create(&state.services, &key.1, &body.read().await?.change()?).await?;
     let location = format!("/api/v1/monitors/{}", monitor.id);
     Ok(HttpResponse::Created()
         .insert_header(("Location", location))
-        .json(show_one(&state, monitor, Scope::Write).await?))
+        .json(show_one(&state, monitor, &key.1).await?))
 }
 
 async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
     let monitor =
         deadbeat_store::monitor::get(&state.reader(), key.0, MonitorId(id(&path, "monitor")?)).await?;
     let monitor = monitor.ok_or_else(|| ApiError::not_found("monitor"))?;
-    Ok(HttpResponse::Ok().json(show_one(&state, monitor, key.1).await?))
+    Ok(HttpResponse::Ok().json(show_one(&state, monitor, &key.1).await?))
 }
 
 async fn update(
-    key: MayWrite,
+    key: MayChangeMonitors,
     state: Data<AppState>,
     path: Path<String>,
     body: Json<Body>,
 ) -> Result<HttpResponse, ApiError> {
     let monitor = MonitorId(id(&path, "monitor")?);
-    let monitor = service::update(&state.services, key.0, monitor, &body.read().await?.change()?).await?;
-    Ok(HttpResponse::Ok().json(show_one(&state, monitor, Scope::Write).await?))
+    let monitor = service::update(&state.services, &key.1, monitor, &body.read().await?.change()?).await?;
+    Ok(HttpResponse::Ok().json(show_one(&state, monitor, &key.1).await?))
 }
 
 /// Creates or changes the monitor of that slug.
 async fn upsert(
-    key: MayWrite,
+    key: MayChangeMonitors,
     state: Data<AppState>,
     path: Path<String>,
     body: Json<Body>,
@@ -266,26 +277,38 @@ async fn upsert(
             "in the path is a UUID; PUT takes a slug, and PATCH changes a monitor by its id",
         )]));
     }
-    let (monitor, created) = service::upsert(&state.services, key.0, &change, &slug).await?;
+    let (monitor, created) = service::upsert(&state.services, &key.1, &change, &slug).await?;
     let mut answer = if created {
         HttpResponse::Created()
     } else {
         HttpResponse::Ok()
     };
-    Ok(answer.json(show_one(&state, monitor, Scope::Write).await?))
+    Ok(answer.json(show_one(&state, monitor, &key.1).await?))
 }
 
-async fn pause(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    let monitor = service::pause(&state.services, key.0, MonitorId(id(&path, "monitor")?)).await?;
-    Ok(HttpResponse::Ok().json(show_one(&state, monitor, Scope::Write).await?))
+async fn pause(
+    key: MayChangeMonitors,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let monitor = service::pause(&state.services, &key.1, MonitorId(id(&path, "monitor")?)).await?;
+    Ok(HttpResponse::Ok().json(show_one(&state, monitor, &key.1).await?))
 }
 
-async fn resume(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    let monitor = service::resume(&state.services, key.0, MonitorId(id(&path, "monitor")?)).await?;
-    Ok(HttpResponse::Ok().json(show_one(&state, monitor, Scope::Write).await?))
+async fn resume(
+    key: MayChangeMonitors,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let monitor = service::resume(&state.services, &key.1, MonitorId(id(&path, "monitor")?)).await?;
+    Ok(HttpResponse::Ok().json(show_one(&state, monitor, &key.1).await?))
 }
 
-async fn delete(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    service::delete(&state.services, key.0, MonitorId(id(&path, "monitor")?)).await?;
+async fn delete(
+    key: MayChangeMonitors,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    service::delete(&state.services, &key.1, MonitorId(id(&path, "monitor")?)).await?;
     Ok(HttpResponse::NoContent().finish())
 }

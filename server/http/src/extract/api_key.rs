@@ -6,31 +6,19 @@ use std::pin::Pin;
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
-use deadbeat_domain::ids::{ApiKeyId, ProjectId};
-use deadbeat_domain::people::key::Scope;
-use deadbeat_services::people::api_key::{authorise, note_refusal};
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::permission::Action;
+use deadbeat_services::people::api_key::{Denied, authorise};
 use deadbeat_store::connection::asker::Asker;
-use deadbeat_store::people::api_key::ApiKey;
 
 use crate::error::ApiError;
 use crate::extract::peer::client_ip;
 use crate::problem::Problem;
 use crate::state::AppState;
 
-/// A request that may look. The scope is that of its key: `read`, or `write`, which may see what signals.
-#[derive(Debug, Clone, Copy)]
-pub struct MayRead(pub ProjectId, pub Scope);
-
-/// A request that may manage, by the key of that id.
-#[derive(Debug, Clone, Copy)]
-pub struct MayWrite(pub ProjectId, pub ApiKeyId);
-
-/// A request that may signal, and register what signals; and with which key.
-#[derive(Debug, Clone, Copy)]
-pub struct MayPing(pub ProjectId, pub ApiKeyId);
-
 /// The key of a request: `Authorization: Bearer <key>`, or `X-Api-Key`.
-fn presented(request: &HttpRequest) -> Option<String> {
+fn presented(request: &HttpRequest) -> Option<&str> {
     let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = text(header::AUTHORIZATION.as_str())
         .and_then(|value| value.split_once(' '))
@@ -39,55 +27,62 @@ fn presented(request: &HttpRequest) -> Option<String> {
     bearer
         .or_else(|| text("x-api-key").map(str::trim))
         .filter(|key| !key.is_empty())
-        .map(str::to_owned)
 }
 
-async fn key(request: HttpRequest, wanted: Scope) -> Result<ApiKey, ApiError> {
-    let Some(state) = request.app_data::<web::Data<AppState>>().cloned() else {
+/// The access of a request's key, and the project in which the key may do this. A refused request ends here, before its body is read.
+async fn access(request: &HttpRequest, action: Action) -> Result<(ProjectId, Access), ApiError> {
+    let Some(state) = request.app_data::<web::Data<AppState>>() else {
         return Err(ApiError::new(Problem::Internal, "the server is wired wrongly"));
     };
-    let Some(key) = presented(&request) else {
-        return Err(ApiError::new(
-            Problem::MissingKey,
-            "send the header \"Authorization: Bearer <key>\" or \"X-Api-Key: <key>\"",
-        ));
-    };
-    let Some(found) = authorise(&state.services, &key).await? else {
-        return Err(ApiError::new(
-            Problem::UnknownKey,
-            "no project has this key, or it was revoked",
-        ));
-    };
-    Asker::Project(found.project_id).takes_over();
-    if !found.scope.allows(wanted) {
-        note_refusal(&state.services, &found, wanted, client_ip(&request, &state));
-        return Err(ApiError::new(
-            Problem::KeyScope,
-            format!(
-                "this is a {} key ({}…); a {} key is needed",
-                found.scope.as_str(),
-                found.prefix,
-                wanted.as_str()
+    let client = client_ip(request, state);
+    let access = authorise(&state.services, presented(request), action, client).await?;
+    let project = access.may(action)?;
+    Asker::Project(project).takes_over();
+    Ok((project, access))
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        let text = denied.to_string();
+        match denied {
+            Denied::Missing => Self::new(
+                Problem::MissingKey,
+                "send the header \"Authorization: Bearer <key>\" or \"X-Api-Key: <key>\"",
             ),
-        ));
+            Denied::Unknown => Self::new(Problem::UnknownKey, text),
+            Denied::Refused { .. } => Self::new(Problem::KeyScope, text),
+            Denied::Store(error) => error.into(),
+        }
     }
-    Ok(found)
 }
 
 macro_rules! extract {
-    ($name:ident, $scope:expr, |$key:ident| $made:expr) => {
+    ($($name:ident, $action:ident;)*) => {$(
+        #[doc = concat!("A request whose key may do [`Action::", stringify!($action), "`]: in which project, and its access for services.")]
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name(pub ProjectId, pub Access);
+
         impl FromRequest for $name {
             type Error = ApiError;
             type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
             fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
                 let request = request.clone();
-                Box::pin(async move { key(request, $scope).await.map(|$key| $made) })
+                Box::pin(async move {
+                    let (project, access) = access(&request, Action::$action).await?;
+                    Ok(Self(project, access))
+                })
             }
         }
-    };
+    )*};
 }
 
-extract!(MayRead, Scope::Read, |key| Self(key.project_id, key.scope));
-extract!(MayWrite, Scope::Write, |key| Self(key.project_id, key.id));
-extract!(MayPing, Scope::Ping, |key| Self(key.project_id, key.id));
+extract! {
+    MayRead, Read;
+    MaySignal, Signal;
+    MayChangeMonitors, ChangeMonitors;
+    MayAcknowledge, Acknowledge;
+    MayManageChannels, ManageChannels;
+    MayManageKeys, ManageKeys;
+    MayChangeProject, ChangeProject;
+}

@@ -5,3 +5,4 @@ pub mod client_ip;
 pub mod json;
 pub mod paging;
 pub mod peer;
+pub mod sender;

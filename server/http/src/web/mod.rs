@@ -18,6 +18,7 @@ use actix_web::web::ServiceConfig;
 use actix_web::{HttpResponse, ResponseError};
 use askama::Template;
 use chrono::TimeDelta;
+use deadbeat_domain::people::permission::Refusal;
 use deadbeat_services::ServiceError;
 use deadbeat_store::{StoreError, with_sources};
 use uuid::Uuid;
@@ -84,6 +85,8 @@ pub fn see_other(path: &str) -> HttpResponse {
 pub enum PageError {
     /// Nobody is signed in: the way to the sign-in page.
     NotSignedIn,
+    /// The account's role in the project does not allow it.
+    Refused(Refusal),
     /// Nothing of that id; also for what another account's project owns.
     NotFound(&'static str),
     /// The form was not shown to this browser, or too long ago.
@@ -119,6 +122,7 @@ impl PageError {
     fn title(&self) -> &'static str {
         match self {
             Self::NotSignedIn => "Sign in first",
+            Self::Refused(_) => "Your role does not allow this",
             Self::NotFound(_) => "Not found",
             Self::FormExpired => "This form has expired",
             Self::FormUnreadable => "This form cannot be read",
@@ -134,6 +138,7 @@ impl PageError {
     fn text(&self) -> String {
         match self {
             Self::NotSignedIn => "This page is for people with an account.".to_owned(),
+            Self::Refused(refusal) => format!("Nothing was changed, because {refusal}."),
             Self::NotFound(what) => format!("There is no such {what}, or it is not yours to see."),
             Self::FormExpired => "Nothing was changed. Open the page again and repeat what you did.".to_owned(),
             Self::FormUnreadable => "Nothing was changed: what arrived is not a filled-in form.".to_owned(),
@@ -173,7 +178,7 @@ impl ResponseError for PageError {
         match self {
             Self::NotSignedIn => StatusCode::SEE_OTHER,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::FormExpired => StatusCode::FORBIDDEN,
+            Self::FormExpired | Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::FormUnreadable => StatusCode::BAD_REQUEST,
             Self::TooManyTries(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -232,10 +237,17 @@ impl From<StoreError> for PageError {
     }
 }
 
+impl From<Refusal> for PageError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl From<ServiceError> for PageError {
     fn from(error: ServiceError) -> Self {
         match error {
             ServiceError::NotFound(what) => Self::NotFound(what),
+            ServiceError::Refused(refusal) => refusal.into(),
             ServiceError::Busy => Self::Busy,
             ServiceError::TooMany { retry_after, .. } => Self::TooManyRequests(retry_after),
             ServiceError::Store(error) => error.into(),
@@ -255,6 +267,8 @@ impl From<ServiceError> for PageError {
 #[cfg(test)]
 mod tests {
     use actix_web::body::to_bytes;
+    use deadbeat_domain::people::permission::{Action, Standing};
+    use deadbeat_domain::people::role::Role;
 
     use super::*;
 
@@ -273,6 +287,14 @@ mod tests {
         for (error, status, link) in [
             (PageError::NotFound("project"), 404, "href=\"/\""),
             (PageError::FormExpired, 403, "href=\"/\""),
+            (
+                PageError::Refused(Refusal {
+                    action: Action::Acknowledge,
+                    standing: Standing::Role(Role::Viewer),
+                }),
+                403,
+                "your role in this project is viewer; from member on",
+            ),
             (
                 PageError::TooManyTries(TimeDelta::seconds(42)),
                 429,

@@ -4,9 +4,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::alert::recipients::Topic;
-use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
+use deadbeat_domain::ids::{ChannelId, DeliveryId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, clip, read_label};
+use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_store::Tx;
 use deadbeat_store::alert::channel::Channel;
 use deadbeat_store::people::quota::{self, Taken};
@@ -19,14 +21,15 @@ use crate::{ServiceError, Services, secret};
 /// Adds a channel.
 ///
 /// # Errors
-/// Invalid fields, the quota, or the database is away.
+/// Refused, invalid fields, the quota, or the database is away.
 pub async fn create(
     services: &Services,
-    project: ProjectId,
+    access: &Access,
     kind: &str,
     name: &str,
     settings: &Value,
 ) -> Result<Channel, ServiceError> {
+    let project = access.may(Action::ManageChannels)?;
     let mut faults = Vec::new();
     let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     let settings = parse(services, kind, settings)
@@ -88,8 +91,9 @@ async fn settle_confirmation(
 /// Asks the owner of a mail address once more to confirm.
 ///
 /// # Errors
-/// Not found, nothing to confirm, too many mails of this project or to this address in a day, or the database is away.
-pub async fn ask_again(services: &Services, project: ProjectId, id: ChannelId) -> Result<(), ServiceError> {
+/// Refused, not found, nothing to confirm, too many mails of this project or to this address in a day, or the database is away.
+pub async fn ask_again(services: &Services, access: &Access, id: ChannelId) -> Result<(), ServiceError> {
+    let project = access.may(Action::ManageChannels)?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let channel = deadbeat_store::alert::channel::lock(&mut tx, project, id).await?;
@@ -138,14 +142,15 @@ fn parse(services: &Services, name: &str, settings: &Value) -> Result<Settings, 
 /// Changes a channel's name or settings; a changed channel that was switched off is tried again.
 ///
 /// # Errors
-/// Not found, invalid fields, or the database is away.
+/// Refused, not found, invalid fields, or the database is away.
 pub async fn update(
     services: &Services,
-    project: ProjectId,
+    access: &Access,
     id: ChannelId,
     name: Option<&str>,
     settings: Option<&Value>,
 ) -> Result<Channel, ServiceError> {
+    let project = access.may(Action::ManageChannels)?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let channel = deadbeat_store::alert::channel::lock(&mut tx, project, id).await?;
@@ -183,8 +188,9 @@ pub async fn update(
 /// Removes a channel with its deliveries.
 ///
 /// # Errors
-/// Not found, or the database is away.
-pub async fn delete(services: &Services, project: ProjectId, id: ChannelId) -> Result<(), ServiceError> {
+/// Refused, not found, or the database is away.
+pub async fn delete(services: &Services, access: &Access, id: ChannelId) -> Result<(), ServiceError> {
+    let project = access.may(Action::ManageChannels)?;
     let mut tx = services.store.begin().await?;
     let found = deadbeat_store::alert::channel::delete(&mut tx, project, id).await?;
     tx.commit().await?;
@@ -198,12 +204,13 @@ pub async fn delete(services: &Services, project: ProjectId, id: ChannelId) -> R
 /// Puts a test into the outbox: it goes the same way as an alert.
 ///
 /// # Errors
-/// Not found, too many tests of this project, or the database is away.
+/// Refused, not found, too many tests of this project, or the database is away.
 pub async fn send_test(
     services: &Services,
-    project: ProjectId,
+    access: &Access,
     id: ChannelId,
 ) -> Result<DeliveryId, ServiceError> {
+    let project = access.may(Action::ManageChannels)?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let channel = deadbeat_store::alert::channel::lock(&mut tx, project, id).await?;

@@ -20,6 +20,8 @@ use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::transition::on_pause;
 use deadbeat_domain::monitor::{FieldError, check_grace};
+use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::text::Text;
 use deadbeat_store::Tx;
 use deadbeat_store::celery::beat::Beat;
@@ -343,8 +345,9 @@ const DELETE_BATCH: i64 = 200;
 /// The monitors go in several transactions, and the Beat goes with the last of them. After a failure in between, the same call goes on.
 ///
 /// # Errors
-/// [`ServiceError::NotFound`], or the database is away.
-pub async fn delete(services: &Services, project: ProjectId, id: BeatId) -> Result<(), ServiceError> {
+/// Refused, [`ServiceError::NotFound`], or the database is away.
+pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<(), ServiceError> {
+    let project = access.may(Action::ChangeMonitors)?;
     let mut has_begun = false;
     loop {
         let mut tx = services.store.begin().await?;

@@ -1,6 +1,8 @@
 //! A person has seen an incident.
 
-use deadbeat_domain::ids::{IncidentId, ProjectId};
+use deadbeat_domain::ids::IncidentId;
+use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_store::incident::Incident;
 
 use crate::celery::beat::{incarnation, schedule_emptied};
@@ -10,12 +12,13 @@ use crate::{ServiceError, Services};
 /// Beat that is silent while another one of its name goes on.
 ///
 /// # Errors
-/// [`ServiceError::NotFound`], or the database is away.
+/// Refused, [`ServiceError::NotFound`], or the database is away.
 pub async fn acknowledge(
     services: &Services,
-    project: ProjectId,
+    access: &Access,
     id: IncidentId,
 ) -> Result<Incident, ServiceError> {
+    let project = access.may(Action::Acknowledge)?;
     let mut tx = services.store.begin().await?;
     let found = deadbeat_store::incident::acknowledge(&mut tx, project, id, services.now()).await?;
     tx.commit().await?;

@@ -3,5 +3,6 @@
 pub mod incoming;
 pub mod ingest;
 pub mod registry;
+pub mod request;
 pub mod spool;
 pub mod writer;

@@ -4,13 +4,17 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::{ApiKeyId, ProjectId};
+use deadbeat_domain::ids::{AccountId, ApiKeyId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::read_label;
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::key::{self, Scope};
-use deadbeat_store::Tx;
+use deadbeat_domain::people::permission::{Action, Refusal};
 use deadbeat_store::people::allowance::What;
 use deadbeat_store::people::api_key::ApiKey;
+use deadbeat_store::{StoreError, StoreResult, Tx};
+use thiserror::Error;
+use tracing::field::{DisplayValue, display};
 
 use crate::people::quota::spend;
 use crate::people::security_log::{OnceAMinute, TARGET, shown};
@@ -19,17 +23,17 @@ use crate::{ServiceError, Services, secret};
 /// Keys whose last use was written.
 static TOUCHED: LazyLock<OnceAMinute> = LazyLock::new(OnceAMinute::default);
 
-/// Issues a key, on behalf of another key. The key itself is in no table: it is shown this once.
+/// Issues a key. The key itself is in no table: it is shown this once.
 ///
 /// # Errors
-/// An invalid name, too many keys (at all, or today), or the database is away.
+/// Refused, an invalid name, too many keys (at all, or today), or the database is away.
 pub async fn issue(
     services: &Services,
-    project: ProjectId,
-    by: ApiKeyId,
+    access: &Access,
     name: &str,
     scope: Scope,
 ) -> Result<(ApiKey, String), ServiceError> {
+    let project = access.may(Action::ManageKeys)?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let issued = issue_in(&mut tx, project, name, scope, now).await?;
@@ -43,7 +47,7 @@ pub async fn issue(
         });
     }
     tx.commit().await?;
-    tracing::info!(target: TARGET, action = "key_issued", project.id = %project, key.id = %issued.0.id, scope = scope.as_str(), by.key.id = %by, "a key was issued");
+    tracing::info!(target: TARGET, action = "key_issued", project.id = %project, key.id = %issued.0.id, scope = scope.as_str(), by.key.id = by_key(access), by.account.id = by_account(access), "a key was issued");
     Ok(issued)
 }
 
@@ -74,32 +78,87 @@ pub(crate) async fn issue_in(
     Ok((stored, key))
 }
 
-/// Revokes a key for good, on behalf of another key or itself.
+/// Revokes a key for good. A key may revoke itself.
 ///
 /// # Errors
-/// Not found, or the database is away.
-pub async fn revoke(
-    services: &Services,
-    project: ProjectId,
-    by: ApiKeyId,
-    id: ApiKeyId,
-) -> Result<(), ServiceError> {
+/// Refused, not found, or the database is away.
+pub async fn revoke(services: &Services, access: &Access, id: ApiKeyId) -> Result<(), ServiceError> {
+    let project = access.may(Action::ManageKeys)?;
     let mut tx = services.store.begin().await?;
     let found = deadbeat_store::people::api_key::revoke(&mut tx, project, id, services.now()).await?;
     tx.commit().await?;
     if found {
-        tracing::info!(target: TARGET, action = "key_revoked", project.id = %project, key.id = %id, by.key.id = %by, "a key was revoked");
+        tracing::info!(target: TARGET, action = "key_revoked", project.id = %project, key.id = %id, by.key.id = by_key(access), by.account.id = by_account(access), "a key was revoked");
         Ok(())
     } else {
         Err(ServiceError::NotFound("API key"))
     }
 }
 
-/// The stored key of a presented one; None: there is none, or it is revoked. Notes its use, once a minute at most.
+/// The key that acted, for the security log.
+fn by_key(access: &Access) -> Option<DisplayValue<ApiKeyId>> {
+    match access.actor() {
+        Actor::Key { id, .. } => Some(display(id)),
+        Actor::Account { .. } | Actor::Operator | Actor::System => None,
+    }
+}
+
+/// The account that acted, for the security log.
+fn by_account(access: &Access) -> Option<DisplayValue<AccountId>> {
+    match access.actor() {
+        Actor::Account { id, .. } => Some(display(id)),
+        Actor::Key { .. } | Actor::Operator | Actor::System => None,
+    }
+}
+
+/// Why a request with a key is not served. Each dialect answers it in its own shape.
+#[derive(Debug, Error)]
+pub enum Denied {
+    /// The request carries no key.
+    #[error("no key came with the request")]
+    Missing,
+    /// No project has this key, or it was revoked.
+    #[error("no project has this key, or it was revoked")]
+    Unknown,
+    /// The key's scope does not allow it.
+    #[error("{refusal} (the key begins with {prefix})")]
+    Refused {
+        /// What is missing.
+        refusal: Refusal,
+        /// The first characters of the key, so that a person knows which one it was.
+        prefix: String,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The access of whoever presented a key, when the key may do this. Notes the key's use, once a minute at most, and a refusal in the
+/// security log. `client` is where the request came from.
 ///
 /// # Errors
-/// The database is away.
-pub async fn authorise(services: &Services, presented: &str) -> Result<Option<ApiKey>, ServiceError> {
+/// No key, an unknown or revoked one, one whose scope does not allow it, or the database is away.
+pub async fn authorise(
+    services: &Services,
+    presented: Option<&str>,
+    action: Action,
+    client: Option<IpAddr>,
+) -> Result<Access, Denied> {
+    let presented = presented.ok_or(Denied::Missing)?;
+    let key = find(services, presented).await?.ok_or(Denied::Unknown)?;
+    let access = key.access();
+    match access.may(action) {
+        Ok(_) => Ok(access),
+        Err(refusal) => {
+            note_refusal(services, &key, action, client);
+            let prefix = key.prefix;
+            Err(Denied::Refused { refusal, prefix })
+        }
+    }
+}
+
+/// The stored key of a presented one; None: there is none, or it is revoked. Notes its use, once a minute at most.
+async fn find(services: &Services, presented: &str) -> StoreResult<Option<ApiKey>> {
     if !key::is_plausible(presented) {
         return Ok(None);
     }
@@ -122,8 +181,8 @@ pub async fn authorise(services: &Services, presented: &str) -> Result<Option<Ap
 }
 
 /// Notes that a key was used for what its scope does not allow.
-pub fn note_refusal(services: &Services, key: &ApiKey, wanted: Scope, client: Option<IpAddr>) {
+fn note_refusal(services: &Services, key: &ApiKey, action: Action, client: Option<IpAddr>) {
     if services.refusals.is_first(key.id.0.as_u128(), services.now()) {
-        tracing::warn!(target: TARGET, action = "scope_refused", project.id = %key.project_id, key.id = %key.id, scope = key.scope.as_str(), wanted = wanted.as_str(), address = shown(client), "a key was used for what it may not do");
+        tracing::warn!(target: TARGET, action = "scope_refused", project.id = %key.project_id, key.id = %key.id, scope = key.scope.as_str(), permission = action.name(), wanted = action.least_scope().map(Scope::as_str), address = shown(client), "a key was used for what it may not do");
     }
 }

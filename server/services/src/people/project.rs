@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, read_label};
+use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::key::Scope;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::people::role::Role;
 use deadbeat_store::Tx;
 use deadbeat_store::people::project::Project;
@@ -89,13 +91,14 @@ pub(crate) async fn create_in(
 /// Changes a project's name, or after how many seconds open incidents are told again (`Some(None)`: never).
 ///
 /// # Errors
-/// Not found, invalid fields, or the database is away.
+/// Refused, not found, invalid fields, or the database is away.
 pub async fn update(
     services: &Services,
-    id: ProjectId,
+    access: &Access,
     name: Option<&str>,
     reminder_seconds: Option<Option<i32>>,
 ) -> Result<Project, ServiceError> {
+    let id = access.may(Action::ChangeProject)?;
     let mut faults = Vec::new();
     let name = name.map(|name| read_label("/name", name, limits::NAME_CHARS, &mut faults));
     if let Some(Some(seconds)) = reminder_seconds

@@ -11,5 +11,6 @@ mod incident;
 mod judge;
 mod monitor;
 mod operation;
+mod people;
 mod schedule;
 mod setup;

@@ -7,6 +7,7 @@ use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
 use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
 use deadbeat_domain::monitor::run::RunDetail;
 use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::time::Clock;
 use deadbeat_services::alert::channel;
 use deadbeat_services::celery::event;
@@ -36,6 +37,8 @@ pub struct World {
     pub services: Services,
     pub evaluator: Evaluator,
     pub project: ProjectId,
+    /// Everything in the project.
+    pub access: Access,
     pub bell: Arc<Notify>,
     pub site: Site,
     /// Ends the group commit with the test.
@@ -94,6 +97,7 @@ impl World {
             services,
             evaluator,
             project: project.id,
+            access: Access::new(project.id, Actor::Operator),
             bell,
             site,
             _stop,
@@ -179,7 +183,7 @@ impl World {
             grace_seconds: change.grace_seconds.or(Some(30.0)),
             ..change
         };
-        monitor::create(&self.services, self.project, &change)
+        monitor::create(&self.services, &self.access, &change)
             .await
             .unwrap()
     }
@@ -199,7 +203,7 @@ impl World {
 
     pub async fn channel(&self, name: &str) -> ChannelId {
         let settings = json!({"url": format!("https://{name}.test/")});
-        channel::create(&self.services, self.project, "webhook", name, &settings)
+        channel::create(&self.services, &self.access, "webhook", name, &settings)
             .await
             .unwrap()
             .id
@@ -264,7 +268,7 @@ impl World {
     /// A batch that this process receives.
     pub async fn batch_to(&self, services: &Services, batch: Value) -> Result<Vec<Verdict>, ServiceError> {
         let batch: EventBatch = serde_json::from_value(batch).unwrap();
-        let verdicts = event::accept(services, self.project, batch, self.now(), None).await?;
+        let verdicts = event::accept(services, &self.access, batch, self.now(), None).await?;
         Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
     }
 

@@ -1,6 +1,8 @@
 //! Which monitor is meant: by ping id, by key and slug, by Beat and entry.
 
-use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
+use deadbeat_domain::ids::{ApiKeyId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::people::access::{Access, Actor};
+use deadbeat_domain::people::key::Scope;
 
 use crate::{Reader, StoreResult, Tx};
 
@@ -26,13 +28,13 @@ pub async fn ping_ids(
         .collect())
 }
 
-/// A ping by key and slug, resolved: the key's project, and the monitor if there is one.
+/// A ping by key and slug, resolved: the key's access, and the monitor if there is one.
 #[derive(Debug, Clone, Copy)]
 pub struct Resolved {
     /// Which of the questions this answers.
     pub index: usize,
-    /// The project of the ping key.
-    pub project_id: ProjectId,
+    /// The access of the ping key.
+    pub access: Access,
     /// The monitor of that slug.
     pub monitor_id: Option<MonitorId>,
 }
@@ -44,7 +46,7 @@ pub struct Resolved {
 pub async fn resolve_slugs(tx: &mut Tx, digests: &[Vec<u8>], slugs: &[String]) -> StoreResult<Vec<Resolved>> {
     let rows = sqlx::query!(
         r#"
-        SELECT asked.index AS "index!", api_key.project_id, monitor.id AS "monitor_id?"
+        SELECT asked.index AS "index!", api_key.id AS key_id, api_key.project_id, monitor.id AS "monitor_id?"
         FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (digest, slug, index)
         JOIN api_key ON api_key.digest = asked.digest AND api_key.scope = 'ping' AND api_key.revoked_at IS NULL
         LEFT JOIN monitor ON monitor.project_id = api_key.project_id AND monitor.slug = asked.slug
@@ -58,7 +60,13 @@ pub async fn resolve_slugs(tx: &mut Tx, digests: &[Vec<u8>], slugs: &[String]) -
         .into_iter()
         .map(|row| Resolved {
             index: usize::try_from(row.index - 1).unwrap_or(usize::MAX),
-            project_id: ProjectId(row.project_id),
+            access: Access::new(
+                ProjectId(row.project_id),
+                Actor::Key {
+                    id: ApiKeyId(row.key_id),
+                    scope: Scope::Ping,
+                },
+            ),
             monitor_id: row.monitor_id.map(MonitorId),
         })
         .collect())

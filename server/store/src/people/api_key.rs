@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::key::Scope;
 use uuid::Uuid;
 
@@ -27,6 +28,15 @@ pub struct ApiKey {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
+}
+
+impl ApiKey {
+    /// What a request with this key acts as.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        let (id, scope) = (self.id, self.scope);
+        Access::new(self.project_id, Actor::Key { id, scope })
+    }
 }
 
 struct Row {

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{AccountId, ProjectId};
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::role::Role;
 
 use crate::monitor::batch::column;
-use crate::{Reader, StoreResult, Tx};
+use crate::{Reader, StoreError, StoreResult, Tx};
 
 /// A project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,13 +152,22 @@ pub async fn first_account(tx: &mut Tx) -> StoreResult<Option<AccountId>> {
     )
 }
 
-/// An account's projects, by name.
+/// A project that an account is a member of, with its role there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The project.
+    pub project: Project,
+    /// What the account acts as there.
+    pub access: Access,
+}
+
+/// An account's projects, oldest first.
 ///
 /// # Errors
-/// When the database is away.
-pub async fn of_account(reader: &Reader, account: AccountId) -> StoreResult<Vec<Project>> {
+/// When the database is away, or a role cannot be read.
+pub async fn of_account(reader: &Reader, account: AccountId) -> StoreResult<Vec<Membership>> {
     let rows = sqlx::query!(
-        "SELECT id, name, reminder_seconds, project.created_at
+        "SELECT id, name, reminder_seconds, project.created_at, role
         FROM project JOIN member ON project_id = project.id
         WHERE account_id = $1
         ORDER BY project.created_at, id",
@@ -165,13 +175,18 @@ pub async fn of_account(reader: &Reader, account: AccountId) -> StoreResult<Vec<
     )
     .fetch_all(reader.pool())
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Project {
-            id: ProjectId(row.id),
-            name: row.name,
-            reminder_seconds: row.reminder_seconds,
-            created_at: row.created_at,
+    rows.into_iter()
+        .map(|row| {
+            let role =
+                Role::parse(&row.role).ok_or_else(|| StoreError::Corrupt(format!("role {}", row.role)))?;
+            let project = Project {
+                id: ProjectId(row.id),
+                name: row.name,
+                reminder_seconds: row.reminder_seconds,
+                created_at: row.created_at,
+            };
+            let access = Access::new(project.id, Actor::Account { id: account, role });
+            Ok(Membership { project, access })
         })
-        .collect())
+        .collect()
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::{id, only};
 use crate::error::ApiError;
-use crate::extract::api_key::{MayRead, MayWrite};
+use crate::extract::api_key::{MayManageChannels, MayRead};
 use crate::extract::json::{Json, given};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
@@ -95,12 +95,12 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
 }
 
 async fn create(
-    key: MayWrite,
+    key: MayManageChannels,
     state: Data<AppState>,
     body: Json<NewChannel>,
 ) -> Result<HttpResponse, ApiError> {
     let new = body.read().await?;
-    let channel = service::create(&state.services, key.0, &new.kind, &new.name, &new.settings).await?;
+    let channel = service::create(&state.services, &key.1, &new.kind, &new.name, &new.settings).await?;
     let location = format!("/api/v1/channels/{}", channel.id);
     Ok(HttpResponse::Created()
         .insert_header(("Location", location))
@@ -115,7 +115,7 @@ async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result
 }
 
 async fn update(
-    key: MayWrite,
+    key: MayManageChannels,
     state: Data<AppState>,
     path: Path<String>,
     body: Json<ChangedChannel>,
@@ -124,7 +124,7 @@ async fn update(
     let ChangedChannel { name, settings } = body.read().await?;
     let channel = service::update(
         &state.services,
-        key.0,
+        &key.1,
         channel,
         name.as_deref(),
         settings.as_ref(),
@@ -133,27 +133,31 @@ async fn update(
     Ok(HttpResponse::Ok().json(show(&channel, true)))
 }
 
-async fn delete(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    service::delete(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
+async fn delete(
+    key: MayManageChannels,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    service::delete(&state.services, &key.1, ChannelId(id(&path, "channel")?)).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
 /// Sends the mail that asks for a confirmation once more.
 async fn ask_again(
-    key: MayWrite,
+    key: MayManageChannels,
     state: Data<AppState>,
     path: Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    service::ask_again(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
+    service::ask_again(&state.services, &key.1, ChannelId(id(&path, "channel")?)).await?;
     Ok(HttpResponse::Accepted().finish())
 }
 
 /// The test goes through the outbox like an alert; what became of it is read from its delivery.
 async fn send_test(
-    key: MayWrite,
+    key: MayManageChannels,
     state: Data<AppState>,
     path: Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let delivery = service::send_test(&state.services, key.0, ChannelId(id(&path, "channel")?)).await?;
+    let delivery = service::send_test(&state.services, &key.1, ChannelId(id(&path, "channel")?)).await?;
     Ok(HttpResponse::Accepted().json(json!({"delivery_id": delivery})))
 }

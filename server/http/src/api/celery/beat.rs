@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::api::{id, only};
 use crate::error::ApiError;
-use crate::extract::api_key::{MayRead, MayWrite};
+use crate::extract::api_key::{MayChangeMonitors, MayRead};
 use crate::extract::paging::{Query, bounded};
 use crate::state::AppState;
 
@@ -28,8 +28,12 @@ pub fn configure(config: &mut ServiceConfig) {
     );
 }
 
-async fn delete(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    deadbeat_services::celery::beat::delete(&state.services, key.0, BeatId(id(&path, "Beat")?)).await?;
+async fn delete(
+    key: MayChangeMonitors,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    deadbeat_services::celery::beat::delete(&state.services, &key.1, BeatId(id(&path, "Beat")?)).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::api::only;
 use crate::error::ApiError;
-use crate::extract::api_key::MayPing;
+use crate::extract::api_key::MaySignal;
 use crate::extract::json;
 use crate::extract::peer::client_ip;
 use crate::problem::Problem;
@@ -35,7 +35,7 @@ pub fn configure(config: &mut ServiceConfig) {
 
 async fn accept(
     request: HttpRequest,
-    key: MayPing,
+    key: MaySignal,
     state: Data<AppState>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
@@ -56,16 +56,13 @@ async fn accept(
             ));
         }
     };
-    let (mut batch, turn) = read_batch(key.0, body, is_packed).await?;
-    batch.key = Some(key.1);
+    let MaySignal(project, access) = key;
+    let (batch, turn) = read_batch(project, body, is_packed).await?;
     // A client that hangs up does not undo it: a Beat with thousands of entries would otherwise never get them all registered.
-    let (services, project, client) = (
-        state.services.clone(),
-        key.0,
-        client_ip(&request, &state).map(|ip| ip.to_string()),
-    );
+    let services = state.services.clone();
+    let client = client_ip(&request, &state).map(|ip| ip.to_string());
     let work = tokio::spawn(async move {
-        let accepting = service::accept(&services, project, batch, received_at, client);
+        let accepting = service::accept(&services, &access, batch, received_at, client);
         let verdicts = Asker::Project(project).asks(accepting).await;
         drop(turn);
         verdicts

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::api::{id, only};
 use crate::error::ApiError;
-use crate::extract::api_key::MayWrite;
+use crate::extract::api_key::MayManageKeys;
 use crate::extract::json::Json;
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
@@ -55,7 +55,11 @@ fn show(key: &ApiKey) -> Value {
     })
 }
 
-async fn list(request: HttpRequest, key: MayWrite, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+async fn list(
+    request: HttpRequest,
+    key: MayManageKeys,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
     let page = Query::of(&request, &["limit", "cursor"])?.page::<Uuid>()?;
     let after = Page {
         after: page.after.map(ApiKeyId),
@@ -68,7 +72,11 @@ async fn list(request: HttpRequest, key: MayWrite, state: Data<AppState>) -> Res
 }
 
 /// The key itself is in this answer and nowhere else.
-async fn issue(key: MayWrite, state: Data<AppState>, body: Json<NewKey>) -> Result<HttpResponse, ApiError> {
+async fn issue(
+    key: MayManageKeys,
+    state: Data<AppState>,
+    body: Json<NewKey>,
+) -> Result<HttpResponse, ApiError> {
     let body = body.read().await?;
     let Some(scope) = Scope::parse(&body.scope) else {
         return Err(ApiError::fields(vec![FieldError::new(
@@ -76,13 +84,17 @@ async fn issue(key: MayWrite, state: Data<AppState>, body: Json<NewKey>) -> Resu
             "is not one of ping, read, write",
         )]));
     };
-    let (stored, secret) = service::issue(&state.services, key.0, key.1, &body.name, scope).await?;
+    let (stored, secret) = service::issue(&state.services, &key.1, &body.name, scope).await?;
     let mut shown = show(&stored);
     shown["key"] = json!(secret);
     Ok(HttpResponse::Created().json(shown))
 }
 
-async fn revoke(key: MayWrite, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
-    service::revoke(&state.services, key.0, key.1, ApiKeyId(id(&path, "API key")?)).await?;
+async fn revoke(
+    key: MayManageKeys,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    service::revoke(&state.services, &key.1, ApiKeyId(id(&path, "API key")?)).await?;
     Ok(HttpResponse::NoContent().finish())
 }

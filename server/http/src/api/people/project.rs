@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::api::only;
 use crate::error::ApiError;
-use crate::extract::api_key::{MayRead, MayWrite};
+use crate::extract::api_key::{MayChangeProject, MayRead};
 use crate::extract::json::{Json, given};
 use crate::state::AppState;
 
@@ -49,11 +49,15 @@ async fn read(key: MayRead, state: Data<AppState>) -> Result<HttpResponse, ApiEr
     Ok(HttpResponse::Ok().json(show(&project)))
 }
 
-async fn update(key: MayWrite, state: Data<AppState>, body: Json<Body>) -> Result<HttpResponse, ApiError> {
+async fn update(
+    key: MayChangeProject,
+    state: Data<AppState>,
+    body: Json<Body>,
+) -> Result<HttpResponse, ApiError> {
     let Body {
         name,
         reminder_seconds,
     } = body.read().await?;
-    let project = service::update(&state.services, key.0, name.as_deref(), reminder_seconds).await?;
+    let project = service::update(&state.services, &key.1, name.as_deref(), reminder_seconds).await?;
     Ok(HttpResponse::Ok().json(show(&project)))
 }

@@ -11,6 +11,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use deadbeat_domain::celery::trace::{Outcome, TraceState, run_id_of};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::limits::TRACES_LOOKED_AT;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::text::is_plain;
 use deadbeat_domain::time::read_instant;
 use deadbeat_store::celery::trace::history;
@@ -69,14 +70,14 @@ pub(in crate::web) async fn top(
     signed_in: &SignedIn,
     asked: Option<Uuid>,
 ) -> Result<Option<Top>, PageError> {
-    let projects = project::of_account(reader, signed_in.account.id).await?;
-    Ok(choose(&projects, asked.map(ProjectId))?.map(|chosen| Top {
-        projects: projects
-            .iter()
-            .map(|other| ProjectLink::of(other, chosen))
-            .collect(),
-        project: chosen.name.clone(),
-        project_id: chosen.id,
+    let memberships = project::of_account(reader, signed_in.account.id).await?;
+    let Some(chosen) = choose(&memberships, asked.map(ProjectId))? else {
+        return Ok(None);
+    };
+    Ok(Some(Top {
+        projects: ProjectLink::all(&memberships, chosen),
+        project: chosen.project.name.clone(),
+        project_id: chosen.access.may(Action::Read)?,
     }))
 }
 

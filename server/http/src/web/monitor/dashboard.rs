@@ -11,6 +11,8 @@ use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
 use deadbeat_domain::incident::{Fact, Repair, SubjectKind};
 use deadbeat_domain::judge::hearing::Hold;
 use deadbeat_domain::monitor::status::{ShownStatus, Status};
+use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::time::span;
 use deadbeat_services::Site;
 use deadbeat_services::operation::selfwatch::Readiness;
@@ -19,7 +21,7 @@ use deadbeat_store::incident::member;
 use deadbeat_store::incident::{self, Incident};
 use deadbeat_store::monitor::{self, Monitor};
 use deadbeat_store::page::Page;
-use deadbeat_store::people::project::{self, Project};
+use deadbeat_store::people::project::{self, Membership};
 use deadbeat_store::{Reader, StoreResult};
 use serde::Deserialize;
 use uuid::Uuid;
@@ -56,8 +58,8 @@ async fn index(
 ) -> Result<HttpResponse, PageError> {
     let asked = Asked::of(&request)?;
     let (reader, now) = (state.reader(), state.now());
-    let projects = project::of_account(&reader, signed_in.account.id).await?;
-    let Some(project) = choose(&projects, asked.project)? else {
+    let memberships = project::of_account(&reader, signed_in.account.id).await?;
+    let Some(chosen) = choose(&memberships, asked.project)? else {
         return Ok(html(
             StatusCode::OK,
             &NoProjectPage {
@@ -65,7 +67,8 @@ async fn index(
             },
         ));
     };
-    let seen = Seen::read(&reader, project.id, &asked, now).await?;
+    let project_id = chosen.access.may(Action::Read)?;
+    let seen = Seen::read(&reader, project_id, &asked, now).await?;
     let readiness = state.services.selfwatch().readiness(&reader, now).await;
     let page = IndexPage {
         frame: signed_in.frame(),
@@ -73,13 +76,10 @@ async fn index(
         site_url: state.services.site().url.clone(),
         evaluator: Evaluator::of(&readiness, now),
         spell: Spell::latest(&reader, now).await?,
-        projects: projects
-            .iter()
-            .map(|other| ProjectLink::of(other, project))
-            .collect(),
-        project: project.name.clone(),
-        project_id: project.id,
-        view: View::of(seen, &asked, state.services.site(), now),
+        projects: ProjectLink::all(&memberships, chosen),
+        project: chosen.project.name.clone(),
+        project_id,
+        view: View::of(seen, &asked, &chosen.access, state.services.site(), now),
     };
     Ok(html(StatusCode::OK, &page))
 }
@@ -120,16 +120,16 @@ impl Asked {
 
 /// The project that is asked for, among the account's own; the first when none is. None: the account has none.
 pub(in crate::web) fn choose(
-    projects: &[Project],
+    memberships: &[Membership],
     asked: Option<ProjectId>,
-) -> Result<Option<&Project>, PageError> {
+) -> Result<Option<&Membership>, PageError> {
     match asked {
-        Some(id) => projects
+        Some(id) => memberships
             .iter()
-            .find(|project| project.id == id)
+            .find(|one| one.project.id == id)
             .map(Some)
             .ok_or(PageError::NotFound("project")),
-        None => Ok(projects.first()),
+        None => Ok(memberships.first()),
     }
 }
 
@@ -251,12 +251,15 @@ pub(in crate::web) struct ProjectLink {
 }
 
 impl ProjectLink {
-    pub(in crate::web) fn of(project: &Project, chosen: &Project) -> Self {
-        Self {
-            id: project.id,
-            name: project.name.clone(),
-            current: project.id == chosen.id,
-        }
+    pub(in crate::web) fn all(memberships: &[Membership], chosen: &Membership) -> Vec<Self> {
+        memberships
+            .iter()
+            .map(|one| Self {
+                id: one.project.id,
+                name: one.project.name.clone(),
+                current: one.project.id == chosen.project.id,
+            })
+            .collect()
     }
 }
 
@@ -269,6 +272,7 @@ struct View {
     more_incidents: bool,
     beats: Vec<BeatRow>,
     monitors: Vec<MonitorRow>,
+    sees_ping_urls: bool,
     only: Option<&'static str>,
     is_first_page: bool,
     next: Option<String>,
@@ -323,11 +327,13 @@ struct MonitorRow {
     last_ping: Option<Moment>,
     due: Option<Moment>,
     overdue: bool,
-    ping_url: String,
+    /// None: who asks may not see it.
+    ping_url: Option<String>,
 }
 
 impl View {
-    fn of(seen: Seen, asked: &Asked, site: &Site, now: DateTime<Utc>) -> Self {
+    fn of(seen: Seen, asked: &Asked, access: &Access, site: &Site, now: DateTime<Utc>) -> Self {
+        let sees_ping_urls = access.may(Action::SeePingUrls).is_ok();
         let Seen {
             counts,
             mut incidents,
@@ -343,7 +349,7 @@ impl View {
         let total = counts.iter().sum();
         let monitors = monitors
             .into_iter()
-            .map(|monitor| MonitorRow::of(monitor, &beats, site, now))
+            .map(|monitor| MonitorRow::of(monitor, &beats, sees_ping_urls.then_some(site), now))
             .collect();
         // Down before up; names stay in order.
         beats.sort_by_key(|beat| beat.state.status.as_str() != ShownStatus::Down.as_str());
@@ -358,6 +364,7 @@ impl View {
             more_incidents,
             beats: beats.into_iter().map(|beat| BeatRow::of(beat, now)).collect(),
             monitors,
+            sees_ping_urls,
             only: asked.only.map(ShownStatus::as_str),
             is_first_page: asked.from.is_none(),
             next: next.map(|cursor| cursor.to_string()),
@@ -457,7 +464,7 @@ impl BeatRow {
 }
 
 impl MonitorRow {
-    fn of(monitor: Monitor, beats: &[Beat], site: &Site, now: DateTime<Utc>) -> Self {
+    fn of(monitor: Monitor, beats: &[Beat], site: Option<&Site>, now: DateTime<Utc>) -> Self {
         let state = monitor.state;
         let beat = beats.iter().find(|beat| Some(beat.id) == monitor.beat_id);
         // What is not judged is due at no time that matters.
@@ -475,7 +482,7 @@ impl MonitorRow {
             last_ping: state.last_ping_at.map(|at| Moment::at(at, now)),
             due: due.map(|at| Moment::at(at, now)),
             overdue: due.is_some_and(|at| at <= now),
-            ping_url: site.ping_url(monitor.ping_id),
+            ping_url: site.map(|site| site.ping_url(monitor.ping_id)),
         }
     }
 }

@@ -6,9 +6,10 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::trace::StageKind;
-use deadbeat_domain::ids::{ApiKeyId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::clip;
+use deadbeat_domain::people::access::{Access, Actor};
+use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::text::Text;
 use deadbeat_domain::time::to_micros;
 use serde::de::{Error, SeqAccess, Visitor};
@@ -30,9 +31,6 @@ pub struct EventBatch {
     /// The events, in the order in which they happened.
     #[serde(deserialize_with = "at_most_a_batch")]
     pub events: Vec<Event>,
-    /// The key with which it was sent. Never in the body.
-    #[serde(skip)]
-    pub key: Option<ApiKeyId>,
 }
 
 /// An event, read on its own: one that cannot be read spoils no other.
@@ -238,16 +236,20 @@ impl Verdict {
 /// Takes a batch in. The verdicts are in the order of the events, with the events' ids where they could be read.
 ///
 /// # Errors
-/// The database is away or too much is waiting: nothing may be assumed written, and the batch should be sent again.
+/// Refused; or the database is away or too much is waiting: nothing may be assumed written, and the batch should be sent again.
 pub async fn accept(
     services: &Services,
-    project: ProjectId,
+    access: &Access,
     batch: EventBatch,
     received_at: DateTime<Utc>,
     remote_addr: Option<String>,
 ) -> Result<Vec<(Option<Uuid>, Verdict)>, ServiceError> {
+    let project = access.may(Action::Signal)?;
     let skew = received_at - batch.sent_at;
-    let key = batch.key;
+    let key = match access.actor() {
+        Actor::Key { id, .. } => Some(id),
+        Actor::Account { .. } | Actor::Operator | Actor::System => None,
+    };
     let mut verdicts: Vec<(Option<Uuid>, Verdict)> = Vec::with_capacity(batch.events.len());
     let mut told: Vec<ToldRun> = Vec::new();
     for event in batch.events {

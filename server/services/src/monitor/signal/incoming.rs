@@ -1,7 +1,8 @@
 //! A signal on its way: whom it is for, what came with it, and what became of it.
 
-use deadbeat_domain::ids::{PingId, ProjectId};
+use deadbeat_domain::ids::PingId;
 use deadbeat_domain::monitor::ping::Signal;
+use deadbeat_domain::people::access::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::secret;
@@ -53,9 +54,9 @@ pub struct Incoming {
 pub enum Accepted {
     /// It is written and committed.
     Recorded,
-    /// Nobody is called that. The project is known when a valid ping key came with the slug.
+    /// There is no such monitor.
     Unknown {
-        /// Whose ping key it was.
-        project: Option<ProjectId>,
+        /// The access of the ping key, when a valid one came with a slug.
+        access: Option<Access>,
     },
 }

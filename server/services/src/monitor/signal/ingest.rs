@@ -161,7 +161,7 @@ impl Ingest {
             && self.registry.refuses(id)
         {
             self.figures.unknown.fetch_add(1, Ordering::Relaxed);
-            return Ok(Accepted::Unknown { project: None });
+            return Ok(Accepted::Unknown { access: None });
         }
         incoming.body.truncate(limits::PING_BODY_BYTES);
         let (answer, answered) = oneshot::channel();

@@ -40,7 +40,7 @@ impl World {
 }
 
 async fn mail(services: &Services, world: &World, to: &str) -> Result<Channel, ServiceError> {
-    channel::create(services, world.project, "email", "Ops", &json!({"to": to})).await
+    channel::create(services, &world.access, "email", "Ops", &json!({"to": to})).await
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -52,7 +52,7 @@ async fn alerts_to_an_address_that_did_not_confirm_are_cancelled_and_say_why(poo
     let monitor = world.monitor("backup").await;
 
     world.ping(&monitor, Fail).await;
-    let test = channel::send_test(&services, world.project, ops.id).await;
+    let test = channel::send_test(&services, &world.access, ops.id).await;
 
     let told = |kind: &str, status: &str, why: Option<&str>| {
         (kind.to_owned(), status.to_owned(), why.map(str::to_owned))
@@ -108,7 +108,7 @@ async fn a_new_address_is_a_new_question_and_an_old_link_answers_it_no_more(pool
     let before = world.stored(ops.id).await;
     let change = json!({"to": "other@example.org"});
 
-    let moved = channel::update(&services, world.project, ops.id, None, Some(&change))
+    let moved = channel::update(&services, &world.access, ops.id, None, Some(&change))
         .await
         .unwrap();
     let mut tx = world.store().begin().await.unwrap();
@@ -116,7 +116,7 @@ async fn a_new_address_is_a_new_question_and_an_old_link_answers_it_no_more(pool
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    let renamed = channel::update(&services, world.project, ops.id, Some("Night"), None)
+    let renamed = channel::update(&services, &world.access, ops.id, Some("Night"), None)
         .await
         .unwrap();
 
@@ -135,7 +135,7 @@ async fn what_waits_for_an_address_is_not_sent_to_the_one_that_replaces_it(pool:
     let services = world.confirming();
 
     let to = json!({"to": "stranger@example.net"});
-    channel::update(&services, world.project, ops.id, None, Some(&to))
+    channel::update(&services, &world.access, ops.id, None, Some(&to))
         .await
         .unwrap();
 
@@ -154,12 +154,12 @@ async fn one_address_is_asked_three_times_a_day_whoever_asks(pool: PgPool) {
     let services = world.confirming();
     let ops = mail(&services, &world, "stranger@example.net").await.unwrap();
     for _ in 0..2 {
-        channel::ask_again(&services, world.project, ops.id)
+        channel::ask_again(&services, &world.access, ops.id)
             .await
             .unwrap();
     }
 
-    let fourth = channel::ask_again(&services, world.project, ops.id).await;
+    let fourth = channel::ask_again(&services, &world.access, ops.id).await;
     let other = World::new(pool).await;
     let from_another = mail(&other.confirming(), &other, "Stranger+x@example.net").await;
 
@@ -176,7 +176,7 @@ async fn one_address_is_asked_three_times_a_day_whoever_asks(pool: PgPool) {
         "what was refused left nothing"
     );
     world.clock.advance(chrono::TimeDelta::days(1));
-    channel::ask_again(&services, world.project, ops.id)
+    channel::ask_again(&services, &world.access, ops.id)
         .await
         .unwrap();
 }

@@ -51,14 +51,14 @@ async fn that_it_is_over_is_told_to_those_who_were_told_that_it_began(pool: PgPo
     let monitor = world.monitor("backup").await;
     world.ping(&monitor, Fail).await;
     world.channel("later").await;
-    channel::delete(&world.services, world.project, deleted)
+    channel::delete(&world.services, &world.access, deleted)
         .await
         .unwrap();
     let change = Change {
         channels: Some(ChannelChoice::These(Vec::new())),
         ..Change::default()
     };
-    monitor::update(&world.services, world.project, monitor.id, &change)
+    monitor::update(&world.services, &world.access, monitor.id, &change)
         .await
         .unwrap();
 
@@ -138,7 +138,7 @@ async fn a_channel_of_another_project_cannot_be_chosen(pool: PgPool) {
         channels: Some(ChannelChoice::These(vec![foreign])),
         ..Change::default()
     };
-    let refused = monitor::update(&world.services, world.project, monitor.id, &change).await;
+    let refused = monitor::update(&world.services, &world.access, monitor.id, &change).await;
 
     assert!(matches!(refused, Err(ServiceError::Invalid(_))), "{refused:?}");
     assert!(
@@ -214,11 +214,11 @@ async fn who_has_acknowledged_is_not_reminded_and_still_hears_that_it_is_over(po
         .await
         .unwrap();
 
-    let first = acknowledgement::acknowledge(&world.services, world.project, found[0].id)
+    let first = acknowledgement::acknowledge(&world.services, &world.access, found[0].id)
         .await
         .unwrap();
     world.advance(60);
-    let again = acknowledgement::acknowledge(&world.services, world.project, found[0].id)
+    let again = acknowledgement::acknowledge(&world.services, &world.access, found[0].id)
         .await
         .unwrap();
 
@@ -238,7 +238,7 @@ async fn reminders_that_were_switched_off_do_not_come_once_more(pool: PgPool) {
     world.channel("one").await;
     let monitor = world.monitor("backup").await;
     world.ping(&monitor, Fail).await;
-    project::update(&world.services, world.project, None, Some(None))
+    project::update(&world.services, &world.access, None, Some(None))
         .await
         .unwrap();
 
@@ -260,13 +260,13 @@ async fn a_project_may_ask_for_twenty_tests_a_minute(pool: PgPool) {
     let (one, two) = (world.channel("one").await, world.channel("two").await);
     for number in 0..20 {
         let channel = if number % 2 == 0 { one } else { two };
-        channel::send_test(&world.services, world.project, channel)
+        channel::send_test(&world.services, &world.access, channel)
             .await
             .unwrap();
     }
     world.clock.advance(chrono::TimeDelta::seconds(20));
 
-    let refused = channel::send_test(&world.services, world.project, one).await;
+    let refused = channel::send_test(&world.services, &world.access, one).await;
 
     let Err(ServiceError::TooMany { retry_after, .. }) = &refused else {
         panic!("{refused:?}")
@@ -274,11 +274,11 @@ async fn a_project_may_ask_for_twenty_tests_a_minute(pool: PgPool) {
     assert_eq!(retry_after.num_seconds(), 40);
     let other = World::new(pool).await;
     let others = other.channel("three").await;
-    channel::send_test(&other.services, other.project, others)
+    channel::send_test(&other.services, &other.access, others)
         .await
         .unwrap();
     world.clock.advance(chrono::TimeDelta::seconds(40));
-    channel::send_test(&world.services, world.project, one)
+    channel::send_test(&world.services, &world.access, one)
         .await
         .unwrap();
 }

@@ -150,7 +150,7 @@ async fn a_retired_monitor_cannot_be_resumed_into_a_false_alarm(pool: PgPool) {
     world.schedule(&["b"]).await;
     let a = world.entry("a").await;
 
-    let resumed = monitor::resume(&world.services, world.project, a.id).await;
+    let resumed = monitor::resume(&world.services, &world.access, a.id).await;
 
     assert!(matches!(resumed, Err(ServiceError::Conflict(_))), "{resumed:?}");
     for _ in 0..20 {
@@ -245,7 +245,7 @@ async fn the_same_schedule_told_again_leaves_what_a_person_set(pool: PgPool) {
         grace_seconds: Some(900.0),
         ..monitor::Change::default()
     };
-    monitor::update(&world.services, world.project, a.id, &change)
+    monitor::update(&world.services, &world.access, a.id, &change)
         .await
         .unwrap();
 
@@ -348,7 +348,7 @@ async fn an_application_that_is_gone_is_deleted_with_its_monitors_and_one_all_cl
     let delete = || {
         deadbeat_services::celery::beat::delete(
             &world.services,
-            world.project,
+            &world.access,
             deadbeat_domain::ids::BeatId(beat),
         )
     };

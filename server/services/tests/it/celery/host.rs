@@ -4,6 +4,7 @@ mod alert;
 
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_services::celery::event::{self, EventBatch};
 use deadbeat_store::people::project::Project;
 use serde_json::{Value, json};
@@ -394,7 +395,8 @@ async fn a_project_neither_sees_nor_saves_another_ones_host(pool: PgPool) {
         });
         let batch = json!({"sent_at": world.now(), "events": [world.an_event("worker_snapshot", said)]});
         let batch: EventBatch = serde_json::from_value(batch).unwrap();
-        event::accept(&world.services, stranger.id, batch, world.now(), None)
+        let theirs = Access::new(stranger.id, Actor::Operator);
+        event::accept(&world.services, &theirs, batch, world.now(), None)
             .await
             .unwrap();
         world.goes_on(5, &without_a()).await;

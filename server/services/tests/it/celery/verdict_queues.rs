@@ -1,6 +1,7 @@
 //! Which queues a report is told to look at: a ping key cannot read, so it hears only of those that were named with it.
 
 use deadbeat_domain::ids::ApiKeyId;
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::key::Scope;
 use deadbeat_services::celery::event::{self, EventBatch, Verdict};
 use deadbeat_services::people::api_key;
@@ -11,24 +12,19 @@ use crate::setup::World;
 
 impl World {
     async fn ping_key(&self, name: &str) -> ApiKeyId {
-        let (key, _) = api_key::issue(
-            &self.services,
-            self.project,
-            ApiKeyId::generate(),
-            name,
-            Scope::Ping,
-        )
-        .await
-        .unwrap();
+        let (key, _) = api_key::issue(&self.services, &self.access, name, Scope::Ping)
+            .await
+            .unwrap();
         key.id
     }
 
     /// Sends one event with a key; which queues its sender is asked to look at.
     async fn queues_told(&self, key: ApiKeyId, kind: &str, rest: Value) -> Option<Vec<String>> {
         let batch = json!({"sent_at": self.now(), "events": [self.an_event(kind, rest)]});
-        let mut batch: EventBatch = serde_json::from_value(batch).unwrap();
-        batch.key = Some(key);
-        let verdicts = event::accept(&self.services, self.project, batch, self.now(), None)
+        let batch: EventBatch = serde_json::from_value(batch).unwrap();
+        let scope = Scope::Ping;
+        let access = Access::new(self.project, Actor::Key { id: key, scope });
+        let verdicts = event::accept(&self.services, &access, batch, self.now(), None)
             .await
             .unwrap();
         match verdicts.into_iter().next().unwrap().1 {
@@ -82,7 +78,7 @@ async fn a_key_hears_of_the_queues_of_an_application_that_were_named_with_it(poo
     let told = world.queues_told(theirs, "beat_alive", alive.clone()).await;
 
     assert_eq!(told, Some(Vec::new()));
-    api_key::revoke(&world.services, world.project, ApiKeyId::generate(), ours)
+    api_key::revoke(&world.services, &world.access, ours)
         .await
         .unwrap();
     let told = world.queues_told(theirs, "beat_alive", alive).await.unwrap();

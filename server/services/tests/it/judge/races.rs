@@ -218,11 +218,11 @@ async fn people_racing_pings_and_evaluators_leave_no_incident_open_behind(pool: 
         };
         let choice = dice.below(3);
         let person = async {
-            let (services, project) = (&world.services, world.project);
+            let (services, access) = (&world.services, &world.access);
             match choice {
-                0 => monitor::delete(services, project, monitor.id).await,
-                1 => monitor::pause(services, project, monitor.id).await.map(drop),
-                _ => monitor::update(services, project, monitor.id, &change)
+                0 => monitor::delete(services, access, monitor.id).await,
+                1 => monitor::pause(services, access, monitor.id).await.map(drop),
+                _ => monitor::update(services, access, monitor.id, &change)
                     .await
                     .map(drop),
             }

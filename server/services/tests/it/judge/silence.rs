@@ -174,15 +174,15 @@ async fn pausing_a_monitor_that_is_down_resolves_and_tells_and_resuming_waits_fo
     world.ping(&monitor, Success).await;
     world.sweep_after(90).await;
 
-    monitor::pause(&world.services, world.project, monitor.id)
+    monitor::pause(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
-    monitor::pause(&world.services, world.project, monitor.id)
+    monitor::pause(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
     assert_eq!(world.sweep_after(86_400).await.down, 0);
     assert_eq!(world.alerts().await, ["opened", "resolved"]);
-    let resumed = monitor::resume(&world.services, world.project, monitor.id)
+    let resumed = monitor::resume(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
 
@@ -190,7 +190,7 @@ async fn pausing_a_monitor_that_is_down_resolves_and_tells_and_resuming_waits_fo
         (resumed.state.status, resumed.state.deadline_at),
         (Status::New, None)
     );
-    let again = monitor::resume(&world.services, world.project, monitor.id).await;
+    let again = monitor::resume(&world.services, &world.access, monitor.id).await;
     assert!(matches!(again, Err(ServiceError::Conflict(_))), "{again:?}");
     world.ping(&monitor, Success).await;
     assert_eq!(world.sweep_after(90).await.down, 1);
@@ -202,12 +202,12 @@ async fn a_run_of_before_the_pause_does_not_trip_the_resumed_monitor(pool: PgPoo
     let monitor = world.monitor("backup").await;
     world.ping(&monitor, Success).await;
     world.ping_of(&monitor, 1, Start).await;
-    monitor::pause(&world.services, world.project, monitor.id)
+    monitor::pause(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
     world.advance(86_400);
 
-    monitor::resume(&world.services, world.project, monitor.id)
+    monitor::resume(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
 
@@ -228,7 +228,7 @@ async fn deleting_a_monitor_that_is_down_resolves_and_tells(pool: PgPool) {
     let monitor = world.monitor("backup").await;
     world.ping_of(&monitor, 1, Fail).await;
 
-    monitor::delete(&world.services, world.project, monitor.id)
+    monitor::delete(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
 
@@ -239,7 +239,7 @@ async fn deleting_a_monitor_that_is_down_resolves_and_tells(pool: PgPool) {
         0,
         "its runs go with the next pass of the retention"
     );
-    let again = monitor::delete(&world.services, world.project, monitor.id).await;
+    let again = monitor::delete(&world.services, &world.access, monitor.id).await;
     assert!(matches!(again, Err(ServiceError::NotFound(_))));
 }
 
@@ -262,7 +262,7 @@ async fn shortening_the_grace_of_an_overdue_monitor_leaves_it_the_new_grace_in_f
         grace_seconds: Some(20.0),
         ..Change::default()
     };
-    monitor::update(&world.services, world.project, monitor.id, &change)
+    monitor::update(&world.services, &world.access, monitor.id, &change)
         .await
         .unwrap();
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deadbeat_domain::ids::{ApiKeyId, PingId};
+use deadbeat_domain::ids::PingId;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::people::key::Scope;
@@ -291,13 +291,7 @@ async fn an_address_at_its_limit_does_not_refuse_what_comes_beside_it(pool: PgPo
 async fn a_ping_key_whose_row_is_locked_holds_no_signal(pool: PgPool) {
     let world = World::new(pool).await;
     world.monitor("by-slug").await;
-    let issued = api_key::issue(
-        &world.services,
-        world.project,
-        ApiKeyId::generate(),
-        "key",
-        Scope::Ping,
-    );
+    let issued = api_key::issue(&world.services, &world.access, "key", Scope::Ping);
     let (_, key) = issued.await.unwrap();
     let folder = Folder::new();
     let (ingest, _stop) = writer(&world, world.store(), Registry::default(), folder.open());

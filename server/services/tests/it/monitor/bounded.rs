@@ -83,11 +83,11 @@ async fn a_deleted_monitor_is_hidden_at_once_and_its_rows_go_later(pool: PgPool)
         )
         .await;
 
-    monitor::delete(&world.services, world.project, gone.id)
+    monitor::delete(&world.services, &world.access, gone.id)
         .await
         .unwrap();
 
-    let again = monitor::delete(&world.services, world.project, gone.id).await;
+    let again = monitor::delete(&world.services, &world.access, gone.id).await;
     assert!(matches!(again, Err(ServiceError::NotFound(_))));
     assert_eq!(
         world.count("SELECT count(*) FROM run").await,
@@ -124,7 +124,7 @@ async fn a_beat_with_many_monitors_is_deleted_in_bounded_steps(pool: PgPool) {
     world
         .run_sql("CREATE TRIGGER fail BEFORE DELETE ON monitor FOR EACH STATEMENT EXECUTE FUNCTION fail()")
         .await;
-    let failed = beat::delete(&world.services, world.project, id).await;
+    let failed = beat::delete(&world.services, &world.access, id).await;
     assert!(matches!(failed, Err(ServiceError::Store(_))), "{failed:?}");
     assert_eq!(
         world.count("SELECT count(*) FROM monitor").await,
@@ -133,13 +133,13 @@ async fn a_beat_with_many_monitors_is_deleted_in_bounded_steps(pool: PgPool) {
     );
     world.run_sql("DROP TRIGGER fail ON monitor").await;
 
-    beat::delete(&world.services, world.project, id).await.unwrap();
+    beat::delete(&world.services, &world.access, id).await.unwrap();
 
     assert_eq!(world.touched().await, (BATCH, 3));
     assert_eq!(world.count("SELECT count(*) FROM monitor").await, 0);
     assert_eq!(world.count("SELECT count(*) FROM beat").await, 0);
     assert_eq!(world.count(open).await, 0, "their incidents are over");
-    let again = beat::delete(&world.services, world.project, id).await;
+    let again = beat::delete(&world.services, &world.access, id).await;
     assert!(matches!(again, Err(ServiceError::NotFound(_))));
 }
 
@@ -261,7 +261,7 @@ async fn a_beat_that_is_deleted_while_its_schedule_comes_leaves_no_monitor_witho
 
     let (sent, deleted) = tokio::join!(
         world.send(&again),
-        beat::delete(&world.services, world.project, id)
+        beat::delete(&world.services, &world.access, id)
     );
 
     sent.unwrap();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use deadbeat_domain::ids::ApiKeyId;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Log, Start, Success};
 use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_domain::monitor::status::Status;
@@ -159,20 +158,20 @@ async fn each_address_finds_its_monitor_and_nobody_elses(pool: PgPool) {
     let other = World::new(pool).await;
     let monitor = world.monitor("backup").await;
     let key = |world: &World| {
-        let (services, project) = (world.services.clone(), world.project);
+        let (services, access) = (world.services.clone(), world.access);
         async move {
-            api_key::issue(&services, project, ApiKeyId::generate(), "key", Scope::Ping)
+            api_key::issue(&services, &access, "key", Scope::Ping)
                 .await
                 .unwrap()
         }
     };
-    let ((own, own_key), (_, foreign_key)) = (key(&world).await, key(&other).await);
+    let ((own, own_key), (theirs, foreign_key)) = (key(&world).await, key(&other).await);
 
     let by_slug = world.accept(Address::slug(&own_key, "backup"), Success).await;
     let by_id = world.accept(Address::Ping(monitor.ping_id), Success).await;
     let no_such_slug = world.accept(Address::slug(&own_key, "missing"), Success).await;
     let foreign = world.accept(Address::slug(&foreign_key, "backup"), Success).await;
-    api_key::revoke(&world.services, world.project, own.id, own.id)
+    api_key::revoke(&world.services, &world.access, own.id)
         .await
         .unwrap();
     let revoked = world.accept(Address::slug(&own_key, "backup"), Success).await;
@@ -181,16 +180,16 @@ async fn each_address_finds_its_monitor_and_nobody_elses(pool: PgPool) {
     assert_eq!(
         no_such_slug,
         Ok(Accepted::Unknown {
-            project: Some(world.project)
+            access: Some(own.access())
         })
     );
     assert_eq!(
         foreign,
         Ok(Accepted::Unknown {
-            project: Some(other.project)
+            access: Some(theirs.access())
         })
     );
-    assert_eq!(revoked, Ok(Accepted::Unknown { project: None }));
+    assert_eq!(revoked, Ok(Accepted::Unknown { access: None }));
     assert_eq!(world.count("SELECT count(*) FROM ping").await, 2);
 }
 
@@ -224,13 +223,13 @@ async fn a_signal_that_cannot_be_written_spoils_no_other_of_its_batch(pool: PgPo
 async fn a_signal_for_a_monitor_that_was_deleted_is_for_nobody(pool: PgPool) {
     let world = World::new(pool).await;
     let monitor = world.monitor("backup").await;
-    monitor::delete(&world.services, world.project, monitor.id)
+    monitor::delete(&world.services, &world.access, monitor.id)
         .await
         .unwrap();
 
     let answer = world.accept(Address::Ping(monitor.ping_id), Success).await;
 
-    assert_eq!(answer, Ok(Accepted::Unknown { project: None }));
+    assert_eq!(answer, Ok(Accepted::Unknown { access: None }));
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -238,7 +237,7 @@ async fn a_ping_brings_a_paused_monitor_back_and_an_event_does_not(pool: PgPool)
     let world = World::new(pool).await;
     world.schedule(&["nightly"]).await;
     let nightly = world.entry("nightly").await;
-    monitor::pause(&world.services, world.project, nightly.id)
+    monitor::pause(&world.services, &world.access, nightly.id)
         .await
         .unwrap();
 

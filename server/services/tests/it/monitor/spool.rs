@@ -310,7 +310,7 @@ async fn without_the_database_known_ids_are_taken_denied_ones_refused_and_others
     let perhaps = ingest.accept(incoming(&world, Address::Ping(stranger), "")).await;
 
     assert_eq!(known, Ok(Accepted::Recorded));
-    assert_eq!(unknown, Ok(Accepted::Unknown { project: None }));
+    assert_eq!(unknown, Ok(Accepted::Unknown { access: None }));
     assert_eq!(perhaps, Ok(Accepted::Recorded));
     assert_eq!(ingest.spooled(), 2);
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use deadbeat_domain::ids::ApiKeyId;
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::judge::hearing::Hold;
 use deadbeat_domain::monitor::ping::PingKind::Success;
@@ -229,13 +228,7 @@ async fn a_clock_that_is_stepped_back_makes_nobody_wait_for_longer(pool: PgPool)
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_signal_that_is_set_aside_holds_the_judgement_of_its_own_monitor_alone(pool: PgPool) {
     let world = World::new(pool).await;
-    let key = api_key::issue(
-        &world.services,
-        world.project,
-        ApiKeyId::generate(),
-        "key",
-        Scope::Ping,
-    );
+    let key = api_key::issue(&world.services, &world.access, "key", Scope::Ping);
     let (_, key) = key.await.unwrap();
     let (by_id, by_slug) = (world.monitor("by-id").await, world.monitor("by-slug").await);
     let dead = world.monitor("dead").await;

@@ -99,7 +99,7 @@ async fn a_deleted_monitor_leaves_no_pings_behind(pool: PgPool) {
     for monitor in [&gone, &gone, &stays] {
         world.ping(monitor, Success).await;
     }
-    deadbeat_services::monitor::delete(&world.services, world.project, gone.id)
+    deadbeat_services::monitor::delete(&world.services, &world.access, gone.id)
         .await
         .unwrap();
 

@@ -180,7 +180,7 @@ impl Committer {
                         self.registry.deny(*id);
                     }
                     Err(Fate::Answered(Accepted::Unknown {
-                        project: target.project,
+                        access: target.access,
                     }))
                 }
             });

@@ -436,7 +436,7 @@ impl Writer {
             match self.committer.vouch(&incoming.address) {
                 Known::Yes => {}
                 Known::No => {
-                    self.answer(answer, Accepted::Unknown { project: None });
+                    self.answer(answer, Accepted::Unknown { access: None });
                     continue;
                 }
                 Known::Perhaps if self.trusted < MOST_TRUSTED => self.trusted += 1,

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use chrono::TimeDelta;
-use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::people::access::Access;
 use deadbeat_store::{StoreResult, Tx};
 
 use super::commit::Committer;
@@ -14,7 +15,8 @@ use crate::monitor::signal::registry::Known;
 const MOST_SLUGS: usize = 200_000;
 
 pub(super) struct Target {
-    pub(super) project: Option<ProjectId>,
+    /// That of the ping key that came with the slug.
+    pub(super) access: Option<Access>,
     pub(super) monitor: Option<MonitorId>,
 }
 
@@ -38,7 +40,7 @@ impl Committer {
         let mut targets: Vec<Target> = incoming
             .iter()
             .map(|_| Target {
-                project: None,
+                access: None,
                 monitor: None,
             })
             .collect();
@@ -68,7 +70,7 @@ impl Committer {
                 self.slugs.insert(((*digest).clone(), (*slug).clone()));
             }
             targets[*index] = Target {
-                project: Some(resolved.project_id),
+                access: Some(resolved.access),
                 monitor: resolved.monitor_id,
             };
             if self

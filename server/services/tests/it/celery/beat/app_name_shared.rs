@@ -191,7 +191,7 @@ async fn a_person_knows_that_it_is_gone_for_good(pool: PgPool) {
         .await
         .unwrap();
 
-    let seen = acknowledgement::acknowledge(&world.services, world.project, IncidentId(id))
+    let seen = acknowledgement::acknowledge(&world.services, &world.access, IncidentId(id))
         .await
         .unwrap();
 

@@ -117,10 +117,10 @@ async fn a_member_that_was_paused_or_deleted_stays_so(pool: PgPool) {
     let world = World::new(pool).await;
     let beat = world.silent_beat(&["paused", "deleted", "kept"]).await;
     let (paused, deleted) = (world.entry("paused").await, world.entry("deleted").await);
-    monitor::pause(&world.services, world.project, paused.id)
+    monitor::pause(&world.services, &world.access, paused.id)
         .await
         .unwrap();
-    monitor::delete(&world.services, world.project, deleted.id)
+    monitor::delete(&world.services, &world.access, deleted.id)
         .await
         .unwrap();
 

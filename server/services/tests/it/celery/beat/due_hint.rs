@@ -279,7 +279,7 @@ async fn what_a_person_paused_stays_paused_whatever_beat_says(pool: PgPool) {
     let world = World::new(pool).await;
     world.register(&[by_rule("a", Some(world.second(60)))]).await;
     let a = world.entry("a").await;
-    monitor::pause(&world.services, world.project, a.id)
+    monitor::pause(&world.services, &world.access, a.id)
         .await
         .unwrap();
 
@@ -287,7 +287,7 @@ async fn what_a_person_paused_stays_paused_whatever_beat_says(pool: PgPool) {
 
     assert_eq!(world.down_within(300).await, 0);
     assert_eq!(world.status(&a).await, Status::Paused);
-    monitor::resume(&world.services, world.project, a.id)
+    monitor::resume(&world.services, &world.access, a.id)
         .await
         .unwrap();
     world.sent("a", Some(world.second(360))).await;

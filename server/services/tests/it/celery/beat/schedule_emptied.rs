@@ -121,7 +121,7 @@ async fn a_person_who_acknowledges_it_ends_it_and_the_monitors_stay_retired(pool
         .await
         .unwrap();
 
-    let seen = acknowledgement::acknowledge(&world.services, world.project, IncidentId(id))
+    let seen = acknowledgement::acknowledge(&world.services, &world.access, IncidentId(id))
         .await
         .unwrap();
 

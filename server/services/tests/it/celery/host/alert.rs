@@ -35,7 +35,7 @@ async fn the_alert_of_a_lost_host_lists_what_its_beat_schedules(pool: PgPool) {
     let other = json!({"beat": "other", "entries": [theirs]});
     world.event(world.an_event("beat_schedule", other)).await;
     let paused = world.entry("e00").await.id;
-    monitor::pause(&world.services, world.project, paused)
+    monitor::pause(&world.services, &world.access, paused)
         .await
         .unwrap();
     world.goes_on(60, &healthy()).await;

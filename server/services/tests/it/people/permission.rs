@@ -1,0 +1,258 @@
+//! Each use case that a person or a key can reach asks whether its caller may: every role and every scope, by the domain's table.
+
+use deadbeat_domain::ids::{AccountId, ApiKeyId, BeatId, ChannelId, IncidentId, MonitorId};
+use deadbeat_domain::monitor::ping::PingKind::Fail;
+use deadbeat_domain::people::access::{Access, Actor};
+use deadbeat_domain::people::key::Scope;
+use deadbeat_domain::people::permission::Action;
+use deadbeat_domain::people::role::Role;
+use deadbeat_services::alert::channel;
+use deadbeat_services::celery::{beat, event};
+use deadbeat_services::incident::acknowledgement;
+use deadbeat_services::monitor::Change;
+use deadbeat_services::people::{api_key, project};
+use deadbeat_services::{ServiceError, monitor};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::setup::World;
+
+/// A use case that changes something in a project.
+#[derive(Debug, Clone, Copy)]
+enum UseCase {
+    CreateMonitor,
+    UpsertMonitor,
+    UpdateMonitor,
+    PauseMonitor,
+    ResumeMonitor,
+    DeleteMonitor,
+    DeleteBeat,
+    CreateByPing,
+    AcceptEvents,
+    Acknowledge,
+    CreateChannel,
+    UpdateChannel,
+    DeleteChannel,
+    TestChannel,
+    AskForConfirmation,
+    IssueKey,
+    RevokeKey,
+    UpdateProject,
+}
+
+const USE_CASES: [UseCase; 18] = [
+    UseCase::CreateMonitor,
+    UseCase::UpsertMonitor,
+    UseCase::UpdateMonitor,
+    UseCase::PauseMonitor,
+    UseCase::ResumeMonitor,
+    UseCase::DeleteMonitor,
+    UseCase::DeleteBeat,
+    UseCase::CreateByPing,
+    UseCase::AcceptEvents,
+    UseCase::Acknowledge,
+    UseCase::CreateChannel,
+    UseCase::UpdateChannel,
+    UseCase::DeleteChannel,
+    UseCase::TestChannel,
+    UseCase::AskForConfirmation,
+    UseCase::IssueKey,
+    UseCase::RevokeKey,
+    UseCase::UpdateProject,
+];
+
+/// What the project has.
+struct Things {
+    monitor: MonitorId,
+    beat: BeatId,
+    incident: IncidentId,
+    channel: ChannelId,
+    key: ApiKeyId,
+}
+
+impl Things {
+    /// What no project has.
+    fn nowhere() -> Self {
+        Self {
+            monitor: MonitorId::generate(),
+            beat: BeatId::generate(),
+            incident: IncidentId::generate(),
+            channel: ChannelId::generate(),
+            key: ApiKeyId::generate(),
+        }
+    }
+}
+
+impl UseCase {
+    fn action(self) -> Action {
+        match self {
+            Self::CreateMonitor
+            | Self::UpsertMonitor
+            | Self::UpdateMonitor
+            | Self::PauseMonitor
+            | Self::ResumeMonitor
+            | Self::DeleteMonitor
+            | Self::DeleteBeat => Action::ChangeMonitors,
+            Self::CreateByPing | Self::AcceptEvents => Action::Signal,
+            Self::Acknowledge => Action::Acknowledge,
+            Self::CreateChannel
+            | Self::UpdateChannel
+            | Self::DeleteChannel
+            | Self::TestChannel
+            | Self::AskForConfirmation => Action::ManageChannels,
+            Self::IssueKey | Self::RevokeKey => Action::ManageKeys,
+            Self::UpdateProject => Action::ChangeProject,
+        }
+    }
+
+    async fn call(self, world: &World, access: &Access, things: &Things) -> Result<(), ServiceError> {
+        let services = &world.services;
+        let change = Change {
+            name: Some("Changed".to_owned()),
+            slug: Some(format!("s-{}", Uuid::new_v4().simple())),
+            schedule: Some(json!({"kind": "interval", "seconds": 60})),
+            ..Change::default()
+        };
+        let settings = json!({"url": "https://changed.test/"});
+        match self {
+            Self::CreateMonitor => monitor::create(services, access, &change).await.map(drop),
+            Self::UpsertMonitor => {
+                let slug = change.slug.clone().unwrap();
+                monitor::upsert(services, access, &change, &slug).await.map(drop)
+            }
+            Self::UpdateMonitor => monitor::update(services, access, things.monitor, &change)
+                .await
+                .map(drop),
+            Self::PauseMonitor => monitor::pause(services, access, things.monitor).await.map(drop),
+            Self::ResumeMonitor => monitor::resume(services, access, things.monitor).await.map(drop),
+            Self::DeleteMonitor => monitor::delete(services, access, things.monitor).await,
+            Self::DeleteBeat => beat::delete(services, access, things.beat).await,
+            Self::CreateByPing => monitor::create_by_ping(services, access, &change).await.map(drop),
+            Self::AcceptEvents => {
+                let alive = json!({"beat": "changed", "period_seconds": 10.0, "grace_seconds": 20.0});
+                let events = [world.an_event("beat_alive", alive)];
+                let batch = json!({"sent_at": world.now(), "events": events});
+                let batch = serde_json::from_value(batch).unwrap();
+                event::accept(services, access, batch, world.now(), None)
+                    .await
+                    .map(drop)
+            }
+            Self::Acknowledge => acknowledgement::acknowledge(services, access, things.incident)
+                .await
+                .map(drop),
+            Self::CreateChannel => channel::create(services, access, "webhook", "Changed", &settings)
+                .await
+                .map(drop),
+            Self::UpdateChannel => channel::update(services, access, things.channel, Some("Changed"), None)
+                .await
+                .map(drop),
+            Self::DeleteChannel => channel::delete(services, access, things.channel).await,
+            Self::TestChannel => channel::send_test(services, access, things.channel)
+                .await
+                .map(drop),
+            Self::AskForConfirmation => channel::ask_again(services, access, things.channel).await,
+            Self::IssueKey => api_key::issue(services, access, "Changed", Scope::Write)
+                .await
+                .map(drop),
+            Self::RevokeKey => api_key::revoke(services, access, things.key).await,
+            Self::UpdateProject => project::update(services, access, Some("Changed"), None)
+                .await
+                .map(drop),
+        }
+    }
+}
+
+/// Everyone who can ask for something in the world's project.
+fn everyone(world: &World) -> Vec<Access> {
+    let account = Role::ALL.map(|role| Actor::Account {
+        id: AccountId::generate(),
+        role,
+    });
+    let key = Scope::ALL.map(|scope| Actor::Key {
+        id: ApiKeyId::generate(),
+        scope,
+    });
+    account
+        .into_iter()
+        .chain(key)
+        .chain([Actor::Operator, Actor::System])
+        .map(|actor| Access::new(world.project, actor))
+        .collect()
+}
+
+/// Every row that a use case could have changed.
+async fn rows(world: &World) -> String {
+    let mut text = String::new();
+    for table in [
+        "project",
+        "api_key",
+        "monitor",
+        "channel",
+        "beat",
+        "incident",
+        "delivery",
+        "transition",
+    ] {
+        let query = format!(
+            "SELECT coalesce(string_agg(to_jsonb(one)::text, E'\\n' ORDER BY to_jsonb(one)::text), '') FROM {table} AS one"
+        );
+        let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+        text += &format!("-- {table}\n{rows}\n");
+    }
+    text
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn each_use_case_does_for_its_caller_what_the_table_allows(pool: PgPool) {
+    let world = World::new(pool).await;
+    let channel = world.channel("one").await;
+    let monitor = world.monitor("nightly").await;
+    world.ping(&monitor, Fail).await;
+    world.alive().await;
+    let one = |question: &'static str| sqlx::query_scalar::<_, Uuid>(question).fetch_one(&world.pool);
+    let things = Things {
+        monitor: monitor.id,
+        beat: BeatId(one("SELECT id FROM beat").await.unwrap()),
+        incident: IncidentId(one("SELECT id FROM incident").await.unwrap()),
+        channel,
+        key: api_key::issue(&world.services, &world.access, "a key", Scope::Read)
+            .await
+            .unwrap()
+            .0
+            .id,
+    };
+    let before = rows(&world).await;
+
+    let mut refusals = 0;
+    for use_case in USE_CASES {
+        for access in everyone(&world) {
+            let Err(refusal) = access.may(use_case.action()) else {
+                continue;
+            };
+            let refused = use_case.call(&world, &access, &things).await;
+            assert!(
+                matches!(refused, Err(ServiceError::Refused(seen)) if seen == refusal),
+                "{use_case:?} for {access:?}: {refused:?}"
+            );
+            refusals += 1;
+        }
+    }
+    assert_eq!(rows(&world).await, before, "a refused caller changes nothing");
+    assert!(refusals > 50, "{refusals}");
+
+    for use_case in USE_CASES {
+        for access in everyone(&world) {
+            if access.may(use_case.action()).is_ok() {
+                let done = use_case.call(&world, &access, &Things::nowhere()).await;
+                assert!(
+                    matches!(done, Ok(()) | Err(ServiceError::NotFound(_))),
+                    "{use_case:?} for {access:?}: {done:?}"
+                );
+            }
+        }
+    }
+}
