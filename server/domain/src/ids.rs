@@ -53,6 +53,9 @@ id!(/// A named key of a project.
 id!(/// One execution, as stored; the client's own `rid` is kept beside it.
     RunKey);
 
+/// Whose a monitor is, and which one.
+pub type MonitorKey = (ProjectId, MonitorId);
+
 /// The id in a ping URL: a capability, so it is random (v4) and is not the monitor's own id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::change::{Transition, Trigger};
+use crate::ids::ProjectId;
 use crate::incident::cause::Cause;
 use crate::incident::command::{Command, Line};
 use crate::judge::blind_spell::BlindSpell;
@@ -76,6 +77,9 @@ impl SubjectKind {
         .find(|k| k.as_str() == text)
     }
 }
+
+/// Whose the subject of an incident is, its kind, and its id.
+pub type SubjectKey = (ProjectId, SubjectKind, Uuid);
 
 /// The subject of an incident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::message::Phase;
 use deadbeat_domain::change::{Transition, Trigger};
-use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::ids::{IncidentId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
-use deadbeat_domain::incident::{self, Consequence, SubjectKind};
+use deadbeat_domain::incident::{self, Consequence, SubjectKey, SubjectKind};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::transition::on_resume;
 use deadbeat_store::incident::Incident;
-use deadbeat_store::monitor::Monitor;
 use deadbeat_store::monitor::transition::NewTransition;
+use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 use uuid::Uuid;
 
@@ -103,9 +103,9 @@ async fn record_round(tx: &mut Tx, site: &Site, news: &[&News<'_>]) -> StoreResu
     }
     if !to_resolve.is_empty() {
         resolve(tx, site, &to_resolve).await?;
-        let back: Vec<MonitorId> = to_resolve
+        let back: Vec<MonitorKey> = to_resolve
             .iter()
-            .filter_map(|(changed, _)| Some(changed.monitor()?.id))
+            .filter_map(|(changed, _)| Some(changed.monitor()?.key()))
             .collect();
         if let Some(at) = to_resolve
             .iter()
@@ -149,7 +149,7 @@ const SETTLED: i64 = 1_000;
 pub(crate) async fn settle_inferred(
     tx: &mut Tx,
     site: &Site,
-    monitors: Option<&[MonitorId]>,
+    monitors: Option<&[MonitorKey]>,
     now: DateTime<Utc>,
 ) -> StoreResult<usize> {
     let over = readable(deadbeat_store::incident::settle_inferred(tx, monitors, now, SETTLED).await?);
@@ -218,11 +218,11 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
         .into_iter()
         .collect();
     // One that was inferred of them is open: it ends now as theirs do.
-    let seen: Vec<(SubjectKind, Uuid)> = incidents
+    let seen: Vec<SubjectKey> = incidents
         .iter()
         .filter(|incident| !incident.is_inferred && incident.subject.kind != SubjectKind::Monitor)
         .filter(|incident| !opened.contains(&incident.id))
-        .map(|incident| (incident.subject.kind, incident.subject.id))
+        .map(|incident| (incident.project_id, incident.subject.kind, incident.subject.id))
         .collect();
     if !seen.is_empty() {
         deadbeat_store::incident::note_seen(tx, &seen).await?;
@@ -246,16 +246,11 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
 
 /// Resolves the incidents that are open about these, and tells of it.
 async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]) -> StoreResult<()> {
-    let subjects: Vec<(SubjectKind, Uuid, DateTime<Utc>)> = over
-        .iter()
-        .map(|(changed, at)| {
-            let subject = changed.subject();
-            (subject.kind, subject.id, *at)
-        })
-        .collect();
+    let subjects: Vec<(SubjectKey, DateTime<Utc>)> =
+        over.iter().map(|(changed, at)| (changed.key(), *at)).collect();
     let resolved = readable(deadbeat_store::incident::resolve(tx, &subjects).await?);
     let by_subject: HashMap<Uuid, &(Changed<'_>, DateTime<Utc>)> =
-        subjects.iter().map(|(_, id, _)| *id).zip(over).collect();
+        subjects.iter().map(|((.., id), _)| *id).zip(over).collect();
     let tellings: Vec<Telling<'_>> = resolved
         .iter()
         .filter_map(|incident| {
@@ -282,7 +277,7 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
 pub(crate) async fn rearm_members(
     tx: &mut Tx,
     site: &Site,
-    subjects: &[(SubjectKind, Uuid)],
+    subjects: &[SubjectKey],
     now: DateTime<Utc>,
 ) -> StoreResult<()> {
     if subjects.is_empty() {

@@ -1,5 +1,6 @@
 //! The one error of this crate.
 
+use deadbeat_domain::ids::ProjectId;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -55,21 +56,27 @@ pub enum StoreError {
 /// A row that cannot be read. The caller sets it aside, so that the row never stalls the rest of its batch.
 #[derive(Debug)]
 pub struct Unreadable {
+    /// Whose it is.
+    pub project_id: ProjectId,
     /// Which one.
     pub id: Uuid,
     /// Why.
     pub error: StoreError,
 }
 
-/// Reads rows each on its own: one that cannot be read does not spoil the others.
+/// Reads rows each on its own: one that cannot be read does not spoil the others. `key`: the project and the id of a row.
 pub(crate) fn each<R, T: TryFrom<R, Error = StoreError>>(
     rows: Vec<R>,
-    id: impl Fn(&R) -> Uuid,
+    key: impl Fn(&R) -> (Uuid, Uuid),
 ) -> Vec<Result<T, Unreadable>> {
     rows.into_iter()
         .map(|row| {
-            let id = id(&row);
-            T::try_from(row).map_err(|error| Unreadable { id, error })
+            let (project, id) = key(&row);
+            T::try_from(row).map_err(|error| Unreadable {
+                project_id: ProjectId(project),
+                id,
+                error,
+            })
         })
         .collect()
 }

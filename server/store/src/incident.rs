@@ -5,9 +5,9 @@ pub mod member;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::ids::{IncidentId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
-use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKind};
+use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKey, SubjectKind};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -122,7 +122,7 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
             remind_at, inferred)
         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
             $9::jsonb[], $10::timestamptz[], $11::timestamptz[], $12::bool[])
-        ON CONFLICT (subject_kind, subject_id) WHERE resolved_at IS NULL DO NOTHING
+        ON CONFLICT (subject_kind, subject_id, project_id) WHERE resolved_at IS NULL DO NOTHING
         RETURNING id",
         &column(incidents, |incident| incident.id.0),
         &column(incidents, |incident| incident.project_id.0),
@@ -149,35 +149,38 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
 /// When the database is away.
 pub async fn resolve(
     tx: &mut Tx,
-    subjects: &[(SubjectKind, Uuid, DateTime<Utc>)],
+    subjects: &[(SubjectKey, DateTime<Utc>)],
 ) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
     let rows = sqlx::query_as!(
         Row,
         "UPDATE incident
         SET resolved_at = greatest(opened_at, over.at), remind_at = NULL
-        FROM UNNEST($1::text[], $2::uuid[], $3::timestamptz[]) AS over (kind, id, at)
-        WHERE subject_kind = over.kind AND subject_id = over.id AND resolved_at IS NULL
-        RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
+        FROM UNNEST($1::text[], $2::uuid[], $3::timestamptz[], $4::uuid[]) AS over (kind, id, at, project_id)
+        WHERE incident.project_id = over.project_id AND subject_kind = over.kind AND subject_id = over.id AND resolved_at IS NULL
+        RETURNING incident.id, incident.project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
             resolved_at, acknowledged_at, remind_at, inferred",
-        &column(subjects, |(kind, _, _)| kind.as_str().to_owned()),
-        &column(subjects, |(_, id, _)| *id),
-        &column(subjects, |(_, _, at)| *at),
+        &column(subjects, |((_, kind, _), _)| kind.as_str().to_owned()),
+        &column(subjects, |((.., id), _)| *id),
+        &column(subjects, |(_, at)| *at),
+        &column(subjects, |((project, ..), _)| project.0),
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(each(rows, |row| row.id))
+    Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
 /// These subjects were seen in trouble: what was inferred of them until now ends with that trouble.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn note_seen(tx: &mut Tx, subjects: &[(SubjectKind, Uuid)]) -> StoreResult<()> {
+pub async fn note_seen(tx: &mut Tx, subjects: &[SubjectKey]) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE incident SET inferred = false
-        WHERE inferred AND resolved_at IS NULL AND (subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::text[], $2::uuid[]))",
-        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
-        &column(subjects, |(_, id)| *id)
+        WHERE inferred AND resolved_at IS NULL
+            AND (project_id, subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::uuid[]))",
+        &column(subjects, |(project, ..)| project.0),
+        &column(subjects, |(_, kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(.., id)| *id)
     )
     .execute(tx.conn())
     .await?;
@@ -190,64 +193,76 @@ pub async fn note_seen(tx: &mut Tx, subjects: &[(SubjectKind, Uuid)]) -> StoreRe
 /// When the database is away.
 pub async fn settle_inferred(
     tx: &mut Tx,
-    monitors: Option<&[MonitorId]>,
+    monitors: Option<&[MonitorKey]>,
     now: DateTime<Utc>,
     limit: i64,
 ) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
-    let monitors: Option<Vec<Uuid>> = monitors.map(|ids| ids.iter().map(|id| id.0).collect());
+    let projects: Option<Vec<Uuid>> = monitors.map(|keys| column(keys, |(project, _)| project.0));
+    let monitors: Option<Vec<Uuid>> = monitors.map(|keys| column(keys, |(_, id)| id.0));
     // Held first, looked at then: of two members that come back at once, the second one's transaction sees the first one well.
-    let ids = sqlx::query_scalar!(
-        "SELECT id
+    let held = sqlx::query!(
+        "SELECT project_id, id
         FROM incident
         WHERE inferred AND resolved_at IS NULL
-            AND ($1::uuid[] IS NULL OR id IN (SELECT incident_id FROM incident_member WHERE monitor_id = ANY($1)))
+            AND ($1::uuid[] IS NULL OR (project_id, id) IN (
+                SELECT incident_member.project_id, incident_id
+                FROM UNNEST($1, $3::uuid[]) AS back (monitor_id, project_id)
+                    JOIN incident_member
+                        ON incident_member.project_id = back.project_id AND incident_member.monitor_id = back.monitor_id
+            ))
         ORDER BY id
         LIMIT $2
         FOR UPDATE",
         monitors.as_deref(),
-        limit
+        limit,
+        projects.as_deref()
     )
     .fetch_all(tx.conn())
     .await?;
-    if ids.is_empty() {
+    if held.is_empty() {
         return Ok(Vec::new());
     }
     let rows = sqlx::query_as!(
         Row,
         "UPDATE incident
         SET resolved_at = greatest(opened_at, $2), remind_at = NULL
-        WHERE id = ANY($1) AND NOT EXISTS (
+        WHERE (project_id, id) IN (SELECT * FROM UNNEST($3::uuid[], $1::uuid[])) AND NOT EXISTS (
             SELECT 1
-            FROM incident_member JOIN monitor ON monitor.id = monitor_id
-            WHERE incident_id = incident.id AND monitor.status = 'down' AND NOT EXISTS (
-                SELECT 1 FROM incident own
-                WHERE own.subject_kind = 'monitor' AND own.subject_id = monitor.id AND own.resolved_at IS NULL
-            )
+            FROM incident_member JOIN monitor ON monitor.project_id = incident_member.project_id AND monitor.id = monitor_id
+            WHERE incident_member.project_id = incident.project_id AND incident_id = incident.id AND monitor.status = 'down'
+                AND NOT EXISTS (
+                    SELECT 1 FROM incident own
+                    WHERE own.project_id = monitor.project_id AND own.subject_kind = 'monitor' AND own.subject_id = monitor.id
+                        AND own.resolved_at IS NULL
+                )
         )
         RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
             resolved_at, acknowledged_at, remind_at, inferred",
-        &ids,
-        now
+        &column(&held, |row| row.id),
+        now,
+        &column(&held, |row| row.project_id)
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(each(rows, |row| row.id))
+    Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// Which of these subjects have an open incident.
+/// Which of these subjects of a project have an open incident.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn subjects_open(
     tx: &mut Tx,
+    project: ProjectId,
     subjects: &[(SubjectKind, Uuid)],
 ) -> StoreResult<Vec<(SubjectKind, Uuid)>> {
     let rows = sqlx::query!(
         "SELECT subject_kind, subject_id
         FROM incident
-        WHERE (subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::text[], $2::uuid[])) AND resolved_at IS NULL",
+        WHERE project_id = $3 AND (subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::text[], $2::uuid[])) AND resolved_at IS NULL",
         &column(subjects, |(kind, _)| kind.as_str().to_owned()),
-        &column(subjects, |(_, id)| *id)
+        &column(subjects, |(_, id)| *id),
+        project.0
     )
     .fetch_all(tx.conn())
     .await?;
@@ -287,15 +302,18 @@ pub async fn is_open(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn lock_open(tx: &mut Tx, subjects: &[(SubjectKind, Uuid)]) -> StoreResult<u64> {
+pub async fn lock_open(tx: &mut Tx, subjects: &[SubjectKey]) -> StoreResult<u64> {
     let locked = sqlx::query_scalar!(
         "SELECT incident.id
-        FROM incident JOIN UNNEST($1::text[], $2::uuid[]) AS subject (kind, id) ON kind = subject_kind AND subject.id = subject_id
+        FROM incident
+            JOIN UNNEST($1::text[], $2::uuid[], $3::uuid[]) AS subject (kind, id, project_id)
+                ON subject.project_id = incident.project_id AND kind = subject_kind AND subject.id = subject_id
         WHERE resolved_at IS NULL
         ORDER BY incident.id
         FOR UPDATE OF incident",
-        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
-        &column(subjects, |(_, id)| *id)
+        &column(subjects, |(_, kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(.., id)| *id),
+        &column(subjects, |(project, ..)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;
@@ -429,7 +447,7 @@ pub async fn claim_reminders(
     .fetch_all(tx.conn())
     .await?;
     let at = |id| due_at.get(&id).copied().unwrap_or(now);
-    Ok(each(rows, |row| row.id)
+    Ok(each(rows, |row| (row.project_id, row.id))
         .into_iter()
         .map(|row| {
             row.map(|incident: Incident| {

@@ -8,7 +8,7 @@ pub mod settings;
 pub mod transition;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::{BeatId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::ids::{BeatId, MonitorId, MonitorKey, PingId, ProjectId};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use serde_json::Value;
@@ -59,6 +59,8 @@ pub struct Monitor {
 pub struct Heard {
     /// Its id.
     pub id: MonitorId,
+    /// Whose it is.
+    pub project_id: ProjectId,
     /// The capability in its ping URL.
     pub ping_id: PingId,
     /// Runs started and not ended.
@@ -69,21 +71,21 @@ pub struct Heard {
 
 /// A locked monitor whose runs can be loaded ([`crate::monitor::run::load_into`]) and whose state can be written ([`crate::monitor::batch::write`]).
 pub trait Stateful {
-    /// Which one.
-    fn id(&self) -> MonitorId;
+    /// Whose it is, and which one.
+    fn key(&self) -> MonitorKey;
     /// Runs started and not ended, as stored.
     fn open_runs(&self) -> i32;
     /// What the rules work on.
     fn state_mut(&mut self) -> &mut MonitorState;
     /// What is written of it.
-    fn changed(&self) -> (MonitorId, &MonitorState);
+    fn changed(&self) -> (MonitorKey, &MonitorState);
 }
 
 macro_rules! stateful {
     ($($kind:ty),+) => {$(
         impl Stateful for $kind {
-            fn id(&self) -> MonitorId {
-                self.id
+            fn key(&self) -> MonitorKey {
+                (self.project_id, self.id)
             }
             fn open_runs(&self) -> i32 {
                 self.open_runs
@@ -91,8 +93,8 @@ macro_rules! stateful {
             fn state_mut(&mut self) -> &mut MonitorState {
                 &mut self.state
             }
-            fn changed(&self) -> (MonitorId, &MonitorState) {
-                (self.id, &self.state)
+            fn changed(&self) -> (MonitorKey, &MonitorState) {
+                (self.key(), &self.state)
             }
         }
     )+};
@@ -102,6 +104,8 @@ stateful!(Monitor, Heard);
 /// A row whose schedule or status cannot be read: set aside, so that it never stalls the rest.
 #[derive(Debug)]
 pub struct Unreadable {
+    /// Whose it is.
+    pub project_id: ProjectId,
     /// Which one.
     pub id: MonitorId,
     /// The name of its entry in its Beat's schedule.
@@ -148,6 +152,7 @@ impl TryFrom<Row> for Monitor {
     fn try_from(row: Row) -> Result<Self, Unreadable> {
         let id = MonitorId(row.id);
         let corrupt = |what: String| Unreadable {
+            project_id: ProjectId(row.project_id),
             id,
             entry: row.entry.clone(),
             error: StoreError::Corrupt(format!("monitor {id}: {what}")),
@@ -381,19 +386,35 @@ pub async fn counts(reader: &Reader, project: ProjectId, now: DateTime<Utc>) -> 
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
-pub async fn of_entries(tx: &mut Tx, beat: BeatId, entries: &[String]) -> StoreResult<Vec<Monitor>> {
-    let rows = select!("WHERE beat_id = $1 AND entry = ANY($2)", beat.0, entries)
-        .fetch_all(tx.conn())
-        .await?;
+pub async fn of_entries(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: BeatId,
+    entries: &[String],
+) -> StoreResult<Vec<Monitor>> {
+    let rows = select!(
+        "WHERE project_id = $1 AND beat_id = $2 AND entry = ANY($3)",
+        project.0,
+        beat.0,
+        entries
+    )
+    .fetch_all(tx.conn())
+    .await?;
     whole(rows)
 }
 
-/// Monitors by id, whole: for what is told about them.
+/// Monitors by key, whole: for what is told about them.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
-pub async fn by_ids(tx: &mut Tx, ids: &[Uuid]) -> StoreResult<Vec<Monitor>> {
-    let rows = select!("WHERE id = ANY($1)", ids).fetch_all(tx.conn()).await?;
+pub async fn by_keys(tx: &mut Tx, keys: &[MonitorKey]) -> StoreResult<Vec<Monitor>> {
+    let rows = select!(
+        "WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))",
+        &column(keys, |(project, _)| project.0),
+        &column(keys, |(_, id)| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
     whole(rows)
 }
 
@@ -401,14 +422,20 @@ pub async fn by_ids(tx: &mut Tx, ids: &[Uuid]) -> StoreResult<Vec<Monitor>> {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn set_aside(tx: &mut Tx, id: MonitorId, until: DateTime<Utc>) -> StoreResult<()> {
+pub async fn set_aside(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: MonitorId,
+    until: DateTime<Utc>,
+) -> StoreResult<()> {
     // Without a deadline it stays without: `greatest` alone would arm one that is down or paused.
     sqlx::query!(
         "UPDATE monitor
         SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
-        WHERE id = $1",
+        WHERE id = $1 AND project_id = $3",
         id.0,
-        until
+        until,
+        project.0
     )
     .execute(tx.conn())
     .await?;

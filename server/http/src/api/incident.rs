@@ -40,8 +40,11 @@ pub fn configure(config: &mut ServiceConfig) {
 
 /// Incidents as the API shows them, with the monitors that are down because of them.
 async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, ApiError> {
+    let Some(project) = incidents.first().map(|incident| incident.project_id) else {
+        return Ok(Vec::new());
+    };
     let ids: Vec<IncidentId> = incidents.iter().map(|incident| incident.id).collect();
-    let members = member::members(&state.reader(), &ids).await?;
+    let members = member::members(&state.reader(), project, &ids).await?;
     Ok(incidents
         .iter()
         .map(|incident| {

@@ -123,6 +123,9 @@ async fn shown(
     access: &Access,
     now: DateTime<Utc>,
 ) -> Result<Vec<Value>, ApiError> {
+    let Some(project) = monitors.first().map(|monitor| monitor.project_id) else {
+        return Ok(Vec::new());
+    };
     let some: Vec<MonitorId> = monitors
         .iter()
         .filter(|monitor| !monitor.all_channels)
@@ -130,7 +133,7 @@ async fn shown(
         .collect();
     let mut channels: HashMap<MonitorId, Vec<ChannelId>> = HashMap::new();
     if !some.is_empty() {
-        for (monitor, channel) in settings::channels(&state.reader(), &some).await? {
+        for (monitor, channel) in settings::channels(&state.reader(), project, &some).await? {
             channels.entry(monitor).or_default().push(channel);
         }
     }

@@ -177,7 +177,8 @@ pub async fn update(
     deadbeat_store::alert::channel::update(&mut tx, &channel).await?;
     if asks {
         // What waits was meant for the old address: nobody has confirmed the new one.
-        deadbeat_store::alert::delivery::cancel_unconfirmed(&mut tx, channel.id, now).await?;
+        deadbeat_store::alert::delivery::cancel_unconfirmed(&mut tx, channel.project_id, channel.id, now)
+            .await?;
         confirmation::ask(&mut tx, services.site(), &channel, now).await?;
     }
     tx.commit().await?;

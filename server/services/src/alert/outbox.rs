@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::message::{self, CauseOfIncident, Event, IncidentEvent, Member, Message, Phase};
 use deadbeat_domain::alert::recipients::{Rules, Topic, recipients};
-use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::limits;
@@ -56,13 +56,13 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
         return Ok(0);
     }
     let names = deadbeat_store::people::project::for_alerts(tx, &projects).await?;
-    let chosen = chosen(tx, &projects, tellings).await?;
-    let later: Vec<IncidentId> = tellings
+    let chosen = chosen(tx, tellings).await?;
+    let later: Vec<(ProjectId, IncidentId)> = tellings
         .iter()
         .filter(|telling| telling.phase != Phase::Opened)
-        .map(|telling| telling.incident.id)
+        .map(|telling| (telling.incident.project_id, telling.incident.id))
         .collect();
-    let history = deadbeat_store::alert::delivery::history(tx, &projects, &later).await?;
+    let history = deadbeat_store::alert::delivery::history(tx, &later).await?;
     let affected = affected(tx, tellings).await?;
     let alerts: Vec<NewAlert> = tellings
         .iter()
@@ -143,21 +143,25 @@ pub(crate) async fn announce(
 /// The channels of the monitors that do not tell every channel.
 async fn chosen(
     tx: &mut Tx,
-    projects: &[ProjectId],
     tellings: &[Telling<'_>],
 ) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
-    let monitors: Vec<MonitorId> = tellings
+    let monitors: Vec<MonitorKey> = tellings
         .iter()
         .filter(|telling| telling.phase == Phase::Opened)
         .filter(|telling| telling.incident.subject.kind == SubjectKind::Monitor)
         // Most monitors tell every channel: in a storm this saves thousands of look-ups.
         .filter(|telling| telling.monitor.is_none_or(|monitor| !monitor.all_channels))
-        .map(|telling| MonitorId(telling.incident.subject.id))
+        .map(|telling| {
+            (
+                telling.incident.project_id,
+                MonitorId(telling.incident.subject.id),
+            )
+        })
         .collect();
     if monitors.is_empty() {
         return Ok(HashMap::new());
     }
-    deadbeat_store::alert::channel::chosen_by(tx, projects, &monitors).await
+    deadbeat_store::alert::channel::chosen_by(tx, &monitors).await
 }
 
 /// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened; when a Beat has just
@@ -168,22 +172,25 @@ async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<
             .iter()
             .filter(|telling| telling.incident.subject.kind != SubjectKind::Monitor)
     };
-    let silent_beats: HashMap<Uuid, IncidentId> = about_others()
+    let silent_beats: HashMap<Uuid, &Incident> = about_others()
         .filter(|telling| telling.phase == Phase::Opened && telling.incident.cause == Cause::BeatDown)
-        .map(|telling| (telling.incident.subject.id, telling.incident.id))
+        .map(|telling| (telling.incident.subject.id, telling.incident))
         .collect();
-    let joined: Vec<IncidentId> = about_others()
+    let joined: Vec<(ProjectId, IncidentId)> = about_others()
         .filter(|telling| telling.phase != Phase::Opened)
-        .map(|telling| telling.incident.id)
+        .map(|telling| (telling.incident.project_id, telling.incident.id))
         .collect();
     let mut found: HashMap<IncidentId, Affected> = about_others()
         .filter_map(|telling| Some((telling.incident.id, telling.affected?.clone())))
         .collect();
     if !silent_beats.is_empty() {
-        let beats: Vec<Uuid> = silent_beats.keys().copied().collect();
+        let beats: Vec<(ProjectId, Uuid)> = silent_beats
+            .iter()
+            .map(|(beat, incident)| (incident.project_id, *beat))
+            .collect();
         let scheduled = member::first_scheduled(tx, &beats, limits::ALERT_MEMBERS).await?;
         for (beat, affected) in scheduled {
-            found.extend(silent_beats.get(&beat).map(|incident| (*incident, affected)));
+            found.extend(silent_beats.get(&beat).map(|incident| (incident.id, affected)));
         }
     }
     if !joined.is_empty() {

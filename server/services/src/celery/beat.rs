@@ -244,7 +244,7 @@ pub(crate) async fn alive(
             queues: Vec::new(),
         });
     }
-    let emptied_at = listing::emptied_at(&mut tx, beat.id).await?;
+    let emptied_at = listing::emptied_at(&mut tx, project, beat.id).await?;
     let mut incarnations = Incarnations::hear(&mut tx, &beat, &identity, skew, seen_at, now).await?;
     let (standing, listed) = incarnations.standing(&mut tx, &beat, now).await?;
     incarnations.write(&mut tx, &beat).await?;
@@ -289,7 +289,7 @@ pub(crate) async fn alive(
     }
     if let Some(transition) = transition {
         if transition.from == Status::Down {
-            let well = [(SubjectKind::Beat, beat.id.0)];
+            let well = [(project, SubjectKind::Beat, beat.id.0)];
             incident::rearm_members(&mut tx, &services.site, &well, now).await?;
         }
         let emptied = match emptied_at.filter(|_| {
@@ -360,12 +360,12 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
             };
         };
         // A snapshot that is being followed would register again what is deleted here.
-        listing::begin_sync(&mut tx, id, Uuid::now_v7()).await?;
-        deadbeat_store::celery::beat::note_incarnations(&mut tx, id, &[]).await?;
+        listing::begin_sync(&mut tx, project, id, Uuid::now_v7()).await?;
+        deadbeat_store::celery::beat::note_incarnations(&mut tx, project, id, &[]).await?;
         let now = services.now();
         let mut ids = Vec::new();
         let mut gone = Vec::new();
-        for row in deadbeat_store::monitor::lock_of_beat(&mut tx, id, DELETE_BATCH).await? {
+        for row in deadbeat_store::monitor::lock_of_beat(&mut tx, project, id, DELETE_BATCH).await? {
             match row {
                 Ok(mut monitor) => {
                     ids.push(monitor.id);
@@ -396,7 +396,7 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
         incident::record(&mut tx, &services.site, &news).await?;
         deadbeat_store::monitor::delete_all(&mut tx, project, &ids).await?;
         if is_last {
-            deadbeat_store::celery::beat::delete(&mut tx, id).await?;
+            deadbeat_store::celery::beat::delete(&mut tx, project, id).await?;
         }
         tx.commit().await?;
         services.outbox_bell.notify_one();

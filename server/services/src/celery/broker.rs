@@ -11,8 +11,8 @@ use deadbeat_domain::celery::condition::{UNSEEN_FOR, on_seen, on_unseen};
 use deadbeat_domain::celery::queue::LONGEST_WAIT;
 use deadbeat_domain::celery::worker::stranger::VANISHED_FOR;
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
-use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::{SubjectKey, SubjectKind};
 use deadbeat_domain::judge::blind_spell::{BlindSpell, fair_deadline, is_to_come};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::Status;
@@ -23,7 +23,6 @@ use deadbeat_store::celery::broker::Broker;
 use deadbeat_store::celery::queue::Queue;
 use deadbeat_store::{StoreResult, Tx};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use self::queues::{SilentWorkers, look, strangers};
 use crate::celery::event::Verdict;
@@ -240,7 +239,7 @@ pub(crate) async fn seen(
     let who = sample.worker.as_deref().unwrap_or("somebody");
     let is_unreached = broker.reach.look(who, sample.reachable, now);
     if !sample.reachable {
-        deadbeat_store::celery::broker::dismiss_any(&mut tx, broker.id).await?;
+        deadbeat_store::celery::broker::dismiss_any(&mut tx, broker.project_id, broker.id).await?;
         if !is_unreached {
             // It is that one's own trouble, which is told of it: what others saw stays.
             deadbeat_store::celery::broker::update(&mut tx, &broker).await?;
@@ -339,13 +338,13 @@ pub(crate) async fn seen(
         let named: Vec<String> = told.iter().map(|(seen, _)| seen.name.clone()).collect();
         deadbeat_store::celery::queue::note_key(&mut tx, project, &sample.app, &named, key).await?;
     }
-    let mut are_well: Vec<(SubjectKind, Uuid)> = changed
+    let mut are_well: Vec<SubjectKey> = changed
         .iter()
         .filter(|(_, transition)| transition.from == Status::Down)
-        .map(|(place, _)| (SubjectKind::Queue, queues[*place].id.0))
+        .map(|(place, _)| (project, SubjectKind::Queue, queues[*place].id.0))
         .collect();
     if broker_changed.is_some_and(|transition| transition.from == Status::Down) {
-        are_well.push((SubjectKind::Broker, broker.id.0));
+        are_well.push((project, SubjectKind::Broker, broker.id.0));
     }
     incident::rearm_members(&mut tx, &services.site, &are_well, now).await?;
     let mut news: Vec<News<'_>> = changed
@@ -410,7 +409,7 @@ pub(crate) async fn give_up_unseen(
             what: What::Transition(*transition),
         }));
     }
-    let subjects: Vec<(SubjectKind, Uuid)> = news.iter().map(|one| one.changed.key()).collect();
+    let subjects: Vec<SubjectKey> = news.iter().map(|one| one.changed.key()).collect();
     incident::rearm_members(tx, site, &subjects, now).await?;
     incident::record(tx, site, &news).await?;
     Ok(news.len())

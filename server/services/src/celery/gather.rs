@@ -64,7 +64,8 @@ pub(crate) struct Known {
 impl Known {
     /// Asks for all that concerns these monitors, once an application.
     pub(crate) async fn gather(tx: &mut Tx, monitors: &[&Monitor], now: DateTime<Utc>) -> StoreResult<Self> {
-        let mut ids: Vec<BeatId> = monitors.iter().filter_map(|monitor| monitor.beat_id).collect();
+        let beat = |monitor: &&Monitor| Some((monitor.project_id, monitor.beat_id?));
+        let mut ids: Vec<(ProjectId, BeatId)> = monitors.iter().filter_map(beat).collect();
         ids.sort_unstable();
         ids.dedup();
         if ids.is_empty() {
@@ -77,13 +78,13 @@ impl Known {
             scenes.insert((beat.project_id, beat.name.clone()), scene);
         }
         let incarnations = deadbeat_store::celery::beat::lineage::of_beats(tx, &ids).await?;
-        let of_several: Vec<MonitorId> = monitors
+        let of_several: Vec<(ProjectId, MonitorId)> = monitors
             .iter()
             .filter(|monitor| {
                 let processes = monitor.beat_id.and_then(|id| incarnations.get(&id));
                 processes.is_some_and(|known| known.len() > 1)
             })
-            .map(|monitor| monitor.id)
+            .map(|monitor| (monitor.project_id, monitor.id))
             .collect();
         let listed_by = if of_several.is_empty() {
             HashMap::new()
@@ -93,8 +94,9 @@ impl Known {
         let fed = monitors.iter().filter(|monitor| monitor.beat_id.is_some());
         // Of the slot that is owed, not of those after it.
         let since = |monitor: &Monitor| monitor.state.next_due_at.map(|due| due - early(&monitor.state));
-        let (fed, since): (Vec<Uuid>, Vec<Option<DateTime<Utc>>>) =
-            fed.map(|monitor| (monitor.id.0, since(monitor))).unzip();
+        let (fed, since): (Vec<(ProjectId, MonitorId)>, Vec<Option<DateTime<Utc>>>) = fed
+            .map(|monitor| ((monitor.project_id, monitor.id), since(monitor)))
+            .unzip();
         let stages = deadbeat_store::celery::trace::stage::of_monitors(tx, &fed, &since).await?;
         Ok(Self {
             beats: beats.into_iter().map(|beat| (beat.id, beat)).collect(),
@@ -293,7 +295,7 @@ async fn scene(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Scen
             || worker.state.last_seen_at.is_some_and(|at| now - at < LEFT_FOR)
     });
     let strangers = match &scene.broker {
-        Some(broker) => deadbeat_store::celery::worker::stranger::of_broker(tx, broker.id).await?,
+        Some(broker) => deadbeat_store::celery::worker::stranger::of_broker(tx, project, broker.id).await?,
         None => Vec::new(),
     };
     let swallowing = if strangers.is_empty() {
@@ -388,7 +390,7 @@ async fn open_subjects(tx: &mut Tx, beat: &Beat, scene: &Scene) -> StoreResult<V
         );
     let parts: Vec<(SubjectKind, Uuid, PartOf)> = parts.collect();
     let subjects: Vec<(SubjectKind, Uuid)> = parts.iter().map(|(kind, id, _)| (*kind, *id)).collect();
-    let open = deadbeat_store::incident::subjects_open(tx, &subjects).await?;
+    let open = deadbeat_store::incident::subjects_open(tx, beat.project_id, &subjects).await?;
     Ok(parts
         .into_iter()
         .filter(|(kind, id, _)| open.contains(&(*kind, *id)) || scene.hosts.contains_key(id))

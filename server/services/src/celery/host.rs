@@ -179,7 +179,9 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
         let mut parts = host.silent.clone();
         let subjects: Vec<(SubjectKind, Uuid)> = parts.iter().map(|one| (one.kind, one.part.id)).collect();
         let ids: Vec<Uuid> = parts.iter().map(|one| one.part.id).collect();
-        let known = deadbeat_store::incident::subjects_open(tx, &[(SubjectKind::Host, host.id)]).await?;
+        let known =
+            deadbeat_store::incident::subjects_open(tx, host.project_id, &[(SubjectKind::Host, host.id)])
+                .await?;
         if known.is_empty() {
             let told_of_part = told::told_of_part(tx, host.project_id, &ids).await?;
             if let Some(incident) = told_of_part {
@@ -203,7 +205,7 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
             }
         }
         // Of two that were told before the host was, one keeps its incident.
-        let own = deadbeat_store::incident::subjects_open(tx, &subjects).await?;
+        let own = deadbeat_store::incident::subjects_open(tx, host.project_id, &subjects).await?;
         parts.retain(|one| !own.contains(&(one.kind, one.part.id)));
         deadbeat_store::celery::host::link(tx, host.project_id, host.id, &parts).await?;
     }
@@ -325,7 +327,13 @@ async fn end(
     back: &[(Resident, Option<DateTime<Utc>>)],
     now: DateTime<Utc>,
 ) -> StoreResult<bool> {
-    incident::rearm_members(tx, site, &[(SubjectKind::Host, open.subject.id)], now).await?;
+    incident::rearm_members(
+        tx,
+        site,
+        &[(open.project_id, SubjectKind::Host, open.subject.id)],
+        now,
+    )
+    .await?;
     let host = Host {
         id: open.subject.id,
         project_id: open.project_id,
@@ -351,14 +359,15 @@ async fn end(
 /// What is told of one part on its own. None: that is not overdue, or has an incident.
 async fn own(tx: &mut Tx, one: &Resident) -> StoreResult<Option<Retold>> {
     let subject = (one.kind, one.part.id);
-    let is_told = !deadbeat_store::incident::subjects_open(tx, &[subject])
+    let is_told = !deadbeat_store::incident::subjects_open(tx, one.project_id, &[subject])
         .await?
         .is_empty();
     if one.status != Status::Down || is_told {
         return Ok(None);
     }
     let (cause, explained) = if one.kind == SubjectKind::Beat {
-        let beats = deadbeat_store::celery::beat::by_ids(tx, &[BeatId(one.part.id)]).await?;
+        let beats =
+            deadbeat_store::celery::beat::by_ids(tx, &[(one.project_id, BeatId(one.part.id))]).await?;
         let cause = Cause::BeatDown;
         (cause, beats.first().map(|beat| explain::of_beat(beat, cause)))
     } else {

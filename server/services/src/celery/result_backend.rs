@@ -132,7 +132,8 @@ async fn settle(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> St
         },
         at: now,
     };
-    incident::rearm_members(tx, site, &[(SubjectKind::ResultBackend, open.id.0)], now).await?;
+    let subject = (open.project_id, SubjectKind::ResultBackend, open.id.0);
+    incident::rearm_members(tx, site, &[subject], now).await?;
     record(tx, site, &backend, up).await?;
     Ok(true)
 }

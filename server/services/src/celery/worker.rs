@@ -476,7 +476,7 @@ pub(crate) async fn heard(
     }
     if let Some(transition) = transition {
         if transition.from == Status::Down {
-            let well = [(SubjectKind::Worker, worker.id.0)];
+            let well = [(project, SubjectKind::Worker, worker.id.0)];
             incident::rearm_members(&mut tx, &services.site, &well, now).await?;
         }
         let news = News {

@@ -6,7 +6,7 @@ use deadbeat_domain::celery::worker::stranger::Stranger;
 use deadbeat_domain::change::Transition;
 use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::incident::cause::Cause;
-use deadbeat_domain::incident::{Subject, SubjectKind};
+use deadbeat_domain::incident::{Subject, SubjectKey, SubjectKind};
 use deadbeat_domain::monitor::ping::Signal;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::broker::Broker;
@@ -15,7 +15,6 @@ use deadbeat_store::celery::trace::stage::Stage;
 use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::incident::member::Affected;
 use deadbeat_store::monitor::Monitor;
-use uuid::Uuid;
 
 use super::explain;
 use crate::celery::beat::at_once::AtOnce;
@@ -143,10 +142,10 @@ impl<'a> Changed<'a> {
         }
     }
 
-    /// Its kind and id.
-    pub(crate) fn key(&self) -> (SubjectKind, Uuid) {
+    /// Whose it is, its kind and its id.
+    pub(crate) fn key(&self) -> SubjectKey {
         let subject = self.subject();
-        (subject.kind, subject.id)
+        (self.project(), subject.kind, subject.id)
     }
 
     pub(super) fn monitor(&self) -> Option<&'a Monitor> {

@@ -23,8 +23,8 @@ pub(crate) async fn write_states(
         return Ok(());
     }
     let runs_of = |monitor: &&Monitor| {
-        let id = monitor.id;
-        monitor.state.runs.clone().into_iter().map(move |run| (id, run))
+        let key = monitor.key();
+        monitor.state.runs.clone().into_iter().map(move |run| (key, run))
     };
     let batch = Batch {
         pings: Vec::new(),

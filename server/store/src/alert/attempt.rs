@@ -26,18 +26,24 @@ pub struct Attempt {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn insert(tx: &mut Tx, delivery: DeliveryId, attempt: &Attempt) -> StoreResult<()> {
+pub async fn insert(
+    tx: &mut Tx,
+    project: ProjectId,
+    delivery: DeliveryId,
+    attempt: &Attempt,
+) -> StoreResult<()> {
     sqlx::query!(
-        "INSERT INTO attempt (delivery_id, number, started_at, duration_ms, outcome, response_code, detail)
-        SELECT id, $2, $3, $4, $5, $6, $7 FROM delivery WHERE id = $1
-        ON CONFLICT (delivery_id, number) DO NOTHING",
+        "INSERT INTO attempt (project_id, delivery_id, number, started_at, duration_ms, outcome, response_code, detail)
+        SELECT delivery.project_id, id, $2, $3, $4, $5, $6, $7 FROM delivery WHERE delivery.project_id = $8 AND id = $1
+        ON CONFLICT (delivery_id, number, project_id) DO NOTHING",
         delivery.0,
         attempt.number,
         attempt.started_at,
         attempt.duration_ms,
         attempt.outcome,
         attempt.response_code,
-        attempt.detail
+        attempt.detail,
+        project.0
     )
     .execute(tx.conn())
     .await?;
@@ -53,7 +59,7 @@ pub async fn list(reader: &Reader, project: ProjectId, delivery: DeliveryId) -> 
         Attempt,
         "SELECT number, started_at, duration_ms, outcome, response_code, detail
         FROM attempt
-        WHERE delivery_id = (SELECT id FROM delivery WHERE project_id = $1 AND id = $2)
+        WHERE project_id = $1 AND delivery_id = $2
         ORDER BY number",
         project.0,
         delivery.0

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::recipients;
-use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
+use deadbeat_domain::ids::{ChannelId, MonitorId, MonitorKey, ProjectId};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -185,6 +185,7 @@ pub async fn lock_to_disable(tx: &mut Tx, project: ProjectId, id: ChannelId) -> 
 /// When the database is away.
 pub async fn disable(
     tx: &mut Tx,
+    project: ProjectId,
     id: ChannelId,
     reason: &str,
     as_of: DateTime<Utc>,
@@ -192,11 +193,12 @@ pub async fn disable(
 ) -> StoreResult<bool> {
     let done = sqlx::query!(
         "UPDATE channel SET disabled_at = $3, disabled_reason = $2, failing_since = coalesce(failing_since, $3)
-        WHERE id = $1 AND updated_at <= $4 AND disabled_at IS NULL",
+        WHERE project_id = $5 AND id = $1 AND updated_at <= $4 AND disabled_at IS NULL",
         id.0,
         reason,
         now,
-        as_of
+        as_of,
+        project.0
     )
     .execute(tx.conn())
     .await?;
@@ -206,9 +208,10 @@ pub async fn disable(
     sqlx::query!(
         "UPDATE delivery
         SET status = 'cancelled', cancel_reason = 'channel_disabled', next_attempt_at = NULL, lease = NULL, settled_at = $2
-        WHERE channel_id = $1 AND next_attempt_at IS NOT NULL",
+        WHERE project_id = $3 AND channel_id = $1 AND next_attempt_at IS NOT NULL",
         id.0,
-        now
+        now,
+        project.0
     )
     .execute(tx.conn())
     .await?;
@@ -219,9 +222,16 @@ pub async fn disable(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn set_failing(tx: &mut Tx, id: ChannelId, since: Option<DateTime<Utc>>) -> StoreResult<()> {
+pub async fn set_failing(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: ChannelId,
+    since: Option<DateTime<Utc>>,
+) -> StoreResult<()> {
     sqlx::query!(
-        "UPDATE channel SET failing_since = $2 WHERE id = $1 AND (failing_since IS NULL) = ($2::timestamptz IS NOT NULL)",
+        "UPDATE channel SET failing_since = $3
+        WHERE project_id = $1 AND id = $2 AND (failing_since IS NULL) = ($3::timestamptz IS NOT NULL)",
+        project.0,
         id.0,
         since
     )
@@ -293,11 +303,13 @@ pub async fn for_confirmation(reader: &Reader, id: ChannelId) -> StoreResult<Opt
 /// When the database is away.
 pub async fn confirm(tx: &mut Tx, channel: &Channel, now: DateTime<Utc>) -> StoreResult<bool> {
     let done = sqlx::query!(
-        "UPDATE channel SET confirmed_at = coalesce(confirmed_at, $4) WHERE id = $1 AND settings = $2 AND confirm_secret = $3",
+        "UPDATE channel SET confirmed_at = coalesce(confirmed_at, $4)
+        WHERE project_id = $5 AND id = $1 AND settings = $2 AND confirm_secret = $3",
         channel.id.0,
         channel.settings.to_json(),
         channel.confirm_secret,
-        now
+        now,
+        channel.project_id.0
     )
     .execute(tx.conn())
     .await?;
@@ -359,17 +371,18 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
 /// When the database is away.
 pub async fn chosen_by(
     tx: &mut Tx,
-    projects: &[ProjectId],
-    monitors: &[MonitorId],
+    monitors: &[MonitorKey],
 ) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
     let rows = sqlx::query!(
         r#"
         SELECT monitor.id AS "monitor_id!", channel_id AS "channel_id?"
-        FROM monitor LEFT JOIN monitor_channel ON monitor_channel.monitor_id = monitor.id
-        WHERE monitor.project_id = ANY($1) AND monitor.id = ANY($2) AND NOT monitor.all_channels
+        FROM monitor
+            LEFT JOIN monitor_channel
+                ON monitor_channel.project_id = monitor.project_id AND monitor_channel.monitor_id = monitor.id
+        WHERE (monitor.project_id, monitor.id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[])) AND NOT monitor.all_channels
         "#,
-        &column(projects, |id| id.0),
-        &column(monitors, |id| id.0)
+        &column(monitors, |(project, _)| project.0),
+        &column(monitors, |(_, id)| id.0)
     )
     .fetch_all(tx.conn())
     .await?;

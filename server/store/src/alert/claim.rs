@@ -89,7 +89,7 @@ pub async fn due_channels(
         )
         SELECT step.project_id AS "project_id!", step.channel_id AS "channel_id!", step.next_attempt_at AS "due_since!",
             (step.number >= $5 OR step.found >= $6) AS "is_last!", channel.kind, channel.settings
-        FROM step JOIN channel ON channel.id = step.channel_id
+        FROM step JOIN channel ON channel.project_id = step.project_id AND channel.id = step.channel_id
         WHERE step.next_attempt_at <= $1 OR step.number >= $5
         ORDER BY step.number
         "#,
@@ -218,7 +218,7 @@ pub async fn claim(
         Row,
         r#"
         WITH due AS MATERIALIZED (
-            SELECT oldest.id
+            SELECT share.project_id, oldest.id
             FROM UNNEST($4::uuid[], $5::uuid[], $6::int8[]) AS share (project_id, channel_id, count)
             CROSS JOIN LATERAL (
                 SELECT id
@@ -227,7 +227,8 @@ pub async fn claim(
                     FROM (
                         SELECT id, next_attempt_at
                         FROM delivery
-                        WHERE channel_id = share.channel_id AND next_attempt_at <= $1 AND (alert = 'opened' OR incident_id IS NULL)
+                        WHERE project_id = share.project_id AND channel_id = share.channel_id AND next_attempt_at <= $1
+                            AND (alert = 'opened' OR incident_id IS NULL)
                         ORDER BY next_attempt_at
                         LIMIT share.count
                         FOR UPDATE SKIP LOCKED
@@ -243,11 +244,12 @@ pub async fn claim(
                             ORDER BY next_attempt_at
                             LIMIT $7
                         ) AS candidate
-                        JOIN delivery ON delivery.id = candidate.id
+                        JOIN delivery ON delivery.project_id = share.project_id AND delivery.id = candidate.id
                         WHERE delivery.next_attempt_at <= $1 AND delivery.alert <> 'opened' AND delivery.incident_id IS NOT NULL
                             AND NOT EXISTS (
                                 SELECT FROM delivery AS earlier
-                                WHERE earlier.incident_id = delivery.incident_id AND earlier.channel_id = delivery.channel_id
+                                WHERE earlier.project_id = delivery.project_id AND earlier.incident_id = delivery.incident_id
+                                    AND earlier.channel_id = delivery.channel_id
                                     AND (earlier.sequence, earlier.id) < (delivery.sequence, delivery.id)
                                     AND earlier.next_attempt_at IS NOT NULL
                             )
@@ -263,7 +265,8 @@ pub async fn claim(
         UPDATE delivery
         SET next_attempt_at = $2, lease = $3, attempt_count = attempt_count + 1
         FROM due, channel
-        WHERE delivery.id = due.id AND channel.id = delivery.channel_id
+        WHERE delivery.project_id = due.project_id AND delivery.id = due.id
+            AND channel.project_id = due.project_id AND channel.id = delivery.channel_id
         RETURNING delivery.id, delivery.project_id, lease AS "lease!", incident_id, alert, payload, attempt_count, delivery.created_at,
             channel_id, channel.kind, channel.settings, channel.signing_secret, channel.failing_since IS NOT NULL AS "is_failing!",
             channel.confirm_secret

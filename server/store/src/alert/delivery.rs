@@ -50,7 +50,15 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
         .flat_map(|(place, alert)| alert.recipients.iter().map(move |recipient| (place, *recipient)))
         .collect();
     let ids: Vec<Uuid> = to.iter().map(|_| DeliveryId::generate().0).collect();
-    let mut channels = column(&to, |(_, recipient)| recipient.channel.0);
+    let mut channels: Vec<(ProjectId, ChannelId)> = alerts
+        .iter()
+        .flat_map(|alert| {
+            alert
+                .recipients
+                .iter()
+                .map(|recipient| (alert.project_id, recipient.channel))
+        })
+        .collect();
     channels.sort_unstable();
     channels.dedup();
     let rows = sqlx::query_scalar!(
@@ -59,7 +67,10 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
                 WITH ORDINALITY AS alert (project_id, incident_id, alert, payload, notice_of, place)
         ), held AS MATERIALIZED (
             SELECT id, project_id, kind <> 'email' OR confirmed_at IS NOT NULL AS is_confirmed
-            FROM channel WHERE id = ANY($9) ORDER BY id FOR KEY SHARE
+            FROM channel
+            WHERE (project_id, id) IN (SELECT * FROM UNNEST($12::uuid[], $9::uuid[]))
+            ORDER BY id
+            FOR KEY SHARE
         )
         INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, created_at, notice_of, status, next_attempt_at,
             settled_at, cancel_reason)
@@ -86,9 +97,10 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
         &ids,
         &column(&to, |(_, recipient)| recipient.channel.0),
         &column(&to, |(place, _)| *place),
-        &channels,
+        &column(&channels, |(_, channel)| channel.0),
         &column(alerts, NewAlert::notice_of) as &[Option<Uuid>],
         &column(&to, |(_, recipient)| recipient.withheld.map(|reason| reason.as_str().to_owned())) as &[Option<String>],
+        &column(&channels, |(project, _)| project.0),
     )
     .fetch_all(tx.conn())
     .await?;
@@ -101,8 +113,7 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
 /// When the database is away.
 pub async fn history(
     tx: &mut Tx,
-    projects: &[ProjectId],
-    incidents: &[IncidentId],
+    incidents: &[(ProjectId, IncidentId)],
 ) -> StoreResult<HashMap<IncidentId, History>> {
     if incidents.is_empty() {
         return Ok(HashMap::new());
@@ -111,10 +122,10 @@ pub async fn history(
         r#"
         SELECT incident_id AS "incident_id!", channel_id, alert = 'escalated' AS "is_escalated!"
         FROM delivery
-        WHERE project_id = ANY($1) AND incident_id = ANY($2) AND alert IN ('opened', 'escalated')
+        WHERE (project_id, incident_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[])) AND alert IN ('opened', 'escalated')
         "#,
-        &column(projects, |id| id.0),
-        &column(incidents, |id| id.0)
+        &column(incidents, |(project, _)| project.0),
+        &column(incidents, |(_, id)| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
@@ -150,6 +161,7 @@ pub enum Settle {
 /// When the database is away.
 pub async fn settle(
     tx: &mut Tx,
+    project: ProjectId,
     id: DeliveryId,
     lease: Uuid,
     settle: Settle,
@@ -164,13 +176,14 @@ pub async fn settle(
     let reason = matches!(settle, Settle::Cancelled).then_some("too_old");
     let done = sqlx::query!(
         "UPDATE delivery SET status = $3, next_attempt_at = $4, settled_at = $5, lease = NULL, cancel_reason = coalesce($6, cancel_reason)
-        WHERE id = $1 AND lease = $2 AND next_attempt_at IS NOT NULL",
+        WHERE project_id = $7 AND id = $1 AND lease = $2 AND next_attempt_at IS NOT NULL",
         id.0,
         lease,
         status,
         next,
         settled,
-        reason
+        reason,
+        project.0
     )
     .execute(tx.conn())
     .await?;
@@ -280,13 +293,19 @@ pub async fn list(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn cancel_unconfirmed(tx: &mut Tx, channel: ChannelId, now: DateTime<Utc>) -> StoreResult<()> {
+pub async fn cancel_unconfirmed(
+    tx: &mut Tx,
+    project: ProjectId,
+    channel: ChannelId,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE delivery
         SET status = 'cancelled', cancel_reason = 'not_confirmed', next_attempt_at = NULL, lease = NULL, settled_at = $2
-        WHERE channel_id = $1 AND next_attempt_at IS NOT NULL",
+        WHERE project_id = $3 AND channel_id = $1 AND next_attempt_at IS NOT NULL",
         channel.0,
-        now
+        now,
+        project.0
     )
     .execute(tx.conn())
     .await?;

@@ -178,10 +178,11 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
                 ELSE least(beat.check_after, new.deadline_at)
             END
         FROM UNNEST($1::uuid[], $2::text[], $3::float8[], $4::float8[], $5::timestamptz[], $6::text[], $7::timestamptz[],
-            $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[])
+            $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::text[], $15::text[],
+            $16::uuid[])
             AS new (id, status, period_seconds, grace_seconds, last_seen_at, host, deadline_at, trouble, trouble_since, hung_at, sent_at,
-                send_failed_at, send_error, project_word)
-        WHERE beat.id = new.id",
+                send_failed_at, send_error, project_word, project_id)
+        WHERE beat.id = new.id AND beat.project_id = new.project_id",
         &column(beats, |beat| beat.id.0),
         &column(beats, |beat| beat.state.status.as_str().to_owned()),
         &column(beats, |beat| beat.state.period_seconds),
@@ -197,6 +198,7 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
         &column(beats, |beat| beat.send_failed.as_ref().map(|(at, _)| *at)) as &[Option<DateTime<Utc>>],
         &column(beats, |beat| beat.send_failed.as_ref().map(|(_, error)| error.clone())) as &[Option<String>],
         &column(beats, |beat| beat.project_word.clone()) as &[Option<String>],
+        &column(beats, |beat| beat.project_id.0),
     )
     .execute(tx.conn())
     .await?;
@@ -226,40 +228,41 @@ pub async fn claim_overdue(
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(each(rows, |row| row.id))
+    Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
 /// Sets a Beat that cannot be read aside until `until`.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn set_aside(tx: &mut Tx, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
+pub async fn set_aside(tx: &mut Tx, project: ProjectId, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
     // A Beat without a deadline stays without: `greatest` alone would arm one that is down.
     sqlx::query!(
         "UPDATE beat
         SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
-        WHERE id = $1",
+        WHERE id = $1 AND project_id = $3",
         id,
-        until
+        until,
+        project.0
     )
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
-/// Beats by id.
+/// Beats by project and id.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
-pub async fn by_ids(tx: &mut Tx, ids: &[BeatId]) -> StoreResult<Vec<Beat>> {
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+pub async fn by_ids(tx: &mut Tx, ids: &[(ProjectId, BeatId)]) -> StoreResult<Vec<Beat>> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, project_id, name, status, period_seconds, grace_seconds, last_seen_at, host, project_word, deadline_at, created_at, trouble,
             trouble_since, hung_at, sent_at, send_failed_at, send_error, lost_at, lost_events
         FROM beat
-        WHERE id = ANY($1)",
-        &ids
+        WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))",
+        &column(ids, |(project, _)| project.0),
+        &column(ids, |(_, id)| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
@@ -291,10 +294,14 @@ pub async fn lock_by_id(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreRes
 ///
 /// # Errors
 /// When the database is away.
-pub async fn delete(tx: &mut Tx, id: BeatId) -> StoreResult<()> {
-    sqlx::query!("DELETE FROM beat WHERE id = $1", id.0)
-        .execute(tx.conn())
-        .await?;
+pub async fn delete(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<()> {
+    sqlx::query!(
+        "DELETE FROM beat WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -400,10 +407,14 @@ pub async fn page(reader: &Reader, project: ProjectId, page: Page<BeatId>) -> St
 ///
 /// # Errors
 /// When the database is away.
-pub async fn incarnations(tx: &mut Tx, id: BeatId) -> StoreResult<Vec<Incarnation>> {
-    let stored = sqlx::query_scalar!("SELECT incarnations FROM beat WHERE id = $1", id.0)
-        .fetch_optional(tx.conn())
-        .await?;
+pub async fn incarnations(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<Vec<Incarnation>> {
+    let stored = sqlx::query_scalar!(
+        "SELECT incarnations FROM beat WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
     let Some(stored) = stored else {
         return Ok(Vec::new());
     };
@@ -417,10 +428,20 @@ pub async fn incarnations(tx: &mut Tx, id: BeatId) -> StoreResult<Vec<Incarnatio
 ///
 /// # Errors
 /// When the database is away.
-pub async fn note_incarnations(tx: &mut Tx, id: BeatId, known: &[Incarnation]) -> StoreResult<()> {
+pub async fn note_incarnations(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: BeatId,
+    known: &[Incarnation],
+) -> StoreResult<()> {
     let known = serde_json::to_value(known).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-    sqlx::query!("UPDATE beat SET incarnations = $2 WHERE id = $1", id.0, known)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "UPDATE beat SET incarnations = $3 WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0,
+        known
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }

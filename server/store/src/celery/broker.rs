@@ -125,9 +125,10 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn dismiss_any(tx: &mut Tx, broker: BrokerId) -> StoreResult<()> {
+pub async fn dismiss_any(tx: &mut Tx, project: ProjectId, broker: BrokerId) -> StoreResult<()> {
     sqlx::query!(
-        "UPDATE broker SET sampler = NULL, sampler_until = NULL WHERE id = $1",
+        "UPDATE broker SET sampler = NULL, sampler_until = NULL WHERE project_id = $1 AND id = $2",
+        project.0,
         broker.0
     )
     .execute(tx.conn())
@@ -274,8 +275,8 @@ pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> Sto
 pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM broker
-        WHERE id IN (
-            SELECT id
+        WHERE (project_id, id) IN (
+            SELECT project_id, id
             FROM broker
             WHERE coalesce(sampled_at, created_at) < $1 AND coalesce(sampler_until, created_at) < $1 AND status <> 'down'
             LIMIT $2
@@ -298,7 +299,7 @@ pub async fn update(tx: &mut Tx, broker: &Broker) -> StoreResult<()> {
         "UPDATE broker
         SET status = $2, trouble = $3, trouble_since = $4, sample = $5, sampled_at = $6, reached_at = $7, reached_by = $8, failed_by = $9,
             failed_since = $10, failed_at = $11
-        WHERE id = $1",
+        WHERE id = $1 AND project_id = $12",
         broker.id.0,
         state.status.as_str(),
         state.trouble.map(|cause| cause.as_str()),
@@ -309,7 +310,8 @@ pub async fn update(tx: &mut Tx, broker: &Broker) -> StoreResult<()> {
         broker.reach.reached_by,
         broker.reach.failed_by,
         broker.reach.failed_since,
-        broker.reach.failed_at
+        broker.reach.failed_at,
+        broker.project_id.0
     )
     .execute(tx.conn())
     .await?;

@@ -141,6 +141,7 @@ pub async fn note_beat(
     Ok(())
 }
 
+/// `$1` is an array of projects.
 macro_rules! residents {
     ($tail:tt $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -151,13 +152,13 @@ macro_rules! residents {
                     machine, queues, status, last_seen_at AS heard_at,
                     period_seconds, grace_seconds, incarnations
                 FROM worker
-                WHERE status <> 'paused' AND coalesce(snapshot->>'state', 'running') = 'running'
+                WHERE project_id = ANY($1) AND status <> 'paused' AND coalesce(snapshot->>'state', 'running') = 'running'
                 UNION ALL
                 SELECT id, 'beat' AS kind, project_id, name AS app, name, coalesce(project_word, name) AS typed, host,
                     coalesce(nullif(boot_id, ''), 'named ' || host) AS machine, '{}'::text[] AS queues, status,
                     greatest(last_seen_at, hung_at) AS heard_at, period_seconds, grace_seconds, incarnations
                 FROM beat
-                WHERE status <> 'paused'
+                WHERE project_id = ANY($1) AND status <> 'paused'
             )
             SELECT id AS "id!", kind AS "kind!", project_id AS "project_id!", app AS "app!", name AS "name!", typed AS "typed!", host,
                 machine AS "machine!", queues AS "queues!", status AS "status!", heard_at AS "heard_at!", period_seconds AS "period_seconds!",
@@ -184,7 +185,7 @@ fn each(rows: Vec<Row>) -> Vec<Resident> {
 pub async fn beside(tx: &mut Tx, projects: &[ProjectId], parts: &[Uuid]) -> StoreResult<Vec<Resident>> {
     let rows = residents!(
         // An array, for the indexes of both tables. Of two projects that name one machine both are answered.
-        "project_id = ANY($1) AND machine = ANY (ARRAY (
+        "machine = ANY (ARRAY (
             SELECT machine FROM worker WHERE project_id = ANY($1) AND id = ANY($2)
             UNION
             SELECT coalesce(nullif(boot_id, ''), 'named ' || host) FROM beat WHERE project_id = ANY($1) AND id = ANY($2)
@@ -223,7 +224,7 @@ pub async fn has_sent_since(
             CROSS JOIN LATERAL (
                 SELECT 1
                 FROM trace
-                WHERE monitor_id = pinged.id AND heard_first_at > asked.since AND published_at > asked.since
+                WHERE monitor_id = pinged.id AND project_id IS NOT DISTINCT FROM $3 AND heard_first_at > asked.since AND published_at > asked.since
                     AND (received_at IS NOT NULL OR started_at IS NOT NULL)
                 LIMIT 1
             ) AS taken
@@ -254,8 +255,8 @@ pub async fn first_affected(
             SELECT id FROM monitor WHERE project_id = $1 AND beat_id = ANY($2) AND status <> 'paused'
             UNION
             SELECT monitor.id
-            FROM run JOIN monitor ON monitor.id = run.monitor_id
-            WHERE run.status = 'open' AND project_id = $1 AND monitor.status <> 'paused' AND run.incarnation = ANY (ARRAY (
+            FROM run JOIN monitor ON monitor.project_id = run.project_id AND monitor.id = run.monitor_id
+            WHERE run.project_id = $1 AND run.status = 'open' AND monitor.status <> 'paused' AND run.incarnation = ANY (ARRAY (
                 SELECT (incarnation.id #>> '{}')::uuid
                 FROM worker CROSS JOIN LATERAL jsonb_path_query(incarnations, '$[*].id') AS incarnation (id)
                 WHERE project_id = $1 AND worker.id = ANY($3)
@@ -312,8 +313,8 @@ async fn hosts_of(
 ) -> StoreResult<HashMap<Uuid, Uuid>> {
     let rows = sqlx::query!(
         "SELECT part_id, subject_id
-        FROM host_part JOIN incident ON incident.id = incident_id
-        WHERE project_id = $1 AND part_id = ANY($2) AND back_at IS NULL AND resolved_at IS NULL AND subject_kind = 'host'
+        FROM host_part JOIN incident ON incident.project_id = host_part.project_id AND incident.id = incident_id
+        WHERE host_part.project_id = $1 AND part_id = ANY($2) AND back_at IS NULL AND resolved_at IS NULL AND subject_kind = 'host'
         ORDER BY opened_at",
         project.0,
         parts
@@ -333,12 +334,12 @@ async fn hosts_of(
 pub async fn link(tx: &mut Tx, project: ProjectId, host: Uuid, parts: &[Resident]) -> StoreResult<bool> {
     let linked = sqlx::query_scalar!(
         "WITH open AS MATERIALIZED (
-            SELECT id FROM incident WHERE project_id = $5 AND subject_kind = 'host' AND subject_id = $1 AND resolved_at IS NULL FOR SHARE
+            SELECT project_id, id FROM incident WHERE project_id = $5 AND subject_kind = 'host' AND subject_id = $1 AND resolved_at IS NULL FOR SHARE
         )
-        INSERT INTO host_part (incident_id, part_id, part_kind, heard_at)
-        SELECT open.id, new.part_id, new.part_kind, new.heard_at
+        INSERT INTO host_part (project_id, incident_id, part_id, part_kind, heard_at)
+        SELECT open.project_id, open.id, new.part_id, new.part_kind, new.heard_at
         FROM open, UNNEST($2::uuid[], $3::text[], $4::timestamptz[]) AS new (part_id, part_kind, heard_at)
-        ON CONFLICT (incident_id, part_id) DO UPDATE SET heard_at = excluded.heard_at, back_at = NULL
+        ON CONFLICT (incident_id, part_id, project_id) DO UPDATE SET heard_at = excluded.heard_at, back_at = NULL
         RETURNING part_id",
         host,
         &column(parts, |one| one.part.id),
@@ -358,8 +359,8 @@ pub async fn link(tx: &mut Tx, project: ProjectId, host: Uuid, parts: &[Resident
 pub async fn parts_of(tx: &mut Tx, project: ProjectId, incident: IncidentId) -> StoreResult<Vec<Linked>> {
     let linked = sqlx::query!(
         "SELECT part_id, heard_at, back_at
-        FROM host_part JOIN incident ON incident.id = incident_id
-        WHERE incident_id = $1 AND project_id = $2
+        FROM host_part
+        WHERE project_id = $2 AND incident_id = $1
         ORDER BY part_kind, part_id",
         incident.0,
         project.0
@@ -367,13 +368,9 @@ pub async fn parts_of(tx: &mut Tx, project: ProjectId, incident: IncidentId) -> 
     .fetch_all(tx.conn())
     .await?;
     let ids: Vec<Uuid> = linked.iter().map(|row| row.part_id).collect();
-    let rows = residents!(
-        "project_id = $1 AND id = ANY($2) ORDER BY kind, name, id",
-        project.0,
-        &ids
-    )
-    .fetch_all(tx.conn())
-    .await?;
+    let rows = residents!("id = ANY($2) ORDER BY kind, name, id", &[project.0], &ids)
+        .fetch_all(tx.conn())
+        .await?;
     let mut residents: HashMap<Uuid, Resident> =
         each(rows).into_iter().map(|one| (one.part.id, one)).collect();
     Ok(linked
@@ -401,8 +398,7 @@ pub async fn note_back(
     sqlx::query!(
         "UPDATE host_part
         SET back_at = $3
-        FROM incident
-        WHERE incident.id = incident_id AND project_id = $4 AND incident_id = $1 AND part_id = ANY($2) AND back_at IS NULL",
+        WHERE project_id = $4 AND incident_id = $1 AND part_id = ANY($2) AND back_at IS NULL",
         incident.0,
         parts,
         now,

@@ -242,12 +242,12 @@ pub async fn note_taken(
         "WITH told AS (
             SELECT queue.id, told.after, told.at
             FROM UNNEST($2::text[], $3::text[], $4::float8[], $5::timestamptz[]) AS told (app, name, after, at)
-                JOIN queue ON project_id = $1 AND queue.app = told.app AND queue.name = told.name
+                JOIN queue ON queue.project_id = $1 AND queue.app = told.app AND queue.name = told.name
             WHERE (told.after >= 1 OR taken_after_seconds >= 1) AND (taken_at IS NULL OR taken_at <= told.at OR taken_at > $6)
             ORDER BY queue.id
             FOR UPDATE OF queue
         )
-        UPDATE queue SET taken_after_seconds = told.after, taken_at = told.at FROM told WHERE queue.id = told.id",
+        UPDATE queue SET taken_after_seconds = told.after, taken_at = told.at FROM told WHERE queue.project_id = $1 AND queue.id = told.id",
         project.0,
         &column(taken, |(app, ..)| app.clone()),
         &column(taken, |(_, name, _)| name.clone()),
@@ -280,7 +280,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
 pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM queue
-        WHERE id IN (SELECT id FROM queue WHERE seen_at < $1 AND status <> 'down' LIMIT $2)",
+        WHERE (project_id, id) IN (SELECT project_id, id FROM queue WHERE seen_at < $1 AND status <> 'down' LIMIT $2)",
         before,
         limit
     )

@@ -162,7 +162,7 @@ async fn open(
     let rows = sqlx::query!(
         r#"
         SELECT subject_id, incident.project_id, subject_name, opened_at, broker.app AS "app?"
-        FROM incident LEFT JOIN broker ON broker.id = subject_id
+        FROM incident LEFT JOIN broker ON broker.project_id = incident.project_id AND broker.id = subject_id
         WHERE subject_kind = 'result_backend' AND resolved_at IS NULL AND ($1::uuid IS NULL OR subject_id > $1)
             AND ($2::uuid IS NULL OR (incident.project_id = $2 AND subject_id = $3))
         ORDER BY subject_id

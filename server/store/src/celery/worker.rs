@@ -183,7 +183,7 @@ pub async fn update(
             progress_at = $9, trouble = $11, trouble_since = $12, told_with = coalesce($13, told_with),
             incarnations = $14,
             check_after = CASE WHEN $10 THEN least($6::timestamptz, $15::timestamptz) ELSE least(check_after, $6, $15) END
-        WHERE id = $1",
+        WHERE id = $1 AND project_id = $16",
         worker.id.0,
         state.status.as_str(),
         state.period_seconds,
@@ -198,7 +198,8 @@ pub async fn update(
         state.since,
         told_with.map(|key| key.0),
         serde_json::to_value(&worker.incarnations).unwrap_or_else(|_| Value::Array(Vec::new())),
-        look_at
+        look_at,
+        worker.project_id.0
     )
     .execute(tx.conn())
     .await?;
@@ -221,21 +222,22 @@ pub async fn claim_overdue(
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(each(rows, |row| row.id))
+    Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
 /// Sets a worker that cannot be read aside until `until`.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn set_aside(tx: &mut Tx, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
+pub async fn set_aside(tx: &mut Tx, project: ProjectId, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
     // A worker without a deadline stays without: `greatest` alone would arm one that nobody waits for.
     sqlx::query!(
         "UPDATE worker
         SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
-        WHERE id = $1",
+        WHERE id = $1 AND project_id = $3",
         id,
-        until
+        until,
+        project.0
     )
     .execute(tx.conn())
     .await?;
@@ -262,7 +264,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
 pub async fn forget_oldest(tx: &mut Tx, project: ProjectId, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM worker
-        WHERE id IN (
+        WHERE project_id = $1 AND id IN (
             SELECT id FROM worker WHERE project_id = $1 AND status = 'paused' ORDER BY last_seen_at LIMIT $2 FOR UPDATE SKIP LOCKED
         )",
         project.0,
@@ -403,7 +405,7 @@ pub async fn worst_first(
                 ) AS place
             FROM worker
             WHERE project_id = $1 AND app = ANY($2)
-        ) AS ranked ON ranked_id = id
+        ) AS ranked ON project_id = $1 AND ranked_id = id
         WHERE place <= CASE WHEN status = 'paused' THEN $4::bigint ELSE $3::bigint END
         ORDER BY app, status = 'paused', place",
         project.0,
@@ -423,7 +425,7 @@ pub async fn worst_first(
 pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM worker
-        WHERE id IN (SELECT id FROM worker WHERE status = 'paused' AND last_seen_at < $1 LIMIT $2)",
+        WHERE (project_id, id) IN (SELECT project_id, id FROM worker WHERE status = 'paused' AND last_seen_at < $1 LIMIT $2)",
         before,
         limit
     )

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::{IncidentId, MonitorId};
-use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::ids::{IncidentId, MonitorId, ProjectId};
+use deadbeat_domain::incident::SubjectKey;
 use uuid::Uuid;
 
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
-/// Adds monitors to the open incidents of what they are part of: (kind, subject, monitor). Answers which: the others' subjects have none.
+/// Adds monitors to the open incidents of what they are part of: (subject, monitor). Answers which: the others' subjects have none.
 ///
 /// The incidents are held until the commit: they cannot resolve meanwhile and forget these members.
 ///
@@ -18,47 +18,51 @@ use crate::{Reader, StoreResult, Tx};
 /// When the database is away.
 pub async fn join(
     tx: &mut Tx,
-    members: &[(SubjectKind, Uuid, MonitorId)],
+    members: &[(SubjectKey, MonitorId)],
     now: DateTime<Utc>,
 ) -> StoreResult<Vec<MonitorId>> {
     let joined = sqlx::query_scalar!(
         "WITH open AS MATERIALIZED (
-            SELECT id, subject_kind, subject_id
+            SELECT project_id, id, subject_kind, subject_id
             FROM incident
-            WHERE (subject_kind, subject_id) IN (SELECT * FROM UNNEST($1::text[], $2::uuid[])) AND resolved_at IS NULL
+            WHERE (project_id, subject_kind, subject_id) IN (SELECT * FROM UNNEST($5::uuid[], $1::text[], $2::uuid[]))
+                AND resolved_at IS NULL
             ORDER BY id
             FOR SHARE
         )
-        INSERT INTO incident_member (incident_id, monitor_id, joined_at)
-        SELECT open.id, new.monitor_id, $4
-        FROM UNNEST($1::text[], $2::uuid[], $3::uuid[]) AS new (subject_kind, subject_id, monitor_id)
-        JOIN open USING (subject_kind, subject_id)
-        ON CONFLICT (incident_id, monitor_id) DO UPDATE SET joined_at = incident_member.joined_at
+        INSERT INTO incident_member (project_id, incident_id, monitor_id, joined_at)
+        SELECT open.project_id, open.id, new.monitor_id, $4
+        FROM UNNEST($5::uuid[], $1::text[], $2::uuid[], $3::uuid[]) AS new (project_id, subject_kind, subject_id, monitor_id)
+        JOIN open USING (project_id, subject_kind, subject_id)
+        ON CONFLICT (incident_id, monitor_id, project_id) DO UPDATE SET joined_at = incident_member.joined_at
         RETURNING monitor_id",
-        &column(members, |(kind, ..)| kind.as_str().to_owned()),
-        &column(members, |(_, subject, _)| *subject),
-        &column(members, |(.., monitor)| monitor.0),
-        now
+        &column(members, |((_, kind, _), _)| kind.as_str().to_owned()),
+        &column(members, |((.., subject), _)| *subject),
+        &column(members, |(_, monitor)| monitor.0),
+        now,
+        &column(members, |((project, ..), _)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(joined.into_iter().map(MonitorId).collect())
 }
 
-/// The members of incidents, as (incident, monitor, name).
+/// The members of a project's incidents, as (incident, monitor, name).
 ///
 /// # Errors
 /// When the database is away.
 pub async fn members(
     reader: &Reader,
+    project: ProjectId,
     ids: &[IncidentId],
 ) -> StoreResult<Vec<(IncidentId, MonitorId, String)>> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query!(
         "SELECT incident_id, monitor_id, monitor.name
-        FROM incident_member JOIN monitor ON monitor.id = monitor_id
-        WHERE incident_id = ANY($1)
+        FROM incident_member JOIN monitor ON monitor.project_id = incident_member.project_id AND monitor.id = monitor_id
+        WHERE incident_member.project_id = $1 AND incident_id = ANY($2)
         ORDER BY incident_id, monitor_id",
+        project.0,
         &ids
     )
     .fetch_all(reader.pool())
@@ -84,25 +88,29 @@ pub struct Affected {
 /// When the database is away.
 pub async fn first_members(
     tx: &mut Tx,
-    ids: &[IncidentId],
+    ids: &[(ProjectId, IncidentId)],
     most: i64,
 ) -> StoreResult<HashMap<IncidentId, Affected>> {
     let rows = sqlx::query!(
         r#"
         SELECT told.id AS "id!", member.monitor_id, member.name,
-            (SELECT count(*) FROM incident_member WHERE incident_id = told.id) AS "count!"
-        FROM UNNEST($1::uuid[]) AS told (id)
+            (
+                SELECT count(*) FROM incident_member
+                WHERE incident_member.project_id = told.project_id AND incident_id = told.id
+            ) AS "count!"
+        FROM UNNEST($1::uuid[], $3::uuid[]) AS told (id, project_id)
         CROSS JOIN LATERAL (
             SELECT monitor_id, monitor.name
-            FROM incident_member JOIN monitor ON monitor.id = monitor_id
-            WHERE incident_id = told.id
+            FROM incident_member JOIN monitor ON monitor.project_id = incident_member.project_id AND monitor.id = monitor_id
+            WHERE incident_member.project_id = told.project_id AND incident_id = told.id
             ORDER BY monitor_id
             LIMIT $2
         ) AS member
         ORDER BY told.id, member.monitor_id
         "#,
-        &column(ids, |id| id.0),
-        most
+        &column(ids, |(_, id)| id.0),
+        most,
+        &column(ids, |(project, _)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;
@@ -119,19 +127,31 @@ pub async fn first_members(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn first_scheduled(tx: &mut Tx, beats: &[Uuid], most: i64) -> StoreResult<HashMap<Uuid, Affected>> {
+pub async fn first_scheduled(
+    tx: &mut Tx,
+    beats: &[(ProjectId, Uuid)],
+    most: i64,
+) -> StoreResult<HashMap<Uuid, Affected>> {
     let rows = sqlx::query!(
         r#"
         SELECT beat.id AS "id!", scheduled.monitor_id, scheduled.name,
-            (SELECT count(*) FROM monitor WHERE beat_id = beat.id AND status <> 'paused') AS "count!"
-        FROM UNNEST($1::uuid[]) AS beat (id)
+            (
+                SELECT count(*) FROM monitor
+                WHERE monitor.project_id = beat.project_id AND beat_id = beat.id AND status <> 'paused'
+            ) AS "count!"
+        FROM UNNEST($1::uuid[], $3::uuid[]) AS beat (id, project_id)
         CROSS JOIN LATERAL (
-            SELECT id AS monitor_id, name FROM monitor WHERE beat_id = beat.id AND status <> 'paused' ORDER BY id LIMIT $2
+            SELECT id AS monitor_id, name
+            FROM monitor
+            WHERE monitor.project_id = beat.project_id AND beat_id = beat.id AND status <> 'paused'
+            ORDER BY id
+            LIMIT $2
         ) AS scheduled
         ORDER BY beat.id, scheduled.monitor_id
         "#,
-        beats,
-        most
+        &column(beats, |(_, id)| *id),
+        most,
+        &column(beats, |(project, _)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;

@@ -1,8 +1,7 @@
 //! Table `baseline`: how long the runs of Beat's entries take. It is learned in [`crate::monitor::batch::write`].
 
-use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::ids::{MonitorId, MonitorKey};
 use deadbeat_domain::monitor::baseline::Baseline;
-use uuid::Uuid;
 
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
@@ -11,13 +10,15 @@ use crate::{StoreResult, Tx};
 ///
 /// # Errors
 /// When the database is away.
-pub async fn begin(tx: &mut Tx, monitors: &[(MonitorId, bool)]) -> StoreResult<()> {
+pub async fn begin(tx: &mut Tx, monitors: &[(MonitorKey, bool)]) -> StoreResult<()> {
     sqlx::query!(
-        "INSERT INTO baseline (monitor_id, bounds, runs, usual, shortest, longest)
-        SELECT monitor_id, bounds, 0, 0, 0, 0 FROM UNNEST($1::uuid[], $2::bool[]) AS new (monitor_id, bounds)
-        ON CONFLICT (monitor_id) DO UPDATE SET bounds = excluded.bounds WHERE baseline.bounds <> excluded.bounds",
-        &column(monitors, |(id, _)| id.0),
-        &column(monitors, |(_, bounds)| *bounds)
+        "INSERT INTO baseline (project_id, monitor_id, bounds, runs, usual, shortest, longest)
+        SELECT project_id, monitor_id, bounds, 0, 0, 0, 0
+        FROM UNNEST($1::uuid[], $2::bool[], $3::uuid[]) AS new (monitor_id, bounds, project_id)
+        ON CONFLICT (monitor_id, project_id) DO UPDATE SET bounds = excluded.bounds WHERE baseline.bounds <> excluded.bounds",
+        &column(monitors, |((_, id), _)| id.0),
+        &column(monitors, |(_, bounds)| *bounds),
+        &column(monitors, |((project, _), _)| project.0)
     )
     .execute(tx.conn())
     .await?;
@@ -28,10 +29,19 @@ pub async fn begin(tx: &mut Tx, monitors: &[(MonitorId, bool)]) -> StoreResult<(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_monitors(tx: &mut Tx, monitors: &[Uuid]) -> StoreResult<Vec<(MonitorId, Baseline)>> {
+pub async fn of_monitors(tx: &mut Tx, monitors: &[MonitorKey]) -> StoreResult<Vec<(MonitorId, Baseline)>> {
     let rows = sqlx::query!(
-        "SELECT monitor_id, bounds, runs, usual, shortest, longest, odd FROM baseline WHERE monitor_id = ANY($1)",
-        monitors
+        // OFFSET keeps the question one of each monitor, which the key answers, however few rows there are.
+        "SELECT learned.*
+        FROM UNNEST($1::uuid[], $2::uuid[]) AS asked (monitor_id, project_id)
+            CROSS JOIN LATERAL (
+                SELECT monitor_id, bounds, runs, usual, shortest, longest, odd
+                FROM baseline
+                WHERE baseline.project_id = asked.project_id AND baseline.monitor_id = asked.monitor_id
+                OFFSET 0
+            ) AS learned",
+        &column(monitors, |(_, id)| id.0),
+        &column(monitors, |(project, _)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;

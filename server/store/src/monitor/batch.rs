@@ -4,7 +4,7 @@
 //! person's changes without.
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::ids::MonitorKey;
 use deadbeat_domain::monitor::MonitorState;
 use deadbeat_domain::monitor::baseline::Baseline;
 use deadbeat_domain::monitor::run::Run;
@@ -19,9 +19,9 @@ pub struct Batch<'a> {
     /// Pings to append.
     pub pings: Vec<NewPing<'a>>,
     /// Runs that were opened, changed or closed.
-    pub runs: Vec<(MonitorId, Run)>,
+    pub runs: Vec<(MonitorKey, Run)>,
     /// Monitors whose state changed, each once ([`crate::monitor::Stateful::changed`]). Their runs are loaded: how many are open is counted.
-    pub monitors: Vec<(MonitorId, &'a MonitorState)>,
+    pub monitors: Vec<(MonitorKey, &'a MonitorState)>,
     /// True: `check_after` becomes the deadline (a sweep moves it lazily, and so may anybody who is not in a hurry).
     /// False: it only moves when it must, because it would be later than the deadline. That keeps a ping's update HOT.
     pub moves_check: bool,
@@ -37,12 +37,12 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     let pings = &batch.pings;
     let bodies: Vec<&NewPing> = pings.iter().filter(|ping| !ping.body.is_empty()).collect();
     // Closed ones first: a run id that is used anew frees its place among the open ones before it takes it again.
-    let mut runs: Vec<&(MonitorId, Run)> = batch.runs.iter().collect();
+    let mut runs: Vec<&(MonitorKey, Run)> = batch.runs.iter().collect();
     runs.sort_by_key(|(_, run)| run.is_open());
     let monitors = &batch.monitors;
-    let learned: Vec<(MonitorId, Baseline)> = monitors
+    let learned: Vec<(MonitorKey, Baseline)> = monitors
         .iter()
-        .filter_map(|(id, state)| Some((*id, state.baseline?)))
+        .filter_map(|(key, state)| Some((*key, state.baseline?)))
         .collect();
 
     // Most pings have no body and most batches few runs: they do not pay for tables that they leave alone.
@@ -50,26 +50,27 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         sqlx::query!(
             r#"
             WITH new_body AS (
-                INSERT INTO ping_body (monitor_id, n, body, received_at)
-                SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::bytea[], $4::timestamptz[])
+                INSERT INTO ping_body (monitor_id, n, body, received_at, project_id)
+                SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::bytea[], $4::timestamptz[], $34::uuid[])
             ), learned AS (
                 UPDATE baseline
                 SET runs = new.runs, usual = new.usual, shortest = new.shortest, longest = new.longest, odd = new.odd
-                FROM UNNEST($19::uuid[], $20::int4[], $21::float8[], $22::float8[], $23::float8[], $29::int4[])
-                    AS new (monitor_id, runs, usual, shortest, longest, odd)
-                WHERE baseline.monitor_id = new.monitor_id AND (baseline.runs, baseline.odd) <> (new.runs, new.odd)
+                FROM UNNEST($19::uuid[], $20::int4[], $21::float8[], $22::float8[], $23::float8[], $29::int4[], $36::uuid[])
+                    AS new (monitor_id, runs, usual, shortest, longest, odd, project_id)
+                WHERE baseline.monitor_id = new.monitor_id AND baseline.project_id = new.project_id AND (baseline.runs, baseline.odd) <> (new.runs, new.odd)
             )
             INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
-                worker, retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at)
+                worker, retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at,
+                project_id)
             SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-                retries, error, outcome, attempt, attempts, contest, events::uuid[], incarnation, acks_late, orphaned, orphaned_at
+                retries, error, outcome, attempt, attempts, contest, events::uuid[], incarnation, acks_late, orphaned, orphaned_at, project_id
             FROM UNNEST($5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[],
                 $11::timestamptz[], $12::int8[], $13::int2[], $14::text[], $15::text[], $16::text[], $17::int4[], $18::text[],
                 $24::text[], $25::uuid[], $26::int4[], $27::text[], $28::text[], $30::uuid[], $31::bool[], $32::text[],
-                $33::timestamptz[])
+                $33::timestamptz[], $35::uuid[])
                 AS new (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-                    retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at)
-            ON CONFLICT (id) DO UPDATE
+                    retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at, project_id)
+            ON CONFLICT (monitor_id, id, project_id) DO UPDATE
             SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
                 deadline_at = excluded.deadline_at, duration_ms = excluded.duration_ms, exit_code = excluded.exit_code,
                 task = excluded.task, task_id = excluded.task_id, worker = excluded.worker, retries = excluded.retries,
@@ -82,7 +83,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             &column(&bodies, |ping| ping.body) as &[&[u8]],
             &column(&bodies, |ping| ping.received_at),
             &column(&runs, |(_, run)| run.key.0),
-            &column(&runs, |(monitor, _)| monitor.0),
+            &column(&runs, |((_, monitor), _)| monitor.0),
             &column(&runs, |(_, run)| run.run_id) as &[Option<Uuid>],
             &column(&runs, |(_, run)| run.status.as_str()) as &[&str],
             &column(&runs, |(_, run)| run.started_at) as &[Option<DateTime<Utc>>],
@@ -95,7 +96,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             &column(&runs, |(_, run)| run.detail.worker.as_deref()) as &[Option<&str>],
             &column(&runs, |(_, run)| run.detail.retries),
             &column(&runs, |(_, run)| run.detail.error.as_deref()) as &[Option<&str>],
-            &column(&learned, |(id, _)| id.0),
+            &column(&learned, |((_, id), _)| id.0),
             &column(&learned, |(_, baseline)| baseline.runs),
             &column(&learned, |(_, baseline)| baseline.usual),
             &column(&learned, |(_, baseline)| baseline.shortest),
@@ -110,6 +111,9 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             &column(&runs, |(_, run)| run.detail.acks_late),
             &column(&runs, |(_, run)| run.orphan.map(|orphan| orphan.how.as_str())) as &[Option<&str>],
             &column(&runs, |(_, run)| run.orphan.map(|orphan| orphan.since)) as &[Option<DateTime<Utc>>],
+            &column(&bodies, |ping| ping.project_id.0),
+            &column(&runs, |((project, _), _)| project.0),
+            &column(&learned, |((project, _), _)| project.0),
         )
         .execute(tx.conn())
         .await?;
@@ -117,9 +121,10 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     sqlx::query!(
         r#"
         WITH new_ping AS (
-            INSERT INTO ping (monitor_id, n, received_at, kind, run_id, exit_code, source, method, remote_addr, user_agent, body_bytes)
+            INSERT INTO ping (monitor_id, n, received_at, kind, run_id, exit_code, source, method, remote_addr, user_agent, body_bytes,
+                project_id)
             SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::timestamptz[], $4::text[], $5::uuid[], $6::int2[], $7::text[], $8::text[],
-                $9::text[], $10::text[], $11::int4[])
+                $9::text[], $10::text[], $11::int4[], $28::uuid[])
         ), place AS (
             INSERT INTO writer (id, position)
             SELECT $23, $24 WHERE $23::uuid IS NOT NULL
@@ -136,10 +141,11 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
                 ELSE least(monitor.check_after, new.deadline_at)
             END
         FROM UNNEST($12::uuid[], $13::text[], $14::int8[], $15::timestamptz[], $16::timestamptz[], $17::int8[], $18::int4[],
-            $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[])
+            $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[],
+            $29::uuid[])
             AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, hinted_due_at,
-                deadline_at, postponed_from, decided_at, plain_end_at)
-        WHERE monitor.id = new.id
+                deadline_at, postponed_from, decided_at, plain_end_at, project_id)
+        WHERE monitor.id = new.id AND monitor.project_id = new.project_id
         "#,
         &column(pings, |ping| ping.monitor_id.0),
         &column(pings, |ping| ping.n),
@@ -152,7 +158,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(pings, |ping| ping.remote_addr.as_deref()) as &[Option<&str>],
         &column(pings, |ping| ping.user_agent.as_deref()) as &[Option<&str>],
         &column(pings, |ping| i32::try_from(ping.body.len()).unwrap_or(i32::MAX)),
-        &column(monitors, |(id, _)| id.0),
+        &column(monitors, |((_, id), _)| id.0),
         &column(monitors, |(_, state)| state.status.as_str()) as &[&str],
         &column(monitors, |(_, state)| state.ping_count),
         &column(monitors, |(_, state)| state.last_ping_at) as &[Option<DateTime<Utc>>],
@@ -168,6 +174,8 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(monitors, |(_, state)| state.postponed_from) as &[Option<DateTime<Utc>>],
         &column(monitors, |(_, state)| state.decided_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |(_, state)| state.plain_end_at) as &[Option<DateTime<Utc>>],
+        &column(pings, |ping| ping.project_id.0),
+        &column(monitors, |((project, _), _)| project.0),
     )
     .execute(tx.conn())
     .await?;

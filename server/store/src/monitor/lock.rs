@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::lineage::Bits;
-use deadbeat_domain::ids::{BeatId, MonitorId, PingId, ProjectId};
-use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::ids::{BeatId, MonitorId, MonitorKey, PingId, ProjectId};
+use deadbeat_domain::incident::SubjectKey;
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use uuid::Uuid;
 
 use super::{Heard, Monitor, Row, Unreadable, one};
+use crate::celery::beat::Beat;
 use crate::celery::worker::Worker;
 use crate::monitor::batch::column;
 use crate::operation::listener::SPOOL_COUNTS;
@@ -45,11 +46,13 @@ pub async fn lock_by_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreR
 /// When the database is away.
 pub async fn lock_of_beat(
     tx: &mut Tx,
+    project: ProjectId,
     beat: BeatId,
     limit: i64,
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
     let rows = select!(
-        "WHERE beat_id = $1 ORDER BY id LIMIT $2 FOR UPDATE",
+        "WHERE project_id = $1 AND beat_id = $2 ORDER BY id LIMIT $3 FOR UPDATE",
+        project.0,
         beat.0,
         limit
     )
@@ -65,7 +68,7 @@ pub async fn lock_of_beat(
 /// When the database is away.
 pub async fn lock_unlisted(
     tx: &mut Tx,
-    beat: BeatId,
+    beat: &Beat,
     entries: &[String],
     lineages: Bits,
     after: Option<MonitorId>,
@@ -73,16 +76,17 @@ pub async fn lock_unlisted(
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
     // NOT IN a query looks the entry up in a hash; <> ALL of a parameter compares it with each of up to 5,000.
     let rows = select!(
-        "WHERE beat_id = $1 AND retired_at IS NULL AND entry NOT IN (SELECT * FROM UNNEST($2::text[])) AND ($3::uuid IS NULL OR id > $3)
-            AND listed_by & ~$5::smallint = 0 AND (listed_by <> 0 OR cardinality($2::text[]) > 0)
+        "WHERE project_id = $6 AND beat_id = $1 AND retired_at IS NULL AND entry NOT IN (SELECT * FROM UNNEST($2::text[]))
+            AND ($3::uuid IS NULL OR id > $3) AND listed_by & ~$5::smallint = 0 AND (listed_by <> 0 OR cardinality($2::text[]) > 0)
         ORDER BY id
         LIMIT $4
         FOR UPDATE",
-        beat.0,
+        beat.id.0,
         entries,
         after.map(|id| id.0),
         limit,
-        i16::from(lineages)
+        i16::from(lineages),
+        beat.project_id.0
     )
     .fetch_all(tx.conn())
     .await?;
@@ -100,7 +104,7 @@ pub async fn lock_entries(
     entries: &[String],
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
     let rows = select!(
-        "WHERE beat_id = (SELECT id FROM beat WHERE project_id = $1 AND name = $2) AND entry = ANY($3)
+        "WHERE project_id = $1 AND beat_id = (SELECT id FROM beat WHERE project_id = $1 AND name = $2) AND entry = ANY($3)
         ORDER BY id
         FOR UPDATE",
         project.0,
@@ -119,23 +123,26 @@ pub async fn lock_entries(
 /// When the database is away.
 pub async fn lock_members(
     tx: &mut Tx,
-    subjects: &[(SubjectKind, Uuid)],
+    subjects: &[SubjectKey],
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
     let rows = select!(
-        "WHERE id = ANY(ARRAY(
-                SELECT monitor_id
-                FROM incident_member JOIN incident ON incident.id = incident_id
-                    JOIN UNNEST($1::text[], $2::uuid[]) AS subject (kind, id) ON kind = subject_kind AND subject.id = subject_id
+        "WHERE (project_id, id) IN (
+                SELECT incident_member.project_id, monitor_id
+                FROM UNNEST($1::text[], $2::uuid[], $3::uuid[]) AS subject (kind, id, project_id)
+                    JOIN incident ON incident.project_id = subject.project_id AND subject_kind = kind AND subject_id = subject.id
+                    JOIN incident_member ON incident_member.project_id = incident.project_id AND incident_id = incident.id
                 WHERE resolved_at IS NULL
-            ))
+            )
             AND NOT EXISTS (
                 SELECT FROM incident AS own
-                WHERE own.subject_kind = 'monitor' AND own.subject_id = monitor.id AND own.resolved_at IS NULL
+                WHERE own.project_id = monitor.project_id AND own.subject_kind = 'monitor' AND own.subject_id = monitor.id
+                    AND own.resolved_at IS NULL
             )
         ORDER BY id
         FOR UPDATE",
-        &column(subjects, |(kind, _)| kind.as_str().to_owned()),
-        &column(subjects, |(_, id)| *id)
+        &column(subjects, |(_, kind, _)| kind.as_str().to_owned()),
+        &column(subjects, |(.., id)| *id),
+        &column(subjects, |(project, ..)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;
@@ -143,47 +150,54 @@ pub async fn lock_members(
 }
 
 /// Locks all monitors that a sweep of workers changes, in id order: those with open runs that `lost` workers or these incarnations execute,
-/// and the members of the open incidents of workers that are `over`. Two statements that lock them one set after the other would deadlock with a writer.
+/// and the members of the open incidents of the workers that are `over`. Two statements that lock them one set after the other would deadlock with a writer.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn lock_of_workers(
     tx: &mut Tx,
     lost: &[&Worker],
-    over: &[Uuid],
+    over: &[SubjectKey],
     incarnations: &[(ProjectId, Uuid)],
-) -> StoreResult<Vec<MonitorId>> {
-    let ids = sqlx::query_scalar!(
-        "SELECT id
+) -> StoreResult<Vec<MonitorKey>> {
+    let rows = sqlx::query!(
+        "WITH wanted AS MATERIALIZED (
+            SELECT run.project_id, monitor_id
+            FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS lost (project_id, app, worker)
+                JOIN beat ON beat.project_id = lost.project_id AND beat.name = lost.app
+                JOIN monitor ON monitor.project_id = beat.project_id AND beat_id = beat.id AND open_runs > 0
+                JOIN run ON run.project_id = monitor.project_id AND monitor_id = monitor.id AND run.status = 'open'
+                    AND run.worker = lost.worker AND attempts > 0
+            UNION ALL
+            SELECT incident_member.project_id, monitor_id
+            FROM UNNEST($4::uuid[], $7::uuid[]) AS over (id, project_id)
+                JOIN incident ON incident.project_id = over.project_id AND subject_kind = 'worker' AND subject_id = over.id
+                    AND resolved_at IS NULL
+                JOIN incident_member ON incident_member.project_id = incident.project_id AND incident_id = incident.id
+            UNION ALL
+            SELECT run.project_id, monitor_id
+            FROM UNNEST($5::uuid[], $6::uuid[]) AS owner (project_id, id)
+                JOIN run ON run.project_id = owner.project_id AND incarnation = owner.id AND run.status = 'open'
+        )
+        SELECT project_id, id
         FROM monitor
-        WHERE id = ANY(ARRAY(
-                SELECT monitor_id
-                FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS lost (project_id, app, worker)
-                    JOIN beat ON beat.project_id = lost.project_id AND beat.name = lost.app
-                    JOIN monitor ON beat_id = beat.id AND open_runs > 0
-                    JOIN run ON monitor_id = monitor.id AND run.status = 'open' AND run.worker = lost.worker AND attempts > 0
-            ) || ARRAY(
-                SELECT monitor_id
-                FROM incident_member JOIN incident ON incident.id = incident_id
-                WHERE subject_kind = 'worker' AND subject_id = ANY($4) AND resolved_at IS NULL
-            ) || ARRAY(
-                SELECT monitor_id
-                FROM UNNEST($5::uuid[], $6::uuid[]) AS owner (project_id, id)
-                    JOIN run ON incarnation = owner.id AND run.status = 'open'
-                    JOIN monitor ON monitor.id = monitor_id AND monitor.project_id = owner.project_id
-            ))
+        WHERE (project_id, id) IN (SELECT * FROM wanted)
         ORDER BY id
         FOR UPDATE",
         &column(lost, |worker| worker.project_id.0),
         &column(lost, |worker| worker.app.clone()),
         &column(lost, |worker| worker.name.clone()),
-        over,
+        &column(over, |(.., id)| *id),
         &column(incarnations, |(project, _)| project.0),
-        &column(incarnations, |(_, id)| *id)
+        &column(incarnations, |(_, id)| *id),
+        &column(over, |(project, ..)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(ids.into_iter().map(MonitorId).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (ProjectId(row.project_id), MonitorId(row.id)))
+        .collect())
 }
 
 /// Workers are lost: the runs that they executed are judged now, not when their time is over. Only runs of `held` monitors are, which
@@ -194,30 +208,32 @@ pub async fn lock_of_workers(
 pub async fn judge_runs_of(
     tx: &mut Tx,
     workers: &[&Worker],
-    held: &[MonitorId],
+    held: &[MonitorKey],
     now: DateTime<Utc>,
 ) -> StoreResult<u64> {
     let done = sqlx::query!(
         "WITH executed AS MATERIALIZED (
-            SELECT run.id, monitor_id, run.worker
+            SELECT run.project_id, monitor_id, run.id, run.worker
             FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS lost (project_id, app, worker)
                 JOIN beat ON beat.project_id = lost.project_id AND beat.name = lost.app
-                JOIN monitor ON beat_id = beat.id AND open_runs > 0
-                JOIN run ON monitor_id = monitor.id AND run.status = 'open' AND run.worker = lost.worker AND attempts > 0
+                JOIN monitor ON monitor.project_id = beat.project_id AND beat_id = beat.id AND open_runs > 0
+                JOIN run ON run.project_id = monitor.project_id AND monitor_id = monitor.id AND run.status = 'open'
+                    AND run.worker = lost.worker AND attempts > 0
             WHERE monitor_id = ANY($5)
         ), ended AS (
             UPDATE run SET deadline_at = $4
             FROM executed
-            WHERE run.id = executed.id AND run.status = 'open' AND run.worker = executed.worker AND run.attempts > 0
+            WHERE run.project_id = executed.project_id AND run.monitor_id = executed.monitor_id AND run.id = executed.id
+                AND run.status = 'open' AND run.worker = executed.worker AND run.attempts > 0
                 AND run.deadline_at > $4
         )
         UPDATE monitor SET deadline_at = least(deadline_at, $4), check_after = least(check_after, $4)
-        WHERE id = ANY(ARRAY(SELECT monitor_id FROM executed)) AND status IN ('new', 'up')",
+        WHERE (project_id, id) IN (SELECT project_id, monitor_id FROM executed) AND status IN ('new', 'up')",
         &column(workers, |worker| worker.project_id.0),
         &column(workers, |worker| worker.app.clone()),
         &column(workers, |worker| worker.name.clone()),
         now,
-        &column(held, |id| id.0)
+        &column(held, |(_, id)| id.0)
     )
     .execute(tx.conn())
     .await?;
@@ -235,6 +251,7 @@ pub enum Held {
 
 struct Signalled {
     id: Uuid,
+    project_id: Uuid,
     ping_id: Uuid,
     schedule: String,
     delay_seconds: f64,
@@ -271,7 +288,7 @@ pub async fn lock_for_signals(
             sqlx::query_as!(
                 Signalled,
                 r#"
-                SELECT id, ping_id, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds,
+                SELECT id, project_id, ping_id, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds,
                     beat_id IS NOT NULL AS "by_beat!",
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
@@ -289,7 +306,7 @@ pub async fn lock_for_signals(
             sqlx::query_as!(
                 Signalled,
                 r#"
-                SELECT id, ping_id, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds,
+                SELECT id, project_id, ping_id, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds,
                     beat_id IS NOT NULL AS "by_beat!",
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
@@ -306,7 +323,9 @@ pub async fn lock_for_signals(
     };
     let heard = rows.into_iter().map(|row| {
         let id = MonitorId(row.id);
+        let project_id = ProjectId(row.project_id);
         let corrupt = |what: String| Unreadable {
+            project_id,
             id,
             entry: None,
             error: StoreError::Corrupt(format!("monitor {id}: {what}")),
@@ -315,6 +334,7 @@ pub async fn lock_for_signals(
         let status = Status::parse(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?;
         Ok(Heard {
             id,
+            project_id,
             ping_id: PingId(row.ping_id),
             open_runs: row.open_runs,
             state: MonitorState {
@@ -367,10 +387,17 @@ pub async fn existing(tx: &mut Tx, ping_ids: &[Uuid], ids: &[Uuid]) -> StoreResu
 ///
 /// # Errors
 /// When the database is away.
-pub async fn lock_free(tx: &mut Tx, ids: &[Uuid]) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
-    let rows = select!("WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", ids)
-        .fetch_all(tx.conn())
-        .await?;
+pub async fn lock_free(
+    tx: &mut Tx,
+    monitors: &[(ProjectId, MonitorId)],
+) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
+    let rows = select!(
+        "WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[])) ORDER BY id FOR UPDATE SKIP LOCKED",
+        &column(monitors, |(project, _)| project.0),
+        &column(monitors, |(_, id)| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 

@@ -13,6 +13,8 @@ use crate::{Reader, StoreError, StoreResult};
 /// A ping to append.
 #[derive(Debug, Clone)]
 pub struct NewPing<'a> {
+    /// Whose project's.
+    pub project_id: ProjectId,
     /// Whose.
     pub monitor_id: MonitorId,
     /// Its number, given under the monitor's lock.
@@ -75,7 +77,7 @@ pub async fn list(
     let rows = sqlx::query!(
         "SELECT n, received_at, kind, run_id, exit_code, source, method, remote_addr, user_agent, body_bytes
         FROM ping
-        WHERE monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2)
+        WHERE project_id = $1 AND monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2)
             AND ($3::int8 IS NULL OR n < $3)
         ORDER BY n DESC
         LIMIT $4",
@@ -116,7 +118,9 @@ pub async fn body(
     n: i64,
 ) -> StoreResult<Option<Vec<u8>>> {
     Ok(sqlx::query_scalar!(
-        "SELECT body FROM ping_body WHERE monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2) AND n = $3",
+        "SELECT body
+        FROM ping_body
+        WHERE project_id = $1 AND monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2) AND n = $3",
         project.0,
         monitor.0,
         n

@@ -87,7 +87,7 @@ pub async fn resolve_entries(
         SELECT asked.index AS "index!", monitor.id, monitor.ping_id
         FROM UNNEST($2::text[], $3::text[]) WITH ORDINALITY AS asked (beat, entry, index)
         JOIN beat ON beat.project_id = $1 AND beat.name = asked.beat
-        JOIN monitor ON monitor.beat_id = beat.id AND monitor.entry = asked.entry
+        JOIN monitor ON monitor.project_id = $1 AND monitor.beat_id = beat.id AND monitor.entry = asked.entry
         "#,
         project.0,
         beats,

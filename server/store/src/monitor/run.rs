@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::{MonitorId, ProjectId, RunKey};
+use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId, RunKey};
 use deadbeat_domain::monitor::run::orphan::{Orphan, Orphaned};
 use deadbeat_domain::monitor::run::{Contest, Outcome, Run, RunDetail, RunStatus};
 use uuid::Uuid;
@@ -101,41 +101,56 @@ pub async fn load_into<M: Stateful>(
     if monitors.iter().all(|monitor| monitor.open_runs() == 0) && named.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = monitors.iter().map(|monitor| monitor.id().0).collect();
+    let keys: Vec<MonitorKey> = monitors.iter().map(Stateful::key).collect();
+    let places: HashMap<MonitorId, usize> = keys.iter().map(|(_, id)| *id).zip(0..).collect();
+    let named: Vec<(MonitorKey, Uuid)> = named
+        .iter()
+        .filter_map(|(monitor, run_id)| Some((keys[*places.get(monitor)?], *run_id)))
+        .collect();
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id!", monitor_id AS "monitor_id!", run_id, status AS "status!", started_at, finished_at, deadline_at, duration_ms,
             exit_code, task, task_id, worker, retries AS "retries!", error, outcome, attempt, attempts AS "attempts!", contest,
             events AS "events!", incarnation, acks_late AS "acks_late!", orphaned, orphaned_at
         FROM (
-            SELECT run.* FROM run WHERE monitor_id = ANY($1) AND status = 'open'
-            UNION ALL
-            SELECT ended.*
-            FROM UNNEST($2::uuid[], $3::uuid[]) AS named (monitor_id, run_id)
+            SELECT open.*
+            FROM UNNEST($1::uuid[], $5::uuid[]) AS asked (monitor_id, project_id)
+                -- OFFSET keeps the question one of each monitor, which the index `run_open` answers, however few runs are open.
                 CROSS JOIN LATERAL (
                     SELECT run.*
                     FROM run
-                    WHERE run.monitor_id = named.monitor_id AND run.run_id = named.run_id AND status <> 'open'
+                    WHERE run.project_id = asked.project_id AND run.monitor_id = asked.monitor_id AND status = 'open'
+                    OFFSET 0
+                ) AS open
+            UNION ALL
+            SELECT ended.*
+            FROM UNNEST($2::uuid[], $3::uuid[], $6::uuid[]) AS named (monitor_id, run_id, project_id)
+                CROSS JOIN LATERAL (
+                    SELECT run.*
+                    FROM run
+                    WHERE run.project_id = named.project_id AND run.monitor_id = named.monitor_id AND run.run_id = named.run_id
+                        AND status <> 'open'
                     ORDER BY id DESC
                     LIMIT $4
                 ) AS ended
         ) AS wanted
         ORDER BY id"#,
-        &ids,
-        &column(named, |(monitor, _)| monitor.0),
-        &column(named, |(_, run_id)| *run_id),
-        LOADED_RUNS_OF_ID
+        &column(&keys, |(_, monitor)| monitor.0),
+        &column(&named, |((_, monitor), _)| monitor.0),
+        &column(&named, |(_, run_id)| *run_id),
+        LOADED_RUNS_OF_ID,
+        &column(&keys, |(project, _)| project.0),
+        &column(&named, |((project, _), _)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;
-    let places: HashMap<Uuid, usize> = ids.iter().copied().zip(0..).collect();
     for row in rows {
-        if let Some(&place) = places.get(&row.monitor_id) {
+        if let Some(&place) = places.get(&MonitorId(row.monitor_id)) {
             monitors[place].state_mut().runs.push(Run::try_from(row)?);
         }
     }
-    for (id, baseline) in crate::monitor::baseline::of_monitors(tx, &ids).await? {
-        if let Some(&place) = places.get(&id.0) {
+    for (id, baseline) in crate::monitor::baseline::of_monitors(tx, &keys).await? {
+        if let Some(&place) = places.get(&id) {
             monitors[place].state_mut().baseline = Some(baseline);
         }
     }
@@ -148,25 +163,29 @@ pub async fn load_into<M: Stateful>(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn prune(tx: &mut Tx, named: &[(MonitorId, Uuid)]) -> StoreResult<u64> {
+pub async fn prune(tx: &mut Tx, named: &[(MonitorKey, Uuid)]) -> StoreResult<u64> {
     let done = sqlx::query!(
-        "DELETE FROM run
-        WHERE id = ANY(ARRAY(
-            SELECT surplus.id
-            FROM UNNEST($1::uuid[], $2::uuid[]) AS named (monitor_id, run_id)
+        "WITH surplus AS MATERIALIZED (
+            SELECT surplus.*
+            FROM UNNEST($1::uuid[], $2::uuid[], $5::uuid[]) AS named (monitor_id, run_id, project_id)
                 CROSS JOIN LATERAL (
-                    SELECT run.id
+                    SELECT run.project_id, run.monitor_id, run.id
                     FROM run
-                    WHERE run.monitor_id = named.monitor_id AND run.run_id = named.run_id AND status <> 'open'
+                    WHERE run.project_id = named.project_id AND run.monitor_id = named.monitor_id AND run.run_id = named.run_id
+                        AND status <> 'open'
                     ORDER BY run.id DESC
                     OFFSET $3
                     LIMIT $4
                 ) AS surplus
-        ))",
-        &column(named, |(monitor, _)| monitor.0),
+        )
+        DELETE FROM run
+        USING surplus
+        WHERE run.project_id = surplus.project_id AND run.monitor_id = surplus.monitor_id AND run.id = surplus.id",
+        &column(named, |((_, monitor), _)| monitor.0),
         &column(named, |(_, run_id)| *run_id),
         KEPT_RUNS_OF_ID,
-        PRUNED_AT_ONCE
+        PRUNED_AT_ONCE,
+        &column(named, |((project, _), _)| project.0)
     )
     .execute(tx.conn())
     .await?;
@@ -188,7 +207,7 @@ pub async fn list(
         "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
             retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at
         FROM run
-        WHERE monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2)
+        WHERE project_id = $1 AND monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2)
             AND ($3::uuid IS NULL OR id < $3)
         ORDER BY id DESC
         LIMIT $4",

@@ -47,9 +47,10 @@ pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResul
         "UPDATE monitor
         SET schedule = new.schedule, grace_seconds = new.grace_seconds, longest_run_seconds = new.longest_run_seconds,
             retired_at = new.retired_at, updated_at = new.updated_at, registered = new.registered, delay_seconds = new.delay_seconds
-        FROM UNNEST($1::uuid[], $2::jsonb[], $3::float8[], $4::float8[], $5::timestamptz[], $6::timestamptz[], $7::jsonb[], $8::float8[])
-            AS new (id, schedule, grace_seconds, longest_run_seconds, retired_at, updated_at, registered, delay_seconds)
-        WHERE monitor.id = new.id",
+        FROM UNNEST($1::uuid[], $2::jsonb[], $3::float8[], $4::float8[], $5::timestamptz[], $6::timestamptz[], $7::jsonb[], $8::float8[],
+            $9::uuid[])
+            AS new (id, schedule, grace_seconds, longest_run_seconds, retired_at, updated_at, registered, delay_seconds, project_id)
+        WHERE monitor.id = new.id AND monitor.project_id = new.project_id",
         &column(monitors, |monitor| monitor.id.0),
         &column(monitors, |monitor| monitor.state.expectation.schedule.to_json()),
         &column(monitors, |monitor| monitor.state.expectation.grace_seconds),
@@ -58,6 +59,7 @@ pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResul
         &column(monitors, |monitor| monitor.updated_at),
         &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
         &column(monitors, |monitor| monitor.state.expectation.delay_seconds),
+        &column(monitors, |monitor| monitor.project_id.0),
     )
     .execute(tx.conn())
     .await?;
@@ -76,15 +78,15 @@ pub async fn set_channels(
 ) -> StoreResult<u64> {
     let ids: Vec<Uuid> = channels.iter().map(|id| id.0).collect();
     sqlx::query!(
-        "DELETE FROM monitor_channel USING monitor WHERE project_id = $1 AND monitor_id = $2 AND monitor.id = monitor_id",
+        "DELETE FROM monitor_channel WHERE project_id = $1 AND monitor_id = $2",
         project.0,
         monitor.0
     )
     .execute(tx.conn())
     .await?;
     let written = sqlx::query!(
-        "INSERT INTO monitor_channel (monitor_id, channel_id)
-        SELECT monitor.id, channel.id
+        "INSERT INTO monitor_channel (project_id, monitor_id, channel_id)
+        SELECT monitor.project_id, monitor.id, channel.id
         FROM monitor JOIN channel ON channel.project_id = monitor.project_id
         WHERE monitor.project_id = $1 AND monitor.id = $2 AND channel.id = ANY($3)",
         project.0,
@@ -96,14 +98,22 @@ pub async fn set_channels(
     Ok(written.rows_affected())
 }
 
-/// The channels of monitors that do not tell all, as pairs.
+/// The channels of a project's monitors that do not tell all, as pairs.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn channels(reader: &Reader, monitors: &[MonitorId]) -> StoreResult<Vec<(MonitorId, ChannelId)>> {
+pub async fn channels(
+    reader: &Reader,
+    project: ProjectId,
+    monitors: &[MonitorId],
+) -> StoreResult<Vec<(MonitorId, ChannelId)>> {
     let ids: Vec<Uuid> = monitors.iter().map(|id| id.0).collect();
     let rows = sqlx::query!(
-        "SELECT monitor_id, channel_id FROM monitor_channel WHERE monitor_id = ANY($1) ORDER BY monitor_id, channel_id",
+        "SELECT monitor_id, channel_id
+        FROM monitor_channel
+        WHERE project_id = $1 AND monitor_id = ANY($2)
+        ORDER BY monitor_id, channel_id",
+        project.0,
         &ids
     )
     .fetch_all(reader.pool())

@@ -52,7 +52,7 @@ async fn what_is_written_is_read_back_as_it_was(pool: PgPool) {
         .state
         .runs
         .iter()
-        .map(|run| (monitor.id, run.clone()))
+        .map(|run| (monitor.key(), run.clone()))
         .collect();
     let batch = Batch {
         pings: vec![stored],

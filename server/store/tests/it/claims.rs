@@ -81,7 +81,9 @@ async fn a_row_that_was_put_aside_is_looked_at_then_and_armed_only_if_it_was(poo
     world.ping(&down, Fail, 1).await;
     let mut tx = world.begin().await;
     for id in [up.id, down.id] {
-        monitor::set_aside(&mut tx, id, at(3_600)).await.unwrap();
+        monitor::set_aside(&mut tx, world.project, id, at(3_600))
+            .await
+            .unwrap();
     }
     tx.commit().await.unwrap();
 

@@ -39,7 +39,7 @@ async fn one_subject_has_one_open_incident_whoever_opens_it(pool: PgPool) {
     // The second one waits for the first to commit, and then finds it.
     let (opened, ()) = tokio::join!(open(&mut two, &second), async { one.commit().await.unwrap() });
     assert_eq!(opened, []);
-    let over = |kind| [(kind, monitor.id.0, at(100))];
+    let over = |kind| [((world.project, kind, monitor.id.0), at(100))];
     let resolved = incident::resolve(&mut two, &over(SubjectKind::Monitor))
         .await
         .unwrap();
@@ -67,9 +67,12 @@ async fn an_incident_never_ends_before_it_began(pool: PgPool) {
     let mut tx = world.begin().await;
 
     // The ping came in before the deadline, and was written after the verdict.
-    let resolved = incident::resolve(&mut tx, &[(SubjectKind::Monitor, monitor.id.0, at(89))])
-        .await
-        .unwrap();
+    let resolved = incident::resolve(
+        &mut tx,
+        &[((world.project, SubjectKind::Monitor, monitor.id.0), at(89))],
+    )
+    .await
+    .unwrap();
 
     let resolved = resolved[0].as_ref().unwrap();
     assert_eq!(resolved.resolved_at, Some(resolved.opened_at));

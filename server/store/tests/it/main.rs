@@ -6,11 +6,15 @@
 )]
 
 mod batch;
+mod catalogue;
 mod claims;
 mod constraints;
 mod migrations;
 mod outbox;
 mod plans;
 mod setup;
+mod statements;
+mod tables;
 mod tenancy;
 mod unbegun;
+mod upgrade;

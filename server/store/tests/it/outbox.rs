@@ -49,7 +49,7 @@ async fn claim(world: &World, now: i64) -> Vec<(DeliveryId, Uuid, i32)> {
 
 async fn settle(world: &World, id: DeliveryId, lease: Uuid, settle: Settle, now: i64) -> bool {
     let mut tx = world.begin().await;
-    let settled = delivery::settle(&mut tx, id, lease, settle, at(now))
+    let settled = delivery::settle(&mut tx, world.project, id, lease, settle, at(now))
         .await
         .unwrap();
     tx.commit().await.unwrap();

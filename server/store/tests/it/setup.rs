@@ -105,7 +105,7 @@ impl World {
             .state
             .runs
             .iter()
-            .map(|run| (monitor.id, run.clone()))
+            .map(|run| (monitor.key(), run.clone()))
             .collect();
         batch::write(
             &mut tx,
@@ -277,8 +277,9 @@ pub fn signal(kind: PingKind, seconds: i64) -> Signal {
 }
 
 pub fn new_ping(monitor: &impl Stateful, kind: PingKind, seconds: i64) -> NewPing<'static> {
-    let (monitor_id, state) = monitor.changed();
+    let ((project_id, monitor_id), state) = monitor.changed();
     NewPing {
+        project_id,
         monitor_id,
         n: state.ping_count,
         received_at: at(seconds),

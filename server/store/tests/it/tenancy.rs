@@ -41,7 +41,7 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
         .state
         .runs
         .iter()
-        .map(|run| (owned.id, run.clone()))
+        .map(|run| (owned.key(), run.clone()))
         .collect();
     let batch = deadbeat_store::monitor::batch::Batch {
         pings: vec![stored],
@@ -266,7 +266,9 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
         "one"
     );
     assert_eq!(
-        settings::channels(&reader, &[owned.id]).await.unwrap(),
+        settings::channels(&reader, world.project, &[owned.id])
+            .await
+            .unwrap(),
         [(owned.id, told)],
         "its choice of channels stays"
     );
@@ -282,10 +284,13 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     );
     let mut tx = world.begin().await;
     assert!(
-        !incident::resolve(&mut tx, &[(SubjectKind::Monitor, owned.id.0, at(99))])
-            .await
-            .unwrap()
-            .is_empty()
+        !incident::resolve(
+            &mut tx,
+            &[((world.project, SubjectKind::Monitor, owned.id.0), at(99))]
+        )
+        .await
+        .unwrap()
+        .is_empty()
     );
 }
 
@@ -317,9 +322,9 @@ async fn who_hears_of_an_alert_is_read_for_its_own_project_only(pool: PgPool) {
     let mut tx = world.begin().await;
 
     for (project, count) in [(world.project, 1), (other, 0)] {
-        let heard = delivery::history(&mut tx, &[project], &[incident]).await;
+        let heard = delivery::history(&mut tx, &[(project, incident)]).await;
         assert_eq!(heard.unwrap().len(), count);
-        let chosen = channel::chosen_by(&mut tx, &[project], &[owned.id]).await;
+        let chosen = channel::chosen_by(&mut tx, &[(project, owned.id)]).await;
         assert_eq!(chosen.unwrap().len(), count);
     }
 }
@@ -338,7 +343,7 @@ async fn a_channel_of_another_project_is_not_among_those_chosen(pool: PgPool) {
             .unwrap(),
         0
     );
-    let chosen = channel::chosen_by(&mut tx, &[world.project], &[owned.id]).await;
+    let chosen = channel::chosen_by(&mut tx, &[(world.project, owned.id)]).await;
     assert!(chosen.unwrap().is_empty());
     assert!(
         channel::for_alerts(&mut tx, &[world.project])

@@ -181,7 +181,7 @@ impl Seen {
         let (monitors, next) = worst_first::page(reader, project, asked.only, asked.from, now).await?;
         Ok(Self {
             counts: monitor::counts(reader, project, now).await?,
-            members: member::members(reader, &ids).await?,
+            members: member::members(reader, project, &ids).await?,
             incidents,
             beats: beat::list(reader, project).await?,
             monitors,

@@ -283,7 +283,8 @@ impl Delivery {
         let row = &held.row;
         let cancelled = async {
             let mut tx = self.store.begin().await?;
-            let is_ours = delivery::settle(&mut tx, row.id, row.lease, Settle::Cancelled, now).await?;
+            let is_ours =
+                delivery::settle(&mut tx, row.project_id, row.id, row.lease, Settle::Cancelled, now).await?;
             tx.commit().await?;
             Ok::<_, StoreError>(is_ours)
         };

@@ -64,22 +64,31 @@ impl Delivery {
                 failed = channel::lock_to_disable(&mut tx, row.project_id, row.channel_id).await?;
             }
             Outcome::Sent { .. } if row.is_failing => {
-                channel::set_failing(&mut tx, row.channel_id, None).await?;
+                channel::set_failing(&mut tx, row.project_id, row.channel_id, None).await?;
             }
             Outcome::Retry { .. } if !row.is_failing => {
-                channel::set_failing(&mut tx, row.channel_id, Some(now)).await?;
+                channel::set_failing(&mut tx, row.project_id, row.channel_id, Some(now)).await?;
             }
             Outcome::Sent { .. } | Outcome::Retry { .. } => {}
         }
-        if !delivery::settle(&mut tx, row.id, row.lease, settle, now).await? {
+        if !delivery::settle(&mut tx, row.project_id, row.id, row.lease, settle, now).await? {
             return Ok(End::Unsettled);
         }
-        attempt::insert(&mut tx, row.id, attempt).await?;
+        attempt::insert(&mut tx, row.project_id, row.id, attempt).await?;
         let mut told = 0;
         if let Some(channel) = failed {
             let reason = attempt.detail.as_deref().unwrap_or_default();
             // As of the claim: a channel that was changed since was not the one that failed.
-            if channel::disable(&mut tx, channel.id, reason, held.claimed_at, now).await? {
+            if channel::disable(
+                &mut tx,
+                channel.project_id,
+                channel.id,
+                reason,
+                held.claimed_at,
+                now,
+            )
+            .await?
+            {
                 told = tell_others(&mut tx, &channel, reason, now).await?;
             }
         }

@@ -102,8 +102,8 @@ pub(crate) struct Incarnations {
 
 impl Incarnations {
     /// Reads them.
-    async fn read(tx: &mut Tx, beat: BeatId, now: DateTime<Utc>) -> StoreResult<Self> {
-        let known = deadbeat_store::celery::beat::incarnations(tx, beat).await?;
+    async fn read(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Self> {
+        let known = deadbeat_store::celery::beat::incarnations(tx, beat.project_id, beat.id).await?;
         let spells = deadbeat_store::operation::listener::spells_since(tx, now - LONGEST_EXCUSE).await?;
         Ok(Self { known, spells })
     }
@@ -117,7 +117,7 @@ impl Incarnations {
         seen_at: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> StoreResult<Self> {
-        let mut known = deadbeat_store::celery::beat::incarnations(tx, beat.id).await?;
+        let mut known = deadbeat_store::celery::beat::incarnations(tx, beat.project_id, beat.id).await?;
         if let Some(said) = identity.said(beat, skew) {
             on_report(&mut known, said, seen_at, now);
         }
@@ -149,7 +149,8 @@ impl Incarnations {
         let mut common = Vec::new();
         if lineage::silent(&self.known, now, &self.spells) != 0 {
             let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
-            let listed = deadbeat_store::celery::beat::lineage::census(tx, beat.id, Some(&names)).await?;
+            let (project, id) = (beat.project_id, beat.id);
+            let listed = deadbeat_store::celery::beat::lineage::census(tx, project, id, Some(&names)).await?;
             common = (0..lineage::LINEAGES)
                 .map(|lineage| {
                     let of = listed.iter().filter(|listed| listed.by & bit(lineage) != 0);
@@ -193,7 +194,8 @@ impl Incarnations {
         if lineages.count_ones() < 2 {
             return Ok((Standing::default(), Vec::new()));
         }
-        let listed = deadbeat_store::celery::beat::lineage::census(tx, beat.id, None).await?;
+        let listed =
+            deadbeat_store::celery::beat::lineage::census(tx, beat.project_id, beat.id, None).await?;
         let counts: Vec<(Bits, i64)> = listed.iter().map(|listed| (listed.by, listed.count)).collect();
         let is_told = matches!(
             beat.state.trouble,
@@ -276,25 +278,25 @@ impl Incarnations {
 
     /// Writes them.
     pub(crate) async fn write(&self, tx: &mut Tx, beat: &Beat) -> StoreResult<()> {
-        deadbeat_store::celery::beat::note_incarnations(tx, beat.id, &self.known).await
+        deadbeat_store::celery::beat::note_incarnations(tx, beat.project_id, beat.id, &self.known).await
     }
 }
 
 /// The processes of a silent Beat that crashed one after the other until now.
 pub(crate) async fn crashes_of(
     tx: &mut Tx,
-    beat: BeatId,
+    beat: &Beat,
     now: DateTime<Utc>,
     spells: &[BlindSpell],
 ) -> StoreResult<Vec<Incarnation>> {
-    let known = deadbeat_store::celery::beat::incarnations(tx, beat).await?;
+    let known = deadbeat_store::celery::beat::incarnations(tx, beat.project_id, beat.id).await?;
     let crashes = crash_loop::longest(&known, false, now, spells);
     Ok(crashes.into_iter().cloned().collect())
 }
 
 /// Whether the monitors of a Beat still follow that list of that process.
 pub(crate) async fn follows(tx: &mut Tx, beat: &Beat, boot: Uuid, sync: Uuid) -> StoreResult<bool> {
-    let known = deadbeat_store::celery::beat::incarnations(tx, beat.id).await?;
+    let known = deadbeat_store::celery::beat::incarnations(tx, beat.project_id, beat.id).await?;
     Ok(known.iter().any(|one| one.boot == boot && one.sync == Some(sync)))
 }
 
@@ -308,7 +310,7 @@ pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId)
             return Ok(());
         };
         let now = services.now();
-        let mut incarnations = Incarnations::read(&mut tx, id, now).await?;
+        let mut incarnations = Incarnations::read(&mut tx, &beat, now).await?;
         let (standing, _) = incarnations.standing(&mut tx, &beat, now).await?;
         if standing.replaced == 0 {
             return Ok(());
@@ -318,15 +320,16 @@ pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId)
         retired += count;
         if !is_full {
             let limit = schedule_sync::SYNC_BATCH as i64;
-            let cleared = deadbeat_store::celery::beat::lineage::clear(&mut tx, id, gone, limit).await?;
+            let cleared =
+                deadbeat_store::celery::beat::lineage::clear(&mut tx, project, id, gone, limit).await?;
             if cleared < limit as u64 {
                 incarnations
                     .known
                     .retain(|one| one.lineage.is_none_or(|lineage| gone & bit(lineage) == 0));
                 lineage::mark_sharing(&mut incarnations.known, now, &incarnations.spells);
                 incarnations.write(&mut tx, &beat).await?;
-                if retired >= SCHEDULE_ENTRIES && listing::watched(&mut tx, id).await? == 0 {
-                    listing::note_emptied(&mut tx, id, Some(now)).await?;
+                if retired >= SCHEDULE_ENTRIES && listing::watched(&mut tx, project, id).await? == 0 {
+                    listing::note_emptied(&mut tx, project, id, Some(now)).await?;
                 }
                 tx.commit().await?;
                 tracing::info!(beat.id = %id, retired, "a process of Beat is over; entries that only it listed are retired");
@@ -363,7 +366,7 @@ pub(crate) async fn acknowledged(
         return Ok(false);
     }
     let now = services.now();
-    let mut incarnations = Incarnations::read(&mut tx, id, now).await?;
+    let mut incarnations = Incarnations::read(&mut tx, &beat, now).await?;
     let (standing, _) = incarnations.standing(&mut tx, &beat, now).await?;
     for one in &mut incarnations.known {
         if one
@@ -377,7 +380,8 @@ pub(crate) async fn acknowledged(
     let transition = on_trouble(&mut beat.state, None, now);
     deadbeat_store::celery::beat::update(&mut tx, std::slice::from_ref(&beat), false).await?;
     if let Some(transition) = transition {
-        incident::rearm_members(&mut tx, &services.site, &[(SubjectKind::Beat, id.0)], now).await?;
+        let subject = (project, SubjectKind::Beat, id.0);
+        incident::rearm_members(&mut tx, &services.site, &[subject], now).await?;
         let news = News {
             changed: Changed::Beat(&beat),
             what: What::Transition(transition),

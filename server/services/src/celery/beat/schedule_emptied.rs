@@ -34,7 +34,7 @@ pub(crate) async fn note(
     now: DateTime<Utc>,
 ) -> StoreResult<bool> {
     if is_emptied(watched, enabled) {
-        listing::note_emptied(tx, beat.id, Some(now)).await?;
+        listing::note_emptied(tx, beat.project_id, beat.id, Some(now)).await?;
         tracing::warn!(beat.id = %beat.id, watched, "a list without enabled entries retired all monitors of a Beat");
         return Ok(false);
     }
@@ -46,10 +46,10 @@ pub(crate) async fn note(
 
 /// It is over, as far as it was noted.
 async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> StoreResult<bool> {
-    if listing::emptied_at(tx, beat.id).await?.is_none() {
+    if listing::emptied_at(tx, beat.project_id, beat.id).await?.is_none() {
         return Ok(false);
     }
-    listing::note_emptied(tx, beat.id, None).await?;
+    listing::note_emptied(tx, beat.project_id, beat.id, None).await?;
     if beat.state.trouble != Some(Cause::ScheduleEmptied) {
         return Ok(false);
     }
@@ -58,7 +58,8 @@ async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> S
     let Some(transition) = transition else {
         return Ok(false);
     };
-    incident::rearm_members(tx, site, &[(SubjectKind::Beat, beat.id.0)], now).await?;
+    let subject = (beat.project_id, SubjectKind::Beat, beat.id.0);
+    incident::rearm_members(tx, site, &[subject], now).await?;
     let news = News {
         changed: Changed::Beat(beat),
         what: What::Transition(transition),
@@ -69,7 +70,7 @@ async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> S
 
 /// What the incident of a Beat says, which has just been found in this trouble.
 pub(crate) async fn evidence(tx: &mut Tx, beat: &Beat, at: DateTime<Utc>) -> StoreResult<Emptied> {
-    let (names, count) = listing::retired_since(tx, beat.id, at, NAMES).await?;
+    let (names, count) = listing::retired_since(tx, beat.project_id, beat.id, at, NAMES).await?;
     Ok(Emptied { at, names, count })
 }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::lineage::{Bits, LINEAGES};
-use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::transition::on_sent;
 use deadbeat_domain::monitor::{Expectation, clip};
@@ -201,7 +201,7 @@ pub(crate) async fn sync(
     )
     .await?;
     if sync.boot.is_none() {
-        deadbeat_store::celery::beat::listing::begin_sync(&mut tx, beat.id, sync.id).await?;
+        deadbeat_store::celery::beat::listing::begin_sync(&mut tx, project, beat.id, sync.id).await?;
     }
     let identity = Identity {
         boot: snapshot.boot,
@@ -230,7 +230,7 @@ pub(crate) async fn sync(
     if enabled == 0 {
         // Before the first monitor is retired: a failure in between must not hide that the schedule vanished.
         let watched =
-            deadbeat_store::celery::beat::lineage::watched_by(&mut tx, beat.id, place.alone).await?;
+            deadbeat_store::celery::beat::lineage::watched_by(&mut tx, project, beat.id, place.alone).await?;
         schedule_emptied::note(&mut tx, &services.site, &mut beat, watched, enabled, sync.came_at).await?;
     }
     tx.commit().await?;
@@ -304,7 +304,10 @@ async fn follow_batch(
     let lineage = sync.place.lineage;
     // What an application of the same name lists that was there before stays as that one lists it.
     if sync.place.elders != 0 {
-        let ids: Vec<MonitorId> = monitors.iter().map(|monitor| monitor.id).collect();
+        let ids: Vec<(ProjectId, MonitorId)> = monitors
+            .iter()
+            .map(|monitor| (sync.project, monitor.id))
+            .collect();
         let listed_by = deadbeat_store::celery::beat::lineage::of_monitors(&mut tx, &ids).await?;
         let is_theirs = |monitor: &Monitor| {
             let by = listed_by.get(&monitor.id).copied().unwrap_or(0);
@@ -318,7 +321,7 @@ async fn follow_batch(
         );
         monitors.retain(|monitor| !is_theirs(monitor));
     }
-    deadbeat_store::celery::beat::lineage::mark(&mut tx, beat.id, &names, lineage).await?;
+    deadbeat_store::celery::beat::lineage::mark(&mut tx, sync.project, beat.id, &names, lineage).await?;
     let mut known: HashMap<String, Monitor> = monitors
         .into_iter()
         .filter_map(|monitor| Some((monitor.entry.clone()?, monitor)))
@@ -363,7 +366,7 @@ async fn follow_batch(
     if !new.is_empty() {
         let names: Vec<String> = new.iter().map(|(entry, ..)| entry.name.clone()).collect();
         register(&mut tx, sync.project, &beat, new, now).await?;
-        deadbeat_store::celery::beat::lineage::mark(&mut tx, beat.id, &names, lineage).await?;
+        deadbeat_store::celery::beat::lineage::mark(&mut tx, sync.project, beat.id, &names, lineage).await?;
     }
     tx.commit().await?;
     Ok(true)
@@ -384,9 +387,9 @@ async fn retire_batch(
     let limit = SYNC_BATCH as i64;
     let alone = sync.place.alone;
     if after.is_none() {
-        deadbeat_store::celery::beat::lineage::leave(&mut tx, beat.id, listed, alone).await?;
+        deadbeat_store::celery::beat::lineage::leave(&mut tx, sync.project, beat.id, listed, alone).await?;
     }
-    let rows = deadbeat_store::monitor::lock_unlisted(&mut tx, beat.id, listed, alone, after, limit).await?;
+    let rows = deadbeat_store::monitor::lock_unlisted(&mut tx, &beat, listed, alone, after, limit).await?;
     let mut last = None;
     let is_full = rows.len() == SYNC_BATCH;
     let mut monitors: Vec<Monitor> = Vec::new();
@@ -423,7 +426,7 @@ pub(crate) async fn retire_listed_by(
     now: DateTime<Utc>,
 ) -> Result<(usize, bool), ServiceError> {
     let limit = SYNC_BATCH as i64;
-    let rows = deadbeat_store::monitor::lock_unlisted(tx, beat.id, &[], lineages, None, limit).await?;
+    let rows = deadbeat_store::monitor::lock_unlisted(tx, beat, &[], lineages, None, limit).await?;
     let is_full = rows.len() == SYNC_BATCH;
     // One that cannot be read stays as it is.
     let mut monitors: Vec<Monitor> = rows.into_iter().filter_map(Result::ok).collect();
@@ -448,9 +451,9 @@ async fn write(
     if !changed.is_empty() {
         settings::update_registered(tx, &changed).await?;
     }
-    let learns: Vec<(MonitorId, bool)> = followed
+    let learns: Vec<(MonitorKey, bool)> = followed
         .iter()
-        .filter_map(|one| Some((one.monitor.id, one.learns?)))
+        .filter_map(|one| Some((one.monitor.key(), one.learns?)))
         .collect();
     if !learns.is_empty() {
         deadbeat_store::monitor::baseline::begin(tx, &learns).await?;

@@ -113,7 +113,7 @@ pub(super) async fn flood(
     }
     often.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let names: Vec<String> = often.iter().map(|(entry, _)| entry.clone()).collect();
-    let monitors = deadbeat_store::monitor::of_entries(tx, beat.id, &names).await?;
+    let monitors = deadbeat_store::monitor::of_entries(tx, beat.project_id, beat.id, &names).await?;
     for (entry, count) in often {
         let Some(monitor) = monitors
             .iter()
@@ -122,8 +122,8 @@ pub(super) async fn flood(
             continue;
         };
         if is_storm(count, slots_within(&monitor.state.expectation.schedule, now)) {
-            let stages =
-                deadbeat_store::celery::trace::stage::of_monitors(tx, &[monitor.id.0], &[None]).await?;
+            let key = (monitor.project_id, monitor.id);
+            let stages = deadbeat_store::celery::trace::stage::of_monitors(tx, &[key], &[None]).await?;
             let queue = stages.into_iter().next().and_then(|stage| stage.queue);
             return Ok(Some(Flood { entry, count, queue }));
         }

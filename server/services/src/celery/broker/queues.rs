@@ -27,7 +27,8 @@ pub(super) async fn strangers(
     answering: Option<Vec<Answering>>,
     now: DateTime<Utc>,
 ) -> StoreResult<Vec<Stranger>> {
-    let before = deadbeat_store::celery::worker::stranger::of_broker(tx, broker.id).await?;
+    let before =
+        deadbeat_store::celery::worker::stranger::of_broker(tx, broker.project_id, broker.id).await?;
     if answering.is_none() && before.is_empty() {
         return Ok(before);
     }
@@ -48,7 +49,7 @@ pub(super) async fn strangers(
     let mut known = before.clone();
     on_sample(&mut known, answering, |name| reporting.contains(name), now);
     if known != before {
-        deadbeat_store::celery::worker::stranger::note(tx, broker.id, &known).await?;
+        deadbeat_store::celery::worker::stranger::note(tx, broker.project_id, broker.id, &known).await?;
     }
     Ok(known)
 }

@@ -78,7 +78,8 @@ async fn judge(tx: &mut Tx, site: &Site, due: &[Unbegun], now: DateTime<Utc>) ->
         .filter(|one| one.trace.state() == TraceState::Published)
         .map(|one| ((one.project_id, one.run_id), one))
         .collect();
-    let mut ids: Vec<Uuid> = due.iter().map(|one| one.monitor_id.0).collect();
+    let mut ids: Vec<(ProjectId, MonitorId)> =
+        due.iter().map(|one| (one.project_id, one.monitor_id)).collect();
     ids.sort_unstable();
     ids.dedup();
     let mut monitors: HashMap<MonitorId, Monitor> = HashMap::new();
@@ -183,7 +184,10 @@ fn wants_every_run(monitor: &Monitor) -> bool {
     said.and_then(serde_json::Value::as_bool) == Some(true) && monitor.state.status != Status::Paused
 }
 
-async fn recent(tx: &mut Tx, monitors: &[Uuid]) -> StoreResult<HashMap<MonitorId, Vec<SentRun>>> {
+async fn recent(
+    tx: &mut Tx,
+    monitors: &[(ProjectId, MonitorId)],
+) -> StoreResult<HashMap<MonitorId, Vec<SentRun>>> {
     let mut recent: HashMap<MonitorId, Vec<SentRun>> = HashMap::new();
     for run in deadbeat_store::celery::trace::unbegun::recent(tx, monitors).await? {
         recent.entry(run.monitor_id).or_default().push(SentRun {

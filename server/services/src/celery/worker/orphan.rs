@@ -8,7 +8,7 @@ use deadbeat_domain::celery::worker::orphan::{LISTED_WITHIN, UNLISTED_PATIENCE};
 use deadbeat_domain::celery::worker::succession::{Other, Successors, is_succeeded, of_lost};
 use deadbeat_domain::celery::worker::{on_broker_trouble, on_silence, on_succeeded};
 use deadbeat_domain::change::Transition;
-use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::ids::{MonitorKey, ProjectId};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::monitor::run::orphan::Orphaned;
 use deadbeat_domain::monitor::status::Status;
@@ -65,7 +65,7 @@ impl Owners {
     }
 
     /// Has the open runs judged whose owner ended, or does not list them. Only runs of `held` monitors are, which the caller has locked.
-    pub(crate) async fn mark(&self, tx: &mut Tx, held: &[MonitorId], now: DateTime<Utc>) -> StoreResult<()> {
+    pub(crate) async fn mark(&self, tx: &mut Tx, held: &[MonitorKey], now: DateTime<Utc>) -> StoreResult<()> {
         if held.is_empty() {
             return Ok(());
         }

@@ -5,13 +5,12 @@ use deadbeat_domain::celery::beat;
 use deadbeat_domain::celery::beat::crash_loop;
 use deadbeat_domain::celery::switch::{self, Switch};
 use deadbeat_domain::change::Trigger;
-use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::{SubjectKey, SubjectKind};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::celery::broker::Broker;
 use deadbeat_store::{StoreResult, with_sources};
-use uuid::Uuid;
 
 use super::{ASIDE, BATCH, Batched, Evaluator, Swept, downs};
 use crate::celery::beat::incarnation;
@@ -54,7 +53,13 @@ impl Evaluator {
                 Err(unreadable) => {
                     tracing::error!(beat.id = %unreadable.id, error = %with_sources(&unreadable.error), "a Beat cannot be judged; set aside");
                     self.selfwatch.put_aside();
-                    deadbeat_store::celery::beat::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
+                    deadbeat_store::celery::beat::set_aside(
+                        &mut tx,
+                        unreadable.project_id,
+                        unreadable.id,
+                        now + ASIDE,
+                    )
+                    .await?;
                 }
             }
         }
@@ -82,7 +87,7 @@ impl Evaluator {
             }
             let mut crashes = Vec::new();
             if cause == Cause::BeatDown {
-                crashes = incarnation::crashes_of(&mut tx, beat.id, now, &spells).await?;
+                crashes = incarnation::crashes_of(&mut tx, beat, now, &spells).await?;
                 cause = crash_loop::silence(cause, crashes.len());
             }
             crashing.push(crashes);
@@ -107,11 +112,11 @@ impl Evaluator {
                 });
         let lost_hosts = host::judge_fallen(&mut tx, fallen.collect(), now, &spells).await?;
         deadbeat_store::celery::beat::update(&mut tx, &beats, true).await?;
-        let are_over: Vec<(SubjectKind, Uuid)> = beats
+        let are_over: Vec<SubjectKey> = beats
             .iter()
             .zip(&transitions)
             .filter(|(_, transition)| transition.is_some_and(|transition| transition.to != Status::Down))
-            .map(|(beat, _)| (SubjectKind::Beat, beat.id.0))
+            .map(|(beat, _)| (beat.project_id, SubjectKind::Beat, beat.id.0))
             .collect();
         incident::rearm_members(&mut tx, &self.site, &are_over, now).await?;
         let news: Vec<News<'_>> = beats

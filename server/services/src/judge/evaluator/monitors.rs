@@ -7,8 +7,8 @@ use deadbeat_domain::celery::blame::{Evidence, PartOf};
 use deadbeat_domain::celery::worker::stranger::VANISHED_FOR;
 use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{MonitorId, ProjectId, QueueId};
-use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::{SubjectKey, SubjectKind};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::monitor::transition::on_resume;
 use deadbeat_domain::monitor::transition::silence::{Silence, on_silence};
@@ -49,7 +49,13 @@ impl Evaluator {
                 Err(unreadable) => {
                     tracing::error!(monitor.id = %unreadable.id, error = %with_sources(&unreadable.error), "a monitor cannot be judged; put aside");
                     self.selfwatch.put_aside();
-                    deadbeat_store::monitor::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
+                    deadbeat_store::monitor::set_aside(
+                        &mut tx,
+                        unreadable.project_id,
+                        unreadable.id,
+                        now + ASIDE,
+                    )
+                    .await?;
                 }
             }
         }
@@ -76,7 +82,7 @@ impl Evaluator {
         let mut joining: Vec<(usize, SubjectKind, Uuid)> = Vec::new();
         let mut naming: Vec<(usize, (SubjectKind, Uuid), Cause)> = Vec::new();
         let mut unheard: Vec<(ProjectId, BlindSpell)> = Vec::new();
-        let mut vanished: Vec<QueueId> = Vec::new();
+        let mut vanished: Vec<(ProjectId, QueueId)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
             let is_overdue = monitor.state.deadline_at.is_some_and(|deadline| deadline <= now);
             let evidence = if is_overdue {
@@ -87,7 +93,8 @@ impl Evaluator {
             let changed = match on_silence(&mut monitor.state, &evidence, now, &spells) {
                 Silence::NotYet => continue,
                 Silence::Hold => {
-                    vanished.extend(evidence.vanished_from());
+                    let project = monitor.project_id;
+                    vanished.extend(evidence.vanished_from().into_iter().map(|queue| (project, queue)));
                     continue;
                 }
                 Silence::Settled(runs) => runs,
@@ -118,7 +125,8 @@ impl Evaluator {
                 }
             };
             let runs = monitor.state.runs.iter().filter(|run| changed.contains(&run.key));
-            batch.runs.extend(runs.map(|run| (monitor.id, run.clone())));
+            let key = (monitor.project_id, monitor.id);
+            batch.runs.extend(runs.map(|run| (key, run.clone())));
         }
         let named: Vec<(Named<'_>, Cause)> = naming
             .iter()
@@ -126,9 +134,12 @@ impl Evaluator {
             .collect();
         incident::infer(&mut tx, &self.site, &named, now).await?;
         if !joining.is_empty() {
-            let members: Vec<(SubjectKind, Uuid, MonitorId)> = joining
+            let members: Vec<(SubjectKey, MonitorId)> = joining
                 .iter()
-                .map(|(place, kind, subject)| (*kind, *subject, monitors[*place].id))
+                .map(|(place, kind, subject)| {
+                    let monitor = &monitors[*place];
+                    ((monitor.project_id, *kind, *subject), monitor.id)
+                })
                 .collect();
             let joined: HashSet<MonitorId> =
                 member::join(&mut tx, &members, now).await?.into_iter().collect();

@@ -7,7 +7,6 @@ use deadbeat_domain::celery::worker::succession::{self, of_lost};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_store::{StoreResult, with_sources};
-use uuid::Uuid;
 
 use super::{ASIDE, BATCH, Batched, Evaluator, Swept, downs};
 use crate::celery::host::{self, Fallen};
@@ -28,7 +27,13 @@ impl Evaluator {
                 Err(unreadable) => {
                     tracing::error!(worker.id = %unreadable.id, error = %with_sources(&unreadable.error), "a worker cannot be judged; set aside");
                     self.selfwatch.put_aside();
-                    deadbeat_store::celery::worker::set_aside(&mut tx, unreadable.id, now + ASIDE).await?;
+                    deadbeat_store::celery::worker::set_aside(
+                        &mut tx,
+                        unreadable.project_id,
+                        unreadable.id,
+                        now + ASIDE,
+                    )
+                    .await?;
                 }
             }
         }
@@ -68,12 +73,11 @@ impl Evaluator {
         for (worker, transition) in workers.iter().zip(&transitions) {
             match transition.map(|transition| transition.to) {
                 Some(Status::Down) => lost.push(worker),
-                Some(_) => are_over.push((SubjectKind::Worker, worker.id.0)),
+                Some(_) => are_over.push((worker.project_id, SubjectKind::Worker, worker.id.0)),
                 None => {}
             }
         }
-        let over: Vec<Uuid> = are_over.iter().map(|(_, id)| *id).collect();
-        let held = deadbeat_store::monitor::lock_of_workers(&mut tx, &lost, &over, &owners.ids()).await?;
+        let held = deadbeat_store::monitor::lock_of_workers(&mut tx, &lost, &are_over, &owners.ids()).await?;
         if !lost.is_empty() {
             deadbeat_store::monitor::judge_runs_of(&mut tx, &lost, &held, now).await?;
         }

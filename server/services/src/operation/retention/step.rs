@@ -217,7 +217,7 @@ mod tests {
 
     fn range(monitor: u128, from: i64, to: i64) -> PingRange {
         PingRange {
-            monitor: MonitorId(Uuid::from_u128(monitor)),
+            monitor: (ProjectId(Uuid::nil()), MonitorId(Uuid::from_u128(monitor))),
             from,
             to,
         }

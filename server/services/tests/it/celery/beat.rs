@@ -297,9 +297,10 @@ async fn a_missed_run_says_how_far_it_got(pool: PgPool) {
     let a = world.entry("a").await;
     let newest = async || {
         let mut tx = world.store().begin().await.unwrap();
-        let mut stages = deadbeat_store::celery::trace::stage::of_monitors(&mut tx, &[a.id.0], &[None])
-            .await
-            .unwrap();
+        let mut stages =
+            deadbeat_store::celery::trace::stage::of_monitors(&mut tx, &[(a.project_id, a.id)], &[None])
+                .await
+                .unwrap();
         assert_eq!(stages.len(), 1);
         stages.remove(0)
     };

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use deadbeat_domain::celery::beat::incarnation::Incarnation;
 use deadbeat_domain::celery::beat::lineage::Bits;
-use deadbeat_domain::ids::{BeatId, MonitorId};
-use uuid::Uuid;
+use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
 
+use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
 /// Monitors whose entries are listed by exactly these lineages.
@@ -29,15 +29,21 @@ fn bits(stored: i16) -> Bits {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn census(tx: &mut Tx, beat: BeatId, entries: Option<&[String]>) -> StoreResult<Vec<Listed>> {
+pub async fn census(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: BeatId,
+    entries: Option<&[String]>,
+) -> StoreResult<Vec<Listed>> {
     let rows = sqlx::query!(
         r#"SELECT listed_by, count(*) AS "count!", (array_agg(entry ORDER BY entry))[1:5] AS "names!: Vec<String>"
         FROM monitor
-        WHERE beat_id = $1 AND retired_at IS NULL AND entry <> 'deadbeat.canary' AND NOT starts_with(entry, 'celery.')
+        WHERE project_id = $3 AND beat_id = $1 AND retired_at IS NULL AND entry <> 'deadbeat.canary' AND NOT starts_with(entry, 'celery.')
             AND ($2::text[] IS NULL OR entry = ANY($2))
         GROUP BY listed_by"#,
         beat.0,
-        entries
+        entries,
+        project.0
     )
     .fetch_all(tx.conn())
     .await?;
@@ -55,15 +61,23 @@ pub async fn census(tx: &mut Tx, beat: BeatId, entries: Option<&[String]>) -> St
 ///
 /// # Errors
 /// When the database is away.
-pub async fn mark(tx: &mut Tx, beat: BeatId, entries: &[String], lineage: Bits) -> StoreResult<()> {
+pub async fn mark(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: BeatId,
+    entries: &[String],
+    lineage: Bits,
+) -> StoreResult<()> {
     // What a retired one was listed by before is over.
     sqlx::query!(
         "UPDATE monitor
         SET listed_by = CASE WHEN retired_at IS NULL THEN listed_by | $3 ELSE $3 END
-        WHERE beat_id = $1 AND entry = ANY($2) AND (listed_by & $3 = 0 OR (retired_at IS NOT NULL AND listed_by <> $3))",
+        WHERE project_id = $4 AND beat_id = $1 AND entry = ANY($2)
+            AND (listed_by & $3 = 0 OR (retired_at IS NOT NULL AND listed_by <> $3))",
         beat.0,
         entries,
-        i16::from(lineage)
+        i16::from(lineage),
+        project.0
     )
     .execute(tx.conn())
     .await?;
@@ -74,14 +88,22 @@ pub async fn mark(tx: &mut Tx, beat: BeatId, entries: &[String], lineage: Bits) 
 ///
 /// # Errors
 /// When the database is away.
-pub async fn leave(tx: &mut Tx, beat: BeatId, listed: &[String], lineage: Bits) -> StoreResult<()> {
+pub async fn leave(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: BeatId,
+    listed: &[String],
+    lineage: Bits,
+) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE monitor
         SET listed_by = listed_by & ~$3::smallint
-        WHERE beat_id = $1 AND retired_at IS NULL AND entry NOT IN (SELECT * FROM UNNEST($2::text[])) AND listed_by & $3 <> 0 AND listed_by & ~$3::smallint <> 0",
+        WHERE project_id = $4 AND beat_id = $1 AND retired_at IS NULL AND entry NOT IN (SELECT * FROM UNNEST($2::text[]))
+            AND listed_by & $3 <> 0 AND listed_by & ~$3::smallint <> 0",
         beat.0,
         listed,
-        i16::from(lineage)
+        i16::from(lineage),
+        project.0
     )
     .execute(tx.conn())
     .await?;
@@ -92,14 +114,23 @@ pub async fn leave(tx: &mut Tx, beat: BeatId, listed: &[String], lineage: Bits) 
 ///
 /// # Errors
 /// When the database is away.
-pub async fn clear(tx: &mut Tx, beat: BeatId, lineages: Bits, limit: i64) -> StoreResult<u64> {
+pub async fn clear(
+    tx: &mut Tx,
+    project: ProjectId,
+    beat: BeatId,
+    lineages: Bits,
+    limit: i64,
+) -> StoreResult<u64> {
     let done = sqlx::query!(
         "UPDATE monitor
         SET listed_by = listed_by & ~$2::smallint
-        WHERE id IN (SELECT id FROM monitor WHERE beat_id = $1 AND listed_by & $2 <> 0 ORDER BY id LIMIT $3 FOR UPDATE)",
+        WHERE project_id = $4 AND id IN (
+            SELECT id FROM monitor WHERE project_id = $4 AND beat_id = $1 AND listed_by & $2 <> 0 ORDER BY id LIMIT $3 FOR UPDATE
+        )",
         beat.0,
         i16::from(lineages),
-        limit
+        limit,
+        project.0
     )
     .execute(tx.conn())
     .await?;
@@ -110,11 +141,17 @@ pub async fn clear(tx: &mut Tx, beat: BeatId, lineages: Bits, limit: i64) -> Sto
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_monitors(tx: &mut Tx, monitors: &[MonitorId]) -> StoreResult<HashMap<MonitorId, Bits>> {
-    let ids: Vec<Uuid> = monitors.iter().map(|id| id.0).collect();
-    let rows = sqlx::query!("SELECT id, listed_by FROM monitor WHERE id = ANY($1)", &ids)
-        .fetch_all(tx.conn())
-        .await?;
+pub async fn of_monitors(
+    tx: &mut Tx,
+    monitors: &[(ProjectId, MonitorId)],
+) -> StoreResult<HashMap<MonitorId, Bits>> {
+    let rows = sqlx::query!(
+        "SELECT id, listed_by FROM monitor WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))",
+        &column(monitors, |(project, _)| project.0),
+        &column(monitors, |(_, id)| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
     Ok(rows
         .into_iter()
         .map(|row| (MonitorId(row.id), bits(row.listed_by)))
@@ -125,11 +162,16 @@ pub async fn of_monitors(tx: &mut Tx, monitors: &[MonitorId]) -> StoreResult<Has
 ///
 /// # Errors
 /// When the database is away.
-pub async fn watched_by(tx: &mut Tx, beat: BeatId, lineage: Bits) -> StoreResult<usize> {
+pub async fn watched_by(tx: &mut Tx, project: ProjectId, beat: BeatId, lineage: Bits) -> StoreResult<usize> {
     let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM monitor WHERE beat_id = $1 AND retired_at IS NULL AND listed_by & ~$2::smallint = 0"#,
+        r#"
+        SELECT count(*) AS "count!"
+        FROM monitor
+        WHERE project_id = $3 AND beat_id = $1 AND retired_at IS NULL AND listed_by & ~$2::smallint = 0
+        "#,
         beat.0,
-        i16::from(lineage)
+        i16::from(lineage),
+        project.0
     )
     .fetch_one(tx.conn())
     .await?;
@@ -140,11 +182,16 @@ pub async fn watched_by(tx: &mut Tx, beat: BeatId, lineage: Bits) -> StoreResult
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_beats(tx: &mut Tx, beats: &[BeatId]) -> StoreResult<HashMap<BeatId, Vec<Incarnation>>> {
-    let ids: Vec<Uuid> = beats.iter().map(|id| id.0).collect();
+pub async fn of_beats(
+    tx: &mut Tx,
+    beats: &[(ProjectId, BeatId)],
+) -> StoreResult<HashMap<BeatId, Vec<Incarnation>>> {
     let rows = sqlx::query!(
-        "SELECT id, incarnations FROM beat WHERE id = ANY($1) AND incarnations -> 0 IS NOT NULL",
-        &ids
+        "SELECT id, incarnations
+        FROM beat
+        WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[])) AND incarnations -> 0 IS NOT NULL",
+        &column(beats, |(project, _)| project.0),
+        &column(beats, |(_, id)| id.0)
     )
     .fetch_all(tx.conn())
     .await?;

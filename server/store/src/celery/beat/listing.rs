@@ -12,10 +12,15 @@ use crate::{StoreResult, Tx};
 ///
 /// # Errors
 /// When the database is away.
-pub async fn begin_sync(tx: &mut Tx, id: BeatId, sync: Uuid) -> StoreResult<()> {
-    sqlx::query!("UPDATE beat SET sync_id = $2 WHERE id = $1", id.0, sync)
-        .execute(tx.conn())
-        .await?;
+pub async fn begin_sync(tx: &mut Tx, project: ProjectId, id: BeatId, sync: Uuid) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE beat SET sync_id = $3 WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0,
+        sync
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -50,10 +55,20 @@ pub async fn lock_in_sync(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn note_emptied(tx: &mut Tx, id: BeatId, at: Option<DateTime<Utc>>) -> StoreResult<()> {
-    sqlx::query!("UPDATE beat SET emptied_at = $2 WHERE id = $1", id.0, at)
-        .execute(tx.conn())
-        .await?;
+pub async fn note_emptied(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: BeatId,
+    at: Option<DateTime<Utc>>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE beat SET emptied_at = $3 WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0,
+        at
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -61,10 +76,14 @@ pub async fn note_emptied(tx: &mut Tx, id: BeatId, at: Option<DateTime<Utc>>) ->
 ///
 /// # Errors
 /// When the database is away.
-pub async fn emptied_at(tx: &mut Tx, id: BeatId) -> StoreResult<Option<DateTime<Utc>>> {
-    let at = sqlx::query_scalar!("SELECT emptied_at FROM beat WHERE id = $1", id.0)
-        .fetch_optional(tx.conn())
-        .await?;
+pub async fn emptied_at(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<Option<DateTime<Utc>>> {
+    let at = sqlx::query_scalar!(
+        "SELECT emptied_at FROM beat WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
     Ok(at.flatten())
 }
 
@@ -74,15 +93,23 @@ pub async fn emptied_at(tx: &mut Tx, id: BeatId) -> StoreResult<Option<DateTime<
 /// When the database is away.
 pub async fn retired_since(
     tx: &mut Tx,
+    project: ProjectId,
     id: BeatId,
     at: DateTime<Utc>,
     limit: i64,
 ) -> StoreResult<(Vec<String>, i64)> {
     let rows = sqlx::query!(
-        r#"SELECT name, count(*) OVER () AS "count!" FROM monitor WHERE beat_id = $1 AND retired_at >= $2 ORDER BY name LIMIT $3"#,
+        r#"
+        SELECT name, count(*) OVER () AS "count!"
+        FROM monitor
+        WHERE project_id = $4 AND beat_id = $1 AND retired_at >= $2
+        ORDER BY name
+        LIMIT $3
+        "#,
         id.0,
         at,
-        limit
+        limit,
+        project.0
     )
     .fetch_all(tx.conn())
     .await?;
@@ -94,9 +121,10 @@ pub async fn retired_since(
 ///
 /// # Errors
 /// When the database is away.
-pub async fn watched(tx: &mut Tx, id: BeatId) -> StoreResult<usize> {
+pub async fn watched(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<usize> {
     let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM monitor WHERE beat_id = $1 AND retired_at IS NULL"#,
+        r#"SELECT count(*) AS "count!" FROM monitor WHERE project_id = $1 AND beat_id = $2 AND retired_at IS NULL"#,
+        project.0,
         id.0
     )
     .fetch_one(tx.conn())

@@ -1,9 +1,10 @@
 //! How far the newest run of a monitor got, out of table `trace`.
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::ids::{MonitorId, ProjectId};
 use uuid::Uuid;
 
+use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
 /// What is known of how far a run got.
@@ -41,7 +42,7 @@ pub struct Stage {
 /// When the database is away.
 pub async fn of_monitors(
     tx: &mut Tx,
-    monitors: &[Uuid],
+    monitors: &[(ProjectId, MonitorId)],
     since: &[Option<DateTime<Utc>>],
 ) -> StoreResult<Vec<Stage>> {
     let rows = sqlx::query!(
@@ -50,18 +51,26 @@ pub async fn of_monitors(
         SELECT asked.id AS "monitor_id!", newest.run_id, newest.task_id, newest.queue, newest.published_at, newest.received_at,
             newest.started_at, newest.finished_at, newest.attempts, newest.worker, newest.heard_at,
             newest.state = 'expired' AS "is_expired!"
-        FROM UNNEST($1::uuid[], $2::timestamptz[]) AS asked (id, since)
+        FROM UNNEST($1::uuid[], $2::timestamptz[], $3::uuid[]) AS asked (id, since, project_id)
         CROSS JOIN LATERAL (
             SELECT run_id, task_id, queue, published_at, received_at, started_at, finished_at, attempts, worker, heard_at, state
-            FROM (SELECT * FROM trace WHERE monitor_id = asked.id ORDER BY heard_first_at DESC LIMIT 64) AS recent
+            FROM (
+                SELECT *
+                FROM trace
+                -- Not `=`: before the table is analyzed, PostgreSQL would read the index of the whole project beside the monitor's.
+                WHERE monitor_id = asked.id AND trace.project_id IS NOT DISTINCT FROM asked.project_id
+                ORDER BY heard_first_at DESC
+                LIMIT 64
+            ) AS recent
             ORDER BY coalesce(published_at >= asked.since, false) DESC,
                 CASE WHEN published_at >= asked.since THEN published_at END,
                 coalesce(published_at, heard_first_at) DESC, heard_at DESC
             LIMIT 1
         ) AS newest
         "#,
-        monitors,
-        since as &[Option<DateTime<Utc>>]
+        &column(monitors, |(_, id)| id.0),
+        since as &[Option<DateTime<Utc>>],
+        &column(monitors, |(project, _)| project.0)
     )
     .fetch_all(tx.conn())
     .await?;

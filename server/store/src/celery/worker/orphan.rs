@@ -1,7 +1,7 @@
 //! Open runs whose owner has ended, or does not execute them any more.
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::ids::{MonitorKey, ProjectId};
 use deadbeat_domain::monitor::run::orphan::Orphaned;
 use uuid::Uuid;
 
@@ -21,8 +21,8 @@ pub async fn has_unlisted(
 ) -> StoreResult<bool> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (
-            SELECT FROM run JOIN monitor ON monitor.id = monitor_id
-            WHERE project_id = $4 AND incarnation = $1 AND run.status = 'open' AND orphaned IS NULL AND attempts > 0
+            SELECT FROM run JOIN monitor ON monitor.project_id = run.project_id AND monitor.id = monitor_id
+            WHERE run.project_id = $4 AND incarnation = $1 AND run.status = 'open' AND orphaned IS NULL AND attempts > 0
                 AND started_at < $3 AND run_id <> ALL($2)
         ) AS "has_unlisted!""#,
         incarnation,
@@ -42,7 +42,7 @@ pub async fn has_unlisted(
 pub async fn mark_ended(
     tx: &mut Tx,
     ended: &[(ProjectId, Uuid, Orphaned)],
-    held: &[MonitorId],
+    held: &[MonitorKey],
     now: DateTime<Utc>,
 ) -> StoreResult<()> {
     sqlx::query!(
@@ -50,16 +50,16 @@ pub async fn mark_ended(
             UPDATE run SET orphaned = how, orphaned_at = $3, deadline_at = least(run.deadline_at, $3)
             FROM UNNEST($1::uuid[], $2::text[], $5::uuid[]) AS ended (id, how, project_id)
                 JOIN monitor ON monitor.project_id = ended.project_id AND monitor.id = ANY($4)
-            WHERE incarnation = ended.id AND monitor_id = monitor.id AND run.status = 'open' AND attempts > 0
+            WHERE run.project_id = ended.project_id AND incarnation = ended.id AND monitor_id = monitor.id AND run.status = 'open' AND attempts > 0
                 AND (orphaned IS NULL OR orphaned = 'unlisted')
-            RETURNING monitor_id
+            RETURNING run.project_id, monitor_id
         )
         UPDATE monitor SET deadline_at = least(deadline_at, $3), check_after = least(check_after, $3)
-        WHERE id = ANY(ARRAY(SELECT monitor_id FROM marked)) AND status IN ('new', 'up')",
+        WHERE (project_id, id) IN (SELECT * FROM marked) AND status IN ('new', 'up')",
         &column(ended, |(_, id, _)| *id),
         &column(ended, |(.., how)| how.as_str().to_owned()),
         now,
-        &column(held, |id| id.0),
+        &column(held, |(_, id)| id.0),
         &column(ended, |(project, ..)| project.0)
     )
     .execute(tx.conn())
@@ -76,7 +76,7 @@ pub async fn mark_unlisted(
     tx: &mut Tx,
     incarnations: &[(ProjectId, Uuid)],
     listed: &[Uuid],
-    held: &[MonitorId],
+    held: &[MonitorKey],
     began_before: DateTime<Utc>,
     now: DateTime<Utc>,
     judged_at: DateTime<Utc>,
@@ -86,15 +86,15 @@ pub async fn mark_unlisted(
             UPDATE run SET orphaned = 'unlisted', orphaned_at = $5, deadline_at = least(run.deadline_at, $6)
             FROM UNNEST($1::uuid[], $7::uuid[]) AS owner (id, project_id)
                 JOIN monitor ON monitor.project_id = owner.project_id AND monitor.id = ANY($3)
-            WHERE incarnation = owner.id AND monitor_id = monitor.id AND run.status = 'open' AND orphaned IS NULL AND attempts > 0
+            WHERE run.project_id = owner.project_id AND incarnation = owner.id AND monitor_id = monitor.id AND run.status = 'open' AND orphaned IS NULL AND attempts > 0
                 AND started_at < $4 AND run_id <> ALL($2)
-            RETURNING monitor_id
+            RETURNING run.project_id, monitor_id
         )
         UPDATE monitor SET deadline_at = least(deadline_at, $6), check_after = least(check_after, $6)
-        WHERE id = ANY(ARRAY(SELECT monitor_id FROM marked)) AND status IN ('new', 'up')",
+        WHERE (project_id, id) IN (SELECT * FROM marked) AND status IN ('new', 'up')",
         &column(incarnations, |(_, id)| *id),
         listed,
-        &column(held, |id| id.0),
+        &column(held, |(_, id)| id.0),
         began_before,
         now,
         judged_at,

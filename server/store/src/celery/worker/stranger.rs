@@ -5,18 +5,22 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::worker::stranger::Stranger;
 use deadbeat_domain::ids::{BrokerId, ProjectId, QueueId};
-use uuid::Uuid;
 
+use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
 /// The strangers of a broker. A list that cannot be read is begun anew with the next sample.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn of_broker(tx: &mut Tx, id: BrokerId) -> StoreResult<Vec<Stranger>> {
-    let stored = sqlx::query_scalar!("SELECT strangers FROM broker WHERE id = $1", id.0)
-        .fetch_optional(tx.conn())
-        .await?;
+pub async fn of_broker(tx: &mut Tx, project: ProjectId, id: BrokerId) -> StoreResult<Vec<Stranger>> {
+    let stored = sqlx::query_scalar!(
+        "SELECT strangers FROM broker WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
     Ok(stored
         .and_then(|stored| serde_json::from_value(stored).ok())
         .unwrap_or_default())
@@ -26,11 +30,16 @@ pub async fn of_broker(tx: &mut Tx, id: BrokerId) -> StoreResult<Vec<Stranger>> 
 ///
 /// # Errors
 /// When the database is away.
-pub async fn note(tx: &mut Tx, id: BrokerId, strangers: &[Stranger]) -> StoreResult<()> {
+pub async fn note(tx: &mut Tx, project: ProjectId, id: BrokerId, strangers: &[Stranger]) -> StoreResult<()> {
     let strangers = serde_json::to_value(strangers).unwrap_or_default();
-    sqlx::query!("UPDATE broker SET strangers = $2 WHERE id = $1", id.0, strangers)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!(
+        "UPDATE broker SET strangers = $3 WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0,
+        strangers
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 
@@ -78,20 +87,26 @@ pub async fn vanished(
 /// When the database is away.
 pub async fn note_vanished(
     tx: &mut Tx,
-    queues: &[QueueId],
+    queues: &[(ProjectId, QueueId)],
     now: DateTime<Utc>,
     kept: TimeDelta,
 ) -> StoreResult<()> {
-    let mut ids: Vec<Uuid> = queues.iter().map(|id| id.0).collect();
-    ids.sort_unstable();
-    ids.dedup();
     sqlx::query!(
-        "UPDATE queue SET vanished_at = $2
-        WHERE id IN (SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE)
+        "WITH held AS MATERIALIZED (
+            SELECT project_id, id
+            FROM queue
+            WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $4::uuid[]))
+            ORDER BY id
+            FOR UPDATE
+        )
+        UPDATE queue SET vanished_at = $2
+        FROM held
+        WHERE queue.project_id = held.project_id AND queue.id = held.id
             AND (vanished_at IS NULL OR vanished_at < $3 OR vanished_at > $2)",
-        &ids,
+        &column(queues, |(project, _)| project.0),
         now,
-        now - kept
+        now - kept,
+        &column(queues, |(_, id)| id.0)
     )
     .execute(tx.conn())
     .await?;

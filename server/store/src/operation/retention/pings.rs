@@ -1,7 +1,7 @@
 //! Pings and their bodies: tables of whole days, pings beyond a monitor's share, days without a table, monitors that are gone.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use deadbeat_domain::ids::MonitorId;
+use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId};
 
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
@@ -104,7 +104,7 @@ pub async fn stray_pings(tx: &mut Tx) -> StoreResult<i64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingRange {
     /// Whose.
-    pub monitor: MonitorId,
+    pub monitor: MonitorKey,
     /// The first number.
     pub from: i64,
     /// The last number.
@@ -132,8 +132,10 @@ pub async fn excess_pings(
 ) -> StoreResult<Excess> {
     let rows = sqlx::query!(
         r#"
-        SELECT id, ping_count - $2 AS "to!",
-            CASE WHEN ping_count > $2 THEN (SELECT n FROM ping WHERE monitor_id = monitor.id ORDER BY n LIMIT 1) END AS "from?"
+        SELECT project_id, id, ping_count - $2 AS "to!",
+            CASE WHEN ping_count > $2 THEN (
+                SELECT n FROM ping WHERE ping.project_id = monitor.project_id AND monitor_id = monitor.id ORDER BY n LIMIT 1
+            ) END AS "from?"
         FROM monitor
         WHERE $1::uuid IS NULL OR id > $1
         ORDER BY id
@@ -151,7 +153,7 @@ pub async fn excess_pings(
         .into_iter()
         .filter_map(|row| {
             let range = PingRange {
-                monitor: MonitorId(row.id),
+                monitor: (ProjectId(row.project_id), MonitorId(row.id)),
                 from: row.from?,
                 to: row.to,
             };
@@ -166,26 +168,29 @@ pub async fn excess_pings(
 /// # Errors
 /// When the database is away.
 pub async fn trim_ranges(tx: &mut Tx, ranges: &[PingRange]) -> StoreResult<u64> {
-    let monitors = column(ranges, |range| range.monitor.0);
+    let projects = column(ranges, |range| range.monitor.0.0);
+    let monitors = column(ranges, |range| range.monitor.1.0);
     let (from, to) = (
         column(ranges, |range| range.from),
         column(ranges, |range| range.to),
     );
     sqlx::query!(
-        "DELETE FROM ping_body USING UNNEST($1::uuid[], $2::int8[], $3::int8[]) AS old (monitor_id, first, last)
-        WHERE ping_body.monitor_id = old.monitor_id AND ping_body.n BETWEEN old.first AND old.last",
+        "DELETE FROM ping_body USING UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::uuid[]) AS old (monitor_id, first, last, project_id)
+        WHERE ping_body.project_id = old.project_id AND ping_body.monitor_id = old.monitor_id AND ping_body.n BETWEEN old.first AND old.last",
         &monitors,
         &from,
-        &to
+        &to,
+        &projects
     )
     .execute(tx.conn())
     .await?;
     let done = sqlx::query!(
-        "DELETE FROM ping USING UNNEST($1::uuid[], $2::int8[], $3::int8[]) AS old (monitor_id, first, last)
-        WHERE ping.monitor_id = old.monitor_id AND ping.n BETWEEN old.first AND old.last",
+        "DELETE FROM ping USING UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::uuid[]) AS old (monitor_id, first, last, project_id)
+        WHERE ping.project_id = old.project_id AND ping.monitor_id = old.monitor_id AND ping.n BETWEEN old.first AND old.last",
         &monitors,
         &from,
-        &to
+        &to,
+        &projects
     )
     .execute(tx.conn())
     .await?;
@@ -197,35 +202,43 @@ pub async fn trim_ranges(tx: &mut Tx, ranges: &[PingRange]) -> StoreResult<u64> 
 /// # Errors
 /// When the database is away.
 pub async fn purge_one(tx: &mut Tx, limit: i64) -> StoreResult<Option<u64>> {
-    let monitor = sqlx::query_scalar!("SELECT monitor_id FROM purge ORDER BY monitor_id LIMIT 1")
+    let gone = sqlx::query!("SELECT project_id, monitor_id FROM purge ORDER BY monitor_id LIMIT 1")
         .fetch_optional(tx.conn())
         .await?;
-    let Some(monitor) = monitor else { return Ok(None) };
+    let Some(gone) = gone else { return Ok(None) };
+    let (project, monitor) = (gone.project_id, gone.monitor_id);
     let mut room = limit;
     let bodies = sqlx::query!(
-        "DELETE FROM ping_body USING (SELECT n, received_at FROM ping_body WHERE monitor_id = $1 LIMIT $2) AS old
-        WHERE ping_body.monitor_id = $1 AND ping_body.n = old.n AND ping_body.received_at = old.received_at",
+        "DELETE FROM ping_body
+        USING (SELECT n, received_at FROM ping_body WHERE project_id = $3 AND monitor_id = $1 LIMIT $2) AS old
+        WHERE ping_body.project_id = $3 AND ping_body.monitor_id = $1 AND ping_body.n = old.n AND ping_body.received_at = old.received_at",
         monitor,
-        room
+        room,
+        project
     )
     .execute(tx.conn())
     .await?
     .rows_affected();
     room -= bodies as i64;
     let pings = sqlx::query!(
-        "DELETE FROM ping USING (SELECT n, received_at FROM ping WHERE monitor_id = $1 LIMIT $2) AS old
-        WHERE ping.monitor_id = $1 AND ping.n = old.n AND ping.received_at = old.received_at",
+        "DELETE FROM ping
+        USING (SELECT n, received_at FROM ping WHERE project_id = $3 AND monitor_id = $1 LIMIT $2) AS old
+        WHERE ping.project_id = $3 AND ping.monitor_id = $1 AND ping.n = old.n AND ping.received_at = old.received_at",
         monitor,
-        room
+        room,
+        project
     )
     .execute(tx.conn())
     .await?
     .rows_affected();
     room -= pings as i64;
     let runs = sqlx::query!(
-        "DELETE FROM run WHERE id = ANY(ARRAY(SELECT id FROM run WHERE monitor_id = $1 LIMIT $2))",
+        "DELETE FROM run
+        WHERE project_id = $3 AND monitor_id = $1
+            AND id = ANY(ARRAY(SELECT id FROM run WHERE project_id = $3 AND monitor_id = $1 LIMIT $2))",
         monitor,
-        room
+        room,
+        project
     )
     .execute(tx.conn())
     .await?
@@ -233,18 +246,24 @@ pub async fn purge_one(tx: &mut Tx, limit: i64) -> StoreResult<Option<u64>> {
     room -= runs as i64;
     let memberships = sqlx::query!(
         "DELETE FROM incident_member
-        WHERE ctid = ANY(ARRAY(SELECT ctid FROM incident_member WHERE monitor_id = $1 LIMIT $2))",
+        WHERE project_id = $3 AND monitor_id = $1
+            AND incident_id = ANY(ARRAY(SELECT incident_id FROM incident_member WHERE project_id = $3 AND monitor_id = $1 LIMIT $2))",
         monitor,
-        room
+        room,
+        project
     )
     .execute(tx.conn())
     .await?
     .rows_affected();
     room -= memberships as i64;
     if room > 0 {
-        sqlx::query!("DELETE FROM purge WHERE monitor_id = $1", monitor)
-            .execute(tx.conn())
-            .await?;
+        sqlx::query!(
+            "DELETE FROM purge WHERE project_id = $1 AND monitor_id = $2",
+            project,
+            monitor
+        )
+        .execute(tx.conn())
+        .await?;
     }
     Ok(Some(bodies + pings + runs + memberships))
 }

@@ -70,12 +70,18 @@ pub async fn attempts(
         r#"
         WITH looked AS MATERIALIZED (
             SELECT ctid AS place, delivery_id, number, started_at,
-                (SELECT settled_at FROM delivery WHERE delivery.id = delivery_id) AS settled_at,
+                (
+                    SELECT settled_at FROM delivery WHERE delivery.project_id = attempt.project_id AND delivery.id = delivery_id
+                ) AS settled_at,
                 -- NULL: it belongs to no incident.
                 (
-                    SELECT (SELECT coalesce(resolved_at, 'infinity') FROM incident WHERE incident.id = incident_id)
+                    SELECT (
+                        SELECT coalesce(resolved_at, 'infinity')
+                        FROM incident
+                        WHERE incident.project_id = delivery.project_id AND incident.id = incident_id
+                    )
                     FROM delivery
-                    WHERE delivery.id = delivery_id
+                    WHERE delivery.project_id = attempt.project_id AND delivery.id = delivery_id
                 ) AS over_at
             FROM attempt
             WHERE (delivery_id, number) > ($1, $2) AND delivery_id < $3
@@ -123,8 +129,14 @@ pub async fn deliveries(
         r#"
         WITH looked AS MATERIALIZED (
             SELECT id, settled_at,
-                (SELECT coalesce(resolved_at, 'infinity') FROM incident WHERE incident.id = incident_id) AS over_at,
-                (SELECT number FROM attempt WHERE delivery_id = delivery.id LIMIT 1) IS NULL AS is_bare
+                (
+                    SELECT coalesce(resolved_at, 'infinity')
+                    FROM incident
+                    WHERE incident.project_id = delivery.project_id AND incident.id = incident_id
+                ) AS over_at,
+                (
+                    SELECT number FROM attempt WHERE attempt.project_id = delivery.project_id AND delivery_id = delivery.id LIMIT 1
+                ) IS NULL AS is_bare
             FROM delivery
             WHERE id > $1 AND id < $2
             ORDER BY id
@@ -168,7 +180,11 @@ pub async fn members(
         r#"
         WITH looked AS MATERIALIZED (
             SELECT ctid AS place, incident_id, monitor_id,
-                (SELECT resolved_at FROM incident WHERE incident.id = incident_id) AS resolved_at
+                (
+                    SELECT resolved_at
+                    FROM incident
+                    WHERE incident.project_id = incident_member.project_id AND incident.id = incident_id
+                ) AS resolved_at
             FROM incident_member
             WHERE (incident_id, monitor_id) > ($1, $2) AND incident_id < $3
             ORDER BY incident_id, monitor_id
@@ -209,8 +225,17 @@ pub async fn incidents(
         r#"
         WITH looked AS MATERIALIZED (
             SELECT id, resolved_at,
-                (SELECT monitor_id FROM incident_member WHERE incident_id = incident.id LIMIT 1) IS NULL
-                    AND (SELECT delivery.id FROM delivery WHERE incident_id = incident.id LIMIT 1) IS NULL AS is_bare
+                (
+                    SELECT monitor_id
+                    FROM incident_member
+                    WHERE incident_member.project_id = incident.project_id AND incident_id = incident.id
+                    LIMIT 1
+                ) IS NULL AND (
+                    SELECT delivery.id
+                    FROM delivery
+                    WHERE delivery.project_id = incident.project_id AND incident_id = incident.id
+                    LIMIT 1
+                ) IS NULL AS is_bare
             FROM incident
             WHERE id > $1 AND id < $2
             ORDER BY id
@@ -250,7 +275,8 @@ pub async fn transitions(
                 CASE WHEN at < $4 THEN (
                     SELECT incident.id
                     FROM incident
-                    WHERE incident.subject_kind = transition.subject_kind AND incident.subject_id = transition.subject_id
+                    WHERE incident.project_id = transition.project_id AND incident.subject_kind = transition.subject_kind
+                        AND incident.subject_id = transition.subject_id
                         AND resolved_at IS NULL
                 ) END AS open_incident
             FROM transition

@@ -128,7 +128,7 @@ pub(super) async fn register(
             state.retired = true;
         }
         let id = MonitorId::generate();
-        bounds.push((id, entry.longest_run_is_a_guess));
+        bounds.push(((project, id), entry.longest_run_is_a_guess));
         monitors.push(Monitor {
             id,
             project_id: project,

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::{BeatId, MonitorId, PingId, RunKey};
+use deadbeat_domain::ids::{BeatId, MonitorId, MonitorKey, PingId, ProjectId, RunKey};
 use deadbeat_domain::incident::{Consequence, consequence};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::ping::Signal;
@@ -295,7 +295,8 @@ impl Committer {
                 .runs
                 .iter()
                 .filter(|run| changed_runs.contains(&run.key));
-            batch.runs.extend(changed.map(|run| (monitor.id, run.clone())));
+            let key = monitor.key();
+            batch.runs.extend(changed.map(|run| (key, run.clone())));
         }
         batch.monitors = monitors.iter().map(Stateful::changed).collect();
         deadbeat_store::monitor::batch::write(&mut tx, &batch).await?;
@@ -303,7 +304,8 @@ impl Committer {
             deadbeat_store::monitor::run::prune(&mut tx, &crowded).await?;
         }
         let told = whole(&mut tx, &happened).await?;
-        let fed: Vec<BeatId> = told.iter().filter_map(|monitor| monitor.beat_id).collect();
+        let beat = |monitor: &Monitor| Some((monitor.project_id, monitor.beat_id?));
+        let fed: Vec<(ProjectId, BeatId)> = told.iter().filter_map(beat).collect();
         let beats = if fed.is_empty() {
             Vec::new()
         } else {
@@ -333,12 +335,12 @@ impl Committer {
 }
 
 /// The run ids of which so many ended runs are loaded that there may be too many: a client sends one id again and again.
-fn crowded(monitors: &[Heard]) -> Vec<(MonitorId, Uuid)> {
-    let mut ended: HashMap<(MonitorId, Uuid), i64> = HashMap::new();
+fn crowded(monitors: &[Heard]) -> Vec<(MonitorKey, Uuid)> {
+    let mut ended: HashMap<(MonitorKey, Uuid), i64> = HashMap::new();
     for monitor in monitors {
         for run in monitor.state.runs.iter().filter(|run| !run.is_open()) {
             if let Some(run_id) = run.run_id {
-                *ended.entry((monitor.id, run_id)).or_default() += 1;
+                *ended.entry((monitor.key(), run_id)).or_default() += 1;
             }
         }
     }
@@ -351,8 +353,8 @@ async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<
     if happened.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<Uuid> = happened.iter().map(|(heard, _, _)| heard.id.0).collect();
-    let stored = deadbeat_store::monitor::by_ids(tx, &ids).await?;
+    let keys: Vec<MonitorKey> = happened.iter().map(|(heard, _, _)| heard.key()).collect();
+    let stored = deadbeat_store::monitor::by_keys(tx, &keys).await?;
     let stored: HashMap<MonitorId, Monitor> =
         stored.into_iter().map(|monitor| (monitor.id, monitor)).collect();
     let then = |heard: &Heard| {
@@ -374,6 +376,7 @@ async fn whole(tx: &mut Tx, happened: &[(Heard, &Signal, What)]) -> StoreResult<
 fn new_ping<'a>(monitor: &Heard, incoming: &'a Incoming) -> NewPing<'a> {
     let signal = &incoming.signal;
     NewPing {
+        project_id: monitor.project_id,
         monitor_id: monitor.id,
         n: monitor.state.ping_count,
         received_at: signal.received_at,

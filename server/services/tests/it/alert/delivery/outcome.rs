@@ -196,9 +196,16 @@ async fn what_a_dead_process_held_is_done_when_its_lease_ends(pool: PgPool) {
     // The process was not dead after all: it learns that it has nothing to say any more.
     let mut tx = world.store.begin().await.unwrap();
     assert!(
-        !delivery::settle(&mut tx, id, held.lease, Settle::Dead, world.clock.now())
-            .await
-            .unwrap()
+        !delivery::settle(
+            &mut tx,
+            world.project,
+            id,
+            held.lease,
+            Settle::Dead,
+            world.clock.now()
+        )
+        .await
+        .unwrap()
     );
     tx.commit().await.unwrap();
     assert_eq!(world.status(id).await, "sent");

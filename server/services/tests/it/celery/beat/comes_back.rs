@@ -185,9 +185,13 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
     let join = async {
         // Beat's return has to wait for the one or the other.
         world.until_somebody_waits().await;
-        let joined = member::join(&mut sweep, &[(SubjectKind::Beat, beat, a.id)], world.now())
-            .await
-            .unwrap();
+        let joined = member::join(
+            &mut sweep,
+            &[((world.project, SubjectKind::Beat, beat), a.id)],
+            world.now(),
+        )
+        .await
+        .unwrap();
         sweep.commit().await.unwrap();
         joined
     };

@@ -1,0 +1,57 @@
+//! Which tables hold a project's data. A new table belongs to one of these lists.
+
+use std::collections::BTreeSet;
+
+/// Tables that hold a project's data: their rows would lie with their project on one of several databases.
+pub const OF_PROJECTS: &[&str] = &[
+    "allowance",
+    "attempt",
+    "baseline",
+    "beat",
+    "blind_notice",
+    "broker",
+    "channel",
+    "delivery",
+    "host_part",
+    "incident",
+    "incident_member",
+    "monitor",
+    "monitor_channel",
+    "open_trace",
+    "ping",
+    "ping_body",
+    "purge",
+    "queue",
+    "run",
+    "trace",
+    "transition",
+    "unbegun_run",
+    "worker",
+];
+
+/// Tables that say who may do what. They stay in one database, which knows where each project lies: a key or a session is looked for there
+/// before its project is known.
+pub const OF_HOME: &[&str] = &[
+    "account",
+    "api_key",
+    "known_address",
+    "member",
+    "project",
+    "session",
+];
+
+/// Tables about processes and the whole deployment. A quota belongs to an address or an account as well as to a project.
+pub const OF_ALL: &[&str] = &[
+    "_sqlx_migrations",
+    "blind_spell",
+    "evaluator",
+    "listener",
+    "quota",
+    "writer",
+    "zone_data",
+];
+
+/// The tables of projects, to look a name up.
+pub fn of_projects() -> BTreeSet<&'static str> {
+    OF_PROJECTS.iter().copied().collect()
+}
