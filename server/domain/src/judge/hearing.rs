@@ -1,45 +1,47 @@
-//! Up to which instant silence may be judged: only up to what every process that takes signals in has vouched for (ADR 025).
+//! Up to which instant silence may be judged: only up to the stamps of all processes that receive signals (ADR 025).
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::judge::blind_spell::{BLIND_AFTER, is_blind};
 
-/// What the processes that take signals in have said of themselves.
+/// The stamps of the processes that receive signals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hearing {
-    /// The newest word of any process that it listens. None: there never was one.
+    /// The newest stamp of any process. None: no process ever listened.
     pub last_stamp: Option<DateTime<Utc>>,
-    /// Signals in the spools of processes that are there.
+    /// Number of signals in the spools of running processes.
     pub spooled: i64,
-    /// The oldest newest word of those that others wait for. None: nobody waits for any.
+    /// Of the processes that others wait for: each one's newest stamp, and of these the oldest. None: nobody waits for
+    /// any.
     pub vouched_until: Option<DateTime<Utc>>,
-    /// Processes that went silent without signing off, and that others wait for.
+    /// Number of processes that fell silent without signing off, and that others wait for.
     pub lost: i64,
     /// Until when others wait for the last of these.
     pub waits_until: Option<DateTime<Utc>>,
 }
 
-/// A deadline is judged this long after it passed: a signal that came in time, and is still on its way through the writer, beats the silence.
+/// A deadline is judged this long after it passed. A signal that came in time, and is still on its way through the
+/// writer, then wins.
 pub const SETTLING: TimeDelta = TimeDelta::milliseconds(250);
 
-/// By how much the clocks of two machines may differ while one judges what the other one writes.
+/// How much the clocks of two machines may differ, while one judges signals that the other one writes.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::milliseconds(250);
 
-/// Judgement never lies further behind the clock than this, and [`SETTLING`]. A sweep takes the instant that it judges for the present: a
-/// signal that came [`BLIND_AFTER`] later would be forgotten as one of times to come ([`crate::judge::blind_spell::is_to_come`]). Processes
-/// stamp each second, so one late stamp does not stop judgement.
+/// Judgement never lies further behind the clock than this plus [`SETTLING`]. A sweep takes the instant that it judges
+/// as the present. A signal that came [`BLIND_AFTER`] later would seem to come from the future, and be clamped
+/// ([`crate::judge::blind_spell::is_to_come`]). Processes stamp each second, so one late stamp does not stop judgement.
 const LONGEST_LAG: TimeDelta = TimeDelta::milliseconds(
     BLIND_AFTER.num_milliseconds() - SETTLING.num_milliseconds() - CLOCKS_DIFFER.num_milliseconds(),
 );
 
-/// Why silence means nothing at the moment.
+/// Why silence proves nothing at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// No process takes signals in.
+    /// No process receives signals.
     NobodyListens,
     /// Signals that were received are not written yet.
     Spooled,
-    /// A process that may hold signals went silent without signing off.
+    /// A process that may hold signals fell silent without signing off.
     LostListener,
 }
 
@@ -56,7 +58,7 @@ impl Hold {
 }
 
 impl Hearing {
-    /// Why silence means nothing now, if that is so.
+    /// Why silence proves nothing now. None: it may be judged.
     #[must_use]
     pub fn hold(&self, now: DateTime<Utc>) -> Option<Hold> {
         if is_blind(self.last_stamp, now) {
@@ -72,7 +74,8 @@ impl Hearing {
 
     /// Up to when silence may be judged. None: not at all.
     ///
-    /// What was due after the newest word of a process may lie in its spool, also before that process is known to be lost.
+    /// A signal that a process received after its newest stamp may lie in its spool, even before that process is known
+    /// to be lost.
     #[must_use]
     pub fn judged_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let vouched = self.vouched_until.map_or(now, |vouched| vouched.min(now));
@@ -80,7 +83,7 @@ impl Hearing {
     }
 }
 
-/// Whether a process whose newest word is that old is lost, as long as others wait for it.
+/// A process whose newest stamp is older than this is lost, if others wait for it.
 #[must_use]
 pub fn lost_before(now: DateTime<Utc>) -> DateTime<Utc> {
     now - BLIND_AFTER
@@ -169,8 +172,8 @@ mod tests {
         }
     }
 
-    /// Whatever [`BLIND_AFTER`] is: judgement and the clock never lie so far apart that a signal of now is forgotten as one of times to come,
-    /// and a process that is not vouched for any more is lost half a second later.
+    /// For any [`BLIND_AFTER`]: judgement and the clock never lie so far apart that a signal of now seems to come from
+    /// the future. And a process whose stamps no longer count is lost half a second later.
     #[test]
     fn a_signal_of_now_is_never_one_of_times_to_come_where_judgement_is() {
         let now = at(100);

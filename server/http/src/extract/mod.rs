@@ -1,4 +1,4 @@
-//! What handlers take from a request. The needed permission is part of an extractor's type.
+//! Extractors: what handlers read from a request. The needed permission is part of an extractor's type.
 
 pub mod api_key;
 pub mod client_ip;

@@ -1,4 +1,4 @@
-//! Who sent a ping.
+//! The sender of a ping.
 
 use actix_web::HttpRequest;
 use actix_web::http::header;
@@ -7,8 +7,8 @@ use deadbeat_services::monitor::signal::request::Sender;
 use crate::extract::peer::client_ip;
 use crate::state::AppState;
 
-/// Who sent a request, as [`deadbeat_services::monitor::signal::incoming::Incoming::from_request`] takes it. A user agent that is not UTF-8 costs
-/// no ping: U+FFFD stands for each faulty character.
+/// The sender of a request, for [`deadbeat_services::monitor::signal::incoming::Incoming::from_request`]. A user agent
+/// that is not UTF-8 costs no ping: U+FFFD replaces each faulty character.
 #[must_use]
 pub fn sender(request: &HttpRequest, state: &AppState) -> Sender {
     Sender {

@@ -1,4 +1,4 @@
-//! A person has seen an incident.
+//! A person acknowledges an incident.
 
 use deadbeat_domain::ids::IncidentId;
 use deadbeat_domain::people::access::Access;
@@ -8,11 +8,11 @@ use deadbeat_store::incident::Incident;
 use crate::celery::beat::{incarnation, schedule_emptied};
 use crate::{ServiceError, Services};
 
-/// A person has seen an incident: no more reminders. One about an emptied schedule ends with that, and so does one about a
-/// Beat that is silent while another one of its name goes on.
+/// Acknowledges an incident: no more reminders. This ends an incident about an emptied schedule, and one about a Beat
+/// that is silent while another Beat of its name goes on.
 ///
 /// # Errors
-/// Refused, [`ServiceError::NotFound`], or the database is away.
+/// If access is refused, the incident is not found ([`ServiceError::NotFound`]), or the database is away.
 pub async fn acknowledge(
     services: &Services,
     access: &Access,

@@ -1,4 +1,4 @@
-//! Signals on their way to the database: the door, the group commit, and the spool for outages.
+//! Signals on their way to the database: the queue, the group commit, and the spool for outages.
 
 pub mod incoming;
 pub mod ingest;

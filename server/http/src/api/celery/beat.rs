@@ -1,4 +1,4 @@
-//! Celery Beats that were heard of: list, delete.
+//! Celery Beats that have reported: list, delete.
 
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};

@@ -20,7 +20,7 @@ use crate::extract::json::Json;
 use crate::extract::paging::{Query, cut, one_more};
 use crate::state::AppState;
 
-/// The routes. Even looking at keys needs a key that may manage.
+/// The routes. Even listing keys needs a key that may manage.
 pub fn configure(config: &mut ServiceConfig) {
     config
         .service(
@@ -71,7 +71,7 @@ async fn list(
     Ok(HttpResponse::Ok().json(json!({"api_keys": keys, "next_cursor": next})))
 }
 
-/// The key itself is in this answer and nowhere else.
+/// Issues a key. Only this answer contains the key itself.
 async fn issue(
     key: MayManageKeys,
     state: Data<AppState>,

@@ -1,4 +1,5 @@
-//! The history of runs: a search at `/runs`, a run with its stages at `/runs/{id}`, and what the runs of each task come to at `/tasks`.
+//! The history of runs: a search at `/runs`, a run with its stages at `/runs/{id}`, and statistics of each task's runs
+//! at `/tasks`.
 
 mod run_page;
 mod tasks_page;
@@ -30,7 +31,7 @@ use crate::web::monitor::dashboard::{ProjectLink, choose};
 use crate::web::people::session::SignedIn;
 use crate::web::{Frame, PageError, html, see_other};
 
-/// Runs of one page.
+/// Number of runs on one page.
 const RUNS: usize = 50;
 /// The routes.
 pub fn configure(config: &mut ServiceConfig) {
@@ -57,14 +58,14 @@ pub fn configure(config: &mut ServiceConfig) {
         ));
 }
 
-/// What is at the top of each of these pages.
+/// The top of each of these pages.
 pub(in crate::web) struct Top {
     pub(in crate::web) projects: Vec<ProjectLink>,
     pub(in crate::web) project: String,
     pub(in crate::web) project_id: ProjectId,
 }
 
-/// The project that is asked for, among the account's own. None: the account has none.
+/// The project that the address asks for, if it is the account's own. None: the account has no project.
 pub(in crate::web) async fn top(
     reader: &Reader,
     signed_in: &SignedIn,
@@ -81,7 +82,7 @@ pub(in crate::web) async fn top(
     }))
 }
 
-/// The search, as the form sends it: what is left empty does not count.
+/// The search, as the form sends it. Empty fields do not count.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Search {
@@ -98,7 +99,7 @@ struct Search {
 }
 
 impl Search {
-    /// What is looked for; or what of it cannot be read.
+    /// The filter of this search. The error names the field that cannot be read.
     fn filter(&self) -> Result<Filter, String> {
         let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         for value in [&self.task, &self.task_id, &self.worker, &self.queue] {
@@ -147,7 +148,7 @@ impl Search {
         self.monitor.is_none() && texts.iter().all(|text| text.trim().is_empty())
     }
 
-    /// The address of the same search, from a place on.
+    /// The address of the same search, from a place in the list on.
     fn address(&self, project: ProjectId, from: Option<Place>) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("project", &project.to_string());
@@ -174,7 +175,7 @@ impl Search {
     }
 }
 
-/// RFC 3339, or as a browser's field for a time has it, which is taken as UTC.
+/// Reads RFC 3339, or the form of a browser's field for a time, which counts as UTC.
 fn read_moment(text: &str) -> Option<DateTime<Utc>> {
     let local = || {
         let text = text.replace(' ', "T");
@@ -194,7 +195,7 @@ struct RunsPage {
     top: Top,
     search: Search,
     states: Vec<StateChoice>,
-    /// What of the search cannot be read.
+    /// The part of the search that cannot be read.
     fault: Option<String>,
     monitor: Option<String>,
     runs: Vec<RunRow>,
@@ -248,7 +249,7 @@ impl RunRow {
     }
 }
 
-/// A state for people.
+/// A state in words.
 fn words(state: TraceState) -> &'static str {
     match state {
         TraceState::Published => "in its queue",
@@ -274,7 +275,7 @@ fn outcome_words(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Its shape, of those that `parts/status.html` draws.
+/// A state's icon, one of those that `parts/status.html` draws.
 fn icon(state: TraceState) -> &'static str {
     match state {
         TraceState::Published | TraceState::Received => "paused",

@@ -1,4 +1,4 @@
-//! A signal on its way: whom it is for, what came with it, and what became of it.
+//! A signal on its way: its address, the facts of its request, and the outcome.
 
 use deadbeat_domain::ids::PingId;
 use deadbeat_domain::monitor::ping::Signal;
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret;
 
-/// Whom a signal is for.
+/// The monitor that a signal is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
     /// `/ping/<uuid>`
     Ping(PingId),
-    /// `/ping/<ping key>/<slug>`; the key's digest, since the key itself goes no further.
+    /// `/ping/<ping key>/<slug>`. Holds only the key's digest: the key itself goes no further.
     Slug {
         /// SHA-256 of the ping key.
         digest: Vec<u8>,
@@ -32,31 +32,31 @@ impl Address {
     }
 }
 
-/// A signal with what came around it.
+/// A signal, with the facts of its request.
 #[derive(Debug, Clone)]
 pub struct Incoming {
-    /// Whom it is for.
+    /// The monitor that it is for.
     pub address: Address,
-    /// What the rules see.
+    /// The signal, as the rules see it.
     pub signal: Signal,
     /// HTTP method.
     pub method: Option<String>,
-    /// Where it came from.
+    /// The client's address.
     pub remote_addr: Option<String>,
-    /// The client's name for itself.
+    /// The client's user agent.
     pub user_agent: Option<String>,
-    /// The body; cut to the limit here.
+    /// The body, cut to the limit here.
     pub body: Vec<u8>,
 }
 
-/// What became of a signal.
+/// The outcome of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
     /// It is written and committed.
     Recorded,
     /// There is no such monitor.
     Unknown {
-        /// The access of the ping key, when a valid one came with a slug.
+        /// The access of the ping key, if a valid key came with a slug.
         access: Option<Access>,
     },
 }

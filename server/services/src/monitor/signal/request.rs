@@ -1,4 +1,4 @@
-//! A ping that came as a request, whatever dialect the request speaks.
+//! A ping that came as a request, in any dialect.
 
 use std::net::IpAddr;
 
@@ -9,32 +9,33 @@ use uuid::Uuid;
 
 use super::incoming::{Address, Incoming};
 
-/// What a dialect reads from a request: which monitor is meant, and what is reported.
+/// The facts that a dialect reads from a request: which monitor is meant, and what it reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Which monitor.
+    /// The monitor.
     pub address: Address,
-    /// What is reported.
+    /// What it reports.
     pub kind: PingKind,
-    /// 0–255, when the client sent one.
+    /// The exit code of the client's command, 0 to 255. None: the client sent none.
     pub exit_code: Option<u8>,
     /// The client's run id.
     pub run_id: Option<Uuid>,
 }
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
     /// The HTTP method.
     pub method: String,
     /// The client's address.
     pub address: Option<IpAddr>,
-    /// The client's name for itself.
+    /// The client's user agent.
     pub user_agent: Option<String>,
 }
 
 impl Incoming {
-    /// The signal that a request is. `received_at` is when the request entered the server: take it before anything that can be slow.
+    /// Makes the signal of a request. `received_at` is when the request entered the server: take the time before any
+    /// slow work.
     #[must_use]
     pub fn from_request(
         received_at: DateTime<Utc>,
@@ -47,7 +48,7 @@ impl Incoming {
             signal: Signal {
                 kind: report.kind,
                 received_at,
-                // A request carries no clock of its client's.
+                // A request does not carry the time by its client's clock.
                 occurred_at: received_at,
                 run_id: report.run_id,
                 exit_code: report.exit_code,

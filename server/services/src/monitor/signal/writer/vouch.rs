@@ -1,4 +1,4 @@
-//! Whom a signal is for: what the database says, and what is known without it.
+//! Finds the monitors that signals are for: by the database, and without it.
 
 use std::collections::HashSet;
 
@@ -11,17 +11,17 @@ use super::commit::Committer;
 use crate::monitor::signal::incoming::{Address, Incoming};
 use crate::monitor::signal::registry::Known;
 
-/// Addresses by key and slug that are remembered as real.
+/// The most addresses by key and slug that are remembered as real.
 const MOST_SLUGS: usize = 200_000;
 
 pub(super) struct Target {
-    /// That of the ping key that came with the slug.
+    /// The access of the ping key that came with the slug.
     pub(super) access: Option<Access>,
     pub(super) monitor: Option<MonitorId>,
 }
 
 impl Committer {
-    /// Whether a signal is for somebody, as far as can be told without the database.
+    /// Whether a monitor exists for a signal, as far as is known without the database.
     pub(super) fn vouch(&self, address: &Address) -> Known {
         match address {
             Address::Ping(id) => self.registry.knows(*id),
@@ -35,7 +35,7 @@ impl Committer {
         }
     }
 
-    /// Finds out which monitors are meant by key and slug, and notes that the keys were used.
+    /// Finds the monitors meant by key and slug, and notes that the keys were used.
     pub(super) async fn resolve(&mut self, tx: &mut Tx, incoming: &[&Incoming]) -> StoreResult<Vec<Target>> {
         let mut targets: Vec<Target> = incoming
             .iter()
@@ -85,8 +85,8 @@ impl Committer {
             let mut used: Vec<Vec<u8>> = used.into_iter().collect();
             used.sort();
             deadbeat_store::people::api_key::touch(tx, &used, now).await?;
-            // Those count too whose rows were locked: whoever holds them has noted the same.
-            // Only valid keys come in here, but a project may make many.
+            // Also counts keys whose rows were locked: the holder of the lock has noted the same. Only valid keys come
+            // here, but a project may make many.
             if self.touched.len() > 10_000 {
                 self.touched.clear();
             }
