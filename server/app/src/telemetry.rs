@@ -1,6 +1,8 @@
 //! Logs.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
 
@@ -21,5 +23,18 @@ pub fn start(filter: &str, format: &str) -> anyhow::Result<()> {
     } else {
         logs.with_target(false).init()
     }
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// A panic is a line of the log like others, so that it has the id of the request in which it happened.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map_or_else(String::new, ToString::to_string);
+    let message = panic.payload_as_str().unwrap_or("(no message)");
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    // RUST_BACKTRACE decides whether there is one.
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(thread, place, backtrace, "a thread panicked: {message}");
 }

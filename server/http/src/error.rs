@@ -10,9 +10,9 @@ use deadbeat_domain::people::permission::{Refusal, Standing};
 use deadbeat_services::ServiceError;
 use deadbeat_store::{StoreError, with_sources};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::problem::Problem;
+use crate::request;
 
 /// Seconds after which a client should try again when we cannot serve it.
 pub const RETRY_AFTER_SECONDS: &str = "2";
@@ -33,7 +33,6 @@ pub struct ApiError {
     allowed: Option<&'static str>,
     /// Whole seconds after which to try again, when that is known.
     retry_after: Option<i64>,
-    request_id: Uuid,
 }
 
 impl ApiError {
@@ -46,7 +45,6 @@ impl ApiError {
             errors: Vec::new(),
             allowed: None,
             retry_after: None,
-            request_id: Uuid::new_v4(),
         }
     }
 
@@ -101,7 +99,7 @@ impl ApiError {
             "status": status.as_u16(),
             "code": code,
             "detail": self.detail,
-            "request_id": self.request_id,
+            "request_id": request::id(),
         });
         if !self.errors.is_empty() {
             body["errors"] = self
@@ -191,18 +189,16 @@ impl From<StoreError> for ApiError {
             return Self::busy();
         }
         if error.is_unavailable() {
-            let answer = Self::new(
+            tracing::warn!(error = %with_sources(&error), "the database is away");
+            return Self::new(
                 Problem::DatabaseAway,
                 "the database cannot be reached; try again in a few seconds",
             );
-            tracing::warn!(request_id = %answer.request_id, error = %with_sources(&error), "the database is away");
-            return answer;
         }
-        let answer = Self::new(
+        tracing::error!(error = %with_sources(&error), "a request failed");
+        Self::new(
             Problem::Internal,
             "the server's log has the cause under this request id",
-        );
-        tracing::error!(request_id = %answer.request_id, error = %with_sources(&error), "a request failed");
-        answer
+        )
     }
 }

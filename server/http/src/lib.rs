@@ -12,6 +12,7 @@ pub mod middleware;
 pub mod operation;
 pub mod ping;
 pub mod problem;
+pub mod request;
 pub mod state;
 pub mod web;
 

@@ -32,12 +32,14 @@ use deadbeat_store::StoreError;
 use deadbeat_store::connection::asker::Asker;
 use futures::StreamExt;
 use serde_json::json;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::error::{RETRY_AFTER_SECONDS, retry_after};
 use crate::extract::peer::client_ip;
 use crate::extract::sender::sender;
 use crate::middleware::security_headers::add_security_headers;
+use crate::request;
 use crate::state::AppState;
 
 /// The scope `/ping/…`: a plain prefix, because a pattern would be matched by an expression, which cost a tenth of a ping.
@@ -174,6 +176,7 @@ async fn receive_at_root(request: HttpRequest, state: Data<AppState>, payload: w
         Err(Refusal::NotFound) => false,
     };
     if looks_like_ping {
+        request::is_ping();
         return answer(&request, state, payload.into_inner(), tail).await;
     }
     text(StatusCode::NOT_FOUND, "not found")
@@ -269,7 +272,7 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
     };
     let quotas = state.services.quotas();
     if let Err(TooManyPings { wait }) = quotas.admit_ping(&address, received_at) {
-        state.services.note_flood(&address, client_ip(request, &state));
+        request::span().in_scope(|| state.services.note_flood(&address, client_ip(request, &state)));
         return too_many(wait);
     }
     let mut body = read_body(payload).await;
@@ -295,7 +298,8 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
                 return text(StatusCode::NOT_FOUND, "not found");
             };
             // Boxed: it is rare, and every ping's future would be moved about with room for it.
-            let creating = Box::pin(create_and_ping(&state, access, slug, &query, again, keeps_body));
+            let creating = create_and_ping(&state, access, slug, &query, again, keeps_body);
+            let creating = Box::pin(creating.instrument(request::span()));
             match access.may(Action::Signal) {
                 Ok(project) => Asker::Project(project).asks(creating).await,
                 Err(_) => text(StatusCode::NOT_FOUND, "not found"),

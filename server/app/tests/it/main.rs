@@ -5,6 +5,7 @@
     reason = "a test that unwraps nothing fails, as it should"
 )]
 
+mod access_log;
 mod api_channel;
 mod api_event;
 mod api_incident;

@@ -2,8 +2,10 @@
 //!
 //! The HTTP server below has a deadline for the first head of a connection and for idle ones, and no more. Everything else is here, at
 //! the one place that all requests pass: a deadline for every request to come whole and for every answer to be taken ([`stream`]), a
-//! limit of connections for each address ([`Admission`]), and no bare line feed in a head ([`head`]).
+//! limit of connections for each address ([`Admission`]), no bare line feed in a head ([`head`]), and an id, a span and a line in the access
+//! log for each request ([`answer`]).
 
+mod answer;
 mod head;
 mod serve;
 mod stream;

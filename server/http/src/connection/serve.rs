@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_http::error::DispatchError;
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config};
 use actix_web::dev::{AppConfig, Server};
 use actix_web::web::Data;
 use actix_web::{App, Error, rt};
 use futures::future::ready;
 
+use super::answer::answer;
 use super::{Admission, Guarded};
 use crate::AppState;
 
@@ -62,8 +63,9 @@ pub fn serve(
                 Routes::All => crate::configure(config, &app_state),
                 Routes::Operation => crate::configure_operation(config, &app_state),
             })
-            .into_factory()
-            .map_err(|error: Error| error.error_response());
+            .into_factory();
+        // Around the app, where neither its routing nor a panic is out of sight.
+        let app = apply_fn_factory(app, answer).map_err(|error: Error| error.error_response());
         let http = HttpService::<Guarded<rt::net::TcpStream>, _, _>::build()
             .graceful_shutdown_signal(move || {
                 let stop = stop.clone();

@@ -7,7 +7,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
 use deadbeat_domain::ids::ProjectId;
-use deadbeat_domain::people::access::Access;
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_services::people::api_key::{Denied, authorise};
 use deadbeat_store::connection::asker::Asker;
@@ -15,6 +15,7 @@ use deadbeat_store::connection::asker::Asker;
 use crate::error::ApiError;
 use crate::extract::peer::client_ip;
 use crate::problem::Problem;
+use crate::request::{self, SentBy};
 use crate::state::AppState;
 
 /// The key of a request: `Authorization: Bearer <key>`, or `X-Api-Key`.
@@ -35,7 +36,19 @@ async fn access(request: &HttpRequest, action: Action) -> Result<(ProjectId, Acc
         return Err(ApiError::new(Problem::Internal, "the server is wired wrongly"));
     };
     let client = client_ip(request, state);
-    let access = authorise(&state.services, presented(request), action, client).await?;
+    let access = authorise(&state.services, presented(request), action, client).await;
+    let key = match &access {
+        Ok(access) => match access.actor() {
+            Actor::Key { id, .. } => Some(id),
+            _ => None,
+        },
+        Err(Denied::Refused { key, .. }) => Some(*key),
+        Err(_) => None,
+    };
+    if let Some(key) = key {
+        request::sent_by(SentBy::Key(key));
+    }
+    let access = access?;
     let project = access.may(action)?;
     Asker::Project(project).takes_over();
     Ok((project, access))

@@ -21,10 +21,10 @@ use chrono::TimeDelta;
 use deadbeat_domain::people::permission::Refusal;
 use deadbeat_services::ServiceError;
 use deadbeat_store::{StoreError, with_sources};
-use uuid::Uuid;
 
 use crate::assets;
 use crate::error::RETRY_AFTER_SECONDS;
+use crate::request;
 
 /// The routes of all pages and of the files that they use.
 pub fn configure(config: &mut ServiceConfig) {
@@ -103,8 +103,8 @@ pub enum PageError {
     Busy,
     /// The database is away.
     DatabaseAway,
-    /// A bug of ours; the log has the cause under this reference.
-    Internal(Uuid),
+    /// A bug of ours; the log has the cause under the id of the request.
+    Internal,
 }
 
 #[derive(Template)]
@@ -115,7 +115,7 @@ struct ErrorPage {
     title: &'static str,
     text: String,
     way: (&'static str, &'static str),
-    reference: Option<Uuid>,
+    reference: Option<String>,
 }
 
 impl PageError {
@@ -131,7 +131,7 @@ impl PageError {
             Self::WrongMethod(_) => "Not that way",
             Self::Busy => "Too much at once",
             Self::DatabaseAway => "The database is away",
-            Self::Internal(_) => "Something went wrong here",
+            Self::Internal => "Something went wrong here",
         }
     }
 
@@ -153,7 +153,7 @@ impl PageError {
                  tells when it is back."
                     .to_owned()
             }
-            Self::Internal(_) => "The fault is ours. The server's log has the cause.".to_owned(),
+            Self::Internal => "The fault is ours. The server's log has the cause.".to_owned(),
         }
     }
 
@@ -183,7 +183,7 @@ impl ResponseError for PageError {
             Self::TooManyTries(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Busy | Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -205,11 +205,7 @@ impl ResponseError for PageError {
                 title: self.title(),
                 text: self.text(),
                 way: self.way(),
-                reference: if let Self::Internal(reference) = self {
-                    Some(*reference)
-                } else {
-                    None
-                },
+                reference: matches!(self, Self::Internal).then(request::id),
             },
         );
         if let Some((name, value)) = extra
@@ -231,9 +227,8 @@ impl From<StoreError> for PageError {
             tracing::warn!(error = %with_sources(&error), "a page could not be shown: the database is away");
             return Self::DatabaseAway;
         }
-        let reference = Uuid::new_v4();
-        tracing::error!(request_id = %reference, error = %with_sources(&error), "a page failed");
-        Self::Internal(reference)
+        tracing::error!(error = %with_sources(&error), "a page failed");
+        Self::Internal
     }
 }
 
@@ -256,9 +251,8 @@ impl From<ServiceError> for PageError {
             | ServiceError::SlugTaken(_)
             | ServiceError::Conflict(_)
             | ServiceError::Limit { .. }) => {
-                let reference = Uuid::new_v4();
-                tracing::error!(request_id = %reference, error = ?error, "a page left a refusal unhandled");
-                Self::Internal(reference)
+                tracing::error!(error = ?error, "a page left a refusal unhandled");
+                Self::Internal
             }
         }
     }
@@ -301,11 +295,7 @@ mod tests {
                 "href=\"/sign-in\"",
             ),
             (PageError::DatabaseAway, 503, ">Try again</a>"),
-            (
-                PageError::Internal(Uuid::from_u128(7)),
-                500,
-                "00000000-0000-0000-0000-000000000007",
-            ),
+            (PageError::Internal, 500, "Reference: <code"),
         ] {
             let (seen, headers, body) = shown(error).await;
             assert_eq!(seen.as_u16(), status);

@@ -24,6 +24,7 @@ use deadbeat_store::{Store, StoreResult, Tx, with_sources};
 use futures::future::try_join_all;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::Site;
@@ -153,7 +154,9 @@ impl Evaluator {
     /// Sweeps until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
-            let pause = match self.sweep().await {
+            let number = self.selfwatch.sweeps().count + 1;
+            let sweep = self.sweep().instrument(tracing::info_span!("sweep", number));
+            let pause = match sweep.await {
                 Ok((swept, nearest)) => {
                     self.selfwatch.found(swept.down);
                     if swept.down > 0 || swept.reminded > 0 {
@@ -211,6 +214,8 @@ impl Evaluator {
         };
         let swept = self.work_off(&agenda, judged_until - self.settling, now).await?;
         self.selfwatch.sweep_took(began.elapsed(), swept.claimed);
+        let duration_ms = began.elapsed().as_millis();
+        tracing::debug!(swept.claimed, swept.down, swept.reminded, duration_ms, "swept");
         self.stamp().await?;
         Ok((swept, agenda.nearest()))
     }

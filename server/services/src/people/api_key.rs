@@ -125,6 +125,8 @@ pub enum Denied {
     Refused {
         /// What is missing.
         refusal: Refusal,
+        /// The key.
+        key: ApiKeyId,
         /// The first characters of the key, so that a person knows which one it was.
         prefix: String,
     },
@@ -151,8 +153,11 @@ pub async fn authorise(
         Ok(_) => Ok(access),
         Err(refusal) => {
             note_refusal(services, &key, action, client);
-            let prefix = key.prefix;
-            Err(Denied::Refused { refusal, prefix })
+            Err(Denied::Refused {
+                refusal,
+                key: key.id,
+                prefix: key.prefix,
+            })
         }
     }
 }

@@ -224,6 +224,17 @@ impl Contract {
     pub fn check_answer(&self, operation: &Operation, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
         let shown = String::from_utf8_lossy(body);
         assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{operation}: {shown}");
+        let request_id = headers.get("x-request-id");
+        let request_id =
+            request_id.unwrap_or_else(|| panic!("{operation} with {status} has no X-Request-Id"));
+        let request_id = json!(request_id.to_str().unwrap());
+        let faults = self.faults("/components/headers/RequestId/schema", &request_id);
+        assert!(faults.is_empty(), "{operation} with {status}: {faults:#?}");
+        if let Ok(problem) = serde_json::from_slice::<Value>(body)
+            && let Some(told) = problem.get("request_id")
+        {
+            assert_eq!(*told, request_id, "{operation} with {status}");
+        }
         let (at, _) = self
             .operation_part(operation, &format!("/responses/{}", status.as_str()))
             .unwrap_or_else(|| {

@@ -15,6 +15,7 @@ use deadbeat_store::connection::asker::Asker;
 use deadbeat_store::connection::turns::{Turn, Turns};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
+use tracing::Instrument;
 
 use crate::api::only;
 use crate::error::ApiError;
@@ -61,13 +62,13 @@ async fn accept(
     // A client that hangs up does not undo it: a Beat with thousands of entries would otherwise never get them all registered.
     let services = state.services.clone();
     let client = client_ip(&request, &state).map(|ip| ip.to_string());
-    let work = tokio::spawn(async move {
+    let work = async move {
         let accepting = service::accept(&services, &access, batch, received_at, client);
         let verdicts = Asker::Project(project).asks(accepting).await;
         drop(turn);
         verdicts
-    });
-    let verdicts = work
+    };
+    let verdicts = tokio::spawn(work.in_current_span())
         .await
         .map_err(|error| ApiError::new(Problem::Internal, error.to_string()))??;
     let results: Vec<Value> = verdicts

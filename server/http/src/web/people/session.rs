@@ -13,11 +13,11 @@ use askama::Template;
 use deadbeat_services::people::account::{self, SignIn};
 use deadbeat_store::connection::asker::Asker;
 use deadbeat_store::people::account::Account;
-use uuid::Uuid;
 
 use super::csrf::{self, CookieName, SessionForm, VisitorForm};
 use crate::extract::client_ip::network;
 use crate::extract::peer::client_ip;
+use crate::request::{self, SentBy};
 use crate::state::AppState;
 use crate::web::{Frame, FrameAccount, PageError, html, see_other};
 
@@ -80,13 +80,14 @@ impl FromRequest for SignedIn {
         Box::pin(async move {
             let Some(state) = request.app_data::<Data<AppState>>() else {
                 tracing::error!("the server is wired wrongly: its state is missing");
-                return Err(PageError::Internal(Uuid::new_v4()));
+                return Err(PageError::Internal);
             };
             let session = COOKIE.value(&request).ok_or(PageError::NotSignedIn)?;
             let account = account::of_session(&state.services, &session)
                 .await?
                 .ok_or(PageError::NotSignedIn)?;
             Asker::Account(account.id).takes_over();
+            request::sent_by(SentBy::Account(account.id));
             Ok(Self { account, session })
         })
     }

@@ -38,6 +38,7 @@ use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::alert::confirmation;
 use figures::End;
@@ -261,6 +262,19 @@ impl Delivery {
 
     /// Sees one claimed delivery through.
     async fn deliver(&self, held: Held) -> End {
+        let row = &held.row;
+        // The highest level: whatever is logged of an attempt has its delivery, also where only errors are logged.
+        let span = tracing::error_span!(
+            "attempt",
+            delivery.id = %row.id,
+            channel.id = %row.channel_id,
+            kind = row.settings.kind(),
+            number = row.attempt,
+        );
+        self.attempt(held).instrument(span).await
+    }
+
+    async fn attempt(&self, held: Held) -> End {
         let began = self.clock.now();
         let limit = TimeDelta::from_std(self.settings.send_limit).unwrap_or(TimeDelta::MAX);
         if held.lease_until.signed_duration_since(began) < limit {
@@ -274,6 +288,7 @@ impl Delivery {
         let outcome = self.send(&held.row, began).await;
         let attempt = settling::attempt_of(&held.row, &outcome, began, started.elapsed());
         let end = self.settle(&held, &outcome, &attempt).await;
+        tracing::debug!(?end, duration_ms = started.elapsed().as_millis(), "attempted");
         self.figures.count(end, self.clock.now());
         end
     }
@@ -330,7 +345,9 @@ impl Delivery {
             settings: row.settings.clone(),
             signing_secret: row.signing_secret.clone(),
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(async move { sender.send(outgoing).await }));
+        let task = AbortOnDropHandle::new(tokio::spawn(
+            async move { sender.send(outgoing).await }.in_current_span(),
+        ));
         match tokio::time::timeout(self.settings.send_limit, task).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => {
