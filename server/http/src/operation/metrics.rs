@@ -104,6 +104,11 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         "Pings that could not be written while others could, and were set aside.",
         figures.set_aside.load(Ordering::Relaxed),
     )?;
+    counter(
+        "deadbeat_ping_panics_total",
+        "How often a ping that was tried alone made its writer panic.",
+        figures.panicked.load(Ordering::Relaxed),
+    )?;
     gauge(
         "deadbeat_pings_aside",
         "Pings that are set aside: acknowledged, and tried again at a bounded pace.",
@@ -143,6 +148,11 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         "deadbeat_trace_batches_total",
         "Transactions of the writer of traces.",
         figures.batches.load(Ordering::Relaxed),
+    )?;
+    counter(
+        "deadbeat_stage_panics_total",
+        "How often stages that were tried alone made their writer panic.",
+        figures.panicked.load(Ordering::Relaxed),
     )?;
     gauge(
         "deadbeat_trace_waiting",

@@ -20,12 +20,13 @@ use deadbeat_domain::ids::{MonitorId, ProjectId};
 use deadbeat_domain::time::Clock;
 use deadbeat_store::celery::trace::Stored;
 use deadbeat_store::{Store, StoreResult, Tx, with_sources};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::ServiceError;
-use crate::operation::supervisor::{Health, keep_working};
+use crate::operation::lane::{Lane, Panicked, Suspects, Work, alone};
+use crate::operation::supervisor::Health;
 
 /// Stages that may wait. More is refused with "try again": never silence, never unbounded memory.
 const QUEUE: usize = 16_384;
@@ -67,6 +68,8 @@ pub struct Figures {
     pub refused: AtomicU64,
     /// Transactions.
     pub batches: AtomicU64,
+    /// How often a request whose stages were tried alone made the writer panic.
+    pub panicked: AtomicU64,
 }
 
 /// Ids of the stages of one request that the database did not have.
@@ -97,10 +100,13 @@ impl Traces {
     pub fn new(store: &Store) -> (Self, TraceWriter) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let figures = Arc::new(Figures::default());
-        let writer = TraceWriter {
+        let writer = Writer {
             store: store.clone(),
-            waiting,
             figures: Arc::clone(&figures),
+            suspects: Suspects::default(),
+        };
+        let writer = TraceWriter {
+            lane: Lane::new("trace writer".to_owned(), writer, waiting),
         };
         let places = Arc::new(Semaphore::new(QUEUE));
         (
@@ -163,55 +169,59 @@ impl Traces {
     }
 }
 
-/// The one that writes stages.
+/// The lane that writes stages.
 pub struct TraceWriter {
+    lane: Lane<Writer>,
+}
+
+impl TraceWriter {
+    /// Writes until it is told to stop, then what is still waiting. `health` tells when it does not work.
+    pub async fn run(self, health: Health, stop: CancellationToken) {
+        if let Err(error) = self.lane.keep_writing(health, stop).await {
+            tracing::error!(%error, "the trace writer broke off");
+        }
+    }
+}
+
+struct Writer {
     store: Store,
-    waiting: mpsc::Receiver<Waiting>,
     figures: Arc<Figures>,
+    /// Projects whose stages were being written when the writer panicked.
+    suspects: Suspects<ProjectId>,
+}
+
+impl Work for Writer {
+    type One = Waiting;
+    const BATCH: usize = BATCH;
+
+    fn weight(one: &Waiting) -> usize {
+        one.stages.len()
+    }
+
+    async fn write(&mut self, batch: Vec<Waiting>) {
+        if self.suspects.is_empty() {
+            return self.write_now(batch).await;
+        }
+        let (suspect, rest): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|one| self.suspects.has(&one.project));
+        if !rest.is_empty() {
+            self.write_now(rest).await;
+        }
+        for one in suspect {
+            let project = one.project;
+            if alone(self.write_now(vec![one])).await == Err(Panicked) {
+                self.figures.panicked.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(project.id = %project, "stages of runs make their writer panic; their client hears \"try again\"");
+            }
+        }
+    }
 }
 
 /// What was told of one run in a batch: the place of the request in the batch, when it came, and the stage.
 type OfRun<'a> = Vec<(usize, DateTime<Utc>, &'a NewStage)>;
 
-impl TraceWriter {
-    /// Writes until it is told to stop, then what is still waiting. It is started again when it panics: the clients of the batch that it
-    /// held hear "try again". `health` tells when it does not work.
-    pub async fn run(self, health: Health, stop: CancellationToken) {
-        let writer = Arc::new(Mutex::new(self));
-        let running = keep_working("trace writer".to_owned(), health, stop, move |stop| {
-            let writer = Arc::clone(&writer);
-            async move { writer.lock().await.write_all(stop).await }
-        });
-        if let Err(error) = running.await {
-            tracing::error!(%error, "the trace writer broke off");
-        }
-    }
-
-    async fn write_all(&mut self, stop: CancellationToken) {
-        loop {
-            let first = tokio::select! {
-                biased;
-                first = self.waiting.recv() => first,
-                () = stop.cancelled(), if !self.waiting.is_closed() => {
-                    // No new ones; `recv` gives what is left and then none.
-                    self.waiting.close();
-                    continue;
-                }
-            };
-            let Some(first) = first else { return };
-            let mut count = first.stages.len();
-            let mut batch = vec![first];
-            while count < BATCH
-                && let Ok(next) = self.waiting.try_recv()
-            {
-                count += next.stages.len();
-                batch.push(next);
-            }
-            self.write(batch).await;
-        }
-    }
-
-    async fn write(&self, batch: Vec<Waiting>) {
+impl Writer {
+    async fn write_now(&self, batch: Vec<Waiting>) {
         match self.commit(&batch).await {
             Ok(fresh) => self.answer(batch, fresh),
             Err(error) if error.is_unavailable() => {
@@ -251,6 +261,7 @@ impl TraceWriter {
 
     /// Answers which stages were new, a set for each request.
     async fn commit(&self, batch: &[Waiting]) -> StoreResult<Vec<Fresh>> {
+        let _watch = self.suspects.watch(batch.iter().map(|one| &one.project));
         let mut runs: BTreeMap<(ProjectId, Uuid), OfRun<'_>> = BTreeMap::new();
         for (place, request) in batch.iter().enumerate() {
             for stage in &request.stages {
@@ -265,6 +276,7 @@ impl TraceWriter {
             let mut fresh = vec![Fresh::new(); batch.len()];
             if write_in(&mut tx, &runs, &mut fresh).await? {
                 tx.commit().await?;
+                self.suspects.forgive(batch.iter().map(|one| &one.project));
                 return Ok(fresh);
             }
         }

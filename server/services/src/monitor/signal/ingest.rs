@@ -18,6 +18,7 @@ use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::registry::Registry;
 use crate::monitor::signal::spool::Spool;
 use crate::monitor::signal::writer::{Writer, Writers};
+use crate::operation::lane;
 use crate::operation::supervisor::Health;
 
 /// Signals that may wait, over all lanes. More is refused with "try again": never silence, never unbounded memory.
@@ -53,6 +54,8 @@ pub struct Figures {
     pub spooled: AtomicU64,
     /// Signals that were set aside: they could not be written while others could.
     pub set_aside: AtomicU64,
+    /// How often a signal that was tried alone made its writer panic.
+    pub panicked: AtomicU64,
 }
 
 impl Figures {
@@ -106,20 +109,20 @@ impl Ingest {
         let figures = Arc::new(Figures::default());
         let spools = if spools.is_empty() { vec![None] } else { spools };
         let count = spools.len();
-        let (lanes, writers): (Vec<_>, Vec<_>) = spools
-            .into_iter()
-            .map(|spool| {
+        let (lanes, writers): (Vec<_>, Vec<_>) = (1..)
+            .zip(spools)
+            .map(|(number, spool): (usize, Option<Spool>)| {
                 let (queue, waiting) = mpsc::channel(QUEUE / count);
                 let writer = Writer::new(
                     store.clone(),
                     Arc::clone(clock),
                     site.clone(),
                     Arc::clone(outbox_bell),
-                    waiting,
                     Arc::clone(&figures),
                     registry.clone(),
                     spool.clone(),
                 );
+                let writer = lane::Lane::new(format!("writer {number}"), writer, waiting);
                 (Lane { queue, spool }, writer)
             })
             .unzip();
@@ -130,7 +133,13 @@ impl Ingest {
             health: Health::default(),
         };
         let health = ingest.health.clone();
-        (ingest, Writers { writers, health })
+        (
+            ingest,
+            Writers {
+                lanes: writers,
+                health,
+            },
+        )
     }
 
     /// The lane of a monitor's signals: by what every process knows of it at any time. What is in a lane's spool is replayed before what comes

@@ -1,6 +1,7 @@
 //! A writer that panics: its lane comes back, the process says so meanwhile, and nobody is judged for what was refused.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadbeat_domain::monitor::ping::PingKind::Success;
@@ -11,6 +12,7 @@ use deadbeat_services::judge::evaluator::Evaluator;
 use deadbeat_services::monitor::signal::incoming::{Accepted, Address, Incoming};
 use deadbeat_services::monitor::signal::ingest::{Ingest, IngestError};
 use deadbeat_services::monitor::signal::registry::Registry;
+use deadbeat_services::monitor::signal::spool::Spool;
 use deadbeat_services::operation::listening::Listening;
 use deadbeat_services::operation::selfwatch::Selfwatch;
 use deadbeat_services::operation::supervisor::Health;
@@ -31,13 +33,20 @@ struct Process {
 }
 
 fn process(world: &World) -> Process {
+    start(
+        world,
+        PoisonedClock::new(Arc::new(world.clock.clone()), "signal::writer"),
+        None,
+    )
+}
+
+fn start(world: &World, poison: PoisonedClock, spool: Option<Spool>) -> Process {
     let own: Arc<dyn Clock> = Arc::new(world.clock.clone());
-    let poison = PoisonedClock::new(Arc::clone(&own), "signal::writer");
     let clock: Arc<dyn Clock> = Arc::new(poison.clone());
     let site = Site {
         url: "https://deadbeat.test".to_owned(),
     };
-    let (store, lanes) = (world.store(), vec![None]);
+    let (store, lanes) = (world.store(), vec![spool]);
     let (ingest, writers) = Ingest::new(&store, &clock, &site, &Arc::default(), Registry::default(), lanes);
     let stop = CancellationToken::new();
     tokio::spawn(writers.run(stop.clone()));
@@ -68,6 +77,16 @@ impl Process {
         };
         self.ingest.accept(incoming).await
     }
+}
+
+/// Waits until something holds.
+async fn wait_for(what: &str, holds: impl AsyncFn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what} did not come within a minute");
 }
 
 async fn until(health: &Health, is_well: bool) {
@@ -142,5 +161,94 @@ async fn a_lane_that_panics_with_each_signal_is_never_well_between(pool: PgPool)
 
     assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
     assert!(!process.ingest.health().is_well(), "not steady yet");
+    until(process.ingest.health(), true).await;
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_signal_that_makes_its_lane_panic_each_time_is_set_aside_after_two_restarts(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (poisonous, other) = (world.monitor("poisonous").await, world.monitor("other").await);
+    let to = Address::Ping(poisonous.ping_id);
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&folder.path().join("spool"), 1_000_000).unwrap();
+    let clock = PoisonedClock::new(Arc::new(world.clock.clone()), "signal::writer");
+    let process = start(&world, clock, Some(spool));
+    for _ in 0..2 {
+        process.poison.poison(1);
+        assert_eq!(process.ping(&world, &to).await, Err(IngestError::Unavailable));
+        until(process.ingest.health(), false).await;
+    }
+
+    // The one that asks the clock next is the try beside the lane.
+    process.poison.poison(1);
+    assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
+    let panicked = || process.ingest.figures().panicked.load(Ordering::Relaxed);
+    wait_for("the panic", async || panicked() == 1).await;
+
+    assert_eq!(process.ingest.aside(), 1, "it is not lost");
+    assert_eq!(
+        process.ping(&world, &Address::Ping(other.ping_id)).await,
+        Ok(Accepted::Recorded)
+    );
+    // It is tried again, and was no poison for ever.
+    wait_for("the signal", async || process.ingest.aside() == 0).await;
+    assert_eq!(world.count("SELECT count(*) FROM ping").await, 2);
+    // Nobody is suspect any more: its next signal goes with the others.
+    assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
+    assert_eq!(process.ingest.figures().set_aside.load(Ordering::Relaxed), 1);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn without_a_spool_a_signal_that_panics_is_refused_and_all_others_are_written(pool: PgPool) {
+    let world = World::new(pool).await;
+    let (poisonous, other) = (world.monitor("poisonous").await, world.monitor("other").await);
+    let to = Address::Ping(poisonous.ping_id);
+    let process = process(&world);
+    for _ in 0..2 {
+        process.poison.poison(1);
+        assert_eq!(process.ping(&world, &to).await, Err(IngestError::Unavailable));
+        until(process.ingest.health(), false).await;
+    }
+    until(process.ingest.health(), true).await;
+
+    process.poison.poison(1);
+    assert_eq!(process.ping(&world, &to).await, Err(IngestError::Unavailable));
+    assert_eq!(
+        process.ping(&world, &Address::Ping(other.ping_id)).await,
+        Ok(Accepted::Recorded)
+    );
+
+    assert_eq!(process.ingest.figures().panicked.load(Ordering::Relaxed), 1);
+    assert!(process.ingest.health().is_well(), "the lane goes on");
+    assert_eq!(process.ping(&world, &to).await, Ok(Accepted::Recorded));
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_spooled_signal_that_makes_each_replay_panic_is_set_aside(pool: PgPool) {
+    let world = World::new(pool).await;
+    let monitor = world.monitor("m").await;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&folder.path().join("spool"), 1_000_000).unwrap();
+    let incoming = Incoming {
+        address: Address::Ping(monitor.ping_id),
+        signal: world.signal(Success),
+        method: None,
+        remote_addr: None,
+        user_agent: None,
+        body: Vec::new(),
+    };
+    spool.append(1..=1, &[incoming]).await.unwrap();
+
+    // Backtraces name files, too.
+    let clock = PoisonedClock::new(Arc::new(world.clock.clone()), "signal/writer/replay.rs");
+    clock.poison(usize::MAX);
+    let process = start(&world, clock, Some(spool));
+
+    wait_for("the signal", async || {
+        process.ingest.spooled() == 0 && process.ingest.aside() == 0
+    })
+    .await;
+    assert_eq!(process.poison.doses(), usize::MAX - 2, "it panicked twice");
+    assert_eq!(world.count("SELECT count(*) FROM ping").await, 1);
     until(process.ingest.health(), true).await;
 }

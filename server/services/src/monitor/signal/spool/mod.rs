@@ -9,13 +9,15 @@
 mod aside;
 mod file;
 mod reserve;
+#[cfg(test)]
+mod tests;
 
 use std::fs::DirBuilder;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -70,7 +72,10 @@ pub struct Spool {
 }
 
 struct Inner {
+    /// Held while the disk works, which may take seconds: only threads for blocking calls may wait for it.
     file: Mutex<File>,
+    /// Beside the file, so that a task never waits for the disk to read them.
+    names: Mutex<Names>,
     path: PathBuf,
     most_bytes: u64,
     signals: AtomicU64,
@@ -84,6 +89,11 @@ struct Inner {
 struct File {
     /// None after a failure: redb wants a file opened anew before it does anything else with it.
     database: Option<Database>,
+}
+
+/// Under which names the process that has the file writes and listens. Nil: the file was never opened.
+#[derive(Clone, Copy, Default)]
+struct Names {
     writer: Uuid,
     listener: Uuid,
 }
@@ -129,11 +139,8 @@ impl Spool {
             made.map_err(file_error)?;
         }
         let inner = Inner {
-            file: Mutex::new(File {
-                database: None,
-                writer: Uuid::nil(),
-                listener: Uuid::nil(),
-            }),
+            file: Mutex::new(File { database: None }),
+            names: Mutex::default(),
             path: path.to_owned(),
             most_bytes,
             signals: AtomicU64::new(0),
@@ -151,13 +158,13 @@ impl Spool {
     /// Which row of the table `writer` is this file's.
     #[must_use]
     pub fn writer(&self) -> Uuid {
-        self.inner.lock().writer
+        self.inner.names().writer
     }
 
     /// Which row of the table `listener` belongs to the process that has this file.
     #[must_use]
     pub fn listener(&self) -> Uuid {
-        self.inner.lock().listener
+        self.inner.names().listener
     }
 
     /// When the oldest signal came.
@@ -358,6 +365,10 @@ impl Spool {
 }
 
 impl Inner {
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, File> {
         self.file.lock().unwrap_or_else(|poisoned| {
             // Whoever panicked in there found something that should not be: read it anew.
@@ -382,7 +393,7 @@ impl Inner {
         if file.database.is_some() {
             return Ok(file);
         }
-        let writer = Some(file.writer).filter(|id| !id.is_nil());
+        let writer = Some(self.names().writer).filter(|id| !id.is_nil());
         let content = match read(&self.path, writer) {
             Ok(content) => content,
             Err(Fault::Passing(error)) => return Err(error),
@@ -406,11 +417,11 @@ impl Inner {
         let mut index = self.index();
         *index = Index::of(content.aside, &index);
         drop(index);
-        *file = File {
-            database: Some(content.database),
+        *self.names() = Names {
             writer: content.writer,
             listener: content.listener,
         };
+        file.database = Some(content.database);
         Ok(file)
     }
 }

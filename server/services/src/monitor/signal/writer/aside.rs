@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use deadbeat_store::StoreError;
@@ -13,6 +14,7 @@ use super::{ALONE, Writer};
 use crate::monitor::signal::incoming::Address;
 use crate::monitor::signal::ingest::Figures;
 use crate::monitor::signal::spool::{Aside, Spool, SpoolError};
+use crate::operation::lane::{Suspects, alone};
 
 /// Before the next round when one wrote nothing.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -27,6 +29,7 @@ pub(super) struct Retries {
     committer: Committer,
     spool: Spool,
     figures: Arc<Figures>,
+    suspects: Suspects<Address>,
     /// When the addresses that failed are due again, and how long they wait then.
     failed: HashMap<Address, (Instant, Duration)>,
 }
@@ -38,6 +41,7 @@ impl Writer {
             committer: self.committer.another(),
             spool: self.spool.clone()?,
             figures: Arc::clone(&self.figures),
+            suspects: self.suspects.clone(),
             failed: HashMap::new(),
         })
     }
@@ -90,8 +94,16 @@ impl Retries {
             let Some(aside) = self.spool.read_aside(place).await? else {
                 continue;
             };
-            match self.write(&aside).await {
+            // A panic here would end the lane, too.
+            let Ok(tried) = alone(self.write(&aside)).await else {
+                self.figures.panicked.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("a signal that was set aside makes its writer panic; it stays aside");
+                self.wait(address, false);
+                continue;
+            };
+            match tried {
                 Ok(true) => {
+                    self.suspects.forgive(std::iter::once(&address));
                     written += 1;
                     self.failed.remove(&address);
                     self.spool.forget_aside(&[&aside]).await?;

@@ -18,11 +18,13 @@ mod commit;
 mod held;
 mod replay;
 mod share;
+mod suspect;
 #[cfg(test)]
 mod tests;
 mod vouch;
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,7 +32,7 @@ use std::time::Duration;
 use deadbeat_domain::time::Clock;
 use deadbeat_store::monitor::Held;
 use deadbeat_store::{Store, StoreError, with_sources};
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -40,12 +42,11 @@ use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::ingest::{Figures, Waiting};
 use crate::monitor::signal::registry::{Known, Registry};
 use crate::monitor::signal::spool::Spool;
-use crate::operation::supervisor::{Health, keep_working};
+use crate::operation::lane::{Lane, Suspects, Work};
+use crate::operation::supervisor::Health;
 
 /// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
 const BATCH: usize = 512;
-/// Room for signals that a batch has from the start.
-const USUAL_BATCH: usize = 64;
 /// How long a batch may take, from its first statement to the answer of its commit: then the spool takes it, and the clients hear of it.
 /// A replay may take as long as the store lets each of its statements: what the database is too busy for now must not come back for ever.
 pub const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
@@ -68,7 +69,7 @@ const MOST_TRUSTED: usize = 10_000;
 
 /// The writers of a process, one a lane.
 pub struct Writers {
-    pub(crate) writers: Vec<Writer>,
+    pub(crate) lanes: Vec<Lane<Writer>>,
     pub(crate) health: Health,
 }
 
@@ -78,16 +79,10 @@ impl Writers {
     /// A writer that panics is started again. The clients of the batch that it held hear "try again"; what waits in its queue is written
     /// by the next start. It goes on with its own numbers: with those of its spool, what is committed already would hide what comes.
     pub async fn run(self, stop: CancellationToken) {
-        let running: Vec<_> = (1..)
-            .zip(self.writers)
-            .map(|(lane, writer)| {
-                let writer = Arc::new(Mutex::new(writer));
-                let name = format!("writer {lane}");
-                keep_working(name, self.health.clone(), stop.clone(), move |stop| {
-                    let writer = Arc::clone(&writer);
-                    async move { writer.lock().await.run(stop).await }
-                })
-            })
+        let running: Vec<_> = self
+            .lanes
+            .into_iter()
+            .map(|lane| lane.keep_writing(self.health.clone(), stop.clone()))
             .collect();
         for ended in running {
             if let Err(error) = ended.await {
@@ -100,7 +95,6 @@ impl Writers {
 /// The one that writes a lane's signals.
 pub(crate) struct Writer {
     committer: Committer,
-    waiting: mpsc::Receiver<Waiting>,
     figures: Arc<Figures>,
     spool: Option<Spool>,
     /// The last number that was given to a signal.
@@ -113,6 +107,57 @@ pub(crate) struct Writer {
     trusted: usize,
     /// Asks whether the database is back, beside the work: an answer may take seconds.
     probe: Option<JoinHandle<bool>>,
+    /// Addresses whose signals were being written when the writer panicked.
+    suspects: Suspects<Address>,
+}
+
+impl Work for Writer {
+    type One = Waiting;
+    const BATCH: usize = BATCH;
+    const AT_ONCE: usize = BATCH;
+
+    async fn begin(&mut self, waiting: &mut mpsc::Receiver<Waiting>, stop: &CancellationToken) -> bool {
+        self.go_on(waiting, stop).await
+    }
+
+    /// What is set aside is tried again.
+    fn beside(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let retries = self.retries();
+        async move {
+            if let Some(retries) = retries {
+                retries.run(stop).await;
+            }
+        }
+    }
+
+    fn left(&mut self) -> Vec<Waiting> {
+        std::mem::take(&mut self.later)
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        if self.held.is_empty() {
+            self.is_behind().then_some(PROBE)
+        } else {
+            Some(HELD_PAUSE)
+        }
+    }
+
+    async fn woken(&mut self) {
+        if self.held.is_empty() {
+            self.catch_up().await;
+        } else {
+            self.write_now(Vec::new()).await;
+        }
+    }
+
+    async fn write(&mut self, batch: Vec<Waiting>) {
+        self.write_share(batch).await;
+    }
+
+    async fn end(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.put_aside(held).await;
+    }
 }
 
 /// A batch that was not written.
@@ -131,7 +176,6 @@ impl Writer {
         clock: Arc<dyn Clock>,
         site: Site,
         outbox_bell: Arc<Notify>,
-        waiting: mpsc::Receiver<Waiting>,
         figures: Arc<Figures>,
         registry: Registry,
         spool: Option<Spool>,
@@ -146,7 +190,6 @@ impl Writer {
                 touched: HashMap::new(),
                 slugs: HashSet::new(),
             },
-            waiting,
             figures,
             spool,
             position: 0,
@@ -154,30 +197,13 @@ impl Writer {
             later: Vec::new(),
             trusted: 0,
             probe: None,
+            suspects: Suspects::default(),
         }
-    }
-
-    /// Writes until it is told to stop, then what is still waiting. Beside it, what is set aside is tried again.
-    async fn run(&mut self, stop: CancellationToken) {
-        if !self.go_on(&stop).await {
-            return;
-        }
-        let ended = stop.child_token();
-        let retries = self.retries();
-        let lane = async {
-            self.write_all(stop).await;
-            ended.cancel();
-        };
-        tokio::join!(lane, async {
-            if let Some(retries) = retries {
-                retries.run(ended.clone()).await;
-            }
-        });
     }
 
     /// What an earlier process left comes first, and its numbers go on. A file that fails is tried again: what it holds is acknowledged,
     /// and nobody is judged before it is written. False: told to stop before it could be read.
-    async fn go_on(&mut self, stop: &CancellationToken) -> bool {
+    async fn go_on(&mut self, waiting: &mut mpsc::Receiver<Waiting>, stop: &CancellationToken) -> bool {
         // An empty file has nothing to say: its name is new, or this process gave the numbers itself.
         while let Some(spool) = self.spool.clone().filter(|spool| spool.signals() > 0) {
             match spool.last_position().await {
@@ -191,64 +217,23 @@ impl Writer {
             }
             tokio::select! {
                 () = stop.cancelled() => {
-                    self.waiting.close();
-                    while self.waiting.try_recv().is_ok() {}
+                    waiting.close();
+                    while waiting.try_recv().is_ok() {}
                     return false;
                 }
                 () = tokio::time::sleep(UNREADABLE_PAUSE) => {}
             }
             // Without an answer the clients hear "try again".
-            while self.waiting.try_recv().is_ok() {}
+            while waiting.try_recv().is_ok() {}
         }
         true
-    }
-
-    async fn write_all(&mut self, stop: CancellationToken) {
-        loop {
-            if !self.later.is_empty() {
-                // They have waited already: the batch takes what else has come, and waits for nothing.
-                let mut batch = std::mem::take(&mut self.later);
-                while batch.len() < BATCH
-                    && let Ok(one) = self.waiting.try_recv()
-                {
-                    batch.push(one);
-                }
-                self.write_share(batch).await;
-                continue;
-            }
-            let mut batch = Vec::with_capacity(USUAL_BATCH);
-            let (is_behind, is_held) = (self.is_behind(), !self.held.is_empty());
-            let taken = tokio::select! {
-                biased;
-                taken = self.waiting.recv_many(&mut batch, BATCH) => taken,
-                () = stop.cancelled(), if !self.waiting.is_closed() => {
-                    // No new ones; `recv_many` gives what is left and then 0.
-                    self.waiting.close();
-                    continue;
-                }
-                () = tokio::time::sleep(HELD_PAUSE), if is_held => {
-                    self.write(Vec::new()).await;
-                    continue;
-                }
-                () = tokio::time::sleep(PROBE), if is_behind => {
-                    self.catch_up().await;
-                    continue;
-                }
-            };
-            if taken == 0 {
-                let held = std::mem::take(&mut self.held);
-                self.put_aside(held).await;
-                return;
-            }
-            self.write_share(batch).await;
-        }
     }
 
     /// Writes of each address its share; the rest waits for the next batch.
     async fn write_share(&mut self, batch: Vec<Waiting>) {
         let (batch, later) = share::split(batch);
         self.later = later;
-        self.write(batch).await;
+        self.write_now(batch).await;
         if self.is_behind() {
             self.catch_up().await;
         }
@@ -264,7 +249,7 @@ impl Writer {
         self.spool.as_ref().is_some_and(|spool| spool.signals() > 0)
     }
 
-    async fn write(&mut self, new: Vec<Waiting>) {
+    async fn write_now(&mut self, new: Vec<Waiting>) {
         let mut batch = new;
         if !self.held.is_empty() {
             drop(batch.splice(..0, self.held.drain(..)));
@@ -274,6 +259,7 @@ impl Writer {
             return;
         }
         let batch = self.follow_aside(batch).await;
+        let batch = self.isolate_suspects(batch).await;
         if batch.is_empty() {
             return;
         }
@@ -311,6 +297,7 @@ impl Writer {
                     tx
                 }
             };
+            let _watch = self.suspects.watch(signals.iter().map(|one| &one.address));
             self.committer.take(tx, &signals, Held::Skip).await
         };
         let mut taken = match taken.await {
@@ -345,8 +332,12 @@ impl Writer {
             is_replay: false,
         });
         let signals: Vec<&Incoming> = rest.iter().map(|one| &*one.incoming).collect();
-        match self.committer.write(taken, &signals, place).await {
+        let watch = self.suspects.watch(signals.iter().map(|one| &one.address));
+        let written = self.committer.write(taken, &signals, place).await;
+        drop(watch);
+        match written {
             Ok(fates) => {
+                self.suspects.forgive(signals.iter().map(|one| &one.address));
                 for (one, fate) in rest.into_iter().zip(fates) {
                     if let Fate::Answered(accepted) = fate {
                         self.answer(one.answer, accepted);

@@ -78,6 +78,10 @@ impl Writer {
         let Some(spool) = self.spool.clone() else {
             return Ok(false);
         };
+        if !self.suspects.is_empty() {
+            self.set_suspects_aside(&spool, &spool.oldest(BATCH).await?)
+                .await?;
+        }
         // A row that somebody holds is waited for, but not for long: then its signals are set aside.
         for held in [Held::Wait, Held::Skip] {
             // Read anew each time: what was set aside is not in the order any more, and may be written by now.
@@ -136,6 +140,9 @@ impl Writer {
             return Ok(());
         };
         let signals: Vec<&Incoming> = due.iter().map(|spooled| &spooled.incoming).collect();
+        let _watch = self
+            .suspects
+            .watch(due.iter().map(|spooled| &spooled.incoming.address));
         let mut taken = self.committer.take(tx, &signals, held).await?;
         let stays: Vec<bool> = taken
             .can_be_written()
@@ -165,10 +172,11 @@ impl Writer {
                 self.figures.count(accepted);
             }
         }
+        self.suspects.forgive(signals.iter().map(|one| &one.address));
         Ok(())
     }
 
-    async fn set_aside(&self, spool: &Spool, stuck: &[&Spooled]) -> Result<(), SpoolError> {
+    pub(super) async fn set_aside(&self, spool: &Spool, stuck: &[&Spooled]) -> Result<(), SpoolError> {
         if stuck.is_empty() {
             return Ok(());
         }
