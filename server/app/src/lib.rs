@@ -25,7 +25,8 @@ use deadbeat_http::extract::client_ip::TrustedProxies;
 use deadbeat_services::alert::delivery::outbound::Outbound;
 use deadbeat_services::alert::delivery::senders::Senders;
 use deadbeat_services::alert::delivery::{Delivery, DeliverySettings};
-use deadbeat_services::celery::trace::{Lost, Traces};
+use deadbeat_services::celery::trace::Traces;
+use deadbeat_services::celery::trace::lost::Lost;
 use deadbeat_services::judge::evaluator::Evaluator;
 use deadbeat_services::monitor::signal::ingest::{Ingest, LANES};
 use deadbeat_services::monitor::signal::registry::Registry;
@@ -218,6 +219,9 @@ impl App {
         .with_quotas(quotas);
 
         selfwatch.attend(ingest.health().clone());
+        let duties = selfwatch.duties().clone();
+        duties.add(ingest.duties());
+        duties.add([services.traces().duty().clone()]);
         let stop_loops = CancellationToken::new();
         let stop_writers = CancellationToken::new();
         let writers = vec![
@@ -239,14 +243,19 @@ impl App {
             let listening = Arc::new(listening);
             listens = Some(Arc::clone(&listening));
             let known = watches.clone();
-            loops.push(keep_running("registry", stop_loops.clone(), move |stop| {
-                let (registry, store) = (registry.clone(), known.clone());
-                async move { registry.run(&store, stop).await }
-            }));
+            duties.add([registry.duty().clone(), listening.duty().clone()]);
+            loops.push(keep_running(
+                registry.duty().clone(),
+                stop_loops.clone(),
+                move |stop| {
+                    let (registry, store) = (registry.clone(), known.clone());
+                    async move { registry.run(&store, stop).await }
+                },
+            ));
             // Its first word comes as soon as the database can take it: who was never heard is waited for by nobody.
             loops.push(keep_running_behind(
                 &gate,
-                "listening",
+                listening.duty().clone(),
                 stop_loops.clone(),
                 move |stop| {
                     let listening = Arc::clone(&listening);
@@ -270,10 +279,13 @@ impl App {
             }
             let evaluator = Arc::new(evaluator);
             let zones = Arc::new(ZoneData::new(watches.clone(), Arc::clone(&clock)));
+            duties.add(evaluator.duties());
+            duties.add([zones.duty().clone()]);
+            let [evaluator_duty, ..] = evaluator.duties();
             let turning_clock = Arc::clone(&clock);
             loops.push(keep_running_behind(
                 &gate,
-                "evaluator",
+                evaluator_duty,
                 stop_loops.clone(),
                 move |stop| {
                     let (evaluator, zones) = (Arc::clone(&evaluator), Arc::clone(&zones));
@@ -286,9 +298,10 @@ impl App {
                 },
             ));
             let lost = Arc::new(Lost::new(watches.clone(), Arc::clone(&clock)));
+            duties.add([lost.duty().clone()]);
             loops.push(keep_running_behind(
                 &gate,
-                "lost_runs",
+                lost.duty().clone(),
                 stop_loops.clone(),
                 move |stop| {
                     let lost = Arc::clone(&lost);
@@ -296,9 +309,10 @@ impl App {
                 },
             ));
             let retention = Arc::new(Retention::new(requests.clone(), clock, retention, removed));
+            duties.add([retention.duty().clone()]);
             loops.push(keep_running_behind(
                 &gate,
-                "retention",
+                retention.duty().clone(),
                 stop_loops.clone(),
                 move |stop| {
                     let retention = Arc::clone(&retention);
@@ -309,15 +323,18 @@ impl App {
         if let Some((url, outbound)) = watchdog {
             let reader = watches.reader();
             let watchdog = Arc::new(Watchdog::new(url, outbound, watched, reader, watch_clock));
-            loops.push(keep_running("watchdog", stop_loops.clone(), move |stop| {
+            duties.add([watchdog.duty().clone()]);
+            let duty = watchdog.duty().clone();
+            loops.push(keep_running(duty, stop_loops.clone(), move |stop| {
                 let watchdog = Arc::clone(&watchdog);
                 async move { watchdog.run(stop).await }
             }));
         }
         if delivers {
+            duties.add([delivery.duty().clone()]);
             loops.push(keep_running_behind(
                 &gate,
-                "delivery",
+                delivery.duty().clone(),
                 stop_loops.clone(),
                 move |stop| {
                     let delivery = Arc::clone(&delivery);

@@ -1,12 +1,15 @@
 //! `/healthz`: this process lives. `/readyz`: it can do its work.
 
+use std::time::Duration;
+
 use actix_web::http::header;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource, web};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::json::instant;
 use deadbeat_domain::judge::hearing::Hold;
-use serde_json::json;
+use deadbeat_services::operation::duty::Report;
+use serde_json::{Value, json};
 
 use crate::state::AppState;
 
@@ -48,6 +51,19 @@ fn age(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> f64 {
     })
 }
 
+/// A loop's own report.
+fn shown(report: Report) -> Value {
+    let seconds = |span: Option<Duration>| span.map(|span| span.as_secs_f64());
+    json!({
+        "name": report.name,
+        "works": report.works,
+        "last_success_age_seconds": seconds(report.last_success_age),
+        "lag_seconds": seconds(report.lag),
+        "backlog": report.backlog,
+        "failures": report.failures,
+    })
+}
+
 /// Whether this process can do the work of its roles decides the status; how the whole deployment does is told beside it.
 async fn ready(state: Data<AppState>) -> HttpResponse {
     let now = state.now();
@@ -64,6 +80,7 @@ async fn ready(state: Data<AppState>) -> HttpResponse {
         "evaluator": readiness.evaluator,
         "delivery": readiness.delivery,
         "failed_loops": readiness.failed_loops,
+        "loops": state.services.selfwatch().duties().reports().into_iter().map(shown).collect::<Vec<_>>(),
         "last_sweep_at": readiness.last_sweep_at.map(instant),
         "last_delivery_at": readiness.last_delivery_at.map(instant),
         "spooled_pings": state.services.ingest().spooled(),

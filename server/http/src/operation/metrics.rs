@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, web};
 use chrono::TimeDelta;
-use prometheus::{Counter, Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Counter, Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 
 use deadbeat_domain::schedule::zone;
+use deadbeat_services::operation::duty::Report;
 use deadbeat_services::operation::retention;
 
 use crate::operation::health::operation;
@@ -33,6 +36,49 @@ async fn show(state: Data<AppState>) -> HttpResponse {
             HttpResponse::InternalServerError().finish()
         }
     }
+}
+
+/// All loops in one shape.
+fn show_duties(registry: &Registry, duties: &[Report]) -> prometheus::Result<()> {
+    type Figure = fn(&Report) -> Option<f64>;
+    let gauges: [(&str, &str, Figure); 4] = [
+        ("deadbeat_loop_works", "1: the loop works.", |one| {
+            Some(f64::from(u8::from(one.works)))
+        }),
+        (
+            "deadbeat_loop_last_success_age_seconds",
+            "Since a turn of the loop last succeeded.",
+            |one| one.last_success_age.map(|age| age.as_secs_f64()),
+        ),
+        (
+            "deadbeat_loop_lag_seconds",
+            "How late the last turn of the loop was.",
+            |one| one.lag.map(|lag| lag.as_secs_f64()),
+        ),
+        (
+            "deadbeat_loop_backlog",
+            "What was left to do after the last turn of the loop.",
+            |one| one.backlog.map(|backlog| backlog as f64),
+        ),
+    ];
+    for (name, help, figure) in gauges {
+        let family = GaugeVec::new(Opts::new(name, help), &["loop"])?;
+        for one in duties {
+            if let Some(value) = figure(one) {
+                family.with_label_values(&[&one.name]).set(value);
+            }
+        }
+        registry.register(Box::new(family))?;
+    }
+    let failures = Opts::new(
+        "deadbeat_loop_failures_total",
+        "Turns of the loop that failed, and panics.",
+    );
+    let failures = IntCounterVec::new(failures, &["loop"])?;
+    for one in duties {
+        failures.with_label_values(&[&one.name]).inc_by(one.failures);
+    }
+    registry.register(Box::new(failures))
 }
 
 async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
@@ -266,6 +312,7 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
             seconds(now - at),
         )?;
     }
+    show_duties(&registry, &selfwatch.duties().reports())?;
     let readiness = selfwatch.readiness(&state.reader(), now).await;
     gauge(
         "deadbeat_loops_failed",

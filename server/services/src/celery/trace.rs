@@ -5,8 +5,9 @@
 //! A request that is answered otherwise is sent again by the SDK, and what was written of it already changes nothing: a stage counts
 //! once. There is no spool: while the database is away clients hear "try again", and keep what they have.
 //!
-//! [`Lost`] closes the runs of which nobody will tell the end.
+//! [`lost`] closes the runs of which nobody will tell the end.
 
+pub mod lost;
 pub(crate) mod unbegun;
 
 use std::collections::{BTreeMap, HashSet};
@@ -14,10 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::trace::{Told, Trace, TraceState, fold};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
-use deadbeat_domain::time::Clock;
 use deadbeat_store::celery::trace::Stored;
 use deadbeat_store::{Store, StoreResult, Tx, with_sources};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::ServiceError;
+use crate::operation::duty::Duty;
 use crate::operation::lane::{Lane, Panicked, Suspects, Work, alone};
 use crate::operation::supervisor::Health;
 
@@ -34,15 +35,6 @@ const QUEUE: usize = 16_384;
 const BATCH: usize = 2_000;
 /// How often a batch is done again when another process writes the same new runs at the same moment.
 const TRIES: usize = 10;
-
-/// Runs that one transaction gives up.
-const LOST_BATCH: i64 = 500;
-/// Between two looks for abandoned runs.
-const LOST_PAUSE: Duration = Duration::from_secs(60);
-/// A worker that was not heard from for this long tells nothing more of its runs.
-const WORKER_GONE: TimeDelta = TimeDelta::minutes(10);
-/// A run that began longer ago has been forgotten by whoever began it.
-const LONGEST: TimeDelta = TimeDelta::days(7);
 
 /// One told stage, and whose it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +84,7 @@ pub struct Traces {
     queue: mpsc::Sender<Waiting>,
     places: Arc<Semaphore>,
     figures: Arc<Figures>,
+    duty: Duty,
 }
 
 impl Traces {
@@ -100,13 +93,15 @@ impl Traces {
     pub fn new(store: &Store) -> (Self, TraceWriter) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let figures = Arc::new(Figures::default());
+        let duty = Duty::new("trace writer");
         let writer = Writer {
             store: store.clone(),
             figures: Arc::clone(&figures),
+            duty: duty.clone(),
             suspects: Suspects::default(),
         };
         let writer = TraceWriter {
-            lane: Lane::new("trace writer".to_owned(), writer, waiting),
+            lane: Lane::new(duty.clone(), writer, waiting),
         };
         let places = Arc::new(Semaphore::new(QUEUE));
         (
@@ -114,6 +109,7 @@ impl Traces {
                 queue,
                 places,
                 figures,
+                duty,
             },
             writer,
         )
@@ -162,6 +158,12 @@ impl Traces {
         QUEUE.saturating_sub(self.places.available_permits())
     }
 
+    /// What the writer reports of itself.
+    #[must_use]
+    pub fn duty(&self) -> &Duty {
+        &self.duty
+    }
+
     /// Figures for metrics.
     #[must_use]
     pub fn figures(&self) -> &Figures {
@@ -186,6 +188,7 @@ impl TraceWriter {
 struct Writer {
     store: Store,
     figures: Arc<Figures>,
+    duty: Duty,
     /// Projects whose stages were being written when the writer panicked.
     suspects: Suspects<ProjectId>,
 }
@@ -222,7 +225,9 @@ type OfRun<'a> = Vec<(usize, DateTime<Utc>, &'a NewStage)>;
 
 impl Writer {
     async fn write_now(&self, batch: Vec<Waiting>) {
-        match self.commit(&batch).await {
+        let done = self.commit(&batch).await;
+        self.duty.ended(&done);
+        match done {
             Ok(fresh) => self.answer(batch, fresh),
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(error = %with_sources(&error), requests = batch.len(), "stages of runs could not be written");
@@ -418,81 +423,4 @@ impl Changes {
         deadbeat_store::celery::trace::note_open(tx, &opened, &closed).await?;
         Ok(true)
     }
-}
-
-/// The loop that closes runs of which nobody will tell the end: their worker is gone, or they began too long ago. What is told of such
-/// a run later has the last word all the same.
-pub struct Lost {
-    store: Store,
-    clock: Arc<dyn Clock>,
-}
-
-impl Lost {
-    /// Puts the parts together.
-    #[must_use]
-    pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
-    }
-
-    /// Looks every minute until told to stop.
-    pub async fn run(&self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOST_PAUSE) => {}
-            }
-            match self.close_once().await {
-                Ok(0) => {}
-                Ok(closed) => tracing::info!(closed, "runs of which nobody told the end were closed as lost"),
-                Err(error) => {
-                    tracing::warn!(error = %with_sources(&error), "abandoned runs could not be closed; trying again")
-                }
-            }
-        }
-    }
-
-    /// Closes all that are abandoned now; answers how many. Any number of processes may do so at once.
-    ///
-    /// # Errors
-    /// When the database is away. What was closed stays closed.
-    pub async fn close_once(&self) -> StoreResult<u64> {
-        let now = self.clock.now();
-        let mut closed = 0;
-        loop {
-            let (gone, began) = (now - WORKER_GONE, now - LONGEST);
-            let abandoned =
-                deadbeat_store::celery::trace::abandoned(&self.store.reader(), gone, began, LOST_BATCH)
-                    .await?;
-            let is_last = abandoned.len() < usize::try_from(LOST_BATCH).unwrap_or(usize::MAX);
-            if !abandoned.is_empty() {
-                let mut tx = self.store.begin().await?;
-                closed += give_up(&mut tx, &abandoned, now).await?;
-                tx.commit().await?;
-            }
-            if is_last {
-                return Ok(closed);
-            }
-        }
-    }
-}
-
-async fn give_up(tx: &mut Tx, abandoned: &[(ProjectId, Uuid)], now: DateTime<Utc>) -> StoreResult<u64> {
-    let mut changes = Changes::default();
-    for mut stored in deadbeat_store::celery::trace::lock(tx, abandoned).await? {
-        let was = Was::of(&stored);
-        let began = stored.trace.started_at();
-        let why = if began.is_some_and(|began| began < now - LONGEST) {
-            "it began over 7 days ago, and nobody told its end"
-        } else {
-            "its worker is gone, and nobody told its end"
-        };
-        let given_up = stored.trace.given_up(Uuid::now_v7(), why);
-        if was.running.is_some() && fold(&mut stored.trace, &given_up) {
-            changes.change(stored, was);
-        }
-    }
-    changes.write(tx).await?;
-    // Also of those that the writer has closed meanwhile, or whose trace is gone.
-    deadbeat_store::celery::trace::forget_open(tx, abandoned).await?;
-    Ok(changes.changed.len() as u64)
 }

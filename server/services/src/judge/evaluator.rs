@@ -31,6 +31,7 @@ use crate::Site;
 use crate::incident::changed::{News, What};
 use crate::judge::blind_notice;
 use crate::judge::excuse::LONGEST_EXCUSE;
+use crate::operation::duty::Duty;
 use crate::operation::selfwatch::Selfwatch;
 use crate::operation::supervisor::Health;
 
@@ -95,6 +96,11 @@ pub struct Evaluator {
     settling: TimeDelta,
     /// The listener of the same process, and the loops that its signals need.
     beside: Option<(Uuid, Health)>,
+    /// What the loop, and its parts that have times of their own, report of themselves.
+    duty: Duty,
+    hosts_duty: Duty,
+    unseen_duty: Duty,
+    unbegun_duty: Duty,
     /// Names this process among those that sweep.
     id: Uuid,
     /// When it last said so; microseconds since the epoch, 0: never.
@@ -127,6 +133,10 @@ impl Evaluator {
             selfwatch,
             settling: TimeDelta::zero(),
             beside: None,
+            duty: Duty::new("evaluator"),
+            hosts_duty: Duty::new("lost_hosts"),
+            unseen_duty: Duty::new("unseen"),
+            unbegun_duty: Duty::new("unbegun_runs"),
             id: Uuid::now_v7(),
             stamped: AtomicI64::new(0),
             gave_up_at: AtomicI64::new(0),
@@ -134,6 +144,18 @@ impl Evaluator {
             hosts_at: AtomicI64::new(0),
             hosts_after: Mutex::new(None),
         }
+    }
+
+    /// What the loop, and its parts that have times of their own, report of themselves.
+    #[must_use]
+    pub fn duties(&self) -> [Duty; 4] {
+        [
+            &self.duty,
+            &self.hosts_duty,
+            &self.unseen_duty,
+            &self.unbegun_duty,
+        ]
+        .map(Duty::clone)
     }
 
     /// Judges what was overdue this long ago: a ping that came in time, and is still on its way through the writer, beats the silence.
@@ -156,7 +178,9 @@ impl Evaluator {
         loop {
             let number = self.selfwatch.sweeps().count + 1;
             let sweep = self.sweep().instrument(tracing::info_span!("sweep", number));
-            let pause = match sweep.await {
+            let done = sweep.await;
+            self.duty.ended(&done);
+            let pause = match done {
                 Ok((swept, nearest)) => {
                     self.selfwatch.found(swept.down);
                     if swept.down > 0 || swept.reminded > 0 {
@@ -212,7 +236,10 @@ impl Evaluator {
         let Some(judged_until) = agenda.hearing.judged_until(now).filter(|_| hears) else {
             return Ok((Swept::default(), None));
         };
-        let swept = self.work_off(&agenda, judged_until - self.settling, now).await?;
+        let judged_at = judged_until - self.settling;
+        let lag = agenda.nearest().map_or(TimeDelta::zero(), |at| judged_at - at);
+        self.duty.was_late(lag);
+        let swept = self.work_off(&agenda, judged_at, now).await?;
         self.selfwatch.sweep_took(began.elapsed(), swept.claimed);
         let duration_ms = began.elapsed().as_millis();
         tracing::debug!(swept.claimed, swept.down, swept.reminded, duration_ms, "swept");

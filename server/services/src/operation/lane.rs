@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use futures::FutureExt;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::operation::duty::Duty;
 use crate::operation::supervisor::{Health, keep_working};
 
 /// After so many panics without a success between them, a key is written alone: a single panic may be chance.
@@ -70,6 +72,11 @@ pub(crate) trait Work: Send + 'static {
         ready(())
     }
 
+    /// What waits beside the queue.
+    fn backlog(&self) -> usize {
+        0
+    }
+
     /// Writes a batch and answers.
     fn write(&mut self, batch: Vec<Self::One>) -> impl Future<Output = ()> + Send;
 
@@ -81,7 +88,7 @@ pub(crate) trait Work: Send + 'static {
 
 /// A queue's end, and the work on it.
 pub(crate) struct Lane<W: Work> {
-    name: String,
+    duty: Duty,
     work: W,
     waiting: mpsc::Receiver<W::One>,
     /// Batches since the start of the process.
@@ -89,10 +96,10 @@ pub(crate) struct Lane<W: Work> {
 }
 
 impl<W: Work> Lane<W> {
-    /// Puts the parts together. The name is shown to operators.
-    pub(crate) fn new(name: String, work: W, waiting: mpsc::Receiver<W::One>) -> Self {
+    /// Puts the parts together. The work notes in the duty whether batches succeed.
+    pub(crate) fn new(duty: Duty, work: W, waiting: mpsc::Receiver<W::One>) -> Self {
         Self {
-            name,
+            duty,
             work,
             waiting,
             batches: 0,
@@ -102,9 +109,9 @@ impl<W: Work> Lane<W> {
     /// Writes until it is told to stop, then what is still waiting. It is started again when it panics; `health` tells when it does not
     /// work.
     pub(crate) fn keep_writing(self, health: Health, stop: CancellationToken) -> JoinHandle<()> {
-        let name = self.name.clone();
+        let duty = self.duty.clone();
         let lane = Arc::new(Mutex::new(self));
-        keep_working(name, health, stop, move |stop| {
+        keep_working(duty, health, stop, move |stop| {
             let lane = Arc::clone(&lane);
             async move { lane.lock().await.run(stop).await }
         })
@@ -155,7 +162,7 @@ impl<W: Work> Lane<W> {
                 batch.push(one);
             }
             self.batches += 1;
-            let span = tracing::debug_span!("batch", lane = self.name, number = self.batches, weight);
+            let span = tracing::debug_span!("batch", lane = self.duty.name(), number = self.batches, weight);
             let began = Instant::now();
             let writing = async {
                 self.work.write(batch).await;
@@ -165,6 +172,10 @@ impl<W: Work> Lane<W> {
                 );
             };
             writing.instrument(span).await;
+            // What came right after a batch began has waited as long as that took.
+            self.duty
+                .was_late(TimeDelta::from_std(began.elapsed()).unwrap_or(TimeDelta::MAX));
+            self.duty.left(self.waiting.len() + self.work.backlog());
         }
     }
 }
@@ -349,7 +360,7 @@ mod tests {
             work.suspects.clone(),
         );
         let stop = CancellationToken::new();
-        let lane = Lane::new("numbers".to_owned(), work, waiting);
+        let lane = Lane::new("numbers".into(), work, waiting);
         let running = lane.keep_writing(Health::default(), stop.clone());
         // The same batch comes again until all but the poison are answered: so do clients that hear "try again".
         let mut rounds = 0;

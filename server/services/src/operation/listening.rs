@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::monitor::signal::incoming::Address;
 use crate::monitor::signal::ingest::Ingest;
+use crate::operation::duty::Duty;
 
 /// The time between two stamps.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ pub struct Listening {
     id: Uuid,
     /// It has a spool, so it may hold signals.
     may_hold: bool,
+    duty: Duty,
     patience: TimeDelta,
     /// This process's last stamp. If the stamp of another process lies in the future, that process's clock may be
     /// wrong. If our own does, our clock was set back.
@@ -44,6 +46,7 @@ impl Listening {
             id: ingest.listener().unwrap_or_else(Uuid::now_v7),
             may_hold: ingest.listener().is_some(),
             ingest,
+            duty: Duty::new("listening"),
             patience: PATIENCE,
             last: Mutex::default(),
         }
@@ -61,6 +64,12 @@ impl Listening {
         self.id
     }
 
+    /// What the loop reports of itself.
+    #[must_use]
+    pub fn duty(&self) -> &Duty {
+        &self.duty
+    }
+
     /// Stamps each second until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         let mut pause = tokio::time::interval(PAUSE);
@@ -70,7 +79,9 @@ impl Listening {
                 () = stop.cancelled() => return,
                 _ = pause.tick() => {}
             }
-            if let Err(error) = self.stamp_once().await {
+            let stamped = self.stamp_once().await;
+            self.duty.ended(&stamped);
+            if let Err(error) = stamped {
                 tracing::debug!(error = %with_sources(&error), "could not say that this process listens");
             }
         }

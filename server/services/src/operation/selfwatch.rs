@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::alert::delivery::DeliveryFigures;
+use crate::operation::duty::Duties;
 use crate::operation::retention;
 use crate::operation::supervisor::Health;
 
@@ -31,6 +32,8 @@ struct Inner {
     evaluates: bool,
     /// Set when this process runs the delivery loop.
     deliveries: Option<Arc<DeliveryFigures>>,
+    /// All loops, and what each has to do.
+    duties: Duties,
     /// The loops that signals need.
     health: OnceLock<Health>,
     /// In microseconds since the epoch. 0: never.
@@ -157,6 +160,12 @@ impl Selfwatch {
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// What the loops of this process have to do, and how they do it.
+    #[must_use]
+    pub fn duties(&self) -> &Duties {
+        &self.inner.duties
     }
 
     /// Also watches the loops that signals need.

@@ -9,6 +9,8 @@ use deadbeat_store::connection::gate::Gate;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::operation::duty::Duty;
+
 /// The pause before a loop that ended unordered is restarted.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A failed loop counts as working again once it has run for this long. A loop that fails with each signal never does.
@@ -41,7 +43,7 @@ impl Health {
 /// Like [`keep_running`], for a loop that begins when the gate opens.
 pub fn keep_running_behind<F, L>(
     gate: &Gate,
-    name: &'static str,
+    duty: impl Into<Duty>,
     stop: CancellationToken,
     start: F,
 ) -> JoinHandle<()>
@@ -49,34 +51,35 @@ where
     F: Fn(CancellationToken) -> L + Send + 'static,
     L: Future<Output = ()> + Send + 'static,
 {
-    let gate = gate.clone();
+    let (gate, duty) = (gate.clone(), duty.into());
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => return,
             () = gate.opened() => {}
         }
         // Dropping this task does not end the loop: only its token does.
-        let _ = keep_running(name, stop, start).await;
+        let _ = keep_running(duty, stop, start).await;
     })
 }
 
 /// Runs a loop until its token orders it to stop. Reports a loop that panics, and restarts it: one bug must not silence
 /// the rest.
-pub fn keep_running<F, L>(name: &'static str, stop: CancellationToken, start: F) -> JoinHandle<()>
+pub fn keep_running<F, L>(duty: impl Into<Duty>, stop: CancellationToken, start: F) -> JoinHandle<()>
 where
     F: Fn(CancellationToken) -> L + Send + 'static,
     L: Future<Output = ()> + Send + 'static,
 {
-    keep_working(name.to_owned(), Health::default(), stop, start)
+    keep_working(duty.into(), Health::default(), stop, start)
 }
 
-/// Runs a loop as [`keep_running`] does, and notes in `health` when it does not work.
-pub fn keep_working<F, L>(name: String, health: Health, stop: CancellationToken, start: F) -> JoinHandle<()>
+/// Runs a loop as [`keep_running`] does, and notes in `health` and in its duty when it does not work.
+pub fn keep_working<F, L>(duty: Duty, health: Health, stop: CancellationToken, start: F) -> JoinHandle<()>
 where
     F: Fn(CancellationToken) -> L + Send + 'static,
     L: Future<Output = ()> + Send + 'static,
 {
     tokio::spawn(async move {
+        let name = duty.name().to_owned();
         while !stop.is_cancelled() {
             let mut running = tokio::spawn(start(stop.clone()));
             let ended = tokio::select! {
@@ -84,6 +87,7 @@ where
                 ended = &mut running => ended,
                 () = tokio::time::sleep(STEADY) => {
                     health.names(|failed| failed.remove(&name));
+                    duty.set_works(true);
                     running.await
                 }
             };
@@ -93,6 +97,8 @@ where
                 Err(error) => tracing::error!(name, %error, "a loop failed; it is started again"),
             }
             health.names(|failed| failed.insert(name.clone()));
+            duty.failed();
+            duty.set_works(false);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(AGAIN) => {}

@@ -14,6 +14,7 @@ use reqwest::header::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::alert::delivery::outbound::Outbound;
+use crate::operation::duty::Duty;
 use crate::operation::selfwatch::Selfwatch;
 
 /// The time between two reports.
@@ -29,6 +30,7 @@ pub struct Watchdog {
     selfwatch: Selfwatch,
     reader: Reader,
     clock: Arc<dyn Clock>,
+    duty: Duty,
 }
 
 impl Watchdog {
@@ -47,14 +49,23 @@ impl Watchdog {
             selfwatch,
             reader,
             clock,
+            duty: Duty::new("watchdog"),
         }
+    }
+
+    /// What the loop reports of itself.
+    #[must_use]
+    pub fn duty(&self) -> &Duty {
+        &self.duty
     }
 
     /// Reports every half minute until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         loop {
             // The URL is a secret, so do not log it.
-            match self.report_once().await {
+            let reported = self.report_once().await;
+            self.duty.ended(&reported);
+            match reported {
                 Ok(()) => {}
                 Err(why) => tracing::warn!(why, "not reported to the other watcher"),
             }

@@ -18,6 +18,8 @@ use deadbeat_store::{Store, StoreResult, with_sources};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::operation::duty::Duty;
+
 /// Monitors in one transaction.
 const BATCH: i64 = 500;
 /// After this many failures in a row, leave the rest to the next start.
@@ -39,6 +41,7 @@ pub struct ZoneData {
     store: Store,
     clock: Arc<dyn Clock>,
     release: Release,
+    duty: Duty,
 }
 
 impl ZoneData {
@@ -55,7 +58,14 @@ impl ZoneData {
             store,
             clock,
             release,
+            duty: Duty::new("zone_data"),
         }
+    }
+
+    /// What the move reports of itself.
+    #[must_use]
+    pub fn duty(&self) -> &Duty {
+        &self.duty
     }
 
     /// Moves all due times. Returns when that is done, or at `stop`, or after [`TRIES`] failures in a row, because
@@ -64,7 +74,9 @@ impl ZoneData {
         let (mut moved, mut failed) = (0, 0);
         while !stop.is_cancelled() && failed < TRIES {
             is_alive();
-            match self.move_once().await {
+            let done = self.move_once().await;
+            self.duty.ended(&done);
+            match done {
                 Ok(Moved::All) => {
                     if moved > 0 {
                         tracing::info!(moved, release = %self.release, "due times follow the newer time zone data");

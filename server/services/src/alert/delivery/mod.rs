@@ -41,6 +41,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::alert::confirmation;
+use crate::operation::duty::Duty;
 use figures::End;
 pub use figures::{DeliveryFigures, Progress};
 use senders::{Outgoing, Senders};
@@ -107,6 +108,7 @@ pub struct Delivery {
     wake: Arc<Notify>,
     settings: DeliverySettings,
     figures: Arc<DeliveryFigures>,
+    duty: Duty,
 }
 
 impl Delivery {
@@ -127,7 +129,14 @@ impl Delivery {
             wake,
             settings,
             figures: Arc::default(),
+            duty: Duty::new("delivery"),
         }
+    }
+
+    /// What the loop reports of itself, in the shape of all loops.
+    #[must_use]
+    pub fn duty(&self) -> &Duty {
+        &self.duty
     }
 
     /// What the loop reports of itself.
@@ -182,7 +191,10 @@ impl Delivery {
         // Where the next claim begins: it goes on where the last one ended, so that every channel has its turn.
         let mut position = claim::START;
         while !stop.is_cancelled() {
-            let pause = match self.pass(&mut slots, &mut position).await {
+            let passed = self.pass(&mut slots, &mut position).await;
+            self.duty.ended(&passed);
+            self.duty.left(slots.tasks.len());
+            let pause = match passed {
                 Ok(pause) => {
                     if trouble > 0 {
                         tracing::info!("the outbox can be read again");
@@ -246,7 +258,10 @@ impl Delivery {
             return Ok(settings.poll);
         }
         let now = self.clock.now();
-        Ok(match delivery::nearest_attempt(&self.store.reader()).await? {
+        let nearest = delivery::nearest_attempt(&self.store.reader()).await?;
+        self.duty
+            .was_late(nearest.map_or(TimeDelta::zero(), |at| now - at));
+        Ok(match nearest {
             Some(at) if at > now => (at - now).to_std().unwrap_or_default().min(settings.poll),
             // Due but not to be had: it waits for the one before it, has no place, or another process has it. No reason to spin.
             _ => settings.poll,

@@ -29,7 +29,9 @@ impl Evaluator {
             return;
         }
         self.gave_up_at.store(now.timestamp_micros(), Ordering::Relaxed);
-        match self.try_to_give_up_unseen(now).await {
+        let done = self.try_to_give_up_unseen(now).await;
+        self.unseen_duty.ended(&done);
+        match done {
             Ok(0) => {}
             Ok(given_up) => {
                 tracing::info!(given_up, "nobody looks at these brokers and queues any more");
@@ -49,7 +51,9 @@ impl Evaluator {
             return;
         }
         self.unbegun_at.store(now.timestamp_micros(), Ordering::Relaxed);
-        match unbegun::look_once(&self.store, &self.site, now).await {
+        let done = unbegun::look_once(&self.store, &self.site, now).await;
+        self.unbegun_duty.ended(&done);
+        match done {
             Ok((0, _)) => {}
             Ok((lost, down)) => {
                 tracing::info!(lost, down, "messages of runs are lost");
@@ -70,7 +74,9 @@ impl Evaluator {
         }
         self.hosts_at.store(now.timestamp_micros(), Ordering::Relaxed);
         let after = *self.hosts_after.lock().unwrap_or_else(PoisonError::into_inner);
-        match host::look_once(&self.store, &self.site, now, after).await {
+        let done = host::look_once(&self.store, &self.site, now, after).await;
+        self.hosts_duty.ended(&done);
+        match done {
             Ok((over, last)) => {
                 *self.hosts_after.lock().unwrap_or_else(PoisonError::into_inner) = last;
                 if over > 0 {

@@ -18,6 +18,7 @@ use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::registry::Registry;
 use crate::monitor::signal::spool::Spool;
 use crate::monitor::signal::writer::{Writer, Writers};
+use crate::operation::duty::Duty;
 use crate::operation::lane;
 use crate::operation::supervisor::Health;
 
@@ -92,6 +93,7 @@ pub struct Ingest {
 struct Lane {
     queue: mpsc::Sender<Waiting>,
     spool: Option<Spool>,
+    duty: Duty,
 }
 
 impl Ingest {
@@ -113,6 +115,7 @@ impl Ingest {
             .zip(spools)
             .map(|(number, spool): (usize, Option<Spool>)| {
                 let (queue, waiting) = mpsc::channel(QUEUE / count);
+                let duty = Duty::new(format!("writer {number}"));
                 let writer = Writer::new(
                     store.clone(),
                     Arc::clone(clock),
@@ -121,9 +124,10 @@ impl Ingest {
                     Arc::clone(&figures),
                     registry.clone(),
                     spool.clone(),
+                    duty.clone(),
                 );
-                let writer = lane::Lane::new(format!("writer {number}"), writer, waiting);
-                (Lane { queue, spool }, writer)
+                let writer = lane::Lane::new(duty.clone(), writer, waiting);
+                (Lane { queue, spool, duty }, writer)
             })
             .unzip();
         let ingest = Self {
@@ -217,6 +221,11 @@ impl Ingest {
     #[must_use]
     pub fn listener(&self) -> Option<Uuid> {
         self.spools().next().map(Spool::listener)
+    }
+
+    /// What each lane's writer reports of itself.
+    pub fn duties(&self) -> impl Iterator<Item = Duty> {
+        self.lanes.iter().map(|lane| lane.duty.clone())
     }
 
     /// Which loops that signals need do not work.

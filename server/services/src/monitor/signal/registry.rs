@@ -16,6 +16,8 @@ use foldhash::fast::RandomState;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::operation::duty::Duty;
+
 /// How long an id that the database has denied is refused without asking again.
 const DENIED_FOR: Duration = Duration::from_secs(5);
 /// The most denied ids that are remembered.
@@ -33,9 +35,19 @@ const CHUNK: i64 = 20_000;
 const CHANNEL: &str = "deadbeat_monitor";
 
 /// Which ping URLs exist. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Registry {
     inner: Arc<RwLock<Inner>>,
+    duty: Duty,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            inner: Arc::default(),
+            duty: Duty::new("registry"),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -156,10 +168,17 @@ impl Registry {
         inner.denied.insert(id.0.as_u128(), Instant::now());
     }
 
+    /// What the loop reports of itself.
+    #[must_use]
+    pub fn duty(&self) -> &Duty {
+        &self.duty
+    }
+
     /// Keeps the list up to date until `stop`.
     pub async fn run(&self, store: &Store, stop: CancellationToken) {
         while !stop.is_cancelled() {
             if let Err(error) = self.follow(store, &stop).await {
+                self.duty.failed();
                 tracing::debug!(error = %with_sources(&error), "the list of ping URLs cannot be kept; trying again");
             }
             self.write().is_complete = false;
@@ -177,6 +196,7 @@ impl Registry {
         let mut changes = store.listen(CHANNEL).await?;
         loop {
             self.load(store).await?;
+            self.duty.succeeded();
             let expiry = tokio::time::sleep(EXPIRY);
             tokio::pin!(expiry);
             loop {

@@ -17,6 +17,7 @@ use deadbeat_store::{Store, StoreResult, with_sources};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::operation::duty::Duty;
 pub use figures::{Count, Figures, Kind};
 use step::{Places, step};
 
@@ -108,6 +109,7 @@ pub struct Retention {
     settings: RetentionSettings,
     places: Mutex<Places>,
     figures: Arc<Figures>,
+    duty: Duty,
 }
 
 impl Retention {
@@ -125,7 +127,14 @@ impl Retention {
             settings,
             places: Mutex::default(),
             figures,
+            duty: Duty::new("retention"),
         }
+    }
+
+    /// What the loop reports of itself.
+    #[must_use]
+    pub fn duty(&self) -> &Duty {
+        &self.duty
     }
 
     /// The days' tables now, and then a pass every hour until told to stop.
@@ -140,7 +149,13 @@ impl Retention {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            pause = match self.pass(&stop).await {
+            let done = self.pass(&stop).await;
+            if done.as_ref().is_ok_and(|passed| passed.failed.is_empty()) {
+                self.duty.succeeded();
+            } else {
+                self.duty.failed();
+            }
+            pause = match done {
                 Ok(passed) => {
                     for kind in Kind::ALL.into_iter().filter(|kind| passed.of(*kind) > 0) {
                         tracing::info!(

@@ -42,6 +42,7 @@ use crate::monitor::signal::incoming::{Accepted, Address, Incoming};
 use crate::monitor::signal::ingest::{Figures, Waiting};
 use crate::monitor::signal::registry::{Known, Registry};
 use crate::monitor::signal::spool::Spool;
+use crate::operation::duty::Duty;
 use crate::operation::lane::{Lane, Suspects, Work};
 use crate::operation::supervisor::Health;
 
@@ -109,6 +110,7 @@ pub(crate) struct Writer {
     probe: Option<JoinHandle<bool>>,
     /// Addresses whose signals were being written when the writer panicked.
     suspects: Suspects<Address>,
+    duty: Duty,
 }
 
 impl Work for Writer {
@@ -150,6 +152,11 @@ impl Work for Writer {
         }
     }
 
+    fn backlog(&self) -> usize {
+        let spooled = |spool: &Spool| usize::try_from(spool.signals()).unwrap_or(usize::MAX) + spool.aside();
+        self.held.len() + self.later.len() + self.spool.as_ref().map_or(0, spooled)
+    }
+
     async fn write(&mut self, batch: Vec<Waiting>) {
         self.write_share(batch).await;
     }
@@ -179,6 +186,7 @@ impl Writer {
         figures: Arc<Figures>,
         registry: Registry,
         spool: Option<Spool>,
+        duty: Duty,
     ) -> Self {
         Self {
             committer: Committer {
@@ -198,6 +206,7 @@ impl Writer {
             trusted: 0,
             probe: None,
             suspects: Suspects::default(),
+            duty,
         }
     }
 
@@ -265,6 +274,7 @@ impl Writer {
         }
         self.figures.batches.fetch_add(1, Ordering::Relaxed);
         if let Err(Failed { error, batch }) = self.attempt(batch, None).await {
+            self.duty.failed();
             if error.is_unavailable() && !error.is_timed_out() {
                 tracing::warn!(error = %with_sources(&error), signals = batch.len(), "signals could not be written");
                 self.keep_numbered(batch).await;
@@ -338,6 +348,7 @@ impl Writer {
         match written {
             Ok(fates) => {
                 self.suspects.forgive(signals.iter().map(|one| &one.address));
+                self.duty.succeeded();
                 for (one, fate) in rest.into_iter().zip(fates) {
                     if let Fate::Answered(accepted) = fate {
                         self.answer(one.answer, accepted);

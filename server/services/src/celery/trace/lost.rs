@@ -1,0 +1,114 @@
+//! The loop that closes runs of which nobody will tell the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::trace::fold;
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::time::Clock;
+use deadbeat_store::{Store, StoreResult, Tx, with_sources};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Changes, Was};
+use crate::operation::duty::Duty;
+
+/// Runs that one transaction gives up.
+const LOST_BATCH: i64 = 500;
+/// Between two looks for abandoned runs.
+const LOST_PAUSE: Duration = Duration::from_secs(60);
+/// A worker that was not heard from for this long tells nothing more of its runs.
+const WORKER_GONE: TimeDelta = TimeDelta::minutes(10);
+/// A run that began longer ago has been forgotten by whoever began it.
+const LONGEST: TimeDelta = TimeDelta::days(7);
+
+/// The loop that closes runs of which nobody will tell the end: their worker is gone, or they began too long ago. What is told of such
+/// a run later has the last word all the same.
+pub struct Lost {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    duty: Duty,
+}
+
+impl Lost {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            clock,
+            duty: Duty::new("lost_runs"),
+        }
+    }
+
+    /// What the loop reports of itself.
+    #[must_use]
+    pub fn duty(&self) -> &Duty {
+        &self.duty
+    }
+
+    /// Looks every minute until told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOST_PAUSE) => {}
+            }
+            let closed = self.close_once().await;
+            self.duty.ended(&closed);
+            match closed {
+                Ok(0) => {}
+                Ok(closed) => tracing::info!(closed, "runs of which nobody told the end were closed as lost"),
+                Err(error) => {
+                    tracing::warn!(error = %with_sources(&error), "abandoned runs could not be closed; trying again")
+                }
+            }
+        }
+    }
+
+    /// Closes all that are abandoned now; answers how many. Any number of processes may do so at once.
+    ///
+    /// # Errors
+    /// When the database is away. What was closed stays closed.
+    pub async fn close_once(&self) -> StoreResult<u64> {
+        let now = self.clock.now();
+        let mut closed = 0;
+        loop {
+            let (gone, began) = (now - WORKER_GONE, now - LONGEST);
+            let abandoned =
+                deadbeat_store::celery::trace::abandoned(&self.store.reader(), gone, began, LOST_BATCH)
+                    .await?;
+            let is_last = abandoned.len() < usize::try_from(LOST_BATCH).unwrap_or(usize::MAX);
+            if !abandoned.is_empty() {
+                let mut tx = self.store.begin().await?;
+                closed += give_up(&mut tx, &abandoned, now).await?;
+                tx.commit().await?;
+            }
+            if is_last {
+                return Ok(closed);
+            }
+        }
+    }
+}
+
+async fn give_up(tx: &mut Tx, abandoned: &[(ProjectId, Uuid)], now: DateTime<Utc>) -> StoreResult<u64> {
+    let mut changes = Changes::default();
+    for mut stored in deadbeat_store::celery::trace::lock(tx, abandoned).await? {
+        let was = Was::of(&stored);
+        let began = stored.trace.started_at();
+        let why = if began.is_some_and(|began| began < now - LONGEST) {
+            "it began over 7 days ago, and nobody told its end"
+        } else {
+            "its worker is gone, and nobody told its end"
+        };
+        let given_up = stored.trace.given_up(Uuid::now_v7(), why);
+        if was.running.is_some() && fold(&mut stored.trace, &given_up) {
+            changes.change(stored, was);
+        }
+    }
+    changes.write(tx).await?;
+    // Also of those that the writer has closed meanwhile, or whose trace is gone.
+    deadbeat_store::celery::trace::forget_open(tx, abandoned).await?;
+    Ok(changes.changed.len() as u64)
+}
