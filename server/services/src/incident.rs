@@ -27,7 +27,8 @@ use crate::alert::outbox::{self, Telling};
 use crate::incident::explain::Explanation;
 use crate::monitor::state::write_states;
 
-/// Incidents that ended and could not be read. One counter a process: requests, writers and loops all record, each with a handle of its own.
+/// Number of incidents that ended and could not be read. One counter for the process: requests, writers and loops all
+/// record, each with a handle of its own.
 static UNREADABLE: AtomicU64 = AtomicU64::new(0);
 
 /// How many incidents ended without an alert since the start of this process, because they could not be read.
@@ -36,14 +37,14 @@ pub fn unreadable() -> u64 {
     UNREADABLE.load(Ordering::Relaxed)
 }
 
-/// Records changes of status with all that follows from them: the history, the incidents, the alerts, in the caller's transaction. They
-/// are in the order in which they happened.
+/// Records changes of status with all consequences: the history, the incidents, the alerts. In the caller's
+/// transaction, in the order in which they happened.
 ///
-/// A second incident about one subject cannot open, whoever tries: the database holds one open incident a subject. Joining another
-/// subject's incident is not done here but where the members are written (`evaluator`), because it can fail.
+/// A second incident about one subject cannot open: the database allows one open incident for each subject. A monitor
+/// joins another subject's incident where the members are written (`evaluator`), not here, because joining can fail.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<()> {
     if news.is_empty() {
         return Ok(());
@@ -66,8 +67,8 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<
     if !transitions.is_empty() {
         deadbeat_store::monitor::transition::insert(tx, &transitions).await?;
     }
-    // What happened to one subject is recorded one after the other: a failure that a success followed must not open its incident after
-    // that success has resolved it. Different subjects share the statements.
+    // Record the changes of one subject one after the other: a failure before a success must not open its incident
+    // after that success has resolved it. Different subjects share the statements.
     let mut rounds: Vec<Vec<&News<'_>>> = Vec::new();
     let mut seen: HashMap<Uuid, usize> = HashMap::new();
     for one in news {
@@ -84,7 +85,7 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<
     Ok(())
 }
 
-/// Records news of which no two are about one subject.
+/// Records changes of which no two are about one subject.
 async fn record_round(tx: &mut Tx, site: &Site, news: &[&News<'_>]) -> StoreResult<()> {
     let mut to_open: Vec<(Changed<'_>, Cause, DateTime<Utc>)> = Vec::new();
     let mut to_resolve: Vec<(Changed<'_>, DateTime<Utc>)> = Vec::new();
@@ -119,10 +120,11 @@ async fn record_round(tx: &mut Tx, site: &Site, news: &[&News<'_>]) -> StoreResu
     Ok(())
 }
 
-/// Opens an incident about each of these subjects, unless one is open, for the cause that a monitor names. The monitors join after that.
+/// Opens an incident about each of these subjects, unless one is open, with the cause that a monitor's verdict names.
+/// The monitors join after that.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub(crate) async fn infer(
     tx: &mut Tx,
     site: &Site,
@@ -142,10 +144,11 @@ pub(crate) async fn infer(
 /// Inferred incidents that are settled at a time.
 const SETTLED: i64 = 1_000;
 
-/// Ends the inferred incidents of which no member is down any more, and tells of it: those of these monitors, or all. Answers how many.
+/// Ends the inferred incidents without a member that is still down, and sends the alerts: those of these monitors, or
+/// all. Returns how many.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub(crate) async fn settle_inferred(
     tx: &mut Tx,
     site: &Site,
@@ -168,7 +171,7 @@ pub(crate) async fn settle_inferred(
     Ok(over.len())
 }
 
-/// Those that can be read; the others are over all the same.
+/// The readable ones. The others have ended all the same.
 fn readable(rows: Vec<Result<Incident, Unreadable>>) -> Vec<Incident> {
     rows.into_iter()
         .filter_map(|row| {
@@ -181,7 +184,7 @@ fn readable(rows: Vec<Result<Incident, Unreadable>>) -> Vec<Incident> {
         .collect()
 }
 
-/// Opens incidents and tells of them; where one about that subject is open already, nothing happens.
+/// Opens incidents, and sends their alerts. Does nothing for a subject with an open incident.
 async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<Utc>)]) -> StoreResult<()> {
     let mut projects: Vec<ProjectId> = wanted.iter().map(|(changed, ..)| changed.project()).collect();
     projects.sort_unstable();
@@ -217,7 +220,7 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
         .await?
         .into_iter()
         .collect();
-    // One that was inferred of them is open: it ends now as theirs do.
+    // An inferred incident about such a subject is open: from now on it ends as an observed one does.
     let seen: Vec<SubjectKey> = incidents
         .iter()
         .filter(|incident| !incident.is_inferred && incident.subject.kind != SubjectKind::Monitor)
@@ -244,7 +247,7 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
     Ok(())
 }
 
-/// Resolves the incidents that are open about these, and tells of it.
+/// Resolves the open incidents about these subjects, and sends the alerts.
 async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]) -> StoreResult<()> {
     let subjects: Vec<(SubjectKey, DateTime<Utc>)> =
         over.iter().map(|(changed, at)| (changed.key(), *at)).collect();
@@ -269,11 +272,12 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
     Ok(())
 }
 
-/// Subjects are well again: the monitors that were part of their incidents are expected anew. If one still does not report, that is its
-/// own incident. Called before the subjects' return is recorded, which resolves the incidents.
+/// Subjects have recovered: the monitors that were members of their incidents get new deadlines. A monitor that still
+/// does not report then gets an incident of its own. Call this before recording the recovery, which resolves the
+/// incidents.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub(crate) async fn rearm_members(
     tx: &mut Tx,
     site: &Site,
@@ -283,8 +287,8 @@ pub(crate) async fn rearm_members(
     if subjects.is_empty() {
         return Ok(());
     }
-    // Monitors before the incidents, as the evaluator takes them. Those that joined in between are found by the second look, after
-    // which nobody joins any more.
+    // Lock monitors before incidents, as the evaluator does. The second query finds monitors that joined in between;
+    // after that none joins any more.
     deadbeat_store::monitor::lock_members(tx, subjects).await?;
     if deadbeat_store::incident::lock_open(tx, subjects).await? == 0 {
         return Ok(());

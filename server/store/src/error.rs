@@ -10,23 +10,23 @@ use crate::connection::line::Crowded;
 /// A result of this crate.
 pub type StoreResult<T> = Result<T, StoreError>;
 
-/// What can go wrong with the database.
+/// The faults of the database.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The database cannot be reached, or is shutting down: try again later.
     #[error("the database is away")]
     Unavailable(#[source] sqlx::Error),
-    /// PostgreSQL cancelled the statement: it took too long, waited too long for a lock, or was the victim of a deadlock. The
-    /// transaction did not happen. The database is there; the same statement alone, or later, may succeed.
+    /// PostgreSQL cancelled the statement: it took too long, waited too long for a lock, or was the victim of a
+    /// deadlock. The transaction did not happen. The database is there: the statement alone, or later, may succeed.
     #[error("the statement timed out")]
     TimedOut(#[source] sqlx::Error),
-    /// The asker got no connection in time: too much else was asked for. The database is there.
+    /// The asker got no connection in time, because too many others use them. The database is there.
     #[error("too much waits for a connection to the database")]
     Crowded,
     /// A named constraint refused the write.
     #[error("constraint {0} refuses it")]
     Constraint(String),
-    /// What is stored cannot be read back as what it should be.
+    /// A stored value cannot be read back.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),
     /// The address of the database cannot be read.
@@ -35,32 +35,32 @@ pub enum StoreError {
     /// The database was written by a newer server, or its migrations were changed.
     #[error("the database's schema does not fit this server: {0}")]
     Schema(String),
-    /// A migration did not end.
+    /// A migration failed.
     #[error("{what} was stopped ({code})")]
     Migration {
-        /// Which one.
+        /// Its name.
         what: Box<str>,
-        /// PostgreSQL's code for what stopped it.
+        /// PostgreSQL's code of the fault.
         code: Box<str>,
-        /// Trying again later may help.
+        /// Whether trying again later may help.
         passes: bool,
-        /// What stopped it.
+        /// The fault.
         #[source]
         source: Box<sqlx::Error>,
     },
-    /// Anything else: a bug.
+    /// Any other fault: a bug.
     #[error("a statement failed")]
     Statement(#[source] sqlx::Error),
 }
 
-/// A row that cannot be read. The caller sets it aside, so that the row never stalls the rest of its batch.
+/// A row that cannot be read. The caller puts it aside, so that it never stalls the rest of its batch.
 #[derive(Debug)]
 pub struct Unreadable {
     /// Whose it is.
     pub project_id: ProjectId,
-    /// Which one.
+    /// Its id.
     pub id: Uuid,
-    /// Why.
+    /// Why it cannot be read.
     pub error: StoreError,
 }
 
@@ -97,15 +97,17 @@ impl StoreError {
         )
     }
 
-    /// Whether PostgreSQL itself cancelled the statement ([`StoreError::TimedOut`]): other statements may succeed meanwhile.
+    /// Whether PostgreSQL itself cancelled the statement ([`StoreError::TimedOut`]). Other statements may succeed
+    /// meanwhile.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         matches!(self, Self::TimedOut(_))
     }
 }
 
-/// Whether what PostgreSQL reports by this code passes: connection trouble, out of resources (a full disk too), shutting down or starting
-/// up, lock and statement time-outs, deadlock, a standby that may not write, a transaction in which nothing happened for too long.
+/// Whether the fault behind a code of PostgreSQL passes: a lost connection, no resources (such as a full disk),
+/// shutting down or starting up, time-outs of locks and statements, a deadlock, a standby that may not write, or a
+/// transaction that was idle for too long.
 pub(crate) fn passes(code: &str) -> bool {
     ["08", "53", "57", "58"]
         .iter()

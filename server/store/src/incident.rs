@@ -21,11 +21,11 @@ use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 pub struct Incident {
     /// Its id.
     pub id: IncidentId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// Whom it is about.
+    /// Its subject.
     pub subject: Subject,
-    /// Why.
+    /// Its cause.
     pub cause: Cause,
     /// In one sentence.
     pub summary: String,
@@ -33,15 +33,15 @@ pub struct Incident {
     pub evidence: Vec<Fact>,
     /// What to do.
     pub repair: Vec<Repair>,
-    /// Since when.
+    /// When it opened.
     pub opened_at: DateTime<Utc>,
-    /// Until when.
+    /// When it was resolved.
     pub resolved_at: Option<DateTime<Utc>>,
-    /// When a person said that they have seen it.
+    /// When a person acknowledged it.
     pub acknowledged_at: Option<DateTime<Utc>>,
-    /// When it is told again.
+    /// When the next reminder is due.
     pub remind_at: Option<DateTime<Utc>>,
-    /// Nobody saw its subject in trouble: its members name it.
+    /// Inferred: nobody observed the fault; its members' verdicts name the subject.
     pub is_inferred: bool,
 }
 
@@ -101,10 +101,11 @@ macro_rules! select {
     };
 }
 
-/// Opens incidents. Answers which; the others were not written, because one about that subject is open already.
+/// Opens incidents. Returns the opened ones. The others were not written, because their subjects have an open incident
+/// already.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<IncidentId>> {
     let json = |value: Result<Value, serde_json::Error>| {
         value.map_err(|error| StoreError::Corrupt(error.to_string()))
@@ -142,11 +143,12 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
     Ok(opened.into_iter().map(IncidentId).collect())
 }
 
-/// Resolves the open incidents about subjects, each at its time; where there is none, nothing happens. No subject stands there twice.
-/// An incident that cannot be read is resolved too: left open, it would keep its subject from ever having another one.
+/// Resolves the open incidents about subjects, each at its time. `subjects` must name no subject twice. A subject
+/// without an open incident is skipped. Also resolves an incident that cannot be read: left open, it would keep its
+/// subject from ever having another one.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn resolve(
     tx: &mut Tx,
     subjects: &[(SubjectKey, DateTime<Utc>)],
@@ -169,10 +171,10 @@ pub async fn resolve(
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// These subjects were seen in trouble: what was inferred of them until now ends with that trouble.
+/// Notes that the faults of these subjects were observed. Their inferred incidents now end with the observed faults.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note_seen(tx: &mut Tx, subjects: &[SubjectKey]) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE incident SET inferred = false
@@ -187,10 +189,11 @@ pub async fn note_seen(tx: &mut Tx, subjects: &[SubjectKey]) -> StoreResult<()> 
     Ok(())
 }
 
-/// Ends the inferred incidents of which no member is down with them any more: those that have one of these monitors, or all.
+/// Ends the inferred incidents without a member that is still down because of them: those that have one of `monitors`,
+/// or all.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn settle_inferred(
     tx: &mut Tx,
     monitors: Option<&[MonitorKey]>,
@@ -199,7 +202,8 @@ pub async fn settle_inferred(
 ) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
     let projects: Option<Vec<Uuid>> = monitors.map(|keys| column(keys, |(project, _)| project.0));
     let monitors: Option<Vec<Uuid>> = monitors.map(|keys| column(keys, |(_, id)| id.0));
-    // Held first, looked at then: of two members that come back at once, the second one's transaction sees the first one well.
+    // Lock first, then read. If two members come back at once, the second transaction then sees the first one's member
+    // as recovered.
     let held = sqlx::query!(
         "SELECT project_id, id
         FROM incident
@@ -250,7 +254,7 @@ pub async fn settle_inferred(
 /// Which of these subjects of a project have an open incident.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn subjects_open(
     tx: &mut Tx,
     project: ProjectId,
@@ -272,10 +276,10 @@ pub async fn subjects_open(
         .collect())
 }
 
-/// Whether an incident of this cause is open about a subject.
+/// Whether a subject has an open incident with this cause.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn is_open(
     tx: &mut Tx,
     project: ProjectId,
@@ -298,7 +302,7 @@ pub async fn is_open(
     Ok(found)
 }
 
-/// Locks the open incidents of subjects: nobody joins them any more. Answers how many there are.
+/// Locks the open incidents of subjects, so that no monitor joins them any more. Returns how many there are.
 ///
 /// # Errors
 /// When the database is away.
@@ -332,10 +336,10 @@ pub async fn get(reader: &Reader, project: ProjectId, id: IncidentId) -> StoreRe
         .transpose()
 }
 
-/// What a list may be narrowed to.
+/// The filter of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// True: only open ones; false: only resolved ones.
+    /// True: only open ones. False: only resolved ones.
     pub open: Option<bool>,
     /// About this subject.
     pub subject_id: Option<Uuid>,
@@ -369,10 +373,10 @@ pub async fn list(
     rows.into_iter().map(Incident::try_from).collect()
 }
 
-/// What is open about subjects.
+/// The open incidents about subjects.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn open_about(
     reader: &Reader,
     project: ProjectId,
@@ -391,10 +395,11 @@ pub async fn open_about(
     rows.into_iter().map(Incident::try_from).collect()
 }
 
-/// A person has seen it: no more reminders. The first acknowledgement stays. False: the project has no such incident.
+/// Notes that a person acknowledged it: no more reminders. The first acknowledgement stays. False: the project has no
+/// such incident.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn acknowledge(
     tx: &mut Tx,
     project: ProjectId,
@@ -412,11 +417,12 @@ pub async fn acknowledge(
     Ok(done.rows_affected() == 1)
 }
 
-/// Takes open incidents that are to be told again, and moves them on by their project's interval; those of a project that wants no
-/// reminders any more come with no next time, and are not to be told. Answers when each was due. One that cannot be read is moved on as well, and so set aside.
+/// Takes open incidents whose reminder is due, and moves them on by their project's interval. Returns when each was
+/// due. Incidents of a project that has switched reminders off come without a next time, and must not be sent. An
+/// incident that cannot be read is moved on as well.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn claim_reminders(
     tx: &mut Tx,
     now: DateTime<Utc>,

@@ -24,7 +24,7 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 pub struct Monitor {
     /// Its id.
     pub id: MonitorId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// The capability in its ping URL.
     pub ping_id: PingId,
@@ -34,13 +34,13 @@ pub struct Monitor {
     pub name: String,
     /// For filters.
     pub tags: Vec<String>,
-    /// Whether every channel of the project is told.
+    /// Whether every channel of the project gets its alerts.
     pub all_channels: bool,
     /// The Beat that registered it.
     pub beat_id: Option<BeatId>,
-    /// The name of its entry there.
+    /// Its entry's name in that Beat's schedule.
     pub entry: Option<String>,
-    /// The entry as Beat last told it.
+    /// The entry as Beat last reported it.
     pub registered: Option<Value>,
     /// When its entry left Beat's schedule.
     pub retired_at: Option<DateTime<Utc>>,
@@ -48,13 +48,13 @@ pub struct Monitor {
     pub created_at: DateTime<Utc>,
     /// When its settings last changed.
     pub updated_at: DateTime<Utc>,
-    /// Runs started and not ended.
+    /// Number of open runs.
     pub open_runs: i32,
-    /// What the rules work on.
+    /// The state that the rules work on.
     pub state: MonitorState,
 }
 
-/// What a signal needs of a monitor, with its row locked: a tenth of what is stored, since this is read for every ping.
+/// What a signal needs of a monitor, with its row locked: a tenth of the stored columns, since every ping reads this.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heard {
     /// Its id.
@@ -63,9 +63,9 @@ pub struct Heard {
     pub project_id: ProjectId,
     /// The capability in its ping URL.
     pub ping_id: PingId,
-    /// Runs started and not ended.
+    /// Number of open runs.
     pub open_runs: i32,
-    /// What the rules work on.
+    /// The state that the rules work on.
     pub state: MonitorState,
 }
 
@@ -73,11 +73,11 @@ pub struct Heard {
 pub trait Stateful {
     /// Whose it is, and which one.
     fn key(&self) -> MonitorKey;
-    /// Runs started and not ended, as stored.
+    /// Number of open runs, as stored.
     fn open_runs(&self) -> i32;
-    /// What the rules work on.
+    /// The state that the rules work on.
     fn state_mut(&mut self) -> &mut MonitorState;
-    /// What is written of it.
+    /// The values that are written.
     fn changed(&self) -> (MonitorKey, &MonitorState);
 }
 
@@ -101,16 +101,16 @@ macro_rules! stateful {
 }
 stateful!(Monitor, Heard);
 
-/// A row whose schedule or status cannot be read: set aside, so that it never stalls the rest.
+/// A row whose schedule or status cannot be read. The caller puts it aside, so that it never stalls the rest.
 #[derive(Debug)]
 pub struct Unreadable {
     /// Whose it is.
     pub project_id: ProjectId,
-    /// Which one.
+    /// Its id.
     pub id: MonitorId,
-    /// The name of its entry in its Beat's schedule.
+    /// Its entry's name in its Beat's schedule.
     pub entry: Option<String>,
-    /// Why.
+    /// Why it cannot be read.
     pub error: StoreError,
 }
 
@@ -228,7 +228,7 @@ macro_rules! select {
     };
 }
 
-// Behind the macro that they use.
+// These modules use the macro, so they come after it.
 mod lock;
 mod resolve;
 
@@ -284,7 +284,7 @@ pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
 /// How many a project has.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     Ok(sqlx::query_scalar!(
         "SELECT count(*) AS \"count!\" FROM monitor WHERE project_id = $1",
@@ -304,7 +304,7 @@ pub async fn get(reader: &Reader, project: ProjectId, id: MonitorId) -> StoreRes
         .await?)
 }
 
-/// What a list may be narrowed to.
+/// The filter of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Every one of these tags.
@@ -313,7 +313,7 @@ pub struct Filter {
     pub slug: Option<String>,
     /// This stored status.
     pub status: Option<Status>,
-    /// True: only those past due; false: only those not.
+    /// True: only those past due. False: only the others.
     pub late: Option<bool>,
     /// This text in the name or slug, in any case.
     pub search: Option<String>,
@@ -322,7 +322,7 @@ pub struct Filter {
 /// A project's monitors, newest first.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn list(
     reader: &Reader,
     project: ProjectId,
@@ -418,7 +418,7 @@ pub async fn by_keys(tx: &mut Tx, keys: &[MonitorKey]) -> StoreResult<Vec<Monito
     whole(rows)
 }
 
-/// Puts a row that cannot be read aside until `until`.
+/// Puts an unreadable row aside until `until`.
 ///
 /// # Errors
 /// When the database is away.
@@ -428,7 +428,7 @@ pub async fn set_aside(
     id: MonitorId,
     until: DateTime<Utc>,
 ) -> StoreResult<()> {
-    // Without a deadline it stays without: `greatest` alone would arm one that is down or paused.
+    // A monitor without a deadline stays without one: `greatest` alone would arm one that is down or paused.
     sqlx::query!(
         "UPDATE monitor
         SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
@@ -442,11 +442,11 @@ pub async fn set_aside(
     Ok(())
 }
 
-/// Removes a monitor. Nobody sees it, its pings and its runs any more; the retention removes those ([`crate::operation::retention::purge_one`]). False:
-/// there was none.
+/// Deletes a monitor. From then on nobody sees its pings and its runs; the retention deletes those
+/// ([`crate::operation::retention::purge_one`]). False: there was none.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn delete(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResult<bool> {
     let done = sqlx::query!(
         "DELETE FROM monitor WHERE project_id = $1 AND id = $2",

@@ -1,4 +1,4 @@
-//! The outbox: alerts become delivery rows, in the transaction of what they report.
+//! The outbox: alerts become delivery rows, in the transaction of the change that they report.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -27,20 +27,21 @@ pub struct Telling<'a> {
     pub phase: Phase,
     /// The incident.
     pub incident: &'a Incident,
-    /// The monitor that it is about, if it is about one, as it is now.
+    /// The incident's monitor in its present state. None: the incident is about another kind of subject.
     pub monitor: Option<&'a Monitor>,
-    /// The monitors that it affects, where the caller knows them before they join; None: they are looked up.
+    /// The monitors that it affects, if the caller knows them before they join. None: they are read.
     pub affected: Option<&'a Affected>,
-    /// When that happened.
+    /// When it happened.
     pub at: DateTime<Utc>,
-    /// Of an escalation: the channels that its step names. Else empty.
+    /// For an escalation: the channels that its step names. Otherwise empty.
     pub step: &'a [ChannelId],
 }
 
-/// Puts alerts about incidents into the outbox. Returns how many deliveries that makes. [`recipients`] decides who hears of them.
+/// Puts alerts about incidents into the outbox. Returns the number of new deliveries. [`recipients`] decides which
+/// channels get them.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreResult<usize> {
     let Some(now) = tellings.iter().map(|telling| telling.at).max() else {
         return Ok(0);
@@ -92,11 +93,11 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     Ok(made.len())
 }
 
-/// What [`announce`] did.
+/// The result of [`announce`].
 pub(crate) struct Announced {
-    /// How many channels were to hear of it.
+    /// How many channels were to get it.
     pub recipients: usize,
-    /// The deliveries that it made. Fewer, where a channel has a like notice waiting.
+    /// The new deliveries. Fewer, if a channel already has a waiting notice of this kind.
     pub made: Vec<DeliveryId>,
 }
 
@@ -140,7 +141,7 @@ pub(crate) async fn announce(
     })
 }
 
-/// The channels of the monitors that do not tell every channel.
+/// The channels of monitors with a list of channels.
 async fn chosen(
     tx: &mut Tx,
     tellings: &[Telling<'_>],
@@ -149,7 +150,7 @@ async fn chosen(
         .iter()
         .filter(|telling| telling.phase == Phase::Opened)
         .filter(|telling| telling.incident.subject.kind == SubjectKind::Monitor)
-        // Most monitors tell every channel: in a storm this saves thousands of look-ups.
+        // Most monitors alert every channel. In a storm this saves thousands of look-ups.
         .filter(|telling| telling.monitor.is_none_or(|monitor| !monitor.all_channels))
         .map(|telling| {
             (
@@ -164,8 +165,8 @@ async fn chosen(
     deadbeat_store::alert::channel::chosen_by(tx, &monitors).await
 }
 
-/// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened; when a Beat has just
-/// fallen silent, they are those that it schedules, and of a host that is lost the caller says which.
+/// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened. If a
+/// Beat has just fallen silent, these are the monitors that it schedules. For a lost host, the caller names them.
 async fn affected(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<IncidentId, Affected>> {
     let about_others = || {
         tellings

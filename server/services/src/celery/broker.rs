@@ -1,4 +1,5 @@
-//! What one worker sees of the broker for its whole application: the queues, who consumes them, and whether it answers at all.
+//! Samples of the broker, which one process takes for its whole application: the queues, their consumers, and whether
+//! the broker answers.
 
 pub(crate) mod queue_wait;
 mod queues;
@@ -29,12 +30,12 @@ use crate::celery::event::Verdict;
 use crate::incident::changed::{Changed, News, What};
 use crate::{ServiceError, Services, Site, incident};
 
-/// What was seen of a broker.
+/// A sample of a broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sample {
     /// The Celery application's name.
     pub app: String,
-    /// Who looked.
+    /// The process that took it.
     #[serde(default)]
     pub worker: Option<Text>,
     /// redis, amqp, …
@@ -42,34 +43,35 @@ pub struct Sample {
     pub transport: Option<Text>,
     /// Whether it answered.
     pub reachable: bool,
-    /// The exception's class, where it did not.
+    /// The exception's class if it did not answer.
     #[serde(default)]
     pub error: Option<Text>,
-    /// What stands for this broker and its part that is used: two applications that say the same share their queues.
+    /// A digest of this broker and of the part that is used. Two applications with the same digest share their queues.
     #[serde(default)]
     pub identity: Option<Text>,
     /// It answers, and refuses this command, which puts messages into it.
     #[serde(default)]
     pub refused_command: Option<Text>,
-    /// What it says to that.
+    /// Its error for that command.
     #[serde(default)]
     pub refused_why: Option<Text>,
-    /// Redis: what it does when its memory is full. With `allkeys-…` it deletes messages that wait.
+    /// Redis: its policy when its memory is full. With `allkeys-…` it deletes waiting messages.
     #[serde(default)]
     pub maxmemory_policy: Option<Text>,
-    /// Redis: after which time an unacknowledged message is delivered again.
+    /// Redis: how long after it delivers an unacknowledged message again.
     #[serde(default)]
     pub visibility_timeout_seconds: Option<f64>,
-    /// Messages that workers hold, over all queues.
+    /// Number of messages that workers hold, over all queues.
     #[serde(default)]
     pub unacked: Option<i64>,
-    /// For how long the oldest of those has been held.
+    /// How long the oldest of those has been held.
     #[serde(default)]
     pub oldest_unacked_seconds: Option<f64>,
-    /// How long a queue's oldest message may wait; None: as long as is usual.
+    /// How long a queue's oldest message may wait. None: the default.
     #[serde(default)]
     pub longest_wait_seconds: Option<f64>,
-    /// Every worker that answered Celery's inspect, those of other applications and without the SDK among them; None: nobody was asked.
+    /// Every worker that answered Celery's inspect, also those of other applications and without the SDK. None: nobody
+    /// was asked.
     #[serde(default, skip_serializing)]
     pub answering: Option<Vec<Answering>>,
     /// The queues.
@@ -87,41 +89,41 @@ pub struct Answering {
     pub queues: Vec<Text>,
 }
 
-/// Workers that one sample may name.
+/// The most workers that one sample may name.
 pub(crate) const ANSWERING: usize = 1_000;
 
-/// What was seen of a queue.
+/// A queue in a sample.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Seen {
     /// Its name.
     pub name: String,
-    /// Messages that wait, over all priorities; 0 where there is no such queue. None: the broker refuses to tell.
+    /// Number of waiting messages, over all priorities; 0 if there is no such queue. None: the broker refuses to tell.
     #[serde(default)]
     pub depth: Option<i64>,
-    /// For how long the oldest one has waited.
+    /// How long the oldest one has waited.
     #[serde(default)]
     pub oldest_seconds: Option<f64>,
-    /// That is what it has waited at least: it bears no time.
+    /// That is only a lower bound, because the message has no time.
     #[serde(default)]
     pub oldest_is_a_guess: bool,
     /// The oldest one's task.
     #[serde(default)]
     pub oldest_task: Option<Text>,
-    /// Consumers, where the broker counts them.
+    /// Number of consumers, if the broker counts them.
     #[serde(default)]
     pub consumers: Option<i64>,
-    /// Messages that were taken in and are not acknowledged, where the broker says so for each queue.
+    /// Number of unacknowledged messages, if the broker tells that for each queue.
     #[serde(default)]
     pub unacked: Option<i64>,
-    /// What stands for the message that is taken next, where the broker shows it.
+    /// A digest of the head, if the broker shows it.
     #[serde(default)]
     pub head: Option<Text>,
-    /// How long ago the newest message was taken from it that somebody holds; None: nobody looked, or holds none.
+    /// How long ago the newest held message was received from it. None: not sampled, or no message is held.
     #[serde(default)]
     pub taken_seconds: Option<f64>,
 }
 
-/// Who looks at the broker is replaced when it was silent for this long.
+/// A sampler that is silent for this long is replaced.
 const LEASE: TimeDelta = TimeDelta::seconds(30);
 
 fn check(sample: &Sample) -> Result<(), ServiceError> {
@@ -164,8 +166,9 @@ fn check(sample: &Sample) -> Result<(), ServiceError> {
     }
 }
 
-/// Whether `who`, which has just said that it lives, is to look at the broker for its application; then with the queues that the workers
-/// of that consume, as far as they were named with the same key: a ping key may not read. The first that asks is; `known` is the broker as it was just read.
+/// Decides whether `who`, which has just reported, is to sample the broker for its application. If so, also returns the
+/// queues that the application's workers consume, as far as the same key named them: a ping key may not read. The first
+/// process that reports becomes the sampler. `known`: the broker as it was just read.
 pub(crate) async fn asked_to_look(
     tx: &mut Tx,
     project: ProjectId,
@@ -176,16 +179,17 @@ pub(crate) async fn asked_to_look(
     now: DateTime<Utc>,
 ) -> Result<(bool, Vec<String>), ServiceError> {
     let until = now + LEASE;
-    // One that was noted before the clock was stepped back is none.
+    // A lease from before the clock was set back does not count.
     let looker = known.and_then(|broker| {
         let until = broker.sampler_until.filter(|at| *at > now && *at <= until)?;
         Some((broker.sampler.as_deref()?, until))
     });
-    // One that does not reach it while others do goes on looking: nobody else can say that it is back.
+    // A process that does not reach it while others do goes on sampling: only it can report that it reaches the broker
+    // again.
     let is_asked_again = known.is_some_and(|broker| broker.reach.is_asked_again(who, now));
     let is_asked = match looker {
         _ if is_asked_again => true,
-        // A thousand workers say that they live: most of them have no business with the broker's row, which is locked while it is looked at.
+        // A thousand workers report, and most have no business with the broker's row, which a sample locks.
         Some((name, _)) if name != who => false,
         Some((_, at)) if at - now > LEASE / 2 => true,
         Some(_) | None => {
@@ -206,7 +210,7 @@ pub(crate) async fn asked_to_look(
     Ok((true, queues))
 }
 
-/// Somebody looked at the broker, at `seen_at` by our clock.
+/// Takes a sample of the broker, taken at `seen_at` by the server's clock.
 pub(crate) async fn seen(
     services: &Services,
     project: ProjectId,
@@ -233,7 +237,7 @@ pub(crate) async fn seen(
         .sampled_at
         .is_some_and(|at| at > seen_at && !is_to_come(at, now))
     {
-        // It was held up on its way: a newer one is known.
+        // It was delayed: a newer sample is known.
         return Ok(Verdict::Accepted);
     }
     let who = sample.worker.as_deref().unwrap_or("somebody");
@@ -241,14 +245,14 @@ pub(crate) async fn seen(
     if !sample.reachable {
         deadbeat_store::celery::broker::dismiss_any(&mut tx, broker.project_id, broker.id).await?;
         if !is_unreached {
-            // It is that one's own trouble, which is told of it: what others saw stays.
+            // The fault is that process's own, and its own incident reports it. The samples of others stay.
             deadbeat_store::celery::broker::update(&mut tx, &broker).await?;
             tx.commit().await?;
             return Ok(Verdict::Accepted);
         }
     }
     if let Some(since) = broker.reach.failed_since.filter(|_| !sample.reachable) {
-        // Until now somebody else might have reached it.
+        // Until now another process might have reached it.
         broker.state.began(Cause::BrokerDown, since.min(now));
     }
     let is_away = !sample.reachable || sample.refused_why.is_some();
@@ -260,7 +264,7 @@ pub(crate) async fn seen(
 
     let mut workers = deadbeat_store::celery::worker::of_app(&mut tx, project, &sample.app).await?;
     if let Some(identity) = sample.identity.as_deref() {
-        // Whoever uses the same broker may consume the same queues.
+        // Applications on the same broker may consume the same queues.
         workers
             .extend(deadbeat_store::celery::worker::beside(&mut tx, project, &sample.app, identity).await?);
     }
@@ -276,14 +280,14 @@ pub(crate) async fn seen(
         .map_or(LONGEST_WAIT, span);
     let mut queues: Vec<Queue> = Vec::new();
     let mut changed = Vec::new();
-    // What a broker that does not answer holds is not known: its queues stay as they were.
+    // The content of a broker that does not answer is not known, so its queues stay as they were.
     if sample.reachable {
         let known = deadbeat_store::celery::queue::of_app(&mut tx, project, &sample.app).await?;
         let known: HashMap<String, Queue> = known
             .into_iter()
             .map(|queue| (queue.name.clone(), queue))
             .collect();
-        // What the broker refuses to tell of is not known: it stays as it was.
+        // A queue about which the broker refuses to tell stays as it was.
         let told: Vec<(&Seen, i64)> = sample
             .queues
             .iter()
@@ -303,7 +307,7 @@ pub(crate) async fn seen(
                 }
             }
             let known = known.get(&seen.name);
-            // Once told, it lasts while such a worker consumes the queue.
+            // Once it has an incident, the fault lasts while such a worker consumes the queue.
             let swallow = known.is_some_and(|queue| {
                 let is_told = queue.state.trouble == Some(Cause::WorkerWithoutSdk);
                 let at = vanished.get(&queue.id);
@@ -320,7 +324,7 @@ pub(crate) async fn seen(
             }
             queues.push(queue);
         }
-        // Nobody looks at it any more: it is used no longer, and nobody can tell of its trouble's end.
+        // Queues that are no longer sampled are no longer used, and nobody can report the end of their fault.
         let named: HashSet<&str> = told.iter().map(|(seen, _)| seen.name.as_str()).collect();
         let unseen = known.values().filter(|queue| {
             queue.state.trouble.is_some()
@@ -367,8 +371,8 @@ pub(crate) async fn seen(
     Ok(Verdict::Accepted)
 }
 
-/// Nobody looks at the broker of an application any more, and trouble was told of it or of its queues: that is known no longer, and its
-/// incidents end. Answers how many did.
+/// Ends the incidents of brokers and queues that no process samples any more: their state is not known. Returns how
+/// many ended.
 pub(crate) async fn give_up_unseen(
     tx: &mut Tx,
     site: &Site,
@@ -377,13 +381,13 @@ pub(crate) async fn give_up_unseen(
     limit: i64,
 ) -> StoreResult<usize> {
     let mut brokers = deadbeat_store::celery::broker::claim_unseen(tx, now - UNSEEN_FOR, limit).await?;
-    // Perhaps somebody did while we did not listen.
+    // Samples may have come while nobody listened.
     brokers.retain(|broker| {
         broker
             .sampled_at
             .is_some_and(|at| fair_deadline(at + UNSEEN_FOR, at, UNSEEN_FOR, spells) <= now)
     });
-    // All of them first, and then all monitors before all incidents: others take them in that order.
+    // All of these first, then all monitors before all incidents: others lock them in that order.
     let mut over = Vec::new();
     for mut broker in brokers {
         let mut queues = Vec::new();

@@ -1,8 +1,8 @@
 //! A host that is lost with all that runs on it: one incident about the host, and none about its parts.
 //!
-//! The sweeps of Beats and workers ask here before a silence becomes an incident of its own. What has been told of the first part becomes
-//! the incident about the host when the others turn out to be silent, too. Each second the open ones are looked at: whoever is back is taken
-//! out of their words, and when all are back or have left, they end.
+//! The sweeps of Beats and workers ask here before a silence opens an incident of its own. If the other parts of the
+//! host turn out to be silent as well, the first part's incident becomes the host's. Each second the open incidents are
+//! checked: parts that are back leave the incident's text. When all are back or have signed off, the incident ends.
 
 pub mod lost;
 
@@ -30,23 +30,23 @@ use crate::incident::changed::{Changed, News, What};
 use crate::incident::explain::{self, Explanation};
 use crate::{Site, incident};
 
-/// A host that is seen to work is looked at again after this.
+/// If a host is seen to work, its parts are judged again after this.
 const HELD: TimeDelta = TimeDelta::seconds(2);
-/// Parts whose machines are asked for at a time.
+/// The most parts whose machines one query reads.
 const ASKED_FOR: usize = 100;
-/// Incidents that are looked at in one second. When more are open, each has its turn.
+/// The most incidents that are checked in one second. If more are open, each has its turn.
 const LOOKED_AT: i64 = 100;
-/// A Beat or a worker whose silence a sweep has found.
+/// A Beat or a worker that a sweep has found silent.
 pub(crate) struct Fallen<'a> {
     /// Its id.
     pub(crate) id: Uuid,
-    /// Whose it is.
+    /// The project that owns it.
     pub(crate) project: ProjectId,
-    /// Its state, which the sweep has moved.
+    /// Its state, which the sweep has changed.
     pub(crate) state: &'a mut Switch,
     /// The same, before that.
     pub(crate) before: Switch,
-    /// What the sweep makes of it.
+    /// The sweep's transition.
     pub(crate) transition: &'a mut Option<Transition>,
 }
 
@@ -75,7 +75,7 @@ impl<'a> Fallen<'a> {
         })
     }
 
-    /// It is not judged yet.
+    /// Does not judge it yet.
     fn hold(&mut self, until: DateTime<Utc>) {
         *self.state = self.before.clone();
         switch::hold(self.state, until);
@@ -107,8 +107,8 @@ impl Host {
     }
 }
 
-/// Judges silences with what else runs on the same machines. Those of a lost host are part of its incident; answers the hosts, which are to
-/// be told with [`tell`] once the states are written.
+/// Judges silences together with the other Beats and workers on the same machines. Parts of a lost host join its
+/// incident. Returns the lost hosts: the caller calls [`tell`] with them once the states are written.
 pub(crate) async fn judge_fallen(
     tx: &mut Tx,
     mut fallen: Vec<Fallen<'_>>,
@@ -173,7 +173,8 @@ pub(crate) async fn judge_fallen(
     Ok(lost.into_values().collect())
 }
 
-/// Tells of lost hosts, unless that is told, or one of their parts is: then that incident becomes the host's, and nobody is told again.
+/// Opens incidents about lost hosts, unless one is open. If one of a host's parts has an incident, that becomes the
+/// host's, and no second alert is sent.
 pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<Utc>) -> StoreResult<()> {
     for host in lost {
         let mut parts = host.silent.clone();
@@ -204,7 +205,7 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
                 incident::record(tx, site, &[down]).await?;
             }
         }
-        // Of two that were told before the host was, one keeps its incident.
+        // Of two parts with an incident each, one keeps its own.
         let own = deadbeat_store::incident::subjects_open(tx, host.project_id, &subjects).await?;
         parts.retain(|one| !own.contains(&(one.kind, one.part.id)));
         deadbeat_store::celery::host::link(tx, host.project_id, host.id, &parts).await?;
@@ -227,8 +228,8 @@ fn retold(host: &Host) -> Retold {
     }
 }
 
-/// Looks at the open incidents about hosts after one, each in a transaction of its own: so many at most. Answers how many ended, and the last one that
-/// was looked at; None: there are no more.
+/// Checks at most `limit` open incidents about hosts after one, each in a transaction of its own. Returns how many
+/// ended, and the last one that was checked. None: there are no more.
 pub(crate) async fn look_once(
     store: &Store,
     site: &Site,
@@ -251,13 +252,13 @@ pub(crate) async fn look_once(
     Ok((over, last.filter(|_| open.len() as i64 == LOOKED_AT)))
 }
 
-/// How the parts of a lost host stand. Who has left is neither silent nor back.
+/// The parts of a lost host. A part that signed off is neither silent nor back.
 #[derive(Debug, Default)]
 struct Standing {
     silent: Vec<Resident>,
-    /// Heard again, and since when that is known.
+    /// Parts that report again, and since when that is known.
     back: Vec<(Resident, Option<DateTime<Utc>>)>,
-    /// No longer silent, which is still to be noted.
+    /// Parts that report again, which is still to be written.
     fresh: Vec<Uuid>,
 }
 
@@ -265,7 +266,7 @@ impl Standing {
     fn of(parts: Vec<Linked>) -> Self {
         let mut standing = Self::default();
         for linked in parts {
-            // An earlier time, too, is another report: our clock may have been stepped back.
+            // Any other time is another report, even an earlier one: the server's clock may have been set back.
             let is_heard = |one: &Resident| one.part.heard_at != linked.heard_at;
             match linked.resident {
                 Some(one) if linked.back_at.is_none() && !is_heard(&one) => {
@@ -283,7 +284,7 @@ impl Standing {
     }
 }
 
-/// Looks at one. Answers whether it has ended, and whether what was done is to be kept.
+/// Checks one incident. Returns whether it has ended, and whether to commit.
 async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> StoreResult<(bool, bool)> {
     let parts = deadbeat_store::celery::host::parts_of(tx, open.project_id, open.id).await?;
     let Standing { silent, back, fresh } = Standing::of(parts);
@@ -299,7 +300,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
         })
         && let Some(told) = own(tx, one).await?
     {
-        // The machine goes on: it was this one alone.
+        // The machine goes on, so only this part is silent.
         told::rewrite(tx, open.project_id, open.id, &told).await?;
         return Ok((false, true));
     }
@@ -319,7 +320,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
     Ok((false, true))
 }
 
-/// All are back, or have left. False: one has fallen silent meanwhile, and nothing is to be kept.
+/// All parts are back, or have signed off. False: one fell silent meanwhile, so do not commit.
 async fn end(
     tx: &mut Tx,
     site: &Site,
@@ -349,14 +350,14 @@ async fn end(
         Trigger::Report
     };
     incident::record(tx, site, &[host.news(Status::Up, trigger, now)]).await?;
-    // It is held now: nobody joins it any more.
+    // The incident is locked now: no part joins it any more.
     let parts = deadbeat_store::celery::host::parts_of(tx, open.project_id, open.id).await?;
     let standing = Standing::of(parts);
     deadbeat_store::celery::host::note_back(tx, open.project_id, open.id, &standing.fresh, now).await?;
     Ok(standing.silent.is_empty())
 }
 
-/// What is told of one part on its own. None: that is not overdue, or has an incident.
+/// The text of one part's own incident. None: it is not overdue, or has one.
 async fn own(tx: &mut Tx, one: &Resident) -> StoreResult<Option<Retold>> {
     let subject = (one.kind, one.part.id);
     let is_told = !deadbeat_store::incident::subjects_open(tx, one.project_id, &[subject])

@@ -1,8 +1,9 @@
-//! The result backend of an application, as those who call it say: told when it has not answered for a while, over when it answers.
+//! The result backend of an application, by the reports of the processes that call it. An incident opens when it has
+//! not answered for a while, and ends when it answers.
 //!
-//! Nothing is stored of it but what the processes say, and its incident. Whoever reports trouble looks whether it is to be told; whoever
-//! reports the end of its trouble looks whether it was the last one. Once a minute all open incidents are looked at: a process may end, or start
-//! anew, in the middle of its trouble.
+//! Only the reports and the incident are stored. A report of trouble may open the incident; a report of the end of
+//! trouble may end it, if no other process has trouble. Once a minute all open incidents are checked, because a process
+//! may end, or restart, in the middle of its trouble.
 
 pub mod report;
 
@@ -21,7 +22,7 @@ use self::report::{Backend, Report, worst};
 use crate::incident::changed::{Changed, News, What};
 use crate::{Site, incident};
 
-/// An outage is remembered for so long: what broke off in it is judged within seconds of its end.
+/// An outage is remembered for this long. Runs that broke off in it are judged within seconds of its end.
 const REMEMBERED: TimeDelta = TimeDelta::minutes(10);
 
 fn read(processes: Vec<Process>) -> Vec<(Process, Report)> {
@@ -42,7 +43,8 @@ fn broker_seen(broker: &Broker) -> BrokerSeen {
     }
 }
 
-/// A process of the application has just reported, and was in trouble before or not. Answers whether anything is to be told.
+/// Takes a report of a process of the application, and whether it had trouble before. Returns whether an incident
+/// opened or ended.
 pub(crate) async fn heard(
     tx: &mut Tx,
     site: &Site,
@@ -55,7 +57,7 @@ pub(crate) async fn heard(
     if !was_troubled && trouble.is_none() {
         return Ok(false);
     }
-    // It has a row as soon as anybody of its application was asked to look at it.
+    // It has a row as soon as a process of its application was asked to sample it.
     let Some(broker) = broker else {
         return Ok(false);
     };
@@ -97,7 +99,7 @@ pub(crate) async fn heard(
     }
 }
 
-/// Ends an open incident when nobody is in trouble any more and somebody was answered since. Answers whether it did.
+/// Ends an open incident if no process has trouble any more, and one got an answer since. Returns whether it did.
 async fn settle(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> StoreResult<bool> {
     let processes = match &open.app {
         Some(app) => {
@@ -111,7 +113,7 @@ async fn settle(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> St
     let is_answered = processes
         .iter()
         .any(|(_, report)| report.answered_at.is_some_and(|at| at > open.opened_at));
-    // Nobody uses it any more: that it is down is known no longer.
+    // No process uses it any more, so its state is not known.
     if !is_answered && open.app.is_some() && now - open.opened_at < UNSEEN_FOR {
         return Ok(false);
     }
@@ -146,7 +148,7 @@ async fn record(tx: &mut Tx, site: &Site, backend: &Backend, transition: Transit
     incident::record(tx, site, &[news]).await
 }
 
-/// Looks at all open incidents; answers how many ended.
+/// Checks all open incidents. Returns how many ended.
 pub(crate) async fn settle_all(
     tx: &mut Tx,
     site: &Site,
@@ -167,7 +169,7 @@ pub(crate) async fn settle_all(
     }
 }
 
-/// As the rules take it, when monitors of the application are judged; None: nobody is in trouble with it.
+/// In the form that the rules take, for monitors of the application. None: no process has trouble with it.
 pub(crate) async fn view(
     tx: &mut Tx,
     broker: Option<&Broker>,
@@ -209,7 +211,7 @@ pub(crate) async fn view(
     }))
 }
 
-/// When its last outage was told and when it ended, unless it is open: runs that were broken off in it are not judged again.
+/// When its last incident opened, and when it ended, unless it is open. Runs that broke off in it are not judged again.
 pub(crate) async fn last_outage(
     tx: &mut Tx,
     broker: Option<&Broker>,

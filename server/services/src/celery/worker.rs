@@ -1,4 +1,4 @@
-//! What workers say of themselves every few seconds, and what one of them sees of the broker.
+//! Snapshots of workers, which they send every few seconds.
 
 pub(crate) mod failure;
 pub(crate) mod orphan;
@@ -28,33 +28,33 @@ use crate::celery::{broker, result_backend};
 use crate::incident::changed::{Changed, News, What};
 use crate::{ServiceError, Services, incident};
 
-/// How a worker is, as its main process sees it without asking the broker.
+/// The state of a worker, as its main process knows it without asking the broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The Celery application's name, as Beat's.
     pub app: String,
     /// Celery's node name.
     pub worker: String,
-    /// Whether it takes messages in.
+    /// Whether it receives messages.
     pub state: Phase,
-    /// How often it says so, in seconds.
+    /// How often it sends a snapshot, in seconds.
     pub period_seconds: f64,
-    /// Tolerated silence beyond that, in seconds.
+    /// Tolerated silence beyond the period, in seconds.
     #[serde(default = "grace")]
     pub grace_seconds: f64,
-    /// What stands behind `celery -A` there.
+    /// The argument of `celery -A` there.
     #[serde(default)]
     pub project: Option<Text>,
-    /// Where it runs.
+    /// Its host.
     #[serde(default)]
     pub host: Option<Text>,
-    /// Its main process.
+    /// The id of its main process.
     #[serde(default)]
     pub pid: Option<i64>,
     /// prefork, threads, gevent, solo.
     #[serde(default)]
     pub pool: Option<Text>,
-    /// How many tasks it can run at once.
+    /// How many tasks it can execute at once.
     #[serde(default)]
     pub processes: Option<i64>,
     /// Celery's version.
@@ -63,77 +63,78 @@ pub struct Snapshot {
     /// When it started.
     #[serde(default)]
     pub started_at: Option<DateTime<Utc>>,
-    /// Tasks that run now.
+    /// Number of tasks that it executes.
     #[serde(default)]
     pub active: Option<i64>,
-    /// Messages taken in and not ended, those that run among them.
+    /// Number of received messages whose tasks have not ended, those that it executes among them.
     #[serde(default)]
     pub reserved: Option<i64>,
-    /// Of these, those that the broker keeps until they are acknowledged; None: not counted.
+    /// Of these, the number that the broker keeps until they are acknowledged. None: not counted.
     #[serde(default)]
     pub unacked: Option<i64>,
-    /// Messages held for later (ETA, countdown).
+    /// Number of messages held for later (ETA, countdown).
     #[serde(default)]
     pub scheduled: Option<i64>,
-    /// Messages held back by a rate limit.
+    /// Number of messages held back by a rate limit.
     #[serde(default)]
     pub limited: Option<i64>,
-    /// The rate limits that hold messages back; None: it does not say.
+    /// The rate limits that hold messages back. None: it does not report them.
     #[serde(default)]
     pub rate_limits: Option<Vec<RateLimit>>,
-    /// The ids of the runs that it executes, each once an execution; None: there are too many to tell.
+    /// The ids of the runs that it executes, once for each execution. None: there are too many.
     #[serde(default)]
     pub running: Option<Vec<Text>>,
-    /// How many tasks of each name run; the most frequent ones.
+    /// How many tasks of each name it executes; only the most frequent names.
     #[serde(default)]
     pub running_tasks: Option<BTreeMap<Text, i64>>,
-    /// Tasks begun since its start.
+    /// Number of tasks begun since its start.
     #[serde(default)]
     pub accepted: Option<i64>,
-    /// Tasks ended since its start.
+    /// Number of tasks ended since its start.
     #[serde(default)]
     pub finished: Option<i64>,
-    /// The task that has been running longest.
+    /// The task that it has executed longest.
     #[serde(default)]
     pub longest: Option<Longest>,
     /// The queues that it consumes.
     #[serde(default)]
     pub queues: Vec<String>,
-    /// How many messages it takes in at once; 0: without limit.
+    /// How many messages it receives at once. 0: no limit.
     #[serde(default)]
     pub prefetch: Option<i64>,
-    /// Whether its connection to the broker stands.
+    /// Whether it is connected to the broker.
     #[serde(default)]
     pub connected: Option<bool>,
-    /// How long its event loop has not turned.
+    /// For how long its event loop has not turned.
     #[serde(default)]
     pub loop_lag_seconds: Option<f64>,
     /// How often it lost the broker since its start.
     #[serde(default)]
     pub reconnects: Option<i64>,
-    /// Processes of its host that run or want to, for each CPU, on average of a minute.
+    /// Processes of its host that run or want to run, for each CPU: the average of a minute.
     #[serde(default)]
     pub load_per_cpu: Option<f64>,
-    /// How its calls into the result backend go; None: it does not say, or has none.
+    /// The state of its calls to the result backend. None: it does not report that, or has none.
     #[serde(default)]
     pub result_backend: Option<crate::celery::result_backend::report::Report>,
-    /// The share of the time since the snapshot before, 0 to 1, for which a process of the worker was ready to run and waited for a CPU:
-    /// the one that waited most. None: its system does not say, or it is the first snapshot.
+    /// The share of the time since the last snapshot, 0 to 1, in which a process of the worker was ready to run and
+    /// waited for a CPU. Of the process that waited most. None: its system does not tell, or this is the first
+    /// snapshot.
     #[serde(default)]
     pub cpu_wait_ratio: Option<f64>,
-    /// The share of the host's CPUs, 0 to 1, that the worker's processes had since the snapshot before.
+    /// The share of the host's CPUs, 0 to 1, that the worker's processes had since the last snapshot.
     #[serde(default)]
     pub cpu_used_ratio: Option<f64>,
     /// Memory of its main process and its pool.
     #[serde(default)]
     pub rss_bytes: Option<i64>,
-    /// Which process it is: chosen at its start. None: an older SDK.
+    /// The id of its process, chosen at its start. None: an older SDK.
     #[serde(default)]
     pub incarnation: Option<Uuid>,
-    /// Which start of its machine it lives in.
+    /// The start of its machine.
     #[serde(default)]
     pub boot_id: Option<Text>,
-    /// Of one that has stopped: its exit status, where that is known. Not 0: it ended by an error.
+    /// After its end: its exit status, if known. Not 0: it ended by an error.
     #[serde(default)]
     pub exit_code: Option<i64>,
     /// The class of that error.
@@ -142,12 +143,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// It has stopped, and nobody told it to.
+    /// Whether it has ended unordered.
     fn has_failed(&self) -> bool {
         self.state == Phase::Stopped && self.exit_code.is_some_and(|code| code != 0)
     }
 
-    /// The runs that it executes, where it names them and its loop turns: one that stands still does not know.
+    /// The runs that it executes, if it names them and its loop turns: a loop that stands still does not know.
     pub(crate) fn listed(&self) -> Option<Vec<Uuid>> {
         let turns = self
             .loop_lag_seconds
@@ -169,12 +170,12 @@ pub struct RateLimit {
     pub task: Text,
     /// As Celery has it: `10/m`.
     pub rate: Text,
-    /// Messages that wait for it.
+    /// Number of messages that wait for it.
     #[serde(default)]
     pub held: i64,
 }
 
-/// The task that has been running longest.
+/// The task that a worker has executed longest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Longest {
     /// Its name.
@@ -185,15 +186,15 @@ pub struct Longest {
     pub started_at: DateTime<Utc>,
 }
 
-/// Runs that a snapshot names; of one that executes more it is not known which.
+/// The most runs that a snapshot names. If a worker executes more, it is not known which.
 pub(crate) const MOST_RUNNING: usize = 200;
-/// Names of tasks that a snapshot counts.
+/// The most names of tasks that a snapshot counts.
 pub(crate) const MOST_TASKS: usize = 20;
-/// Rate limits that are kept of a worker.
+/// The most rate limits that are kept of a worker.
 pub(crate) const MOST_LIMITS: usize = 50;
-/// Workers that are forgotten at a time when a project has too many.
+/// Workers that are deleted at a time if a project has too many.
 const ROOM: i64 = 100;
-/// Until a worker says otherwise: the silence tolerated beyond its period.
+/// A worker's grace, until it reports its own.
 const GRACE_SECONDS: f64 = 25.0;
 fn grace() -> f64 {
     GRACE_SECONDS
@@ -230,7 +231,7 @@ fn check(snapshot: &Snapshot) -> Result<(), ServiceError> {
     }
 }
 
-/// Whether a worker has got on since its last word: it began or ended a task, or had nothing to do.
+/// Whether a worker made progress since its last snapshot: it began or ended a task, or had nothing to do.
 fn got_on(before: &serde_json::Value, snapshot: &Snapshot, is_waited_for: bool) -> bool {
     let count = |name: &str| before.get(name).and_then(serde_json::Value::as_i64);
     (snapshot.reserved.unwrap_or(0) == 0 && !is_waited_for)
@@ -238,9 +239,9 @@ fn got_on(before: &serde_json::Value, snapshot: &Snapshot, is_waited_for: bool) 
         || count("finished") != snapshot.finished
 }
 
-/// A queue was looked at this lately, or nothing is known of it.
+/// A sample of a queue this old at most counts.
 const FRESH_LOOK: TimeDelta = TimeDelta::seconds(30);
-/// Messages that wait for less are on their way.
+/// Messages that have waited for less are on their way.
 const MOMENT: TimeDelta = TimeDelta::seconds(5);
 
 /// Whether messages wait in queues that it consumes.
@@ -253,7 +254,7 @@ fn is_waited_for(queues: &[Queue], consumed: &[String], now: DateTime<Utc>) -> b
     })
 }
 
-/// What shows whether it works.
+/// The facts that show whether it works.
 fn look(
     snapshot: &Snapshot,
     worker: &Worker,
@@ -286,7 +287,7 @@ fn look(
     }
 }
 
-/// A worker said how it is.
+/// Takes a snapshot.
 pub(crate) async fn heard(
     services: &Services,
     project: ProjectId,
@@ -297,7 +298,7 @@ pub(crate) async fn heard(
     check(&snapshot)?;
     let now = services.now();
     let mut snapshot = snapshot;
-    // By our clock, as all times that are compared with others.
+    // By the server's clock, as all times that are compared with others.
     snapshot.running = snapshot.running.filter(|running| running.len() <= MOST_RUNNING);
     snapshot.running_tasks = snapshot.running_tasks.filter(|tasks| tasks.len() <= MOST_TASKS);
     if let Some(limits) = &mut snapshot.rate_limits {
@@ -326,7 +327,7 @@ pub(crate) async fn heard(
     {
         Some(worker) => worker,
         None => {
-            // Each deployment may bring new names: those that left make room.
+            // Each deployment may bring new names. Workers that stopped make room.
             if deadbeat_store::celery::worker::count(&mut tx, project).await? >= limits::PROJECT_WORKERS
                 && deadbeat_store::celery::worker::forget_oldest(&mut tx, project, ROOM).await? == 0
             {
@@ -356,7 +357,7 @@ pub(crate) async fn heard(
                 },
             };
             deadbeat_store::celery::worker::insert(&mut tx, &fresh).await?;
-            // Another process may have written it first: that one's row is the one.
+            // Another process may have inserted it first. Then that row counts.
             deadbeat_store::celery::worker::lock(&mut tx, project, &snapshot.app, &snapshot.worker)
                 .await?
                 .unwrap_or(fresh)
@@ -374,7 +375,7 @@ pub(crate) async fn heard(
         let has_namesake = incarnation::heard(&mut worker.incarnations, &said, now);
         look_at = incarnation::next_look(&worker.incarnations, &[]);
         if has_namesake && snapshot.state != Phase::Running {
-            // Another process bears its name, and goes on: only this one leaves.
+            // Another process of the same name goes on: only this one stops.
             deadbeat_store::celery::worker::update(&mut tx, &worker, false, look_at, None).await?;
             tx.commit().await?;
             return Ok(Verdict::Accepted);
@@ -389,12 +390,12 @@ pub(crate) async fn heard(
             )
             .await?
         {
-            // The sweep looks at it, which holds the locks for that.
+            // The sweep judges it, because that holds the necessary locks.
             look_at = Some(now);
         }
     }
     let queues = deadbeat_store::celery::queue::of_app(&mut tx, project, &snapshot.app).await?;
-    // One that looks for its broker names no queues, and will consume what it did.
+    // A worker that looks for its broker names no queues, and will consume the same ones as before.
     let consumed = if snapshot.connected == Some(false) {
         &worker.queues
     } else {
@@ -402,7 +403,7 @@ pub(crate) async fn heard(
     };
     let is_waited_for = is_waited_for(&queues, consumed, now);
     let broker = deadbeat_store::celery::broker::of_app(&mut tx, project, &snapshot.app).await?;
-    // A frozen broker holds up whoever asks it, and their connections look well.
+    // A frozen broker blocks every process that asks it, while their connections look sound.
     let is_broker_well = broker.as_ref().is_none_or(|broker| {
         broker.state.trouble.is_none() && broker.sampled_at.is_none_or(|at| now - at <= FRESH_LOOK)
     });
@@ -411,7 +412,7 @@ pub(crate) async fn heard(
         .state
         .last_seen_at
         .is_none_or(|seen| now - seen >= worker.state.patience());
-    // One that waits for the result backend has not stopped working: that is told of the backend.
+    // A worker that waits for the result backend is no ghost: the backend's incident reports that.
     let waits = snapshot
         .result_backend
         .as_ref()
@@ -432,7 +433,8 @@ pub(crate) async fn heard(
     let trouble = trouble(&look);
     worker.state.period_seconds = snapshot.period_seconds;
     worker.state.grace_seconds = snapshot.grace_seconds;
-    // While it reconnects it consumes nothing, and will again what it did; what it leaves behind is still to be looked at.
+    // While it reconnects it consumes nothing, and will consume the same queues as before. Messages that it leaves
+    // behind are still to be watched.
     let names_queues = snapshot.connected != Some(false) && snapshot.state == Phase::Running;
     if names_queues {
         worker.queues.clone_from(&snapshot.queues);
@@ -448,9 +450,9 @@ pub(crate) async fn heard(
     } else {
         on_snapshot(&mut worker.state, snapshot.state, trouble, now)
     };
-    // The first deadline must be found: a new row's `check_after` is empty.
+    // The sweep must find the first deadline: a new row's `check_after` is empty.
     let arms = transition.is_some_and(|transition| transition.to == Status::Up);
-    // Who says that a worker stops has not named the queues that are kept.
+    // A snapshot of a stopping worker does not name the queues that are kept, so its key does not count for them.
     deadbeat_store::celery::worker::update(&mut tx, &worker, arms, look_at, key.filter(|_| names_queues))
         .await?;
     let (samples, names) = if snapshot.state == Phase::Running {
@@ -460,7 +462,7 @@ pub(crate) async fn heard(
         deadbeat_store::celery::broker::dismiss(&mut tx, project, &worker.app, &worker.name).await?;
         (false, Vec::new())
     };
-    // With a transition of its own it waits for the next report: monitors are locked before incidents.
+    // After a transition of its own it waits for the next report: monitors are locked before incidents.
     let mut is_news = transition.is_some();
     if transition.is_none() {
         let report = snapshot.result_backend.as_ref();

@@ -1,4 +1,4 @@
-//! Whose status changed, with what is known about it.
+//! The subject of a change, with the facts about it.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::beat::incarnation::Incarnation;
@@ -24,12 +24,12 @@ use crate::celery::host::lost::Host;
 use crate::celery::result_backend::report::Backend;
 use crate::incident::explain::Explanation;
 
-/// What is known of the parts that a monitor depends on.
+/// The parts that a monitor depends on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Background<'a> {
-    /// The Beat that feeds it.
+    /// The Beat that sends its runs.
     pub beat: Option<&'a Beat>,
-    /// The processes of that which crashed one after the other until now.
+    /// That Beat's processes that have crashed in a row until now.
     pub crashes: &'a [Incarnation],
     /// How far its newest run got.
     pub stage: Option<&'a Stage>,
@@ -41,26 +41,26 @@ pub struct Background<'a> {
     pub workers: &'a [Worker],
 }
 
-/// Whose status changed.
+/// The subject that changed.
 #[derive(Debug, Clone, Copy)]
 pub enum Changed<'a> {
-    /// A monitor, and what is known about it.
+    /// A monitor, and the parts that it depends on.
     Monitor(&'a Monitor, &'a Background<'a>),
-    /// A monitor, by a signal that says more about it, with the Beat that feeds it.
+    /// A monitor, by a signal that tells more, with the Beat that sends its runs.
     Signalled(&'a Monitor, &'a Signal, Option<&'a Beat>),
     /// A Beat.
     Beat(&'a Beat),
-    /// A Beat, which floods.
+    /// A Beat with a storm.
     Flooding(&'a Beat, &'a Flood),
     /// A Beat, whose whole schedule vanished.
     Emptied(&'a Beat, &'a Emptied),
-    /// A Beat, of which several processes report.
+    /// A Beat as which several processes report.
     Several(&'a Beat, &'a AtOnce),
-    /// A Beat, with its processes that crashed one after the other.
+    /// A Beat, with its processes that crashed in a row.
     Crashing(&'a Beat, &'a [Incarnation]),
     /// A worker.
     Worker(&'a Worker),
-    /// A queue, with the workers of its application and those that report nothing.
+    /// A queue, with the workers of its application and those that do not report.
     Queue(&'a Queue, &'a [Worker], &'a [Stranger]),
     /// A broker.
     Broker(&'a Broker),
@@ -68,18 +68,18 @@ pub enum Changed<'a> {
     ResultBackend(&'a Backend),
     /// A host.
     Host(&'a Host),
-    /// A subject that monitors name, although nobody saw it in trouble.
+    /// A subject that monitors' verdicts name, although nobody observed its fault.
     Named(&'a Named<'a>),
 }
 
 /// A subject that a monitor's verdict names.
 #[derive(Debug, Clone)]
 pub struct Named<'a> {
-    /// Whom.
+    /// The subject.
     pub subject: Subject,
     /// The monitor.
     pub monitor: &'a Monitor,
-    /// What is known of the parts that it depends on.
+    /// The parts that the monitor depends on.
     pub background: Background<'a>,
 }
 
@@ -201,20 +201,21 @@ impl<'a> Changed<'a> {
     }
 }
 
-/// Something that happened to a subject.
+/// A change of a subject.
 #[derive(Debug, Clone, Copy)]
 pub struct News<'a> {
-    /// Whose.
+    /// The subject.
     pub changed: Changed<'a>,
-    /// What.
+    /// The change.
     pub what: What,
 }
 
-/// What happened.
+/// The kinds of changes.
 #[derive(Debug, Clone, Copy)]
 pub enum What {
     /// Its status changed.
     Transition(Transition),
-    /// It failed while it was down, so and at that time: that changes no status, and opens an incident unless one is open.
+    /// It failed while it was down, with this cause at that time. That changes no status, and opens an incident unless
+    /// one is open.
     FailedAgain(Cause, DateTime<Utc>),
 }

@@ -8,12 +8,12 @@ pub(crate) async fn load_runs(tx: &mut Tx, monitor: &mut Monitor) -> StoreResult
     deadbeat_store::monitor::run::load_into(tx, std::slice::from_mut(monitor), &[]).await
 }
 
-/// Writes a monitor's state, its open runs' deadlines included. Its runs are loaded.
+/// Writes a monitor's state, with its open runs' deadlines. Its runs must be loaded.
 pub(crate) async fn write_state(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
     write_states(tx, [monitor]).await
 }
 
-/// Writes monitors' states, their open runs' deadlines included. Their runs are loaded.
+/// Writes monitors' states, with their open runs' deadlines. Their runs must be loaded.
 pub(crate) async fn write_states(
     tx: &mut Tx,
     monitors: impl IntoIterator<Item = &Monitor>,

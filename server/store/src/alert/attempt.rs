@@ -1,31 +1,31 @@
-//! Table `attempt`: every try of a delivery.
+//! Table `attempt`: every attempt of a delivery.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{DeliveryId, ProjectId};
 
 use crate::{Reader, StoreResult, Tx};
 
-/// One try.
+/// One attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// From 1.
+    /// Its number, from 1.
     pub number: i32,
     /// When it began.
     pub started_at: DateTime<Utc>,
     /// How long it took.
     pub duration_ms: i32,
-    /// sent, retry, failed.
+    /// `sent`, `retry` or `failed`.
     pub outcome: String,
     /// HTTP or SMTP code.
     pub response_code: Option<i32>,
-    /// What a person needs to repair it.
+    /// The fault, for the person who repairs it.
     pub detail: Option<String>,
 }
 
-/// Appends a try.
+/// Appends an attempt.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn insert(
     tx: &mut Tx,
     project: ProjectId,
@@ -50,10 +50,10 @@ pub async fn insert(
     Ok(())
 }
 
-/// A delivery's tries, first to last.
+/// A delivery's attempts, first to last.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn list(reader: &Reader, project: ProjectId, delivery: DeliveryId) -> StoreResult<Vec<Attempt>> {
     Ok(sqlx::query_as!(
         Attempt,

@@ -12,14 +12,14 @@ use crate::monitor::batch::column;
 use crate::page::Page;
 use crate::{Reader, StoreResult, Tx};
 
-/// A message and who hears of it.
+/// A message and its recipients.
 #[derive(Debug, Clone)]
 pub struct NewAlert {
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// What it says.
+    /// The message.
     pub message: Message,
-    /// Where it goes; channels of another project are left out.
+    /// Its recipients. Channels of another project are left out.
     pub recipients: Vec<Recipient>,
 }
 
@@ -33,18 +33,19 @@ impl NewAlert {
     }
 }
 
-/// Puts alerts into the outbox, in the caller's transaction. What is there already stays, and a channel that waits for the notice of a
-/// failed channel gets no second one (index `delivery_notice_once`). Answers the deliveries that this made.
+/// Puts alerts into the outbox, in the caller's transaction. Existing deliveries stay. A channel with a waiting notice
+/// of a failed channel gets no second one (index `delivery_notice_once`). Returns the new deliveries.
 ///
-/// What is withheld is cancelled from the start. Whether a mail address has confirmed is looked at again under the lock of its channel:
-/// the address may have changed since the caller decided.
+/// A withheld delivery is cancelled from the start. Under the lock of each channel, this checks again whether its mail
+/// address is confirmed: the address may have changed since the caller decided.
 ///
-/// The channels are held against deletion until the commit: who deletes one finds these deliveries, and takes them along.
+/// The channels stay locked against deletion until the commit. So whoever deletes a channel finds these deliveries, and
+/// deletes them as well.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> StoreResult<Vec<DeliveryId>> {
-    // The content travels once an alert; the deliveries name its place, counted from 1 as arrays are.
+    // Send each message once. The deliveries refer to its place, counted from 1 as in arrays.
     let to: Vec<(i32, Recipient)> = (1..)
         .zip(alerts)
         .flat_map(|(place, alert)| alert.recipients.iter().map(move |recipient| (place, *recipient)))
@@ -107,10 +108,11 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
     Ok(rows.into_iter().map(DeliveryId).collect())
 }
 
-/// Which channels have heard of incidents, or would have, had they been confirmed. Incidents of which nobody has are missing.
+/// Which channels have got messages of incidents, or would have if they were confirmed. Without incidents of which no
+/// channel has got any.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn history(
     tx: &mut Tx,
     incidents: &[(ProjectId, IncidentId)],
@@ -142,23 +144,23 @@ pub async fn history(
     Ok(found)
 }
 
-/// What becomes of a claimed delivery.
+/// The end of a claimed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settle {
-    /// It arrived.
+    /// It was sent.
     Sent,
     /// It is given up.
     Dead,
-    /// It is too old to be of use.
+    /// It is too old to send.
     Cancelled,
-    /// It is tried again then.
+    /// It is retried at this time.
     RetryAt(DateTime<Utc>),
 }
 
 /// Settles a claimed delivery. False: the lease was lost, and nothing was written.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn settle(
     tx: &mut Tx,
     project: ProjectId,
@@ -202,24 +204,24 @@ pub async fn nearest_attempt(reader: &Reader) -> StoreResult<Option<DateTime<Utc
     )
 }
 
-/// A delivery as listed.
+/// A delivery, as a list shows it.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// Its id.
     pub id: DeliveryId,
-    /// Where it goes.
+    /// The channel that it goes to.
     pub channel_id: ChannelId,
-    /// What it tells of.
+    /// The incident that it is about.
     pub incident_id: Option<IncidentId>,
-    /// What it tells.
+    /// Its kind.
     pub alert: String,
     /// pending, sent, dead, cancelled.
     pub status: String,
-    /// Tries so far.
+    /// Number of attempts so far.
     pub attempt_count: i32,
     /// When it was put into the outbox.
     pub created_at: DateTime<Utc>,
-    /// When it is tried next.
+    /// When the next attempt is due.
     pub next_attempt_at: Option<DateTime<Utc>>,
     /// When it was settled.
     pub settled_at: Option<DateTime<Utc>>,
@@ -227,7 +229,7 @@ pub struct Delivery {
     pub cancel_reason: Option<String>,
 }
 
-/// What a list may be narrowed to.
+/// The filter of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// To this channel.
@@ -289,7 +291,8 @@ pub async fn list(
         .collect())
 }
 
-/// Cancels what waits for a channel whose new address nobody has confirmed, also what is being sent. The caller holds the channel.
+/// Cancels the deliveries that wait for a channel whose new address is not confirmed, also those under way. The caller
+/// holds the channel's lock.
 ///
 /// # Errors
 /// When the database is away.

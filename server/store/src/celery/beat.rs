@@ -23,25 +23,25 @@ use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 pub struct Beat {
     /// Its id.
     pub id: BeatId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// The Celery application's name.
     pub name: String,
-    /// Where it was last heard from.
+    /// The host of its last report.
     pub host: Option<String>,
-    /// What stands behind `celery -A` where it runs; None: not known.
+    /// The argument of `celery -A` where it runs. None: not known.
     pub project_word: Option<String>,
-    /// When it was first heard of.
+    /// When its first report came.
     pub created_at: DateTime<Utc>,
-    /// When its process last said that it hangs.
+    /// When its process last reported that its loop hangs.
     pub hung_at: Option<DateTime<Utc>>,
     /// When it last sent any entry.
     pub sent_at: Option<DateTime<Utc>>,
-    /// When the broker last took none from it, and what it said.
+    /// When the broker last refused a message of it, and the broker's error.
     pub send_failed: Option<(DateTime<Utc>, String)>,
-    /// When a process of its application last said that it had to drop events, and how many.
+    /// When a process of its application last reported that it had to drop events, and how many.
     pub lost_events: Option<(DateTime<Utc>, i64)>,
-    /// What the rules work on.
+    /// The state that the rules work on.
     pub state: Switch,
 }
 
@@ -68,13 +68,13 @@ struct Row {
 }
 
 impl Beat {
-    /// What a person types behind `celery -A`.
+    /// The argument that a person types after `celery -A`.
     #[must_use]
     pub fn typed(&self) -> &str {
         self.project_word.as_deref().unwrap_or(&self.name)
     }
 
-    /// What monitors' verdicts need to know of it.
+    /// The facts about it that monitors' verdicts need.
     #[must_use]
     pub fn view(&self) -> BeatView {
         BeatView {
@@ -123,13 +123,13 @@ impl TryFrom<Row> for Beat {
     }
 }
 
-/// How often a Beat is made again that somebody deletes between the look and the lock.
+/// How often to create a Beat again that somebody deletes between the insert and the lock.
 const TRIES: usize = 5;
 
-/// Locks the Beat of that name, made first if there is none.
+/// Locks the Beat of that name. Creates it first if there is none.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lock_or_create(
     tx: &mut Tx,
     project: ProjectId,
@@ -161,10 +161,10 @@ pub async fn lock_or_create(
     ))
 }
 
-/// Writes Beats' states. `check_after` moves only when it must, or when the sweep says so.
+/// Writes Beats' states. Moves `check_after` only if it must, or if the sweep asks for it.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE beat
@@ -205,10 +205,10 @@ pub async fn update(tx: &mut Tx, beats: &[Beat], moves_check: bool) -> StoreResu
     Ok(())
 }
 
-/// Takes Beats whose `check_after` has passed, skipping those that somebody holds.
+/// Claims Beats whose `check_after` has passed. Skips locked rows.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn claim_overdue(
     tx: &mut Tx,
     now: DateTime<Utc>,
@@ -231,12 +231,12 @@ pub async fn claim_overdue(
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// Sets a Beat that cannot be read aside until `until`.
+/// Puts an unreadable Beat aside until `until`.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn set_aside(tx: &mut Tx, project: ProjectId, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
-    // A Beat without a deadline stays without: `greatest` alone would arm one that is down.
+    // A Beat without a deadline stays without one: `greatest` alone would arm one that is down.
     sqlx::query!(
         "UPDATE beat
         SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
@@ -290,10 +290,11 @@ pub async fn lock_by_id(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreRes
     .transpose()
 }
 
-/// Removes a Beat. Its monitors are gone already ([`crate::monitor::delete_all`]): one that were left would stay without a Beat.
+/// Deletes a Beat. The caller has deleted its monitors ([`crate::monitor::delete_all`]): a remaining one would stay
+/// without a Beat.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn delete(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<()> {
     sqlx::query!(
         "DELETE FROM beat WHERE project_id = $1 AND id = $2",
@@ -308,7 +309,7 @@ pub async fn delete(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<
 /// How many Beats a project has.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     Ok(sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM beat WHERE project_id = $1"#,
@@ -339,10 +340,10 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, name: &str) -> StoreResult<Op
     .transpose()
 }
 
-/// A process of this application had to drop events. Nothing happens where no Beat of that name is known.
+/// Notes that a process of this application had to drop events. Does nothing if there is no Beat of that name.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lose_events(
     tx: &mut Tx,
     project: ProjectId,
@@ -403,7 +404,8 @@ pub async fn page(reader: &Reader, project: ProjectId, page: Page<BeatId>) -> St
     rows.into_iter().map(Beat::try_from).collect()
 }
 
-/// The processes that report as this Beat. A list that cannot be read is begun anew: each process reports again within its period.
+/// The processes that report as this Beat. If the stored list cannot be read, starts with an empty one: each process
+/// reports again within its period.
 ///
 /// # Errors
 /// When the database is away.

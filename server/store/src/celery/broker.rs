@@ -1,4 +1,4 @@
-//! Table `broker`: what one worker saw of the broker for all of its application.
+//! Table `broker`: the samples of the broker, which one process takes for its whole application.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::condition::Condition;
@@ -16,21 +16,21 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 pub struct Broker {
     /// Its id.
     pub id: BrokerId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// The Celery application's name.
     pub app: String,
-    /// Who was asked to look at it: a worker, or a Beat.
+    /// The process that is asked to sample it: a worker, or a Beat.
     pub sampler: Option<String>,
-    /// Until when nobody else is.
+    /// Until when no other process is asked.
     pub sampler_until: Option<DateTime<Utc>>,
-    /// What it last said, without the queues.
+    /// Its last sample, without the queues.
     pub sample: Option<Value>,
-    /// When.
+    /// When that sample came.
     pub sampled_at: Option<DateTime<Utc>>,
-    /// Who reaches it.
+    /// Which processes reach it.
     pub reach: Reach,
-    /// What the rules work on.
+    /// The state that the rules work on.
     pub state: Condition,
 }
 
@@ -76,11 +76,11 @@ impl TryFrom<Row> for Broker {
     }
 }
 
-/// Asks somebody to look at the broker, unless another one does; true: it is the one, until then. A lease that ends later than ours would
-/// was noted before the clock was stepped back.
+/// Asks a process to sample the broker, unless another one does. True: it is the sampler until the lease ends. A stored
+/// lease that ends later than a new one would was written before the clock was set back.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn elect(
     tx: &mut Tx,
     project: ProjectId,
@@ -111,7 +111,7 @@ pub async fn elect(
 /// How many brokers a project has: one for each application.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     Ok(sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM broker WHERE project_id = $1"#,
@@ -121,7 +121,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Whoever looks did not reach it: somebody else is to be asked.
+/// Ends the lease of the sampler, which did not reach the broker: another process is to be asked.
 ///
 /// # Errors
 /// When the database is away.
@@ -136,10 +136,10 @@ pub async fn dismiss_any(tx: &mut Tx, project: ProjectId, broker: BrokerId) -> S
     Ok(())
 }
 
-/// A worker that leaves looks no more.
+/// Ends the lease of a worker that stops.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn dismiss(tx: &mut Tx, project: ProjectId, app: &str, worker: &str) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE broker SET sampler = NULL, sampler_until = NULL WHERE project_id = $1 AND app = $2 AND sampler = $3",
@@ -152,10 +152,10 @@ pub async fn dismiss(tx: &mut Tx, project: ProjectId, app: &str, worker: &str) -
     Ok(())
 }
 
-/// Locks the broker of an application, made first if there is none.
+/// Locks the broker of an application. Creates it first if there is none.
 ///
 /// # Errors
-/// When the database is away, or the row cannot be read.
+/// If the database is away, or the row cannot be read.
 pub async fn lock_or_create(
     tx: &mut Tx,
     project: ProjectId,
@@ -196,7 +196,7 @@ pub async fn back_at(
     broker: &Broker,
     since: DateTime<Utc>,
 ) -> StoreResult<Option<DateTime<Utc>>> {
-    // The newest few of it, whatever they say: the index goes by their ids, which are made in the order of time.
+    // Read the newest few incidents, whatever their cause: the index follows their ids, which sort by time.
     Ok(sqlx::query_scalar!(
         r#"
         SELECT max(at) AS back_at
@@ -217,10 +217,10 @@ pub async fn back_at(
     .await?)
 }
 
-/// The broker of an application, if it was ever heard of.
+/// The broker of an application, if any process has reported it.
 ///
 /// # Errors
-/// When the database is away, or the row cannot be read.
+/// If the database is away, or the row cannot be read.
 pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Option<Broker>> {
     sqlx::query_as!(
         Row,
@@ -237,11 +237,11 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<O
     .transpose()
 }
 
-/// Locks the brokers that nobody has looked at since an instant, and of which, or of a queue of which, trouble is told. One that cannot be
-/// read is left out.
+/// Locks the brokers without a sample since an instant that have an open incident, or a queue with one. Leaves out
+/// unreadable ones.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Broker>> {
     let rows = sqlx::query_as!(
         Row,
@@ -268,10 +268,10 @@ pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> Sto
         .collect())
 }
 
-/// Forgets brokers that nobody has looked at since an instant; answers how many.
+/// Deletes brokers without a sample since an instant. Returns how many.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM broker
@@ -289,10 +289,10 @@ pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResu
     Ok(done.rows_affected())
 }
 
-/// Writes what was seen.
+/// Writes a broker after a sample.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn update(tx: &mut Tx, broker: &Broker) -> StoreResult<()> {
     let state = &broker.state;
     sqlx::query!(

@@ -1,4 +1,5 @@
-//! Table `host_part`: the Beats and workers of the open incidents about hosts; and which of them run on one machine.
+//! Table `host_part`: the Beats and workers in the open incidents about hosts. And which Beats and workers run on one
+//! machine.
 
 pub mod told;
 
@@ -25,23 +26,24 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 pub struct Resident {
     /// Beat or worker.
     pub kind: SubjectKind,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// The Celery application's name.
     pub app: String,
     /// Its name.
     pub name: String,
-    /// What stands behind `celery -A` there.
+    /// The argument of `celery -A` there.
     pub typed: String,
-    /// What its host is called.
+    /// The name of its host.
     pub host: Option<String>,
-    /// Which start of which machine it last reported from; a machine that does not say that is known by its name.
+    /// The start of the machine that it last reported from. A machine that does not report its start is known by its
+    /// name.
     pub machine: String,
     /// The queues that it consumes.
     pub queues: Vec<String>,
     /// Its status.
     pub status: Status,
-    /// What the rules work on.
+    /// The state that the rules work on.
     pub part: Part,
 }
 
@@ -50,11 +52,11 @@ pub struct Resident {
 pub struct Linked {
     /// Its id.
     pub id: Uuid,
-    /// When its last report had come, as the host was found to be lost.
+    /// When its last report came, as of the moment when the host was found lost.
     pub heard_at: DateTime<Utc>,
-    /// When it was seen to be back.
+    /// When it reported again.
     pub back_at: Option<DateTime<Utc>>,
-    /// What it is now; None: it left, or was deleted.
+    /// Its present state. None: it signed off, or was deleted.
     pub resident: Option<Resident>,
 }
 
@@ -75,10 +77,10 @@ struct Row {
     incarnations: Value,
 }
 
-/// A Beat that has reported without a gap for less than this since its start was not silent: it has just begun.
+/// A Beat whose reports began this shortly after its start was not silent: it has just started.
 const BEGINS: TimeDelta = TimeDelta::seconds(15);
 
-/// The last stretch within which it was silent. What cannot be read says nothing.
+/// The last stretch in which it was silent. None if that cannot be read.
 fn gap(is_beat: bool, incarnations: Value) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     if is_beat {
         let known: Vec<incarnation::Incarnation> = serde_json::from_value(incarnations).ok()?;
@@ -123,7 +125,7 @@ impl TryFrom<Row> for Resident {
 /// Notes which start of its machine a Beat reports from.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note_beat(
     tx: &mut Tx,
     project: ProjectId,
@@ -172,19 +174,19 @@ macro_rules! residents {
 }
 
 fn each(rows: Vec<Row>) -> Vec<Resident> {
-    // A row that cannot be read stands for nobody.
+    // A row that cannot be read is left out.
     rows.into_iter()
         .filter_map(|row| Resident::try_from(row).ok())
         .collect()
 }
 
-/// All that runs on the machines of these Beats and workers, they themselves among it. Who has left is not there.
+/// The Beats and workers on the machines of these ones, themselves among them. Without those that have signed off.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn beside(tx: &mut Tx, projects: &[ProjectId], parts: &[Uuid]) -> StoreResult<Vec<Resident>> {
     let rows = residents!(
-        // An array, for the indexes of both tables. Of two projects that name one machine both are answered.
+        // An array, so that the indexes of both tables are used. If two projects name one machine, the answer has both.
         "machine = ANY (ARRAY (
             SELECT machine FROM worker WHERE project_id = ANY($1) AND id = ANY($2)
             UNION
@@ -199,10 +201,11 @@ pub async fn beside(tx: &mut Tx, projects: &[ProjectId], parts: &[Uuid]) -> Stor
     Ok(each(rows))
 }
 
-/// Whether a worker has taken a run of one of these Beats that was sent after that instant, and first heard of after it.
+/// Whether a worker has received a run of one of these Beats that was sent after that instant, and whose first report
+/// came after it.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn has_sent_since(
     tx: &mut Tx,
     project: ProjectId,
@@ -238,10 +241,11 @@ pub async fn has_sent_since(
     .await?)
 }
 
-/// The first monitors that these Beats schedule or whose runs these workers have open, `most` of them, and how many there are in all.
+/// The first monitors, at most `most`, that these Beats schedule or whose runs these workers have open; and how many
+/// there are in all.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn first_affected(
     tx: &mut Tx,
     project: ProjectId,
@@ -283,10 +287,10 @@ pub async fn first_affected(
     })
 }
 
-/// The hosts with whose open incident these Beats and workers are silent, by part, as a page reads it.
+/// The hosts in whose open incidents these Beats and workers are, by part. For a page.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn read_of_parts(
     reader: &Reader,
     project: ProjectId,
@@ -327,10 +331,10 @@ async fn hosts_of(
         .collect())
 }
 
-/// Adds parts to an open incident about a host. The incident is held until the commit. False: it has ended.
+/// Adds parts to an open incident about a host, which stays locked until the commit. False: the incident has ended.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn link(tx: &mut Tx, project: ProjectId, host: Uuid, parts: &[Resident]) -> StoreResult<bool> {
     let linked = sqlx::query_scalar!(
         "WITH open AS MATERIALIZED (

@@ -15,40 +15,40 @@ use crate::monitor::batch::column;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
-/// A queue as it was last seen.
+/// A queue as of its last sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Queue {
     /// Its id.
     pub id: QueueId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// The Celery application's name.
     pub app: String,
     /// Its name.
     pub name: String,
-    /// Messages that wait.
+    /// Number of waiting messages.
     pub depth: i64,
-    /// For how long the oldest one has waited; None: not known.
+    /// How long the oldest one has waited. None: not known.
     pub oldest_seconds: Option<f64>,
-    /// That is no more than a guess: the broker does not show it.
+    /// The wait is only an estimate: the broker does not show it.
     pub oldest_is_a_guess: bool,
     /// The oldest one's task.
     pub oldest_task: Option<String>,
-    /// Messages that were taken in and are not acknowledged; None: not known for this queue.
+    /// Number of messages that workers hold unacknowledged. None: not known for this queue.
     pub unacked: Option<i64>,
-    /// Consumers as the broker counts them; None: it does not.
+    /// Number of consumers, as the broker counts them. None: it does not.
     pub consumers: Option<i64>,
-    /// Since when messages have been waiting without a moment in which none did; None: none wait.
+    /// Since when messages have waited without an empty moment. None: none wait.
     pub waiting_since: Option<DateTime<Utc>>,
-    /// The message that a worker took last, as far as that is told; written apart, by [`note_taken`].
+    /// The message that a worker received last, as far as reports tell. Written apart, by [`note_taken`].
     pub taken: Option<Taken>,
     /// Whether messages leave it.
     pub flow: Flow,
-    /// When it was last seen.
+    /// When it was last sampled.
     pub seen_at: DateTime<Utc>,
-    /// When it was first seen.
+    /// When it was first sampled.
     pub created_at: DateTime<Utc>,
-    /// What the rules work on.
+    /// The state that the rules work on.
     pub state: Condition,
 }
 
@@ -128,17 +128,17 @@ pub(crate) fn condition(
     })
 }
 
-/// Reads what was stored as wrong with something.
+/// Reads the stored fault of a subject.
 pub(crate) fn trouble(table: &str, code: Option<&str>) -> StoreResult<Option<Cause>> {
     let parse =
         |code: &str| Cause::parse(code).ok_or_else(|| StoreError::Corrupt(format!("{table} trouble {code}")));
     code.map(parse).transpose()
 }
 
-/// The queues of one application. The caller holds its broker's row, which is taken before they are changed.
+/// The queues of one application. The caller holds the lock of its broker, which is taken before queues are changed.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Queue>> {
     let rows = sqlx::query_as!(
         Row,
@@ -156,10 +156,10 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Queue::try_from).collect()
 }
 
-/// Writes queues as they were seen, new ones too.
+/// Writes queues after a sample, new ones as well.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO queue (id, project_id, app, name, status, trouble, trouble_since, depth, oldest_seconds, oldest_task, unacked, consumers,
@@ -202,10 +202,10 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     Ok(())
 }
 
-/// Notes with which key queues of an application were just reported.
+/// Notes which key has just reported queues of an application.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note_key(
     tx: &mut Tx,
     project: ProjectId,
@@ -227,11 +227,12 @@ pub async fn note_key(
     Ok(())
 }
 
-/// Workers have taken messages, as (application, queue, how). What is known of a later one stays, but for one in times to come, noted before
-/// the clock was stepped back; where no long wait is known, short ones are not written. Queues that are not known are passed over.
+/// Notes that workers received messages, as (application, queue, wait). A stored later message stays, unless its time
+/// lies in the future, from before the clock was set back. A short wait is written only where a long one is stored.
+/// Skips unknown queues.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note_taken(
     tx: &mut Tx,
     project: ProjectId,
@@ -273,10 +274,10 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Forgets queues that nobody has seen since an instant; answers how many.
+/// Deletes queues without a sample since an instant. Returns how many.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM queue

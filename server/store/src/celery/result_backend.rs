@@ -1,4 +1,5 @@
-//! What processes say of their application's result backend: workers in their snapshots, Beat in a column of its own.
+//! Reports of processes about their application's result backend: workers report in their snapshots, Beat in a column
+//! of its own.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{BeatId, BrokerId, ProjectId, WorkerId};
@@ -7,39 +8,39 @@ use uuid::Uuid;
 
 use crate::{StoreResult, Tx};
 
-/// Processes of one application that are asked for.
+/// The most processes of one application that are read.
 const PROCESSES: i64 = 1_000;
 
-/// What one process says.
+/// The report of one process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
-    /// The worker; None: Beat.
+    /// The worker. None: it is Beat.
     pub worker: Option<WorkerId>,
     /// Its name.
     pub name: String,
-    /// Its words.
+    /// The report.
     pub report: Value,
 }
 
 /// An open incident about a result backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
-    /// The subject.
+    /// Its subject.
     pub id: BrokerId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// Where the backend is.
+    /// The backend's address.
     pub address: String,
-    /// Its application; None: that is forgotten.
+    /// Its application. None: that was deleted.
     pub app: Option<String>,
-    /// Since when.
+    /// When it opened.
     pub opened_at: DateTime<Utc>,
 }
 
-/// What a Beat last said.
+/// A Beat's last report.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn of_beat(tx: &mut Tx, project: ProjectId, beat: BeatId) -> StoreResult<Option<Value>> {
     let report = sqlx::query_scalar!(
         "SELECT result_backend FROM beat WHERE project_id = $1 AND id = $2",
@@ -51,10 +52,10 @@ pub async fn of_beat(tx: &mut Tx, project: ProjectId, beat: BeatId) -> StoreResu
     Ok(report.flatten())
 }
 
-/// Notes what a Beat says. The caller holds its lock.
+/// Writes a Beat's report. The caller holds its lock.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note(tx: &mut Tx, project: ProjectId, beat: BeatId, report: Option<&Value>) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE beat SET result_backend = $3 WHERE project_id = $1 AND id = $2",
@@ -67,10 +68,11 @@ pub async fn note(tx: &mut Tx, project: ProjectId, beat: BeatId, report: Option<
     Ok(())
 }
 
-/// What the processes of an application say that report, those in trouble first. Who has missed two of its reports does not count.
+/// The reports of an application's processes, those with trouble first. Without processes that have missed two of their
+/// reports.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn reports(
     tx: &mut Tx,
     project: ProjectId,
@@ -120,10 +122,10 @@ pub async fn open_about(tx: &mut Tx, project: ProjectId, id: BrokerId) -> StoreR
     Ok(open(tx, None, Some((project, id)), 1).await?.into_iter().next())
 }
 
-/// When the last incident about a result backend opened, and when it ended, if that is later than an instant or it is open.
+/// When the last incident about a result backend opened, and when it ended, if it is open or ended after an instant.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn last_outage(
     tx: &mut Tx,
     project: ProjectId,
@@ -145,10 +147,10 @@ pub async fn last_outage(
     Ok(row.map(|row| (row.opened_at, row.resolved_at)))
 }
 
-/// The open incidents of all projects about result backends after a subject, by their subjects.
+/// The open incidents of all projects about result backends, in the order of their subjects, after one.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn open_after(tx: &mut Tx, after: Option<BrokerId>, limit: i64) -> StoreResult<Vec<Open>> {
     open(tx, after, None, limit).await
 }

@@ -22,23 +22,23 @@ use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 pub struct Worker {
     /// Its id.
     pub id: WorkerId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// The Celery application's name.
     pub app: String,
     /// Celery's node name.
     pub name: String,
-    /// What it last said of itself.
+    /// Its last snapshot.
     pub snapshot: Value,
     /// The queues that it consumes.
     pub queues: Vec<String>,
-    /// When its count of tasks last moved, or it last had nothing to do.
+    /// When its counts of tasks last moved, or it last had nothing to do.
     pub progress_at: DateTime<Utc>,
-    /// When it was first heard of.
+    /// When its first report came.
     pub created_at: DateTime<Utc>,
     /// The processes that reported under its name.
     pub incarnations: Vec<Incarnation>,
-    /// What the rules work on.
+    /// The state that the rules work on.
     pub state: Switch,
 }
 
@@ -62,7 +62,7 @@ struct Row {
 }
 
 impl Worker {
-    /// What a person types behind `celery -A`.
+    /// The argument that a person types after `celery -A`.
     #[must_use]
     pub fn typed(&self) -> &str {
         let said = self.snapshot.get("project").and_then(Value::as_str);
@@ -117,10 +117,10 @@ macro_rules! select {
     };
 }
 
-/// Locks the worker of that name. None: it was never heard of.
+/// Locks the worker of that name. None: it has never reported.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lock(tx: &mut Tx, project: ProjectId, app: &str, name: &str) -> StoreResult<Option<Worker>> {
     select!(
         "WHERE project_id = $1 AND app = $2 AND name = $3 FOR UPDATE",
@@ -134,10 +134,10 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, app: &str, name: &str) -> Sto
     .transpose()
 }
 
-/// Writes a new worker; one of that name that came meanwhile stays as it is.
+/// Writes a new worker. If one of that name was written meanwhile, that one stays as it is.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn insert(tx: &mut Tx, worker: &Worker) -> StoreResult<()> {
     let state = &worker.state;
     sqlx::query!(
@@ -164,11 +164,11 @@ pub async fn insert(tx: &mut Tx, worker: &Worker) -> StoreResult<()> {
     Ok(())
 }
 
-/// Writes a worker's state, and with which key it has just reported (None: it has not). It is looked at when its deadline passes, or at
-/// `look_at`. `check_after` moves only when it must, or when the sweep says so.
+/// Writes a worker's state, and the key of its report (None: it did not report). It is judged when its deadline passes,
+/// or at `look_at`. Moves `check_after` only if it must, or if the sweep asks for it.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn update(
     tx: &mut Tx,
     worker: &Worker,
@@ -206,10 +206,10 @@ pub async fn update(
     Ok(())
 }
 
-/// Takes workers whose `check_after` has passed, skipping those that somebody holds.
+/// Claims workers whose `check_after` has passed. Skips locked rows.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn claim_overdue(
     tx: &mut Tx,
     now: DateTime<Utc>,
@@ -225,12 +225,12 @@ pub async fn claim_overdue(
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// Sets a worker that cannot be read aside until `until`.
+/// Puts an unreadable worker aside until `until`.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn set_aside(tx: &mut Tx, project: ProjectId, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
-    // A worker without a deadline stays without: `greatest` alone would arm one that nobody waits for.
+    // A worker without a deadline stays without one: `greatest` alone would arm one that nobody waits for.
     sqlx::query!(
         "UPDATE worker
         SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
@@ -257,10 +257,11 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Makes room for new workers of a project: forgets those that nobody waits for, first those that left first. Answers how many.
+/// Makes room for new workers of a project: deletes workers that nobody waits for, those that stopped first. Returns
+/// how many.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn forget_oldest(tx: &mut Tx, project: ProjectId, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM worker
@@ -302,11 +303,11 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// The workers of one application that are up. A row that cannot be read is left out: it stands for nobody, and must not keep others from
-/// being judged.
+/// The workers of one application that are up. Leaves out an unreadable row, which must not keep others from being
+/// judged.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn up_of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<Vec<Worker>> {
     let rows = select!(
         "WHERE project_id = $1 AND app = $2 AND status = 'up' ORDER BY name",
@@ -321,10 +322,10 @@ pub async fn up_of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResul
         .collect())
 }
 
-/// The workers of a project's other applications whose broker is this one, by what stands for it.
+/// The workers of a project's other applications on the same broker.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn beside(tx: &mut Tx, project: ProjectId, app: &str, broker: &str) -> StoreResult<Vec<Worker>> {
     let rows = select!(
         "WHERE project_id = $1 AND app <> $2
@@ -339,23 +340,23 @@ pub async fn beside(tx: &mut Tx, project: ProjectId, app: &str, broker: &str) ->
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// How many workers of an application are alike.
+/// The number of an application's workers with one status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
     /// The Celery application's name.
     pub app: String,
     /// Their status.
     pub status: Status,
-    /// Something is wrong with them although they are heard from.
+    /// They have a fault although they report.
     pub in_trouble: bool,
-    /// So many.
+    /// How many they are.
     pub workers: i64,
 }
 
-/// How many workers each application of a project has, by status and whether they are in trouble.
+/// How many workers each application of a project has, by status, and by whether they have a fault.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn counts(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Count>> {
     let rows = sqlx::query!(
         r#"
@@ -381,11 +382,12 @@ pub async fn counts(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Coun
         .collect()
 }
 
-/// Workers of some applications, by application, in the order in which they need a person: down, in trouble, new, up, by name; then those
-/// that nobody waits for, the last heard first. Of each application so many of the former (`limit`) and of the latter (`limit_of_paused`).
+/// Workers of some applications, by application, in the order in which they need a person: down, with a fault, new, up,
+/// by name. Then those that nobody waits for, the last report first. Of each application at most `limit` of the former,
+/// and `limit_of_paused` of the latter.
 ///
 /// # Errors
-/// When the database is away, or a row cannot be read.
+/// If the database is away, or a row cannot be read.
 pub async fn worst_first(
     reader: &Reader,
     project: ProjectId,
@@ -418,10 +420,10 @@ pub async fn worst_first(
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// Forgets workers that nobody waits for and that were last heard from before an instant; answers how many.
+/// Deletes workers that nobody waits for and whose last report came before an instant. Returns how many.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM worker

@@ -1,4 +1,4 @@
-//! Table `incident_member`: the monitors that are part of another subject's incident.
+//! Table `incident_member`: the monitors that are members of another subject's incident.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::{Reader, StoreResult, Tx};
 
 /// Adds monitors to the open incidents of what they are part of: (subject, monitor). Answers which: the others' subjects have none.
 ///
-/// The incidents are held until the commit: they cannot resolve meanwhile and forget these members.
+/// The incidents stay locked until the commit: so none can resolve meanwhile and forget these members.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn join(
     tx: &mut Tx,
     members: &[(SubjectKey, MonitorId)],
@@ -50,7 +50,7 @@ pub async fn join(
 /// The members of a project's incidents, as (incident, monitor, name).
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn members(
     reader: &Reader,
     project: ProjectId,
@@ -76,16 +76,16 @@ pub async fn members(
 /// The first monitors that an incident affects, and how many there are in all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Affected {
-    /// So many as were asked for, in the order of their ids.
+    /// The first ones, as many as were asked for, in the order of their ids.
     pub first: Vec<(MonitorId, String)>,
-    /// How many there are.
+    /// How many there are in all.
     pub count: i64,
 }
 
-/// The members of incidents for their alerts, `most` of each. Incidents without members are missing from the answer.
+/// The members of incidents for their alerts, at most `most` of each. Without incidents that have no members.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn first_members(
     tx: &mut Tx,
     ids: &[(ProjectId, IncidentId)],
@@ -123,7 +123,7 @@ pub async fn first_members(
     Ok(found)
 }
 
-/// The monitors that Beats schedule and that are watched, `most` of each. Beats without any are missing from the answer.
+/// The monitors that Beats schedule and that are not retired, at most `most` of each. Without Beats that have none.
 ///
 /// # Errors
 /// When the database is away.

@@ -6,10 +6,10 @@ use deadbeat_domain::monitor::baseline::Baseline;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Begins to learn how long the runs of monitors take, or notes whether that bounds them.
+/// Begins to learn how long the runs of monitors take, or changes whether that limits them.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn begin(tx: &mut Tx, monitors: &[(MonitorKey, bool)]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO baseline (project_id, monitor_id, bounds, runs, usual, shortest, longest)
@@ -25,10 +25,10 @@ pub async fn begin(tx: &mut Tx, monitors: &[(MonitorKey, bool)]) -> StoreResult<
     Ok(())
 }
 
-/// What was learned of these monitors.
+/// The learned lengths of these monitors.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn of_monitors(tx: &mut Tx, monitors: &[MonitorKey]) -> StoreResult<Vec<(MonitorId, Baseline)>> {
     let rows = sqlx::query!(
         // OFFSET keeps the question one of each monitor, which the key answers, however few rows there are.

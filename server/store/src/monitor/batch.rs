@@ -1,7 +1,7 @@
 //! The statements that write a batch: pings, bodies, runs and monitors' states, in array form.
 //!
-//! Everything that changes a monitor's state writes through here, under the monitors' locks: ingest with pings, the evaluator and a
-//! person's changes without.
+//! Every change of a monitor's state is written here, under the monitors' locks: by ingest with pings, by the evaluator
+//! and by a person's change without.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::MonitorKey;
@@ -13,19 +13,20 @@ use uuid::Uuid;
 use crate::monitor::ping::NewPing;
 use crate::{StoreResult, Tx};
 
-/// What one transaction changes.
+/// The changes of one transaction.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// Pings to append.
     pub pings: Vec<NewPing<'a>>,
     /// Runs that were opened, changed or closed.
     pub runs: Vec<(MonitorKey, Run)>,
-    /// Monitors whose state changed, each once ([`crate::monitor::Stateful::changed`]). Their runs are loaded: how many are open is counted.
+    /// Monitors whose state changed, each once ([`crate::monitor::Stateful::changed`]). Their runs are loaded, because
+    /// the number of open ones is written.
     pub monitors: Vec<(MonitorKey, &'a MonitorState)>,
-    /// True: `check_after` becomes the deadline (a sweep moves it lazily, and so may anybody who is not in a hurry).
-    /// False: it only moves when it must, because it would be later than the deadline. That keeps a ping's update HOT.
+    /// True: `check_after` becomes the deadline. A sweep moves it lazily, and so may any caller that is not in a hurry.
+    /// False: it moves only if it would lie after the deadline. That keeps a ping's update HOT.
     pub moves_check: bool,
-    /// The writer that commits this, and the number that the batch has with it.
+    /// The writer that commits this, and its number of the batch.
     pub writer: Option<(Uuid, u64)>,
 }
 
@@ -36,7 +37,7 @@ pub struct Batch<'a> {
 pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     let pings = &batch.pings;
     let bodies: Vec<&NewPing> = pings.iter().filter(|ping| !ping.body.is_empty()).collect();
-    // Closed ones first: a run id that is used anew frees its place among the open ones before it takes it again.
+    // Closed runs first: a run id that is used again frees its place among the open runs before it takes one again.
     let mut runs: Vec<&(MonitorKey, Run)> = batch.runs.iter().collect();
     runs.sort_by_key(|(_, run)| run.is_open());
     let monitors = &batch.monitors;
@@ -45,7 +46,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         .filter_map(|(key, state)| Some((*key, state.baseline?)))
         .collect();
 
-    // Most pings have no body and most batches few runs: they do not pay for tables that they leave alone.
+    // Most pings have no body, and most batches few runs. Do not touch the tables that they leave alone.
     if !(bodies.is_empty() && runs.is_empty()) {
         sqlx::query!(
             r#"
@@ -182,13 +183,13 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     Ok(())
 }
 
-/// An array as PostgreSQL's text has it: an array of arrays would have to be a rectangle.
+/// An array as PostgreSQL's text: an array of arrays would have to be rectangular.
 fn uuid_array(ids: &[Uuid]) -> String {
     let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
     format!("{{{}}}", ids.join(","))
 }
 
-/// One column of rows, as an array statement takes it.
+/// One column of rows, as a statement over arrays takes it.
 pub(crate) fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }

@@ -1,4 +1,4 @@
-//! Monitors taken for a change: one, those of a Beat, those that signals are for, those that are overdue.
+//! Locks monitors for a change: one, those of a Beat, those of signals, those that are overdue.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::lineage::Bits;
@@ -43,7 +43,7 @@ pub async fn lock_by_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> StoreR
 /// Locks monitors that a Beat registered, in id order, at most `limit`.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lock_of_beat(
     tx: &mut Tx,
     project: ProjectId,
@@ -61,11 +61,11 @@ pub async fn lock_of_beat(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the next monitors of a Beat after one that are not retired and whose entry is none of these, in id order, at most `limit`: of those that only
-/// these lineages list. Without entries, those that no lineage is known to list are left alone.
+/// Locks the next monitors of a Beat, in id order after one, at most `limit`: not retired, their entry is none of
+/// `entries`, and only these lineages list them. Without entries, leaves monitors alone that no known lineage lists.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lock_unlisted(
     tx: &mut Tx,
     beat: &Beat,
@@ -74,7 +74,8 @@ pub async fn lock_unlisted(
     after: Option<MonitorId>,
     limit: i64,
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
-    // NOT IN a query looks the entry up in a hash; <> ALL of a parameter compares it with each of up to 5,000.
+    // NOT IN with a query looks the entry up in a hash. `<> ALL` of a parameter would compare it with each of up to
+    // 5,000.
     let rows = select!(
         "WHERE project_id = $6 AND beat_id = $1 AND retired_at IS NULL AND entry NOT IN (SELECT * FROM UNNEST($2::text[]))
             AND ($3::uuid IS NULL OR id > $3) AND listed_by & ~$5::smallint = 0 AND (listed_by <> 0 OR cardinality($2::text[]) > 0)
@@ -116,11 +117,12 @@ pub async fn lock_entries(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the monitors that are down because of other subjects, in id order: the members of their open incidents that have no open
-/// incident of their own. A member that recovered and then failed has one, and those subjects' return does not mend it.
+/// Locks the monitors that are down because of other subjects, in id order: the members of their open incidents that
+/// have no open incident of their own. A member that recovered and then failed has one, and the return of those
+/// subjects does not repair it.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lock_members(
     tx: &mut Tx,
     subjects: &[SubjectKey],
@@ -153,7 +155,7 @@ pub async fn lock_members(
 /// and the members of the open incidents of the workers that are `over`. Two statements that lock them one set after the other would deadlock with a writer.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lock_of_workers(
     tx: &mut Tx,
     lost: &[&Worker],
@@ -200,11 +202,11 @@ pub async fn lock_of_workers(
         .collect())
 }
 
-/// Workers are lost: the runs that they executed are judged now, not when their time is over. Only runs of `held` monitors are, which
+/// Makes the runs that lost workers executed be judged now, not at their deadline. Only runs of `held` monitors, which
 /// the caller has locked ([`lock_of_workers`]).
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn judge_runs_of(
     tx: &mut Tx,
     workers: &[&Worker],
@@ -240,12 +242,12 @@ pub async fn judge_runs_of(
     Ok(done.rows_affected())
 }
 
-/// What becomes of rows that another transaction has locked.
+/// What to do with rows that another transaction has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
-    /// They are waited for, until the lock timeout.
+    /// Wait for them, until the lock timeout.
     Wait,
-    /// They are left out.
+    /// Skip them.
     Skip,
 }
 
@@ -273,10 +275,10 @@ struct Signalled {
     deadline_at: Option<DateTime<Utc>>,
 }
 
-/// Locks the monitors that a batch of signals is about, in id order: two writers that take their locks in one order cannot deadlock.
+/// Locks the monitors of a batch of signals, in id order: writers that lock in one order cannot deadlock.
 ///
 /// # Errors
-/// When the database is away, or a row is waited for too long.
+/// If the database is away, or a lock was not free in time.
 pub async fn lock_for_signals(
     tx: &mut Tx,
     ping_ids: &[Uuid],
@@ -383,7 +385,7 @@ pub async fn existing(tx: &mut Tx, ping_ids: &[Uuid], ids: &[Uuid]) -> StoreResu
         .collect())
 }
 
-/// Locks those of these monitors that nobody holds, in id order.
+/// Locks those of these monitors that no other transaction has locked, in id order.
 ///
 /// # Errors
 /// When the database is away.
@@ -416,13 +418,13 @@ pub async fn lock_after(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Takes monitors whose `check_after` has passed, oldest first, skipping those that somebody holds: a signal being written always
-/// beats the silence, and several evaluators share the work.
+/// Claims monitors whose `check_after` has passed, oldest first. Skips locked rows: a signal that is being written
+/// always beats the silence, and several evaluators share the work.
 ///
-/// It leaves out monitors of which a process has set a signal aside a moment ago: the signal was acknowledged and is about to be written.
+/// Leaves out monitors with a signal that a process has just set aside: it was acknowledged, and will soon be written.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn claim_overdue(
     tx: &mut Tx,
     now: DateTime<Utc>,

@@ -15,52 +15,52 @@ use crate::{Reader, StoreError, StoreResult};
 pub struct NewPing<'a> {
     /// Whose project's.
     pub project_id: ProjectId,
-    /// Whose.
+    /// Its monitor.
     pub monitor_id: MonitorId,
     /// Its number, given under the monitor's lock.
     pub n: i64,
-    /// When it came.
+    /// When it was received.
     pub received_at: DateTime<Utc>,
-    /// What it says.
+    /// Its kind.
     pub kind: PingKind,
     /// The client's run id.
     pub run_id: Option<Uuid>,
-    /// 0–255.
+    /// The exit code of the client's command, 0 to 255.
     pub exit_code: Option<u8>,
-    /// Where it came from.
+    /// Where it comes from.
     pub source: Source,
     /// HTTP method.
     pub method: Option<Cow<'a, str>>,
-    /// As the proxy in front, or the socket, names it.
+    /// The client's address, as the proxy in front or the socket tells it.
     pub remote_addr: Option<Cow<'a, str>>,
-    /// The client's name for itself.
+    /// The client's user agent.
     pub user_agent: Option<Cow<'a, str>>,
-    /// The body, already cut to the limit; empty: none.
+    /// The body, cut to the limit. Empty: none.
     pub body: &'a [u8],
 }
 
-/// A ping as listed.
+/// A ping, as a list shows it.
 #[derive(Debug, Clone)]
 pub struct Ping {
     /// Its number.
     pub n: i64,
-    /// When it came.
+    /// When it was received.
     pub received_at: DateTime<Utc>,
-    /// What it says.
+    /// Its kind.
     pub kind: PingKind,
     /// The client's run id.
     pub run_id: Option<Uuid>,
-    /// 0–255.
+    /// The exit code of the client's command, 0 to 255.
     pub exit_code: Option<i16>,
     /// `http` or `event`.
     pub source: String,
     /// HTTP method.
     pub method: Option<String>,
-    /// Where it came from.
+    /// The client's address.
     pub remote_addr: Option<String>,
-    /// The client's name for itself.
+    /// The client's user agent.
     pub user_agent: Option<String>,
-    /// Bytes of its body that are kept.
+    /// How many bytes of its body are kept.
     pub body_bytes: i32,
 }
 

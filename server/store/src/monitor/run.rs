@@ -79,11 +79,13 @@ impl TryFrom<Row> for Run {
     }
 }
 
-/// Ended runs of one run id that a signal loads, newest first. A start or an end that comes late belongs to one of these.
+/// The most ended runs of one run id that a signal loads, newest first. A late start or end belongs to one of these.
 pub const LOADED_RUNS_OF_ID: i64 = 8;
-/// Ended runs that a monitor keeps of one run id. A client may send the same run id with every ping; each of its ends is a row.
+/// The most ended runs of one run id that a monitor keeps. A client may send the same run id with every ping, and each
+/// end is a row.
 pub const KEPT_RUNS_OF_ID: i64 = 100;
-/// Ended runs that one call of [`prune`] deletes of one run id: above what a batch can add, so that what is kept shrinks to the limit.
+/// The most ended runs of one run id that one call of [`prune`] deletes: more than a batch can add, so that the rest
+/// shrinks to the limit.
 const PRUNED_AT_ONCE: i64 = 1_024;
 
 /// Loads into locked monitors what the rules need: their open runs, the newest ended runs of the run ids that signals name
@@ -157,12 +159,13 @@ pub async fn load_into<M: Stateful>(
     Ok(())
 }
 
-/// Deletes the ended runs of these monitors and run ids beyond the newest [`KEPT_RUNS_OF_ID`]. The caller holds the monitors' locks.
+/// Deletes the ended runs of these monitors and run ids beyond the newest [`KEPT_RUNS_OF_ID`]. The caller holds the
+/// monitors' locks.
 ///
-/// The work of one call is bounded; a longer backlog shrinks with every call.
+/// The work of one call is bounded. A longer backlog shrinks with every call.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn prune(tx: &mut Tx, named: &[(MonitorKey, Uuid)]) -> StoreResult<u64> {
     let done = sqlx::query!(
         "WITH surplus AS MATERIALIZED (

@@ -9,10 +9,10 @@ use super::Monitor;
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
-/// Writes what a person can set. The state goes through [`crate::monitor::batch::write`].
+/// Writes a person's settings. The state goes through [`crate::monitor::batch::write`].
 ///
 /// # Errors
-/// `monitor_slug_unique` when the project has another one of that slug.
+/// `monitor_slug_unique` if another monitor of the project has that slug.
 pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> {
     let expectation = &monitor.state.expectation;
     sqlx::query!(
@@ -38,10 +38,10 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
     Ok(())
 }
 
-/// Writes what a Beat sets of its monitors. The state goes through [`crate::monitor::batch::write`].
+/// Writes a Beat's settings of its monitors. The state goes through [`crate::monitor::batch::write`].
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE monitor
@@ -66,10 +66,10 @@ pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResul
     Ok(())
 }
 
-/// Sets which channels are told, when not all are. Ids of another project are not among the rows written.
+/// Sets which channels get its alerts, if not all do. Skips ids of another project.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn set_channels(
     tx: &mut Tx,
     project: ProjectId,
@@ -101,7 +101,7 @@ pub async fn set_channels(
 /// The channels of a project's monitors that do not tell all, as pairs.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn channels(
     reader: &Reader,
     project: ProjectId,
@@ -124,12 +124,13 @@ pub async fn channels(
         .collect())
 }
 
-/// The slugs of a project that begin with a text: to find a free one beside them.
+/// The slugs of a project that begin with a text, to find a free one beside them.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> StoreResult<Vec<String>> {
-    // A numbered slug may lose the end of its beginning to the length limit: compared without the last ten characters.
+    // A numbered slug may have lost the end of its beginning to the length limit. So compare without the last ten
+    // characters.
     let beginning: String = beginning.chars().take(90).collect();
     Ok(sqlx::query_scalar!(
         "SELECT slug FROM monitor WHERE project_id = $1 AND starts_with(slug, $2)",

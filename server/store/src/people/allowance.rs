@@ -1,4 +1,4 @@
-//! Table `allowance`: what projects have used of their daily allowances, counted by all processes together.
+//! Table `allowance`: how much of their daily allowances projects have used, counted by all processes together.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::ProjectId;
@@ -6,7 +6,7 @@ use deadbeat_domain::people::rate::Allowance;
 
 use crate::{StoreResult, Tx};
 
-/// What is counted.
+/// The counted things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// Monitors that ping keys created, by `create=1` or as entries of a Beat.
@@ -24,10 +24,10 @@ impl What {
     }
 }
 
-/// Locks a project's allowance until the transaction ends, made first if there is none.
+/// Locks a project's allowance until the transaction ends. Creates it first if there is none.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn lock(tx: &mut Tx, project: ProjectId, what: What, now: DateTime<Utc>) -> StoreResult<Allowance> {
     sqlx::query!(
         "INSERT INTO allowance (project_id, what, began_at, used) VALUES ($1, $2, $3, 0) ON CONFLICT (project_id, what) DO NOTHING",

@@ -1,4 +1,7 @@
-//! Settlements: what became of an attempt, and what follows for its channel.
+//! Settlements: the outcome of an attempt, and what follows for its channel.
+//!
+//! Locks are taken in one order: project, channel, deliveries. A caller that needs a channel's row therefore locks it
+//! before the delivery's.
 //!
 //! Locks are taken in one order: project, channel, deliveries. Whoever needs a channel's row therefore takes it before the delivery's.
 
@@ -19,15 +22,15 @@ use super::senders::printable;
 use super::{Delivery, Held};
 use crate::alert::outbox;
 
-/// Characters of an attempt's detail.
+/// The most characters of an attempt's detail.
 const DETAIL_CHARS: usize = 500;
-/// A settlement that meets a database that is away is tried so often: losing it costs a second sending.
+/// How often a settlement is tried while the database is away: losing one costs a second sending.
 const SETTLE_TRIES: u32 = 4;
-/// Between those tries; doubles.
+/// The wait between those tries; it doubles.
 const SETTLE_WAIT: Duration = Duration::from_millis(250);
 
 impl Delivery {
-    /// Writes what became of it. Tried a few times: while the database is away, a result is worth keeping.
+    /// Writes the outcome. Tries a few times: while the database is away, a result is worth keeping.
     pub(super) async fn settle(&self, held: &Held, outcome: &Outcome, attempt: &Attempt) -> End {
         let row = &held.row;
         let mut wait = SETTLE_WAIT;
@@ -78,7 +81,7 @@ impl Delivery {
         let mut told = 0;
         if let Some(channel) = failed {
             let reason = attempt.detail.as_deref().unwrap_or_default();
-            // As of the claim: a channel that was changed since was not the one that failed.
+            // As of the claim: if the channel was changed since, the changed one has not failed.
             if channel::disable(
                 &mut tx,
                 channel.project_id,
@@ -100,7 +103,7 @@ impl Delivery {
     }
 }
 
-/// Where a delivery goes from here.
+/// What becomes of the delivery after this outcome.
 fn verdict(row: &Claimed, outcome: &Outcome, jitter: f64, now: DateTime<Utc>) -> (Settle, End) {
     match outcome {
         Outcome::Sent { .. } => (Settle::Sent, End::Sent),
@@ -126,7 +129,7 @@ pub(super) fn attempt_of(row: &Claimed, outcome: &Outcome, began: DateTime<Utc>,
         duration_ms: i32::try_from(took.as_millis()).unwrap_or(i32::MAX),
         outcome: word.to_owned(),
         response_code: *code,
-        // PostgreSQL takes no NUL in a text: a detail that holds one must not make the attempt unrecordable.
+        // PostgreSQL refuses NUL in a text, and a detail with NUL must not make the attempt impossible to record.
         detail: detail.map(|detail| printable(detail, DETAIL_CHARS)),
     }
 }
@@ -143,8 +146,8 @@ fn report(row: &Claimed, end: End, attempt: &Attempt) {
     }
 }
 
-/// Tells a project's other channels that one was switched off. Returns how many deliveries that makes. The caller holds the project, so
-/// that of one project, one such notice at a time is written.
+/// Notifies a project's other channels that one was switched off. Returns the number of new deliveries. The caller
+/// holds the project's lock, so that a project writes one such notice at a time.
 async fn tell_others(tx: &mut Tx, channel: &Channel, reason: &str, now: DateTime<Utc>) -> StoreResult<usize> {
     let id = channel.project_id;
     let projects = deadbeat_store::people::project::for_alerts(tx, &[id]).await?;

@@ -1,8 +1,8 @@
 //! Several processes that report as one Beat.
 //!
-//! Each report names the start that it comes from. What the processes of one Beat are, and whether two of them run at once, decides
-//! [`deadbeat_domain::celery::beat::incarnation`]; whose schedule is whose decides [`deadbeat_domain::celery::beat::lineage`]. The list of processes is kept at the Beat and
-//! written under its lock.
+//! Each report names the process that sends it. [`deadbeat_domain::celery::beat::incarnation`] decides which processes
+//! belong to one Beat, and whether two of them run at once. [`deadbeat_domain::celery::beat::lineage`] decides which
+//! schedule belongs to which. The list of processes is stored with the Beat, and written under its lock.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::incarnation::{
@@ -31,30 +31,31 @@ use crate::incident::changed::{Changed, News, What};
 use crate::judge::excuse::LONGEST_EXCUSE;
 use crate::{ServiceError, Services, incident};
 
-/// Which start of a Beat a report comes from. An SDK that does not name it is not told apart.
+/// The process that a report comes from. Processes of an SDK that does not name them cannot be told apart.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Identity {
-    /// Random, one a start.
+    /// Its boot id: random, one for each start.
     pub boot: Option<Uuid>,
-    /// Where it runs.
+    /// Its host.
     pub host: Option<Text>,
-    /// Its process.
+    /// Its process id.
     pub pid: Option<i64>,
     /// When it started, by its clock.
     pub started_at: Option<DateTime<Utc>>,
-    /// Whether it goes on.
+    /// Whether it runs or ends.
     pub state: Option<State>,
-    /// Of one that ends by an error: its class.
+    /// For an end by an error: the class of the error.
     pub exit_error: Option<Text>,
 }
 
 impl Identity {
-    /// It says that it ends.
+    /// Whether it reports its end.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, Some(State::Stopped | State::Failed))
     }
 
-    /// The same with a clock that is off by `skew`, for a Beat that reports as often as `beat` does. None: it does not name its start.
+    /// The report in the domain's form, with a clock that is off by `skew`, and with `beat`'s period. None: it does not
+    /// name its process.
     fn said(&self, beat: &Beat, skew: TimeDelta) -> Option<Said> {
         Some(Said {
             boot: self.boot?,
@@ -73,19 +74,20 @@ impl Identity {
     }
 }
 
-/// Which monitors a list is about.
+/// The monitors that a list is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The lineage that it continues.
     pub(crate) lineage: Bits,
-    /// The same, and those of which no process is known: what only these list is retired when the list lacks it.
+    /// The same, and the lineages without a known process. Entries that only these list are retired if the list lacks
+    /// them.
     pub(crate) alone: Bits,
-    /// Applications of the same name that were there before: what they list follows their lists.
+    /// Earlier applications with the same name: entries that they list follow their lists.
     pub(crate) elders: Bits,
 }
 
 impl Place {
-    /// Of an SDK that does not name its start.
+    /// For an SDK that does not name its processes.
     pub(crate) const NAMELESS: Self = Self {
         lineage: 1,
         alone: 1,
@@ -93,7 +95,7 @@ impl Place {
     };
 }
 
-/// The processes that report as a Beat, as they are known in a transaction that holds its lock.
+/// The processes that report as a Beat, read in a transaction that holds its lock.
 #[derive(Debug)]
 pub(crate) struct Incarnations {
     known: Vec<Incarnation>,
@@ -101,14 +103,14 @@ pub(crate) struct Incarnations {
 }
 
 impl Incarnations {
-    /// Reads them.
+    /// Reads the processes.
     async fn read(tx: &mut Tx, beat: &Beat, now: DateTime<Utc>) -> StoreResult<Self> {
         let known = deadbeat_store::celery::beat::incarnations(tx, beat.project_id, beat.id).await?;
         let spells = deadbeat_store::operation::listener::spells_since(tx, now - LONGEST_EXCUSE).await?;
         Ok(Self { known, spells })
     }
 
-    /// Reads them, and notes the report of one.
+    /// Reads the processes, and notes the report of one.
     pub(crate) async fn hear(
         tx: &mut Tx,
         beat: &Beat,
@@ -121,7 +123,7 @@ impl Incarnations {
         if let Some(said) = identity.said(beat, skew) {
             on_report(&mut known, said, seen_at, now);
         }
-        // One alone is compared with none.
+        // A single process needs no comparison.
         let spells = if known.len() > 1 {
             deadbeat_store::operation::listener::spells_since(tx, now - LONGEST_EXCUSE).await?
         } else {
@@ -131,7 +133,8 @@ impl Incarnations {
         Ok(Self { known, spells })
     }
 
-    /// Notes what one lists, with the name of that list, and finds the lineage that it continues. None: there are too many at once.
+    /// Notes the list of a process, with the list's id, and finds the lineage that it continues. None: too many
+    /// lineages run at once.
     pub(crate) async fn list(
         &mut self,
         tx: &mut Tx,
@@ -182,7 +185,8 @@ impl Incarnations {
         }))
     }
 
-    /// What they come to, and what they list. One that is silent and reports under another name now, as it was asked to, is no loss.
+    /// The state of the lineages, and their entries. A silent application that now reports under another name, as it
+    /// was asked to, is no loss.
     pub(crate) async fn standing(
         &mut self,
         tx: &mut Tx,
@@ -223,7 +227,7 @@ impl Incarnations {
         Ok((standing, listed))
     }
 
-    /// What is wrong with a Beat of which several processes report, and which ones it is about.
+    /// The fault of a Beat as which several processes report, and the processes that it is about.
     pub(crate) fn trouble(
         &self,
         beat: &Beat,
@@ -265,24 +269,24 @@ impl Incarnations {
         Some((cause, AtOnce { processes, listed }))
     }
 
-    /// The processes that crashed one after the other until now. `is_told`: that they crash is told.
+    /// The processes that have crashed in a row until now. `is_told`: the crash loop has an incident.
     pub(crate) fn crashes(&self, is_told: bool, now: DateTime<Utc>) -> Vec<Incarnation> {
         let crashes = crash_loop::longest(&self.known, is_told, now, &self.spells);
         crashes.into_iter().cloned().collect()
     }
 
-    /// Whether more than one process is remembered.
+    /// Whether more than one process is known.
     pub(crate) fn are_several(&self) -> bool {
         self.known.len() > 1
     }
 
-    /// Writes them.
+    /// Writes the processes.
     pub(crate) async fn write(&self, tx: &mut Tx, beat: &Beat) -> StoreResult<()> {
         deadbeat_store::celery::beat::note_incarnations(tx, beat.project_id, beat.id, &self.known).await
     }
 }
 
-/// The processes of a silent Beat that crashed one after the other until now.
+/// The processes of a silent Beat that have crashed in a row until now.
 pub(crate) async fn crashes_of(
     tx: &mut Tx,
     beat: &Beat,
@@ -300,8 +304,8 @@ pub(crate) async fn follows(tx: &mut Tx, beat: &Beat, boot: Uuid, sync: Uuid) ->
     Ok(known.iter().any(|one| one.boot == boot && one.sync == Some(sync)))
 }
 
-/// Forgets lineages of a Beat that others have replaced: what only they list is retired, in several transactions. After a failure in between,
-/// the next report of the Beat goes on.
+/// Drops lineages of a Beat that others have replaced, and retires entries that only they list, in several
+/// transactions. After a failure in between, the Beat's next report continues.
 pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId) -> Result<(), ServiceError> {
     let mut retired = 0;
     loop {
@@ -340,11 +344,11 @@ pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId)
     }
 }
 
-/// A person knows that the Beat of one of several applications is gone for good: its monitors are retired, and the incident ends. Answers
-/// whether it did.
+/// Ends an incident about the lost Beat of one of several applications, which a person knows to be gone for good, and
+/// retires its monitors. Returns whether it did.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub(crate) async fn acknowledged(
     services: &Services,
     project: ProjectId,
@@ -361,7 +365,7 @@ pub(crate) async fn acknowledged(
     let Some(mut beat) = deadbeat_store::celery::beat::lock_by_id(&mut tx, project, id).await? else {
         return Ok(false);
     };
-    // All of it is silent: it is missed until it comes back.
+    // If every process is silent, the Beat is missed until it comes back.
     if beat.state.trouble != Some(Cause::BeatDown) {
         return Ok(false);
     }
@@ -394,8 +398,8 @@ pub(crate) async fn acknowledged(
     Ok(transition.is_some())
 }
 
-/// Tells schedules apart: names, tasks and schedules of all entries but the canary, which changes with the queues that are consumed. None: an
-/// empty one, which says nothing about whose it is.
+/// A digest that tells schedules apart: the names, tasks and schedules of all entries, without the canary, which
+/// changes with the consumed queues. None for an empty list, which does not tell whose it is.
 fn digest(entries: &[Entry]) -> Option<String> {
     let mut lines: Vec<String> = entries
         .iter()

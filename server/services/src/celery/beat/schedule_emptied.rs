@@ -1,9 +1,9 @@
 //! A Beat whose whole schedule vanished.
 //!
-//! One list without enabled entries retires every monitor of its Beat, and whoever has a ping key can send one. So a list that takes a whole
-//! schedule away is noted at the Beat. While that stands, each later report of Beat is in trouble, and after [`EMPTIED_PATIENCE`] an incident opens. A
-//! list with an enabled entry ends it, and so does a person who acknowledges the incident. The monitors are kept: they come back with
-//! their entries.
+//! One list without enabled entries retires every monitor of its Beat, and any holder of a ping key can send one. So a
+//! list that takes a whole schedule away is noted with the Beat. From then on each report of the Beat shows a fault,
+//! and after [`EMPTIED_PATIENCE`] an incident opens. A list with an enabled entry ends it, and so does a person who
+//! acknowledges the incident. The monitors are kept, and come back with their entries.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::beat::{EMPTIED_PATIENCE, is_emptied};
@@ -20,11 +20,11 @@ use crate::celery::beat::emptied::Emptied;
 use crate::incident::changed::{Changed, News, What};
 use crate::{ServiceError, Services, Site, incident};
 
-/// Names in an incident.
+/// The most names in an incident.
 const NAMES: i64 = 10;
 
-/// Takes note of a list: `watched` monitors of the Beat were not retired before it, and it has `enabled` enabled entries. Answers whether an
-/// incident ended, which is then to be told.
+/// Takes a list: `watched` monitors of the Beat were not retired before it, and it has `enabled` enabled entries.
+/// Returns whether an incident ended, whose alert the caller must send.
 pub(crate) async fn note(
     tx: &mut Tx,
     site: &Site,
@@ -44,7 +44,7 @@ pub(crate) async fn note(
     end(tx, site, beat, now).await
 }
 
-/// It is over, as far as it was noted.
+/// Ends the noted state.
 async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> StoreResult<bool> {
     if listing::emptied_at(tx, beat.project_id, beat.id).await?.is_none() {
         return Ok(false);
@@ -68,21 +68,21 @@ async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> S
     Ok(true)
 }
 
-/// What the incident of a Beat says, which has just been found in this trouble.
+/// The facts for the incident of a Beat that has just been found in this state.
 pub(crate) async fn evidence(tx: &mut Tx, beat: &Beat, at: DateTime<Utc>) -> StoreResult<Emptied> {
     let (names, count) = listing::retired_since(tx, beat.project_id, beat.id, at, NAMES).await?;
     Ok(Emptied { at, names, count })
 }
 
-/// The trouble that stands since `emptied_at`, and for how long it must last to be told.
+/// The fault since `emptied_at`, and for how long it must last before an incident opens.
 pub(crate) fn trouble(emptied_at: Option<DateTime<Utc>>) -> Option<(Cause, chrono::TimeDelta)> {
     emptied_at.map(|_| (Cause::ScheduleEmptied, EMPTIED_PATIENCE))
 }
 
-/// A person has seen the incident: its schedule is meant to be empty, and the incident ends. Answers whether it did.
+/// A person acknowledged the incident: the schedule is meant to be empty, so the incident ends. Returns whether it did.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub(crate) async fn acknowledged(
     services: &Services,
     project: ProjectId,

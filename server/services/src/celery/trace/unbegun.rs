@@ -1,7 +1,8 @@
-//! Runs whose message was lost while later runs of their entry came: the monitor stays up, since a later report satisfies its slot.
+//! Runs whose message was lost while later runs of their entry came. The monitor stays up, since a later report
+//! satisfies its slot.
 //!
-//! Each such run ends as `lost` in its trace, which `/runs` and the API show. A monitor goes down for it only where its entry asks for every
-//! run.
+//! Each such run ends as `lost` in its trace, which `/runs` and the API show. A monitor goes down for it only if its
+//! entry demands every run.
 
 use std::collections::HashMap;
 
@@ -25,16 +26,17 @@ use crate::celery::gather::Known;
 use crate::incident::changed::{Changed, News, What};
 use crate::{Site, incident};
 
-/// A run is looked at this long after it was sent, and heard of: the word of the worker that takes it may be on its way.
+/// A run is checked this long after it was sent and reported: the report of the worker that receives it may still
+/// arrive.
 const PATIENCE: TimeDelta = TimeDelta::seconds(20);
 /// A message that waits for longer is judged by its queue and its slot alone.
 const GIVEN_UP_AFTER: TimeDelta = TimeDelta::hours(1);
-/// Runs of one look.
+/// Runs of one check.
 const BATCH: i64 = 200;
 const WHY: &str =
     "its message is lost: no worker took it, and it is not in its queue; later runs of its entry began";
 
-/// The note of a run that Beat sent and that no worker has taken; None: there is nothing to note.
+/// The note of a run that Beat sent and that no worker has received. None: there is nothing to note.
 pub(crate) fn of(stored: &Stored) -> Option<Unbegun> {
     if stored.trace.state() != TraceState::Published {
         return None;
@@ -52,11 +54,11 @@ pub(crate) fn of(stored: &Stored) -> Option<Unbegun> {
     })
 }
 
-/// Looks at runs that wait for longer than usual; answers how many are lost, and how many monitors went down for it. Any number of
-/// processes may do so at once.
+/// Checks runs that wait for longer than usual. Returns how many are lost, and how many monitors went down for that.
+/// Any number of processes may do so at once.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub(crate) async fn look_once(store: &Store, site: &Site, now: DateTime<Utc>) -> StoreResult<(usize, usize)> {
     let due = deadbeat_store::celery::trace::unbegun::due(&store.reader(), now, BATCH).await?;
     if due.is_empty() {
@@ -71,7 +73,7 @@ pub(crate) async fn look_once(store: &Store, site: &Site, now: DateTime<Utc>) ->
 async fn judge(tx: &mut Tx, site: &Site, due: &[Unbegun], now: DateTime<Utc>) -> StoreResult<(usize, usize)> {
     let mut keys: Vec<(ProjectId, Uuid)> = due.iter().map(|one| (one.project_id, one.run_id)).collect();
     keys.sort_unstable();
-    // Traces first, as who writes stages does.
+    // Lock traces first, as writers of stages do.
     let stored = deadbeat_store::celery::trace::lock(tx, &keys).await?;
     let mut waiting: HashMap<(ProjectId, Uuid), Stored> = stored
         .into_iter()
@@ -115,7 +117,7 @@ async fn judge(tx: &mut Tx, site: &Site, due: &[Unbegun], now: DateTime<Utc>) ->
         } else if age > GIVEN_UP_AFTER {
             over.push(key);
         } else {
-            // A message that waits long is looked at ever less often.
+            // The longer a message waits, the less often it is checked.
             put_off.push(Unbegun {
                 check_after: now + (age / 4).max(PATIENCE / 4),
                 ..*note
@@ -134,7 +136,7 @@ async fn judge(tx: &mut Tx, site: &Site, due: &[Unbegun], now: DateTime<Utc>) ->
     Ok((lost.len(), down))
 }
 
-/// Where an entry asks for every run, its monitor goes down.
+/// If an entry demands every run, its monitor goes down.
 async fn tell(
     tx: &mut Tx,
     site: &Site,
@@ -210,7 +212,7 @@ fn view(run: &Stored) -> StageView {
     }
 }
 
-/// As an explanation takes it.
+/// In the form that an explanation takes.
 fn stage(run: &Stored, monitor_id: MonitorId) -> Stage {
     Stage {
         monitor_id,

@@ -1,4 +1,4 @@
-//! What a sweep of workers finds out about the owners of open runs, and about workers that others have succeeded.
+//! What a sweep of workers finds about the owners of open runs, and about workers that others have succeeded.
 
 use std::collections::HashMap;
 
@@ -21,17 +21,17 @@ use uuid::Uuid;
 use crate::celery::worker::Snapshot;
 use crate::celery::worker::failure::has_failed;
 
-/// Incarnations whose open runs a sweep looks at.
+/// The incarnations whose open runs a sweep judges.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     ended: Vec<(ProjectId, Uuid, Orphaned)>,
-    /// Those that live and list what they execute.
+    /// Incarnations that live and list the runs that they execute.
     listing: Vec<(ProjectId, Uuid)>,
     listed: Vec<Uuid>,
 }
 
 impl Owners {
-    /// Finds which incarnations of a worker have ended, and what the one that reported last executes.
+    /// Finds which incarnations of a worker have ended, and which runs the last reporting one executes.
     pub(crate) fn look(&mut self, worker: &mut Worker, now: DateTime<Utc>, spells: &[BlindSpell]) {
         let project = worker.project_id;
         let ended = incarnation::look(&mut worker.incarnations, now, spells);
@@ -58,13 +58,14 @@ impl Owners {
         }
     }
 
-    /// All of them.
+    /// The ids of all of them.
     pub(crate) fn ids(&self) -> Vec<(ProjectId, Uuid)> {
         let ended = self.ended.iter().map(|(project, id, _)| (*project, *id));
         ended.chain(self.listing.iter().copied()).collect()
     }
 
-    /// Has the open runs judged whose owner ended, or does not list them. Only runs of `held` monitors are, which the caller has locked.
+    /// Marks the open runs whose owner has ended, or does not list them, to be judged. Only runs of `held` monitors,
+    /// which the caller has locked.
     pub(crate) async fn mark(&self, tx: &mut Tx, held: &[MonitorKey], now: DateTime<Utc>) -> StoreResult<()> {
         if held.is_empty() {
             return Ok(());
@@ -89,14 +90,14 @@ impl Owners {
     }
 }
 
-/// The workers that are up, of the applications that a sweep asks for.
+/// The workers of the sweep's applications that are up.
 #[derive(Debug, Default)]
 pub(crate) struct Colleagues {
     known: HashMap<(ProjectId, String), Vec<Worker>>,
 }
 
 impl Colleagues {
-    /// Whether others do the work of this one.
+    /// Whether other workers do the work of this one.
     async fn succeed(&mut self, tx: &mut Tx, worker: &Worker, successors: Successors) -> StoreResult<bool> {
         let key = (worker.project_id, worker.app.clone());
         if !self.known.contains_key(&key) {
@@ -120,8 +121,8 @@ impl Colleagues {
     }
 }
 
-/// Judges the silence of a worker. One that nobody could hear leave, or that ended by an error, is given up when others do its work; one that
-/// is lost and told, when a new worker does.
+/// Judges the silence of a worker. A worker that may have signed off unheard, or that ended by an error, is given up if
+/// others do its work. A lost worker with an incident is given up if a new worker does.
 pub(crate) async fn judge_silence(
     tx: &mut Tx,
     worker: &mut Worker,
@@ -155,7 +156,7 @@ pub(crate) async fn judge_silence(
     Ok(transition)
 }
 
-/// Who may have succeeded a worker that went silent. None: its silence is a fault, whoever else works.
+/// Which workers may have succeeded a silent one. None: its silence is a fault, whichever others work.
 fn successors(worker: &Worker, spells: &[BlindSpell]) -> Option<Successors> {
     let seen = worker.state.last_seen_at?;
     if has_failed(worker) {

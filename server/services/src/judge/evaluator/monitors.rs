@@ -24,7 +24,7 @@ use crate::incident;
 use crate::incident::changed::{Background, Changed, Named, News, What};
 use crate::judge::blind_notice;
 
-/// Whose incident a monitor joins.
+/// The subject whose incident a monitor joins.
 fn subject(part_of: PartOf, monitor: &Monitor) -> Option<(SubjectKind, Uuid)> {
     Some(match part_of {
         PartOf::Beat => (SubjectKind::Beat, monitor.beat_id?.0),
@@ -66,7 +66,7 @@ impl Evaluator {
         }
         let spells = self.spells(&mut tx, now).await?;
         deadbeat_store::monitor::run::load_into(&mut tx, &mut monitors, &[]).await?;
-        // Most rows are only looked at because their `check_after` moves lazily.
+        // Most rows are only claimed because their `check_after` moves lazily.
         let overdue: Vec<&Monitor> = monitors
             .iter()
             .filter(|monitor| monitor.state.deadline_at.is_some_and(|deadline| deadline <= now))
@@ -146,7 +146,7 @@ impl Evaluator {
             for (place, ..) in joining {
                 let monitor = &mut monitors[place];
                 if !joined.contains(&monitor.id) {
-                    // Its subject came back between the two looks: it is expected anew.
+                    // Its subject recovered between the two queries: the monitor gets a new deadline.
                     recorded.extend(
                         on_resume(&mut monitor.state, Trigger::Restored, now).map(|back| (place, back)),
                     );
@@ -171,7 +171,7 @@ impl Evaluator {
         incident::record(&mut tx, &self.site, &news).await?;
         tx.commit().await?;
         if !vanished.is_empty() {
-            // A transaction of its own: whoever takes in a sample locks queues before monitors.
+            // In a transaction of its own: samples lock queues before monitors.
             let mut tx = self.store.begin().await?;
             deadbeat_store::celery::worker::stranger::note_vanished(&mut tx, &vanished, now, VANISHED_FOR)
                 .await?;

@@ -1,4 +1,4 @@
-//! How far the newest run of a monitor got, out of table `trace`.
+//! How far the newest run of a monitor got, from table `trace`.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
@@ -7,46 +7,47 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// What is known of how far a run got.
+/// How far a run got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
-    /// Whose run.
+    /// The run's monitor.
     pub monitor_id: MonitorId,
     /// The client's run id.
     pub run_id: Uuid,
     /// Celery's task id.
     pub task_id: Option<String>,
-    /// Where it was sent to.
+    /// The queue that it was sent to.
     pub queue: Option<String>,
     /// When it was sent.
     pub published_at: Option<DateTime<Utc>>,
-    /// When a worker took it.
+    /// When a worker received it.
     pub received_at: Option<DateTime<Utc>>,
     /// When it first began.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// Attempts that began.
+    /// Number of attempts that began.
     pub attempts: i32,
-    /// Which worker was last heard of it.
+    /// The worker that reported on it last.
     pub worker: Option<String>,
-    /// When the last of this was heard.
+    /// When its last stage was reported.
     pub heard_at: DateTime<Utc>,
-    /// A worker threw its message away as too old.
+    /// A worker dropped its message as too old.
     pub is_expired: bool,
 }
 
-/// What is known of one run of each of these monitors: the first that was sent since an instant, where there is one; else the newest.
+/// How far one run of each of these monitors got: the first run sent since an instant, or, if there is none, the newest
+/// run.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn of_monitors(
     tx: &mut Tx,
     monitors: &[(ProjectId, MonitorId)],
     since: &[Option<DateTime<Utc>>],
 ) -> StoreResult<Vec<Stage>> {
     let rows = sqlx::query!(
-        // Those heard of last are not always those sent last: a few, to choose from.
+        // The run with the newest report is not always the one sent last. So read a few, to choose from.
         r#"
         SELECT asked.id AS "monitor_id!", newest.run_id, newest.task_id, newest.queue, newest.published_at, newest.received_at,
             newest.started_at, newest.finished_at, newest.attempts, newest.worker, newest.heard_at,

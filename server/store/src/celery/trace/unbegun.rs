@@ -1,4 +1,4 @@
-//! Table `unbegun_run`: runs that Beat sent and that no worker has taken yet.
+//! Table `unbegun_run`: runs that Beat sent, and that no worker has received yet.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
-/// Runs of a monitor that [`recent`] answers.
+/// The most runs of a monitor that [`recent`] returns.
 const RECENT: i64 = 64;
 
-/// A run that waits for a worker, as far as is known.
+/// A run that waits for a worker, by all that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unbegun {
     /// The project.
@@ -22,26 +22,26 @@ pub struct Unbegun {
     pub monitor_id: MonitorId,
     /// When it was sent.
     pub published_at: DateTime<Utc>,
-    /// When it is looked at next.
+    /// When it is checked next.
     pub check_after: DateTime<Utc>,
 }
 
 /// One of the newest runs of a monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recent {
-    /// Whose run.
+    /// The run's monitor.
     pub monitor_id: MonitorId,
     /// When it was sent.
     pub published_at: DateTime<Utc>,
-    /// Whether a worker has said anything of it.
+    /// Whether a worker has reported anything about it.
     pub has_begun: bool,
 }
 
-/// Notes which runs wait and which do not any more. Beyond [`limits::UNBEGUN_RUNS`] of a project none is noted: their slots are judged all
-/// the same. The caller holds the locks of their traces, or has just written them.
+/// Notes which runs wait, and which no longer do. Notes none beyond [`limits::UNBEGUN_RUNS`] of a project; their slots
+/// are judged all the same. The caller holds the locks of their traces, or has just inserted them.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note(tx: &mut Tx, waiting: &[Unbegun], begun: &[(ProjectId, Uuid)]) -> StoreResult<()> {
     if !begun.is_empty() {
         forget(tx, begun).await?;
@@ -76,11 +76,11 @@ pub async fn note(tx: &mut Tx, waiting: &[Unbegun], begun: &[(ProjectId, Uuid)])
     Ok(())
 }
 
-/// Runs that are to be looked at now, `limit` at most; of each project the first ones come before any further ones. Nothing is locked: who
-/// writes stages takes the trace first, and this note of it then.
+/// The runs that are to be checked now, at most `limit`. The first ones of each project come before the second ones of
+/// any. Locks nothing: a writer of stages locks the trace first, and the note of its run after that.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn due(reader: &Reader, now: DateTime<Utc>, limit: i64) -> StoreResult<Vec<Unbegun>> {
     let rows = sqlx::query!(
         r#"SELECT project_id, run_id, monitor_id, published_at, check_after
@@ -108,10 +108,10 @@ pub async fn due(reader: &Reader, now: DateTime<Utc>, limit: i64) -> StoreResult
         .collect())
 }
 
-/// Writes when these are looked at next.
+/// Writes when these runs are checked next.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn put_off(tx: &mut Tx, runs: &[Unbegun]) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE unbegun_run

@@ -1,4 +1,4 @@
-//! Open runs whose owner has ended, or does not execute them any more.
+//! Open runs whose owner has ended, or no longer executes them.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorKey, ProjectId};
@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Whether an incarnation owns an open run that began before an instant, and that it does not list among what it executes.
+/// Whether an incarnation owns an open run that began before an instant, and that its list of executed runs lacks.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn has_unlisted(
     tx: &mut Tx,
     project: ProjectId,
@@ -34,11 +34,11 @@ pub async fn has_unlisted(
     .await?)
 }
 
-/// Notes the open runs of incarnations that ended, and why; these runs and their monitors are judged now. Only runs of `held` monitors
-/// are, which the caller has locked ([`crate::monitor::lock_of_workers`]).
+/// Marks the open runs of ended incarnations, with the reason. These runs and their monitors are judged now. Only runs
+/// of `held` monitors, which the caller has locked ([`crate::monitor::lock_of_workers`]).
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn mark_ended(
     tx: &mut Tx,
     ended: &[(ProjectId, Uuid, Orphaned)],
@@ -67,11 +67,11 @@ pub async fn mark_ended(
     Ok(())
 }
 
-/// Notes the open runs that began before an instant and that their incarnations do not list (`listed`: what all of them list); these runs
-/// and their monitors are judged at `judged_at`. Only runs of `held` monitors are.
+/// Marks the open runs that began before an instant, and that their incarnations no longer list (`listed`: all runs
+/// that they list). These runs and their monitors are judged at `judged_at`. Only runs of `held` monitors.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn mark_unlisted(
     tx: &mut Tx,
     incarnations: &[(ProjectId, Uuid)],

@@ -1,4 +1,4 @@
-//! Workers that take messages and report nothing: `broker.strangers`, and `queue.vanished_at`.
+//! Workers that consume messages and do not report: `broker.strangers`, and `queue.vanished_at`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,10 +9,10 @@ use deadbeat_domain::ids::{BrokerId, ProjectId, QueueId};
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// The strangers of a broker. A list that cannot be read is begun anew with the next sample.
+/// The strangers of a broker. If the stored list cannot be read, starts with an empty one at the next sample.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn of_broker(tx: &mut Tx, project: ProjectId, id: BrokerId) -> StoreResult<Vec<Stranger>> {
     let stored = sqlx::query_scalar!(
         "SELECT strangers FROM broker WHERE project_id = $1 AND id = $2",
@@ -43,10 +43,10 @@ pub async fn note(tx: &mut Tx, project: ProjectId, id: BrokerId, strangers: &[St
     Ok(())
 }
 
-/// Which workers of these names are heard from, in any application of the project: their brokers may be one.
+/// Which workers of these names report, in any application of the project: their brokers may be the same one.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn reporting(tx: &mut Tx, project: ProjectId, names: &[String]) -> StoreResult<HashSet<String>> {
     let names = sqlx::query_scalar!(
         "SELECT name FROM worker
@@ -59,10 +59,10 @@ pub async fn reporting(tx: &mut Tx, project: ProjectId, names: &[String]) -> Sto
     Ok(names.into_iter().collect())
 }
 
-/// Since when runs are missed that vanished out of queues of an application.
+/// Since when runs that vanished from queues of an application have been missed.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn vanished(
     tx: &mut Tx,
     project: ProjectId,
@@ -81,10 +81,10 @@ pub async fn vanished(
         .collect())
 }
 
-/// Runs are missed that vanished out of these queues. The first time stays for `kept`.
+/// Notes that runs which vanished from these queues are missed. The first time stays for `kept`.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn note_vanished(
     tx: &mut Tx,
     queues: &[(ProjectId, QueueId)],

@@ -6,7 +6,7 @@ use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId};
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Rows of the default table that are counted at most: a warning needs no exact figure.
+/// The most rows of the default table that are counted: a warning needs no exact number.
 const MOST_COUNTED: i64 = 100_000;
 
 /// A table that is split by days.
@@ -27,10 +27,10 @@ impl DayTable {
     }
 }
 
-/// Makes the tables of these days (UTC), both included, where they are missing.
+/// Creates the missing tables of these days (UTC), both included.
 ///
 /// # Errors
-/// When the database is away, or the default table is held for longer than the lock timeout.
+/// If the database is away, or the default table is locked for longer than the lock timeout.
 pub async fn make_partitions(tx: &mut Tx, first: NaiveDate, last: NaiveDate) -> StoreResult<()> {
     sqlx::query!("SELECT make_ping_partitions($1, $2)", first, last)
         .execute(tx.conn())
@@ -38,10 +38,11 @@ pub async fn make_partitions(tx: &mut Tx, first: NaiveDate, last: NaiveDate) -> 
     Ok(())
 }
 
-/// Drops the oldest table of a day before `first`. False: there is none. Pings wait while it holds the lock, so it gives up soon.
+/// Drops the oldest table of a day before `first`. False: there is none. Pings wait while this holds the lock, so it
+/// gives up soon.
 ///
 /// # Errors
-/// When the database is away, or the table is in use for two seconds.
+/// If the database is away, or the table is in use for two seconds.
 pub async fn drop_oldest_day(tx: &mut Tx, table: DayTable, first: NaiveDate) -> StoreResult<bool> {
     sqlx::query!("SET LOCAL lock_timeout = '2s'")
         .execute(tx.conn())
@@ -52,10 +53,10 @@ pub async fn drop_oldest_day(tx: &mut Tx, table: DayTable, first: NaiveDate) -> 
     Ok(dropped.is_some())
 }
 
-/// Removes rows from before `before` out of the default table, at most `limit`; answers how many.
+/// Deletes at most `limit` rows from before `before` from the default table. Returns how many.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn trim_default(
     tx: &mut Tx,
     table: DayTable,
@@ -87,10 +88,11 @@ pub async fn trim_default(
     Ok(done.rows_affected())
 }
 
-/// Pings in the default table: of days that have no table of their own. More than 100,000 count as so many.
+/// Number of pings in the default table, which are of days without a table of their own. Counts no further than
+/// 100,000.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn stray_pings(tx: &mut Tx) -> StoreResult<i64> {
     Ok(sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM (SELECT FROM ping_default LIMIT $1) AS strays"#,
@@ -100,10 +102,10 @@ pub async fn stray_pings(tx: &mut Tx) -> StoreResult<i64> {
     .await?)
 }
 
-/// Pings of a monitor by their numbers, both included. A monitor's pings are numbered without gaps, so a range of numbers bounds the rows.
+/// Pings of a monitor by their numbers, both included. The numbers have no gaps, so a range of numbers bounds the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingRange {
-    /// Whose.
+    /// The monitor.
     pub monitor: MonitorKey,
     /// The first number.
     pub from: i64,
@@ -111,19 +113,19 @@ pub struct PingRange {
     pub to: i64,
 }
 
-/// Which monitors have more pings than their share.
+/// Monitors with more pings than their share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excess {
     /// Their pings beyond it, in the order of the monitors' ids.
     pub ranges: Vec<PingRange>,
-    /// The last monitor looked at; none: there are no more.
+    /// The last monitor that was read. None: there are no more.
     pub last: Option<MonitorId>,
 }
 
-/// Looks at the next `limit` monitors for pings beyond the newest `keep`.
+/// Finds the pings beyond the newest `keep` of the next `limit` monitors.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn excess_pings(
     tx: &mut Tx,
     after: Option<MonitorId>,
@@ -163,10 +165,10 @@ pub async fn excess_pings(
     Ok(Excess { ranges, last })
 }
 
-/// Removes these pings and their bodies; answers how many pings.
+/// Deletes these pings and their bodies. Returns how many pings.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn trim_ranges(tx: &mut Tx, ranges: &[PingRange]) -> StoreResult<u64> {
     let projects = column(ranges, |range| range.monitor.0.0);
     let monitors = column(ranges, |range| range.monitor.1.0);
@@ -197,10 +199,11 @@ pub async fn trim_ranges(tx: &mut Tx, ranges: &[PingRange]) -> StoreResult<u64> 
     Ok(done.rows_affected())
 }
 
-/// Removes pings, bodies, runs and memberships of one monitor that is gone, at most `limit`; answers how many, or none when no such monitor is left.
+/// Deletes at most `limit` pings, bodies, runs and memberships of one deleted monitor. Returns how many. None: no
+/// deleted monitor is left.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn purge_one(tx: &mut Tx, limit: i64) -> StoreResult<Option<u64>> {
     let gone = sqlx::query!("SELECT project_id, monitor_id FROM purge ORDER BY monitor_id LIMIT 1")
         .fetch_optional(tx.conn())

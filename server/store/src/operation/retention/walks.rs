@@ -1,10 +1,11 @@
 //! Tables without a day of their own: runs, incidents with what belongs to them, histories, spells, sessions.
 //!
-//! What belongs to a row is removed before the row, in steps of its own, so no step cascades: attempts before their delivery, deliveries
-//! and members before their incident. An open incident keeps its members, its deliveries and their attempts, and its subject's history.
-//! A delivery that is not settled stays, and keeps its incident.
+//! The rows that belong to a row are deleted before it, in steps of their own, so no step cascades: attempts before
+//! their delivery, deliveries and members before their incident. An open incident keeps its members, its deliveries
+//! with their attempts, and its subject's history. An unsettled delivery stays, and keeps its incident.
 //!
-//! Every question about another table is a scalar subquery: PostgreSQL answers each by an index, and never reads that table whole.
+//! Every question about another table is a scalar subquery. So PostgreSQL answers each by an index, and never reads
+//! that table as a whole.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -12,10 +13,10 @@ use uuid::Uuid;
 use super::{Walked, first_id_of};
 use crate::{StoreResult, Tx};
 
-/// Walks runs that began before `before`, and removes those that are over.
+/// Walks runs that began before `before`, and deletes those that have ended.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn runs(tx: &mut Tx, after: Uuid, before: DateTime<Utc>, limit: i64) -> StoreResult<Walked<Uuid>> {
     let row = sqlx::query!(
         r#"
@@ -38,19 +39,19 @@ pub async fn runs(tx: &mut Tx, after: Uuid, before: DateTime<Utc>, limit: i64) -
     Ok(Walked::new(row.gone, row.looked, limit, row.last))
 }
 
-/// Until when deliveries and what belongs to them are kept.
+/// Until when deliveries and their rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryCutoffs {
-    /// Attempts that were started before go.
+    /// Attempts that began before this are deleted.
     pub attempts: DateTime<Utc>,
-    /// Deliveries that were settled before go, with their attempts.
+    /// Deliveries that were settled before this are deleted, with their attempts.
     pub deliveries: DateTime<Utc>,
-    /// Incidents that were resolved before go, with their deliveries.
+    /// Incidents that were resolved before this are deleted, with their deliveries.
     pub incidents: DateTime<Utc>,
 }
 
 impl DeliveryCutoffs {
-    /// No row that was made after this may go.
+    /// No row that was written after this may be deleted.
     fn newest(self) -> DateTime<Utc> {
         self.attempts.max(self.deliveries).max(self.incidents)
     }
@@ -256,12 +257,13 @@ pub async fn incidents(
     Ok(Walked::new(row.gone, row.looked, limit, row.last))
 }
 
-/// Walks the histories of subjects, and removes changes of status from before `before`. A subject with an open incident keeps its history.
+/// Walks the histories of subjects, and deletes changes of status from before `before`. A subject with an open incident
+/// keeps its history.
 ///
-/// The walk goes through the whole table in the order of its key: another index would cost every change of status more than this reading.
+/// Reads the whole table in the order of its key: another index would cost every change of status more than this.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn transitions(
     tx: &mut Tx,
     (kind, subject, id): &(String, Uuid, Uuid),

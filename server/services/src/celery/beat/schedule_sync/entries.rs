@@ -1,4 +1,4 @@
-//! One entry of a Beat's schedule becomes a monitor, or changes it.
+//! Makes a monitor of an entry of Beat's schedule, or changes it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,11 +19,11 @@ use serde_json::Value;
 use crate::ServiceError;
 use crate::celery::beat::schedule_sync::listing::{Entry, is_none};
 
-/// What is kept of an entry as Beat told it.
+/// The stored form of an entry as Beat reported it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Registered {
     schedule: Value,
-    // Left out where there is none: what was registered before there were delays is no other word.
+    // Left out if there is none, so that an entry from before there were delays counts as unchanged.
     #[serde(default, skip_serializing_if = "is_none")]
     delay_seconds: f64,
     grace_seconds: f64,
@@ -35,16 +35,16 @@ struct Registered {
     every_run: bool,
 }
 
-/// Until it says otherwise: how often a Beat reports, and the silence tolerated beyond that.
+/// A Beat's period and grace, until it reports its own.
 pub(crate) const PERIOD_SECONDS: f64 = 15.0;
 
 pub(crate) const GRACE_SECONDS: f64 = 60.0;
 
-/// A monitor that met its entry, and what is to be written of it.
+/// A monitor that was compared with its entry, and the changes to write.
 pub(super) struct Followed {
     pub(super) monitor: Monitor,
     pub(super) settings_changed: bool,
-    /// How long its runs take is to be learned anew, and whether that bounds them.
+    /// The length of its runs is to be learned anew, and whether that limits them.
     pub(super) learns: Option<bool>,
     pub(super) is_due_changed: bool,
     pub(super) transition: Option<Transition>,
@@ -86,7 +86,7 @@ fn registered(entry: &Entry) -> Result<Value, ServiceError> {
     serde_json::to_value(registered).map_err(|error| StoreError::Corrupt(error.to_string()).into())
 }
 
-/// Makes monitors of new entries.
+/// Creates monitors of new entries.
 pub(super) async fn register(
     tx: &mut Tx,
     project: ProjectId,
@@ -103,7 +103,7 @@ pub(super) async fn register(
         .collect();
     let taken = settings::slugs_taken(tx, project, &wanted).await?;
     let mut taken: HashSet<String> = taken.into_iter().collect();
-    // Entries may all come to the same slug: those with names of another script.
+    // All entries may have the same slug, for example if their names are in another script.
     let mut numbers: HashMap<String, u32> = HashMap::new();
     let mut monitors = Vec::with_capacity(entries.len());
     let mut bounds = Vec::with_capacity(entries.len());
@@ -123,7 +123,7 @@ pub(super) async fn register(
             on_due_hint(&mut state, Some(hint), now);
         }
         if !entry.enabled {
-            // A fresh one has no history to record this in.
+            // A new monitor has no history to record this in.
             let _ = on_pause(&mut state, Trigger::Retire, now);
             state.retired = true;
         }
@@ -147,7 +147,7 @@ pub(super) async fn register(
             state,
         });
     }
-    // Somebody took a slug since we looked for a free one: the whole schedule is sent again.
+    // If a slug was taken since the look-up, the SDK sends the whole schedule again.
     let monitors: Vec<&Monitor> = monitors.iter().collect();
     deadbeat_store::monitor::insert(tx, &monitors)
         .await
@@ -162,7 +162,7 @@ pub(super) async fn register(
     Ok(())
 }
 
-/// A slug that is taken, with the first number behind it after `number` that is not.
+/// The taken slug with the first free number after `number`.
 fn numbered(slug: &str, taken: &HashSet<String>, number: &mut u32) -> String {
     loop {
         *number += 1;
@@ -175,7 +175,7 @@ fn numbered(slug: &str, taken: &HashSet<String>, number: &mut u32) -> String {
     }
 }
 
-/// An entry meets its monitor.
+/// Adapts a monitor to its entry.
 pub(super) fn follow(
     mut monitor: Monitor,
     entry: &Entry,
@@ -187,7 +187,8 @@ pub(super) fn follow(
     let due_before = due_of(&monitor);
     let retired_before = monitor.retired_at;
     let mut learns = None;
-    // Only when Beat's own word changed: a grace that a person set stays. What a newer SDK says beside is no change of that.
+    // Only if Beat's own entry changed: a grace that a person set stays. A field that a newer SDK adds is no such
+    // change.
     if monitor.registered.as_ref() != Some(&told) {
         if !is_same_expectation(monitor.registered.as_ref(), &told) {
             on_settings_change(&mut monitor.state, expectation, now);
@@ -219,7 +220,7 @@ pub(super) fn follow(
     })
 }
 
-/// Whether Beat says the same of when an entry is due, how late and how long it may be.
+/// Whether both say the same about when an entry is due, how late it may be, and how long it may take.
 fn is_same_expectation(before: Option<&Value>, now: &Value) -> bool {
     [
         "schedule",
@@ -235,7 +236,7 @@ pub(super) fn due_of(monitor: &Monitor) -> (Option<DateTime<Utc>>, Option<DateTi
     (monitor.state.next_due_at, monitor.state.hinted_due_at)
 }
 
-/// The entry has left Beat's schedule: its monitor is paused for good, and nobody is paged for it.
+/// The entry has left Beat's schedule: pauses its monitor for good, without an alert.
 pub(super) fn retire(mut monitor: Monitor, now: DateTime<Utc>) -> Followed {
     monitor.retired_at = Some(now);
     monitor.updated_at = now;
