@@ -8,6 +8,7 @@ mod beats;
 mod monitors;
 mod periodic;
 mod reminders;
+mod switches;
 mod workers;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,6 +20,8 @@ use deadbeat_domain::ids::IncidentId;
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::time::Clock;
+use deadbeat_store::celery::beat::Beat;
+use deadbeat_store::celery::worker::Worker;
 use deadbeat_store::judge::evaluator::Agenda;
 use deadbeat_store::{Store, StoreResult, Tx, with_sources};
 use futures::future::try_join_all;
@@ -27,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use self::switches::Kind;
 use crate::Site;
 use crate::incident::changed::{News, What};
 use crate::judge::blind_notice;
@@ -257,22 +261,10 @@ impl Evaluator {
         let mut swept = Swept::default();
         let is_due = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at <= judged_at);
         if is_due(agenda.beat) {
-            loop {
-                let batch = self.sweep_beats(judged_at).await?;
-                self.batched(&batch, &mut swept).await?;
-                if !batch.is_full {
-                    break;
-                }
-            }
+            swept.add(self.sweep_all::<Beat>(judged_at).await?);
         }
         if is_due(agenda.worker) {
-            loop {
-                let batch = self.sweep_workers(judged_at).await?;
-                self.batched(&batch, &mut swept).await?;
-                if !batch.is_full {
-                    break;
-                }
-            }
+            swept.add(self.sweep_all::<Worker>(judged_at).await?);
         }
         if is_due(agenda.monitor) {
             let first = self.sweep_monitors(judged_at).await?;
@@ -300,6 +292,18 @@ impl Evaluator {
             }
         }
         Ok(swept)
+    }
+
+    /// Batches of switches of a kind, one after the other, until there are no more.
+    async fn sweep_all<K: Kind>(&self, judged_at: DateTime<Utc>) -> StoreResult<Swept> {
+        let mut swept = Swept::default();
+        loop {
+            let batch = self.sweep_switches::<K>(judged_at).await?;
+            self.batched(&batch, &mut swept).await?;
+            if !batch.is_full {
+                return Ok(swept);
+            }
+        }
     }
 
     /// Batches of monitors, one after the other, until there are no more.
