@@ -168,11 +168,13 @@ pub async fn load_into<M: Stateful>(
 /// If the database is away.
 pub async fn prune(tx: &mut Tx, named: &[(MonitorKey, Uuid)]) -> StoreResult<u64> {
     let done = sqlx::query!(
-        "WITH surplus AS MATERIALIZED (
-            SELECT surplus.*
+        // The ids come as one list: with a join, PostgreSQL may read all runs of the project to find these.
+        "DELETE FROM run
+        WHERE project_id = ANY($5) AND monitor_id = ANY($1) AND id = ANY(ARRAY(
+            SELECT surplus.id
             FROM UNNEST($1::uuid[], $2::uuid[], $5::uuid[]) AS named (monitor_id, run_id, project_id)
                 CROSS JOIN LATERAL (
-                    SELECT run.project_id, run.monitor_id, run.id
+                    SELECT run.id
                     FROM run
                     WHERE run.project_id = named.project_id AND run.monitor_id = named.monitor_id AND run.run_id = named.run_id
                         AND status <> 'open'
@@ -180,10 +182,7 @@ pub async fn prune(tx: &mut Tx, named: &[(MonitorKey, Uuid)]) -> StoreResult<u64
                     OFFSET $3
                     LIMIT $4
                 ) AS surplus
-        )
-        DELETE FROM run
-        USING surplus
-        WHERE run.project_id = surplus.project_id AND run.monitor_id = surplus.monitor_id AND run.id = surplus.id",
+        ))",
         &column(named, |((_, monitor), _)| monitor.0),
         &column(named, |(_, run_id)| *run_id),
         KEPT_RUNS_OF_ID,
