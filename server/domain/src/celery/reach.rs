@@ -4,8 +4,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::celery::blame::AWAY_PATIENCE;
 
-/// Samples come every 10 s. A process that reached the broker within this time still does.
-const FRESH: TimeDelta = TimeDelta::seconds(25);
+/// Samples come every 10 s. A process that reached the broker within this time still does. If its next sample is only
+/// late, that sample ends the doubt long before an incident opens ([`AWAY_PATIENCE`]).
+const REACHES_FOR: TimeDelta = TimeDelta::seconds(15);
+/// A process that does not reach the broker fails again within this time, or has ended: an attempt alone may take 10 s.
+const FAILS_FOR: TimeDelta = TimeDelta::seconds(25);
 /// A process that does not reach the broker samples it again every few seconds.
 const NEXT_FAILURE: TimeDelta = TimeDelta::seconds(6);
 
@@ -27,7 +30,7 @@ pub struct Reach {
 impl Reach {
     /// Takes one sample. Returns whether the broker is away: this process did not reach it, and no other one does.
     pub fn look(&mut self, who: &str, has_reached: bool, now: DateTime<Utc>) -> bool {
-        let is_same = self.failed_by.as_deref() == Some(who) && is_fresh(self.failed_at, now);
+        let is_same = self.failed_by.as_deref() == Some(who) && is_within(FAILS_FOR, self.failed_at, now);
         if has_reached {
             self.reached_at = Some(now);
             self.reached_by = Some(who.to_owned());
@@ -51,7 +54,7 @@ impl Reach {
     /// Whether this process must go on sampling: only it can report that it reaches the broker again.
     #[must_use]
     pub fn is_asked_again(&self, who: &str, now: DateTime<Utc>) -> bool {
-        self.failed_by.as_deref() == Some(who) && is_fresh(self.failed_at, now)
+        self.failed_by.as_deref() == Some(who) && is_within(FAILS_FOR, self.failed_at, now)
     }
 
     /// Whether this process has not reached the broker for long enough to open an incident, while others do.
@@ -69,19 +72,20 @@ impl Reach {
     #[must_use]
     pub fn doubt_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let (failed_since, reached_at) = (self.failed_since?, self.reached_at?);
-        let until = reached_at + FRESH + NEXT_FAILURE;
-        (reached_at < failed_since && is_fresh(self.failed_at, now) && now < until).then_some(until)
+        let until = reached_at + REACHES_FOR + NEXT_FAILURE;
+        (reached_at < failed_since && is_within(FAILS_FOR, self.failed_at, now) && now < until)
+            .then_some(until)
     }
 
     /// Whether another process reaches it.
     #[must_use]
     pub fn is_reached_without(&self, who: &str, now: DateTime<Utc>) -> bool {
-        self.reached_by.as_deref().is_some_and(|by| by != who) && is_fresh(self.reached_at, now)
+        self.reached_by.as_deref().is_some_and(|by| by != who) && is_within(REACHES_FOR, self.reached_at, now)
     }
 }
 
-fn is_fresh(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
-    at.is_some_and(|at| at <= now && now - at < FRESH)
+fn is_within(limit: TimeDelta, at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    at.is_some_and(|at| at <= now && now - at < limit)
 }
 
 #[cfg(test)]
@@ -128,22 +132,32 @@ mod tests {
         let mut reach = Reach::default();
         let _ = reach.look("b", true, at(0.0));
         assert_eq!(reach.doubt_until(at(1.0)), None);
-        let _ = reach.look("a", false, at(18.0));
-        assert_eq!(reach.doubt_until(at(18.0)), Some(at(31.0)));
-        assert_eq!(reach.doubt_until(at(31.0)), None, "nobody fails any more");
+        assert!(!reach.look("a", false, at(12.0)));
+        assert_eq!(reach.doubt_until(at(12.0)), Some(at(21.0)));
+        assert_eq!(reach.doubt_until(at(21.0)), None);
         // The other process settles it, in either way.
         let mut reached = reach.clone();
-        let _ = reached.look("b", true, at(20.0));
-        assert_eq!(reached.doubt_until(at(20.0)), None);
-        assert!(reach.look("b", false, at(20.0)));
-        assert_eq!(reach.doubt_until(at(20.0)), None);
+        let _ = reached.look("b", true, at(14.0));
+        assert_eq!(reached.doubt_until(at(14.0)), None);
+        assert!(reach.look("b", false, at(14.0)));
+        assert_eq!(reach.doubt_until(at(14.0)), None);
+    }
+
+    #[test]
+    fn a_process_that_misses_its_sample_does_not_count_for_long() {
+        let mut reach = Reach::default();
+        let _ = reach.look("b", true, at(0.0));
+        assert!(
+            reach.look("a", false, at(16.0)),
+            "the next sample of the first one was due 6 s ago"
+        );
     }
 
     #[test]
     fn one_that_reaches_it_again_is_well() {
         let mut reach = Reach::default();
-        let _ = reach.look("b", true, at(0.0));
         let _ = reach.look("a", false, at(1.0));
+        let _ = reach.look("b", true, at(20.0));
         let _ = reach.look("a", false, at(21.0));
         assert!(reach.is_cut_off("a", at(22.0)));
         let _ = reach.look("a", true, at(23.0));
