@@ -13,7 +13,7 @@ use deadbeat_domain::celery::blame::view::{StageView, WorkerView};
 use deadbeat_domain::celery::blame::{BROKER_RETURN, Evidence, PartOf};
 use deadbeat_domain::celery::switch::Switch;
 use deadbeat_domain::celery::worker::stranger::VANISHED_FOR;
-use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
+use deadbeat_domain::ids::{BeatId, MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{Subject, SubjectKind};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
@@ -94,7 +94,7 @@ impl Known {
         let fed = monitors.iter().filter(|monitor| monitor.beat_id.is_some());
         // Of the slot that is owed, not of those after it.
         let since = |monitor: &Monitor| monitor.state.next_due_at.map(|due| due - early(&monitor.state));
-        let (fed, since): (Vec<(ProjectId, MonitorId)>, Vec<Option<DateTime<Utc>>>) = fed
+        let (fed, since): (Vec<MonitorKey>, Vec<Option<DateTime<Utc>>>) = fed
             .map(|monitor| ((monitor.project_id, monitor.id), since(monitor)))
             .unzip();
         let stages = deadbeat_store::celery::trace::stage::of_monitors(tx, &fed, &since).await?;
