@@ -125,10 +125,10 @@ async fn what_came_due_in_an_outage_is_no_second_incident_once_the_broker_is_bac
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_broker_is_away_since_the_first_look_that_failed(pool: PgPool) {
     let world = World::new(pool).await;
-    // Beat reaches it, and a moment later nobody does. Until Beat's word is too old, the worker may be the only one.
+    // Beat reaches it, and a moment later nobody does. Beat's success counts for 15 s; until then the worker may be the only one.
     world.seen(json!({"worker": "beat@vm"})).await;
     world.advance(2);
-    for _ in 0..6 {
+    for _ in 0..5 {
         world.seen(json!({"reachable": false})).await;
         world.advance(4);
     }
