@@ -42,7 +42,7 @@ def attack(postgres: Postgres, url: str) -> None:
         WITH hanging AS (
             INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at)
             SELECT gen_random_uuid(), project_id, kind, name, jsonb_build_object('url', '{url}'),
-                signing_secret, now(), now()
+                'whsec_' || encode(decode(md5(id::text), 'hex'), 'base64'), now(), now()
             FROM (SELECT * FROM channel WHERE project_id = md5('project 1')::uuid LIMIT 1) AS one,
                 generate_series(1, {CHANNELS})
             RETURNING id, project_id

@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Another server than the one that was built last: for who works on the tests alone.
 BINARY = Path(os.environ.get("DEADBEAT_TEST_BINARY") or ROOT / "target" / "debug" / "deadbeat")
 
+# The key of servers that share a database and no data folder.
+SECRET_KEY = "07" * 32
+
 
 def free_port() -> int:
     with socket.socket() as probe:

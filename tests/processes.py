@@ -50,7 +50,12 @@ class Processes:
     def start(self, name: str, url: str, role: str) -> parts.Server:
         folder = self.folder / name
         folder.mkdir()
-        env = {"DEADBEAT_DATABASE_URL": url, "DEADBEAT_ROLE": role, **self.env}
+        env = {
+            "DEADBEAT_DATABASE_URL": url,
+            "DEADBEAT_ROLE": role,
+            "DEADBEAT_SECRET_KEY": parts.SECRET_KEY,
+            **self.env,
+        }
         server = parts.Server(folder, env=env)
         self.all.append(server)
         return server

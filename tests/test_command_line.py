@@ -35,6 +35,8 @@ def test_every_command_explains_itself() -> None:
         ["account"],
         ["account", "create"],
         ["project", "create"],
+        ["secrets"],
+        ["secrets", "rotate"],
     ):
         done = deadbeat(*command, "--help")
         assert done.returncode == 0, done.stderr
@@ -79,11 +81,19 @@ def test_commands_work_without_a_server_and_leave_nothing_running(tmp_path: Path
     assert "password" in short.stderr
     # Empty is how compose files say "not set".
     unset = dict.fromkeys(
-        ("DEADBEAT_DATABASE_URL", "DEADBEAT_SMTP_URL", "DEADBEAT_SITE_URL", "DEADBEAT_POSTGRES_BIN"), ""
+        (
+            "DEADBEAT_DATABASE_URL",
+            "DEADBEAT_SMTP_URL",
+            "DEADBEAT_SITE_URL",
+            "DEADBEAT_POSTGRES_BIN",
+            "DEADBEAT_SECRET_KEY",
+        ),
+        "",
     )
     looked = deadbeat("doctor", "--data-dir", data, "--listen", "127.0.0.1:0", env=unset)
     assert looked.returncode == 0, looked.stdout + looked.stderr
     assert "schema: up to date" in looked.stdout
+    assert "secrets: no key yet" in looked.stdout
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
 
 

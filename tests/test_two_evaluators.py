@@ -31,7 +31,11 @@ def test_two_evaluators_open_each_incident_once(
     try:
         for name, role in [("http", "http,delivery"), ("one", "evaluator"), ("two", "evaluator")]:
             (tmp_path / name).mkdir()
-            env = {"DEADBEAT_DATABASE_URL": database.url, "DEADBEAT_ROLE": role}
+            env = {
+                "DEADBEAT_DATABASE_URL": database.url,
+                "DEADBEAT_ROLE": role,
+                "DEADBEAT_SECRET_KEY": parts.SECRET_KEY,
+            }
             servers.append(parts.Server(tmp_path / name, env=env))
             # The first makes the project and its keys.
             servers[0].ready()

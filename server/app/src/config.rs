@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use deadbeat_http::extract::client_ip::TrustedProxies;
 use deadbeat_services::operation::retention::RetentionSettings;
+use deadbeat_services::secret::keyring::{FILE, KeyError, Keyring};
 use url::Url;
 
 /// Settings that every command shares: which database.
@@ -34,6 +35,31 @@ pub struct DatabaseConfig {
     pub postgres_bin: Option<std::ffi::OsString>,
 }
 
+/// With which keys the secrets of channels are sealed.
+#[derive(Debug, Clone, Args)]
+pub struct SecretConfig {
+    /// Keys for the secrets of channels: 32 bytes each in base64 or hexadecimal, with commas between. The first one seals, all open. Without
+    /// it, the first start makes the file secret.key in the data folder.
+    #[arg(
+        long,
+        env = "DEADBEAT_SECRET_KEY",
+        value_name = "KEY,…",
+        hide_env_values = true
+    )]
+    pub secret_key: Option<Secret>,
+}
+
+impl SecretConfig {
+    /// The keys of the setting, then those of the data folder's file.
+    ///
+    /// # Errors
+    /// One is no key, or others may read the file.
+    pub fn keyring(&self, database: &DatabaseConfig) -> Result<Keyring, KeyError> {
+        let setting = set(self.secret_key.as_ref()).unwrap_or_default();
+        Keyring::load(setting, Some(database.data_dir.join(FILE)))
+    }
+}
+
 /// Where every command takes time zones from.
 #[derive(Debug, Clone, Args)]
 pub struct ZoneConfig {
@@ -55,6 +81,10 @@ pub struct ServeConfig {
     /// Which database.
     #[command(flatten)]
     pub database: DatabaseConfig,
+
+    /// Which keys.
+    #[command(flatten)]
+    pub secrets: SecretConfig,
 
     /// Address and port to listen on.
     #[arg(

@@ -25,6 +25,7 @@ use deadbeat_http::extract::client_ip::TrustedProxies;
 use deadbeat_services::alert::delivery::outbound::Outbound;
 use deadbeat_services::alert::delivery::senders::Senders;
 use deadbeat_services::alert::delivery::{Delivery, DeliverySettings};
+use deadbeat_services::alert::sealing::keeper::Keeper;
 use deadbeat_services::celery::trace::Traces;
 use deadbeat_services::celery::trace::lost::Lost;
 use deadbeat_services::judge::evaluator::Evaluator;
@@ -39,6 +40,7 @@ use deadbeat_services::operation::supervisor::{keep_running, keep_running_behind
 use deadbeat_services::operation::watchdog::Watchdog;
 use deadbeat_services::people::quota::QuotaSettings;
 use deadbeat_services::schedule::zone_data::ZoneData;
+use deadbeat_services::secret::keyring::Keyring;
 use deadbeat_services::{ChannelRules, Services, Site};
 use deadbeat_store::connection::gate::Gate;
 use deadbeat_store::{PoolSettings, Store};
@@ -93,6 +95,8 @@ pub struct Parts {
     pub confirm_mail: bool,
     /// What keys and projects may use up.
     pub quotas: QuotaSettings,
+    /// What seals the secrets of channels. Without keys, no channel can be added.
+    pub keyring: Keyring,
 }
 
 impl Parts {
@@ -115,6 +119,7 @@ impl Parts {
             trusted_proxies: TrustedProxies::default(),
             confirm_mail: true,
             quotas: QuotaSettings::default(),
+            keyring: Keyring::default(),
         }
     }
 
@@ -163,6 +168,7 @@ impl App {
             trusted_proxies,
             confirm_mail,
             quotas,
+            keyring,
         } = parts;
         let spools = match spool.filter(|_| takes_requests) {
             Some((path, most_bytes)) => open_spools(&path, most_bytes),
@@ -195,13 +201,15 @@ impl App {
             senders: Some(senders.clone()),
             confirm_mail,
         };
-        let delivery = Arc::new(Delivery::new(
+        let delivery = Delivery::new(
             watches.clone(),
             Arc::clone(&clock),
             senders,
             Arc::clone(&outbox_bell),
             DeliverySettings::default(),
-        ));
+        );
+        let delivery = Arc::new(delivery.with_keyring(keyring.clone()));
+        let keeper = Arc::new(Keeper::new(watches.clone(), Arc::clone(&clock), keyring.clone()));
         let selfwatch = Selfwatch::new(evaluates, delivers.then(|| delivery.figures()));
         let (watched, watch_clock) = (selfwatch.clone(), Arc::clone(&clock));
         let (ingest, writers) = Ingest::new(&writes, &clock, &site, &outbox_bell, registry.clone(), spools);
@@ -216,6 +224,7 @@ impl App {
             selfwatch.clone(),
         )
         .with_channel_rules(channel_rules)
+        .with_keyring(keyring)
         .with_quotas(quotas);
 
         selfwatch.attend(ingest.health().clone());
@@ -236,6 +245,17 @@ impl App {
         };
 
         let mut loops = Vec::new();
+        // In every process: each reports for itself which keys it lacks.
+        duties.add([keeper.duty().clone()]);
+        loops.push(keep_running_behind(
+            &gate,
+            keeper.duty().clone(),
+            stop_loops.clone(),
+            move |stop| {
+                let keeper = Arc::clone(&keeper);
+                async move { keeper.run(stop).await }
+            },
+        ));
         let health = ingest.health().clone();
         let mut listens = None;
         if takes_requests {

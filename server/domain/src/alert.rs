@@ -4,6 +4,7 @@ pub mod channel;
 pub mod delivery;
 pub mod message;
 pub mod recipients;
+pub mod sealed;
 
 use serde::Serialize;
 

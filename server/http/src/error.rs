@@ -139,7 +139,7 @@ impl ResponseError for ApiError {
             Problem::MissingKey | Problem::UnknownKey => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
-            Problem::Busy | Problem::DatabaseAway => {
+            Problem::Busy | Problem::DatabaseAway | Problem::KeyMissing => {
                 answer.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
             }
             Problem::TooManyRequests => {
@@ -167,6 +167,7 @@ impl From<ServiceError> for ApiError {
                 ..Self::new(Problem::TooManyRequests, text)
             },
             ServiceError::Busy => Self::busy(),
+            ServiceError::KeyMissing(_) => Self::new(Problem::KeyMissing, text),
             ServiceError::Store(error) => error.into(),
         }
     }

@@ -48,6 +48,8 @@ pub enum Problem {
     TooManyRequests,
     /// Too much at once.
     Busy,
+    /// The server lacks a key for the secrets of channels.
+    KeyMissing,
     /// The database is away.
     DatabaseAway,
     /// A bug of ours.
@@ -56,7 +58,7 @@ pub enum Problem {
 
 impl Problem {
     /// Every kind: documents and tests go through them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::MissingKey,
         Self::UnknownKey,
         Self::KeyScope,
@@ -72,6 +74,7 @@ impl Problem {
         Self::LimitReached,
         Self::TooManyRequests,
         Self::Busy,
+        Self::KeyMissing,
         Self::DatabaseAway,
         Self::Internal,
     ];
@@ -127,6 +130,11 @@ impl Problem {
                 "Too many of these in a short time",
             ),
             Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much at once"),
+            Self::KeyMissing => (
+                "key_missing",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The server lacks a key for secrets",
+            ),
             Self::DatabaseAway => (
                 "database_away",
                 StatusCode::SERVICE_UNAVAILABLE,

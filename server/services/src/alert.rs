@@ -4,3 +4,4 @@ pub mod channel;
 pub mod confirmation;
 pub mod delivery;
 pub mod outbox;
+pub mod sealing;

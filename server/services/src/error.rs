@@ -43,6 +43,9 @@ pub enum ServiceError {
     /// Too much at once: try again soon.
     #[error("too much at once")]
     Busy,
+    /// The secrets of channels cannot be sealed or opened: this server lacks a key. In words for the operator.
+    #[error("{0}")]
+    KeyMissing(String),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

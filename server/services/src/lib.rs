@@ -45,6 +45,7 @@ use crate::people::guessing::Guesses;
 use crate::people::pace::Paces;
 use crate::people::quota::{QuotaSettings, Quotas};
 use crate::people::security_log::{OnceAMinute, TARGET, shown};
+use crate::secret::keyring::Keyring;
 
 pub use error::ServiceError;
 
@@ -67,6 +68,8 @@ pub struct Services {
     /// How long messages waited, lately.
     pub(crate) waits: Waits,
     pub(crate) channel_rules: ChannelRules,
+    /// Seals and opens the secrets of channels.
+    pub(crate) keyring: Keyring,
     /// What was refused lately, each told once a minute.
     pub(crate) refusals: Arc<OnceAMinute>,
     /// What keys and projects may use up.
@@ -131,6 +134,7 @@ impl Services {
             floods: Floods::default(),
             waits: Waits::default(),
             channel_rules: ChannelRules::default(),
+            keyring: Keyring::default(),
             quotas: Quotas::default(),
             paces: Paces::default(),
         }
@@ -168,6 +172,18 @@ impl Services {
     pub fn with_channel_rules(mut self, rules: ChannelRules) -> Self {
         self.channel_rules = rules;
         self
+    }
+
+    /// Also with these keys. Without keys, no channel can be added.
+    #[must_use]
+    pub fn with_keyring(self, keyring: Keyring) -> Self {
+        Self { keyring, ..self }
+    }
+
+    /// The keys that seal the secrets of channels.
+    #[must_use]
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// Now.

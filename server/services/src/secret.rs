@@ -1,4 +1,8 @@
-//! Secrets of high entropy: how they are made, and what is kept of them.
+//! Secrets of high entropy: how they are made, what is kept of them, and the keys that seal those which must be read again.
+
+mod file;
+pub mod key;
+pub mod keyring;
 
 use deadbeat_domain::people::key::Scope;
 use rand::TryRngCore;

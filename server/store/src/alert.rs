@@ -4,3 +4,4 @@ pub mod attempt;
 pub mod channel;
 pub mod claim;
 pub mod delivery;
+pub mod sealed;

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use super::secrets;
 use super::serve::senders;
 use crate::config::ServeConfig;
 use crate::database::Database;
@@ -45,6 +46,10 @@ pub async fn run(config: &ServeConfig, zone_data: &Adopted) -> anyhow::Result<()
     );
     if let Ok(database) = database {
         report("schema", check(&database).await);
+        report(
+            "secrets",
+            secrets::state(&config.secrets, &config.database, &database).await,
+        );
         database.stop().await;
     }
     report("listen", listen(config, beside));

@@ -6,6 +6,7 @@ pub mod migrate;
 pub mod project;
 pub mod prune;
 pub mod schedule;
+pub mod secrets;
 pub mod serve;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +45,9 @@ enum Command {
     /// Projects: what owns monitors, channels and keys.
     #[command(subcommand)]
     Project(project::Command),
+    /// The keys that seal the secrets of channels.
+    #[command(subcommand)]
+    Secrets(secrets::Command),
 }
 
 /// Runs what was asked for.
@@ -61,5 +65,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Schedule(command) => schedule::run(&command),
         Command::Account(command) => account::run(command).await,
         Command::Project(command) => project::run(command).await,
+        Command::Secrets(command) => secrets::run(command).await,
     }
 }

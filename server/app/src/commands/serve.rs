@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::TimeDelta;
+use deadbeat_domain::time::Clock;
 use deadbeat_http::connection::ConnectionSettings;
 use deadbeat_services::ServiceError;
 use deadbeat_services::alert::delivery::outbound::{Outbound, OutboundSettings};
 use deadbeat_services::alert::delivery::senders::email::SmtpSettings;
 use deadbeat_services::alert::delivery::senders::{Senders, SetupError};
+use deadbeat_services::alert::sealing::keeper::{self, FirstKey};
 use deadbeat_services::people::quota::QuotaSettings;
 use deadbeat_services::people::setup::{FirstStart, first_start};
+use deadbeat_services::secret::keyring::Keyring;
 use deadbeat_store::connection::gate::{Gate, Stage};
 use deadbeat_store::{Store, with_sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::clock::SystemClock;
 use crate::config::ServeConfig;
 use crate::database::Database;
 use crate::zone_files::Adopted;
@@ -38,6 +42,7 @@ pub async fn run(config: ServeConfig, zone_data: &Adopted) -> anyhow::Result<()>
     tracing::info!(%zone_data, "time zones");
     // First: what cannot work is said before a database is made.
     let senders = senders(&config)?;
+    let keyring = config.secrets.keyring(&config.database)?;
     let listener =
         TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     let mut signals = Signals {
@@ -56,7 +61,7 @@ pub async fn run(config: ServeConfig, zone_data: &Adopted) -> anyhow::Result<()>
             return Ok(());
         }
     };
-    let served = serve(&config, listener, senders, &database, &mut signals).await;
+    let served = serve(&config, listener, senders, keyring, &database, &mut signals).await;
     database.stop().await;
     served?;
     tracing::info!("stopped");
@@ -82,17 +87,26 @@ async fn serve(
     config: &ServeConfig,
     listener: TcpListener,
     senders: Senders,
+    keyring: Keyring,
     database: &Database,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let site_url = config.site_url(address);
     let gate = Gate::shut();
-    let app = start(config, listener, &site_url, senders, database, gate.clone())?;
+    let app = start(
+        config,
+        listener,
+        &site_url,
+        senders,
+        keyring.clone(),
+        database,
+        gate.clone(),
+    )?;
     tracing::info!(%address, embedded = database.is_embedded(), "serving");
 
     let prepared = tokio::select! {
-        prepared = prepare(config, database, &site_url, &gate) => prepared,
+        prepared = prepare(config, &keyring, database, &site_url, &gate) => prepared,
         () = signals.any() => {
             tracing::info!("stopping");
             app.stop().await;
@@ -110,6 +124,7 @@ async fn serve(
 /// Brings the schema up to date, makes the first account, and opens the gate. Waits for a database that is away.
 async fn prepare(
     config: &ServeConfig,
+    keyring: &Keyring,
     database: &Database,
     site_url: &str,
     gate: &Gate,
@@ -117,7 +132,7 @@ async fn prepare(
     let store = database.store()?;
     let mut told_at: Option<Instant> = None;
     let first = loop {
-        match prepare_once(config, database, &store, site_url, gate).await {
+        match prepare_once(config, keyring, database, &store, site_url, gate).await {
             Ok(first) => break first,
             Err(ServiceError::Store(error)) if error.is_unavailable() => {
                 if told_at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
@@ -144,6 +159,7 @@ async fn prepare(
 
 async fn prepare_once(
     config: &ServeConfig,
+    keyring: &Keyring,
     database: &Database,
     store: &Store,
     site_url: &str,
@@ -152,6 +168,14 @@ async fn prepare_once(
     store.reader().check().await?;
     gate.set(Stage::Migrating);
     store.migrate().await?;
+    match keeper::make_first_key(store, keyring, SystemClock.now()).await {
+        Ok(()) => {}
+        Err(FirstKey::Store(error)) => return Err(error.into()),
+        // Pings and judgement need no key.
+        Err(FirstKey::Key(error)) => {
+            tracing::error!(%error, "no key for the secrets of channels could be made: no channel can be added until there is one");
+        }
+    }
     let services = database.services_on(store.clone(), site_url);
     first_start(&services, &config.first_account).await
 }
@@ -161,6 +185,7 @@ fn start(
     listener: TcpListener,
     site_url: &str,
     senders: Senders,
+    keyring: Keyring,
     database: &Database,
     gate: Gate,
 ) -> anyhow::Result<App> {
@@ -202,6 +227,7 @@ fn start(
         patience: TimeDelta::seconds(config.listener_patience.into()),
         retention: config.retention.settings(),
         gate,
+        keyring,
         ..Parts::new(listener, database.url.clone(), site_url.to_owned(), senders)
     })
 }

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::contract::{Caller, dump};
 use crate::harness::{self, LIMIT};
 
+mod secret;
+
 fn webhook(name: &str, url: &str) -> Value {
     json!({"kind": "webhook", "name": name, "settings": {"url": url}})
 }
@@ -40,20 +42,24 @@ async fn a_channel_is_added_read_changed_and_removed() {
         .await
         .json;
     assert_eq!(
-        (&renamed["name"], &renamed["settings"], &renamed["signing_secret"]),
-        (&json!("Other"), &hook["settings"], &hook["signing_secret"])
+        (
+            &renamed["name"],
+            &renamed["settings"],
+            renamed.get("signing_secret")
+        ),
+        (&json!("Other"), &json!({"url": "https://example.org/…"}), None)
     );
     let moved = caller
         .json(
             Method::PATCH,
             &path(&hook),
-            &json!({"settings": {"url": "http://example.net"}}),
+            &json!({"settings": {"url": "http://example.net/hooks/0123456789"}}),
         )
         .await
         .json;
     assert_eq!(
         (&moved["name"], &moved["settings"]["url"]),
-        (&json!("Other"), &json!("http://example.net"))
+        (&json!("Other"), &json!("http://example.net/…6789"))
     );
     assert_eq!(
         caller.call(Method::DELETE, &path(&hook)).await.status,
@@ -77,7 +83,7 @@ async fn a_channel_is_added_read_changed_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signing_secret_is_shown_to_those_who_manage_only() {
+async fn a_signing_secret_is_shown_once() {
     let harness = harness::start().await;
     let caller = Caller::new(&harness);
     let first = caller
@@ -88,14 +94,68 @@ async fn a_signing_secret_is_shown_to_those_who_manage_only() {
         .await;
 
     assert_ne!(first["signing_secret"], second["signing_secret"]);
+    assert!(first["signing_secret"].as_str().unwrap().starts_with("whsec_"));
     let reader = Caller::with_key(&harness, &harness.read_key);
+    let changed = caller
+        .json(
+            Method::PATCH,
+            &path(&first),
+            &json!({"settings": {"url": "https://example.net"}}),
+        )
+        .await;
     for text in [
         reader.get("/api/v1/channels").await,
         reader.get(&path(&first)).await,
         caller.get(&path(&first)).await,
+        changed.json,
     ] {
-        assert!(!text.to_string().contains("whsec_"));
+        assert!(!text.to_string().contains("whsec_"), "{text}");
     }
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_left_out_or_masked_stays_and_a_foreign_mask_is_refused() {
+    let harness = harness::start().await;
+    let caller = Caller::new(&harness);
+    let receiver = Receiver::start().await;
+    let hook = caller
+        .post(
+            "/api/v1/channels",
+            &webhook("Hook", &receiver.url("/hooks/0123456789ab")),
+        )
+        .await;
+    let mask = receiver.url("/…89ab");
+    assert_eq!(hook["settings"], json!({"url": mask}));
+
+    for settings in [json!({}), hook["settings"].clone()] {
+        let same = caller
+            .json(Method::PATCH, &path(&hook), &json!({"settings": settings}))
+            .await;
+        assert_eq!(
+            (same.status, &same.json["settings"]),
+            (StatusCode::OK, &hook["settings"]),
+            "{settings}"
+        );
+    }
+    let before = dump(&harness).await;
+    let foreign = json!({"settings": {"url": "https://example.org/…cdef"}});
+    let copied = json!({"kind": "webhook", "name": "Copy", "settings": hook["settings"]});
+    for answer in [
+        caller.json(Method::PATCH, &path(&hook), &foreign).await,
+        caller.json(Method::POST, "/api/v1/channels", &copied).await,
+    ] {
+        assert_eq!(
+            (answer.code(), answer.json["errors"][0]["pointer"].as_str()),
+            ("invalid_fields", Some("/settings/url")),
+            "{}",
+            answer.json
+        );
+    }
+    assert_eq!(dump(&harness).await, before);
+    let test = format!("{}/test", path(&hook));
+    caller.call(Method::POST, &test).await;
+    assert_eq!(receiver.wait_for(1, LIMIT).await[0].path, "/hooks/0123456789ab");
     harness.stop().await;
 }
 
@@ -303,7 +363,6 @@ async fn no_bad_field_is_taken_and_each_is_named() {
         ("webhook", json!("x"), url("https://a\r\nX: y"), "/settings/url"),
         ("webhook", json!("x"), url(&long), "/settings/url"),
         ("webhook", json!("x"), json!({"url": 5}), "/settings"),
-        ("webhook", json!("x"), json!({}), "/settings"),
         (
             "webhook",
             json!("x"),
@@ -355,6 +414,10 @@ async fn no_bad_field_is_taken_and_each_is_named() {
         (json!({"kind": "webhook", "name": "x"}), ""),
         (
             json!({"kind": "webhook", "name": "x", "settings": null}),
+            "/settings",
+        ),
+        (
+            json!({"kind": "webhook", "name": "x", "settings": {}}),
             "/settings",
         ),
         (

@@ -14,6 +14,7 @@ use deadbeat_services::alert::delivery::outbound::OutboundSettings;
 use deadbeat_services::alert::delivery::senders::Senders;
 use deadbeat_services::alert::delivery::senders::email::SmtpSettings;
 use deadbeat_services::people::setup::first_start;
+use deadbeat_services::secret::keyring::Keyring;
 use deadbeat_testkit::StoppedClock;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -101,6 +102,11 @@ pub fn senders(smtp: Option<SmtpSettings>) -> Senders {
     Senders::standard(&outbound, smtp.as_ref()).unwrap()
 }
 
+/// The keys of every server here.
+pub fn keyring() -> Keyring {
+    Keyring::load(&"07".repeat(32), None).unwrap()
+}
+
 /// Starts a server.
 pub async fn start() -> Harness {
     start_with(None).await
@@ -163,7 +169,10 @@ async fn start_parts(senders: Senders, change: impl FnOnce(Parts) -> Parts) -> H
     deadbeat_store::MIGRATOR.run(&pool).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let parts = Parts::new(listener, database_url.clone(), url.clone(), senders);
+    let parts = Parts {
+        keyring: keyring(),
+        ..Parts::new(listener, database_url.clone(), url.clone(), senders)
+    };
     let app = App::start(change(parts)).unwrap();
     let first = first_start(app.services(), "admin@localhost")
         .await

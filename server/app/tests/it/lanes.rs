@@ -62,6 +62,7 @@ async fn every_loop_reports_in_one_shape() {
         "listening",
         "lost_hosts",
         "registry",
+        "sealing",
         "zone_data",
     ];
     let seen = harness
@@ -80,6 +81,7 @@ async fn every_loop_reports_in_one_shape() {
         "lost_runs",
         "registry",
         "retention",
+        "sealing",
         "trace writer",
         "unbegun_runs",
         "unseen",
@@ -89,6 +91,7 @@ async fn every_loop_reports_in_one_shape() {
     ];
     assert_eq!(names(&seen), all);
     assert_eq!(of(&seen, "delivery")["backlog"], 0);
+    assert_eq!(of(&seen, "sealing")["backlog"], 0);
     assert!(of(&seen, "evaluator")["lag_seconds"].as_f64().unwrap() >= 0.0);
     let metrics = harness.request(Method::GET, "/metrics").send().await.unwrap();
     let metrics = metrics.text().await.unwrap();

@@ -104,12 +104,15 @@ async fn a_failure_is_told_at_once_by_webhook_and_mail() {
 async fn two_servers_on_one_database_tell_once() {
     let harness = harness::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let second = App::start(Parts::new(
-        listener,
-        harness.database_url.clone(),
-        harness.url.clone(),
-        harness::senders(None),
-    ))
+    let second = App::start(Parts {
+        keyring: harness::keyring(),
+        ..Parts::new(
+            listener,
+            harness.database_url.clone(),
+            harness.url.clone(),
+            harness::senders(None),
+        )
+    })
     .unwrap();
     let second_url = format!("http://{}", second.address());
     let receiver = Receiver::start().await;

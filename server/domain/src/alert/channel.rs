@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::sealed;
+
 /// A channel's kind, and where it goes. What the settings of a kind mean, its file in `services/alert/delivery/senders` knows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -49,10 +51,67 @@ impl Settings {
         self.kind == "email"
     }
 
-    /// As stored and shown.
+    /// As stored.
     #[must_use]
     pub fn to_json(&self) -> Value {
         self.values.clone()
+    }
+
+    /// One field of the settings.
+    #[must_use]
+    pub fn get(&self, field: &str) -> Option<&Value> {
+        self.values.get(field)
+    }
+
+    /// The same settings with another value of one field.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        if let Value::Object(values) = &mut self.values {
+            values.insert(field.to_owned(), value);
+        }
+        self
+    }
+
+    /// The settings with the masks of sealed secrets as their texts: enough to know the host of an address.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        let mut masked = self.clone();
+        if let Value::Object(values) = &mut masked.values {
+            for value in values.values_mut() {
+                if let Some(mask) = sealed::mask_of(value) {
+                    *value = Value::from(mask);
+                }
+            }
+        }
+        masked
+    }
+
+    /// Whether a secret is sealed, so that the settings hold no more than its mask.
+    #[must_use]
+    pub fn has_masks(&self) -> bool {
+        let values = self.values.as_object();
+        values.is_some_and(|values| values.values().any(|value| sealed::mask_of(value).is_some()))
+    }
+
+    /// What people may see of the settings. `secrets` names the fields that are masked; None: the kind is not known here, so every field
+    /// that is not masked already is left out.
+    #[must_use]
+    pub fn shown(&self, secrets: Option<&[&str]>) -> Value {
+        let Value::Object(values) = &self.values else {
+            return Value::Object(Map::new());
+        };
+        let shown = values.iter().filter_map(|(field, value)| {
+            let shown = match (sealed::mask_of(value), secrets) {
+                (Some(mask), _) => Value::from(mask),
+                (None, Some(secrets)) if secrets.contains(&field.as_str()) => {
+                    Value::from(sealed::mask(value))
+                }
+                (None, Some(_)) => value.clone(),
+                (None, None) => return None,
+            };
+            Some((field.clone(), shown))
+        });
+        Value::Object(shown.collect())
     }
 }
 

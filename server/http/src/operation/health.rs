@@ -84,6 +84,11 @@ async fn ready(state: Data<AppState>) -> HttpResponse {
         "last_sweep_at": readiness.last_sweep_at.map(instant),
         "last_delivery_at": readiness.last_delivery_at.map(instant),
         "spooled_pings": state.services.ingest().spooled(),
+        // No reason to be unready: pings and judgement need no key, and other processes may have it.
+        "missing_keys": state.services.keyring().missing().iter().map(|key| json!({
+            "key_id": key.id,
+            "channels": key.channels,
+        })).collect::<Vec<_>>(),
         "deployment": readiness.pulse.map(|pulse| json!({
             "judging": readiness.is_judging(now),
             "waits_for": readiness.hold(now).map(Hold::as_str),

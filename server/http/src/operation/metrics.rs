@@ -94,6 +94,11 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         registry.register(Box::new(counter))
     };
 
+    gauge(
+        "deadbeat_secret_keys_missing",
+        "Keys that seal channels and that this process does not have.",
+        i64::try_from(state.services.keyring().missing().len()).unwrap_or(i64::MAX),
+    )?;
     let ingest = state.services.ingest();
     let figures = ingest.figures();
     counter(

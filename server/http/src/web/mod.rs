@@ -101,6 +101,8 @@ pub enum PageError {
     WrongMethod(&'static str),
     /// Too much at once.
     Busy,
+    /// The server lacks a key for the secrets of channels.
+    KeyMissing,
     /// The database is away.
     DatabaseAway,
     /// A bug of ours; the log has the cause under the id of the request.
@@ -130,6 +132,7 @@ impl PageError {
             Self::TooManyRequests(_) => "Too many in a short time",
             Self::WrongMethod(_) => "Not that way",
             Self::Busy => "Too much at once",
+            Self::KeyMissing => "The server lacks a key",
             Self::DatabaseAway => "The database is away",
             Self::Internal => "Something went wrong here",
         }
@@ -148,6 +151,11 @@ impl PageError {
             Self::TooManyRequests(wait) => format!("Nothing was changed. Wait {}, then try again.", format::span(*wait)),
             Self::WrongMethod(allowed) => format!("This address takes {allowed}."),
             Self::Busy => "Deadbeat has more to do than it can. Try again in a few seconds.".to_owned(),
+            Self::KeyMissing => {
+                "Deadbeat cannot check this link now, because a key is missing on its server. Nothing was changed. Tell the operator; \
+                 /readyz names the key."
+                    .to_owned()
+            }
             Self::DatabaseAway => {
                 "Deadbeat cannot reach its database, so there is nothing to show. Try again in a few seconds; /readyz \
                  tells when it is back."
@@ -182,7 +190,7 @@ impl ResponseError for PageError {
             Self::FormUnreadable => StatusCode::BAD_REQUEST,
             Self::TooManyTries(_) | Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Busy | Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::KeyMissing | Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -193,7 +201,9 @@ impl ResponseError for PageError {
             Self::TooManyTries(wait) | Self::TooManyRequests(wait) => {
                 Some((header::RETRY_AFTER, (wait.num_seconds() + 1).to_string()))
             }
-            Self::Busy | Self::DatabaseAway => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_owned())),
+            Self::Busy | Self::KeyMissing | Self::DatabaseAway => {
+                Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_owned()))
+            }
             Self::WrongMethod(allowed) => Some((header::ALLOW, (*allowed).to_owned())),
             _ => None,
         };
@@ -244,6 +254,10 @@ impl From<ServiceError> for PageError {
             ServiceError::NotFound(what) => Self::NotFound(what),
             ServiceError::Refused(refusal) => refusal.into(),
             ServiceError::Busy => Self::Busy,
+            ServiceError::KeyMissing(reason) => {
+                tracing::error!(reason, "a page could not be shown: a key is missing");
+                Self::KeyMissing
+            }
             ServiceError::TooMany { retry_after, .. } => Self::TooManyRequests(retry_after),
             ServiceError::Store(error) => error.into(),
             // What a form's own handler shows beside its fields; reaching this is a handler that forgot to.

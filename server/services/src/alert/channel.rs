@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::alert::recipients::Topic;
+use deadbeat_domain::alert::sealed::{self, HIDDEN};
 use deadbeat_domain::ids::{ChannelId, DeliveryId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, clip, read_label};
@@ -12,39 +13,67 @@ use deadbeat_domain::people::permission::Action;
 use deadbeat_store::Tx;
 use deadbeat_store::alert::channel::Channel;
 use deadbeat_store::people::quota::{self, Taken};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::alert::delivery::senders::{self, KINDS, email};
+use crate::alert::delivery::redact::Redactor;
+use crate::alert::delivery::senders::{self, KINDS, Kind, email};
+use crate::alert::sealing::{self, Opened, Unopened};
 use crate::alert::{confirmation, outbox};
 use crate::{ServiceError, Services, secret};
 
-/// Adds a channel.
+/// A channel that was added or changed.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// As stored.
+    pub channel: Channel,
+    /// A signing secret that was made now. It is shown this once.
+    pub signing_secret: Option<SigningSecret>,
+}
+
+/// A secret that stays out of logs.
+#[derive(Clone)]
+pub struct SigningSecret(pub String);
+
+impl std::fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Adds a channel. Its secrets are sealed.
 ///
 /// # Errors
-/// Refused, invalid fields, the quota, or the database is away.
+/// Refused, invalid fields, the quota, there is no key, or the database is away.
 pub async fn create(
     services: &Services,
     access: &Access,
     kind: &str,
     name: &str,
     settings: &Value,
-) -> Result<Channel, ServiceError> {
+) -> Result<Written, ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let mut faults = Vec::new();
     let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
-    let settings = parse(services, kind, settings)
+    let settings = kind_of(kind)
+        .and_then(|kind| Ok((kind, parse(services, kind, whole(kind, object(settings)?)?)?)))
         .map_err(|found| faults.extend(found))
         .ok();
-    let Some(settings) = settings.filter(|_| faults.is_empty()) else {
+    let Some((kind, settings)) = settings.filter(|_| faults.is_empty()) else {
         return Err(ServiceError::Invalid(faults));
+    };
+    let mut opened = Opened {
+        settings,
+        signing_secret: kind.signing_secret(),
+        confirm_secret: None,
     };
     let now = services.now();
     let mut channel = Channel {
         id: ChannelId::generate(),
         project_id: project,
         name,
-        signing_secret: senders::kind(kind).and_then(|kind| kind.signing_secret()),
-        settings,
+        settings: opened.settings.clone(),
+        sealed: None,
+        signing_secret: None,
         disabled: None,
         confirmed_at: None,
         confirm_secret: None,
@@ -52,7 +81,9 @@ pub async fn create(
         updated_at: now,
     };
     let mut tx = services.store.begin().await?;
-    let asks = settle_confirmation(services, &mut tx, &mut channel, now).await?;
+    let key = sealing::key(&services.keyring, &mut tx, now).await?;
+    let asks = settle_confirmation(services, &mut tx, &mut channel, &mut opened, now).await?;
+    sealing::seal_into(&mut channel, &key, kind, &opened);
     if deadbeat_store::alert::channel::count(&mut tx, project).await? >= limits::PROJECT_CHANNELS {
         return Err(ServiceError::Limit {
             what: "channels",
@@ -65,7 +96,10 @@ pub async fn create(
     }
     tx.commit().await?;
     services.outbox_bell.notify_one();
-    Ok(channel)
+    Ok(Written {
+        channel,
+        signing_secret: opened.signing_secret.map(SigningSecret),
+    })
 }
 
 /// Decides whether a new address needs its owner's confirmation. True: a mail is to ask for it, and is counted against the quotas.
@@ -73,12 +107,13 @@ async fn settle_confirmation(
     services: &Services,
     tx: &mut Tx,
     channel: &mut Channel,
+    opened: &mut Opened,
     now: DateTime<Utc>,
 ) -> Result<bool, ServiceError> {
-    let Some(address) = email::address(&channel.settings) else {
+    let Some(address) = email::address(&opened.settings) else {
         return Ok(false);
     };
-    channel.confirm_secret = Some(secret::random_text(43));
+    opened.confirm_secret = Some(secret::random_text(43));
     if confirmation::needs_none(services, tx, channel.project_id, &address).await? {
         channel.confirmed_at = Some(now);
         return Ok(false);
@@ -103,9 +138,17 @@ pub async fn ask_again(services: &Services, access: &Access, id: ChannelId) -> R
         return Err(ServiceError::Conflict("there is nothing to confirm".to_owned()));
     };
     confirmation::count_mail(&mut tx, project, &address, now).await?;
-    if channel.confirm_secret.is_none() {
-        // Old code added it during an upgrade.
-        channel.confirm_secret = Some(secret::random_text(43));
+    // Old code added the channel during an upgrade, or the key is lost: links of older mails confirm nothing then.
+    let opened = sealing::open(&services.keyring, &channel).ok();
+    if opened.is_none_or(|opened| opened.confirm_secret.is_none()) {
+        let kind = kind_of(channel.settings.kind()).map_err(ServiceError::Invalid)?;
+        let opened = Opened {
+            settings: channel.settings.clone(),
+            signing_secret: None,
+            confirm_secret: Some(secret::random_text(43)),
+        };
+        let key = sealing::key(&services.keyring, &mut tx, now).await?;
+        sealing::seal_into(&mut channel, &key, kind, &opened);
         deadbeat_store::alert::channel::update(&mut tx, &channel).await?;
     }
     confirmation::ask(&mut tx, services.site(), &channel, now).await?;
@@ -115,63 +158,158 @@ pub async fn ask_again(services: &Services, access: &Access, id: ChannelId) -> R
     Ok(())
 }
 
-/// Reads settings, and refuses those with which no attempt can ever succeed. serde alone would take a list for an object and go by the
-/// order of the fields.
-fn parse(services: &Services, name: &str, settings: &Value) -> Result<Settings, Vec<FieldError>> {
-    let Value::Object(values) = settings else {
-        return Err(vec![FieldError::new(
-            "/settings",
-            "is no object; an object with the kind's settings is allowed",
-        )]);
-    };
-    let Some(kind) = senders::kind(name) else {
+fn kind_of(name: &str) -> Result<&'static dyn Kind, Vec<FieldError>> {
+    senders::kind(name).ok_or_else(|| {
         let known: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
-        return Err(vec![FieldError::new(
+        vec![FieldError::new(
             "/kind",
             format!("is {:?}; one of {} is allowed", clip(name), known.join(", ")),
-        )]);
-    };
-    let settings = Settings::new(name, values.clone());
-    kind.check_new(&settings)?;
-    if let Some(senders) = &services.channel_rules.senders {
-        senders.check(&settings).map_err(|fault| vec![fault])?;
-    }
-    Ok(settings)
+        )]
+    })
 }
 
-/// Changes a channel's name or settings; a changed channel that was switched off is tried again.
+/// serde alone would take a list for an object and go by the order of the fields.
+fn object(settings: &Value) -> Result<Map<String, Value>, Vec<FieldError>> {
+    settings.as_object().cloned().ok_or_else(|| {
+        vec![FieldError::new(
+            "/settings",
+            "is no object; an object with the kind's settings is allowed",
+        )]
+    })
+}
+
+/// Refuses masks where a secret is needed: somebody copied what an answer shows.
+fn whole(kind: &dyn Kind, values: Map<String, Value>) -> Result<Map<String, Value>, Vec<FieldError>> {
+    let masks: Vec<FieldError> = kind
+        .secrets()
+        .iter()
+        .filter(|field| {
+            let text = values.get(**field).and_then(Value::as_str);
+            text.is_some_and(|text| text.contains(HIDDEN))
+        })
+        .map(|field| {
+            FieldError::new(
+                format!("/settings/{field}"),
+                format!("holds {HIDDEN}, which stands for what is not shown; enter the whole value"),
+            )
+        })
+        .collect();
+    if masks.is_empty() { Ok(values) } else { Err(masks) }
+}
+
+/// Reads settings, and refuses those with which no attempt can ever succeed. No fault repeats a secret.
+fn parse(
+    services: &Services,
+    kind: &dyn Kind,
+    values: Map<String, Value>,
+) -> Result<Settings, Vec<FieldError>> {
+    let settings = Settings::new(kind.name(), values);
+    let checked = kind
+        .check_new(&settings)
+        .and_then(|()| match &services.channel_rules.senders {
+            Some(senders) => senders.check(&settings).map_err(|fault| vec![fault]),
+            None => Ok(()),
+        });
+    match checked {
+        Ok(()) => Ok(settings),
+        Err(mut faults) => {
+            let redactor = Redactor::of(&settings, None);
+            for fault in &mut faults {
+                fault.message = redactor.hide(&fault.message);
+            }
+            Err(faults)
+        }
+    }
+}
+
+/// Puts the secrets that a change leaves out, or repeats as their masks, back into its settings.
+fn with_kept_secrets(
+    kind: &dyn Kind,
+    stored: &Settings,
+    opened: &Result<Opened, Unopened>,
+    mut values: Map<String, Value>,
+) -> Result<Map<String, Value>, ServiceError> {
+    let mut kept = None;
+    for field in kind.secrets() {
+        let Some(value) = stored.get(field) else {
+            continue;
+        };
+        let mask = sealed::mask_of(value).map_or_else(|| sealed::mask(value), str::to_owned);
+        if values.get(*field).is_some_and(|given| *given != mask) {
+            continue;
+        }
+        match opened {
+            Ok(opened) => {
+                values.insert(
+                    (*field).to_owned(),
+                    opened.settings.get(field).cloned().unwrap_or_default(),
+                );
+                kept = Some(field);
+            }
+            Err(fault) => {
+                return Err(ServiceError::Conflict(format!(
+                    "the channel {fault}; give settings.{field} anew"
+                )));
+            }
+        }
+    }
+    // Who may change a channel may not read its secrets, so they cannot have them sent elsewhere either.
+    if let (Some(field), Ok(opened)) = (kept, opened) {
+        let host = kind.host(&Settings::new(kind.name(), values.clone()));
+        if host.is_some() && host != kind.host(&opened.settings) {
+            return Err(ServiceError::Invalid(vec![FieldError::new(
+                format!("/settings/{field}"),
+                "was given for another host; enter it again",
+            )]));
+        }
+    }
+    Ok(values)
+}
+
+/// Changes a channel's name or settings; a changed channel that was switched off is tried again. Secrets that the settings leave out, or
+/// repeat as their masks, stay.
+///
+/// A channel that cannot be opened is repaired by new settings with all of its secrets. It gets a new signing secret then.
 ///
 /// # Errors
-/// Refused, not found, invalid fields, or the database is away.
+/// Refused, not found, invalid fields, a secret that cannot be opened, there is no key, or the database is away.
 pub async fn update(
     services: &Services,
     access: &Access,
     id: ChannelId,
     name: Option<&str>,
     settings: Option<&Value>,
-) -> Result<Channel, ServiceError> {
+) -> Result<Written, ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let channel = deadbeat_store::alert::channel::lock(&mut tx, project, id).await?;
     let mut channel = channel.ok_or(ServiceError::NotFound("channel"))?;
-    let before = channel.settings.clone();
     let mut faults = Vec::new();
     if let Some(name) = name {
         channel.name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     }
-    if let Some(settings) = settings {
-        match parse(services, channel.settings.kind(), settings) {
-            Ok(settings) => channel.settings = settings,
-            Err(found) => faults.extend(found),
-        }
-    }
+    let changed = match settings {
+        Some(settings) => changed(services, &channel, settings, &mut faults)?,
+        None => None,
+    };
     if !faults.is_empty() {
         return Err(ServiceError::Invalid(faults));
     }
-    // A new address is a new question, also where the old one was confirmed.
-    let asks =
-        channel.settings != before && settle_confirmation(services, &mut tx, &mut channel, now).await?;
+    let (mut asks, mut signing_secret) = (false, None);
+    if let Some(Changed {
+        kind,
+        mut opened,
+        is_new,
+        made,
+    }) = changed
+    {
+        let key = sealing::key(&services.keyring, &mut tx, now).await?;
+        // A new address is a new question, also where the old one was confirmed.
+        asks = is_new && settle_confirmation(services, &mut tx, &mut channel, &mut opened, now).await?;
+        sealing::seal_into(&mut channel, &key, kind, &opened);
+        signing_secret = made;
+    }
     channel.disabled = None;
     channel.updated_at = now;
     deadbeat_store::alert::channel::update(&mut tx, &channel).await?;
@@ -183,7 +321,67 @@ pub async fn update(
     }
     tx.commit().await?;
     services.outbox_bell.notify_one();
-    Ok(channel)
+    Ok(Written {
+        channel,
+        signing_secret,
+    })
+}
+
+/// New settings of a channel.
+struct Changed {
+    kind: &'static dyn Kind,
+    opened: Opened,
+    /// The settings are not those of before.
+    is_new: bool,
+    /// The signing secret, if the old one is lost.
+    made: Option<SigningSecret>,
+}
+
+/// Reads the new settings of a channel. None: the faults say what is wrong with them.
+fn changed(
+    services: &Services,
+    channel: &Channel,
+    settings: &Value,
+    faults: &mut Vec<FieldError>,
+) -> Result<Option<Changed>, ServiceError> {
+    let before = sealing::open(&services.keyring, channel);
+    let read = kind_of(channel.settings.kind()).and_then(|kind| Ok((kind, object(settings)?)));
+    let (kind, values) = match read {
+        Ok(read) => read,
+        Err(found) => {
+            faults.extend(found);
+            return Ok(None);
+        }
+    };
+    let values = with_kept_secrets(kind, &channel.settings, &before, values)?;
+    let settings = match whole(kind, values).and_then(|values| parse(services, kind, values)) {
+        Ok(settings) => settings,
+        Err(found) => {
+            faults.extend(found);
+            return Ok(None);
+        }
+    };
+    Ok(Some(match before {
+        Ok(before) => Changed {
+            kind,
+            is_new: settings != before.settings,
+            opened: Opened { settings, ..before },
+            made: None,
+        },
+        Err(_) => {
+            let signing_secret = kind.signing_secret();
+            Changed {
+                kind,
+                is_new: settings != channel.settings,
+                made: signing_secret.clone().map(SigningSecret),
+                opened: Opened {
+                    confirm_secret: email::address(&settings).map(|_| secret::random_text(43)),
+                    settings,
+                    signing_secret,
+                },
+            }
+        }
+    }))
 }
 
 /// Removes a channel with its deliveries.
@@ -274,3 +472,6 @@ async fn tidy_quotas(services: &Services) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

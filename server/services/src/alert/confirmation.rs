@@ -17,7 +17,7 @@ use sha2::Sha256;
 
 use crate::alert::channel::take_quota;
 use crate::alert::delivery::senders::email;
-use crate::alert::outbox;
+use crate::alert::{outbox, sealing};
 use crate::{ServiceError, Services, Site};
 
 /// How long a link can confirm.
@@ -134,10 +134,15 @@ pub async fn confirm(
     expires: i64,
     token: &str,
 ) -> Result<Found, ServiceError> {
-    let Some((channel, address)) = find(services, id, expires, token).await? else {
+    if find(services, id, expires, token).await?.is_none() {
+        return Ok(Found::Nothing);
+    }
+    // Again, now that nobody can change the address or the secret.
+    let mut tx = services.store.begin().await?;
+    let channel = deadbeat_store::alert::channel::lock_for_confirmation(&mut tx, id).await?;
+    let Some((channel, address)) = signed(services, channel, expires, token)? else {
         return Ok(Found::Nothing);
     };
-    let mut tx = services.store.begin().await?;
     let is_done = deadbeat_store::alert::channel::confirm(&mut tx, &channel, services.now()).await?;
     tx.commit().await?;
     Ok(if is_done {
@@ -157,17 +162,28 @@ async fn find(
     if expires < services.now().timestamp() {
         return Ok(None);
     }
-    let Some(channel) = deadbeat_store::alert::channel::for_confirmation(&services.reader(), id).await?
+    let channel = deadbeat_store::alert::channel::for_confirmation(&services.reader(), id).await?;
+    signed(services, channel, expires, token)
+}
+
+/// The channel and its address, if the token is the channel's signature.
+fn signed(
+    services: &Services,
+    channel: Option<Channel>,
+    expires: i64,
+    token: &str,
+) -> Result<Option<(Channel, String)>, ServiceError> {
+    let Some((channel, address)) =
+        channel.and_then(|channel| email::address(&channel.settings).map(|address| (channel, address)))
     else {
         return Ok(None);
     };
-    let Some(address) = email::address(&channel.settings) else {
-        return Ok(None);
-    };
-    let is_signed = channel
+    let opened = sealing::open(&services.keyring, &channel)
+        .map_err(|fault| ServiceError::KeyMissing(format!("the channel {fault}")))?;
+    let is_signed = opened
         .confirm_secret
         .as_deref()
-        .is_some_and(|secret| is_signature(secret, id, &address, expires, token));
+        .is_some_and(|secret| is_signature(secret, channel.id, &address, expires, token));
     Ok(is_signed.then_some((channel, address)))
 }
 

@@ -3,3 +3,4 @@
 mod confirmation;
 mod delivery;
 mod outbox;
+mod secrets;

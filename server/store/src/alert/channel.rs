@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::recipients;
+use deadbeat_domain::alert::sealed::Sealed;
 use deadbeat_domain::ids::{ChannelId, MonitorId, MonitorKey, ProjectId};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::monitor::batch::column;
@@ -24,13 +25,15 @@ pub struct Channel {
     pub name: String,
     /// Its kind, and where it goes.
     pub settings: Settings,
-    /// Signs its webhooks.
+    /// Its secrets. None: it was not sealed yet, and its settings and the two secrets below are in clear.
+    pub sealed: Option<Sealed>,
+    /// Signs its webhooks. None: it is sealed, or the kind does not sign.
     pub signing_secret: Option<String>,
     /// Switched off since, and why.
     pub disabled: Option<(DateTime<Utc>, String)>,
     /// When the owner of a mail address agreed to mail. None: not yet, or the kind needs no confirmation.
     pub confirmed_at: Option<DateTime<Utc>>,
-    /// Signs the link in the confirmation mail. Who knows it can confirm, so nobody is shown it.
+    /// Signs the link in the confirmation mail. Who knows it can confirm, so nobody is shown it. None: it is sealed, or there is none.
     pub confirm_secret: Option<String>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
@@ -62,6 +65,7 @@ struct Row {
     kind: String,
     name: String,
     settings: Value,
+    sealed: Option<Value>,
     signing_secret: Option<String>,
     disabled_at: Option<DateTime<Utc>>,
     disabled_reason: Option<String>,
@@ -77,11 +81,14 @@ impl TryFrom<Row> for Channel {
     fn try_from(row: Row) -> StoreResult<Self> {
         let settings = Settings::of_row(row.kind, row.settings)
             .ok_or_else(|| StoreError::Corrupt(format!("channel {}: settings", row.id)))?;
+        let sealed = read_sealed(row.sealed)
+            .map_err(|_| StoreError::Corrupt(format!("channel {}: sealed secrets", row.id)))?;
         Ok(Self {
             id: ChannelId(row.id),
             project_id: ProjectId(row.project_id),
             name: row.name,
             settings,
+            sealed,
             signing_secret: row.signing_secret,
             disabled: row.disabled_at.zip(row.disabled_reason),
             confirmed_at: row.confirmed_at,
@@ -92,11 +99,21 @@ impl TryFrom<Row> for Channel {
     }
 }
 
+/// Reads the column `sealed`.
+pub(crate) fn read_sealed(value: Option<Value>) -> Result<Option<Sealed>, serde_json::Error> {
+    value.map(serde_json::from_value).transpose()
+}
+
+/// Writes the column `sealed`.
+pub(crate) fn sealed_json(sealed: Option<&Sealed>) -> Option<Value> {
+    sealed.map(|sealed| json!({"key": sealed.key, "values": sealed.values}))
+}
+
 macro_rules! select {
     ($tail:tt $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Row,
-            "SELECT id, project_id, kind, name, settings, signing_secret, disabled_at, disabled_reason, confirmed_at, confirm_secret,
+            "SELECT id, project_id, kind, name, settings, sealed, signing_secret, disabled_at, disabled_reason, confirmed_at, confirm_secret,
                 created_at, updated_at
             FROM channel
             " + $tail
@@ -111,8 +128,9 @@ macro_rules! select {
 /// When the database is away.
 pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     sqlx::query!(
-        "INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at, confirmed_at, confirm_secret)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9)",
+        "INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at, confirmed_at, confirm_secret,
+            sealed)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10)",
         channel.id.0,
         channel.project_id.0,
         channel.settings.kind(),
@@ -121,7 +139,8 @@ pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
         channel.signing_secret,
         channel.created_at,
         channel.confirmed_at,
-        channel.confirm_secret
+        channel.confirm_secret,
+        sealed_json(channel.sealed.as_ref())
     )
     .execute(tx.conn())
     .await?;
@@ -135,7 +154,8 @@ pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
 pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE channel
-        SET name = $3, settings = $4, disabled_at = $5, disabled_reason = $6, updated_at = $7, confirmed_at = $8, confirm_secret = $9
+        SET name = $3, settings = $4, disabled_at = $5, disabled_reason = $6, updated_at = $7, confirmed_at = $8, confirm_secret = $9,
+            signing_secret = $10, sealed = $11
         WHERE project_id = $1 AND id = $2",
         channel.project_id.0,
         channel.id.0,
@@ -145,7 +165,9 @@ pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
         channel.disabled.as_ref().map(|(_, reason)| reason.clone()),
         channel.updated_at,
         channel.confirmed_at,
-        channel.confirm_secret
+        channel.confirm_secret,
+        channel.signing_secret,
+        sealed_json(channel.sealed.as_ref())
     )
     .execute(tx.conn())
     .await?;
@@ -297,19 +319,30 @@ pub async fn for_confirmation(reader: &Reader, id: ChannelId) -> StoreResult<Opt
         .transpose()
 }
 
-/// Notes that the owner of a mail address agreed. False: the channel is gone, or has another address or secret by now.
+/// As [`for_confirmation`], and locks the channel, so that its address and secret stay as they are.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_for_confirmation(tx: &mut Tx, id: ChannelId) -> StoreResult<Option<Channel>> {
+    select!("WHERE id = $1 AND kind = 'email' FOR UPDATE", id.0)
+        .fetch_optional(tx.conn())
+        .await?
+        .map(Channel::try_from)
+        .transpose()
+}
+
+/// Notes that the owner of a mail address agreed. The caller holds the channel ([`lock_for_confirmation`]). False: the channel is gone, or
+/// has another address by now.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn confirm(tx: &mut Tx, channel: &Channel, now: DateTime<Utc>) -> StoreResult<bool> {
     let done = sqlx::query!(
-        "UPDATE channel SET confirmed_at = coalesce(confirmed_at, $4)
-        WHERE project_id = $5 AND id = $1 AND settings = $2 AND confirm_secret = $3",
+        "UPDATE channel SET confirmed_at = coalesce(confirmed_at, $4) WHERE project_id = $1 AND id = $2 AND settings = $3",
+        channel.project_id.0,
         channel.id.0,
         channel.settings.to_json(),
-        channel.confirm_secret,
-        now,
-        channel.project_id.0
+        now
     )
     .execute(tx.conn())
     .await?;

@@ -7,10 +7,12 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::message::Message;
+use deadbeat_domain::alert::sealed::Sealed;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::alert::channel::read_sealed;
 use crate::monitor::batch::column;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
@@ -131,7 +133,7 @@ pub struct Share {
 }
 
 /// A delivery that this process may try now.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Claimed {
     /// Its id.
     pub id: DeliveryId,
@@ -151,14 +153,28 @@ pub struct Claimed {
     pub created_at: DateTime<Utc>,
     /// Its channel.
     pub channel_id: ChannelId,
-    /// Where it goes.
+    /// Where it goes, as stored.
     pub settings: Settings,
-    /// Signs webhooks.
+    /// The channel's secrets. None: it was not sealed yet.
+    pub sealed: Option<Sealed>,
+    /// Signs webhooks. None: it is sealed, or the kind does not sign.
     pub signing_secret: Option<String>,
     /// Whether the channel's last attempt failed.
     pub is_failing: bool,
-    /// Signs the link of a confirmation mail.
+    /// Signs the link of a confirmation mail. None: it is sealed, or there is none.
     pub confirm_secret: Option<String>,
+}
+
+/// The secrets stay out of logs.
+impl std::fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claimed")
+            .field("id", &self.id)
+            .field("channel_id", &self.channel_id)
+            .field("alert", &self.alert)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
 }
 
 struct Row {
@@ -173,6 +189,7 @@ struct Row {
     channel_id: Uuid,
     kind: String,
     settings: Value,
+    sealed: Option<Value>,
     signing_secret: Option<String>,
     is_failing: bool,
     confirm_secret: Option<String>,
@@ -190,6 +207,7 @@ impl TryFrom<Row> for Claimed {
             incident_id: row.incident_id.map(IncidentId),
             alert: Alert::parse(&row.alert).ok_or_else(|| corrupt("alert"))?,
             settings: Settings::of_row(row.kind, row.settings).ok_or_else(|| corrupt("settings"))?,
+            sealed: read_sealed(row.sealed).map_err(|_| corrupt("sealed secrets"))?,
             message: Message::read(row.payload, row.created_at),
             attempt: row.attempt_count,
             created_at: row.created_at,
@@ -268,7 +286,7 @@ pub async fn claim(
         WHERE delivery.project_id = due.project_id AND delivery.id = due.id
             AND channel.project_id = due.project_id AND channel.id = delivery.channel_id
         RETURNING delivery.id, delivery.project_id, lease AS "lease!", incident_id, alert, payload, attempt_count, delivery.created_at,
-            channel_id, channel.kind, channel.settings, channel.signing_secret, channel.failing_since IS NOT NULL AS "is_failing!",
+            channel_id, channel.kind, channel.settings, channel.sealed, channel.signing_secret, channel.failing_since IS NOT NULL AS "is_failing!",
             channel.confirm_secret
         "#,
         now,

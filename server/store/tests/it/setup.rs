@@ -129,6 +129,7 @@ impl World {
             name: name.to_owned(),
             settings: Settings::of_row("email".to_owned(), json!({"to": "ops@example.org"})).unwrap(),
             signing_secret: None,
+            sealed: None,
             disabled: None,
             confirmed_at: Some(at(0)),
             confirm_secret: None,

@@ -114,6 +114,12 @@ const FIGURES_OF_ALL: &[Exception] = &[
         "(SELECT max(swept_at) FROM evaluator) AS last_sweep_at",
         &["delivery", "monitor"],
     ),
+    // Which keys seal channels, and how many channels none seals: one keyring opens the channels of all projects.
+    ("SELECT sealed ->> 'key' AS key_id, count(*)", &["channel"]),
+    (
+        "FROM channel WHERE sealed IS NULL OR signing_secret IS NOT NULL",
+        &["channel"],
+    ),
 ];
 
 /// A secret names the row: a ping URL, or the link of a confirmation mail. The row says whose it is.

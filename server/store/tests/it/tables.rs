@@ -47,6 +47,7 @@ pub const OF_ALL: &[&str] = &[
     "evaluator",
     "listener",
     "quota",
+    "sealing_key",
     "writer",
     "zone_data",
 ];

@@ -433,7 +433,7 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     let monitor = monitors(&caller).await;
     schedules(&caller).await;
     pings(&caller, &harness, &monitor).await;
-    channels(&caller, &receiver).await;
+    channels(&caller, &harness.pool, &receiver).await;
     celery(&signals).await;
     // A monitor of a Beat, with all that only such a one has.
     let of_beat = caller.pages("/api/v1/monitors?search=nightly-report", 1).await;

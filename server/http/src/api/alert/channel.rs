@@ -4,7 +4,8 @@ use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::ChannelId;
 use deadbeat_domain::json::instant;
-use deadbeat_services::alert::channel as service;
+use deadbeat_services::alert::channel::{self as service, Written};
+use deadbeat_services::alert::sealing;
 use deadbeat_store::alert::channel::Channel;
 use deadbeat_store::page::Page;
 use serde::Deserialize;
@@ -63,21 +64,27 @@ struct ChangedChannel {
     settings: Option<Value>,
 }
 
-/// The signing secret is shown to those who may manage: they set the receiver up with it.
-fn show(channel: &Channel, with_secret: bool) -> Value {
-    let mut shown = json!({
+/// No secret is in it: settings that are secret are masked.
+fn show(state: &AppState, channel: &Channel) -> Value {
+    json!({
         "id": channel.id,
         "kind": channel.settings.kind(),
         "name": channel.name,
-        "settings": channel.settings.to_json(),
+        "settings": sealing::shown(&channel.settings),
+        "unopened_reason": sealing::open(state.services.keyring(), channel).err().map(|fault| fault.to_string()),
         "disabled_at": channel.disabled.as_ref().map(|(at, _)| instant(*at)),
         "disabled_reason": channel.disabled.as_ref().map(|(_, reason)| reason),
         "confirmed_at": channel.confirmed_at.map(instant),
         "created_at": instant(channel.created_at),
         "updated_at": instant(channel.updated_at),
-    });
-    if let Some(secret) = channel.signing_secret.as_ref().filter(|_| with_secret) {
-        shown["signing_secret"] = json!(secret);
+    })
+}
+
+/// A signing secret is shown once, to who had it made: they set the receiver up with it.
+fn show_written(state: &AppState, written: &Written) -> Value {
+    let mut shown = show(state, &written.channel);
+    if let Some(secret) = &written.signing_secret {
+        shown["signing_secret"] = json!(secret.0);
     }
     shown
 }
@@ -90,7 +97,7 @@ async fn list(request: HttpRequest, key: MayRead, state: Data<AppState>) -> Resu
     };
     let rows = deadbeat_store::alert::channel::list(&state.reader(), key.0, after).await?;
     let (rows, next) = cut(rows, page.limit, |channel| channel.id.to_string());
-    let channels: Vec<Value> = rows.iter().map(|channel| show(channel, false)).collect();
+    let channels: Vec<Value> = rows.iter().map(|channel| show(&state, channel)).collect();
     Ok(HttpResponse::Ok().json(json!({"channels": channels, "next_cursor": next})))
 }
 
@@ -100,18 +107,18 @@ async fn create(
     body: Json<NewChannel>,
 ) -> Result<HttpResponse, ApiError> {
     let new = body.read().await?;
-    let channel = service::create(&state.services, &key.1, &new.kind, &new.name, &new.settings).await?;
-    let location = format!("/api/v1/channels/{}", channel.id);
+    let written = service::create(&state.services, &key.1, &new.kind, &new.name, &new.settings).await?;
+    let location = format!("/api/v1/channels/{}", written.channel.id);
     Ok(HttpResponse::Created()
         .insert_header(("Location", location))
-        .json(show(&channel, true)))
+        .json(show_written(&state, &written)))
 }
 
 async fn read(key: MayRead, state: Data<AppState>, path: Path<String>) -> Result<HttpResponse, ApiError> {
     let channel =
         deadbeat_store::alert::channel::get(&state.reader(), key.0, ChannelId(id(&path, "channel")?)).await?;
     let channel = channel.ok_or_else(|| ApiError::not_found("channel"))?;
-    Ok(HttpResponse::Ok().json(show(&channel, false)))
+    Ok(HttpResponse::Ok().json(show(&state, &channel)))
 }
 
 async fn update(
@@ -122,7 +129,7 @@ async fn update(
 ) -> Result<HttpResponse, ApiError> {
     let channel = ChannelId(id(&path, "channel")?);
     let ChangedChannel { name, settings } = body.read().await?;
-    let channel = service::update(
+    let written = service::update(
         &state.services,
         &key.1,
         channel,
@@ -130,7 +137,7 @@ async fn update(
         settings.as_ref(),
     )
     .await?;
-    Ok(HttpResponse::Ok().json(show(&channel, true)))
+    Ok(HttpResponse::Ok().json(show_written(&state, &written)))
 }
 
 async fn delete(

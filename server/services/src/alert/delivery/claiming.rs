@@ -11,6 +11,7 @@ use deadbeat_store::{StoreError, StoreResult, Tx};
 
 use super::share::{Busy, Target, Waiting, share};
 use super::{Delivery, DeliverySettings, Held, senders};
+use crate::alert::sealing::{self, Opened};
 
 /// Channels that one look steps over at most; the next look goes on from there.
 const STEPS: i32 = 1_000;
@@ -101,23 +102,26 @@ impl Delivery {
         let rows = claim::claim(tx, claimed_at, lease_until, shares).await?;
         Ok(rows
             .into_iter()
-            .filter(|row| self.can_read(row))
-            .map(|row| Held {
-                row,
-                claimed_at,
-                lease_until,
+            .filter_map(|row| {
+                let opened = sealing::open(&self.ring, &row);
+                self.can_read(&row, opened.as_ref().ok()).then_some(Held {
+                    row,
+                    opened,
+                    claimed_at,
+                    lease_until,
+                })
             })
             .collect())
     }
 
     /// Whether this server knows the kind of the channel and can read its settings. If not, the lease puts the delivery aside for as long as
     /// it lasts: then a server of a later version may take it.
-    fn can_read(&self, row: &Claimed) -> bool {
-        let settings = &row.settings;
-        let is_known = senders::kind(settings.kind()).is_some_and(|kind| kind.check(settings).is_ok());
+    fn can_read(&self, row: &Claimed, opened: Option<&Opened>) -> bool {
+        let kind = row.settings.kind();
+        let is_known = senders::kind(kind)
+            .is_some_and(|kind| opened.is_none_or(|opened| kind.check(&opened.settings).is_ok()));
         if !is_known {
             self.figures.put_aside.fetch_add(1, Ordering::Relaxed);
-            let kind = settings.kind();
             tracing::error!(delivery.id = %row.id, channel.id = %row.channel_id, kind, "the settings of a channel cannot be read; its delivery is put aside");
         }
         is_known

@@ -18,6 +18,7 @@
 mod claiming;
 mod figures;
 pub mod outbound;
+pub(crate) mod redact;
 pub mod senders;
 mod settling;
 mod share;
@@ -41,7 +42,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::alert::confirmation;
+use crate::alert::sealing::{Opened, Unopened};
 use crate::operation::duty::Duty;
+use crate::secret::keyring::Keyring;
 use figures::End;
 pub use figures::{DeliveryFigures, Progress};
 use senders::{Outgoing, Senders};
@@ -94,6 +97,8 @@ impl Default for DeliverySettings {
 /// A delivery that this process holds.
 struct Held {
     row: Claimed,
+    /// Its channel's settings and secrets in clear.
+    opened: Result<Opened, Unopened>,
     /// The channel is as it was then.
     claimed_at: DateTime<Utc>,
     lease_until: DateTime<Utc>,
@@ -105,6 +110,7 @@ pub struct Delivery {
     store: Store,
     clock: Arc<dyn Clock>,
     senders: Senders,
+    ring: Keyring,
     wake: Arc<Notify>,
     settings: DeliverySettings,
     figures: Arc<DeliveryFigures>,
@@ -126,6 +132,7 @@ impl Delivery {
             store,
             clock,
             senders,
+            ring: Keyring::default(),
             wake,
             settings,
             figures: Arc::default(),
@@ -137,6 +144,12 @@ impl Delivery {
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
+    }
+
+    /// Opens the secrets of channels with these keys.
+    #[must_use]
+    pub fn with_keyring(self, ring: Keyring) -> Self {
+        Self { ring, ..self }
     }
 
     /// What the loop reports of itself.
@@ -300,7 +313,7 @@ impl Delivery {
             return self.cancel(&held, began).await;
         }
         let started = Instant::now();
-        let outcome = self.send(&held.row, began).await;
+        let outcome = self.send(&held, began).await;
         let attempt = settling::attempt_of(&held.row, &outcome, began, started.elapsed());
         let end = self.settle(&held, &outcome, &attempt).await;
         tracing::debug!(?end, duration_ms = started.elapsed().as_millis(), "attempted");
@@ -334,7 +347,8 @@ impl Delivery {
     }
 
     /// One attempt, in a task of its own, so that a sender that panics or never ends costs no more than the attempt.
-    async fn send(&self, row: &Claimed, attempted_at: DateTime<Utc>) -> Outcome {
+    async fn send(&self, held: &Held, attempted_at: DateTime<Utc>) -> Outcome {
+        let row = &held.row;
         let passing = |detail: String| Outcome::Retry {
             code: None,
             detail,
@@ -346,25 +360,34 @@ impl Delivery {
                 "this server does not know how to send to a channel of the kind {kind}"
             ));
         };
+        // The channel is not at fault, so it is not switched off: the alert waits for the operator, within its day.
+        let opened = match &held.opened {
+            Ok(opened) => opened.clone(),
+            Err(fault) => return passing(format!("the channel {fault}")),
+        };
+        let clean = |outcome| match &held.opened {
+            Ok(opened) => redact::clean(outcome, &opened.settings, opened.signing_secret.as_deref()),
+            Err(_) => outcome,
+        };
         let mut message = row.message.clone();
         confirmation::sign(
             &mut message,
             row.channel_id,
-            &row.settings,
-            row.confirm_secret.as_deref(),
+            &opened.settings,
+            opened.confirm_secret.as_deref(),
         );
         let outgoing = Outgoing {
             id: row.id,
             attempted_at,
             message,
-            settings: row.settings.clone(),
-            signing_secret: row.signing_secret.clone(),
+            settings: opened.settings,
+            signing_secret: opened.signing_secret,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(
             async move { sender.send(outgoing).await }.in_current_span(),
         ));
         match tokio::time::timeout(self.settings.send_limit, task).await {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(outcome)) => clean(outcome),
             Ok(Err(error)) => {
                 tracing::error!(delivery.id = %row.id, kind, %error, "a sender failed");
                 passing("the sender failed: a fault in Deadbeat, told in its log".to_owned())

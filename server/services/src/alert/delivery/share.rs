@@ -28,10 +28,10 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The kind says which host its settings lead to; empty when they cannot be read.
+    /// The kind says which host its settings lead to; empty when they cannot be read. Masks are enough for that: no secret is opened.
     pub(super) fn new(project: ProjectId, channel: ChannelId, settings: Option<&Settings>) -> Self {
         let host = settings
-            .and_then(|settings| senders::kind(settings.kind())?.host(settings))
+            .and_then(|settings| senders::kind(settings.kind())?.host(&settings.masked()))
             .unwrap_or_default();
         Self {
             project,

@@ -40,7 +40,9 @@ impl World {
 }
 
 async fn mail(services: &Services, world: &World, to: &str) -> Result<Channel, ServiceError> {
-    channel::create(services, &world.access, "email", "Ops", &json!({"to": to})).await
+    channel::create(services, &world.access, "email", "Ops", &json!({"to": to}))
+        .await
+        .map(|written| written.channel)
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
@@ -110,7 +112,8 @@ async fn a_new_address_is_a_new_question_and_an_old_link_answers_it_no_more(pool
 
     let moved = channel::update(&services, &world.access, ops.id, None, Some(&change))
         .await
-        .unwrap();
+        .unwrap()
+        .channel;
     let mut tx = world.store().begin().await.unwrap();
     let confirmed = deadbeat_store::alert::channel::confirm(&mut tx, &before, world.now())
         .await
@@ -118,7 +121,8 @@ async fn a_new_address_is_a_new_question_and_an_old_link_answers_it_no_more(pool
     tx.commit().await.unwrap();
     let renamed = channel::update(&services, &world.access, ops.id, Some("Night"), None)
         .await
-        .unwrap();
+        .unwrap()
+        .channel;
 
     assert!(!confirmed && !moved.is_confirmed() && !renamed.is_confirmed());
     assert_eq!(world.told().await.len(), 2, "each address was asked once");

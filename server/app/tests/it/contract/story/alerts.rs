@@ -2,7 +2,8 @@
 
 use deadbeat_testkit::receiver::Receiver;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use sqlx::PgPool;
 
 use super::{expect, id};
 use crate::contract::Caller;
@@ -47,7 +48,26 @@ async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
     expect(caller, Method::PATCH, &path, &moved, 429).await;
 }
 
-pub(super) async fn channels(caller: &Caller<'_>, receiver: &Receiver) {
+/// A channel whose secrets are damaged keeps none of them, and takes all of them anew.
+async fn repaired(caller: &Caller<'_>, pool: &PgPool, path: &str, url: &Value) {
+    sqlx::query("UPDATE channel SET sealed = jsonb_set(sealed, '{values,settings.url}', '\"AAAA\"') WHERE kind = 'webhook'")
+        .execute(pool)
+        .await
+        .unwrap();
+    let damaged = caller.get(path).await;
+    assert!(damaged["unopened_reason"].is_string(), "{damaged}");
+    expect(caller, Method::PATCH, path, &json!({"settings": {}}), 409).await;
+    let again = caller
+        .json(Method::PATCH, path, &json!({"settings": url}))
+        .await
+        .json;
+    assert!(
+        again["unopened_reason"].is_null() && again["signing_secret"].is_string(),
+        "{again}"
+    );
+}
+
+pub(super) async fn channels(caller: &Caller<'_>, pool: &PgPool, receiver: &Receiver) {
     let url = json!({"url": receiver.url("/hook")});
     let webhook = caller
         .post(
@@ -68,6 +88,7 @@ pub(super) async fn channels(caller: &Caller<'_>, receiver: &Receiver) {
         200,
     )
     .await;
+    repaired(caller, pool, &path, &url).await;
     let sent = caller.post(&format!("{path}/test"), &json!(null)).await;
     let delivery = format!("/api/v1/deliveries/{}", sent["delivery_id"].as_str().unwrap());
     receiver.wait_for(1, LIMIT).await;

@@ -96,6 +96,11 @@ impl Kind for Emails {
             .map_err(|error| vec![FieldError::of_text("/settings/to", &error)])
     }
 
+    /// An address is no secret: the members of the project see whom alerts reach.
+    fn secrets(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Every mail goes through the operator's one server.
     fn host(&self, _: &Settings) -> Option<String> {
         Some("mail".to_owned())

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::outbound::{Outbound, OutboundSettings};
+use super::redact::Redactor;
 use email::SmtpSettings;
 
 /// Every kind there is.
@@ -51,7 +52,12 @@ pub trait Kind: Send + Sync {
         self.check(settings)
     }
 
-    /// Where attempts go: one host holds a limited number of the places. None: the settings do not say.
+    /// The fields of the settings that are secret: they are sealed in the database, masked in every answer, and removed from the details
+    /// of attempts.
+    fn secrets(&self) -> &'static [&'static str];
+
+    /// Where attempts go: one host holds a limited number of the places. None: the settings do not say. Of a secret address
+    /// the settings may hold the mask, which has the same host.
     fn host(&self, settings: &Settings) -> Option<String>;
 
     /// Makes the secret with which a new channel signs what it sends. None: the kind does not sign.
@@ -97,10 +103,19 @@ pub struct Outgoing {
     pub attempted_at: DateTime<Utc>,
     /// What it says, as it was when it happened.
     pub message: Message,
-    /// Where it goes.
+    /// Where it goes, opened.
     pub settings: Settings,
     /// Signs webhooks.
     pub signing_secret: Option<String>,
+}
+
+impl Outgoing {
+    /// A text of the other side as one line for people, without the channel's secrets: the other side knows them and may repeat them.
+    #[must_use]
+    pub(crate) fn excerpt(&self, text: &str, limit: usize) -> String {
+        let redactor = Redactor::of(&self.settings, self.signing_secret.as_deref());
+        printable(&redactor.hide(text), limit)
+    }
 }
 
 /// Speaks one kind of channel.

@@ -130,6 +130,7 @@ impl World {
             name: name.to_owned(),
             signing_secret: (settings.kind() == "webhook").then(|| SECRET.to_owned()),
             settings,
+            sealed: None,
             disabled: None,
             confirmed_at: Some(now),
             confirm_secret: None,
