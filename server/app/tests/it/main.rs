@@ -17,6 +17,7 @@ mod embedded_postgres;
 mod harness;
 mod hostile;
 mod lanes;
+mod permissions;
 mod ping_urls;
 mod silence;
 mod web_cause;

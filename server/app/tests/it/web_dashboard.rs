@@ -46,7 +46,7 @@ impl<'a> Browser<'a> {
         format!("{}{path}", self.harness.url)
     }
 
-    async fn send(&mut self, request: RequestBuilder) -> Response {
+    pub async fn send(&mut self, request: RequestBuilder) -> Response {
         let cookies: Vec<String> = self
             .cookies
             .iter()

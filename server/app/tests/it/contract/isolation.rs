@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::caller::{Caller, dump};
 use super::document::contract;
+use super::things::Things;
 use crate::harness;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,68 +15,16 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
     let owner = Caller::new(&harness);
     let (their_key, their_ping_key) = harness.other_project().await;
     let other = Caller::with_key(&harness, &their_key);
-    let receiver = deadbeat_testkit::receiver::Receiver::start().await;
-    let settings = json!({"url": receiver.url("/")});
-    let channel = owner
-        .post(
-            "/api/v1/channels",
-            &json!({"kind": "webhook", "name": "Hook", "settings": settings}),
-        )
-        .await;
-    let schedule = json!({"kind": "cron", "expression": "0 2 1 1 *"});
-    let body = json!({"name": "Job", "slug": "job", "schedule": schedule, "channels": [channel["id"]]});
-    let monitor = owner.post("/api/v1/monitors", &body).await;
-    harness
-        .client
-        .post(format!(
-            "{}/fail?rid={}",
-            monitor["ping_url"].as_str().unwrap(),
-            Uuid::new_v4()
-        ))
-        .body("x")
-        .send()
-        .await
-        .unwrap();
-    receiver.wait_for(1, harness::LIMIT).await;
-    let settled = |seen: &Value| seen["deliveries"][0]["status"] == "sent";
-    let deliveries = harness.wait_for("/api/v1/deliveries", settled).await;
-    let incidents = owner.get("/api/v1/incidents").await;
-    let keys = owner.get("/api/v1/api-keys").await;
-    let run = json!({"id": Uuid::new_v4(), "type": "run_started", "at": "2026-03-02T01:00:00Z", "beat": "shop", "entry": null,
-        "run_id": Uuid::new_v4(), "task": "shop.pay", "task_id": "pay-1", "worker": "celery@w1"});
-    Caller::with_key(&harness, &harness.ping_key)
-        .post(
-            "/api/v1/events",
-            &json!({"sent_at": "2026-03-02T01:00:00Z", "events": [run]}),
-        )
-        .await;
-    let examples =
-        "/paths/~1api~1v1~1events/post/requestBody/content/application~1json/examples/worker/value";
-    Caller::with_key(&harness, &harness.ping_key)
-        .post("/api/v1/events", &contract().part(examples).clone())
-        .await;
-    for (path, list) in [("workers", 1), ("queues", 2), ("brokers", 1)] {
-        let seen = owner.get(&format!("/api/v1/{path}")).await;
-        assert_eq!(seen[path].as_array().map(Vec::len), Some(list), "{seen}");
-    }
-    let alive = json!({"id": Uuid::new_v4(), "type": "beat_alive", "at": "2026-03-02T01:00:00Z", "beat": "shop", "period_seconds": 15,
-        "grace_seconds": 60});
-    Caller::with_key(&harness, &harness.ping_key)
-        .post(
-            "/api/v1/events",
-            &json!({"sent_at": "2026-03-02T01:00:00Z", "events": [alive]}),
-        )
-        .await;
-    let beats = owner.get("/api/v1/beats").await;
-    let ids = [
-        ("beats", &beats["beats"][0]["id"]),
-        ("monitors", &monitor["id"]),
-        ("channels", &channel["id"]),
-        ("incidents", &incidents["incidents"][0]["id"]),
-        ("deliveries", &deliveries["deliveries"][0]["id"]),
-        ("api-keys", &keys["api_keys"][0]["id"]),
-        ("runs", &run["run_id"]),
-    ];
+    let things = Things::make(&harness).await;
+    let Things {
+        monitor,
+        channel,
+        schedule,
+        incidents,
+        keys,
+        run,
+        ..
+    } = &things;
     let before = dump(&harness).await;
 
     // Every operation that takes an id.
@@ -87,15 +36,7 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         {
             continue;
         }
-        let noun = operation.path.split('/').nth(3).unwrap();
-        let id = ids
-            .iter()
-            .find(|(of, _)| *of == noun)
-            .unwrap()
-            .1
-            .as_str()
-            .unwrap();
-        let path = operation.path.replace("{id}", id).replace("{n}", "1");
+        let path = things.path(&operation.path);
         let body = json!({"name": "Mine now"});
         let answer = other.json(operation.http_method(), &path, &body).await;
         assert_eq!(

@@ -8,6 +8,7 @@ mod kinds;
 mod outage;
 mod routes;
 mod story;
+pub mod things;
 mod webhooks;
 
 use std::collections::BTreeSet;
