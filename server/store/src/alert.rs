@@ -4,4 +4,5 @@ pub mod attempt;
 pub mod channel;
 pub mod claim;
 pub mod delivery;
+pub mod handle;
 pub mod sealed;

@@ -1,6 +1,81 @@
 //! Deliveries: how an attempt can end, and when the next one comes.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+
+/// Why an attempt did not succeed: the label of attempts in SQL, JSON and metrics. The detail of the attempt says more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The receiver does not accept the credentials: HTTP 401 or 403, SMTP 530 or 535.
+    Auth,
+    /// The receiver asks for fewer messages: HTTP 429.
+    RateLimit,
+    /// The address or port must not be connected to, such as a private network.
+    RefusedAddress,
+    /// The receiver does not accept the request: another 4xx, or a permanent refusal of SMTP.
+    ClientError,
+    /// The receiver is at fault: a 5xx, or a passing refusal of SMTP.
+    ServerError,
+    /// The answer is a redirect, which is not followed.
+    Redirect,
+    /// No connection, or no answer, within the limit.
+    Timeout,
+    /// The TLS handshake failed, for example because of an expired certificate.
+    Tls,
+    /// The name has no address, or the connection was refused or broke off.
+    Connection,
+    /// The channel's settings or this server's: nothing was sent.
+    Setup,
+    /// A fault in Deadbeat.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason, in the order of the variants.
+    pub const ALL: [Self; 11] = [
+        Self::Auth,
+        Self::RateLimit,
+        Self::RefusedAddress,
+        Self::ClientError,
+        Self::ServerError,
+        Self::Redirect,
+        Self::Timeout,
+        Self::Tls,
+        Self::Connection,
+        Self::Setup,
+        Self::Internal,
+    ];
+
+    /// Its name in SQL, JSON and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::RateLimit => "rate_limit",
+            Self::RefusedAddress => "refused_address",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::Redirect => "redirect",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Connection => "connection",
+            Self::Setup => "setup",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The reason behind an HTTP status that is no success.
+    #[must_use]
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            401 | 403 | 407 => Self::Auth,
+            429 => Self::RateLimit,
+            300..=399 => Self::Redirect,
+            400..=499 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
 
 /// How one attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,9 +84,14 @@ pub enum Outcome {
     Sent {
         /// HTTP or SMTP code.
         code: Option<i32>,
+        /// What a later alert of the incident needs to change this message, for example Slack's channel and `ts`. It holds no
+        /// secret and at most [`HANDLE_BYTES`]. None: the kind changes no messages.
+        handle: Option<Value>,
     },
     /// A passing fault: try again.
     Retry {
+        /// The label.
+        reason: Reason,
         /// HTTP or SMTP code.
         code: Option<i32>,
         /// The fault, for a person.
@@ -21,12 +101,28 @@ pub enum Outcome {
     },
     /// A permanent fault: it will never work like this, so the channel is switched off.
     Failed {
+        /// The label.
+        reason: Reason,
         /// HTTP or SMTP code.
         code: Option<i32>,
         /// What a person must repair.
         detail: String,
     },
 }
+
+impl Outcome {
+    /// The label of an attempt that did not succeed.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Sent { .. } => None,
+            Self::Retry { reason, .. } | Self::Failed { reason, .. } => Some(*reason),
+        }
+    }
+}
+
+/// A handle that is longer as JSON is not kept.
+pub const HANDLE_BYTES: usize = 2_048;
 
 /// How long a delivery is retried.
 pub const PATIENCE: TimeDelta = TimeDelta::hours(24);

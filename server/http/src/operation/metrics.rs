@@ -9,6 +9,7 @@ use prometheus::{
     Counter, Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use deadbeat_domain::alert::delivery::Reason;
 use deadbeat_domain::schedule::zone;
 use deadbeat_services::operation::duty::Report;
 use deadbeat_services::operation::retention;
@@ -222,6 +223,14 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         "Attempts that are tried again.",
         deliveries.retried(),
     )?;
+    let failed = Opts::new("deadbeat_attempts_failed_total", "Attempts that did not succeed.");
+    let counters = IntCounterVec::new(failed, &["reason"])?;
+    for reason in Reason::ALL {
+        counters
+            .with_label_values(&[reason.as_str()])
+            .inc_by(deliveries.failed(reason));
+    }
+    registry.register(Box::new(counters))?;
     counter(
         "deadbeat_deliveries_dead_total",
         "Deliveries given up.",

@@ -16,6 +16,9 @@ pub struct Attempt {
     pub duration_ms: i32,
     /// `sent`, `retry` or `failed`.
     pub outcome: String,
+    /// The label of what went wrong: see [`deadbeat_domain::alert::delivery::Reason::as_str`]. None: nothing did, or an older version
+    /// wrote it.
+    pub reason: Option<String>,
     /// HTTP or SMTP code.
     pub response_code: Option<i32>,
     /// The fault, for the person who repairs it.
@@ -33,14 +36,15 @@ pub async fn insert(
     attempt: &Attempt,
 ) -> StoreResult<()> {
     sqlx::query!(
-        "INSERT INTO attempt (project_id, delivery_id, number, started_at, duration_ms, outcome, response_code, detail)
-        SELECT delivery.project_id, id, $2, $3, $4, $5, $6, $7 FROM delivery WHERE delivery.project_id = $8 AND id = $1
+        "INSERT INTO attempt (project_id, delivery_id, number, started_at, duration_ms, outcome, reason, response_code, detail)
+        SELECT delivery.project_id, id, $2, $3, $4, $5, $6, $7, $8 FROM delivery WHERE delivery.project_id = $9 AND id = $1
         ON CONFLICT (delivery_id, number, project_id) DO NOTHING",
         delivery.0,
         attempt.number,
         attempt.started_at,
         attempt.duration_ms,
         attempt.outcome,
+        attempt.reason,
         attempt.response_code,
         attempt.detail,
         project.0
@@ -57,7 +61,7 @@ pub async fn insert(
 pub async fn list(reader: &Reader, project: ProjectId, delivery: DeliveryId) -> StoreResult<Vec<Attempt>> {
     Ok(sqlx::query_as!(
         Attempt,
-        "SELECT number, started_at, duration_ms, outcome, response_code, detail
+        "SELECT number, started_at, duration_ms, outcome, reason, response_code, detail
         FROM attempt
         WHERE project_id = $1 AND delivery_id = $2
         ORDER BY number",

@@ -163,6 +163,8 @@ pub struct Claimed {
     pub is_failing: bool,
     /// Signs the link of a confirmation mail. None: it is sealed, or there is none.
     pub confirm_secret: Option<String>,
+    /// The message of the incident that the channel shows, as the kind names it. None: there is none, or the kind changes no messages.
+    pub handle: Option<Value>,
 }
 
 /// The secrets stay out of logs.
@@ -193,6 +195,7 @@ struct Row {
     signing_secret: Option<String>,
     is_failing: bool,
     confirm_secret: Option<String>,
+    handle: Option<Value>,
 }
 
 impl TryFrom<Row> for Claimed {
@@ -215,6 +218,7 @@ impl TryFrom<Row> for Claimed {
             signing_secret: row.signing_secret,
             is_failing: row.is_failing,
             confirm_secret: row.confirm_secret,
+            handle: row.handle,
         })
     }
 }
@@ -287,7 +291,11 @@ pub async fn claim(
             AND channel.project_id = due.project_id AND channel.id = delivery.channel_id
         RETURNING delivery.id, delivery.project_id, lease AS "lease!", incident_id, alert, payload, attempt_count, delivery.created_at,
             channel_id, channel.kind, channel.settings, channel.sealed, channel.signing_secret, channel.failing_since IS NOT NULL AS "is_failing!",
-            channel.confirm_secret
+            channel.confirm_secret, (
+                SELECT handle FROM message_handle
+                WHERE message_handle.incident_id = delivery.incident_id AND message_handle.channel_id = delivery.channel_id
+                    AND message_handle.project_id = delivery.project_id
+            ) AS handle
         "#,
         now,
         lease_until,

@@ -15,6 +15,7 @@ pub const OF_PROJECTS: &[&str] = &[
     "host_part",
     "incident",
     "incident_member",
+    "message_handle",
     "monitor",
     "monitor_channel",
     "open_trace",

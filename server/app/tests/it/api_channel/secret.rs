@@ -84,7 +84,12 @@ async fn no_answer_and_no_page_has_a_secret_of_any_kind() {
         let at = format!("/api/v1/channels/{}", written["id"].as_str().unwrap());
         let secret = written["signing_secret"].as_str().map(str::to_owned);
         let shown = &written["settings"];
-        for field in kind.secrets() {
+        // A kind may offer several ways, each with a secret of its own.
+        let given = kind
+            .secrets()
+            .iter()
+            .filter(|field| new["settings"].get(**field).is_some());
+        for field in given.clone() {
             assert_ne!(shown[field], new["settings"][field], "{}: {field}", kind.name());
             assert!(
                 shown[field].as_str().unwrap().contains('…'),
@@ -98,7 +103,7 @@ async fn no_answer_and_no_page_has_a_secret_of_any_kind() {
         let refused = caller.json(Method::PATCH, &at, &json!({"settings": odd})).await;
         assert_eq!(refused.code(), "invalid_fields");
         let mut number = new.clone();
-        for field in kind.secrets() {
+        for field in given {
             number["settings"][field] = json!([new["settings"][field]]);
         }
         let wrong = caller.json(Method::POST, "/api/v1/channels", &number).await;

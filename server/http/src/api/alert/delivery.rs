@@ -60,6 +60,7 @@ fn show_attempt(attempt: &Attempt) -> Value {
         "started_at": instant(attempt.started_at),
         "duration_ms": attempt.duration_ms,
         "outcome": attempt.outcome,
+        "reason": attempt.reason,
         "response_code": attempt.response_code,
         "detail": attempt.detail,
     })

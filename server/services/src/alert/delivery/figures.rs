@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::delivery::Reason;
 
 /// The counters of one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct DeliveryFigures {
     retried: AtomicU64,
     dead: AtomicU64,
     pub(super) put_aside: AtomicU64,
+    /// Attempts that did not succeed, in the order of [`Reason::ALL`].
+    failed: [AtomicU64; Reason::ALL.len()],
     /// In microseconds since the epoch. 0: never.
     last_success: AtomicI64,
     pub(super) last_pass: AtomicI64,
@@ -86,6 +89,16 @@ impl DeliveryFigures {
     #[must_use]
     pub fn last_pass_at(&self) -> Option<DateTime<Utc>> {
         instant_of(&self.last_pass)
+    }
+
+    /// Number of attempts that did not succeed for this reason.
+    #[must_use]
+    pub fn failed(&self, reason: Reason) -> u64 {
+        self.failed[reason as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_failed(&self, reason: Reason) {
+        self.failed[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count(&self, end: End, now: DateTime<Utc>) {

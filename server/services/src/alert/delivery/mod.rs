@@ -30,7 +30,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::alert::delivery::{Outcome, is_too_old};
+use deadbeat_domain::alert::delivery::{Outcome, Reason, is_too_old};
 use deadbeat_domain::time::Clock;
 use deadbeat_store::alert::claim::{self, Claimed, Place};
 use deadbeat_store::alert::delivery::{self, Settle};
@@ -314,6 +314,9 @@ impl Delivery {
         }
         let started = Instant::now();
         let outcome = self.send(&held, began).await;
+        if let Some(reason) = outcome.reason() {
+            self.figures.count_failed(reason);
+        }
         let attempt = settling::attempt_of(&held.row, &outcome, began, started.elapsed());
         let end = self.settle(&held, &outcome, &attempt).await;
         tracing::debug!(?end, duration_ms = started.elapsed().as_millis(), "attempted");
@@ -349,21 +352,23 @@ impl Delivery {
     /// One attempt, in a task of its own, so that a sender that panics or never ends costs no more than the attempt.
     async fn send(&self, held: &Held, attempted_at: DateTime<Utc>) -> Outcome {
         let row = &held.row;
-        let passing = |detail: String| Outcome::Retry {
+        let passing = |reason: Reason, detail: String| Outcome::Retry {
+            reason,
             code: None,
             detail,
             retry_after: None,
         };
         let kind = row.settings.kind();
         let Some(sender) = self.senders.get(kind) else {
-            return passing(format!(
-                "this server does not know how to send to a channel of the kind {kind}"
-            ));
+            return passing(
+                Reason::Setup,
+                format!("this server does not know how to send to a channel of the kind {kind}"),
+            );
         };
         // The channel is not at fault, so it is not switched off: the alert waits for the operator, within its day.
         let opened = match &held.opened {
             Ok(opened) => opened.clone(),
-            Err(fault) => return passing(format!("the channel {fault}")),
+            Err(fault) => return passing(Reason::Setup, format!("the channel {fault}")),
         };
         let clean = |outcome| match &held.opened {
             Ok(opened) => redact::clean(outcome, &opened.settings, opened.signing_secret.as_deref()),
@@ -382,6 +387,7 @@ impl Delivery {
             message,
             settings: opened.settings,
             signing_secret: opened.signing_secret,
+            handle: row.handle.clone(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(
             async move { sender.send(outgoing).await }.in_current_span(),
@@ -390,12 +396,15 @@ impl Delivery {
             Ok(Ok(outcome)) => clean(outcome),
             Ok(Err(error)) => {
                 tracing::error!(delivery.id = %row.id, kind, %error, "a sender failed");
-                passing("the sender failed: a fault in Deadbeat, told in its log".to_owned())
+                passing(
+                    Reason::Internal,
+                    "the sender failed: a fault in Deadbeat, which its log describes".to_owned(),
+                )
             }
-            Err(_) => passing(format!(
-                "not done within {} s",
-                self.settings.send_limit.as_secs()
-            )),
+            Err(_) => passing(
+                Reason::Timeout,
+                format!("not done within {} s", self.settings.send_limit.as_secs()),
+            ),
         }
     }
 }

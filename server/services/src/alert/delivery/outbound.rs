@@ -18,6 +18,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadbeat_domain::alert::delivery::Reason;
+use reqwest::Method;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
@@ -58,7 +60,7 @@ pub struct Answer {
     pub status: u16,
     /// The header `Retry-After`, as it came.
     pub retry_after: Option<String>,
-    /// The beginning of the body. Empty if the status is a success.
+    /// The beginning of the body, 16 KiB at most. Empty if the status is a success and [`Call::reads_success`] is not set.
     pub body: Vec<u8>,
 }
 
@@ -76,9 +78,51 @@ pub enum OutboundError {
         "port {0} is not allowed: 80, 443 and ports from 1024 on are; the operator can allow others with DEADBEAT_WEBHOOK_PORTS"
     )]
     Port(u16),
-    /// A fault on the way, which may pass.
+    /// No connection, or no answer, within the limit.
     #[error("{0}")]
-    Passing(String),
+    Timeout(String),
+    /// The TLS handshake failed.
+    #[error("{0}")]
+    Tls(String),
+    /// The name has no address, or the connection was refused or broke off.
+    #[error("{0}")]
+    Connection(String),
+}
+
+impl OutboundError {
+    /// The label of the attempt.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Url(_) => Reason::Setup,
+            Self::Forbidden(_) | Self::Port(_) => Reason::RefusedAddress,
+            Self::Timeout(_) => Reason::Timeout,
+            Self::Tls(_) => Reason::Tls,
+            Self::Connection(_) => Reason::Connection,
+        }
+    }
+
+    /// Whether no later attempt can succeed with the same settings.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Url(_) | Self::Forbidden(_) | Self::Port(_))
+    }
+}
+
+/// A request to an address that other people control.
+#[derive(Clone)]
+pub struct Call {
+    /// Its method.
+    pub method: Method,
+    /// Where it goes. It may hold a secret.
+    pub url: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// The body of a success matters: it is read as far as [`Answer::body`] says. Else it is not read at all, so that one that never ends
+    /// makes no failure.
+    pub reads_success: bool,
 }
 
 /// A host without any address that may be connected to.
@@ -161,16 +205,35 @@ impl Outbound {
         }
     }
 
-    /// Posts a body once.
+    /// Posts a body once, and does not read the body of a success.
+    ///
+    /// # Errors
+    /// See [`Self::send`].
+    pub async fn post(&self, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, OutboundError> {
+        let call = Call {
+            method: Method::POST,
+            url: url.to_owned(),
+            headers,
+            body,
+            reads_success: false,
+        };
+        self.send(call).await
+    }
+
+    /// Sends a request once.
     ///
     /// # Errors
     /// If no answer came, or the address must not be connected to. The texts never contain the URL: its path may be a
     /// secret.
-    pub async fn post(&self, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, OutboundError> {
-        let url = self.check(url)?;
+    pub async fn send(&self, call: Call) -> Result<Answer, OutboundError> {
+        let url = self.check(&call.url)?;
         let host = url.host_str().unwrap_or_default().to_owned();
 
-        let request = self.client.post(url).headers(headers).body(body);
+        let request = self
+            .client
+            .request(call.method, url)
+            .headers(call.headers)
+            .body(call.body);
         let mut response = request.send().await.map_err(|error| explain(&error, &host))?;
         let mut answer = Answer {
             status: response.status().as_u16(),
@@ -181,8 +244,8 @@ impl Outbound {
                 .map(str::to_owned),
             body: Vec::new(),
         };
-        // Do not read the body of a success: a body that never ends must not make it a failure.
-        while !response.status().is_success() && answer.body.len() < ANSWER_BYTES {
+        let is_read = call.reads_success || !response.status().is_success();
+        while is_read && answer.body.len() < ANSWER_BYTES {
             // The status decides. If the body breaks off, keep the bytes that came.
             let Ok(Some(chunk)) = response.chunk().await else {
                 break;
@@ -212,7 +275,9 @@ fn tls() -> ClientConfig {
 /// Tells a person what went wrong on the way.
 fn explain(error: &reqwest::Error, host: &str) -> OutboundError {
     let mut deepest: &(dyn StdError + 'static) = error;
+    let mut is_tls = false;
     loop {
+        is_tls |= is_of_tls(deepest);
         if let Some(forbidden) = deepest.downcast_ref::<Forbidden>() {
             return forbidden.clone().into();
         }
@@ -221,12 +286,25 @@ fn explain(error: &reqwest::Error, host: &str) -> OutboundError {
             None => break,
         }
     }
-    OutboundError::Passing(match (error.is_timeout(), error.is_connect()) {
-        (true, true) => format!("no connection to {host} within {} s", CONNECT.as_secs()),
-        (true, false) => format!("no answer from {host} within {} s", TOTAL.as_secs()),
-        (false, true) => format!("could not connect to {host}: {deepest}"),
-        (false, false) => format!("no answer from {host}: {deepest}"),
-    })
+    match (error.is_timeout(), error.is_connect()) {
+        (true, true) => {
+            OutboundError::Timeout(format!("no connection to {host} within {} s", CONNECT.as_secs()))
+        }
+        (true, false) => {
+            OutboundError::Timeout(format!("no answer from {host} within {} s", TOTAL.as_secs()))
+        }
+        (false, _) if is_tls => OutboundError::Tls(format!("no TLS connection to {host}: {deepest}")),
+        (false, true) => OutboundError::Connection(format!("could not connect to {host}: {deepest}")),
+        (false, false) => OutboundError::Connection(format!("no answer from {host}: {deepest}")),
+    }
+}
+
+/// Whether an error is one of TLS. `std::io::Error` hides the error that it was made of from `source`, and one may be made of another.
+fn is_of_tls(error: &(dyn StdError + 'static)) -> bool {
+    let inner = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_of_tls(inner))
 }
 
 /// Which addresses may be connected to.

@@ -2,19 +2,18 @@
 //!
 //! Locks are taken in one order: project, channel, deliveries. A caller that needs a channel's row therefore locks it
 //! before the delivery's.
-//!
-//! Locks are taken in one order: project, channel, deliveries. Whoever needs a channel's row therefore takes it before the delivery's.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::alert::delivery::{Outcome, next_attempt};
+use deadbeat_domain::alert::delivery::{HANDLE_BYTES, Outcome, Reason, next_attempt};
 use deadbeat_domain::alert::message::{self, DisabledChannel, Event, Message};
 use deadbeat_domain::alert::recipients::Topic;
 use deadbeat_store::alert::attempt::{self, Attempt};
 use deadbeat_store::alert::channel::{self, Channel};
 use deadbeat_store::alert::claim::Claimed;
 use deadbeat_store::alert::delivery::{self, Settle};
+use deadbeat_store::alert::handle;
 use deadbeat_store::{StoreResult, Tx};
 
 use super::figures::End;
@@ -78,6 +77,17 @@ impl Delivery {
             return Ok(End::Unsettled);
         }
         attempt::insert(&mut tx, row.project_id, row.id, attempt).await?;
+        if let (
+            Outcome::Sent {
+                handle: Some(new), ..
+            },
+            Some(incident),
+        ) = (outcome, row.incident_id)
+            && row.handle.as_ref() != Some(new)
+            && new.to_string().len() <= HANDLE_BYTES
+        {
+            handle::put(&mut tx, row.project_id, incident, row.channel_id, new, now).await?;
+        }
         let mut told = 0;
         if let Some(channel) = failed {
             let reason = attempt.detail.as_deref().unwrap_or_default();
@@ -119,15 +129,16 @@ fn verdict(row: &Claimed, outcome: &Outcome, jitter: f64, now: DateTime<Utc>) ->
 
 pub(super) fn attempt_of(row: &Claimed, outcome: &Outcome, began: DateTime<Utc>, took: Duration) -> Attempt {
     let (word, code, detail) = match outcome {
-        Outcome::Sent { code } => ("sent", code, None),
+        Outcome::Sent { code, .. } => ("sent", code, None),
         Outcome::Retry { code, detail, .. } => ("retry", code, Some(detail)),
-        Outcome::Failed { code, detail } => ("failed", code, Some(detail)),
+        Outcome::Failed { code, detail, .. } => ("failed", code, Some(detail)),
     };
     Attempt {
         number: row.attempt,
         started_at: began,
         duration_ms: i32::try_from(took.as_millis()).unwrap_or(i32::MAX),
         outcome: word.to_owned(),
+        reason: outcome.reason().map(|reason| Reason::as_str(reason).to_owned()),
         response_code: *code,
         // PostgreSQL refuses NUL in a text, and a detail with NUL must not make the attempt impossible to record.
         detail: detail.map(|detail| printable(detail, DETAIL_CHARS)),

@@ -229,3 +229,42 @@ fn what_can_never_be_posted_to_is_known_without_a_lookup() {
         assert_eq!(outbound(true).check(url).is_ok(), allowed_in_private, "{url}");
     }
 }
+
+/// A receiver without TLS, one that closes, and one that nobody listens at: each has its own label.
+#[tokio::test]
+async fn the_label_says_where_an_attempt_broke_off() {
+    let outbound = Outbound::new(&OutboundSettings {
+        allow_private_networks: true,
+        ports: Vec::new(),
+        user_agent: "test".to_owned(),
+    })
+    .unwrap();
+    let receiver = deadbeat_testkit::Receiver::start().await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}/", closed.local_addr().unwrap());
+    drop(closed);
+    receiver.then(deadbeat_testkit::Reply::close());
+    // A server of another protocol.
+    let greeting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let greets = format!("https://{}/", greeting.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut socket, _) = greeting.accept().await.unwrap();
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, b"220 mail.example.org ESMTP\r\n").await;
+        let _ = tokio::io::AsyncReadExt::read(&mut socket, &mut [0; 1024]).await;
+    });
+
+    for (url, reason) in [
+        (receiver.url("/"), Reason::Connection),
+        (greets, Reason::Tls),
+        (nobody, Reason::Connection),
+        ("http://no-such-host.invalid/".to_owned(), Reason::Connection),
+        ("http://169.254.169.254/".to_owned(), Reason::RefusedAddress),
+        ("http://127.0.0.1:0/".to_owned(), Reason::RefusedAddress),
+    ] {
+        let error = outbound
+            .post(&url, HeaderMap::new(), Vec::new())
+            .await
+            .unwrap_err();
+        assert_eq!(error.reason(), reason, "{url}: {error:?}");
+    }
+}

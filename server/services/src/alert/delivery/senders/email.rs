@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use deadbeat_domain::alert::channel::{Settings, is_email, is_mailable};
-use deadbeat_domain::alert::delivery::Outcome;
+use deadbeat_domain::alert::delivery::{Outcome, Reason};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, clip};
 use deadbeat_domain::text::Text;
@@ -19,6 +19,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
+use super::answer::{misfit, unusable};
 use super::{Kind, Outgoing, Parts, Sender, SetupError, printable, read};
 
 const NAME: &str = "email";
@@ -151,25 +152,41 @@ impl Email {
 
     async fn attempt(&self, outgoing: Outgoing) -> Outcome {
         let Some(address) = address(&outgoing.settings) else {
-            return failed("the channel's settings are not those of mail");
+            return misfit(NAME);
         };
         // The channel is not at fault, so it is not switched off: the alert waits for the operator, within its day.
         let Some(smtp) = &self.smtp else {
-            return retry("no SMTP server is configured: set DEADBEAT_SMTP_URL");
+            return retry(
+                Reason::Setup,
+                "no SMTP server is configured: set DEADBEAT_SMTP_URL",
+            );
         };
         let Ok(to) = address.parse::<Address>() else {
-            return failed("the mail address cannot be read");
+            return unusable("the mail address cannot be read");
         };
         let mail = match compose(&outgoing, smtp.from.clone(), to) {
             Ok(mail) => mail,
-            Err(error) => return retry(&format!("the mail could not be composed: {error}")),
+            Err(error) => {
+                return retry(
+                    Reason::Internal,
+                    &format!("the mail could not be composed: {error}"),
+                );
+            }
         };
         match tokio::time::timeout(TOTAL, smtp.transport.send(mail)).await {
             Ok(Ok(response)) => Outcome::Sent {
                 code: Some(u16::from(response.code()).into()),
+                handle: None,
             },
-            Ok(Err(error)) => judge(error.status().map(u16::from), &error.to_string()),
-            Err(_) => retry(&format!("the SMTP server took longer than {} s", TOTAL.as_secs())),
+            Ok(Err(error)) => judge(
+                without_answer(&error),
+                error.status().map(u16::from),
+                &error.to_string(),
+            ),
+            Err(_) => retry(
+                Reason::Timeout,
+                &format!("the SMTP server took longer than {} s", TOTAL.as_secs()),
+            ),
         }
     }
 }
@@ -224,22 +241,43 @@ fn compose(outgoing: &Outgoing, from: Mailbox, to: Address) -> Result<Message, l
 
 /// What a refusal means. Only a mailbox that does not exist is permanent; all else may be the server's or the operator's trouble,
 /// for which nobody's channel is switched off.
-fn judge(code: Option<u16>, text: &str) -> Outcome {
+fn judge(unanswered: Reason, code: Option<u16>, text: &str) -> Outcome {
     let detail = format!("the SMTP server refused it: {}", printable(text, EXCERPT_CHARS));
+    let reason = |code| match code {
+        530 | 534 | 535 | 538 => Reason::Auth,
+        500..=599 => Reason::ClientError,
+        _ => Reason::ServerError,
+    };
     match code {
         Some(code @ (550 | 551 | 553)) if is_about_mailbox(text) => Outcome::Failed {
+            reason: reason(code),
             code: Some(code.into()),
             detail,
         },
         Some(code) => Outcome::Retry {
+            reason: reason(code),
             code: Some(code.into()),
             detail,
             retry_after: None,
         },
-        None => retry(&format!(
-            "the SMTP server could not be used: {}",
-            printable(text, EXCERPT_CHARS)
-        )),
+        None => retry(
+            unanswered,
+            &format!(
+                "the SMTP server could not be used: {}",
+                printable(text, EXCERPT_CHARS)
+            ),
+        ),
+    }
+}
+
+/// The label of an attempt to which the SMTP server gave no answer.
+fn without_answer(error: &lettre::transport::smtp::Error) -> Reason {
+    if error.is_tls() {
+        Reason::Tls
+    } else if error.is_timeout() {
+        Reason::Timeout
+    } else {
+        Reason::Connection
     }
 }
 
@@ -264,199 +302,14 @@ fn is_about_mailbox(text: &str) -> bool {
     }
 }
 
-fn retry(detail: &str) -> Outcome {
+fn retry(reason: Reason, detail: &str) -> Outcome {
     Outcome::Retry {
+        reason,
         code: None,
         detail: detail.to_owned(),
         retry_after: None,
     }
 }
 
-fn failed(detail: &str) -> Outcome {
-    Outcome::Failed {
-        code: None,
-        detail: detail.to_owned(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use deadbeat_domain::alert::message::Message as Alerted;
-    use deadbeat_domain::ids::DeliveryId;
-
-    use deadbeat_testkit::Inbox;
-    use deadbeat_testkit::inbox::Step;
-
-    use crate::alert::delivery::outbound::{Outbound, OutboundSettings};
-    use crate::alert::outbox::samples::{self, Sample};
-
-    fn outgoing(message: Alerted) -> Outgoing {
-        Outgoing {
-            id: DeliveryId("0198c0de-0000-7000-8000-000000000001".parse().unwrap()),
-            attempted_at: "2026-01-02T03:04:05Z".parse().unwrap(),
-            message,
-            settings: EmailSettings {
-                to: "ops@example.org".to_owned(),
-            }
-            .into(),
-            signing_secret: None,
-        }
-    }
-
-    /// The form is that of RFC 5322 and MIME; `lettre` writes it, and the inbox reads it with code of its own.
-    pub(super) async fn conforms() {
-        let inbox = Inbox::start().await;
-        let smtp = SmtpSettings {
-            url: inbox.url(),
-            from: "Deadbeat <deadbeat@example.org>".to_owned(),
-        };
-        let outbound = Outbound::new(&OutboundSettings {
-            ports: Vec::new(),
-            allow_private_networks: false,
-            user_agent: "Deadbeat/test".to_owned(),
-        })
-        .unwrap();
-        let parts = Parts {
-            outbound: &outbound,
-            smtp: Some(&smtp),
-        };
-        let sender = Emails.sender(&parts).unwrap();
-
-        for message in samples::all() {
-            let outcome = sender.send(outgoing(message.clone())).await;
-            assert_eq!(outcome, Outcome::Sent { code: Some(250) });
-
-            let mail = inbox.mails().pop().unwrap();
-            let expected = mail::render(&message);
-            assert_eq!(mail.to, ["ops@example.org"]);
-            assert_eq!(mail.header("Subject"), Some(expected.subject));
-            assert_eq!(mail.header("Auto-Submitted").as_deref(), Some("auto-generated"));
-            assert_eq!(mail.header("References").is_some(), message.incident().is_some());
-            // The line break before a boundary belongs to the boundary (RFC 2046, 5.1.1).
-            for (media_type, expected) in [("text/plain", expected.text), ("text/html", expected.html)] {
-                let part = mail.part(media_type).unwrap();
-                assert_eq!(part.trim_end(), expected.trim_end(), "{media_type}");
-            }
-        }
-        for (step, answer, is_permanent) in [
-            (Step::Sender, "535 5.7.8 authentication failed", false),
-            (Step::Recipient, "450 4.2.0 greylisted", false),
-            (Step::Recipient, "550 5.7.1 relaying denied", false),
-            (Step::Recipient, "550 5.1.1 no such user", true),
-        ] {
-            inbox.refuse(step, answer);
-
-            let outcome = sender.send(outgoing(samples::test())).await;
-
-            assert_eq!(
-                matches!(outcome, Outcome::Failed { .. }),
-                is_permanent,
-                "{answer}: {outcome:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_a_mailbox_that_does_not_exist_is_permanent() {
-        for (code, text, permanent) in [
-            (550, "5.1.1 no such user", true),
-            (550, "no such user", true),
-            (
-                550,
-                "permanent error (550): mailbox unavailable at 10.0.0.1",
-                true,
-            ),
-            (551, "5.1.6 moved", true),
-            (553, "mailbox name not allowed", true),
-            (550, "5.2.1 mailbox disabled", true),
-            (550, "5.7.1 relaying denied", false),
-            (553, "5.1.8 sender address rejected", false),
-            (552, "5.2.2 mailbox full", false),
-            (535, "5.7.8 authentication failed", false),
-            (554, "5.7.1 spam", false),
-            (450, "4.2.0 greylisted", false),
-            (421, "busy", false),
-        ] {
-            let outcome = judge(Some(code), text);
-            assert_eq!(
-                matches!(outcome, Outcome::Failed { .. }),
-                permanent,
-                "{code} {text}: {outcome:?}"
-            );
-        }
-        assert!(matches!(
-            judge(None, "connection refused"),
-            Outcome::Retry { code: None, .. }
-        ));
-    }
-
-    #[tokio::test]
-    async fn without_a_server_mails_wait_for_the_operator() {
-        let outcome = Email::new(None).unwrap().attempt(outgoing(samples::test())).await;
-
-        let Outcome::Retry { detail, .. } = outcome else {
-            panic!("{outcome:?}")
-        };
-        assert!(detail.contains("DEADBEAT_SMTP_URL"), "{detail}");
-    }
-
-    #[test]
-    fn a_name_cannot_add_a_header() {
-        let mut sample = Sample::monitor();
-        sample.incident.subject.name = "x\r\nBcc: all@example.org\r\n\r\nbody".to_owned();
-
-        let mail = compose(
-            &outgoing(sample.opened()),
-            "d@example.org".parse().unwrap(),
-            "ops@example.org".parse().unwrap(),
-        )
-        .unwrap();
-
-        let formatted = String::from_utf8(mail.formatted()).unwrap();
-        let head = formatted.split("\r\n\r\n").next().unwrap();
-        assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
-        assert!(
-            head.contains("Subject: [Deadbeat] DOWN: x Bcc: all@example.org body (MISSED)"),
-            "{head}"
-        );
-        assert!(
-            head.contains("Message-ID: <0198c0de-0000-7000-8000-000000000001@example.org>"),
-            "{head}"
-        );
-        assert!(head.contains("Date: Fri, 02 Jan 2026 03:04:05 +0000"), "{head}");
-    }
-
-    #[test]
-    fn settings_are_checked_and_keep_their_password_to_themselves() {
-        let good = SmtpSettings {
-            url: "smtp://me:hunter2@mail.example.org:587?tls=required".to_owned(),
-            from: "d@example.org".to_owned(),
-        };
-        let bad_url = SmtpSettings {
-            url: "http://me:hunter2@mail.example.org".to_owned(),
-            ..good.clone()
-        };
-        let bad_from = SmtpSettings {
-            from: "nobody".to_owned(),
-            ..good.clone()
-        };
-
-        assert!(Email::new(Some(&good)).is_ok());
-        let errors = [
-            Email::new(Some(&bad_url)).err().unwrap(),
-            Email::new(Some(&bad_from)).err().unwrap(),
-        ];
-        assert!(matches!(
-            errors,
-            [SetupError::SmtpUrl(_), SetupError::SmtpFrom(_)]
-        ));
-        for shown in [
-            format!("{good:?}"),
-            errors[0].to_string(),
-            format!("{:?}", errors[0]),
-        ] {
-            assert!(!shown.contains("hunter2"), "{shown}");
-        }
-    }
-}
+mod tests;

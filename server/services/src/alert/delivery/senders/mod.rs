@@ -1,9 +1,15 @@
 //! Kinds of channels, and the code that speaks them.
 //!
-//! A kind is one file here: its settings with their checks, the rendering of messages, the sending, and the tests. Beside the file it needs
+//! A kind is one file here, in the folder of its group: its settings with their checks, the rendering of messages, the sending, and the tests. Beside the file it needs
 //! one line in [`KINDS`], its schemas in openapi.yaml, and its page docs/channels/<kind>.md. A test of the contract holds all of that.
 
+mod answer;
+pub mod chat;
+#[cfg(test)]
+mod conformance;
 pub mod email;
+pub(crate) mod http;
+mod markup;
 pub mod webhook;
 
 use std::collections::HashMap;
@@ -18,6 +24,7 @@ use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::text::replaced;
 use futures::future::BoxFuture;
 use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 
 use super::outbound::{Outbound, OutboundSettings};
@@ -25,7 +32,12 @@ use super::redact::Redactor;
 use email::SmtpSettings;
 
 /// Every kind there is.
-pub static KINDS: &[&dyn Kind] = &[&webhook::Webhooks, &email::Emails];
+#[rustfmt::skip] // one line a kind
+pub static KINDS: &[&dyn Kind] = &[
+    &webhook::Webhooks,
+    &email::Emails,
+    &chat::slack::Slack,
+];
 
 /// The kind of that name. None: another version of the server may know it.
 #[must_use]
@@ -107,6 +119,8 @@ pub struct Outgoing {
     pub settings: Settings,
     /// Signs webhooks.
     pub signing_secret: Option<String>,
+    /// The incident's message in the channel, as an earlier attempt returned it in [`Outcome::Sent`]. None: there is none.
+    pub handle: Option<Value>,
 }
 
 impl Outgoing {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::delivery::Outcome;
 use deadbeat_domain::limits;
@@ -20,13 +19,12 @@ use serde_json::Map;
 use sha2::Sha256;
 use url::Url;
 
+use super::answer::{judge, misfit, sent, unusable};
 use super::{Kind, Outgoing, Parts, Sender, SetupError, read};
-use crate::alert::delivery::outbound::{Answer, Outbound, OutboundError};
+use crate::alert::delivery::outbound::Outbound;
 
 const NAME: &str = "webhook";
 const PREFIX: &str = "whsec_";
-/// Of the other side's answer, this much is shown to people.
-const EXCERPT_CHARS: usize = 200;
 
 /// A new secret for a channel: 24 random bytes, as the convention writes them.
 ///
@@ -123,19 +121,15 @@ impl Webhook {
 
     async fn attempt(&self, outgoing: Outgoing) -> Outcome {
         let Ok(WebhookSettings { url }) = outgoing.settings.read() else {
-            return failed(
-                None,
-                "the channel's settings are not those of a webhook".to_owned(),
-            );
+            return misfit(NAME);
         };
         let secret = outgoing.signing_secret.as_deref().unwrap_or_default();
         let id = outgoing.id.to_string();
         let timestamp = outgoing.attempted_at.timestamp();
         let body = outgoing.message.to_json().to_string().into_bytes();
         let Some(signature) = signature(secret, &id, timestamp, &body) else {
-            return failed(
-                None,
-                "the channel's signing secret cannot be read: delete the channel and add it again".to_owned(),
+            return unusable(
+                "the channel's signing secret cannot be read: delete the channel and add it again",
             );
         };
 
@@ -150,9 +144,12 @@ impl Webhook {
             headers.insert(HeaderName::from_static(name), value);
         }
         let answer = self.outbound.post(&url, headers, body).await;
-        judge(answer, outgoing.attempted_at, |text| {
-            outgoing.excerpt(text, EXCERPT_CHARS)
-        })
+        // Only 410 Gone is permanent, as the convention has it: a 404 or a 401 is as often a deployment that is under way, and the day of
+        // attempts gives its owner the time to see it.
+        match judge(answer, &outgoing, &[410]) {
+            Ok(answer) => sent(&answer, None),
+            Err(outcome) => outcome,
+        }
     }
 }
 
@@ -188,74 +185,11 @@ fn signature(secret: &str, id: &str, timestamp: i64, body: &[u8]) -> Option<Stri
     Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
 }
 
-/// What an answer means. Only 410 Gone is permanent, as the convention has it: a 404 or a 401 is as often a deployment that is
-/// under way, and the day of tries gives its owner the time to see it.
-fn judge(
-    answer: Result<Answer, OutboundError>,
-    now: DateTime<Utc>,
-    excerpt: impl Fn(&str) -> String,
-) -> Outcome {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(OutboundError::Passing(detail)) => {
-            return Outcome::Retry {
-                code: None,
-                detail,
-                retry_after: None,
-            };
-        }
-        Err(error @ (OutboundError::Url(_) | OutboundError::Forbidden(_) | OutboundError::Port(_))) => {
-            return failed(None, error.to_string());
-        }
-    };
-    let code = Some(i32::from(answer.status));
-    let detail = |what: String| match excerpt(&String::from_utf8_lossy(&answer.body)) {
-        excerpt if excerpt.is_empty() => what,
-        excerpt => format!("{what}: {excerpt}"),
-    };
-    match answer.status {
-        200..=299 => Outcome::Sent { code },
-        410 => failed(
-            code,
-            detail("answered 410 Gone: nobody listens there any more".to_owned()),
-        ),
-        300..=399 => Outcome::Retry {
-            code,
-            detail: format!(
-                "answered {}: redirects are not followed, so enter the final URL",
-                answer.status
-            ),
-            retry_after: None,
-        },
-        status => Outcome::Retry {
-            code,
-            detail: detail(format!("answered {status}")),
-            retry_after: answer
-                .retry_after
-                .as_deref()
-                .and_then(|value| retry_after(value, now)),
-        },
-    }
-}
-
-fn failed(code: Option<i32>, detail: String) -> Outcome {
-    Outcome::Failed { code, detail }
-}
-
-/// `Retry-After`: seconds, or a date of HTTP (RFC 9110, 10.2.3).
-fn retry_after(value: &str, now: DateTime<Utc>) -> Option<TimeDelta> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than a number holds mean "long": the domain cuts it.
-        return TimeDelta::try_seconds(value.parse().unwrap_or(i64::from(u32::MAX)));
-    }
-    let at = DateTime::parse_from_rfc2822(value).ok()?;
-    Some((at.to_utc() - now).max(TimeDelta::zero()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::{DateTime, Utc};
+    use deadbeat_domain::alert::delivery::Reason;
     use deadbeat_domain::ids::DeliveryId;
     use deadbeat_testkit::{Receiver, Reply};
     use serde_json::{Value, json};
@@ -288,12 +222,19 @@ mod tests {
             }
             .into(),
             signing_secret: Some(SECRET.to_owned()),
+            handle: None,
         };
 
         for message in samples::all() {
             let outgoing = outgoing(message.clone());
             let id = outgoing.id.to_string();
-            assert_eq!(sender.send(outgoing).await, Outcome::Sent { code: Some(200) });
+            assert_eq!(
+                sender.send(outgoing).await,
+                Outcome::Sent {
+                    code: Some(200),
+                    handle: None
+                }
+            );
 
             let request = receiver.requests().pop().unwrap();
             let body: Value = serde_json::from_slice(&request.body).unwrap();
@@ -319,37 +260,28 @@ mod tests {
             ends.push(match sender.send(outgoing(samples::test())).await {
                 Outcome::Sent { .. } => panic!("it was refused"),
                 Outcome::Retry {
-                    code, retry_after, ..
-                } => ("retry", code, retry_after.map(|wait| wait.num_seconds())),
-                Outcome::Failed { code, .. } => ("failed", code, None),
+                    reason,
+                    code,
+                    retry_after,
+                    ..
+                } => ("retry", reason, code, retry_after.map(|wait| wait.num_seconds())),
+                Outcome::Failed { reason, code, .. } => ("failed", reason, code, None),
             });
         }
         assert_eq!(
             ends,
             [
-                ("retry", Some(401), None),
-                ("retry", Some(429), Some(90)),
-                ("retry", Some(302), None),
-                ("retry", None, None),
-                ("failed", Some(410), None),
+                ("retry", Reason::Auth, Some(401), None),
+                ("retry", Reason::RateLimit, Some(429), Some(90)),
+                ("retry", Reason::Redirect, Some(302), None),
+                ("retry", Reason::Connection, None, None),
+                ("failed", Reason::ClientError, Some(410), None),
             ]
         );
     }
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
-    }
-
-    fn excerpt(text: &str) -> String {
-        text.to_owned()
-    }
-
-    fn answer(status: u16, body: &str) -> Result<Answer, OutboundError> {
-        Ok(Answer {
-            status,
-            retry_after: None,
-            body: body.as_bytes().to_vec(),
-        })
     }
 
     /// The vectors of the convention's own libraries and documentation.
@@ -394,105 +326,6 @@ mod tests {
         assert!(signature(&one, "id", 0, b"").is_some());
         for unusable in ["", "whsec_", "whsec_not base64", "c2VjcmV0"] {
             assert_eq!(signature(unusable, "id", 0, b""), None, "{unusable}");
-        }
-    }
-
-    #[test]
-    fn answers_mean_sent_retry_or_failed() {
-        let now = at("2026-01-01T00:00:00Z");
-
-        for status in [200, 201, 202, 204, 299] {
-            assert_eq!(
-                judge(answer(status, "ok"), now, excerpt),
-                Outcome::Sent {
-                    code: Some(status.into())
-                }
-            );
-        }
-        for status in [301, 400, 401, 404, 408, 425, 429, 500, 502, 503, 599] {
-            assert!(
-                matches!(
-                    judge(answer(status, ""), now, excerpt),
-                    Outcome::Retry { code: Some(_), .. }
-                ),
-                "{status}"
-            );
-        }
-        assert!(matches!(
-            judge(answer(410, ""), now, excerpt),
-            Outcome::Failed { code: Some(410), .. }
-        ));
-    }
-
-    #[test]
-    fn details_are_short_printable_and_without_the_secrets() {
-        let now = at("2026-01-01T00:00:00Z");
-        let url = "https://hooks.example.org/services/T024/B024/abcdefghijkl";
-        let outgoing = Outgoing {
-            id: DeliveryId::generate(),
-            attempted_at: now,
-            message: samples::test(),
-            settings: WebhookSettings { url: url.to_owned() }.into(),
-            signing_secret: Some(SECRET.to_owned()),
-        };
-        let excerpt = |text: &str| outgoing.excerpt(text, EXCERPT_CHARS);
-        let bare = SECRET.strip_prefix(PREFIX).unwrap();
-
-        let signed = judge(
-            answer(
-                500,
-                &format!("no\r\n\0 {SECRET} and {bare} {}", "x".repeat(1_000)),
-            ),
-            now,
-            excerpt,
-        );
-        // The cut must not leave the first half of a secret.
-        let cut = judge(answer(404, &format!("{} {url}", "x".repeat(170))), now, excerpt);
-        let echo = judge(
-            answer(404, "Cannot POST /services/T024/B024/abcdefghijkl"),
-            now,
-            excerpt,
-        );
-
-        for (outcome, begin) in [
-            (signed, "answered 500: no … and … xxx"),
-            (cut, "answered 404: xxx"),
-            (echo, "answered 404: Cannot POST …"),
-        ] {
-            let Outcome::Retry { detail, .. } = outcome else {
-                panic!("{outcome:?}")
-            };
-            assert!(detail.starts_with(begin), "{detail}");
-            assert!(
-                !detail.contains("T024") && !detail.contains("services"),
-                "{detail}"
-            );
-            assert!(
-                detail.chars().count() <= 220 && !detail.contains(|c: char| c.is_control()),
-                "{detail}"
-            );
-        }
-    }
-
-    #[test]
-    fn retry_after_is_read_as_seconds_or_as_a_date() {
-        let now = at("2026-01-01T00:00:00Z");
-
-        for (value, seconds) in [
-            ("120", Some(120)),
-            (" 0 ", Some(0)),
-            ("99999999999999999999", Some(i64::from(u32::MAX))),
-            ("Thu, 01 Jan 2026 00:01:30 GMT", Some(90)),
-            ("Wed, 31 Dec 2025 23:00:00 GMT", Some(0)),
-            ("-5", None),
-            ("", None),
-            ("soon", None),
-        ] {
-            assert_eq!(
-                retry_after(value, now),
-                seconds.map(TimeDelta::seconds),
-                "{value}"
-            );
         }
     }
 }

@@ -46,6 +46,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 mod failing;
+mod handle;
 mod mail;
 mod outbound;
 mod outcome;

@@ -1,0 +1,3 @@
+//! Chat services: an alert is a message in a room.
+
+pub mod slack;

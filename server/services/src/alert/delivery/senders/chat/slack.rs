@@ -1,0 +1,354 @@
+//! Slack, by an incoming webhook or by a bot.
+//!
+//! A webhook can only send messages. A bot changes the message of an incident (`chat.update`) and adds what happened since to its thread.
+//!
+//! Sources: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>,
+//! <https://docs.slack.dev/reference/methods/chat.postMessage>, <https://docs.slack.dev/reference/methods/chat.update>,
+//! <https://docs.slack.dev/messaging/formatting-message-text>.
+
+use std::sync::Arc;
+
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::alert::channel::Settings;
+use deadbeat_domain::alert::delivery::{Outcome, Reason};
+use deadbeat_domain::monitor::FieldError;
+use futures::future::BoxFuture;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::answer::{judge, misfit, sent};
+use super::super::http::{call_json, check_new_url, check_reach, check_token, check_url, host_of};
+use super::super::markup::{Content, Markup, cut, render};
+use super::super::{Kind, Outgoing, Parts, Sender, SetupError, read};
+use crate::alert::delivery::outbound::Outbound;
+use crate::alert::delivery::story::{Story, Tone};
+
+const NAME: &str = "slack";
+/// Where bots call Slack.
+const API: &str = "https://slack.com/api";
+/// The most characters of a section's text.
+const SECTION_CHARS: usize = 3_000;
+/// The most characters of a headline.
+const HEADLINE_CHARS: usize = 200;
+/// The most characters of what is added to a thread: the headline, the summary and the links.
+const REPLY_CHARS: usize = 600;
+/// Of a webhook: `no_service` and `channel_not_found` are 404, `channel_is_archived` is 410. No later attempt can succeed.
+const PERMANENT: [u16; 2] = [404, 410];
+
+/// Either `webhook_url`, or `token` and `channel`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlackSettings {
+    webhook_url: Option<String>,
+    token: Option<String>,
+    channel: Option<String>,
+}
+
+/// How messages get to Slack.
+enum Way {
+    Webhook { url: String },
+    Bot { token: String, channel: String },
+}
+
+impl SlackSettings {
+    fn way(self) -> Result<Way, FieldError> {
+        match (self.webhook_url, self.token, self.channel) {
+            (Some(url), None, None) => Ok(Way::Webhook { url }),
+            (None, Some(token), Some(channel)) => Ok(Way::Bot { token, channel }),
+            _ => Err(FieldError::new(
+                "/settings",
+                "holds neither webhook_url alone, nor token and channel; one of the two ways is allowed",
+            )),
+        }
+    }
+}
+
+/// The kind.
+pub struct Slack;
+
+impl Slack {
+    fn check_with(
+        settings: &Settings,
+        address: fn(&str, &str) -> Result<(), FieldError>,
+    ) -> Result<(), Vec<FieldError>> {
+        let settings: SlackSettings = read(settings)?;
+        match settings.way().map_err(|fault| vec![fault])? {
+            Way::Webhook { url } => address("webhook_url", &url).map_err(|fault| vec![fault]),
+            Way::Bot { token, channel } => {
+                let faults: Vec<FieldError> = [
+                    check_token("token", &token, 300),
+                    check_token("channel", &channel, 80),
+                ]
+                .into_iter()
+                .filter_map(Result::err)
+                .collect();
+                if faults.is_empty() { Ok(()) } else { Err(faults) }
+            }
+        }
+    }
+}
+
+impl Kind for Slack {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        Self::check_with(settings, check_url)
+    }
+
+    fn check_new(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
+        Self::check_with(settings, check_new_url)
+    }
+
+    fn secrets(&self) -> &'static [&'static str] {
+        &["webhook_url", "token"]
+    }
+
+    fn host(&self, settings: &Settings) -> Option<String> {
+        host_of(settings, "webhook_url").or_else(|| Some("slack.com".to_owned()))
+    }
+
+    fn sender(&self, parts: &Parts<'_>) -> Result<Arc<dyn Sender>, SetupError> {
+        Ok(Arc::new(SlackSender {
+            outbound: parts.outbound.clone(),
+            api: API.to_owned(),
+        }))
+    }
+
+    #[cfg(test)]
+    fn conforms(&'static self) -> BoxFuture<'static, ()> {
+        Box::pin(tests::conforms())
+    }
+}
+
+struct SlackSender {
+    outbound: Outbound,
+    api: String,
+}
+
+/// An incident's message, as later alerts find it.
+#[derive(Clone, Deserialize)]
+struct Handle {
+    channel: String,
+    ts: String,
+}
+
+impl SlackSender {
+    async fn attempt(&self, outgoing: Outgoing) -> Outcome {
+        let way = outgoing
+            .settings
+            .read()
+            .ok()
+            .and_then(|settings: SlackSettings| settings.way().ok());
+        let ended = match way {
+            Some(Way::Webhook { url }) => self.by_webhook(&outgoing, &url).await,
+            Some(Way::Bot { token, channel }) => self.by_bot(&outgoing, &token, &channel).await,
+            None => return misfit(NAME),
+        };
+        ended.unwrap_or_else(|outcome| outcome)
+    }
+
+    async fn by_webhook(&self, outgoing: &Outgoing, url: &str) -> Result<Outcome, Outcome> {
+        let body = message(&Story::of(&outgoing.message));
+        let answer = call_json(&self.outbound, Method::POST, url, &[], &body).await;
+        Ok(sent(&judge(answer, outgoing, &PERMANENT)?, None))
+    }
+
+    async fn by_bot(&self, outgoing: &Outgoing, token: &str, channel: &str) -> Result<Outcome, Outcome> {
+        let story = Story::of(&outgoing.message);
+        let handle: Option<Handle> = outgoing
+            .handle
+            .clone()
+            .and_then(|handle| serde_json::from_value(handle).ok());
+        if let Some(handle) = handle {
+            let mut change = message(&story);
+            change["channel"] = json!(handle.channel);
+            change["ts"] = json!(handle.ts);
+            match self.method(outgoing, token, "chat.update", &change).await {
+                Ok(_) => {
+                    let mut reply = json!({
+                        "channel": handle.channel,
+                        "thread_ts": handle.ts,
+                        "text": render(&story, &Mrkdwn, Content::All, REPLY_CHARS),
+                    });
+                    // A change makes no sound. Who must still act, hears of it in the room as well.
+                    if matches!(outgoing.message.alert(), Alert::Reminder | Alert::Escalated) {
+                        reply["reply_broadcast"] = json!(true);
+                    }
+                    self.method(outgoing, token, "chat.postMessage", &reply).await?;
+                    return Ok(Outcome::Sent {
+                        code: Some(200),
+                        handle: outgoing.handle.clone(),
+                    });
+                }
+                // A person deleted the message, or it is too old to change: a new one takes its place.
+                Err(Fault::Gone) => {}
+                Err(Fault::Ended(outcome)) => return Err(outcome),
+            }
+        }
+        let mut new = message(&story);
+        new["channel"] = json!(channel);
+        let answer = self.method(outgoing, token, "chat.postMessage", &new).await?;
+        let handle = (answer["ts"].is_string() && answer["channel"].is_string())
+            .then(|| json!({"channel": answer["channel"], "ts": answer["ts"]}));
+        Ok(Outcome::Sent {
+            code: Some(200),
+            handle,
+        })
+    }
+
+    /// Calls a method of the Web API. Its answers are 200 also where the method failed: the body says so.
+    async fn method(
+        &self,
+        outgoing: &Outgoing,
+        token: &str,
+        method: &str,
+        body: &Value,
+    ) -> Result<Value, Fault> {
+        let url = format!("{}/{method}", self.api);
+        let authorization = format!("Bearer {token}");
+        let headers = [("authorization", authorization.as_str())];
+        let answer = call_json(&self.outbound, Method::POST, &url, &headers, body).await;
+        let answer = judge(answer, outgoing, &[]).map_err(Fault::Ended)?;
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if said["ok"] == json!(true) {
+            return Ok(said);
+        }
+        Err(fault(
+            outgoing,
+            method,
+            said["error"].as_str().unwrap_or("no JSON"),
+        ))
+    }
+}
+
+/// Why a method failed.
+enum Fault {
+    /// The message that was to be changed is not there any more.
+    Gone,
+    /// The attempt ends so.
+    Ended(Outcome),
+}
+
+impl From<Fault> for Outcome {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Ended(outcome) => outcome,
+            Fault::Gone => Self::Retry {
+                reason: Reason::ClientError,
+                code: Some(200),
+                detail: "the message is gone".to_owned(),
+                retry_after: None,
+            },
+        }
+    }
+}
+
+fn fault(outgoing: &Outgoing, method: &str, error: &str) -> Fault {
+    let code = Some(200);
+    let detail = format!("{method} answered {}", outgoing.excerpt(error, 100));
+    match error {
+        "message_not_found" | "cant_update_message" | "edit_window_closed" => Fault::Gone,
+        "invalid_auth" | "not_authed" | "account_inactive" | "token_revoked" | "token_expired" => {
+            Fault::Ended(Outcome::Failed {
+                reason: Reason::Auth,
+                code,
+                detail,
+            })
+        }
+        "channel_not_found" | "is_archived" => Fault::Ended(Outcome::Failed {
+            reason: Reason::ClientError,
+            code,
+            detail,
+        }),
+        // A person can repair these in Slack, without a change of the channel here.
+        _ => Fault::Ended(Outcome::Retry {
+            reason: match error {
+                "not_in_channel" | "missing_scope" | "no_permission" | "access_denied" => Reason::Auth,
+                "ratelimited" | "rate_limited" => Reason::RateLimit,
+                "internal_error" | "fatal_error" | "service_unavailable" => Reason::ServerError,
+                _ => Reason::ClientError,
+            },
+            code,
+            detail,
+            retry_after: None,
+        }),
+    }
+}
+
+impl Sender for SlackSender {
+    fn kind(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), FieldError> {
+        check_reach(&self.outbound, settings, "webhook_url")
+    }
+
+    fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome> {
+        Box::pin(self.attempt(outgoing))
+    }
+}
+
+/// The first line in the room and in notifications; the rest beside a bar in the colour of the story. `verbatim`: Slack makes no links and
+/// mentions of plain text.
+fn message(story: &Story) -> Value {
+    let body = render(story, &Mrkdwn, Content::WithoutHeadline, SECTION_CHARS);
+    json!({
+        "text": Mrkdwn.bold(&Mrkdwn.escape(&cut(&story.headline, HEADLINE_CHARS))),
+        "unfurl_links": false,
+        "unfurl_media": false,
+        "attachments": [{
+            "color": match story.tone {
+                Tone::Bad => "#c2261c",
+                Tone::Good => "#1a7f37",
+                Tone::Plain => "#6b7280",
+            },
+            "fallback": cut(&story.headline, HEADLINE_CHARS),
+            "blocks": [{
+                "type": "section",
+                "text": {"type": "mrkdwn", "text": body, "verbatim": true},
+            }],
+        }],
+    })
+}
+
+/// Slack's markup.
+struct Mrkdwn;
+
+impl Markup for Mrkdwn {
+    /// Only `&`, `<` and `>` can be escaped; mentions and links are written with the last two. A backtick would begin code.
+    fn escape(&self, text: &str) -> String {
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('`', "ˋ")
+    }
+
+    fn bold(&self, escaped: &str) -> String {
+        format!("*{}*", escaped.replace('*', "∗"))
+    }
+
+    fn code(&self, command: &str) -> Option<String> {
+        let escaped = command
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+        (!command.contains("```") && !command.starts_with('`') && !command.ends_with('`'))
+            .then(|| format!("```{escaped}```"))
+    }
+
+    fn link(&self, label: &str, url: &str) -> String {
+        let url = url
+            .replace('&', "&amp;")
+            .replace('<', "%3C")
+            .replace('>', "%3E")
+            .replace('|', "%7C");
+        format!("<{url}|{}>", self.escape(label))
+    }
+}
+
+#[cfg(test)]
+mod tests;
