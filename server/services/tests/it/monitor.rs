@@ -4,6 +4,7 @@ mod aside;
 mod bounded;
 mod constant_run_id;
 mod ingest;
+mod isolate;
 mod lanes;
 mod spool;
 mod spool_faults;

@@ -42,7 +42,7 @@ async fn bodies(world: &World, monitor: &Monitor) -> Vec<String> {
 }
 
 /// Every ping of this monitor takes longer than any statement may.
-async fn make_slow(world: &World, monitor: &Monitor) {
+pub async fn make_slow(world: &World, monitor: &Monitor) {
     let trigger = format!(
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
         CREATE TRIGGER dawdle BEFORE INSERT ON ping FOR EACH ROW WHEN (NEW.monitor_id = '{}') EXECUTE FUNCTION dawdle()",

@@ -16,6 +16,7 @@
 mod aside;
 mod commit;
 mod held;
+mod isolate;
 mod replay;
 mod share;
 mod suspect;
@@ -61,10 +62,8 @@ const HELD_PAUSE: Duration = Duration::from_millis(10);
 const HELD: Duration = Duration::from_secs(1);
 /// Signals that wait so. They are beside the queue, which has its own limit.
 const MOST_HELD: usize = 2_048;
-/// How long a statement may take when a signal is tried alone: a bad signal must not hold the lane for the whole limit again.
+/// How long a statement may take while a bad signal is looked for: it must not hold the lane for the whole limit again.
 const ALONE: Duration = Duration::from_secs(1);
-/// After so many addresses that time out one after the other, the database is slow, not the signals bad.
-const SLOW: usize = 4;
 /// Signals for ids that nobody can vouch for, kept on trust in one outage. The replay drops those that were noise.
 const MOST_TRUSTED: usize = 10_000;
 
@@ -104,6 +103,8 @@ pub(crate) struct Writer {
     held: Vec<Waiting>,
     /// Signals that were taken from the queue and wait for the next batch, in the order of arrival: their address had its share of this one.
     later: Vec<Waiting>,
+    /// Signals of the next transaction of a replay: fewer while one that cannot be written is looked for.
+    replayed: usize,
     /// What goes to the spool in this outage on trust.
     trusted: usize,
     /// Asks whether the database is back, beside the work: an answer may take seconds.
@@ -203,6 +204,7 @@ impl Writer {
             position: 0,
             held: Vec::new(),
             later: Vec::new(),
+            replayed: BATCH,
             trusted: 0,
             probe: None,
             suspects: Suspects::default(),
@@ -285,7 +287,7 @@ impl Writer {
             } else {
                 // One bad signal must not fail the others. A single one is tried again, too: while retention makes the table of its
                 // day, the table of all other days refuses the row that waited for it.
-                tracing::error!(error = %with_sources(&error), signals = batch.len(), "a batch failed; its signals are tried one by one");
+                tracing::error!(error = %with_sources(&error), signals = batch.len(), "a batch failed; it is tried in parts");
                 self.isolate(batch).await;
             }
         }
@@ -357,56 +359,6 @@ impl Writer {
                 Ok(())
             }
             Err(error) => Err(Failed { error, batch: rest }),
-        }
-    }
-
-    /// Tries the signals of a failed batch one by one. Once something goes to the spool, everything after it goes behind.
-    async fn isolate(&mut self, batch: Vec<Waiting>) {
-        let mut timed_out: HashSet<Address> = HashSet::new();
-        // They are set aside once another one was written. When none is, the database is slow, and all of them go to the spool.
-        let mut slow: Vec<Waiting> = Vec::new();
-        let mut any_written = false;
-        // Signals that timed out since one succeeded.
-        let mut in_a_row = 0;
-        let mut rest = batch.into_iter();
-        while let Some(one) = rest.next() {
-            if self.is_behind() || in_a_row >= SLOW {
-                slow.push(one);
-                slow.extend(rest);
-                self.keep(slow).await;
-                return;
-            }
-            let address = one.incoming.address.clone();
-            // What waits already is older: the order of a monitor's signals holds.
-            if self.held.iter().any(|held| held.incoming.address == address) {
-                self.hold(vec![one]);
-                continue;
-            }
-            if timed_out.contains(&address) {
-                slow.push(one);
-                continue;
-            }
-            match self.attempt(vec![one], Some(ALONE)).await {
-                Ok(()) => {
-                    in_a_row = 0;
-                    any_written = true;
-                }
-                Err(Failed { error, batch }) if error.is_timed_out() => {
-                    tracing::error!(error = %with_sources(&error), "a signal timed out alone");
-                    in_a_row += 1;
-                    timed_out.insert(address);
-                    slow.extend(batch);
-                }
-                Err(Failed { error, batch }) if error.is_unavailable() => self.keep_numbered(batch).await,
-                Err(Failed { error, .. }) => {
-                    tracing::error!(error = %with_sources(&error), "a signal could not be written")
-                }
-            }
-        }
-        if self.is_behind() || !any_written {
-            self.keep(slow).await;
-        } else {
-            self.put_aside(slow).await;
         }
     }
 

@@ -1,6 +1,5 @@
 //! The spool's signals become rows, when the database is back.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use deadbeat_store::monitor::Held;
@@ -8,8 +7,9 @@ use deadbeat_store::{StoreError, StoreResult, Tx, with_sources};
 use uuid::Uuid;
 
 use super::commit::{Fate, Place};
+use super::isolate::part_of;
 use super::{ALONE, BATCH, Writer};
-use crate::monitor::signal::incoming::{Address, Incoming};
+use crate::monitor::signal::incoming::Incoming;
 use crate::monitor::signal::spool::{Spool, SpoolError, Spooled};
 
 /// For how long the spool is replayed before those who arrive meanwhile are attended to.
@@ -68,7 +68,7 @@ impl Writer {
             self.probe = Some(tokio::spawn(async { true }));
             tokio::task::yield_now().await;
         } else {
-            self.trusted = 0;
+            (self.trusted, self.replayed) = (0, BATCH);
             tracing::info!("the spool is replayed");
         }
     }
@@ -82,10 +82,16 @@ impl Writer {
             self.set_suspects_aside(&spool, &spool.oldest(BATCH).await?)
                 .await?;
         }
-        // A row that somebody holds is waited for, but not for long: then its signals are set aside.
-        for held in [Held::Wait, Held::Skip] {
+        // A row that somebody holds is waited for, but not for long: then its signals are set aside. While a bad signal is looked for, nothing
+        // is waited for.
+        let ways: &[Held] = if self.replayed < BATCH {
+            &[Held::Skip]
+        } else {
+            &[Held::Wait, Held::Skip]
+        };
+        for &held in ways {
             // Read anew each time: what was set aside is not in the order any more, and may be written by now.
-            let oldest = spool.oldest(BATCH).await?;
+            let oldest = spool.oldest(self.replayed).await?;
             let Some(last) = oldest.last().map(|spooled| spooled.position) else {
                 return Ok(true);
             };
@@ -108,6 +114,7 @@ impl Writer {
             match replayed {
                 Ok(()) => {
                     spool.forget(last).await?;
+                    self.replayed = (self.replayed * 2).min(BATCH);
                     return Ok(true);
                 }
                 Err(Stopped::Spool(error)) => return Err(error),
@@ -117,8 +124,8 @@ impl Writer {
                 }
                 Err(Stopped::Store(error)) if error.is_timed_out() && held == Held::Wait => {}
                 Err(Stopped::Store(error)) => {
-                    tracing::error!(error = %with_sources(&error), signals = due.len(), "a spooled batch failed; its signals are tried one by one");
-                    return self.replay_one_by_one(&spool, done).await;
+                    self.narrow(&spool, &due, done, &error).await?;
+                    return Ok(true);
                 }
             }
         }
@@ -192,43 +199,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Each signal in a transaction of its own, with its own number. What cannot be written is set aside: it would stop everything
-    /// behind it for ever. False: the database is away.
-    async fn replay_one_by_one(&mut self, spool: &Spool, done: u64) -> Result<bool, SpoolError> {
-        let oldest = spool.oldest(BATCH).await?;
-        let due: Vec<&Spooled> = oldest.iter().filter(|spooled| spooled.position > done).collect();
+    /// A transaction of these signals failed: the next one takes a part of them. What cannot be written alone is set aside: it would stop
+    /// everything behind it for ever. Others of its address follow it aside, so a monitor holds the lane but once.
+    async fn narrow(
+        &mut self,
+        spool: &Spool,
+        due: &[&Spooled],
+        done: u64,
+        error: &StoreError,
+    ) -> Result<(), SpoolError> {
         if due.windows(2).any(|two| two[0].position == two[1].position) {
             spool.renumber(done).await?;
             self.position = self.position.max(spool.last_position().await?.unwrap_or(0));
-            return Ok(true);
+            return Ok(());
         }
-        // Each may time out but once: a batch for one monitor must not hold the lane for each of its signals.
-        let mut failed: HashSet<&Address> = HashSet::new();
-        for one in due {
-            if failed.contains(&one.incoming.address) {
-                self.set_aside(spool, &[one]).await?;
-                continue;
-            }
-            let replayed = match self.lock_position(spool.writer()).await {
-                Ok((tx, _)) => self.replay(tx, spool, &[one], Held::Skip).await,
-                Err(error) => Err(error.into()),
-            };
-            match replayed {
-                Ok(()) => {}
-                Err(Stopped::Spool(error)) => return Err(error),
-                Err(Stopped::Store(error)) if error.is_unavailable() && !error.is_timed_out() => {
-                    return Ok(false);
-                }
-                Err(Stopped::Store(error)) => {
-                    tracing::error!(error = %with_sources(&error), "a spooled signal cannot be written; it is set aside");
-                    failed.insert(&one.incoming.address);
-                    self.set_aside(spool, &[one]).await?;
-                }
-            }
+        if let [one] = due {
+            tracing::error!(error = %with_sources(error), "a spooled signal cannot be written; it is set aside");
+            return self.set_aside(spool, &[one]).await;
         }
-        if let Some(last) = oldest.last() {
-            spool.forget(last.position).await?;
-        }
-        Ok(true)
+        tracing::error!(error = %with_sources(error), signals = due.len(), "a spooled batch failed; it is tried in parts");
+        self.replayed = part_of(due.len());
+        Ok(())
     }
 }
