@@ -43,6 +43,8 @@ OVERLAP_PATIENCE = 120.0
 # A worker that has just started may answer before it reports.
 REPORTS_WITHIN = 15.0
 CANARY = "deadbeat.canary"
+# A list that is empty for a moment is not told.
+EMPTIED_PATIENCE = 30.0
 # For a message that began a second time: its worker first reports whether the first run is still alive.
 CONTEST_PATIENCE = 7.0
 # The tolerance beyond the deadline that the product promises.

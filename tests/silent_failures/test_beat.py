@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -9,7 +10,17 @@ import pytest
 
 import parts
 from proxy import Proxy
-from silent_failures.stage import BEAT_DEADLINE, BEAT_GRACE, CANARY, GRACE, Open, Stage, ended
+from silent_failures.stage import (
+    BEAT_DEADLINE,
+    BEAT_GRACE,
+    BEAT_PERIOD,
+    CANARY,
+    EMPTIED_PATIENCE,
+    GRACE,
+    Open,
+    Stage,
+    ended,
+)
 
 BEAT_DOWN = ("beat", "shop", "BEAT_DOWN")
 BEAT_STALLED = ("beat", "shop", "BEAT_STALLED")
@@ -286,3 +297,38 @@ def test_a_beat_that_is_told_to_end_and_returns_is_no_incident(
     parts.wait_for("runs again", lambda: stage.monitors()["report"]["ping_count"] >= count + 4, 30)
     stage.stays(GRACE)
     row.silent()
+
+
+def test_a_deployment_whose_schedule_is_empty_is_told(
+    open_stage: Open, redis: parts.Redis, rows: Any
+) -> None:
+    row = rows("F65", "a deployment starts Beat with an empty schedule; it had five entries")
+    schedule = {f"entry {n}": {"task": "shop.job", "schedule": 2.0} for n in range(5)}
+    # The deployment stops Beat in good order; a start takes some seconds on a slow machine.
+    stage = open_stage(redis.url, schedule, env={"DEADBEAT_BEAT_GRACE_SECONDS": "30"})
+    stage.worker()
+    beat = stage.beat()
+    stage.healthy(*schedule, CANARY)
+
+    stage.schedule = {}
+    stage.deploy()
+    beat.stop()
+    beat = stage.beat()
+    parts.wait_for(
+        "the empty list", lambda: all(stage.monitors()[name]["retired_at"] for name in schedule), 60
+    )
+    told = ("beat", "shop", "SCHEDULE_EMPTIED")
+    incident = stage.noticed(row, time.time(), told, EMPTIED_PATIENCE + BEAT_PERIOD)
+    words = json.dumps(incident["cause"])
+    assert all(json.dumps(name)[1:-1] in words for name in schedule), words
+    stage.stays(2 + GRACE, told)
+
+    stage.schedule = schedule
+    stage.deploy()
+    beat.stop()
+    stage.type_in(incident, " beat")
+    stage.resolved(row, incident)
+    stage.recovered()
+    assert not any(one["retired_at"] for one in stage.monitors().values())
+    stage.lively(*schedule)
+    stage.stays(GRACE, told)

@@ -25,6 +25,12 @@ pub const SCHEDULE_ENTRIES: usize = 2;
 /// An empty list opens an incident only after this: a scheduler that has just started may not have read its table yet.
 pub const EMPTIED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
 
+/// Whether every Beat lists this entry, whatever its schedule: the SDK's canary, and what Celery adds itself (`celery.backend_cleanup`).
+#[must_use]
+pub fn is_of_every_beat(entry: &str) -> bool {
+    entry == "deadbeat.canary" || entry.starts_with("celery.")
+}
+
 /// Whether a list takes a Beat's whole schedule away. `watched`: monitors that were not retired before it. `enabled`:
 /// enabled entries in the list.
 #[must_use]

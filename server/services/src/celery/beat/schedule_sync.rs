@@ -6,6 +6,7 @@ pub mod listing;
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::celery::beat::is_of_every_beat;
 use deadbeat_domain::celery::beat::lineage::{Bits, LINEAGES};
 use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::limits;
@@ -226,7 +227,8 @@ pub(crate) async fn sync(
         });
     };
     sync.place = place;
-    let enabled = snapshot.entries.iter().filter(|entry| entry.enabled).count();
+    let is_of_schedule = |entry: &&Entry| entry.enabled && !entry.canary && !is_of_every_beat(&entry.name);
+    let enabled = snapshot.entries.iter().filter(is_of_schedule).count();
     if enabled == 0 {
         // Before the first monitor is retired: a failure in between must not hide that the schedule vanished.
         let watched =

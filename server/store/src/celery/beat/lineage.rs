@@ -158,7 +158,7 @@ pub async fn of_monitors(
         .collect())
 }
 
-/// How many monitors of a Beat are not retired and are listed by nobody else.
+/// How many monitors of a Beat are not retired and are listed by nobody else. The canary and entries of Celery's own are left out.
 ///
 /// # Errors
 /// When the database is away.
@@ -167,7 +167,8 @@ pub async fn watched_by(tx: &mut Tx, project: ProjectId, beat: BeatId, lineage: 
         r#"
         SELECT count(*) AS "count!"
         FROM monitor
-        WHERE project_id = $3 AND beat_id = $1 AND retired_at IS NULL AND listed_by & ~$2::smallint = 0
+        WHERE project_id = $3 AND beat_id = $1 AND retired_at IS NULL AND entry <> 'deadbeat.canary' AND NOT starts_with(entry, 'celery.')
+            AND listed_by & ~$2::smallint = 0
         "#,
         beat.0,
         i16::from(lineage),

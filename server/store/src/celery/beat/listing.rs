@@ -117,13 +117,17 @@ pub async fn retired_since(
     Ok((rows.into_iter().map(|row| row.name).collect(), count))
 }
 
-/// How many monitors of a Beat are not retired.
+/// How many monitors of a Beat are not retired. The canary and entries of Celery's own are left out.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn watched(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<usize> {
     let count = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "count!" FROM monitor WHERE project_id = $1 AND beat_id = $2 AND retired_at IS NULL"#,
+        r#"
+        SELECT count(*) AS "count!"
+        FROM monitor
+        WHERE project_id = $1 AND beat_id = $2 AND retired_at IS NULL AND entry <> 'deadbeat.canary' AND NOT starts_with(entry, 'celery.')
+        "#,
         project.0,
         id.0
     )

@@ -91,6 +91,55 @@ async fn a_list_in_which_all_entries_are_disabled_is_empty(pool: PgPool) {
     assert_eq!(world.incidents().await, [told(beat, "SCHEDULE_EMPTIED", true)]);
 }
 
+/// What every Beat lists, whatever its schedule: the SDK's canary, and what Celery adds for a result backend that does not expire results.
+fn of_every_beat() -> [Value; 2] {
+    let mut canary = entry("deadbeat.canary");
+    canary["canary"] = json!(true);
+    [canary, entry("celery.backend_cleanup")]
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_list_of_the_canary_and_of_celerys_own_entries_is_empty(pool: PgPool) {
+    let world = World::new(pool).await;
+    let list = |names: &[&str]| {
+        let own = names.iter().map(|name| entry(name));
+        json!(own.chain(of_every_beat()).collect::<Vec<_>>())
+    };
+    world.list(list(&["a", "b"])).await;
+    world.lives_for(20).await;
+
+    world.list(list(&[])).await;
+    world.lives_for(60).await;
+
+    let beat = world.beat_id().await;
+    let emptied = || world.count("SELECT count(*) FROM incident WHERE cause = 'SCHEDULE_EMPTIED'");
+    assert_eq!(emptied().await, 1);
+    assert_eq!(world.statuses(&["a", "b"]).await, [Status::Paused; 2]);
+    let evidence: Value = sqlx::query_scalar("SELECT evidence FROM incident WHERE subject_id = $1")
+        .bind(beat)
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert!(
+        evidence.to_string().contains("Before that it listed a, b."),
+        "{evidence}"
+    );
+    // The list of every Beat again is no end, and one with an entry is.
+    let open = || {
+        world.count("SELECT count(*) FROM incident WHERE cause = 'SCHEDULE_EMPTIED' AND resolved_at IS NULL")
+    };
+    world.list(list(&[])).await;
+    assert_eq!(open().await, 1);
+    world.list(list(&["a"])).await;
+    assert_eq!(open().await, 0);
+
+    // A single entry may leave like any other, whatever stays beside it.
+    world.lives_for(20).await;
+    world.list(list(&[])).await;
+    world.lives_for(60).await;
+    assert_eq!(emptied().await, 1);
+}
+
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn what_is_empty_for_a_moment_and_a_single_entry_that_leaves_are_not_told(pool: PgPool) {
     let world = World::new(pool).await;
