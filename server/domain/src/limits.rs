@@ -39,13 +39,13 @@ pub const TAG_CHARS: usize = 100;
 /// Monitors of one project: a quota against a client that makes them in a loop.
 pub const PROJECT_MONITORS: i64 = 100_000;
 /// Tests of channels that one project may ask for in a minute.
-pub const PROJECT_TESTS_A_MINUTE: i32 = 20;
+pub const PROJECT_TESTS_A_MINUTE: u32 = 20;
 /// Monitors that an alert names; the rest are counted.
 pub const ALERT_MEMBERS: i64 = 50;
 /// Mails that ask for a confirmation, of one project in a day.
-pub const PROJECT_CONFIRMATIONS_A_DAY: i32 = 50;
+pub const PROJECT_CONFIRMATIONS_A_DAY: u32 = 50;
 /// Mails that ask for a confirmation, to one address in a day, whichever projects ask.
-pub const ADDRESS_CONFIRMATIONS_A_DAY: i32 = 3;
+pub const ADDRESS_CONFIRMATIONS_A_DAY: u32 = 3;
 /// API keys of one project that are not revoked.
 pub const PROJECT_API_KEYS: i64 = 1_000;
 /// Channels of one project.

@@ -17,7 +17,7 @@ use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
 use deadbeat_store::monitor::Monitor;
 use deadbeat_store::monitor::settings;
-use deadbeat_store::people::allowance::What as Allowed;
+use deadbeat_store::people::quota::Counted;
 use deadbeat_store::{StoreResult, Tx};
 use serde_json::Value;
 
@@ -181,7 +181,7 @@ pub async fn create_by_ping(
     let now = services.now();
     let mut tx = services.store.begin().await?;
     let a_day = services.quotas.settings().created_monitors_per_day;
-    spend(&mut tx, project, Allowed::CreatedMonitors, a_day, now).await?;
+    spend(&mut tx, &Counted::CreatedMonitors(project), a_day, now).await?;
     let monitor = create_in(&mut tx, project, change, now).await?;
     tx.commit().await?;
     Ok(monitor)

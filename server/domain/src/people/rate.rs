@@ -1,4 +1,4 @@
-//! Limits on how often something may happen: token buckets for rates, windows for daily allowances.
+//! Limits on how often something may happen: token buckets for rates, windows for quotas.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -73,35 +73,26 @@ impl Bucket {
     }
 }
 
-/// How much of an allowance was used since its window began. A window lasts [`WINDOW`]; the first use after it begins the next one.
+/// How much of a quota was used in its window. The first use after the window's end begins the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
-    /// When the window began.
-    pub began_at: DateTime<Utc>,
-    /// How much was used since.
+    /// How much was used in the window.
     pub used: i64,
+    /// When the window ends. In the past: nothing is used.
+    pub ends_at: DateTime<Utc>,
 }
 
-/// The window of an [`Allowance`].
-pub const WINDOW: TimeDelta = TimeDelta::days(1);
-
 impl Allowance {
-    /// An allowance of which nothing was used.
-    #[must_use]
-    pub fn fresh(now: DateTime<Utc>) -> Self {
-        Self {
-            began_at: now,
-            used: 0,
-        }
-    }
-
     /// Takes up to `wanted` out of `limit` a window; answers how many were granted.
     ///
     /// A window may have begun a little in the future: another request, which read the clock later, was written first. One that began more than
     /// a window in the future was noted before the clock was stepped back; it is replaced.
-    pub fn take(&mut self, wanted: i64, limit: i64, now: DateTime<Utc>) -> i64 {
-        if (now - self.began_at).abs() >= WINDOW {
-            *self = Self::fresh(now);
+    pub fn take(&mut self, wanted: i64, limit: i64, window: TimeDelta, now: DateTime<Utc>) -> i64 {
+        if self.ends_at <= now || self.ends_at - now >= window * 2 {
+            *self = Self {
+                used: 0,
+                ends_at: now + window,
+            };
         }
         let granted = wanted.min(limit - self.used).max(0);
         self.used += granted;
@@ -111,7 +102,7 @@ impl Allowance {
     /// How long until the window ends.
     #[must_use]
     pub fn wait(&self, now: DateTime<Utc>) -> TimeDelta {
-        (self.began_at + WINDOW - now).max(TimeDelta::zero())
+        (self.ends_at - now).max(TimeDelta::zero())
     }
 }
 
@@ -181,27 +172,31 @@ mod tests {
 
     #[test]
     fn an_allowance_grants_what_is_left_until_its_window_ends() {
-        let mut allowance = Allowance::fresh(start());
-        assert_eq!(allowance.take(7, 10, start()), 7);
-        assert_eq!(allowance.take(7, 10, start() + TimeDelta::hours(23)), 3);
-        assert_eq!(allowance.take(1, 10, start() + TimeDelta::hours(23)), 0);
-        assert_eq!(
-            allowance.wait(start() + TimeDelta::hours(23)),
-            TimeDelta::hours(1)
-        );
-        assert_eq!(allowance.take(11, 10, start() + TimeDelta::hours(24)), 10);
+        let (day, at) = (TimeDelta::days(1), |hours| start() + TimeDelta::hours(hours));
+        let mut allowance = Allowance {
+            used: 0,
+            ends_at: start(),
+        };
+        assert_eq!(allowance.take(7, 10, day, at(0)), 7);
+        assert_eq!(allowance.take(7, 10, day, at(23)), 3);
+        assert_eq!(allowance.take(1, 10, day, at(23)), 0);
+        assert_eq!(allowance.wait(at(23)), TimeDelta::hours(1));
+        assert_eq!(allowance.take(11, 10, day, at(24)), 10);
         // A smaller limit than before grants nothing, and takes nothing back.
-        assert_eq!(allowance.take(1, 5, start() + TimeDelta::hours(25)), 0);
+        assert_eq!(allowance.take(1, 5, day, at(25)), 0);
         // A request that read the clock before the one that began the window.
-        let mut allowance = Allowance::fresh(start() + TimeDelta::milliseconds(3));
-        assert_eq!(allowance.take(5, 5, start() + TimeDelta::milliseconds(3)), 5);
-        assert_eq!(allowance.take(1, 5, start()), 0);
+        let mut allowance = Allowance {
+            used: 5,
+            ends_at: at(24) + TimeDelta::milliseconds(3),
+        };
+        assert_eq!(allowance.take(1, 5, day, start()), 0);
         // A window from before the clock was stepped back.
         let mut allowance = Allowance {
-            began_at: start() + TimeDelta::days(1),
             used: 5,
+            ends_at: at(48),
         };
-        assert_eq!(allowance.take(1, 5, start()), 1);
+        assert_eq!(allowance.take(1, 5, day, start()), 1);
+        assert_eq!(allowance.wait(start()), day);
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Channels: add, change, test, remove.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::alert::recipients::Topic;
@@ -12,13 +12,14 @@ use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::Tx;
 use deadbeat_store::alert::channel::Channel;
-use deadbeat_store::people::quota::{self, Taken};
+use deadbeat_store::people::quota::Counted;
 use serde_json::{Map, Value};
 
 use crate::alert::delivery::redact::Redactor;
 use crate::alert::delivery::senders::{self, KINDS, Kind, email};
 use crate::alert::sealing::{self, Opened, Unopened};
 use crate::alert::{confirmation, outbox};
+use crate::people::quota::spend;
 use crate::{ServiceError, Services, secret};
 
 /// A channel that was added or changed.
@@ -154,7 +155,6 @@ pub async fn ask_again(services: &Services, access: &Access, id: ChannelId) -> R
     confirmation::ask(&mut tx, services.site(), &channel, now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();
-    tidy_quotas(services).await;
     Ok(())
 }
 
@@ -419,15 +419,8 @@ pub async fn send_test(
                 .to_owned(),
         ));
     }
-    take_quota(
-        &mut tx,
-        &format!("test:{project}"),
-        limits::PROJECT_TESTS_A_MINUTE,
-        TimeDelta::minutes(1),
-        now,
-        "tests of a project in a minute",
-    )
-    .await?;
+    let tests = Counted::Tests(project);
+    spend(&mut tx, &tests, limits::PROJECT_TESTS_A_MINUTE, now).await?;
     let message = Message {
         at: now,
         event: Event::Test,
@@ -435,42 +428,7 @@ pub async fn send_test(
     let told = outbox::announce(&mut tx, vec![(project, Topic::Channel(id), message)], now).await?;
     tx.commit().await?;
     services.outbox_bell.notify_one();
-    tidy_quotas(services).await;
     told.made.first().copied().ok_or(ServiceError::Busy)
-}
-
-/// Takes one of what a quota allows in a window of time.
-pub(crate) async fn take_quota(
-    tx: &mut Tx,
-    key: &str,
-    limit: i32,
-    window: TimeDelta,
-    now: DateTime<Utc>,
-    what: &str,
-) -> Result<(), ServiceError> {
-    match quota::take(tx, key, limit, window, now).await? {
-        Taken::Yes => Ok(()),
-        Taken::NotBefore(at) => Err(ServiceError::TooMany {
-            what: format!("{limit} {what} are allowed"),
-            // Rounded up to a second: a client that comes back then is not refused again.
-            retry_after: at - now + TimeDelta::milliseconds(999),
-        }),
-    }
-}
-
-/// Removes windows of quotas that have ended. A transaction of its own; what it leaves, the next call removes.
-async fn tidy_quotas(services: &Services) {
-    let tidy = async {
-        let mut tx = services.store.begin().await?;
-        quota::remove_ended(&mut tx, services.now()).await?;
-        tx.commit().await
-    };
-    if let Err(error) = tidy.await {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "ended quotas stay for now"
-        );
-    }
 }
 
 #[cfg(test)]

@@ -12,12 +12,13 @@ use deadbeat_domain::ids::{ChannelId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_store::Tx;
 use deadbeat_store::alert::channel::Channel;
+use deadbeat_store::people::quota::Counted;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use crate::alert::channel::take_quota;
 use crate::alert::delivery::senders::email;
 use crate::alert::{outbox, sealing};
+use crate::people::quota::spend;
 use crate::{ServiceError, Services, Site};
 
 /// How long a link can confirm.
@@ -54,24 +55,10 @@ pub(crate) async fn count_mail(
     address: &str,
     now: DateTime<Utc>,
 ) -> Result<(), ServiceError> {
-    take_quota(
-        tx,
-        &format!("confirm:{project}"),
-        limits::PROJECT_CONFIRMATIONS_A_DAY,
-        TimeDelta::days(1),
-        now,
-        "confirmation mails of a project in a day",
-    )
-    .await?;
-    take_quota(
-        tx,
-        &format!("confirm:{}", mailbox(address)),
-        limits::ADDRESS_CONFIRMATIONS_A_DAY,
-        TimeDelta::days(1),
-        now,
-        "confirmation mails to one address in a day",
-    )
-    .await
+    let of_project = Counted::Confirmations(project);
+    spend(tx, &of_project, limits::PROJECT_CONFIRMATIONS_A_DAY, now).await?;
+    let to_address = Counted::ConfirmationsTo(mailbox(address));
+    spend(tx, &to_address, limits::ADDRESS_CONFIRMATIONS_A_DAY, now).await
 }
 
 /// Puts the mail that asks for a confirmation into the outbox.

@@ -10,8 +10,8 @@ use deadbeat_domain::monitor::read_label;
 use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::key::{self, Scope};
 use deadbeat_domain::people::permission::{Action, Refusal};
-use deadbeat_store::people::allowance::What;
 use deadbeat_store::people::api_key::ApiKey;
+use deadbeat_store::people::quota::Counted;
 use deadbeat_store::{StoreError, StoreResult, Tx};
 use thiserror::Error;
 use tracing::field::{DisplayValue, display};
@@ -38,8 +38,8 @@ pub async fn issue(
     let mut tx = services.store.begin().await?;
     let issued = issue_in(&mut tx, project, name, scope, now).await?;
     let a_day = services.quotas.settings().api_keys_per_day;
-    spend(&mut tx, project, What::ApiKeys, a_day, now).await?;
-    // Behind the allowance, whose lock keeps others from counting meanwhile.
+    spend(&mut tx, &Counted::ApiKeys(project), a_day, now).await?;
+    // Behind the quota, whose lock keeps others from counting meanwhile.
     if deadbeat_store::people::api_key::count(&mut tx, project).await? > limits::PROJECT_API_KEYS {
         return Err(ServiceError::Limit {
             what: "API keys",

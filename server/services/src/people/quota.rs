@@ -1,16 +1,15 @@
 //! What one key or one project may use up: so that a leaked key is a nuisance, and not the end of everybody's disk.
 //!
-//! Rates are counted in this process's memory, for each ping key and each ping URL: several processes allow as many times more. Daily
-//! allowances of projects are counted in the database, by all processes together ([`spend`]).
+//! Rates are counted in this process's memory, for each ping key and each ping URL: several processes allow as many times more. What a
+//! window of time allows is counted in the database, by all processes together ([`spend`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadbeat_domain::ids::ProjectId;
-use deadbeat_domain::people::rate::{Bucket, Rate, WINDOW};
+use deadbeat_domain::people::rate::{Bucket, Rate};
 use deadbeat_store::Tx;
-use deadbeat_store::people::allowance::What;
+use deadbeat_store::people::quota::{self, Counted};
 use foldhash::fast::RandomState;
 
 use crate::ServiceError;
@@ -93,7 +92,7 @@ impl Quotas {
             },
             bodies: Rate {
                 burst: (bytes * BODY_BURST).max(SMALLEST_BODY_BURST),
-                per_second: bytes / WINDOW.num_seconds() as f64,
+                per_second: bytes / TimeDelta::days(1).num_seconds() as f64,
             },
             senders: Arc::default(),
         }
@@ -166,12 +165,11 @@ pub(crate) fn sender(address: &Address) -> u128 {
     }
 }
 
-/// Takes up to `wanted` out of what a project may use of something a day; answers how many were granted and how long until there is
-/// more. Other transactions of the project that spend the same wait until this one ends.
+/// Takes up to `wanted` out of what a quota allows in its window; answers how many were granted and how long until there is more. Other
+/// transactions that spend the same wait until this one ends.
 pub(crate) async fn spend_up_to(
     tx: &mut Tx,
-    project: ProjectId,
-    what: What,
+    counted: &Counted,
     wanted: i64,
     limit: u32,
     now: DateTime<Utc>,
@@ -179,33 +177,35 @@ pub(crate) async fn spend_up_to(
     if wanted == 0 {
         return Ok((0, TimeDelta::zero()));
     }
-    let mut allowance = deadbeat_store::people::allowance::lock(tx, project, what, now).await?;
-    let granted = allowance.take(wanted, i64::from(limit), now);
-    deadbeat_store::people::allowance::write(tx, project, what, &allowance).await?;
+    let mut allowance = quota::lock(tx, counted, now).await?;
+    let granted = allowance.take(wanted, i64::from(limit), counted.window(), now);
+    quota::write(tx, counted, &allowance).await?;
     Ok((granted, allowance.wait(now)))
 }
 
-/// Takes one out of what a project may use of something a day.
+/// Takes one out of what a quota allows in its window.
 ///
 /// # Errors
-/// The day's allowance is used up, or the database is away.
+/// The quota is used up, or the database is away.
 pub(crate) async fn spend(
     tx: &mut Tx,
-    project: ProjectId,
-    what: What,
+    counted: &Counted,
     limit: u32,
     now: DateTime<Utc>,
 ) -> Result<(), ServiceError> {
-    let (granted, wait) = spend_up_to(tx, project, what, 1, limit, now).await?;
+    let (granted, wait) = spend_up_to(tx, counted, 1, limit, now).await?;
     if granted == 1 {
         return Ok(());
     }
-    let what = match what {
-        What::CreatedMonitors => "monitors created by ping keys",
-        What::ApiKeys => "new API keys",
+    let what = match counted {
+        Counted::CreatedMonitors(_) => "monitors a day that ping keys of a project create",
+        Counted::ApiKeys(_) => "new API keys of a project a day",
+        Counted::Tests(_) => "tests of a project in a minute",
+        Counted::Confirmations(_) => "confirmation mails of a project in a day",
+        Counted::ConfirmationsTo(_) => "confirmation mails to one address in a day",
     };
     Err(ServiceError::TooMany {
-        what: format!("the project has used up its {limit} {what} of a day"),
+        what: format!("{limit} {what} are allowed"),
         retry_after: wait,
     })
 }

@@ -1,68 +1,100 @@
-//! Table `quota`: how often something was done in a window of time.
+//! Table `quota`: how often something was done in a window of time, counted by all processes together.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::ids::ProjectId;
+use deadbeat_domain::people::rate::Allowance;
 
 use crate::{StoreResult, Tx};
 
-/// Windows that one call of [`remove_ended`] removes.
-const REMOVED: i64 = 100;
-
-/// Whether a quota allowed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
-    /// Yes, and it is counted.
-    Yes,
-    /// Not before this instant.
-    NotBefore(DateTime<Utc>),
+/// What is counted, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Counted {
+    /// Monitors that ping keys of the project created, by `create=1` or as entries of a Beat.
+    CreatedMonitors(ProjectId),
+    /// API keys that the project issued.
+    ApiKeys(ProjectId),
+    /// Tests of the project's channels.
+    Tests(ProjectId),
+    /// Confirmation mails that the project asked for.
+    Confirmations(ProjectId),
+    /// Confirmation mails to one mailbox, whichever projects asked for them.
+    ConfirmationsTo(String),
 }
 
-/// Takes one of `limit` that a quota allows in a window. The window begins with the first one and lasts `window`.
-///
-/// The key's row is locked until the commit. A caller that takes several quotas always takes them in the same order.
-///
-/// # Errors
-/// When the database is away.
-pub async fn take(
-    tx: &mut Tx,
-    key: &str,
-    limit: i32,
-    window: TimeDelta,
-    now: DateTime<Utc>,
-) -> StoreResult<Taken> {
-    // A window that ends later than one that begins now was written before the clock stepped back: it counts as ended.
-    let taken = sqlx::query_scalar!(
-        "INSERT INTO quota (key, used, ends_at) VALUES ($1, 1, $3)
-        ON CONFLICT (key) DO UPDATE
-        SET used = CASE WHEN quota.ends_at > $2 AND quota.ends_at <= $3 THEN quota.used + 1 ELSE 1 END,
-            ends_at = CASE WHEN quota.ends_at > $2 AND quota.ends_at <= $3 THEN quota.ends_at ELSE $3 END
-        WHERE quota.used < $4 OR quota.ends_at <= $2 OR quota.ends_at > $3
-        RETURNING ends_at",
-        key,
-        now,
-        now + window,
-        limit
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    if taken.is_some() {
-        return Ok(Taken::Yes);
+impl Counted {
+    /// The key of its row. Keys of different kinds never meet: a mailbox holds an `@`.
+    fn key(&self) -> String {
+        match self {
+            Self::CreatedMonitors(project) => format!("created_monitors:{project}"),
+            Self::ApiKeys(project) => format!("api_keys:{project}"),
+            Self::Tests(project) => format!("test:{project}"),
+            Self::Confirmations(project) => format!("confirm:{project}"),
+            Self::ConfirmationsTo(mailbox) => format!("confirm:{mailbox}"),
+        }
     }
-    let ends_at = sqlx::query_scalar!("SELECT ends_at FROM quota WHERE key = $1", key)
-        .fetch_one(tx.conn())
-        .await?;
-    Ok(Taken::NotBefore(ends_at))
+
+    /// How long its window lasts.
+    #[must_use]
+    pub fn window(&self) -> TimeDelta {
+        match self {
+            Self::Tests(_) => TimeDelta::minutes(1),
+            Self::CreatedMonitors(_)
+            | Self::ApiKeys(_)
+            | Self::Confirmations(_)
+            | Self::ConfirmationsTo(_) => TimeDelta::days(1),
+        }
+    }
 }
 
-/// Removes windows that have ended, a bounded number at a time. A transaction of its own: it locks keys in no particular order.
+/// Locks what was used of a quota until the transaction ends, made first if nothing was used yet.
+///
+/// A caller that locks several quotas always locks them in the same order.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn remove_ended(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<u64> {
+pub async fn lock(tx: &mut Tx, counted: &Counted, now: DateTime<Utc>) -> StoreResult<Allowance> {
+    let row = sqlx::query!(
+        "INSERT INTO quota (key, used, ends_at)
+        VALUES ($1, 0, $2)
+        ON CONFLICT (key) DO UPDATE SET key = excluded.key
+        RETURNING used, ends_at",
+        counted.key(),
+        now
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(Allowance {
+        used: row.used,
+        ends_at: row.ends_at,
+    })
+}
+
+/// Writes what was used of a locked quota.
+///
+/// # Errors
+/// When the database is away.
+pub async fn write(tx: &mut Tx, counted: &Counted, allowance: &Allowance) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE quota SET used = $2, ends_at = $3 WHERE key = $1",
+        counted.key(),
+        allowance.used,
+        allowance.ends_at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Removes windows that have ended, `most` at most.
+///
+/// # Errors
+/// When the database is away.
+pub async fn remove_ended(tx: &mut Tx, now: DateTime<Utc>, most: i64) -> StoreResult<u64> {
     let done = sqlx::query!(
         "DELETE FROM quota
         WHERE key = ANY(ARRAY(SELECT key FROM quota WHERE ends_at <= $1 ORDER BY ends_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
         now,
-        REMOVED
+        most
     )
     .execute(tx.conn())
     .await?;

@@ -1,12 +1,11 @@
 //! Deliveries: claimed in order, leased, settled once.
 
-use chrono::TimeDelta;
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, ProjectId};
 use deadbeat_store::Tx;
 use deadbeat_store::alert::claim::{self, Claimed, Share, Steps};
 use deadbeat_store::alert::delivery::{self, Settle};
-use deadbeat_store::people::quota::{self, Taken};
+use deadbeat_store::people::quota::{self, Counted};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -273,42 +272,29 @@ async fn alerts_that_wait_for_others_hide_no_new_one(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
-async fn a_quota_counts_in_its_window_and_survives_a_clock_that_steps_back(pool: PgPool) {
+async fn quotas_are_counted_apart_and_go_when_their_window_ends(pool: PgPool) {
     let world = World::new(pool).await;
+    let (tests, confirmations) = (
+        Counted::Tests(world.project),
+        Counted::Confirmations(world.project),
+    );
+    let mailbox = Counted::ConfirmationsTo("ops@example.org".to_owned());
     let mut tx = world.begin().await;
-    let mut taken = Vec::new();
-
-    for now in [100, 110, 120, 159, 160, 30, 31, 32] {
-        taken.push(
-            quota::take(&mut tx, "k", 2, TimeDelta::seconds(60), at(now))
-                .await
-                .unwrap(),
-        );
+    for (counted, now) in [(&tests, 100), (&confirmations, 100), (&mailbox, 101)] {
+        let mut allowance = quota::lock(&mut tx, counted, at(now)).await.unwrap();
+        assert_eq!(allowance.take(3, 2, counted.window(), at(now)), 2, "{counted:?}");
+        quota::write(&mut tx, counted, &allowance).await.unwrap();
     }
 
-    let until = |seconds| Taken::NotBefore(at(seconds));
-    assert_eq!(
-        taken,
-        [
-            Taken::Yes,
-            Taken::Yes,
-            until(160),
-            until(160),
-            Taken::Yes,
-            Taken::Yes,
-            Taken::Yes,
-            until(90)
-        ]
-    );
-    assert_eq!(
-        quota::take(&mut tx, "other", 1, TimeDelta::seconds(60), at(32))
-            .await
-            .unwrap(),
-        Taken::Yes
-    );
-    assert_eq!(
-        quota::remove_ended(&mut tx, at(90)).await.unwrap(),
-        1,
-        "the other's window is open"
-    );
+    // Each is as it was written.
+    let mut again = quota::lock(&mut tx, &tests, at(159)).await.unwrap();
+    assert_eq!((again.used, again.ends_at), (2, at(160)));
+    assert_eq!(again.take(1, 2, tests.window(), at(159)), 0);
+    // Windows that have ended go, so many at a time.
+    assert_eq!(quota::remove_ended(&mut tx, at(159), 10).await.unwrap(), 0);
+    assert_eq!(quota::remove_ended(&mut tx, at(160), 10).await.unwrap(), 1);
+    let day_later = at(101 + 86_400);
+    assert_eq!(quota::remove_ended(&mut tx, day_later, 1).await.unwrap(), 1);
+    let mut fresh = quota::lock(&mut tx, &tests, at(200)).await.unwrap();
+    assert_eq!(fresh.take(1, 2, tests.window(), at(200)), 1);
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 /// Tables that hold a project's data: their rows would lie with their project on one of several databases.
 pub const OF_PROJECTS: &[&str] = &[
-    "allowance",
     "attempt",
     "baseline",
     "beat",

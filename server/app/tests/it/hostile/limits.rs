@@ -227,7 +227,7 @@ async fn a_write_key_issues_so_many_keys_a_day_and_so_many_at_all() {
     );
 
     // Revoked ones count for the day, and not for all days.
-    sqlx::query("UPDATE allowance SET began_at = began_at - interval '1 day'")
+    sqlx::query("UPDATE quota SET ends_at = ends_at - interval '1 day'")
         .execute(&harness.pool)
         .await
         .unwrap();

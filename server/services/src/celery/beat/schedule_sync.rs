@@ -17,7 +17,7 @@ use deadbeat_store::celery::beat::Beat;
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::settings;
 use deadbeat_store::monitor::{Monitor, Stateful};
-use deadbeat_store::people::allowance;
+use deadbeat_store::people::quota::Counted;
 use deadbeat_store::{Tx, with_sources};
 use uuid::Uuid;
 
@@ -357,8 +357,8 @@ async fn follow_batch(
     write(services, &mut tx, &beat, &followed).await?;
     let a_day = services.quotas.settings().created_monitors_per_day;
     let wanted = new.len() as i64;
-    let created = allowance::What::CreatedMonitors;
-    let (granted, _) = spend_up_to(&mut tx, sync.project, created, wanted, a_day, now).await?;
+    let created = Counted::CreatedMonitors(sync.project);
+    let (granted, _) = spend_up_to(&mut tx, &created, wanted, a_day, now).await?;
     for (entry, ..) in new.drain(granted as usize..) {
         refused.push(format!(
             "entry {:?}: the project has used up the {a_day} monitors that ping keys may create a day",

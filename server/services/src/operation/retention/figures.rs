@@ -35,6 +35,8 @@ pub enum Kind {
     BlindSpells,
     /// Expired sessions.
     Sessions,
+    /// Quotas whose window has ended.
+    Quotas,
     /// Workers that nobody waits for.
     Workers,
     /// Queues that nobody has seen for long.
@@ -45,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of a pass: what belongs to a row comes before the row.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Days,
         Self::StrayBodies,
         Self::StrayPings,
@@ -60,6 +62,7 @@ impl Kind {
         Self::Transitions,
         Self::BlindSpells,
         Self::Sessions,
+        Self::Quotas,
         Self::Workers,
         Self::Queues,
         Self::Brokers,
@@ -83,6 +86,7 @@ impl Kind {
             Self::Transitions => "transitions",
             Self::BlindSpells => "blind_spells",
             Self::Sessions => "sessions",
+            Self::Quotas => "quotas",
             Self::Workers => "workers",
             Self::Queues => "queues",
             Self::Brokers => "brokers",

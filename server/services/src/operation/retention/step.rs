@@ -133,6 +133,9 @@ pub(super) async fn step(
             Stepped::found(store::old_spells(tx, old, BATCH).await?)
         }
         Kind::Sessions => Stepped::found(store::expired_sessions(tx, now, BATCH).await?),
+        Kind::Quotas => {
+            Stepped::found(deadbeat_store::people::quota::remove_ended(tx, now, BATCH).await?)
+        }
         Kind::Workers => {
             Stepped::found(deadbeat_store::celery::worker::forget(tx, now - UNHEARD_FOR, BATCH).await?)
         }
