@@ -28,6 +28,9 @@ OWNERS = """
 # An id of long ago: ids sort by the time at which they were made.
 OLD_ID = "('00000000' || right(gen_random_uuid()::text, 28))::uuid"
 
+# A monitor that is deleted, and whose rows are not.
+GONE = "'0b5e55ed-0000-4000-8000-000000000000'"
+
 # By the name that the command prints: how many rows of `n` it removes, and how they are made.
 TABLES = {
     "runs": f"""
@@ -38,6 +41,23 @@ TABLES = {
         INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes)
         SELECT id, n, now(), 'success', 'http', 0 FROM monitor, generate_series(1, {n}) AS n;
         UPDATE monitor SET ping_count = {n} + 10000""",
+    "stray_pings": """
+        INSERT INTO ping (monitor_id, n, received_at, kind, source, body_bytes)
+        SELECT id, 1000000000 + n, '2020-01-01', 'success', 'http', 0
+        FROM monitor, generate_series(1, {n}) AS n""",
+    "stray_bodies": """
+        INSERT INTO ping_body (monitor_id, n, received_at, body)
+        SELECT id, 1000000000 + n, '2020-01-01', 'x' FROM monitor, generate_series(1, {n}) AS n""",
+    "deleted": f"""
+        INSERT INTO ping (project_id, monitor_id, n, received_at, kind, source, body_bytes)
+        SELECT id, {GONE}, n, now(), 'success', 'http', 0 FROM project, generate_series(1, {{n}}) AS n;
+        INSERT INTO purge (project_id, monitor_id, deleted_at) SELECT id, {GONE}, now() FROM project""",
+    "traces": """
+        INSERT INTO trace (project_id, run_id, app, state, attempts, retries, redelivered, stages,
+            more_stages, more_starts, heard_first_at, heard_at)
+        SELECT project_id, gen_random_uuid(), 'shop', 'success', 1, 0, false, '[]', 0, 0, '2020-01-01',
+            '2020-01-01'
+        FROM monitor, generate_series(1, {n})""",
     "incidents": f"""
         INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary,
             evidence, repair, opened_at, resolved_at)
@@ -102,6 +122,8 @@ def test_a_large_table_is_removed_in_bounded_steps(
     tables = [
         "run",
         "ping",
+        "ping_body",
+        "trace",
         "incident",
         "incident_member",
         "delivery",

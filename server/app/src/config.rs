@@ -255,6 +255,22 @@ pub struct RetentionConfig {
     /// Whole days for which blind spells are kept, 400 to 3650: so long may one excuse a late report.
     #[arg(long, env = "DEADBEAT_BLIND_SPELL_DAYS", default_value_t = 400, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(400..=3650))]
     pub blind_spell_days: u16,
+
+    /// Whole days for which workers that said goodbye are kept after their last report, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_WORKER_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub worker_days: u16,
+
+    /// Whole days for which queues are kept after they were last seen, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_QUEUE_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub queue_days: u16,
+
+    /// Whole days for which brokers are kept after a worker last looked at them, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_BROKER_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub broker_days: u16,
+
+    /// Whole days for which API keys are kept after they were revoked, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_REVOKED_KEY_DAYS", default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub revoked_key_days: u16,
 }
 
 impl RetentionConfig {
@@ -272,6 +288,10 @@ impl RetentionConfig {
             delivery_days: self.delivery_days,
             attempt_days: self.attempt_days,
             blind_spell_days: self.blind_spell_days,
+            worker_days: self.worker_days,
+            queue_days: self.queue_days,
+            broker_days: self.broker_days,
+            revoked_key_days: self.revoked_key_days,
         }
     }
 }

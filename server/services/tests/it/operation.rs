@@ -3,4 +3,5 @@
 mod listening;
 mod migrate;
 mod retention;
+mod unheard;
 mod watchdog;

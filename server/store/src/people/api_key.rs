@@ -171,3 +171,19 @@ pub async fn revoke(tx: &mut Tx, project: ProjectId, id: ApiKeyId, now: DateTime
     .await?;
     Ok(done.rows_affected() == 1)
 }
+
+/// Removes keys that were revoked before `before`, `most` at most.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget_revoked(tx: &mut Tx, before: DateTime<Utc>, most: i64) -> StoreResult<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM api_key
+        WHERE id = ANY(ARRAY(SELECT id FROM api_key WHERE revoked_at < $1 ORDER BY revoked_at LIMIT $2))",
+        before,
+        most
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -37,6 +37,8 @@ pub enum Kind {
     Sessions,
     /// Quotas whose window has ended.
     Quotas,
+    /// API keys that were revoked.
+    RevokedKeys,
     /// Workers that nobody waits for.
     Workers,
     /// Queues that nobody has seen for long.
@@ -47,7 +49,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of a pass: what belongs to a row comes before the row.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Days,
         Self::StrayBodies,
         Self::StrayPings,
@@ -63,6 +65,7 @@ impl Kind {
         Self::BlindSpells,
         Self::Sessions,
         Self::Quotas,
+        Self::RevokedKeys,
         Self::Workers,
         Self::Queues,
         Self::Brokers,
@@ -87,6 +90,7 @@ impl Kind {
             Self::BlindSpells => "blind_spells",
             Self::Sessions => "sessions",
             Self::Quotas => "quotas",
+            Self::RevokedKeys => "revoked_keys",
             Self::Workers => "workers",
             Self::Queues => "queues",
             Self::Brokers => "brokers",

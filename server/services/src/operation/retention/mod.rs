@@ -55,6 +55,14 @@ pub struct RetentionSettings {
     pub attempt_days: u16,
     /// Blind spells; never shorter than one may excuse somebody.
     pub blind_spell_days: u16,
+    /// Workers that nobody waits for, after they were last heard of: each start of a container may bring a new name.
+    pub worker_days: u16,
+    /// Queues, after they were last seen.
+    pub queue_days: u16,
+    /// Brokers, after somebody last looked at them.
+    pub broker_days: u16,
+    /// API keys, after they were revoked.
+    pub revoked_key_days: u16,
 }
 
 impl Default for RetentionSettings {
@@ -70,6 +78,10 @@ impl Default for RetentionSettings {
             delivery_days: 90,
             attempt_days: 30,
             blind_spell_days: 400,
+            worker_days: 7,
+            queue_days: 7,
+            broker_days: 7,
+            revoked_key_days: 365,
         }
     }
 }

@@ -13,9 +13,6 @@ use crate::judge::excuse::LONGEST_EXCUSE;
 pub(super) const BATCH: i64 = 5_000;
 /// Monitors that one step looks at.
 const MONITORS: i64 = 1_000;
-/// Workers that nobody waits for, queues and brokers are forgotten when they were not heard of for this long: each start of a container
-/// may bring a new name.
-const UNHEARD_FOR: TimeDelta = TimeDelta::days(7);
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,18 +130,20 @@ pub(super) async fn step(
             Stepped::found(store::old_spells(tx, old, BATCH).await?)
         }
         Kind::Sessions => Stepped::found(store::expired_sessions(tx, now, BATCH).await?),
-        Kind::Quotas => {
-            Stepped::found(deadbeat_store::people::quota::remove_ended(tx, now, BATCH).await?)
+        Kind::Quotas => Stepped::found(deadbeat_store::people::quota::remove_ended(tx, now, BATCH).await?),
+        Kind::RevokedKeys => {
+            let old = before(settings.revoked_key_days);
+            Stepped::found(deadbeat_store::people::api_key::forget_revoked(tx, old, BATCH).await?)
         }
-        Kind::Workers => {
-            Stepped::found(deadbeat_store::celery::worker::forget(tx, now - UNHEARD_FOR, BATCH).await?)
-        }
-        Kind::Queues => {
-            Stepped::found(deadbeat_store::celery::queue::forget(tx, now - UNHEARD_FOR, BATCH).await?)
-        }
-        Kind::Brokers => {
-            Stepped::found(deadbeat_store::celery::broker::forget(tx, now - UNHEARD_FOR, BATCH).await?)
-        }
+        Kind::Workers => Stepped::found(
+            deadbeat_store::celery::worker::forget(tx, before(settings.worker_days), BATCH).await?,
+        ),
+        Kind::Queues => Stepped::found(
+            deadbeat_store::celery::queue::forget(tx, before(settings.queue_days), BATCH).await?,
+        ),
+        Kind::Brokers => Stepped::found(
+            deadbeat_store::celery::broker::forget(tx, before(settings.broker_days), BATCH).await?,
+        ),
     };
     Ok(stepped)
 }

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::setup::World;
 
-fn retention(world: &World, settings: RetentionSettings) -> Retention {
+pub fn retention(world: &World, settings: RetentionSettings) -> Retention {
     let figures = Arc::new(Figures::default());
     Retention::new(world.store(), Arc::new(world.clock.clone()), settings, figures)
 }
