@@ -172,6 +172,26 @@ def fails(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) ->
     assert attacker.count("incident") == 1
 
 
+def event_floods(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    # 503: more of its requests than may wait.
+    answered(answers, "runs", 200, 503)
+    taken = 300 * of(answers, "runs 200")
+    assert taken > 0
+    [[monitor]] = postgres.rows(attacker.database, "SELECT id FROM monitor WHERE entry = 'flooded'")
+    # A part of a refused request may be recorded: the SDK sends it again under the same ids.
+    assert recorded(attacker.database, monitor) >= taken
+
+
+def previews(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    assert answered(answers, "preview", 200, 503) > 0
+    assert of(answers, "preview 200") > 0
+
+
+def heavy_reads(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
+    assert answered(answers, "read", 200, 503) > 0
+    assert of(answers, "read 200") > 0
+
+
 # The attacker's pings were recorded, and it stayed within its limits.
 HELD: dict[str, Callable[[Attacker, dict[str, int], dict[str, Any]], None]] = {
     check.__name__: check
@@ -184,6 +204,9 @@ HELD: dict[str, Callable[[Attacker, dict[str, int], dict[str, Any]], None]] = {
         gzip_bombs,
         locks,
         fails,
+        event_floods,
+        previews,
+        heavy_reads,
     )
 }
 

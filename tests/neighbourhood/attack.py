@@ -400,6 +400,74 @@ def fails(attack: Attack) -> None:
         time.sleep(max(0.0, min(began + pause, attack.end) - time.monotonic()))
 
 
+def event_floods(attack: Attack) -> None:
+    """Ended runs of one entry, 300 in a request and as many requests at once as a worker farm sends."""
+    client = Client(attack)
+    event = {"id": str(uuid.uuid4()), "at": now(), "type": "beat_schedule", "beat": "flood"}
+    entry = {"name": "flooded", "task": "t", "schedule": HOUR, "grace_seconds": 60}
+    client.events("list", {**event, "entries": [entry]})
+
+    def report(client: Client, number: int) -> None:
+        run = {"at": now(), "type": "run_finished", "beat": "flood", "entry": "flooded", "outcome": "success"}
+        client.events(
+            "runs", *({"id": str(uuid.uuid4()), "run_id": str(uuid.uuid4()), **run} for _ in range(300))
+        )
+
+    attack.begin()
+    wait(attack.by(40, attack.given.rate, report))
+
+
+def previews(attack: Attack) -> None:
+    """Previews that take long to compute: sunsets near a pole, and dates that hardly ever come."""
+    schedules = [
+        {"kind": "solar", "event": "dusk_astronomical", "latitude": 80, "longitude": 0},
+        {"kind": "solar", "event": "sunset", "latitude": 67, "longitude": 0},
+        {"kind": "quartz", "expression": "59 59 23 29 2 ? 2096"},
+        {"kind": "cron", "expression": "0 0 29 2 1", "timezone": "America/Havana"},
+    ]
+
+    def preview(client: Client, number: int) -> None:
+        schedule = schedules[number % len(schedules)]
+        client.api("preview", "POST", "/schedules/preview", {"schedule": schedule, "count": 500})
+
+    attack.begin()
+    wait(attack.by(40, attack.given.rate, preview))
+
+
+def heavy_reads(attack: Attack) -> None:
+    """Searches that find nothing among many monitors, and pages and figures of a long history."""
+    given, rows = attack.given, min(attack.given.rows, 50_000)
+    made, _ = Client(attack).monitor("first")
+    postgres.rows(
+        given.database,
+        "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds,"
+        " all_channels, status, created_at, updated_at)"
+        " SELECT gen_random_uuid(), project_id, gen_random_uuid(), 'm-' || n, 'monitor ' || n, tags,"
+        " schedule, grace_seconds, all_channels, status, created_at, updated_at"
+        f" FROM monitor, generate_series(1, {rows}) AS n WHERE id = '{made}'",
+    )
+    postgres.rows(
+        given.database,
+        "INSERT INTO trace (project_id, run_id, app, task, state, attempts, retries, redelivered, stages,"
+        " more_stages, more_starts, heard_first_at, heard_at)"
+        " SELECT project_id, gen_random_uuid(), 'shop', 't', 'success', 1, 0, false, '[]', 0, 0,"
+        " now() - n * interval '1 second', now()"
+        f" FROM monitor, generate_series(1, {rows}) AS n WHERE monitor.id = '{made}'",
+    )
+    paths = [
+        "/monitors?search=nobody&limit=500",
+        "/tasks",
+        "/runs?worker=nobody&limit=500",
+        "/monitors?limit=500",
+    ]
+
+    def read(client: Client, number: int) -> None:
+        client.api("read", "GET", paths[number % len(paths)])
+
+    attack.begin()
+    wait(attack.by(40, given.rate, read))
+
+
 ATTACKS: dict[str, Callable[[Attack], None]] = {
     attack.__name__: attack
     for attack in (
@@ -411,6 +479,9 @@ ATTACKS: dict[str, Callable[[Attack], None]] = {
         gzip_bombs,
         locks,
         fails,
+        event_floods,
+        previews,
+        heavy_reads,
     )
 }
 

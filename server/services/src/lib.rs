@@ -45,6 +45,7 @@ use crate::people::guessing::Guesses;
 use crate::people::pace::Paces;
 use crate::people::quota::{QuotaSettings, Quotas};
 use crate::people::security_log::{OnceAMinute, TARGET, shown};
+use crate::people::share::Shares;
 use crate::secret::keyring::Keyring;
 
 pub use error::ServiceError;
@@ -76,6 +77,10 @@ pub struct Services {
     pub(crate) quotas: Quotas,
     /// How fast projects may ask for work that takes long.
     pub(crate) paces: Paces,
+    /// Stages of runs of one project that are under way.
+    pub(crate) stages: Shares,
+    /// Signals of one project's runs that are under way.
+    pub(crate) signals: Shares,
 }
 
 /// What this deployment asks of new channels.
@@ -137,6 +142,8 @@ impl Services {
             keyring: Keyring::default(),
             quotas: Quotas::default(),
             paces: Paces::default(),
+            stages: celery::event::share::stages(),
+            signals: celery::event::share::signals(),
         }
     }
 

@@ -8,3 +8,4 @@ pub mod project;
 pub mod quota;
 pub mod security_log;
 pub mod setup;
+pub(crate) mod share;

@@ -1,12 +1,18 @@
 //! What a schedule means, before any monitor has it.
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
+use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::json::instant;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::schedule::{Schedule, zone};
+use deadbeat_services::ServiceError;
+use deadbeat_store::connection::turns::Turns;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,6 +20,7 @@ use crate::api::only;
 use crate::error::ApiError;
 use crate::extract::api_key::MayRead;
 use crate::extract::json::{Json, given, given_instant};
+use crate::problem::Problem;
 use crate::state::AppState;
 
 /// The routes.
@@ -36,7 +43,12 @@ struct Asked {
     count: Option<i64>,
 }
 
-async fn preview(_: MayRead, state: Data<AppState>, asked: Json<Asked>) -> Result<HttpResponse, ApiError> {
+/// Previews that are computed at a time, and of one project. Five hundred slots of the sun hold a core for some hundredths of a second: they are
+/// computed on another thread than those that answer pings.
+static TURNS: LazyLock<Turns<ProjectId>> =
+    LazyLock::new(|| Turns::new(2, 1, Duration::from_secs(10)).with_queue(50));
+
+async fn preview(key: MayRead, state: Data<AppState>, asked: Json<Asked>) -> Result<HttpResponse, ApiError> {
     let Asked {
         schedule,
         after,
@@ -50,23 +62,42 @@ async fn preview(_: MayRead, state: Data<AppState>, asked: Json<Asked>) -> Resul
             format!("is {count}; 1 to {} is allowed", limits::PREVIEW_MAX),
         ));
     }
-    match Schedule::from_json(&schedule) {
+    let after = after.unwrap_or_else(|| state.now());
+    let turn = TURNS.take(key.0).await.ok_or(ServiceError::Busy)?;
+    let computed = web::block(move || {
+        let _turn = turn;
+        compute(&schedule, after, count, faults)
+    });
+    let preview = computed
+        .await
+        .map_err(|error| ApiError::new(Problem::Internal, error.to_string()))?
+        .map_err(ApiError::fields)?;
+    Ok(HttpResponse::Ok().json(preview))
+}
+
+/// Reads a schedule and computes its slots, unless something is wrong with what was asked.
+fn compute(
+    schedule: &Value,
+    after: DateTime<Utc>,
+    count: i64,
+    mut faults: Vec<FieldError>,
+) -> Result<Value, Vec<FieldError>> {
+    match Schedule::from_json(schedule) {
         Ok(schedule) if faults.is_empty() => {
-            let after = after.unwrap_or_else(|| state.now());
             let count = usize::try_from(count).unwrap_or_default();
             let slots: Vec<String> = schedule.slots(after).take(count).map(instant).collect();
-            Ok(HttpResponse::Ok().json(json!({
+            Ok(json!({
                 "slots": slots,
                 "summary": schedule.summary(),
                 "schedule": schedule.to_json(),
                 "time_zone_database": zone::database_version(),
                 "time_zone_origin": zone::data::origin().as_str(),
-            })))
+            }))
         }
-        Ok(_) => Err(ApiError::fields(faults)),
+        Ok(_) => Err(faults),
         Err(error) => {
             faults.push(FieldError::of_schedule("/schedule", error));
-            Err(ApiError::fields(faults))
+            Err(faults)
         }
     }
 }

@@ -35,6 +35,9 @@ pub(crate) trait Work: Send + 'static {
     /// Weight of one batch, at most, as far as its parts divide so.
     const BATCH: usize;
 
+    /// Weight up to which a batch is filled that begins with what an earlier one left. The work picks a batch out of it.
+    const LOOKED_AT: usize = Self::BATCH;
+
     /// How many are taken from the queue before weights count.
     const AT_ONCE: usize = 1;
 
@@ -133,6 +136,7 @@ impl<W: Work> Lane<W> {
     async fn write_all(&mut self, stop: CancellationToken) {
         loop {
             let mut batch = self.work.left();
+            let most = if batch.is_empty() { W::BATCH } else { W::LOOKED_AT };
             // What was left has waited already: it waits for nothing more.
             if batch.is_empty() {
                 let pause = self.work.pause();
@@ -155,7 +159,7 @@ impl<W: Work> Lane<W> {
                 }
             }
             let mut weight: usize = batch.iter().map(W::weight).sum();
-            while weight < W::BATCH
+            while weight < most
                 && let Ok(one) = self.waiting.try_recv()
             {
                 weight += W::weight(&one);

@@ -2,6 +2,7 @@
 
 mod beat;
 mod broker;
+mod flood;
 mod host;
 mod result_backend;
 mod trace;

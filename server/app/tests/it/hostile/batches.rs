@@ -8,6 +8,7 @@ use flate2::write::GzEncoder;
 use reqwest::header::CONTENT_ENCODING;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::harness::{self, Harness};
 
@@ -109,6 +110,78 @@ async fn pings_are_answered_while_costly_batches_are_read() {
     println!("slowest of 20 pings: {slowest:?}");
 
     for answer in answers {
+        let status = answer.status();
+        assert!(
+            status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE,
+            "{status}"
+        );
+    }
+    harness.stop().await;
+}
+
+/// A schedule of two hundred entries, which is no small batch. Its sender waits while it is followed.
+fn large_schedule(beat: &str) -> Vec<u8> {
+    let entries: Vec<Value> = (0..200)
+        .map(|number| {
+            json!({
+                "name": format!("entry {number}"), "task": "t".repeat(200), "grace_seconds": 60,
+                "schedule": {"kind": "interval", "seconds": 3600}
+            })
+        })
+        .collect();
+    let at = "2026-03-01T02:00:00Z";
+    let event =
+        json!({"id": Uuid::new_v4(), "at": at, "type": "beat_schedule", "beat": beat, "entries": entries});
+    let batch = json!({"sent_at": at, "events": [event]}).to_string();
+    assert!(batch.len() > 65_536, "{}", batch.len());
+    gzip(&batch)
+}
+
+/// As many as there are turns, and each holds its turn for as long as its Beat is locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_batches_of_one_project_leave_a_turn_for_another() {
+    let harness = harness::start().await;
+    let (_, other_key) = harness.other_project().await;
+    let first = send(&harness, large_schedule("held")).await;
+    assert_eq!(first.status(), StatusCode::OK);
+    let mut holds = harness.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM beat FOR UPDATE")
+        .execute(&mut *holds)
+        .await
+        .unwrap();
+
+    let held = futures::future::join_all((0..4).map(|_| send(&harness, large_schedule("held"))));
+    let other = async {
+        let is_held = || async {
+            sqlx::query_scalar::<_, i64>(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+            .fetch_one(&harness.pool)
+            .await
+            .unwrap()
+        };
+        let start = Instant::now();
+        while is_held().await == 0 {
+            assert!(start.elapsed() < harness::LIMIT, "nobody waits for the Beat");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let answer = harness
+            .client
+            .post(format!("{}/api/v1/events", harness.url))
+            .bearer_auth(&other_key)
+            .header(CONTENT_ENCODING, "gzip")
+            .body(large_schedule("of another"))
+            .send()
+            .await
+            .unwrap();
+        let status = answer.status();
+        holds.rollback().await.unwrap();
+        status
+    };
+    let (held, other) = futures::future::join(held, other).await;
+
+    assert_eq!(other, StatusCode::OK);
+    for answer in held {
         let status = answer.status();
         assert!(
             status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE,

@@ -95,9 +95,10 @@ async fn accept(
 
 /// Bytes of a batch, unpacked, that are read on a thread that answers pings: they take less than a millisecond.
 const SMALL_BYTES: usize = 65_536;
-/// Larger batches that are read and taken in at a time, whoever sent them: one may hold a core for a tenth of a second, and much memory.
+/// Larger batches that are read and taken in at a time, whoever sent them: one may hold a core for a tenth of a second, and much memory. A
+/// project has one of the two turns: a schedule of thousands of entries is followed for seconds, and holds its turn as long.
 /// One waits ten seconds for its turn.
-static TURNS: LazyLock<Turns<ProjectId>> = LazyLock::new(|| Turns::new(2, 2, Duration::from_secs(10)));
+static TURNS: LazyLock<Turns<ProjectId>> = LazyLock::new(|| Turns::new(2, 1, Duration::from_secs(10)));
 
 /// Reads a batch; one that is not small on another thread, when it is its turn, which is over when the batch was taken in.
 async fn read_batch(

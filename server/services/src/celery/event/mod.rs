@@ -1,6 +1,7 @@
 //! The SDK's door: a batch of events, each with a verdict of its own.
 
 mod run;
+pub(crate) mod share;
 
 use std::fmt;
 

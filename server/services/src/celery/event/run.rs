@@ -18,7 +18,7 @@ use futures::future::join_all;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::Verdict;
+use super::{Verdict, share};
 use crate::celery::beat::sending;
 use crate::celery::broker::queue_wait;
 use crate::celery::trace::{Fresh, NewStage};
@@ -176,6 +176,10 @@ pub(super) async fn accept(
     remote_addr: Option<String>,
     verdicts: &mut [(Option<Uuid>, Verdict)],
 ) -> Result<(), ServiceError> {
+    if told.is_empty() {
+        return Ok(());
+    }
+    let _share = services.stages.take(project, told.len()).await?;
     let sent = Sent::of(&told, received_at);
     let waited = waited(&told, skew);
     let (runs, fresh) = accept_stages(services, project, told, skew, received_at, verdicts).await?;
@@ -183,7 +187,7 @@ pub(super) async fn accept(
     for (name, entries) in &sent.counts(&fresh) {
         sending::sent(services, project, name, entries, sent.at).await?;
     }
-    accept_runs(services, runs, received_at, remote_addr, verdicts).await
+    accept_runs(services, project, runs, received_at, remote_addr, verdicts).await
 }
 
 /// How long the messages had waited that were taken last, by application and queue. One that was delivered again was not waiting all the time.
@@ -384,6 +388,24 @@ fn unknown_entry(beat: &str, entry: &str) -> Verdict {
 }
 
 async fn accept_runs(
+    services: &Services,
+    project: ProjectId,
+    runs: Vec<RunPing>,
+    received_at: DateTime<Utc>,
+    remote_addr: Option<String>,
+    verdicts: &mut [(Option<Uuid>, Verdict)],
+) -> Result<(), ServiceError> {
+    let mut left = runs.into_iter().peekable();
+    while left.peek().is_some() {
+        let part: Vec<RunPing> = left.by_ref().take(share::TOGETHER).collect();
+        let _share = services.signals.take(project, part.len()).await?;
+        accept_part(services, part, received_at, remote_addr.clone(), verdicts).await?;
+    }
+    Ok(())
+}
+
+/// Some of a request's signals.
+async fn accept_part(
     services: &Services,
     runs: Vec<RunPing>,
     received_at: DateTime<Utc>,

@@ -49,6 +49,9 @@ use crate::operation::supervisor::Health;
 
 /// Signals of one commit. Measured: below 64 the commits cost too much, above 512 nothing is gained.
 const BATCH: usize = 512;
+/// Signals that a batch is picked from while one address has more than its share: signals of other addresses must not wait until those of one
+/// are written, a few with each commit. The door limits who may send more at once: connections of an address, and signals of a project's events.
+const LOOKED_AT: usize = 2_048;
 /// How long a batch may take, from its first statement to the answer of its commit: then the spool takes it, and the clients hear of it.
 /// A replay may take as long as the store lets each of its statements: what the database is too busy for now must not come back for ever.
 pub const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
@@ -117,6 +120,7 @@ pub(crate) struct Writer {
 impl Work for Writer {
     type One = Waiting;
     const BATCH: usize = BATCH;
+    const LOOKED_AT: usize = LOOKED_AT;
     const AT_ONCE: usize = BATCH;
 
     async fn begin(&mut self, waiting: &mut mpsc::Receiver<Waiting>, stop: &CancellationToken) -> bool {

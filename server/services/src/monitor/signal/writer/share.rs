@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Waiting;
+use super::{BATCH, Waiting};
 use crate::monitor::signal::incoming::Address;
 
 /// Signals of one address in one batch. Measured beside 512 failures at once of one monitor (`scripts/soak -k neighbour`).
@@ -15,14 +15,20 @@ pub(super) fn split(signals: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
         return (signals, Vec::new());
     }
     let mut taken: HashMap<Address, usize> = HashMap::new();
+    let mut room = BATCH;
     signals.into_iter().partition(|one| {
         // An address has at most one entry in `taken`, however many signals it has.
         let count = match taken.get_mut(&one.incoming.address) {
             Some(count) => count,
             None => taken.entry(one.incoming.address.clone()).or_default(),
         };
+        // Once one of an address waits, all later ones do: room never comes back.
+        if room == 0 || *count == OF_ADDRESS {
+            return false;
+        }
         *count += 1;
-        *count <= OF_ADDRESS
+        room -= 1;
+        true
     })
 }
 
@@ -37,12 +43,16 @@ mod tests {
     fn waiting(address: &Address, number: usize) -> Waiting {
         let mut incoming = signal();
         incoming.address = address.clone();
-        incoming.signal.exit_code = Some(number as _);
+        incoming.body = number.to_string().into_bytes();
         Waiting {
             incoming: Box::new(incoming),
             answer: oneshot::channel().0,
             held_since: None,
         }
+    }
+
+    fn number(one: &Waiting) -> usize {
+        std::str::from_utf8(&one.incoming.body).unwrap().parse().unwrap()
     }
 
     #[test]
@@ -57,9 +67,23 @@ mod tests {
 
         let (now, later) = split(signals);
 
-        let number = |one: &Waiting| one.incoming.signal.exit_code.unwrap() as usize;
         let numbers = |signals: &[Waiting]| -> Vec<usize> { signals.iter().map(number).collect() };
         assert_eq!(numbers(&now), (0..OF_ADDRESS).chain([last]).collect::<Vec<_>>());
         assert_eq!(numbers(&later), (OF_ADDRESS..last).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_batch_is_full_at_its_limit_and_every_address_keeps_its_order() {
+        let addresses: Vec<Address> = (0..32).map(|_| Address::Ping(PingId::generate())).collect();
+        let signals = (0..BATCH * 3).map(|number| waiting(&addresses[number % addresses.len()], number));
+
+        let (now, later) = split(signals.collect());
+
+        assert_eq!((now.len(), later.len()), (BATCH, BATCH * 2));
+        assert_eq!(
+            now.iter().map(number).collect::<Vec<_>>(),
+            (0..BATCH).collect::<Vec<_>>()
+        );
+        assert!(later.iter().map(number).eq(BATCH..BATCH * 3));
     }
 }
