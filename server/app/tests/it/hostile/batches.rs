@@ -119,9 +119,9 @@ async fn pings_are_answered_while_costly_batches_are_read() {
     harness.stop().await;
 }
 
-/// A schedule of two hundred entries, which is no small batch. Its sender waits while it is followed.
+/// A schedule of 240 entries, which is no small batch. Its sender waits while it is followed.
 fn large_schedule(beat: &str) -> Vec<u8> {
-    let entries: Vec<Value> = (0..200)
+    let entries: Vec<Value> = (0..240)
         .map(|number| {
             json!({
                 "name": format!("entry {number}"), "task": "t".repeat(200), "grace_seconds": 60,

@@ -1,5 +1,7 @@
 //! Channels that fail for good: the project is told once, and nothing multiplies or deadlocks.
 
+use sqlx::postgres::PgPoolOptions;
+
 use super::*;
 
 /// Delivers until a pass finds nothing, as the loop does.
@@ -100,7 +102,9 @@ async fn four_answers_of_gone_at_once_do_not_deadlock(pool: PgPool) {
 async fn deadlocks(world: &World) -> i64 {
     let options = (*world.pool.connect_options()).clone();
     world.pool.close().await;
-    let pool = PgPool::connect_with(options).await.unwrap();
+    // One connection: a second one of this pool would count as a session that never ends.
+    let one = PgPoolOptions::new().max_connections(1);
+    let pool = one.connect_with(options).await.unwrap();
     let alone = async {
         while count(
             &pool,
