@@ -40,6 +40,8 @@ pub const TAG_CHARS: usize = 100;
 pub const PROJECT_MONITORS: i64 = 100_000;
 /// Tests of channels that one project may ask for in a minute.
 pub const PROJECT_TESTS_A_MINUTE: u32 = 20;
+/// Deliveries that one project may have sent again in a minute.
+pub const PROJECT_RESENDS_A_MINUTE: u32 = 60;
 /// Monitors that an alert names; the rest are counted.
 pub const ALERT_MEMBERS: i64 = 50;
 /// Mails that ask for a confirmation, of one project in a day.

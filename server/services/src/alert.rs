@@ -4,4 +4,5 @@ pub mod channel;
 pub mod confirmation;
 pub mod delivery;
 pub mod outbox;
+pub mod resend;
 pub mod sealing;

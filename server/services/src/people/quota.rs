@@ -201,6 +201,7 @@ pub(crate) async fn spend(
         Counted::CreatedMonitors(_) => "monitors a day that ping keys of a project create",
         Counted::ApiKeys(_) => "new API keys of a project a day",
         Counted::Tests(_) => "tests of a project in a minute",
+        Counted::Resends(_) => "deliveries of a project that are sent again in a minute",
         Counted::Confirmations(_) => "confirmation mails of a project in a day",
         Counted::ConfirmationsTo(_) => "confirmation mails to one address in a day",
     };

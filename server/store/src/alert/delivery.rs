@@ -314,3 +314,46 @@ pub async fn cancel_unconfirmed(
     .await?;
     Ok(())
 }
+
+/// Makes a delivery that was given up or cancelled wait again, under the same id. The caller holds its channel's lock. False: it waits, was
+/// sent, or another notice of a failed channel waits for this channel.
+///
+/// # Errors
+/// When the database is away.
+pub async fn resend(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: DeliveryId,
+    now: DateTime<Utc>,
+) -> StoreResult<bool> {
+    let done = sqlx::query!(
+        "UPDATE delivery
+        SET status = 'pending', next_attempt_at = $3, resent_at = $3, lease = NULL, settled_at = NULL, cancel_reason = NULL
+        WHERE project_id = $1 AND id = $2 AND status IN ('dead', 'cancelled') AND NOT (notice_of IS NOT NULL AND EXISTS (
+            SELECT FROM delivery AS other
+            WHERE other.project_id = $1 AND other.channel_id = delivery.channel_id AND other.notice_of IS NOT NULL
+                AND other.next_attempt_at IS NOT NULL
+        ))",
+        project.0,
+        id.0,
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The channel of a delivery.
+///
+/// # Errors
+/// When the database is away.
+pub async fn channel_of(tx: &mut Tx, project: ProjectId, id: DeliveryId) -> StoreResult<Option<ChannelId>> {
+    let found = sqlx::query_scalar!(
+        "SELECT channel_id FROM delivery WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found.map(ChannelId))
+}

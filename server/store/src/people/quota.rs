@@ -15,6 +15,8 @@ pub enum Counted {
     ApiKeys(ProjectId),
     /// Tests of the project's channels.
     Tests(ProjectId),
+    /// Deliveries that the project had sent again.
+    Resends(ProjectId),
     /// Confirmation mails that the project asked for.
     Confirmations(ProjectId),
     /// Confirmation mails to one mailbox, whichever projects asked for them.
@@ -28,6 +30,7 @@ impl Counted {
             Self::CreatedMonitors(project) => format!("created_monitors:{project}"),
             Self::ApiKeys(project) => format!("api_keys:{project}"),
             Self::Tests(project) => format!("test:{project}"),
+            Self::Resends(project) => format!("resend:{project}"),
             Self::Confirmations(project) => format!("confirm:{project}"),
             Self::ConfirmationsTo(mailbox) => format!("confirm:{mailbox}"),
         }
@@ -37,7 +40,7 @@ impl Counted {
     #[must_use]
     pub fn window(&self) -> TimeDelta {
         match self {
-            Self::Tests(_) => TimeDelta::minutes(1),
+            Self::Tests(_) | Self::Resends(_) => TimeDelta::minutes(1),
             Self::CreatedMonitors(_)
             | Self::ApiKeys(_)
             | Self::Confirmations(_)

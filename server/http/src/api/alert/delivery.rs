@@ -4,6 +4,7 @@ use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
 use deadbeat_domain::json::instant;
+use deadbeat_services::alert::resend as service;
 use deadbeat_store::alert::attempt::Attempt;
 use deadbeat_store::alert::delivery::{Delivery, Filter};
 use deadbeat_store::page::Page;
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::{id, only};
 use crate::error::ApiError;
-use crate::extract::api_key::MayRead;
+use crate::extract::api_key::{MayManageChannels, MayRead};
 use crate::extract::paging::{Query, cut, one_more};
 use crate::problem::Problem;
 use crate::state::AppState;
@@ -34,6 +35,11 @@ pub fn configure(config: &mut ServiceConfig) {
             web::resource("/deliveries/{id}/attempts")
                 .route(web::get().to(attempts))
                 .default_service(only("GET")),
+        )
+        .service(
+            web::resource("/deliveries/{id}/resend")
+                .route(web::post().to(resend))
+                .default_service(only("POST")),
         );
 }
 
@@ -132,4 +138,14 @@ async fn attempts(key: MayRead, state: Data<AppState>, path: Path<String>) -> Re
     let id = DeliveryId(id(&path, "delivery")?);
     find(&state, key.0, id).await?;
     Ok(HttpResponse::Ok().json(json!({"attempts": tries(&state, key.0, id).await?, "next_cursor": null})))
+}
+
+/// The delivery waits in the outbox again; what became of it is read from it.
+async fn resend(
+    key: MayManageChannels,
+    state: Data<AppState>,
+    path: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    service::resend(&state.services, &key.1, DeliveryId(id(&path, "delivery")?)).await?;
+    Ok(HttpResponse::Accepted().finish())
 }

@@ -309,7 +309,7 @@ impl Delivery {
             // This process was held up. Another may soon take it, and both would send it.
             return End::Unsettled;
         }
-        if is_too_old(held.row.created_at, began) {
+        if is_too_old(held.row.begun_at, began) {
             return self.cancel(&held, began).await;
         }
         let started = Instant::now();

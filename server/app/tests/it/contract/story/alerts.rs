@@ -67,6 +67,17 @@ async fn repaired(caller: &Caller<'_>, pool: &PgPool, path: &str, url: &Value) {
     );
 }
 
+/// A delivery that was given up is sent again; one that waits or was sent is not.
+async fn sent_again(caller: &Caller<'_>, pool: &PgPool, delivery: &str) {
+    let resend = format!("{delivery}/resend");
+    sqlx::query("UPDATE delivery SET status = 'dead', next_attempt_at = NULL, settled_at = now() WHERE alert = 'test'")
+        .execute(pool)
+        .await
+        .unwrap();
+    expect(caller, Method::POST, &resend, &json!(null), 202).await;
+    expect(caller, Method::POST, &resend, &json!(null), 409).await;
+}
+
 pub(super) async fn channels(caller: &Caller<'_>, pool: &PgPool, receiver: &Receiver) {
     let url = json!({"url": receiver.url("/hook")});
     let webhook = caller
@@ -94,6 +105,7 @@ pub(super) async fn channels(caller: &Caller<'_>, pool: &PgPool, receiver: &Rece
     receiver.wait_for(1, LIMIT).await;
     caller.get(&delivery).await;
     caller.get(&format!("{delivery}/attempts")).await;
+    sent_again(caller, pool, &delivery).await;
     channel_quotas(caller, &path).await;
     expect(
         caller,

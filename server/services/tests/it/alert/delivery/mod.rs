@@ -50,6 +50,7 @@ mod handle;
 mod mail;
 mod outbound;
 mod outcome;
+mod resend;
 mod running;
 mod stored;
 
