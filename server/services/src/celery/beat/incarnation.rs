@@ -308,12 +308,14 @@ pub(crate) async fn follows(tx: &mut Tx, beat: &Beat, boot: Uuid, sync: Uuid) ->
 /// transactions. After a failure in between, the Beat's next report continues.
 pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId) -> Result<(), ServiceError> {
     let mut retired = 0;
+    let mut began_at = None;
     loop {
         let mut tx = services.store.begin().await?;
         let Some(beat) = deadbeat_store::celery::beat::lock_by_id(&mut tx, project, id).await? else {
             return Ok(());
         };
         let now = services.now();
+        let began_at = *began_at.get_or_insert(now);
         let mut incarnations = Incarnations::read(&mut tx, &beat, now).await?;
         let (standing, _) = incarnations.standing(&mut tx, &beat, now).await?;
         if standing.replaced == 0 {
@@ -333,7 +335,7 @@ pub(crate) async fn release(services: &Services, project: ProjectId, id: BeatId)
                 lineage::mark_sharing(&mut incarnations.known, now, &incarnations.spells);
                 incarnations.write(&mut tx, &beat).await?;
                 if retired >= SCHEDULE_ENTRIES && listing::watched(&mut tx, project, id).await? == 0 {
-                    listing::note_emptied(&mut tx, project, id, Some(now)).await?;
+                    listing::note_emptied(&mut tx, project, id, began_at).await?;
                 }
                 tx.commit().await?;
                 tracing::info!(beat.id = %id, retired, "a process of Beat is over; entries that only it listed are retired");

@@ -34,7 +34,7 @@ pub(crate) async fn note(
     now: DateTime<Utc>,
 ) -> StoreResult<bool> {
     if is_emptied(watched, enabled) {
-        listing::note_emptied(tx, beat.project_id, beat.id, Some(now)).await?;
+        listing::note_emptied(tx, beat.project_id, beat.id, now).await?;
         tracing::warn!(beat.id = %beat.id, watched, "a list without enabled entries retired all monitors of a Beat");
         return Ok(false);
     }
@@ -49,7 +49,7 @@ async fn end(tx: &mut Tx, site: &Site, beat: &mut Beat, now: DateTime<Utc>) -> S
     if listing::emptied_at(tx, beat.project_id, beat.id).await?.is_none() {
         return Ok(false);
     }
-    listing::note_emptied(tx, beat.project_id, beat.id, None).await?;
+    listing::forget_emptied(tx, beat.project_id, beat.id).await?;
     if beat.state.trouble != Some(Cause::ScheduleEmptied) {
         return Ok(false);
     }

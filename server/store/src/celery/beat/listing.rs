@@ -51,21 +51,32 @@ pub async fn lock_in_sync(
     .transpose()
 }
 
-/// Notes since when a Beat's list has had no enabled entry; None: it has one again, or a person knows.
+/// Notes that a Beat's list has had no enabled entry since `at`. What was noted before stays: a list that is sent again says nothing new.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn note_emptied(
-    tx: &mut Tx,
-    project: ProjectId,
-    id: BeatId,
-    at: Option<DateTime<Utc>>,
-) -> StoreResult<()> {
+pub async fn note_emptied(tx: &mut Tx, project: ProjectId, id: BeatId, at: DateTime<Utc>) -> StoreResult<()> {
+    // The earlier one of both, not the stored one: that may lie in times to come, noted before the clock was stepped back.
     sqlx::query!(
-        "UPDATE beat SET emptied_at = $3 WHERE project_id = $1 AND id = $2",
+        "UPDATE beat SET emptied_at = least(emptied_at, $3) WHERE project_id = $1 AND id = $2",
         project.0,
         id.0,
         at
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// A Beat's list has an enabled entry again, or a person knows that it has none.
+///
+/// # Errors
+/// When the database is away.
+pub async fn forget_emptied(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE beat SET emptied_at = NULL WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
     )
     .execute(tx.conn())
     .await?;

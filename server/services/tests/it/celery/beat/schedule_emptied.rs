@@ -74,6 +74,34 @@ async fn an_empty_list_is_one_alert_and_a_list_with_entries_ends_it(pool: PgPool
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_list_that_is_sent_again_does_not_move_since_when_the_schedule_is_empty(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.schedule(&["a", "b", "c"]).await;
+    world.alive().await;
+    world.schedule(&[]).await;
+    // The first delivery of the list ended between two of its transactions: it had retired one monitor.
+    sqlx::query("UPDATE monitor SET retired_at = NULL, status = 'up' WHERE entry <> 'a'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+
+    world.lives_for(20).await;
+    world.schedule(&[]).await;
+    world.lives_for(60).await;
+
+    assert_eq!(world.statuses(&["a", "b", "c"]).await, [Status::Paused; 3]);
+    let evidence: Value =
+        sqlx::query_scalar("SELECT evidence FROM incident WHERE cause = 'SCHEDULE_EMPTIED'")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+    assert!(
+        evidence.to_string().contains("Before that it listed a, b, c."),
+        "{evidence}"
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_list_in_which_all_entries_are_disabled_is_empty(pool: PgPool) {
     let world = World::new(pool).await;
     world.schedule(&["a", "b"]).await;
