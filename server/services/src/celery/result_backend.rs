@@ -11,12 +11,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::condition::UNSEEN_FOR;
 use deadbeat_domain::celery::result_backend::{BackendView, BrokerSeen, is_told};
 use deadbeat_domain::change::{Transition, Trigger};
+use deadbeat_domain::ids::ProjectId;
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_store::celery::broker::Broker;
 use deadbeat_store::celery::result_backend::{Open, Process};
-use deadbeat_store::{StoreResult, Tx};
+use deadbeat_store::{Store, StoreError, StoreResult, Tx, with_sources};
 
 use self::report::{Backend, Report, worst};
 use crate::incident::changed::{Changed, News, What};
@@ -148,9 +149,13 @@ async fn record(tx: &mut Tx, site: &Site, backend: &Backend, transition: Transit
     incident::record(tx, site, &[news]).await
 }
 
-/// Checks all open incidents. Returns how many ended.
+/// Checks the open incidents of all projects, each project in a transaction of its own. Returns how many ended. An error in one project
+/// leaves the other projects unaffected.
+///
+/// # Errors
+/// If the database is away.
 pub(crate) async fn settle_all(
-    tx: &mut Tx,
+    store: &Store,
     site: &Site,
     now: DateTime<Utc>,
     batch: i64,
@@ -158,15 +163,33 @@ pub(crate) async fn settle_all(
     let mut over = 0;
     let mut after = None;
     loop {
-        let open = deadbeat_store::celery::result_backend::open_after(tx, after, batch).await?;
-        for one in &open {
-            over += usize::from(settle(tx, site, one, now).await?);
+        let reader = store.reader();
+        let projects = deadbeat_store::celery::result_backend::projects_after(&reader, after, batch).await?;
+        for project in &projects {
+            match settle_of(store, site, *project, now).await {
+                Ok(ended) => over += ended,
+                Err(error @ StoreError::Unavailable(_)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(project.id = %project, error = %with_sources(&error), "the incidents about the result backends of a project could not be settled");
+                }
+            }
         }
-        after = open.last().map(|last| last.id);
-        if (open.len() as i64) < batch {
+        after = projects.last().copied();
+        if (projects.len() as i64) < batch {
             return Ok(over);
         }
     }
+}
+
+/// Checks the open incidents of one project. Returns how many ended.
+async fn settle_of(store: &Store, site: &Site, project: ProjectId, now: DateTime<Utc>) -> StoreResult<usize> {
+    let mut tx = store.begin().await?;
+    let mut over = 0;
+    for open in deadbeat_store::celery::result_backend::open_of(&mut tx, project).await? {
+        over += usize::from(settle(&mut tx, site, &open, now).await?);
+    }
+    tx.commit().await?;
+    Ok(over)
 }
 
 /// In the form that the rules take, for monitors of the application. None: no process has trouble with it.

@@ -4,9 +4,8 @@
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{BeatId, BrokerId, ProjectId, WorkerId};
 use serde_json::Value;
-use uuid::Uuid;
 
-use crate::{StoreResult, Tx};
+use crate::{Reader, StoreResult, Tx};
 
 /// The most processes of one application that are read.
 const PROCESSES: i64 = 1_000;
@@ -117,9 +116,17 @@ pub async fn reports(
 /// The open incident about a result backend.
 ///
 /// # Errors
-/// When the database is away.
+/// If the database is away.
 pub async fn open_about(tx: &mut Tx, project: ProjectId, id: BrokerId) -> StoreResult<Option<Open>> {
-    Ok(open(tx, None, Some((project, id)), 1).await?.into_iter().next())
+    Ok(open(tx, project, Some(id)).await?.into_iter().next())
+}
+
+/// The open incidents of a project about result backends. Each application of the project has at most one.
+///
+/// # Errors
+/// If the database is away.
+pub async fn open_of(tx: &mut Tx, project: ProjectId) -> StoreResult<Vec<Open>> {
+    open(tx, project, None).await
 }
 
 /// When the last incident about a result backend opened, and when it ended, if it is open or ended after an instant.
@@ -147,33 +154,40 @@ pub async fn last_outage(
     Ok(row.map(|row| (row.opened_at, row.resolved_at)))
 }
 
-/// The open incidents of all projects about result backends, in the order of their subjects, after one.
+/// The next projects, in the order of their ids, that have an open incident about a result backend.
 ///
 /// # Errors
 /// If the database is away.
-pub async fn open_after(tx: &mut Tx, after: Option<BrokerId>, limit: i64) -> StoreResult<Vec<Open>> {
-    open(tx, after, None, limit).await
+pub async fn projects_after(
+    reader: &Reader,
+    after: Option<ProjectId>,
+    limit: i64,
+) -> StoreResult<Vec<ProjectId>> {
+    let projects = sqlx::query_scalar!(
+        "SELECT DISTINCT project_id
+        FROM incident
+        WHERE subject_kind = 'result_backend' AND resolved_at IS NULL AND ($1::uuid IS NULL OR project_id > $1)
+        ORDER BY project_id
+        LIMIT $2",
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(reader.pool())
+    .await?;
+    Ok(projects.into_iter().map(ProjectId).collect())
 }
 
-async fn open(
-    tx: &mut Tx,
-    after: Option<BrokerId>,
-    only: Option<(ProjectId, BrokerId)>,
-    limit: i64,
-) -> StoreResult<Vec<Open>> {
+async fn open(tx: &mut Tx, project: ProjectId, only: Option<BrokerId>) -> StoreResult<Vec<Open>> {
     let rows = sqlx::query!(
         r#"
-        SELECT subject_id, incident.project_id, subject_name, opened_at, broker.app AS "app?"
+        SELECT subject_id, subject_name, opened_at, broker.app AS "app?"
         FROM incident LEFT JOIN broker ON broker.project_id = incident.project_id AND broker.id = subject_id
-        WHERE subject_kind = 'result_backend' AND resolved_at IS NULL AND ($1::uuid IS NULL OR subject_id > $1)
-            AND ($2::uuid IS NULL OR (incident.project_id = $2 AND subject_id = $3))
+        WHERE incident.project_id = $1 AND subject_kind = 'result_backend' AND resolved_at IS NULL
+            AND ($2::uuid IS NULL OR subject_id = $2)
         ORDER BY subject_id
-        LIMIT $4
         "#,
-        after.map(|id| id.0) as Option<Uuid>,
-        only.map(|(project, _)| project.0) as Option<Uuid>,
-        only.map(|(_, id)| id.0) as Option<Uuid>,
-        limit
+        project.0,
+        only.map(|id| id.0)
     )
     .fetch_all(tx.conn())
     .await?;
@@ -181,7 +195,7 @@ async fn open(
         .into_iter()
         .map(|row| Open {
             id: BrokerId(row.subject_id),
-            project_id: ProjectId(row.project_id),
+            project_id: project,
             address: row.subject_name,
             app: row.app,
             opened_at: row.opened_at,

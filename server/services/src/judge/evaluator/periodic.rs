@@ -96,9 +96,8 @@ impl Evaluator {
         let spells = self.spells(&mut tx, now).await?;
         let given_up = broker::give_up_unseen(&mut tx, &self.site, now, &spells, BATCH).await?
             // Their members may have been deleted, which no event reports.
-            + incident::settle_inferred(&mut tx, &self.site, None, now).await?
-            + result_backend::settle_all(&mut tx, &self.site, now, BATCH).await?;
+            + incident::settle_inferred(&mut tx, &self.site, None, now).await?;
         tx.commit().await?;
-        Ok(given_up)
+        Ok(given_up + result_backend::settle_all(&self.store, &self.site, now, BATCH).await?)
     }
 }

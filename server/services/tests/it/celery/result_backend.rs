@@ -254,6 +254,38 @@ async fn one_that_nobody_uses_any_more_is_given_up_after_an_hour(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn an_incident_that_cannot_end_keeps_no_other_projects_from_ending(pool: PgPool) {
+    let world = World::new(pool).await;
+    // Three projects, each with an incident about a backend that nobody uses any more. The second one's cannot be written.
+    for number in 1..=3_u128 {
+        sqlx::query("INSERT INTO project (id, name, created_at) VALUES ($1, 'p', $2)")
+            .bind(Uuid::from_u128(number))
+            .bind(world.now())
+            .execute(&world.pool)
+            .await
+            .unwrap();
+        sqlx::query(
+            "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at)
+            VALUES ($1, $1, 'result_backend', $1, 'redis://h/1', 'RESULT_BACKEND_DOWN', 's', '[]', '[]', $2)",
+        )
+        .bind(Uuid::from_u128(number))
+        .bind(world.now())
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    }
+    sqlx::query("ALTER TABLE incident ADD CONSTRAINT poison CHECK (subject_id::text NOT LIKE '%2' OR resolved_at IS NULL)")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+
+    world.sweep_after(61).await;
+
+    let over: Vec<bool> = world.incidents().await.iter().map(|one| !one.open).collect();
+    assert_eq!(over, [true, false, true]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn nonsense_in_a_report_is_bounded_and_stalls_nobody(pool: PgPool) {
     let world = World::new(pool).await;
     world.well().await;
