@@ -94,6 +94,9 @@ pub struct MonitorState {
     pub postponed_from: Option<DateTime<Utc>>,
     /// When the monitor is declared down. None: it is not armed.
     pub deadline_at: Option<DateTime<Utc>>,
+    /// While the monitor is held: until when. Its deadline has passed, and the verdict waits for that on another
+    /// subject, such as its Beat. None: it is not held.
+    pub hold_until: Option<DateTime<Utc>>,
     /// Open runs, and overruns that may still end.
     pub runs: Vec<Run>,
     /// How long its runs take. None: not learned yet, or not loaded.
@@ -121,11 +124,32 @@ impl MonitorState {
             hinted_due_at: None,
             postponed_from: None,
             deadline_at: None,
+            hold_until: None,
             runs: Vec::new(),
             baseline: None,
         };
-        state.deadline_at = deadline(&state);
+        state.rearm();
         state
+    }
+
+    /// When the evaluator judges the monitor: at its deadline, or at the end of its hold if that is later. None: it is
+    /// not armed.
+    #[must_use]
+    pub fn judged_at(&self) -> Option<DateTime<Utc>> {
+        self.deadline_at
+            .map(|deadline| self.hold_until.map_or(deadline, |held| held.max(deadline)))
+    }
+
+    /// Computes the deadline anew, and ends a hold.
+    pub(crate) fn rearm(&mut self) {
+        self.deadline_at = deadline(self);
+        self.hold_until = None;
+    }
+
+    /// Removes the deadline, and ends a hold.
+    pub(crate) fn disarm(&mut self) {
+        self.deadline_at = None;
+        self.hold_until = None;
     }
 
     /// How long a run may take: the setting, or the learned limit if that is shorter.

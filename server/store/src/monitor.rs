@@ -144,6 +144,7 @@ struct Row {
     hinted_due_at: Option<DateTime<Utc>>,
     postponed_from: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
+    hold_until: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Monitor {
@@ -194,6 +195,7 @@ impl TryFrom<Row> for Monitor {
                 hinted_due_at: row.hinted_due_at,
                 postponed_from: row.postponed_from,
                 deadline_at: row.deadline_at,
+                hold_until: row.hold_until,
                 runs: Vec::new(),
                 baseline: None,
             },
@@ -220,7 +222,7 @@ macro_rules! select {
             SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds, all_channels,
                 beat_id, entry,
                 registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms,
-                open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at
+                open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until
             FROM monitor
             "# + $tail
             $(, $argument)*
@@ -428,10 +430,10 @@ pub async fn set_aside(
     id: MonitorId,
     until: DateTime<Utc>,
 ) -> StoreResult<()> {
-    // A monitor without a deadline stays without one: `greatest` alone would arm one that is down or paused.
+    // A monitor without a deadline stays without a hold, too: nothing would end the hold of one that is down or paused.
     sqlx::query!(
         "UPDATE monitor
-        SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
+        SET check_after = $2, hold_until = CASE WHEN deadline_at IS NOT NULL THEN greatest(hold_until, $2) END
         WHERE id = $1 AND project_id = $3",
         id.0,
         until,

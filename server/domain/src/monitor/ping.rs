@@ -68,6 +68,29 @@ impl Source {
     }
 }
 
+/// The SDK's facts in one event about a Celery run. Empty for ping URLs.
+///
+/// In JSON the members of `run` stand beside the others, as in the spools of earlier releases.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalDetail {
+    /// The part that is stored with the run.
+    #[serde(flatten)]
+    pub run: RunDetail,
+    /// For an end by expiry: the worker's clock is ahead, or the sender's is behind, so that a fresh message may expire
+    /// at once ([`crate::celery::worker::expiry`]).
+    #[serde(default)]
+    pub is_early_expiry: bool,
+    /// When the run's message was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<DateTime<Utc>>,
+    /// The id of the event. An event with a known id changes nothing: the SDK sends events again if an answer is lost.
+    #[serde(default)]
+    pub event: Option<Uuid>,
+    /// This attempt is over, and a retry will follow.
+    #[serde(default)]
+    pub is_retried: bool,
+}
+
 /// One signal for one monitor, as the rules see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
@@ -86,8 +109,57 @@ pub struct Signal {
     /// Where it came from.
     pub source: Source,
     /// The SDK's facts about the run.
-    pub detail: RunDetail,
+    pub detail: SignalDetail,
     /// It comes from a spool, so signals that were received after it may be known already.
     #[serde(skip)]
     pub is_replayed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::run::Outcome;
+
+    /// A detail as the last release wrote it into a spool.
+    const SPOOLED: &str = r#"{"task":"t","task_id":null,"worker":"w","retries":2,"error":null,"outcome":"failure","is_early_expiry":true,
+        "attempt":"00000000-0000-0000-0000-000000000001","published_at":"2026-01-01T00:00:00Z",
+        "event":"00000000-0000-0000-0000-000000000002","is_retried":true,"acks_late":true}"#;
+
+    #[test]
+    fn what_a_spool_of_the_last_release_holds_is_read_whole_and_written_as_it_was() {
+        let detail: SignalDetail = serde_json::from_str(SPOOLED).unwrap();
+
+        assert_eq!(
+            (
+                detail.run.worker.as_deref(),
+                detail.run.retries,
+                detail.run.outcome,
+                detail.run.acks_late
+            ),
+            (Some("w"), 2, Some(Outcome::Failure), true)
+        );
+        assert_eq!(
+            (
+                detail.event,
+                detail.is_retried,
+                detail.is_early_expiry,
+                detail.published_at.is_some()
+            ),
+            (Some(Uuid::from_u128(2)), true, true, true)
+        );
+        let written = serde_json::to_value(&detail).unwrap();
+        assert_eq!(
+            written,
+            serde_json::from_str::<serde_json::Value>(SPOOLED).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_signal_of_a_ping_url_has_no_detail() {
+        let empty = SignalDetail::default();
+
+        let read: SignalDetail = serde_json::from_value(serde_json::to_value(&empty).unwrap()).unwrap();
+
+        assert_eq!(read, empty);
+    }
 }

@@ -172,22 +172,9 @@ pub struct RunDetail {
     /// How it ended, in the SDK's words.
     #[serde(default)]
     pub outcome: Option<Outcome>,
-    /// For an end by expiry: the worker's clock is ahead, or the sender's is behind, so that a fresh message may expire
-    /// at once ([`crate::celery::worker::expiry`]).
-    #[serde(default)]
-    pub is_early_expiry: bool,
     /// The attempt: one execution of the message. Each start in a process makes a new one.
     #[serde(default)]
     pub attempt: Option<Uuid>,
-    /// When its message was sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub published_at: Option<DateTime<Utc>>,
-    /// The id of the event. An event with a known id changes nothing: the SDK sends events again if an answer is lost.
-    #[serde(default)]
-    pub event: Option<Uuid>,
-    /// This attempt is over, and a retry will follow.
-    #[serde(default)]
-    pub is_retried: bool,
     /// The incarnation of the worker that executes the run. None: the SDK does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Uuid>,
@@ -209,8 +196,11 @@ pub struct Run {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// While open: when it becomes an overrun.
+    /// While open: when the evaluator judges it.
     pub deadline_at: Option<DateTime<Utc>>,
+    /// When the server received the end of one of several executions of its message. The run stays open
+    /// ([`Contest::Ended`]) until the others are judged.
+    pub ended_at: Option<DateTime<Utc>>,
     /// How long it took.
     pub duration: Option<TimeDelta>,
     /// The exit code of the client's command: 0 to 255.

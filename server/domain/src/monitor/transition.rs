@@ -8,7 +8,6 @@ use crate::change::{Transition, Trigger};
 use crate::ids::RunKey;
 use crate::incident::cause::Cause;
 use crate::judge::blind_spell::is_to_come;
-use crate::monitor::deadline::deadline;
 use crate::monitor::ping::{PingKind, Signal, Source};
 use crate::monitor::run::{Contest, Outcome, Run, pairing};
 use crate::monitor::status::Status;
@@ -80,7 +79,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if signal.kind == PingKind::Success {
         state.last_success_at = state.last_success_at.max(Some(at));
         // An ignored run did not do its work, so its length tells nothing.
-        let counts = signal.detail.outcome != Some(Outcome::Ignored);
+        let counts = signal.detail.run.outcome != Some(Outcome::Ignored);
         if let (Some(baseline), Some(length), true) = (&mut state.baseline, length, counts) {
             is_too_fast = baseline.is_too_fast(length);
         }
@@ -95,7 +94,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         is_excused || state.retired || (state.status == Status::Paused && signal.source == Source::Event);
     if ignored || signal.kind == PingKind::Log {
         if signal.detail.is_retried {
-            state.deadline_at = deadline(state);
+            state.rearm();
         }
         return effect;
     }
@@ -126,7 +125,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     } else if is_too_fast {
         Cause::TooFast
     } else {
-        Cause::of_outcome(signal.detail.outcome)
+        Cause::of_outcome(signal.detail.run.outcome)
     };
     let to = match signal.kind {
         _ if is_late && !is_proved => state.status,
@@ -180,7 +179,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         });
         state.status = to;
     }
-    state.deadline_at = deadline(state);
+    state.rearm();
     effect
 }
 
@@ -201,7 +200,7 @@ pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
         run.started_at = run.started_at.map(|at| at.min(now));
         run.deadline_at = run.deadline_at.map(|at| at.min(now + longest));
     }
-    state.deadline_at = deadline(state);
+    state.rearm();
 }
 
 /// A person pauses the monitor. None: it was paused already.
@@ -218,7 +217,7 @@ pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) 
     };
     state.status = Status::Paused;
     state.decided_at = state.decided_at.max(Some(now));
-    state.deadline_at = None;
+    state.disarm();
     Some(transition)
 }
 
@@ -244,7 +243,7 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
         pairing::close_overdue(&mut state.runs, now);
     }
     slot::expect_anew(state, now);
-    state.deadline_at = deadline(state);
+    state.rearm();
     Some(transition)
 }
 
@@ -261,7 +260,7 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
         run.deadline_at = run.started_at.map(|start| (start + longest).max(now));
     }
-    state.deadline_at = deadline(state);
+    state.rearm();
     // If the due has passed, the whole patience starts again now.
     let fresh_grace = now + state.expectation.patience();
     state.deadline_at = state
@@ -275,7 +274,7 @@ pub fn on_due_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: D
         return;
     }
     slot::take_hint(state, hint, now);
-    state.deadline_at = deadline(state);
+    state.rearm();
 }
 
 /// Beat has just sent this entry, and says when it is next due. None: never again. The slot of the sending still needs
@@ -285,14 +284,14 @@ pub fn on_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateT
         return;
     }
     slot::take_hint_of_sent(state, hint, now);
-    state.deadline_at = deadline(state);
+    state.rearm();
 }
 
 /// Adapts the due and the deadline to new time zone data. Returns whether anything changed.
 pub fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) -> bool {
     let has_moved = slot::on_zone_data_change(state, now);
     if has_moved {
-        state.deadline_at = deadline(state);
+        state.rearm();
     }
     has_moved
 }

@@ -179,7 +179,7 @@ fn show(
         "last_success_at": rules.last_success_at.map(instant),
         "last_duration_seconds": rules.last_duration.map(|length| length.num_milliseconds() as f64 / 1000.0),
         "next_due_at": rules.next_due_at.map(instant),
-        "deadline_at": rules.deadline_at.map(instant),
+        "deadline_at": rules.judged_at().map(instant),
         "beat_id": monitor.beat_id,
         "entry": monitor.entry,
         "retired_at": monitor.retired_at.map(instant),

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
-use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
-use deadbeat_domain::monitor::run::RunDetail;
+use deadbeat_domain::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::time::Clock;
@@ -228,7 +227,7 @@ impl World {
             exit_code: None,
             duration: None,
             source: Source::Http,
-            detail: RunDetail::default(),
+            detail: SignalDetail::default(),
             is_replayed: false,
         }
     }

@@ -23,8 +23,9 @@ pub struct Batch<'a> {
     /// Monitors whose state changed, each once ([`crate::monitor::Stateful::changed`]). Their runs are loaded, because
     /// the number of open ones is written.
     pub monitors: Vec<(MonitorKey, &'a MonitorState)>,
-    /// True: `check_after` becomes the deadline. A sweep moves it lazily, and so may any caller that is not in a hurry.
-    /// False: it moves only if it would lie after the deadline. That keeps a ping's update HOT.
+    /// True: `check_after` becomes the instant at which the monitor is judged. A sweep moves it lazily, and so may any
+    /// caller that is not in a hurry.
+    /// False: it moves only if it would lie after that instant. That keeps a ping's update HOT.
     pub moves_check: bool,
     /// The writer that commits this, and its number of the batch.
     pub writer: Option<(Uuid, u64)>,
@@ -62,22 +63,23 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             )
             INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id,
                 worker, retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at,
-                project_id)
+                project_id, ended_at)
             SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-                retries, error, outcome, attempt, attempts, contest, events::uuid[], incarnation, acks_late, orphaned, orphaned_at, project_id
+                retries, error, outcome, attempt, attempts, contest, events::uuid[], incarnation, acks_late, orphaned, orphaned_at, project_id, ended_at
             FROM UNNEST($5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::timestamptz[], $10::timestamptz[],
                 $11::timestamptz[], $12::int8[], $13::int2[], $14::text[], $15::text[], $16::text[], $17::int4[], $18::text[],
                 $24::text[], $25::uuid[], $26::int4[], $27::text[], $28::text[], $30::uuid[], $31::bool[], $32::text[],
-                $33::timestamptz[], $35::uuid[])
+                $33::timestamptz[], $35::uuid[], $37::timestamptz[])
                 AS new (id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-                    retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at, project_id)
+                    retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at, project_id, ended_at)
             ON CONFLICT (monitor_id, id, project_id) DO UPDATE
             SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
                 deadline_at = excluded.deadline_at, duration_ms = excluded.duration_ms, exit_code = excluded.exit_code,
                 task = excluded.task, task_id = excluded.task_id, worker = excluded.worker, retries = excluded.retries,
                 error = excluded.error, outcome = excluded.outcome, attempt = excluded.attempt, attempts = excluded.attempts,
                 contest = excluded.contest, events = excluded.events, incarnation = excluded.incarnation,
-                acks_late = excluded.acks_late, orphaned = excluded.orphaned, orphaned_at = excluded.orphaned_at
+                acks_late = excluded.acks_late, orphaned = excluded.orphaned, orphaned_at = excluded.orphaned_at,
+                ended_at = excluded.ended_at
             "#,
             &column(&bodies, |ping| ping.monitor_id.0),
             &column(&bodies, |ping| ping.n),
@@ -115,6 +117,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             &column(&bodies, |ping| ping.project_id.0),
             &column(&runs, |((project, _), _)| project.0),
             &column(&learned, |((project, _), _)| project.0),
+            &column_of_some(&runs, |(_, run)| run.ended_at) as &[Option<DateTime<Utc>>],
         )
         .execute(tx.conn())
         .await?;
@@ -136,16 +139,17 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
             last_duration_ms = new.last_duration_ms, open_runs = new.open_runs, next_due_at = new.next_due_at,
             hinted_due_at = new.hinted_due_at, postponed_from = new.postponed_from, deadline_at = new.deadline_at,
             decided_at = new.decided_at, plain_end_at = new.plain_end_at,
+            hold_until = new.hold_until,
             check_after = CASE
-                WHEN $22 THEN new.deadline_at
+                WHEN $22 THEN greatest(new.deadline_at, new.hold_until)
                 WHEN new.deadline_at IS NULL THEN monitor.check_after
-                ELSE least(monitor.check_after, new.deadline_at)
+                ELSE least(monitor.check_after, greatest(new.deadline_at, new.hold_until))
             END
         FROM UNNEST($12::uuid[], $13::text[], $14::int8[], $15::timestamptz[], $16::timestamptz[], $17::int8[], $18::int4[],
             $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[],
-            $29::uuid[])
+            $29::uuid[], $30::timestamptz[])
             AS new (id, status, ping_count, last_ping_at, last_success_at, last_duration_ms, open_runs, next_due_at, hinted_due_at,
-                deadline_at, postponed_from, decided_at, plain_end_at, project_id)
+                deadline_at, postponed_from, decided_at, plain_end_at, project_id, hold_until)
         WHERE monitor.id = new.id AND monitor.project_id = new.project_id
         "#,
         &column(pings, |ping| ping.monitor_id.0),
@@ -177,6 +181,9 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(monitors, |(_, state)| state.plain_end_at) as &[Option<DateTime<Utc>>],
         &column(pings, |ping| ping.project_id.0),
         &column(monitors, |((project, _), _)| project.0),
+        // The last release may remove a deadline and leave the hold. Without a deadline a hold would be claimed for ever.
+        &column_of_some(monitors, |(_, state)| state.hold_until.filter(|_| state.deadline_at.is_some()))
+            as &[Option<DateTime<Utc>>],
     )
     .execute(tx.conn())
     .await?;
@@ -187,6 +194,15 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
 fn uuid_array(ids: &[Uuid]) -> String {
     let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
     format!("{{{}}}", ids.join(","))
+}
+
+/// A column that is empty if no row has a value. `UNNEST` pads it with NULL, so most batches send no value for it.
+fn column_of_some<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> Option<T>) -> Vec<Option<T>> {
+    let values: Vec<Option<T>> = rows.iter().map(value).collect();
+    if values.iter().all(Option::is_none) {
+        return Vec::new();
+    }
+    values
 }
 
 /// One column of rows, as a statement over arrays takes it.

@@ -229,7 +229,8 @@ pub async fn judge_runs_of(
                 AND run.status = 'open' AND run.worker = executed.worker AND run.attempts > 0
                 AND run.deadline_at > $4
         )
-        UPDATE monitor SET deadline_at = least(deadline_at, $4), check_after = least(check_after, $4)
+        UPDATE monitor SET deadline_at = least(deadline_at, $4),
+            hold_until = CASE WHEN hold_until IS NOT NULL THEN least(hold_until, $4) END, check_after = least(check_after, $4)
         WHERE (project_id, id) IN (SELECT project_id, monitor_id FROM executed) AND status IN ('new', 'up')",
         &column(workers, |worker| worker.project_id.0),
         &column(workers, |worker| worker.app.clone()),
@@ -273,6 +274,7 @@ struct Signalled {
     hinted_due_at: Option<DateTime<Utc>>,
     postponed_from: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
+    hold_until: Option<DateTime<Utc>>,
 }
 
 /// Locks the monitors of a batch of signals, in id order: writers that lock in one order cannot deadlock.
@@ -294,7 +296,7 @@ pub async fn lock_for_signals(
                     beat_id IS NOT NULL AS "by_beat!",
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
-                    next_due_at, hinted_due_at, postponed_from, deadline_at
+                    next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until
                 FROM monitor
                 WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE
                 "#,
@@ -312,7 +314,7 @@ pub async fn lock_for_signals(
                     beat_id IS NOT NULL AS "by_beat!",
                     retired_at IS NOT NULL AS "retired!", status, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at,
                     last_duration_ms, open_runs,
-                    next_due_at, hinted_due_at, postponed_from, deadline_at
+                    next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until
                 FROM monitor
                 WHERE ping_id = ANY($1) OR id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED
                 "#,
@@ -359,6 +361,7 @@ pub async fn lock_for_signals(
                 hinted_due_at: row.hinted_due_at,
                 postponed_from: row.postponed_from,
                 deadline_at: row.deadline_at,
+                hold_until: row.hold_until,
                 runs: Vec::new(),
                 baseline: None,
             },

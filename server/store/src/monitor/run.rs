@@ -37,6 +37,7 @@ struct Row {
     acks_late: bool,
     orphaned: Option<String>,
     orphaned_at: Option<DateTime<Utc>>,
+    ended_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Run {
@@ -51,6 +52,7 @@ impl TryFrom<Row> for Run {
             started_at: row.started_at,
             finished_at: row.finished_at,
             deadline_at: row.deadline_at,
+            ended_at: row.ended_at,
             duration: row.duration_ms.map(TimeDelta::milliseconds),
             exit_code: row.exit_code.and_then(|code| u8::try_from(code).ok()),
             detail: RunDetail {
@@ -61,10 +63,6 @@ impl TryFrom<Row> for Run {
                 error: row.error,
                 outcome: row.outcome.as_deref().and_then(Outcome::parse),
                 attempt: row.attempt,
-                published_at: None,
-                event: None,
-                is_retried: false,
-                is_early_expiry: false,
                 incarnation: row.incarnation,
                 acks_late: row.acks_late,
             },
@@ -113,7 +111,7 @@ pub async fn load_into<M: Stateful>(
         Row,
         r#"SELECT id AS "id!", monitor_id AS "monitor_id!", run_id, status AS "status!", started_at, finished_at, deadline_at, duration_ms,
             exit_code, task, task_id, worker, retries AS "retries!", error, outcome, attempt, attempts AS "attempts!", contest,
-            events AS "events!", incarnation, acks_late AS "acks_late!", orphaned, orphaned_at
+            events AS "events!", incarnation, acks_late AS "acks_late!", orphaned, orphaned_at, ended_at
         FROM (
             SELECT open.*
             FROM UNNEST($1::uuid[], $5::uuid[]) AS asked (monitor_id, project_id)
@@ -207,7 +205,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         "SELECT id, monitor_id, run_id, status, started_at, finished_at, deadline_at, duration_ms, exit_code, task, task_id, worker,
-            retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at
+            retries, error, outcome, attempt, attempts, contest, events, incarnation, acks_late, orphaned, orphaned_at, ended_at
         FROM run
         WHERE project_id = $1 AND monitor_id = (SELECT id FROM monitor WHERE project_id = $1 AND id = $2)
             AND ($3::uuid IS NULL OR id < $3)

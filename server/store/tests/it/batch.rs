@@ -1,14 +1,18 @@
 //! The one statement that writes a batch.
 
+use chrono::{DateTime, Utc};
 use deadbeat_domain::monitor::ping::PingKind::{Log, Start, Success};
+use deadbeat_domain::monitor::run::orphan::Orphaned;
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::transition::on_ping;
+use deadbeat_store::celery::worker::orphan;
 use deadbeat_store::monitor;
 use deadbeat_store::monitor::batch::{self, Batch};
 use deadbeat_store::monitor::{Monitor, Stateful, ping, run};
 use deadbeat_store::page::Page;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use uuid::Uuid;
 
 use crate::setup::{World, at, new_ping, signal};
 
@@ -141,4 +145,126 @@ async fn check_after_moves_earlier_when_it_must_and_later_only_by_the_sweep(pool
         .unwrap()
         .unwrap();
     assert_eq!((read.state.status, read.state.ping_count), (Status::Up, 3));
+}
+
+impl World {
+    /// Writes the state of a monitor and its runs, as a sweep does.
+    async fn sweep(&self, monitor: &Monitor) {
+        let mut tx = self.begin().await;
+        let runs = monitor.state.runs.iter();
+        let batch = Batch {
+            runs: runs.map(|run| (monitor.key(), run.clone())).collect(),
+            monitors: vec![monitor.changed()],
+            moves_check: true,
+            ..Batch::default()
+        };
+        batch::write(&mut tx, &batch).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn claims(&self, seconds: i64) -> Vec<Monitor> {
+        let mut tx = self.begin().await;
+        let claimed = monitor::claim_overdue(&mut tx, at(seconds), 10).await.unwrap();
+        claimed.into_iter().map(Result::unwrap).collect()
+    }
+
+    /// `check_after`, `deadline_at` and `hold_until` of the only monitor, in seconds.
+    async fn armed(&self) -> [Option<i64>; 3] {
+        type Instant = Option<DateTime<Utc>>;
+        let instants: (Instant, Instant, Instant) =
+            sqlx::query_as("SELECT check_after, deadline_at, hold_until FROM monitor")
+                .fetch_one(&self.pool)
+                .await
+                .unwrap();
+        [instants.0, instants.1, instants.2].map(|one| one.map(|one| (one - at(0)).num_seconds()))
+    }
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_hold_moves_the_judgement_and_not_the_deadline_and_a_ping_ends_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut monitor = world.monitor("m").await;
+    monitor.state.hold_until = Some(at(200));
+
+    world.sweep(&monitor).await;
+
+    assert_eq!(world.armed().await, [Some(200), Some(90), Some(200)]);
+    assert!(world.claims(199).await.is_empty());
+    assert_eq!(world.claims(200).await[0].state, monitor.state);
+    world.ping(&monitor, Success, 100).await;
+    assert_eq!(
+        world.armed().await,
+        [Some(190), Some(190), None],
+        "it is due at 160"
+    );
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_run_whose_owner_ended_is_judged_at_once_although_its_monitor_is_held(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut monitor = world.monitor("m").await;
+    let _ = on_ping(&mut monitor.state, &signal(Start, 20));
+    let owner = Uuid::from_u128(1);
+    monitor.state.runs[0].detail.incarnation = Some(owner);
+    monitor.state.runs[0].ended_at = Some(at(45));
+    monitor.state.hold_until = Some(at(200));
+    world.sweep(&monitor).await;
+    assert_eq!(world.armed().await, [Some(200), Some(50), Some(200)]);
+
+    let mut tx = world.begin().await;
+    let ended = [(world.project, owner, Orphaned::Ended)];
+    orphan::mark_ended(&mut tx, &ended, &[monitor.key()], at(60))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+
+    assert_eq!(world.armed().await, [Some(60), Some(50), Some(60)]);
+    let mut claimed = world.claims(60).await;
+    let mut tx = world.begin().await;
+    run::load_into(&mut tx, &mut claimed, &[]).await.unwrap();
+    assert_eq!(claimed[0].state.runs[0].ended_at, Some(at(45)));
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_hold_that_outlived_its_deadline_is_dropped_and_claims_nobody_for_ever(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut monitor = world.monitor("m").await;
+    monitor.state.hold_until = Some(at(200));
+    world.sweep(&monitor).await;
+    // The last release pauses the monitor: it leaves the hold, which it does not know.
+    sqlx::query("UPDATE monitor SET status = 'paused', deadline_at = NULL")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+
+    let claimed = world.claims(200).await;
+    assert_eq!(claimed[0].state.judged_at(), None);
+    world.sweep(&claimed[0]).await;
+
+    assert_eq!(world.armed().await, [None, None, None]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn the_last_release_reads_and_writes_a_held_monitor_as_its_own(pool: PgPool) {
+    let world = World::new(pool).await;
+    let mut monitor = world.monitor("m").await;
+    monitor.state.hold_until = Some(at(200));
+    world.sweep(&monitor).await;
+    let last_release = async |deadline: i64, moves_check: bool| {
+        sqlx::query(
+            "UPDATE monitor SET deadline_at = $1, check_after = CASE WHEN $2 THEN $1 ELSE least(check_after, $1) END",
+        )
+        .bind(at(deadline))
+        .bind(moves_check)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    };
+
+    // A ping, then a sweep that holds the monitor: it moves the deadline.
+    last_release(160, false).await;
+    assert_eq!(world.armed().await, [Some(160), Some(160), Some(200)]);
+    last_release(250, true).await;
+
+    assert_eq!(world.claims(250).await[0].state.judged_at(), Some(at(250)));
 }

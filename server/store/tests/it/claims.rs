@@ -96,15 +96,18 @@ async fn a_row_that_was_put_aside_is_looked_at_then_and_armed_only_if_it_was(poo
     );
     let claimed = monitor::claim_overdue(&mut tx, at(3_600), 10).await.unwrap();
 
-    let mut deadlines: Vec<_> = claimed
+    let mut armed: Vec<_> = claimed
         .into_iter()
         .map(|row| row.unwrap())
-        .map(|monitor| (monitor.slug, monitor.state.deadline_at))
+        .map(|monitor| (monitor.slug, monitor.state.deadline_at, monitor.state.hold_until))
         .collect();
-    deadlines.sort();
+    armed.sort();
     assert_eq!(
-        deadlines,
-        [("down".to_owned(), None), ("up".to_owned(), Some(at(3_600)))]
+        armed,
+        [
+            ("down".to_owned(), None, None),
+            ("up".to_owned(), Some(at(90)), Some(at(3_600)))
+        ]
     );
 }
 

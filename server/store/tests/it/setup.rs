@@ -8,8 +8,7 @@ use deadbeat_domain::alert::recipients::Recipient;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{Subject, SubjectKind};
-use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
-use deadbeat_domain::monitor::run::RunDetail;
+use deadbeat_domain::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 use deadbeat_domain::monitor::transition::on_ping;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use deadbeat_domain::schedule::Schedule;
@@ -272,7 +271,7 @@ pub fn signal(kind: PingKind, seconds: i64) -> Signal {
         exit_code: None,
         duration: None,
         source: Source::Http,
-        detail: RunDetail::default(),
+        detail: SignalDetail::default(),
         is_replayed: false,
     }
 }

@@ -6,7 +6,7 @@ use super::{AFTER, Blame, Contested, Evidence, NEXT_LOOK, PartOf, wait_for};
 use crate::celery::blame::view::StageView;
 use crate::celery::worker::GHOST_PATIENCE;
 use crate::incident::cause::Cause;
-use crate::monitor::run::{Contest, Run};
+use crate::monitor::run::{CONTEST_PATIENCE, Contest, Run, pairing};
 use crate::monitor::status::Status;
 
 impl Evidence {
@@ -142,8 +142,13 @@ impl Evidence {
         let (Some(id), Some(deadline)) = (run.run_id, run.deadline_at) else {
             return Contested::Settled;
         };
-        // A worker's list of runs counts only if the worker has reported since the newest execution began.
-        let asked_at = deadline - crate::monitor::run::CONTEST_PATIENCE + AFTER;
+        // A worker's list of runs counts only if the worker has reported since the newest execution began, or since
+        // another one ended.
+        let changed_at = match run.contest {
+            Some(Contest::Ended) => pairing::ended_at(run),
+            _ => None,
+        };
+        let asked_at = changed_at.unwrap_or(deadline - CONTEST_PATIENCE) + AFTER;
         let mut alive = 0;
         for worker in self
             .workers

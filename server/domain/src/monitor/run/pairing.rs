@@ -10,7 +10,7 @@ use super::{
 use crate::ids::RunKey;
 use crate::limits;
 use crate::monitor::order::is_older;
-use crate::monitor::ping::{PingKind, Signal, Source};
+use crate::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 
 /// How long a retry may wait for its time before it is missed.
 const RETRY_PATIENCE: TimeDelta = TimeDelta::days(1);
@@ -40,7 +40,7 @@ pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     let run = runs
         .iter_mut()
         .find(|run| run.is_open() && run.run_id.is_some() && run.run_id == signal.run_id)?;
-    if signal.detail.retries < run.detail.retries {
+    if signal.detail.run.retries < run.detail.retries {
         // The retry's start overtook this report of the attempt before it.
         remember(run, signal.detail.event);
         return Some(run);
@@ -48,6 +48,7 @@ pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     run.deadline_at = Some(signal.received_at + RETRY_PATIENCE);
     run.detail.outcome = None;
     run.attempts = 0;
+    run.ended_at = None;
     run.orphan = None;
     run.contest = run.contest.filter(|contest| *contest == Contest::Told);
     remember(run, signal.detail.event);
@@ -60,13 +61,20 @@ fn is_another(run: &Run, signal: &Signal) -> bool {
         && signal.run_id.is_some()
         && run.run_id == signal.run_id
         && run.attempts > 0
-        && run.detail.retries == signal.detail.retries
-        && matches!((run.detail.attempt, signal.detail.attempt), (Some(before), Some(now)) if before != now)
+        && run.detail.retries == signal.detail.run.retries
+        && matches!((run.detail.attempt, signal.detail.run.attempt), (Some(before), Some(now)) if before != now)
 }
 
 /// Whether an end belongs to another execution than the newest one.
 fn is_of_another(run: &Run, signal: &Signal) -> bool {
-    matches!((run.detail.attempt, signal.detail.attempt), (Some(last), Some(ended)) if last != ended)
+    matches!((run.detail.attempt, signal.detail.run.attempt), (Some(last), Some(ended)) if last != ended)
+}
+
+/// Of a run in [`Contest::Ended`]: when the server received the end of one of its executions. The last release stores
+/// that instant only as a part of the deadline.
+pub(crate) fn ended_at(run: &Run) -> Option<DateTime<Utc>> {
+    run.ended_at
+        .or_else(|| run.deadline_at.map(|judged_at| judged_at - CONTEST_PATIENCE))
 }
 
 /// Starts a run, or starts it again. Returns the run that changed. None: too many runs are open.
@@ -105,11 +113,9 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
             run.attempts += 1;
             run.contest = match run.contest {
                 None => Some(Contest::Again),
-                // The deadline tells when the end was received. A start from before that end was delayed on its way.
+                // A start from before that end was delayed on its way.
                 Some(Contest::Ended)
-                    if run
-                        .deadline_at
-                        .is_some_and(|judged_at| signal.occurred_at > judged_at - CONTEST_PATIENCE) =>
+                    if ended_at(run).is_some_and(|ended_at| signal.occurred_at > ended_at) =>
                 {
                     Some(Contest::Repeated)
                 }
@@ -121,14 +127,14 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
                 let judged_at = signal.received_at + CONTEST_PATIENCE;
                 run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
             }
-            run.detail = signal.detail.clone();
+            run.detail = signal.detail.run.clone();
             run.orphan = None;
             index
         }
         // A replayed start from before the current beginning: the beginning stays.
         Some(index) if signal.source == Source::Http && is_older_than_start(&runs[index], signal) => index,
         Some(index)
-            if signal.source == Source::Event && signal.detail.retries < runs[index].detail.retries =>
+            if signal.source == Source::Event && signal.detail.run.retries < runs[index].detail.retries =>
         {
             // The retry's start overtook this report of the attempt before it.
             let run = &mut runs[index];
@@ -137,16 +143,16 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
         }
         Some(index) => {
             let run = &mut runs[index];
-            let retries_more = signal.detail.retries > run.detail.retries;
-            if signal.detail.retries == 0 {
+            let retries_more = signal.detail.run.retries > run.detail.retries;
+            if signal.detail.run.retries == 0 {
                 run.started_at = Some(signal.occurred_at);
             }
-            if signal.detail.retries == 0 || retries_more {
+            if signal.detail.run.retries == 0 || retries_more {
                 run.deadline_at = Some(signal.occurred_at + longest);
                 run.attempts = 1;
                 run.orphan = None;
             }
-            run.detail = signal.detail.clone();
+            run.detail = signal.detail.run.clone();
             index
         }
         None if runs.iter().filter(|run| run.is_open()).count() >= limits::OPEN_RUNS => return None,
@@ -170,11 +176,12 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
                 deadline_at: Some(deadline_at),
                 duration: None,
                 exit_code: None,
-                detail: signal.detail.clone(),
+                detail: signal.detail.run.clone(),
                 attempts: 1,
                 contest: repeats.then_some(Contest::Repeated),
                 events: Vec::new(),
                 orphan: None,
+                ended_at: None,
             });
             runs.len() - 1
         }
@@ -271,11 +278,12 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
                 deadline_at: None,
                 duration: signal.duration,
                 exit_code: signal.exit_code,
-                detail: signal.detail.clone(),
+                detail: signal.detail.run.clone(),
                 attempts: 0,
                 contest: None,
                 events: signal.detail.event.into_iter().collect(),
                 orphan: None,
+                ended_at: None,
             });
             return runs.last();
         }
@@ -284,32 +292,33 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
 
     let run = &mut runs[index];
     remember(run, signal.detail.event);
-    if signal.detail.outcome == Some(Outcome::Aborted) {
+    if signal.detail.run.outcome == Some(Outcome::Aborted) {
         // The abort of an earlier execution says nothing about the newest one, which goes on.
         if run.is_open() && !is_of_another(run, signal) {
             let judged_at = signal.received_at + ABORTED_PATIENCE;
             run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
-            run.detail.outcome = signal.detail.outcome;
+            run.detail.outcome = signal.detail.run.outcome;
         }
         if run.is_open() || run.status == RunStatus::Fail {
             return Some(run);
         }
     }
     // An ignored execution did not do the work, and says nothing about the other executions.
-    let is_ignored = signal.detail.outcome == Some(Outcome::Ignored);
+    let is_ignored = signal.detail.run.outcome == Some(Outcome::Ignored);
     if is_ignored && run.is_open() && run.contest == Some(Contest::Again) {
         return Some(run);
     }
-    if status == RunStatus::Success && !is_ignored && run.is_open() && signal.detail.attempt.is_some() {
+    if status == RunStatus::Success && !is_ignored && run.is_open() && signal.detail.run.attempt.is_some() {
         match run.contest {
             // Another execution may be alive: the deadline asks for that in a moment.
             Some(Contest::Again) => {
                 run.contest = Some(Contest::Ended);
+                run.ended_at = Some(signal.received_at);
                 run.deadline_at = Some(signal.received_at + CONTEST_PATIENCE);
-                run.detail.attempt = signal.detail.attempt;
+                run.detail.attempt = signal.detail.run.attempt;
                 return Some(run);
             }
-            Some(Contest::Ended) if run.detail.attempt != signal.detail.attempt => {
+            Some(Contest::Ended) if run.detail.attempt != signal.detail.run.attempt => {
                 run.contest = Some(Contest::Proved);
             }
             Some(Contest::Repeated) => run.contest = Some(Contest::Proved),
@@ -330,12 +339,12 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             .duration
             .or_else(|| run.started_at.map(|start| finished_at - start));
     }
-    if signal.detail != RunDetail::default() {
+    if signal.detail != SignalDetail::default() {
         // The worker's main process does not know the attempt.
-        let attempt = signal.detail.attempt.or(run.detail.attempt);
+        let attempt = signal.detail.run.attempt.or(run.detail.attempt);
         run.detail = RunDetail {
             attempt,
-            ..signal.detail.clone()
+            ..signal.detail.run.clone()
         };
     }
     Some(run)

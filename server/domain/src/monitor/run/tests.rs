@@ -94,7 +94,7 @@ fn a_repeated_start_begins_anew_and_a_retry_goes_on() {
     let mut runs = Vec::new();
     start(&mut runs, &signal_of(1, Start, at(0.0)), HOUR);
     let mut retry = signal_of(1, Start, at(100.0));
-    retry.detail.retries = 1;
+    retry.detail.run.retries = 1;
 
     let retried = start(&mut runs, &retry, HOUR).unwrap().clone();
     let repeated = start(&mut runs, &signal_of(1, Start, at(200.0)), HOUR)
@@ -162,22 +162,19 @@ fn event(number: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
         ..signal_of(1, kind, at(seconds))
     };
     event.detail.event = Some(Uuid::from_u128(number));
-    event.detail.attempt = (attempt > 0).then(|| Uuid::from_u128(1_000 + attempt));
+    event.detail.run.attempt = (attempt > 0).then(|| Uuid::from_u128(1_000 + attempt));
     event
 }
 
 fn ended(number: u128, outcome: Outcome, attempt: u128, seconds: f64) -> Signal {
     let mut event = event(number, Fail, attempt, seconds);
-    event.detail.outcome = Some(outcome);
+    event.detail.run.outcome = Some(outcome);
     event
 }
 
-fn try_of(signal: Signal, retries: i32) -> Signal {
-    let detail = RunDetail {
-        retries,
-        ..signal.detail.clone()
-    };
-    Signal { detail, ..signal }
+fn try_of(mut signal: Signal, retries: i32) -> Signal {
+    signal.detail.run.retries = retries;
+    signal
 }
 
 fn only(runs: &[Run]) -> &Run {

@@ -9,7 +9,7 @@ use crate::change::{Transition, Trigger};
 use crate::ids::RunKey;
 use crate::incident::cause::Cause;
 use crate::judge::blind_spell::{BlindSpell, SDK_RETURN, fair_deadline};
-use crate::monitor::deadline::{deadline, run_deadline, slot_deadline};
+use crate::monitor::deadline::{run_deadline, slot_deadline};
 use crate::monitor::run::pairing;
 use crate::monitor::run::{self, Contest, Outcome, Run, RunStatus};
 use crate::monitor::status::Status;
@@ -59,7 +59,7 @@ pub fn on_silence(
     if matches!(state.status, Status::Down | Status::Paused) {
         // No rule arms such a monitor. If a row has a deadline all the same, drop it: a second `down` would be refused,
         // and stall every sweep.
-        state.deadline_at = None;
+        state.disarm();
     }
     forget_times_to_come(state, now);
     if state.deadline_at.is_some() && !spells.is_empty() {
@@ -69,9 +69,9 @@ pub fn on_silence(
             return Silence::Unknown { spell, runs };
         }
     }
-    let Some(passed) = state.deadline_at.filter(|deadline| *deadline <= now) else {
+    if state.judged_at().is_none_or(|judged_at| judged_at > now) {
         return Silence::NotYet;
-    };
+    }
 
     let (mut changed, blame) = match judge_runs(state, evidence, now) {
         Some((changed, blame)) => (changed, blame),
@@ -80,7 +80,7 @@ pub fn on_silence(
     let is_named = matches!(blame, Some(Blame::Named(..)));
     let (trigger, part_of) = match blame {
         None => {
-            state.deadline_at = deadline(state);
+            state.rearm();
             return Silence::Settled(changed);
         }
         Some(Blame::Own(cause)) => (Trigger::Trouble(cause), None),
@@ -88,7 +88,7 @@ pub fn on_silence(
             (Trigger::PartOf(cause), Some(part_of))
         }
         Some(Blame::Wait(until)) => {
-            state.deadline_at = Some(until.max(now + AFTER));
+            state.hold_until = Some(until.max(now + AFTER));
             return Silence::Hold;
         }
     };
@@ -101,8 +101,7 @@ pub fn on_silence(
         at: now,
     };
     state.status = Status::Down;
-    state.deadline_at = None;
-    debug_assert!(passed <= now);
+    state.disarm();
     Silence::Down {
         transition,
         part_of,
@@ -254,8 +253,6 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     if state.by_beat {
         grace = grace.max(SDK_RETURN);
     }
-    // A held monitor waits for its Beat, beyond its own deadline.
-    let held = state.deadline_at.filter(|held| Some(*held) > deadline(state));
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
         if let (Some(started), Some(deadline)) = (run.started_at, run.deadline_at) {
             // Only a spell longer than a run may take closes the run. A run that hangs across a short outage is still
@@ -289,7 +286,8 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
         fair_deadline(deadline, window_from, grace, spells)
     });
     let own = [slot, run_deadline(state)].into_iter().flatten().min();
-    state.deadline_at = own.max(held.filter(|_| own.is_some()));
+    state.deadline_at = own;
+    state.hold_until = state.hold_until.filter(|_| own.is_some());
     unheard
 }
 
@@ -307,6 +305,6 @@ pub fn on_lost_run(state: &mut MonitorState, now: DateTime<Utc>) -> Option<Trans
         at: now,
     };
     state.status = Status::Down;
-    state.deadline_at = deadline(state);
+    state.rearm();
     Some(transition)
 }

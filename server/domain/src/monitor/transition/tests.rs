@@ -12,8 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 pub(crate) use crate::celery::blame::Evidence;
-use crate::monitor::ping::{PingKind, Signal, Source};
-use crate::monitor::run::RunDetail;
+use crate::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 use crate::monitor::status::Status;
 use crate::monitor::{Expectation, MonitorState};
 use crate::schedule::Schedule;
@@ -65,7 +64,7 @@ pub(crate) fn signal(kind: PingKind, at: DateTime<Utc>) -> Signal {
         exit_code: None,
         duration: None,
         source: Source::Http,
-        detail: RunDetail::default(),
+        detail: SignalDetail::default(),
         is_replayed: false,
     }
 }

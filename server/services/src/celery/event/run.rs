@@ -10,7 +10,7 @@ use deadbeat_domain::celery::worker::expiry::is_early;
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::clip;
-use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
+use deadbeat_domain::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 use deadbeat_domain::monitor::run::{Outcome, RunDetail};
 use deadbeat_domain::text::Text;
 use deadbeat_domain::time::{span, to_micros};
@@ -467,20 +467,22 @@ fn incoming(ping: RunPing, received_at: DateTime<Utc>, remote_addr: Option<Strin
                 .filter(|seconds| (0.0..=limits::SPAN_SECONDS).contains(seconds))
                 .map(deadbeat_domain::time::span),
             source: Source::Event,
-            detail: RunDetail {
-                task: run.task.map(String::from),
-                task_id: run.task_id.map(String::from),
-                worker: run.worker.map(String::from),
-                retries: run.retries.max(0),
-                error,
-                outcome,
+            detail: SignalDetail {
+                run: RunDetail {
+                    task: run.task.map(String::from),
+                    task_id: run.task_id.map(String::from),
+                    worker: run.worker.map(String::from),
+                    retries: run.retries.max(0),
+                    error,
+                    outcome,
+                    attempt: run.attempt,
+                    incarnation: run.incarnation,
+                    acks_late: run.acks_late,
+                },
                 is_early_expiry,
-                attempt: run.attempt,
                 published_at,
                 event: Some(event),
                 is_retried: kind == PingKind::Log,
-                incarnation: run.incarnation,
-                acks_late: run.acks_late,
             },
             is_replayed: false,
         },

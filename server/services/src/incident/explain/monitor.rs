@@ -50,7 +50,7 @@ pub fn of_monitor(
 /// The summary of a signal.
 fn of_signal(monitor: &Monitor, signal: &Signal, cause: Cause, evidence: &mut Vec<Fact>) -> String {
     let name = &monitor.name;
-    let detail = &signal.detail;
+    let detail = &signal.detail.run;
     let at = signal.occurred_at;
     let ran_on = detail
         .worker

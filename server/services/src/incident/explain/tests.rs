@@ -111,6 +111,7 @@ fn run_of(names: &Names) -> Run {
         contest: None,
         events: Vec::new(),
         orphan: None,
+        ended_at: None,
     }
 }
 

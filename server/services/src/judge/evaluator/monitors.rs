@@ -69,7 +69,12 @@ impl Evaluator {
         // Most rows are only claimed because their `check_after` moves lazily.
         let overdue: Vec<&Monitor> = monitors
             .iter()
-            .filter(|monitor| monitor.state.deadline_at.is_some_and(|deadline| deadline <= now))
+            .filter(|monitor| {
+                monitor
+                    .state
+                    .judged_at()
+                    .is_some_and(|judged_at| judged_at <= now)
+            })
             .collect();
         let mut known = Known::gather(&mut tx, &overdue, now).await?;
         known.note_courses(&overdue, &spells);
@@ -84,7 +89,10 @@ impl Evaluator {
         let mut unheard: Vec<(ProjectId, BlindSpell)> = Vec::new();
         let mut vanished: Vec<(ProjectId, QueueId)> = Vec::new();
         for (place, monitor) in monitors.iter_mut().enumerate() {
-            let is_overdue = monitor.state.deadline_at.is_some_and(|deadline| deadline <= now);
+            let is_overdue = monitor
+                .state
+                .judged_at()
+                .is_some_and(|judged_at| judged_at <= now);
             let evidence = if is_overdue {
                 known.evidence(monitor)
             } else {

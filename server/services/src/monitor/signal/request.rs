@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
-use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
-use deadbeat_domain::monitor::run::RunDetail;
+use deadbeat_domain::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 use uuid::Uuid;
 
 use super::incoming::{Address, Incoming};
@@ -54,7 +53,7 @@ impl Incoming {
                 exit_code: report.exit_code,
                 duration: None,
                 source: Source::Http,
-                detail: RunDetail::default(),
+                detail: SignalDetail::default(),
                 is_replayed: false,
             },
             method: Some(sender.method),
@@ -98,7 +97,7 @@ mod tests {
             exit_code: Some(7),
             duration: None,
             source: Source::Http,
-            detail: RunDetail::default(),
+            detail: SignalDetail::default(),
             is_replayed: false,
         };
         assert_eq!(incoming.signal, signal);

@@ -101,7 +101,7 @@ fn lone(body: &str) -> Incoming {
             exit_code: Some(0),
             duration: Some(chrono::TimeDelta::milliseconds(1_500)),
             source: deadbeat_domain::monitor::ping::Source::Event,
-            detail: deadbeat_domain::monitor::run::RunDetail::default(),
+            detail: deadbeat_domain::monitor::ping::SignalDetail::default(),
             is_replayed: false,
         },
         method: None,

@@ -54,7 +54,8 @@ pub async fn mark_ended(
                 AND (orphaned IS NULL OR orphaned = 'unlisted')
             RETURNING run.project_id, monitor_id
         )
-        UPDATE monitor SET deadline_at = least(deadline_at, $3), check_after = least(check_after, $3)
+        UPDATE monitor SET deadline_at = least(deadline_at, $3),
+            hold_until = CASE WHEN hold_until IS NOT NULL THEN least(hold_until, $3) END, check_after = least(check_after, $3)
         WHERE (project_id, id) IN (SELECT * FROM marked) AND status IN ('new', 'up')",
         &column(ended, |(_, id, _)| *id),
         &column(ended, |(.., how)| how.as_str().to_owned()),
@@ -90,7 +91,8 @@ pub async fn mark_unlisted(
                 AND started_at < $4 AND run_id <> ALL($2)
             RETURNING run.project_id, monitor_id
         )
-        UPDATE monitor SET deadline_at = least(deadline_at, $6), check_after = least(check_after, $6)
+        UPDATE monitor SET deadline_at = least(deadline_at, $6),
+            hold_until = CASE WHEN hold_until IS NOT NULL THEN least(hold_until, $6) END, check_after = least(check_after, $6)
         WHERE (project_id, id) IN (SELECT * FROM marked) AND status IN ('new', 'up')",
         &column(incarnations, |(_, id)| *id),
         listed,

@@ -198,6 +198,7 @@ fn run() -> Run {
         contest: None,
         events: Vec::new(),
         orphan: None,
+        ended_at: None,
     }
 }
 

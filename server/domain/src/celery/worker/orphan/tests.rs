@@ -87,6 +87,7 @@ fn run(how: Orphaned, acks_late: bool) -> Run {
             since: at(100.0),
             how,
         }),
+        ended_at: None,
     }
 }
 

@@ -169,10 +169,44 @@ fn a_third_execution_that_ends_well_after_the_first_one_did_proves_it_whatever_b
     );
 }
 
+#[test]
+fn an_earlier_judgement_of_a_run_moves_not_when_the_end_of_one_execution_was_received() {
+    let mut runs = Vec::new();
+    start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+    start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+    finish(&mut runs, &event(3, Success, 1, 12.0));
+    // The owner of the second execution ended, so the evaluator judges the run now.
+    runs[0].deadline_at = Some(at(13.0));
+
+    // A start from before that end was delayed on its way.
+    start(&mut runs, &event(4, Start, 3, 11.0), HOUR);
+
+    assert_eq!(
+        (only(&runs).contest, only(&runs).ended_at),
+        (Some(Contest::Ended), Some(at(12.0)))
+    );
+}
+
+#[test]
+fn where_the_last_release_noted_no_end_it_is_seven_seconds_before_the_deadline() {
+    for (began, expected) in [(11.0, Contest::Ended), (13.0, Contest::Repeated)] {
+        let mut runs = Vec::new();
+        start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
+        start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
+        finish(&mut runs, &event(3, Success, 1, 12.0));
+        assert_eq!(only(&runs).deadline_at, Some(at(12.0) + CONTEST_PATIENCE));
+        runs[0].ended_at = None;
+
+        start(&mut runs, &event(4, Start, 3, began), HOUR);
+
+        assert_eq!(only(&runs).contest, Some(expected), "{began}");
+    }
+}
+
 /// The task raised `Ignore`: another execution holds its lock, or has done the work.
 fn ignored(number: u128, attempt: u128, seconds: f64) -> Signal {
     let mut signal = event(number, Success, attempt, seconds);
-    signal.detail.outcome = Some(Outcome::Ignored);
+    signal.detail.run.outcome = Some(Outcome::Ignored);
     signal
 }
 

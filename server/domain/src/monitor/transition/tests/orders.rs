@@ -7,7 +7,7 @@ use super::*;
 use crate::celery::beat::BeatView;
 use crate::change::Trigger;
 use crate::ids::RunKey;
-use crate::monitor::run::RunStatus;
+use crate::monitor::run::{RunDetail, RunStatus};
 use crate::monitor::transition::silence::{Silence, on_silence};
 use crate::monitor::transition::{on_due_hint, on_pause, on_resume, on_sent, on_settings_change};
 
@@ -115,9 +115,12 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
                 occurred_at: now - seconds(*ago),
                 duration: took.map(seconds),
                 source: if *event { Source::Event } else { Source::Http },
-                detail: RunDetail {
-                    retries: *retries,
-                    ..RunDetail::default()
+                detail: SignalDetail {
+                    run: RunDetail {
+                        retries: *retries,
+                        ..RunDetail::default()
+                    },
+                    ..SignalDetail::default()
                 },
                 ..signal(*kind, now)
             };
@@ -141,7 +144,7 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
             }
             Silence::NotYet | Silence::Hold => {
                 assert!(
-                    state.deadline_at.is_none_or(|deadline| deadline > now),
+                    state.judged_at().is_none_or(|judged_at| judged_at > now),
                     "the sweep would spin"
                 );
                 assert_eq!(state.runs, before.runs);
@@ -204,6 +207,10 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
         }
         None => assert_eq!(state.status, before.status),
     }
+    assert!(
+        state.hold_until.is_none() || state.deadline_at.is_some(),
+        "only what is armed is held"
+    );
 }
 
 /// After a success nothing is overdue, except a run that overran while it was watched and is still to be reported.

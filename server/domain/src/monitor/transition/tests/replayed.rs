@@ -213,7 +213,7 @@ fn news_of_an_earlier_try_leaves_the_next_one_its_time() {
     let event = |retries: i32, seconds: f64| {
         let mut start = replayed(signal_of(1, Start, at(seconds)));
         start.source = Source::Event;
-        start.detail.retries = retries;
+        start.detail.run.retries = retries;
         start
     };
     let mut state = entry(interval(3_600.0), 30.0, Some(60.0));

@@ -28,9 +28,9 @@ fn news(run: u128, kind: PingKind, attempt: u128, seconds: f64) -> Signal {
         source: Source::Event,
         ..signal_of(run, kind, at(seconds))
     };
-    signal.detail.worker = Some("celery@1".to_owned());
+    signal.detail.run.worker = Some("celery@1".to_owned());
     signal.detail.event = Some(Uuid::now_v7());
-    signal.detail.attempt = (attempt > 0).then(|| Uuid::from_u128(1_000 + attempt));
+    signal.detail.run.attempt = (attempt > 0).then(|| Uuid::from_u128(1_000 + attempt));
     signal
 }
 
@@ -42,7 +42,7 @@ fn hear(state: &mut MonitorState, signal: &Signal) -> Option<Trigger> {
 
 fn ended(outcome: Outcome, attempt: u128, seconds: f64) -> Signal {
     let mut signal = news(1, Fail, attempt, seconds);
-    signal.detail.outcome = Some(outcome);
+    signal.detail.run.outcome = Some(outcome);
     signal
 }
 
@@ -236,7 +236,7 @@ fn a_contest_waits_for_a_word_of_its_workers_and_then_no_longer() {
             Silence::Hold => held += 1,
             other => break other,
         }
-        assert!(state.deadline_at.is_some_and(|deadline| deadline > at(now)));
+        assert!(state.judged_at().is_some_and(|judged_at| judged_at > at(now)));
         now += 2.0;
         assert!(held < 30, "it is held for ever");
     };
@@ -298,7 +298,7 @@ fn an_abort_and_its_reason_are_one_failure_in_either_order() {
                 Silence::NotYet
             );
             assert_eq!(state.runs[0].status, RunStatus::Fail);
-            assert_eq!(state.runs[0].detail.outcome, reason.detail.outcome);
+            assert_eq!(state.runs[0].detail.outcome, reason.detail.run.outcome);
         }
     }
 }

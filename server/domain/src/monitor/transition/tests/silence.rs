@@ -132,7 +132,8 @@ fn a_held_monitor_waits_for_the_verdict_on_beat_and_then_joins_or_trips_or_lives
             on_silence(&mut state, &Evidence::of_beat(Some(beat)), at(90.0), &[]),
             Silence::Hold
         );
-        assert_eq!(state.deadline_at, Some(at(125.0) + crate::celery::blame::AFTER));
+        assert_eq!(state.deadline_at, Some(at(90.0)), "its own deadline stays");
+        assert_eq!(state.judged_at(), Some(at(125.0) + crate::celery::blame::AFTER));
         state
     };
 
@@ -153,8 +154,8 @@ fn a_held_monitor_waits_for_the_verdict_on_beat_and_then_joins_or_trips_or_lives
     let mut reported = held();
     ping(&mut reported, Success, 100.0);
     assert_eq!(
-        (reported.status, reported.deadline_at),
-        (Status::Up, Some(at(190.0)))
+        (reported.status, reported.deadline_at, reported.hold_until),
+        (Status::Up, Some(at(190.0)), None)
     );
 }
 
@@ -169,7 +170,7 @@ fn a_hold_always_lies_ahead_even_when_beats_own_deadline_has_passed_unjudged() {
     );
 
     assert_eq!(
-        state.deadline_at,
+        state.judged_at(),
         Some(at(90.0) + crate::celery::blame::AFTER),
         "or the sweep would spin"
     );

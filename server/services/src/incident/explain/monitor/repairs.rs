@@ -24,7 +24,7 @@ pub(super) fn repair(
     };
     let celery = |words: &'static str| Command::new("celery -A").arg(beat.typed()).words(words);
     let task_id = signal
-        .and_then(|signal| signal.detail.task_id.as_ref())
+        .and_then(|signal| signal.detail.run.task_id.as_ref())
         .or_else(|| {
             let newest = || monitor.state.runs.iter().max_by_key(|run| run.started_at);
             contested(&monitor.state).or_else(newest)?.detail.task_id.as_ref()
@@ -148,7 +148,7 @@ pub(super) fn repair(
             Repair::advice("Or give it more time: the expires option of its Beat entry."),
         ],
         Cause::Revoked => vec![Repair::command("See what is revoked.", celery("inspect revoked"))],
-        Cause::Rejected if signal.is_some_and(|signal| signal.detail.attempt.is_none()) => vec![
+        Cause::Rejected if signal.is_some_and(|signal| signal.detail.run.attempt.is_none()) => vec![
             Repair::command("See which tasks the workers know.", celery("inspect registered")),
             Repair::advice(
                 "Deploy workers and Beat from one release, and let accept_content hold what Beat sends (task_serializer).",

@@ -2,8 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::PingId;
-use deadbeat_domain::monitor::ping::{PingKind, Signal, Source};
-use deadbeat_domain::monitor::run::RunDetail;
+use deadbeat_domain::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 use deadbeat_store::PoolSettings;
 
 use super::*;
@@ -28,7 +27,7 @@ pub(super) fn signal() -> Incoming {
             exit_code: None,
             duration: None,
             source: Source::Event,
-            detail: RunDetail::default(),
+            detail: SignalDetail::default(),
             is_replayed: false,
         },
         method: None,
