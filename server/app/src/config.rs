@@ -244,6 +244,10 @@ pub struct RetentionConfig {
     #[arg(long, env = "DEADBEAT_TRANSITION_DAYS", default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub transition_days: u16,
 
+    /// Whole days for which the change feed keeps changes, 1 to 3650.
+    #[arg(long, env = "DEADBEAT_CHANGE_DAYS", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub change_days: u16,
+
     /// Whole days for which settled deliveries are kept; never longer than their incident, 1 to 3650.
     #[arg(long, env = "DEADBEAT_DELIVERY_DAYS", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub delivery_days: u16,
@@ -285,6 +289,7 @@ impl RetentionConfig {
             trace_days: self.trace_days,
             incident_days: self.incident_days,
             transition_days: self.transition_days,
+            change_days: self.change_days,
             delivery_days: self.delivery_days,
             attempt_days: self.attempt_days,
             blind_spell_days: self.blind_spell_days,

@@ -1,5 +1,7 @@
 //! A change of status: what the state machine of each subject returns, and what the history keeps.
 
+pub mod feed;
+
 use chrono::{DateTime, Utc};
 
 use crate::incident::cause::Cause;

@@ -26,7 +26,7 @@ pub fn is_reminder_told(due_at: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
 }
 
 /// What kind of thing an incident is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SubjectKind {
     /// A monitor.
@@ -47,6 +47,17 @@ pub enum SubjectKind {
 }
 
 impl SubjectKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Monitor,
+        Self::Beat,
+        Self::Worker,
+        Self::Queue,
+        Self::Broker,
+        Self::ResultBackend,
+        Self::Host,
+    ];
+
     /// As written in SQL and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -64,17 +75,7 @@ impl SubjectKind {
     /// Reads [`SubjectKind::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Monitor,
-            Self::Beat,
-            Self::Worker,
-            Self::Queue,
-            Self::Broker,
-            Self::ResultBackend,
-            Self::Host,
-        ]
-        .into_iter()
-        .find(|k| k.as_str() == text)
+        Self::ALL.into_iter().find(|k| k.as_str() == text)
     }
 }
 

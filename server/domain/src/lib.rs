@@ -32,6 +32,7 @@
 //! | what state do the reported stages of a run yield? | [`celery::trace`] |
 //! | which text may enter, and which may be pasted into a shell? | [`text`], [`incident::command`] |
 //! | how often may something happen, and how is password guessing slowed down? | [`people::rate`], [`people::guessing`] |
+//! | which changes does a reader of the change feed get, and has it missed some? | [`change::feed`] |
 //! | what does an alert say, which channels get it, and when is a send retried? | [`alert`], [`alert::message`], [`alert::recipients`], [`alert::delivery`] |
 
 pub mod alert;

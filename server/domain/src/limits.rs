@@ -66,6 +66,8 @@ pub const TASK_RUNS_LOOKED_AT: i64 = 50_000;
 pub const TASKS_SHOWN: i64 = 500;
 /// Longest grace and longest run: 366 days, in seconds.
 pub const SPAN_SECONDS: f64 = 366.0 * 86_400.0;
+/// Changes of one project that the change feed keeps: the newest ones. A reader that is further behind reloads everything.
+pub const PROJECT_CHANGES: i64 = 10_000;
 /// Slots of a preview when the client asks for no number.
 pub const PREVIEW_DEFAULT: i64 = 10;
 /// Slots of a preview at most: each may take some microseconds.

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::message::Phase;
+use deadbeat_domain::change::feed::{Change, ChangeKind, ChangeSubject};
 use deadbeat_domain::change::{Transition, Trigger};
-use deadbeat_domain::ids::{IncidentId, MonitorKey, ProjectId};
+use deadbeat_domain::ids::{IncidentId, MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{self, Consequence, SubjectKey, SubjectKind};
 use deadbeat_domain::monitor::status::Status;
@@ -22,10 +23,10 @@ use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 use uuid::Uuid;
 
 use self::changed::{Background, Changed, Named, News, What};
-use crate::Site;
 use crate::alert::outbox::{self, Telling};
 use crate::incident::explain::Explanation;
 use crate::monitor::state::write_states;
+use crate::{Site, feed};
 
 /// Number of incidents that ended and could not be read. One counter for the process: requests, writers and loops all
 /// record, each with a handle of its own.
@@ -66,6 +67,13 @@ pub async fn record(tx: &mut Tx, site: &Site, news: &[News<'_>]) -> StoreResult<
         .collect();
     if !transitions.is_empty() {
         deadbeat_store::monitor::transition::insert(tx, &transitions).await?;
+        let changes = transitions.iter().map(|one| Change {
+            project_id: one.project_id,
+            subject: ChangeSubject::Watched(one.subject_kind, one.subject_id),
+            what: ChangeKind::Status,
+            at: one.transition.at,
+        });
+        deadbeat_store::feed::note(tx, changes);
     }
     // Record the changes of one subject one after the other: a failure before a success must not open its incident
     // after that success has resolved it. Different subjects share the statements.
@@ -156,6 +164,7 @@ pub(crate) async fn settle_inferred(
     now: DateTime<Utc>,
 ) -> StoreResult<usize> {
     let over = readable(deadbeat_store::incident::settle_inferred(tx, monitors, now, SETTLED).await?);
+    note(tx, &over, ChangeKind::Resolved);
     let tellings: Vec<Telling<'_>> = over
         .iter()
         .map(|incident| Telling {
@@ -182,6 +191,34 @@ fn readable(rows: Vec<Result<Incident, Unreadable>>) -> Vec<Incident> {
             .ok()
         })
         .collect()
+}
+
+/// Notes for the change feed that incidents were opened or resolved.
+fn note<'a>(tx: &mut Tx, incidents: impl IntoIterator<Item = &'a Incident>, what: ChangeKind) {
+    let changes = incidents.into_iter().map(|incident| Change {
+        project_id: incident.project_id,
+        subject: ChangeSubject::Incident(incident.id),
+        what,
+        at: incident.resolved_at.unwrap_or(incident.opened_at),
+    });
+    deadbeat_store::feed::note(tx, changes);
+}
+
+/// Adds monitors to the open incidents of their subjects: (subject, monitor). Returns the monitors that joined one.
+///
+/// # Errors
+/// If the database is away.
+pub(crate) async fn join(
+    tx: &mut Tx,
+    members: &[(SubjectKey, MonitorId)],
+    now: DateTime<Utc>,
+) -> StoreResult<HashSet<MonitorId>> {
+    let joined = deadbeat_store::incident::member::join(tx, members, now).await?;
+    for (project, incident, _) in &joined {
+        let subject = ChangeSubject::Incident(*incident);
+        feed::note(tx, *project, subject, ChangeKind::Changed, now);
+    }
+    Ok(joined.into_iter().map(|(.., monitor)| monitor).collect())
 }
 
 /// Opens incidents, and sends their alerts. Does nothing for a subject with an open incident.
@@ -230,6 +267,8 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
     if !seen.is_empty() {
         deadbeat_store::incident::note_seen(tx, &seen).await?;
     }
+    let new = incidents.iter().filter(|incident| opened.contains(&incident.id));
+    note(tx, new, ChangeKind::Opened);
     let tellings: Vec<Telling<'_>> = incidents
         .iter()
         .zip(wanted)
@@ -252,6 +291,7 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
     let subjects: Vec<(SubjectKey, DateTime<Utc>)> =
         over.iter().map(|(changed, at)| (changed.key(), *at)).collect();
     let resolved = readable(deadbeat_store::incident::resolve(tx, &subjects).await?);
+    note(tx, &resolved, ChangeKind::Resolved);
     let by_subject: HashMap<Uuid, &(Changed<'_>, DateTime<Utc>)> =
         subjects.iter().map(|((.., id), _)| *id).zip(over).collect();
     let tellings: Vec<Telling<'_>> = resolved

@@ -15,6 +15,7 @@
 pub mod alert;
 pub mod celery;
 pub mod error;
+pub mod feed;
 pub mod incident;
 pub mod judge;
 pub mod monitor;

@@ -4,6 +4,7 @@ pub mod signal;
 pub(crate) mod state;
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
@@ -25,7 +26,7 @@ use self::state::{load_runs, write_state};
 use crate::incident::changed::{Background, Changed, News, What};
 use crate::people::pace::Work;
 use crate::people::quota::spend;
-use crate::{ServiceError, Services, Site, incident};
+use crate::{ServiceError, Services, Site, feed, incident};
 
 /// Tolerated lateness when nobody says otherwise, in seconds.
 pub const DEFAULT_GRACE_SECONDS: f64 = 60.0;
@@ -219,6 +220,13 @@ async fn create_in(
     };
     insert(tx, &monitor).await?;
     set_channels(tx, &monitor, change).await?;
+    feed::note(
+        tx,
+        project,
+        ChangeSubject::monitor(monitor.id),
+        ChangeKind::Created,
+        now,
+    );
     Ok(monitor)
 }
 
@@ -299,6 +307,8 @@ async fn update_in(
         .await
         .map_err(|error| slug_taken(error, &monitor.slug))?;
     set_channels(tx, &monitor, change).await?;
+    let (project, subject) = (monitor.project_id, ChangeSubject::monitor(monitor.id));
+    feed::note(tx, project, subject, ChangeKind::Changed, now);
     Ok(monitor)
 }
 
@@ -422,7 +432,8 @@ pub async fn delete(services: &Services, access: &Access, id: MonitorId) -> Resu
     let mut tx = services.store.begin().await?;
     let monitor = deadbeat_store::monitor::lock(&mut tx, project, id).await?;
     let mut monitor = monitor.ok_or(ServiceError::NotFound("monitor"))?;
-    if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, services.now()) {
+    let now = services.now();
+    if let Some(transition) = on_pause(&mut monitor.state, Trigger::Delete, now) {
         let news = News {
             changed: Changed::Monitor(&monitor, &Background::default()),
             what: What::Transition(transition),
@@ -430,6 +441,13 @@ pub async fn delete(services: &Services, access: &Access, id: MonitorId) -> Resu
         incident::record(&mut tx, &services.site, &[news]).await?;
     }
     deadbeat_store::monitor::delete(&mut tx, project, id).await?;
+    feed::note(
+        &mut tx,
+        project,
+        ChangeSubject::monitor(id),
+        ChangeKind::Deleted,
+        now,
+    );
     tx.commit().await?;
     services.outbox_bell.notify_one();
     Ok(())

@@ -11,6 +11,7 @@ pub mod alert;
 pub mod celery;
 pub mod connection;
 pub mod error;
+pub mod feed;
 pub mod incident;
 pub mod judge;
 pub mod migrate;
@@ -64,6 +65,8 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct Tx {
     line: Line,
+    /// Written just before the commit.
+    changes: feed::Noted,
 }
 
 /// PostgreSQL must plan the statements of this crate by index, even while its statistics say that a table is small.
@@ -184,6 +187,7 @@ impl Store {
     pub async fn begin(&self) -> StoreResult<Tx> {
         Ok(Tx {
             line: self.lines.begin(None).await?,
+            changes: feed::Noted::default(),
         })
     }
 
@@ -196,6 +200,7 @@ impl Store {
     pub async fn begin_within(&self, limit: Duration) -> StoreResult<Tx> {
         Ok(Tx {
             line: self.lines.begin(Some(limit)).await?,
+            changes: feed::Noted::default(),
         })
     }
 
@@ -255,11 +260,13 @@ impl Tx {
         self.line.rollback().await;
     }
 
-    /// Commits: makes all writes durable at once.
+    /// Commits: makes all writes durable at once. First writes the noted changes ([`feed::note`]) into the change feed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the connection broke. Then it is unknown whether the commit happened.
-    pub async fn commit(self) -> StoreResult<()> {
+    /// [`StoreError::Unavailable`] if the connection broke. Then it is unknown whether the commit happened. If the statement that writes the
+    /// changes fails, nothing of the transaction happened.
+    pub async fn commit(mut self) -> StoreResult<()> {
+        feed::write(&mut self.line, &self.changes).await?;
         Ok(self.line.commit().await?)
     }
 }

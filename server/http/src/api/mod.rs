@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod celery;
+pub mod feed;
 pub mod incident;
 pub mod judge;
 pub mod monitor;
@@ -26,6 +27,7 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(monitor::run::configure)
             .configure(celery::trace::configure)
             .configure(incident::configure)
+            .configure(feed::configure)
             .configure(alert::channel::configure)
             .configure(alert::delivery::configure)
             .configure(people::api_key::configure)

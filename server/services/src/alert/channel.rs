@@ -5,6 +5,7 @@ use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::alert::recipients::Topic;
 use deadbeat_domain::alert::sealed::{self, HIDDEN};
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{ChannelId, DeliveryId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, clip, read_label};
@@ -20,7 +21,7 @@ use crate::alert::delivery::senders::{self, KINDS, Kind, email};
 use crate::alert::sealing::{self, Opened, Unopened};
 use crate::alert::{confirmation, outbox};
 use crate::people::quota::spend;
-use crate::{ServiceError, Services, secret};
+use crate::{ServiceError, Services, feed, secret};
 
 /// A channel that was added or changed.
 #[derive(Debug, Clone)]
@@ -92,6 +93,8 @@ pub async fn create(
         });
     }
     deadbeat_store::alert::channel::insert(&mut tx, &channel).await?;
+    let subject = ChangeSubject::Channel(channel.id);
+    feed::note(&mut tx, project, subject, ChangeKind::Created, now);
     if asks {
         confirmation::ask(&mut tx, services.site(), &channel, now).await?;
     }
@@ -313,6 +316,13 @@ pub async fn update(
     channel.disabled = None;
     channel.updated_at = now;
     deadbeat_store::alert::channel::update(&mut tx, &channel).await?;
+    feed::note(
+        &mut tx,
+        project,
+        ChangeSubject::Channel(id),
+        ChangeKind::Changed,
+        now,
+    );
     if asks {
         // What waits was meant for the old address: nobody has confirmed the new one.
         deadbeat_store::alert::delivery::cancel_unconfirmed(&mut tx, channel.project_id, channel.id, now)
@@ -391,13 +401,13 @@ fn changed(
 pub async fn delete(services: &Services, access: &Access, id: ChannelId) -> Result<(), ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let mut tx = services.store.begin().await?;
-    let found = deadbeat_store::alert::channel::delete(&mut tx, project, id).await?;
-    tx.commit().await?;
-    if found {
-        Ok(())
-    } else {
-        Err(ServiceError::NotFound("channel"))
+    if !deadbeat_store::alert::channel::delete(&mut tx, project, id).await? {
+        return Err(ServiceError::NotFound("channel"));
     }
+    let (subject, now) = (ChangeSubject::Channel(id), services.now());
+    feed::note(&mut tx, project, subject, ChangeKind::Deleted, now);
+    tx.commit().await?;
+    Ok(())
 }
 
 /// Puts a test into the outbox: it goes the same way as an alert.

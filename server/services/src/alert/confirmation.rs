@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::alert::channel::{Settings, mailbox};
 use deadbeat_domain::alert::message::{self, Event, Message};
 use deadbeat_domain::alert::recipients::Topic;
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{ChannelId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_store::Tx;
@@ -19,7 +20,7 @@ use sha2::Sha256;
 use crate::alert::delivery::senders::email;
 use crate::alert::{outbox, sealing};
 use crate::people::quota::spend;
-use crate::{ServiceError, Services, Site};
+use crate::{ServiceError, Services, Site, feed};
 
 /// How long a link can confirm.
 const LINK: TimeDelta = TimeDelta::days(7);
@@ -130,7 +131,12 @@ pub async fn confirm(
     let Some((channel, address)) = signed(services, channel, expires, token)? else {
         return Ok(Found::Nothing);
     };
-    let is_done = deadbeat_store::alert::channel::confirm(&mut tx, &channel, services.now()).await?;
+    let now = services.now();
+    let is_done = deadbeat_store::alert::channel::confirm(&mut tx, &channel, now).await?;
+    if is_done {
+        let (project, subject) = (channel.project_id, ChangeSubject::Channel(id));
+        feed::note(&mut tx, project, subject, ChangeKind::Changed, now);
+    }
     tx.commit().await?;
     Ok(if is_done {
         Found::Confirmed(address)

@@ -13,6 +13,7 @@ use deadbeat_domain::celery::beat::{STORM_WINDOW, is_crashing, is_told_to_crash}
 use deadbeat_domain::celery::switch::{on_delete, on_trouble};
 use deadbeat_domain::celery::worker::{SKEW, SKEW_PATIENCE};
 use deadbeat_domain::change::Trigger;
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{ApiKeyId, BeatId, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
@@ -35,7 +36,7 @@ use crate::celery::event::Verdict;
 use crate::celery::result_backend::report;
 use crate::celery::{broker, result_backend};
 use crate::incident::changed::{Background, Changed, News, What};
-use crate::{ServiceError, Services, incident};
+use crate::{ServiceError, Services, feed, incident};
 
 /// Beat lives.
 #[derive(Debug, Deserialize)]
@@ -395,9 +396,12 @@ pub async fn delete(services: &Services, access: &Access, id: BeatId) -> Result<
             .collect();
         incident::record(&mut tx, &services.site, &news).await?;
         deadbeat_store::monitor::delete_all(&mut tx, project, &ids).await?;
+        let mut deleted: Vec<ChangeSubject> = ids.into_iter().map(ChangeSubject::monitor).collect();
         if is_last {
             deadbeat_store::celery::beat::delete(&mut tx, project, id).await?;
+            deleted.push(ChangeSubject::Watched(SubjectKind::Beat, id.0));
         }
+        feed::note_all(&mut tx, project, deleted, ChangeKind::Deleted, now);
         tx.commit().await?;
         services.outbox_bell.notify_one();
         if is_last {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::host::{BACK_FOR, LONGEST_HOLD, Part, Verdict, judge, works_after};
 use deadbeat_domain::celery::switch::{self, Switch};
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{BeatId, IncidentId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
@@ -28,7 +29,7 @@ use uuid::Uuid;
 use self::lost::Host;
 use crate::incident::changed::{Changed, News, What};
 use crate::incident::explain::{self, Explanation};
-use crate::{Site, incident};
+use crate::{Site, feed, incident};
 
 /// If a host is seen to work, its parts are judged again after this.
 const HELD: TimeDelta = TimeDelta::seconds(2);
@@ -186,7 +187,7 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
         if known.is_empty() {
             let told_of_part = told::told_of_part(tx, host.project_id, &ids).await?;
             if let Some(incident) = told_of_part {
-                told::rewrite(tx, host.project_id, incident, &retold(host)).await?;
+                rewrite(tx, host.project_id, incident, &retold(host), now).await?;
             } else {
                 let (beats, workers) = (host.ids(SubjectKind::Beat), host.ids(SubjectKind::Worker));
                 let most = limits::ALERT_MEMBERS;
@@ -210,6 +211,19 @@ pub(crate) async fn tell(tx: &mut Tx, site: &Site, lost: &[Host], now: DateTime<
         parts.retain(|one| !own.contains(&(one.kind, one.part.id)));
         deadbeat_store::celery::host::link(tx, host.project_id, host.id, &parts).await?;
     }
+    Ok(())
+}
+
+/// Gives an open incident another subject, cause or text.
+async fn rewrite(
+    tx: &mut Tx,
+    project: ProjectId,
+    id: IncidentId,
+    told: &Retold,
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    told::rewrite(tx, project, id, told).await?;
+    feed::note(tx, project, ChangeSubject::Incident(id), ChangeKind::Changed, now);
     Ok(())
 }
 
@@ -301,7 +315,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
         && let Some(told) = own(tx, one).await?
     {
         // The machine goes on, so only this part is silent.
-        told::rewrite(tx, open.project_id, open.id, &told).await?;
+        rewrite(tx, open.project_id, open.id, &told, now).await?;
         return Ok((false, true));
     }
     let host = Host {
@@ -315,7 +329,7 @@ async fn look(tx: &mut Tx, site: &Site, open: &Open, now: DateTime<Utc>) -> Stor
     };
     let told = retold(&host);
     if told.summary != open.summary {
-        told::rewrite(tx, open.project_id, open.id, &told).await?;
+        rewrite(tx, open.project_id, open.id, &told, now).await?;
     }
     Ok((false, true))
 }

@@ -1,12 +1,13 @@
 //! A person acknowledges an incident.
 
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::IncidentId;
 use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::incident::Incident;
 
 use crate::celery::beat::{incarnation, schedule_emptied};
-use crate::{ServiceError, Services};
+use crate::{ServiceError, Services, feed};
 
 /// Acknowledges an incident: no more reminders. This ends an incident about an emptied schedule, and one about a Beat
 /// that is silent while another Beat of its name goes on.
@@ -20,11 +21,18 @@ pub async fn acknowledge(
 ) -> Result<Incident, ServiceError> {
     let project = access.may(Action::Acknowledge)?;
     let mut tx = services.store.begin().await?;
-    let found = deadbeat_store::incident::acknowledge(&mut tx, project, id, services.now()).await?;
-    tx.commit().await?;
-    if !found {
+    let now = services.now();
+    if !deadbeat_store::incident::acknowledge(&mut tx, project, id, now).await? {
         return Err(ServiceError::NotFound("incident"));
     }
+    feed::note(
+        &mut tx,
+        project,
+        ChangeSubject::Incident(id),
+        ChangeKind::Acknowledged,
+        now,
+    );
+    tx.commit().await?;
     let reader = services.reader();
     let seen = deadbeat_store::incident::get(&reader, project, id).await?;
     let seen = seen.ok_or(ServiceError::NotFound("incident"))?;

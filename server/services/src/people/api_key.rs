@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{AccountId, ApiKeyId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::read_label;
@@ -18,7 +19,7 @@ use tracing::field::{DisplayValue, display};
 
 use crate::people::quota::spend;
 use crate::people::security_log::{OnceAMinute, TARGET, shown};
-use crate::{ServiceError, Services, secret};
+use crate::{ServiceError, Services, feed, secret};
 
 /// Keys whose last use was written.
 static TOUCHED: LazyLock<OnceAMinute> = LazyLock::new(OnceAMinute::default);
@@ -75,6 +76,13 @@ pub(crate) async fn issue_in(
         revoked_at: None,
     };
     deadbeat_store::people::api_key::insert(tx, &stored, &secret::digest(&key)).await?;
+    feed::note(
+        tx,
+        project,
+        ChangeSubject::ApiKey(stored.id),
+        ChangeKind::Created,
+        now,
+    );
     Ok((stored, key))
 }
 
@@ -85,7 +93,17 @@ pub(crate) async fn issue_in(
 pub async fn revoke(services: &Services, access: &Access, id: ApiKeyId) -> Result<(), ServiceError> {
     let project = access.may(Action::ManageKeys)?;
     let mut tx = services.store.begin().await?;
-    let found = deadbeat_store::people::api_key::revoke(&mut tx, project, id, services.now()).await?;
+    let now = services.now();
+    let found = deadbeat_store::people::api_key::revoke(&mut tx, project, id, now).await?;
+    if found {
+        feed::note(
+            &mut tx,
+            project,
+            ChangeSubject::ApiKey(id),
+            ChangeKind::Deleted,
+            now,
+        );
+    }
     tx.commit().await?;
     if found {
         tracing::info!(target: TARGET, action = "key_revoked", project.id = %project, key.id = %id, by.key.id = by_key(access), by.account.id = by_account(access), "a key was revoked");

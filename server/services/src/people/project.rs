@@ -1,6 +1,7 @@
 //! Projects.
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{AccountId, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::{FieldError, read_label};
@@ -13,7 +14,7 @@ use deadbeat_store::people::project::Project;
 
 use crate::people::api_key;
 use crate::people::security_log::TARGET;
-use crate::{ServiceError, Services};
+use crate::{ServiceError, Services, feed};
 
 /// A new project with its first keys, which are shown this once.
 pub struct Created {
@@ -115,10 +116,17 @@ pub async fn update(
     let mut tx = services.store.begin().await?;
     let found =
         deadbeat_store::people::project::update(&mut tx, id, name.as_deref(), reminder_seconds).await?;
-    tx.commit().await?;
     if !found {
         return Err(ServiceError::NotFound("project"));
     }
+    feed::note(
+        &mut tx,
+        id,
+        ChangeSubject::Project(id),
+        ChangeKind::Changed,
+        services.now(),
+    );
+    tx.commit().await?;
     deadbeat_store::people::project::get(&services.reader(), id)
         .await?
         .ok_or(ServiceError::NotFound("project"))

@@ -7,6 +7,7 @@
 
 mod alert;
 mod celery;
+mod feed;
 mod incident;
 mod judge;
 mod monitor;

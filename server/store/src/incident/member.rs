@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
-/// Adds monitors to the open incidents of what they are part of: (subject, monitor). Answers which: the others' subjects have none.
+/// Adds monitors to the open incidents of what they are part of: (subject, monitor). Returns (project, incident, monitor) for each
+/// that joined: the others' subjects have no open incident.
 ///
 /// The incidents stay locked until the commit: so none can resolve meanwhile and forget these members.
 ///
@@ -20,8 +21,8 @@ pub async fn join(
     tx: &mut Tx,
     members: &[(SubjectKey, MonitorId)],
     now: DateTime<Utc>,
-) -> StoreResult<Vec<MonitorId>> {
-    let joined = sqlx::query_scalar!(
+) -> StoreResult<Vec<(ProjectId, IncidentId, MonitorId)>> {
+    let joined = sqlx::query!(
         "WITH open AS MATERIALIZED (
             SELECT project_id, id, subject_kind, subject_id
             FROM incident
@@ -35,7 +36,7 @@ pub async fn join(
         FROM UNNEST($5::uuid[], $1::text[], $2::uuid[], $3::uuid[]) AS new (project_id, subject_kind, subject_id, monitor_id)
         JOIN open USING (project_id, subject_kind, subject_id)
         ON CONFLICT (incident_id, monitor_id, project_id) DO UPDATE SET joined_at = incident_member.joined_at
-        RETURNING monitor_id",
+        RETURNING project_id, incident_id, monitor_id",
         &column(members, |((_, kind, _), _)| kind.as_str().to_owned()),
         &column(members, |((.., subject), _)| *subject),
         &column(members, |(_, monitor)| monitor.0),
@@ -44,7 +45,13 @@ pub async fn join(
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(joined.into_iter().map(MonitorId).collect())
+    Ok(joined
+        .into_iter()
+        .map(|row| {
+            let (project, incident) = (ProjectId(row.project_id), IncidentId(row.incident_id));
+            (project, incident, MonitorId(row.monitor_id))
+        })
+        .collect())
 }
 
 /// The members of a project's incidents, as (incident, monitor, name).

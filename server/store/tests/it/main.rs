@@ -9,6 +9,7 @@ mod batch;
 mod catalogue;
 mod claims;
 mod constraints;
+mod feed;
 mod migrations;
 mod outbox;
 mod plans;

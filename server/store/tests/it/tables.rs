@@ -9,6 +9,8 @@ pub const OF_PROJECTS: &[&str] = &[
     "beat",
     "blind_notice",
     "broker",
+    "change",
+    "change_counter",
     "channel",
     "delivery",
     "host_part",

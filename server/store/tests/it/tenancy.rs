@@ -2,6 +2,7 @@
 
 use deadbeat_domain::alert::Alert;
 use deadbeat_domain::celery::switch::Switch;
+use deadbeat_domain::change::feed::{Change, ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{AccountId, ApiKeyId, ProjectId, WorkerId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::monitor::ping::PingKind::{Start, Success};
@@ -15,7 +16,7 @@ use deadbeat_store::monitor::{Stateful, ping, run};
 use deadbeat_store::page::Page;
 use deadbeat_store::people::api_key::ApiKey;
 use deadbeat_store::people::{api_key, project};
-use deadbeat_store::{incident, monitor};
+use deadbeat_store::{feed, incident, monitor};
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -78,6 +79,13 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
         },
     };
     worker::insert(&mut tx, &shops).await.unwrap();
+    let change = Change {
+        project_id: world.project,
+        subject: ChangeSubject::monitor(owned.id),
+        what: ChangeKind::Created,
+        at: at(0),
+    };
+    feed::note(&mut tx, [change]);
     tx.commit().await.unwrap();
     let (apps, queues) = ([shops.app.clone()], shops.queues.clone());
     let told = world.channel("one").await;
@@ -156,8 +164,15 @@ async fn nothing_is_read_with_another_projects_id(pool: PgPool) {
                 .unwrap()
                 .is_empty(),
             !beat::list(&reader, project).await.unwrap().is_empty(),
+            feed::newest(&reader, project).await.unwrap() > 0,
+            feed::read(&reader, project, 0, 100).await.unwrap().newest > 0,
+            !feed::read(&reader, project, 0, 100)
+                .await
+                .unwrap()
+                .changes
+                .is_empty(),
         ];
-        assert_eq!(found, [finds; 25], "{project:?}");
+        assert_eq!(found, [finds; 28], "{project:?}");
         assert!(attempt::list(&reader, other, sent).await.unwrap().is_empty());
     }
 }

@@ -92,6 +92,8 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         "/api/v1/runs?state=open&worker=celery@w1".to_owned(),
         format!("/api/v1/runs?monitor_id={monitor_id}"),
         "/api/v1/tasks".to_owned(),
+        // The position alone.
+        "/api/v1/changes".to_owned(),
     ] {
         let list = other.get(&path).await;
         let rows = list
@@ -102,6 +104,20 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
             .unwrap();
         assert!(rows.is_empty(), "{path}: {list}");
     }
+    // Of the changes, both have their own: nobody's id is in the other's feed.
+    let owners = owner.get("/api/v1/changes?after=0").await;
+    let theirs = other.get("/api/v1/changes?after=0").await;
+    let changed = |feed: &Value| -> Vec<String> {
+        let changes = feed["changes"].as_array().unwrap();
+        assert!(!changes.is_empty() && feed["must_reload"] == false, "{feed}");
+        let id = |change: &Value| change["subject"]["id"].as_str().unwrap().to_owned();
+        changes.iter().map(id).collect()
+    };
+    let (owners, theirs) = (changed(&owners), changed(&theirs));
+    for noun in ["monitors", "channels", "incidents"] {
+        assert!(owners.iter().any(|of| of == things.id(noun)), "{noun}");
+    }
+    assert!(theirs.iter().all(|id| !owners.contains(id)), "{theirs:?}");
     let their_keys = other.get("/api/v1/api-keys").await;
     assert!(their_keys["api_keys"].as_array().unwrap().iter().all(|key| {
         keys["api_keys"]

@@ -13,6 +13,9 @@ mod webhooks;
 
 use std::collections::BTreeSet;
 
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
+use deadbeat_domain::ids::{ApiKeyId, ChannelId, IncidentId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_http::problem::Problem;
 use serde_json::json;
@@ -76,6 +79,28 @@ fn the_causes_are_those_of_the_table_each_with_its_page() {
         let told = json!({"code": cause.as_str(), "summary": "A sentence.", "url": url});
         assert_eq!(contract().faults(schema, &told), [""; 0], "{cause:?}");
     }
+}
+
+#[test]
+fn the_changes_are_of_the_kinds_of_the_table() {
+    let schema = |name: &str| {
+        contract()
+            .part(&format!("/components/schemas/{name}/enum"))
+            .clone()
+    };
+    let id = uuid::Uuid::nil();
+    let watched = SubjectKind::ALL.map(|kind| ChangeSubject::Watched(kind, id));
+    let others = [
+        ChangeSubject::Incident(IncidentId(id)),
+        ChangeSubject::Channel(ChannelId(id)),
+        ChangeSubject::ApiKey(ApiKeyId(id)),
+        ChangeSubject::Project(ProjectId(id)),
+    ];
+
+    let subjects: Vec<&str> = watched.iter().chain(&others).map(|one| one.kind()).collect();
+    assert_eq!(schema("ChangeSubject/properties/kind"), json!(subjects));
+    let kinds = ChangeKind::ALL.map(ChangeKind::as_str);
+    assert_eq!(schema("Change/properties/what"), json!(kinds));
 }
 
 #[test]

@@ -296,6 +296,7 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
         "cursor" | "channel_id" | "incident_id" | "subject_id" | "monitor_id" => Uuid::new_v4().to_string(),
         "from" | "to" => "2026-03-01T00:00:00Z".to_owned(),
         "state" => "open".to_owned(),
+        "after" => "7".to_owned(),
         _ => "x".to_owned(),
     };
 
@@ -304,7 +305,7 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
         .into_iter()
         .filter(|one| contract().query_parameters(one).contains("limit"));
     let lists: Vec<Operation> = lists.collect();
-    assert_eq!(lists.len(), 13);
+    assert_eq!(lists.len(), 14);
     for operation in lists {
         let base = operation.path.replace("{id}", id);
         for name in contract().query_parameters(&operation) {
@@ -354,6 +355,11 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
             "monitor_id=x",
             "worker=a%00b",
             "cursor=-1-x",
+            "after=-1",
+            "after=x",
+            "after=1.5",
+            "after=",
+            "after=99999999999999999999",
             "cursor=99999999999999999999-00000000000000000000000000000000",
         ] {
             let answer = harness

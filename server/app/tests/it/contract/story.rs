@@ -1,6 +1,7 @@
 //! A story that touches every operation with its success and its faults; each answer is held against the contract.
 
 mod alerts;
+mod changes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::alerts::{channels, incidents};
+use self::changes::changes;
 use super::Caller;
 use super::document::{Operation, contract};
 use crate::harness::{self, Harness};
@@ -376,6 +378,7 @@ async fn keys_and_project(caller: &Caller<'_>) {
         expect(caller, Method::GET, &format!("{path}?limit=0"), &json!(null), 400).await;
     }
     caller.get("/api/v1/blind-spells").await;
+    changes(caller).await;
     expect(
         caller,
         Method::GET,

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::delivery::{HANDLE_BYTES, Outcome, Reason, next_attempt};
 use deadbeat_domain::alert::message::{self, DisabledChannel, Event, Message};
 use deadbeat_domain::alert::recipients::Topic;
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_store::alert::attempt::{self, Attempt};
 use deadbeat_store::alert::channel::{self, Channel};
 use deadbeat_store::alert::claim::Claimed;
@@ -20,6 +21,7 @@ use super::figures::End;
 use super::senders::printable;
 use super::{Delivery, Held};
 use crate::alert::outbox;
+use crate::feed;
 
 /// The most characters of an attempt's detail.
 const DETAIL_CHARS: usize = 500;
@@ -103,6 +105,8 @@ impl Delivery {
             .await?
             {
                 told = tell_others(&mut tx, &channel, reason, now).await?;
+                let (project, subject) = (row.project_id, ChangeSubject::Channel(channel.id));
+                feed::note(&mut tx, project, subject, ChangeKind::Changed, now);
             }
         }
         tx.commit().await?;

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::is_of_every_beat;
 use deadbeat_domain::celery::beat::lineage::{Bits, LINEAGES};
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::transition::on_sent;
@@ -31,7 +32,7 @@ use crate::incident::changed::{Background, Changed, News, What};
 use crate::monitor::state::write_states;
 use crate::people::pace::Work;
 use crate::people::quota::spend_up_to;
-use crate::{ServiceError, Services, incident};
+use crate::{ServiceError, Services, feed, incident};
 
 /// A list that is older than this when it arrives was held up.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
@@ -452,6 +453,8 @@ async fn write(
         .collect();
     if !changed.is_empty() {
         settings::update_registered(tx, &changed).await?;
+        let subjects = changed.iter().map(|monitor| ChangeSubject::monitor(monitor.id));
+        feed::note_all(tx, beat.project_id, subjects, ChangeKind::Changed, services.now());
     }
     let learns: Vec<(MonitorKey, bool)> = followed
         .iter()

@@ -12,7 +12,6 @@ use deadbeat_domain::incident::{SubjectKey, SubjectKind};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
 use deadbeat_domain::monitor::transition::on_resume;
 use deadbeat_domain::monitor::transition::silence::{Silence, on_silence};
-use deadbeat_store::incident::member;
 use deadbeat_store::monitor::batch::Batch;
 use deadbeat_store::monitor::{Monitor, Stateful};
 use deadbeat_store::{StoreResult, with_sources};
@@ -149,8 +148,7 @@ impl Evaluator {
                     ((monitor.project_id, *kind, *subject), monitor.id)
                 })
                 .collect();
-            let joined: HashSet<MonitorId> =
-                member::join(&mut tx, &members, now).await?.into_iter().collect();
+            let joined: HashSet<MonitorId> = incident::join(&mut tx, &members, now).await?;
             for (place, ..) in joining {
                 let monitor = &mut monitors[place];
                 if !joined.contains(&monitor.id) {

@@ -31,6 +31,8 @@ pub enum Kind {
     Incidents,
     /// Changes of status.
     Transitions,
+    /// Changes in the change feed.
+    Changes,
     /// Blind spells.
     BlindSpells,
     /// Expired sessions.
@@ -49,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of a pass: what belongs to a row comes before the row.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Days,
         Self::StrayBodies,
         Self::StrayPings,
@@ -62,6 +64,7 @@ impl Kind {
         Self::Members,
         Self::Incidents,
         Self::Transitions,
+        Self::Changes,
         Self::BlindSpells,
         Self::Sessions,
         Self::Quotas,
@@ -87,6 +90,7 @@ impl Kind {
             Self::Members => "members",
             Self::Incidents => "incidents",
             Self::Transitions => "transitions",
+            Self::Changes => "changes",
             Self::BlindSpells => "blind_spells",
             Self::Sessions => "sessions",
             Self::Quotas => "quotas",

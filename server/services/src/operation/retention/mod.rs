@@ -49,6 +49,8 @@ pub struct RetentionSettings {
     pub incident_days: u16,
     /// Changes of status.
     pub transition_days: u16,
+    /// Changes in the change feed; [`deadbeat_domain::limits::PROJECT_CHANGES`] bounds them as well.
+    pub change_days: u16,
     /// Settled deliveries; never longer than their incident.
     pub delivery_days: u16,
     /// Attempts of settled deliveries; never longer than their delivery.
@@ -75,6 +77,7 @@ impl Default for RetentionSettings {
             trace_days: 30,
             incident_days: 365,
             transition_days: 365,
+            change_days: 7,
             delivery_days: 90,
             attempt_days: 30,
             blind_spell_days: 400,

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
+use deadbeat_domain::limits;
 use deadbeat_store::operation::retention::{self as store, DayTable, DeliveryCutoffs, PingRange, Walked};
 use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
@@ -44,6 +45,7 @@ pub(super) struct Places {
     member: (Uuid, Uuid),
     incident: Uuid,
     transition: (String, Uuid, Uuid),
+    change: Uuid,
 }
 
 /// Moves a walk on; at its end, back to the beginning.
@@ -123,6 +125,11 @@ pub(super) async fn step(
             let old = before(settings.transition_days);
             let step = store::transitions(tx, &places.transition, old, BATCH).await?;
             walked(&mut places.transition, step)
+        }
+        Kind::Changes => {
+            let (old, keep) = (before(settings.change_days), limits::PROJECT_CHANGES);
+            let step = store::changes(tx, places.change, old, keep, BATCH).await?;
+            walked(&mut places.change, step)
         }
         Kind::BlindSpells => {
             // A spell that may still excuse somebody stays, whatever the setting says.

@@ -5,12 +5,14 @@ use std::time::Duration;
 use deadbeat_domain::ids::PingId;
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Success};
 use deadbeat_domain::monitor::status::Status;
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::key::Scope;
 use deadbeat_services::monitor::signal::incoming::{Accepted, Address, Incoming};
 use deadbeat_services::monitor::signal::ingest::IngestError;
 use deadbeat_services::monitor::signal::registry::Registry;
 use deadbeat_services::monitor::signal::spool::Spool;
-use deadbeat_services::people::api_key;
+use deadbeat_services::monitor::{self, Change};
+use deadbeat_services::people::{api_key, project};
 use deadbeat_store::monitor::Monitor;
 use deadbeat_testkit::Wire;
 use futures::future::join_all;
@@ -154,6 +156,55 @@ async fn a_signal_that_times_out_is_set_aside_and_neither_holds_the_lane_nor_sto
     make_quick(&world).await;
     wait_until(async || ingest.aside() == 0).await;
     assert_eq!(bodies(&world, &slow).await, ["1", "1", "2", "2"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn a_held_counter_holds_no_other_projects_pings_of_the_same_batch(pool: PgPool) {
+    let world = World::new(pool).await;
+    let job = world.monitor("job").await;
+    world.ping(&job, Success).await;
+    let other = project::create(&world.services, "Other", None).await.unwrap();
+    let neighbours = Access::new(other.project.id, Actor::Operator);
+    let of_a_minute = Change {
+        name: Some("neighbour".to_owned()),
+        schedule: Some(serde_json::json!({"kind": "interval", "seconds": 60})),
+        ..Change::default()
+    };
+    let neighbour = monitor::create(&world.services, &neighbours, &of_a_minute)
+        .await
+        .unwrap();
+    world.ping(&neighbour, Success).await;
+    // As a process does that was stopped between its last statement and its commit.
+    let mut held = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT last FROM change_counter WHERE project_id = $1 FOR UPDATE")
+        .bind(world.project.0)
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let folder = Folder::new();
+    let store = direct(&world, Duration::from_millis(300));
+    let (ingest, _stop) = writer(&world, store, Registry::default(), folder.open());
+    let send = |to: &Monitor, kind| {
+        ingest.accept(crate::setup::incoming(
+            Address::Ping(to.ping_id),
+            world.signal(kind),
+        ))
+    };
+
+    // Only the failure changes a status, so only the failure needs the counter.
+    let answers = join_all([
+        send(&neighbour, Success),
+        send(&job, Fail),
+        send(&neighbour, Success),
+    ])
+    .await;
+
+    assert!(answers.iter().all(|answer| *answer == Ok(Accepted::Recorded)));
+    assert_eq!(world.count("SELECT count(*) FROM ping").await, 4);
+    assert_eq!((ingest.aside(), ingest.spooled()), (1, 0), "the failure waits");
+    held.rollback().await.unwrap();
+    wait_until(async || ingest.aside() == 0).await;
+    assert_eq!(world.status(&job).await, Status::Down);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

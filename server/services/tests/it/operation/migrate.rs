@@ -26,10 +26,10 @@ fn narrow(pool: &PgPool) -> Store {
 /// Lets the fifth statement that changes the schema take so long.
 async fn slow_down(pool: &PgPool, seconds: u32) {
     let trigger = format!(
-        "CREATE SEQUENCE change;
+        "CREATE SEQUENCE statements_seen;
         CREATE FUNCTION nap() RETURNS event_trigger LANGUAGE plpgsql AS $$
         BEGIN
-            IF nextval('change') = 5 THEN PERFORM pg_sleep({seconds}); END IF;
+            IF nextval('statements_seen') = 5 THEN PERFORM pg_sleep({seconds}); END IF;
         END $$;
         CREATE EVENT TRIGGER nap ON ddl_command_start EXECUTE FUNCTION nap();"
     );

@@ -15,7 +15,7 @@ pub use pings::{
     trim_default, trim_ranges,
 };
 pub use walks::{
-    DeliveryCutoffs, attempts, deliveries, expired_sessions, incidents, members, old_spells, runs,
+    DeliveryCutoffs, attempts, changes, deliveries, expired_sessions, incidents, members, old_spells, runs,
     transitions,
 };
 

@@ -311,6 +311,54 @@ pub async fn transitions(
     Ok(Walked::new(row.gone, row.looked, limit, last))
 }
 
+/// Takes the next project behind `after`, and removes the oldest of its changes: those from before `before`, and all but its newest `keep`.
+///
+/// Only the oldest ones ever go, so that the kept sequences have no hole: a reader that finds the next sequence has missed nothing. The same
+/// project is taken again until nothing more of it may go.
+///
+/// # Errors
+/// When the database is away.
+pub async fn changes(
+    tx: &mut Tx,
+    after: Uuid,
+    before: DateTime<Utc>,
+    keep: i64,
+    limit: i64,
+) -> StoreResult<Walked<Uuid>> {
+    let row = sqlx::query!(
+        r#"
+        WITH project AS MATERIALIZED (
+            SELECT project_id, last FROM change_counter WHERE project_id > $1 ORDER BY project_id LIMIT 1
+        ), oldest AS MATERIALIZED (
+            SELECT sequence, at
+            FROM change
+            WHERE project_id = (SELECT project_id FROM project)
+            ORDER BY sequence
+            LIMIT $4
+        ), gone AS (
+            DELETE FROM change
+            WHERE project_id = (SELECT project_id FROM project)
+                AND sequence <= (
+                    SELECT max(sequence) FROM oldest WHERE at < $2 OR sequence <= (SELECT last FROM project) - $3
+                )
+            RETURNING 1
+        )
+        SELECT (SELECT project_id FROM project) AS project, (SELECT count(*) FROM gone) AS "gone!"
+        "#,
+        after,
+        before,
+        keep,
+        limit
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    let is_done = row.gone < limit;
+    Ok(Walked {
+        removed: row.gone.unsigned_abs(),
+        last: row.project.map(|project| if is_done { project } else { after }),
+    })
+}
+
 /// Removes blind spells that ended before `before`, at most `limit`; answers how many.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{MonitorId, PingId, ProjectId};
 use deadbeat_domain::limits;
@@ -16,8 +17,8 @@ use deadbeat_store::{StoreError, Tx};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ServiceError;
 use crate::celery::beat::schedule_sync::listing::{Entry, is_none};
+use crate::{ServiceError, feed};
 
 /// The stored form of an entry as Beat reported it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -159,6 +160,8 @@ pub(super) async fn register(
             }
         })?;
     deadbeat_store::monitor::baseline::begin(tx, &bounds).await?;
+    let subjects = monitors.iter().map(|monitor| ChangeSubject::monitor(monitor.id));
+    feed::note_all(tx, project, subjects, ChangeKind::Created, now);
     Ok(())
 }
 

@@ -194,6 +194,9 @@ async fn a_member_that_is_judged_again_while_beat_returns_is_no_deadlock(pool: P
         .unwrap();
         sweep.commit().await.unwrap();
         joined
+            .into_iter()
+            .map(|(.., monitor)| monitor)
+            .collect::<Vec<_>>()
     };
     let ((), joined) = tokio::join!(world.alive(), join);
 
