@@ -15,7 +15,7 @@ use crate::setup::World;
 /// Requests at once, each with as many ended runs as a batch may have: more than the share of a project.
 const REQUESTS: usize = 10;
 const RUNS: usize = 1_000;
-/// `SIGNALS` and `STAGES` of server/services/src/celery/event/run.rs.
+/// `SIGNALS` and `STAGES` of server/services/src/celery/event/share.rs.
 const SIGNALS: usize = 256;
 const STAGES: usize = 4_096;
 
