@@ -2,6 +2,7 @@
 
 pub mod cause;
 pub mod command;
+pub mod severity;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};

@@ -242,6 +242,10 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
                 project_id: changed.project(),
                 subject: changed.subject(),
                 cause: *cause,
+                severity: changed
+                    .monitor()
+                    .and_then(|monitor| monitor.severity)
+                    .unwrap_or(cause.severity()),
                 summary,
                 evidence,
                 repair,

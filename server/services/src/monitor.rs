@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::change::{Transition, Trigger};
 use deadbeat_domain::ids::{ChannelId, MonitorId, PingId, ProjectId};
+use deadbeat_domain::incident::severity::Severity;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::transition::{on_pause, on_resume, on_settings_change};
 use deadbeat_domain::monitor::{
@@ -57,6 +58,8 @@ pub struct Change {
     pub tags: Option<Vec<String>>,
     /// Which channels are told.
     pub channels: Option<ChannelChoice>,
+    /// How urgent its own incidents are; `Some(None)`: as urgent as their causes.
+    pub severity: Option<Option<Severity>>,
 }
 
 /// A schedule that a person may set: one with a slot to come, or the one that is set already.
@@ -209,6 +212,7 @@ async fn create_in(
         name,
         tags,
         all_channels: !matches!(change.channels, Some(ChannelChoice::These(_))),
+        severity: change.severity.flatten(),
         beat_id: None,
         entry: None,
         registered: None,
@@ -298,6 +302,7 @@ async fn update_in(
         Some(ChannelChoice::These(_)) => monitor.all_channels = false,
         None => {}
     }
+    monitor.severity = change.severity.unwrap_or(monitor.severity);
     if monitor.state.expectation != expectation {
         load_runs(tx, &mut monitor).await?;
         on_settings_change(&mut monitor.state, expectation, now);

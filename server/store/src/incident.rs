@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{IncidentId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::severity::Severity;
 use deadbeat_domain::incident::{Fact, Repair, Subject, SubjectKey, SubjectKind};
 use serde_json::Value;
 use uuid::Uuid;
@@ -27,6 +28,8 @@ pub struct Incident {
     pub subject: Subject,
     /// Its cause.
     pub cause: Cause,
+    /// How urgent it is.
+    pub severity: Severity,
     /// In one sentence.
     pub summary: String,
     /// What supports the cause.
@@ -60,6 +63,7 @@ struct Row {
     acknowledged_at: Option<DateTime<Utc>>,
     remind_at: Option<DateTime<Utc>>,
     inferred: bool,
+    severity: Option<String>,
 }
 
 impl TryFrom<Row> for Incident {
@@ -67,6 +71,7 @@ impl TryFrom<Row> for Incident {
 
     fn try_from(row: Row) -> StoreResult<Self> {
         let corrupt = |what: &str| StoreError::Corrupt(format!("incident {}: {what}", row.id));
+        let cause = Cause::parse(&row.cause).ok_or_else(|| corrupt("cause"))?;
         Ok(Self {
             id: IncidentId(row.id),
             project_id: ProjectId(row.project_id),
@@ -75,7 +80,12 @@ impl TryFrom<Row> for Incident {
                 id: row.subject_id,
                 name: row.subject_name.clone(),
             },
-            cause: Cause::parse(&row.cause).ok_or_else(|| corrupt("cause"))?,
+            cause,
+            severity: row
+                .severity
+                .as_deref()
+                .and_then(Severity::parse)
+                .unwrap_or(cause.severity()),
             evidence: serde_json::from_value(row.evidence.clone()).map_err(|_| corrupt("evidence"))?,
             repair: serde_json::from_value(row.repair.clone()).map_err(|_| corrupt("repair"))?,
             summary: row.summary,
@@ -93,7 +103,7 @@ macro_rules! select {
         sqlx::query_as!(
             Row,
             "SELECT id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
-                acknowledged_at, remind_at, inferred
+                acknowledged_at, remind_at, inferred, severity
             FROM incident
             " + $tail
             $(, $argument)*
@@ -120,9 +130,9 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
         .collect::<StoreResult<_>>()?;
     let opened = sqlx::query_scalar!(
         "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            remind_at, inferred)
+            remind_at, inferred, severity)
         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
-            $9::jsonb[], $10::timestamptz[], $11::timestamptz[], $12::bool[])
+            $9::jsonb[], $10::timestamptz[], $11::timestamptz[], $12::bool[], $13::text[])
         ON CONFLICT (subject_kind, subject_id, project_id) WHERE resolved_at IS NULL DO NOTHING
         RETURNING id",
         &column(incidents, |incident| incident.id.0),
@@ -137,6 +147,7 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
         &column(incidents, |incident| incident.opened_at),
         &column(incidents, |incident| incident.remind_at) as &[Option<DateTime<Utc>>],
         &column(incidents, |incident| incident.is_inferred),
+        &column(incidents, |incident| incident.severity.as_str().to_owned()),
     )
     .fetch_all(tx.conn())
     .await?;
@@ -160,7 +171,7 @@ pub async fn resolve(
         FROM UNNEST($1::text[], $2::uuid[], $3::timestamptz[], $4::uuid[]) AS over (kind, id, at, project_id)
         WHERE incident.project_id = over.project_id AND subject_kind = over.kind AND subject_id = over.id AND resolved_at IS NULL
         RETURNING incident.id, incident.project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at, inferred",
+            resolved_at, acknowledged_at, remind_at, inferred, severity",
         &column(subjects, |((_, kind, _), _)| kind.as_str().to_owned()),
         &column(subjects, |((.., id), _)| *id),
         &column(subjects, |(_, at)| *at),
@@ -241,7 +252,7 @@ pub async fn settle_inferred(
                 )
         )
         RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at, inferred",
+            resolved_at, acknowledged_at, remind_at, inferred, severity",
         &column(&held, |row| row.id),
         now,
         &column(&held, |row| row.project_id)
@@ -446,7 +457,7 @@ pub async fn claim_reminders(
         FROM project
         WHERE project.id = incident.project_id AND incident.id = ANY($2)
         RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at, inferred",
+            resolved_at, acknowledged_at, remind_at, inferred, severity",
         now,
         &column(&due, |row| row.id)
     )

@@ -9,6 +9,7 @@ pub mod transition;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::{BeatId, MonitorId, MonitorKey, PingId, ProjectId};
+use deadbeat_domain::incident::severity::Severity;
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::monitor::{Expectation, MonitorState};
 use serde_json::Value;
@@ -36,6 +37,8 @@ pub struct Monitor {
     pub tags: Vec<String>,
     /// Whether every channel of the project gets its alerts.
     pub all_channels: bool,
+    /// How urgent its own incidents are. None: each as urgent as its cause.
+    pub severity: Option<Severity>,
     /// The Beat that registered it.
     pub beat_id: Option<BeatId>,
     /// Its entry's name in that Beat's schedule.
@@ -126,6 +129,7 @@ struct Row {
     grace_seconds: f64,
     longest_run_seconds: Option<f64>,
     all_channels: bool,
+    severity: Option<String>,
     beat_id: Option<Uuid>,
     entry: Option<String>,
     registered: Option<Value>,
@@ -168,6 +172,7 @@ impl TryFrom<Row> for Monitor {
             name: row.name,
             tags: row.tags,
             all_channels: row.all_channels,
+            severity: row.severity.as_deref().and_then(Severity::parse),
             beat_id: row.beat_id.map(BeatId),
             entry: row.entry,
             registered: row.registered,
@@ -220,7 +225,7 @@ macro_rules! select {
             Row,
             r#"
             SELECT id, project_id, ping_id, slug, name, tags, schedule::text AS "schedule!", delay_seconds, grace_seconds, longest_run_seconds, all_channels,
-                beat_id, entry,
+                severity, beat_id, entry,
                 registered, retired_at, status, created_at, updated_at, ping_count, last_ping_at, last_success_at, decided_at, plain_end_at, last_duration_ms,
                 open_runs, next_due_at, hinted_due_at, postponed_from, deadline_at, hold_until
             FROM monitor
@@ -248,15 +253,15 @@ pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
             beat_id, entry, status, created_at, updated_at, next_due_at, hinted_due_at, deadline_at, check_after, registered, retired_at,
-            delay_seconds)
+            delay_seconds, severity)
         SELECT id, project_id, ping_id, slug, name, ARRAY(SELECT jsonb_array_elements_text(tags)), schedule, grace_seconds, longest_run_seconds,
             all_channels, beat_id, entry, status, created_at, created_at, next_due_at, hinted_due_at, deadline_at, deadline_at, registered,
-            retired_at, delay_seconds
+            retired_at, delay_seconds, severity
         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::float8[], $9::float8[],
             $10::bool[], $11::uuid[], $12::text[], $13::text[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[],
-            $17::timestamptz[], $18::jsonb[], $19::timestamptz[], $20::float8[])
+            $17::timestamptz[], $18::jsonb[], $19::timestamptz[], $20::float8[], $21::text[])
             AS new (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels, beat_id, entry,
-                status, created_at, next_due_at, hinted_due_at, deadline_at, registered, retired_at, delay_seconds)",
+                status, created_at, next_due_at, hinted_due_at, deadline_at, registered, retired_at, delay_seconds, severity)",
         &column(monitors, |monitor| monitor.id.0),
         &column(monitors, |monitor| monitor.project_id.0),
         &column(monitors, |monitor| monitor.ping_id.0),
@@ -277,6 +282,7 @@ pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
         &column(monitors, |monitor| monitor.registered.clone()) as &[Option<Value>],
         &column(monitors, |monitor| monitor.retired_at) as &[Option<DateTime<Utc>>],
         &column(monitors, |monitor| monitor.state.expectation.delay_seconds),
+        &column(monitors, |monitor| monitor.severity.map(|severity| severity.as_str().to_owned())) as &[Option<String>],
     )
     .execute(tx.conn())
     .await?;

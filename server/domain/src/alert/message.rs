@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::alert::Alert;
 use crate::ids::{ChannelId, IncidentId, MonitorId, ProjectId};
+use crate::incident::cause::Cause;
+use crate::incident::severity::{self, Severity};
 use crate::incident::{Fact, Repair, Subject, SubjectKind};
 
 /// The version of the stored form. A version may add fields. It removes none, and changes no field's type.
@@ -105,6 +107,9 @@ pub struct Incident {
     pub subject: Subject,
     /// Why it opened.
     pub cause: CauseOfIncident,
+    /// How urgent it is. None: a version before severities wrote the message; see [`Incident::severity`].
+    #[serde(default, deserialize_with = "severity::stored")]
+    pub severity: Option<Severity>,
     /// What supports the cause.
     pub evidence: Vec<Fact>,
     /// What to do.
@@ -124,6 +129,15 @@ pub struct Incident {
     pub acknowledged_at: Option<DateTime<Utc>>,
     /// Its page.
     pub url: String,
+}
+
+impl Incident {
+    /// How urgent it is. A message without a severity has that of its cause; of an unknown cause, `warning`.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        let of_cause = || Cause::parse(&self.cause.code).map_or(Severity::Warning, Cause::severity);
+        self.severity.unwrap_or_else(of_cause)
+    }
 }
 
 /// A project as messages show it.

@@ -62,6 +62,7 @@ async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, A
                 "id": incident.id,
                 "subject": incident.subject,
                 "cause": cause(state, incident),
+                "severity": incident.severity,
                 "evidence": evidence,
                 "repair": incident.repair,
                 "members": members,

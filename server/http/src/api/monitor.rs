@@ -9,6 +9,7 @@ use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId};
+use deadbeat_domain::incident::severity::Severity;
 use deadbeat_domain::json::{instant, seconds};
 use deadbeat_domain::monitor::FieldError;
 use deadbeat_domain::monitor::status::{ShownStatus, Status};
@@ -77,6 +78,9 @@ struct Body {
     tags: Option<Vec<String>>,
     #[serde(default, deserialize_with = "given")]
     channels: Option<Value>,
+    /// `null` means something: each incident is as urgent as its cause.
+    #[serde(default, deserialize_with = "given")]
+    severity: Option<Option<Severity>>,
 }
 
 impl Body {
@@ -89,6 +93,7 @@ impl Body {
             longest_run_seconds: self.longest_run_seconds,
             tags: self.tags,
             channels: self.channels.map(|value| choice(&value)).transpose()?,
+            severity: self.severity,
         })
     }
 }
@@ -171,6 +176,7 @@ fn show(
         "grace_seconds": seconds(rules.expectation.grace_seconds),
         "longest_run_seconds": rules.expectation.longest_run_seconds.map(seconds),
         "channels": channels,
+        "severity": monitor.severity,
         "ping_url": sees_ping_urls.then(|| state.services.site().ping_url(monitor.ping_id)),
         "status": ShownStatus::at(rules.status, rules.next_due_at, rules.deadline_at.is_some(), now),
         "running": monitor.open_runs > 0,

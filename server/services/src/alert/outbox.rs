@@ -229,6 +229,7 @@ pub fn compose(
             summary: incident.summary.clone(),
             url: Some(site.cause_url(incident.cause)),
         },
+        severity: Some(incident.severity),
         evidence: incident.evidence.clone(),
         repair: incident.repair.clone(),
         members,

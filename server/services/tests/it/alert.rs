@@ -4,3 +4,4 @@ mod confirmation;
 mod delivery;
 mod outbox;
 mod secrets;
+mod severity;

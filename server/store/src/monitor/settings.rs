@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
+use deadbeat_domain::incident::severity::Severity;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
     sqlx::query!(
         "UPDATE monitor
         SET slug = $3, name = $4, tags = $5, schedule = $6, grace_seconds = $7, longest_run_seconds = $8, all_channels = $9,
-            retired_at = $10, updated_at = $11, registered = $12
+            retired_at = $10, updated_at = $11, registered = $12, severity = $13
         WHERE project_id = $1 AND id = $2",
         monitor.project_id.0,
         monitor.id.0,
@@ -32,6 +33,7 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
         monitor.retired_at,
         monitor.updated_at,
         monitor.registered,
+        monitor.severity.map(Severity::as_str),
     )
     .execute(tx.conn())
     .await?;

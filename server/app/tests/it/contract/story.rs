@@ -38,7 +38,8 @@ async fn expect(caller: &Caller<'_>, method: Method, path: &str, body: &Value, s
 async fn monitors(caller: &Caller<'_>) -> Value {
     let daily = json!({"kind": "cron", "expression": "@daily"});
     let first = json!({"name": "Nightly backup", "schedule": {"kind": "cron", "expression": "0 2 * * *", "timezone": "Europe/Berlin"},
-        "grace_seconds": 900, "longest_run_seconds": 3600.5, "tags": ["prod", "db", "prod"], "channels": []});
+        "grace_seconds": 900, "longest_run_seconds": 3600.5, "tags": ["prod", "db", "prod"], "channels": [],
+        "severity": "critical"});
     let monitor = caller.post("/api/v1/monitors", &first).await;
     let path = format!("/api/v1/monitors/{}", id(&monitor));
     for schedule in [

@@ -58,9 +58,11 @@ fn read_event(stored: &Value) -> Option<Event> {
         Alert::BlindSpell => Event::BlindSpell(Deserialize::deserialize(stored).ok()?),
         Alert::Confirmation => Event::Confirmation(Deserialize::deserialize(stored).ok()?),
         Alert::Opened | Alert::Reminder | Alert::Acknowledged | Alert::Resolved | Alert::Escalated => {
+            let mut incident = Incident::deserialize(&stored["incident"]).ok()?;
+            incident.severity = Some(incident.severity());
             Event::Incident(Box::new(IncidentEvent {
                 phase: Phase::ALL.into_iter().find(|phase| phase.alert() == alert)?,
-                incident: Incident::deserialize(&stored["incident"]).ok()?,
+                incident,
                 monitor: Option::<Monitor>::deserialize(&stored["monitor"]).ok()?,
             }))
         }

@@ -88,6 +88,33 @@ fn what_older_versions_stored_is_read_and_written_without_a_loss() {
 }
 
 #[test]
+fn an_incident_that_names_no_known_severity_has_that_of_its_cause() {
+    for (cause, severity, expected) in [
+        ("MISSED", json!(null), Severity::Warning),
+        ("BEAT_DOWN", json!(null), Severity::Critical),
+        ("A_CAUSE_OF_LATER", json!(null), Severity::Warning),
+        ("BEAT_DOWN", json!("info"), Severity::Info),
+        ("BEAT_DOWN", json!("catastrophic"), Severity::Critical),
+        ("BEAT_DOWN", json!({"level": 7}), Severity::Critical),
+    ] {
+        let mut stored = of_the_first_version("incident.opened");
+        stored["incident"]["cause"]["code"] = json!(cause);
+        if !severity.is_null() {
+            stored["incident"]["severity"] = severity.clone();
+        }
+
+        let message = Message::read(stored, written_at());
+
+        assert_eq!(
+            message.incident().unwrap().severity(),
+            expected,
+            "{cause} {severity}"
+        );
+        assert_eq!(message.to_json()["incident"]["severity"], expected.as_str());
+    }
+}
+
+#[test]
 fn fields_of_a_later_version_are_passed_over() {
     let mut later = of_the_first_version("incident.opened");
     let expected = Message::read(later.clone(), written_at());

@@ -69,6 +69,7 @@ fn message(alert: Alert) -> Message {
                     summary: String::new(),
                     url: None,
                 },
+                severity: None,
                 evidence: Vec::new(),
                 repair: Vec::new(),
                 members: Vec::new(),

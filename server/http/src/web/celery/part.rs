@@ -338,6 +338,7 @@ mod tests {
                 name: "celery@w1".to_owned(),
             },
             cause,
+            severity: cause.severity(),
             summary: String::new(),
             evidence: Vec::new(),
             repair: Vec::new(),

@@ -56,6 +56,7 @@ impl Sample {
             name: "nightly-report".to_owned(),
             tags: vec!["prod".to_owned(), "reports".to_owned()],
             all_channels: true,
+            severity: None,
             beat_id: None,
             entry: None,
             registered: None,
@@ -74,6 +75,7 @@ impl Sample {
                 name: monitor.name.clone(),
             },
             cause: Cause::Missed,
+            severity: Cause::Missed.severity(),
             summary: "nightly-report did not report: it was due at 02:00.".to_owned(),
             evidence: vec![
                 Fact {
@@ -111,6 +113,7 @@ impl Sample {
         let mut sample = Self::monitor();
         sample.monitor = None;
         sample.incident.cause = Cause::BeatDown;
+        sample.incident.severity = Cause::BeatDown.severity();
         sample.incident.summary = "Celery Beat of shop is silent.".to_owned();
         sample.incident.subject = Subject {
             kind: SubjectKind::Beat,

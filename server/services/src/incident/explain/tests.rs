@@ -214,6 +214,7 @@ fn explanations(names: &Names) -> Vec<Explanation> {
         name: names.task.clone(),
         tags: Vec::new(),
         all_channels: true,
+        severity: None,
         beat_id: Some(beat.id),
         entry: None,
         registered: Some(json!({"task": names.task})),

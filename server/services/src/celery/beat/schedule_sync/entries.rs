@@ -138,6 +138,7 @@ pub(super) async fn register(
             name: entry.name.clone(),
             tags: Vec::new(),
             all_channels: true,
+            severity: None,
             beat_id: Some(beat.id),
             entry: Some(entry.name.clone()),
             registered: Some(registered(entry)?),

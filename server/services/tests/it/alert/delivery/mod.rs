@@ -206,6 +206,7 @@ impl World {
                 name: "nightly-report".to_owned(),
             },
             cause: Cause::Missed,
+            severity: Cause::Missed.severity(),
             summary: summary.to_owned(),
             evidence: Vec::new(),
             repair,
