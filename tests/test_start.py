@@ -23,9 +23,9 @@ CREATE EVENT TRIGGER note ON ddl_command_start EXECUTE FUNCTION note();
 """
 # Holds up the fifth change of the schema, which is one of migration 1.
 NAP = """
-CREATE SEQUENCE change;
+CREATE SEQUENCE statements_seen;
 CREATE FUNCTION nap() RETURNS event_trigger LANGUAGE plpgsql AS $$
-BEGIN IF nextval('public.change') = 5 THEN PERFORM pg_sleep(600); END IF; END $$;
+BEGIN IF nextval('public.statements_seen') = 5 THEN PERFORM pg_sleep(600); END IF; END $$;
 CREATE EVENT TRIGGER nap ON ddl_command_start EXECUTE FUNCTION nap();
 """
 
