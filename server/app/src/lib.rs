@@ -208,7 +208,8 @@ impl App {
             Arc::clone(&outbox_bell),
             DeliverySettings::default(),
         );
-        let delivery = Arc::new(delivery.with_keyring(keyring.clone()));
+        let delivery = delivery.with_keyring(keyring.clone()).with_links_to(site.clone());
+        let delivery = Arc::new(delivery);
         let keeper = Arc::new(Keeper::new(watches.clone(), Arc::clone(&clock), keyring.clone()));
         let selfwatch = Selfwatch::new(evaluates, delivers.then(|| delivery.figures()));
         let (watched, watch_clock) = (selfwatch.clone(), Arc::clone(&clock));

@@ -3,6 +3,7 @@
 pub mod acknowledgement;
 pub mod changed;
 pub mod explain;
+pub mod link;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -252,6 +253,7 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
                 opened_at: *at,
                 resolved_at: None,
                 acknowledged_at: None,
+                acknowledged_by: None,
                 remind_at: reminder.map(|seconds| *at + TimeDelta::seconds(seconds.into())),
                 is_inferred: matches!(changed, Changed::Named(_)),
             }

@@ -42,6 +42,8 @@ pub struct Incident {
     pub resolved_at: Option<DateTime<Utc>>,
     /// When a person acknowledged it.
     pub acknowledged_at: Option<DateTime<Utc>>,
+    /// Who acknowledged it, in words. None: nobody did, or an older version noted it.
+    pub acknowledged_by: Option<String>,
     /// When the next reminder is due.
     pub remind_at: Option<DateTime<Utc>>,
     /// Inferred: nobody observed the fault; its members' verdicts name the subject.
@@ -61,6 +63,7 @@ struct Row {
     opened_at: DateTime<Utc>,
     resolved_at: Option<DateTime<Utc>>,
     acknowledged_at: Option<DateTime<Utc>>,
+    acknowledged_by: Option<String>,
     remind_at: Option<DateTime<Utc>>,
     inferred: bool,
     severity: Option<String>,
@@ -92,6 +95,7 @@ impl TryFrom<Row> for Incident {
             opened_at: row.opened_at,
             resolved_at: row.resolved_at,
             acknowledged_at: row.acknowledged_at,
+            acknowledged_by: row.acknowledged_by,
             remind_at: row.remind_at,
             is_inferred: row.inferred,
         })
@@ -103,7 +107,7 @@ macro_rules! select {
         sqlx::query_as!(
             Row,
             "SELECT id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
-                acknowledged_at, remind_at, inferred, severity
+                acknowledged_at, acknowledged_by, remind_at, inferred, severity
             FROM incident
             " + $tail
             $(, $argument)*
@@ -171,7 +175,7 @@ pub async fn resolve(
         FROM UNNEST($1::text[], $2::uuid[], $3::timestamptz[], $4::uuid[]) AS over (kind, id, at, project_id)
         WHERE incident.project_id = over.project_id AND subject_kind = over.kind AND subject_id = over.id AND resolved_at IS NULL
         RETURNING incident.id, incident.project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at, inferred, severity",
+            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity",
         &column(subjects, |((_, kind, _), _)| kind.as_str().to_owned()),
         &column(subjects, |((.., id), _)| *id),
         &column(subjects, |(_, at)| *at),
@@ -252,7 +256,7 @@ pub async fn settle_inferred(
                 )
         )
         RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at, inferred, severity",
+            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity",
         &column(&held, |row| row.id),
         now,
         &column(&held, |row| row.project_id)
@@ -406,26 +410,44 @@ pub async fn open_about(
     rows.into_iter().map(Incident::try_from).collect()
 }
 
-/// Notes that a person acknowledged it: no more reminders. The first acknowledgement stays. False: the project has no
-/// such incident.
+/// Notes that a person acknowledged it: no more reminders. The first acknowledgement stays. Returns the incident, and whether this
+/// acknowledgement is the first one. None: the project has no such incident.
 ///
 /// # Errors
-/// If the database is away.
+/// If the database is away, or [`StoreError::Corrupt`] when the row cannot be read.
 pub async fn acknowledge(
     tx: &mut Tx,
     project: ProjectId,
     id: IncidentId,
+    by: &str,
     now: DateTime<Utc>,
-) -> StoreResult<bool> {
-    let done = sqlx::query!(
-        "UPDATE incident SET acknowledged_at = coalesce(acknowledged_at, $3), remind_at = NULL WHERE project_id = $1 AND id = $2",
+) -> StoreResult<Option<(Incident, bool)>> {
+    let before = sqlx::query_scalar!(
+        "SELECT acknowledged_at FROM incident WHERE project_id = $1 AND id = $2 FOR NO KEY UPDATE",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let Some(before) = before else {
+        return Ok(None);
+    };
+    let row = sqlx::query_as!(
+        Row,
+        "UPDATE incident
+        SET acknowledged_by = CASE WHEN acknowledged_at IS NULL THEN $4 ELSE acknowledged_by END,
+            acknowledged_at = coalesce(acknowledged_at, $3), remind_at = NULL
+        WHERE project_id = $1 AND id = $2
+        RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
+            acknowledged_at, acknowledged_by, remind_at, inferred, severity",
         project.0,
         id.0,
-        now
+        now,
+        by
     )
-    .execute(tx.conn())
+    .fetch_one(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(Some((Incident::try_from(row)?, before.is_none())))
 }
 
 /// Takes open incidents whose reminder is due, and moves them on by their project's interval. Returns when each was
@@ -457,7 +479,7 @@ pub async fn claim_reminders(
         FROM project
         WHERE project.id = incident.project_id AND incident.id = ANY($2)
         RETURNING incident.id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at,
-            resolved_at, acknowledged_at, remind_at, inferred, severity",
+            resolved_at, acknowledged_at, acknowledged_by, remind_at, inferred, severity",
         now,
         &column(&due, |row| row.id)
     )

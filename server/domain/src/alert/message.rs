@@ -127,6 +127,13 @@ pub struct Incident {
     pub resolved_at: Option<DateTime<Utc>>,
     /// When a person acknowledged it.
     pub acknowledged_at: Option<DateTime<Utc>>,
+    /// Who acknowledged it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_by: Option<String>,
+    /// A link with which whoever reads the message can acknowledge the incident. Each attempt signs it for its channel, so the stored
+    /// message has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledge_url: Option<String>,
     /// Its page.
     pub url: String,
 }

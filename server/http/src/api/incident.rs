@@ -69,6 +69,7 @@ async fn shown(state: &AppState, incidents: &[Incident]) -> Result<Vec<Value>, A
                 "opened_at": instant(incident.opened_at),
                 "resolved_at": incident.resolved_at.map(instant),
                 "acknowledged_at": incident.acknowledged_at.map(instant),
+                "acknowledged_by": incident.acknowledged_by,
             })
         })
         .collect())

@@ -1,3 +1,4 @@
-//! The pages of the causes.
+//! The pages of the causes, and the page behind the link of an alert.
 
+pub mod acknowledge;
 pub mod cause;

@@ -35,6 +35,7 @@ pub fn configure(config: &mut ServiceConfig) {
         .configure(monitor::dashboard::configure)
         .configure(celery::configure)
         .configure(celery::history::configure)
+        .configure(incident::acknowledge::configure)
         .configure(incident::cause::configure);
 }
 

@@ -237,6 +237,8 @@ pub fn compose(
         opened_at: incident.opened_at,
         resolved_at: incident.resolved_at,
         acknowledged_at: incident.acknowledged_at,
+        acknowledged_by: incident.acknowledged_by.clone(),
+        acknowledge_url: None,
         url: format!("{}/", site.url),
     };
     Message {

@@ -1,16 +1,49 @@
 //! A person acknowledges an incident.
 
+use deadbeat_domain::alert::message::Phase;
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
-use deadbeat_domain::ids::IncidentId;
-use deadbeat_domain::people::access::Access;
+use deadbeat_domain::ids::{IncidentId, ProjectId};
+use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::incident::Incident;
+use deadbeat_store::{StoreResult, Tx};
 
+use crate::alert::outbox::{self, Telling};
 use crate::celery::beat::{incarnation, schedule_emptied};
 use crate::{ServiceError, Services, feed};
 
-/// Acknowledges an incident: no more reminders. This ends an incident about an emptied schedule, and one about a Beat
-/// that is silent while another Beat of its name goes on.
+/// Who acknowledges.
+pub(crate) enum By {
+    /// An account, a key or the operator.
+    Actor(Actor),
+    /// Whoever has the link that was sent to a channel.
+    Link {
+        /// The channel's name.
+        channel: String,
+    },
+}
+
+impl By {
+    /// In words, as people read it.
+    async fn words(&self, tx: &mut Tx, project: ProjectId) -> StoreResult<String> {
+        let gone = || "somebody who is gone".to_owned();
+        Ok(match self {
+            Self::Actor(Actor::Account { id, .. }) => deadbeat_store::people::account::email_of(tx, *id)
+                .await?
+                .unwrap_or_else(gone),
+            Self::Actor(Actor::Key { id, .. }) => {
+                let name = deadbeat_store::people::api_key::name_of(tx, project, *id).await?;
+                name.map_or_else(gone, |name| format!("API key {name}"))
+            }
+            Self::Actor(Actor::Operator) => "the operator".to_owned(),
+            Self::Actor(Actor::System) => "Deadbeat".to_owned(),
+            Self::Link { channel } => format!("the link in channel {channel}"),
+        })
+    }
+}
+
+/// Acknowledges an incident: no more reminders, and the channels that got it hear who acknowledged it. This ends an incident about an
+/// emptied schedule, and one about a Beat that is silent while another Beat of its name goes on.
 ///
 /// # Errors
 /// If access is refused, the incident is not found ([`ServiceError::NotFound`]), or the database is away.
@@ -20,28 +53,47 @@ pub async fn acknowledge(
     id: IncidentId,
 ) -> Result<Incident, ServiceError> {
     let project = access.may(Action::Acknowledge)?;
+    acknowledge_as(services, project, id, &By::Actor(access.actor())).await
+}
+
+/// Acknowledges an incident for somebody who is known to be allowed.
+pub(crate) async fn acknowledge_as(
+    services: &Services,
+    project: ProjectId,
+    id: IncidentId,
+    by: &By,
+) -> Result<Incident, ServiceError> {
     let mut tx = services.store.begin().await?;
     let now = services.now();
-    if !deadbeat_store::incident::acknowledge(&mut tx, project, id, now).await? {
-        return Err(ServiceError::NotFound("incident"));
+    let words = by.words(&mut tx, project).await?;
+    let done = deadbeat_store::incident::acknowledge(&mut tx, project, id, &words, now).await?;
+    let (seen, is_first) = done.ok_or(ServiceError::NotFound("incident"))?;
+    let mut told = 0;
+    if is_first {
+        let subject = ChangeSubject::Incident(id);
+        feed::note(&mut tx, project, subject, ChangeKind::Acknowledged, now);
     }
-    feed::note(
-        &mut tx,
-        project,
-        ChangeSubject::Incident(id),
-        ChangeKind::Acknowledged,
-        now,
-    );
+    if is_first && seen.resolved_at.is_none() {
+        let telling = Telling {
+            phase: Phase::Acknowledged,
+            incident: &seen,
+            monitor: None,
+            affected: None,
+            at: now,
+            step: &[],
+        };
+        told = outbox::tell(&mut tx, &services.site, &[telling]).await?;
+    }
     tx.commit().await?;
-    let reader = services.reader();
-    let seen = deadbeat_store::incident::get(&reader, project, id).await?;
-    let seen = seen.ok_or(ServiceError::NotFound("incident"))?;
+    if told > 0 {
+        services.outbox_bell.notify_one();
+    }
     if !schedule_emptied::acknowledged(services, project, &seen).await?
         && !incarnation::acknowledged(services, project, &seen).await?
     {
         return Ok(seen);
     }
-    deadbeat_store::incident::get(&reader, project, id)
+    deadbeat_store::incident::get(&services.reader(), project, id)
         .await?
         .ok_or(ServiceError::NotFound("incident"))
 }

@@ -8,6 +8,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sha2::{Digest, Sha256};
@@ -50,6 +51,8 @@ pub struct Damaged;
 pub struct Key {
     id: String,
     cipher: XChaCha20Poly1305,
+    /// Signs links. Of its own, so that no signature says anything about what is sealed.
+    links: Zeroizing<[u8; BYTES]>,
 }
 
 /// Keys stay out of logs.
@@ -80,9 +83,14 @@ impl Key {
             .chain_update(b"deadbeat key id")
             .chain_update(bytes)
             .finalize();
+        let links = Sha256::new()
+            .chain_update(b"deadbeat links")
+            .chain_update(bytes)
+            .finalize();
         Self {
             id: hex(&digest[..ID]),
             cipher: XChaCha20Poly1305::new(bytes.into()),
+            links: Zeroizing::new(links.into()),
         }
     }
 
@@ -142,6 +150,35 @@ impl Key {
             .decrypt(&XNonce::from(*nonce), payload)
             .map_err(|_| Damaged)?;
         String::from_utf8(text).map(Zeroizing::new).map_err(|_| Damaged)
+    }
+}
+
+impl Key {
+    /// The signature of a link: 64 hexadecimal digits of HMAC-SHA256.
+    #[must_use]
+    pub fn sign(&self, link: &str) -> String {
+        hex(&self.mac(link).finalize().into_bytes())
+    }
+
+    /// Whether [`Key::sign`] made the signature. Takes as long for a wrong one.
+    #[must_use]
+    pub fn is_signature(&self, link: &str, signature: &str) -> bool {
+        let digits = signature.as_bytes();
+        if digits.len() != 2 * BYTES || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return false;
+        }
+        let bytes: Option<Vec<u8>> = digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        bytes.is_some_and(|bytes| self.mac(link).verify_slice(&bytes).is_ok())
+    }
+
+    fn mac(&self, link: &str) -> Hmac<Sha256> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.links.as_slice()).expect("HMAC takes keys of any length");
+        mac.update(link.as_bytes());
+        mac
     }
 }
 

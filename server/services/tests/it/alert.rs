@@ -1,5 +1,6 @@
 //! From the outbox to a person.
 
+mod acknowledging;
 mod confirmation;
 mod delivery;
 mod outbox;

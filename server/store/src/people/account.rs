@@ -184,3 +184,15 @@ pub async fn delete_session(tx: &mut Tx, digest: &[u8]) -> StoreResult<()> {
         .await?;
     Ok(())
 }
+
+/// The mail address of an account. None: there is no such account.
+///
+/// # Errors
+/// When the database is away.
+pub async fn email_of(tx: &mut Tx, id: AccountId) -> StoreResult<Option<String>> {
+    Ok(
+        sqlx::query_scalar!("SELECT email FROM account WHERE id = $1", id.0)
+            .fetch_optional(tx.conn())
+            .await?,
+    )
+}

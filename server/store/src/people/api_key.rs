@@ -187,3 +187,17 @@ pub async fn forget_revoked(tx: &mut Tx, before: DateTime<Utc>, most: i64) -> St
     .await?;
     Ok(done.rows_affected())
 }
+
+/// The name of a key. None: the project has no such key.
+///
+/// # Errors
+/// When the database is away.
+pub async fn name_of(tx: &mut Tx, project: ProjectId, id: ApiKeyId) -> StoreResult<Option<String>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT name FROM api_key WHERE project_id = $1 AND id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?)
+}

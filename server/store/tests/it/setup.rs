@@ -171,6 +171,7 @@ impl World {
             opened_at: at(90),
             resolved_at: None,
             acknowledged_at: None,
+            acknowledged_by: None,
             remind_at: Some(at(3_690)),
             is_inferred: false,
         }
@@ -239,6 +240,8 @@ pub fn message(incident: Option<IncidentId>, alert: Alert) -> Message {
                 opened_at: at(90),
                 resolved_at: None,
                 acknowledged_at: None,
+                acknowledged_by: None,
+                acknowledge_url: None,
                 url: "https://deadbeat.test/".to_owned(),
             },
             monitor: None,

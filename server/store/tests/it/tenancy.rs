@@ -236,9 +236,10 @@ async fn nothing_is_changed_with_another_projects_id(pool: PgPool) {
     assert!(!monitor::delete(&mut tx, other, owned.id).await.unwrap());
     assert!(!channel::delete(&mut tx, other, told).await.unwrap());
     assert!(
-        !incident::acknowledge(&mut tx, other, open.id, at(1))
+        incident::acknowledge(&mut tx, other, open.id, "ops", at(1))
             .await
             .unwrap()
+            .is_none()
     );
     assert!(!api_key::revoke(&mut tx, other, key.id, at(1)).await.unwrap());
     assert_eq!(

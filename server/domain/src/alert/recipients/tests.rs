@@ -77,6 +77,8 @@ fn message(alert: Alert) -> Message {
                 opened_at: now(),
                 resolved_at: None,
                 acknowledged_at: None,
+                acknowledged_by: None,
+                acknowledge_url: None,
                 url: String::new(),
             },
             monitor: None,

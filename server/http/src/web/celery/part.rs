@@ -345,6 +345,7 @@ mod tests {
             opened_at,
             resolved_at: None,
             acknowledged_at: None,
+            acknowledged_by: None,
             remind_at: None,
             is_inferred: false,
         }

@@ -41,8 +41,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+use crate::Site;
 use crate::alert::confirmation;
 use crate::alert::sealing::{Opened, Unopened};
+use crate::incident::link;
 use crate::operation::duty::Duty;
 use crate::secret::keyring::Keyring;
 use figures::End;
@@ -111,6 +113,8 @@ pub struct Delivery {
     clock: Arc<dyn Clock>,
     senders: Senders,
     ring: Keyring,
+    /// Where the links of messages lead. None: they have no link to acknowledge.
+    site: Option<Site>,
     wake: Arc<Notify>,
     settings: DeliverySettings,
     figures: Arc<DeliveryFigures>,
@@ -133,6 +137,7 @@ impl Delivery {
             clock,
             senders,
             ring: Keyring::default(),
+            site: None,
             wake,
             settings,
             figures: Arc::default(),
@@ -144,6 +149,15 @@ impl Delivery {
     #[must_use]
     pub fn duty(&self) -> &Duty {
         &self.duty
+    }
+
+    /// Gives messages a link with which their readers acknowledge the incident.
+    #[must_use]
+    pub fn with_links_to(self, site: Site) -> Self {
+        Self {
+            site: Some(site),
+            ..self
+        }
     }
 
     /// Opens the secrets of channels with these keys.
@@ -381,6 +395,9 @@ impl Delivery {
             &opened.settings,
             opened.confirm_secret.as_deref(),
         );
+        if let Some(site) = &self.site {
+            link::sign(&mut message, row.channel_id, &self.ring, site);
+        }
         let outgoing = Outgoing {
             id: row.id,
             attempted_at,

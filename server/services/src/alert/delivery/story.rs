@@ -17,6 +17,7 @@ use super::senders::printable;
 
 const LINE_CHARS: usize = 500;
 const COMMAND_CHARS: usize = 2_000;
+const LINK_CHARS: usize = 2_000;
 const FACTS: usize = 20;
 
 /// The colour of a message.
@@ -53,6 +54,8 @@ pub struct Story {
     pub cause: Option<CausePage>,
     /// The page with more about it.
     pub link: Option<String>,
+    /// The page with a button that acknowledges the incident.
+    pub acknowledge: Option<String>,
 }
 
 /// The page of a cause.
@@ -127,6 +130,7 @@ impl Story {
             more_members: 0,
             cause: None,
             link: None,
+            acknowledge: None,
         }
     }
 
@@ -209,7 +213,14 @@ impl Story {
         if let Some(monitor) = &event.monitor {
             story.add_monitor(monitor);
         }
-        story.add_fact("Acknowledged", incident.acknowledged_at.map(clock));
+        let acknowledged =
+            incident
+                .acknowledged_at
+                .map(|at| match incident.acknowledged_by.as_deref().and_then(line) {
+                    Some(by) => format!("{} by {by}", clock(at)),
+                    None => clock(at),
+                });
+        story.add_fact("Acknowledged", acknowledged);
         story.add_fact("Project", line(&incident.project.name));
         let step = |repair: &deadbeat_domain::incident::Repair| {
             Some(Step {
@@ -236,6 +247,7 @@ impl Story {
         story.add_members(incident);
         story.cause = CausePage::of(incident);
         story.link = link(&incident.url);
+        story.acknowledge = incident.acknowledge_url.as_deref().and_then(link);
         story
     }
 
@@ -345,7 +357,8 @@ fn command(text: &str) -> Option<String> {
 }
 
 fn link(text: &str) -> Option<String> {
-    let url = line(text)?;
+    // Cut, it would lead nowhere.
+    let url = printable(text, LINK_CHARS);
     (url.starts_with("https://") || url.starts_with("http://")).then_some(url)
 }
 

@@ -97,6 +97,7 @@ impl Sample {
             opened_at: at("2026-01-02T02:15:00Z"),
             resolved_at: None,
             acknowledged_at: None,
+            acknowledged_by: None,
             remind_at: None,
             is_inferred: false,
         };
@@ -134,7 +135,10 @@ impl Sample {
         let mut incident = self.incident.clone();
         match phase {
             Phase::Resolved => incident.resolved_at = Some(at(then)),
-            Phase::Acknowledged => incident.acknowledged_at = Some(at(then)),
+            Phase::Acknowledged => {
+                incident.acknowledged_at = Some(at(then));
+                incident.acknowledged_by = Some("ops@example.org".to_owned());
+            }
             Phase::Opened | Phase::Reminder | Phase::Escalated => {}
         }
         let site = Site {

@@ -229,7 +229,7 @@ async fn who_has_acknowledged_is_not_reminded_and_still_hears_that_it_is_over(po
     );
     assert_eq!(world.sweep_after(7_200).await.reminded, 0);
     world.ping(&monitor, Success).await;
-    assert_eq!(world.alerts().await, ["opened", "resolved"]);
+    assert_eq!(world.alerts().await, ["opened", "acknowledged", "resolved"]);
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]

@@ -125,6 +125,10 @@ fn sections(story: &Story, markup: &dyn Markup) -> Vec<Section> {
     }
     let links = [
         story
+            .acknowledge
+            .as_deref()
+            .map(|url| markup.link("Acknowledge", url)),
+        story
             .link
             .as_deref()
             .map(|url| markup.link("Open in Deadbeat", url)),

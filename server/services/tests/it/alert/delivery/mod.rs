@@ -213,6 +213,7 @@ impl World {
             opened_at: self.clock.now(),
             resolved_at: None,
             acknowledged_at: None,
+            acknowledged_by: None,
             remind_at: None,
             is_inferred: false,
         };

@@ -92,6 +92,9 @@ fn text(story: &Story) -> String {
     if let Some(cause) = &story.cause {
         push(format!("{}:\n{}\n", cause.label(), cause.url));
     }
+    if let Some(link) = &story.acknowledge {
+        push(format!("Acknowledge:\n{link}\n"));
+    }
     if let Some(link) = &story.link {
         push(format!("{link}\n"));
     }
@@ -111,9 +114,10 @@ table{border-collapse:collapse}th{font-weight:400;text-align:left;vertical-align
 td{padding:2px 0}\
 pre{margin:6px 0 12px;padding:10px 12px;background:#f1f3f5;border-radius:6px;white-space:pre-wrap;word-break:break-word;\
 font:13px/1.5 ui-monospace,monospace}\
-ol,ul{margin:0;padding-left:24px}a{color:#0b57d0}footer{margin-top:32px;color:#5b6370;font-size:13px}\
+ol,ul{margin:0;padding-left:24px}a{color:#0b57d0}\
+a.button{display:inline-block;padding:8px 16px;border-radius:6px;background:#0b57d0;color:#fff;text-decoration:none}footer{margin-top:32px;color:#5b6370;font-size:13px}\
 @media (prefers-color-scheme:dark){\
-body{background:#16181c;color:#e6e8eb}th,footer{color:#9aa3af}pre{background:#24272d}a{color:#8ab4f8}\
+body{background:#16181c;color:#e6e8eb}th,footer{color:#9aa3af}pre{background:#24272d}a{color:#8ab4f8}a.button{background:#8ab4f8;color:#16181c}\
 h1.bad{border-color:#ff6b5e}h1.good{border-color:#3fb950}}";
 
 fn html(story: &Story) -> String {
@@ -173,6 +177,12 @@ fn html(story: &Story) -> String {
         if story.more_members > 0 {
             out.push_str(&format!("<p>and {} more</p>\n", story.more_members));
         }
+    }
+    if let Some(link) = &story.acknowledge {
+        out.push_str(&format!(
+            "<p><a class=\"button\" href=\"{}\">Acknowledge</a></p>\n",
+            escape(link)
+        ));
     }
     if let Some(cause) = &story.cause {
         out.push_str(&format!(

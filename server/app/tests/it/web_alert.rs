@@ -1,0 +1,4 @@
+//! Pages that a link of a message opens.
+
+mod acknowledge;
+mod confirm;

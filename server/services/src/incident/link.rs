@@ -1,0 +1,171 @@
+//! The link in an alert with which its reader acknowledges the incident, without an account.
+//!
+//! Each attempt signs the link for its channel with the key that also seals the channel's secrets, so any server of the deployment can check
+//! it. It ends a week after the message. The page behind it has a button: a mail server that opens links to scan them acknowledges nothing.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use deadbeat_domain::alert::message::{Event, Message, Phase};
+use deadbeat_domain::ids::{ChannelId, IncidentId, ProjectId};
+use deadbeat_store::incident::Incident;
+
+use super::acknowledgement::{self, By};
+use crate::secret::keyring::Keyring;
+use crate::{ServiceError, Services, Site};
+
+/// How long a link can acknowledge.
+const LIFETIME: TimeDelta = TimeDelta::days(7);
+
+/// A link, as its address says it. Nothing of it is proved before it was found.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The incident that it acknowledges.
+    pub incident: IncidentId,
+    /// The project that owns both.
+    pub project: ProjectId,
+    /// The channel that it was sent to.
+    pub channel: ChannelId,
+    /// When it ends, in seconds since 1970.
+    pub expires: i64,
+    /// The id of the key that signed it.
+    pub key: String,
+    /// The signature.
+    pub token: String,
+}
+
+impl Link {
+    /// What is signed.
+    fn text(&self) -> String {
+        format!(
+            "acknowledge {} {} {} {}",
+            self.project, self.incident, self.channel, self.expires
+        )
+    }
+
+    /// The address behind the site's.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!(
+            "/acknowledge/{}?project={}&channel={}&expires={}&key={}&token={}",
+            self.incident, self.project, self.channel, self.expires, self.key, self.token
+        )
+    }
+
+    fn is_good(&self, ring: &Keyring, now: DateTime<Utc>) -> bool {
+        self.expires >= now.timestamp()
+            && ring
+                .get(&self.key)
+                .is_some_and(|key| key.is_signature(&self.text(), &self.token))
+    }
+}
+
+/// Puts the link into a message about an incident that somebody should act on. Without a key there is none.
+pub(crate) fn sign(message: &mut Message, channel: ChannelId, ring: &Keyring, site: &Site) {
+    let expires = (message.at + LIFETIME).timestamp();
+    let Event::Incident(event) = &mut message.event else {
+        return;
+    };
+    if !matches!(event.phase, Phase::Opened | Phase::Reminder | Phase::Escalated) {
+        return;
+    }
+    let incident = &mut event.incident;
+    incident.acknowledge_url = ring.first().map(|key| {
+        let mut link = Link {
+            incident: incident.id,
+            project: incident.project.id,
+            channel,
+            expires,
+            key: key.id().to_owned(),
+            token: String::new(),
+        };
+        link.token = key.sign(&link.text());
+        format!("{}{}", site.url, link.path())
+    });
+}
+
+/// The incident that a link is about. None: the link is wrong or too old, or the incident or its channel is gone.
+///
+/// # Errors
+/// The database is away.
+pub async fn look(services: &Services, link: &Link) -> Result<Option<Incident>, ServiceError> {
+    if channel_of(services, link).await?.is_none() {
+        return Ok(None);
+    }
+    Ok(deadbeat_store::incident::get(&services.reader(), link.project, link.incident).await?)
+}
+
+/// Acknowledges the incident that a link is about. None: see [`look`].
+///
+/// # Errors
+/// The database is away.
+pub async fn acknowledge(services: &Services, link: &Link) -> Result<Option<Incident>, ServiceError> {
+    let Some(name) = channel_of(services, link).await? else {
+        return Ok(None);
+    };
+    let by = By::Link { channel: name };
+    match acknowledgement::acknowledge_as(services, link.project, link.incident, &by).await {
+        Ok(incident) => Ok(Some(incident)),
+        Err(ServiceError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of the channel to which a link was sent, if its signature is right and it has not ended.
+async fn channel_of(services: &Services, link: &Link) -> Result<Option<String>, ServiceError> {
+    if !link.is_good(&services.keyring, services.now()) {
+        return Ok(None);
+    }
+    let channel = deadbeat_store::alert::channel::get(&services.reader(), link.project, link.channel).await?;
+    Ok(channel.map(|channel| channel.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::key::Key;
+
+    fn ring() -> Keyring {
+        Keyring::load(&Key::generate(), None).unwrap()
+    }
+
+    fn link(ring: &Keyring) -> Link {
+        let mut link = Link {
+            incident: IncidentId::generate(),
+            project: ProjectId::generate(),
+            channel: ChannelId::generate(),
+            expires: 100,
+            key: ring.first().unwrap().id().to_owned(),
+            token: String::new(),
+        };
+        link.token = ring.first().unwrap().sign(&link.text());
+        link
+    }
+
+    #[test]
+    fn a_link_is_good_for_one_incident_and_channel_until_it_ends() {
+        let ring = ring();
+        let good = link(&ring);
+        let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
+
+        assert!(good.is_good(&ring, at(100)));
+        assert!(!good.is_good(&ring, at(101)), "it has ended");
+        assert!(
+            !good.is_good(&super::tests::ring(), at(100)),
+            "of another deployment"
+        );
+        for change in [
+            |link: &mut Link| link.incident = IncidentId::generate(),
+            |link: &mut Link| link.project = ProjectId::generate(),
+            |link: &mut Link| link.channel = ChannelId::generate(),
+            |link: &mut Link| link.expires = 200,
+            |link: &mut Link| link.key = "000000000000".to_owned(),
+            |link: &mut Link| link.token = "0".repeat(64),
+            |link: &mut Link| link.token = String::new(),
+            |link: &mut Link| link.token.push('0'),
+            |link: &mut Link| link.token = "é".repeat(32),
+        ] {
+            let mut bad = good.clone();
+            change(&mut bad);
+            assert!(!bad.is_good(&ring, at(100)), "{bad:?}");
+        }
+    }
+}
