@@ -211,10 +211,11 @@ pub async fn purge_one(tx: &mut Tx, limit: i64) -> StoreResult<Option<u64>> {
     let Some(gone) = gone else { return Ok(None) };
     let (project, monitor) = (gone.project_id, gone.monitor_id);
     let mut room = limit;
+    // By number, which is the order of the key: a join with the rows that a limit names compares each with each where the planner expects few.
     let bodies = sqlx::query!(
         "DELETE FROM ping_body
-        USING (SELECT n, received_at FROM ping_body WHERE project_id = $3 AND monitor_id = $1 LIMIT $2) AS old
-        WHERE ping_body.project_id = $3 AND ping_body.monitor_id = $1 AND ping_body.n = old.n AND ping_body.received_at = old.received_at",
+        WHERE project_id = $3 AND monitor_id = $1
+            AND n <= (SELECT max(n) FROM (SELECT n FROM ping_body WHERE project_id = $3 AND monitor_id = $1 ORDER BY n LIMIT $2) AS oldest)",
         monitor,
         room,
         project
@@ -225,8 +226,8 @@ pub async fn purge_one(tx: &mut Tx, limit: i64) -> StoreResult<Option<u64>> {
     room -= bodies as i64;
     let pings = sqlx::query!(
         "DELETE FROM ping
-        USING (SELECT n, received_at FROM ping WHERE project_id = $3 AND monitor_id = $1 LIMIT $2) AS old
-        WHERE ping.project_id = $3 AND ping.monitor_id = $1 AND ping.n = old.n AND ping.received_at = old.received_at",
+        WHERE project_id = $3 AND monitor_id = $1
+            AND n <= (SELECT max(n) FROM (SELECT n FROM ping WHERE project_id = $3 AND monitor_id = $1 ORDER BY n LIMIT $2) AS oldest)",
         monitor,
         room,
         project
