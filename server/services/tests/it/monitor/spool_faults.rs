@@ -89,7 +89,7 @@ pub fn direct(world: &World, answer: Duration) -> Store {
 }
 
 /// Waits for an event. Many scenarios share the machine, so that the limit is long.
-async fn settled(what: impl AsyncFn() -> bool) {
+pub async fn settled(what: impl AsyncFn() -> bool) {
     tokio::time::timeout(Duration::from_secs(180), async {
         while !what().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
