@@ -2,8 +2,11 @@
 
 pub mod channel;
 pub mod delivery;
+pub mod hold;
 pub mod message;
+pub mod quiet_hours;
 pub mod recipients;
+pub mod routing;
 pub mod sealed;
 
 use serde::Serialize;

@@ -76,7 +76,7 @@ impl SubjectKind {
     /// Reads [`SubjectKind::as_str`] back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|k| k.as_str() == text)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 

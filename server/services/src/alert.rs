@@ -6,3 +6,4 @@ pub mod delivery;
 pub mod outbox;
 pub mod resend;
 pub mod sealing;
+pub(crate) mod waiting;

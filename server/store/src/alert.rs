@@ -6,3 +6,4 @@ pub mod claim;
 pub mod delivery;
 pub mod handle;
 pub mod sealed;
+pub mod waiting;

@@ -1,4 +1,4 @@
-//! Recipients: which channels get a message.
+//! Recipients: which channels get a message, and when.
 //!
 //! [`recipients`] is the only place that decides this. docs/alerting.md shows it as a table, and a test compares the two.
 
@@ -7,8 +7,11 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::alert::Alert;
+use crate::alert::hold::{About, Hold, Release, release};
 use crate::alert::message::Message;
+use crate::alert::routing::{Routing, Traits};
 use crate::ids::ChannelId;
+use crate::incident::cause::Cause;
 
 /// A project gets at most one notice in this time that the same channel was switched off.
 pub const NOTICE_AGAIN: TimeDelta = TimeDelta::days(1);
@@ -25,7 +28,7 @@ pub enum Topic<'a> {
 }
 
 /// A channel, as far as its state decides what it gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
     /// Its id.
     pub id: ChannelId,
@@ -37,15 +40,20 @@ pub struct Channel {
     pub is_failing: bool,
     /// When the project's other channels last got a notice that this one was switched off.
     pub reported_at: Option<DateTime<Utc>>,
+    /// Which alerts about incidents it gets, and when.
+    pub routing: Routing,
 }
 
-/// Which channels have got messages of an incident. A withheld message counts as got.
+/// Which channels have got messages of an incident. A message to an address that is not confirmed counts as got. A message that waits for
+/// its time does not, nor one that a mute or the channel's rules keep back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     /// The channels that got `opened`.
     pub opened: BTreeSet<ChannelId>,
     /// The channels that got `escalated`.
     pub escalated: BTreeSet<ChannelId>,
+    /// The channels for which a message was held, and not sent yet, that says that the incident began or goes on.
+    pub waiting: BTreeSet<ChannelId>,
 }
 
 /// The other facts that decide.
@@ -57,6 +65,10 @@ pub struct Rules<'a> {
     pub history: Option<&'a History>,
     /// The channels that a step of the escalation names.
     pub step: &'a [ChannelId],
+    /// What keeps alerts of the project back: windows, snoozes and mutes.
+    pub holds: &'a [Hold],
+    /// The tags of the incident's monitor.
+    pub tags: &'a [String],
 }
 
 /// Why a message is recorded for a channel, and not sent.
@@ -64,6 +76,10 @@ pub struct Rules<'a> {
 pub enum Withheld {
     /// The owner of the mail address has not confirmed.
     NotConfirmed,
+    /// Somebody muted what it is about.
+    Muted,
+    /// The channel's rules changed while the message waited.
+    Rules,
 }
 
 impl Withheld {
@@ -72,6 +88,8 @@ impl Withheld {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotConfirmed => "not_confirmed",
+            Self::Muted => "muted",
+            Self::Rules => "rules",
         }
     }
 }
@@ -84,6 +102,20 @@ pub struct Recipient {
     /// None: the message is sent. Else the delivery is cancelled from the start, so that a reader of deliveries sees
     /// why no message came.
     pub withheld: Option<Withheld>,
+    /// The time before which the message is not sent. None: it is sent at once.
+    pub not_before: Option<DateTime<Utc>>,
+}
+
+impl Recipient {
+    /// A channel that gets a message at once.
+    #[must_use]
+    pub fn at_once(channel: ChannelId) -> Self {
+        Self {
+            channel,
+            withheld: None,
+            not_before: None,
+        }
+    }
 }
 
 /// Decides which channels get a message, in the order of `rules.channels`.
@@ -98,38 +130,96 @@ pub fn recipients(
     if alert == Alert::ChannelDisabled && was_reported(topic, rules.channels, now) {
         return Vec::new();
     }
-    let hears = |channel: &&Channel| is_addressed(alert, topic, rules, channel.id) && is_fit(alert, channel);
+    let about = about(message, rules.tags);
+    let holds: Vec<&Hold> = about.as_ref().map_or_else(Vec::new, |about| {
+        rules.holds.iter().filter(|hold| hold.covers(about)).collect()
+    });
     rules
         .channels
         .iter()
-        .filter(hears)
-        .map(|channel| Recipient {
-            channel: channel.id,
+        .filter(|channel| {
+            is_addressed(alert, topic, rules, about.as_ref(), channel) && is_fit(alert, channel)
+        })
+        .map(|channel| match &about {
+            Some(about) if channel.is_confirmed => {
+                recipient(channel.id, release(alert, about, &channel.routing, &holds, now))
+            }
             // The request for confirmation is the one message that an unconfirmed address gets.
-            withheld: (!channel.is_confirmed && alert != Alert::Confirmation)
-                .then_some(Withheld::NotConfirmed),
+            _ => Recipient {
+                withheld: (!channel.is_confirmed && alert != Alert::Confirmation)
+                    .then_some(Withheld::NotConfirmed),
+                ..Recipient::at_once(channel.id)
+            },
         })
         .collect()
 }
 
+fn recipient(channel: ChannelId, release: Release) -> Recipient {
+    let at_once = Recipient::at_once(channel);
+    match release {
+        Release::Now => at_once,
+        Release::At(at) => Recipient {
+            not_before: Some(at),
+            ..at_once
+        },
+        Release::Never => Recipient {
+            withheld: Some(Withheld::Muted),
+            ..at_once
+        },
+    }
+}
+
+/// What the rules of channels and the holds need to know. None: the message is about no incident, so no rule applies to it.
+fn about<'a>(message: &Message, tags: &'a [String]) -> Option<About<'a>> {
+    let incident = message.incident()?;
+    Some(About {
+        traits: Traits {
+            kind: incident.subject.kind,
+            cause: Cause::parse(&incident.cause.code),
+            severity: incident.severity(),
+            tags,
+        },
+        subject: incident.subject.id,
+        opened_at: incident.opened_at,
+    })
+}
+
 /// Whether a message is meant for a channel, whatever its state.
-fn is_addressed(alert: Alert, topic: Topic<'_>, rules: &Rules<'_>, channel: ChannelId) -> bool {
-    let heard = |of: fn(&History) -> &BTreeSet<ChannelId>| {
-        rules
-            .history
-            .is_some_and(|history| of(history).contains(&channel))
+fn is_addressed(
+    alert: Alert,
+    topic: Topic<'_>,
+    rules: &Rules<'_>,
+    about: Option<&About<'_>>,
+    channel: &Channel,
+) -> bool {
+    let id = channel.id;
+    let is_in = |of: fn(&History) -> &BTreeSet<ChannelId>| {
+        rules.history.is_some_and(|history| of(history).contains(&id))
     };
+    let is_chosen = || match topic {
+        Topic::Chosen(chosen) => chosen.contains(&id),
+        _ => true,
+    };
+    let asks_for = || is_chosen() && about.is_none_or(|about| channel.routing.matches(&about.traits));
+    // A channel that asks not to hear when incidents begin hears of the later events of each incident that it asks for.
+    let skips_beginnings = || !channel.routing.hears(Alert::Opened) && asks_for();
+    if !channel.routing.hears(alert) {
+        return false;
+    }
     match (alert, topic) {
-        (Alert::Opened, Topic::Chosen(chosen)) => chosen.contains(&channel),
-        (Alert::Opened | Alert::BlindSpell, _) => true,
-        (Alert::Reminder, _) => heard(|history| &history.opened),
-        (Alert::Acknowledged | Alert::Resolved, _) => {
-            heard(|history| &history.opened) || heard(|history| &history.escalated)
+        (Alert::Opened, _) => asks_for(),
+        (Alert::BlindSpell, _) => true,
+        // One that waits says enough.
+        (Alert::Reminder, _) => {
+            !is_in(|history| &history.waiting) && (is_in(|history| &history.opened) || skips_beginnings())
         }
-        (Alert::Escalated, _) => rules.step.contains(&channel),
-        (Alert::Test | Alert::Confirmation, Topic::Channel(itself)) => channel == itself,
+        (Alert::Acknowledged | Alert::Resolved, _) => {
+            is_in(|history| &history.opened) || is_in(|history| &history.escalated) || skips_beginnings()
+        }
+        (Alert::Escalated, _) => rules.step.contains(&id),
+        (Alert::Test | Alert::Confirmation, Topic::Channel(itself)) => id == itself,
         // A channel that was switched off cannot send the notice itself.
-        (Alert::ChannelDisabled, Topic::Channel(itself)) => channel != itself,
+        (Alert::ChannelDisabled, Topic::Channel(itself)) => id != itself,
         (Alert::Test | Alert::Confirmation | Alert::ChannelDisabled, _) => false,
     }
 }

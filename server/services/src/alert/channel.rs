@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::message::{Event, Message};
 use deadbeat_domain::alert::recipients::Topic;
+use deadbeat_domain::alert::routing::Routing;
 use deadbeat_domain::alert::sealed::{self, HIDDEN};
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
 use deadbeat_domain::ids::{ChannelId, DeliveryId};
@@ -19,7 +20,7 @@ use serde_json::{Map, Value};
 use crate::alert::delivery::redact::Redactor;
 use crate::alert::delivery::senders::{self, KINDS, Kind, email};
 use crate::alert::sealing::{self, Opened, Unopened};
-use crate::alert::{confirmation, outbox};
+use crate::alert::{confirmation, outbox, waiting};
 use crate::people::quota::spend;
 use crate::{ServiceError, Services, feed, secret};
 
@@ -42,10 +43,10 @@ impl std::fmt::Debug for SigningSecret {
     }
 }
 
-/// Adds a channel. Its secrets are sealed.
+/// Adds a channel without rules, as [`create_with`] does.
 ///
 /// # Errors
-/// Refused, invalid fields, the quota, there is no key, or the database is away.
+/// As for [`create_with`].
 pub async fn create(
     services: &Services,
     access: &Access,
@@ -53,9 +54,26 @@ pub async fn create(
     name: &str,
     settings: &Value,
 ) -> Result<Written, ServiceError> {
+    create_with(services, access, kind, name, settings, &Map::new()).await
+}
+
+/// Adds a channel. Its secrets are sealed. `rules` has the fields of [`Routing`] that a person gave.
+///
+/// # Errors
+/// Refused, invalid fields, the quota, there is no key, or the database is away.
+pub async fn create_with(
+    services: &Services,
+    access: &Access,
+    kind: &str,
+    name: &str,
+    settings: &Value,
+    rules: &Map<String, Value>,
+) -> Result<Written, ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let mut faults = Vec::new();
     let name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
+    let mut routing = Routing::default();
+    routing.apply(rules, &mut faults);
     let settings = kind_of(kind)
         .and_then(|kind| Ok((kind, parse(services, kind, whole(kind, object(settings)?)?)?)))
         .map_err(|found| faults.extend(found))
@@ -75,6 +93,7 @@ pub async fn create(
         name,
         settings: opened.settings.clone(),
         sealed: None,
+        routing,
         signing_secret: None,
         disabled: None,
         confirmed_at: None,
@@ -269,13 +288,10 @@ fn with_kept_secrets(
     Ok(values)
 }
 
-/// Changes a channel's name or settings; a changed channel that was switched off is tried again. Secrets that the settings leave out, or
-/// repeat as their masks, stay.
-///
-/// A channel that cannot be opened is repaired by new settings with all of its secrets. It gets a new signing secret then.
+/// Changes a channel's name or settings, as [`update_with`] does.
 ///
 /// # Errors
-/// Refused, not found, invalid fields, a secret that cannot be opened, there is no key, or the database is away.
+/// As for [`update_with`].
 pub async fn update(
     services: &Services,
     access: &Access,
@@ -283,15 +299,39 @@ pub async fn update(
     name: Option<&str>,
     settings: Option<&Value>,
 ) -> Result<Written, ServiceError> {
+    update_with(services, access, id, name, settings, &Map::new()).await
+}
+
+/// Changes a channel's name, settings or rules; a changed channel that was switched off is tried again. Secrets that the settings leave out, or
+/// repeat as their masks, stay.
+///
+/// A channel that cannot be opened is repaired by new settings with all of its secrets. It gets a new signing secret then.
+///
+/// New rules also hold for alerts that wait for this channel.
+///
+/// # Errors
+/// Refused, not found, invalid fields, a secret that cannot be opened, there is no key, or the database is away.
+pub async fn update_with(
+    services: &Services,
+    access: &Access,
+    id: ChannelId,
+    name: Option<&str>,
+    settings: Option<&Value>,
+    rules: &Map<String, Value>,
+) -> Result<Written, ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let now = services.now();
     let mut tx = services.store.begin().await?;
+    if !rules.is_empty() {
+        deadbeat_store::people::project::lock_rules(&mut tx, project).await?;
+    }
     let channel = deadbeat_store::alert::channel::lock(&mut tx, project, id).await?;
     let mut channel = channel.ok_or(ServiceError::NotFound("channel"))?;
     let mut faults = Vec::new();
     if let Some(name) = name {
         channel.name = read_label("/name", name, limits::NAME_CHARS, &mut faults);
     }
+    channel.routing.apply(rules, &mut faults);
     let changed = match settings {
         Some(settings) => changed(services, &channel, settings, &mut faults)?,
         None => None,
@@ -328,6 +368,9 @@ pub async fn update(
         deadbeat_store::alert::delivery::cancel_unconfirmed(&mut tx, channel.project_id, channel.id, now)
             .await?;
         confirmation::ask(&mut tx, services.site(), &channel, now).await?;
+    }
+    if !rules.is_empty() {
+        waiting::decide_anew(&mut tx, project, Some(channel.id), now).await?;
     }
     tx.commit().await?;
     services.outbox_bell.notify_one();

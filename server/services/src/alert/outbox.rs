@@ -3,14 +3,16 @@
 use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::Alert;
 use deadbeat_domain::alert::message::{self, CauseOfIncident, Event, IncidentEvent, Member, Message, Phase};
-use deadbeat_domain::alert::recipients::{Rules, Topic, recipients};
+use deadbeat_domain::alert::recipients::{Channel, Rules, Topic, recipients};
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::limits;
 use deadbeat_domain::monitor::status::ShownStatus;
 use deadbeat_store::alert::delivery::NewAlert;
+use deadbeat_store::alert::waiting;
 use deadbeat_store::incident::Incident;
 use deadbeat_store::incident::member;
 use deadbeat_store::incident::member::Affected;
@@ -52,18 +54,28 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
         .collect();
     projects.sort_unstable();
     projects.dedup();
+    // This locks the projects, so it comes before what decides who is told.
+    let names = deadbeat_store::people::project::for_alerts(tx, &projects).await?;
     let channels = deadbeat_store::alert::channel::for_alerts(tx, &projects).await?;
     if channels.is_empty() {
         return Ok(0);
     }
-    let names = deadbeat_store::people::project::for_alerts(tx, &projects).await?;
-    let chosen = chosen(tx, tellings).await?;
+    let settled: Vec<(ProjectId, IncidentId)> = tellings
+        .iter()
+        .filter(|telling| matches!(telling.phase, Phase::Resolved | Phase::Acknowledged))
+        .map(|telling| (telling.incident.project_id, telling.incident.id))
+        .collect();
+    if !settled.is_empty() {
+        waiting::cancel_over(tx, &settled, now).await?;
+    }
+    let chosen = chosen(tx, tellings, &channels).await?;
+    let tags = tags(tx, tellings).await?;
     let later: Vec<(ProjectId, IncidentId)> = tellings
         .iter()
         .filter(|telling| telling.phase != Phase::Opened)
         .map(|telling| (telling.incident.project_id, telling.incident.id))
         .collect();
-    let history = deadbeat_store::alert::delivery::history(tx, &later).await?;
+    let history = deadbeat_store::alert::delivery::history(tx, &later, now).await?;
     let affected = affected(tx, tellings).await?;
     let alerts: Vec<NewAlert> = tellings
         .iter()
@@ -76,6 +88,12 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
                 channels: channels.get(&incident.project_id)?,
                 history: history.get(&incident.id),
                 step: telling.step,
+                holds: &[],
+                tags: telling
+                    .monitor
+                    .map(|monitor| &monitor.tags)
+                    .or_else(|| tags.get(&monitor))
+                    .map_or(&[], Vec::as_slice),
             };
             let topic = chosen.get(&monitor).map_or(Topic::Project, Topic::Chosen);
             Some(NewAlert {
@@ -91,6 +109,21 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     }
     let made = deadbeat_store::alert::delivery::enqueue(tx, &alerts, now).await?;
     Ok(made.len())
+}
+
+/// Cancels what waits to report that these incidents began or go on: a person has acknowledged them.
+///
+/// # Errors
+/// If the database is away.
+pub(crate) async fn forget_waiting(
+    tx: &mut Tx,
+    incidents: &[(ProjectId, IncidentId)],
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    let projects: Vec<ProjectId> = incidents.iter().map(|(project, _)| *project).collect();
+    // A mute that ends now is decided about before, or sees that nothing waits.
+    deadbeat_store::people::project::for_alerts(tx, &projects).await?;
+    waiting::cancel_over(tx, incidents, now).await
 }
 
 /// The result of [`announce`].
@@ -121,6 +154,8 @@ pub(crate) async fn announce(
                 channels: channels.get(&project_id)?,
                 history: None,
                 step: &[],
+                holds: &[],
+                tags: &[],
             };
             Some(NewAlert {
                 project_id,
@@ -145,10 +180,20 @@ pub(crate) async fn announce(
 async fn chosen(
     tx: &mut Tx,
     tellings: &[Telling<'_>],
+    channels: &HashMap<ProjectId, Vec<Channel>>,
 ) -> StoreResult<HashMap<MonitorId, BTreeSet<ChannelId>>> {
+    // A later event goes by the list only to a channel that does not ask for beginnings.
+    let is_by_list = |telling: &&Telling<'_>| {
+        let channels = channels.get(&telling.incident.project_id);
+        telling.phase == Phase::Opened
+            || channels
+                .into_iter()
+                .flatten()
+                .any(|channel| !channel.routing.hears(Alert::Opened))
+    };
     let monitors: Vec<MonitorKey> = tellings
         .iter()
-        .filter(|telling| telling.phase == Phase::Opened)
+        .filter(is_by_list)
         .filter(|telling| telling.incident.subject.kind == SubjectKind::Monitor)
         // Most monitors alert every channel. In a storm this saves thousands of look-ups.
         .filter(|telling| telling.monitor.is_none_or(|monitor| !monitor.all_channels))
@@ -163,6 +208,22 @@ async fn chosen(
         return Ok(HashMap::new());
     }
     deadbeat_store::alert::channel::chosen_by(tx, &monitors).await
+}
+
+/// The tags of the monitors that the caller does not know.
+async fn tags(tx: &mut Tx, tellings: &[Telling<'_>]) -> StoreResult<HashMap<MonitorId, Vec<String>>> {
+    let monitors: Vec<MonitorKey> = tellings
+        .iter()
+        .filter(|telling| telling.monitor.is_none() && telling.incident.subject.kind == SubjectKind::Monitor)
+        .map(|telling| {
+            let incident = telling.incident;
+            (incident.project_id, MonitorId(incident.subject.id))
+        })
+        .collect();
+    if monitors.is_empty() {
+        return Ok(HashMap::new());
+    }
+    deadbeat_store::monitor::settings::tags(tx, &monitors).await
 }
 
 /// The monitors that incidents about other subjects affect. Monitors join such an incident after it has opened. If a

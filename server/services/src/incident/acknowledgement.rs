@@ -42,8 +42,9 @@ impl By {
     }
 }
 
-/// Acknowledges an incident: no more reminders, and the channels that got it hear who acknowledged it. This ends an incident about an
-/// emptied schedule, and one about a Beat that is silent while another Beat of its name goes on.
+/// Acknowledges an incident: no more reminders, what still waits to report it is not sent, and the channels that got it hear who
+/// acknowledged it. This ends an incident about an emptied schedule, and one about a Beat that is silent while another Beat of its name
+/// goes on.
 ///
 /// # Errors
 /// If access is refused, the incident is not found ([`ServiceError::NotFound`]), or the database is away.
@@ -68,6 +69,8 @@ pub(crate) async fn acknowledge_as(
     let words = by.words(&mut tx, project).await?;
     let done = deadbeat_store::incident::acknowledge(&mut tx, project, id, &words, now).await?;
     let (seen, is_first) = done.ok_or(ServiceError::NotFound("incident"))?;
+    // Before the others hear of it: a channel that has not heard of the incident hears nothing of its acknowledgement.
+    outbox::forget_waiting(&mut tx, &[(project, id)], now).await?;
     let mut told = 0;
     if is_first {
         let subject = ChangeSubject::Incident(id);

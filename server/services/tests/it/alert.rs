@@ -3,6 +3,7 @@
 mod acknowledging;
 mod confirmation;
 mod delivery;
+mod holding;
 mod outbox;
 mod secrets;
 mod severity;

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::recipients;
+use deadbeat_domain::alert::routing::Routing;
 use deadbeat_domain::alert::sealed::Sealed;
 use deadbeat_domain::ids::{ChannelId, MonitorId, MonitorKey, ProjectId};
 use serde_json::{Value, json};
@@ -27,6 +28,8 @@ pub struct Channel {
     pub settings: Settings,
     /// Its secrets. None: it was not sealed yet, and its settings and the two secrets below are in clear.
     pub sealed: Option<Sealed>,
+    /// Which alerts about incidents it gets, and when.
+    pub routing: Routing,
     /// Signs its webhooks. None: it is sealed, or the kind does not sign.
     pub signing_secret: Option<String>,
     /// Switched off since, and why.
@@ -66,6 +69,7 @@ struct Row {
     name: String,
     settings: Value,
     sealed: Option<Value>,
+    rules: Option<Value>,
     signing_secret: Option<String>,
     disabled_at: Option<DateTime<Utc>>,
     disabled_reason: Option<String>,
@@ -89,6 +93,7 @@ impl TryFrom<Row> for Channel {
             name: row.name,
             settings,
             sealed,
+            routing: Routing::of_row(row.rules.as_ref()),
             signing_secret: row.signing_secret,
             disabled: row.disabled_at.zip(row.disabled_reason),
             confirmed_at: row.confirmed_at,
@@ -113,7 +118,7 @@ macro_rules! select {
     ($tail:tt $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Row,
-            "SELECT id, project_id, kind, name, settings, sealed, signing_secret, disabled_at, disabled_reason, confirmed_at, confirm_secret,
+            "SELECT id, project_id, kind, name, settings, sealed, rules, signing_secret, disabled_at, disabled_reason, confirmed_at, confirm_secret,
                 created_at, updated_at
             FROM channel
             " + $tail
@@ -129,8 +134,8 @@ macro_rules! select {
 pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at, confirmed_at, confirm_secret,
-            sealed)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10)",
+            sealed, rules)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11)",
         channel.id.0,
         channel.project_id.0,
         channel.settings.kind(),
@@ -140,7 +145,8 @@ pub async fn insert(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
         channel.created_at,
         channel.confirmed_at,
         channel.confirm_secret,
-        sealed_json(channel.sealed.as_ref())
+        sealed_json(channel.sealed.as_ref()),
+        Value::Object(channel.routing.to_json())
     )
     .execute(tx.conn())
     .await?;
@@ -155,7 +161,7 @@ pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE channel
         SET name = $3, settings = $4, disabled_at = $5, disabled_reason = $6, updated_at = $7, confirmed_at = $8, confirm_secret = $9,
-            signing_secret = $10, sealed = $11
+            signing_secret = $10, sealed = $11, rules = $12
         WHERE project_id = $1 AND id = $2",
         channel.project_id.0,
         channel.id.0,
@@ -167,7 +173,8 @@ pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
         channel.confirmed_at,
         channel.confirm_secret,
         channel.signing_secret,
-        sealed_json(channel.sealed.as_ref())
+        sealed_json(channel.sealed.as_ref()),
+        Value::Object(channel.routing.to_json())
     )
     .execute(tx.conn())
     .await?;
@@ -440,7 +447,7 @@ pub async fn for_alerts(
     let rows = sqlx::query!(
         r#"
         SELECT project_id, id, disabled_at IS NOT NULL AS "is_disabled!", kind <> 'email' OR confirmed_at IS NOT NULL AS "is_confirmed!",
-            failing_since IS NOT NULL AS "is_failing!", told_of_at
+            failing_since IS NOT NULL AS "is_failing!", told_of_at, rules
         FROM channel
         WHERE project_id = ANY($1)
         ORDER BY id
@@ -460,6 +467,7 @@ pub async fn for_alerts(
                 is_confirmed: row.is_confirmed,
                 is_failing: row.is_failing,
                 reported_at: row.told_of_at,
+                routing: Routing::of_row(row.rules.as_ref()),
             });
     }
     Ok(channels)

@@ -151,8 +151,8 @@ pub struct Claimed {
     pub attempt: i32,
     /// When it was put into the outbox.
     pub created_at: DateTime<Utc>,
-    /// When its day of attempts began: when it was put into the outbox, or when a person had it sent again.
-    pub begun_at: DateTime<Utc>,
+    /// Since when it may be sent, or since a person had it sent again: it is retried for a day from then on.
+    pub due_since: DateTime<Utc>,
     /// Its channel.
     pub channel_id: ChannelId,
     /// Where it goes, as stored.
@@ -190,7 +190,7 @@ struct Row {
     payload: Value,
     attempt_count: i32,
     created_at: DateTime<Utc>,
-    resent_at: Option<DateTime<Utc>>,
+    due_since: DateTime<Utc>,
     channel_id: Uuid,
     kind: String,
     settings: Value,
@@ -217,7 +217,7 @@ impl TryFrom<Row> for Claimed {
             message: Message::read(row.payload, row.created_at),
             attempt: row.attempt_count,
             created_at: row.created_at,
-            begun_at: row.resent_at.unwrap_or(row.created_at),
+            due_since: row.due_since,
             channel_id: ChannelId(row.channel_id),
             signing_secret: row.signing_secret,
             is_failing: row.is_failing,
@@ -294,7 +294,7 @@ pub async fn claim(
         WHERE delivery.project_id = due.project_id AND delivery.id = due.id
             AND channel.project_id = due.project_id AND channel.id = delivery.channel_id
         RETURNING delivery.id, delivery.project_id, lease AS "lease!", incident_id, alert, payload, attempt_count, delivery.created_at,
-            resent_at, channel_id, channel.kind, channel.settings, channel.sealed, channel.signing_secret, channel.failing_since IS NOT NULL AS "is_failing!",
+            greatest(delivery.created_at, delivery.not_before, delivery.resent_at) AS "due_since!", channel_id, channel.kind, channel.settings, channel.sealed, channel.signing_secret, channel.failing_since IS NOT NULL AS "is_failing!",
             channel.confirm_secret, (
                 SELECT handle FROM message_handle
                 WHERE message_handle.incident_id = delivery.incident_id AND message_handle.channel_id = delivery.channel_id

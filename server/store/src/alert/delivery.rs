@@ -74,13 +74,14 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
             FOR KEY SHARE
         )
         INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, created_at, notice_of, status, next_attempt_at,
-            settled_at, cancel_reason)
+            settled_at, cancel_reason, not_before)
         SELECT new.id, alert.project_id, held.id, alert.incident_id, alert.alert, alert.payload, $5::timestamptz, alert.notice_of,
             CASE WHEN reason IS NULL THEN 'pending' ELSE 'cancelled' END,
-            CASE WHEN reason IS NULL THEN $5::timestamptz END,
+            CASE WHEN reason IS NULL THEN greatest($5::timestamptz, new.not_before) END,
             CASE WHEN reason IS NOT NULL THEN $5::timestamptz END,
-            reason
-        FROM UNNEST($6::uuid[], $7::uuid[], $8::int4[], $11::text[]) AS new (id, channel_id, place, withheld)
+            reason,
+            CASE WHEN reason IS NULL THEN new.not_before END
+        FROM UNNEST($6::uuid[], $7::uuid[], $8::int4[], $11::text[], $13::timestamptz[]) AS new (id, channel_id, place, withheld, not_before)
         JOIN alert USING (place)
         JOIN held ON held.id = new.channel_id AND held.project_id = alert.project_id
         CROSS JOIN LATERAL (
@@ -102,44 +103,63 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
         &column(alerts, NewAlert::notice_of) as &[Option<Uuid>],
         &column(&to, |(_, recipient)| recipient.withheld.map(|reason| reason.as_str().to_owned())) as &[Option<String>],
         &column(&channels, |(project, _)| project.0),
+        &column(&to, |(_, recipient)| recipient.not_before) as &[Option<DateTime<Utc>>],
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(rows.into_iter().map(DeliveryId).collect())
 }
 
-/// Which channels have got messages of incidents, or would have if they were confirmed. Without incidents of which no
-/// channel has got any.
+/// Which channels have got messages of incidents, or would have if they were confirmed, and for which a message waits. Without incidents of
+/// which there are none.
 ///
 /// # Errors
 /// If the database is away.
 pub async fn history(
     tx: &mut Tx,
     incidents: &[(ProjectId, IncidentId)],
+    now: DateTime<Utc>,
 ) -> StoreResult<HashMap<IncidentId, History>> {
     if incidents.is_empty() {
         return Ok(HashMap::new());
     }
     let rows = sqlx::query!(
         r#"
-        SELECT incident_id AS "incident_id!", channel_id, alert = 'escalated' AS "is_escalated!"
+        SELECT incident_id AS "incident_id!", channel_id, alert, is_unsent AS "is_unsent!",
+            is_unsent AND (next_attempt_at IS NULL OR not_before > $3) AS "is_held!"
         FROM delivery
-        WHERE (project_id, incident_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[])) AND alert IN ('opened', 'escalated')
+            CROSS JOIN LATERAL (
+                SELECT next_attempt_at IS NOT NULL AND attempt_count = 0 AND not_before IS NOT NULL
+                    OR coalesce(cancel_reason = 'muted', false) AS is_unsent
+            ) AS state
+        WHERE (project_id, incident_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
+            AND (alert IN ('opened', 'escalated') OR alert = 'reminder' AND is_unsent)
+            AND coalesce(cancel_reason NOT IN ('over', 'rules'), true)
         "#,
         &column(incidents, |(project, _)| project.0),
-        &column(incidents, |(_, id)| id.0)
+        &column(incidents, |(_, id)| id.0),
+        now
     )
     .fetch_all(tx.conn())
     .await?;
     let mut found: HashMap<IncidentId, History> = HashMap::new();
     for row in rows {
         let history = found.entry(IncidentId(row.incident_id)).or_default();
-        let heard = if row.is_escalated {
-            &mut history.escalated
-        } else {
-            &mut history.opened
-        };
-        heard.insert(ChannelId(row.channel_id));
+        let channel = ChannelId(row.channel_id);
+        if row.is_unsent {
+            history.waiting.insert(channel);
+        }
+        match row.alert.as_str() {
+            // What is due goes out, so its channel hears of it.
+            _ if row.is_held => {}
+            "opened" => {
+                history.opened.insert(channel);
+            }
+            "escalated" => {
+                history.escalated.insert(channel);
+            }
+            _ => {}
+        }
     }
     Ok(found)
 }
@@ -223,9 +243,11 @@ pub struct Delivery {
     pub created_at: DateTime<Utc>,
     /// When the next attempt is due.
     pub next_attempt_at: Option<DateTime<Utc>>,
+    /// Held: not sent before this time.
+    pub not_before: Option<DateTime<Utc>>,
     /// When it was settled.
     pub settled_at: Option<DateTime<Utc>>,
-    /// Why it was cancelled: `not_confirmed`, `channel_disabled`, `too_old`.
+    /// Why it was cancelled: `not_confirmed`, `channel_disabled`, `too_old`, `over`, `muted`, `rules`.
     pub cancel_reason: Option<String>,
 }
 
@@ -253,7 +275,7 @@ pub async fn list(
     page: Page<DeliveryId>,
 ) -> StoreResult<Vec<Delivery>> {
     let rows = sqlx::query!(
-        "SELECT id, channel_id, incident_id, alert, status, attempt_count, created_at, next_attempt_at, settled_at,
+        "SELECT id, channel_id, incident_id, alert, status, attempt_count, created_at, next_attempt_at, not_before, settled_at,
             cancel_reason
         FROM delivery
         WHERE project_id = $1
@@ -285,6 +307,7 @@ pub async fn list(
             attempt_count: row.attempt_count,
             created_at: row.created_at,
             next_attempt_at: row.next_attempt_at,
+            not_before: row.not_before,
             settled_at: row.settled_at,
             cancel_reason: row.cancel_reason,
         })

@@ -1,7 +1,9 @@
 //! Columns of table `monitor` that a person or a Beat sets, and its channels.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use deadbeat_domain::ids::{ChannelId, MonitorId, ProjectId};
+use deadbeat_domain::ids::{ChannelId, MonitorId, MonitorKey, ProjectId};
 use deadbeat_domain::incident::severity::Severity;
 use serde_json::Value;
 use uuid::Uuid;
@@ -98,6 +100,24 @@ pub async fn set_channels(
     .execute(tx.conn())
     .await?;
     Ok(written.rows_affected())
+}
+
+/// The tags of monitors. A monitor that was deleted is missing from the answer.
+///
+/// # Errors
+/// If the database is away.
+pub async fn tags(tx: &mut Tx, monitors: &[MonitorKey]) -> StoreResult<HashMap<MonitorId, Vec<String>>> {
+    let rows = sqlx::query!(
+        "SELECT id, tags FROM monitor WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))",
+        &column(monitors, |(project, _)| project.0),
+        &column(monitors, |(_, id)| id.0)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (MonitorId(row.id), row.tags))
+        .collect())
 }
 
 /// The channels of a project's monitors that do not tell all, as pairs.

@@ -98,7 +98,7 @@ pub struct ForAlert {
 /// When the database is away.
 pub async fn for_alerts(tx: &mut Tx, ids: &[ProjectId]) -> StoreResult<HashMap<ProjectId, ForAlert>> {
     let rows = sqlx::query!(
-        "SELECT id, name, reminder_seconds FROM project WHERE id = ANY($1)",
+        "SELECT id, name, reminder_seconds FROM project WHERE id = ANY($1) ORDER BY id FOR SHARE",
         &column(ids, |id| id.0)
     )
     .fetch_all(tx.conn())
@@ -113,6 +113,18 @@ pub async fn for_alerts(tx: &mut Tx, ids: &[ProjectId]) -> StoreResult<HashMap<P
             (ProjectId(row.id), project)
         })
         .collect())
+}
+
+/// Locks a project before what holds its alerts is changed. Whoever puts alerts into the outbox reads that under a lock of the project that
+/// excludes this one ([`for_alerts`]). So either the alert sees the change, or whoever changes sees the alert.
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock_rules(tx: &mut Tx, id: ProjectId) -> StoreResult<()> {
+    sqlx::query!("SELECT id FROM project WHERE id = $1 FOR NO KEY UPDATE", id.0)
+        .fetch_optional(tx.conn())
+        .await?;
+    Ok(())
 }
 
 /// Makes an account a member.

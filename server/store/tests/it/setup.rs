@@ -5,6 +5,7 @@ use deadbeat_domain::alert::Alert;
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::message::{CauseOfIncident, Event, IncidentEvent, Message, Phase};
 use deadbeat_domain::alert::recipients::Recipient;
+use deadbeat_domain::alert::routing::Routing;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{Subject, SubjectKind};
@@ -130,6 +131,7 @@ impl World {
             settings: Settings::of_row("email".to_owned(), json!({"to": "ops@example.org"})).unwrap(),
             signing_secret: None,
             sealed: None,
+            routing: Routing::default(),
             disabled: None,
             confirmed_at: Some(at(0)),
             confirm_secret: None,
@@ -197,14 +199,10 @@ impl World {
 
 /// An alert that goes to these channels.
 pub fn new_alert(project_id: ProjectId, message: Message, channels: &[ChannelId]) -> NewAlert {
-    let recipient = |channel: &ChannelId| Recipient {
-        channel: *channel,
-        withheld: None,
-    };
     NewAlert {
         project_id,
         message,
-        recipients: channels.iter().map(recipient).collect(),
+        recipients: channels.iter().copied().map(Recipient::at_once).collect(),
     }
 }
 

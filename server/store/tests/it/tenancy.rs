@@ -338,7 +338,7 @@ async fn who_hears_of_an_alert_is_read_for_its_own_project_only(pool: PgPool) {
     let mut tx = world.begin().await;
 
     for (project, count) in [(world.project, 1), (other, 0)] {
-        let heard = delivery::history(&mut tx, &[(project, incident)]).await;
+        let heard = delivery::history(&mut tx, &[(project, incident)], crate::setup::at(0)).await;
         assert_eq!(heard.unwrap().len(), count);
         let chosen = channel::chosen_by(&mut tx, &[(project, owned.id)]).await;
         assert_eq!(chosen.unwrap().len(), count);

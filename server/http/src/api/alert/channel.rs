@@ -2,6 +2,7 @@
 
 use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
+use deadbeat_domain::alert::routing;
 use deadbeat_domain::ids::ChannelId;
 use deadbeat_domain::json::instant;
 use deadbeat_services::alert::channel::{self as service, Written};
@@ -9,7 +10,7 @@ use deadbeat_services::alert::sealing;
 use deadbeat_store::alert::channel::Channel;
 use deadbeat_store::page::Page;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::api::{id, only};
@@ -53,6 +54,16 @@ struct NewChannel {
     kind: String,
     name: String,
     settings: Value,
+    #[serde(default, deserialize_with = "given")]
+    events: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    minimum_severity: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    delay_seconds: Option<Value>,
+    #[serde(default, rename = "match", deserialize_with = "given")]
+    matching: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    quiet_hours: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,11 +73,29 @@ struct ChangedChannel {
     name: Option<String>,
     #[serde(default, deserialize_with = "given")]
     settings: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    events: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    minimum_severity: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    delay_seconds: Option<Value>,
+    #[serde(default, rename = "match", deserialize_with = "given")]
+    matching: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    quiet_hours: Option<Value>,
+}
+
+/// The rules that a body gives, by the names of [`routing::FIELDS`] and in their order.
+fn rules(values: [Option<Value>; 5]) -> Map<String, Value> {
+    let given = routing::FIELDS.into_iter().zip(values);
+    given
+        .filter_map(|(field, value)| Some((field.to_owned(), value?)))
+        .collect()
 }
 
 /// No secret is in it: settings that are secret are masked.
 fn show(state: &AppState, channel: &Channel) -> Value {
-    json!({
+    let mut shown = json!({
         "id": channel.id,
         "kind": channel.settings.kind(),
         "name": channel.name,
@@ -77,7 +106,11 @@ fn show(state: &AppState, channel: &Channel) -> Value {
         "confirmed_at": channel.confirmed_at.map(instant),
         "created_at": instant(channel.created_at),
         "updated_at": instant(channel.updated_at),
-    })
+    });
+    if let Value::Object(shown) = &mut shown {
+        shown.extend(channel.routing.to_json());
+    }
+    shown
 }
 
 /// A signing secret is shown once, to who had it made: they set the receiver up with it.
@@ -107,7 +140,22 @@ async fn create(
     body: Json<NewChannel>,
 ) -> Result<HttpResponse, ApiError> {
     let new = body.read().await?;
-    let written = service::create(&state.services, &key.1, &new.kind, &new.name, &new.settings).await?;
+    let rules = rules([
+        new.events,
+        new.minimum_severity,
+        new.delay_seconds,
+        new.matching,
+        new.quiet_hours,
+    ]);
+    let written = service::create_with(
+        &state.services,
+        &key.1,
+        &new.kind,
+        &new.name,
+        &new.settings,
+        &rules,
+    )
+    .await?;
     let location = format!("/api/v1/channels/{}", written.channel.id);
     Ok(HttpResponse::Created()
         .insert_header(("Location", location))
@@ -128,13 +176,21 @@ async fn update(
     body: Json<ChangedChannel>,
 ) -> Result<HttpResponse, ApiError> {
     let channel = ChannelId(id(&path, "channel")?);
-    let ChangedChannel { name, settings } = body.read().await?;
-    let written = service::update(
+    let change = body.read().await?;
+    let rules = rules([
+        change.events,
+        change.minimum_severity,
+        change.delay_seconds,
+        change.matching,
+        change.quiet_hours,
+    ]);
+    let written = service::update_with(
         &state.services,
         &key.1,
         channel,
-        name.as_deref(),
-        settings.as_ref(),
+        change.name.as_deref(),
+        change.settings.as_ref(),
+        &rules,
     )
     .await?;
     Ok(HttpResponse::Ok().json(show_written(&state, &written)))

@@ -55,6 +55,7 @@ fn show(delivery: &Delivery) -> Value {
         "attempt_count": delivery.attempt_count,
         "created_at": instant(delivery.created_at),
         "next_attempt_at": delivery.next_attempt_at.map(instant),
+        "not_before": delivery.not_before.map(instant),
         "settled_at": delivery.settled_at.map(instant),
         "cancel_reason": delivery.cancel_reason,
     })

@@ -323,7 +323,7 @@ impl Delivery {
             // This process was held up. Another may soon take it, and both would send it.
             return End::Unsettled;
         }
-        if is_too_old(held.row.begun_at, began) {
+        if is_too_old(held.row.due_since, began) {
             return self.cancel(&held, began).await;
         }
         let started = Instant::now();

@@ -123,7 +123,7 @@ fn verdict(row: &Claimed, outcome: &Outcome, jitter: f64, now: DateTime<Utc>) ->
         Outcome::Sent { .. } => (Settle::Sent, End::Sent),
         Outcome::Failed { .. } => (Settle::Dead, End::Dead),
         Outcome::Retry { retry_after, .. } => {
-            match next_attempt(row.begun_at, row.attempt, *retry_after, jitter, now) {
+            match next_attempt(row.due_since, row.attempt, *retry_after, jitter, now) {
                 Some(at) => (Settle::RetryAt(at), End::Retried),
                 None => (Settle::Dead, End::Dead),
             }

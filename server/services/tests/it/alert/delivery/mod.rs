@@ -16,6 +16,7 @@ use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::delivery::Outcome;
 use deadbeat_domain::alert::message::{Event, Message, Phase};
 use deadbeat_domain::alert::recipients::Recipient;
+use deadbeat_domain::alert::routing::Routing;
 use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_domain::incident::{Repair, Subject, SubjectKind};
@@ -133,6 +134,7 @@ impl World {
             signing_secret: (settings.kind() == "webhook").then(|| SECRET.to_owned()),
             settings,
             sealed: None,
+            routing: Routing::default(),
             disabled: None,
             confirmed_at: Some(now),
             confirm_secret: None,
@@ -180,10 +182,7 @@ impl World {
         let alert = NewAlert {
             project_id: self.project,
             message,
-            recipients: vec![Recipient {
-                channel,
-                withheld: None,
-            }],
+            recipients: vec![Recipient::at_once(channel)],
         };
         let made = delivery::enqueue(&mut tx, &[alert], now).await.unwrap();
         tx.commit().await.unwrap();

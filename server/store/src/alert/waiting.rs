@@ -1,0 +1,194 @@
+//! Table `delivery`: those that wait for their time, and those that a mute or a channel's rules keep back.
+//!
+//! Such a delivery was never attempted, so its decision can be taken anew. A delivery with an attempt is left alone: the message may have
+//! arrived.
+
+use chrono::{DateTime, Utc};
+use deadbeat_domain::alert::Alert;
+use deadbeat_domain::ids::{ChannelId, DeliveryId, IncidentId, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_domain::incident::cause::Cause;
+use deadbeat_domain::incident::severity::Severity;
+use uuid::Uuid;
+
+use crate::monitor::batch::column;
+use crate::{StoreResult, Tx};
+
+/// A delivery whose decision can be taken anew, and what decides.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The channel that it goes to.
+    pub channel_id: ChannelId,
+    /// What it reports.
+    pub alert: Alert,
+    /// The kind of the incident's subject.
+    pub subject_kind: SubjectKind,
+    /// The subject's id.
+    pub subject_id: Uuid,
+    /// The incident's cause. None: a later version wrote it.
+    pub cause: Option<Cause>,
+    /// How urgent the incident is.
+    pub severity: Severity,
+    /// When the incident opened.
+    pub opened_at: DateTime<Utc>,
+    /// The tags that the incident's monitor has now.
+    pub tags: Vec<String>,
+}
+
+/// A new decision about a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decided {
+    /// It is sent at this time, or as soon as possible after it.
+    At(DateTime<Utc>),
+    /// It is not sent, for this `cancel_reason`.
+    Withheld(&'static str),
+}
+
+/// Locks the next deliveries of a project that wait or are withheld, in the order of their ids: `limit` at most, those of one channel or of
+/// all. Leaves out what is withheld about incidents that are over or acknowledged. The caller holds the project
+/// ([`crate::people::project::lock_rules`]).
+///
+/// # Errors
+/// When the database is away.
+pub async fn lock(
+    tx: &mut Tx,
+    project: ProjectId,
+    channel: Option<ChannelId>,
+    after: Option<DeliveryId>,
+    limit: i64,
+) -> StoreResult<Vec<Waiting>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT delivery.id, delivery.channel_id, delivery.alert, subject_kind, subject_id, cause, incident.severity, opened_at,
+            coalesce(monitor.tags, '{}') AS "tags!"
+        FROM delivery
+            JOIN incident ON incident.project_id = delivery.project_id AND incident.id = delivery.incident_id
+            LEFT JOIN monitor ON subject_kind = 'monitor' AND monitor.project_id = incident.project_id AND monitor.id = subject_id
+        WHERE delivery.project_id = $1 AND delivery.id IN (
+                SELECT id FROM delivery
+                WHERE project_id = $1 AND next_attempt_at IS NOT NULL AND attempt_count = 0 AND not_before IS NOT NULL
+                    AND ($2::uuid IS NULL OR channel_id = $2) AND ($3::uuid IS NULL OR id > $3)
+                UNION ALL
+                SELECT id FROM delivery
+                WHERE project_id = $1 AND cancel_reason IN ('muted', 'rules') AND ($2::uuid IS NULL OR channel_id = $2)
+                    AND ($3::uuid IS NULL OR id > $3)
+            )
+            AND (next_attempt_at IS NOT NULL OR (resolved_at IS NULL AND acknowledged_at IS NULL))
+        ORDER BY delivery.id
+        LIMIT $4
+        FOR UPDATE OF delivery
+        "#,
+        project.0,
+        channel.map(|id| id.0),
+        after.map(|id| id.0),
+        limit
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let waiting = rows.into_iter().filter_map(|row| {
+        let cause = Cause::parse(&row.cause);
+        let severity = row.severity.as_deref().and_then(Severity::parse);
+        Some(Waiting {
+            id: DeliveryId(row.id),
+            channel_id: ChannelId(row.channel_id),
+            // What a later version wrote, that version decides anew.
+            alert: Alert::parse(&row.alert)?,
+            subject_kind: SubjectKind::parse(&row.subject_kind)?,
+            subject_id: row.subject_id,
+            cause,
+            severity: severity
+                .or(cause.map(Cause::severity))
+                .unwrap_or(Severity::Warning),
+            opened_at: row.opened_at,
+            tags: row.tags,
+        })
+    });
+    Ok(waiting.collect())
+}
+
+/// Writes new decisions. A delivery that was attempted meanwhile stays as it is.
+///
+/// # Errors
+/// When the database is away.
+pub async fn decide(
+    tx: &mut Tx,
+    project: ProjectId,
+    decided: &[(DeliveryId, Decided)],
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    sqlx::query!(
+        "UPDATE delivery
+        SET status = CASE WHEN new.at IS NULL THEN 'cancelled' ELSE 'pending' END, next_attempt_at = new.at, not_before = new.at,
+            settled_at = CASE WHEN new.at IS NULL THEN $4::timestamptz END, cancel_reason = new.reason
+        FROM UNNEST($2::uuid[], $3::timestamptz[], $5::text[]) AS new (id, at, reason)
+        WHERE delivery.project_id = $1 AND delivery.id = new.id AND attempt_count = 0
+            AND (delivery.next_attempt_at, delivery.cancel_reason) IS DISTINCT FROM (new.at, new.reason)",
+        project.0,
+        &column(decided, |(id, _)| id.0),
+        &column(decided, |(_, decided)| match decided {
+            Decided::At(at) => Some(*at),
+            Decided::Withheld(_) => None,
+        }) as &[Option<DateTime<Utc>>],
+        now,
+        &column(decided, |(_, decided)| match decided {
+            Decided::At(_) => None,
+            Decided::Withheld(reason) => Some((*reason).to_owned()),
+        }) as &[Option<String>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Cancels what still waits to report that these incidents began or go on: they are over, or a person has acknowledged them. What is due
+/// already stays.
+///
+/// Everybody locks in this order: project, channels, deliveries.
+///
+/// # Errors
+/// When the database is away.
+pub async fn cancel_over(
+    tx: &mut Tx,
+    incidents: &[(ProjectId, IncidentId)],
+    now: DateTime<Utc>,
+) -> StoreResult<()> {
+    let found = sqlx::query!(
+        "SELECT project_id, id, channel_id
+        FROM delivery
+        WHERE (project_id, incident_id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
+            AND next_attempt_at > $3 AND attempt_count = 0 AND not_before > $3 AND alert IN ('opened', 'reminder', 'escalated')
+        ORDER BY id",
+        &column(incidents, |(project, _)| project.0),
+        &column(incidents, |(_, id)| id.0),
+        now
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "SELECT id FROM channel
+        WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
+        ORDER BY id
+        FOR KEY SHARE",
+        &column(&found, |row| row.project_id),
+        &column(&found, |row| row.channel_id)
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    sqlx::query!(
+        "UPDATE delivery
+        SET status = 'cancelled', cancel_reason = 'over', next_attempt_at = NULL, settled_at = $3
+        WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))
+            AND next_attempt_at IS NOT NULL AND attempt_count = 0",
+        &column(&found, |row| row.project_id),
+        &column(&found, |row| row.id),
+        now
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
