@@ -8,6 +8,8 @@ pub mod quiet_hours;
 pub mod recipients;
 pub mod routing;
 pub mod sealed;
+pub mod snooze;
+pub mod window;
 
 use serde::Serialize;
 

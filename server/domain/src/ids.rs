@@ -48,6 +48,14 @@ id!(/// A destination for alerts.
     ChannelId);
 id!(/// One alert to one channel; also the `webhook-id` that a receiver sees.
     DeliveryId);
+id!(
+    /// A snooze or mute.
+    SnoozeId
+);
+id!(
+    /// A maintenance window.
+    WindowId
+);
 id!(/// A named key of a project.
     ApiKeyId);
 id!(/// One execution, as stored; the client's own `rid` is kept beside it.

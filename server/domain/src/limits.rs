@@ -52,6 +52,10 @@ pub const ADDRESS_CONFIRMATIONS_A_DAY: u32 = 3;
 pub const PROJECT_API_KEYS: i64 = 1_000;
 /// Channels of one project.
 pub const PROJECT_CHANNELS: i64 = 500;
+/// Maintenance windows of one project. Every alert looks at each of them.
+pub const PROJECT_WINDOWS: i64 = 200;
+/// Tags of one project that are snoozed or muted. Every alert looks at each of them.
+pub const PROJECT_SNOOZED_TAGS: i64 = 100;
 /// Characters kept of a user agent, a method or a remote address.
 pub const HEADER_CHARS: usize = 200;
 /// Open runs of one monitor; a further start closes none and opens none, but is kept as a ping.

@@ -6,6 +6,10 @@
 //!     …/start  …/fail  …/log  …/<exit code 0–255>           ?rid=<uuid>
 //!                                                           ?create=1&cron=&tz=&period=&grace=&tags=   (slug URLs)
 //! ```
+//!
+//! Deploy scripts snooze alerts by URLs beside these: [`snooze`].
+
+mod snooze;
 
 use std::time::Duration;
 
@@ -173,7 +177,7 @@ async fn receive_at_root(request: HttpRequest, state: Data<AppState>, payload: w
         Err(Refusal::InvalidUrl) => tail.split('/').next().is_some_and(|first| {
             key::is_plausible(first) || (first.len() == 36 && Uuid::try_parse(first).is_ok())
         }),
-        Err(Refusal::NotFound) => false,
+        Err(Refusal::NotFound) => snooze::parse(tail).is_some(),
     };
     if looks_like_ping {
         request::is_ping();
@@ -232,8 +236,14 @@ async fn answer(request: &HttpRequest, state: Data<AppState>, payload: Payload, 
     let is_preflight = *request.method() == Method::OPTIONS;
     let target = match parse(tail) {
         Ok(target) => target,
-        Err(_) if is_preflight => return text(StatusCode::NOT_FOUND, "not found"),
-        Err(Refusal::NotFound) => return text(StatusCode::NOT_FOUND, "not found"),
+        Err(Refusal::InvalidUrl) if is_preflight => return text(StatusCode::NOT_FOUND, "not found"),
+        Err(Refusal::NotFound) => {
+            return match snooze::parse(tail) {
+                // Boxed: it is rare, and every ping's future would be moved about with room for it.
+                Some(order) => Box::pin(snooze::answer(request, &state, order)).await,
+                None => text(StatusCode::NOT_FOUND, "not found"),
+            };
+        }
         Err(Refusal::InvalidUrl) => return text(StatusCode::BAD_REQUEST, "invalid url format"),
     };
     // A browser's preflight: answered, and no ping.

@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod confirmation;
 pub mod delivery;
+pub mod hold;
 pub mod outbox;
 pub mod resend;
 pub mod sealing;

@@ -6,4 +6,6 @@ pub mod claim;
 pub mod delivery;
 pub mod handle;
 pub mod sealed;
+pub mod snooze;
 pub mod waiting;
+pub mod window;

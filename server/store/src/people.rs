@@ -4,3 +4,16 @@ pub mod account;
 pub mod api_key;
 pub mod project;
 pub mod quota;
+
+use deadbeat_domain::people::access::Actor;
+use uuid::Uuid;
+
+/// Who made something, as columns: the kind of actor, and the id of an account or key.
+pub(crate) fn creator(actor: Actor) -> (&'static str, Option<Uuid>) {
+    match actor {
+        Actor::Account { id, .. } => ("account", Some(id.0)),
+        Actor::Key { id, .. } => ("key", Some(id.0)),
+        Actor::Operator => ("operator", None),
+        Actor::System => ("system", None),
+    }
+}

@@ -149,6 +149,7 @@ fn filled(path: &str, ping_key: &str, secret: &str, uuid: &str) -> String {
         .replace("{n}", "1")
         .replace("{what}", "start")
         .replace("{action}", "start")
+        .replace("{length}", "1s")
         .replace("{ping_key}", ping_key)
         .replace("{slug}", secret)
 }

@@ -58,7 +58,23 @@ pub enum Time {
         schedule: Box<Schedule>,
         /// How long it lasts.
         length: TimeDelta,
+        /// Its first beginning whose stretch is not over when the hold is read. Finding a slot takes microseconds, and a storm of alerts asks
+        /// for each of them.
+        first: Option<DateTime<Utc>>,
     },
+}
+
+impl Time {
+    /// For so long after each slot, from `now` on.
+    #[must_use]
+    pub fn each(schedule: Box<Schedule>, length: TimeDelta, now: DateTime<Utc>) -> Self {
+        let first = schedule.next_after(now - length);
+        Self::Each {
+            schedule,
+            length,
+            first,
+        }
+    }
 }
 
 /// Until when a hold applies.
@@ -109,8 +125,17 @@ impl Hold {
         match &self.time {
             Time::Always => Some(Held::Always),
             Time::Once { from, until } => (*from <= at && at < *until).then_some(Held::Until(*until)),
-            Time::Each { schedule, length } => {
-                let from = schedule.next_after(at - *length).filter(|from| *from <= at)?;
+            Time::Each {
+                schedule,
+                length,
+                first,
+            } => {
+                let first = first.filter(|first| *first <= at)?;
+                let from = if at < first + *length {
+                    first
+                } else {
+                    schedule.next_after(at - *length).filter(|from| *from <= at)?
+                };
                 Some(Held::Until(from + *length))
             }
         }
@@ -197,10 +222,11 @@ mod tests {
         let expression = format!("0 {hour} * * *");
         Hold {
             scope: Scope::Project,
-            time: Time::Each {
-                schedule: Box::new(Schedule::cron(&expression, "UTC").unwrap()),
-                length: TimeDelta::minutes(minutes),
-            },
+            time: Time::each(
+                Box::new(Schedule::cron(&expression, "UTC").unwrap()),
+                TimeDelta::minutes(minutes),
+                at("01:00"),
+            ),
         }
     }
 

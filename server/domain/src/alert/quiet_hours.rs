@@ -101,7 +101,7 @@ impl QuietHours {
     /// The JSON form, as people wrote it.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let times: Vec<Value> = self.times.iter().map(Times::to_json).collect();
+        let times: Vec<Value> = self.times.iter().copied().map(Times::to_json).collect();
         json!({"timezone": self.zone.name(), "times": times})
     }
 
@@ -173,7 +173,7 @@ impl Times {
         })
     }
 
-    fn to_json(&self) -> Value {
+    fn to_json(self) -> Value {
         let days: Vec<&str> = (0..7)
             .filter(|day| self.days & 1 << day != 0)
             .map(|day| DAYS[day])

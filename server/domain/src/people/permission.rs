@@ -75,13 +75,13 @@ impl Action {
             // The key that stands in every crontab must not be one that can read or delete, so no other scope may report.
             Self::Signal => row(
                 "signal",
-                "send pings and events, and so create what they report about",
+                "send pings and events, and so create what they report about, and snooze alerts for a day at most",
                 None,
                 &[Scope::Ping],
             ),
             Self::ChangeMonitors => row(
                 "change_monitors",
-                "create, change, pause, resume and delete monitors, and delete Beats",
+                "create, change, pause, resume, snooze, mute and delete monitors, plan maintenance windows, and delete Beats",
                 Some(Role::Member),
                 &[Scope::Write],
             ),
@@ -333,7 +333,7 @@ mod tests {
             ),
             (
                 account(project, Role::Owner).may(Action::Signal),
-                "your role in this project is owner; only an API key may send pings and events, and so create what they report about",
+                "your role in this project is owner; only an API key may send pings and events, and so create what they report about, and snooze alerts for a day at most",
             ),
         ] {
             assert_eq!(

@@ -1,4 +1,6 @@
-//! Channels and deliveries.
+//! Channels, deliveries, snoozes and maintenance windows.
 
 pub mod channel;
 pub mod delivery;
+pub mod snooze;
+pub mod window;

@@ -30,6 +30,8 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(feed::configure)
             .configure(alert::channel::configure)
             .configure(alert::delivery::configure)
+            .configure(alert::snooze::configure)
+            .configure(alert::window::configure)
             .configure(people::api_key::configure)
             .configure(celery::beat::configure)
             .configure(celery::worker::configure)

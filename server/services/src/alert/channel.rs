@@ -14,6 +14,7 @@ use deadbeat_domain::people::access::Access;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_store::Tx;
 use deadbeat_store::alert::channel::Channel;
+use deadbeat_store::alert::waiting::Only;
 use deadbeat_store::people::quota::Counted;
 use serde_json::{Map, Value};
 
@@ -370,7 +371,7 @@ pub async fn update_with(
         confirmation::ask(&mut tx, services.site(), &channel, now).await?;
     }
     if !rules.is_empty() {
-        waiting::decide_anew(&mut tx, project, Some(channel.id), now).await?;
+        waiting::decide_anew(&mut tx, project, Only::Channel(channel.id), now).await?;
     }
     tx.commit().await?;
     services.outbox_bell.notify_one();

@@ -21,6 +21,7 @@ use deadbeat_store::{StoreResult, Tx};
 use uuid::Uuid;
 
 use crate::Site;
+use crate::alert::hold;
 
 /// An alert about an incident.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +71,7 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
     }
     let chosen = chosen(tx, tellings, &channels).await?;
     let tags = tags(tx, tellings).await?;
+    let holds = hold::holds(tx, &projects, &monitors_of(tellings), now).await?;
     let later: Vec<(ProjectId, IncidentId)> = tellings
         .iter()
         .filter(|telling| telling.phase != Phase::Opened)
@@ -88,7 +90,7 @@ pub async fn tell(tx: &mut Tx, site: &Site, tellings: &[Telling<'_>]) -> StoreRe
                 channels: channels.get(&incident.project_id)?,
                 history: history.get(&incident.id),
                 step: telling.step,
-                holds: &[],
+                holds: holds.get(&incident.project_id).map_or(&[], Vec::as_slice),
                 tags: telling
                     .monitor
                     .map(|monitor| &monitor.tags)
@@ -208,6 +210,15 @@ async fn chosen(
         return Ok(HashMap::new());
     }
     deadbeat_store::alert::channel::chosen_by(tx, &monitors).await
+}
+
+/// The monitors that incidents are about.
+fn monitors_of(tellings: &[Telling<'_>]) -> Vec<MonitorKey> {
+    let incidents = tellings.iter().map(|telling| telling.incident);
+    incidents
+        .filter(|incident| incident.subject.kind == SubjectKind::Monitor)
+        .map(|incident| (incident.project_id, MonitorId(incident.subject.id)))
+        .collect()
 }
 
 /// The tags of the monitors that the caller does not know.

@@ -7,15 +7,18 @@ use deadbeat_domain::alert::Alert;
 use deadbeat_domain::alert::hold::{About, Hold, Release, release};
 use deadbeat_domain::alert::recipients::{Channel, Withheld};
 use deadbeat_domain::alert::routing::Traits;
-use deadbeat_domain::ids::{ChannelId, ProjectId};
-use deadbeat_store::alert::waiting::{self, Decided, Waiting};
+use deadbeat_domain::ids::{ChannelId, MonitorId, MonitorKey, ProjectId};
+use deadbeat_domain::incident::SubjectKind;
+use deadbeat_store::alert::waiting::{self, Decided, Only, Waiting};
 use deadbeat_store::{StoreResult, Tx};
+
+use crate::alert::hold;
 
 /// Deliveries that one statement reads. There are as many steps as a project has waiting deliveries: one for each open incident and channel
 /// at most, and one reminder.
 const STEP: i64 = 5_000;
 
-/// Decides anew about the deliveries of a project that wait or are withheld: those to one channel, or all. Call it in the transaction that
+/// Decides anew about the deliveries of a project that wait or are withheld: `only` names which. Call it in the transaction that
 /// changes what holds them, after [`deadbeat_store::people::project::lock_rules`]. Afterwards ring the outbox's bell.
 ///
 /// # Errors
@@ -23,7 +26,7 @@ const STEP: i64 = 5_000;
 pub(crate) async fn decide_anew(
     tx: &mut Tx,
     project: ProjectId,
-    channel: Option<ChannelId>,
+    only: Only,
     now: DateTime<Utc>,
 ) -> StoreResult<()> {
     let channels = deadbeat_store::alert::channel::for_alerts(tx, &[project]).await?;
@@ -33,17 +36,23 @@ pub(crate) async fn decide_anew(
         .flatten()
         .map(|channel| (channel.id, channel))
         .collect();
-    let holds: Vec<Hold> = Vec::new();
     let mut after = None;
     loop {
-        let rows = waiting::lock(tx, project, channel, after, STEP).await?;
+        let rows = waiting::lock(tx, project, only, after, STEP).await?;
         let Some(last) = rows.last() else {
             return Ok(());
         };
         after = Some(last.id);
+        let monitors: Vec<MonitorKey> = rows
+            .iter()
+            .filter(|row| row.subject_kind == SubjectKind::Monitor)
+            .map(|row| (project, MonitorId(row.subject_id)))
+            .collect();
+        let holds = hold::holds(tx, &[project], &monitors, now).await?;
+        let holds = holds.get(&project).map_or(&[][..], Vec::as_slice);
         let decided: Vec<_> = rows
             .iter()
-            .filter_map(|row| Some((row.id, decide(row, channels.get(&row.channel_id)?, &holds, now))))
+            .filter_map(|row| Some((row.id, decide(row, channels.get(&row.channel_id)?, holds, now))))
             .collect();
         waiting::decide(tx, project, &decided, now).await?;
     }

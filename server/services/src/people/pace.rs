@@ -26,6 +26,8 @@ pub(crate) enum Work {
     CreateMonitor,
     /// Monitors are made to follow a Beat's schedule.
     FollowSchedule,
+    /// A ping key snoozes: what waits is decided anew.
+    Snooze,
 }
 
 impl Work {
@@ -34,7 +36,7 @@ impl Work {
     /// and beside schedules whose senders wait for an answer.
     fn pauses(self) -> u32 {
         match self {
-            Self::CreateMonitor => 8,
+            Self::CreateMonitor | Self::Snooze => 8,
             Self::FollowSchedule => 3,
         }
     }

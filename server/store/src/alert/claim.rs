@@ -278,6 +278,8 @@ pub async fn claim(
                                     AND earlier.channel_id = delivery.channel_id
                                     AND (earlier.sequence, earlier.id) < (delivery.sequence, delivery.id)
                                     AND earlier.next_attempt_at IS NOT NULL
+                                    -- One that waits for its time was never tried: it comes later.
+                                    AND (earlier.attempt_count > 0 OR earlier.not_before IS NULL OR earlier.not_before <= $1)
                             )
                         ORDER BY delivery.next_attempt_at
                         LIMIT share.count

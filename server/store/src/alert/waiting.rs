@@ -37,6 +37,17 @@ pub struct Waiting {
     pub tags: Vec<String>,
 }
 
+/// Which deliveries are decided anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// All of the project.
+    All,
+    /// Those to a channel.
+    Channel(ChannelId),
+    /// Those about a subject.
+    Subject(Uuid),
+}
+
 /// A new decision about a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decided {
@@ -46,8 +57,7 @@ pub enum Decided {
     Withheld(&'static str),
 }
 
-/// Locks the next deliveries of a project that wait or are withheld, in the order of their ids: `limit` at most, those of one channel or of
-/// all. Leaves out what is withheld about incidents that are over or acknowledged. The caller holds the project
+/// Locks the next deliveries of a project that wait or are withheld, in the order of their ids: `limit` at most. Leaves out what is withheld about incidents that are over or acknowledged. The caller holds the project
 /// ([`crate::people::project::lock_rules`]).
 ///
 /// # Errors
@@ -55,10 +65,15 @@ pub enum Decided {
 pub async fn lock(
     tx: &mut Tx,
     project: ProjectId,
-    channel: Option<ChannelId>,
+    only: Only,
     after: Option<DeliveryId>,
     limit: i64,
 ) -> StoreResult<Vec<Waiting>> {
+    let (channel, subject) = match only {
+        Only::All => (None, None),
+        Only::Channel(id) => (Some(id.0), None),
+        Only::Subject(id) => (None, Some(id)),
+    };
     let rows = sqlx::query!(
         r#"
         SELECT delivery.id, delivery.channel_id, delivery.alert, subject_kind, subject_id, cause, incident.severity, opened_at,
@@ -75,15 +90,17 @@ pub async fn lock(
                 WHERE project_id = $1 AND cancel_reason IN ('muted', 'rules') AND ($2::uuid IS NULL OR channel_id = $2)
                     AND ($3::uuid IS NULL OR id > $3)
             )
+            AND ($5::uuid IS NULL OR subject_id = $5)
             AND (next_attempt_at IS NOT NULL OR (resolved_at IS NULL AND acknowledged_at IS NULL))
         ORDER BY delivery.id
         LIMIT $4
         FOR UPDATE OF delivery
         "#,
         project.0,
-        channel.map(|id| id.0),
+        channel,
         after.map(|id| id.0),
-        limit
+        limit,
+        subject
     )
     .fetch_all(tx.conn())
     .await?;

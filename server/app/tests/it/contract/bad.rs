@@ -95,6 +95,9 @@ async fn no_malformed_body_is_taken_anywhere() {
             &json!({"kind": "webhook", "name": "Hook", "settings": settings}),
         )
         .await;
+    let window =
+        json!({"name": "Move", "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-02T00:00:00Z"});
+    let window = caller.post("/api/v1/maintenance-windows", &window).await;
     let before = dump(&harness).await;
 
     let operations: Vec<_> = contract()
@@ -102,10 +105,12 @@ async fn no_malformed_body_is_taken_anywhere() {
         .into_iter()
         .filter(|one| contract().wants_json(one))
         .collect();
-    assert_eq!(operations.len(), 9);
+    assert_eq!(operations.len(), 12);
     for operation in operations {
         let of = if operation.path.contains("channels") {
             &channel["id"]
+        } else if operation.path.contains("windows") {
+            &window["id"]
         } else {
             &monitor["id"]
         };

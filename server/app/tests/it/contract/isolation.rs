@@ -94,6 +94,8 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         "/api/v1/tasks".to_owned(),
         // The position alone.
         "/api/v1/changes".to_owned(),
+        "/api/v1/snoozes".to_owned(),
+        "/api/v1/maintenance-windows".to_owned(),
     ] {
         let list = other.get(&path).await;
         let rows = list

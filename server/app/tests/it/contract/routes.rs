@@ -136,6 +136,7 @@ pub fn filled(path: &str, harness: &Harness) -> String {
         .replace("{what}", "start")
         .replace("{ping_key}", &harness.ping_key)
         .replace("{slug}", slug)
+        .replace("{length}", "1s")
         .replace("{action}", "start")
 }
 
@@ -305,7 +306,7 @@ async fn lists_take_the_query_parameters_of_the_contract_and_no_others() {
         .into_iter()
         .filter(|one| contract().query_parameters(one).contains("limit"));
     let lists: Vec<Operation> = lists.collect();
-    assert_eq!(lists.len(), 14);
+    assert_eq!(lists.len(), 16);
     for operation in lists {
         let base = operation.path.replace("{id}", id);
         for name in contract().query_parameters(&operation) {

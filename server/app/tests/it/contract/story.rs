@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use self::alerts::{channels, incidents};
+use self::alerts::{channels, holds, incidents, snoozes_by_url};
 use self::changes::changes;
 use super::Caller;
 use super::document::{Operation, contract};
@@ -444,6 +444,8 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     assert!(of_beat[0]["beat_id"].is_string());
     runs(&caller).await;
     incidents(&caller).await;
+    holds(&caller, &monitor).await;
+    snoozes_by_url(&caller, &harness, &monitor).await;
     keys_and_project(&caller).await;
     // On a busy machine incidents of what the examples told are there by now, too.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;

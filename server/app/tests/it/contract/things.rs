@@ -22,6 +22,8 @@ pub struct Things {
     /// The event that began a run of Beat `shop`.
     pub run: Value,
     pub beats: Value,
+    pub snoozes: Value,
+    pub window: Value,
 }
 
 impl Things {
@@ -80,6 +82,12 @@ impl Things {
             )
             .await;
         let beats = owner.get("/api/v1/beats").await;
+        let snooze = format!("{}/ping/{}/snooze/1h?tag=nobody", harness.url, harness.ping_key);
+        harness.client.get(snooze).send().await.unwrap();
+        let snoozes = owner.get("/api/v1/snoozes").await;
+        let window =
+            json!({"name": "Move", "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-02T00:00:00Z"});
+        let window = owner.post("/api/v1/maintenance-windows", &window).await;
         Self {
             _receiver: receiver,
             channel,
@@ -90,6 +98,8 @@ impl Things {
             keys,
             run,
             beats,
+            snoozes,
+            window,
         }
     }
 
@@ -103,6 +113,8 @@ impl Things {
             "deliveries" => &self.deliveries["deliveries"][0]["id"],
             "api-keys" => &self.keys["api_keys"][0]["id"],
             "runs" => &self.run["run_id"],
+            "snoozes" => &self.snoozes["snoozes"][0]["id"],
+            "maintenance-windows" => &self.window["id"],
             other => panic!("there is nothing of {other}"),
         };
         id.as_str().unwrap()

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::{expect, id};
 use crate::contract::Caller;
-use crate::harness::LIMIT;
+use crate::harness::{Harness, LIMIT};
 
 /// Asks for more tests and more confirmation mails than a project may.
 async fn channel_quotas(caller: &Caller<'_>, webhook: &str) {
@@ -76,6 +76,100 @@ async fn sent_again(caller: &Caller<'_>, pool: &PgPool, delivery: &str) {
         .unwrap();
     expect(caller, Method::POST, &resend, &json!(null), 202).await;
     expect(caller, Method::POST, &resend, &json!(null), 409).await;
+}
+
+/// Snoozes, mutes and maintenance windows.
+pub(super) async fn holds(caller: &Caller<'_>, monitor: &Value) {
+    let path = format!("/api/v1/monitors/{}", id(monitor));
+    let nobody = format!("/api/v1/monitors/{}", uuid::Uuid::new_v4());
+    let (nothing, length) = (json!(null), json!({"seconds": 60}));
+    let large = json!({"seconds": 60, "why": "x".repeat(1_000_001)});
+    for (method, path, body, status) in [
+        (Method::POST, format!("{path}/snooze"), &length, 200),
+        (
+            Method::POST,
+            format!("{path}/snooze"),
+            &json!({"seconds": 86_401}),
+            400,
+        ),
+        (
+            Method::POST,
+            format!("{path}/snooze"),
+            &json!({"seconds": 0}),
+            400,
+        ),
+        (Method::POST, format!("{nobody}/snooze"), &length, 404),
+        (Method::POST, format!("{path}/snooze"), &large, 413),
+        (Method::POST, format!("{path}/mute"), &nothing, 204),
+        (Method::GET, "/api/v1/snoozes?limit=0".to_owned(), &nothing, 400),
+        (Method::DELETE, format!("{path}/snooze"), &nothing, 204),
+        (Method::DELETE, format!("{path}/snooze"), &nothing, 204),
+    ] {
+        expect(caller, method, &path, body, status).await;
+    }
+    let left = caller.pages("/api/v1/snoozes", 1).await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(
+        (&left[0]["monitor_id"], &left[0]["ends_at"]),
+        (&monitor["id"], &nothing)
+    );
+    assert_eq!(left[0]["created_by"]["kind"], "key");
+    let mute = format!("/api/v1/snoozes/{}", id(&left[0]));
+    expect(caller, Method::DELETE, &mute, &nothing, 204).await;
+    expect(caller, Method::DELETE, &format!("{path}/mute"), &nothing, 204).await;
+
+    let windows = "/api/v1/maintenance-windows";
+    let nightly = json!({"kind": "cron", "expression": "0 2 * * *", "timezone": "Europe/Berlin"});
+    let window = json!({"name": "Vacuum", "schedule": nightly, "duration_seconds": 3_600, "match": {"tags": ["db"], "monitors": [monitor["id"]]}});
+    let window = caller.post(windows, &window).await;
+    let once =
+        json!({"name": "Move", "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-02T00:00:00Z"});
+    caller.post(windows, &once).await;
+    assert_eq!(caller.pages(windows, 1).await.len(), 2);
+    let path = format!("{windows}/{}", id(&window));
+    assert_eq!(caller.get(&path).await, window);
+    let exchanged = json!({"schedule": null, "duration_seconds": null, "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-02T00:00:00Z"});
+    for (method, path, body, status) in [
+        (Method::PATCH, &path, &exchanged, 200),
+        (Method::PATCH, &path, &json!({"name": "Night"}), 200),
+        (
+            Method::PATCH,
+            &path,
+            &json!({"ends_at": "2099-01-01T00:00:00Z"}),
+            400,
+        ),
+        (Method::POST, &windows.to_owned(), &json!({"name": "x"}), 400),
+        (Method::GET, &format!("{windows}?limit=0"), &nothing, 400),
+        (Method::DELETE, &path, &nothing, 204),
+    ] {
+        expect(caller, method, path, body, status).await;
+    }
+}
+
+/// Deploy scripts snooze by ping key. Nothing of that is a ping.
+pub(super) async fn snoozes_by_url(caller: &Caller<'_>, harness: &Harness, monitor: &Value) {
+    let slug = monitor["slug"].as_str().unwrap();
+    for root in ["/ping", ""] {
+        let key = format!("{root}/{}", harness.ping_key);
+        for method in [Method::GET, Method::POST, Method::PUT] {
+            for (path, status) in [
+                (format!("{key}/snooze/1s"), 200),
+                (format!("{key}/snooze/20m?tag=shop"), 200),
+                (format!("{key}/{slug}/snooze/1s/"), 200),
+                (format!("{key}/snooze/25h"), 400),
+                (format!("{key}/snooze/20m?tags=shop"), 400),
+                (format!("{key}/snooze/20m?tag=shop&tag=other"), 400),
+                (format!("{key}/snooze/20m?tag="), 400),
+                (format!("{key}/{slug}/snooze/0s"), 400),
+                (format!("{key}/{slug}/snooze/20m?tag=shop"), 400),
+                (format!("{key}x/snooze/20m"), 404),
+                (format!("{key}/nobody/snooze/20m"), 404),
+            ] {
+                let answer = caller.call(method.clone(), &path).await;
+                assert_eq!(answer.status.as_u16(), status, "{method} {path}");
+            }
+        }
+    }
 }
 
 pub(super) async fn channels(caller: &Caller<'_>, pool: &PgPool, receiver: &Receiver) {

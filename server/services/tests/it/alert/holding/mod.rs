@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 use crate::setup::World;
 
 mod rules;
+mod snoozes;
+mod windows;
 
 /// What became of the deliveries, as (alert, status, cancel_reason).
 type Row = (String, String, Option<String>);
