@@ -368,12 +368,17 @@ async fn text(state: &AppState) -> prometheus::Result<Vec<u8>> {
         )?;
         gauge(
             "deadbeat_outbox_pending",
-            "Deliveries not settled.",
+            "Deliveries not settled whose time has come.",
             backlog.pending_deliveries,
         )?;
         gauge(
+            "deadbeat_outbox_held",
+            "Deliveries that wait for their time: a delay, quiet hours, a window or a snooze holds them.",
+            backlog.held_deliveries,
+        )?;
+        gauge(
             "deadbeat_outbox_oldest_age_seconds",
-            "Age of the oldest delivery not settled.",
+            "Age of the oldest delivery not settled, from the time at which it could first be sent.",
             age(backlog.oldest_delivery),
         )?;
         gauge(

@@ -175,8 +175,10 @@ pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     )
     .execute(tx.conn())
     .await?;
+    // What is held keeps its time, until its first attempt.
     sqlx::query!(
-        "UPDATE delivery SET next_attempt_at = $1 WHERE status = 'pending' AND created_at > $1 AND next_attempt_at > $1",
+        "UPDATE delivery SET next_attempt_at = $1
+        WHERE status = 'pending' AND created_at > $1 AND next_attempt_at > $1 AND (not_before IS NULL OR not_before <= $1 OR attempt_count > 0)",
         now
     )
     .execute(tx.conn())

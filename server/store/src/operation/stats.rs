@@ -11,9 +11,11 @@ use crate::{Reader, StoreResult};
 pub struct Backlog {
     /// The oldest `check_after` that has passed without a check.
     pub oldest_check: Option<DateTime<Utc>>,
-    /// Number of unsettled deliveries.
+    /// Number of unsettled deliveries whose time has come.
     pub pending_deliveries: i64,
-    /// When the oldest of them was put into the outbox.
+    /// Number of deliveries that wait for their time.
+    pub held_deliveries: i64,
+    /// Since when the oldest of those whose time has come may be sent.
     pub oldest_delivery: Option<DateTime<Utc>>,
     /// When the most overdue attempt was due.
     pub overdue_delivery: Option<DateTime<Utc>>,
@@ -29,10 +31,16 @@ pub async fn backlog(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Backlog
     let row = sqlx::query!(
         r#"
         SELECT (SELECT min(check_after) FROM monitor WHERE check_after <= $1) AS oldest_check,
-            (SELECT count(*) FROM delivery WHERE status = 'pending') AS "pending_deliveries!",
-            (SELECT min(created_at) FROM delivery WHERE status = 'pending') AS oldest_delivery,
+            outbox.pending AS "pending_deliveries!", outbox.held AS "held_deliveries!", outbox.oldest AS oldest_delivery,
             (SELECT min(next_attempt_at) FROM delivery WHERE status = 'pending' AND next_attempt_at <= $1) AS overdue_delivery,
             (SELECT count(*) FROM incident WHERE resolved_at IS NULL) AS "open_incidents!"
+        FROM (
+            SELECT count(*) FILTER (WHERE NOT is_held) AS pending, count(*) FILTER (WHERE is_held) AS held,
+                min(greatest(created_at, not_before)) FILTER (WHERE NOT is_held) AS oldest
+            FROM (
+                SELECT created_at, not_before, coalesce(not_before > $1, false) AS is_held FROM delivery WHERE status = 'pending'
+            ) AS unsettled
+        ) AS outbox
         "#,
         now
     )
@@ -41,6 +49,7 @@ pub async fn backlog(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Backlog
     Ok(Backlog {
         oldest_check: row.oldest_check,
         pending_deliveries: row.pending_deliveries,
+        held_deliveries: row.held_deliveries,
         oldest_delivery: row.oldest_delivery,
         overdue_delivery: row.overdue_delivery,
         open_incidents: row.open_incidents,

@@ -227,6 +227,47 @@ async fn a_storm_in_a_window_tells_at_its_end_who_is_still_down(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
+async fn what_waits_is_no_backlog_and_a_clock_that_is_set_back_does_not_release_it(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.channel("ops").await;
+    let monitor = world.job("backup").await;
+    world.window(0, 180).await;
+    world.advance(7_200);
+    world.ping(&monitor, Fail).await;
+    let backlog = async || {
+        let reader = world.services.reader();
+        deadbeat_store::operation::stats::backlog(&reader, world.now())
+            .await
+            .unwrap()
+    };
+    let held = backlog().await;
+    assert_eq!(
+        (
+            held.pending_deliveries,
+            held.held_deliveries,
+            held.oldest_delivery
+        ),
+        (0, 1, None)
+    );
+
+    world.advance(-3_600);
+    let mut tx = world.store().begin().await.unwrap();
+    deadbeat_store::operation::listener::rewind(&mut tx, world.now())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(world.heard().await, [""; 0]);
+
+    world.advance(7_200);
+    let due = backlog().await;
+    assert_eq!(
+        (due.pending_deliveries, due.held_deliveries, due.oldest_delivery),
+        (1, 0, Some(world.now()))
+    );
+    assert_eq!(world.heard().await, ["opened"]);
+}
+
+#[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn an_alert_that_waited_for_days_has_a_day_of_attempts_from_then_on(pool: PgPool) {
     let world = World::new(pool).await;
     world.channel("ops").await;
