@@ -51,6 +51,7 @@ pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    repeats: bool,
     end: End,
 }
 
@@ -74,6 +75,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Vec::new(),
+            repeats: false,
             end: End::Answer,
         }
     }
@@ -89,6 +91,13 @@ impl Reply {
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
+        self
+    }
+
+    /// With a body that repeats the request: its path, its headers and its body. Real endpoints do that, and so give away secrets.
+    #[must_use]
+    pub fn repeating(mut self) -> Self {
+        self.repeats = true;
         self
     }
 
@@ -254,14 +263,17 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read_request(&mut stream).await? {
-        let reply = {
+        let mut reply = {
             let mut state = shared.state();
-            state.requests.push(request);
+            state.requests.push(request.clone());
             state
                 .script
                 .pop_front()
                 .unwrap_or_else(|| shared.otherwise.clone())
         };
+        if reply.repeats {
+            reply.body = repeated(&request).into_bytes();
+        }
         shared.arrived.send_modify(|arrived| *arrived += 1);
         if reply.end == End::Close {
             return Ok(());
@@ -286,6 +298,20 @@ async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn repeated(request: &Request) -> String {
+    let headers: String = request
+        .headers
+        .iter()
+        .map(|(name, value)| format!(" {name}={value}"))
+        .collect();
+    format!(
+        "Cannot {} {}{headers} {}",
+        request.method,
+        request.path,
+        request.text()
+    )
 }
 
 async fn released(shared: &Shared) {

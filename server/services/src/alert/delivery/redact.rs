@@ -1,5 +1,7 @@
 //! Removes a channel's secrets from what is kept of an attempt: an endpoint knows them, and may repeat them in its answer.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::delivery::Outcome;
 use deadbeat_domain::alert::sealed::HIDDEN;
@@ -36,6 +38,11 @@ impl Redactor {
         let secrets = senders::kind(settings.kind()).map_or(&[][..], senders::Kind::secrets);
         for value in secrets.iter().filter_map(|field| settings.get(field)) {
             this.add_value(value);
+        }
+        // HTTP Basic authentication sends a name and a password as one word (RFC 7617).
+        let text = |field| settings.get(field).and_then(Value::as_str);
+        if let (Some(name), Some(password)) = (text("username"), text("password")) {
+            this.add(&STANDARD.encode(format!("{name}:{password}")), SECRET);
         }
         if let Some(secret) = signing_secret {
             this.add(secret, SECRET);

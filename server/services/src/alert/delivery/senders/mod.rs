@@ -10,6 +10,7 @@ mod conformance;
 pub mod email;
 pub(crate) mod http;
 mod markup;
+pub mod pager;
 pub mod webhook;
 
 use std::collections::HashMap;
@@ -37,6 +38,21 @@ pub static KINDS: &[&dyn Kind] = &[
     &webhook::Webhooks,
     &email::Emails,
     &chat::slack::Slack,
+    &chat::discord::Discord,
+    &chat::telegram::Telegram,
+    &chat::teams::Teams,
+    &chat::matrix::Matrix,
+    &chat::mattermost::Mattermost,
+    &chat::google_chat::GoogleChat,
+    &chat::rocket_chat::RocketChat,
+    &chat::zulip::Zulip,
+    &pager::pagerduty::PagerDuty,
+    &pager::jira_service_management::JiraServiceManagement,
+    &pager::alertmanager::Alertmanager,
+    &pager::github::Github,
+    &pager::incident_io::IncidentIo,
+    &pager::splunk_on_call::SplunkOnCall,
+    &pager::apprise::Apprise,
 ];
 
 /// The kind of that name. None: another version of the server may know it.

@@ -1,0 +1,13 @@
+//! Services that page people, or that keep alerts for those who do. One incident is one alert there.
+
+pub mod alertmanager;
+pub mod apprise;
+mod check;
+mod event;
+pub mod github;
+pub mod incident_io;
+pub mod jira_service_management;
+mod markdown;
+pub mod pagerduty;
+mod plain;
+pub mod splunk_on_call;
