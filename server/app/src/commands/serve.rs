@@ -200,6 +200,7 @@ fn start(
             // The operator names the address, so it may be a neighbour.
             let settings = OutboundSettings {
                 allow_private_networks: true,
+                loopback_only: false,
                 ..outbound_settings(config)
             };
             Some((url.to_owned(), Outbound::new(&settings).context("the watchdog")?))
@@ -235,6 +236,7 @@ fn start(
 fn outbound_settings(config: &ServeConfig) -> OutboundSettings {
     OutboundSettings {
         allow_private_networks: config.allow_private_networks,
+        loopback_only: false,
         ports: config.webhook_ports.0.clone(),
         user_agent: format!("Deadbeat/{}", env!("CARGO_PKG_VERSION")),
     }

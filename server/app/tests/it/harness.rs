@@ -97,6 +97,7 @@ pub fn senders(smtp: Option<SmtpSettings>) -> Senders {
     let outbound = OutboundSettings {
         ports: Vec::new(),
         allow_private_networks: true,
+        loopback_only: true,
         user_agent: "Deadbeat/test".to_owned(),
     };
     Senders::standard(&outbound, smtp.as_ref()).unwrap()

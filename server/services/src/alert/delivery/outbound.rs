@@ -39,6 +39,8 @@ const ANSWER_BYTES: usize = 16 * 1024;
 pub struct OutboundSettings {
     /// `DEADBEAT_ALLOW_PRIVATE_NETWORKS`: webhooks may go to this machine and its neighbours.
     pub allow_private_networks: bool,
+    /// Nothing but this machine is reached, whatever address a channel has: for tests, whose kinds have vendors' addresses.
+    pub loopback_only: bool,
     /// `DEADBEAT_WEBHOOK_PORTS`: ports below 1024 that webhooks may use beside 80 and 443.
     pub ports: Vec<u16>,
     /// The `User-Agent`, such as `Deadbeat/1.0`.
@@ -162,6 +164,7 @@ impl Outbound {
     pub fn new(settings: &OutboundSettings) -> Result<Self, reqwest::Error> {
         let guard = Guard {
             allow_private: settings.allow_private_networks,
+            loopback_only: settings.loopback_only,
         };
         let ports: Arc<[u16]> = settings.ports.as_slice().into();
         let client = reqwest::Client::builder()
@@ -311,10 +314,15 @@ fn is_of_tls(error: &(dyn StdError + 'static)) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Guard {
     allow_private: bool,
+    /// See [`OutboundSettings::loopback_only`].
+    loopback_only: bool,
 }
 
 impl Guard {
     fn allows(self, ip: IpAddr) -> bool {
+        if self.loopback_only {
+            return ip.is_loopback();
+        }
         match reach(ip) {
             Reach::Public => true,
             Reach::Private => self.allow_private,
@@ -380,6 +388,9 @@ impl Resolve for Guard {
         let guard = *self;
         Box::pin(async move {
             let host = name.as_str();
+            if guard.loopback_only && host != "localhost" {
+                return Err(format!("{host} is not this machine").into());
+            }
             let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
             let allowed = guard.keep(host, &found)?;
             Ok(Box::new(allowed.into_iter()) as Addrs)

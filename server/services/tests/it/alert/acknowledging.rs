@@ -22,6 +22,7 @@ fn loop_of(world: &World) -> Delivery {
     let outbound = OutboundSettings {
         ports: Vec::new(),
         allow_private_networks: true,
+        loopback_only: false,
         user_agent: "Deadbeat/test".to_owned(),
     };
     Delivery::new(

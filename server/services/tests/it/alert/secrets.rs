@@ -44,6 +44,7 @@ impl World {
         let outbound = OutboundSettings {
             ports: Vec::new(),
             allow_private_networks: true,
+            loopback_only: true,
             user_agent: "Deadbeat/test".to_owned(),
         };
         let (clock, senders) = (

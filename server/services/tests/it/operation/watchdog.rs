@@ -20,6 +20,7 @@ async fn it_is_told_only_while_the_work_is_done(pool: PgPool) {
     let outbound = Outbound::new(&OutboundSettings {
         ports: Vec::new(),
         allow_private_networks: true,
+        loopback_only: false,
         user_agent: "Deadbeat/test".to_owned(),
     })
     .unwrap();

@@ -33,7 +33,10 @@ fn addresses_lead_where_the_registries_say() {
 
 #[test]
 fn odd_spellings_of_this_machine_are_recognised() {
-    let guard = Guard { allow_private: false };
+    let guard = Guard {
+        allow_private: false,
+        loopback_only: false,
+    };
     for host in [
         "127.0.0.1",
         "127.1",
@@ -62,7 +65,10 @@ fn odd_spellings_of_this_machine_are_recognised() {
 
 #[test]
 fn allowing_private_networks_allows_neighbours_but_not_metadata() {
-    let guard = Guard { allow_private: true };
+    let guard = Guard {
+        allow_private: true,
+        loopback_only: false,
+    };
 
     for (ip, expected) in [
         ("127.0.0.1", true),
@@ -82,7 +88,10 @@ fn allowing_private_networks_allows_neighbours_but_not_metadata() {
 
 #[test]
 fn of_a_name_with_several_addresses_only_the_allowed_are_used() {
-    let guard = Guard { allow_private: false };
+    let guard = Guard {
+        allow_private: false,
+        loopback_only: false,
+    };
     let addresses = |list: &[&str]| {
         list.iter()
             .map(|ip| SocketAddr::new(ip.parse().unwrap(), 0))
@@ -115,6 +124,7 @@ async fn a_name_that_leads_to_this_machine_is_refused_with_the_setting_that_allo
     let settings = OutboundSettings {
         ports: Vec::new(),
         allow_private_networks: false,
+        loopback_only: false,
         user_agent: "Deadbeat/test".to_owned(),
     };
     let outbound = Outbound::new(&settings).unwrap();
@@ -142,6 +152,7 @@ async fn only_http_is_spoken() {
     let settings = OutboundSettings {
         ports: Vec::new(),
         allow_private_networks: true,
+        loopback_only: false,
         user_agent: "Deadbeat/test".to_owned(),
     };
     let outbound = Outbound::new(&settings).unwrap();
@@ -166,6 +177,7 @@ fn ports_of_other_services_are_refused_unless_the_operator_allows_them() {
     let outbound = |allow_private_networks, ports| {
         Outbound::new(&OutboundSettings {
             allow_private_networks,
+            loopback_only: false,
             ports,
             user_agent: "test".to_owned(),
         })
@@ -206,6 +218,7 @@ fn what_can_never_be_posted_to_is_known_without_a_lookup() {
     let outbound = |allow_private_networks| {
         Outbound::new(&OutboundSettings {
             allow_private_networks,
+            loopback_only: false,
             ports: Vec::new(),
             user_agent: "test".to_owned(),
         })
@@ -235,6 +248,7 @@ fn what_can_never_be_posted_to_is_known_without_a_lookup() {
 async fn the_label_says_where_an_attempt_broke_off() {
     let outbound = Outbound::new(&OutboundSettings {
         allow_private_networks: true,
+        loopback_only: false,
         ports: Vec::new(),
         user_agent: "test".to_owned(),
     })
@@ -267,4 +281,31 @@ async fn the_label_says_where_an_attempt_broke_off() {
             .unwrap_err();
         assert_eq!(error.reason(), reason, "{url}: {error:?}");
     }
+}
+
+#[tokio::test]
+async fn tests_reach_this_machine_alone() {
+    let outbound = Outbound::new(&OutboundSettings {
+        allow_private_networks: true,
+        loopback_only: true,
+        ports: Vec::new(),
+        user_agent: "test".to_owned(),
+    })
+    .unwrap();
+    let receiver = deadbeat_testkit::Receiver::start().await;
+
+    for url in [
+        "https://api.telegram.org/",
+        "http://10.0.0.1:8000/",
+        "http://1.1.1.1/",
+    ] {
+        let refused = outbound.post(url, HeaderMap::new(), Vec::new()).await;
+        assert!(refused.is_err(), "{url}");
+    }
+    assert!(
+        outbound
+            .post(&receiver.url("/"), HeaderMap::new(), Vec::new())
+            .await
+            .is_ok()
+    );
 }

@@ -18,6 +18,7 @@ pub(super) fn outbound() -> Outbound {
     Outbound::new(&OutboundSettings {
         ports: Vec::new(),
         allow_private_networks: true,
+        loopback_only: true,
         user_agent: "Deadbeat/test".to_owned(),
     })
     .unwrap()

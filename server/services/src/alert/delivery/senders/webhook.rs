@@ -205,6 +205,7 @@ mod tests {
         let outbound = Outbound::new(&OutboundSettings {
             ports: Vec::new(),
             allow_private_networks: true,
+            loopback_only: false,
             user_agent: "Deadbeat/test".to_owned(),
         })
         .unwrap();

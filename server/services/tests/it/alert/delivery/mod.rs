@@ -277,6 +277,7 @@ fn senders(allow_private_networks: bool, smtp: Option<&SmtpSettings>) -> Senders
     let outbound = OutboundSettings {
         ports: Vec::new(),
         allow_private_networks,
+        loopback_only: false,
         user_agent: "Deadbeat/test".to_owned(),
     };
     Senders::standard(&outbound, smtp).unwrap()

@@ -32,6 +32,7 @@ pub(super) async fn conforms() {
     let outbound = Outbound::new(&OutboundSettings {
         ports: Vec::new(),
         allow_private_networks: false,
+        loopback_only: false,
         user_agent: "Deadbeat/test".to_owned(),
     })
     .unwrap();
