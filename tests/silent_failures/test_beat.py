@@ -319,7 +319,7 @@ def test_a_deployment_whose_schedule_is_empty_is_told(
     )
     told = ("beat", "shop", "SCHEDULE_EMPTIED")
     incident = stage.noticed(row, time.time(), told, EMPTIED_PATIENCE + BEAT_PERIOD)
-    words = json.dumps(incident["cause"])
+    words = json.dumps(incident["evidence"])
     assert all(json.dumps(name)[1:-1] in words for name in schedule), words
     stage.stays(2 + GRACE, told)
 

