@@ -107,7 +107,7 @@ const TAKE_OF_ALL: &[Exception] = &[
 /// Figures about the whole deployment.
 const FIGURES_OF_ALL: &[Exception] = &[
     (
-        "AS oldest_check, (SELECT count(*) FROM delivery WHERE status = 'pending')",
+        "AS oldest_check, outbox.pending AS",
         &["delivery", "incident", "monitor"],
     ),
     (
