@@ -7,6 +7,7 @@ pub mod message;
 pub mod quiet_hours;
 pub mod recipients;
 pub mod routing;
+pub mod rotation;
 pub mod sealed;
 pub mod snooze;
 pub mod window;

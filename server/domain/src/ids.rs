@@ -56,6 +56,10 @@ id!(
     /// A maintenance window.
     WindowId
 );
+id!(/// A rotation of people who are on call.
+    RotationId);
+id!(/// A policy that says who hears of an incident that nobody acknowledges.
+    EscalationPolicyId);
 id!(/// A named key of a project.
     ApiKeyId);
 id!(/// One execution, as stored; the client's own `rid` is kept beside it.

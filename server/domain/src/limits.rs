@@ -56,6 +56,28 @@ pub const PROJECT_CHANNELS: i64 = 500;
 pub const PROJECT_WINDOWS: i64 = 200;
 /// Tags of one project that are snoozed or muted. Every alert looks at each of them.
 pub const PROJECT_SNOOZED_TAGS: i64 = 100;
+/// Rotations of one project.
+pub const PROJECT_ROTATIONS: i64 = 50;
+/// People of one rotation.
+pub const ROTATION_PEOPLE: usize = 50;
+/// Channels of one person in a rotation.
+pub const PERSON_CHANNELS: usize = 10;
+/// Layers of one rotation.
+pub const ROTATION_LAYERS: usize = 5;
+/// Overrides of one rotation.
+pub const ROTATION_OVERRIDES: usize = 100;
+/// Longest override of a rotation, in days. Whoever asks for a shift pays for its length.
+pub const OVERRIDE_DAYS: i64 = 366;
+/// Escalation policies of one project.
+pub const PROJECT_POLICIES: i64 = 50;
+/// Steps of one escalation policy.
+pub const POLICY_STEPS: usize = 10;
+/// Targets of one step.
+pub const STEP_TARGETS: usize = 10;
+/// Most repetitions of an escalation policy.
+pub const POLICY_REPEATS: u32 = 20;
+/// Longest delay of an escalation, in seconds: a day.
+pub const ESCALATION_DELAY_SECONDS: u32 = 86_400;
 /// Characters kept of a user agent, a method or a remote address.
 pub const HEADER_CHARS: usize = 200;
 /// Open runs of one monitor; a further start closes none and opens none, but is kept as a ping.

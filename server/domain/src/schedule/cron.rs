@@ -15,7 +15,7 @@ use crate::schedule::expression::{
     ExpressionError, Piece, check_characters, fault, pieces, read_number, single_spaced, split_fields,
 };
 use crate::schedule::wall::{DayRule, Join, OFFSET_SPREAD, SearchWindow, WallTimes, Years};
-use crate::schedule::zone::{Reading, Zone};
+use crate::schedule::zone::Zone;
 
 /// The longest expression that is read, in characters. A crontab line that lists every minute, hour and day still fits.
 pub const MAX_EXPRESSION_CHARS: usize = 200;
@@ -126,10 +126,7 @@ fn next_fixed(times: &WallTimes, window: &SearchWindow, zone: Zone) -> Option<Da
     let mut wall = zone.wall_at(window.first);
     loop {
         wall = times.at_or_after(wall, window.last_year)?;
-        let slot = match zone.read(wall)? {
-            Reading::Once(instant) | Reading::Twice(instant, _) => instant,
-            Reading::Skipped { gap_end, .. } => gap_end,
-        };
+        let slot = zone.first_showing(wall)?;
         if slot >= window.first {
             return Some(slot);
         }

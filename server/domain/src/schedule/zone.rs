@@ -130,6 +130,15 @@ impl Zone {
         })
     }
 
+    /// The instant of a wall time by the rule of Debian's cron: of two the first one, and the end of the gap for one that
+    /// the clock skips. None: it lies outside the years of the zone data.
+    pub(crate) fn first_showing(self, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
+        Some(match self.read(wall)? {
+            Reading::Once(instant) | Reading::Twice(instant, _) => instant,
+            Reading::Skipped { gap_end, .. } => gap_end,
+        })
+    }
+
     /// The first second after `from`, up to `to`, with another offset than `from`.
     ///
     /// Compares the offsets at both ends first, and searches only if they differ. That suffices: no zone changes its

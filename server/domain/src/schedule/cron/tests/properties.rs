@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::{utc, zone};
 use crate::schedule::cron::*;
+use crate::schedule::zone::Reading;
 
 const ZONES: [&str; 12] = [
     "UTC",
