@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod delivery;
 pub mod hold;
+pub mod escalation;
 pub mod message;
 pub mod quiet_hours;
 pub mod recipients;

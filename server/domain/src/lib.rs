@@ -34,7 +34,7 @@
 //! | how often may something happen, and how is password guessing slowed down? | [`people::rate`], [`people::guessing`] |
 //! | which changes does a reader of the change feed get, and has it missed some? | [`change::feed`] |
 //! | what does an alert say, which channels get it, and when is a send retried? | [`alert`], [`alert::message`], [`alert::recipients`], [`alert::delivery`] |
-//! | who is on call, and until when? | [`alert::rotation`] |
+//! | who is on call, and who hears of an incident that nobody acknowledges? | [`alert::rotation`], [`alert::escalation`] |
 
 pub mod alert;
 pub mod celery;

@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::ids::{ApiKeyId, ChannelId, IncidentId, MonitorId, ProjectId};
+use crate::ids::{ApiKeyId, ChannelId, EscalationPolicyId, IncidentId, MonitorId, ProjectId, RotationId};
 use crate::incident::SubjectKind;
 use crate::people::permission::Action;
 
@@ -19,6 +19,10 @@ pub enum ChangeSubject {
     Incident(IncidentId),
     /// A channel.
     Channel(ChannelId),
+    /// A rotation.
+    Rotation(RotationId),
+    /// An escalation policy.
+    EscalationPolicy(EscalationPolicyId),
     /// An API key.
     ApiKey(ApiKeyId),
     /// The project's own settings.
@@ -39,6 +43,8 @@ impl ChangeSubject {
             Self::Watched(kind, _) => kind.as_str(),
             Self::Incident(_) => "incident",
             Self::Channel(_) => "channel",
+            Self::Rotation(_) => "rotation",
+            Self::EscalationPolicy(_) => "escalation_policy",
             Self::ApiKey(_) => API_KEY,
             Self::Project(_) => "project",
         }
@@ -51,6 +57,8 @@ impl ChangeSubject {
             Self::Watched(_, id) => id,
             Self::Incident(id) => id.0,
             Self::Channel(id) => id.0,
+            Self::Rotation(id) => id.0,
+            Self::EscalationPolicy(id) => id.0,
             Self::ApiKey(id) => id.0,
             Self::Project(id) => id.0,
         }
@@ -179,6 +187,8 @@ mod tests {
         let others = [
             ChangeSubject::Incident(IncidentId(id)),
             ChangeSubject::Channel(ChannelId(id)),
+            ChangeSubject::Rotation(RotationId(id)),
+            ChangeSubject::EscalationPolicy(EscalationPolicyId(id)),
             ChangeSubject::Project(ProjectId(id)),
         ];
         for one in watched.iter().chain(&others) {

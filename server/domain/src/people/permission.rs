@@ -61,7 +61,7 @@ impl Action {
         match self {
             Self::Read => row(
                 "read",
-                "see monitors, runs, Celery's parts, incidents, channels, deliveries and the project's settings",
+                "see monitors, runs, Celery's parts, incidents, channels, rotations, deliveries and the project's settings",
                 Some(Role::Viewer),
                 &[Scope::Read, Scope::Write],
             ),
@@ -94,7 +94,7 @@ impl Action {
             // A channel sends the project's data out of it, or keeps an alert from people.
             Self::ManageChannels => row(
                 "manage_channels",
-                "add, change, test and delete channels",
+                "add, change, test and delete channels, rotations and escalation policies",
                 Some(Role::Admin),
                 &[Scope::Write],
             ),

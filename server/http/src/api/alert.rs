@@ -1,6 +1,8 @@
-//! Channels, deliveries, snoozes and maintenance windows.
+//! Channels, deliveries, rotations, escalation policies, snoozes and maintenance windows.
 
 pub mod channel;
 pub mod delivery;
+pub mod policy;
+pub mod rotation;
 pub mod snooze;
 pub mod window;

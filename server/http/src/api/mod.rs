@@ -32,6 +32,8 @@ pub fn configure(config: &mut ServiceConfig) {
             .configure(alert::delivery::configure)
             .configure(alert::snooze::configure)
             .configure(alert::window::configure)
+            .configure(alert::rotation::configure)
+            .configure(alert::policy::configure)
             .configure(people::api_key::configure)
             .configure(celery::beat::configure)
             .configure(celery::worker::configure)

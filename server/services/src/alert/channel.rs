@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use crate::alert::delivery::redact::Redactor;
 use crate::alert::delivery::senders::{self, KINDS, Kind, email};
 use crate::alert::sealing::{self, Opened, Unopened};
-use crate::alert::{confirmation, outbox, waiting};
+use crate::alert::{confirmation, outbox, usage, waiting};
 use crate::people::quota::spend;
 use crate::{ServiceError, Services, feed, secret};
 
@@ -441,10 +441,12 @@ fn changed(
 /// Removes a channel with its deliveries.
 ///
 /// # Errors
-/// Refused, not found, or the database is away.
+/// Refused, not found, a rotation or an escalation policy names it, or the database is away.
 pub async fn delete(services: &Services, access: &Access, id: ChannelId) -> Result<(), ServiceError> {
     let project = access.may(Action::ManageChannels)?;
     let mut tx = services.store.begin().await?;
+    deadbeat_store::alert::usage::lock_channel_to_delete(&mut tx, project, id).await?;
+    usage::refuse_channel_in_use(&mut tx, project, id).await?;
     if !deadbeat_store::alert::channel::delete(&mut tx, project, id).await? {
         return Err(ServiceError::NotFound("channel"));
     }

@@ -5,5 +5,6 @@ mod confirmation;
 mod delivery;
 mod holding;
 mod outbox;
+pub mod rotation;
 mod secrets;
 mod severity;

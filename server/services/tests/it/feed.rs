@@ -6,7 +6,7 @@ use deadbeat_domain::ids::{ApiKeyId, BeatId, IncidentId};
 use deadbeat_domain::monitor::ping::PingKind::{Fail, Log, Start, Success};
 use deadbeat_domain::monitor::status::Status;
 use deadbeat_domain::people::key::Scope;
-use deadbeat_services::alert::channel;
+use deadbeat_services::alert::{channel, policy, rotation};
 use deadbeat_services::celery::beat;
 use deadbeat_services::feed::{self, Changes};
 use deadbeat_services::incident::acknowledgement;
@@ -16,6 +16,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::alert::rotation::{settings, step};
 use crate::setup::World;
 
 /// A change as the tests compare it: kind, id, what.
@@ -89,6 +90,16 @@ async fn what_a_person_changes_is_in_the_feed(pool: PgPool) {
     channel::update(services, access, hook, Some("Night"), None)
         .await
         .unwrap();
+    let rotation = world.rotation(settings(&[("Ann", &[hook])])).await.unwrap();
+    rotation::update(services, access, rotation, |_| {})
+        .await
+        .unwrap();
+    let steps = [step(0, &[("rotation", rotation.0)])];
+    let default = json!({"name": "Default", "steps": steps});
+    let default = world.policy(default).await.unwrap();
+    policy::update(services, access, default, |_| {}).await.unwrap();
+    policy::delete(services, access, default).await.unwrap();
+    rotation::delete(services, access, rotation).await.unwrap();
     channel::delete(services, access, hook).await.unwrap();
     let unknown = ApiKeyId::generate();
     let (key, _) = api_key::issue(services, access, "CI", Scope::Ping).await.unwrap();
@@ -101,6 +112,12 @@ async fn what_a_person_changes_is_in_the_feed(pool: PgPool) {
         [
             seen("channel", hook.0, "created"),
             seen("channel", hook.0, "changed"),
+            seen("rotation", rotation.0, "created"),
+            seen("rotation", rotation.0, "changed"),
+            seen("escalation_policy", default.0, "created"),
+            seen("escalation_policy", default.0, "changed"),
+            seen("escalation_policy", default.0, "deleted"),
+            seen("rotation", rotation.0, "deleted"),
             seen("channel", hook.0, "deleted"),
             seen("api_key", key.id.0, "created"),
             seen("api_key", key.id.0, "deleted"),

@@ -105,7 +105,7 @@ async fn no_malformed_body_is_taken_anywhere() {
         .into_iter()
         .filter(|one| contract().wants_json(one))
         .collect();
-    assert_eq!(operations.len(), 12);
+    assert_eq!(operations.len(), 16);
     for operation in operations {
         let of = if operation.path.contains("channels") {
             &channel["id"]

@@ -162,6 +162,8 @@ pub async fn dump(harness: &Harness) -> String {
         "monitor",
         "monitor_channel",
         "channel",
+        "rotation",
+        "escalation_policy",
         "beat",
         "worker",
         "queue",

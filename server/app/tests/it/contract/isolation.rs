@@ -78,6 +78,8 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         "/api/v1/channels".to_owned(),
         "/api/v1/incidents".to_owned(),
         format!("/api/v1/incidents?subject_id={monitor_id}"),
+        "/api/v1/rotations".to_owned(),
+        "/api/v1/escalation-policies".to_owned(),
         "/api/v1/deliveries".to_owned(),
         format!("/api/v1/deliveries?channel_id={channel_id}"),
         format!("/api/v1/deliveries?incident_id={incident_id}"),
@@ -164,6 +166,29 @@ async fn nothing_of_one_project_can_be_seen_or_changed_by_another() {
         (answer.status, answer.json["errors"][0]["pointer"].as_str()),
         (StatusCode::BAD_REQUEST, Some("/channels"))
     );
+    assert_eq!(dump(&harness).await, before);
+
+    // Nor can a rotation or a policy.
+    for (path, of_theirs, pointer) in [
+        ("/api/v1/rotations", &things.rotation, "/people/0/channels/0"),
+        (
+            "/api/v1/escalation-policies",
+            &things.policy,
+            "/steps/0/targets/0/id",
+        ),
+    ] {
+        let mut body = of_theirs.clone();
+        for member in ["id", "created_at", "updated_at"] {
+            body.as_object_mut().unwrap().remove(member);
+        }
+        let answer = other.json(Method::POST, path, &body).await;
+        assert_eq!(
+            (answer.status, answer.json["errors"][0]["pointer"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(pointer)),
+            "{}",
+            answer.json
+        );
+    }
     assert_eq!(dump(&harness).await, before);
 
     // The same slug is another monitor there.

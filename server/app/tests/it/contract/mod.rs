@@ -14,7 +14,7 @@ mod webhooks;
 use std::collections::BTreeSet;
 
 use deadbeat_domain::change::feed::{ChangeKind, ChangeSubject};
-use deadbeat_domain::ids::{ApiKeyId, ChannelId, IncidentId, ProjectId};
+use deadbeat_domain::ids::{ApiKeyId, ChannelId, EscalationPolicyId, IncidentId, ProjectId, RotationId};
 use deadbeat_domain::incident::SubjectKind;
 use deadbeat_domain::incident::cause::Cause;
 use deadbeat_http::problem::Problem;
@@ -93,6 +93,8 @@ fn the_changes_are_of_the_kinds_of_the_table() {
     let others = [
         ChangeSubject::Incident(IncidentId(id)),
         ChangeSubject::Channel(ChannelId(id)),
+        ChangeSubject::Rotation(RotationId(id)),
+        ChangeSubject::EscalationPolicy(EscalationPolicyId(id)),
         ChangeSubject::ApiKey(ApiKeyId(id)),
         ChangeSubject::Project(ProjectId(id)),
     ];

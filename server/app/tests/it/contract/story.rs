@@ -2,6 +2,7 @@
 
 mod alerts;
 mod changes;
+mod on_call;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use uuid::Uuid;
 
 use self::alerts::{channels, holds, incidents, snoozes_by_url};
 use self::changes::changes;
+use self::on_call::on_call;
 use super::Caller;
 use super::document::{Operation, contract};
 use crate::harness::{self, Harness};
@@ -438,6 +440,7 @@ async fn every_operation_answers_as_the_contract_says_in_success_and_in_fault() 
     schedules(&caller).await;
     pings(&caller, &harness, &monitor).await;
     channels(&caller, &harness.pool, &receiver).await;
+    on_call(&caller).await;
     celery(&signals).await;
     // A monitor of a Beat, with all that only such a one has.
     let of_beat = caller.pages("/api/v1/monitors?search=nightly-report", 1).await;

@@ -24,6 +24,10 @@ pub struct Things {
     pub beats: Value,
     pub snoozes: Value,
     pub window: Value,
+    /// Who is on call has a channel of its own, so that the other channel can be deleted.
+    pub rotation: Value,
+    /// Names that channel, so that the rotation can be deleted.
+    pub policy: Value,
 }
 
 impl Things {
@@ -88,6 +92,16 @@ impl Things {
         let window =
             json!({"name": "Move", "starts_at": "2100-01-01T00:00:00Z", "ends_at": "2100-01-02T00:00:00Z"});
         let window = owner.post("/api/v1/maintenance-windows", &window).await;
+        let phone = json!({"kind": "webhook", "name": "Phone", "settings": settings});
+        let phone = owner.post("/api/v1/channels", &phone).await["id"].clone();
+        let rotation = json!({
+            "name": "Primary", "timezone": "Europe/Berlin", "people": [{"name": "Ann", "channels": [phone]}],
+            "layers": [{"people": ["Ann"], "handover": "weekly", "at": "09:00", "starts_on": "2026-03-02"}],
+        });
+        let rotation = owner.post("/api/v1/rotations", &rotation).await;
+        let steps = json!([{"delay_seconds": 0, "targets": [{"kind": "channel", "id": phone}]}]);
+        let policy = json!({"name": "Payments", "match": {"tags": ["payments"]}, "steps": steps});
+        let policy = owner.post("/api/v1/escalation-policies", &policy).await;
         Self {
             _receiver: receiver,
             channel,
@@ -100,6 +114,8 @@ impl Things {
             beats,
             snoozes,
             window,
+            rotation,
+            policy,
         }
     }
 
@@ -115,6 +131,8 @@ impl Things {
             "runs" => &self.run["run_id"],
             "snoozes" => &self.snoozes["snoozes"][0]["id"],
             "maintenance-windows" => &self.window["id"],
+            "rotations" => &self.rotation["id"],
+            "escalation-policies" => &self.policy["id"],
             other => panic!("there is nothing of {other}"),
         };
         id.as_str().unwrap()

@@ -186,6 +186,8 @@ async fn every_request_is_answered_to_each_key_as_the_table_says() {
         "runs",
         "snoozes",
         "maintenance-windows",
+        "rotations",
+        "escalation-policies",
     ]
     .map(|noun| walk.things.id(noun).to_owned())
     .into();

@@ -1,12 +1,14 @@
 //! Each use case that a person or a key can reach asks whether its caller may: every role and every scope, by the domain's table.
 
-use deadbeat_domain::ids::{AccountId, ApiKeyId, BeatId, ChannelId, IncidentId, MonitorId};
+use deadbeat_domain::ids::{
+    AccountId, ApiKeyId, BeatId, ChannelId, EscalationPolicyId, IncidentId, MonitorId, RotationId,
+};
 use deadbeat_domain::monitor::ping::PingKind::Fail;
 use deadbeat_domain::people::access::{Access, Actor};
 use deadbeat_domain::people::key::Scope;
 use deadbeat_domain::people::permission::Action;
 use deadbeat_domain::people::role::Role;
-use deadbeat_services::alert::channel;
+use deadbeat_services::alert::{channel, policy, rotation};
 use deadbeat_services::celery::{beat, event};
 use deadbeat_services::incident::acknowledgement;
 use deadbeat_services::monitor::Change;
@@ -16,6 +18,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::alert::rotation::{settings, step};
 use crate::setup::World;
 
 /// A use case that changes something in a project.
@@ -36,12 +39,16 @@ enum UseCase {
     DeleteChannel,
     TestChannel,
     AskForConfirmation,
+    UpdateRotation,
+    DeleteRotation,
+    UpdatePolicy,
+    DeletePolicy,
     IssueKey,
     RevokeKey,
     UpdateProject,
 }
 
-const USE_CASES: [UseCase; 18] = [
+const USE_CASES: [UseCase; 22] = [
     UseCase::CreateMonitor,
     UseCase::UpsertMonitor,
     UseCase::UpdateMonitor,
@@ -57,6 +64,10 @@ const USE_CASES: [UseCase; 18] = [
     UseCase::DeleteChannel,
     UseCase::TestChannel,
     UseCase::AskForConfirmation,
+    UseCase::UpdateRotation,
+    UseCase::DeleteRotation,
+    UseCase::UpdatePolicy,
+    UseCase::DeletePolicy,
     UseCase::IssueKey,
     UseCase::RevokeKey,
     UseCase::UpdateProject,
@@ -68,6 +79,8 @@ struct Things {
     beat: BeatId,
     incident: IncidentId,
     channel: ChannelId,
+    rotation: RotationId,
+    policy: EscalationPolicyId,
     key: ApiKeyId,
 }
 
@@ -79,6 +92,8 @@ impl Things {
             beat: BeatId::generate(),
             incident: IncidentId::generate(),
             channel: ChannelId::generate(),
+            rotation: RotationId::generate(),
+            policy: EscalationPolicyId::generate(),
             key: ApiKeyId::generate(),
         }
     }
@@ -100,7 +115,11 @@ impl UseCase {
             | Self::UpdateChannel
             | Self::DeleteChannel
             | Self::TestChannel
-            | Self::AskForConfirmation => Action::ManageChannels,
+            | Self::AskForConfirmation
+            | Self::UpdateRotation
+            | Self::DeleteRotation
+            | Self::UpdatePolicy
+            | Self::DeletePolicy => Action::ManageChannels,
             Self::IssueKey | Self::RevokeKey => Action::ManageKeys,
             Self::UpdateProject => Action::ChangeProject,
         }
@@ -152,6 +171,18 @@ impl UseCase {
                 .await
                 .map(drop),
             Self::AskForConfirmation => channel::ask_again(services, access, things.channel).await,
+            Self::UpdateRotation => rotation::update(services, access, things.rotation, |settings| {
+                settings.name = "Changed".to_owned();
+            })
+            .await
+            .map(drop),
+            Self::DeleteRotation => rotation::delete(services, access, things.rotation).await,
+            Self::UpdatePolicy => policy::update(services, access, things.policy, |settings| {
+                settings.name = "Changed".to_owned();
+            })
+            .await
+            .map(drop),
+            Self::DeletePolicy => policy::delete(services, access, things.policy).await,
             Self::IssueKey => api_key::issue(services, access, "Changed", Scope::Write)
                 .await
                 .map(drop),
@@ -189,6 +220,8 @@ async fn rows(world: &World) -> String {
         "api_key",
         "monitor",
         "channel",
+        "rotation",
+        "escalation_policy",
         "beat",
         "incident",
         "delivery",
@@ -214,11 +247,17 @@ async fn each_use_case_does_for_its_caller_what_the_table_allows(pool: PgPool) {
     world.ping(&monitor, Fail).await;
     world.alive().await;
     let one = |question: &'static str| sqlx::query_scalar::<_, Uuid>(question).fetch_one(&world.pool);
+    let rotation = world.rotation(settings(&[("Ann", &[channel])])).await.unwrap();
+    let steps = [step(0, &[("rotation", rotation.0)])];
+    let policy = json!({"name": "Default", "steps": steps});
+    let policy = world.policy(policy).await.unwrap();
     let things = Things {
         monitor: monitor.id,
         beat: BeatId(one("SELECT id FROM beat").await.unwrap()),
         incident: IncidentId(one("SELECT id FROM incident").await.unwrap()),
         channel,
+        rotation,
+        policy,
         key: api_key::issue(&world.services, &world.access, "a key", Scope::Read)
             .await
             .unwrap()
