@@ -2,13 +2,13 @@
 
 pub mod channel;
 pub mod delivery;
-pub mod hold;
 pub mod escalation;
+pub mod hold;
 pub mod message;
 pub mod quiet_hours;
 pub mod recipients;
-pub mod routing;
 pub mod rotation;
+pub mod routing;
 pub mod sealed;
 pub mod snooze;
 pub mod window;
@@ -27,7 +27,7 @@ pub enum Alert {
     Acknowledged,
     /// An incident is over.
     Resolved,
-    /// Nobody acknowledged an incident in time, so more people hear of it. No version sends this yet.
+    /// Nobody acknowledged an incident in time, so more people hear of it.
     Escalated,
     /// A person wants to see whether the channel works.
     Test,

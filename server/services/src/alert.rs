@@ -3,11 +3,12 @@
 pub mod channel;
 pub mod confirmation;
 pub mod delivery;
+pub mod escalation;
 pub mod hold;
 pub mod outbox;
 pub mod policy;
 pub mod resend;
 pub mod rotation;
 pub mod sealing;
-pub(crate) mod waiting;
 pub(crate) mod usage;
+pub(crate) mod waiting;

@@ -24,6 +24,7 @@ use deadbeat_store::{StoreResult, Tx, Unreadable, with_sources};
 use uuid::Uuid;
 
 use self::changed::{Background, Changed, Named, News, What};
+use crate::alert::escalation;
 use crate::alert::outbox::{self, Telling};
 use crate::incident::explain::Explanation;
 use crate::monitor::state::write_states;
@@ -166,6 +167,7 @@ pub(crate) async fn settle_inferred(
 ) -> StoreResult<usize> {
     let over = readable(deadbeat_store::incident::settle_inferred(tx, monitors, now, SETTLED).await?);
     note(tx, &over, ChangeKind::Resolved);
+    escalation::over(tx, &over).await?;
     let tellings: Vec<Telling<'_>> = over
         .iter()
         .map(|incident| Telling {
@@ -275,6 +277,18 @@ async fn open(tx: &mut Tx, site: &Site, wanted: &[(Changed<'_>, Cause, DateTime<
     }
     let new = incidents.iter().filter(|incident| opened.contains(&incident.id));
     note(tx, new, ChangeKind::Opened);
+    let escalating: Vec<(&Incident, &[String])> = incidents
+        .iter()
+        .zip(wanted)
+        .filter(|(incident, _)| opened.contains(&incident.id))
+        .map(|(incident, (changed, ..))| {
+            (
+                incident,
+                changed.monitor().map_or(&[][..], |monitor| &monitor.tags),
+            )
+        })
+        .collect();
+    escalation::open(tx, &escalating).await?;
     let tellings: Vec<Telling<'_>> = incidents
         .iter()
         .zip(wanted)
@@ -298,6 +312,7 @@ async fn resolve(tx: &mut Tx, site: &Site, over: &[(Changed<'_>, DateTime<Utc>)]
         over.iter().map(|(changed, at)| (changed.key(), *at)).collect();
     let resolved = readable(deadbeat_store::incident::resolve(tx, &subjects).await?);
     note(tx, &resolved, ChangeKind::Resolved);
+    escalation::over(tx, &resolved).await?;
     let by_subject: HashMap<Uuid, &(Changed<'_>, DateTime<Utc>)> =
         subjects.iter().map(|((.., id), _)| *id).zip(over).collect();
     let tellings: Vec<Telling<'_>> = resolved

@@ -1,5 +1,6 @@
 //! Tables `incident` and `incident_member`.
 
+mod acknowledgement;
 pub mod member;
 
 use std::collections::HashMap;
@@ -15,7 +16,9 @@ use uuid::Uuid;
 use crate::error::each;
 use crate::monitor::batch::column;
 use crate::page::Page;
+
 use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
+pub use acknowledgement::acknowledge;
 
 /// An incident as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -410,44 +413,22 @@ pub async fn open_about(
     rows.into_iter().map(Incident::try_from).collect()
 }
 
-/// Notes that a person acknowledged it: no more reminders. The first acknowledgement stays. Returns the incident, and whether this
-/// acknowledgement is the first one. None: the project has no such incident.
+/// These incidents, as far as they exist.
 ///
 /// # Errors
-/// If the database is away, or [`StoreError::Corrupt`] when the row cannot be read.
-pub async fn acknowledge(
+/// If the database is away.
+pub async fn named(
     tx: &mut Tx,
-    project: ProjectId,
-    id: IncidentId,
-    by: &str,
-    now: DateTime<Utc>,
-) -> StoreResult<Option<(Incident, bool)>> {
-    let before = sqlx::query_scalar!(
-        "SELECT acknowledged_at FROM incident WHERE project_id = $1 AND id = $2 FOR NO KEY UPDATE",
-        project.0,
-        id.0
+    keys: &[(ProjectId, IncidentId)],
+) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
+    let rows = select!(
+        "WHERE (project_id, id) IN (SELECT * FROM UNNEST($1::uuid[], $2::uuid[]))",
+        &column(keys, |(project, _)| project.0),
+        &column(keys, |(_, id)| id.0)
     )
-    .fetch_optional(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    let Some(before) = before else {
-        return Ok(None);
-    };
-    let row = sqlx::query_as!(
-        Row,
-        "UPDATE incident
-        SET acknowledged_by = CASE WHEN acknowledged_at IS NULL THEN $4 ELSE acknowledged_by END,
-            acknowledged_at = coalesce(acknowledged_at, $3), remind_at = NULL
-        WHERE project_id = $1 AND id = $2
-        RETURNING id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at,
-            acknowledged_at, acknowledged_by, remind_at, inferred, severity",
-        project.0,
-        id.0,
-        now,
-        by
-    )
-    .fetch_one(tx.conn())
-    .await?;
-    Ok(Some((Incident::try_from(row)?, before.is_none())))
+    Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
 /// Takes open incidents whose reminder is due, and moves them on by their project's interval. Returns when each was

@@ -54,7 +54,8 @@ pub struct IncidentEvent {
     pub phase: Phase,
     /// The incident as it was then.
     pub incident: Incident,
-    /// The incident's monitor as it was then. None: the incident is about something else, or this is a reminder.
+    /// The incident's monitor as it was then. None: the incident is about something else, or this is a reminder or
+    /// an escalation.
     pub monitor: Option<Monitor>,
 }
 

@@ -42,7 +42,7 @@ impl By {
     }
 }
 
-/// Acknowledges an incident: no more reminders, what still waits to report it is not sent, and the channels that got it hear who
+/// Acknowledges an incident: no more reminders and steps of an escalation, what still waits to report it is not sent, and the channels that got it hear who
 /// acknowledged it. This ends an incident about an emptied schedule, and one about a Beat that is silent while another Beat of its name
 /// goes on.
 ///
@@ -87,6 +87,7 @@ pub(crate) async fn acknowledge_as(
         };
         told = outbox::tell(&mut tx, &services.site, &[telling]).await?;
     }
+    deadbeat_store::alert::escalation::end(&mut tx, &[(project, id)]).await?;
     tx.commit().await?;
     if told > 0 {
         services.outbox_bell.notify_one();

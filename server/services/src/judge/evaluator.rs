@@ -5,6 +5,7 @@
 //! read is put aside for an hour and reported; it never stalls the rest.
 
 mod beats;
+mod escalations;
 mod monitors;
 mod periodic;
 mod reminders;
@@ -66,6 +67,8 @@ pub struct Swept {
     pub down: usize,
     /// Incidents that were told again.
     pub reminded: usize,
+    /// Steps of escalations that were told.
+    pub escalated: usize,
 }
 
 impl Swept {
@@ -73,6 +76,7 @@ impl Swept {
         self.claimed += other.claimed;
         self.down += other.down;
         self.reminded += other.reminded;
+        self.escalated += other.escalated;
     }
 }
 
@@ -187,8 +191,8 @@ impl Evaluator {
             let pause = match done {
                 Ok((swept, nearest)) => {
                     self.selfwatch.found(swept.down);
-                    if swept.down > 0 || swept.reminded > 0 {
-                        tracing::info!(swept.down, swept.reminded, "incidents");
+                    if swept.down > 0 || swept.reminded > 0 || swept.escalated > 0 {
+                        tracing::info!(swept.down, swept.reminded, swept.escalated, "incidents");
                     }
                     let asleep = nearest.map_or(LONGEST_SLEEP, |at| at - (self.clock.now() - self.settling));
                     asleep.max(SHORTEST_SLEEP)
@@ -291,6 +295,15 @@ impl Evaluator {
                 }
             }
         }
+        if agenda.escalation.is_some_and(|at| at <= now) {
+            loop {
+                let batch = self.escalate(now).await?;
+                self.batched(&batch, &mut swept).await?;
+                if !batch.is_full {
+                    break;
+                }
+            }
+        }
         Ok(swept)
     }
 
@@ -321,7 +334,7 @@ impl Evaluator {
     /// A batch is committed: who waits for it hears of it now, not at the end of a long sweep.
     async fn batched(&self, batch: &Batched, swept: &mut Swept) -> StoreResult<()> {
         swept.add(batch.swept);
-        if batch.swept.down > 0 || batch.swept.reminded > 0 {
+        if batch.swept.down > 0 || batch.swept.reminded > 0 || batch.swept.escalated > 0 {
             self.outbox_bell.notify_one();
         }
         self.stamp().await

@@ -3,6 +3,7 @@
 mod acknowledging;
 mod confirmation;
 mod delivery;
+mod escalation;
 mod holding;
 mod outbox;
 pub mod rotation;

@@ -42,6 +42,8 @@ pub struct Agenda {
     pub monitor: Option<DateTime<Utc>>,
     /// When the first reminder is due.
     pub reminder: Option<DateTime<Utc>>,
+    /// When the first step of an escalation is due.
+    pub escalation: Option<DateTime<Utc>>,
     /// When the first project is due a notice of a blind spell.
     pub notice: Option<DateTime<Utc>>,
 }
@@ -50,10 +52,17 @@ impl Agenda {
     /// The earliest of these instants.
     #[must_use]
     pub fn nearest(&self) -> Option<DateTime<Utc>> {
-        [self.beat, self.worker, self.monitor, self.reminder, self.notice]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.beat,
+            self.worker,
+            self.monitor,
+            self.reminder,
+            self.escalation,
+            self.notice,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 
@@ -69,6 +78,7 @@ pub async fn agenda(reader: &Reader, beside: Option<Uuid>, now: DateTime<Utc>) -
             (SELECT min(check_after) FROM worker WHERE check_after IS NOT NULL) AS worker,
             (SELECT min(check_after) FROM monitor WHERE check_after IS NOT NULL) AS monitor,
             (SELECT min(remind_at) FROM incident WHERE remind_at IS NOT NULL) AS reminder,
+            (SELECT min(due_at) FROM escalation) AS escalation,
             (SELECT min(tell_at) FROM blind_notice WHERE tell_at IS NOT NULL) AS notice,
             max(stamped_at) AS last_stamp,
             coalesce(sum(spooled) FILTER (WHERE stamped_at > $1), 0)::int8 AS "spooled!",
@@ -96,6 +106,7 @@ pub async fn agenda(reader: &Reader, beside: Option<Uuid>, now: DateTime<Utc>) -
         worker: row.worker,
         monitor: row.monitor,
         reminder: row.reminder,
+        escalation: row.escalation,
         notice: row.notice,
     })
 }

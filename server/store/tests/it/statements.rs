@@ -17,7 +17,14 @@ type Exception = (&'static str, &'static [&'static str]);
 const TAKE_OF_ALL: &[Exception] = &[
     (
         "(SELECT min(tell_at) FROM blind_notice WHERE tell_at IS NOT NULL) AS notice",
-        &["beat", "blind_notice", "incident", "monitor", "worker"],
+        &[
+            "beat",
+            "blind_notice",
+            "escalation",
+            "incident",
+            "monitor",
+            "worker",
+        ],
     ),
     (
         "FROM beat WHERE check_after <= $1 ORDER BY check_after LIMIT $2 FOR UPDATE SKIP LOCKED",

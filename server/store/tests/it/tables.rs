@@ -13,6 +13,7 @@ pub const OF_PROJECTS: &[&str] = &[
     "change_counter",
     "channel",
     "delivery",
+    "escalation",
     "escalation_policy",
     "host_part",
     "incident",

@@ -80,16 +80,23 @@ async fn every_webhook_is_sent_as_the_contract_says() {
         )
         .await;
     receiver.wait_for(1, LIMIT).await;
+    let steps = json!([{"delay_seconds": 0, "targets": [{"kind": "channel", "id": good["id"]}]}]);
+    caller
+        .post(
+            "/api/v1/escalation-policies",
+            &json!({"name": "Default", "steps": steps}),
+        )
+        .await;
     harness.client.get(format!("{ping}/fail")).send().await.unwrap();
-    receiver.wait_for(2, LIMIT).await;
+    receiver.wait_for(3, LIMIT).await;
     // The reminder is a day away: its time is moved here.
     sqlx::query("UPDATE incident SET remind_at = opened_at")
         .execute(&harness.pool)
         .await
         .unwrap();
-    receiver.wait_for(3, LIMIT).await;
-    harness.client.get(ping).send().await.unwrap();
     receiver.wait_for(4, LIMIT).await;
+    harness.client.get(ping).send().await.unwrap();
+    receiver.wait_for(5, LIMIT).await;
     let bad = caller
         .post("/api/v1/channels", &channel("gone", gone.url("/hook")))
         .await;
@@ -99,7 +106,7 @@ async fn every_webhook_is_sent_as_the_contract_says() {
             &json!({}),
         )
         .await;
-    receiver.wait_for(5, LIMIT).await;
+    receiver.wait_for(6, LIMIT).await;
     // A spell would have to last: what it leaves behind is put there.
     sqlx::query(
         "INSERT INTO blind_notice (project_id, spell_started_at, spell_ended_at, monitors, tell_at)
@@ -108,7 +115,7 @@ async fn every_webhook_is_sent_as_the_contract_says() {
     .execute(&harness.pool)
     .await
     .unwrap();
-    let requests = receiver.wait_for(6, LIMIT).await;
+    let requests = receiver.wait_for(7, LIMIT).await;
 
     let kinds: Vec<String> = requests.iter().map(check).collect();
     assert_eq!(
@@ -116,6 +123,7 @@ async fn every_webhook_is_sent_as_the_contract_says() {
         [
             "channel.test",
             "incident.opened",
+            "incident.escalated",
             "incident.reminder",
             "incident.resolved",
             "channel.disabled",
@@ -126,7 +134,7 @@ async fn every_webhook_is_sent_as_the_contract_says() {
     assert_eq!(kinds.into_iter().collect::<BTreeSet<_>>(), listed);
     // What became of them can be read; the switched-off channel says why.
     let deliveries = caller.pages("/api/v1/deliveries", 2).await;
-    assert_eq!(deliveries.len(), 7);
+    assert_eq!(deliveries.len(), 8);
     let dead = harness
         .wait_for("/api/v1/deliveries?status=dead", |seen| {
             seen["deliveries"].as_array().unwrap().len() == 1

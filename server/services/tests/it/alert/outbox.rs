@@ -70,7 +70,6 @@ async fn that_it_is_over_is_told_to_those_who_were_told_that_it_began(pool: PgPo
     );
 }
 
-/// Nothing escalates yet: the step is taken here, as an escalation policy will take it.
 #[sqlx::test(migrator = "deadbeat_store::MIGRATOR")]
 async fn a_channel_that_joined_by_escalation_hears_that_it_is_over_and_is_not_reminded(pool: PgPool) {
     let world = World::new(pool).await;
