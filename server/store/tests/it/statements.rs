@@ -96,6 +96,10 @@ const TAKE_OF_ALL: &[Exception] = &[
         &["incident_member"],
     ),
     (
+        "SELECT ctid AS place, incident_id, channel_id",
+        &["message_handle"],
+    ),
+    (
         "FROM incident WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3",
         &["incident"],
     ),

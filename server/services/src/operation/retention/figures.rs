@@ -27,6 +27,8 @@ pub enum Kind {
     Deliveries,
     /// Members of resolved incidents.
     Members,
+    /// Handles of the messages of resolved incidents.
+    Handles,
     /// Resolved incidents.
     Incidents,
     /// Changes of status.
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of a pass: what belongs to a row comes before the row.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Days,
         Self::StrayBodies,
         Self::StrayPings,
@@ -62,6 +64,7 @@ impl Kind {
         Self::Attempts,
         Self::Deliveries,
         Self::Members,
+        Self::Handles,
         Self::Incidents,
         Self::Transitions,
         Self::Changes,
@@ -88,6 +91,7 @@ impl Kind {
             Self::Attempts => "attempts",
             Self::Deliveries => "deliveries",
             Self::Members => "members",
+            Self::Handles => "handles",
             Self::Incidents => "incidents",
             Self::Transitions => "transitions",
             Self::Changes => "changes",

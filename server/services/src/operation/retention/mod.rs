@@ -312,7 +312,7 @@ impl Retention {
 fn waits_for(kind: Kind) -> &'static [Kind] {
     match kind {
         Kind::Deliveries => &[Kind::Attempts],
-        Kind::Incidents => &[Kind::Deliveries, Kind::Members],
+        Kind::Incidents => &[Kind::Deliveries, Kind::Members, Kind::Handles],
         _ => &[],
     }
 }

@@ -43,6 +43,7 @@ pub(super) struct Places {
     attempt: (Uuid, i32),
     delivery: Uuid,
     member: (Uuid, Uuid),
+    handle: (Uuid, Uuid),
     incident: Uuid,
     transition: (String, Uuid, Uuid),
     change: Uuid,
@@ -116,6 +117,10 @@ pub(super) async fn step(
         Kind::Members => {
             let step = store::members(tx, places.member, cutoffs.incidents, BATCH).await?;
             walked(&mut places.member, step)
+        }
+        Kind::Handles => {
+            let step = store::handles(tx, places.handle, cutoffs.incidents, BATCH).await?;
+            walked(&mut places.handle, step)
         }
         Kind::Incidents => {
             let step = store::incidents(tx, places.incident, cutoffs.incidents, BATCH).await?;

@@ -189,14 +189,16 @@ async fn workers_and_queues_are_forgotten_a_week_after_they_were_last_heard_of(p
 /// More rows than two steps take.
 const MANY: i64 = 11_000;
 
-/// A resolved incident, with [`MANY`] members, deliveries and attempts, and as many changes of status, runs and pings of one monitor.
-const LOTS: [&str; 7] = [
+/// A resolved incident, with [`MANY`] members, handles, deliveries and attempts, and as many changes of status, runs and pings of one monitor.
+const LOTS: [&str; 8] = [
     "INSERT INTO incident (id, project_id, subject_kind, subject_id, subject_name, cause, summary, evidence, repair, opened_at, resolved_at)
     SELECT ('00000000' || right(gen_random_uuid()::text, 28))::uuid, project.id, 'monitor', monitor.id,
         'm', 'MISSED', '', '[]', '[]', '2020-01-01', '2020-01-02'
     FROM project, monitor, generate_series(1, 11000) AS n",
     "INSERT INTO incident_member (incident_id, monitor_id, joined_at)
     SELECT incident.id, monitor.id, '2020-01-01' FROM incident, monitor",
+    "INSERT INTO message_handle (incident_id, channel_id, project_id, handle, updated_at)
+    SELECT incident.id, channel.id, channel.project_id, '{}', '2020-01-01' FROM incident, channel",
     "INSERT INTO delivery (id, project_id, channel_id, incident_id, alert, payload, status, created_at, settled_at)
     SELECT ('00000000' || right(gen_random_uuid()::text, 28))::uuid, project_id, gen_random_uuid(), id, 'opened', '{}', 'sent',
         '2020-01-01', '2020-01-01'
@@ -219,6 +221,7 @@ const LOTS: [&str; 7] = [
 async fn no_statement_removes_more_than_its_share(pool: PgPool) {
     let world = World::new(pool).await;
     world.monitor("m").await;
+    world.channel("chat").await;
     let run = async |statement: String| {
         sqlx::query(AssertSqlSafe(statement))
             .execute(&world.pool)
@@ -241,6 +244,7 @@ async fn no_statement_removes_more_than_its_share(pool: PgPool) {
         "attempt",
         "delivery",
         "incident_member",
+        "message_handle",
         "incident",
         "transition",
     ];
@@ -265,6 +269,7 @@ async fn no_statement_removes_more_than_its_share(pool: PgPool) {
         (Kind::Attempts, 2 * MANY),
         (Kind::Deliveries, MANY),
         (Kind::Members, MANY),
+        (Kind::Handles, MANY),
         (Kind::Incidents, MANY),
         (Kind::Transitions, MANY),
     ];

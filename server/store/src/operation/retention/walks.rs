@@ -211,8 +211,52 @@ pub async fn members(
     Ok(Walked::new(row.gone, row.looked, limit, last))
 }
 
-/// Walks incidents, and removes those that were resolved before `before`. One that still has members or deliveries stays until these are
-/// gone.
+/// Walks the handles of messages, and removes those of incidents that were resolved before `before`.
+///
+/// # Errors
+/// When the database is away.
+pub async fn handles(
+    tx: &mut Tx,
+    (incident, channel): (Uuid, Uuid),
+    before: DateTime<Utc>,
+    limit: i64,
+) -> StoreResult<Walked<(Uuid, Uuid)>> {
+    let row = sqlx::query!(
+        r#"
+        WITH looked AS MATERIALIZED (
+            SELECT ctid AS place, incident_id, channel_id,
+                (
+                    SELECT resolved_at
+                    FROM incident
+                    WHERE incident.project_id = message_handle.project_id AND incident.id = incident_id
+                ) AS resolved_at
+            FROM message_handle
+            WHERE (incident_id, channel_id) > ($1, $2) AND incident_id < $3
+            ORDER BY incident_id, channel_id
+            LIMIT $4
+        ), gone AS (
+            DELETE FROM message_handle
+            WHERE ctid = ANY(ARRAY(SELECT place FROM looked WHERE resolved_at < $5))
+            RETURNING 1
+        )
+        SELECT (SELECT incident_id FROM looked ORDER BY incident_id DESC, channel_id DESC LIMIT 1) AS last_incident,
+            (SELECT channel_id FROM looked ORDER BY incident_id DESC, channel_id DESC LIMIT 1) AS last_channel,
+            (SELECT count(*) FROM looked) AS "looked!", (SELECT count(*) FROM gone) AS "gone!"
+        "#,
+        incident,
+        channel,
+        first_id_of(before),
+        limit,
+        before
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    let last = row.last_incident.zip(row.last_channel);
+    Ok(Walked::new(row.gone, row.looked, limit, last))
+}
+
+/// Walks incidents, and removes those that were resolved before `before`. One that still has members, deliveries or handles of messages
+/// stays until these are gone.
 ///
 /// # Errors
 /// When the database is away.
@@ -235,6 +279,11 @@ pub async fn incidents(
                     SELECT delivery.id
                     FROM delivery
                     WHERE delivery.project_id = incident.project_id AND incident_id = incident.id
+                    LIMIT 1
+                ) IS NULL AND (
+                    SELECT channel_id
+                    FROM message_handle
+                    WHERE message_handle.project_id = incident.project_id AND incident_id = incident.id
                     LIMIT 1
                 ) IS NULL AS is_bare
             FROM incident

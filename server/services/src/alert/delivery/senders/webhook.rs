@@ -6,9 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use deadbeat_domain::alert::channel::Settings;
 use deadbeat_domain::alert::delivery::Outcome;
-use deadbeat_domain::limits;
 use deadbeat_domain::monitor::FieldError;
-use deadbeat_domain::text::Text;
 use futures::future::BoxFuture;
 use hmac::{Hmac, Mac};
 use rand::TryRngCore;
@@ -17,9 +15,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use sha2::Sha256;
-use url::Url;
 
 use super::answer::{judge, misfit, sent, unusable};
+use super::http::{check_new_url, check_reach, check_url, host_of};
 use super::{Kind, Outgoing, Parts, Sender, SetupError, read};
 use crate::alert::delivery::outbound::Outbound;
 
@@ -63,23 +61,12 @@ impl Kind for Webhooks {
 
     fn check(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
         let WebhookSettings { url } = read(settings)?;
-        let has_scheme = url.starts_with("http://") || url.starts_with("https://");
-        if has_scheme && url.len() <= 2_000 && !url.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Ok(());
-        }
-        // The URL is a secret, so it is not repeated.
-        Err(vec![FieldError::new(
-            "/settings/url",
-            "is no http:// or https:// address of at most 2000 characters, without spaces",
-        )])
+        check_url("url", &url).map_err(|fault| vec![fault])
     }
 
     fn check_new(&self, settings: &Settings) -> Result<(), Vec<FieldError>> {
-        self.check(settings)?;
         let WebhookSettings { url } = read(settings)?;
-        Text::name(&url, limits::ADDRESS_CHARS)
-            .map(drop)
-            .map_err(|error| vec![FieldError::of_text("/settings/url", &error)])
+        check_new_url("url", &url).map_err(|fault| vec![fault])
     }
 
     /// A URL often has the receiver's token in its path.
@@ -89,8 +76,7 @@ impl Kind for Webhooks {
 
     /// The URL's host as the URL spells it.
     fn host(&self, settings: &Settings) -> Option<String> {
-        let WebhookSettings { url } = settings.read().ok()?;
-        Url::parse(&url).ok()?.host_str().map(str::to_owned)
+        host_of(settings, "url")
     }
 
     fn signing_secret(&self) -> Option<String> {
@@ -159,13 +145,7 @@ impl Sender for Webhook {
     }
 
     fn check(&self, settings: &Settings) -> Result<(), FieldError> {
-        let Ok(WebhookSettings { url }) = settings.read() else {
-            return Ok(());
-        };
-        self.outbound
-            .check(&url)
-            .map(drop)
-            .map_err(|error| FieldError::new("/settings/url", error.to_string()))
+        check_reach(&self.outbound, settings, "url")
     }
 
     fn send(&self, outgoing: Outgoing) -> BoxFuture<'_, Outcome> {
