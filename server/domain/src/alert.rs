@@ -1,4 +1,4 @@
-//! Alerts: the kinds of what Deadbeat reports to people.
+//! Alerts: the kinds of messages that Deadbeat sends to people.
 
 pub mod channel;
 pub mod delivery;
@@ -15,7 +15,7 @@ pub mod window;
 
 use serde::Serialize;
 
-/// The kind of a delivery: what its message says has happened.
+/// The kind of a delivery: the event that its message reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Alert {
@@ -23,19 +23,19 @@ pub enum Alert {
     Opened,
     /// An incident still goes on.
     Reminder,
-    /// A person has seen an incident. No version sends this yet.
+    /// A person acknowledged an incident.
     Acknowledged,
     /// An incident is over.
     Resolved,
-    /// Nobody acknowledged an incident in time, so more people hear of it.
+    /// Nobody acknowledged an incident in time, so more people are notified.
     Escalated,
     /// A person wants to see whether the channel works.
     Test,
     /// Another channel of the project failed for good and was switched off.
     ChannelDisabled,
-    /// Deadbeat did not listen for a while, so some monitors could not be judged.
+    /// Deadbeat did not listen for a while, so it could not judge some monitors.
     BlindSpell,
-    /// The owner of a mail address is asked whether alerts may be sent there.
+    /// The owner of a mail address is asked whether Deadbeat may send alerts there.
     Confirmation,
 }
 

@@ -1,4 +1,4 @@
-//! The parts of a Celery application that Deadbeat watches, and which of them is to blame when a run does not come.
+//! The parts of a Celery application that Deadbeat watches, and the rules that find which of them caused a missing run.
 
 pub mod beat;
 pub mod blame;

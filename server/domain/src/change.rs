@@ -1,4 +1,4 @@
-//! A change of status: what the state machine of each subject returns, and what the history keeps.
+//! A change of status: the state machine of each subject returns it, and the history stores it.
 
 pub mod feed;
 
@@ -10,7 +10,7 @@ use crate::monitor::status::Status;
 /// Why a status changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// A report came.
+    /// A report arrived.
     Report,
     /// A deadline passed, or a failure was reported.
     Trouble(Cause),

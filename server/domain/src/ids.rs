@@ -42,7 +42,7 @@ id!(/// One queue of a Celery application.
     QueueId);
 id!(/// The broker of a Celery application.
     BrokerId);
-id!(/// One stretch of something being wrong.
+id!(/// One stretch of a fault, about one subject.
     IncidentId);
 id!(/// A destination for alerts.
     ChannelId);
@@ -58,14 +58,14 @@ id!(
 );
 id!(/// A rotation of people who are on call.
     RotationId);
-id!(/// A policy that says who hears of an incident that nobody acknowledges.
+id!(/// A policy that says who is notified of an incident that nobody acknowledges.
     EscalationPolicyId);
 id!(/// A named key of a project.
     ApiKeyId);
 id!(/// One execution, as stored; the client's own `rid` is kept beside it.
     RunKey);
 
-/// Whose a monitor is, and which one.
+/// A monitor's project, and the monitor's id.
 pub type MonitorKey = (ProjectId, MonitorId);
 
 /// The id in a ping URL: a capability, so it is random (v4) and is not the monitor's own id.

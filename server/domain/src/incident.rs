@@ -15,10 +15,11 @@ use crate::incident::command::{Command, Line};
 use crate::judge::blind_spell::BlindSpell;
 use crate::monitor::status::Status;
 
-/// Skip a reminder that fell due in a blind spell longer than this: nobody knows whether its incident still goes on.
+/// Skip a reminder that fell due in a blind spell longer than this, because the incident may have ended in the spell.
 const REMINDER_SPELL: TimeDelta = TimeDelta::hours(1);
 
-/// Whether Deadbeat sends a reminder that fell due at `due_at`. False: it waits for the next reminder.
+/// True if Deadbeat sends a reminder that fell due at `due_at`. False: Deadbeat skips it until the next reminder is
+/// due.
 #[must_use]
 pub fn is_reminder_told(due_at: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
     !spells
@@ -80,7 +81,7 @@ impl SubjectKind {
     }
 }
 
-/// Whose the subject of an incident is, its kind, and its id.
+/// The project that owns the subject of an incident, the subject's kind, and its id.
 pub type SubjectKey = (ProjectId, SubjectKind, Uuid);
 
 /// The subject of an incident.
@@ -97,7 +98,7 @@ pub struct Subject {
 /// A fact that supports the cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// When it was so. None: the fact has no time.
+    /// When the fact was true. None: the fact has no time.
     pub at: Option<DateTime<Utc>>,
     /// The fact, as a sentence.
     pub fact: String,
@@ -135,21 +136,21 @@ impl Repair {
     }
 }
 
-/// What a change of status means for incidents.
+/// The effect of a change of status on incidents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consequence {
-    /// Open one.
+    /// Open an incident.
     Open(Cause),
     /// Join the open incident of the subject whose fault this is.
     Join,
-    /// Resolve the subject's own open incident, if there is one. It stays listed as a member of an incident that it
-    /// joined: it was part of that fault.
+    /// Resolve the subject's own open incident, if there is one. If the subject joined another incident, it stays
+    /// listed as a member there, because it was part of that fault.
     Resolve,
     /// No change.
     Nothing,
 }
 
-/// Tells what a change of status means for incidents.
+/// Returns the effect of a change of status on incidents.
 #[must_use]
 pub fn consequence(transition: &Transition) -> Consequence {
     match (transition.from, transition.to, transition.trigger) {

@@ -1,4 +1,4 @@
-//! Up to when silence may be judged, and who is not blamed for reports that Deadbeat may have missed.
+//! The rules that decide up to when silence may be judged, and which missing reports Deadbeat may itself have missed.
 
 pub mod blind_spell;
 pub mod hearing;

@@ -25,7 +25,7 @@
 //! | which workers consume messages and do not report? | [`celery::worker::stranger`] |
 //! | is a whole host lost, or a part of it? | [`celery::host`] |
 //! | does the result backend answer? | [`celery::result_backend`] |
-//! | which monitors are not blamed for reports that Deadbeat may have missed? | [`judge::blind_spell`] |
+//! | which monitors stay up because Deadbeat may have missed their reports? | [`judge::blind_spell`] |
 //! | up to when may silence be judged? | [`judge::hearing`] |
 //! | which run does an end belong to? | [`monitor::run`] |
 //! | which of two signals came first? | [`monitor::order`] |
@@ -34,7 +34,7 @@
 //! | how often may something happen, and how is password guessing slowed down? | [`people::rate`], [`people::guessing`] |
 //! | which changes does a reader of the change feed get, and has it missed some? | [`change::feed`] |
 //! | what does an alert say, which channels get it, and when is a send retried? | [`alert`], [`alert::message`], [`alert::recipients`], [`alert::delivery`] |
-//! | who is on call, and who hears of an incident that nobody acknowledges? | [`alert::rotation`], [`alert::escalation`] |
+//! | who is on call, and who is notified of an incident that nobody acknowledges? | [`alert::rotation`], [`alert::escalation`] |
 
 pub mod alert;
 pub mod celery;

@@ -1,6 +1,6 @@
 //! Size caps and quotas, in one place.
 
-/// Bytes of a ping's body that are kept; what is beyond is cut, never refused.
+/// Bytes of a ping's body that are kept. A longer body is cut, never refused.
 pub const PING_BODY_BYTES: usize = 100_000;
 /// Bytes of a JSON request body that are read; more is refused with 413.
 pub const JSON_BODY_BYTES: usize = 1_000_000;
@@ -10,21 +10,21 @@ pub const EVENT_BATCH_BYTES: usize = 4_000_000;
 pub const EVENT_BATCH_COUNT: usize = 1_000;
 /// Entries in one Beat's schedule.
 pub const BEAT_ENTRIES: usize = 5_000;
-/// Workers of one project: a quota against node names that are made anew at each start.
+/// Workers of one project: a quota against node names that change at each start.
 pub const PROJECT_WORKERS: i64 = 10_000;
 /// Celery applications of one project: their Beats and brokers.
 pub const PROJECT_APPS: i64 = 1_000;
 /// Queues of one project that are remembered.
 pub const PROJECT_QUEUES: i64 = 10_000;
-/// Runs of one project that are noted as sent and taken by nobody. Whoever holds a ping key can report that runs were sent.
+/// Runs of one project that are recorded as sent and that no worker has received. A quota, because any ping key can report sent runs.
 pub const UNBEGUN_RUNS: i64 = 5_000;
 /// Queues that one worker may name.
 pub const WORKER_QUEUES: usize = 200;
-/// Incarnations that are followed of one worker's name; of more, those heard last.
+/// Incarnations that are tracked for one worker's name. Of more, the server keeps those with the newest reports.
 pub const WORKER_INCARNATIONS: usize = 32;
 /// Characters of a monitor's name.
 pub const MONITOR_NAME_CHARS: usize = 200;
-/// Characters kept of a text that is cleaned: a host, a task, an exception's class. As many as a queue's name may have.
+/// Characters kept of a cleaned text: a host, a task, an exception's class. A queue's name may have as many.
 pub const TEXT_CHARS: usize = 255;
 /// Characters of a slug.
 pub const SLUG_CHARS: usize = 100;
@@ -32,17 +32,17 @@ pub const SLUG_CHARS: usize = 100;
 pub const NAME_CHARS: usize = 100;
 /// Characters of a channel's address.
 pub const ADDRESS_CHARS: usize = 2_000;
-/// Tags of one monitor, and characters of one tag.
+/// Tags of one monitor.
 pub const TAG_COUNT: usize = 50;
 /// Characters of one tag.
 pub const TAG_CHARS: usize = 100;
-/// Monitors of one project: a quota against a client that makes them in a loop.
+/// Monitors of one project: a quota against a client that creates them in a loop.
 pub const PROJECT_MONITORS: i64 = 100_000;
 /// Tests of channels that one project may ask for in a minute.
 pub const PROJECT_TESTS_A_MINUTE: u32 = 20;
 /// Deliveries that one project may have sent again in a minute.
 pub const PROJECT_RESENDS_A_MINUTE: u32 = 60;
-/// Monitors that an alert names; the rest are counted.
+/// Monitors that an alert names. It gives the others as a number.
 pub const ALERT_MEMBERS: i64 = 50;
 /// Mails that ask for a confirmation, of one project in a day.
 pub const PROJECT_CONFIRMATIONS_A_DAY: u32 = 50;
@@ -52,9 +52,9 @@ pub const ADDRESS_CONFIRMATIONS_A_DAY: u32 = 3;
 pub const PROJECT_API_KEYS: i64 = 1_000;
 /// Channels of one project.
 pub const PROJECT_CHANNELS: i64 = 500;
-/// Maintenance windows of one project. Every alert looks at each of them.
+/// Maintenance windows of one project. Every alert checks each of them.
 pub const PROJECT_WINDOWS: i64 = 200;
-/// Tags of one project that are snoozed or muted. Every alert looks at each of them.
+/// Tags of one project that are snoozed or muted. Every alert checks each of them.
 pub const PROJECT_SNOOZED_TAGS: i64 = 100;
 /// Rotations of one project.
 pub const PROJECT_ROTATIONS: i64 = 50;
@@ -66,7 +66,7 @@ pub const PERSON_CHANNELS: usize = 10;
 pub const ROTATION_LAYERS: usize = 5;
 /// Overrides of one rotation.
 pub const ROTATION_OVERRIDES: usize = 100;
-/// Longest override of a rotation, in days. Whoever asks for a shift pays for its length.
+/// Longest override of a rotation, in days. Computing a shift takes time in proportion to its length.
 pub const OVERRIDE_DAYS: i64 = 366;
 /// Escalation policies of one project.
 pub const PROJECT_POLICIES: i64 = 50;
@@ -80,15 +80,15 @@ pub const POLICY_REPEATS: u32 = 20;
 pub const ESCALATION_DELAY_SECONDS: u32 = 86_400;
 /// Characters kept of a user agent, a method or a remote address.
 pub const HEADER_CHARS: usize = 200;
-/// Open runs of one monitor; a further start closes none and opens none, but is kept as a ping.
+/// Open runs of one monitor. A further start is stored as a ping; it opens no run and closes none.
 pub const OPEN_RUNS: usize = 100;
-/// Stages of one run that are kept; of more, the first and the last ones.
+/// Stages of one run that are kept. Of more, the server keeps the first and the last ones.
 pub const TRACE_STAGES: usize = 64;
-/// Runs that one page of the history looks at: bounded work, however few of them a filter lets through.
+/// Runs that one page of the history reads. It bounds the work when a filter lets few of them through.
 pub const TRACES_LOOKED_AT: i64 = 20_000;
-/// Runs that the figures of tasks are made of.
+/// Runs from which the figures of tasks are computed.
 pub const TASK_RUNS_LOOKED_AT: i64 = 50_000;
-/// Tasks of which figures are shown.
+/// Tasks for which figures are shown.
 pub const TASKS_SHOWN: i64 = 500;
 /// Longest grace and longest run: 366 days, in seconds.
 pub const SPAN_SECONDS: f64 = 366.0 * 86_400.0;
@@ -96,9 +96,9 @@ pub const SPAN_SECONDS: f64 = 366.0 * 86_400.0;
 pub const PROJECT_CHANGES: i64 = 10_000;
 /// Slots of a preview when the client asks for no number.
 pub const PREVIEW_DEFAULT: i64 = 10;
-/// Slots of a preview at most: each may take some microseconds.
+/// Most slots of a preview. Each may take some microseconds.
 pub const PREVIEW_MAX: i64 = 500;
-/// Rows of a list when the client asks for none, and at most.
+/// Rows of a list when the client asks for no number.
 pub const PAGE_DEFAULT: i64 = 50;
-/// Rows of a list at most.
+/// Most rows of a list.
 pub const PAGE_MAX: i64 = 500;

@@ -94,8 +94,8 @@ pub struct MonitorState {
     pub postponed_from: Option<DateTime<Utc>>,
     /// When the monitor is declared down. None: it is not armed.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// While the monitor is held: until when. Its deadline has passed, and the verdict waits for that on another
-    /// subject, such as its Beat. None: it is not held.
+    /// The end of the hold. The monitor's deadline has passed, and until then its verdict waits for that on another
+    /// subject, such as its Beat. None: the monitor is not held.
     pub hold_until: Option<DateTime<Utc>>,
     /// Open runs, and overruns that may still end.
     pub runs: Vec<Run>,
@@ -104,8 +104,8 @@ pub struct MonitorState {
 }
 
 impl MonitorState {
-    /// A monitor without any report. It has its next slot. It is not armed before its first ping, unless a Beat
-    /// registered it: before that, nobody may be there to report.
+    /// A monitor without any report, with its next slot. A monitor without a Beat is armed by its first ping, because
+    /// before it nobody may be there to report. A monitor that a Beat registered is armed at once.
     #[must_use]
     pub fn fresh(expectation: Expectation, by_beat: bool, now: DateTime<Utc>) -> Self {
         let next_due_at = expectation.schedule.next_after(now);
@@ -132,15 +132,15 @@ impl MonitorState {
         state
     }
 
-    /// When the evaluator judges the monitor: at its deadline, or at the end of its hold if that is later. None: it is
-    /// not armed.
+    /// The time at which the evaluator judges the monitor: its deadline, or the end of its hold if that is later. None:
+    /// it is not armed.
     #[must_use]
     pub fn judged_at(&self) -> Option<DateTime<Utc>> {
         self.deadline_at
             .map(|deadline| self.hold_until.map_or(deadline, |held| held.max(deadline)))
     }
 
-    /// Computes the deadline anew, and ends a hold.
+    /// Computes the deadline again, and ends a hold.
     pub(crate) fn rearm(&mut self) {
         self.deadline_at = deadline(self);
         self.hold_until = None;
@@ -174,7 +174,7 @@ pub struct FieldError {
     pub pointer: String,
     /// The first faulty character of the field's text, counted from 1. None: no single character is at fault.
     pub position: Option<usize>,
-    /// What was found, and what is allowed.
+    /// The faulty value, and what is allowed.
     pub message: String,
 }
 
@@ -241,7 +241,7 @@ pub fn check_slug(pointer: &str, slug: &str, faults: &mut Vec<FieldError>) {
     }
 }
 
-/// Whether a text is a slug.
+/// True if the text is a slug.
 #[must_use]
 pub fn is_slug(text: &str) -> bool {
     (1..=limits::SLUG_CHARS).contains(&text.len())

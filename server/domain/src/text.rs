@@ -1,20 +1,21 @@
 //! Texts from outside: names, host names, classes of exceptions. A [`Text`] can be shown on a line and pasted into a terminal.
 //!
-//! A text from outside may end a line, move a terminal's cursor, or show something else than it holds. [`Text`] is parsed once, where it
-//! enters, and trusted from then on. There are three ways in:
+//! A text from outside may end a line, move a terminal's cursor, or show other characters than it holds. [`Text`] is
+//! parsed once, at the border of the server, and trusted from then on. It has three constructors:
 //!
 //! | constructor | for | a faulty text is | Unicode form |
 //! | --- | --- | --- | --- |
-//! | [`Text::label`] | what a person calls a monitor, tag, channel, key or project | refused | NFC |
-//! | [`Text::name`] | what Celery calls an application, entry, queue or worker | refused | as sent |
+//! | [`Text::label`] | a person's name for a monitor, tag, channel, key or project | refused | NFC |
+//! | [`Text::name`] | Celery's name of an application, entry, queue or worker | refused | as sent |
 //! | [`Text::cleaned`] | fields for which no signal may be refused: hosts, tasks, ids, exceptions | kept, with U+FFFD for each fault | as sent |
 //!
 //! Names of Celery keep their bytes, because a broker compares bytes: after normalization a queue's name would name another queue.
 //!
-//! A fault is a control character, a line or paragraph separator, a mark that changes the direction of writing, or a character that is
-//! not visible. U+200C and U+200D are letters' and emoji's glue ("👩‍🚀", Persian, Hindi): they are allowed between two characters beyond
-//! ASCII, and are faults elsewhere. The tag characters (U+E0000 to U+E0FFF) are faults, so the flags of England, Scotland and Wales are
-//! refused. U+FFFD is a fault in labels and names: a cleaned text is therefore never equal to a name.
+//! A fault is a control character, a line or paragraph separator, a mark that changes the direction of writing, or a
+//! character that is not visible. U+200C and U+200D join letters and emoji ("👩‍🚀", Persian, Hindi). They are allowed
+//! between two characters beyond ASCII, and are faults elsewhere. The tag characters (U+E0000 to U+E0FFF) are faults,
+//! so the flags of England, Scotland and Wales are refused. U+FFFD is a fault in labels and names, so a cleaned text
+//! never equals a name.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -31,7 +32,7 @@ use crate::limits;
 #[serde(transparent)]
 pub struct Text(String);
 
-/// Bytes of one character in UTF-8 at most.
+/// Most bytes of one character in UTF-8.
 const CHAR_BYTES: usize = 4;
 /// NFC shortens a text to a third at most: three jamo become one syllable.
 const NFC_SHRINKS: usize = 3;
@@ -41,11 +42,11 @@ const NFC_SHRINKS: usize = 3;
 pub enum Kind {
     /// It ends lines or controls terminals.
     Control,
-    /// It changes the direction of writing, so the text reads as something that it does not hold.
+    /// It changes the direction of writing, so the text shows other words than it holds.
     Direction,
-    /// It is not visible, so two texts look the same and differ.
+    /// It is not visible, so two different texts look the same.
     Invisible,
-    /// U+FFFD: the place of a character that was lost.
+    /// U+FFFD: it stands for a character that was lost.
     Lost,
 }
 
@@ -110,7 +111,7 @@ impl TextError {
     }
 }
 
-/// Prints a character as `U+202E`. The character itself would do its harm in the message.
+/// Prints a character as `U+202E`. The character itself would do harm in the message.
 struct Code(char);
 
 impl fmt::Display for Code {
@@ -215,7 +216,7 @@ fn is_printable_ascii(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// Each character with its fault, if it has one in that place.
+/// Each character with its fault. The fault of a joiner depends on its neighbours.
 fn judged(text: &str) -> impl Iterator<Item = (char, Option<Kind>)> {
     let mut before = None;
     let mut rest = text.chars().peekable();
@@ -234,7 +235,7 @@ fn judged(text: &str) -> impl Iterator<Item = (char, Option<Kind>)> {
     })
 }
 
-/// The fault that a character has wherever it stands.
+/// The fault that a character has in any place.
 fn fault_of(c: char) -> Option<Kind> {
     match c {
         c if c.is_control() => Some(Kind::Control),
@@ -269,24 +270,24 @@ fn is_joiner(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}')
 }
 
-/// Whether a joiner may stand beside this character.
+/// True if a joiner may stand beside this character.
 fn is_joined(c: char) -> bool {
     !c.is_ascii() && !c.is_whitespace() && !is_joiner(c) && fault_of(c).is_none()
 }
 
-/// Whether a text can be shown on one line as it is. A text with U+FFFD can.
+/// True if the text can be shown on one line as it is. U+FFFD is allowed.
 #[must_use]
 pub fn is_plain(text: &str) -> bool {
     is_printable_ascii(text) || judged(text).all(|(_, fault)| fault.is_none())
 }
 
-/// The characters of a text, with `with` in place of each fault.
+/// The characters of a text, with `with` in the place of each fault.
 pub fn replaced(text: &str, with: char) -> impl Iterator<Item = char> {
     judged(text).map(move |(c, fault)| fault.map_or(c, |_| with))
 }
 
-/// A text for people to read: each fault is written as its escape, such as `\u{202e}`. Rows of older versions may hold
-/// faults.
+/// Returns a text for people to read: each fault is written as its escape, such as `\u{202e}`. Rows that older versions
+/// wrote may hold faults.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     if is_plain(text) {
@@ -346,7 +347,7 @@ impl PartialEq<&str> for Text {
     }
 }
 
-/// Cleans a field of an event while reading it, so that no event is refused because of its host's name.
+/// Cleans a field of an event while reading it. Otherwise the name of a host could make the server refuse an event.
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|raw| Self::cleaned(raw, limits::TEXT_CHARS))

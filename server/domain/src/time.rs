@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Datelike, SubsecRound, TimeDelta, Utc};
 
-/// Tells the time. The system's is in `app/src/clock.rs`; tests stop theirs.
+/// The source of the current time. `app/src/clock.rs` reads the system's clock; tests stop theirs.
 pub trait Clock: Send + Sync + 'static {
-    /// Now, in whole microseconds: PostgreSQL keeps no more, so a stored instant compares equal to the one that is read
-    /// back.
+    /// Returns the time, in whole microseconds. PostgreSQL keeps no more, so a stored instant equals the one that is
+    /// read back.
     fn now(&self) -> DateTime<Utc>;
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::sealed;
 
-/// A channel's kind, and where it goes. What the settings of a kind mean, its file in `services/alert/delivery/senders` knows.
+/// A channel's kind, and its destination. The file of the kind in `services/alert/delivery/senders` interprets the
+/// settings.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     kind: String,
@@ -15,7 +16,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Puts the two together.
+    /// Joins a kind and its settings.
     #[must_use]
     pub fn new(kind: &str, values: Map<String, Value>) -> Self {
         Self {
@@ -24,7 +25,7 @@ impl Settings {
         }
     }
 
-    /// Takes what a row holds. None: the settings are no object.
+    /// Joins the columns of a row. None: the settings are no object.
     #[must_use]
     pub fn of_row(kind: String, values: Value) -> Option<Self> {
         values.is_object().then_some(Self { kind, values })
@@ -44,8 +45,8 @@ impl Settings {
         T::deserialize(&self.values)
     }
 
-    /// Whether the owner of the address must agree before alerts go there. Mail alone reaches people who never asked for it. The table
-    /// `channel` and its statements know this kind by the same name.
+    /// True if the owner of the address must agree before Deadbeat sends alerts there. Only mail reaches people who
+    /// never asked for it. The table `channel` and its statements use the same name for this kind.
     #[must_use]
     pub fn needs_confirmation(&self) -> bool {
         self.kind == "email"
@@ -72,7 +73,7 @@ impl Settings {
         self
     }
 
-    /// The settings with the masks of sealed secrets as their texts: enough to know the host of an address.
+    /// The settings with the mask in place of each sealed secret. A masked address still shows its host.
     #[must_use]
     pub fn masked(&self) -> Self {
         let mut masked = self.clone();
@@ -86,15 +87,15 @@ impl Settings {
         masked
     }
 
-    /// Whether a secret is sealed, so that the settings hold no more than its mask.
+    /// True if a secret is sealed. The settings then hold only its mask.
     #[must_use]
     pub fn has_masks(&self) -> bool {
         let values = self.values.as_object();
         values.is_some_and(|values| values.values().any(|value| sealed::mask_of(value).is_some()))
     }
 
-    /// What people may see of the settings. `secrets` names the fields that are masked; None: the kind is not known here, so every field
-    /// that is not masked already is left out.
+    /// The part of the settings that people may see. `secrets` names the fields to mask. None: this version does not
+    /// know the kind, so every field that is not masked already is left out.
     #[must_use]
     pub fn shown(&self, secrets: Option<&[&str]>) -> Value {
         let Value::Object(values) = &self.values else {
@@ -115,7 +116,7 @@ impl Settings {
     }
 }
 
-/// Addresses are often secrets: they stay out of logs.
+/// Addresses are often secrets, so logs do not show them.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
@@ -124,7 +125,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Whether a text looks like one mail address: enough to catch slips; whether it exists only a mail tells.
+/// True if a text looks like one mail address. It catches typing errors; only a mail shows whether the address exists.
 #[must_use]
 pub fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else {
@@ -141,8 +142,8 @@ pub fn is_email(text: &str) -> bool {
         && !domain.ends_with('.')
 }
 
-/// Whether mail can be sent to an address at all: its domain is a host name, and neither part can be taken for an option of a program.
-/// Address literals such as `x@[127.0.0.1]` are refused: they name machines, not people.
+/// True if mail can be sent to an address: its domain is a host name, and no program can take either part for an
+/// option. Address literals such as `x@[127.0.0.1]` are refused, because they name machines, not people.
 #[must_use]
 pub fn is_mailable(address: &str) -> bool {
     let Some((local, domain)) = address.rsplit_once('@') else {
@@ -158,7 +159,7 @@ pub fn is_mailable(address: &str) -> bool {
     is_email(address) && !local.starts_with('-') && !is_number && domain.split('.').all(is_label)
 }
 
-/// The mailbox behind an address, for counting: in lower case and without the `+detail` that many servers ignore.
+/// Returns the mailbox of an address, for quotas: in lower case, without the `+detail` that many servers ignore.
 #[must_use]
 pub fn mailbox(address: &str) -> String {
     let address = address.to_lowercase();

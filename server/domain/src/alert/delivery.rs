@@ -1,20 +1,20 @@
-//! Deliveries: how an attempt can end, and when the next one comes.
+//! Deliveries: how an attempt can end, and when the next one follows.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
-/// Why an attempt did not succeed: the label of attempts in SQL, JSON and metrics. The detail of the attempt says more.
+/// Why an attempt did not succeed: the label of attempts in SQL, JSON and metrics. The attempt's detail says more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The receiver does not accept the credentials: HTTP 401 or 403, SMTP 530 or 535.
     Auth,
     /// The receiver asks for fewer messages: HTTP 429.
     RateLimit,
-    /// The address or port must not be connected to, such as a private network.
+    /// Deadbeat must not connect to the address or port, for example in a private network.
     RefusedAddress,
-    /// The receiver does not accept the request: another 4xx, or a permanent refusal of SMTP.
+    /// The receiver does not accept the request: another 4xx, or a permanent SMTP error.
     ClientError,
-    /// The receiver is at fault: a 5xx, or a passing refusal of SMTP.
+    /// The receiver is at fault: a 5xx, or a temporary SMTP error.
     ServerError,
     /// The answer is a redirect, which is not followed.
     Redirect,
@@ -22,9 +22,9 @@ pub enum Reason {
     Timeout,
     /// The TLS handshake failed, for example because of an expired certificate.
     Tls,
-    /// The name has no address, or the connection was refused or broke off.
+    /// The name has no address, or the connection was refused or broken.
     Connection,
-    /// The channel's settings or this server's: nothing was sent.
+    /// The channel's settings or this server's settings are wrong. Nothing was sent.
     Setup,
     /// A fault in Deadbeat.
     Internal,
@@ -64,7 +64,7 @@ impl Reason {
         }
     }
 
-    /// The reason behind an HTTP status that is no success.
+    /// The reason for an HTTP status that is no success.
     #[must_use]
     pub fn of_status(status: u16) -> Self {
         match status {
@@ -84,11 +84,11 @@ pub enum Outcome {
     Sent {
         /// HTTP or SMTP code.
         code: Option<i32>,
-        /// What a later alert of the incident needs to change this message, for example Slack's channel and `ts`. It holds no
-        /// secret and at most [`HANDLE_BYTES`]. None: the kind changes no messages.
+        /// The data that a later alert of the incident needs to change this message, for example Slack's channel and
+        /// `ts`. It holds no secret and at most [`HANDLE_BYTES`]. None: the kind does not change messages.
         handle: Option<Value>,
     },
-    /// A passing fault: try again.
+    /// A temporary fault: try again.
     Retry {
         /// The label.
         reason: Reason,
@@ -99,7 +99,7 @@ pub enum Outcome {
         /// The wait that the receiver asked for.
         retry_after: Option<TimeDelta>,
     },
-    /// A permanent fault: it will never work like this, so the channel is switched off.
+    /// A permanent fault: no retry can succeed, so Deadbeat switches the channel off.
     Failed {
         /// The label.
         reason: Reason,
@@ -121,14 +121,14 @@ impl Outcome {
     }
 }
 
-/// A handle that is longer as JSON is not kept.
+/// A handle whose JSON is longer is not stored.
 pub const HANDLE_BYTES: usize = 2_048;
 
 /// How long a delivery is retried.
 pub const PATIENCE: TimeDelta = TimeDelta::hours(24);
 
-/// Whether an unsettled delivery is too old to send. Example: the outbox of a restored backup holds alerts of a day
-/// that is over.
+/// True if an unsettled delivery is too old to send. Example: the outbox of a restored backup holds alerts of a past
+/// day.
 #[must_use]
 pub fn is_too_old(created_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
     now - created_at > PATIENCE
@@ -138,10 +138,10 @@ pub fn is_too_old(created_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
 /// most while it is fresh.
 const WAITS: [i64; 9] = [2, 5, 15, 30, 60, 300, 900, 1_800, 3_600];
 
-/// When to try again after attempt number `attempt` (from 1) failed at `now`. None: the day is over.
+/// Returns when to retry after attempt number `attempt` (from 1) failed at `now`. None: [`PATIENCE`] is over.
 ///
-/// `jitter` in 0..1 spreads the attempts by ±20 %, so that a thousand deliveries to one failing endpoint do not return
-/// at one moment. A `Retry-After` of the receiver is honoured up to an hour.
+/// `jitter` in 0..1 spreads the attempts by ±20 %, so that a thousand deliveries to one failing endpoint do not retry
+/// at the same time. The receiver's `Retry-After` is honoured up to an hour.
 #[must_use]
 pub fn next_attempt(
     created_at: DateTime<Utc>,

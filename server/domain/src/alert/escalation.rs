@@ -1,8 +1,8 @@
-//! Escalation policies: who hears of an incident that nobody acknowledges, and when.
+//! Escalation policies: who is notified of an incident that nobody acknowledges, and when.
 //!
-//! A policy has **steps**. A step names channels and rotations, and says how long after the step before it comes. After
-//! the last step, the policy may begin anew: each pass through the steps is a **round**. An incident escalates until a
-//! person acknowledges it, it is over, or the rounds are used up.
+//! A policy has **steps**. A step names channels and rotations, and has a delay after the previous step. After the last
+//! step, the policy may start again: each pass through the steps is a **round**. An incident escalates until a person
+//! acknowledges it, it is over, or the rounds are used up.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::monitor::{FieldError, check_tags, read_label};
 
 /// The shortest time between two rounds, in seconds.
 const SHORTEST_REPEAT_SECONDS: u32 = 60;
-/// The time between two rounds when a policy says none, in seconds.
+/// The time between two rounds if a policy sets none, in seconds.
 const REPEAT_SECONDS: u32 = 600;
 
 /// An escalation policy as the API and the database write it.
@@ -23,10 +23,10 @@ const REPEAT_SECONDS: u32 = 600;
 pub struct PolicySettings {
     /// Its name for people.
     pub name: String,
-    /// Which monitors it is for. None: it is the project's default.
+    /// The monitors that the policy covers. None: it is the project's default.
     #[serde(default, rename = "match")]
     pub matching: Option<Matching>,
-    /// Whom it tells, in this order.
+    /// The steps, in their order. Each step notifies its targets.
     pub steps: Vec<Step>,
     /// How many more rounds follow the first one.
     #[serde(default)]
@@ -40,7 +40,7 @@ fn repeat_seconds() -> u32 {
     REPEAT_SECONDS
 }
 
-/// Which monitors a policy is for.
+/// The monitors that a policy covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matching {
@@ -52,13 +52,13 @@ pub struct Matching {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// How long after the step before it comes, in seconds. For the first step: after the incident opened.
+    /// The delay after the previous step, in seconds. For the first step: after the incident opened.
     pub delay_seconds: u32,
-    /// Whom it tells.
+    /// The channels and rotations that the step notifies.
     pub targets: Vec<Target>,
 }
 
-/// Whom a step tells. A policy cannot name a policy, so escalations make no circle.
+/// A target that a step notifies. A policy cannot name a policy, so escalations form no cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
@@ -74,29 +74,29 @@ pub struct Target {
 pub enum TargetKind {
     /// A channel.
     Channel,
-    /// Whoever is on call by a rotation when the step comes.
+    /// The person who is on call in a rotation when the step is due.
     Rotation,
 }
 
-/// An escalation policy that was checked ([`Policy::read`]).
+/// A policy whose settings were checked ([`Policy::read`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     settings: PolicySettings,
 }
 
-/// A step that is to come.
+/// A step that is not due yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pending {
     /// Its place in the policy, counted from 0.
     pub step: u32,
     /// The round, counted from 0.
     pub round: u32,
-    /// When it comes.
+    /// When it is due.
     pub due_at: DateTime<Utc>,
 }
 
 impl Policy {
-    /// Checks settings. Whether the channels and rotations exist, only the database knows.
+    /// Checks settings. It cannot check whether the channels and rotations exist.
     ///
     /// # Errors
     /// Every fault, with its JSON pointer.
@@ -168,7 +168,7 @@ impl Policy {
         }
     }
 
-    /// What was checked.
+    /// The checked settings.
     #[must_use]
     pub fn settings(&self) -> &PolicySettings {
         &self.settings
@@ -180,7 +180,7 @@ impl Policy {
         self.settings.matching.as_ref().map(|matching| &matching.tags[..])
     }
 
-    /// The targets of a step. Empty: the policy has fewer steps, because it was changed.
+    /// The targets of a step. Empty: the policy was changed, and now has fewer steps.
     #[must_use]
     pub fn targets(&self, step: u32) -> &[Target] {
         self.step(step).map_or(&[], |step| &step.targets)
@@ -195,20 +195,20 @@ impl Policy {
         })
     }
 
-    /// Whether a step names a channel.
+    /// True if a step names the channel.
     #[must_use]
     pub fn names_channel(&self, id: ChannelId) -> bool {
         self.names(TargetKind::Channel, id.0)
     }
 
-    /// Whether a step names a rotation.
+    /// True if a step names the rotation.
     #[must_use]
     pub fn names_rotation(&self, id: RotationId) -> bool {
         self.names(TargetKind::Rotation, id.0)
     }
 
-    /// What comes after a step that came now. A step that reached nobody does not wait for an acknowledgement: the next
-    /// one of its round comes at once. None: the rounds are used up.
+    /// Returns the step that follows a step that was due now. If that step notified nobody, nobody can acknowledge, so
+    /// the next step of its round is due at once. None: the rounds are used up.
     #[must_use]
     pub fn after(&self, step: u32, round: u32, has_reached: bool, now: DateTime<Utc>) -> Option<Pending> {
         if let Some(next) = self.step(step + 1) {
@@ -244,7 +244,7 @@ fn check_delay(pointer: &str, least: u32, seconds: u32, faults: &mut Vec<FieldEr
     }
 }
 
-/// A policy, as far as it decides which incidents it is for.
+/// A policy, with the facts that decide which incidents it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Its id.
@@ -268,7 +268,7 @@ impl Candidate {
 }
 
 /// Chooses the policy of a new incident: the oldest one that names a tag of its monitor, else the project's default.
-/// `tags` is empty if the incident is about something else than a monitor.
+/// `tags` is empty if the incident's subject is no monitor.
 #[must_use]
 pub fn choose<'a>(candidates: &'a [Candidate], tags: &[String]) -> Option<&'a Candidate> {
     let matches = |one: &&Candidate| {

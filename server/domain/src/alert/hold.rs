@@ -1,7 +1,8 @@
-//! Holds: what keeps alerts back for a while, and when an alert may go.
+//! Holds: they delay or mute alerts. This module computes when an alert may be sent.
 //!
-//! A delay, quiet hours, a maintenance window and a snooze all give a time before which an alert is not sent. [`release`] finds the first
-//! time at which none of them applies. A mute gives no such time. What is held is recorded all the same: as a delivery that waits.
+//! A delay, quiet hours, a maintenance window and a snooze each give a time before which an alert is not sent.
+//! [`release`] finds the first time at which none of them applies. A mute gives no such time. Every held alert is
+//! stored as a delivery that waits.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +15,11 @@ use crate::incident::SubjectKind;
 use crate::incident::severity::Severity;
 use crate::schedule::Schedule;
 
-/// Steps from one hold to the next. Two windows that follow each other without end release an alert after as many steps.
+/// Most steps from one hold to the next. If two windows follow each other without end, the alert is released after so
+/// many steps.
 const MOST_STEPS: usize = 64;
 
-/// Something that keeps alerts back.
+/// Delays or mutes alerts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hold {
     /// Which incidents it holds.
@@ -26,12 +28,12 @@ pub struct Hold {
     pub time: Time,
 }
 
-/// Which incidents a hold is about.
+/// The incidents whose alerts a hold covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// All of the project.
     Project,
-    /// Those about these monitors, and about monitors with one of these tags.
+    /// Those about these monitors, and those about monitors with one of these tags.
     Monitors {
         /// Ids of monitors.
         ids: BTreeSet<Uuid>,
@@ -43,29 +45,29 @@ pub enum Scope {
 /// When a hold applies.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Time {
-    /// Until a person takes it away.
+    /// Until a person removes the hold.
     Always,
     /// From one instant until another one.
     Once {
         /// Its beginning.
         from: DateTime<Utc>,
-        /// Its end, which does not belong to it.
+        /// Its end, which is not a part of it.
         until: DateTime<Utc>,
     },
-    /// For so long after each slot of a schedule.
+    /// For a fixed time after each slot of a schedule.
     Each {
         /// When it begins.
         schedule: Box<Schedule>,
         /// How long it lasts.
         length: TimeDelta,
-        /// Its first beginning whose stretch is not over when the hold is read. Finding a slot takes microseconds, and a storm of alerts asks
-        /// for each of them.
+        /// The first beginning whose stretch is not over when the hold is loaded. Finding a slot takes microseconds,
+        /// and a storm of alerts repeats that for each alert.
         first: Option<DateTime<Utc>>,
     },
 }
 
 impl Time {
-    /// For so long after each slot, from `now` on.
+    /// For a fixed time after each slot, from `now` on.
     #[must_use]
     pub fn each(schedule: Box<Schedule>, length: TimeDelta, now: DateTime<Utc>) -> Self {
         let first = schedule.next_after(now - length);
@@ -77,28 +79,28 @@ impl Time {
     }
 }
 
-/// Until when a hold applies.
+/// The end of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     Until(DateTime<Utc>),
     Always,
 }
 
-/// When an alert may go to a channel.
+/// The time at which an alert may be sent to a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
     /// At once.
     Now,
     /// Not before this time.
     At(DateTime<Utc>),
-    /// Not before somebody takes a mute away.
+    /// Not before a person removes a mute.
     Never,
 }
 
-/// What decides when an alert about an incident may go.
+/// The facts about an incident that decide when its alerts may be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
-    /// What the rules of channels look at.
+    /// The properties that the rules of channels check.
     pub traits: Traits<'a>,
     /// The id of its subject.
     pub subject: Uuid,
@@ -107,7 +109,7 @@ pub struct About<'a> {
 }
 
 impl Hold {
-    /// Whether it holds alerts about this incident.
+    /// True if the hold covers alerts about this incident.
     #[must_use]
     pub fn covers(&self, about: &About<'_>) -> bool {
         match &self.scope {
@@ -120,7 +122,7 @@ impl Hold {
         }
     }
 
-    /// Whether it applies at a time, and until when.
+    /// Returns the end of the hold if it applies at a time.
     fn at(&self, at: DateTime<Utc>) -> Option<Held> {
         match &self.time {
             Time::Always => Some(Held::Always),
@@ -141,7 +143,7 @@ impl Hold {
         }
     }
 
-    /// The end of the stretch in which `at` lies. None: it does not apply at `at`, or has no end.
+    /// The end of the stretch in which `at` lies. None: the hold does not apply at `at`, or has no end.
     #[must_use]
     pub fn ends_at(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self.at(at) {
@@ -151,10 +153,11 @@ impl Hold {
     }
 }
 
-/// Tells when an alert about an incident may go to a channel. `holds` are those that cover the incident.
+/// Returns when an alert about an incident may be sent to a channel. `holds` are those that cover the incident.
 ///
-/// Windows, snoozes and mutes keep back that an incident began and that it goes on. That it is over, or that somebody cares, goes to those
-/// who heard of it: it makes no work, and closes what is open in other services.
+/// Windows, snoozes and mutes hold only the alerts that an incident began, goes on or escalates. Those who were
+/// notified of the incident also get its acknowledgement and its end at once. These alerts ask for no work, and they
+/// close what is open in other services.
 #[must_use]
 pub fn release(
     alert: Alert,

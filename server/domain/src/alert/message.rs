@@ -1,9 +1,9 @@
-//! Messages: what an alert says, before a kind of channel gives it a form.
+//! Messages: the content of an alert, before a kind of channel renders it.
 //!
-//! The outbox writes a message once and stores it with each of its deliveries, so every attempt says the same. Each
-//! kind of channel renders the message: a webhook as JSON, mail as text and HTML. The stored form is the JSON of
+//! The outbox writes a message once and stores it with each of its deliveries, so every attempt sends the same content.
+//! Each kind of channel renders the message: a webhook as JSON, mail as text and HTML. The stored form is the JSON of
 //! webhooks, with a field `version` (module `stored`). During an upgrade, a server of the last release sends the stored
-//! form as it is: that must be a valid webhook.
+//! form unchanged, so it must be a valid webhook.
 
 mod stored;
 
@@ -29,7 +29,7 @@ pub struct Message {
     pub event: Event,
 }
 
-/// What happened.
+/// The reported event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// An incident changed, or still goes on.
@@ -43,7 +43,8 @@ pub enum Event {
     /// The owner of a mail address is asked for consent.
     Confirmation(Confirmation),
     /// A stored message that this version cannot read: a later version wrote it, or fields are missing. Webhooks
-    /// forward it as it is. Other kinds say what they can read: an incomplete alert is worth more than none.
+    /// forward it unchanged. Other kinds send the parts that they can read, because an incomplete alert is better than
+    /// none.
     Unread(Value),
 }
 
@@ -54,12 +55,12 @@ pub struct IncidentEvent {
     pub phase: Phase,
     /// The incident as it was then.
     pub incident: Incident,
-    /// The incident's monitor as it was then. None: the incident is about something else, or this is a reminder or
-    /// an escalation.
+    /// The incident's monitor as it was then. None: the incident is about another kind of subject, or this is a
+    /// reminder or an escalation.
     pub monitor: Option<Monitor>,
 }
 
-/// Where an incident stands.
+/// The event of an incident that a message reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// See [`Alert::Opened`].
@@ -104,18 +105,18 @@ pub struct Incident {
     pub id: IncidentId,
     /// The project that owns it.
     pub project: Project,
-    /// What it is about.
+    /// The subject.
     pub subject: Subject,
     /// Why it opened.
     pub cause: CauseOfIncident,
     /// How urgent it is. None: a version before severities wrote the message; see [`Incident::severity`].
     #[serde(default, deserialize_with = "severity::stored")]
     pub severity: Option<Severity>,
-    /// What supports the cause.
+    /// The facts that support the cause.
     pub evidence: Vec<Fact>,
-    /// What to do.
+    /// The steps that repair the fault.
     pub repair: Vec<Repair>,
-    /// The first monitors that it affects, [`crate::limits::ALERT_MEMBERS`] at most. Empty for a monitor's own
+    /// The first monitors that it affects, at most [`crate::limits::ALERT_MEMBERS`]. Empty for a monitor's own
     /// incident.
     #[serde(default)]
     pub members: Vec<Member>,
@@ -128,11 +129,11 @@ pub struct Incident {
     pub resolved_at: Option<DateTime<Utc>>,
     /// When a person acknowledged it.
     pub acknowledged_at: Option<DateTime<Utc>>,
-    /// Who acknowledged it, in words.
+    /// Who acknowledged it, as a text for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged_by: Option<String>,
-    /// A link with which whoever reads the message can acknowledge the incident. Each attempt signs it for its channel, so the stored
-    /// message has none.
+    /// A link with which any reader of the message can acknowledge the incident. Each attempt signs the link for its
+    /// channel, so the stored message has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledge_url: Option<String>,
     /// Its page.
@@ -140,7 +141,8 @@ pub struct Incident {
 }
 
 impl Incident {
-    /// How urgent it is. A message without a severity has that of its cause; of an unknown cause, `warning`.
+    /// Returns its urgency. A message without a severity has the severity of its cause; for an unknown cause,
+    /// `warning`.
     #[must_use]
     pub fn severity(&self) -> Severity {
         let of_cause = || Cause::parse(&self.cause.code).map_or(Severity::Warning, Cause::severity);
@@ -160,7 +162,8 @@ pub struct Project {
 /// Why an incident opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CauseOfIncident {
-    /// See [`crate::incident::cause::Cause::as_str`]. A text, because a server must send the alerts about causes that a later version added.
+    /// See [`crate::incident::cause::Cause::as_str`]. A text, because a server must also send alerts about causes that
+    /// a later version added.
     pub code: String,
     /// What happened, as a sentence.
     pub summary: String,
@@ -181,7 +184,7 @@ pub struct Member {
     pub name: String,
 }
 
-/// The kind of a member that names none: older versions listed monitors only.
+/// The kind of a member without a kind. Older versions listed only monitors, and stored no kind.
 fn monitor() -> SubjectKind {
     SubjectKind::Monitor
 }
@@ -203,7 +206,7 @@ pub struct Monitor {
     pub schedule: Value,
     /// The schedule in words.
     pub schedule_summary: String,
-    /// How long after a slot a run may begin at the earliest: the countdown of the entry. In seconds.
+    /// How long after a slot a run may begin at the earliest: the countdown of the entry, in seconds.
     #[serde(default, serialize_with = "crate::json::serialize_seconds")]
     pub delay_seconds: f64,
     /// How late a report may be, in seconds.
@@ -244,7 +247,7 @@ pub struct BlindNotice {
     pub blind_spell: Spell,
     /// How many monitors of the project could not be judged.
     pub monitors: i64,
-    /// The same as a sentence.
+    /// The number and the stretch as a sentence.
     pub summary: String,
     /// The project that owns the monitors.
     pub project: Project,
@@ -289,7 +292,7 @@ impl Message {
         }
     }
 
-    /// The incident that it reports on.
+    /// The incident that the message reports.
     #[must_use]
     pub fn incident(&self) -> Option<&Incident> {
         match &self.event {

@@ -1,7 +1,8 @@
-//! Quiet hours: times of the week at which a channel gets only what is critical. They delay alerts, and drop none.
+//! Quiet hours: times of the week at which a channel gets only critical alerts. They delay alerts, and drop none.
 //!
-//! The wall clock of the zone decides: it is quiet whenever that clock shows a quiet time. So a night in which the clock is set back is an
-//! hour longer, and quiet hours that begin or end in a skipped hour begin or end when the clock jumps over it.
+//! The wall clock of the zone decides: an instant is quiet if that clock shows a quiet time. So a night in which the
+//! clock is set back has one more quiet hour. If quiet hours begin or end in a skipped hour, they begin or end when the
+//! clock skips it.
 
 use chrono::{DateTime, Datelike, NaiveTime, TimeDelta, Timelike, Utc};
 use serde_json::{Value, json};
@@ -21,7 +22,8 @@ const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 pub struct QuietHours {
     zone: Zone,
     times: Vec<Times>,
-    /// The same as minutes of a week that begins on Monday: begin and end, disjoint, in order. An end may lie behind the week's end.
+    /// The same times as minutes of a week that begins on Monday: begin and end, disjoint, sorted. An end may lie after
+    /// the end of the week.
     minutes: Vec<(u16, u16)>,
 }
 
@@ -32,7 +34,7 @@ struct Times {
     days: u8,
     /// Minutes after midnight.
     from: u16,
-    /// Minutes after midnight; not after `from`: on the next day.
+    /// Minutes after midnight. If not after `from`, it means the next day.
     to: u16,
 }
 
@@ -40,7 +42,7 @@ impl QuietHours {
     /// Reads the JSON form.
     ///
     /// # Errors
-    /// A member is missing, unknown or malformed, the zone does not exist, or the week has no time that is not quiet.
+    /// A member is missing, unknown or malformed; the zone does not exist; or the whole week is quiet.
     pub fn from_json(pointer: &str, value: &Value) -> Result<Self, Vec<FieldError>> {
         let mut faults = Vec::new();
         let read = Self::read(pointer, value, &mut faults);
@@ -67,7 +69,7 @@ impl QuietHours {
                 None
             }
             _ => {
-                let message = "is the IANA name of a time zone, such as Europe/Berlin";
+                let message = "must be the IANA name of a time zone, such as Europe/Berlin";
                 faults.push(FieldError::new(format!("{pointer}/timezone"), message));
                 None
             }
@@ -75,7 +77,7 @@ impl QuietHours {
         let times = members.get("times").and_then(Value::as_array);
         let Some(times) = times.filter(|times| (1..=MOST_TIMES).contains(&times.len())) else {
             let message = format!(
-                "is a list of 1 to {MOST_TIMES} stretches, such as {{\"from\":\"22:00\",\"to\":\"07:00\"}}"
+                "must be a list of 1 to {MOST_TIMES} stretches, such as {{\"from\":\"22:00\",\"to\":\"07:00\"}}"
             );
             faults.push(FieldError::new(format!("{pointer}/times"), message));
             return None;
@@ -88,7 +90,7 @@ impl QuietHours {
         let times: Vec<Times> = times.into_iter().collect::<Option<_>>()?;
         let minutes = union(&times);
         if minutes == [(0, WEEK)] {
-            let message = "leaves no time of the week that is not quiet: alerts would wait without end";
+            let message = "makes the whole week quiet: alerts would wait forever";
             faults.push(FieldError::new(format!("{pointer}/times"), message));
         }
         Some(Self {
@@ -105,7 +107,7 @@ impl QuietHours {
         json!({"timezone": self.zone.name(), "times": times})
     }
 
-    /// When the quiet stretch ends in which `at` lies. None: it is not quiet at `at`.
+    /// Returns the end of the quiet stretch that contains `at`. None: `at` is not quiet.
     #[must_use]
     pub fn until(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let wall = self.zone.wall_at(at);
@@ -113,7 +115,7 @@ impl QuietHours {
             + wall.hour() as u16 * 60
             + wall.minute() as u16;
         let left = self.minutes.iter().find_map(|(from, to)| {
-            // The stretch that began last week and goes on.
+            // The stretch may have begun last week.
             let minute = if minute < *from { minute + WEEK } else { minute };
             (minute < *to).then(|| to - minute)
         })?;
@@ -129,7 +131,7 @@ impl QuietHours {
             }
             Reading::Skipped { gap_end, .. } => gap_end,
         };
-        // The end lies behind `at`, unless the zone's data say something odd: never wait for the past.
+        // The end lies after `at`, unless the zone's data are inconsistent. Never return a time in the past.
         Some(if end > at { end } else { at + TimeDelta::seconds(1) })
     }
 }
@@ -147,7 +149,7 @@ impl Times {
         let days = match members.get("days") {
             None => Some(0x7f),
             Some(days) => read_days(days).or_else(|| {
-                let message = format!("is a list of one or more of {}", DAYS.join(", "));
+                let message = format!("must be a list of one or more of {}", DAYS.join(", "));
                 faults.push(FieldError::new(format!("{pointer}/days"), message));
                 None
             }),
@@ -157,7 +159,7 @@ impl Times {
             let minutes = found.and_then(read_time).filter(|minutes| *minutes <= latest);
             if minutes.is_none() {
                 let found = found.map_or_else(
-                    || "is missing or no text".to_owned(),
+                    || "is missing or not a text".to_owned(),
                     |text| format!("is {:?}", clip(text)),
                 );
                 let message = format!("{found}; a time from 00:00 to {} is allowed", show_time(latest));
@@ -207,7 +209,7 @@ fn union(times: &[Times]) -> Vec<(u16, u16)> {
             _ => stretches.push((minute, minute + 1)),
         }
     }
-    // A stretch over the end of the week is one.
+    // Join a stretch that crosses the end of the week.
     if let [(0, first), .., (_, WEEK)] = stretches[..] {
         stretches.remove(0);
         if let Some((_, to)) = stretches.last_mut() {
@@ -244,7 +246,7 @@ fn show_time(minutes: u16) -> String {
     format!("{:02}:{:02}", minutes / 60, minutes % 60)
 }
 
-/// Notes the members that are not allowed.
+/// Adds a fault for each member that is not allowed.
 pub(super) fn unknown<'a>(
     pointer: &str,
     members: impl Iterator<Item = &'a String>,
@@ -287,7 +289,7 @@ mod tests {
             // From Sunday to Monday, which is the end of the week.
             (&nights, "2026-01-11T22:00:00Z", Some("2026-01-12T06:00:00Z")),
             (&nights, "2026-01-12T01:00:00Z", Some("2026-01-12T06:00:00Z")),
-            // The night that lacks an hour, and the one that has an hour more.
+            // The night that lacks an hour, and the night that has an extra hour.
             (&nights, "2026-03-28T22:00:00Z", Some("2026-03-29T05:00:00Z")),
             (&nights, "2026-10-24T21:00:00Z", Some("2026-10-25T06:00:00Z")),
             (&weekend, "2026-01-09T22:59:59Z", None),
@@ -345,7 +347,7 @@ mod tests {
         ] {
             assert_eq!(hours.until(at(now)), until.map(at), "{now} {}", hours.to_json());
         }
-        // Each minute around both changes: what is quiet ends later than now.
+        // Each minute around both changes: quiet hours always end after now.
         for start in ["2026-03-28T22:00:00Z", "2026-10-24T22:00:00Z"] {
             for minute in 0..480 {
                 let now = at(start) + TimeDelta::minutes(minute);

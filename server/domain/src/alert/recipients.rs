@@ -1,6 +1,6 @@
 //! Recipients: which channels get a message, and when.
 //!
-//! [`recipients`] is the only place that decides this. docs/alerting.md shows it as a table, and a test compares the two.
+//! Only [`recipients`] decides this. docs/alerting.md shows its rules as a table, and a test compares the two.
 
 use std::collections::BTreeSet;
 
@@ -16,67 +16,68 @@ use crate::incident::cause::Cause;
 /// A project gets at most one notice in this time that the same channel was switched off.
 pub const NOTICE_AGAIN: TimeDelta = TimeDelta::days(1);
 
-/// What a message is about, as far as this decides who gets it.
+/// The subject of a message, as far as it decides which channels get the message.
 #[derive(Debug, Clone, Copy)]
 pub enum Topic<'a> {
     /// A monitor with its own list of channels: only those get its alerts.
     Chosen(&'a BTreeSet<ChannelId>),
     /// A monitor without a list of channels, any other subject, or the project as a whole.
     Project,
-    /// One channel: it is tested, asks for its confirmation, or was switched off.
+    /// One channel: the message tests it, asks for its confirmation, or reports that it was switched off.
     Channel(ChannelId),
 }
 
-/// A channel, as far as its state decides what it gets.
+/// A channel, with the state that decides which messages it gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
     /// Its id.
     pub id: ChannelId,
     /// A permanent failure switched the channel off.
     pub is_disabled: bool,
-    /// Whether alerts may go there: only the owner of a mail address can allow mail.
+    /// True if alerts may go there. Only the owner of a mail address can allow mail.
     pub is_confirmed: bool,
     /// The last attempt failed.
     pub is_failing: bool,
-    /// When the project's other channels last got a notice that this one was switched off.
+    /// When the project's other channels were last notified that this one was switched off.
     pub reported_at: Option<DateTime<Utc>>,
     /// Which alerts about incidents it gets, and when.
     pub routing: Routing,
 }
 
-/// Which channels have got messages of an incident. A message to an address that is not confirmed counts as got. A message that waits for
-/// its time does not, nor one that a mute or the channel's rules keep back.
+/// The channels that have got messages of an incident. A message to an unconfirmed address counts as got. A message
+/// does not count if it still waits, or if a mute or the channel's rules hold it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     /// The channels that got `opened`.
     pub opened: BTreeSet<ChannelId>,
     /// The channels that got `escalated`.
     pub escalated: BTreeSet<ChannelId>,
-    /// The channels for which a message was held, and not sent yet, that says that the incident began or goes on.
+    /// The channels with a held message, not sent yet, that reports that the incident began or goes on.
     pub waiting: BTreeSet<ChannelId>,
 }
 
-/// The other facts that decide.
+/// The other facts that decide which channels get a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// Every channel of the project.
     pub channels: &'a [Channel],
-    /// Which channels have got messages of the incident. None: no channel has, or the message belongs to no incident.
+    /// The channels that have got messages of the incident. None: no channel has, or the message belongs to no
+    /// incident.
     pub history: Option<&'a History>,
     /// The channels that a step of the escalation names.
     pub step: &'a [ChannelId],
-    /// What keeps alerts of the project back: windows, snoozes and mutes.
+    /// The holds of the project: windows, snoozes and mutes.
     pub holds: &'a [Hold],
     /// The tags of the incident's monitor.
     pub tags: &'a [String],
 }
 
-/// Why a message is recorded for a channel, and not sent.
+/// Why a message is recorded for a channel, but not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withheld {
     /// The owner of the mail address has not confirmed.
     NotConfirmed,
-    /// Somebody muted what it is about.
+    /// Somebody muted the subject of the message.
     Muted,
     /// The channel's rules changed while the message waited.
     Rules,
@@ -99,8 +100,8 @@ impl Withheld {
 pub struct Recipient {
     /// The channel.
     pub channel: ChannelId,
-    /// None: the message is sent. Else the delivery is cancelled from the start, so that a reader of deliveries sees
-    /// why no message came.
+    /// None: the message is sent. Otherwise the delivery is cancelled at once, and shows readers of deliveries why no
+    /// message came.
     pub withheld: Option<Withheld>,
     /// The time before which the message is not sent. None: it is sent at once.
     pub not_before: Option<DateTime<Utc>>,
@@ -144,7 +145,7 @@ pub fn recipients(
             Some(about) if channel.is_confirmed => {
                 recipient(channel.id, release(alert, about, &channel.routing, &holds, now))
             }
-            // The request for confirmation is the one message that an unconfirmed address gets.
+            // An unconfirmed address gets only the request for confirmation.
             _ => Recipient {
                 withheld: (!channel.is_confirmed && alert != Alert::Confirmation)
                     .then_some(Withheld::NotConfirmed),
@@ -169,7 +170,8 @@ fn recipient(channel: ChannelId, release: Release) -> Recipient {
     }
 }
 
-/// What the rules of channels and the holds need to know. None: the message is about no incident, so no rule applies to it.
+/// The facts that the rules of channels and the holds check. None: the message is about no incident, so no rule applies
+/// to it.
 fn about<'a>(message: &Message, tags: &'a [String]) -> Option<About<'a>> {
     let incident = message.incident()?;
     Some(About {
@@ -184,7 +186,7 @@ fn about<'a>(message: &Message, tags: &'a [String]) -> Option<About<'a>> {
     })
 }
 
-/// Whether a message is meant for a channel, whatever its state.
+/// True if a message is meant for a channel, whatever the channel's state.
 fn is_addressed(
     alert: Alert,
     topic: Topic<'_>,
@@ -201,7 +203,7 @@ fn is_addressed(
         _ => true,
     };
     let asks_for = || is_chosen() && about.is_none_or(|about| channel.routing.matches(&about.traits));
-    // A channel that asks not to hear when incidents begin hears of the later events of each incident that it asks for.
+    // A channel that leaves out `opened` gets the later alerts of each incident that its rules match.
     let skips_beginnings = || !channel.routing.hears(Alert::Opened) && asks_for();
     if !channel.routing.hears(alert) {
         return false;
@@ -209,7 +211,7 @@ fn is_addressed(
     match (alert, topic) {
         (Alert::Opened, _) => asks_for(),
         (Alert::BlindSpell, _) => true,
-        // One that waits says enough.
+        // A waiting message already says that the incident goes on.
         (Alert::Reminder, _) => {
             !is_in(|history| &history.waiting) && (is_in(|history| &history.opened) || skips_beginnings())
         }
@@ -224,19 +226,19 @@ fn is_addressed(
     }
 }
 
-/// Whether the state of a channel allows such a message.
+/// True if the state of a channel allows such a message.
 fn is_fit(alert: Alert, channel: &Channel) -> bool {
     match alert {
-        // A person repairs the channel and wants to see whether it works again.
+        // A person repairs the channel, and needs a test to see whether it works again.
         Alert::Test | Alert::Confirmation => true,
-        // Notices must not cause notices: `n` channels that all fail make fewer than `n` notices.
+        // Notices must not cause notices: if `n` channels fail, fewer than `n` notices follow.
         Alert::ChannelDisabled => !channel.is_disabled && !channel.is_failing && channel.is_confirmed,
         _ => !channel.is_disabled,
     }
 }
 
-/// Whether the project got a notice lately that this channel was switched off. A time in the future stems from a clock
-/// that was set back: it does not count.
+/// True if the project lately got a notice that this channel was switched off. Ignores a time in the future, which was
+/// written before the clock stepped back.
 fn was_reported(topic: Topic<'_>, channels: &[Channel], now: DateTime<Utc>) -> bool {
     let Topic::Channel(id) = topic else {
         return false;

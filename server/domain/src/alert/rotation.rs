@@ -1,13 +1,13 @@
-//! Rotations: which person is on call.
+//! Rotations: compute which person is on call.
 //!
-//! A rotation has **layers**. In each layer, people take **turns** of a day or a week. The turns of a layer have no
-//! beginning and no end: its first date only says whose turn it is then. A layer may be limited to hours and weekdays.
-//! A later layer replaces the earlier ones while it is active, and the first layer is always active. So exactly one
-//! person is on call at any time. An **override** replaces all layers.
+//! A rotation has **layers**. In each layer, people take **turns** of a day or a week. Turns repeat without beginning
+//! or end; the layer's first date only says whose turn begins then. A layer may be limited to certain hours and
+//! weekdays. While a later layer is active, it replaces the earlier ones. The first layer is always active, so exactly
+//! one person is on call at any time. An **override** replaces all layers.
 //!
 //! All times are local times of the rotation's zone. They follow the rule of fixed times in crontabs
-//! ([`crate::schedule::cron`]): a time that the clock skips is the end of the gap, and of a time that the clock shows
-//! twice the first one counts.
+//! ([`crate::schedule::cron`]). A time that the clock skips means the end of the gap. A time that the clock shows twice
+//! means the first of the two.
 
 mod reading;
 mod shifts;
@@ -28,11 +28,12 @@ pub struct RotationSettings {
     pub name: String,
     /// The zone of all its times: an IANA name.
     pub timezone: String,
-    /// Who takes part.
+    /// The people who take part.
     pub people: Vec<Person>,
-    /// Who takes turns. The first layer is always active; a later one replaces the earlier ones while it is active.
+    /// The layers of turns. The first layer is always active. While a later layer is active, it replaces the earlier
+    /// ones.
     pub layers: Vec<LayerSettings>,
-    /// Who stands in. Of two at the same time, the later one in the list counts.
+    /// The overrides. If two overlap, the later one in the list counts.
     #[serde(default)]
     pub overrides: Vec<OverrideSettings>,
 }
@@ -43,7 +44,7 @@ pub struct RotationSettings {
 pub struct Person {
     /// The person's name, which is unique in the rotation.
     pub name: String,
-    /// Where to reach the person, best first.
+    /// The channels that reach the person, best first.
     pub channels: Vec<ChannelId>,
 }
 
@@ -51,7 +52,7 @@ pub struct Person {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerSettings {
-    /// The names of those who take turns, in this order. A name may occur more than once.
+    /// The names of the people who take turns, in this order. A name may occur more than once.
     pub people: Vec<String>,
     /// How long a turn is.
     pub handover: Handover,
@@ -93,7 +94,7 @@ pub struct HoursSettings {
     pub weekdays: Option<Vec<Weekday>>,
     /// When they begin: `18:00`.
     pub from: String,
-    /// When they end: `08:00`. If that is not after `from`, they end on the next day.
+    /// When they end: `08:00`. If this is not after `from`, they end on the next day.
     pub to: String,
 }
 
@@ -119,12 +120,12 @@ pub struct OverrideSettings {
     pub person: String,
     /// The local date or time of its beginning: `2026-12-24`, `2026-12-24T09:00`.
     pub from: String,
-    /// The local date or time of its end. A date means its beginning, so an override `until` a date does not contain
+    /// The local date or time of its end. A date means its first instant, so an override `until` a date ends before
     /// that date.
     pub until: String,
 }
 
-/// A rotation that was checked ([`Rotation::read`]).
+/// A rotation whose settings were checked ([`Rotation::read`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotation {
     settings: RotationSettings,
@@ -159,7 +160,7 @@ struct Override {
 }
 
 impl Rotation {
-    /// What was checked, with names in their normal form.
+    /// The checked settings, with names in their normal form.
     #[must_use]
     pub fn settings(&self) -> &RotationSettings {
         &self.settings
@@ -181,8 +182,8 @@ impl Rotation {
 }
 
 impl Person {
-    /// Which of the person's channels is tried in a round of an escalation, counted from 0: one after the other, without
-    /// those that cannot be used. None: no channel can be used.
+    /// The person's channel for a round of an escalation, counted from 0. Each round takes the next usable channel.
+    /// None: no channel is usable.
     #[must_use]
     pub fn channel(&self, round: u32, is_usable: impl Fn(ChannelId) -> bool) -> Option<ChannelId> {
         let usable: Vec<ChannelId> = self
@@ -196,10 +197,10 @@ impl Person {
     }
 }
 
-/// The instant of a local time. See the top of this file for times that do not exist or exist twice.
+/// The instant of a local time. The top of this file has the rule for skipped and repeated times.
 fn instant(zone: Zone, date: NaiveDate, time: NaiveTime) -> DateTime<Utc> {
     zone.first_showing(date.and_time(time))
-        // Beyond the years of the zone data. `reading` refuses such dates.
+        // The date is beyond the years of the zone data. `reading` refuses such dates.
         .unwrap_or_else(|| date.and_time(time).and_utc())
 }
 

@@ -36,7 +36,7 @@ pub const EVENTS: [Alert; 5] = [
 /// The rules of a channel. Without rules, it gets every alert at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
-    /// The alerts that it gets. None: every one, those of later versions too.
+    /// The alerts that the channel gets. None: all, including those of later versions.
     events: Option<Vec<Alert>>,
     minimum_severity: Severity,
     delay_seconds: u32,
@@ -44,7 +44,7 @@ pub struct Routing {
     quiet_hours: Option<QuietHours>,
 }
 
-/// Which incidents a channel gets. An empty list allows everything.
+/// The incidents that a channel gets. An empty list allows everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Match {
     tags: Vec<String>,
@@ -66,12 +66,12 @@ impl Default for Routing {
     }
 }
 
-/// What the rules need to know of an incident.
+/// The properties of an incident that the rules check.
 #[derive(Debug, Clone, Copy)]
 pub struct Traits<'a> {
     /// What kind of thing the incident is about.
     pub kind: SubjectKind,
-    /// Its cause. None: a later version wrote it. The rules about causes let it pass.
+    /// Its cause. None: a later version added the cause, so the rules about causes do not apply.
     pub cause: Option<Cause>,
     /// How urgent it is.
     pub severity: Severity,
@@ -80,14 +80,15 @@ pub struct Traits<'a> {
 }
 
 impl Routing {
-    /// Whether it gets this kind of alert. Only alerts about incidents can be left out.
+    /// True if the channel gets this kind of alert. A channel can leave out only alerts about incidents.
     #[must_use]
     pub fn hears(&self, alert: Alert) -> bool {
         let events = self.events.as_deref();
         events.is_none_or(|events| events.contains(&alert)) || !EVENTS.contains(&alert)
     }
 
-    /// Whether it gets alerts about such an incident. Only monitors have tags, so tags do not keep back incidents about anything else.
+    /// True if the channel gets alerts about such an incident. Only monitors have tags, so the rule about tags ignores
+    /// incidents of other subjects.
     #[must_use]
     pub fn matches(&self, incident: &Traits<'_>) -> bool {
         let Match {
@@ -104,19 +105,20 @@ impl Routing {
                 || incident.tags.iter().any(|tag| tags.contains(tag)))
     }
 
-    /// How long after its beginning an incident is told.
+    /// How long after the beginning of an incident the channel is notified.
     #[must_use]
     pub fn delay(&self) -> TimeDelta {
         TimeDelta::seconds(self.delay_seconds.into())
     }
 
-    /// When it gets only what is critical.
+    /// The times at which the channel gets only critical alerts.
     #[must_use]
     pub fn quiet_hours(&self) -> Option<&QuietHours> {
         self.quiet_hours.as_ref()
     }
 
-    /// Reads the stored form. Rules that this version cannot read keep nothing back: an alert too many is better than one too few.
+    /// Reads the stored form. Ignores rules that this version cannot read: an alert too many is better than one too
+    /// few.
     #[must_use]
     pub fn of_row(stored: Option<&Value>) -> Self {
         let mut routing = Self::default();
@@ -135,14 +137,14 @@ impl Routing {
         routing
     }
 
-    /// Sets the rules that a person gave, and leaves the others as they are.
+    /// Sets the given rules, and leaves the others unchanged.
     pub fn apply(&mut self, given: &Map<String, Value>, faults: &mut Vec<FieldError>) {
         for (field, value) in given {
             self.set(field, value, faults);
         }
     }
 
-    /// Sets one rule. `null` takes it away.
+    /// Sets one rule. `null` removes it.
     fn set(&mut self, field: &str, value: &Value, faults: &mut Vec<FieldError>) {
         let pointer = format!("/{field}");
         match field {
@@ -155,7 +157,7 @@ impl Routing {
                 };
                 match found {
                     Some(severity) => self.minimum_severity = severity,
-                    None => faults.push(FieldError::new(pointer, "is one of info, warning, critical")),
+                    None => faults.push(FieldError::new(pointer, "must be one of info, warning, critical")),
                 }
             }
             "delay_seconds" => {
@@ -164,7 +166,7 @@ impl Routing {
                     Some(seconds) if seconds <= MOST_DELAY_SECONDS => self.delay_seconds = seconds,
                     _ => faults.push(FieldError::new(
                         pointer,
-                        format!("is a whole number from 0 to {MOST_DELAY_SECONDS} (a day)"),
+                        format!("must be a whole number from 0 to {MOST_DELAY_SECONDS} (a day)"),
                     )),
                 }
             }
@@ -179,7 +181,7 @@ impl Routing {
         }
     }
 
-    /// The form that is shown and stored.
+    /// The form that the API shows and the database stores.
     #[must_use]
     pub fn to_json(&self) -> Map<String, Value> {
         let events = |events: &[Alert]| json!(events.iter().map(|alert| alert.as_str()).collect::<Vec<_>>());
@@ -215,7 +217,7 @@ fn read_events(pointer: &str, value: &Value, faults: &mut Vec<FieldError>) -> Op
             let known = EVENTS.map(Alert::as_str).join(", ");
             faults.push(FieldError::new(
                 pointer,
-                format!("is a list of one or more of {known}; null means all of them"),
+                format!("must be a list of one or more of {known}; null means all of them"),
             ));
             None
         }
@@ -241,7 +243,7 @@ impl Match {
             found.unwrap_or_else(|| {
                 faults.push(FieldError::new(
                     format!("{pointer}/{member}"),
-                    "is a list of texts",
+                    "must be a list of texts",
                 ));
                 Vec::new()
             })
@@ -274,10 +276,10 @@ impl Match {
         for (index, pattern) in causes.iter().enumerate() {
             let bits = matching_causes(pattern);
             if bits == 0 {
-                // A slip in a pattern would keep every alert from the channel.
+                // With a typing error in its pattern, a channel would get no alert at all.
                 faults.push(FieldError::new(
                     format!("{pointer}/causes/{index}"),
-                    format!("is {:?}, which fits no cause; a cause such as BEAT_DOWN, or a pattern such as QUEUE_*, is allowed", clip(pattern)),
+                    format!("is {:?}, which matches no cause; a cause such as BEAT_DOWN, or a pattern such as QUEUE_*, is allowed", clip(pattern)),
                 ));
             }
             read.cause_bits |= bits;
@@ -291,7 +293,7 @@ fn bit(cause: Cause) -> u64 {
     1 << cause as u64
 }
 
-/// The causes that a pattern allows.
+/// Returns the causes that a pattern allows.
 fn matching_causes(pattern: &str) -> u64 {
     if pattern.len() > limits::NAME_CHARS {
         return 0;
@@ -304,7 +306,7 @@ fn matching_causes(pattern: &str) -> u64 {
         .fold(0, |all, one| all | one)
 }
 
-/// Whether a text fits a pattern in which `*` stands for any characters.
+/// True if a text matches a pattern in which `*` stands for any characters.
 fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
@@ -390,7 +392,7 @@ mod tests {
                 true,
             ),
             (json!({"match": {"tags": ["x"]}}), Monitor, Missed, false),
-            // A Beat has no tags, and may schedule what has.
+            // A Beat has no tags, but may schedule tasks of monitors that have them.
             (json!({"match": {"tags": ["x"]}}), Beat, BeatDown, true),
             (
                 json!({"match": {"tags": ["x"], "subjects": ["monitor"]}}),

@@ -1,6 +1,6 @@
-//! What is stored of a channel's secrets: ciphertexts, and masks that people may see.
+//! The stored form of a channel's secrets: ciphertexts, and masks that people may see.
 //!
-//! Encryption itself is not here: see `secret` and `alert/sealing` of the services.
+//! Encryption is in `secret` and `alert/sealing` of the services.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use crate::ids::{ChannelId, ProjectId};
 
-/// The only field of what stands in the settings for a secret that is sealed. Servers before 0.2 find no text there, so they cannot take a
-/// mask for an address: they leave the channel's alerts to newer servers.
+/// The only field of the object that replaces a sealed secret in the settings. Servers before 0.2 expect a text there,
+/// so they cannot mistake a mask for an address. They leave the channel's alerts to newer servers.
 const SHOWN: &str = "shown";
-/// Stands for what is not shown.
+/// Stands for the hidden part of a secret.
 pub const HIDDEN: char = '…';
-/// A mask shows the last characters of secrets that have at least so many. Of a shorter one, they would be too much of it.
+/// A mask shows the last characters of a secret only if the secret has at least so many characters.
 const LONG: usize = 12;
 const LAST: usize = 4;
 
@@ -28,7 +28,7 @@ pub struct Sealed {
     pub values: BTreeMap<String, String>,
 }
 
-/// Ciphertexts say nothing to readers of logs.
+/// Ciphertexts are of no use in logs.
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealed")
@@ -59,7 +59,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Reads [`Field::name`] back. None: a later version may know it.
+    /// Reads [`Field::name`] back. None: a later version may have written it.
     #[must_use]
     pub fn parse(name: &'a str) -> Option<Self> {
         match name {
@@ -69,7 +69,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// What the ciphertext is bound to: it opens in this field of this channel of this project only.
+    /// The text to which the ciphertext is bound. The ciphertext opens only in this field of this channel of this
+    /// project.
     #[must_use]
     pub fn bound_to(self, project: ProjectId, channel: ChannelId) -> String {
         // The ids have a fixed length, so no two places have the same text.
@@ -77,7 +78,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// What stands in the settings for a secret that is sealed.
+/// The object that replaces a sealed secret in the settings.
 #[must_use]
 pub fn placeholder(secret: &Value) -> Value {
     json!({SHOWN: mask(secret)})
@@ -90,8 +91,8 @@ pub fn mask_of(value: &Value) -> Option<&str> {
     fields.get(SHOWN)?.as_str()
 }
 
-/// What people may see of a secret: its last four characters, and of an address its scheme and host. Of short secrets, only that they are
-/// there.
+/// The part of a secret that people may see: its last four characters. Of an address also its scheme and host. Of a
+/// short secret nothing.
 #[must_use]
 pub fn mask(secret: &Value) -> String {
     let Some(text) = secret.as_str() else {
@@ -116,14 +117,14 @@ fn last(text: &str) -> String {
     }
 }
 
-/// Scheme, host with its port, and what follows the host. A user and password before the host are in none of them. None: no address of
-/// the web.
+/// Returns the scheme, the host with its port, and the rest. All three leave out a user and password before the host.
+/// None: the text is no web address.
 fn address(text: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     if !matches!(scheme, "http" | "https") {
         return None;
     }
-    // URLs of the web may have `\` for `/`.
+    // Web URLs may have `\` for `/`.
     let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end);
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

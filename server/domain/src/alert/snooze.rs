@@ -1,11 +1,11 @@
-//! Snoozes: alerts that a person or a deploy script keeps back for a while.
+//! Snoozes: a person or a deploy script holds alerts for a while.
 
 use chrono::TimeDelta;
 
 /// The longest snooze: a day, in seconds.
 pub const MOST_SNOOZE_SECONDS: i64 = 86_400;
 
-/// How long a snooze is, as ping URLs write it.
+/// The length of a snooze, as ping URLs write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
     /// From a second to a day.
@@ -14,7 +14,7 @@ pub enum Length {
     OutOfRange,
 }
 
-/// Reads a length such as `90s`, `20m` or `2h`. None: the text is no length, so the URL means something else.
+/// Reads a length such as `90s`, `20m` or `2h`. None: the text is no length, so the URL has another meaning.
 #[must_use]
 pub fn read_length(text: &str) -> Option<Length> {
     let (digits, seconds) = if let Some(digits) = text.strip_suffix('s') {

@@ -1,4 +1,4 @@
-//! Maintenance windows: planned times in which alerts wait. Incidents, statuses and pings are recorded all the same.
+//! Maintenance windows: planned times in which alerts wait. Deadbeat still records incidents, statuses and pings.
 
 use std::collections::BTreeSet;
 
@@ -16,13 +16,13 @@ use crate::time::read_instant;
 
 /// The shortest window, in seconds.
 const LEAST_SECONDS: i64 = 60;
-/// The longest stretch of a window that recurs: a week, in seconds.
+/// The longest stretch of a recurring window: a week, in seconds.
 const MOST_SECONDS: i64 = 7 * 86_400;
 /// The longest window that does not recur: 92 days, in seconds.
 const MOST_SECONDS_ONCE: i64 = 92 * 86_400;
-/// Monitors that one window names.
+/// Monitors that one window may name.
 const MOST_MONITORS: usize = 1_000;
-/// Stretches between which a recurring window must leave a gap.
+/// How many stretches of a recurring window are checked for a gap.
 const STRETCHES_CHECKED: usize = 100;
 
 /// A maintenance window.
@@ -32,9 +32,9 @@ pub struct Window {
     pub name: String,
     /// When it holds alerts.
     pub when: When,
-    /// The monitors that it is about.
+    /// The monitors that it covers.
     pub monitors: Vec<Uuid>,
-    /// The tags of monitors that it is about. Without monitors and tags it is about the whole project.
+    /// The tags of monitors that it covers. A window without monitors and tags covers the whole project.
     pub tags: Vec<String>,
 }
 
@@ -48,9 +48,9 @@ pub enum When {
         /// Its end.
         ends_at: DateTime<Utc>,
     },
-    /// Again and again.
+    /// Recurring.
     Each {
-        /// Its slots are the beginnings.
+        /// Each of its slots is a beginning.
         schedule: Box<Schedule>,
         /// How long it lasts, in seconds.
         duration_seconds: i32,
@@ -71,14 +71,14 @@ impl Window {
     /// Reads the JSON form that a person gave.
     ///
     /// # Errors
-    /// A member is missing, unknown or malformed, the window is over, or it leaves no gap.
+    /// A member is missing, unknown or malformed; the window is over; or its stretches leave no gap.
     pub fn from_json(given: &Map<String, Value>, now: DateTime<Utc>) -> Result<Self, Vec<FieldError>> {
         let mut faults = Vec::new();
         unknown("", given.keys(), &MEMBERS, &mut faults);
         let name = match given.get("name").and_then(Value::as_str) {
             Some(name) => read_label("/name", name, limits::NAME_CHARS, &mut faults),
             None => {
-                faults.push(FieldError::new("/name", "is a text"));
+                faults.push(FieldError::new("/name", "must be a text"));
                 String::new()
             }
         };
@@ -126,7 +126,7 @@ impl Window {
         MEMBERS.map(str::to_owned).into_iter().zip(values).collect()
     }
 
-    /// What it keeps back from `now` on.
+    /// Returns the hold that it causes from `now` on.
     #[must_use]
     pub fn hold(&self, now: DateTime<Utc>) -> Hold {
         let time = match &self.when {
@@ -161,7 +161,7 @@ fn read_match(value: Option<&Value>, faults: &mut Vec<FieldError>) -> (Vec<Uuid>
         None | Some(Value::Null) => return (monitors, tags),
         Some(Value::Object(members)) => members,
         Some(_) => {
-            let shape = r#"is no object; {"monitors":[],"tags":[]} is allowed; without both, the window is about the whole project"#;
+            let shape = r#"is no object; {"monitors":[],"tags":[]} is allowed; without both, the window covers the whole project"#;
             faults.push(FieldError::new("/match", shape));
             return (monitors, tags);
         }
@@ -172,7 +172,10 @@ fn read_match(value: Option<&Value>, faults: &mut Vec<FieldError>) -> (Vec<Uuid>
             None => &[],
             Some(Value::Array(list)) => list,
             Some(_) => {
-                faults.push(FieldError::new(format!("/match/{member}"), "is a list of texts"));
+                faults.push(FieldError::new(
+                    format!("/match/{member}"),
+                    "must be a list of texts",
+                ));
                 &[]
             }
         }
@@ -180,7 +183,7 @@ fn read_match(value: Option<&Value>, faults: &mut Vec<FieldError>) -> (Vec<Uuid>
     let (ids, names) = (list("monitors"), list("tags"));
     if ids.len() > MOST_MONITORS {
         let message = format!(
-            "has {} monitors; at most {MOST_MONITORS} are allowed; a tag names more",
+            "has {} monitors; at most {MOST_MONITORS} are allowed; use a tag for more",
             ids.len()
         );
         faults.push(FieldError::new("/match/monitors", message));
@@ -191,14 +194,14 @@ fn read_match(value: Option<&Value>, faults: &mut Vec<FieldError>) -> (Vec<Uuid>
             Some(id) => monitors.push(id),
             None => faults.push(FieldError::new(
                 format!("/match/monitors/{index}"),
-                "is the id of a monitor",
+                "must be the id of a monitor",
             )),
         }
     }
     for (index, tag) in names.iter().enumerate() {
         match tag.as_str() {
             Some(tag) => tags.push(tag.to_owned()),
-            None => faults.push(FieldError::new(format!("/match/tags/{index}"), "is a text")),
+            None => faults.push(FieldError::new(format!("/match/tags/{index}"), "must be a text")),
         }
     }
     check_tags("/match/tags", &mut tags, faults);
@@ -218,7 +221,7 @@ fn read_when(given: &Map<String, Value>, now: DateTime<Utc>, faults: &mut Vec<Fi
         let mut time = |member: &str| {
             let found = get(member).and_then(Value::as_str).and_then(read_instant);
             if found.is_none() {
-                let message = "is a time like 2026-03-29T00:00:00Z";
+                let message = "must be a time like 2026-03-29T00:00:00Z";
                 faults.push(FieldError::new(format!("/{member}"), message));
             }
             found
@@ -228,7 +231,7 @@ fn read_when(given: &Map<String, Value>, now: DateTime<Utc>, faults: &mut Vec<Fi
         let length = (ends_at - starts_at).num_seconds();
         if !(LEAST_SECONDS..=MOST_SECONDS_ONCE).contains(&length) {
             let message =
-                format!("is {LEAST_SECONDS} to {MOST_SECONDS_ONCE} seconds (92 days) after starts_at");
+                format!("must be {LEAST_SECONDS} to {MOST_SECONDS_ONCE} seconds (92 days) after starts_at");
             faults.push(FieldError::new("/ends_at", message));
         } else if ends_at <= now {
             faults.push(FieldError::new("/ends_at", "is over"));
@@ -239,7 +242,7 @@ fn read_when(given: &Map<String, Value>, now: DateTime<Utc>, faults: &mut Vec<Fi
     let duration = duration.filter(|seconds| (LEAST_SECONDS..=MOST_SECONDS).contains(seconds));
     let duration = duration.and_then(|seconds| i32::try_from(seconds).ok());
     if duration.is_none() {
-        let message = format!("is a whole number from {LEAST_SECONDS} to {MOST_SECONDS} (7 days)");
+        let message = format!("must be a whole number from {LEAST_SECONDS} to {MOST_SECONDS} (7 days)");
         faults.push(FieldError::new("/duration_seconds", message));
     }
     let schedule = match Schedule::from_json(get("schedule").unwrap_or(&Value::Null)) {
@@ -249,10 +252,10 @@ fn read_when(given: &Map<String, Value>, now: DateTime<Utc>, faults: &mut Vec<Fi
             return None;
         }
     };
-    // Slots that follow reports have no place in time.
+    // Slots that follow reports are not fixed in time.
     if schedule.follows_reports() || schedule.next_after(now).is_none() {
         let message =
-            "has no slot to come that is fixed in time; a crontab, or an interval with an anchor, is allowed";
+            "has no future slot at a fixed time; a crontab, or an interval with an anchor, is allowed";
         faults.push(FieldError::new("/schedule", message));
         return None;
     }
@@ -262,7 +265,8 @@ fn read_when(given: &Map<String, Value>, now: DateTime<Utc>, faults: &mut Vec<Fi
     let has_gap =
         starts.len() < STRETCHES_CHECKED || starts.windows(2).any(|pair| pair[1] - pair[0] > length);
     if !has_gap {
-        let message = "is so long that the next begins before it ends: alerts would wait without end";
+        let message =
+            "is so long that the next stretch begins before this one ends: alerts would wait forever";
         faults.push(FieldError::new("/duration_seconds", message));
     }
     Some(When::Each {

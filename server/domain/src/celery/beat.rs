@@ -14,31 +14,33 @@ use crate::judge::blind_spell::BlindSpell;
 use crate::monitor::status::Status;
 use crate::time::span;
 
-/// An entry that is sent this often within [`STORM_WINDOW`], and ten times as often as its schedule asks for, is a
-/// storm.
+/// An entry is a storm if it is sent this often within [`STORM_WINDOW`], and ten times as often as its schedule asks
+/// for.
 pub const STORM_COUNT: u32 = 100;
-/// See [`STORM_COUNT`]. A storm is over if none was seen for this long.
+/// See [`STORM_COUNT`]. A storm is over if none was observed for this long.
 pub const STORM_WINDOW: TimeDelta = TimeDelta::seconds(60);
 
-/// An empty list counts as a lost schedule from this many entries on. A single entry may leave like any other.
+/// The least number of entries whose loss counts as a lost schedule. A single entry may leave like any other.
 pub const SCHEDULE_ENTRIES: usize = 2;
-/// An empty list opens an incident only after this: a scheduler that has just started may not have read its table yet.
+/// How long an empty list must last before it opens an incident. A scheduler that has just started may not have read
+/// its table yet.
 pub const EMPTIED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
 
-/// Whether every Beat lists this entry, whatever its schedule: the SDK's canary, and what Celery adds itself (`celery.backend_cleanup`).
+/// True if every Beat lists this entry, whatever its schedule: the SDK's canary, and Celery's own entries
+/// (`celery.backend_cleanup`).
 #[must_use]
 pub fn is_of_every_beat(entry: &str) -> bool {
     entry == "deadbeat.canary" || entry.starts_with("celery.")
 }
 
-/// Whether a list takes a Beat's whole schedule away. `watched`: monitors that were not retired before it. `enabled`:
-/// enabled entries in the list.
+/// True if a list removes a Beat's whole schedule. `watched`: number of monitors that were not retired before this
+/// list. `enabled`: number of enabled entries in the list.
 #[must_use]
 pub fn is_emptied(watched: usize, enabled: usize) -> bool {
     watched >= SCHEDULE_ENTRIES && enabled == 0
 }
 
-/// The facts about its Beat that a monitor's verdict needs.
+/// The facts about a Beat that the verdict on a monitor needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BeatView {
     /// Its status.
@@ -51,7 +53,7 @@ pub struct BeatView {
     pub hung_at: Option<DateTime<Utc>>,
     /// When it last sent any entry.
     pub sent_at: Option<DateTime<Utc>>,
-    /// When the broker last refused a message of it.
+    /// When the broker last refused one of its messages.
     pub send_failed_at: Option<DateTime<Utc>>,
     /// When a process of its application last reported that it had to drop events.
     pub lost_at: Option<DateTime<Utc>>,
@@ -78,8 +80,8 @@ impl BeatView {
     }
 }
 
-/// The cause of a Beat's silence. A hanging process reports that once a period, so an old report of a hang proves
-/// nothing.
+/// Returns the cause of a Beat's silence. A hanging process reports the hang once a period, so an old report of a hang
+/// proves nothing.
 #[must_use]
 pub fn silence(beat: &Switch, hung_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Cause {
     let young = now - span(beat.period_seconds * 2.5) - TimeDelta::seconds(5);
@@ -100,7 +102,7 @@ pub fn on_silence(
     spells: &[BlindSpell],
 ) -> Option<Transition> {
     if beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop) {
-        // Between two starts it is silent.
+        // Between two starts it is always silent.
         beat.deadline_at = beat.deadline_at.filter(|deadline| *deadline > now);
         return None;
     }
@@ -113,30 +115,30 @@ pub fn on_silence(
     transition
 }
 
-/// Whether the Beat is down for a crash loop. Its next start does not end that.
+/// True if the Beat is down because of a crash loop. Its next start does not end that.
 #[must_use]
 pub fn is_told_to_crash(beat: &Switch) -> bool {
     beat.status == Status::Down && beat.trouble == Some(Cause::BeatCrashLoop)
 }
 
-/// Whether a Beat that reports is down for its crashes. `crashes`: crashes in a row until now. `is_told`: an incident
-/// reports the crash loop, which may be inferred from its monitors. Crashes without such an incident, and without an
-/// alert about silence, harm nobody.
+/// True if a Beat that reports is down because of its crashes. `crashes`: number of crashes in a row until now.
+/// `is_told`: an incident reports the crash loop; the incident may be inferred from the Beat's monitors. Crashes
+/// without such an incident, and without an alert about silence, do no harm.
 #[must_use]
 pub fn is_crashing(beat: &mut Switch, crashes: usize, is_told: bool) -> bool {
     if !is_told {
         return crashes >= CRASHES && beat.status == Status::Down && beat.trouble.is_none();
     }
     if crashes == 0 && beat.status != Status::Down {
-        // Its process has lived long enough since its monitors were missed, and sent nothing in between. Make it
-        // `down`, so that this report ends the inferred incident as well.
+        // Its process has lived long enough since its monitors missed runs, and sent no report in between. Make it
+        // `down`, so that this report also ends the inferred incident.
         beat.status = Status::Down;
         beat.trouble = Some(Cause::BeatCrashLoop);
     }
     crashes > 0
 }
 
-/// Whether an entry is a storm: Beat sent it `count` times within [`STORM_WINDOW`], and its schedule has `slots` in
+/// True if an entry is a storm: Beat sent it `count` times within [`STORM_WINDOW`], and its schedule has `slots` in
 /// that time.
 #[must_use]
 pub fn is_storm(count: u32, slots: u32) -> bool {
@@ -199,7 +201,10 @@ mod tests {
         assert!(is_told_to_crash(&beat));
 
         let loops = Some((Cause::BeatCrashLoop, TimeDelta::zero()));
-        assert!(is_crashing(&mut beat, 1, true), "until one lives for long enough");
+        assert!(
+            is_crashing(&mut beat, 1, true),
+            "until a process lives for long enough"
+        );
         assert_eq!(switch::on_alive(&mut beat, loops, at(100.0), at(100.0)), None);
         assert_eq!(beat.deadline_at, Some(at(175.0)));
         assert_eq!(
@@ -207,7 +212,7 @@ mod tests {
             None,
             "once"
         );
-        assert_eq!(beat.deadline_at, None, "it is silent, as its monitors see it");
+        assert_eq!(beat.deadline_at, None, "it is silent, as its monitors show");
         assert_eq!(on_silence(&mut beat, Cause::BeatDown, at(176.0), &[]), None);
 
         let steady = switch::on_alive(&mut beat, None, at(200.0), at(200.0)).unwrap();
@@ -227,7 +232,10 @@ mod tests {
         assert!(is_told_to_crash(&beat));
 
         beat.trouble = Some(Cause::ClockSkew);
-        assert!(!is_crashing(&mut beat, 3, false), "something else is told");
+        assert!(
+            !is_crashing(&mut beat, 3, false),
+            "the incident reports something else"
+        );
     }
 
     #[test]
@@ -236,7 +244,7 @@ mod tests {
             status: Status::Up,
             ..beat()
         };
-        assert!(!is_crashing(&mut well, 5, false), "nobody missed anything");
+        assert!(!is_crashing(&mut well, 5, false), "no monitor is missing a run");
         assert_eq!(well.status, Status::Up);
 
         assert!(!is_crashing(&mut well, 0, true));

@@ -1,8 +1,8 @@
-//! Why a run did not come, or did not end. The evidence is the last stage of the run, and the state of Beat, broker,
-//! queue and workers.
+//! Finds why a run did not come, or did not end. The evidence is the last stage of the run, and the state of Beat,
+//! broker, queue and workers.
 //!
-//! One fault is one incident. A fault of a Beat, a worker, a queue or the broker has an incident of its own, and the
-//! monitors that it brings down are members of that. Until such a subject is judged, its monitors wait. If the evidence
+//! One fault is one incident. A fault of a Beat, a worker, a queue or the broker has its own incident, and the monitors
+//! that it brings down are members of that incident. These monitors wait until the subject is judged. If the evidence
 //! does not suffice, the cause is UNKNOWN: a wrong cause is worse than none.
 
 pub(crate) mod fold;
@@ -31,23 +31,23 @@ pub use unbegun::SentRun;
 
 use self::view::{BrokerView, QueueView, StageView, WorkerView};
 
-/// A monitor is judged again this long after the deadline of another subject, so that the other subject is judged
-/// first.
+/// How long after the deadline of another subject a monitor is judged again, so that the other subject is judged first.
 pub(crate) const AFTER: TimeDelta = TimeDelta::seconds(2);
-/// A broker must be away for this long before an incident opens: a failover takes seconds.
+/// A broker must be away for this long before an incident opens. A failover takes seconds.
 pub const AWAY_PATIENCE: TimeDelta = TimeDelta::seconds(20);
-/// Once a broker is back, Beat sends the overdue entries within this: it tries to connect again every few seconds.
+/// Once a broker is back, Beat sends the overdue entries within this, because it tries to reconnect every few seconds.
 pub const BROKER_RETURN: TimeDelta = TimeDelta::seconds(20);
-/// A worker connects to its broker again within this, once the broker is back.
+/// Once a broker is back, a worker reconnects to it within this.
 const RETURN: TimeDelta = TimeDelta::seconds(60);
-/// Queues are sampled every 10 s, and a sample may be delayed by some seconds.
+/// The next sample of a queue comes within this. Queues are sampled every 10 s, and a sample may be delayed by some
+/// seconds.
 pub(crate) const NEXT_LOOK: TimeDelta = TimeDelta::seconds(20);
 
 /// After two missed reports, and at least this long, the diagnosis no longer assumes that a worker is alive. A report
 /// may be delayed by some seconds, and the clocks of the server's machines differ a little.
 const MISSED_WORDS: TimeDelta = TimeDelta::seconds(4);
 
-/// The known facts when a monitor is judged. Empty if no Beat sends its runs.
+/// The known facts when a monitor is judged. They are empty if no Beat sends its runs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
     /// The Beat that sends its runs.
@@ -64,17 +64,17 @@ pub struct Evidence {
     pub workers: Vec<WorkerView>,
     /// The result backend of its application, if a process reports trouble with it.
     pub result_backend: Option<BackendView>,
-    /// When the incident of its last outage opened, and when that ended, if that was lately. No end: the incident is
+    /// When the incident of the backend's last outage opened and ended, if it ended lately. No end: the incident is
     /// open.
     pub backend_outage: Option<(DateTime<Utc>, Option<DateTime<Utc>>)>,
-    /// Which of these subjects have an open incident.
+    /// Those of these subjects that have an open incident.
     pub open: Vec<PartOf>,
     /// The monitor is a canary: Deadbeat's own probe, not a task of the application.
     pub is_canary: bool,
     /// How long a message may wait.
     pub longest_wait: Option<TimeDelta>,
-    /// Queues from which a worker without the SDK consumes messages, and since when runs have been missed there. None:
-    /// none is missed yet.
+    /// Queues from which a worker without the SDK receives messages, and since when runs have been missing there. None:
+    /// no run is missing yet.
     pub strangers: Vec<(QueueId, Option<DateTime<Utc>>)>,
 }
 
@@ -93,39 +93,39 @@ pub enum PartOf {
     ResultBackend(BrokerId),
 }
 
-/// The verdict: who is to blame.
+/// The verdict: which subject has the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// The monitor opens an incident of its own.
+    /// The monitor opens its own incident.
     Own(Cause),
     /// The monitor joins the incident of another subject, which has this cause.
     Part(PartOf, Cause),
-    /// The evidence names another subject, whose fault nobody may have observed. The monitor joins an incident about
+    /// The evidence names another subject, whose fault may not have been observed. The monitor joins an incident about
     /// that subject, which is opened unless one is open.
     Named(PartOf, Cause),
-    /// Another subject must be judged first: judge again at that time.
+    /// Another subject must be judged first. Judge the monitor again at that time.
     Wait(DateTime<Utc>),
 }
 
 /// The verdict on a message that began more than once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contested {
-    /// At most one execution goes on: the run is like any other.
+    /// At most one execution continues. The run is like any other.
     Settled,
-    /// Not known yet: judge again at that time.
+    /// Not known yet. Judge again at that time.
     Wait(DateTime<Utc>),
     /// Two executions are alive, or the message begins again and again.
     Trouble(Cause),
 }
 
-/// Waits for the verdict on another subject, which falls at its deadline. Gives up some time later, since something may
-/// keep the evaluator from judging that subject.
+/// Waits for the verdict on another subject, which is judged at its deadline. Gives up some time later, because the
+/// evaluator may be unable to judge that subject.
 fn wait_for(deadline: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
     (now < deadline + NEXT_LOOK).then(|| Blame::Wait(deadline.max(now) + AFTER))
 }
 
 impl Evidence {
-    /// Evidence about a Beat only.
+    /// Evidence that knows only the Beat.
     #[must_use]
     pub fn of_beat(beat: Option<BeatView>) -> Self {
         Self {
@@ -134,18 +134,18 @@ impl Evidence {
         }
     }
 
-    /// Whether a process of its application had to drop events since then. A missing report then proves nothing.
+    /// True if a process of the application dropped events since then. A missing report then proves nothing.
     pub(crate) fn has_lost_reports(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         self.beat
             .and_then(|beat| beat.lost_at)
             .is_some_and(|lost| lost >= since && !is_to_come(lost, now))
     }
 
-    /// Waits for reports of events from `since` on, up to `owed_at`. If a worker could not reach the server, its SDK
-    /// delivers the held reports after the gap.
+    /// Waits for reports of events from `since` on, which were due by `owed_at`. If a worker could not reach the
+    /// server, its SDK delivers the kept reports after the gap.
     ///
     /// The wait lasts until the end of the gap in which the report was due. A starving worker has one gap after
-    /// another: later gaps are waited for no longer than the worker may be silent.
+    /// another. So the wait for later gaps ends when the worker's tolerated silence is over.
     fn of_gap(&self, since: DateTime<Utc>, owed_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
         let back = |worker: &WorkerView| {
             let (from, to) = worker.gap.filter(|(_, to)| since <= *to)?;
@@ -162,8 +162,7 @@ impl Evidence {
         (now < until).then_some(Blame::Wait(until))
     }
 
-    /// Judges a slot without a report by its deadline. `early`: Beat may have sent the run by this much before the
-    /// slot.
+    /// Judges a slot without a report, at its deadline. `early`: how long before the slot Beat may have sent the run.
     #[must_use]
     pub fn of_missed(&self, due: Option<DateTime<Utc>>, early: TimeDelta, now: DateTime<Utc>) -> Blame {
         self.fold(self.of_slot(due, early, now), due.map(|due| due - early), now)
@@ -179,10 +178,10 @@ impl Evidence {
         if let Some(blame) = self.of_result_backend(due - early, now) {
             return blame;
         }
-        // The SDK sends a heartbeat after each tick has returned. A heartbeat after the slot therefore proves that Beat
-        // had sent the slot's run.
+        // The SDK sends a heartbeat after each tick has returned. So a heartbeat after the slot proves that Beat had
+        // sent the slot's run.
         if beat.last_seen_at.is_none_or(|seen| seen < due) {
-            // A Beat that is down and has a deadline reports: its clock is wrong, or it sends a storm.
+            // A Beat that is down but has a deadline still reports: its clock is wrong, or it sends a storm.
             match (beat.status, beat.deadline_at) {
                 (Status::Down, None) if self.course.loops() => {
                     return Blame::Part(PartOf::Beat, Cause::BeatCrashLoop);
@@ -199,7 +198,7 @@ impl Evidence {
         if let Some(blame) = self.of_gap(due, due, now) {
             return blame;
         }
-        // A Beat that comes back needs a moment to send the overdue entries.
+        // A Beat that comes back needs a moment until it sends the overdue entries.
         let away_for = beat.patience().unwrap_or(NEXT_LOOK) + NEXT_LOOK;
         let is_back = |back: &DateTime<Utc>| (due..due + away_for).contains(back) && now < *back + NEXT_LOOK;
         let since_due = |at: &DateTime<Utc>| *at >= due - early;
@@ -223,16 +222,16 @@ impl Evidence {
                 let skew = self.of_skew(|_| false, now);
                 skew.unwrap_or(Blame::Own(Cause::Unknown))
             }
-            // Beat sends other entries, and nobody knows why not this one. Only a Beat that reports its sendings can be
-            // known to send nothing.
+            // Beat sends other entries, and it is not known why it did not send this one. Only if a Beat reports its
+            // sendings can their absence prove that it sends nothing.
             _ if beat.sent_at.as_ref().is_none_or(since_due) => Blame::Own(Cause::Unknown),
             _ if beat.last_seen_at.as_ref().is_some_and(since_due) => Blame::Own(Cause::BeatStalled),
             _ => Blame::Own(Cause::Unknown),
         }
     }
 
-    /// Judges an entry that Beat has put off at each start, because it forgets its last sending. It is known soon
-    /// whether each end was ordered.
+    /// Judges an entry that Beat puts off at each start, because it forgets its last sending. Soon after each end,
+    /// Deadbeat knows whether it was ordered.
     #[must_use]
     pub fn of_put_off(&self, now: DateTime<Utc>) -> Blame {
         self.of_crashes(CRASHES_OF_PUT_OFF, now)
@@ -240,7 +239,7 @@ impl Evidence {
     }
 
     /// Blames the Beat if it has crashed at least `enough` times in a row. If one crash is missing, waits until it is
-    /// known.
+    /// known whether another one follows.
     fn of_crashes(&self, enough: usize, now: DateTime<Utc>) -> Option<Blame> {
         let Course { crashes, doubt_until } = self.course;
         if crashes >= enough {
@@ -263,19 +262,19 @@ impl Evidence {
         if broker.status == Status::Down {
             return Some(Blame::Part(PartOf::Broker(broker.id), Cause::BrokerDown));
         }
-        // The process that sampled the broker may be gone as well.
+        // The process that sampled the broker may have ended, too.
         let told_at = since + AWAY_PATIENCE + NEXT_LOOK;
         (told_at > now).then_some(Blame::Wait(told_at))
     }
 
-    /// Whether the broker has just come back. Beat and the workers connect again one after the other, and then Beat
-    /// sends the overdue entries.
+    /// True if the broker has just come back. Beat and the workers reconnect one after the other, and then Beat sends
+    /// the overdue entries.
     fn is_broker_just_back(&self, now: DateTime<Utc>) -> bool {
         let back_at = self.broker.and_then(|broker| broker.back_at);
         back_at.is_some_and(|back| (back..back + BROKER_RETURN).contains(&now))
     }
 
-    /// Whether a sample of the broker is due soon, and none has come since then.
+    /// True if a sample of the broker is due soon, and none has come since `since`.
     fn is_look_awaited(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let seen_at = self.broker.and_then(|broker| broker.seen_at);
         now < since + NEXT_LOOK && seen_at.is_some_and(|seen| seen < since + AFTER)

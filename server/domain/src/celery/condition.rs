@@ -12,7 +12,7 @@ use crate::monitor::status::Status;
 pub struct Condition {
     /// `new` until the first sample.
     pub status: Status,
-    /// The fault. None: there is none.
+    /// The fault. None: the subject has no fault.
     pub trouble: Option<Cause>,
     /// Since when samples have shown the fault.
     pub since: Option<DateTime<Utc>>,
@@ -26,7 +26,7 @@ impl Condition {
         since: None,
     };
 
-    /// The fault began earlier than the sample that proves it.
+    /// Records a fault that began earlier than the sample that proves it.
     pub fn began(&mut self, cause: Cause, since: DateTime<Utc>) {
         if self.trouble != Some(cause) {
             self.trouble = Some(cause);
@@ -38,7 +38,7 @@ impl Condition {
 /// Samples come every 10 s, and may be 1 s early. Three in a row therefore mean 30 s.
 const JITTER: TimeDelta = TimeDelta::seconds(1);
 
-/// Takes a sample: no fault, or a fault that opens an incident once it has lasted for the given time.
+/// Applies a sample: no fault, or a fault that opens an incident once it has lasted for the given time.
 #[must_use]
 pub fn on_seen(
     state: &mut Condition,
@@ -60,8 +60,8 @@ pub fn on_seen(
     change(state, Status::Down, Trigger::Trouble(cause), now)
 }
 
-/// No sample has come for long, so the stored fault is not known any more. Example: a queue that is no longer used, an
-/// application that is gone.
+/// No sample has come for [`UNSEEN_FOR`], so the stored fault is out of date. Example: a queue that is no longer used,
+/// or an application that no longer exists.
 #[must_use]
 pub fn on_unseen(state: &mut Condition, now: DateTime<Utc>) -> Option<Transition> {
     state.trouble = None;
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(
             on_seen(&mut state, UNCONSUMED, at(4_000.0)),
             None,
-            "it must last again"
+            "the new fault must last for its own time"
         );
     }
 

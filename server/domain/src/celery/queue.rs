@@ -1,4 +1,4 @@
-//! A Celery queue: some worker must consume it, and its oldest message must not wait too long.
+//! A Celery queue: a worker must consume it, and its oldest message must not wait too long.
 
 pub mod flow;
 
@@ -6,23 +6,22 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::incident::cause::Cause;
 
-/// How long messages wait in a queue without a consumer before an incident opens. A worker that restarts is back by
-/// then.
+/// How long messages wait in a queue without a consumer before an incident opens. A restarting worker is back by then.
 pub const UNCONSUMED_PATIENCE: TimeDelta = TimeDelta::seconds(30);
-/// The same, if the application has no worker at all: a deployment may take minutes.
+/// The same, if no worker of the application is up. A deployment may take minutes.
 pub const NO_WORKER_PATIENCE: TimeDelta = TimeDelta::minutes(5);
-/// A worker that signed off has its successor within this. Until then nobody is accused of having forgotten its queue,
-/// although other workers of the application are up.
+/// The successor of a worker that signed off reports within this. Until then, the worker's queue raises no alert, even
+/// if other workers of the application are up.
 pub const REPLACED_WITHIN: TimeDelta = TimeDelta::minutes(2);
 /// How long the oldest message of a queue may wait, unless the application has another setting.
 pub const LONGEST_WAIT: TimeDelta = TimeDelta::minutes(10);
 
-/// Who consumes a queue.
+/// The consumers of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consumers {
     /// A worker that is up, or a consumer that the broker names.
     Some,
-    /// Workers are up, and none of them consumes it.
+    /// Workers are up, but none of them consumes it.
     None,
     /// No worker is up, or the one that consumed it has just signed off.
     NoWorker,
@@ -39,12 +38,12 @@ pub struct Taken {
     pub at: DateTime<Utc>,
 }
 
-/// The wait of the message that was taken last stands for the messages behind it for at least this long, or for as long
+/// The wait of the message that was received last also stands for the messages behind it: for this long, or for as long
 /// as it waited itself.
 const STANDS_FOR: TimeDelta = TimeDelta::seconds(60);
 
-/// How long the oldest message has waited, as the broker shows it. RabbitMQ does not: there the wait of the message
-/// that was taken last is a good estimate, if the queue was never empty since, because queues are first in, first out.
+/// Returns how long the oldest message has waited. RabbitMQ does not show that. There, the wait of the last received
+/// message is a good estimate if the queue was never empty since then, because queues are first in, first out.
 #[must_use]
 pub fn oldest(
     shown: Option<TimeDelta>,
@@ -58,7 +57,7 @@ pub fn oldest(
     })
 }
 
-/// The fault of a queue, and for how long it must last before an incident opens.
+/// Returns the fault of a queue, and for how long the fault must last before an incident opens.
 #[must_use]
 pub fn trouble(
     depth: i64,
@@ -101,9 +100,9 @@ mod tests {
                 Some(0.0),
                 seconds(7),
             ),
-            ("nobody tells", None, None, Some(0.0), None),
+            ("there is no evidence", None, None, Some(0.0), None),
             (
-                "it was taken a moment ago",
+                "it was received a moment ago",
                 None,
                 taken(20, 90.0),
                 Some(0.0),
@@ -112,7 +111,7 @@ mod tests {
             ("a minute ago", None, taken(20, 40.0), Some(0.0), seconds(20)),
             ("more than that", None, taken(20, 39.0), Some(0.0), None),
             (
-                "it waited for longer than that is ago",
+                "it waited for longer than the time since then",
                 None,
                 taken(300, -199.0),
                 Some(-400.0),
@@ -126,7 +125,7 @@ mod tests {
                 None,
             ),
             ("the queue is empty", None, taken(20, 90.0), None, None),
-            ("in times to come", None, taken(20, 101.0), Some(0.0), None),
+            ("received in the future", None, taken(20, 101.0), Some(0.0), None),
         ] {
             assert_eq!(oldest(shown, taken, since.map(at), at(100.0)), expected, "{what}");
         }
@@ -158,7 +157,7 @@ mod tests {
         let patience = |consumers| trouble(1, None, LONGEST_WAIT, consumers).map(|(_, patience)| patience);
         assert!(
             patience(Consumers::NoWorker) > patience(Consumers::None),
-            "a deployment is waited for"
+            "a deployment gets more time"
         );
     }
 }

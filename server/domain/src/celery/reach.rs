@@ -1,13 +1,13 @@
-//! Which processes reach a broker. If one process does not and another one does, the fault is that process's own.
+//! Finds the processes that reach a broker. If only one process does not reach it, the fault is that process's own.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::celery::blame::AWAY_PATIENCE;
 
-/// Samples come every 10 s. A process that reached the broker within this time still does. If its next sample is only
-/// late, that sample ends the doubt long before an incident opens ([`AWAY_PATIENCE`]).
+/// Samples come every 10 s. A process that reached the broker within this time still counts as reaching it. If only its
+/// next sample is late, that sample ends the doubt long before an incident opens ([`AWAY_PATIENCE`]).
 const REACHES_FOR: TimeDelta = TimeDelta::seconds(15);
-/// A process that does not reach the broker fails again within this time, or has ended: an attempt alone may take 10 s.
+/// A process that does not reach the broker fails again within this time, or has ended. One attempt may take 10 s.
 const FAILS_FOR: TimeDelta = TimeDelta::seconds(25);
 /// A process that does not reach the broker samples it again every few seconds.
 const NEXT_FAILURE: TimeDelta = TimeDelta::seconds(6);
@@ -17,7 +17,7 @@ const NEXT_FAILURE: TimeDelta = TimeDelta::seconds(6);
 pub struct Reach {
     /// When a process last reached the broker.
     pub reached_at: Option<DateTime<Utc>>,
-    /// Which process that was.
+    /// The process that last reached it.
     pub reached_by: Option<String>,
     /// The process whose last attempt failed.
     pub failed_by: Option<String>,
@@ -28,7 +28,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Takes one sample. Returns whether the broker is away: this process did not reach it, and no other one does.
+    /// Applies one sample. Returns true if the broker is away: this process did not reach it, and no other one does.
     pub fn look(&mut self, who: &str, has_reached: bool, now: DateTime<Utc>) -> bool {
         let is_same = self.failed_by.as_deref() == Some(who) && is_within(FAILS_FOR, self.failed_at, now);
         if has_reached {
@@ -51,13 +51,13 @@ impl Reach {
         !self.is_reached_without(who, now)
     }
 
-    /// Whether this process must go on sampling: only it can report that it reaches the broker again.
+    /// True if this process must continue sampling, because only it can report that it reaches the broker again.
     #[must_use]
     pub fn is_asked_again(&self, who: &str, now: DateTime<Utc>) -> bool {
         self.failed_by.as_deref() == Some(who) && is_within(FAILS_FOR, self.failed_at, now)
     }
 
-    /// Whether this process has not reached the broker for long enough to open an incident, while others do.
+    /// True if this process has not reached the broker for long enough to open an incident, while others reach it.
     #[must_use]
     pub fn is_cut_off(&self, who: &str, now: DateTime<Utc>) -> bool {
         self.is_asked_again(who, now)
@@ -67,8 +67,8 @@ impl Reach {
             && self.is_reached_without(who, now)
     }
 
-    /// Until when it is in doubt whether the broker is away: one process does not reach it, and no other one has sampled
-    /// it since. After that, the next failure of the first one shows the broker away.
+    /// Until when it is in doubt whether the broker is away: one process does not reach it, and no other one has
+    /// sampled it since. After that, the next failure of that process shows that the broker is away.
     #[must_use]
     pub fn doubt_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let (failed_since, reached_at) = (self.failed_since?, self.reached_at?);
@@ -77,7 +77,7 @@ impl Reach {
             .then_some(until)
     }
 
-    /// Whether another process reaches it.
+    /// True if another process reaches the broker.
     #[must_use]
     pub fn is_reached_without(&self, who: &str, now: DateTime<Utc>) -> bool {
         self.reached_by.as_deref().is_some_and(|by| by != who) && is_within(REACHES_FOR, self.reached_at, now)
@@ -99,7 +99,7 @@ mod tests {
         assert!(!reach.look("a", true, at(0.0)));
         assert!(
             reach.look("a", false, at(10.0)),
-            "its own word of before proves nothing"
+            "its own earlier success proves nothing"
         );
         assert!(reach.look("b", false, at(12.0)));
         assert!(reach.look("a", false, at(16.0)));
@@ -135,7 +135,7 @@ mod tests {
         assert!(!reach.look("a", false, at(12.0)));
         assert_eq!(reach.doubt_until(at(12.0)), Some(at(21.0)));
         assert_eq!(reach.doubt_until(at(21.0)), None);
-        // The other process settles it, in either way.
+        // The other process ends the doubt, in either way.
         let mut reached = reach.clone();
         let _ = reached.look("b", true, at(14.0));
         assert_eq!(reached.doubt_until(at(14.0)), None);
@@ -149,7 +149,7 @@ mod tests {
         let _ = reach.look("b", true, at(0.0));
         assert!(
             reach.look("a", false, at(16.0)),
-            "the next sample of the first one was due 6 s ago"
+            "the next sample of the first process was due 6 s ago"
         );
     }
 

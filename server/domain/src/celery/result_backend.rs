@@ -1,37 +1,39 @@
-//! The result backend of an application. Nobody samples it: the processes that call it report when it does not answer.
+//! The result backend of an application. No process samples it. The processes that call it report when it does not
+//! answer.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::ids::{BrokerId, WorkerId};
 
-/// How long a backend must not answer before an incident opens: a failover takes seconds.
+/// How long a backend must not answer before an incident opens. A failover takes seconds.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(20);
-/// The same, if no sample of the broker has come since: the network to both may be down.
+/// The same, if the broker was not sampled meanwhile: the network to both may be down.
 pub const LONGEST_UNTOLD: TimeDelta = TimeDelta::seconds(60);
-/// Reports older than this may be out of date: a process in trouble tries again every 4 s.
+/// Reports older than this may be out of date. A process with trouble tries again every 4 s.
 const YOUNG: TimeDelta = TimeDelta::seconds(15);
-/// A sample of the broker that was taken this close to the start of the trouble may have been lucky.
+/// A sample of the broker that was taken this soon after the start of the trouble may have succeeded by chance.
 const AFTER: TimeDelta = TimeDelta::seconds(2);
 
-/// Trouble with the backend, as one or several processes of one application report it.
+/// Trouble with the backend that one or several processes of one application report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trouble {
-    /// Since when no call was answered.
+    /// Since when no call has been answered.
     pub since: DateTime<Utc>,
-    /// When the last call was not answered.
+    /// When the last unanswered call was made.
     pub last_at: DateTime<Utc>,
 }
 
-/// The state of the broker. Its fault explains the backend's: both may be one server, or behind one network.
+/// The state of the broker. A fault of the broker explains that of the backend: both may be one server, or behind one
+/// network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerSeen {
     /// It has a fault.
     Troubled,
-    /// It answered at that time. None: it was not sampled.
+    /// It answered at that time. None: no process sampled it.
     Well(Option<DateTime<Utc>>),
 }
 
-/// Whether the trouble opens an incident.
+/// True if the trouble opens an incident.
 #[must_use]
 pub fn is_told(trouble: &Trouble, broker: BrokerSeen, now: DateTime<Utc>) -> bool {
     let BrokerSeen::Well(seen_at) = broker else {
@@ -42,7 +44,7 @@ pub fn is_told(trouble: &Trouble, broker: BrokerSeen, now: DateTime<Utc>) -> boo
     now - trouble.last_at < YOUNG && (lasts >= LONGEST_UNTOLD || (lasts >= PATIENCE && is_seen))
 }
 
-/// A result backend with which a process has trouble.
+/// A result backend with which a process reports trouble.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendView {
     /// The id of the same application's broker.
@@ -85,7 +87,7 @@ mod tests {
             // One call failed, and no process has tried since.
             (0.0, 5.0, well(10.0), 20.0, false),
             (0.0, 5.1, well(10.0), 20.0, true),
-            // A slow backend: each answer starts the trouble's time again.
+            // A slow backend: each answer restarts the time of the trouble.
             (58.0, 60.0, well(50.0), 60.0, false),
         ] {
             assert_eq!(

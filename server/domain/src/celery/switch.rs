@@ -1,5 +1,5 @@
-//! A switch that needs nothing but regular reports: a Beat, a worker. Each report says when the next one is due, and
-//! silence trips it.
+//! A switch that only needs regular reports: a Beat or a worker. Each report sets the deadline of the next one. Silence
+//! past the deadline trips the switch.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -25,7 +25,7 @@ pub struct Switch {
     pub last_seen_at: Option<DateTime<Utc>>,
     /// When it is declared down.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// Its fault although it reports. The fault opens an incident once it has lasted long enough.
+    /// The fault of a subject that still reports. The fault opens an incident once it has lasted long enough.
     pub trouble: Option<Cause>,
     /// Since when the fault lasts.
     pub since: Option<DateTime<Utc>>,
@@ -39,11 +39,11 @@ impl Switch {
     }
 }
 
-/// Takes a report that was made at `seen_at` and arrived at `now`. `trouble`: a fault that the report shows, and for
-/// how long it must last before an incident opens.
+/// Applies a report that was made at `seen_at` and arrived at `now`. `trouble`: the fault that the report shows, and
+/// for how long the fault must last before an incident opens.
 ///
-/// The monitors of a Beat need `seen_at`: only slots before that have been sent. The switch's own deadline counts from
-/// `now`, so that a slow network is not taken for a slow Beat.
+/// The monitors of a Beat need `seen_at`: only slots before it have been sent. The switch's own deadline counts from
+/// `now`, so that a slow network does not look like a slow Beat.
 #[must_use]
 pub fn on_alive(
     state: &mut Switch,
@@ -51,15 +51,15 @@ pub fn on_alive(
     seen_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Option<Transition> {
-    // After the clock was set back, a stored time in the future would count as the newest until the clock has passed
-    // it.
+    // After the clock steps back, ignore a stored future time. Otherwise it would count as the newest until the clock
+    // passes it.
     let noted = state.last_seen_at.filter(|noted| !is_to_come(*noted, now));
     state.last_seen_at = noted.max(Some(seen_at));
     state.deadline_at = Some(now + state.patience());
     on_trouble(state, trouble, now)
 }
 
-/// Takes an observation of the subject, by whichever process: its fault, or None.
+/// Applies an observation of the subject by any process: its fault, or None.
 #[must_use]
 pub fn on_trouble(
     state: &mut Switch,
@@ -81,7 +81,7 @@ pub fn on_trouble(
                 state.since = Some(now);
             }
             if is_told && is_another {
-                // The reported fault is over. A new fault in its place must last as long as any other.
+                // The reported fault is over. A new fault must also last for its own time before an incident opens.
                 (Status::New, Trigger::Restored)
             } else if state.since.is_some_and(|since| now - since >= patience) {
                 (Status::Down, Trigger::Trouble(cause))
@@ -118,7 +118,7 @@ pub fn on_delete(state: &mut Switch, now: DateTime<Utc>) -> Option<Transition> {
     })
 }
 
-/// Excuses its silence for now: the evaluator judges it again at `until`.
+/// Tolerates the subject's silence for now. The evaluator judges it again at `until`.
 pub fn hold(state: &mut Switch, until: DateTime<Utc>) {
     state.deadline_at = state.deadline_at.max(Some(until));
 }
@@ -138,8 +138,8 @@ pub fn on_silence(
     let patience = state.patience();
     state.deadline_at = state
         .deadline_at
-        // After the clock was set back, clamp a deadline in the future: otherwise nobody would miss the subject until
-        // the old time has come again.
+        // After the clock steps back, clamp a future deadline. Otherwise no silence would be noticed until the clock
+        // reaches the old time again.
         .map(|deadline| {
             if is_to_come(deadline, now + patience) {
                 now + patience
@@ -150,8 +150,8 @@ pub fn on_silence(
         .map(|deadline| fair_deadline(deadline, deadline - patience, patience.max(SDK_RETURN), spells));
     state.deadline_at.filter(|deadline| *deadline <= now)?;
     if is_told {
-        // It had a fault while it reported, and is silent now. That is another fault: the next sweep opens its
-        // incident.
+        // The subject had a fault while it reported, and is now silent. Silence is another fault: the next sweep opens
+        // its incident.
         state.status = Status::New;
         state.trouble = None;
         state.since = None;

@@ -1,11 +1,12 @@
-//! The trace of a run: all its reported stages, from several processes and in no order.
+//! The trace of a run: all its reported stages, from several processes and in any order.
 //!
-//! The publisher, the worker's main process and its child each report what they saw. Each sends a report again if it is
-//! not sure that the report arrived. So a trace is a set of stages: [`fold`] adds a stage once, and everything else is
-//! computed from the set. Any order and any repetition of the same stages yields the same trace (proved in `tests.rs`).
+//! The publisher, the worker's main process and its child each report what they observe. Each process sends a report
+//! again if it is not sure that the report arrived. So a trace is a set of stages: [`fold`] adds each stage once, and
+//! everything else is computed from the set. Any order and any repetition of the same stages yields the same trace
+//! (proved in `tests.rs`).
 //!
-//! Stages are sorted by attempt first, and by time second. The clocks of machines differ by more than a short task
-//! takes, but Celery's count of retries is never wrong.
+//! Stages are sorted by attempt first, and by time second. Clock skew between machines may be longer than a short task,
+//! but Celery's count of retries is never wrong.
 
 use std::cmp::Reverse;
 
@@ -23,12 +24,12 @@ use crate::limits::TRACE_STAGES;
 pub enum StageKind {
     /// The publisher gave the message to the broker.
     Published,
-    /// A worker took the message from its queue.
+    /// A worker received the message from its queue.
     Received,
     /// An attempt began.
     Started,
-    /// No end was reported, and none will be: its worker is gone, or it began too long ago. Deadbeat adds this stage; a
-    /// report of any process wins.
+    /// No end was reported, and none will be: its worker is gone, or it began too long ago. Deadbeat adds this stage. A
+    /// report of any process overrides it.
     GivenUp,
     /// An attempt ended, and a retry will follow.
     Retried,
@@ -39,17 +40,17 @@ pub enum StageKind {
 /// One reported stage of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// The event's id: a stage that is reported twice counts once.
+    /// The event's id. A stage that is reported twice counts once.
     pub id: Uuid,
     /// Its kind.
     pub kind: StageKind,
-    /// When it happened, by the server's clock.
+    /// When it occurred, by the server's clock.
     #[serde(with = "chrono::serde::ts_microseconds")]
     pub at: DateTime<Utc>,
     /// How often the run had been retried before.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: i32,
-    /// Which attempt. None: the reporting process does not execute the task.
+    /// The attempt. None: the reporting process does not execute the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Uuid>,
     /// The worker's node name.
@@ -78,7 +79,7 @@ pub struct Stage {
     pub error: Option<String>,
 }
 
-/// A stage, with the facts about the whole run that its event carried.
+/// A reported stage, with the facts about the whole run that its event carried.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told {
     /// The stage.
@@ -89,7 +90,7 @@ pub struct Told {
     pub task_id: Option<String>,
     /// The slot for which Beat sent the run.
     pub slot: Option<DateTime<Utc>>,
-    /// The earliest time at which the run may begin. The ETA of a retry is not the run's.
+    /// The earliest time at which the run may begin. The ETA of a retry does not count.
     pub eta: Option<DateTime<Utc>>,
     /// When its message was published.
     pub published_at: Option<DateTime<Utc>>,
@@ -98,7 +99,7 @@ pub struct Told {
 /// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TraceState {
-    /// In its queue, by all that is known.
+    /// In its queue, as far as is known.
     Published,
     /// With a worker, which waits for the run's ETA or for a free process.
     Received,
@@ -121,20 +122,19 @@ pub struct Trace {
     pub slot: Option<DateTime<Utc>>,
     /// The earliest time at which the run may begin.
     pub eta: Option<DateTime<Utc>>,
-    /// When it was first published: by its publisher's report, else by its message.
+    /// When it was first published: by its publisher's report, or else by its message.
     pub published_at: Option<DateTime<Utc>>,
     /// Sorted. Of more than [`TRACE_STAGES`], the first half and the last half of that number are kept.
     pub stages: Vec<Stage>,
-    /// Number of stages that are not kept. If one of these is reported again, it counts again, because its id is
-    /// forgotten.
+    /// Number of dropped stages. If a dropped stage is reported again, it counts again, because its id is forgotten.
     pub more_stages: i32,
-    /// Number of starts among those.
+    /// Number of starts among the dropped stages.
     pub more_starts: i32,
 }
 
-/// Adds a reported stage. False: the stage is known already.
+/// Adds a reported stage. Returns false if the stage is already known.
 pub fn fold(trace: &mut Trace, told: &Told) -> bool {
-    // Of two different values keep the greater one, so that the order of arrival does not matter.
+    // Of two different values, keep the greater one, so that the order of arrival does not matter.
     join(&mut trace.task, &told.task, |kept, new| new > kept);
     join(&mut trace.task_id, &told.task_id, |kept, new| new > kept);
     join(&mut trace.slot, &told.slot, |kept, new| new < kept);
@@ -163,8 +163,8 @@ pub fn fold(trace: &mut Trace, told: &Told) -> bool {
     true
 }
 
-/// When the first publisher says that it sent the run. All other processes read that time from the message, where it
-/// follows the sender's clock.
+/// When the first publisher reports that it sent the run. All other processes read this time from the message, where
+/// the sender's clock wrote it.
 fn sent_at(trace: &Trace) -> Option<DateTime<Utc>> {
     let is_senders = |stage: &&Stage| stage.kind == StageKind::Published && stage.retries == 0;
     trace.stages.iter().filter(is_senders).map(|stage| stage.at).min()
@@ -178,26 +178,26 @@ fn join<T: Clone>(kept: &mut Option<T>, new: &Option<T>, is_better: impl Fn(&T, 
     }
 }
 
-/// The run id that the SDK derives from a task id: the task id itself, or a UUID made from it if the application chose
-/// another form.
+/// Returns the run id that the SDK derives from a task id: the task id itself, or a UUID made from it if the
+/// application chose another form.
 #[must_use]
 pub fn run_id_of(task_id: &str) -> Uuid {
     Uuid::try_parse(task_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, task_id.as_bytes()))
 }
 
-/// The order of stages: by attempt, within it the sending first, then by time. Stages of one instant follow the course
-/// of a run. So the first sending is never among the stages that are not kept.
+/// The sort key of stages: by attempt, with the sending first, then by time. Stages at the same time follow the course
+/// of a run. So the first sending is never among the dropped stages.
 fn order(stage: &Stage) -> (i32, bool, DateTime<Utc>, StageKind, Uuid) {
     let is_later = stage.kind != StageKind::Published;
     (stage.retries, is_later, stage.at, stage.kind, stage.id)
 }
 
 impl Trace {
-    /// The state of the run: that of its newest stage.
+    /// Returns the state of the run: the state of its newest stage.
     ///
     /// That is the last start or end of the last attempt. If the main process reports an end (`time_limit`, `lost`,
-    /// `revoked`), that wins over the `aborted` of the child that it ended. A message that is delivered again after
-    /// that, and has not begun yet, opens the run again.
+    /// `revoked`), that overrides the `aborted` of the child that it ended. A message that is redelivered later, and
+    /// has not begun yet, opens the run again.
     #[must_use]
     pub fn state(&self) -> TraceState {
         let Some((word, at)) = self.last_word() else {
@@ -230,7 +230,7 @@ impl Trace {
         self.stages.iter().filter(move |stage| stage.retries == level)
     }
 
-    /// The stage of the last attempt that tells its state, and the time of that. None: the attempt has not begun.
+    /// The stage of the last attempt that decides the state, and its time. None: the attempt has not begun.
     fn last_word(&self) -> Option<(&Stage, DateTime<Utc>)> {
         let start_of = |attempt: Option<Uuid>| {
             let same = |stage: &&Stage| stage.kind == StageKind::Started && stage.attempt == attempt;
@@ -247,7 +247,7 @@ impl Trace {
             .of_level()
             .filter(|stage| stage.kind >= StageKind::Started)
             .filter(|stage| stage.kind != StageKind::Started || !is_ended(stage))
-            // An end is never before its start, whatever two readings of a clock say.
+            // An end is never before its start, even if two readings of a clock say so.
             .map(|stage| {
                 let start = start_of(stage.attempt).map_or(stage.at, |start| start.at);
                 (stage, stage.at.max(start))
@@ -267,8 +267,8 @@ impl Trace {
         Some((from_outside.unwrap_or(word), at))
     }
 
-    /// Whether a message was delivered again after `at` and has not begun. Compares counts as well as times: the main
-    /// process and its child read the clock at different moments.
+    /// True if a message was redelivered after `at` and has not begun. Compares counts as well as times, because the
+    /// main process and its child read the clock at different moments.
     fn waits_again(&self, at: DateTime<Utc>) -> bool {
         let count = |kind| self.of_level().filter(|stage| stage.kind == kind).count();
         self.of_level()
@@ -298,7 +298,7 @@ impl Trace {
         self.first(StageKind::Started)
     }
 
-    /// When it ended. None: it has not ended, or nobody knows when.
+    /// When it ended. None: it has not ended, or the time of its end is not known.
     #[must_use]
     pub fn finished_at(&self) -> Option<DateTime<Utc>> {
         let (word, at) = self.last_word()?;
@@ -306,7 +306,7 @@ impl Trace {
         has_ended.then_some(at)
     }
 
-    /// The wait from its publishing, or from its ETA if that is later, to its first start.
+    /// The wait from its publishing, or from its ETA if that is later, until its first start.
     #[must_use]
     pub fn wait(&self) -> Option<TimeDelta> {
         let wanted = self.published_at.max(self.eta)?;
@@ -314,8 +314,7 @@ impl Trace {
         Some(wait.max(TimeDelta::zero()))
     }
 
-    /// How long its last attempt took, in seconds, if the run has ended: by the worker's own clock, or from start to
-    /// end.
+    /// How long the last attempt of an ended run took, in seconds: by the worker's own clock, or from start to end.
     #[must_use]
     pub fn run_seconds(&self) -> Option<f64> {
         let end = self.finished_at()?;
@@ -330,7 +329,7 @@ impl Trace {
         })
     }
 
-    /// Number of attempts that began. A message that is delivered twice makes two.
+    /// Number of attempts that began. A message that is delivered twice causes two.
     #[must_use]
     pub fn attempts(&self) -> i32 {
         let starts = self
@@ -347,13 +346,13 @@ impl Trace {
         self.level()
     }
 
-    /// Whether the broker delivered it more than once.
+    /// True if the broker delivered it more than once.
     #[must_use]
     pub fn redelivered(&self) -> bool {
         self.stages.iter().any(|stage| stage.redelivered)
     }
 
-    /// The worker that reported on it last.
+    /// The last worker that reported on it.
     #[must_use]
     pub fn worker(&self) -> Option<&str> {
         self.last(|stage| stage.worker.as_deref())
@@ -374,14 +373,14 @@ impl Trace {
         }
     }
 
-    /// When its last stage happened.
+    /// The time of its last stage.
     #[must_use]
     pub fn heard_at(&self) -> Option<DateTime<Utc>> {
         self.stages.iter().map(|stage| stage.at).max()
     }
 
-    /// The stage that gives up a run whose end nobody reports. It has the time of the run's last stage, so that any
-    /// real later stage wins, even if it is reported late.
+    /// Returns the stage that gives up a run whose end no process reports. It has the time of the run's last stage, so
+    /// that any real later stage overrides it, even one that is reported late.
     #[must_use]
     pub fn given_up(&self, id: Uuid, why: &str) -> Told {
         let stage = Stage {
@@ -456,7 +455,7 @@ impl TraceState {
         open.or_else(|| Outcome::parse(text).map(Self::Ended))
     }
 
-    /// The states that a word in a filter stands for: a state, `open`, or `failed`. Empty: the word stands for none.
+    /// Returns the states that a word of a filter means: a state, `open`, or `failed`. Empty: the word has no meaning.
     #[must_use]
     pub fn named(text: &str) -> Vec<Self> {
         match text {

@@ -1,4 +1,5 @@
-//! A Celery worker as a [`crate::celery::switch`]: the SDK in its main process sends a snapshot every few seconds.
+//! A Celery worker as a [`crate::celery::switch`]: the SDK in the worker's main process sends a snapshot every few
+//! seconds.
 
 pub mod expiry;
 pub mod incarnation;
@@ -17,11 +18,11 @@ use crate::monitor::status::Status;
 #[cfg(test)]
 mod tests;
 
-/// A lost worker that does not come back under its name is given up after this, and its incident ends. A replaced
-/// container never returns.
+/// Deadbeat gives up a lost worker that does not come back under its name for this long, and its incident ends.
+/// Example: a replaced container never comes back.
 pub const GIVEN_UP_AFTER: TimeDelta = TimeDelta::hours(1);
 
-/// What a worker reports about its life.
+/// The phase of its life that a worker reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -29,15 +30,15 @@ pub enum Phase {
     Running,
     /// It was ordered to stop, and finishes its tasks.
     Stopping,
-    /// It has ended in good order.
+    /// It has stopped in good order.
     Stopped,
 }
 
-/// A worker that gets nothing done for this long, although it could, is a ghost.
+/// A worker is a ghost if it makes no progress for this long, although it could.
 pub const GHOST_PATIENCE: TimeDelta = TimeDelta::seconds(60);
-/// A clock skew of this much opens an incident: tasks with an ETA are as late or as early.
+/// Clock skew of this much opens an incident: tasks with an ETA begin that much too early or too late.
 pub const SKEW: TimeDelta = TimeDelta::seconds(10);
-/// How long the skew must last: a single report may be delayed.
+/// How long the skew must last, because a single report may be delayed.
 pub const SKEW_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 
 /// The facts of a snapshot that show whether a worker works.
@@ -45,7 +46,7 @@ pub const SKEW_PATIENCE: TimeDelta = TimeDelta::seconds(20);
 pub struct Look {
     /// It is connected to the broker.
     pub connected: bool,
-    /// It executes tasks in the main process, one at a time, so its loop stands still meanwhile.
+    /// It executes tasks in the main process, one at a time. Its loop does not turn during a task.
     pub is_solo: bool,
     /// Number of tasks that it executes.
     pub active: i64,
@@ -53,24 +54,24 @@ pub struct Look {
     pub processes: i64,
     /// Number of messages that it has received, and whose tasks have not ended.
     pub reserved: i64,
-    /// Number of messages held back by a rate limit.
+    /// Number of messages that a rate limit holds in it.
     pub limited: i64,
-    /// How long its loop has not turned.
+    /// The time since its loop last turned.
     pub loop_lag: TimeDelta,
-    /// For how long its counts of begun and ended tasks have not moved, although it had work.
+    /// For how long its counts of begun and ended tasks have not changed, although it had work.
     pub stuck_for: TimeDelta,
-    /// It does not reach the broker, and other processes do.
+    /// It does not reach the broker, but other processes do.
     pub is_cut_off: bool,
     /// Messages have waited in its queues for longer than a moment.
     pub is_waited_for: bool,
     /// Its clock skew.
     pub skew: TimeDelta,
-    /// Other processes take the CPUs that it needs: it is slow, and no ghost.
+    /// Other processes take the CPUs that it needs. It is slow, but no ghost.
     pub is_starving: bool,
 }
 
-/// The fault of a worker that reports, and for how long it must last before an incident opens. Progress decides, not
-/// the connection alone.
+/// Returns the fault of a worker that reports, and for how long the fault must last before an incident opens. Progress
+/// decides, not the connection alone.
 #[must_use]
 pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
     let has_room = look.active < look.processes;
@@ -83,20 +84,20 @@ pub fn trouble(look: &Look) -> Option<(Cause, TimeDelta)> {
     if look.is_cut_off {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
     }
-    // Without a broker no worker gets anything done, and without a CPU hardly anything.
+    // Without a broker, no worker makes progress. Without a CPU, it makes hardly any.
     let could = look.connected && !look.is_starving;
     if could && is_stuck {
         return Some((Cause::GhostWorker, TimeDelta::zero()));
     }
     if could && is_wedged {
-        // It may be about to connect to its broker again: it tries that twice a minute.
+        // It may be about to reconnect to its broker, which it tries twice a minute.
         return Some((Cause::GhostWorker, GHOST_PATIENCE));
     }
     (look.skew.abs() >= SKEW).then_some((Cause::ClockSkew, SKEW_PATIENCE))
 }
 
-/// Takes a snapshot of a worker, and its fault, if any. A worker that stops is paused: nobody waits for it, so a
-/// deployment alerts nobody.
+/// Applies a snapshot of a worker, and its fault, if any. A worker that stops is paused, because its reports are no
+/// longer expected. So a deployment raises no alert.
 #[must_use]
 pub fn on_snapshot(
     state: &mut Switch,
@@ -114,8 +115,8 @@ pub fn on_snapshot(
     pause(state, Trigger::Leave, now)
 }
 
-/// A worker ended by an error. It is missed, unless it or a successor comes within its patience. A worker that nobody
-/// waits for stays as it is.
+/// Applies the report that a worker ended by an error. The worker goes down unless it or a successor reports within its
+/// patience. A paused worker stays paused.
 pub fn on_failed_exit(state: &mut Switch, now: DateTime<Utc>) {
     state.last_seen_at = Some(now);
     if state.status != Status::Paused {
@@ -123,14 +124,14 @@ pub fn on_failed_exit(state: &mut Switch, now: DateTime<Utc>) {
     }
 }
 
-/// A worker ended by an error while its broker has a fault. Restarted, it may end again until the broker is back; the
-/// broker's incident reports that. The worker is judged again after its patience.
+/// A worker ended by an error while its broker has a fault. A restart may end in the same way until the broker is back,
+/// and the broker's incident reports that fault. So the worker is judged again after its patience.
 pub fn on_broker_trouble(state: &mut Switch, now: DateTime<Utc>) {
     state.deadline_at = Some(now + state.patience());
 }
 
-/// Other workers have taken over the work of a silent worker, and its silence shows no fault. It is given up without an
-/// alert. None: nobody waits for it.
+/// Other workers have taken over the work of a silent worker, so its silence shows no fault. Gives it up without an
+/// alert. None: it was already paused.
 #[must_use]
 pub fn on_succeeded(state: &mut Switch, now: DateTime<Utc>) -> Option<Transition> {
     state.deadline_at = None;

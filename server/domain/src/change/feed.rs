@@ -1,7 +1,8 @@
 //! The change feed: what changed in a project, in the order of the commits (ADR 034).
 //!
-//! A change names its subject and what happened to it. It holds no values: a reader reads the subject anew. The changes of a project have the
-//! sequences 1, 2, 3, …; the oldest ones are removed, so a reader may come too late for some of them ([`has_missed`]).
+//! A change names its subject and what happened to it. It holds no values, so a reader fetches the subject again. The
+//! changes of a project have the sequences 1, 2, 3, …. The server removes the oldest ones, so a slow reader may miss
+//! some ([`has_missed`]).
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -114,7 +115,7 @@ impl ChangeKind {
 /// A change that a transaction makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
-    /// Whose feed it belongs into.
+    /// The project whose feed it belongs to.
     pub project_id: ProjectId,
     /// What changed.
     pub subject: ChangeSubject,
@@ -127,7 +128,8 @@ pub struct Change {
 /// The kind of API keys.
 const API_KEY: &str = "api_key";
 
-/// What a reader must be allowed to do to see changes of subjects of a kind. A kind of a newer server needs no more than reading.
+/// Returns the permission that a reader needs to see changes of subjects of a kind. Changes of an unknown kind, which a
+/// newer server wrote, need the permission to read.
 #[must_use]
 pub fn needed(kind: &str) -> Action {
     if kind == API_KEY {
@@ -137,11 +139,13 @@ pub fn needed(kind: &str) -> Action {
     }
 }
 
-/// Whether changes are missing for a reader that knows all of them up to `after`: then the reader must reload everything.
+/// True if the feed lacks changes for a reader that knows all changes up to `after`. The reader must then reload
+/// everything.
 ///
-/// `newest` is the newest sequence of the project (0: none yet), `next` is the first kept sequence behind `after`. Two things make a gap:
+/// `newest` is the newest sequence of the project (0: none yet). `next` is the first kept sequence behind `after`. A
+/// gap has one of two reasons:
 /// * The changes behind `after` were removed, because they are too old or too many.
-/// * `after` is beyond `newest`: the database was restored from a backup since.
+/// * `after` is beyond `newest`, because the database was restored from a backup.
 #[must_use]
 pub fn has_missed(after: i64, newest: i64, next: Option<i64>) -> bool {
     match next {
@@ -165,7 +169,7 @@ mod tests {
             (2, 9, Some(5), true),
             (0, 9, Some(2), true),
             (2, 9, None, true),
-            // A restored database has not come that far yet.
+            // A restored database has not reached that sequence yet.
             (8, 7, None, true),
             (i64::MAX, 7, None, true),
         ] {

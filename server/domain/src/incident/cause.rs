@@ -10,7 +10,7 @@ use crate::monitor::run::Outcome;
 pub enum Cause {
     /// A report did not come before its deadline.
     Missed,
-    /// A run that Beat should have sent did not come, and the known facts do not tell why.
+    /// A run that Beat should have sent did not come, and the known facts do not show why.
     Unknown,
     /// A failure was reported.
     Failed,
@@ -24,37 +24,37 @@ pub enum Cause {
     Expired,
     /// A run was ended by its time limit, soft or hard.
     TimeLimit,
-    /// A run took longer than its longest run, or far longer than it ever did.
+    /// A run took longer than its longest run, or far longer than any run before.
     Overrun,
-    /// Several runs, one after the other, took far less time than any did before.
+    /// Several runs in a row took far less time than any run before.
     TooFast,
     /// The process that ran the task was killed.
     WorkerKilled,
     /// A worker fell silent without signing off.
     WorkerLost,
-    /// A worker reports, and gets nothing done although messages wait for it.
+    /// A worker reports, but executes nothing although messages wait for it.
     GhostWorker,
     /// A message waits inside a busy worker while another worker is idle.
     PrefetchStarvation,
-    /// One message was executed twice.
+    /// Workers executed one message twice.
     DuplicateRun,
-    /// A message is delivered again and again, because the process that runs it dies each time.
+    /// A message is redelivered again and again, because each process that runs it dies.
     RedeliveryLoop,
-    /// Celery Beat is silent.
+    /// Celery Beat sends no reports.
     BeatDown,
-    /// Celery Beat's processes end again and again unordered, and miss slots.
+    /// Celery Beat's process crashes again and again, and misses slots.
     BeatCrashLoop,
-    /// Celery Beat's process lives, and sends nothing.
+    /// Celery Beat's process lives, but sends nothing.
     BeatStalled,
     /// Celery Beat sends one entry again and again.
     BeatStorm,
     /// Beat forgets at each start when it last sent an entry, so the entry never becomes due.
     ScheduleReset,
-    /// A whole schedule vanished: Beat lists no enabled entry any more.
+    /// Beat lists no enabled entry any more: the whole schedule vanished.
     ScheduleEmptied,
     /// Two Beats of one schedule run at once, and send every entry twice.
     BeatDuplicate,
-    /// Two applications with the same name run at once.
+    /// Two applications with the same name run at the same time.
     AppNameShared,
     /// A worker consumes messages and does not report: it lacks the SDK, or its key.
     WorkerWithoutSdk,
@@ -74,7 +74,7 @@ pub enum Cause {
     ResultBackendDown,
     /// A host's clock differs from the server's.
     ClockSkew,
-    /// Nothing on a host reports any more: its Beats and workers fell silent at one time.
+    /// No Beat and no worker of a host reports any more: all stopped reporting at the same time.
     HostLost,
 }
 
@@ -170,7 +170,7 @@ impl Cause {
         format!("/causes/{}", self.as_str())
     }
 
-    /// The cause of a run that ended badly, by its outcome.
+    /// The cause for a run that did not succeed, by its outcome.
     #[must_use]
     pub fn of_outcome(outcome: Option<Outcome>) -> Self {
         match outcome {

@@ -1,9 +1,10 @@
-//! Lines that a person pastes into a shell. They are built from arguments, and only one function quotes.
+//! Commands that a person pastes into a shell. They are built from arguments, and only one function quotes.
 //!
-//! Our own words are `&'static str`. Everything else is an argument: a name from outside, which [`Command::arg`]
-//! quotes. A [`Line`] has no other constructor, so a line made by `format!` does not compile. An argument that cannot
-//! be quoted safely yields no line. Then [`Repair`](crate::incident::Repair) asks the person to type the command by
-//! hand.
+//! The words of Deadbeat are `&'static str`. Everything else is an argument, such as a name from outside, and
+//! [`Command::arg`] quotes it. A [`Line`] has no other constructor, so a line made by `format!` does not compile.
+//!
+//! If an argument cannot be quoted safely, there is no line. [`Repair`](crate::incident::Repair) then asks the person
+//! to type the command by hand.
 
 use std::fmt;
 
@@ -31,7 +32,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Reads a stored line back. None: the line is not safe to paste, because a version that did not check names wrote it.
+/// Reads a stored line back. None: the line is not safe to paste. An old version wrote it, which did not check names.
 ///
 /// # Errors
 /// If the value is neither a text nor null.
@@ -43,16 +44,17 @@ pub fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Line>
 /// Why there is no line.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unquotable {
-    /// It holds characters that a terminal may obey, or that look like others. The message shows them as escapes.
+    /// The argument holds characters that a terminal may obey, or that look like others. The message shows their
+    /// escapes.
     #[error("\"{0}\" holds characters that are not safe to paste")]
     Hidden(String),
-    /// It begins with a hyphen: the program would read it as an option.
+    /// The argument begins with a hyphen, so the program would read it as an option.
     #[error("\"{0}\" begins with a hyphen and would be read as an option")]
     Option(String),
-    /// It holds a comma, and the program splits its argument at commas.
+    /// The argument holds a comma, and the program splits its argument at commas.
     #[error("\"{0}\" holds a comma, which separates names there")]
     Comma(String),
-    /// No single process has that number: a signal would reach others.
+    /// No single process has that number, so `kill` would signal others.
     #[error("{0} is not the number of a single process")]
     Process(i64),
 }
@@ -64,7 +66,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// Begins with our own words, written as they are.
+    /// Begins a line with words of Deadbeat, written as they are.
     #[must_use]
     pub fn new(words: &'static str) -> Self {
         Self {
@@ -84,7 +86,7 @@ impl Command {
         self
     }
 
-    /// Adds our own words, written as they are.
+    /// Adds words of Deadbeat, written as they are.
     #[must_use]
     pub fn words(self, words: &'static str) -> Self {
         self.push(" ", Ok(words.to_owned()))
@@ -108,7 +110,7 @@ impl Command {
         let mut parts = arguments.iter().map(AsRef::as_ref);
         let word = match parts.clone().find(|part| part.contains(',')) {
             Some(part) => Err(Unquotable::Comma(text::visible(part).into_owned())),
-            // The program reads each item as a word of its own, so each must be quotable.
+            // The program reads each item as a separate word, so each must be quotable.
             None => match parts.clone().find_map(|part| quoted(part).err()) {
                 Some(error) => Err(error),
                 None => quoted(&parts.by_ref().collect::<Vec<_>>().join(",")),
@@ -128,7 +130,7 @@ impl Command {
         self.push(" ", word)
     }
 
-    /// Adds another command of our own words. It runs whether or not the first one succeeds.
+    /// Adds another command in words of Deadbeat. It runs whether or not the first one succeeds.
     #[must_use]
     pub fn then(self, words: &'static str) -> Self {
         self.push("; ", Ok(words.to_owned()))
@@ -143,8 +145,8 @@ impl Command {
     }
 }
 
-/// Quotes one argument for sh, bash, zsh and fish. Between single quotes all four take every character as it is. Only
-/// fish differs: there a backslash escapes a quote or a backslash. So quotes and backslashes go between double quotes,
+/// Quotes one argument for sh, bash, zsh and fish. Between single quotes, all four take every character as it is,
+/// except that in fish a backslash escapes a quote or a backslash. So quotes and backslashes go between double quotes,
 /// where all four agree.
 fn quoted(argument: &str) -> Result<String, Unquotable> {
     if !text::is_plain(argument) || argument.contains(char::REPLACEMENT_CHARACTER) {

@@ -13,7 +13,7 @@ pub enum Severity {
     Info,
     /// Some work fails or is late.
     Warning,
-    /// A part on which much work depends has stopped. Quiet hours do not hold it.
+    /// A part on which much work depends has stopped. Quiet hours do not hold the alert.
     Critical,
 }
 
@@ -38,7 +38,7 @@ impl Severity {
     }
 }
 
-/// By way of a text, so that a number is a value of the wrong type, and not a fault of the JSON.
+/// Reads the value as a text first. So a number in its place is a value of the wrong type, and not malformed JSON.
 impl TryFrom<String> for Severity {
     type Error = String;
 
@@ -60,7 +60,7 @@ pub(crate) fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 }
 
 impl Cause {
-    /// How urgent an incident with this cause is, unless its monitor says otherwise.
+    /// The urgency of an incident with this cause, unless its monitor sets another one.
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {

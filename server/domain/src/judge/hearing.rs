@@ -1,4 +1,5 @@
-//! Up to which instant silence may be judged: only up to the stamps of all processes that receive signals (ADR 025).
+//! Computes up to which instant silence may be judged: the stamps of all processes that receive signals limit it
+//! (ADR 025).
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -11,37 +12,37 @@ pub struct Hearing {
     pub last_stamp: Option<DateTime<Utc>>,
     /// Number of signals in the spools of running processes.
     pub spooled: i64,
-    /// Of the processes that others wait for: each one's newest stamp, and of these the oldest. None: nobody waits for
-    /// any.
+    /// The oldest of the newest stamps of those processes that others wait for. None: no process is waited for.
     pub vouched_until: Option<DateTime<Utc>>,
-    /// Number of processes that fell silent without signing off, and that others wait for.
+    /// Number of processes that stopped writing stamps without signing off, and that others wait for.
     pub lost: i64,
-    /// Until when others wait for the last of these.
+    /// When others stop waiting for the last of these.
     pub waits_until: Option<DateTime<Utc>>,
 }
 
-/// A deadline is judged this long after it passed. A signal that came in time, and is still on its way through the
-/// writer, then wins.
+/// How long after a deadline it is judged. A signal that arrived in time may still be on its way through the writer,
+/// and must win.
 pub const SETTLING: TimeDelta = TimeDelta::milliseconds(250);
 
-/// How much the clocks of two machines may differ, while one judges signals that the other one writes.
+/// How much the clocks of two machines may differ when one machine judges signals that the other one writes.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::milliseconds(250);
 
-/// Judgement never lies further behind the clock than this plus [`SETTLING`]. A sweep takes the instant that it judges
-/// as the present. A signal that came [`BLIND_AFTER`] later would seem to come from the future, and be clamped
-/// ([`crate::judge::blind_spell::is_to_come`]). Processes stamp each second, so one late stamp does not stop judgement.
+/// The most that judgement may lag behind the clock, minus [`SETTLING`]. A sweep takes the instant that it judges as
+/// the present. If the lag were larger, a signal that arrives now would seem to come from the future, and be clamped
+/// ([`crate::judge::blind_spell::is_to_come`]). Processes write a stamp each second, so one late stamp does not stop
+/// judgement.
 const LONGEST_LAG: TimeDelta = TimeDelta::milliseconds(
     BLIND_AFTER.num_milliseconds() - SETTLING.num_milliseconds() - CLOCKS_DIFFER.num_milliseconds(),
 );
 
-/// Why silence proves nothing at the moment.
+/// Why silence currently proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
     /// No process receives signals.
     NobodyListens,
-    /// Signals that were received are not written yet.
+    /// Signals were received, but are not written yet.
     Spooled,
-    /// A process that may hold signals fell silent without signing off.
+    /// A process that may hold signals stopped writing stamps without signing off.
     LostListener,
 }
 
@@ -58,7 +59,7 @@ impl Hold {
 }
 
 impl Hearing {
-    /// Why silence proves nothing now. None: it may be judged.
+    /// Why silence currently proves nothing. None: silence may be judged.
     #[must_use]
     pub fn hold(&self, now: DateTime<Utc>) -> Option<Hold> {
         if is_blind(self.last_stamp, now) {
@@ -74,8 +75,8 @@ impl Hearing {
 
     /// Up to when silence may be judged. None: not at all.
     ///
-    /// A signal that a process received after its newest stamp may lie in its spool, even before that process is known
-    /// to be lost.
+    /// A signal that a process received after its newest stamp may still be in its spool, even before that process
+    /// counts as lost.
     #[must_use]
     pub fn judged_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let vouched = self.vouched_until.map_or(now, |vouched| vouched.min(now));
@@ -83,7 +84,7 @@ impl Hearing {
     }
 }
 
-/// A process whose newest stamp is older than this is lost, if others wait for it.
+/// The time before which the newest stamp of a lost process lies. Only processes that others wait for can be lost.
 #[must_use]
 pub fn lost_before(now: DateTime<Utc>) -> DateTime<Utc> {
     now - BLIND_AFTER
@@ -106,10 +107,15 @@ mod tests {
             ..Hearing::default()
         };
         let cases = [
-            ("nobody ever listened", Hearing::default(), None, Some(at(100))),
+            (
+                "no process ever listened",
+                Hearing::default(),
+                None,
+                Some(at(100)),
+            ),
             ("all is well", all_is_well, None, Some(at(99))),
             (
-                "nobody is waited for",
+                "no process is waited for",
                 Hearing {
                     vouched_until: None,
                     ..all_is_well
@@ -118,7 +124,7 @@ mod tests {
                 Some(at(100)),
             ),
             (
-                "a clock that is fast vouches for nothing to come",
+                "a fast clock does not vouch for the future",
                 Hearing {
                     vouched_until: Some(at(101)),
                     ..all_is_well
@@ -127,7 +133,7 @@ mod tests {
                 Some(at(100)),
             ),
             (
-                "one is lost",
+                "one process is lost",
                 Hearing {
                     vouched_until: Some(at(90)),
                     lost: 1,
@@ -137,7 +143,7 @@ mod tests {
                 None,
             ),
             (
-                "one may be lost in a moment",
+                "one process may soon be lost",
                 Hearing {
                     vouched_until: Some(at(97)),
                     ..all_is_well
@@ -146,7 +152,7 @@ mod tests {
                 None,
             ),
             (
-                "one replays",
+                "one process replays its spool",
                 Hearing {
                     spooled: 1,
                     ..all_is_well
@@ -155,7 +161,7 @@ mod tests {
                 None,
             ),
             (
-                "nobody listens",
+                "no process listens",
                 Hearing {
                     last_stamp: Some(at(97)),
                     spooled: 1,
@@ -172,7 +178,7 @@ mod tests {
         }
     }
 
-    /// For any [`BLIND_AFTER`]: judgement and the clock never lie so far apart that a signal of now seems to come from
+    /// For any [`BLIND_AFTER`]: the clock is never so far ahead of judgement that a signal of now seems to come from
     /// the future. And a process whose stamps no longer count is lost half a second later.
     #[test]
     fn a_signal_of_now_is_never_one_of_times_to_come_where_judgement_is() {

@@ -1,36 +1,38 @@
-//! How long the runs of a monitor take, learned from its successful runs: a few numbers, each moved a little by each
-//! run.
+//! Learns how long the runs of a monitor take. It keeps a few numbers, and each successful run moves each of them a
+//! little.
 
 use chrono::TimeDelta;
 
-/// Number of runs before anything is concluded from their lengths.
+/// Number of runs that the baseline needs before it judges lengths.
 const LEARNED_AFTER: i32 = 20;
-/// A run hangs if it is this many times longer than usual, and also this many times longer than the longest one…
+/// A run hangs if it is this many times longer than usual, and this many times longer than the longest run…
 const TIMES_USUAL: f64 = 4.0;
 const TIMES_LONGEST: f64 = 1.5;
-/// … and also longer by this many seconds: a task of one second may wait a minute for a database.
+/// … and longer by this many seconds. Example: a task of one second may wait a minute for a database.
 const BEYOND_SECONDS: f64 = 60.0;
-/// A run did not do its work if it is this many times shorter than the shortest one…
+/// A run did not do its work if it is this many times shorter than the shortest run…
 const TIMES_SHORTER: f64 = 10.0;
-/// … and if the task takes at least this many seconds: the length of shorter tasks tells nothing.
+/// … and if the shortest run takes at least this many seconds. The lengths of shorter tasks prove nothing.
 const WORTH_SECONDS: f64 = 1.0;
-/// A run that is far too short may have had nothing to do. This many in a row are a pattern, and are reported.
+/// This many runs in a row that are far too short are reported. Fewer may have had nothing to do.
 const TOLD_AFTER: i32 = 3;
-/// This many in a row are normal: somebody has made the task faster, or it has two kinds of run.
+/// This many in a row are normal: somebody made the task faster, or it has two kinds of runs.
 const NORMAL_AFTER: i32 = 6;
-/// Each run moves the longest length this share of the way to the usual length, so that one odd run does not count for
-/// ever.
+/// Each run moves the longest length by this share of its distance to the usual length. So one odd run is forgotten in
+/// time.
 const FORGETTING: f64 = 0.01;
-/// The same for the shortest length, as a share of the logarithms. Example: an hourly job that has nothing to do on
-/// weekends has some 120 runs between two weekends. The lengths learned on one weekend must still hold on the next.
+/// The same for the shortest length, as a share of the difference of the logarithms. Example: an hourly job has nothing
+/// to do on weekends, and has some 120 runs between two weekends. The lengths learned on one weekend must still hold on
+/// the next.
 const FORGETTING_SHORTEST: f64 = 0.002;
-/// How far one run moves the usual length. This estimates the median in logarithms, which outliers cannot drag away.
+/// How far one run moves the usual length. The usual length estimates the median in logarithms, so outliers have little
+/// weight.
 const STEP: f64 = 0.1;
 
 /// The learned lengths, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Baseline {
-    /// Whether the baseline limits how long a run may take. False: somebody has set a longest run.
+    /// True if the baseline limits how long a run may take. False: somebody set a longest run.
     pub bounds: bool,
     /// Number of runs that the lengths were learned from.
     pub runs: i32,
@@ -40,7 +42,7 @@ pub struct Baseline {
     pub shortest: f64,
     /// The longest length, moved slowly towards the usual one.
     pub longest: f64,
-    /// How many of the newest runs, in a row, were far too short. The baseline learned nothing from these.
+    /// How many of the newest runs in a row were far too short. The baseline learned nothing from them.
     pub odd: i32,
 }
 
@@ -58,9 +60,9 @@ impl Baseline {
         }
     }
 
-    /// Takes the length of a successful run. Returns whether this run belongs to a row of runs that are all far shorter
-    /// than any before. Learns from every run that is not far shorter. Runs count in the order in which their ends
-    /// arrive.
+    /// Adds the length of a successful run. Returns true if the run is one of several in a row that were all far
+    /// shorter than any run before. The baseline learns from every run that is not far shorter. Runs count in the order
+    /// in which their ends arrive.
     pub fn is_too_fast(&mut self, length: TimeDelta) -> bool {
         let is_odd = self.is_far_shorter(length);
         if is_odd && self.odd + 1 < NORMAL_AFTER {
@@ -89,8 +91,8 @@ impl Baseline {
         self.runs = self.runs.saturating_add(1);
     }
 
-    /// The length beyond which a run is far longer than any before. None: too few runs are known, or somebody has set a
-    /// longest run.
+    /// The length beyond which a run is far longer than any run before. None: the baseline knows too few runs, or
+    /// somebody set a longest run.
     #[must_use]
     pub fn longest_run(&self) -> Option<TimeDelta> {
         let seconds = (self.usual * TIMES_USUAL).max(self.longest * TIMES_LONGEST) + BEYOND_SECONDS;
@@ -213,8 +215,7 @@ mod tests {
     }
 
     proptest! {
-        /// A run that the baseline has learned from is not odd if it comes again, and whatever a task does for long
-        /// does not stay odd.
+        /// If a run of a known length comes again, it is not odd. A length that a task has for long does not stay odd.
         #[test]
         fn what_was_just_learned_is_not_odd(lengths in prop::collection::vec(1_i64..100_000_000, 20..60)) {
             let mut baseline = learned(&lengths);

@@ -1,10 +1,10 @@
-//! The one computation of the deadline.
+//! Computes the deadline. No other code does.
 //!
-//! It is due + delay + grace. With an open run, it is the earlier of that and the run's start + longest run. `slot`
-//! computes the *due*.
+//! The deadline is due + delay + grace. With an open run, it is the earlier of that and the run's start + longest run.
+//! `slot` computes the *due*.
 //!
-//! Without a longest run the grace bounds a run, too. Those are Healthchecks' formulas, so a client that comes from
-//! there is judged as before.
+//! Without a longest run, the grace also bounds a run. Healthchecks uses the same formulas, so clients that move from
+//! there are judged as before.
 
 use chrono::{DateTime, Utc};
 
@@ -14,7 +14,7 @@ use crate::monitor::status::Status;
 #[cfg(test)]
 mod tests;
 
-/// When a monitor is to be declared down, from its due and its open runs. None: it is not armed.
+/// When the monitor must be declared down, by its due and its open runs. None: it is not armed.
 #[must_use]
 pub fn deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
     [slot_deadline(state), run_deadline(state)]
@@ -33,8 +33,8 @@ pub(crate) fn slot_deadline(state: &MonitorState) -> Option<DateTime<Utc>> {
         Status::Down | Status::Paused => false,
     };
     let due = state.next_due_at.filter(|_| expects_slot)?;
-    // A Beat that has forgotten its last sending of an entry puts the entry off at each start. Wait for twice the
-    // interval, no longer.
+    // A Beat that has forgotten its last sending of an entry puts the entry off at each start. Wait for two intervals
+    // at most.
     let longest = state
         .postponed_from
         .and_then(|from| state.expectation.schedule.next_after(from));

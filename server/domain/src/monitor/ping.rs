@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::monitor::run::RunDetail;
 
-/// What a ping means.
+/// The meaning of a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PingKind {
@@ -47,7 +47,7 @@ impl PingKind {
     }
 }
 
-/// Where a signal comes from.
+/// The source of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -70,23 +70,24 @@ impl Source {
 
 /// The SDK's facts in one event about a Celery run. Empty for ping URLs.
 ///
-/// In JSON the members of `run` stand beside the others, as in the spools of earlier releases.
+/// In JSON, the members of `run` stand beside the others. Spools of earlier releases have the same form.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignalDetail {
     /// The part that is stored with the run.
     #[serde(flatten)]
     pub run: RunDetail,
-    /// For an end by expiry: the worker's clock is ahead, or the sender's is behind, so that a fresh message may expire
-    /// at once ([`crate::celery::worker::expiry`]).
+    /// Only for an end by expiry. The worker's clock is fast, or the sender's clock is slow, so that a fresh message
+    /// may expire at once ([`crate::celery::worker::expiry`]).
     #[serde(default)]
     pub is_early_expiry: bool,
     /// When the run's message was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_at: Option<DateTime<Utc>>,
-    /// The id of the event. An event with a known id changes nothing: the SDK sends events again if an answer is lost.
+    /// The id of the event. An event with a known id changes nothing: the SDK sends an event again if the answer was
+    /// lost.
     #[serde(default)]
     pub event: Option<Uuid>,
-    /// This attempt is over, and a retry will follow.
+    /// This attempt has ended, and a retry will follow.
     #[serde(default)]
     pub is_retried: bool,
 }
@@ -96,9 +97,9 @@ pub struct SignalDetail {
 pub struct Signal {
     /// Its kind.
     pub kind: PingKind,
-    /// When the request entered the server. A slow database therefore never makes a ping late.
+    /// When the server received the request. A slow database therefore never makes a ping late.
     pub received_at: DateTime<Utc>,
-    /// When it happened, by the client's clock, corrected for that clock's skew. Equal to `received_at` for ping URLs.
+    /// When the signal occurred, by the client's clock, corrected for its skew. Equal to `received_at` for ping URLs.
     pub occurred_at: DateTime<Utc>,
     /// The client's run id.
     pub run_id: Option<Uuid>,
@@ -110,7 +111,7 @@ pub struct Signal {
     pub source: Source,
     /// The SDK's facts about the run.
     pub detail: SignalDetail,
-    /// It comes from a spool, so signals that were received after it may be known already.
+    /// The signal comes from a spool. Signals that were received after it may already be known.
     #[serde(skip)]
     pub is_replayed: bool,
 }

@@ -1,4 +1,4 @@
-//! Runs: pairs starts with ends. Several may be open at once; each is judged alone.
+//! Runs: starts paired with ends. Several runs of a monitor may be open at once, and each is judged separately.
 
 pub mod orphan;
 pub mod pairing;
@@ -47,7 +47,7 @@ impl RunStatus {
     }
 }
 
-/// How a run ended, in the SDK's words.
+/// How a run ended, with the names of the SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -111,7 +111,7 @@ impl Outcome {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
     }
 
-    /// Whether the task did not do its work.
+    /// True if the task did not do its work.
     #[must_use]
     pub fn is_failure(self) -> bool {
         !matches!(self, Self::Success | Self::Ignored)
@@ -121,16 +121,16 @@ impl Outcome {
 /// The doubt about a run whose message began more than once without a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contest {
-    /// The message began again while its run was open. Either two executions run at once, or the process of the first
-    /// one is dead.
+    /// The message began again while its run was open. Either two executions run at the same time, or the process of
+    /// the first execution is dead.
     Again,
-    /// As [`Contest::Again`], and one of the executions has succeeded.
+    /// Like [`Contest::Again`], and one of the executions has succeeded.
     Ended,
     /// The message began again after an execution of it had succeeded.
     Repeated,
-    /// Two executions have succeeded: this proves a duplicate run, which is now reported.
+    /// Two executions have succeeded. This proves a duplicate run, which is reported next.
     Proved,
-    /// The doubt was judged and reported. The end of one attempt does not bring the monitor up again.
+    /// The doubt was judged and reported. The end of one attempt does not bring the monitor up.
     Told,
 }
 
@@ -169,10 +169,10 @@ pub struct RunDetail {
     pub retries: i32,
     /// The exception's class.
     pub error: Option<String>,
-    /// How it ended, in the SDK's words.
+    /// How it ended, with the names of the SDK.
     #[serde(default)]
     pub outcome: Option<Outcome>,
-    /// The attempt: one execution of the message. Each start in a process makes a new one.
+    /// The attempt: one execution of the message. Each start in a process is a new attempt.
     #[serde(default)]
     pub attempt: Option<Uuid>,
     /// The incarnation of the worker that executes the run. None: the SDK does not report it.
@@ -196,7 +196,7 @@ pub struct Run {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// While open: when the evaluator judges it.
+    /// While the run is open: when the evaluator judges it.
     pub deadline_at: Option<DateTime<Utc>>,
     /// When the server received the end of one of several executions of its message. The run stays open
     /// ([`Contest::Ended`]) until the others are judged.
@@ -209,11 +209,11 @@ pub struct Run {
     pub detail: RunDetail,
     /// How often its message began since its last retry.
     pub attempts: i32,
-    /// Its message began more than once: the doubt that this raises, or has raised.
+    /// The doubt about a run whose message began more than once. None: it began once.
     pub contest: Option<Contest>,
     /// The ids of its newest events.
     pub events: Vec<Uuid>,
-    /// While open: its owner seems to have ended, or no longer lists it.
+    /// While the run is open: its owner seems to have ended, or no longer lists it.
     pub orphan: Option<Orphan>,
 }
 
@@ -225,13 +225,13 @@ impl Run {
     }
 }
 
-/// When a message begins a second time, wait this long before asking whether the first execution is alive. By then its
-/// worker has sent another snapshot with the runs that it executes.
+/// How long to wait after a message began a second time, before the evaluator checks whether the first execution is
+/// alive. By then, its worker has sent another snapshot with the runs that it executes.
 pub const CONTEST_PATIENCE: TimeDelta = TimeDelta::seconds(7);
-/// A message whose executions die one after the other has left that loop if none began for this long.
+/// A message whose executions die one after the other has left that loop if no execution began for this long.
 pub const LOOP_QUIET: TimeDelta = TimeDelta::seconds(60);
-/// This many executions of one message without an end are a redelivery loop: the process that runs it dies each time.
+/// This many executions of one message without an end are a redelivery loop: each process that runs it dies.
 pub const LOOP_ATTEMPTS: i32 = 3;
-/// How long to wait after `aborted` for the reason. A process that is ordered to exit during a task reports that. The
-/// worker's main process reports what killed it, and checks its pool every 5 s.
+/// How long to wait for the reason after `aborted`. A process that is ordered to exit during a task reports `aborted`.
+/// The worker's main process reports the signal that killed it, and checks its pool every 5 s.
 pub const ABORTED_PATIENCE: TimeDelta = TimeDelta::seconds(8);

@@ -1,4 +1,4 @@
-//! Which slot a report satisfies, and which slot is the earliest unsatisfied one: the *due*.
+//! Decides which slot a report satisfies, and which slot is the earliest unsatisfied one: the *due*.
 //!
 //! The truth table is in `docs/schedules.md`, and a test runs every row of it. Slots come from two sources: the
 //! server's arithmetic ([`Schedule::next_after`]), and the *hint* of the Beat that sends the task. The hint wins.
@@ -11,22 +11,23 @@ use crate::schedule::Schedule;
 #[cfg(test)]
 mod tests;
 
-/// A report this early still counts for the coming slot, so that a clock one second fast raises no alarm. The tolerance
-/// is never more than a tenth of the gap between slots.
+/// A report this early still counts for the coming slot, so that a clock that is one second fast raises no alert. The
+/// tolerance is at most a tenth of the gap between slots.
 pub(crate) const EARLY_TOLERANCE: TimeDelta = TimeDelta::seconds(30);
 
-/// If only Beat can compute an entry: a hint that is at most this old still means "due now".
+/// For an entry that only Beat can compute: a hint in the past, by this much at most, still means "due now".
 const OVERDUE_AT_MOST: TimeDelta = TimeDelta::minutes(5);
-/// No hint may lie further ahead, as no search goes further. This also keeps a client's times far from the ends of the
-/// calendar.
+/// The furthest hint that is accepted; no search for slots goes further either. So no client can send a time near the
+/// end of the calendar.
 const FURTHEST_HINT: TimeDelta = TimeDelta::days(50 * 366);
 /// Network delay may differ by this much between two hints.
 const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(5);
 
-/// The earliest unsatisfied slot after a report at `at`, if `due` was the earliest before it.
+/// Returns the earliest unsatisfied slot after a report at `at`, if `due` was the earliest one before it.
 ///
-/// A report satisfies every slot up to its arrival, and the coming slot if that is within the early tolerance. A report
-/// between slots satisfies none: the next slot needs a report of its own. An interval counts from the last report.
+/// A report satisfies every slot up to its arrival. It also satisfies the coming slot if that is within the early
+/// tolerance. A report between slots satisfies none, because the next slot needs its own report. An interval counts
+/// from the last report.
 #[must_use]
 pub(crate) fn due_after_report(
     schedule: &Schedule,
@@ -34,7 +35,7 @@ pub(crate) fn due_after_report(
     at: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
     if schedule.follows_reports() {
-        // A late report of an older run must not move the due back.
+        // A late report of an older run must not move the due to an earlier time.
         return match (schedule.next_after(at), due) {
             (Some(next), Some(due)) => Some(next.max(due)),
             (next, _) => next,
@@ -57,7 +58,7 @@ fn tolerance(slot: DateTime<Utc>, following: Option<DateTime<Utc>>) -> TimeDelta
     following.map_or(EARLY_TOLERANCE, |next| EARLY_TOLERANCE.min((next - slot) / 10))
 }
 
-/// How long before its due an entry may be sent. Clocks differ, but a sending for the slot before must not count.
+/// How long before its due an entry may be sent. Clocks differ, but a sending for the previous slot must not count.
 #[must_use]
 pub fn early(state: &MonitorState) -> TimeDelta {
     state.next_due_at.map_or(TimeDelta::zero(), |due| {
@@ -65,17 +66,17 @@ pub fn early(state: &MonitorState) -> TimeDelta {
     })
 }
 
-/// The slot that Beat's hint means: the server's nearest slot within the early tolerance, else the hint itself.
+/// Returns the slot that Beat's hint means: the server's nearest slot within the early tolerance, else the hint itself.
 ///
 /// Clock skew and network delay shift a hint a little. Example: the slot is 12:00:00 and the hint says 11:59:59. If the
-/// server took the hint as the slot, a report at 11:59:59 would satisfy it, and the server would expect another one for
-/// 12:00:00.
+/// server took the hint as the slot, a report at 11:59:59 would satisfy it, and the server would expect another report
+/// for 12:00:00.
 fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
     if schedule.follows_reports() {
         return due;
     }
     let mut next = schedule.next_after(due - EARLY_TOLERANCE);
-    // At most sixty slots lie within the tolerance: one a second.
+    // At most sixty slots lie within the tolerance, because slots are a second apart at least.
     while let Some(slot) = next.filter(|slot| *slot <= due + EARLY_TOLERANCE) {
         let following = schedule.next_after(slot);
         if (slot - due).abs() <= tolerance(slot, following) {
@@ -86,10 +87,10 @@ fn slot_meant(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
     due
 }
 
-/// Credits a report: its slots are satisfied, and the due moves on.
+/// Credits a report: marks its slots as satisfied, and moves the due on.
 ///
-/// The report of a run that was sent with a countdown counts from the sending. A slot that has come since needs a
-/// report of its own.
+/// The report of a run that was sent with a countdown counts from the sending. A slot that has come since then needs
+/// its own report.
 pub(crate) fn credit(state: &mut MonitorState, at: DateTime<Utc>) {
     let at = at - state.expectation.delay();
     let before = state.next_due_at;
@@ -115,10 +116,10 @@ pub(crate) fn expect_anew(state: &mut MonitorState, now: DateTime<Utc>) {
     state.next_due_at = hint.or_else(|| state.expectation.schedule.next_after(now));
 }
 
-/// Adapts the due to new time zone data. Computes it anew if it is no longer a slot, or if an unsatisfied slot now lies
-/// before it. Returns whether it moved.
+/// Adapts the due to new time zone data. Computes it again if it is no longer a slot, or if an unsatisfied slot now
+/// lies before it. Returns true if the due moved.
 ///
-/// Never expects a report in the past: new data raise no alarm by themselves.
+/// Never expects a report in the past, so that new data alone raise no alert.
 pub(crate) fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) -> bool {
     let schedule = &state.expectation.schedule;
     let Some(due) = state.next_due_at else {
@@ -146,10 +147,10 @@ pub(crate) fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) 
     next != Some(due)
 }
 
-/// Adapts the due after the clock was set back from `before` to `now`: the slots in between come a second time.
+/// Adapts the due after the clock stepped back from `before` to `now`: the slots in between come a second time.
 ///
-/// If several slots lie in between, reports are expected again. A single slot may have had its report or not: nobody
-/// can tell, so nobody is blamed.
+/// If several slots lie in between, reports are expected again. If only one slot lies in between, its report may
+/// already have come. The server cannot know, so it does not expect that report again.
 pub(crate) fn expect_again(state: &mut MonitorState, before: DateTime<Utc>, now: DateTime<Utc>) {
     let schedule = &state.expectation.schedule;
     let second = schedule
@@ -161,15 +162,15 @@ pub(crate) fn expect_again(state: &mut MonitorState, before: DateTime<Utc>, now:
     }
 }
 
-/// Takes a hint: Beat says when an entry is next due, or (None) that it never is. The hint wins over the server's
-/// arithmetic. It never excuses a slot that has come: then the server keeps it until that slot is satisfied.
+/// Applies a hint: Beat says when an entry is next due, or (None) that it never is. The hint overrides the server's
+/// arithmetic, but excuses no slot that has come. The server keeps such a slot until it is satisfied.
 pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     let before = state.next_due_at;
     let was_sent = state.hinted_due_at.is_some_and(|hint| Some(hint) > before);
     take_beyond(state, hint, now, now);
     // Beat counts an interval from its last sending of the entry. If it sent nothing and still names a later time, it
-    // was restarted and has forgotten its last sending. Once, that is only a later run; `postponed_from` keeps the slot
-    // in case it happens again.
+    // was restarted and has forgotten its last sending. One such restart only delays a run. `postponed_from` keeps the
+    // slot in case it happens again.
     if !state.by_beat || !state.expectation.schedule.follows_reports() {
         return;
     }
@@ -183,21 +184,21 @@ pub(crate) fn take_hint(state: &mut MonitorState, hint: Option<DateTime<Utc>>, n
     }
 }
 
-/// Takes the hint of a Beat that has just sent the entry. The slot of that sending has come, even if it lies a moment
-/// ahead by the server's clock.
+/// Applies the hint of a Beat that has just sent the entry. The slot of that sending counts as come, even if it lies a
+/// moment ahead by the server's clock.
 ///
-/// Network delay differs between two hints, and Beat's clock may be fast. If the slot counted as still to come, the
-/// hint would excuse it. Then a run that is lost once a month would go unnoticed, because its slot was replaced by the
-/// next one.
+/// Network delay differs between two hints, and Beat's clock may be fast. If the slot did not count as come, the hint
+/// would excuse it, because the hint replaces it by the next slot. Then a run that is lost once a month would go
+/// unnoticed.
 pub(crate) fn take_hint_of_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     let early = match (state.next_due_at, &state.expectation.schedule) {
-        // Both times stem from Beat's clock, so skew cannot part them. Only network delay can.
+        // Both times come from Beat's clock, so only network delay can make them differ. Clock skew cannot.
         (Some(due), Schedule::Hint(_)) => tolerance(due, hint).min(ON_ITS_WAY),
         (Some(due), _) => tolerance(due, hint),
         (None, _) => TimeDelta::zero(),
     };
-    // An earlier hint put the slot off, because news of its sending was still on the way. It was sent, so it needs a
-    // report.
+    // An earlier hint put the slot off, because the report of its sending was still on the way. The entry was sent, so
+    // the slot needs a report.
     if let Some(from) = state.postponed_from.take()
         && from <= now
     {
@@ -206,7 +207,7 @@ pub(crate) fn take_hint_of_sent(state: &mut MonitorState, hint: Option<DateTime<
     take_beyond(state, hint, now, now + early.max(TimeDelta::zero()));
 }
 
-/// Takes a hint. Slots up to `come_by` count as come.
+/// Applies a hint. Slots up to `come_by` count as come.
 fn take_beyond(
     state: &mut MonitorState,
     hint: Option<DateTime<Utc>>,
@@ -237,13 +238,13 @@ fn take_beyond(
         return;
     }
     if !only_by_hint {
-        // A hint beyond the slot after next is not plausible: the clock of Beat's host is wrong.
+        // A hint beyond the slot after the next one is not plausible: the clock of Beat's host is wrong.
         let following = schedule.next_after(now);
         let horizon = following.and_then(|next| schedule.next_after(next));
         if horizon.is_none_or(|horizon| hint > horizon) {
             return;
         }
-        // The report of the hint's slot came a moment early, and overtook the hint.
+        // The report of the hint's slot was slightly early, and overtook the hint.
         let early = tolerance(hint, schedule.next_after(hint));
         let satisfied = state.last_ping_at.is_some_and(|last| hint - last <= early);
         if satisfied && state.next_due_at.is_some_and(|due| hint < due) {

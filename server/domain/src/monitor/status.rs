@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// The stored status. `late` and `running` are computed when shown, because they change by time alone.
+/// The stored status. `late` and `running` are computed when shown, because time alone changes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -13,7 +13,7 @@ pub enum Status {
     Up,
     /// A deadline passed, or a failure was reported.
     Down,
-    /// Not judged.
+    /// The evaluator does not judge it.
     Paused,
 }
 

@@ -23,17 +23,18 @@ pub struct PingEffect {
     pub runs: Vec<RunKey>,
     /// The change of status.
     pub transition: Option<Transition>,
-    /// The monitor failed while it was down already. This changes no status. It opens an incident if the monitor was
+    /// The monitor failed while it was already down. This changes no status. It opens an incident if the monitor was
     /// down only as a member of another subject's incident.
     pub failed_again: Option<Cause>,
-    /// The event is known: it changed nothing, and need not be stored.
+    /// The event is known. It changed nothing, and need not be stored.
     pub is_known: bool,
 }
 
-/// Applies one ping. The caller applies the pings of one monitor one after the other.
+/// Applies one ping. The caller must apply the pings of one monitor in sequence.
 ///
-/// The order of receipt decides, not the order of calls. A success or a failure that was received before a known one
-/// still counts and ends its run, but changes no status (ADR 024).
+/// The order of receipt decides, not the order of calls. Example: a failure is received at 12:00:01, a success at
+/// 12:00:02, but the success is applied first. The failure still counts and ends its run, but changes no status
+/// (ADR 024).
 #[must_use]
 pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     if pairing::is_known(&state.runs, signal) {
@@ -78,17 +79,19 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     let mut is_too_fast = false;
     if signal.kind == PingKind::Success {
         state.last_success_at = state.last_success_at.max(Some(at));
-        // An ignored run did not do its work, so its length tells nothing.
+        // An ignored run did not do its work, so its length proves nothing.
         let counts = signal.detail.run.outcome != Some(Outcome::Ignored);
         if let (Some(baseline), Some(length), true) = (&mut state.baseline, length, counts) {
             is_too_fast = baseline.is_too_fast(length);
         }
     }
 
-    // A retired monitor stays as it is. So does one that a person paused while its Beat keeps sending. A ping to a ping
-    // URL un-pauses, as in Healthchecks: a monitor that somebody forgot to resume guards nothing. Clock skew made the
-    // message of an early expiry too old. The slot stays unsatisfied, and at its deadline the evaluator asks whose
-    // clock is wrong.
+    // Three signals do not change the status:
+    // * Signals of a retired monitor.
+    // * Events of a monitor that a person paused while its Beat keeps sending. A ping to a ping URL ends the pause, as
+    //   in Healthchecks, because a monitor that somebody forgot to resume guards nothing.
+    // * An early expiry: clock skew made a fresh message expire. Its slot stays unsatisfied, and at the deadline the
+    //   evaluator finds out whose clock is wrong.
     let is_excused = signal.kind == PingKind::Fail && signal.detail.is_early_expiry;
     let ignored =
         is_excused || state.retired || (state.status == Status::Paused && signal.source == Source::Event);
@@ -102,7 +105,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
         state.decided_at = state.decided_at.max(Some(at));
     }
 
-    // With a longest run of its own, a run satisfies its slot when it starts; without one, when it ends.
+    // With its own longest run, a run satisfies its slot at its start. Without one, it does so at its end.
     let credited_at = match signal.kind {
         PingKind::Start if !starts_count => None,
         PingKind::Start => Some(signal.occurred_at),
@@ -118,7 +121,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     {
         run.contest = Some(Contest::Told);
     }
-    // Two executions have succeeded, in whatever order their ends arrive.
+    // Two executions have succeeded. The order in which their ends arrive does not matter.
     let is_proved = contest == Some(Contest::Proved);
     let cause = if is_proved {
         Cause::DuplicateRun
@@ -129,8 +132,7 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     };
     let to = match signal.kind {
         _ if is_late && !is_proved => state.status,
-        // The duplicate execution of this run was reported. The end of one execution does not bring the monitor up
-        // again.
+        // The duplicate execution of this run was reported. The end of one execution does not bring the monitor up.
         PingKind::Success if contest == Some(Contest::Told) && state.status == Status::Down => Status::Down,
         PingKind::Success if is_proved => Status::Down,
         PingKind::Success if state.status == Status::Down && pairing::is_looping(&state.runs, at) => {
@@ -152,9 +154,9 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     let failed = (has_failed || is_proved) && state.status == Status::Down;
     effect.failed_again = failed.then_some(cause);
     if to == Status::Up && signal.kind == PingKind::Success && !is_late {
-        // The end of a long run is credited to its start, so slots that passed while it ran may seem overdue. They have
-        // had their incident. A success must leave nothing overdue, or the monitor would go down a second time for the
-        // same slot.
+        // The end of a long run is credited to its start, so slots that passed while it ran may seem overdue. They
+        // already had their incident. A success must leave nothing overdue, or the monitor would go down a second time
+        // for the same slot.
         if state
             .next_due_at
             .is_some_and(|due| due + state.expectation.patience() <= at)
@@ -183,8 +185,8 @@ pub fn on_ping(state: &mut MonitorState, signal: &Signal) -> PingEffect {
     effect
 }
 
-/// Adapts the state after the clock was set back: moves stored times in the future to `now`, and expects reports from
-/// now on. Otherwise nobody would miss a report until the old time has come again.
+/// Adapts the state after the clock stepped back: moves stored future times to `now`, and expects reports from now on.
+/// Otherwise no missing report would be noticed until the clock reaches the old time again.
 pub fn forget_times_to_come(state: &mut MonitorState, now: DateTime<Utc>) {
     for known in [&mut state.decided_at, &mut state.plain_end_at] {
         *known = known.map(|at| if is_to_come(at, now) { now } else { at });
@@ -221,8 +223,8 @@ pub fn on_pause(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) 
     Some(transition)
 }
 
-/// A person resumes the monitor, or the incident that it was a member of is over. It is expected from now on, as if it
-/// had never reported. None: there was nothing to resume, or its entry is not in Beat's schedule, so that no report
+/// A person resumes the monitor, or the incident that it was a member of is over. Its reports are expected from now on,
+/// as if it had never reported. None: there was nothing to resume, or its entry is not in Beat's schedule, so no report
 /// would ever come.
 #[must_use]
 pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>) -> Option<Transition> {
@@ -247,8 +249,7 @@ pub fn on_resume(state: &mut MonitorState, trigger: Trigger, now: DateTime<Utc>)
     Some(transition)
 }
 
-/// Applies new settings, and computes the due and the deadlines from now on. So new settings raise no alarm by
-/// themselves.
+/// Applies new settings, and computes the due and the deadlines from now on. So new settings alone raise no alert.
 pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, now: DateTime<Utc>) {
     let schedule_changed = state.expectation.schedule != expectation.schedule;
     state.expectation = expectation;
@@ -261,7 +262,7 @@ pub fn on_settings_change(state: &mut MonitorState, expectation: Expectation, no
         run.deadline_at = run.started_at.map(|start| (start + longest).max(now));
     }
     state.rearm();
-    // If the due has passed, the whole patience starts again now.
+    // If the due has passed, restart the whole patience now.
     let fresh_grace = now + state.expectation.patience();
     state.deadline_at = state
         .deadline_at
@@ -287,7 +288,7 @@ pub fn on_sent(state: &mut MonitorState, hint: Option<DateTime<Utc>>, now: DateT
     state.rearm();
 }
 
-/// Adapts the due and the deadline to new time zone data. Returns whether anything changed.
+/// Adapts the due and the deadline to new time zone data. Returns true if they changed.
 pub fn on_zone_data_change(state: &mut MonitorState, now: DateTime<Utc>) -> bool {
     let has_moved = slot::on_zone_data_change(state, now);
     if has_moved {

@@ -1,11 +1,11 @@
-//! Who asks for something, and in which project.
+//! The actor of a request, in one project.
 
 use crate::ids::{AccountId, ApiKeyId, ProjectId};
 use crate::people::key::Scope;
 use crate::people::permission::{Action, Refusal, allows};
 use crate::people::role::Role;
 
-/// Who acts, with what limits the actor in the project.
+/// An actor, with the role or scope that limits it in the project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
     /// A person who is signed in.
@@ -28,10 +28,10 @@ pub enum Actor {
     System,
 }
 
-/// An actor in one project: what services take in place of a bare [`ProjectId`] wherever a person or a key can reach them.
+/// An actor in one project. Every use case that a person or a key can call takes it in place of a bare [`ProjectId`].
 ///
-/// The project's id comes out of [`Access::may`] only. So a use case that forgets to ask whether its caller may has no id to work with,
-/// whichever dialect (API, pages) called it.
+/// Only [`Access::may`] returns the project's id. So a use case that forgets to check the permission has no id to work
+/// with, whether the API or a page called it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     project: ProjectId,
@@ -39,7 +39,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// An actor in a project. Call it only where the actor's role or scope in that project has just been read.
+    /// An actor in a project. The caller must just have read the actor's role or scope in that project.
     #[must_use]
     pub fn new(project: ProjectId, actor: Actor) -> Self {
         Self { project, actor }
@@ -51,7 +51,7 @@ impl Access {
         self.actor
     }
 
-    /// The project in which the actor may do this.
+    /// Returns the project's id if the actor may do this.
     ///
     /// # Errors
     /// The actor's role or scope does not allow it (docs/permissions.md).

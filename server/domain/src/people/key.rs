@@ -1,6 +1,6 @@
 //! API keys: their scopes and their form.
 
-/// What kind of key it is. [`super::permission`] says what each may do.
+/// The kind of an API key. [`super::permission`] says what each kind may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Reports, and registers what reports.
@@ -31,7 +31,7 @@ impl Scope {
         Self::ALL.into_iter().find(|scope| scope.as_str() == text)
     }
 
-    /// How a key of this scope begins: secret scanners and people tell them apart by it.
+    /// The beginning of a key of this scope. People and secret scanners recognize the kind of a key by it.
     #[must_use]
     pub fn prefix(self) -> &'static str {
         match self {
@@ -42,7 +42,7 @@ impl Scope {
     }
 }
 
-/// Whether a text can be a key at all: saves the look-up of what cannot.
+/// True if the text has the form of a key. The server looks up no other text.
 #[must_use]
 pub fn is_plausible(text: &str) -> bool {
     (20..=100).contains(&text.len())

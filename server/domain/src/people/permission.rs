@@ -1,4 +1,4 @@
-//! What each role and each key scope may do: one table, which docs/permissions.md shows.
+//! The permissions of each role and each key scope: one table, which docs/permissions.md shows.
 
 use thiserror::Error;
 
@@ -32,9 +32,9 @@ struct Row {
     name: &'static str,
     /// Continues "may …".
     words: &'static str,
-    /// Every role from this one upwards may. None: no role may.
+    /// Every role from this one upwards may do this. None: no role may.
     least_role: Option<Role>,
-    /// The scopes that may, least powerful first.
+    /// The scopes that may do this, least powerful first.
     scopes: &'static [Scope],
 }
 
@@ -65,14 +65,15 @@ impl Action {
                 Some(Role::Viewer),
                 &[Scope::Read, Scope::Write],
             ),
-            // Whoever knows a ping URL can report with it, so seeing is not enough.
+            // A ping URL is enough to report, so the permission to read does not suffice.
             Self::SeePingUrls => row(
                 "see_ping_urls",
                 "see the ping URLs of monitors",
                 Some(Role::Member),
                 &[Scope::Write],
             ),
-            // The key that stands in every crontab must not be one that can read or delete, so no other scope may report.
+            // Ping keys stand in every crontab. A ping key must not be able to read or delete, so no other scope may
+            // report.
             Self::Signal => row(
                 "signal",
                 "send pings and events, and so create what they report about, and snooze alerts for a day at most",
@@ -91,7 +92,7 @@ impl Action {
                 Some(Role::Member),
                 &[Scope::Write],
             ),
-            // A channel sends the project's data out of it, or keeps an alert from people.
+            // A channel sends the project's data to other services, and can keep an alert from people.
             Self::ManageChannels => row(
                 "manage_channels",
                 "add, change, test and delete channels, rotations and escalation policies",
@@ -119,19 +120,19 @@ impl Action {
         self.row().name
     }
 
-    /// Whether an account of that role may.
+    /// True if an account of that role may do this.
     #[must_use]
     pub fn is_of_role(self, role: Role) -> bool {
         self.row().least_role.is_some_and(|least| role >= least)
     }
 
-    /// Whether a key of that scope may.
+    /// True if a key of that scope may do this.
     #[must_use]
     pub fn is_of_scope(self, scope: Scope) -> bool {
         self.row().scopes.contains(&scope)
     }
 
-    /// The least powerful scope that may: the one that a refusal names.
+    /// The least powerful scope that may do this. A refusal names it.
     #[must_use]
     pub fn least_scope(self) -> Option<Scope> {
         self.row().scopes.first().copied()
@@ -147,18 +148,18 @@ pub enum Standing {
     Scope(Scope),
 }
 
-/// An actor may not do this. Each dialect answers it in its own shape.
+/// The refusal of an action to an actor. Each dialect (API, pages) answers it in its own shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{}", self.words())]
 pub struct Refusal {
-    /// What was asked for.
+    /// The action that was asked for.
     pub action: Action,
-    /// The standing of who asked.
+    /// The standing of the actor.
     pub standing: Standing,
 }
 
 impl Refusal {
-    /// A sentence for the actor, without a capital and a full stop.
+    /// Returns a sentence for the actor, without a capital and a full stop.
     fn words(&self) -> String {
         let row = self.action.row();
         match (self.standing, row.least_role, row.scopes.first()) {
@@ -186,7 +187,7 @@ impl Refusal {
     }
 }
 
-/// Whether who asks may do this.
+/// Returns an error if the actor may not do this.
 ///
 /// # Errors
 /// The role or the scope does not allow it.
@@ -220,7 +221,7 @@ mod tests {
         Access::new(project, Actor::Key { id, scope })
     }
 
-    /// Who may do what, written out once more by hand: a change of the table must be made twice.
+    /// The same permissions, written a second time by hand, so that a change of the table must be made twice.
     fn expected(action: Action) -> (&'static [Role], &'static [Scope]) {
         use {Role::*, Scope::*};
         match action {

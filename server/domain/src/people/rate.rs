@@ -11,7 +11,7 @@ pub struct Rate {
     pub per_second: f64,
 }
 
-/// How far the instants of requests that run side by side may be out of order.
+/// How much earlier than the last counted time the time of a parallel request may be.
 const OUT_OF_ORDER: TimeDelta = TimeDelta::minutes(1);
 
 /// A token bucket. It starts full.
@@ -31,20 +31,21 @@ impl Bucket {
         }
     }
 
-    /// Takes `amount` tokens. More than a full bucket holds counts as a full bucket, so that nothing is refused for good.
+    /// Takes `amount` tokens. A larger amount than a full bucket counts as a full bucket, so that no request is refused
+    /// for good.
     ///
     /// # Errors
-    /// Too few tokens are left. Nothing is taken; the error is how long to wait until there are enough.
+    /// Too few tokens are left. The bucket is unchanged; the error says how long to wait until it has enough.
     pub fn take(&mut self, rate: &Rate, amount: f64, now: DateTime<Utc>) -> Result<(), TimeDelta> {
         self.refill(rate, now);
         let amount = amount.min(rate.burst);
-        // Sums of fractions miss whole numbers by a little.
+        // Sums of fractions may be a little below a whole number.
         if self.tokens + 1e-6 >= amount {
             self.tokens = (self.tokens - amount).max(0.0);
             return Ok(());
         }
         let seconds = (amount - self.tokens) / rate.per_second;
-        // Rounded up: whoever waits exactly as long must find enough.
+        // Rounded up, so that a client that waits exactly that long finds enough tokens.
         Err(TimeDelta::milliseconds((seconds * 1_000.0).ceil() as i64))
     }
 
@@ -53,7 +54,7 @@ impl Bucket {
         self.tokens = (self.tokens + amount).min(rate.burst);
     }
 
-    /// Whether the bucket is as good as new: whoever forgets it changes nothing.
+    /// True if the bucket is full, so that forgetting it changes nothing.
     #[must_use]
     pub fn is_full(&self, rate: &Rate, now: DateTime<Utc>) -> bool {
         let mut then = *self;
@@ -61,8 +62,8 @@ impl Bucket {
         then.tokens >= rate.burst
     }
 
-    /// Requests that run side by side come a little out of order: an instant before the last one refills nothing. A clock that was stepped
-    /// back by more than [`OUT_OF_ORDER`] counts on from where it is now.
+    /// Adds the tokens since the last request. Parallel requests may come slightly out of order: a time before the last
+    /// one adds nothing. After the clock steps back by more than [`OUT_OF_ORDER`], the bucket counts from the new time.
     fn refill(&mut self, rate: &Rate, now: DateTime<Utc>) {
         let micros = (now - self.counted_at).num_microseconds().unwrap_or(i64::MAX);
         let seconds = micros.max(0) as f64 / 1_000_000.0;
@@ -83,10 +84,11 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Takes up to `wanted` out of `limit` a window; answers how many were granted.
+    /// Takes up to `wanted` out of `limit` per window. Returns how many were granted.
     ///
-    /// A window may have begun a little in the future: another request, which read the clock later, was written first. One that began more than
-    /// a window in the future was noted before the clock was stepped back; it is replaced.
+    /// A window may begin slightly in the future, because a parallel request read the clock later and was written
+    /// first. A window that begins more than its own length in the future was written before the clock stepped back, so
+    /// it is replaced.
     pub fn take(&mut self, wanted: i64, limit: i64, window: TimeDelta, now: DateTime<Utc>) -> i64 {
         if self.ends_at <= now || self.ends_at - now >= window * 2 {
             *self = Self {
@@ -200,7 +202,8 @@ mod tests {
     }
 
     proptest! {
-        /// Over any stretch no more passes than a burst and what the rate refills; and whoever waits as told is served.
+        /// Over any stretch, no more passes than a burst and the refilled tokens. A client that waits as long as the
+        /// error says gets its tokens.
         #[test]
         fn no_more_passes_than_the_rate_allows(steps in prop::collection::vec((0_i64..2_000, 0.1_f64..12.0), 1..200)) {
             let mut bucket = Bucket::full(&RATE, start());

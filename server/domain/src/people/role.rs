@@ -5,11 +5,11 @@
 pub enum Role {
     /// Sees everything, changes nothing.
     Viewer,
-    /// Runs the monitors.
+    /// Manages the monitors.
     Member,
-    /// Decides also who gets alerts and which keys exist.
+    /// Also decides who gets alerts and which keys exist.
     Admin,
-    /// Has the project.
+    /// Owns the project.
     Owner,
 }
 

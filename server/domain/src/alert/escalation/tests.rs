@@ -10,7 +10,7 @@ fn target(kind: &str, number: u128) -> Value {
     json!({"kind": kind, "id": id(number)})
 }
 
-/// Three steps, the whole twice; `changed` replaces members.
+/// Three steps, in two rounds; `changed` replaces members.
 fn settings(changed: Value) -> Value {
     let mut settings = json!({
         "name": "Payments",
@@ -55,7 +55,7 @@ fn each_step_waits_for_its_delay_and_the_rounds_end() {
         (2, 0, true, Some((0, 1, 1_800))),
         (0, 1, true, Some((1, 1, 300))),
         (2, 1, true, None),
-        // Nobody was reached: the next step comes at once, another round does not.
+        // Nobody was reached: the next step comes at once, but not the next round.
         (0, 0, false, Some((1, 0, 0))),
         (2, 0, false, Some((0, 1, 1_800))),
         // The policy was made shorter meanwhile.

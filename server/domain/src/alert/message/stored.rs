@@ -33,8 +33,8 @@ impl Message {
         written
     }
 
-    /// Reads what [`Message::to_json`] of this or another version wrote at `written_at`. Skips fields that this version
-    /// does not know. A message that it cannot read becomes [`Event::Unread`], so that no stored alert is lost.
+    /// Reads a message that [`Message::to_json`] of this or another version wrote at `written_at`. Skips fields that
+    /// this version does not know. An unreadable message becomes [`Event::Unread`], so that no stored alert is lost.
     #[must_use]
     pub fn read(stored: Value, written_at: DateTime<Utc>) -> Self {
         let at = stored["timestamp"].as_str().and_then(|at| at.parse().ok());
@@ -45,7 +45,7 @@ impl Message {
     }
 }
 
-/// The fields of a structure. Writing these types cannot fail: all their keys are texts.
+/// The fields of a structure. Serializing these types cannot fail, because all their keys are texts.
 fn fields(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }

@@ -35,7 +35,7 @@ fn of_the_first_version(kind: &str) -> Value {
     })
 }
 
-/// Whether `new` has all that `old` has.
+/// True if `new` has every field of `old`.
 fn contains(new: &Value, old: &Value) -> bool {
     match (new, old) {
         (Value::Object(new), Value::Object(old)) => old

@@ -270,7 +270,7 @@ fn a_project_hears_once_a_day_that_the_same_channel_was_switched_off() {
     assert_eq!(
         told(Some(now() + TimeDelta::seconds(1))),
         2,
-        "the clock was stepped back"
+        "the clock stepped back"
     );
 }
 
@@ -323,14 +323,14 @@ fn the_events_of_a_channel_decide_what_it_hears() {
             &["opened", "resolved"],
         ),
         (3, serde_json::json!(["reminder"]), Topic::Project, &["reminder"]),
-        // It has not heard that the incident began, and does not ask for that.
+        // It has not got `opened`, and leaves `opened` out.
         (
             4,
             serde_json::json!(["reminder", "resolved"]),
             Topic::Project,
             &["reminder", "resolved"],
         ),
-        // It asks for the beginning, and has not heard of it.
+        // It asks for `opened`, and has not got it.
         (
             5,
             serde_json::json!(["opened", "reminder", "resolved"]),
@@ -423,7 +423,7 @@ fn only_what_is_meant_for_a_channel_waits_for_it() {
     assert_eq!(
         heard(Alert::BlindSpell, &[mute]).len(),
         4,
-        "no rule applies to messages that are about no incident"
+        "no rule applies to a message without an incident"
     );
 }
 

@@ -70,7 +70,7 @@ fn layer() -> impl Strategy<Value = LayerSettings> {
         })
 }
 
-/// A rotation, and an instant near which its overrides lie: mostly one near a change of its clock.
+/// A rotation, and an instant near which its overrides lie, mostly near a change of its clock.
 fn rotation() -> impl Strategy<Value = (Rotation, DateTime<Utc>)> {
     let layers = prop::collection::vec(layer(), 1..4);
     let overrides = prop::collection::vec((select(&NAMES[..]), -60..60i64, 1..60i64), 0..4);
@@ -127,7 +127,7 @@ proptest! {
             prop_assert!(shift.starts_at < shift.ends_at);
             prop_assert!(end.is_none_or(|end| end == shift.starts_at));
             prop_assert!(end.is_some() || (shift.starts_at <= at && at < shift.ends_at));
-            // Whoever asks within it gets the same shift.
+            // A query for a time within the shift returns the same shift.
             let length = (shift.ends_at - shift.starts_at).num_seconds();
             let within = shift.starts_at + TimeDelta::seconds((length as f64 * part) as i64);
             for asked in [shift.starts_at, within, shift.ends_at - TimeDelta::microseconds(1)] {
@@ -154,7 +154,7 @@ proptest! {
         }
     }
 
-    /// A crontab with a fixed time is the same rule in other words, and Debian's cron was compared with it.
+    /// A crontab with a fixed time states the same rule, and crontabs were compared with Debian's cron.
     #[test]
     fn a_layer_hands_over_at_the_slots_of_a_crontab(zone in select(&ZONES[..]), at in time(), handover in handover(),
         day in 0..7i64, from in instants())

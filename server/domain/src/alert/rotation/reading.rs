@@ -1,4 +1,4 @@
-//! Reads the settings of a rotation, and names each fault.
+//! Reads the settings of a rotation, and reports each fault.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ impl Rotation {
         );
         let count = settings.overrides.len();
         check_count("/overrides", count, 0, limits::ROTATION_OVERRIDES, &mut faults);
-        // More is not looked at: a body of a megabyte must not make ten thousand faults.
+        // Check no further: a body of a megabyte must not cause ten thousand faults.
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -81,7 +81,7 @@ fn check_count(pointer: &str, count: usize, least: usize, most: usize, faults: &
     }
 }
 
-/// Checks the people. Returns the place of each name.
+/// Checks the people. Returns the index of each name.
 fn read_people(people: &mut [Person], faults: &mut Vec<FieldError>) -> HashMap<String, usize> {
     let mut places = HashMap::new();
     for (place, person) in people.iter_mut().enumerate() {
@@ -187,7 +187,7 @@ impl Reader {
         Some(Override { person, from, until })
     }
 
-    /// The place of a person.
+    /// The index of a person.
     fn person(&self, pointer: &str, name: &mut String, faults: &mut Vec<FieldError>) -> Option<usize> {
         if let Ok(label) = Text::label(name, limits::NAME_CHARS) {
             *name = label.into();
@@ -269,8 +269,8 @@ fn read_wall(text: &str) -> Option<NaiveDateTime> {
     Some(read_date(date)?.and_time(time))
 }
 
-/// Whether a text has this form, where `d` stands for a digit: chrono's reader also takes blanks, signs and single
-/// digits.
+/// True if a text has this form, where `d` stands for a digit. Needed because chrono's reader also accepts blanks,
+/// signs and single digits.
 fn strict(text: &str, form: &str) -> bool {
     text.len() == form.len()
         && text

@@ -1,8 +1,8 @@
-//! Who is on call, and from when to when.
+//! Computes who is on call, and from when to when.
 //!
-//! Between two **edges** nothing changes: an edge is a handover, the beginning or end of a layer's hours, or that of an
-//! override. A shift goes on over an edge that changes nothing for its person, such as a handover in a layer that is
-//! replaced.
+//! An **edge** is a handover, or the beginning or end of a layer's hours or of an override. Between two edges, the
+//! person on call does not change. A shift continues over an edge that does not change its person's duty, such as a
+//! handover in a replaced layer.
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 
@@ -14,9 +14,9 @@ pub(super) const FIRST_YEAR: i32 = 1970;
 /// The last year of which a rotation says who is on call.
 pub(super) const LAST_YEAR: i32 = 2199;
 
-/// How far edges are looked for at a time. Between two edges that are further apart, shifts are put together.
+/// How far to look for edges at a time. If two edges are further apart, a shift is joined from several steps.
 const STRIDE: TimeDelta = TimeDelta::days(1);
-/// Edges lie in whole seconds, so this long before an edge the time before it goes on.
+/// Edges lie in whole seconds, so a second before an edge is still before it.
 const SECOND: TimeDelta = TimeDelta::seconds(1);
 
 /// A stretch of time in which one person is on call.
@@ -26,13 +26,13 @@ pub struct Shift<'a> {
     pub person: &'a Person,
     /// When it begins.
     pub starts_at: DateTime<Utc>,
-    /// When it ends: the next one begins then.
+    /// When it ends, and the next shift begins.
     pub ends_at: DateTime<Utc>,
-    /// An override put the person there.
+    /// True if an override put the person on call.
     pub is_override: bool,
 }
 
-/// What put a person there. A shift is as long as this stays the same.
+/// The reason why a person is on call. A shift lasts as long as its duty stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
     Override(usize),
@@ -45,7 +45,7 @@ enum Duty {
 }
 
 impl Rotation {
-    /// Who is on call at an instant. None: it lies outside the years 1970 to 2199.
+    /// Returns the shift at an instant. None: the instant lies outside the years 1970 to 2199.
     #[must_use]
     pub fn on_call(&self, at: DateTime<Utc>) -> Option<Shift<'_>> {
         if !(FIRST_YEAR..=LAST_YEAR).contains(&at.year()) {
@@ -53,7 +53,7 @@ impl Rotation {
         }
         let duty = self.duty(at);
         let (mut starts_at, mut ends_at) = self.edges(at);
-        // An override has at most a year, a turn at most a week: both loops end.
+        // An override lasts at most a year, and a turn at most a week, so both loops end.
         while self.duty(starts_at - SECOND) == duty {
             starts_at = self.edges(starts_at - SECOND).0;
         }
@@ -104,14 +104,14 @@ impl Rotation {
         };
         let layers = self.layers.iter().enumerate();
         layers.rev().find_map(turn).unwrap_or(Duty::Turn {
-            // The first layer has no hours, so this is never reached.
+            // Unreachable: the first layer has no hours.
             layer: 0,
             turn: 0,
             hours: None,
         })
     }
 
-    /// The last edge up to an instant, and the first one after it; at most [`STRIDE`] away.
+    /// The last edge up to an instant, and the first edge after it; each at most [`STRIDE`] away.
     fn edges(&self, at: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
         let (mut before, mut after) = (at - STRIDE, at + STRIDE);
         let mut note = |edge: DateTime<Utc>| {
@@ -147,7 +147,7 @@ impl Layer {
     /// The number of the turn at an instant. The turn that begins on the layer's first date has the number 0.
     fn turn(&self, at: DateTime<Utc>, zone: Zone) -> i64 {
         let days = (zone.wall_at(at).date() - self.starts_on).num_days();
-        // The handover may be later on this date, and the date line moved by a day in some zones.
+        // Start too late: the handover may be later on this date, and some zones have moved the date line by a day.
         let mut turn = days.div_euclid(self.handover.days()) + 2;
         while self.handover_to(turn, zone) > at {
             turn -= 1;
@@ -157,14 +157,14 @@ impl Layer {
 }
 
 impl Hours {
-    /// The date on which the hours began that contain an instant.
+    /// The date on which the hours that contain an instant began.
     fn around(&self, at: DateTime<Utc>, zone: Zone) -> Option<NaiveDate> {
         self.near(at, zone)
             .find(|((_, from), to)| *from <= at && at < *to)
             .map(|((date, _), _)| date)
     }
 
-    /// The hours that may begin or end within [`STRIDE`] of an instant: date and beginning, end.
+    /// The hours that may begin or end within [`STRIDE`] of an instant: date and beginning, then end.
     fn near(
         &self,
         at: DateTime<Utc>,

@@ -1,8 +1,8 @@
-//! A Beat whose processes end again and again, unordered.
+//! Detects a Beat whose processes crash again and again.
 //!
-//! A Beat that is ordered to stop reports that, so a deployment is no crash. A Beat that ends without that report, and
-//! is started again, has crashed. If its schedule file is lost at each crash, as in a container, an interval longer
-//! than its life never becomes due.
+//! A Beat that is ordered to stop reports that, so a deployment is no crash. A Beat that ends without such a report,
+//! and is started again, has crashed. If its schedule file is lost at each crash, as in a container, an interval that
+//! is longer than the process's life never becomes due.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -16,22 +16,22 @@ use crate::time::span;
 #[cfg(test)]
 mod tests;
 
-/// This many crashes in a row are a crash loop, whichever entries are missed.
+/// This many crashes in a row are a crash loop, whichever entries are missing.
 pub const CRASHES: usize = 3;
 /// This many crashes in a row are a crash loop for an entry that each of them has put off.
 pub const CRASHES_OF_PUT_OFF: usize = 2;
-/// Crashes older than this do not count. A container is restarted after five minutes at the latest.
+/// Crashes older than this do not count. A restart of a container is delayed by five minutes at most.
 const WITHIN: TimeDelta = TimeDelta::minutes(30);
-/// A process that lived for longer than this was steady, however it ended.
+/// A process that lived for longer than this was steady, even if it crashed.
 const STEADY_AT_LAST: TimeDelta = TimeDelta::minutes(10);
 /// A process is never steady before this age.
 const STEADY_AT_FIRST: TimeDelta = TimeDelta::seconds(60);
-/// A process is steady if it lives this many times as long as those that crashed.
+/// A process is steady if it lives this many times as long as the processes that crashed.
 const STEADY_TIMES: i32 = 3;
 /// After a crash, wait this long to see whether another one follows.
 const DOUBT: TimeDelta = TimeDelta::seconds(60);
 
-/// How the processes of a Beat follow one another.
+/// How the processes of a Beat follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Course {
     /// Crashes in a row until now.
@@ -41,7 +41,7 @@ pub struct Course {
 }
 
 impl Course {
-    /// The course that follows from these crashes.
+    /// The course after these crashes.
     #[must_use]
     pub fn of(crashes: &[&Incarnation]) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Course {
         }
     }
 
-    /// Whether it is in a crash loop.
+    /// True if it is in a crash loop.
     #[must_use]
     pub fn loops(&self) -> bool {
         self.crashes >= CRASHES
@@ -60,8 +60,8 @@ impl Course {
 /// The processes that have crashed in a row until now, in the order of their starts. Counts processes of these
 /// lineages, and those that have not listed a schedule. Empty once a process lives long enough, or was ordered to stop.
 ///
-/// `is_told`: the crash loop has an incident. Then only a process that lives long enough ends it: a restart by hand is
-/// an attempt to repair, no end.
+/// `is_told`: the crash loop has an incident. Then only a process that lives long enough ends the crash loop. A restart
+/// by hand is an attempt to repair it, and does not end it.
 #[must_use]
 pub fn crashes<'a>(
     known: &'a [Incarnation],
@@ -84,7 +84,7 @@ pub fn crashes<'a>(
             row.push(one);
         }
     }
-    // Another process of it goes on, and sends the due entries.
+    // Another process of the lineage lives on, and sends the due entries.
     let goes_on = |one: &&Incarnation| {
         one.goodbye.is_none() && now - one.seen_at < gap(one) && one.life() >= steady_after(&row)
     };
@@ -104,7 +104,7 @@ pub fn silence(cause: Cause, crashes: usize) -> Cause {
     }
 }
 
-/// The longest row of crashes of any lineage.
+/// The longest sequence of crashes of any lineage.
 #[must_use]
 pub fn longest<'a>(
     known: &'a [Incarnation],
@@ -138,7 +138,7 @@ fn steady_after(crashes: &[&Incarnation]) -> TimeDelta {
     })
 }
 
-/// Whether a process ended by an error or without a report: it is silent, and another process has started since. A
+/// True if a process ended by an error or without a report: it is silent, and another process has started since then. A
 /// process that is only silent may hang.
 fn has_crashed(one: &Incarnation, akin: &[&Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
     let is_young = now - one.seen_at <= WITHIN && !is_to_come(one.seen_at, now);
@@ -146,7 +146,7 @@ fn has_crashed(one: &Incarnation, akin: &[&Incarnation], now: DateTime<Utc>, spe
         _ if !one.says_goodbye || !is_young => false,
         Some(Goodbye::Failed(_)) => true,
         Some(Goodbye::Stopped) => false,
-        // Nobody may have listened when it signed off.
+        // It may have signed off while no process of Deadbeat listened.
         None if is_silence_unheard(one.seen_at, gap(one), spells) => false,
         None => now - one.seen_at >= gap(one) && akin.iter().any(|other| other.began_at() > one.seen_at),
     }

@@ -1,9 +1,9 @@
-//! The processes that report as one Beat. An incarnation is one of them, from its start to its end, and names itself by
-//! a random boot id.
+//! The processes that report as one Beat. An incarnation is one such process, from its start to its end. A random boot
+//! id identifies it.
 //!
-//! Celery allows one Beat an application. A second one sends everything twice. Both report under the application's
-//! name, so each would hide the other. The boot id tells them apart: a process that reports at two instants lived in
-//! between. The rules compare the times at which the processes made their reports, so a report that arrives late, twice
+//! Celery allows one Beat per application. A second Beat sends everything twice. Both report under the application's
+//! name, so each would hide the other. The boot id distinguishes them: a process that reports at two instants lived in
+//! between. The rules compare the times at which the processes made their reports. So a report that arrives late, twice
 //! or out of order proves nothing new.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,19 +16,19 @@ use crate::time::span;
 #[cfg(test)]
 mod tests;
 
-/// Two Beats must report side by side for this long before that is a fault. A rolling deployment starts the new process before it ends the
-/// old one, and health checks may keep both for a minute.
+/// Two Beats must report side by side for this long before that is a fault. A rolling deployment starts the new process
+/// before it ends the old one, and health checks may keep both for a minute.
 pub const OVERLAP_PATIENCE: TimeDelta = TimeDelta::minutes(2);
-/// Number of incarnations that one Beat remembers. A holder of a ping key can invent boot ids, so the one that has been
-/// silent longest goes first.
+/// Number of incarnations that one Beat remembers. A holder of a ping key can invent boot ids, so the incarnation that
+/// has been silent longest is dropped first.
 pub const REMEMBERED: usize = 16;
 /// A silent incarnation is forgotten after this.
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(1);
-/// An incarnation that is silent for more than three periods plus this was not seen to live meanwhile. Example: a
-/// process that was stopped and continued (SIGSTOP, SIGCONT) sent nothing in between.
+/// If an incarnation is silent for more than three periods plus this, its life has a gap. Example: a process that was
+/// stopped and continued (SIGSTOP, SIGCONT) sent nothing in between.
 const GAP: TimeDelta = TimeDelta::seconds(5);
 
-/// How a process reports its end.
+/// The way in which a process reports its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goodbye {
@@ -57,7 +57,7 @@ pub struct Incarnation {
     /// Its lineage has run beside another one for longer than a deployment takes.
     #[serde(default)]
     pub shares: bool,
-    /// The id of its newest list, which the monitors are being adapted to. Each list gets a new id.
+    /// The id of its newest list, to which the monitors are being adapted. Each list gets a new id.
     #[serde(default)]
     pub sync: Option<Uuid>,
     /// Since when it has reported without a gap.
@@ -68,7 +68,7 @@ pub struct Incarnation {
     pub period_seconds: f64,
     /// Tolerated silence beyond the period, in seconds.
     pub grace_seconds: f64,
-    /// It reports an ordered end. False: an older SDK.
+    /// It reports an ordered end. False: its SDK is too old for that.
     #[serde(default)]
     pub says_goodbye: bool,
     /// How it reported its end. None: it has not.
@@ -93,7 +93,7 @@ pub struct Said {
     pub grace_seconds: f64,
     /// Whether it reports an ordered end. None: the known value stays.
     pub says_goodbye: Option<bool>,
-    /// It ends, and how.
+    /// How the process ends. None: it does not end.
     pub goodbye: Option<Goodbye>,
 }
 
@@ -114,7 +114,7 @@ impl Incarnation {
         span(self.period_seconds) + span(self.grace_seconds)
     }
 
-    /// Until when its silence is tolerated. Blind spells excuse it.
+    /// Until when its silence is tolerated. Blind spells extend this.
     #[must_use]
     pub fn deadline(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
         let patience = self.patience();
@@ -126,7 +126,7 @@ impl Incarnation {
         )
     }
 
-    /// Whether it still reports.
+    /// True if it still reports.
     #[must_use]
     pub fn lives(&self, now: DateTime<Utc>, spells: &[BlindSpell]) -> bool {
         now < self.deadline(spells)
@@ -154,10 +154,10 @@ impl Incarnation {
     }
 }
 
-/// Takes a report that an incarnation made at `seen_at`, and that arrived at `now`.
+/// Applies a report that an incarnation made at `seen_at`, and that arrived at `now`.
 pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc>, now: DateTime<Utc>) {
-    // After the clock was set back, a stored time in the future would count as the newest until the clock has passed
-    // it.
+    // After the clock steps back, clamp stored future times. Otherwise a future time would count as the newest until
+    // the clock passes it.
     for one in known.iter_mut() {
         if is_to_come(one.seen_at, now) {
             one.seen_at = now;
@@ -169,7 +169,7 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
         one.boot == said.boot || last.contains(&one.boot) || now - one.seen_at < FORGOTTEN_AFTER
     });
     if let Some(one) = known.iter_mut().find(|one| one.boot == said.boot) {
-        // A report that another one has overtaken says nothing new. A report of the end counts even at the same time.
+        // A report that a later one has overtaken proves nothing new. A report of the end counts even at the same time.
         if seen_at > one.seen_at || (seen_at == one.seen_at && said.goodbye.is_some()) {
             one.hear(said, seen_at);
         }
@@ -204,8 +204,8 @@ pub fn on_report(known: &mut Vec<Incarnation>, said: Said, seen_at: DateTime<Utc
     });
 }
 
-/// The newest process of each lineage. Keep it, or nobody would know what became of its monitors. There are fewer than
-/// [`REMEMBERED`].
+/// The newest process of each lineage. It must be kept, because its state decides about the lineage's monitors. There
+/// are fewer than [`REMEMBERED`].
 fn last_of_lineages(known: &[Incarnation]) -> Vec<Uuid> {
     let is_last = |one: &Incarnation| {
         let mates = known.iter().filter(|other| other.lineage == one.lineage);
@@ -219,18 +219,17 @@ fn last_of_lineages(known: &[Incarnation]) -> Vec<Uuid> {
         .collect()
 }
 
-/// Takes the schedule that an incarnation lists.
+/// Stores the schedule that an incarnation lists.
 pub fn on_list(known: &mut [Incarnation], boot: Uuid, schedule: Option<String>) {
     if let Some(one) = known.iter_mut().find(|one| one.boot == boot) {
         one.schedule = schedule;
     }
 }
 
-/// The incarnations that run at the same time as another one with the same schedule; the one that has run longest comes
-/// first.
+/// The incarnations that run at the same time as another one with the same schedule, sorted by their start.
 ///
-/// `is_told`: the duplicate has an incident. Then it lasts while two of them live, and a gap in the reports of one does
-/// not end it.
+/// `is_told`: the duplicate has an incident. The incident then lasts while two of them live, and a gap in the reports
+/// of one does not end it.
 #[must_use]
 pub fn duplicates<'a>(
     known: &'a [Incarnation],

@@ -1,11 +1,11 @@
-//! Which schedule belongs to which processes, if several report as one Beat.
+//! Decides which schedule belongs to which processes if several processes report as one Beat.
 //!
-//! A lineage is a schedule and the processes that listed it, one after the other: a deployment continues a lineage. A
+//! A lineage is a schedule and the processes that listed it, one after the other. A deployment continues a lineage. A
 //! monitor belongs to the lineages that list its entry. So a list retires only entries that its own lineage listed
-//! before, and none of another lineage. Example: many Django projects are called `config` or `core`. Two applications
-//! with one name are two lineages, whose processes go on reporting side by side.
+//! before. Example: many Django projects are called `config` or `core`. Two applications with one name are two
+//! lineages, whose processes keep reporting side by side.
 //!
-//! A deployment with a changed schedule looks the same at first, until its old process falls silent. Until then
+//! A deployment with a changed schedule looks the same at first, until its old process stops reporting. Until then,
 //! Deadbeat watches both lists.
 
 use chrono::{DateTime, Utc};
@@ -19,14 +19,14 @@ use crate::time::span;
 #[cfg(test)]
 mod tests;
 
-/// Number of lineages of one Beat: as many as there are bits for the lineages that list a monitor's entry.
+/// Number of lineages of one Beat: one for each bit of [`Bits`].
 pub const LINEAGES: u8 = 8;
 
 /// Lineages as bits; bit 0 is lineage 0.
 pub type Bits = u8;
 
-/// How many entries exactly these lineages list. Without the canary and Celery's own entries, which every application
-/// has.
+/// How many entries are listed by exactly these lineages. It leaves out the canary and Celery's own entries, which
+/// every application has.
 pub type Census = [(Bits, i64)];
 
 /// A lineage as a bit. There are [`LINEAGES`].
@@ -42,7 +42,7 @@ fn bits<'a>(of: impl Iterator<Item = &'a Incarnation>) -> Bits {
         .fold(0, |all, one| all | one)
 }
 
-/// The lineages without a known process. Their marks belong to nobody.
+/// The lineages without a known process. Their bits in a monitor mean nothing.
 #[must_use]
 pub fn unknown(known: &[Incarnation]) -> Bits {
     !bits(known.iter())
@@ -60,16 +60,16 @@ pub fn silent(known: &[Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) 
     bits(known.iter()) & !living(known, now, spells)
 }
 
-/// Puts the process `boot`, which lists `schedule`, into a lineage, and returns that. None: all lineages belong to
-/// other living processes.
+/// Puts the process `boot`, which lists `schedule`, into a lineage, and returns the lineage. None: all lineages belong
+/// to other living processes.
 ///
 /// The first of these that exists:
 /// 1. its present lineage, if the living processes in it list the same schedule;
 /// 2. the lineage of a living process that lists the same schedule;
 /// 3. a silent lineage with the same schedule;
-/// 4. the silent lineage that has most entries in common with its list. `common`: names of its list that a lineage
-///    lists, most first;
-/// 5. if no other process lives: the lineage that fell silent last;
+/// 4. the silent lineage that has most entries in common with its list. `common`: number of names of the list that each
+///    lineage lists, greatest first;
+/// 5. if no other process lives: the lineage that was last to become silent;
 /// 6. a new lineage.
 pub fn place(
     known: &mut [Incarnation],
@@ -127,8 +127,8 @@ pub fn place(
     found
 }
 
-/// Marks the lineages that have run beside another one for longer than a deployment takes. Unmarks a lineage that is
-/// left alone.
+/// Marks the lineages that have run beside another one for longer than a deployment takes. Clears the mark of a lineage
+/// that is the only one left.
 pub fn mark_sharing(known: &mut [Incarnation], now: DateTime<Utc>, spells: &[BlindSpell]) {
     let all = bits(known.iter());
     if all.count_ones() < 2 {
@@ -168,20 +168,20 @@ fn side_by_side<'a>(
 pub struct Standing {
     /// Lineages with a living process.
     pub living: Bits,
-    /// Lineages that run side by side and have little in common: applications with one name.
+    /// Lineages that run side by side and have few entries in common: applications with one name.
     pub sharing: Bits,
-    /// Lineages that run side by side and list mostly the same: two releases of one application.
+    /// Lineages that run side by side and list mostly the same entries: two releases of one application.
     pub releases: Bits,
-    /// Lineages that are silent while an application with the same name goes on.
+    /// Lineages that are silent while an application with the same name still reports.
     pub lost: Bits,
-    /// Lineages that another one has replaced: entries that only they list are retired.
+    /// Lineages that another lineage has replaced. Entries that only they list are retired.
     pub replaced: Bits,
 }
 
-/// The state of a Beat's lineages. Empty while no process lives: then the Beat itself is silent.
+/// The state of a Beat's lineages. Empty while no process lives, because then the Beat itself is silent.
 ///
-/// `is_told`: lineages that run side by side have an incident. Then two living lineages are enough, and a gap in the
-/// reports of one does not end it.
+/// `is_told`: lineages that run side by side have an incident. Then two living lineages suffice, and a gap in the
+/// reports of one lineage does not end the incident.
 #[must_use]
 pub fn standing(
     known: &[Incarnation],
@@ -228,8 +228,8 @@ pub fn standing(
     standing
 }
 
-/// Whether one of the other lineages also lists at least half of the entries of `one`: then it is another release of
-/// the same application. A lineage without entries of its own harms nobody.
+/// True if one of the other lineages also lists at least half of the entries of `one`. Then it is another release of
+/// the same application. A lineage without own entries counts as a release.
 fn is_release_of(census: &Census, one: Bits, others: Bits) -> bool {
     let of = |matches: &dyn Fn(Bits) -> bool| -> i64 {
         census
@@ -243,8 +243,8 @@ fn is_release_of(census: &Census, one: Bits, others: Bits) -> bool {
     2 * common >= all
 }
 
-/// The Beat as the monitor of an entry sees it: only processes that list the entry send it. `is_told`: a silent one
-/// among several has an incident.
+/// Returns the Beat as the monitor of an entry sees it: only processes that list the entry send it. `is_told`: a silent
+/// lineage among several has an incident.
 #[must_use]
 pub fn view(
     known: &[Incarnation],
@@ -263,7 +263,7 @@ pub fn view(
         return whole;
     };
     let deadline = known.iter().filter(lists).map(|one| one.deadline(&[])).max();
-    // Its silence is noticed with the next report of another process.
+    // The silence of these processes is noticed with the next report of another process.
     let next_report = known
         .iter()
         .filter(|one| !lists(one))

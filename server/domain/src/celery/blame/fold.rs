@@ -1,8 +1,8 @@
-//! One fault is one incident, even if nobody observed the fault itself.
+//! Finds the subject of a verdict: one fault is one incident, even if the fault itself was not observed.
 //!
-//! The verdict on a monitor may name another subject: the broker that refused the message, the queue in which it waits,
-//! the blocked worker. All monitors whose verdicts name the same subject are members of one incident about it. Only
-//! this file decides which subject that is.
+//! The verdict on a monitor may name another subject: the broker that refused the message, the queue in which the
+//! message waits, or the blocked worker. All monitors whose verdicts name the same subject are members of one incident
+//! about that subject. Only this file decides which subject that is.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -24,7 +24,7 @@ impl Evidence {
         let stage = self.stage.as_ref().filter(|stage| is_of(stage, since));
         let cause = stage.map_or(cause, |stage| self.starved(cause, stage, now));
         let subjects = self.subjects(cause, stage, now);
-        // An open incident explains it, whichever of these subjects it is about.
+        // An open incident about any of these subjects explains the verdict.
         if let Some(open) = subjects.iter().find(|subject| self.open.contains(subject)) {
             return Blame::Named(*open, cause);
         }
@@ -42,7 +42,8 @@ impl Evidence {
         }
     }
 
-    /// An overlong run may be the one that blocks its worker, which has an incident already; or its worker starves.
+    /// Judges an overlong run. It may be the run that blocks its worker, which already has an incident. Or its worker
+    /// starves.
     pub(crate) fn fold_overrun(&self, blame: Blame, worker: Option<&WorkerView>) -> Blame {
         let told = worker
             .filter(|worker| !worker.has_a_free_process())
@@ -58,7 +59,7 @@ impl Evidence {
         }
     }
 
-    /// The subjects that a cause may be about, the likeliest first. Empty: the monitor itself.
+    /// The subjects that may have the fault, the likeliest first. Empty: the monitor itself.
     fn subjects(&self, cause: Cause, stage: Option<&StageView>, now: DateTime<Utc>) -> Vec<PartOf> {
         match cause {
             Cause::BrokerDown => self
@@ -78,8 +79,9 @@ impl Evidence {
         }
     }
 
-    /// A message waits in a queue, or inside a worker that received it from there. If the only worker has got nothing
-    /// done for half that time, that worker is blocked. Otherwise the queue gets more work than its workers do.
+    /// A message waits in a queue, or inside a worker that received it from there. If the only worker has made no
+    /// progress for half of that wait, the worker is blocked. Otherwise the queue gets more work than its workers can
+    /// do.
     fn of_waiting(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<PartOf> {
         let Some(name) = stage.queue.as_deref() else {
             return Vec::new();
@@ -110,7 +112,7 @@ impl Evidence {
         }
     }
 
-    /// The open incident about a part of the canary's way. The canary reports nothing beside that.
+    /// The open incident about a part on the canary's way. The canary then reports nothing else.
     fn explained(&self, stage: Option<&StageView>) -> Option<PartOf> {
         let queue = stage.and_then(|stage| stage.queue.as_deref());
         let is_on_its_way = |part: &&PartOf| match **part {
@@ -129,8 +131,8 @@ impl Evidence {
         self.open.iter().find(is_on_its_way).copied()
     }
 
-    /// A canary behind other messages may wait as long as any message may. A slow queue is the queue's fault, not the
-    /// probe's.
+    /// A canary behind other messages may wait as long as any message. A slow queue is the queue's fault, not the
+    /// canary's.
     fn canary_waits_until(&self, cause: Cause, stage: Option<&StageView>) -> Option<DateTime<Utc>> {
         let since = stage.and_then(|stage| stage.published_at.or(stage.received_at));
         let waits = match cause {
@@ -152,7 +154,7 @@ impl Evidence {
     }
 }
 
-/// Whether this is the run of the missed slot.
+/// True if this is the run of the missed slot.
 fn is_of(stage: &StageView, since: Option<DateTime<Utc>>) -> bool {
     let told = stage.published_at.max(stage.received_at);
     since.is_none_or(|since| told.is_some_and(|at| at >= since))

@@ -1,4 +1,4 @@
-//! Subjects that wait for the result backend: a Beat that cannot send, a worker that cannot end its tasks.
+//! Subjects that wait for the result backend: a Beat that cannot send, or a worker that cannot end its tasks.
 
 use chrono::{DateTime, Utc};
 
@@ -18,8 +18,8 @@ pub(crate) enum Outage {
 }
 
 impl Evidence {
-    /// Blames the result backend for a missed slot since then: Beat waits for it, or the worker does that has the run
-    /// or should receive it.
+    /// Blames the result backend for a slot that was missed since then: Beat waits for the backend, or so does the
+    /// worker that has the run or should receive it.
     pub(super) fn of_result_backend(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
         let backend = self.result_backend.as_ref()?;
         let stage = self.stage.as_ref();
@@ -40,7 +40,7 @@ impl Evidence {
         is_held_up.then(|| self.of_backend(now)).flatten()
     }
 
-    /// Blames the result backend for a run that goes on in a worker whose processes wait for it. The task's body may
+    /// Blames the result backend for a run that continues in a worker whose processes wait for it. The task's body may
     /// have ended long ago.
     pub(super) fn of_held_up(&self, worker: WorkerId, now: DateTime<Utc>) -> Option<Blame> {
         let backend = self.result_backend.as_ref()?;
@@ -55,13 +55,13 @@ impl Evidence {
     pub(crate) fn of_aborted(&self, run: &Run, now: DateTime<Utc>) -> Blame {
         let worker = run.detail.worker.as_deref();
         let blame = self.is_troubled(worker).then(|| self.of_backend(now)).flatten();
-        // The backend may answer this worker again, and other workers not yet.
+        // The backend may already answer this worker, but not yet other workers.
         let told = self.broker.filter(|_| self.outage_of(run) == Some(Outage::Open));
         let told = told.map(|broker| Blame::Part(PartOf::ResultBackend(broker.id), Cause::ResultBackendDown));
         blame.or(told).unwrap_or(Blame::Own(Cause::Failed))
     }
 
-    /// The outage of the result backend in which an aborted run began, if its incident was lately. The run belongs to
+    /// The outage of the result backend in which an aborted run began, if its incident is recent. The run belongs to
     /// that incident, as its monitor did.
     pub(crate) fn outage_of(&self, run: &Run) -> Option<Outage> {
         let (told_at, over_at) = self.backend_outage?;
@@ -72,7 +72,7 @@ impl Evidence {
         }
     }
 
-    /// Whether calls of this worker to the result backend wait or fail.
+    /// True if calls of this worker to the result backend wait or fail.
     pub(crate) fn is_troubled(&self, worker: Option<&str>) -> bool {
         let is_named = |id: &WorkerId| {
             self.workers

@@ -1,4 +1,4 @@
-//! A run that a worker has received, and that does not begin or does not end.
+//! Judges a run that a worker has received, and that does not begin or does not end.
 
 use chrono::{DateTime, Utc};
 
@@ -34,7 +34,7 @@ impl Evidence {
             Status::Paused | Status::New => return self.of_sent(stage, received_at, now),
             Status::Up => {}
         }
-        // If several workers have this name, the start of the younger one proves nothing.
+        // If several workers have this name, the start of the younger worker proves nothing.
         if worker.live.len() < 2 && worker.started_at.is_some_and(|started| started > received_at) {
             return Blame::Own(Cause::WorkerLost);
         }
@@ -46,9 +46,9 @@ impl Evidence {
         if worker.limits(stage) {
             return Blame::Own(Cause::RateLimited);
         }
-        // A worker checks `expires` once more before it begins a message, and does not report a canary that it drops
-        // then. If all its other messages have begun, it has dropped this one. With a wrong clock that may have been
-        // too early.
+        // A worker checks `expires` again before it begins a message, and does not report a canary that it drops then.
+        // If all its other messages have begun, it has dropped this one. With a wrong clock, it may have done so too
+        // early.
         let has_begun_all = worker.reserved <= worker.active;
         if has_begun_all && let Some(blame) = self.of_skew(|other| other.id == worker.id, now) {
             return blame;
@@ -58,8 +58,8 @@ impl Evidence {
             if (received_at..received_at + AFTER).contains(&now) {
                 return Blame::Wait(received_at + AFTER);
             }
-            // Nothing keeps it from beginning. So it hangs, and its incident opens soon, or it waits for the message's
-            // ETA. A worker that executes other tasks for longer does not hang.
+            // Nothing keeps the worker from beginning. So it hangs, and its incident opens soon. Or it waits for the
+            // message's ETA. A worker that executes other tasks for longer does not hang.
             let got_on_at = worker.progress_at.min(received_at + GHOST_PATIENCE);
             let told_at = got_on_at + GHOST_PATIENCE + NEXT_LOOK;
             let may_hang = worker.held == 0 && worker.reserved > worker.active && !worker.load.is_starving();
@@ -104,8 +104,8 @@ impl Evidence {
             Status::Up => {}
             Status::Down | Status::Paused | Status::New => return Blame::Own(Cause::Overrun),
         }
-        // A run with a known incarnation is decided when that incarnation ends. Of two workers with one name, the start
-        // of the younger one proves nothing.
+        // A run with a known incarnation is decided when that incarnation ends. If two workers have one name, the start
+        // of the younger worker proves nothing.
         let is_followed = run.detail.incarnation.is_some() && worker.incarnation.is_some();
         if !is_followed && worker.started_at.is_some_and(|started| started > started_at) {
             return Blame::Own(Cause::WorkerLost);
@@ -120,7 +120,7 @@ impl Evidence {
                 .unwrap_or(Blame::Own(Cause::Overrun));
         }
         let is_gone = match (&worker.running, run.run_id) {
-            // The run may have ended, and the report of its end is lost.
+            // The run may have ended, and the report of its end may be lost.
             _ if is_followed && worker.incarnation != run.detail.incarnation => false,
             (Some(running), Some(id)) => !running.contains(&id) && !self.has_lost_reports(started_at, now),
             _ => false,
@@ -133,7 +133,7 @@ impl Evidence {
         })
     }
 
-    /// Judges a message that began again: how many of its executions are alive?
+    /// Judges a message that began again, by the number of its executions that are alive.
     #[must_use]
     pub fn of_contested(&self, run: &Run, now: DateTime<Utc>) -> Contested {
         if run.contest == Some(Contest::Repeated) {
@@ -143,7 +143,7 @@ impl Evidence {
             return Contested::Settled;
         };
         // A worker's list of runs counts only if the worker has reported since the newest execution began, or since
-        // another one ended.
+        // another execution ended.
         let changed_at = match run.contest {
             Some(Contest::Ended) => pairing::ended_at(run),
             _ => None,
@@ -160,7 +160,7 @@ impl Evidence {
                 if now < deadline + NEXT_LOOK {
                     return Contested::Wait(now + AFTER);
                 }
-                // A report from before then proves nothing about now.
+                // A report from before that time proves nothing about now.
                 continue;
             }
             alive += running.iter().filter(|one| **one == id).count();

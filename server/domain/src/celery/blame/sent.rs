@@ -1,4 +1,4 @@
-//! A run that Beat sent, and that no worker has received.
+//! Judges a run that Beat sent, and that no worker has received.
 
 use chrono::{DateTime, Utc};
 
@@ -24,7 +24,7 @@ impl Evidence {
             if queue.status == Status::Down {
                 return Blame::Part(PartOf::Queue(queue.id), trouble);
             }
-            // Waits as long as the queue's own rule: a deployment needs time.
+            // Wait as long as the queue's own rule, because a deployment needs time.
             let mut own = self.workers.iter().filter(|worker| !worker.is_foreign);
             let nobody = own.all(|worker| worker.standing() != Status::Up);
             let left_at = self
@@ -54,9 +54,9 @@ impl Evidence {
                         return wait;
                     }
                 }
-                // The loop of a starving worker turns seldom. Its connection then says nothing.
+                // The loop of a starving worker turns seldom. Its connection state then proves nothing.
                 Status::Up if worker.load.is_starving() => up += 1,
-                // It will receive the message soon: workers connect again some seconds after their broker is back.
+                // It will receive the message soon, because workers reconnect some seconds after their broker is back.
                 Status::Up if !worker.connected && now < sent_at + RETURN => return Blame::Wait(now + AFTER),
                 Status::Up if !worker.connected => cut_off = Some(worker),
                 Status::Up => up += 1,
@@ -70,7 +70,7 @@ impl Evidence {
             let cause = worker.trouble.unwrap_or(Cause::WorkerLost);
             return Blame::Part(PartOf::Worker(worker.id), cause);
         }
-        // Another process samples the broker, and reaches it. So the worker is cut off.
+        // Another process reaches the broker and samples it. So the worker is cut off.
         if up == 0
             && let Some(worker) = cut_off
             && !queue.is_some_and(|queue| queue.has_others)
@@ -83,11 +83,11 @@ impl Evidence {
         let Some(queue) = queue.filter(|queue| queue.seen_at >= sent_at + AFTER) else {
             return Blame::Own(Cause::Unknown);
         };
-        // If all waiting messages are younger, this message is not among them. The clocks of senders differ a little.
+        // If all waiting messages are younger, this message is not among them. Clocks of senders differ slightly.
         let is_consumed = up > 0 || queue.has_others;
         let waits = queue.depth > 0 && queue.oldest_at.is_none_or(|oldest| oldest <= sent_at + AFTER);
         if waits {
-            // Messages that a rate limit holds back fill the worker's prefetch, and the other messages wait before it.
+            // Messages that a rate limit holds fill the worker's prefetch, and the other messages wait in front of it.
             let consumers = || {
                 self.workers
                     .iter()
@@ -97,8 +97,8 @@ impl Evidence {
                 return Blame::Own(Cause::RateLimited);
             }
         }
-        // A worker that could receive a waiting message and does not hangs, and its incident opens soon. A message that
-        // it received and has not processed is in no queue.
+        // A worker hangs if it could receive a waiting message and does not. Its incident opens soon. A message that it
+        // received and has not processed is in no queue.
         let deaf = self
             .workers
             .iter()
@@ -123,8 +123,8 @@ impl Evidence {
                 Cause::Unknown
             });
         }
-        // A worker without the SDK may have received it. The next sample opens one incident about the queue, which this
-        // monitor joins.
+        // A worker without the SDK may have received it. The next sample opens one incident about the queue, and this
+        // monitor joins it.
         if let Some((_, missed_since)) = self.strangers.iter().find(|(id, _)| *id == queue.id) {
             return if missed_since.is_none_or(|since| now < since + INCIDENT_WITHIN) {
                 Blame::Wait(now + AFTER)
@@ -132,7 +132,7 @@ impl Evidence {
                 Blame::Own(Cause::WorkerWithoutSdk)
             };
         }
-        // A message that no worker accounts for may be held by a dead connection. It will be delivered again, so it is
+        // If no worker accounts for a message, a dead connection may hold it. The broker will redeliver it, so it is
         // not lost.
         let at_work = self
             .workers
@@ -147,7 +147,7 @@ impl Evidence {
         if let Some(blame) = self.of_skew(|worker| worker.consumes(name), now) {
             return blame;
         }
-        // A lost worker may have received it. The broker delivers unacknowledged messages again late, and in any order.
+        // A lost worker may have received it. The broker redelivers unacknowledged messages late, and in any order.
         let may_hold_it = |worker: &&WorkerView| {
             worker.consumes(name)
                 && worker.status == Status::Down
@@ -165,8 +165,8 @@ impl Evidence {
         })
     }
 
-    /// The queue from which a worker without the SDK probably received the run: the run was sent there, no longer waits
-    /// there, and no reporting worker received it.
+    /// The queue from which a worker without the SDK probably received the run: the run was sent there, waits there no
+    /// longer, and no reporting worker received it.
     #[must_use]
     pub fn vanished_from(&self) -> Option<QueueId> {
         let stage = self.stage.as_ref().filter(|stage| stage.received_at.is_none())?;
@@ -181,15 +181,15 @@ impl Evidence {
     }
 
     /// Judges a message that a worker dropped as too old while a clock is wrong. If neither Beat's clock nor a worker's
-    /// turns out wrong, it had expired.
+    /// clock is wrong, the message had expired.
     pub(super) fn of_expired(&self, stage: &StageView, now: DateTime<Utc>) -> Blame {
         let queue = stage.queue.as_deref();
         let skew = self.of_skew(|worker| queue.is_some_and(|queue| worker.consumes(queue)), now);
         skew.unwrap_or(Blame::Own(Cause::Expired))
     }
 
-    /// Blames clock skew of Beat, or of a worker that may have dropped the message: it has an incident, or will soon
-    /// have one.
+    /// Blames clock skew of Beat, or of a worker that may have dropped the message. The skew has an incident, or will
+    /// soon have one.
     pub(super) fn of_skew(
         &self,
         may_drop_it: impl Fn(&WorkerView) -> bool,

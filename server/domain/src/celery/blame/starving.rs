@@ -1,4 +1,4 @@
-//! A worker that lives and gets too little of its host's CPUs: its runs are late, and its reports may be.
+//! A starving worker: it lives, but gets too little of its host's CPUs. Its runs are late, and its reports may be late.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -7,14 +7,14 @@ use crate::celery::blame::view::{StageView, WorkerView};
 use crate::incident::cause::Cause;
 use crate::monitor::status::Status;
 
-/// A gap in a worker's reports that ended within this time still counts as its present state.
+/// A gap in a worker's reports that ended within this time still counts as the worker's present state.
 const LATE_LATELY: TimeDelta = TimeDelta::seconds(60);
 
 impl WorkerView {
     /// Waits for the worker's next report, about a run that it may have received since then. None: the wait is over.
     ///
-    /// A starving worker reports now and then, and each report moves its deadline on. So the wait ends after the time
-    /// that the worker may be silent. Then the run is judged although the worker lives.
+    /// A starving worker reports now and then, and each report moves its deadline on. So the wait ends after the
+    /// silence that is tolerated of the worker. The run is then judged although the worker lives.
     pub(super) fn awaited(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<Blame> {
         let deadline = self.deadline_at?;
         let is_over = self
@@ -31,8 +31,8 @@ impl WorkerView {
         Some(self.deadline_at? - self.last_seen_at?)
     }
 
-    /// Whether its host is overloaded and this keeps it from its work: it waits for a CPU, or its reports are late or
-    /// were so a moment ago.
+    /// True if its host is overloaded and this slows the worker down: the worker waits for a CPU, or its reports are
+    /// late or were late a moment ago.
     fn starves(&self, now: DateTime<Utc>) -> bool {
         let silence = (self.period * 2).max(MISSED_WORDS);
         let is_late = self.last_seen_at.is_some_and(|seen| now > seen + silence);
@@ -44,8 +44,8 @@ impl WorkerView {
 impl Evidence {
     /// Changes a verdict on this run if all workers that could begin it starve.
     ///
-    /// A busy worker that starves is slow for want of CPUs. A message that a starving worker received may not be
-    /// reported yet, so it is not lost.
+    /// A busy worker that starves is slow because it lacks CPU time. A starving worker may not yet have reported a
+    /// message that it received, so the message is not lost.
     pub(crate) fn starved(&self, cause: Cause, stage: &StageView, now: DateTime<Utc>) -> Cause {
         let explains = matches!(
             cause,
@@ -81,7 +81,7 @@ impl Evidence {
     /// The workers that could begin this run, if all of them starve.
     fn starving(&self, stage: &StageView, now: DateTime<Utc>) -> Vec<&WorkerView> {
         let workers = self.may_begin(stage);
-        // Once an incident is open, a moment in which the worker gets a CPU is no other fault.
+        // Once an incident is open, a moment in which the worker gets a CPU does not change the cause.
         let is_told =
             |worker: &WorkerView| worker.load.is_overload() && self.open.contains(&PartOf::Worker(worker.id));
         if workers
@@ -94,7 +94,7 @@ impl Evidence {
         }
     }
 
-    /// The workers that could begin this run: the one that took it, else those that consume its queue.
+    /// The workers that could begin this run: the one that received it, else those that consume its queue.
     fn may_begin(&self, stage: &StageView) -> Vec<&WorkerView> {
         let up = || {
             self.workers

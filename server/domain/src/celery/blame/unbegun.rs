@@ -1,4 +1,4 @@
-//! A run that was sent and that no worker has received, although later runs of its entry were.
+//! Judges a run that was sent and that no worker has received, although workers received later runs of its entry.
 
 use chrono::{DateTime, Utc};
 
@@ -6,8 +6,8 @@ use super::{Blame, Evidence};
 use crate::celery::blame::view::StageView;
 use crate::incident::cause::Cause;
 
-/// This many gaps among an entry's runs, with begun runs in between, mean that a worker that does not report, such as
-/// one without the SDK, executes some of them.
+/// This many gaps among an entry's runs, with begun runs in between, mean that a worker that does not report executes
+/// some of them, for example a worker without the SDK.
 const FOREIGN_GAPS: usize = 3;
 
 /// One of the newest runs of an entry.
@@ -15,15 +15,15 @@ const FOREIGN_GAPS: usize = 3;
 pub struct SentRun {
     /// When it was sent.
     pub published_at: DateTime<Utc>,
-    /// Whether a worker has reported anything about it.
+    /// True if a worker has reported anything about it.
     pub has_begun: bool,
 }
 
 impl Evidence {
-    /// Whether the message of this run is lost: later runs of its entry began, and it is neither in its queue nor with
-    /// a worker. `recent`: the newest runs of the entry, in the order of their sending.
+    /// True if the message of this run is lost: later runs of its entry began, and the message is neither in its queue
+    /// nor with a worker. `recent`: the newest runs of the entry, in the order of their sending.
     ///
-    /// Messages of one queue may overtake one another (priorities, several workers), so a later run alone proves
+    /// Messages of one queue may overtake each other (priorities, several workers), so a later run alone proves
     /// nothing.
     #[must_use]
     pub fn is_lost_before_it_began(&self, run: &StageView, recent: &[SentRun], now: DateTime<Utc>) -> bool {

@@ -1,4 +1,4 @@
-//! The parts that a monitor depends on, as a verdict sees them.
+//! The facts about the parts that a monitor depends on, as verdicts use them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -14,19 +14,19 @@ use crate::monitor::status::Status;
 pub struct BrokerView {
     /// Its id.
     pub id: BrokerId,
-    /// `down`: it is away, and has an incident.
+    /// `down`: the broker is away, and has an incident.
     pub status: Status,
     /// Since when samples have shown it to be away.
     pub away_since: Option<DateTime<Utc>>,
-    /// Until when it is in doubt whether it is away: one process does not reach it, and no other one has sampled it since.
+    /// Until when it is in doubt whether the broker is away: one process does not reach it, and no other one has sampled it since.
     pub doubt_until: Option<DateTime<Utc>>,
     /// When the last incident about it ended, if that is not long ago.
     pub back_at: Option<DateTime<Utc>>,
-    /// Number of messages that workers hold, over all queues, if the broker tells.
+    /// Number of messages that workers hold, over all queues, if the broker shows that.
     pub unacked: Option<i64>,
     /// When it was last sampled.
     pub seen_at: Option<DateTime<Utc>>,
-    /// The broker delivers an unacknowledged message again after this. None: it does so when the connection is closed.
+    /// The broker redelivers an unacknowledged message after this. None: it does so when the connection is closed.
     pub visibility_timeout: Option<TimeDelta>,
 }
 
@@ -64,7 +64,7 @@ pub struct WorkerView {
     pub is_foreign: bool,
     /// `down`: it is lost or has a fault, and has an incident.
     pub status: Status,
-    /// Its fault although it reports.
+    /// Its fault while it still reports.
     pub trouble: Option<Cause>,
     /// When its last report came.
     pub last_seen_at: Option<DateTime<Utc>>,
@@ -86,15 +86,16 @@ pub struct WorkerView {
     pub processes: i64,
     /// Number of messages that it has received, and whose tasks have not ended.
     pub reserved: i64,
-    /// Of these, the number that the broker keeps until they are acknowledged. All of them if that is not known.
+    /// The number of these that the broker keeps until they are acknowledged. All of them if that is not known.
     pub unacked: i64,
-    /// Number of messages held back by a rate limit, or for their ETA.
+    /// Number of messages held by a rate limit, or for their ETA.
     pub held: i64,
     /// Since when its clock skew has been too large.
     pub skewed_since: Option<DateTime<Utc>>,
-    /// The tasks whose rate limits hold messages back in it.
+    /// The tasks whose rate limits hold messages in it.
     pub limited: Vec<String>,
-    /// The runs that it says it executes, once for each execution. None: it does not say, or there are too many.
+    /// The runs that it reports as executing, once for each execution. None: it does not report them, or there are too
+    /// many.
     pub running: Option<Vec<Uuid>>,
     /// The incarnation that sent this report. None: an older SDK.
     pub incarnation: Option<Uuid>,
@@ -107,7 +108,7 @@ pub struct WorkerView {
 }
 
 impl WorkerView {
-    /// The status that counts for a verdict. A worker with nothing but clock skew works.
+    /// The status that counts for a verdict. A worker that only has clock skew still works.
     pub(crate) fn standing(&self) -> Status {
         match (self.status, self.trouble) {
             (Status::Down, Some(Cause::ClockSkew)) => Status::Up,
@@ -123,14 +124,14 @@ impl WorkerView {
         self.last_seen_at.is_some_and(|seen| seen > at)
     }
 
-    /// Whether it has reported since then, and has not fallen silent. A worker that misses reports may be dead by now.
+    /// True if it has reported since then, and is not silent now. A worker that misses reports may be dead.
     pub(super) fn speaks(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
         let silence = (self.period * 2).max(MISSED_WORDS);
         self.last_seen_at
             .is_some_and(|seen| seen > since && now <= seen + silence)
     }
 
-    /// Whether a rate limit of this run's task holds messages back in it.
+    /// True if a rate limit of this run's task holds messages in it.
     pub(crate) fn limits(&self, stage: &StageView) -> bool {
         let task = stage.task.as_ref();
         task.is_some_and(|task| self.limited.contains(task))

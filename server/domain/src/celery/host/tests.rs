@@ -54,7 +54,7 @@ fn a_part_waits_for_those_that_report_seldom_and_not_for_long() {
         judge(&one, &others, at(129.0), &[]),
         Verdict::Lost(vec![ONE, BEAT])
     );
-    // Nobody waits that long for a part that reports once a minute.
+    // Deadbeat does not wait that long for a part that reports once a minute.
     let seldom = Part {
         period: TimeDelta::seconds(60),
         ..beat
@@ -62,7 +62,7 @@ fn a_part_waits_for_those_that_report_seldom_and_not_for_long() {
     let others = [one, seldom];
     assert_eq!(judge(&one, &others, at(126.0), &[]), Verdict::Wait(at(129.0)));
     assert_eq!(judge(&one, &others, at(129.0), &[]), Verdict::Own);
-    // When it is overdue itself, the first part has an incident already.
+    // When it is itself overdue, the first part already has an incident.
     assert_eq!(
         judge(&seldom, &others, at(219.0), &[]),
         Verdict::Lost(vec![BEAT, ONE])
@@ -136,7 +136,7 @@ fn what_was_cut_off_with_others_has_as_long_as_the_sdk_waits_to_return() {
     ] {
         assert_eq!(judge(&one, &[one, other], at(now), &[]), expected, "{what}");
     }
-    // A part that never fell silent shows that the host was not cut off.
+    // A part that never stopped reporting shows that the host was not cut off.
     let others = [one, back(99.0, 128.0, 129.0), beat(125.0)];
     assert_eq!(judge(&one, &others, at(130.0), &[]), Verdict::Own);
 }

@@ -1,12 +1,12 @@
-//! Whether messages leave a queue, as the broker shows it. For consumers that do not report, this is the only evidence.
+//! Decides whether messages leave a queue. For consumers that do not report, this is the only evidence.
 //!
-//! Redis does not tell who consumes a list. It shows the message that is received next (the head), and the messages
-//! that some consumer holds. A head that changes, or a held message that was received lately, proves a consumer,
-//! whatever program it is.
+//! Redis does not show who consumes a list. It shows the message that is received next (the head), and the messages
+//! that consumers hold. A changed head proves a consumer, whatever its program. So does a held message that was
+//! received lately.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// For this long after the last report of a worker, movement of the queue counts as that worker's: it gives back the
+/// For this long after a worker's last report, changes of the queue count as that worker's, because it gives back the
 /// messages that it held.
 const AFTERMATH: TimeDelta = TimeDelta::seconds(15);
 
@@ -19,7 +19,7 @@ pub struct Flow {
     pub head_since: Option<DateTime<Utc>>,
     /// When a reporting worker that consumes it last reported.
     pub attended_at: Option<DateTime<Utc>>,
-    /// When a consumer that does not report was last seen to receive messages from it.
+    /// When a consumer that does not report last received messages from it.
     pub others_at: Option<DateTime<Utc>>,
 }
 
@@ -30,21 +30,21 @@ pub struct Glimpse<'a> {
     pub depth: i64,
     /// A digest of the head.
     pub head: Option<&'a str>,
-    /// When the newest message was received that some consumer holds unacknowledged, or that a run reported.
+    /// When the newest message was received that a consumer holds unacknowledged, or that a run reported.
     pub taken_at: Option<DateTime<Utc>>,
-    /// When the sample before was taken.
+    /// When the previous sample was taken.
     pub before: Option<DateTime<Utc>>,
     /// When a reporting worker that consumes it last reported.
     pub attended_at: Option<DateTime<Utc>>,
 }
 
 impl Flow {
-    /// Takes one sample.
+    /// Applies one sample.
     pub fn look(&mut self, glimpse: &Glimpse<'_>, now: DateTime<Utc>) {
         self.attended_at = self.attended_at.max(glimpse.attended_at).filter(|at| *at <= now);
         let is_shown = glimpse.head.is_some() || glimpse.depth <= 0;
         let has_moved = self.head.is_some() && is_shown && self.head.as_deref() != glimpse.head;
-        // It left the queue after the sample before.
+        // The old head left the queue after the previous sample.
         let moved_at = glimpse.before.filter(|_| has_moved);
         let is_others = |at: &DateTime<Utc>| {
             *at <= now && self.attended_at.is_none_or(|attended| *at > attended + AFTERMATH)
@@ -66,8 +66,8 @@ impl Flow {
             .map(|_| self.head_since.filter(|at| *at <= now).unwrap_or(now));
     }
 
-    /// Whether a consumer that does not report consumes it. One task may keep such a consumer busy for as long as a
-    /// message may wait.
+    /// True if a consumer that does not report consumes the queue. One task may keep such a consumer busy for as long
+    /// as a message may wait.
     #[must_use]
     pub fn has_others(&self, longest_wait: TimeDelta, now: DateTime<Utc>) -> bool {
         self.others_at.is_some_and(|at| now - at < longest_wait)
@@ -95,7 +95,7 @@ mod tests {
     fn a_head_that_changes_proves_a_consumer_until_nothing_has_left_for_as_long_as_may_be() {
         let mut flow = Flow::default();
         flow.look(&glimpse(Some("a"), None), at(0.0));
-        assert!(!flow.has_others(WAIT, at(0.0)), "one look proves nothing");
+        assert!(!flow.has_others(WAIT, at(0.0)), "one sample proves nothing");
         flow.look(&glimpse(Some("a"), Some(0.0)), at(10.0));
         assert!(!flow.has_others(WAIT, at(10.0)));
         assert_eq!(flow.head_since, Some(at(0.0)));
@@ -161,7 +161,7 @@ mod tests {
         assert!(flow.has_others(WAIT, at(0.0)));
         assert!(!flow.has_others(WAIT, at(550.0)));
 
-        // A time in the future was stored before the clock was set back.
+        // A future time was stored before the clock stepped back.
         let mut flow = Flow::default();
         flow.look(&held(1.0), at(0.0));
         assert_eq!(flow.others_at, None);

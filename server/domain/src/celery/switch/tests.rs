@@ -116,7 +116,7 @@ fn trouble_is_told_once_when_it_has_lasted_and_ends_when_it_is_gone() {
     assert_eq!(
         state.deadline_at,
         Some(at(110.0)),
-        "it is expected to be heard all the same"
+        "its reports are expected all the same"
     );
     assert_eq!(heard(&mut state, None, 50.0), UP);
     assert_eq!((state.trouble, state.since), (None, None));
@@ -149,7 +149,7 @@ fn another_trouble_in_place_of_a_told_one_is_told_in_its_own_time() {
 
     let over = heard(&mut state, SKEW, 5.0);
     assert_eq!(over, Some((Status::New, Trigger::Restored)));
-    assert_eq!(heard(&mut state, SKEW, 10.0), UP, "not told yet");
+    assert_eq!(heard(&mut state, SKEW, 10.0), UP, "not reported yet");
     assert_eq!(heard(&mut state, SKEW, 60.0), told(Cause::ClockSkew));
     assert_eq!(heard(&mut state, None, 65.0), UP);
 }
@@ -160,15 +160,11 @@ fn what_was_silent_is_back_when_it_is_heard_even_with_a_trouble_that_is_not_told
     heard(&mut state, None, 0.0);
     assert!(on_silence(&mut state, Cause::BeatDown, at(75.0), &[]).is_some());
 
-    assert_eq!(
-        heard(&mut state, SKEW, 80.0),
-        UP,
-        "being heard is the end of a silence"
-    );
+    assert_eq!(heard(&mut state, SKEW, 80.0), UP, "a report ends the silence");
     assert_eq!(
         heard(&mut state, SKEW, 100.0),
         told(Cause::ClockSkew),
-        "and the trouble has its own time"
+        "and the trouble must last for its own time"
     );
 }
 

@@ -94,7 +94,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             ended_as(Success),
         ),
         (
-            "only its end was heard",
+            "only its end was reported",
             vec![ended(30, 1, Failure)],
             ended_as(Failure),
         ),
@@ -104,7 +104,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             ended_as(Success),
         ),
         (
-            "its end was heard before its start",
+            "its end was reported before its start",
             vec![started(20, 1), ended(19, 1, Success)],
             ended_as(Success),
         ),
@@ -114,7 +114,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             ended_as(Revoked),
         ),
         (
-            "it waits for another try",
+            "it waits for a retry",
             vec![
                 started(20, 1),
                 retried(
@@ -137,7 +137,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             TraceState::Retried,
         ),
         (
-            "the retry was taken",
+            "the retry was received",
             vec![
                 started(20, 1),
                 stage(Retried, 30),
@@ -151,7 +151,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             TraceState::Started,
         ),
         (
-            "the retry is done",
+            "the retry has ended",
             vec![
                 retried(1, started(40, 2)),
                 retried(1, ended(50, 2, Success)),
@@ -175,7 +175,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             ended_as(Revoked),
         ),
         (
-            "the loss was of an attempt before",
+            "an earlier attempt was lost",
             vec![
                 started(20, 1),
                 ended(30, 0, Lost),
@@ -186,7 +186,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             ended_as(Aborted),
         ),
         (
-            "a failure is not what an abort is",
+            "a failure, not an abort",
             vec![started(20, 1), ended(30, 0, Lost), ended(31, 1, Failure)],
             ended_as(Failure),
         ),
@@ -196,7 +196,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             TraceState::Received,
         ),
         (
-            "delivered again, and begun",
+            "redelivered, and begun",
             vec![
                 received(),
                 started(20, 1),
@@ -207,12 +207,12 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             TraceState::Started,
         ),
         (
-            "delivered again, and heard of a little late",
+            "redelivered, and reported slightly late",
             vec![again(32), started(30, 1), ended(31, 1, Success)],
             ended_as(Success),
         ),
         (
-            "delivered again after its worker died without a word",
+            "redelivered after its worker died without a report",
             vec![
                 received(),
                 started(20, 1),
@@ -223,7 +223,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
             ended_as(Success),
         ),
         (
-            "delivered again while it runs, and the first ends last",
+            "redelivered while it runs, and the first ends last",
             vec![
                 started(20, 1),
                 started(30, 2),
@@ -235,7 +235,7 @@ fn a_run_stands_where_its_last_attempt_was_last_heard() {
     ] {
         assert_eq!(of(&stages).state(), state, "{what}");
         let backwards: Vec<Stage> = stages.into_iter().rev().collect();
-        assert_eq!(of(&backwards).state(), state, "{what}, told backwards");
+        assert_eq!(of(&backwards).state(), state, "{what}, reported backwards");
     }
 }
 
@@ -308,7 +308,7 @@ fn what_a_trace_says_of_times_and_attempts() {
 
 #[test]
 fn when_a_run_was_sent_is_known_by_who_sent_it_and_else_by_its_message() {
-    // The message has the time by the clock of Beat's host, which is ten minutes behind.
+    // The message has the time by the clock of Beat's host, which is ten minutes slow.
     let received = Told {
         published_at: Some(at(-600_000)),
         ..told(stage(StageKind::Received, 100))
@@ -452,7 +452,7 @@ proptest! {
 
     #[test]
     fn what_is_told_in_parts_is_what_is_told_at_once(told in proptest::collection::vec(any_told(), 1..20), cut in 0..20_usize) {
-        // As with the database: a part is written, read back, and folded on.
+        // As with the database: a part is written and read back, and further stages are added.
         let cut = cut.min(told.len());
         let mut stored = folded(told[..cut].iter().cloned());
         let written = serde_json::to_value(&stored.stages).unwrap();

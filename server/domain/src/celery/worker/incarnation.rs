@@ -1,7 +1,7 @@
-//! The incarnations of a worker: each process that has reported under one node name.
+//! The incarnations of a worker: the processes that have reported under one node name.
 //!
-//! One incarnation owns each run that it began. When the incarnation ends, its open runs are decided, even if another
-//! process lives on under the same name. A name may have several live incarnations. Example: two pods with the same
+//! An incarnation owns each run that it began. When the incarnation ends, its open runs are decided, even if another
+//! process still runs under the same name. A name may have several live incarnations. Example: two pods with the same
 //! `-n`.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,20 +16,21 @@ use crate::time::span;
 #[cfg(test)]
 mod tests;
 
-/// A worker counts as silent after two missed reports, and at least four seconds: a report may be delayed by some
+/// A worker counts as silent after two missed reports and at least this time, because a report may be delayed by some
 /// seconds.
 pub const LEAST_GAP: TimeDelta = TimeDelta::seconds(4);
-/// A silence of this length was a gap. The SDK may hold reports of runs, and delivers them within [`SDK_RETURN`] of the
-/// gap's end.
+/// A silence of this length is a gap. The SDK may keep reports of runs during a gap, and delivers them within
+/// [`SDK_RETURN`] of its end.
 const HOLDING_GAP: TimeDelta = TimeDelta::seconds(10);
-/// After a worker signs off, the last reports of its runs may still arrive within this.
+/// After a worker signs off, the last reports of its runs may arrive for this long.
 pub const GOODBYE_SETTLES: TimeDelta = TimeDelta::seconds(8);
-/// An ended incarnation is judged again after this, because the report of a start may come late. Then it is forgotten.
+/// An ended incarnation is judged again after this, because the report of a start may arrive late. Then it is
+/// forgotten.
 pub const LATE_STARTS: TimeDelta = TimeDelta::seconds(30);
-/// The time within which a broker delivers an unacknowledged message again, unless it has a setting for that. RabbitMQ
-/// does so as soon as the connection is closed.
+/// The time within which a broker redelivers an unacknowledged message, unless it has a setting for that. RabbitMQ
+/// redelivers as soon as the connection is closed.
 pub const REDELIVERY: TimeDelta = TimeDelta::seconds(60);
-/// The longest wait for a redelivery: Redis's default visibility timeout, and a minute.
+/// The longest wait for a redelivery: the default visibility timeout of Redis, plus a minute.
 pub const LONGEST_REDELIVERY: TimeDelta = TimeDelta::seconds(3_660);
 
 /// How an incarnation ended.
@@ -38,11 +39,11 @@ pub const LONGEST_REDELIVERY: TimeDelta = TimeDelta::seconds(3_660);
 pub enum End {
     /// It reported that it stopped.
     Stopped,
-    /// A younger incarnation on the same host took its name, and it has not reported since.
+    /// A younger incarnation on the same host took its name, and this one has not reported since.
     Replaced,
     /// It has not reported for longer than its period plus its grace.
     Silent,
-    /// As [`End::Silent`], and its silence began in a blind spell.
+    /// Like [`End::Silent`], but its silence began in a blind spell.
     Unheard,
 }
 
@@ -68,12 +69,12 @@ pub struct Incarnation {
     /// When and how it ended. None: it counts as alive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<(DateTime<Utc>, End)>,
-    /// Its runs were decided once. It is kept for starts that are reported late.
+    /// Its runs were decided once. It is kept because starts may be reported late.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_decided: bool,
 }
 
-/// The facts of a snapshot about its incarnation.
+/// The facts that a snapshot carries about its incarnation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Said<'a> {
     /// Its id.
@@ -84,11 +85,11 @@ pub struct Said<'a> {
     pub period_seconds: f64,
     /// Tolerated silence beyond the period, in seconds.
     pub grace_seconds: f64,
-    /// Whether it runs, stops, or has stopped.
+    /// Its phase: running, stopping or stopped.
     pub phase: Phase,
 }
 
-/// Incarnations whose open runs are to be decided now, and how each ended.
+/// Incarnations whose open runs must be decided now, and how each ended.
 pub type Ended = Vec<(Uuid, End)>;
 
 impl Incarnation {
@@ -101,26 +102,26 @@ impl Incarnation {
         span(self.period_seconds) + span(self.grace_seconds)
     }
 
-    /// Whether it counts as alive.
+    /// True if it counts as alive.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.ended.is_none()
     }
 
-    /// When it counts as silent. Blind spells excuse it.
+    /// When it counts as silent. Blind spells delay this.
     fn silent_at(&self, spells: &[BlindSpell]) -> DateTime<Utc> {
         let patience = self.patience();
         let deadline = self.last_seen_at + patience;
         fair_deadline(deadline, self.last_seen_at, patience.max(SDK_RETURN), spells)
     }
 
-    /// Whether its silence began in a blind spell, or so shortly before one that nobody can tell.
+    /// True if its silence may have begun in a blind spell.
     fn is_unheard(&self, spells: &[BlindSpell]) -> bool {
         is_silence_unheard(self.last_seen_at, self.gap_after(), spells)
     }
 }
 
-/// Whether a silence may have begun in a blind spell: the first missing report was due in one.
+/// True if a silence may have begun in a blind spell: the first missing report was due in one.
 #[must_use]
 pub fn is_silence_unheard(last_seen_at: DateTime<Utc>, gap: TimeDelta, spells: &[BlindSpell]) -> bool {
     spells
@@ -128,8 +129,8 @@ pub fn is_silence_unheard(last_seen_at: DateTime<Utc>, gap: TimeDelta, spells: &
         .any(|spell| last_seen_at + gap >= spell.started_at && last_seen_at <= spell.ended_at)
 }
 
-/// Takes a report of an incarnation. Returns whether another live one has the same name: then the end of this one is
-/// not the end of the name.
+/// Applies a report of an incarnation. Returns true if another live incarnation has the same name. Then the end of this
+/// incarnation is not the end of the name.
 pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime<Utc>) -> bool {
     let known = incarnations.iter().position(|one| one.id == said.id);
     let place = known.unwrap_or_else(|| {
@@ -151,7 +152,7 @@ pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime
     if now - one.last_seen_at >= one.gap_after().max(HOLDING_GAP) {
         one.gap = Some((one.last_seen_at, now));
     }
-    // After the clock was set back, a stored time in the future would count as the newest.
+    // After the clock steps back, a stored future time would count as the newest.
     one.first_seen_at = one.first_seen_at.min(now);
     one.last_seen_at = now;
     one.period_seconds = said.period_seconds;
@@ -159,7 +160,7 @@ pub fn heard(incarnations: &mut Vec<Incarnation>, said: &Said<'_>, now: DateTime
     one.ended = match (said.phase, one.ended) {
         (Phase::Stopped, Some((at, End::Stopped))) => Some((at, End::Stopped)),
         (Phase::Stopped, _) => Some((now, End::Stopped)),
-        // It counted as dead, and lives.
+        // It counted as ended, but lives.
         _ => None,
     };
     one.is_decided &= one.ended.is_some();
@@ -181,13 +182,13 @@ fn make_room(incarnations: &mut Vec<Incarnation>) {
     }
 }
 
-/// Finds the incarnations that have ended. Returns those whose open runs are to be decided now.
+/// Finds the incarnations that have ended. Returns those whose open runs must be decided now.
 pub fn look(incarnations: &mut Vec<Incarnation>, now: DateTime<Utc>, spells: &[BlindSpell]) -> Ended {
     for place in 0..incarnations.len() {
         if !incarnations[place].is_live() {
             continue;
         }
-        // The clock was set back since its last report.
+        // The clock has stepped back since its last report.
         if is_to_come(incarnations[place].last_seen_at, now) {
             incarnations[place].last_seen_at = now;
         }
@@ -230,10 +231,10 @@ fn settled_at(ended_at: DateTime<Utc>, end: End) -> DateTime<Utc> {
 }
 
 /// When an incarnation counts as replaced: a younger one reports from the same host, and this one has missed its
-/// reports since.
+/// reports since then.
 ///
-/// Two live workers with one name report alternately, so each reports after the other's first report. On another host
-/// the younger one proves nothing; only the silence of this one does.
+/// Two live workers with one name report alternately, so each reports after the other's first report. A younger
+/// incarnation on another host proves nothing. Then only the silence of this one counts.
 fn replaced_at(incarnations: &[Incarnation], place: usize, spells: &[BlindSpell]) -> Option<DateTime<Utc>> {
     let one = &incarnations[place];
     let host = one.host.as_deref()?;
@@ -246,7 +247,7 @@ fn replaced_at(incarnations: &[Incarnation], place: usize, spells: &[BlindSpell]
     Some(fair_deadline(deadline, one.last_seen_at, SDK_RETURN, spells))
 }
 
-/// When [`look`] has work next. None: never, by all that is known now.
+/// When [`look`] must be called next. None: there is nothing to wait for.
 #[must_use]
 pub fn next_look(incarnations: &[Incarnation], spells: &[BlindSpell]) -> Option<DateTime<Utc>> {
     let next = |(place, one): (usize, &Incarnation)| match one.ended {
@@ -260,7 +261,7 @@ pub fn next_look(incarnations: &[Incarnation], spells: &[BlindSpell]) -> Option<
     incarnations.iter().enumerate().map(next).min()
 }
 
-/// Until when the broker is expected to deliver an unacknowledged message again.
+/// Until when the broker is expected to redeliver an unacknowledged message.
 #[must_use]
 pub fn redelivered_by(orphaned_at: DateTime<Utc>, visibility_timeout: Option<TimeDelta>) -> DateTime<Utc> {
     let timeout = visibility_timeout.map_or(REDELIVERY, |timeout| timeout + REDELIVERY);

@@ -12,8 +12,8 @@ use crate::monitor::status::Status;
 #[cfg(test)]
 mod tests;
 
-/// A snapshot must list a run that began longer ago than this. Before that, its start may be reported earlier than the
-/// worker's main process knows of it.
+/// A snapshot must list each run that began longer ago than this. The report of a younger run's start may arrive before
+/// the worker's main process knows of the run.
 pub const LISTED_WITHIN: TimeDelta = TimeDelta::seconds(10);
 /// A run that is no longer listed is decided after this, because another process may still report its end.
 pub const UNLISTED_PATIENCE: TimeDelta = TimeDelta::seconds(15);
@@ -23,11 +23,11 @@ pub const UNLISTED_PATIENCE: TimeDelta = TimeDelta::seconds(15);
 pub enum Fate {
     /// It is no orphan: its owner lives.
     Lives,
-    /// Nothing shows whether it goes on. It is judged at its deadline, as any other run.
+    /// Nothing shows whether it still executes. It is judged at its deadline, like any other run.
     Unproved,
-    /// Not known yet: judge again at that time.
+    /// Not known yet. Judge again at that time.
     Wait(DateTime<Utc>),
-    /// Nobody can tell: it is closed without an alert.
+    /// Its end cannot be known: it is closed without an alert.
     Unknown,
     /// It is dead.
     Dead(Blame),
@@ -47,7 +47,7 @@ impl Evidence {
             Orphaned::Unlisted => match worker {
                 Some(worker) if worker.incarnation == run.detail.incarnation => {
                     if !worker.connected {
-                        // Its loop does not turn, so it does not know what its processes execute.
+                        // Its loop does not turn, so it does not know which runs its processes execute.
                         return Fate::Wait(now + AFTER);
                     }
                     let (Some(running), Some(id)) = (&worker.running, run.run_id) else {
@@ -56,12 +56,12 @@ impl Evidence {
                     if running.contains(&id) {
                         return Fate::Lives;
                     }
-                    // The run may have ended, and the report of its end is lost.
+                    // The run may have ended, and the report of its end may be lost.
                     if self.has_lost_reports(run.started_at.unwrap_or(orphan.since), now) {
                         return Fate::Unproved;
                     }
                 }
-                // Another incarnation of its name has reported since. This one will report soon, or end.
+                // Another incarnation of the name has reported since then. This incarnation will soon report, or end.
                 Some(_) if now < orphan.since + UNLISTED_PATIENCE * 4 => return Fate::Wait(now + AFTER),
                 _ => return Fate::Unproved,
             },
@@ -92,7 +92,7 @@ impl Evidence {
 /// The result of judging an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// It is no orphan, or nothing shows that it is dead: it is judged as any other run.
+    /// It is no orphan, or nothing shows that it is dead. It is judged like any other run.
     None,
     /// It was closed, or is judged again later.
     Later,
@@ -100,7 +100,7 @@ pub enum Settled {
     Dead(Blame),
 }
 
-/// Judges an open run that is overdue. `whole`: when its time is over in any case.
+/// Judges an open run that is overdue. `whole`: when it is over its longest run in any case.
 pub fn settle(run: &mut Run, evidence: &Evidence, whole: DateTime<Utc>, now: DateTime<Utc>) -> Settled {
     let Some(orphan) = run.orphan else {
         return Settled::None;
@@ -114,7 +114,7 @@ pub fn settle(run: &mut Run, evidence: &Evidence, whole: DateTime<Utc>, now: Dat
             run.deadline_at = Some(whole);
             Settled::Later
         }
-        // Meanwhile the monitor's slots are judged.
+        // The monitor's slots are judged meanwhile.
         Fate::Wait(until) => {
             run.deadline_at = Some(until.max(now + AFTER));
             Settled::Later

@@ -1,8 +1,8 @@
-//! Workers that consume an application's queues and do not report: they lack the SDK, or its key.
+//! Strangers: workers that consume an application's queues but do not report, because they lack the SDK or its key.
 //!
-//! A worker that does not report may exist all the same. It answers Celery's inspect, so the process that samples the
-//! broker asks all workers which queues they consume. A run that Beat sent, that left its queue, and that no reporting
-//! worker received, was received by such a worker.
+//! A stranger still answers Celery's inspect. So the process that samples the broker asks all workers which queues they
+//! consume. If Beat sent a run, the run left its queue, and no reporting worker received it, then a stranger received
+//! it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,16 +11,16 @@ use crate::judge::blind_spell::is_to_come;
 
 /// A worker that has just started may answer before its first report arrives.
 pub const REPORTS_WITHIN: TimeDelta = TimeDelta::seconds(15);
-/// The sampler asks all workers once a minute. After this an answer is no evidence any more.
+/// The sampler asks all workers once a minute. An older answer than this proves nothing.
 const STALE_AFTER: TimeDelta = TimeDelta::minutes(3);
-/// A run that vanished longer ago than this no longer accuses anybody.
+/// A run that vanished longer ago than this is no longer evidence.
 pub const VANISHED_FOR: TimeDelta = TimeDelta::minutes(5);
-/// A missed run waits this long for the sample that opens the incident which it joins.
+/// How long a missed run waits for the sample that opens its incident.
 pub const INCIDENT_WITHIN: TimeDelta = TimeDelta::seconds(60);
 /// Number of strangers that one application remembers.
 pub const REMEMBERED: usize = 100;
 
-/// A worker that answers and does not report.
+/// A worker that answers but does not report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stranger {
     /// Celery's node name.
@@ -34,7 +34,7 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// Whether it is known to consume that queue and not to report.
+    /// True if it is known to consume that queue, and known not to report.
     #[must_use]
     pub fn takes_from(&self, queue: &str, now: DateTime<Utc>) -> bool {
         now - self.since >= REPORTS_WITHIN && self.may_take_from(queue, now)
@@ -49,8 +49,8 @@ impl Stranger {
     }
 }
 
-/// Takes a sample of the broker. `answering`: all workers that answered, with their queues; None: nobody was asked.
-/// `reports`: whether a worker of that name reports.
+/// Applies a sample of the broker. `answering`: all workers that answered, with their queues. None: the sampler did not
+/// ask. `reports`: true if a worker of that name reports.
 pub fn on_sample(
     known: &mut Vec<Stranger>,
     answering: Option<Vec<(String, Vec<String>)>>,
@@ -109,11 +109,11 @@ mod tests {
         on_sample(&mut known, None, reports, at(60.0));
         assert!(
             known[0].takes_from("celery", at(60.0)),
-            "nobody was asked: what is known stays"
+            "no worker was asked: the known strangers stay"
         );
         assert!(
             !known[0].takes_from("celery", at(180.0)),
-            "an answer of three minutes ago is none"
+            "an answer from three minutes ago does not count"
         );
         on_sample(&mut known, answering(&["w1", "w2"]), reports, at(200.0));
         assert_eq!(known[0].since, at(0.0));
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(known, [], "it reports now");
         on_sample(&mut known, answering(&["w2"]), |_| false, at(20.0));
         on_sample(&mut known, answering(&[]), |_| false, at(30.0));
-        assert_eq!(known, [], "it has gone");
+        assert_eq!(known, [], "it no longer answers");
     }
 
     #[test]

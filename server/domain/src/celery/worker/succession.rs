@@ -1,4 +1,4 @@
-//! Whether other workers do the work of a silent worker.
+//! Decides whether other workers have taken over the work of a silent worker.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -8,7 +8,7 @@ use crate::monitor::status::Status;
 #[cfg(test)]
 mod tests;
 
-/// While a worker is lost, Deadbeat looks for its successor this often. A new container has another name.
+/// How often Deadbeat checks whether a lost worker has a successor. A new container has another name.
 pub const LOOK_EVERY: TimeDelta = TimeDelta::seconds(10);
 
 /// Another worker of the same application.
@@ -24,17 +24,17 @@ pub struct Other<'a> {
     pub started_at: DateTime<Utc>,
 }
 
-/// Which workers count as successors.
+/// The workers that count as successors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Successors {
-    /// Workers that reported since then: the silence began in a blind spell.
+    /// Workers that have reported since then: the silence began in a blind spell.
     HeardSince(DateTime<Utc>),
-    /// Workers that started since then: the worker ended by an error, or it is lost and has an incident.
+    /// Workers that have started since then: the worker ended by an error, or it is lost and has an incident.
     StartedSince(DateTime<Utc>),
 }
 
-/// Which workers may succeed a lost worker with an incident. None: it is not lost. A worker that ran beside it before
-/// does not replace it.
+/// The workers that may succeed a lost worker with an incident. None: it is not lost. A worker that already ran beside
+/// it does not replace it.
 #[must_use]
 pub fn of_lost(state: &Switch) -> Option<Successors> {
     let is_lost = state.status == Status::Down && state.trouble.is_none();
@@ -44,7 +44,7 @@ pub fn of_lost(state: &Switch) -> Option<Successors> {
         .map(Successors::StartedSince)
 }
 
-/// Whether other workers that are up consume each queue of a worker. A worker that consumed nothing has no successor.
+/// True if other workers that are up consume each queue of a worker. A worker without queues has no successor.
 #[must_use]
 pub fn is_succeeded(queues: &[String], successors: Successors, others: &[Other<'_>]) -> bool {
     let counts = |other: &&Other<'_>| {

@@ -62,7 +62,7 @@ fn a_lost_worker_that_never_returns_is_given_up_and_its_incident_ends() {
 
     assert_eq!(given_up.to, Status::Paused);
     assert_eq!(consequence(&given_up), Consequence::Resolve);
-    assert_eq!(state.deadline_at, None, "it is looked at no more");
+    assert_eq!(state.deadline_at, None, "it is judged no more");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             true,
         ),
         (
-            "a frozen pool, not yet",
+            "a frozen pool, not yet a ghost",
             Look {
                 reserved: 8,
                 stuck_for: JUST_NOT,
@@ -217,7 +217,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             false,
         ),
         (
-            "a deaf consumer",
+            "a consumer that receives nothing",
             Look {
                 is_waited_for: true,
                 stuck_for: MINUTE,
@@ -226,7 +226,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             true,
         ),
         (
-            "a deaf consumer, not yet",
+            "a consumer that receives nothing, not yet a ghost",
             Look {
                 is_waited_for: true,
                 stuck_for: JUST_NOT,
@@ -235,7 +235,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             false,
         ),
         (
-            "a deaf consumer with one long task",
+            "a consumer that receives nothing, with one long task",
             Look {
                 active: 1,
                 reserved: 1,
@@ -254,7 +254,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             true,
         ),
         (
-            "a wedged loop, not yet",
+            "a wedged loop, not yet a ghost",
             Look {
                 loop_lag: JUST_NOT,
                 ..IDLE
@@ -272,7 +272,7 @@ fn a_ghost_is_known_by_what_it_gets_done() {
             true,
         ),
     ] {
-        // A loop that stands still may be looking for a broker that has just come back.
+        // A loop that does not turn may be reconnecting to a broker that has just come back.
         let patience = if what.contains("wedged") {
             GHOST_PATIENCE
         } else {

@@ -47,11 +47,11 @@ fn a_deadline_moves_when_its_report_may_have_come_while_we_were_blind() {
 fn we_are_blind_after_more_than_two_silent_seconds() {
     assert!(
         !is_blind(None, at(0.0)),
-        "nobody ever listened: a fresh installation"
+        "no process ever listened: a fresh installation"
     );
     assert!(!is_blind(Some(at(0.0)), at(2.5)));
     assert!(is_blind(Some(at(0.0)), at(2.6)));
-    assert!(!is_blind(Some(at(3_600.0)), at(0.0)), "the clock was set back");
+    assert!(!is_blind(Some(at(3_600.0)), at(0.0)), "the clock stepped back");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn what_lies_wholly_in_a_spell_is_unknown_and_the_next_slot_is_awaited() {
             day + 320.0,
         ),
         (
-            "the next hour",
+            "an hourly crontab waits for the next hour",
             cron("0 * * * *"),
             30.0,
             (3_000.0, 7_000.0),
@@ -151,7 +151,7 @@ fn what_lies_wholly_in_a_spell_is_unknown_and_the_next_slot_is_awaited() {
             7_230.0,
         ),
         (
-            "a minute around the hour",
+            "a spell of a minute around the hour",
             cron("0 * * * *"),
             30.0,
             (3_590.0, 3_650.0),
@@ -159,7 +159,7 @@ fn what_lies_wholly_in_a_spell_is_unknown_and_the_next_slot_is_awaited() {
             7_230.0,
         ),
         (
-            "just its window",
+            "a spell of exactly its window",
             cron("0 * * * *"),
             30.0,
             (3_599.0, 3_630.0),

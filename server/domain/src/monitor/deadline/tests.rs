@@ -61,7 +61,7 @@ fn each_open_run_is_bound_alone() {
     ping_of(&mut state, 2, Start, 500.0);
     assert_eq!(state.deadline_at, Some(at(1_010.0)));
     ping_of(&mut state, 1, Success, 900.0);
-    assert_eq!(state.deadline_at, Some(at(1_500.0)), "the second one is left");
+    assert_eq!(state.deadline_at, Some(at(1_500.0)), "the second run remains");
     ping_of(&mut state, 2, Success, 1_000.0);
     assert_eq!(state.deadline_at, Some(at(3_900.0)), "then the slot of 13:00");
 }
@@ -102,9 +102,9 @@ fn a_run_with_a_countdown_is_waited_for_that_much_longer_and_satisfies_its_own_s
     );
     for (start, due, deadline) in [
         (13.0, 10.0, 22.0),
-        // The slots up to 20 have come by now, and have no report yet.
+        // The slots up to 20 have come, and have no report yet.
         (18.1, 15.0, 27.0),
-        // The next run does not hide a lost one: both slots need a report, and this report belongs to 12:00:20.
+        // The next run does not hide a lost run: both slots need a report, and this report belongs to 12:00:20.
         (28.0, 25.0, 37.0),
     ] {
         ping_of(&mut state, start as u128, Start, start);

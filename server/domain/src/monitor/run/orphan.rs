@@ -7,9 +7,9 @@ use chrono::{DateTime, Utc};
 pub enum Orphaned {
     /// Its incarnation ended.
     Ended,
-    /// Its incarnation ended in a blind spell, so nobody can tell how the run ended.
+    /// Its incarnation ended in a blind spell, so nobody knows how the run ended.
     Unheard,
-    /// Its incarnation lives, and no longer lists it.
+    /// Its incarnation lives, but no longer lists it.
     Unlisted,
 }
 

@@ -1,4 +1,4 @@
-//! Pairs starts with ends, several at once, each judged alone.
+//! Pairs starts with ends. Several runs may be open at once, and each is judged separately.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::limits;
 use crate::monitor::order::is_older;
 use crate::monitor::ping::{PingKind, Signal, SignalDetail, Source};
 
-/// How long a retry may wait for its time before it is missed.
+/// How long a retry may be late before its run counts as missed.
 const RETRY_PATIENCE: TimeDelta = TimeDelta::days(1);
 
 /// Number of events that a run remembers.
@@ -26,7 +26,7 @@ fn remember(run: &mut Run, event: Option<Uuid>) {
     run.events.extend(event);
 }
 
-/// Whether an event is known: clients send an event again if they got no answer.
+/// True if an event is known. Clients send an event again if they got no answer.
 #[must_use]
 pub fn is_known(runs: &[Run], signal: &Signal) -> bool {
     signal.detail.event.is_some_and(|event| {
@@ -35,7 +35,7 @@ pub fn is_known(runs: &[Run], signal: &Signal) -> bool {
     })
 }
 
-/// An attempt ended and a retry will follow, maybe much later. Returns the run, which stays open.
+/// Applies the end of an attempt that a retry will follow, maybe much later. Returns the run, which stays open.
 pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     let run = runs
         .iter_mut()
@@ -55,7 +55,7 @@ pub fn retried<'a>(runs: &'a mut [Run], signal: &Signal) -> Option<&'a Run> {
     Some(run)
 }
 
-/// Whether a start is another execution of a message: neither a known one sent again, nor a retry.
+/// True if a start is another execution of a message: neither a known start that was sent again, nor a retry.
 fn is_another(run: &Run, signal: &Signal) -> bool {
     signal.source == Source::Event
         && signal.run_id.is_some()
@@ -65,28 +65,28 @@ fn is_another(run: &Run, signal: &Signal) -> bool {
         && matches!((run.detail.attempt, signal.detail.run.attempt), (Some(before), Some(now)) if before != now)
 }
 
-/// Whether an end belongs to another execution than the newest one.
+/// True if an end belongs to another execution than the newest one.
 fn is_of_another(run: &Run, signal: &Signal) -> bool {
     matches!((run.detail.attempt, signal.detail.run.attempt), (Some(last), Some(ended)) if last != ended)
 }
 
-/// Of a run in [`Contest::Ended`]: when the server received the end of one of its executions. The last release stores
-/// that instant only as a part of the deadline.
+/// For a run in [`Contest::Ended`]: when the server received the end of one of its executions. The last release stores
+/// this instant only as a part of the deadline.
 pub(crate) fn ended_at(run: &Run) -> Option<DateTime<Utc>> {
     run.ended_at
         .or_else(|| run.deadline_at.map(|judged_at| judged_at - CONTEST_PATIENCE))
 }
 
-/// Starts a run, or starts it again. Returns the run that changed. None: too many runs are open.
+/// Starts a run, or starts it again. Returns the changed run. None: too many runs are open.
 ///
-/// Starts with the same run id mean the same run; having no id counts as one id. A repeated start moves the beginning,
-/// as in Healthchecks. A Celery retry keeps the first start, because the run lasts as long as all its attempts
-/// together.
+/// Starts with the same run id belong to the same run. All starts without an id belong to one run. A repeated start
+/// moves the beginning, as in Healthchecks. A Celery retry keeps the first start, because the run lasts as long as all
+/// its attempts together.
 pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) -> Option<&'a Run> {
     if let Some(ended) = ended_before_its_start(runs, signal) {
         let run = &mut runs[ended];
         let known = run.started_at;
-        // From a ping URL, the newest start is the beginning. From the SDK, the first attempt is.
+        // From a ping URL, the newest start is the beginning. From the SDK, the first attempt is the beginning.
         let started_at = match signal.source {
             Source::Http => known.max(Some(signal.occurred_at)),
             Source::Event => known.map(|start| start.min(signal.occurred_at)),
@@ -113,7 +113,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
             run.attempts += 1;
             run.contest = match run.contest {
                 None => Some(Contest::Again),
-                // A start from before that end was delayed on its way.
+                // A start that occurred before that end was only delayed on its way.
                 Some(Contest::Ended)
                     if ended_at(run).is_some_and(|ended_at| signal.occurred_at > ended_at) =>
                 {
@@ -131,7 +131,7 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
             run.orphan = None;
             index
         }
-        // A replayed start from before the current beginning: the beginning stays.
+        // A replayed start that is older than the current beginning does not change the beginning.
         Some(index) if signal.source == Source::Http && is_older_than_start(&runs[index], signal) => index,
         Some(index)
             if signal.source == Source::Event && signal.detail.run.retries < runs[index].detail.retries =>
@@ -157,7 +157,8 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
         }
         None if runs.iter().filter(|run| run.is_open()).count() >= limits::OPEN_RUNS => return None,
         None => {
-            // A message that was sent after the run had ended is another message, under a task id that somebody chose.
+            // A message that was sent after the run had ended is another message. Somebody chose the same task id
+            // again.
             let is_new = |run: &Run| signal.detail.published_at > run.finished_at;
             let repeats = runs
                 .iter()
@@ -190,9 +191,9 @@ pub fn start<'a>(runs: &'a mut Vec<Run>, signal: &Signal, longest: TimeDelta) ->
     runs.get(index)
 }
 
-/// The ended run that a late start belongs to. Signals of several processes arrive in no order: a start that happened
-/// before a known end belongs to the ended run. If a client of a ping URL uses an id again, it belongs to the first
-/// such run.
+/// Returns the ended run that a late start belongs to. Signals of several processes arrive in no order, so a start that
+/// occurred before a known end belongs to the ended run. If a client of a ping URL reuses an id, the start belongs to
+/// the first such run.
 fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
     let belongs = |run: &Run| {
         run.run_id == signal.run_id
@@ -210,12 +211,12 @@ fn ended_before_its_start(runs: &[Run], signal: &Signal) -> Option<usize> {
         .map(|(index, _)| index)
 }
 
-/// Whether a run began after this replayed signal of a ping URL.
+/// True if a run began after this replayed signal of a ping URL.
 fn is_older_than_start(run: &Run, signal: &Signal) -> bool {
     run.started_at.is_some_and(|start| is_older(signal, start))
 }
 
-/// Ends the run that a success or a failure belongs to. Returns the run that changed. None: the end belongs to no run.
+/// Ends the run that a success or a failure belongs to. Returns the changed run. None: the end belongs to no run.
 ///
 /// The end belongs to the first of these:
 /// 1. the open run of the same run id;
@@ -225,8 +226,8 @@ fn is_older_than_start(run: &Run, signal: &Signal) -> bool {
 /// 4. if the end has no run id: the only open run. Its client forgot the id, so the run gets no duration;
 /// 5. if the end has an unknown run id: a new run without a start.
 ///
-/// A process that is ordered to exit leaves its run open for a moment, because the worker's main process may report
-/// why.
+/// When a process is ordered to exit, its run stays open for a moment, because the worker's main process may report the
+/// reason.
 pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     let status = if signal.kind == PingKind::Success {
         RunStatus::Success
@@ -238,7 +239,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
         .iter()
         .enumerate()
         .filter(|(_, run)| run.is_open())
-        // A run that began after this end is not the run that ended.
+        // A run that began after this end cannot be the run that ended.
         .filter(|(_, run)| signal.source == Source::Event || !is_older_than_start(run, signal))
         .map(|(index, _)| index)
         .collect();
@@ -293,7 +294,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     let run = &mut runs[index];
     remember(run, signal.detail.event);
     if signal.detail.run.outcome == Some(Outcome::Aborted) {
-        // The abort of an earlier execution says nothing about the newest one, which goes on.
+        // The abort of an earlier execution does not affect the newest one, which continues.
         if run.is_open() && !is_of_another(run, signal) {
             let judged_at = signal.received_at + ABORTED_PATIENCE;
             run.deadline_at = run.deadline_at.min(Some(judged_at)).or(Some(judged_at));
@@ -303,14 +304,14 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
             return Some(run);
         }
     }
-    // An ignored execution did not do the work, and says nothing about the other executions.
+    // An ignored execution did not do the work, and proves nothing about the other executions.
     let is_ignored = signal.detail.run.outcome == Some(Outcome::Ignored);
     if is_ignored && run.is_open() && run.contest == Some(Contest::Again) {
         return Some(run);
     }
     if status == RunStatus::Success && !is_ignored && run.is_open() && signal.detail.run.attempt.is_some() {
         match run.contest {
-            // Another execution may be alive: the deadline asks for that in a moment.
+            // Another execution may be alive. The deadline checks this soon.
             Some(Contest::Again) => {
                 run.contest = Some(Contest::Ended);
                 run.ended_at = Some(signal.received_at);
@@ -350,7 +351,7 @@ pub fn finish<'a>(runs: &'a mut Vec<Run>, signal: &Signal) -> Option<&'a Run> {
     Some(run)
 }
 
-/// Whether a message is in a reported redelivery loop. While it is, the success of another run does not bring the
+/// True if a message is in a reported redelivery loop. During the loop, the success of another run does not bring the
 /// monitor up.
 #[must_use]
 pub fn is_looping(runs: &[Run], now: DateTime<Utc>) -> bool {
@@ -363,7 +364,7 @@ pub fn is_looping(runs: &[Run], now: DateTime<Utc>) -> bool {
 }
 
 /// Marks redelivery loops that run while the monitor is down for another reason. The end of that other fault must not
-/// end the loop's report.
+/// end the report of the loop.
 pub(crate) fn note_loops(runs: &mut [Run], now: DateTime<Utc>) -> Vec<RunKey> {
     let is_loop = |run: &&mut Run| {
         run.is_open() && run.contest == Some(Contest::Again) && run.attempts >= LOOP_ATTEMPTS

@@ -85,7 +85,7 @@ fn an_end_of_an_unknown_id_is_a_run_of_which_only_the_end_was_heard() {
     );
     assert!(
         finish(&mut runs, &signal(Success, at(10.0))).is_none(),
-        "a plain end with nothing open is just a ping"
+        "an end without an id and without an open run is only a ping"
     );
 }
 
@@ -104,7 +104,7 @@ fn a_repeated_start_begins_anew_and_a_retry_goes_on() {
     assert_eq!(
         (retried.started_at, retried.deadline_at),
         (Some(at(0.0)), Some(at(100.0) + HOUR)),
-        "each try has its own time"
+        "each attempt has its own time"
     );
     assert_eq!(
         (repeated.started_at, repeated.deadline_at),
@@ -148,7 +148,7 @@ fn starts_beyond_the_limit_open_nothing_and_ends_make_room() {
     assert!(start(&mut runs, &signal_of(9_999, Start, at(1.0)), HOUR).is_none());
     assert!(
         start(&mut runs, &signal_of(0, Start, at(1.0)), HOUR).is_some(),
-        "a known one may start again"
+        "a known run may start again"
     );
     finish(&mut runs, &signal_of(0, Success, at(2.0)));
     assert!(start(&mut runs, &signal_of(9_999, Start, at(3.0)), HOUR).is_some());
@@ -258,7 +258,7 @@ fn what_was_aborted_waits_for_the_main_process_and_takes_its_word() {
         assert_eq!(
             told.detail.attempt,
             Some(Uuid::from_u128(1_001)),
-            "the main process knows of none"
+            "the main process knows of no attempt"
         );
         assert_eq!(runs.len(), 1);
     }

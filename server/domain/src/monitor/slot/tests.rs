@@ -90,7 +90,7 @@ fn slots_of_a_skipped_hour_follow_from_the_last_one_as_beat_has_it() {
     assert_eq!((early, late), (following, following));
 }
 
-/// Runs the truth table of `docs/schedules.md`, so that the page tells what the code does.
+/// Runs the truth table of `docs/schedules.md`, so that the page says what the code does.
 mod truth_table {
     use chrono::{DateTime, Utc};
     use serde_json::json;
@@ -305,14 +305,14 @@ mod zone_data {
                 "2026-11-28T20:00:00Z",
                 "2026-11-29T06:00:00Z",
             ),
-            // That hour is over when the data change: expect the next slot, since nobody is blamed for new data.
+            // That hour is over when the data change. Expect the next slot, because new data alone raise no alert.
             (
                 "0 2 * * *",
                 "2026-11-29T07:00:00Z",
                 "2026-11-29T06:30:00Z",
                 "2026-11-30T06:00:00Z",
             ),
-            // A slot by the older data only.
+            // A slot only by the older data.
             (
                 "0 2 * * *",
                 "2026-11-29T05:00:00Z",
@@ -340,7 +340,7 @@ mod zone_data {
     fn a_due_that_is_a_slot_stays() {
         for (due, now) in [
             ("2026-11-29T06:00:00Z", "2026-11-28T20:00:00Z"),
-            // Unsatisfied and late: it stays so.
+            // Unsatisfied and late: this does not change.
             ("2026-11-29T06:00:00Z", "2026-11-29T06:05:00Z"),
             // A success shortly before 06:00 has satisfied that slot.
             ("2026-11-30T06:00:00Z", "2026-11-29T05:59:59Z"),

@@ -1,4 +1,4 @@
-//! How silence changes a monitor: slots and runs whose deadline has passed.
+//! The effect of silence on a monitor: slots and runs whose deadline has passed.
 
 use chrono::{DateTime, Utc};
 
@@ -20,7 +20,7 @@ use crate::monitor::{MonitorState, slot};
 pub enum Silence {
     /// Not overdue: the deadline has moved on. Judge it again at that time, or never if it is not armed.
     NotYet,
-    /// Another subject must be judged first: wait for that verdict before blaming anything.
+    /// Another subject must be judged first. Wait for that verdict before choosing a cause.
     Hold,
     /// The monitor went down.
     Down {
@@ -28,15 +28,15 @@ pub enum Silence {
         transition: Transition,
         /// The subject whose incident it joins. None: it opens an incident of its own.
         part_of: Option<PartOf>,
-        /// That subject is named: its incident is opened, unless one is open.
+        /// That subject is named. Its incident must be opened, unless one is open.
         is_named: bool,
         /// The runs that changed: they were open past their deadline.
         overruns: Vec<RunKey>,
     },
-    /// The status stays. These runs, whose message began more than once, turned out to be fine.
+    /// The status stays. These runs, whose messages began more than once, turned out to be fine.
     Settled(Vec<RunKey>),
-    /// Its slot lies in a blind spell, so nobody can tell whether its report came. The monitor is judged from its next
-    /// slot on. These runs were closed.
+    /// Its slot lies in a blind spell, so nobody knows whether its report came. The monitor is judged again from its
+    /// next slot on. The listed runs were closed.
     Unknown {
         /// The spell.
         spell: BlindSpell,
@@ -47,8 +47,8 @@ pub enum Silence {
 
 /// Judges one monitor whose `check_after` has passed.
 ///
-/// If another subject may be to blame, the monitor waits for the verdict on that subject. Then it joins that subject's
-/// incident, and opens none of its own.
+/// If another subject may be the cause, the monitor waits for the verdict on that subject. Then it joins that subject's
+/// incident, and opens no own incident.
 #[must_use]
 pub fn on_silence(
     state: &mut MonitorState,
@@ -57,8 +57,8 @@ pub fn on_silence(
     spells: &[BlindSpell],
 ) -> Silence {
     if matches!(state.status, Status::Down | Status::Paused) {
-        // No rule arms such a monitor. If a row has a deadline all the same, drop it: a second `down` would be refused,
-        // and stall every sweep.
+        // No rule arms such a monitor. If a row has a deadline all the same, drop it. Otherwise a second `down` would
+        // be refused in every sweep, and stall it.
         state.disarm();
     }
     forget_times_to_come(state, now);
@@ -92,7 +92,7 @@ pub fn on_silence(
             return Silence::Hold;
         }
     };
-    // A worker that is only named is up, so its runs may be alive.
+    // A worker that is only named is up, so its runs may still execute.
     changed.extend(close_lost(state, part_of.filter(|_| !is_named), now));
     let transition = Transition {
         from: state.status,
@@ -122,8 +122,8 @@ fn judge_slot(state: &MonitorState, evidence: &Evidence, now: DateTime<Utc>) -> 
     }
 }
 
-/// Judges the open runs that are past their deadline. Returns the changed runs, and who is to blame for the worst one.
-/// None: no run is past its deadline.
+/// Judges the open runs that are past their deadline. Returns the changed runs, and the verdict on the worst one. None:
+/// no run is past its deadline.
 fn judge_runs(
     state: &mut MonitorState,
     evidence: &Evidence,
@@ -138,8 +138,8 @@ fn judge_runs(
         any = true;
         let contest = run.contest.filter(|contest| *contest != Contest::Told);
         let whole = run.started_at.map_or(now, |started| started + longest);
-        // A run that ended because its result could not be stored no longer runs. That does not prove that its process
-        // was killed.
+        // A run that ended because its result could not be stored no longer executes. That does not prove that its
+        // process was killed.
         let is_aborted = run.detail.outcome == Some(Outcome::Aborted);
         let outage = is_aborted.then(|| evidence.outage_of(run)).flatten();
         if contest.is_none() && outage == Some(Outage::Over) {
@@ -162,7 +162,7 @@ fn judge_runs(
         } else if contest.is_some() {
             let judged = evidence.of_contested(run, now);
             if !matches!(judged, Contested::Wait(_)) {
-                // If its newest owner has ended meanwhile, the next sweep judges that.
+                // If the run's newest owner has ended meanwhile, the next sweep judges that.
                 let again_at = if run.orphan.is_some() { now } else { whole };
                 run.deadline_at = Some(again_at.max(now + AFTER));
             }
@@ -202,7 +202,7 @@ fn judge_runs(
                 && run.attempts > 0
                 && whole.is_some_and(|whole| whole > now)
             {
-                // Its worker seemed lost, and lives.
+                // The worker only seemed lost: it lives.
                 run.deadline_at = whole;
                 changed.push(run.key);
                 continue;
@@ -222,7 +222,7 @@ fn judge_runs(
         if !matches!(blame, Blame::Wait(_)) {
             changed.push(run.key);
         }
-        // A verdict of another run wins over a wait.
+        // A verdict on another run overrides a wait.
         if worst.is_none_or(|before| matches!(before, Blame::Wait(_))) {
             worst = Some(blame);
         }
@@ -230,7 +230,7 @@ fn judge_runs(
     any.then_some((changed, worst))
 }
 
-/// If a monitor is down because its worker is lost, its overdue open runs died with the worker: closes them.
+/// If a monitor is down because its worker is lost, its overdue open runs died with the worker. Closes them.
 fn close_lost(state: &mut MonitorState, part_of: Option<PartOf>, now: DateTime<Utc>) -> Vec<RunKey> {
     if matches!(part_of, Some(PartOf::Worker(_))) {
         pairing::close_overdue(&mut state.runs, now)
@@ -239,14 +239,14 @@ fn close_lost(state: &mut MonitorState, part_of: Option<PartOf>, now: DateTime<U
     }
 }
 
-/// The slots and runs that lie wholly in a blind spell, so that nobody can tell how they ended.
+/// The slots and runs that lie wholly in a blind spell, so that nobody knows how they ended.
 #[derive(Debug, Default)]
 struct Unheard {
     spell: Option<BlindSpell>,
     runs: Vec<RunKey>,
 }
 
-/// Moves each deadline whose report may have come in a blind spell. Gives up slots and runs that lie wholly in one.
+/// Moves each deadline whose report may have come in a blind spell. Gives up slots and runs that lie wholly in a spell.
 fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     let mut unheard = Unheard::default();
     let mut grace = state.expectation.patience();
@@ -255,7 +255,7 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     }
     for run in state.runs.iter_mut().filter(|run| run.is_open()) {
         if let (Some(started), Some(deadline)) = (run.started_at, run.deadline_at) {
-            // Only a spell longer than a run may take closes the run. A run that hangs across a short outage is still
+            // Only a spell longer than a run may take closes the run. A run that hangs across a short spell is still
             // reported.
             let least = grace.max(deadline - started);
             let swallowing = spells
@@ -291,7 +291,7 @@ fn excuse(state: &mut MonitorState, spells: &[BlindSpell]) -> Unheard {
     unheard
 }
 
-/// The message of one of the monitor's runs is lost, although later runs came, and the monitor demands every run. None:
+/// The message of one of the monitor's runs is lost although later runs came, and the monitor demands every run. None:
 /// nothing changes. The next success brings the monitor up.
 #[must_use]
 pub fn on_lost_run(state: &mut MonitorState, now: DateTime<Utc>) -> Option<Transition> {

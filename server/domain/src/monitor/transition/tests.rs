@@ -84,7 +84,7 @@ pub(crate) fn ping_of(state: &mut MonitorState, run: u128, kind: PingKind, secon
     on_ping(state, &signal_of(run, kind, at(seconds)))
 }
 
-/// Whether the monitor is armed: something is expected that can be late.
+/// True if the monitor is armed: it expects a report that can be late.
 pub(crate) fn is_armed(state: &MonitorState) -> bool {
     let expects_slot = match state.status {
         Status::Up => true,

@@ -13,7 +13,7 @@ enum Ends {
     Fails,
     /// As ordered, and reports it.
     Stops,
-    /// It is an older SDK, which does not report its end.
+    /// Without a report, because its SDK is too old for one.
     Old,
 }
 
@@ -107,9 +107,9 @@ fn a_restart_ends_the_row_and_does_not_end_what_is_told() {
     story.extend([(27, 34, Ends::Stops), (36, 40, Ends::Killed)]);
     assert_eq!(after(&story, 40.0), 0);
     let told = |story: &Story, now: f64| longest(&told_of(story), true, at(now), &[]).len();
-    assert_eq!(told(&story, 40.0), 3, "it was an attempt to mend it");
+    assert_eq!(told(&story, 40.0), 3, "it was an attempt to repair it");
     story[4].1 = 96;
-    assert_eq!(told(&story, 96.0), 0, "it was mended");
+    assert_eq!(told(&story, 96.0), 0, "it was repaired");
 }
 
 #[test]
@@ -187,9 +187,13 @@ fn one_that_crashes_beside_a_steady_one_of_the_same_schedule_is_no_loop() {
         0,
         "it sends everything"
     );
-    assert_eq!(longest(&known, false, at(60.0), &[]).len(), 3, "it is gone, too");
+    assert_eq!(
+        longest(&known, false, at(60.0), &[]).len(),
+        3,
+        "it has ended, too"
+    );
 
-    // A process that waits for its turn, as with RedBeat, and fails, has listed nothing.
+    // With RedBeat, a process may wait for its turn and fail. It has listed nothing.
     let known = beside(KILLED, None, 29);
     assert_eq!(longest(&known, false, at(30.0), &[]).len(), 0);
 }

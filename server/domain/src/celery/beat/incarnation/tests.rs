@@ -69,11 +69,11 @@ fn a_deployment_is_not_two_at_once() {
             vec![reports(1, 0, 600), reports(2, 605, 1200)],
         ),
         (
-            "the old one reports twice more",
+            "the old process reports twice more",
             vec![reports(1, 0, 630), reports(2, 605, 700)],
         ),
         (
-            "both for a minute and a half",
+            "both report for a minute and a half",
             vec![reports(1, 0, 600), reports(2, 510, 1200)],
         ),
         (
@@ -118,7 +118,7 @@ fn one_that_was_stopped_and_goes_on_was_not_there_in_between() {
     assert_eq!(
         twice(&back),
         [2, 1],
-        "the first one reports again only since then"
+        "the first process reports again only since then"
     );
 }
 
@@ -157,10 +157,10 @@ fn invented_boot_ids_take_a_bounded_room_and_the_longest_silent_one_goes() {
     assert_eq!(known.len(), REMEMBERED);
     assert!(
         known.iter().any(|one| one.boot == Uuid::from_u128(1_000)),
-        "it goes on reporting"
+        "it still reports"
     );
     on_report(&mut known, said(7), at(5_000.0), at(5_000.0));
-    assert_eq!(known.len(), 1, "the silent ones are forgotten");
+    assert_eq!(known.len(), 1, "the silent processes are forgotten");
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Story {
 
 /// Lineage 0 lists ten entries of its own, lineage 1 eight.
 const APART: &Census = &[(0b01, 10), (0b10, 8)];
-/// Of ten entries a release has removed one and added one.
+/// A release has removed one of ten entries, and added one.
 const RELEASES: &Census = &[(0b01, 1), (0b11, 9), (0b10, 1)];
 
 #[test]
@@ -106,7 +106,7 @@ fn a_changed_schedule_is_a_lineage_of_its_own_until_the_old_process_is_silent() 
     assert_eq!(
         story.standing(APART),
         over,
-        "whatever it lists: nothing has run side by side"
+        "whatever it lists: no lineages have run side by side"
     );
 }
 
@@ -129,7 +129,7 @@ fn a_process_continues_what_is_silent() {
     assert_eq!(
         story.lists(2, 500.0, "all new", &[]),
         Some(0),
-        "nobody else lives"
+        "no other process lives"
     );
 }
 
@@ -141,7 +141,7 @@ fn two_that_list_the_same_and_part_are_told_apart_from_then_on() {
     assert_eq!(
         story.lists(2, 1.0, "", &[]),
         Some(1),
-        "an empty list says nothing"
+        "an empty list proves nothing"
     );
     let mut story = Story::begin();
     story.lists(1, 0.0, "same", &[]);
@@ -186,7 +186,7 @@ fn applications_of_one_name_share_it_and_releases_of_one_are_two_at_once() {
         }
     );
     let told = standing(&story.known, APART, true, at(200.0), &[]);
-    assert_eq!(told.sharing, 0b11, "told, it lasts while both live");
+    assert_eq!(told.sharing, 0b11, "once reported, it lasts while both live");
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_monitor_asks_only_for_the_processes_that_list_its_entry() {
     assert_eq!(
         (waits.status, waits.last_seen_at, waits.deadline_at),
         (Status::Up, Some(at(300.0)), Some(at(390.0))),
-        "15 s after its deadline the other one has reported"
+        "15 s after its deadline, the other process has reported"
     );
     let lost = seen(0b10, true);
     assert_eq!(
@@ -292,6 +292,6 @@ fn a_monitor_asks_only_for_the_processes_that_list_its_entry() {
     assert_eq!(
         view(&story.known, 0b10, silent, false, story.now),
         silent,
-        "all of it is silent"
+        "the whole Beat is silent"
     );
 }

@@ -175,11 +175,11 @@ fn the_canary_waits_behind_others_as_long_as_any_message_may() {
     assert_eq!(
         folded(&canary, Cause::Unknown),
         Blame::Wait(at(120.0)),
-        "it gets on"
+        "it makes progress"
     );
     for (what, worker) in [
         (
-            "nothing gets on",
+            "it makes no progress",
             WorkerView {
                 progress_at: at(59.0),
                 ..worker(1)
@@ -193,7 +193,7 @@ fn the_canary_waits_behind_others_as_long_as_any_message_may() {
             },
         ),
         (
-            "it is another queue's",
+            "it belongs to another queue",
             WorkerView {
                 queues: vec!["other".to_owned()],
                 ..worker(1)
@@ -235,7 +235,7 @@ fn the_canary_has_no_word_beside_what_explains_it() {
     assert_eq!(folded(&elsewhere, Cause::Unknown), Blame::Own(Cause::Unknown));
 }
 
-/// Other processes have the CPUs of its machine.
+/// Other processes use the CPUs of its machine.
 fn starving(number: u128) -> WorkerView {
     WorkerView {
         load: HostLoad {
@@ -271,7 +271,7 @@ fn what_waits_for_a_starving_worker_names_it_and_what_waits_for_others_on_its_ma
     assert_eq!(
         mixed,
         Blame::Named(QUEUE, Cause::QueueSlaBreach),
-        "the other one could take it"
+        "the other worker could receive it"
     );
 }
 

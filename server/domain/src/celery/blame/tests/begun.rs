@@ -1,4 +1,4 @@
-//! Runs that began, and go on for too long or began more than once.
+//! Runs that began, and last too long or began more than once.
 
 use super::*;
 use crate::monitor::run::{Contest, Run};
@@ -22,25 +22,21 @@ fn an_overrun_is_blamed_on_what_became_of_its_worker() {
     for (what, workers, expected) in [
         ("it runs on", vec![runs_it.clone()], own(Cause::Overrun)),
         (
-            "its worker does not say what it runs",
+            "its worker does not list its runs",
             vec![says_nothing],
             own(Cause::Overrun),
         ),
         (
-            "its worker runs it no more",
+            "its worker no longer lists it",
             vec![worker(1)],
             own(Cause::WorkerKilled),
         ),
         (
-            "its worker runs it no more, and its clock is off",
+            "its worker no longer lists it, and has clock skew",
             vec![in_trouble(1, Cause::ClockSkew)],
             own(Cause::WorkerKilled),
         ),
-        (
-            "nothing is known of its worker",
-            vec![worker(2)],
-            own(Cause::Overrun),
-        ),
+        ("its worker is unknown", vec![worker(2)], own(Cause::Overrun)),
         (
             "its worker is lost",
             vec![lost(1)],
@@ -52,7 +48,7 @@ fn an_overrun_is_blamed_on_what_became_of_its_worker() {
             own(Cause::Overrun),
         ),
         (
-            "its worker was started anew",
+            "its worker was restarted",
             vec![WorkerView {
                 started_at: Some(at(10.0)),
                 ..worker(1)
@@ -60,12 +56,12 @@ fn an_overrun_is_blamed_on_what_became_of_its_worker() {
             own(Cause::WorkerLost),
         ),
         (
-            "its worker has not said anything since",
+            "its worker has not reported since",
             vec![silent],
             Blame::Wait(at(130.0)),
         ),
         (
-            "its worker ran it, and has missed a word",
+            "its worker listed it, and has missed reports",
             vec![WorkerView {
                 last_seen_at: Some(at(89.0)),
                 ..runs_it
@@ -127,21 +123,21 @@ fn a_message_that_began_again_is_judged_by_how_many_of_it_are_alive() {
     };
     for (what, run, workers, now, expected) in [
         (
-            "two on one worker",
+            "two executions on one worker",
             again(2),
             vec![runs(1, 2)],
             100.0,
             Contested::Trouble(Cause::DuplicateRun),
         ),
         (
-            "one on each of two",
+            "one execution on each of two workers",
             again(2),
             vec![runs(1, 1), runs(2, 1)],
             100.0,
             Contested::Trouble(Cause::DuplicateRun),
         ),
         (
-            "one on each of two, of which one's clock is off",
+            "one execution on each of two workers, one with clock skew",
             again(2),
             vec![
                 runs(1, 1),
@@ -154,14 +150,14 @@ fn a_message_that_began_again_is_judged_by_how_many_of_it_are_alive() {
             Contested::Trouble(Cause::DuplicateRun),
         ),
         (
-            "the first is dead",
+            "the first execution is dead",
             again(2),
             vec![runs(1, 1), worker(2)],
             100.0,
             Contested::Settled,
         ),
         (
-            "the first died with its worker",
+            "the first execution died with its worker",
             again(2),
             vec![
                 runs(1, 1),
@@ -174,42 +170,42 @@ fn a_message_that_began_again_is_judged_by_how_many_of_it_are_alive() {
             Contested::Settled,
         ),
         (
-            "both are dead",
+            "both executions are dead",
             again(2),
             vec![worker(1)],
             100.0,
             Contested::Settled,
         ),
         (
-            "it begins for the third time, the others are dead",
+            "it begins for the third time, and the other executions are dead",
             again(3),
             vec![runs(1, 1)],
             100.0,
             Contested::Trouble(Cause::RedeliveryLoop),
         ),
         (
-            "for the third time, and two are alive",
+            "it begins for the third time, and two executions are alive",
             again(3),
             vec![runs(1, 2)],
             100.0,
             Contested::Trouble(Cause::DuplicateRun),
         ),
         (
-            "a worker has not spoken since",
+            "a worker has not reported since",
             again(2),
             vec![runs(1, 1), silent(2)],
             100.0,
             Contested::Wait(at(102.0)),
         ),
         (
-            "a worker has not spoken for long",
+            "a worker has not reported for long",
             again(2),
             vec![runs(1, 1), silent(2)],
             120.0,
             Contested::Settled,
         ),
         (
-            "none says what it runs",
+            "no worker lists its runs",
             again(2),
             vec![WorkerView {
                 running: None,
@@ -219,7 +215,7 @@ fn a_message_that_began_again_is_judged_by_how_many_of_it_are_alive() {
             Contested::Settled,
         ),
         (
-            "it had ended well before",
+            "it had succeeded before",
             Run {
                 contest: Some(Contest::Repeated),
                 ..run()

@@ -1,4 +1,4 @@
-//! Beat is started again and again: which entries it fails, and which subject is blamed.
+//! Beat is restarted again and again: the verdicts on its entries.
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn what_beat_did_not_send_is_told_of_its_loop_and_what_it_sent_is_not() {
             ..looping.clone()
         }),
         named(Cause::BrokerDown),
-        "it may crash because the broker refuses"
+        "it may crash because the broker refuses its messages"
     );
     let lost = Evidence {
         stage: Some(sent()),

@@ -25,7 +25,7 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
     };
     for (what, backend, stage, workers, now, expected) in [
         (
-            "Beat waits, nothing was sent",
+            "Beat waits, and has not sent the run",
             &of_beat,
             None,
             vec![worker(1)],
@@ -33,7 +33,7 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
             Some(part),
         ),
         (
-            "Beat waits, and has sent this one",
+            "Beat waits, and has sent the run",
             &of_beat,
             Some(sent()),
             vec![worker(1)],
@@ -57,7 +57,7 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
             None,
         ),
         (
-            "who should take it waits",
+            "the worker that should receive it waits",
             &of_worker,
             Some(sent()),
             vec![busy(1)],
@@ -65,7 +65,7 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
             Some(part),
         ),
         (
-            "a worker waits, and Beat sent nothing",
+            "a worker waits, and Beat has not sent the run",
             &of_worker,
             None,
             vec![busy(1)],
@@ -73,7 +73,7 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
             None,
         ),
         (
-            "it is not told yet",
+            "the trouble has no incident yet",
             &untold,
             Some(received(1)),
             vec![busy(1)],
@@ -81,7 +81,7 @@ fn who_waits_for_the_result_backend_is_part_of_its_incident_and_nobody_else_is()
             Some(Blame::Wait(at(102.0))),
         ),
         (
-            "it was never told",
+            "the trouble never had an incident",
             &long_untold,
             Some(received(1)),
             vec![busy(1)],
@@ -148,7 +148,7 @@ fn a_run_in_a_worker_that_waits_for_the_result_backend_is_part_of_its_incident()
 #[test]
 fn an_aborted_run_that_began_in_an_outage_is_part_of_it_whoever_is_answered_first() {
     let part = Blame::Part(PartOf::ResultBackend(broker().id), Cause::ResultBackendDown);
-    // No worker reports trouble any more, or only another one does: its own worker got an answer.
+    // No worker reports trouble any more, or only another worker does. The run's own worker got an answer.
     let others = BackendView {
         holds_up_beat: true,
         ..backend()
@@ -163,7 +163,7 @@ fn an_aborted_run_that_began_in_an_outage_is_part_of_it_whoever_is_answered_firs
             ("before it", Some(39.9), None, None),
             ("in it", Some(40.0), None, Some(Outage::Open)),
             (
-                "in it, and it is over",
+                "begun in the outage, which is over",
                 Some(40.0),
                 Some(150.0),
                 Some(Outage::Over),

@@ -1,4 +1,4 @@
-//! Nothing is known about the run: Beat, the broker, or nobody is to blame.
+//! Nothing is known about the run: the fault is Beat's, the broker's, or unknown.
 
 use super::*;
 use crate::monitor::run::Run;
@@ -20,7 +20,7 @@ fn a_beat_that_is_back_sends_what_came_due_meanwhile_in_a_moment() {
     assert!(matches!(judged(78.0, 97.9), Blame::Wait(_)));
     assert_eq!(judged(78.0, 98.0), own(Cause::Unknown), "nothing came");
     assert_eq!(judged(59.0, 80.0), own(Cause::Unknown), "it was back before");
-    // A Beat that starts again and again is no reason to wait for ever.
+    // A Beat that restarts again and again is no reason to wait forever.
     assert_eq!(judged(96.0, 97.0), own(Cause::Unknown));
 }
 
@@ -135,7 +135,7 @@ fn a_run_that_beat_never_sent_is_blamed_on_beat_as_far_as_is_known() {
             part_of_beat(Cause::BeatStalled),
         ),
         (
-            "dead; it hung once, and went on then",
+            "dead; it hung once, and then continued",
             BeatView {
                 status: Status::Down,
                 deadline_at: None,
@@ -145,7 +145,7 @@ fn a_run_that_beat_never_sent_is_blamed_on_beat_as_far_as_is_known() {
             part_of_beat(Cause::BeatDown),
         ),
         (
-            "alive, with a clock that is off, which is told: it is not down for this",
+            "alive, and its clock skew has an incident: it is not down for this",
             BeatView {
                 status: Status::Down,
                 ..silent
@@ -154,7 +154,7 @@ fn a_run_that_beat_never_sent_is_blamed_on_beat_as_far_as_is_known() {
         ),
         ("alive, and it sends others", beat(), own(Cause::Unknown)),
         (
-            "alive, and it never says what it sends",
+            "alive, and it never reports its sendings",
             BeatView {
                 sent_at: None,
                 ..beat()
@@ -170,7 +170,7 @@ fn a_run_that_beat_never_sent_is_blamed_on_beat_as_far_as_is_known() {
             named(Cause::BeatStalled),
         ),
         (
-            "alive, and the broker took nothing from it",
+            "alive, and the broker refused its messages",
             BeatView {
                 sent_at: Some(at(54.0)),
                 send_failed_at: Some(at(60.5)),
@@ -179,7 +179,7 @@ fn a_run_that_beat_never_sent_is_blamed_on_beat_as_far_as_is_known() {
             named(Cause::BrokerDown),
         ),
         (
-            "alive; the broker took nothing a while before",
+            "alive; the broker refused its messages some time before",
             BeatView {
                 send_failed_at: Some(at(54.0)),
                 ..beat()
@@ -220,7 +220,7 @@ fn a_stage_of_the_run_before_says_nothing_of_this_one() {
             ..scene()
         }),
         own(Cause::LostInBroker),
-        "Beat may send a little early"
+        "Beat may send slightly early"
     );
 }
 
@@ -268,7 +268,7 @@ fn what_came_due_while_the_broker_was_away_has_a_moment_once_it_is_back() {
         // Its time to send the overdue entries is over.
         (beat(), Some(80.0), 60.0, own(Cause::Unknown)),
         (unsent, Some(80.0), 60.0, named(Cause::BrokerDown)),
-        // The server's clock was set back since.
+        // The server's clock has stepped back since.
         (beat(), Some(101.0), 60.0, own(Cause::Unknown)),
     ] {
         let evidence = Evidence {
@@ -313,7 +313,7 @@ fn what_nobody_said_proves_nothing_when_reports_were_lost() {
     assert_eq!(
         missed(&gone(to_come)),
         own(Cause::LostInBroker),
-        "the clock was stepped back"
+        "the clock stepped back"
     );
     let refused = BeatView {
         send_failed_at: Some(at(61.0)),
@@ -322,7 +322,7 @@ fn what_nobody_said_proves_nothing_when_reports_were_lost() {
     assert_eq!(
         missed(&silent(refused)),
         named(Cause::BrokerDown),
-        "that it could not send is said"
+        "it reported that it could not send"
     );
     assert_eq!(missed(&silent(before)), named(Cause::BeatStalled));
     assert_eq!(missed(&silent(since)), own(Cause::Unknown));
@@ -339,7 +339,7 @@ fn what_nobody_said_proves_nothing_when_reports_were_lost() {
     assert_eq!(
         overrun(since),
         own(Cause::Overrun),
-        "it may have ended and could not say so"
+        "it may have ended, and could not report that"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Who is to blame, as tables. Every case gets a verdict in the end.
+//! Verdicts, as tables. Every case gets a verdict in the end.
 
 mod always;
 mod begun;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::monitor::run::Run;
 
 const QUEUE: &str = "orders";
-/// Beat may send a little before its slot.
+/// Beat may send slightly before its slot.
 const EARLY: TimeDelta = TimeDelta::seconds(5);
 const RUN: Uuid = Uuid::from_u128(7);
 
@@ -51,7 +51,7 @@ fn broker() -> BrokerView {
     }
 }
 
-/// It has had trouble for a minute, and has an incident. Nobody waits for it.
+/// It has had trouble for a minute, and has an incident. No process waits for it.
 fn backend() -> BackendView {
     BackendView {
         id: broker().id,

@@ -27,7 +27,7 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
             of_worker(1, Cause::GhostWorker),
         ),
         (
-            "it was started anew",
+            "it was restarted",
             vec![WorkerView {
                 started_at: Some(at(70.0)),
                 ..worker(1)
@@ -35,7 +35,7 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
             own(Cause::WorkerLost),
         ),
         (
-            "it is silent since",
+            "it has been silent since",
             vec![WorkerView {
                 last_seen_at: Some(at(60.0)),
                 deadline_at: Some(at(110.0)),
@@ -44,7 +44,7 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
             Blame::Wait(at(112.0)),
         ),
         (
-            "it was busy, and has missed a word: it may be dead",
+            "it was busy, and has missed reports: it may be dead",
             vec![WorkerView {
                 last_seen_at: Some(at(89.0)),
                 deadline_at: Some(at(119.0)),
@@ -54,7 +54,7 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
         ),
         ("it hangs, perhaps", vec![holds.clone()], Blame::Wait(at(141.0))),
         (
-            "it holds it back for its time",
+            "it holds the message for its ETA",
             vec![WorkerView {
                 held: 1,
                 ..holds.clone()
@@ -62,37 +62,37 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
             own(Cause::Unknown),
         ),
         (
-            "it could, and holds nothing",
+            "it could begin, and holds nothing",
             vec![worker(1)],
             own(Cause::Unknown),
         ),
         (
-            "it is busy, another one is not",
+            "it is busy, and another worker is idle",
             vec![busy(1), worker(2)],
             own(Cause::PrefetchStarvation),
         ),
         (
-            "all are busy",
+            "all workers are busy",
             vec![busy(1), busy(2)],
             named(Cause::QueueSlaBreach),
         ),
         (
-            "it is busy, and the idle one is of another queue",
+            "it is busy, and the idle worker has another queue",
             vec![busy(1), idle_elsewhere],
             named(Cause::QueueSlaBreach),
         ),
         (
-            "it is busy, and the idle one is a ghost",
+            "it is busy, and the idle worker is a ghost",
             vec![busy(1), in_trouble(2, Cause::GhostWorker)],
             named(Cause::QueueSlaBreach),
         ),
         (
-            "it is busy, and the idle one's clock is off",
+            "it is busy, and the idle worker has clock skew",
             vec![busy(1), in_trouble(2, Cause::ClockSkew)],
             own(Cause::PrefetchStarvation),
         ),
         (
-            "it is busy, and its clock is off",
+            "it is busy, and has clock skew",
             vec![
                 WorkerView {
                     status: Status::Down,
@@ -104,12 +104,12 @@ fn a_message_that_a_worker_took_and_has_not_begun_is_blamed_on_what_keeps_it() {
             own(Cause::PrefetchStarvation),
         ),
         (
-            "it has stopped, and another one works",
+            "it has stopped, and another worker is up",
             vec![stopped.clone(), worker(2)],
             own(Cause::LostInBroker),
         ),
         (
-            "it has stopped, and nobody works",
+            "it has stopped, and no worker is up",
             vec![stopped],
             own(Cause::Unknown),
         ),
@@ -129,7 +129,7 @@ fn a_worker_that_has_just_taken_it_has_a_moment_to_say_that_it_began() {
         (61.0, Blame::Wait(at(63.0))),
         (62.9, Blame::Wait(at(63.0))),
         (63.0, own(Cause::Unknown)),
-        // The server's clock was set back since.
+        // The server's clock has stepped back since.
         (60.5, own(Cause::Unknown)),
     ] {
         let mut evidence = Evidence {
@@ -184,7 +184,7 @@ fn a_rate_limit_of_its_task_is_named_and_that_of_another_one_is_not() {
         assert_eq!(missed(&evidence), expected, "{task}");
     }
 
-    // It waits before a worker that is full of messages that the limit holds back. Another worker would receive it.
+    // It waits in front of a worker that is full of messages held by the limit. Another worker would receive it.
     let before = |workers: Vec<WorkerView>| Evidence {
         stage: Some(sent()),
         queues: vec![QueueView { depth: 3, ..queue() }],
@@ -198,7 +198,7 @@ fn a_rate_limit_of_its_task_is_named_and_that_of_another_one_is_not() {
     assert_eq!(
         missed(&before(vec![limiting("shop.job"), busy(2)])),
         Blame::Wait(at(120.0)),
-        "the one with a free process may hang"
+        "the worker with a free process may hang"
     );
 }
 
@@ -225,28 +225,28 @@ fn a_message_that_a_worker_dropped_before_it_began_is_part_of_the_clock_that_is_
     };
     for (what, workers, expected) in [
         (
-            "it is about to be told",
+            "its skew will soon have an incident",
             vec![skewed(1, 85.0)],
             Blame::Wait(at(107.0)),
         ),
         ("it is told", vec![told], of_worker(1, Cause::ClockSkew)),
         (
-            "it was off for a moment",
+            "its skew lasted for a moment",
             vec![skewed(1, 60.0)],
             own(Cause::Unknown),
         ),
         (
-            "it is told, and the worker is busy with others",
+            "its skew has an incident, and the worker is busy with other tasks",
             vec![all_begun],
             of_worker(1, Cause::ClockSkew),
         ),
         (
-            "it is told, and the message may wait in it",
+            "its skew has an incident, and the message may wait in it",
             vec![holds_more],
             named(Cause::QueueSlaBreach),
         ),
         (
-            "another worker's clock is off",
+            "another worker has clock skew",
             vec![worker(1), skewed(2, 85.0)],
             own(Cause::Unknown),
         ),

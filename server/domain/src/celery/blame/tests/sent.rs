@@ -63,28 +63,28 @@ fn a_message_that_no_worker_took_is_looked_for() {
             own(Cause::LostInBroker),
         ),
         (
-            "gone, and the broker does not say what is held",
+            "gone, and the broker does not show held messages",
             vec![queue()],
             vec![worker(1)],
             None,
             own(Cause::LostInBroker),
         ),
         (
-            "held by somebody",
+            "held by a worker",
             vec![queue()],
             vec![busy(1)],
             Some(4),
             own(Cause::LostInBroker),
         ),
         (
-            "held by nobody that is known",
+            "held by no known worker",
             vec![queue()],
             vec![busy(1)],
             Some(5),
             own(Cause::Unknown),
         ),
         (
-            "held by nobody that is known: what runs was acknowledged when it was taken",
+            "held by no known worker: the running message was acknowledged on receipt",
             vec![queue()],
             vec![WorkerView {
                 unacked: 2,
@@ -94,7 +94,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
             own(Cause::Unknown),
         ),
         (
-            "held by one that is dead",
+            "held by a dead worker",
             vec![queue()],
             vec![
                 worker(1),
@@ -108,7 +108,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
             of_worker(2, Cause::WorkerLost),
         ),
         (
-            "gone, and nobody is known to take messages there",
+            "gone, and no worker is known to consume its queue",
             vec![queue()],
             vec![elsewhere.clone()],
             Some(0),
@@ -122,70 +122,70 @@ fn a_message_that_no_worker_took_is_looked_for() {
             own(Cause::Unknown),
         ),
         (
-            "its trouble is told",
+            "the queue's fault has an incident",
             vec![unconsumed(Status::Down)],
             vec![elsewhere.clone()],
             Some(0),
             part_of_queue(Cause::QueueUnconsumed),
         ),
         (
-            "its slowness is told",
+            "the queue's slowness has an incident",
             vec![slow],
             vec![busy(1)],
             Some(0),
             part_of_queue(Cause::QueueSlaBreach),
         ),
         (
-            "its trouble is not told yet",
+            "the queue's fault has no incident yet",
             vec![unconsumed(Status::Up)],
             vec![elsewhere.clone()],
             Some(0),
             Blame::Wait(at(130.0)),
         ),
         (
-            "its trouble is not told yet, and no worker is up",
+            "the queue's fault has no incident yet, and no worker is up",
             vec![unconsumed(Status::Up)],
             vec![],
             Some(0),
             Blame::Wait(at(400.0)),
         ),
         (
-            "its trouble is not told yet, and who took messages has just left",
+            "the queue's fault has no incident yet, and its worker has just signed off",
             vec![unconsumed(Status::Up)],
             vec![left(78.0), elsewhere.clone()],
             Some(0),
             Blame::Wait(at(218.0)),
         ),
         (
-            "its trouble is not told yet, and who took messages left a while ago",
+            "the queue's fault has no incident yet, and its worker signed off some time ago",
             vec![unconsumed(Status::Up)],
             vec![left(-50.0), elsewhere.clone()],
             Some(0),
             Blame::Wait(at(130.0)),
         ),
         (
-            "it waits behind others",
+            "it waits behind other messages",
             vec![deep.clone()],
             vec![busy(1)],
             Some(0),
             named(Cause::QueueSlaBreach),
         ),
         (
-            "it waits, and who takes it has missed a word: it may be dead",
+            "it waits, and its worker has missed reports: it may be dead",
             vec![deep.clone()],
             vec![missed_a_word],
             Some(0),
             Blame::Wait(at(121.0)),
         ),
         (
-            "it waits behind others, and who takes it is late with a word",
+            "it waits behind other messages, and its worker's report is late",
             vec![deep.clone()],
             vec![late_with_one],
             Some(0),
             named(Cause::QueueSlaBreach),
         ),
         (
-            "what waits was sent after it: it is not among that",
+            "all waiting messages were sent later: it is not among them",
             vec![QueueView {
                 oldest_at: Some(at(62.1)),
                 ..deep.clone()
@@ -195,7 +195,7 @@ fn a_message_that_no_worker_took_is_looked_for() {
             own(Cause::LostInBroker),
         ),
         (
-            "what waits was sent when it was",
+            "the waiting messages were sent at the same time",
             vec![QueueView {
                 oldest_at: Some(at(62.0)),
                 ..deep.clone()
@@ -205,77 +205,77 @@ fn a_message_that_no_worker_took_is_looked_for() {
             named(Cause::QueueSlaBreach),
         ),
         (
-            "gone, and a worker's clock is off: it may have been too old there",
+            "gone, and a worker has clock skew: it may have been too old there",
             vec![queue()],
             vec![worker(2), skewed(Status::Up, 85.0)],
             Some(0),
             Blame::Wait(at(107.0)),
         ),
         (
-            "gone, and that a worker's clock is off is told",
+            "gone, and a worker's clock skew has an incident",
             vec![queue()],
             vec![worker(2), skewed(Status::Down, 70.0)],
             Some(0),
             of_worker(1, Cause::ClockSkew),
         ),
         (
-            "gone, and a clock that was off for a moment",
+            "gone, and the clock skew lasted for a moment",
             vec![queue()],
             vec![worker(2), skewed(Status::Up, 60.0)],
             Some(0),
             own(Cause::LostInBroker),
         ),
         (
-            "it waits, and nobody is there",
+            "it waits, and there is no worker",
             vec![deep.clone()],
             vec![elsewhere],
             Some(0),
             own(Cause::Unknown),
         ),
         (
-            "it waits, and who took it is lost",
+            "it waits, and its worker is lost",
             vec![deep.clone()],
             vec![lost(1)],
             Some(0),
             of_worker(1, Cause::WorkerLost),
         ),
         (
-            "it waits, and who took it is a ghost",
+            "it waits, and its worker is a ghost",
             vec![deep],
             vec![in_trouble(1, Cause::GhostWorker)],
             Some(0),
             of_worker(1, Cause::GhostWorker),
         ),
         (
-            "one is lost, another one works",
+            "one worker is lost, and another one is up",
             vec![queue()],
             vec![lost(1), worker(2)],
             Some(0),
             own(Cause::LostInBroker),
         ),
         (
-            "a worker is silent since",
+            "a worker has been silent since",
             vec![queue()],
             vec![not_heard_since],
             Some(0),
             Blame::Wait(at(107.0)),
         ),
         (
-            "a clock that is off keeps nobody from working",
+            "clock skew does not keep a worker from working",
             vec![queue()],
             vec![in_trouble(1, Cause::ClockSkew)],
             Some(0),
             own(Cause::LostInBroker),
         ),
         (
-            "nobody has looked at the queue",
+            "the queue was never sampled",
             vec![],
             vec![worker(1)],
             Some(0),
             own(Cause::Unknown),
         ),
         (
-            "nobody has looked at it since",
+            "the queue was not sampled since",
             vec![QueueView {
                 seen_at: at(61.0),
                 ..queue()
@@ -344,7 +344,7 @@ fn a_message_that_is_in_no_queue_is_not_lost_while_others_wait_before_a_free_wor
     let judged = |evidence: &Evidence| evidence.of_missed(Some(at(60.0)), EARLY, at(141.0));
     evidence.queues[0].seen_at = at(135.0);
     evidence.workers[0].last_seen_at = Some(at(140.0));
-    assert_eq!(judged(&evidence), own(Cause::LostInBroker), "not for ever");
+    assert_eq!(judged(&evidence), own(Cause::LostInBroker), "not forever");
 
     evidence.queues[0].depth = 0;
     assert_eq!(missed(&evidence), own(Cause::LostInBroker), "nothing waits");

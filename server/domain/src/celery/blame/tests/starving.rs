@@ -1,4 +1,4 @@
-//! A worker that reports now and then. Each report moves its deadline on, and no run may wait for ever.
+//! A worker that reports now and then. Each report moves its deadline on, but no run may wait forever.
 
 use super::*;
 use crate::celery::host::load::HostLoad;
@@ -56,7 +56,7 @@ fn gaps_one_after_the_other_are_waited_for_as_long_as_one() {
         ..spoke(2.0, now)
     };
     let stage = received(1);
-    // The run was due at 60. A gap may last 30 s, and the SDK's held reports need 17 s.
+    // The run was due at 60. A gap may last 30 s, and the SDK needs 17 s to deliver kept reports.
     assert!(matches!(
         judged_with(&stage, between_gaps(106.9), 106.9),
         Blame::Wait(_)
@@ -80,7 +80,7 @@ fn gaps_one_after_the_other_are_waited_for_as_long_as_one() {
     assert_eq!(begun(147.0).of_overrun(&run(), at(147.0)), own(Cause::Overrun));
 }
 
-/// Other processes have the CPUs of its host.
+/// Other processes use the CPUs of its host.
 fn overloaded(waits: f64) -> HostLoad {
     HostLoad {
         machine: Some("m1".to_owned()),
@@ -110,7 +110,7 @@ fn a_run_that_waits_for_a_worker_on_an_overloaded_host_names_that_worker() {
             "its reports are late"
         );
 
-        // It reports at the moment, after a gap.
+        // It reports again, after a gap.
         let was_late = WorkerView {
             load: overloaded(0.1),
             gap: Some((at(66.0), at(78.0))),
@@ -136,7 +136,7 @@ fn a_run_that_waits_for_a_worker_on_an_overloaded_host_names_that_worker() {
             ..starving.clone()
         };
         assert_eq!(judged_with(&stage, busy, 100.0), of_host(1));
-        // Its loop turns seldom, which is no sign of a lost connection.
+        // Its loop turns seldom, which does not prove a lost connection.
         let slow = WorkerView {
             connected: false,
             ..starving

@@ -1,4 +1,4 @@
-//! A worker that answers and does not report consumes the queue.
+//! A stranger consumes the queue: a worker that answers but does not report.
 
 use super::*;
 

@@ -29,7 +29,7 @@ fn one_that_is_restarted_on_its_host_is_replaced_when_it_has_missed_two_reports(
     let mut list = Vec::new();
     runs(&mut list, A, "web-1", 0.0);
 
-    assert!(runs(&mut list, B, "web-1", 3.0), "A was heard a moment ago");
+    assert!(runs(&mut list, B, "web-1", 3.0), "A reported a moment ago");
     assert_eq!(next_look(&list, &[]), Some(at(10.0)));
     assert_eq!(looks(&mut list, 9.9), []);
     assert_eq!(looks(&mut list, 10.0), [(A, End::Replaced)]);
@@ -211,7 +211,7 @@ fn the_next_look_is_always_to_come_after_a_look() {
         let _ = look(&mut list, at(now), &[spell]);
         assert!(
             next_look(&list, &[spell]).is_none_or(|next| next > at(now)),
-            "the sweep would never rest"
+            "the evaluator would sweep without end"
         );
     }
 }

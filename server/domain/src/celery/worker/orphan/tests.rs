@@ -159,7 +159,7 @@ fn a_run_that_its_own_incarnation_does_not_list_is_dead() {
             Fate::Lives,
         ),
         (
-            "it executes too many to list",
+            "it executes too many runs to list",
             WorkerView {
                 running: None,
                 ..own.clone()
@@ -177,7 +177,7 @@ fn a_run_that_its_own_incarnation_does_not_list_is_dead() {
             Fate::Wait(at(117.0)),
         ),
         (
-            "another one of its name spoke last",
+            "another incarnation of its name reported last",
             worker(),
             115.0,
             Fate::Wait(at(117.0)),
@@ -224,7 +224,7 @@ fn settling_closes_what_is_dead_and_moves_what_waits() {
     assert_eq!(
         settle(&mut over, &back, at(100.0), at(100.0)),
         Settled::None,
-        "its time is over"
+        "its longest run is over"
     );
 
     let mut unknown = run(Orphaned::Unheard, false);

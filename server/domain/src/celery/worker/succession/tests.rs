@@ -1,4 +1,4 @@
-//! Which workers do the work of a silent worker.
+//! Which workers succeed a silent worker.
 
 use super::*;
 use crate::incident::cause::Cause;
@@ -24,7 +24,7 @@ fn each_queue_needs_somebody_who_was_heard_since() {
     let (a, b) = (queues(&["a"]), queues(&["b", "c"]));
 
     assert!(is_succeeded(&both, since, &[other(&a), other(&b)]));
-    assert!(!is_succeeded(&both, since, &[other(&a)]), "nobody consumes b");
+    assert!(!is_succeeded(&both, since, &[other(&a)]), "no worker consumes b");
     for unfit in [
         Other {
             status: Status::Down,
@@ -83,21 +83,21 @@ fn a_lost_worker_may_be_succeeded_by_whoever_started_since_its_last_word() {
     assert_eq!(of_lost(&lost), Some(Successors::StartedSince(at(40.0))));
     for (what, other) in [
         (
-            "it is heard, and a ghost",
+            "it reports, and is a ghost",
             Switch {
                 trouble: Some(Cause::GhostWorker),
                 ..lost.clone()
             },
         ),
         (
-            "it is well",
+            "it works",
             Switch {
                 status: Status::Up,
                 ..lost.clone()
             },
         ),
         (
-            "it has left",
+            "it has signed off",
             Switch {
                 status: Status::Paused,
                 ..lost.clone()

@@ -23,7 +23,7 @@ fn an_event_is_known_once_it_has_changed_its_run_and_to_no_other_run() {
         }
         assert!(is_known(&runs, event), "{:?}", event.kind);
     }
-    assert!(is_known(&runs, &begun), "the first one still is");
+    assert!(is_known(&runs, &begun), "the first event still is");
     let of_another = Signal {
         run_id: Some(Uuid::from_u128(2)),
         ..begun
@@ -64,12 +64,12 @@ fn a_message_that_begins_again_while_it_is_open_is_to_be_judged() {
     let run = only(&runs);
     assert_eq!((run.attempts, run.contest), (2, Some(Contest::Again)));
     assert_eq!(run.deadline_at, Some(at(100.0) + CONTEST_PATIENCE));
-    assert_eq!(run.started_at, Some(at(1.0)), "it has been at it since then");
+    assert_eq!(run.started_at, Some(at(1.0)), "it has run since then");
     start(&mut runs, &event(4, Start, 3, 102.0), HOUR);
     assert_eq!(
         (only(&runs).attempts, only(&runs).deadline_at),
         (3, Some(at(107.0))),
-        "the first question stands"
+        "the first doubt stays"
     );
 }
 
@@ -178,7 +178,7 @@ fn an_earlier_judgement_of_a_run_moves_not_when_the_end_of_one_execution_was_rec
     // The owner of the second execution ended, so the evaluator judges the run now.
     runs[0].deadline_at = Some(at(13.0));
 
-    // A start from before that end was delayed on its way.
+    // A start that occurred before that end was only delayed on its way.
     start(&mut runs, &event(4, Start, 3, 11.0), HOUR);
 
     assert_eq!(
@@ -220,15 +220,19 @@ fn an_execution_that_was_ignored_proves_nothing() {
     assert_eq!(
         (after.status, after.contest),
         (RunStatus::Success, Some(Contest::Repeated)),
-        "begun again after its end: closed, and not told"
+        "begun again after its end: closed, and not reported"
     );
 
     let mut runs = Vec::new();
     start(&mut runs, &event(1, Start, 1, 0.0), HOUR);
     start(&mut runs, &event(2, Start, 2, 10.0), HOUR);
     let beside = finish(&mut runs, &ignored(3, 2, 10.1)).unwrap();
-    assert!(beside.is_open(), "the first one goes on");
-    assert_eq!(beside.contest, Some(Contest::Again), "and is asked for");
+    assert!(beside.is_open(), "the first execution continues");
+    assert_eq!(
+        beside.contest,
+        Some(Contest::Again),
+        "and the doubt about it stays"
+    );
 
     let mut runs = Vec::new();
     start(&mut runs, &event(1, Start, 1, 0.0), HOUR);

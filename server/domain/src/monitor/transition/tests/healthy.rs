@@ -23,13 +23,13 @@ enum Client {
 enum Word {
     /// No hint: there is no Beat.
     None,
-    /// When it sends the task, before the report.
+    /// When Beat sends the task, before the report.
     Sent,
-    /// When it lists its schedule, after the report.
+    /// When Beat lists its schedule, after the report.
     Listed,
 }
 
-/// A random generator of its own, so that proptest generates one number for months of jitter.
+/// A separate random generator, so that proptest generates one number for months of jitter.
 struct Dice(u64);
 
 impl Dice {

@@ -150,9 +150,9 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
                 assert_eq!(state.runs, before.runs);
                 None
             }
-            Silence::Unknown { .. } => panic!("there was no spell"),
+            Silence::Unknown { .. } => panic!("the test has no spell"),
             Silence::Settled(runs) => {
-                // The next sweep comes at once, and judges a slot that is overdue as well: this one settled something.
+                // The next sweep comes at once, and judges a slot that is also overdue. So this sweep must settle a run.
                 let is_due = state.deadline_at.is_some_and(|deadline| deadline <= now);
                 assert!(!is_due || !runs.is_empty(), "the sweep would spin");
                 assert_changes_are_reported(&before, state, &runs);
@@ -209,11 +209,11 @@ fn take(state: &mut MonitorState, step: &Step, now: DateTime<Utc>) {
     }
     assert!(
         state.hold_until.is_none() || state.deadline_at.is_some(),
-        "only what is armed is held"
+        "only an armed monitor is held"
     );
 }
 
-/// After a success nothing is overdue, except a run that overran while it was watched and is still to be reported.
+/// After a success nothing is overdue, except a run that overran while the monitor was armed and that must still be reported.
 fn assert_success_re_arms(before: &MonitorState, after: &MonitorState, now: DateTime<Utc>) {
     assert_eq!(after.status, Status::Up);
     let was_watched = matches!(before.status, Status::New | Status::Up);
@@ -237,7 +237,7 @@ fn assert_sound(state: &MonitorState) {
     assert_eq!(state.deadline_at.is_some(), is_armed(state), "{state:#?}");
     assert!(
         !state.retired || state.status == Status::Paused,
-        "a retired one is judged: {state:#?}"
+        "a retired monitor is judged: {state:#?}"
     );
     let mut open = Vec::new();
     for run in &state.runs {

@@ -35,8 +35,8 @@ struct Verdict {
     last_success_at: Option<DateTime<Utc>>,
     decided_at: Option<DateTime<Utc>>,
     plain_end_at: Option<DateTime<Utc>>,
-    /// Without runs that overran before the newest decision. The return from `down` closes such a run. If its start is
-    /// replayed later, nobody knows that there was such a run.
+    /// Leaves out runs that overran before the newest decision. The return from `down` closes such a run. If its start is
+    /// replayed later, the server does not know that the run existed.
     open_runs: BTreeSet<Open>,
 }
 
@@ -160,7 +160,7 @@ fn clocks_of_two_hosts_that_differ_a_little_change_no_verdict_of_what_is_written
     ping(&mut state, Success, 21.0);
     assert_eq!(state.open_runs(), 0);
 
-    // A signal that waited this long for its turn was overtaken.
+    // A later signal overtook a signal that waited this long for the writer.
     ping(&mut state, Fail, 18.0);
     assert_eq!(state.status, Status::Up);
 }

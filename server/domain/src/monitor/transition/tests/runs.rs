@@ -152,7 +152,7 @@ fn a_message_that_two_execute_is_told_and_the_end_of_one_copy_is_no_all_clear() 
     assert_eq!(
         (run.contest, run.is_open()),
         (Some(Contest::Told), true),
-        "it goes on"
+        "it continues"
     );
     for attempt in [1, 2] {
         assert_eq!(hear(&mut state, &news(1, Success, attempt, 3_800.0)), None);
@@ -162,7 +162,7 @@ fn a_message_that_two_execute_is_told_and_the_end_of_one_copy_is_no_all_clear() 
     assert_eq!(
         hear(&mut state, &news(2, Success, 3, 7_210.0)),
         Some(Trigger::Report),
-        "the next run is"
+        "the next run brings it up"
     );
     assert_eq!(
         looked_at(&mut state, &Evidence::default(), 7_300.0),
@@ -238,13 +238,13 @@ fn a_contest_waits_for_a_word_of_its_workers_and_then_no_longer() {
         }
         assert!(state.judged_at().is_some_and(|judged_at| judged_at > at(now)));
         now += 2.0;
-        assert!(held < 30, "it is held for ever");
+        assert!(held < 30, "it is held forever");
     };
 
     assert!(held > 3);
     assert!(
         matches!(silence, Silence::Settled(_)),
-        "what was heard before proves nothing of now: {silence:?}"
+        "an earlier report proves nothing about now: {silence:?}"
     );
 }
 
@@ -356,7 +356,7 @@ fn the_runs_of_a_lost_worker_are_over_and_the_monitor_is_part_of_its_incident() 
             .all(|run| run.status == RunStatus::Overrun && run.deadline_at.is_none())
     );
     on_resume(&mut state, Trigger::Restored, at(4_300.0)).unwrap();
-    assert_eq!(state.deadline_at, Some(at(7_960.0)), "nothing is left of them");
+    assert_eq!(state.deadline_at, Some(at(7_960.0)), "no run remains");
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn an_entry_that_beat_puts_off_at_each_start_is_missed_after_twice_its_interval(
     // Beat starts at 300, at 700 and at 1,100 s, and counts anew each time.
     for started in [300.0, 700.0, 1_100.0] {
         on_due_hint(&mut state, Some(at(started + 600.0)), at(started));
-        assert_eq!(state.postponed_from, Some(at(600.0)), "the first one stays");
+        assert_eq!(state.postponed_from, Some(at(600.0)), "the first slot stays");
     }
     assert_eq!(state.next_due_at, Some(at(1_700.0)));
 
@@ -433,5 +433,9 @@ fn one_execution_that_ends_well_while_the_other_is_dead_is_a_success() {
         (state.status, state.runs[0].status, state.runs[0].contest),
         (Status::Up, RunStatus::Success, None)
     );
-    assert_eq!(state.deadline_at, Some(at(7_261.0)), "the next slot is owed");
+    assert_eq!(
+        state.deadline_at,
+        Some(at(7_261.0)),
+        "the next slot needs a report"
+    );
 }

@@ -81,7 +81,7 @@ fn what_is_down_or_paused_is_never_judged_whatever_deadline_a_row_holds() {
         assert_eq!(
             (state.status, state.deadline_at),
             (status, None),
-            "disarmed, or it is looked at for ever"
+            "disarmed, or it is judged forever"
         );
     }
 }
@@ -179,7 +179,7 @@ fn a_hold_always_lies_ahead_even_when_beats_own_deadline_has_passed_unjudged() {
     assert_eq!(
         verdict(&mut state, Some(&beat), 102.0),
         unknown,
-        "a Beat that nobody can judge is not waited for"
+        "the monitor does not wait for a Beat that cannot be judged"
     );
 }
 
@@ -201,7 +201,7 @@ fn an_overrun_is_its_own_trouble_even_while_beat_is_silent() {
     assert_eq!(
         overruns,
         vec![state.runs[0].key],
-        "the second run is judged alone"
+        "the second run is judged separately"
     );
     assert_eq!(state.runs[0].status, RunStatus::Overrun);
     assert!(state.runs[1].is_open());
@@ -219,11 +219,7 @@ fn the_late_end_of_an_overrun_brings_the_monitor_up_and_gives_the_run_its_length
     let effect = ping_of(&mut state, 1, Success, 500.0);
 
     assert_eq!(effect.transition.map(|t| t.to), Some(Status::Up));
-    assert_eq!(
-        state.runs[0].status,
-        RunStatus::Overrun,
-        "what was judged stays judged"
-    );
+    assert_eq!(state.runs[0].status, RunStatus::Overrun, "a verdict stays");
     assert_eq!(state.runs[0].duration, Some(seconds(500)));
     assert_eq!(state.last_duration, Some(seconds(500)));
     assert_eq!(state.deadline_at, Some(at(500.0 + 3_660.0)));
@@ -231,7 +227,7 @@ fn the_late_end_of_an_overrun_brings_the_monitor_up_and_gives_the_run_its_length
 
 #[test]
 fn a_hint_moves_what_is_to_come_and_never_excuses_a_slot_that_has_come() {
-    // Every five minutes from noon, so due at 12:05: (hint, told at, due afterwards)
+    // Every five minutes from noon, so due at 12:05: (hint, received at, due afterwards)
     let table = [
         (200.0, 10.0, 200.0),  // Beat's arithmetic wins
         (600.0, 10.0, 600.0),  // the slot after next is as far as a hint may go
@@ -275,7 +271,7 @@ fn a_hint_by_a_clock_a_little_off_means_our_slot() {
 
 #[test]
 fn a_slot_that_beat_has_sent_is_owed_even_when_it_is_a_moment_away_by_our_clock() {
-    // Every ten minutes from noon: (told at, hint, due afterwards, due after the report at 12:10:03)
+    // Every ten minutes from noon: (received at, hint, due afterwards, due after the report at 12:10:03)
     let table = [
         (601.0, 1_200.0, 600.0, 1_200.0),
         (599.5, 1_200.0, 600.0, 1_200.0),

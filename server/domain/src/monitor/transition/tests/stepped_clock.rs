@@ -1,4 +1,4 @@
-//! The clock is set back: nobody goes unmissed until the old time has come again, and nobody is blamed for it.
+//! The clock steps back: missing reports are still noticed at once, and the step itself raises no alert.
 
 use super::*;
 use crate::monitor::transition::forget_times_to_come;

@@ -100,7 +100,7 @@ fn a_paused_monitor_ignores_events_and_a_retired_one_ignores_everything() {
                     "retired: {retired}, {source:?} {kind:?}"
                 );
                 assert_eq!(effect.transition.is_none(), stays);
-                assert_eq!(state.ping_count, 1, "it is kept all the same");
+                assert_eq!(state.ping_count, 1, "it is stored all the same");
             }
         }
     }
@@ -163,7 +163,7 @@ fn runs_that_passed_their_deadline_while_nobody_judged_them_do_not_trip_the_reco
 
     assert_eq!(state.deadline_at, Some(at(590.0)));
     assert_eq!(state.open_runs(), 0);
-    assert_eq!(effect.runs.len(), 6, "all that changed are to be written");
+    assert_eq!(effect.runs.len(), 6, "all changed runs must be written");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_run_still_within_its_deadline_is_judged_after_the_recovery_too() {
     assert_eq!(
         state.deadline_at,
         Some(at(160.0)),
-        "start + grace of the run that is left"
+        "start + grace of the remaining run"
     );
 }
 
@@ -191,7 +191,7 @@ fn pausing_disarms_and_resuming_expects_anew() {
     assert_eq!(
         on_pause(&mut state, Trigger::Pause, at(21.0)),
         None,
-        "twice is fine"
+        "a second pause changes nothing"
     );
 
     let resumed = on_resume(&mut state, Trigger::Resume, at(86_400.0)).unwrap();
@@ -199,7 +199,7 @@ fn pausing_disarms_and_resuming_expects_anew() {
     assert_eq!(state.next_due_at, Some(at(86_460.0)));
     assert_eq!(
         state.deadline_at, None,
-        "as if never heard from: the run of yesterday trips nothing"
+        "as if it had never reported: the run of yesterday trips nothing"
     );
     assert_eq!(
         on_resume(&mut state, Trigger::Resume, at(86_401.0)),
