@@ -144,7 +144,7 @@ def test_a_schedule_of_every_kind_is_explained() -> None:
     done = deadbeat("schedule", "* * * * *")
     assert len(done.stdout.splitlines()) == 11
     hint = deadbeat("schedule", '{"kind": "hint", "class": "rrule"}')
-    assert (hint.returncode, hint.stdout) == (0, "when Beat says so (rrule)\n")
+    assert (hint.returncode, hint.stdout) == (0, "at times that Beat computes (rrule)\n")
 
 
 def test_a_fault_in_a_schedule_is_pointed_at() -> None:

@@ -1,10 +1,10 @@
-//! When reports are expected: the kinds of schedule and the one question they all answer.
+//! When reports are expected: the kinds of schedule, and the computation of next slots that all kinds share.
 //!
-//! A [`Schedule`] is checked when it is made: it names a real zone and has a next slot, so code that holds one never
+//! A [`Schedule`] is checked when it is made: it names a real zone and has a slot. So code that has a schedule never
 //! meets a bad expression. Next slots are computed, never stored. For crontabs they are UTC instants in whole seconds.
 //!
-//! Nothing here reads the clock, and no input panics or takes long: texts are limited before they are parsed, and
-//! searches end after 50 years.
+//! Nothing here reads the clock. No input panics or takes long: texts are limited before they are parsed, and searches
+//! end after 50 years.
 
 pub mod calendar;
 pub mod celery_crontab;
@@ -41,11 +41,11 @@ pub use self::interval::{Interval, MAX_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS};
 /// When reports are expected.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Schedule {
-    /// Every so many seconds, counted from the last report or from an anchor.
+    /// Slots at a fixed distance, counted from the last report or from an anchor.
     Interval(Interval),
     /// A crontab line as Debian's cron reads it, or one with seconds as cronsim reads it.
     Cron(CronSchedule),
-    /// Six or seven fields with seconds and years, as Quartz and its relatives write them.
+    /// Six or seven fields with seconds and years, in the format of the Quartz scheduler and similar programs.
     Quartz(QuartzSchedule),
     /// A crontab as Celery reads it.
     Celery(CelerySchedule),
@@ -53,7 +53,7 @@ pub enum Schedule {
     Solar(Solar),
     /// systemd's calendar expressions.
     OnCalendar(Calendar),
-    /// Only Beat can compute it: with each report it says when the entry is next due.
+    /// A schedule that only Beat can compute. Each of Beat's reports has the time at which the entry is next due.
     Hint(HintSchedule),
 }
 
@@ -71,21 +71,21 @@ pub struct QuartzSchedule {
     zone: Zone,
 }
 
-/// A Celery crontab and the zone of the app that runs it.
+/// A Celery crontab, and the zone of the application that runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CelerySchedule {
     crontab: CeleryCrontab,
     zone: Zone,
 }
 
-/// A schedule that only Beat's process can compute: an `rrule`, a `clocked` one, a class of the user's own.
+/// A schedule that only Beat's process can compute: an `rrule`, a `clocked` one, or a class of the user's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HintSchedule {
     class: String,
     text: Option<String>,
 }
 
-/// Why a schedule is refused.
+/// The reason why a schedule is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ScheduleError {
@@ -94,12 +94,12 @@ pub struct ScheduleError {
     pub field: String,
     /// The first faulty character of that member's text, counted from 1. None: no single character is at fault.
     pub position: Option<usize>,
-    /// What was found and what is allowed, for a person.
+    /// A message for a person: the faulty value, and the allowed ones.
     pub message: String,
 }
 
 impl ScheduleError {
-    /// A fault of one member.
+    /// Makes the error for a fault of one member.
     #[must_use]
     pub fn at(member: &str, message: impl Display) -> Self {
         let member = member.replace('~', "~0").replace('/', "~1");
@@ -127,7 +127,7 @@ impl ScheduleError {
 }
 
 impl Schedule {
-    /// Every `seconds`, from 1 second to 366 days.
+    /// Makes a schedule with a slot every `seconds`, from 1 second to 366 days.
     ///
     /// # Errors
     /// If `seconds` lies outside of that, or is not a number.
@@ -135,7 +135,7 @@ impl Schedule {
         interval(seconds, Rounding::Exact)
     }
 
-    /// A crontab line as Debian's cron reads it, on the clock of an IANA zone.
+    /// Makes a schedule from a crontab line as Debian's cron reads it, on the clock of an IANA zone.
     ///
     /// # Errors
     /// If the expression cannot be read or never comes, or the zone is unknown.
@@ -143,8 +143,7 @@ impl Schedule {
         cron(expression, parse_zone(timezone)?)
     }
 
-    /// The next slot strictly after `after`. None: there is none within 50 years, or after the last listed year, or
-    /// only Beat can compute it.
+    /// Returns the next slot strictly after `after`. None: there is none within 50 years or until the last listed year, or only Beat can compute it.
     ///
     /// For an interval, `after` is the last report. For a Celery crontab near a clock change, it is the last dispatch.
     #[must_use]
@@ -160,18 +159,18 @@ impl Schedule {
         }
     }
 
-    /// The slots strictly after `after`, each computed from the one before, as the program that runs the task does.
+    /// Returns the slots strictly after `after`, each computed from the one before, as the program that runs the task does.
     pub fn slots(&self, after: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> {
         std::iter::successors(self.next_after(after), |slot| self.next_after(*slot))
     }
 
-    /// Whether the next slot is counted from the last report, so that no slots are fixed in advance.
+    /// True if the next slot is counted from the last report, so that no slots are fixed in advance.
     #[must_use]
     pub fn follows_reports(&self) -> bool {
         matches!(self, Self::Interval(interval) if interval.anchor().is_none())
     }
 
-    /// The `kind` of the JSON form.
+    /// Returns the `kind` of the JSON form.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -185,7 +184,7 @@ impl Schedule {
         }
     }
 
-    /// The zone of the wall clock that it follows; UTC if no zone matters.
+    /// Returns the zone of the wall clock that the schedule follows; UTC if the zone does not matter.
     #[must_use]
     pub fn timezone(&self) -> Zone {
         match self {
@@ -198,8 +197,8 @@ impl Schedule {
         }
     }
 
-    /// In words: "every 90 seconds", "at 02:30 on weekdays, Europe/Berlin". The expression itself if words would be
-    /// longer.
+    /// Describes the schedule in words: "every 90 seconds", "at 02:30 on weekdays, Europe/Berlin". Returns the
+    /// expression itself if words would be longer.
     #[must_use]
     pub fn summary(&self) -> String {
         match self {
@@ -228,8 +227,8 @@ impl Schedule {
             Self::Solar(solar) => words::solar(solar),
             Self::OnCalendar(calendar) => words::calendar(calendar),
             Self::Hint(HintSchedule { class, text }) => match text {
-                Some(text) => format!("when Beat says so ({class}: {text})"),
-                None => format!("when Beat says so ({class})"),
+                Some(text) => format!("at times that Beat computes ({class}: {text})"),
+                None => format!("at times that Beat computes ({class})"),
             },
         }
     }
@@ -258,7 +257,7 @@ fn quartz(expression: &str, zone: Zone) -> Result<Schedule, ScheduleError> {
 }
 
 fn calendar(expression: &str, zone: Zone) -> Result<Schedule, ScheduleError> {
-    // Each line may name a zone of its own, so the calendar itself checks that its lines come.
+    // Each line may name a zone of its own, so the calendar itself checks that each line has a slot.
     Calendar::parse(expression, zone)
         .map(Schedule::OnCalendar)
         .map_err(|error| ScheduleError::in_text("expression", &error))
@@ -268,7 +267,7 @@ fn calendar(expression: &str, zone: Zone) -> Result<Schedule, ScheduleError> {
 /// New York names only minutes that the clock skips.
 ///
 /// The search starts at fixed instants, so that the answer does not depend on today's date. A stored schedule whose
-/// listed years are over must still be readable. Whoever sets a schedule refuses one without a future slot.
+/// listed years are over must still be readable. The code that sets a schedule refuses one without a future slot.
 fn check_comes(schedule: &Schedule, zone: Zone) -> Result<(), ScheduleError> {
     let start_of_2026 = DateTime::from_timestamp(1_767_225_600, 0).unwrap_or_default();
     // In zones ahead of UTC, 1970 began while UTC was still in 1969.

@@ -1,5 +1,5 @@
-//! Connections to the database: limits on every answer, fair turns, and the gate that is shut until the schema is up to
-//! date.
+//! Connections to the database: timeouts for every answer, fair turns, and the gate that stays shut until the schema is
+//! up to date.
 
 pub mod asker;
 pub(crate) mod certificate;

@@ -1,4 +1,4 @@
-//! The one error of this crate.
+//! The error type of this crate.
 
 use deadbeat_domain::ids::ProjectId;
 use thiserror::Error;
@@ -17,14 +17,15 @@ pub enum StoreError {
     #[error("the database is away")]
     Unavailable(#[source] sqlx::Error),
     /// PostgreSQL cancelled the statement: it took too long, waited too long for a lock, or was the victim of a
-    /// deadlock. The transaction did not happen. The database is there: the statement alone, or later, may succeed.
+    /// deadlock. The transaction did not happen. The database is available: the same statement may succeed alone or
+    /// later.
     #[error("the statement timed out")]
     TimedOut(#[source] sqlx::Error),
-    /// The asker got no connection in time, because too many others use them. The database is there.
-    #[error("too much waits for a connection to the database")]
+    /// The asker got no connection in time, because too many others use them. The database is available.
+    #[error("too many requests wait for a connection to the database")]
     Crowded,
     /// A named constraint refused the write.
-    #[error("constraint {0} refuses it")]
+    #[error("constraint {0} refused the write")]
     Constraint(String),
     /// A stored value cannot be read back.
     #[error("stored data cannot be read: {0}")]
@@ -38,13 +39,13 @@ pub enum StoreError {
     /// A migration failed.
     #[error("{what} was stopped ({code})")]
     Migration {
-        /// Its name.
+        /// The name of the migration.
         what: Box<str>,
-        /// PostgreSQL's code of the fault.
+        /// PostgreSQL's error code.
         code: Box<str>,
-        /// Whether trying again later may help.
+        /// True if trying again later may help.
         passes: bool,
-        /// The fault.
+        /// The error of the database.
         #[source]
         source: Box<sqlx::Error>,
     },
@@ -53,18 +54,18 @@ pub enum StoreError {
     Statement(#[source] sqlx::Error),
 }
 
-/// A row that cannot be read. The caller puts it aside, so that it never stalls the rest of its batch.
+/// A row that cannot be read. The caller puts the row aside, so that it never delays the rest of its batch.
 #[derive(Debug)]
 pub struct Unreadable {
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// Its id.
+    /// The row's id.
     pub id: Uuid,
-    /// Why it cannot be read.
+    /// Why the row cannot be read.
     pub error: StoreError,
 }
 
-/// Reads rows each on its own: one that cannot be read does not spoil the others. `key`: the project and the id of a row.
+/// Reads each row on its own: an unreadable row does not spoil the others. `key` yields the project and the id of a row.
 pub(crate) fn each<R, T: TryFrom<R, Error = StoreError>>(
     rows: Vec<R>,
     key: impl Fn(&R) -> (Uuid, Uuid),
@@ -82,13 +83,13 @@ pub(crate) fn each<R, T: TryFrom<R, Error = StoreError>>(
 }
 
 impl StoreError {
-    /// Whether a named constraint refused the write.
+    /// True if a named constraint refused the write.
     #[must_use]
     pub fn is_constraint(&self, name: &str) -> bool {
         matches!(self, Self::Constraint(constraint) if constraint == name)
     }
 
-    /// Whether trying again later may help: the database is away, or a statement timed out.
+    /// True if trying again later may help: the database is away, or a statement timed out.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(
@@ -97,17 +98,18 @@ impl StoreError {
         )
     }
 
-    /// Whether PostgreSQL itself cancelled the statement ([`StoreError::TimedOut`]). Other statements may succeed
-    /// meanwhile.
+    /// True if PostgreSQL itself cancelled the statement ([`StoreError::TimedOut`]). Other statements may succeed at
+    /// the same time.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         matches!(self, Self::TimedOut(_))
     }
 }
 
-/// Whether the fault behind a code of PostgreSQL passes: a lost connection, no resources (such as a full disk),
-/// shutting down or starting up, time-outs of locks and statements, a deadlock, a standby that may not write, or a
-/// transaction that was idle for too long.
+/// True if the fault behind an error code of PostgreSQL is temporary:
+/// * a lost connection, or no resources (such as a full disk);
+/// * a server that starts or stops, or a standby that refuses writes;
+/// * a timeout of a lock or a statement, a deadlock, or a transaction that was idle for too long.
 pub(crate) fn passes(code: &str) -> bool {
     ["08", "53", "57", "58"]
         .iter()

@@ -1,11 +1,11 @@
 //! Tables `change` and `change_counter`: the change feed.
 //!
-//! A use case notes what its transaction changes ([`note`]); [`Tx::commit`] writes it. The transaction that has counted on its project's row
-//! of `change_counter` keeps the row locked until its commit is visible. So whoever sees a sequence can see every lower one of that project:
-//! a reader that goes on from the last sequence that it saw misses nothing.
+//! A use case notes the changes of its transaction ([`note`]); [`Tx::commit`] writes them. To number its changes, a transaction increments its
+//! project's row of `change_counter`, and keeps that row locked until its commit is visible. So a reader that sees a sequence can also see every
+//! lower one of that project. A reader that continues after the last sequence it saw misses nothing.
 //!
-//! That lock is the last one that a transaction takes, and the commit follows at once. So it is held for one round trip and one flush of the
-//! log, and no deadlock can come of it: of several projects, all transactions lock the rows in the same order.
+//! A transaction takes that lock last, and commits at once. So it holds the lock for one round trip and one flush of the log. No deadlock can come of
+//! it: a transaction of several projects locks their rows in the same order as every other one.
 
 use std::collections::HashSet;
 
@@ -18,15 +18,15 @@ use crate::connection::line::Line;
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
-/// What a transaction has changed until now.
+/// The changes that a transaction has made so far.
 #[derive(Debug, Default)]
 pub(crate) struct Noted {
     changes: Vec<Change>,
     known: HashSet<(ProjectId, ChangeSubject, ChangeKind)>,
 }
 
-/// Notes what a transaction changes; its commit writes it. The same change of the same subject is written once a transaction: a reader finds
-/// the same state behind each of them.
+/// Notes the changes of a transaction; its commit writes them. A transaction writes the same change of the same subject once: a reader finds the same
+/// state after each repetition.
 pub fn note(tx: &mut Tx, changes: impl IntoIterator<Item = Change>) {
     let Noted {
         changes: noted,
@@ -39,7 +39,7 @@ pub fn note(tx: &mut Tx, changes: impl IntoIterator<Item = Change>) {
     );
 }
 
-/// Writes what was noted, in one statement. What is noted in a transaction of several projects keeps its order within each project.
+/// Writes the noted changes in one statement. The changes of one project keep their order.
 pub(crate) async fn write(line: &mut Line, noted: &Noted) -> StoreResult<()> {
     let changes = noted.changes.as_slice();
     if changes.is_empty() {
@@ -74,19 +74,19 @@ pub(crate) async fn write(line: &mut Line, noted: &Noted) -> StoreResult<()> {
 /// A change as stored. A newer server may have written kinds that this one does not know, so they stay texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its place in the project's feed.
+    /// The change's place in the project's feed.
     pub sequence: i64,
-    /// When it happened.
+    /// When the change happened.
     pub at: DateTime<Utc>,
-    /// What kind of thing changed.
+    /// The kind of the changed thing.
     pub subject_kind: String,
-    /// Its id.
+    /// The changed thing's id.
     pub subject_id: Uuid,
-    /// How it changed.
+    /// The kind of the change.
     pub what: String,
 }
 
-/// What a project's feed holds.
+/// An answer from a project's feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feed {
     /// The newest sequence; 0: the project has had no change.
@@ -95,12 +95,12 @@ pub struct Feed {
     pub changes: Vec<Stored>,
 }
 
-/// The kept changes of a project behind a sequence, oldest first, at most `limit`, with the newest sequence at that moment.
+/// Returns the kept changes of a project after a sequence, oldest first, at most `limit`, with the newest sequence at that moment.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn read(reader: &Reader, project: ProjectId, after: i64, limit: i64) -> StoreResult<Feed> {
-    // One statement, so that both are read at one moment.
+    // One statement reads both at the same moment.
     let rows = sqlx::query!(
         r#"SELECT counter.newest AS "newest!", kept.sequence AS "sequence?", kept.at AS "at?", kept.subject_kind AS "subject_kind?",
             kept.subject_id AS "subject_id?", kept.what AS "what?"
@@ -136,8 +136,8 @@ pub async fn read(reader: &Reader, project: ProjectId, after: i64, limit: i64) -
     })
 }
 
-/// The newest sequence of a project; 0: the project has had no change. Whoever reads the project's state after this has nothing to do with
-/// changes up to that sequence.
+/// Returns the newest sequence of a project; 0: the project has had no change. A caller that reads the project's state after this can ignore changes
+/// up to that sequence.
 ///
 /// # Errors
 /// When the database is away.

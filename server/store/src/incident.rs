@@ -33,11 +33,11 @@ pub struct Incident {
     pub cause: Cause,
     /// How urgent it is.
     pub severity: Severity,
-    /// In one sentence.
+    /// The fault in one sentence.
     pub summary: String,
-    /// What supports the cause.
+    /// The facts that support the cause.
     pub evidence: Vec<Fact>,
-    /// What to do.
+    /// How to repair the fault.
     pub repair: Vec<Repair>,
     /// When it opened.
     pub opened_at: DateTime<Utc>,
@@ -45,11 +45,11 @@ pub struct Incident {
     pub resolved_at: Option<DateTime<Utc>>,
     /// When a person acknowledged it.
     pub acknowledged_at: Option<DateTime<Utc>>,
-    /// Who acknowledged it, in words. None: nobody did, or an older version noted it.
+    /// Who acknowledged it, in words. None: nobody did, or an older version did not note the name.
     pub acknowledged_by: Option<String>,
     /// When the next reminder is due.
     pub remind_at: Option<DateTime<Utc>>,
-    /// Inferred: nobody observed the fault; its members' verdicts name the subject.
+    /// True if nobody observed the fault: the verdicts of its members name the subject.
     pub is_inferred: bool,
 }
 
@@ -118,8 +118,7 @@ macro_rules! select {
     };
 }
 
-/// Opens incidents. Returns the opened ones. The others were not written, because their subjects have an open incident
-/// already.
+/// Opens incidents, and returns those that were opened. Skips an incident whose subject has an open one already.
 ///
 /// # Errors
 /// If the database is away.
@@ -161,9 +160,9 @@ pub async fn open(tx: &mut Tx, incidents: &[Incident]) -> StoreResult<Vec<Incide
     Ok(opened.into_iter().map(IncidentId).collect())
 }
 
-/// Resolves the open incidents about subjects, each at its time. `subjects` must name no subject twice. A subject
-/// without an open incident is skipped. Also resolves an incident that cannot be read: left open, it would keep its
-/// subject from ever having another one.
+/// Resolves the open incidents about subjects, each at its time. `subjects` must name no subject twice. Skips subjects
+/// without an open incident. Also resolves an incident that cannot be read: while that one is open, its subject could
+/// not get another one.
 ///
 /// # Errors
 /// If the database is away.
@@ -189,7 +188,8 @@ pub async fn resolve(
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// Notes that the faults of these subjects were observed. Their inferred incidents now end with the observed faults.
+/// Notes that the faults of these subjects were observed. Their inferred incidents now end when the observed faults
+/// end.
 ///
 /// # Errors
 /// If the database is away.
@@ -207,8 +207,8 @@ pub async fn note_seen(tx: &mut Tx, subjects: &[SubjectKey]) -> StoreResult<()> 
     Ok(())
 }
 
-/// Ends the inferred incidents without a member that is still down because of them: those that have one of `monitors`,
-/// or all.
+/// Ends inferred incidents without a member that is still down because of them. With `monitors`, it considers only
+/// incidents that have one of these as a member; otherwise all.
 ///
 /// # Errors
 /// If the database is away.
@@ -220,8 +220,8 @@ pub async fn settle_inferred(
 ) -> StoreResult<Vec<Result<Incident, Unreadable>>> {
     let projects: Option<Vec<Uuid>> = monitors.map(|keys| column(keys, |(project, _)| project.0));
     let monitors: Option<Vec<Uuid>> = monitors.map(|keys| column(keys, |(_, id)| id.0));
-    // Lock first, then read. If two members come back at once, the second transaction then sees the first one's member
-    // as recovered.
+    // Lock first, then read. If two members recover at the same time, the second transaction sees the first one's
+    // member as up.
     let held = sqlx::query!(
         "SELECT project_id, id
         FROM incident
@@ -269,7 +269,7 @@ pub async fn settle_inferred(
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// Which of these subjects of a project have an open incident.
+/// Returns those of these subjects of a project that have an open incident.
 ///
 /// # Errors
 /// If the database is away.
@@ -294,7 +294,7 @@ pub async fn subjects_open(
         .collect())
 }
 
-/// Whether a subject has an open incident with this cause.
+/// True if a subject has an open incident with this cause.
 ///
 /// # Errors
 /// If the database is away.
@@ -320,7 +320,7 @@ pub async fn is_open(
     Ok(found)
 }
 
-/// Locks the open incidents of subjects, so that no monitor joins them any more. Returns how many there are.
+/// Locks the open incidents of subjects, so that no monitor can join them. Returns how many there are.
 ///
 /// # Errors
 /// When the database is away.
@@ -342,7 +342,7 @@ pub async fn lock_open(tx: &mut Tx, subjects: &[SubjectKey]) -> StoreResult<u64>
     Ok(locked.len() as u64)
 }
 
-/// One incident of a project.
+/// Returns one incident of a project.
 ///
 /// # Errors
 /// When the database is away.
@@ -359,11 +359,11 @@ pub async fn get(reader: &Reader, project: ProjectId, id: IncidentId) -> StoreRe
 pub struct Filter {
     /// True: only open ones. False: only resolved ones.
     pub open: Option<bool>,
-    /// About this subject.
+    /// Incidents about this subject.
     pub subject_id: Option<Uuid>,
 }
 
-/// A project's incidents, newest first.
+/// Returns a project's incidents, newest first.
 ///
 /// # Errors
 /// When the database is away.
@@ -391,7 +391,7 @@ pub async fn list(
     rows.into_iter().map(Incident::try_from).collect()
 }
 
-/// The open incidents about subjects.
+/// Returns the open incidents about subjects.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.
@@ -413,7 +413,7 @@ pub async fn open_about(
     rows.into_iter().map(Incident::try_from).collect()
 }
 
-/// These incidents, as far as they exist.
+/// Returns those of these incidents that exist.
 ///
 /// # Errors
 /// If the database is away.
@@ -431,9 +431,9 @@ pub async fn named(
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// Takes open incidents whose reminder is due, and moves them on by their project's interval. Returns when each was
-/// due. Incidents of a project that has switched reminders off come without a next time, and must not be sent. An
-/// incident that cannot be read is moved on as well.
+/// Claims open incidents whose reminder is due, and moves the next reminder on by their project's interval. Returns
+/// them with the time at which each was due. If a project has switched reminders off, its incidents have no next
+/// reminder, and the caller must not send this one. An unreadable incident is moved on as well.
 ///
 /// # Errors
 /// If the database is away.

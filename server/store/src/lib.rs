@@ -1,8 +1,8 @@
-//! Every SQL statement of Deadbeat: one file a table, one function a statement.
+//! Every SQL statement of Deadbeat: one file per table, one function per statement.
 //!
-//! Three handles tell what a caller may do: [`Store`] begins transactions, [`Tx`] writes and reads with locks,
-//! [`Reader`] reads. The services hold a `Store`; HTTP handlers hold a `Reader`, so every write passes through a
-//! service. This crate decides nothing.
+//! Three handles limit what a caller may do. [`Store`] begins transactions, [`Tx`] writes and reads with locks, and
+//! [`Reader`] reads. The services hold a `Store`. HTTP handlers hold a `Reader`, so every write passes through a
+//! service. This crate makes no decisions.
 //!
 //! A function about data of a project takes the [`deadbeat_domain::ids::ProjectId`] first, so that code without the
 //! project does not compile.
@@ -45,8 +45,8 @@ const LIVES: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long a statement may wait for a lock.
 const LOCK: Duration = Duration::from_secs(10);
-/// PostgreSQL ends a transaction in which nothing happens for this long. Its client may be cut off, and its locks would
-/// stay for ever.
+/// PostgreSQL ends a transaction that is idle for this long. Otherwise the locks of a client that lost its network
+/// would stay for ever.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
 /// Begins transactions. Cheap to clone.
@@ -55,32 +55,33 @@ pub struct Store {
     lines: Lines,
 }
 
-/// Reads, each on its own. Cheap to clone.
+/// Reads, each statement on its own. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
     lines: Lines,
 }
 
-/// One transaction: all writes, and reads that lock. If dropped without [`Tx::commit`], it writes nothing.
+/// One transaction: all writes, and reads that lock rows. A transaction that is dropped without [`Tx::commit`] writes
+/// nothing.
 #[derive(Debug)]
 pub struct Tx {
     line: Line,
-    /// Written just before the commit.
+    /// The noted changes. [`Tx::commit`] writes them just before the commit.
     changes: feed::Noted,
 }
 
-/// PostgreSQL must plan the statements of this crate by index, even while its statistics say that a table is small.
+/// Makes PostgreSQL plan the statements of this crate by index, even while its statistics say that a table is small.
 ///
-/// A connection keeps the plans of its statements. A plan that was made while a table had a few rows reads the whole
-/// table. It stays until PostgreSQL analyzes the table, up to a minute later. Measured with the 10,000 monitors that a
-/// Beat registers at once: 5 ms more for each ping. Without `jit = off`, PostgreSQL before 18 compiles a statement that
-/// it cannot plan by index, because it counts such a plan as very expensive.
+/// A connection keeps the plans of its statements. A plan made while a table had a few rows reads the whole table. That
+/// plan stays until PostgreSQL analyzes the table, up to a minute later. Measured with the 10,000 monitors that a Beat
+/// registers at once: 5 ms more for each ping. Without `jit = off`, PostgreSQL before 18 compiles a statement that it
+/// cannot plan by index, because it counts such a plan as very expensive.
 const BY_INDEX: [(&str, &str); 2] = [("enable_seqscan", "off"), ("jit", "off")];
 
-/// PostgreSQL must plan the statements of signals only once for each connection.
+/// Makes PostgreSQL plan the statements of signals only once for each connection.
 ///
-/// They lock and write by id, so one plan serves every batch. Left to its own cost estimates, PostgreSQL planned the
-/// lock of a batch's monitors anew for six of ten batches. Measured: 3 us of its CPU for each ping.
+/// These statements lock and write by id, so one plan serves every batch. Left to its own cost estimates, PostgreSQL
+/// planned the lock of a batch's monitors anew for six of ten batches. Measured: 3 us of its CPU for each ping.
 const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 
 /// A connection pool's address and size.
@@ -92,8 +93,8 @@ pub struct PoolSettings {
     pub size: u32,
     /// How long a caller waits for a connection. After that the database counts as away.
     pub wait: Duration,
-    /// How long a statement may take. After that PostgreSQL ends it. If no answer to that arrives either, the
-    /// connection counts as dead.
+    /// How long a statement may take. After that PostgreSQL cancels the statement. If PostgreSQL does not report that
+    /// either, the connection counts as dead.
     pub answer: Duration,
     /// A second limit, for most transactions of this pool ([`Store::begin_within`]). Its connections have that limit
     /// from the start, so that such a transaction needs no statement to set it.
@@ -101,8 +102,8 @@ pub struct PoolSettings {
 }
 
 impl Store {
-    /// Makes a pool that connects at its first use. So a server starts, and reports that it is not ready, while its
-    /// database is away.
+    /// Makes a pool that connects at its first use. So a server can start while its database is away, and reports that
+    /// it is not ready.
     ///
     /// # Errors
     /// [`StoreError::Url`] if the address cannot be read.
@@ -136,9 +137,9 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(settings.size)
             .acquire_timeout(settings.wait)
-            // A check before each use would cost a round trip for each ping. A connection that was idle for a while may
-            // be dead, for example after a restart of the database. So only that one is checked, and an outage that is
-            // over refuses nobody.
+            // A check before each use would cost a round trip for each ping. Only a connection that was idle for a
+            // while is likely to be dead, for example after a restart of the database. So only such a connection is
+            // checked, and no request fails after the outage is over.
             .test_before_acquire(false)
             .before_acquire(|connection, about| {
                 Box::pin(async move {
@@ -173,7 +174,7 @@ impl Store {
         self
     }
 
-    /// Puts the store's statements behind a gate. Migrations pass it all the same.
+    /// Puts the store's statements behind a gate. Migrations ignore the gate.
     #[must_use]
     pub fn behind(mut self, gate: &Gate) -> Self {
         self.lines.gate = gate.clone();
@@ -192,8 +193,8 @@ impl Store {
     }
 
     /// Begins a transaction that must end within `limit`, including the wait for a connection. After that, its
-    /// statements fail with [`StoreError::Unavailable`], and it is unknown whether a commit that was under way
-    /// happened. PostgreSQL cancels a statement that takes three quarters of `limit`: [`StoreError::TimedOut`].
+    /// statements fail with [`StoreError::Unavailable`], and it is unknown whether a commit in progress happened.
+    /// PostgreSQL cancels a statement that takes three quarters of `limit`: [`StoreError::TimedOut`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when no connection can be had.
@@ -204,7 +205,7 @@ impl Store {
         })
     }
 
-    /// Plain reads on the same pool.
+    /// Returns a reader on the same pool.
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader {
@@ -231,13 +232,13 @@ impl Reader {
         &self.lines
     }
 
-    /// How far this server has come with its database since its start.
+    /// Returns how far the server has come with its database since its start.
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.lines.gate.stage()
     }
 
-    /// Whether the database answers.
+    /// Checks that the database answers.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when it does not.
@@ -254,8 +255,8 @@ impl Tx {
         &mut self.line
     }
 
-    /// Rolls the transaction back, and waits until that is done. If dropped instead, it keeps its locks a little
-    /// longer.
+    /// Rolls the transaction back, and waits until PostgreSQL has done so. A dropped transaction keeps its locks a
+    /// little longer.
     pub async fn rollback(self) {
         self.line.rollback().await;
     }
@@ -263,8 +264,8 @@ impl Tx {
     /// Commits: makes all writes durable at once. First writes the noted changes ([`feed::note`]) into the change feed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the connection broke. Then it is unknown whether the commit happened. If the statement that writes the
-    /// changes fails, nothing of the transaction happened.
+    /// [`StoreError::Unavailable`] if the connection broke. Then it is unknown whether the commit happened. If the statement that writes the changes
+    /// fails, the transaction wrote nothing.
     pub async fn commit(mut self) -> StoreResult<()> {
         feed::write(&mut self.line, &self.changes).await?;
         Ok(self.line.commit().await?)

@@ -1,4 +1,4 @@
-//! Migrations: embedded in the binary, applied in order at start.
+//! Migrations. They are embedded in the binary, and applied in order at start.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ const LOCK: i64 = 0x6d69_6772_6174_6573;
 /// How long the connection may take to close.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Applies the missing migrations. Several processes that start at once wait for one another (advisory lock).
+/// Applies the missing migrations. Processes that start at the same time wait for one another (advisory lock).
 pub(crate) async fn run(pool: &PgPool) -> StoreResult<()> {
-    // Uses a connection of its own: its settings, and the lock after a failure, end with it.
+    // Use a separate connection: its settings end with it, and so does the advisory lock after a failure.
     let mut connection = pool.acquire().await?.detach();
     let done = run_on(&mut connection).await;
     let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
@@ -27,12 +27,12 @@ pub(crate) async fn run(pool: &PgPool) -> StoreResult<()> {
 }
 
 async fn run_on(connection: &mut PgConnection) -> StoreResult<()> {
-    // No time-out: a migration may copy a table, and other processes wait for it as long.
+    // No timeout: a migration may copy a table, and other processes must wait for its end.
     connection
         .execute(sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0"))
         .await?;
-    // If this server is stopped meanwhile, PostgreSQL ends its statement, which would hold the lock. Some systems do
-    // not support that setting.
+    // If this server is stopped during a migration, PostgreSQL ends its statement, which would otherwise keep the lock.
+    // Some systems do not support this setting.
     let _ = connection
         .execute(sqlx::raw_sql("SET client_connection_check_interval = '2s'"))
         .await;
@@ -40,7 +40,7 @@ async fn run_on(connection: &mut PgConnection) -> StoreResult<()> {
         .bind(LOCK)
         .execute(&mut *connection)
         .await?;
-    // If a migration waited long for a table, every statement of other processes would wait behind it.
+    // While a migration waits for a table, the statements of other processes wait behind it. So limit its wait.
     connection
         .execute(sqlx::raw_sql("SET lock_timeout = '10s'"))
         .await?;
@@ -58,7 +58,7 @@ async fn run_on(connection: &mut PgConnection) -> StoreResult<()> {
     })
 }
 
-/// Makes the error of a failed migration, with PostgreSQL's own code.
+/// Returns the error of a failed migration, with PostgreSQL's own code.
 fn stopped(what: String, source: sqlx::Error) -> StoreError {
     let code = source
         .as_database_error()

@@ -20,7 +20,7 @@ use crate::page::Page;
 use crate::schedule::memo;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
-/// A monitor as stored. Its `state.runs` are not loaded here: [`crate::monitor::run::load_into`] does that.
+/// A monitor as stored. Its `state.runs` are not loaded here: [`crate::monitor::run::load_into`] loads them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Monitor {
     /// Its id.
@@ -35,9 +35,9 @@ pub struct Monitor {
     pub name: String,
     /// For filters.
     pub tags: Vec<String>,
-    /// Whether every channel of the project gets its alerts.
+    /// True if every channel of the project gets its alerts.
     pub all_channels: bool,
-    /// How urgent its own incidents are. None: each as urgent as its cause.
+    /// How urgent the monitor's own incidents are. None: each incident is as urgent as its cause.
     pub severity: Option<Severity>,
     /// The Beat that registered it.
     pub beat_id: Option<BeatId>,
@@ -57,12 +57,13 @@ pub struct Monitor {
     pub state: MonitorState,
 }
 
-/// What a signal needs of a monitor, with its row locked: a tenth of the stored columns, since every ping reads this.
+/// The columns of a monitor that a signal needs, with the row locked. Every ping reads them, so they are only a tenth
+/// of all columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heard {
     /// Its id.
     pub id: MonitorId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// The capability in its ping URL.
     pub ping_id: PingId,
@@ -74,13 +75,13 @@ pub struct Heard {
 
 /// A locked monitor whose runs can be loaded ([`crate::monitor::run::load_into`]) and whose state can be written ([`crate::monitor::batch::write`]).
 pub trait Stateful {
-    /// Whose it is, and which one.
+    /// Returns the monitor's project and id.
     fn key(&self) -> MonitorKey;
-    /// Number of open runs, as stored.
+    /// Returns the number of open runs, as stored.
     fn open_runs(&self) -> i32;
-    /// The state that the rules work on.
+    /// Returns the state that the rules work on.
     fn state_mut(&mut self) -> &mut MonitorState;
-    /// The values that are written.
+    /// Returns the monitor's key and state, for [`crate::monitor::batch::write`].
     fn changed(&self) -> (MonitorKey, &MonitorState);
 }
 
@@ -104,16 +105,16 @@ macro_rules! stateful {
 }
 stateful!(Monitor, Heard);
 
-/// A row whose schedule or status cannot be read. The caller puts it aside, so that it never stalls the rest.
+/// A row whose schedule or status cannot be read. The caller puts the row aside, so that it never delays the others.
 #[derive(Debug)]
 pub struct Unreadable {
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// Its id.
+    /// The monitor's id.
     pub id: MonitorId,
-    /// Its entry's name in its Beat's schedule.
+    /// The name of the monitor's entry in its Beat's schedule.
     pub entry: Option<String>,
-    /// Why it cannot be read.
+    /// Why the row cannot be read.
     pub error: StoreError,
 }
 
@@ -235,7 +236,7 @@ macro_rules! select {
     };
 }
 
-// These modules use the macro, so they come after it.
+// These modules use the macro above, so they must follow it.
 mod lock;
 mod resolve;
 
@@ -248,7 +249,7 @@ pub use resolve::{Resolved, ping_ids, resolve_entries, resolve_slugs};
 /// Writes new monitors.
 ///
 /// # Errors
-/// `monitor_slug_unique` when the project has one of that slug.
+/// `monitor_slug_unique` if a monitor of the project has that slug already.
 pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO monitor (id, project_id, ping_id, slug, name, tags, schedule, grace_seconds, longest_run_seconds, all_channels,
@@ -289,7 +290,7 @@ pub async fn insert(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResult<()> {
     Ok(())
 }
 
-/// How many a project has.
+/// Returns the number of monitors of a project.
 ///
 /// # Errors
 /// If the database is away.
@@ -302,7 +303,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// One monitor of a project.
+/// Returns one monitor of a project.
 ///
 /// # Errors
 /// When the database is away, or the row cannot be read.
@@ -315,19 +316,19 @@ pub async fn get(reader: &Reader, project: ProjectId, id: MonitorId) -> StoreRes
 /// The filter of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Every one of these tags.
+    /// Monitors that have all of these tags.
     pub tags: Vec<String>,
-    /// Exactly this slug.
+    /// Monitors with this slug.
     pub slug: Option<String>,
-    /// This stored status.
+    /// Monitors with this stored status.
     pub status: Option<Status>,
-    /// True: only those past due. False: only the others.
+    /// True: only monitors that are past due. False: only the others.
     pub late: Option<bool>,
-    /// This text in the name or slug, in any case.
+    /// Monitors with this text in the name or slug, in any case.
     pub search: Option<String>,
 }
 
-/// A project's monitors, newest first.
+/// Returns a project's monitors, newest first.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.
@@ -365,7 +366,7 @@ pub async fn list(
     )
 }
 
-/// How many monitors of a project have which status: (new, up, late, down, paused).
+/// Counts a project's monitors by the status that is shown: (new, up, late, down, paused).
 ///
 /// # Errors
 /// When the database is away.
@@ -390,7 +391,7 @@ pub async fn counts(reader: &Reader, project: ProjectId, now: DateTime<Utc>) -> 
     Ok([row.new, row.up, row.late, row.down, row.paused])
 }
 
-/// The monitors of these entries of a Beat.
+/// Returns the monitors of these entries of a Beat.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
@@ -411,7 +412,7 @@ pub async fn of_entries(
     whole(rows)
 }
 
-/// Monitors by key, whole: for what is told about them.
+/// Returns the monitors of these keys with all columns, for alerts about them.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
@@ -426,7 +427,7 @@ pub async fn by_keys(tx: &mut Tx, keys: &[MonitorKey]) -> StoreResult<Vec<Monito
     whole(rows)
 }
 
-/// Puts an unreadable row aside until `until`.
+/// Puts an unreadable monitor aside until `until`.
 ///
 /// # Errors
 /// When the database is away.
@@ -436,7 +437,7 @@ pub async fn set_aside(
     id: MonitorId,
     until: DateTime<Utc>,
 ) -> StoreResult<()> {
-    // A monitor without a deadline stays without a hold, too: nothing would end the hold of one that is down or paused.
+    // A monitor without a deadline gets no hold: if the monitor is down or paused, nothing would end the hold.
     sqlx::query!(
         "UPDATE monitor
         SET check_after = $2, hold_until = CASE WHEN deadline_at IS NOT NULL THEN greatest(hold_until, $2) END
@@ -450,7 +451,7 @@ pub async fn set_aside(
     Ok(())
 }
 
-/// Deletes a monitor. From then on nobody sees its pings and its runs; the retention deletes those
+/// Deletes a monitor. From then on nobody sees its pings and its runs; the retention deletes those later
 /// ([`crate::operation::retention::purge_one`]). False: there was none.
 ///
 /// # Errors
@@ -466,7 +467,7 @@ pub async fn delete(tx: &mut Tx, project: ProjectId, id: MonitorId) -> StoreResu
     Ok(done.rows_affected() > 0)
 }
 
-/// Removes monitors of a project, as [`delete`] does with one. The caller holds their locks.
+/// Deletes monitors of a project, as [`delete`] does with one. The caller holds their locks.
 ///
 /// # Errors
 /// When the database is away.

@@ -1,4 +1,4 @@
-//! Retention, the processes that receive signals, and counts of the whole deployment.
+//! Retention, the processes that receive signals, and statistics of the whole deployment.
 
 pub mod listener;
 pub mod retention;

@@ -3,14 +3,14 @@
 /// The rows of one page of a list: those after `after` in the list's own order, at most `limit`.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<K> {
-    /// The last row of the page before. None: this is the first page.
+    /// The last row of the previous page. None: this is the first page.
     pub after: Option<K>,
     /// The most rows of the page.
     pub limit: i64,
 }
 
 impl<K> Page<K> {
-    /// The same page of a list whose rows have keys of another type.
+    /// Returns the same page of a list whose rows have keys of another type.
     #[must_use]
     pub fn map<L>(self, key: impl FnOnce(K) -> L) -> Page<L> {
         Page {

@@ -8,7 +8,7 @@ pub mod quota;
 use deadbeat_domain::people::access::Actor;
 use uuid::Uuid;
 
-/// Who made something, as columns: the kind of actor, and the id of an account or key.
+/// Returns the actor that made something, as columns: the kind of actor, and the id of an account or key.
 pub(crate) fn creator(actor: Actor) -> (&'static str, Option<Uuid>) {
     match actor {
         Actor::Account { id, .. } => ("account", Some(id.0)),

@@ -1,4 +1,5 @@
-//! An error together with its sources, for logs: "the database is away" alone tells nobody what to repair.
+//! An error together with its sources, for logs: "the database is away" alone does not help anybody to repair the
+//! fault.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
@@ -7,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 #[derive(Debug, Clone, Copy)]
 pub struct WithSources<'a>(&'a (dyn Error + 'static));
 
-/// An error and its sources in one line. For logs only: a source may name hosts and users.
+/// Returns an error and its sources in one line. For logs only: a source may name hosts and users.
 #[must_use]
 pub fn with_sources<'a>(error: &'a (dyn Error + 'static)) -> WithSources<'a> {
     WithSources(error)
@@ -20,7 +21,7 @@ impl Display for WithSources<'_> {
         let mut source = self.0.source();
         while let Some(cause) = source {
             let words = cause.to_string();
-            // Many errors repeat the text of their source.
+            // Many errors contain the text of their source.
             if !said.contains(&words) {
                 write!(out, ": {words}")?;
             }

@@ -1,7 +1,7 @@
-//! systemd's calendar expressions: `OnCalendar=` of a timer, one expression a line, as in a unit that has the setting
-//! several times.
+//! systemd's calendar expressions: `OnCalendar=` of a timer. Each line has one expression, as in a unit that has the
+//! setting several times.
 //!
-//! The grammar is that of systemd.time(7) in systemd 252, with what its parser accepts beyond the page (`Mon-Fri`,
+//! The grammar is that of systemd.time(7) in systemd 252, and the additions that only its parser accepts (`Mon-Fri`,
 //! `anually`, `5..5`). The rules for clock changes are systemd's, too, measured with `systemd-analyze calendar` in some
 //! twenty zones:
 //! * Times are matched on the wall clock.
@@ -9,7 +9,8 @@
 //! * A repeated time comes at its first showing, be it `01:30` or `*:0/10`.
 //!
 //! A timer that is *started* within the second showing of an hour runs in that showing as well. Those times are no
-//! slots here, so that the slots do not depend on who asks, and when. `docs/schedules.md` lists every difference.
+//! slots here, so that the slots do not depend on the instant at which they are computed. `docs/schedules.md` lists
+//! every difference.
 
 mod line;
 mod overrun;
@@ -31,7 +32,7 @@ pub const MAX_LINE_CHARS: usize = 200;
 /// The most lines with an expression. A timer unit seldom has three.
 pub const MAX_LINES: usize = 10;
 
-/// One or more calendar expressions, one a line, each of which comes at least once.
+/// One or more calendar expressions, one on each line. Each of them comes at least once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar {
     expression: String,
@@ -62,7 +63,7 @@ impl Calendar {
         let several = text.trim().contains('\n');
         let mut lines = Vec::new();
         let mut expressions = Vec::new();
-        // All lines before this one are known to be ASCII, so bytes are characters.
+        // All lines before this one are ASCII, so bytes are characters.
         let mut start = 0;
         for (number, whole) in (1..).zip(text.split('\n')) {
             // A form in a web page ends its lines with CR LF.
@@ -105,19 +106,19 @@ impl Calendar {
         })
     }
 
-    /// The lines as written, without blanks around them and without empty ones.
+    /// Returns the lines as written, without blanks around them and without empty ones.
     #[must_use]
     pub fn expression(&self) -> &str {
         &self.expression
     }
 
-    /// The zone of the lines that name no zone.
+    /// Returns the zone of the lines that name no zone.
     #[must_use]
     pub fn zone(&self) -> Zone {
         self.zone
     }
 
-    /// The next slot of any line strictly after `after`. None: there is none within 50 years, or after the last listed
+    /// Returns the next slot of any line strictly after `after`. None: there is none within 50 years, or after the last listed
     /// year.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -127,8 +128,9 @@ impl Calendar {
 }
 
 impl Line {
-    /// Whether the line ever comes, past or future, so that the answer does not depend on today's date. Example: `Sun
-    /// 2007..2199-3-8..14 02:30 America/New_York` never comes, because the zone's clock skips each of its times.
+    /// True if the line ever comes, in the past or the future, so that the answer does not depend on today's date.
+    /// Example: `Sun 2007..2199-3-8..14 02:30 America/New_York` never comes, because the zone's clock skips each of its
+    /// times.
     fn comes(&self) -> bool {
         let always = SearchWindow {
             first: DateTime::UNIX_EPOCH - TimeDelta::days(1),
@@ -137,8 +139,8 @@ impl Line {
         self.next_in(&always).is_some()
     }
 
-    /// The first slot in the window by the rules above. Skips a time without a slot at once, since a skipped hour has
-    /// 3,600 seconds. The search is bounded, because listed years reach further than the window.
+    /// Returns the first slot in the window by the rules above. If a time has no slot, skips the whole gap at once, since a skipped hour has 3,600
+    /// seconds. The window limits the search, because listed years reach further.
     fn next_in(&self, window: &SearchWindow) -> Option<DateTime<Utc>> {
         let zone = self.zone;
         let mut wall = zone.wall_at(window.first);
@@ -150,7 +152,8 @@ impl Line {
                     return Some(slot);
                 }
                 (None, Reading::Once(_)) => wall,
-                // The search began in the second showing: new times come where the clock was set back.
+                // The search began in the second showing. The next new times come after the point where the clock was
+                // set back.
                 (None, Reading::Twice(first, second)) => zone
                     .first_change(first, second)
                     .map_or(wall, |change| wall + (change - first)),

@@ -29,7 +29,7 @@ pub struct CeleryCrontab {
     times: WallTimes,
 }
 
-/// What is wrong with a field of a Celery crontab.
+/// A fault of a field of a Celery crontab.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CeleryCrontabError {
@@ -37,7 +37,7 @@ pub struct CeleryCrontabError {
     pub field: &'static str,
     /// The first faulty character of that field, counted from 1. None: the date as a whole never comes.
     pub position: Option<usize>,
-    /// What was found, and what is allowed.
+    /// A message for a person: the faulty value, and the allowed ones.
     pub message: String,
 }
 
@@ -84,7 +84,7 @@ impl CeleryCrontab {
         })
     }
 
-    /// The fields as written, in the order of [`FIELD_NAMES`].
+    /// Returns the fields as written, in the order of [`FIELD_NAMES`].
     #[must_use]
     pub fn fields(&self) -> &[String; 5] {
         &self.fields
@@ -94,10 +94,10 @@ impl CeleryCrontab {
         &self.times
     }
 
-    /// The time at which Beat sends the task next, if it last sent the task at `last_sent`.
+    /// Returns the time at which Beat sends the task next, if it last sent the task at `last_sent`.
     ///
     /// Slots follow from one another; they are not a fixed set. A Beat that starts between two slots of a skipped hour
-    /// may choose other slots than one that came from before the gap. So iterate from the last dispatch, not from any
+    /// may choose other slots than a Beat that ran before the gap. So iterate from the last dispatch, not from any
     /// instant.
     #[must_use]
     pub fn next_after(&self, last_sent: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
@@ -121,7 +121,7 @@ impl CeleryCrontab {
     }
 }
 
-/// Comma-separated `*`, `*/step`, `n`, `a-b` or `a-b/step`.
+/// Reads comma-separated items: `*`, `*/step`, `n`, `a-b` or `a-b/step`.
 fn read_field(index: usize, text: &str, min: u32, max: u32) -> Result<u64, CeleryCrontabError> {
     let field = FIELD_NAMES[index];
     check_characters(text, MAX_EXPRESSION_CHARS)
@@ -137,8 +137,8 @@ fn read_field(index: usize, text: &str, min: u32, max: u32) -> Result<u64, Celer
         })
 }
 
-/// Celery accepts blanks around a number, because Python's `int()` does. Elsewhere it accepts them only behind an item
-/// that does not end in `*`, because it does not look there. `0, 30` is right, and `0, */30` is not.
+/// Celery accepts blanks around a number, because Python's `int()` does. Elsewhere it accepts them only after an item
+/// that does not end in `*`, because it does not check there. `0, 30` is right, and `0, */30` is not.
 fn without_blanks((at, item): Piece<'_>) -> Result<Piece<'_>, ExpressionError> {
     let behind = item.trim_end();
     let plain = behind.trim_start();

@@ -30,7 +30,7 @@ pub struct Cron {
 
 /// How cron treats a clock change. By cron(8) in Debian, cron makes up for a clock change only for "jobs that run at a
 /// specific time and jobs that are run with a granularity greater than one hour". Jobs that run more often are
-/// "scheduled normally". Its code tells the two apart by a leading `*` in the minute or the hour field.
+/// "scheduled normally". Its code distinguishes the two by a leading `*` in the minute or the hour field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Job {
     /// Neither the minute nor the hour begins with `*`: a skipped time runs right after the gap, a repeated one runs once.
@@ -89,7 +89,7 @@ impl Cron {
         })
     }
 
-    /// The expression as written, with single spaces between its fields.
+    /// Returns the expression as written, with single spaces between its fields.
     #[must_use]
     pub fn expression(&self) -> &str {
         &self.expression
@@ -99,7 +99,7 @@ impl Cron {
         &self.times
     }
 
-    /// The next slot strictly after `after`. None: there is none within 50 years.
+    /// Returns the next slot strictly after `after`. None: there is none within 50 years.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
         self.job.next_after(&self.times, after, zone)
@@ -107,7 +107,7 @@ impl Cron {
 }
 
 impl Job {
-    /// The next slot of these wall times strictly after `after`.
+    /// Returns the next slot of these wall times strictly after `after`.
     pub(crate) fn next_after(
         self,
         times: &WallTimes,
@@ -149,8 +149,9 @@ fn next_wildcard(times: &WallTimes, window: &SearchWindow, zone: Zone) -> Option
             // there.
             Some(change) => from = change,
             None if candidate <= horizon => return Some(candidate),
-            // The candidate is far away. No time in between matches, and a clock set back within the horizon would have
-            // been found. Leap to a time from which the wall time lies ahead, whatever the offset is by then.
+            // The candidate is far away. No time in between matches, and the search would have found a clock that is
+            // set back within the horizon. So leap to a time that lies before the candidate's wall time, whatever the
+            // offset is by then.
             None => from = candidate - OFFSET_SPREAD,
         }
     }
@@ -229,7 +230,7 @@ fn wrong_field_count(expression: &str, fields: &[Piece<'_>]) -> ExpressionError 
     fault(position, message)
 }
 
-/// The fields by which cron itself replaces a nickname.
+/// Returns the fields with which cron itself replaces a nickname.
 fn expand_nickname(nickname: &str) -> Result<&'static str, String> {
     match nickname {
         "@hourly" => Ok("0 * * * *"),
@@ -280,7 +281,7 @@ fn read_weekdays(days: &mut DayRule, (at, text): Piece<'_>) -> Result<(), Expres
                 .ok_or_else(|| {
                     fault(
                         nth_at,
-                        format!("after '#' comes which one of the month, 1 to 5, not '{nth}'"),
+                        format!("after '#' stands the occurrence in the month, 1 to 5, not '{nth}'"),
                     )
                 })?;
             *week |= 1 << weekday;
@@ -292,7 +293,7 @@ fn read_weekdays(days: &mut DayRule, (at, text): Piece<'_>) -> Result<(), Expres
     Ok(())
 }
 
-/// `*`, `n` or `a-b`, each with an optional `/step`; `n/step` runs to the end of the field.
+/// Reads `*`, `n` or `a-b`, each with an optional `/step`. `n/step` runs to the end of the field.
 fn read_range(field: &Field, (at, text): Piece<'_>) -> Result<u64, ExpressionError> {
     let (range, step) = match text.split_once('/') {
         Some((range, step)) => {

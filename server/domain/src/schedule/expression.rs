@@ -1,4 +1,4 @@
-//! Texts that a person writes for a schedule: their pieces, and the position of a fault.
+//! Texts that a person writes for a schedule: how to split them, and how to report the position of a fault.
 
 /// A fault of a schedule expression, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -6,12 +6,12 @@
 pub struct ExpressionError {
     /// The first faulty character, counted from 1.
     pub position: usize,
-    /// What was found, and what is allowed.
+    /// A message for a person: the faulty value, and the allowed ones.
     pub message: String,
 }
 
-/// A piece of the expression, and the position of its first character, counted from 1. The expression is known to be
-/// ASCII.
+/// A piece of the expression, and the position of its first character, counted from 1. Callers have checked that the
+/// expression is ASCII.
 pub(crate) type Piece<'a> = (usize, &'a str);
 
 /// Makes a fault. Replaces tabs in its message, which may quote the expression.
@@ -62,7 +62,7 @@ pub(crate) fn single_spaced(fields: &[Piece<'_>]) -> String {
     fields.iter().map(|(_, text)| *text).collect::<Vec<_>>().join(" ")
 }
 
-/// Reads digits alone. A number that is too large becomes the largest one, which every caller refuses.
+/// Reads a text of digits only. A number that is too large becomes the largest one, which every caller refuses.
 pub(crate) fn read_number(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u32::MAX))

@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
 use crate::schedule::wall::SearchWindow;
 use crate::schedule::zone::{Reading, Zone};
 
-/// The shortest interval, in seconds. Below it, network delay is as long as any lateness.
+/// The shortest interval, in seconds. Network delay may be longer than the lateness of a shorter one.
 pub const MIN_INTERVAL_SECONDS: f64 = 1.0;
 
 /// The longest interval: a yearly job, also in a leap year.
@@ -25,12 +25,12 @@ pub(super) enum Rounding {
     /// Celery's `schedule(relative=True)`: rounds down to the day, hour, minute or second, by the largest of these that
     /// the interval reaches.
     Down(Zone),
-    /// Whole intervals from this anchor on, and before it: fixed slots that no report moves.
+    /// Fixed slots at whole intervals after and before this anchor. No report moves them.
     From(DateTime<Utc>),
 }
 
 impl Interval {
-    /// None: the length is not allowed.
+    /// Makes an interval. None: the length is not allowed.
     pub(super) fn new(seconds: f64, rounding: Rounding) -> Option<Self> {
         // NaN lies in no range.
         let allowed = (MIN_INTERVAL_SECONDS..=MAX_INTERVAL_SECONDS).contains(&seconds);
@@ -38,14 +38,14 @@ impl Interval {
         allowed.then_some(Self { every, rounding })
     }
 
-    /// The length in seconds.
+    /// Returns the length in seconds.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         // Both parts are far below 2^53; the sum is the float nearest to the microseconds.
         self.every.as_seconds_f64()
     }
 
-    /// The anchor, from which whole intervals are counted. None: they are counted from the last report.
+    /// Returns the anchor, from which whole intervals are counted. None: they are counted from the last report.
     #[must_use]
     pub fn anchor(&self) -> Option<DateTime<Utc>> {
         match self.rounding {
@@ -54,7 +54,7 @@ impl Interval {
         }
     }
 
-    /// The zone on whose clock the next slot is a round time.
+    /// Returns the zone on whose clock the next slot is a round time.
     pub(super) fn zone(&self) -> Option<Zone> {
         match self.rounding {
             Rounding::Down(zone) => Some(zone),
@@ -93,7 +93,7 @@ impl Interval {
         let (unit, floor): (_, fn(NaiveDateTime) -> Option<NaiveDateTime>) = match self.every {
             every if every >= TimeDelta::hours(1) => (TimeDelta::hours(1), floor_to_hour),
             every if every >= TimeDelta::minutes(1) => (TimeDelta::minutes(1), floor_to_minute),
-            // No clock change is shorter than a second, so whole seconds need no care.
+            // No clock change is shorter than a second, so whole seconds need no zone.
             _ => return end.with_nanosecond(0),
         };
         let wall_end = zone.wall_at(end);
@@ -105,7 +105,8 @@ impl Interval {
         {
             return Some(time);
         }
-        // The clock was set back by a part of an hour, so the round time that was found lies before the start.
+        // The clock was set back by a part of an hour, so the round time lies before the start. Search among more round
+        // times.
         round_times.extend(showings(floor(wall_end + unit)?, zone)?);
         round_times.extend(showings(floor(zone.wall_at(after) + self.every)?, zone)?);
         round_times.retain(|time| *time > after);
@@ -118,7 +119,7 @@ impl Interval {
     }
 }
 
-/// The instants that Python's two `fold` values give to a wall time, the earlier first.
+/// Returns the instants that Python's two `fold` values give to a wall time, the earlier first.
 fn showings(wall: NaiveDateTime, zone: Zone) -> Option<[DateTime<Utc>; 2]> {
     Some(match zone.read(wall)? {
         Reading::Once(instant) | Reading::Skipped { shifted: instant, .. } => [instant; 2],

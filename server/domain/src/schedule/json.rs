@@ -1,4 +1,4 @@
-//! The JSON form of a schedule, read and written. `openapi.yaml` describes it for clients.
+//! Reads and writes the JSON form of a schedule. `openapi.yaml` describes it for clients.
 
 use std::borrow::Cow;
 
@@ -85,7 +85,7 @@ impl Schedule {
         }
     }
 
-    /// The canonical JSON form. Reading it yields the same schedule.
+    /// Returns the canonical JSON form. Reading it yields the same schedule.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let kind = self.kind();
@@ -178,7 +178,7 @@ impl<'a> Members<'a> {
         self.0.get(name)
     }
 
-    /// Refuses members that this kind does not have: a misspelt one must not be ignored.
+    /// Refuses members that this kind does not have, because a misspelt member must not be ignored.
     fn allow(&self, allowed: &[&str]) -> Result<(), ScheduleError> {
         match self
             .0
@@ -231,8 +231,8 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Reads a field of a Celery crontab: a text in Celery's grammar, one number, or the list of numbers that Celery
-    /// made of the text.
+    /// Reads a field of a Celery crontab: a text in Celery's grammar, a number, or the list of numbers that Celery made
+    /// from the text.
     fn celery_field(&self, name: &str, value: &'a Value) -> Result<Cow<'a, str>, ScheduleError> {
         let whole = |value: &Value| value.as_u64().map(|number| number.to_string());
         let text = match value {
@@ -250,8 +250,8 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// Drops the position of a fault if the client sent numbers: it would point into a text that nobody wrote. Points
-    /// at the number instead.
+    /// Removes the position of a fault if the client sent numbers: the position would point into a text that nobody
+    /// wrote. Points at the number instead.
     fn at_number(&self, error: ScheduleError, fields: [&str; 5]) -> ScheduleError {
         let field = FIELD_NAMES
             .iter()
@@ -312,7 +312,7 @@ fn described(value: &Value) -> String {
     }
 }
 
-/// A person's text for a message: short, in one line, whatever it holds.
+/// Quotes a person's text for a message: short, in one line, whatever characters it has.
 fn quoted(text: &str) -> String {
     format!("'{}'", shortened(text).escape_debug())
 }

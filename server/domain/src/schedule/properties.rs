@@ -1,13 +1,13 @@
-//! Properties that hold for every kind of schedule, whatever it says and whenever it is asked.
+//! Properties of every kind of schedule, for any expression and any instant.
 //!
 //! Some kinds have no fixed slots:
 //! * A plain interval and one with `relative` count from the last report. With `relative`, a later report may be
 //!   followed by an earlier slot, if the clock is set back between the two.
 //! * A Celery crontab is *defined* by iteration from the last dispatch (`celery_crontab`). Near a clock change its
 //!   slots depend on where the iteration began.
-//! * Solar events are found by approximation. On the days near a polar night the search may find one or not.
+//! * Solar events are found by approximation. On the days near a polar night the search may find an event or not.
 //!
-//! Separate tests show what holds for these kinds.
+//! Separate tests show which properties these kinds have.
 
 mod made_up;
 
@@ -19,15 +19,15 @@ use serde_json::{Value, json};
 use super::*;
 use crate::schedule::wall::OFFSET_SPREAD;
 
-/// From 1970 to 2100, to the nanosecond, mostly whole seconds.
+/// Returns instants from 1970 to 2100, to the nanosecond, mostly whole seconds.
 fn instant() -> impl Strategy<Value = DateTime<Utc>> {
     let nanoseconds = prop_oneof![3 => Just(0), 1 => 0..1_000_000_000u32, 1 => Just(999_999_999)];
     (0..4_102_444_800i64, nanoseconds)
         .prop_map(|(seconds, nanoseconds)| DateTime::from_timestamp(seconds, nanoseconds).expect("in range"))
 }
 
-/// An instant, and how far to move it towards the next clock change of the schedule's zone. Unmoved, only one case in
-/// some 200 would meet a change, and changes cause most faults.
+/// Returns an instant, and how far to move it towards the next clock change of the schedule's zone. Without that move, only one case in some 200
+/// would meet a change, and changes cause most faults.
 fn place() -> impl Strategy<Value = (DateTime<Utc>, Option<TimeDelta>)> {
     let distance = (-200_000..200_000i64).prop_map(TimeDelta::seconds);
     (instant(), prop::option::of(distance))
@@ -41,7 +41,7 @@ fn placed((instant, distance): (DateTime<Utc>, Option<TimeDelta>), schedule: &Sc
         .map_or(instant, |change| change + distance)
 }
 
-/// Some instant from `from` on and before `to`.
+/// Returns some instant from `from` on and before `to`.
 fn between(from: DateTime<Utc>, to: DateTime<Utc>, share: f64) -> DateTime<Utc> {
     let share = TimeDelta::nanoseconds(((to - from).as_seconds_f64() * share * 1e9) as i64);
     (from + share).min(to - TimeDelta::nanoseconds(1))
@@ -153,7 +153,7 @@ proptest! {
     }
 
     /// A relative interval is rounded down: it is never longer than its length, and never shorter by a whole unit. A
-    /// clock change adds or removes as much as it moves the clock.
+    /// clock change lengthens or shortens it by as much as the clock moves.
     #[test]
     fn relative_interval_is_rounded_down(given in made_up::interval_relative(), place in place()) {
         if let Ok(schedule) = Schedule::from_json(&given) {
@@ -233,7 +233,7 @@ proptest! {
     }
 }
 
-/// Each slot with the one before it, from an instant on.
+/// Returns each slot with the one before it, from an instant on.
 fn steps(schedule: &Schedule, after: DateTime<Utc>) -> impl Iterator<Item = (DateTime<Utc>, DateTime<Utc>)> {
     let next = |before: DateTime<Utc>| schedule.next_after(before).map(|slot| (before, slot));
     std::iter::successors(next(after), move |(_, slot)| next(*slot))

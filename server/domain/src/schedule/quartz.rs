@@ -54,8 +54,8 @@ impl Quartz {
         };
         let fields = Fields::read(fields).map_err(|error| {
             // Blanks between fields may be left out, so too few pieces are a fault only if they cannot be read. Then
-            // the text is most likely a plain crontab, and saying so helps more than naming the first value that does
-            // not fit.
+            // the text is most likely a plain crontab. To say so helps more than to name the first value that does not
+            // fit.
             match pieces.len() {
                 6.. => error,
                 count => wrong_field_count(expression.len() + 1, count),
@@ -72,7 +72,7 @@ impl Quartz {
         })
     }
 
-    /// The expression as written, with single spaces where it has blanks.
+    /// Returns the expression as written, with single spaces where it has blanks.
     #[must_use]
     pub fn expression(&self) -> &str {
         &self.expression
@@ -82,8 +82,7 @@ impl Quartz {
         &self.times
     }
 
-    /// The next slot strictly after `after`. None: there is none after the last listed year, or, without listed years,
-    /// within 50 years.
+    /// Returns the next slot strictly after `after`. None: there is none until the last listed year or, without listed years, within 50 years.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>, zone: Zone) -> Option<DateTime<Utc>> {
         self.job.next_after(&self.times, after, zone)
@@ -158,10 +157,10 @@ impl<'a> Fields<'a> {
         days
     }
 
-    /// A leading star makes a job follow the clock, as in a crontab. Here the second counts as well as minute and hour.
+    /// Returns how the job treats clock changes. With a leading star it follows the clock, as in a crontab. Here the second counts as well as minute
+    /// and hour.
     ///
-    /// By the documentation, `0/5` means the same as `*/5`, and is the usual form in Quartz. So both must make the same
-    /// kind of job.
+    /// By the documentation, `0/5` means the same as `*/5`, and is the usual form in Quartz. So both must make the same kind of job.
     fn job(&self) -> Job {
         let star = |field: &FieldText<'_>| {
             matches!(
@@ -189,7 +188,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The years of the year field. `*` is every year, also after 2100, where the crate's years end.
+/// Returns the years of the year field. `*` is every year, also after 2100, where the crate's years end.
 fn years(year: &FieldText<'_>) -> Years {
     if year.items.contains(&Item::Every { step: 1 }) {
         return Years::Every;
@@ -213,7 +212,7 @@ fn wrong_field_count(position: usize, count: usize) -> ExpressionError {
     fault(position, message)
 }
 
-/// The fields by which the crate replaces a shorthand. The crate knows fewer than cron, and only in small letters.
+/// Returns the fields with which the crate replaces a shorthand. The crate knows fewer than cron, and only in small letters.
 fn expand_shorthand(shorthand: &str) -> Result<&'static str, String> {
     match shorthand {
         "@hourly" => Ok("0 0 * * * *"),

@@ -50,13 +50,13 @@ pub struct Solar {
     longitude: f64,
 }
 
-/// Why a place is refused.
+/// The reason why a place is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SolarError {
     /// `latitude` or `longitude`.
     pub field: &'static str,
-    /// What was found, and what is allowed.
+    /// A message for a person: the faulty value, and the allowed ones.
     pub message: String,
 }
 
@@ -80,7 +80,7 @@ impl SolarEvent {
         Self::ALL.into_iter().find(|event| event.name() == name)
     }
 
-    /// Celery's name.
+    /// Returns Celery's name of the event.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ impl SolarEvent {
         }
     }
 
-    /// In words: "civil dawn".
+    /// Describes the event in words: "civil dawn".
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -112,7 +112,7 @@ impl SolarEvent {
         }
     }
 
-    /// The event as a crossing of the horizon. None for noon.
+    /// Returns the event as a crossing of the horizon. None for noon.
     fn crossing(self) -> Option<Crossing> {
         match self {
             Self::DawnAstronomical => Some(Crossing::rising_centre(-18.0)),
@@ -129,7 +129,7 @@ impl SolarEvent {
 }
 
 impl Solar {
-    /// An event at a place: `latitude` in degrees north of the equator, `longitude` in degrees east of Greenwich.
+    /// Makes a schedule of an event at a place: `latitude` in degrees north of the equator, `longitude` in degrees east of Greenwich.
     ///
     /// # Errors
     /// If the latitude is outside -90 to 90, the longitude is outside -180 to 180, or one of them is not a finite
@@ -144,7 +144,7 @@ impl Solar {
         })
     }
 
-    /// The event.
+    /// Returns the event.
     #[must_use]
     pub fn event(&self) -> SolarEvent {
         self.event
@@ -162,11 +162,11 @@ impl Solar {
         self.longitude
     }
 
-    /// The time at which Celery runs the task next, if it last ran at `after`. Always later than `after`; in
+    /// Returns the time at which Celery runs the task next, if it last ran at `after`. Always later than `after`; in
     /// microseconds.
     ///
-    /// If the event does not come on 366 days in a row, this is the end of Celery's search, at which Celery runs the
-    /// task as well. At the poles that is a year and a day later. None outside the years 1 to 5998.
+    /// If the event does not come on 366 days in a row, the result is the end of Celery's search, because Celery then
+    /// runs the task as well. At the poles the search ends after a year and a day. None outside the years 1 to 5998.
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         if !YEARS.contains(&after.year()) {

@@ -10,17 +10,18 @@ use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike, 
 /// 2100.
 const SEARCH_YEARS: i32 = 50;
 
-/// More than any two offsets from UTC differ, so no clock is ever set back or forward by more.
+/// More than the largest difference between two offsets from UTC, so no clock is ever set back or forward by more.
 pub(crate) const OFFSET_SPREAD: TimeDelta = TimeDelta::hours(32);
 
-/// Where a search starts and ends: whole seconds strictly after an instant, and a last year.
+/// The start and the end of a search: whole seconds strictly after an instant, and a last year.
 pub(crate) struct SearchWindow {
     pub(crate) first: DateTime<Utc>,
     pub(crate) last_year: i32,
 }
 
 impl SearchWindow {
-    /// None: nobody schedules anything in such a year. This keeps the arithmetic below far from chrono's limits.
+    /// Makes the window of a search. None: nobody schedules anything in such a year. This keeps the arithmetic below
+    /// far from chrono's limits.
     pub(crate) fn after(after: DateTime<Utc>) -> Option<Self> {
         let year = after.year();
         (1..=9_900).contains(&year).then_some(())?;
@@ -35,7 +36,7 @@ impl SearchWindow {
 /// The seconds that an expression's fields name on a wall clock. In each mask, bit n stands for value n.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WallTimes {
-    /// Only bit 0 is set for dialects that have whole minutes only.
+    /// The seconds of a minute. Dialects that have whole minutes only set bit 0 alone.
     pub(crate) seconds: u64,
     pub(crate) minutes: u64,
     pub(crate) hours: u32,
@@ -44,7 +45,7 @@ pub(crate) struct WallTimes {
     pub(crate) years: Years,
 }
 
-/// Which years match.
+/// The years that match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Years {
     /// The dialect has no years, or the field allows every year.
@@ -72,7 +73,7 @@ impl Years {
         }
     }
 
-    /// The first matching year from `from` on.
+    /// Returns the first matching year from `from` on.
     fn at_or_after(self, from: i32) -> Option<i32> {
         let Self::Listed(words) = self else {
             return Some(from);
@@ -85,7 +86,7 @@ impl Years {
     }
 }
 
-/// Which days of a month match. Weekday masks count from Sunday, bit 0.
+/// The days of a month that match. Weekday masks count from Sunday, bit 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DayRule {
     pub(crate) dates: u32,
@@ -99,7 +100,7 @@ pub(crate) struct DayRule {
     pub(crate) join: Join,
 }
 
-/// Whether a day must match both as a date and as a weekday, or one is enough.
+/// How the two day rules combine: a day must match both as a date and as a weekday, or one of them is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Join {
     Both,
@@ -117,7 +118,7 @@ impl DayRule {
         join: Join::Both,
     };
 
-    /// The matching days, bits 1 to `length`, of a month that starts on weekday `first` (0 is Sunday).
+    /// Returns the matching days, bits 1 to `length`, of a month that starts on weekday `first` (0 is Sunday).
     fn matching(&self, length: u32, first: u32) -> u32 {
         let existing = (u32::MAX >> (31 - length)) & !1;
 
@@ -157,8 +158,7 @@ fn week_from(weekdays: u8, first: u32) -> u8 {
 }
 
 impl WallTimes {
-    /// The first matching second at or after `wall`, up to the end of `last_year`. Listed years are searched to the
-    /// last of them.
+    /// Returns the first matching second at or after `wall`, up to the end of `last_year`. If years are listed, the search reaches the last of them.
     pub(crate) fn at_or_after(&self, wall: NaiveDateTime, last_year: i32) -> Option<NaiveDateTime> {
         let wall = if wall.nanosecond() == 0 {
             wall
@@ -205,7 +205,7 @@ impl WallTimes {
         None
     }
 
-    /// Whether a day matches, whatever the time.
+    /// True if a day matches, whatever the time.
     pub(crate) fn has_day(&self, date: NaiveDate) -> bool {
         self.years.at_or_after(date.year()) == Some(date.year())
             && self
@@ -213,7 +213,7 @@ impl WallTimes {
                 .is_some_and(|days| days & 1 << date.day() != 0)
     }
 
-    /// Whether year and month match, whatever the day.
+    /// True if year and month match, whatever the day.
     pub(crate) fn has_month(&self, year: i32, month: u32) -> bool {
         self.years.at_or_after(year) == Some(year) && self.months & 1 << month != 0
     }
@@ -227,7 +227,7 @@ impl WallTimes {
         Some(self.days.matching(length, first.weekday().num_days_from_sunday()))
     }
 
-    /// Whether any month of any year has a matching day. Each month starts on each weekday sooner or later, and so does
+    /// True if any month of any year has a matching day. Each month starts on each weekday sooner or later, and so does
     /// each February of 29 days. Listed years are searched one by one.
     pub(crate) fn has_a_date(&self) -> bool {
         if let Years::Listed(_) = self.years {

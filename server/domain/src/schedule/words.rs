@@ -1,4 +1,4 @@
-//! Schedules in words, for pages and alerts. Only schedules whose words are shorter and clearer than the expression.
+//! Schedules in words, for pages and alerts. Only if the words are shorter and clearer than the expression.
 
 use chrono::SecondsFormat;
 
@@ -36,7 +36,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// "every 90 seconds", "every hour": in the largest unit that divides the interval.
+/// Returns "every 90 seconds", "every hour": in the largest unit that divides the interval.
 pub(super) fn interval(interval: &Interval) -> String {
     let every = every(interval.seconds());
     match interval.rounding {
@@ -51,7 +51,7 @@ pub(super) fn interval(interval: &Interval) -> String {
     }
 }
 
-/// "at sunrise, 52.52 N 13.405 E"
+/// Returns "at sunrise, 52.52 N 13.405 E".
 pub(super) fn solar(solar: &Solar) -> String {
     let (north, east) = (solar.latitude(), solar.longitude());
     format!(
@@ -64,7 +64,7 @@ pub(super) fn solar(solar: &Solar) -> String {
     )
 }
 
-/// The expressions on one line. systemd's own form is readable enough.
+/// Returns the expressions on one line. systemd's own form is readable enough.
 pub(super) fn calendar(calendar: &Calendar) -> String {
     let lines = calendar.expression().replace('\n', " and ");
     format!("calendar {lines}, {}", calendar.zone())
@@ -83,7 +83,7 @@ fn every(seconds: f64) -> String {
     }
 }
 
-/// "at 02:30 on weekdays", "every 5 minutes". None: the schedule is too complicated for words.
+/// Returns "at 02:30 on weekdays", "every 5 minutes". None: the schedule is too complicated for words.
 pub(super) fn wall_times(times: &WallTimes) -> Option<String> {
     let day = day(times)?;
     let (time, repeats) = time(times)?;
@@ -94,7 +94,7 @@ pub(super) fn wall_times(times: &WallTimes) -> Option<String> {
     })
 }
 
-/// The time of day, and whether it already says "every".
+/// Returns the time of day in words, and whether these contain "every" already.
 fn time(times: &WallTimes) -> Option<(String, bool)> {
     if times.seconds != 1 {
         return None;
@@ -121,7 +121,7 @@ fn time(times: &WallTimes) -> Option<(String, bool)> {
     even_step(&hours, 24).map(|step| (format!("every {step} hours at minute {minute}"), true))
 }
 
-/// The days in words. `Some(None)`: every day. None: too complicated for words.
+/// Returns the days in words. `Some(None)`: every day. None: the days are too complicated for words.
 fn day(times: &WallTimes) -> Option<Option<String>> {
     let days = &times.days;
     let special = days.last_workday || days.last_weekdays != 0 || days.nth_weekdays != [0; 5];
@@ -171,7 +171,7 @@ fn weekdays(mask: u8) -> String {
     }
 }
 
-/// The step of 0, n, 2n, … if the row reaches 0 again at `cycle`.
+/// Returns the step of the values 0, n, 2n, … if they reach 0 again at `cycle`.
 fn even_step(values: &[u32], cycle: u32) -> Option<u32> {
     let step = cycle.checked_div(u32::try_from(values.len()).ok()?)?;
     let even = values.len() > 1 && (0..cycle).step_by(step as usize).eq(values.iter().copied());

@@ -26,7 +26,7 @@ use self::former_names::FORMER_NAMES;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Zone(u16);
 
-/// Why a text names no zone.
+/// The error for a text that names no zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no time zone '{name}'; {hint}")]
 pub struct UnknownZone {
@@ -59,24 +59,24 @@ fn index_of(name: &str) -> Option<u16> {
 }
 
 impl Zone {
-    /// Coordinated universal time.
+    /// Returns coordinated universal time.
     #[must_use]
     pub fn utc() -> Self {
         *UTC
     }
 
-    /// Every zone, in order of name.
+    /// Returns every zone, in order of name.
     pub fn all() -> impl Iterator<Item = Self> {
         (0u16..).zip(DATA.entries.iter()).map(|(index, _)| Self(index))
     }
 
-    /// The IANA name.
+    /// Returns the IANA name.
     #[must_use]
     pub fn name(self) -> &'static str {
         &self.entry().name
     }
 
-    /// The wall time at an instant, and the offset from UTC as `+01:00`.
+    /// Returns the wall time at an instant, and the offset from UTC as `+01:00`.
     #[must_use]
     pub fn show(self, instant: DateTime<Utc>) -> (NaiveDateTime, String) {
         let seconds = self.offset_at(instant).num_seconds();
@@ -93,7 +93,7 @@ impl Zone {
         &DATA.entries[usize::from(self.0)]
     }
 
-    /// The offset from UTC at an instant: add it to the UTC reading to get the wall time.
+    /// Returns the offset from UTC at an instant: add it to the UTC reading to get the wall time.
     pub(crate) fn offset_at(self, instant: DateTime<Utc>) -> TimeDelta {
         // Outside the years -9999 to 9999 there is no offset, and no schedule either.
         let seconds = Timestamp::from_second(instant.timestamp())
@@ -101,12 +101,12 @@ impl Zone {
         TimeDelta::seconds(seconds.into())
     }
 
-    /// The wall time at an instant.
+    /// Returns the wall time at an instant.
     pub(crate) fn wall_at(self, instant: DateTime<Utc>) -> NaiveDateTime {
         instant.naive_utc() + self.offset_at(instant)
     }
 
-    /// The instants of a wall time. None: it lies outside the years of the zone data.
+    /// Returns the instants of a wall time. None: the wall time lies outside the years of the zone data.
     pub(crate) fn read(self, wall: NaiveDateTime) -> Option<Reading> {
         let civil = civil::DateTime::new(
             i16::try_from(wall.year()).ok()?,
@@ -130,8 +130,8 @@ impl Zone {
         })
     }
 
-    /// The instant of a wall time by the rule of Debian's cron: of two the first one, and the end of the gap for one that
-    /// the clock skips. None: it lies outside the years of the zone data.
+    /// Returns the instant of a wall time by the rule of Debian's cron. If the clock shows the time twice, this is the first instant; if the clock
+    /// skips the time, it is the end of the gap. None: the wall time lies outside the years of the zone data.
     pub(crate) fn first_showing(self, wall: NaiveDateTime) -> Option<DateTime<Utc>> {
         Some(match self.read(wall)? {
             Reading::Once(instant) | Reading::Twice(instant, _) => instant,
@@ -139,7 +139,7 @@ impl Zone {
         })
     }
 
-    /// The first second after `from`, up to `to`, with another offset than `from`.
+    /// Returns the first second after `from`, up to `to`, with another offset than `from`.
     ///
     /// Compares the offsets at both ends first, and searches only if they differ. That suffices: no zone changes its
     /// clock and back within a few days.
@@ -193,7 +193,7 @@ impl fmt::Debug for Zone {
     }
 }
 
-/// The release of the IANA database in use: "2026f".
+/// Returns the release of the IANA database in use: "2026f".
 #[must_use]
 pub fn database_version() -> &'static str {
     data::release().as_str()

@@ -16,8 +16,8 @@ pub struct Attempt {
     pub duration_ms: i32,
     /// `sent`, `retry` or `failed`.
     pub outcome: String,
-    /// The label of what went wrong: see [`deadbeat_domain::alert::delivery::Reason::as_str`]. None: nothing did, or an older version
-    /// wrote it.
+    /// The label of the fault: see [`deadbeat_domain::alert::delivery::Reason::as_str`]. None: the attempt succeeded, or an older version wrote the
+    /// row.
     pub reason: Option<String>,
     /// HTTP or SMTP code.
     pub response_code: Option<i32>,
@@ -54,7 +54,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// A delivery's attempts, first to last.
+/// Returns a delivery's attempts, first to last.
 ///
 /// # Errors
 /// If the database is away.

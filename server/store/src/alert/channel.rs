@@ -20,23 +20,24 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 pub struct Channel {
     /// Its id.
     pub id: ChannelId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// Its name for people.
     pub name: String,
-    /// Its kind, and where it goes.
+    /// Its kind, and its destination.
     pub settings: Settings,
-    /// Its secrets. None: it was not sealed yet, and its settings and the two secrets below are in clear.
+    /// Its secrets. None: the channel is not sealed yet, and its settings and the two secrets below are in clear.
     pub sealed: Option<Sealed>,
     /// Which alerts about incidents it gets, and when.
     pub routing: Routing,
     /// Signs its webhooks. None: it is sealed, or the kind does not sign.
     pub signing_secret: Option<String>,
-    /// Switched off since, and why.
+    /// When it was switched off, and why.
     pub disabled: Option<(DateTime<Utc>, String)>,
     /// When the owner of a mail address agreed to mail. None: not yet, or the kind needs no confirmation.
     pub confirmed_at: Option<DateTime<Utc>>,
-    /// Signs the link in the confirmation mail. Who knows it can confirm, so nobody is shown it. None: it is sealed, or there is none.
+    /// Signs the link in the confirmation mail. Whoever knows this secret can confirm, so no interface shows it. None: it is sealed, or there is
+    /// none.
     pub confirm_secret: Option<String>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
@@ -45,7 +46,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Whether alerts may go to it.
+    /// True if alerts may go to it.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
         self.confirmed_at.is_some() || !self.settings.needs_confirmation()
@@ -181,10 +182,10 @@ pub async fn update(tx: &mut Tx, channel: &Channel) -> StoreResult<()> {
     Ok(())
 }
 
-/// Locks a channel that is about to be switched off, and its project before it: of one project, one channel at a time is switched off.
+/// Locks a channel that is about to be switched off, and its project first. So a project switches off one channel at a time.
 ///
-/// Everybody locks in this order: project, channel, deliveries. A settlement that held its delivery before it asked for the channel
-/// deadlocked with another settlement of the same channel.
+/// Every caller locks in this order: project, channel, deliveries. A settlement that locked its delivery before the channel deadlocked with another
+/// settlement of the same channel.
 ///
 /// # Errors
 /// When the database is away.
@@ -207,8 +208,8 @@ pub async fn lock_to_disable(tx: &mut Tx, project: ProjectId, id: ChannelId) -> 
     .transpose()
 }
 
-/// Switches a channel off after a permanent failure, and cancels what still waits for it. Not if it has been changed since `as_of`:
-/// that may have repaired it. The caller holds it ([`lock_to_disable`]).
+/// Switches a channel off after a permanent failure, and cancels its pending deliveries. False: somebody changed the channel after `as_of`, and may
+/// have repaired it, or it was off already. The caller holds the channel's lock ([`lock_to_disable`]).
 ///
 /// # Errors
 /// When the database is away.
@@ -247,7 +248,7 @@ pub async fn disable(
     Ok(true)
 }
 
-/// Notes that a channel fails since `since`; None: that an attempt succeeded.
+/// Notes since when a channel's attempts have failed. None: an attempt succeeded.
 ///
 /// # Errors
 /// When the database is away.
@@ -269,7 +270,7 @@ pub async fn set_failing(
     Ok(())
 }
 
-/// Notes that the project's other channels were told that this one was switched off.
+/// Notes that the project's other channels got a notice that this one was switched off.
 ///
 /// # Errors
 /// When the database is away.
@@ -302,7 +303,7 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, id: ChannelId) -> StoreResult
         .transpose()
 }
 
-/// One channel of a project.
+/// Returns one channel of a project.
 ///
 /// # Errors
 /// When the database is away.
@@ -314,7 +315,7 @@ pub async fn get(reader: &Reader, project: ProjectId, id: ChannelId) -> StoreRes
         .transpose()
 }
 
-/// One channel, whoever owns it: for the link of a confirmation mail, which proves itself by its signature.
+/// Returns one channel of any project. For the link of a confirmation mail, which proves itself by its signature.
 ///
 /// # Errors
 /// When the database is away.
@@ -326,7 +327,7 @@ pub async fn for_confirmation(reader: &Reader, id: ChannelId) -> StoreResult<Opt
         .transpose()
 }
 
-/// As [`for_confirmation`], and locks the channel, so that its address and secret stay as they are.
+/// Returns a channel as [`for_confirmation`] does, and locks it, so that its address and secret cannot change.
 ///
 /// # Errors
 /// When the database is away.
@@ -338,8 +339,8 @@ pub async fn lock_for_confirmation(tx: &mut Tx, id: ChannelId) -> StoreResult<Op
         .transpose()
 }
 
-/// Notes that the owner of a mail address agreed. The caller holds the channel ([`lock_for_confirmation`]). False: the channel is gone, or
-/// has another address by now.
+/// Notes that the owner of a mail address agreed to mail. The caller holds the channel's lock ([`lock_for_confirmation`]). False: the channel was
+/// deleted, or has another address now.
 ///
 /// # Errors
 /// When the database is away.
@@ -356,7 +357,7 @@ pub async fn confirm(tx: &mut Tx, channel: &Channel, now: DateTime<Utc>) -> Stor
     Ok(done.rows_affected() == 1)
 }
 
-/// Whether mail to this address needs no confirmation in a project: it is a member's, or the project's other channel has it confirmed.
+/// True if mail to this address needs no confirmation in a project: the address is a member's, or another channel of the project has confirmed it.
 ///
 /// # Errors
 /// When the database is away.
@@ -376,7 +377,7 @@ pub async fn is_known_address(tx: &mut Tx, project: ProjectId, address: &str) ->
     .await?)
 }
 
-/// A project's channels, newest first.
+/// Returns a project's channels, newest first.
 ///
 /// # Errors
 /// When the database is away.
@@ -392,7 +393,7 @@ pub async fn list(reader: &Reader, project: ProjectId, page: Page<ChannelId>) ->
     rows.into_iter().map(Channel::try_from).collect()
 }
 
-/// How many a project has.
+/// Returns the number of channels of a project.
 ///
 /// # Errors
 /// When the database is away.
@@ -405,7 +406,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// The channels that were chosen for monitors. A monitor that tells every channel is missing from the answer.
+/// Returns the channels that people chose for monitors. The answer leaves out monitors that alert every channel.
 ///
 /// # Errors
 /// When the database is away.
@@ -436,7 +437,7 @@ pub async fn chosen_by(
     Ok(chosen)
 }
 
-/// Every channel of projects, as far as that decides what it hears, in the order of the ids.
+/// Returns every channel of projects, with the values that decide which alerts it gets, in id order.
 ///
 /// # Errors
 /// When the database is away.
@@ -473,7 +474,7 @@ pub async fn for_alerts(
     Ok(channels)
 }
 
-/// Removes a channel with its deliveries. False: there was none.
+/// Deletes a channel with its deliveries. False: there was none.
 ///
 /// # Errors
 /// When the database is away.

@@ -1,7 +1,7 @@
 //! The claim of the outbox: which channels have deliveries that are due, and leases on the oldest of them.
 //!
-//! The work of a claim does not grow with the deliveries that wait. [`due_channels`] steps from channel to channel in the index
-//! `delivery_waiting` and looks at one entry of each; [`claim`] reads only the oldest deliveries of the channels that its caller chose.
+//! The work of a claim does not grow with the number of waiting deliveries. [`due_channels`] steps from channel to channel in the index
+//! `delivery_waiting` and reads one entry of each. [`claim`] reads only the oldest deliveries of the channels that its caller chose.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::alert::Alert;
@@ -19,23 +19,23 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 /// A channel in the order of the steps: by project, then by channel.
 pub type Place = (ProjectId, ChannelId);
 
-/// Before every channel.
+/// The place before every channel.
 pub const START: Place = (ProjectId(Uuid::nil()), ChannelId(Uuid::nil()));
 
-/// Alerts of one channel after the first of their incidents that one claim looks at. More of them may be due and each may wait for an earlier alert of its
-/// incident; then the ones behind wait for a later claim. Other alerts never wait.
+/// One claim searches for follow-up alerts only among this many due deliveries of a channel. If all of them wait for earlier alerts of their
+/// incidents, the follow-ups behind them wait for a later claim. First alerts of incidents, and alerts without an incident, never wait.
 const FOLLOWERS: i64 = 200;
 
 /// A channel with a delivery that is due.
 #[derive(Debug, Clone)]
 pub struct DueChannel {
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// Its id.
     pub channel_id: ChannelId,
     /// Its kind and settings. None: they cannot be read.
     pub settings: Option<Settings>,
-    /// Since when its oldest delivery has been due.
+    /// The time since which its oldest delivery has been due.
     pub due_since: DateTime<Utc>,
 }
 
@@ -44,12 +44,12 @@ pub struct DueChannel {
 pub struct Steps {
     /// In the order of [`Place`].
     pub channels: Vec<DueChannel>,
-    /// Where to go on. None: these steps reached the last channel.
+    /// Where to continue. None: these steps reached the last channel.
     pub next: Option<Place>,
 }
 
-/// Finds channels with deliveries that are due, from behind `after` on. It ends after `most_steps` channels with anything that waits, or
-/// after `enough` with something due. Of the projects `full`, at most the first channel is looked at.
+/// Finds channels with due deliveries, starting after `after`. It ends after `most_steps` channels with pending deliveries, or after `enough`
+/// channels with due ones. It reads at most the first channel of each project in `full`.
 ///
 /// # Errors
 /// When the database is away.
@@ -61,8 +61,8 @@ pub async fn due_channels(
     most_steps: i32,
     enough: i32,
 ) -> StoreResult<Steps> {
-    // `next_attempt_at IS NOT NULL`, not `status = 'pending'`: only the index `delivery_waiting` fits. An outbox is empty most of the
-    // time, so PostgreSQL would take an index of pending ones for one of no rows, and read all of it at each step of a storm.
+    // Use `next_attempt_at IS NOT NULL`, not `status = 'pending'`: only the index `delivery_waiting` fits. An outbox is empty most of the time. So
+    // PostgreSQL would expect an index of pending rows to be empty, and read all of it at each step of a storm.
     let rows = sqlx::query!(
         r#"
         WITH RECURSIVE step AS (
@@ -121,14 +121,14 @@ pub async fn due_channels(
     Ok(Steps { channels, next })
 }
 
-/// How many deliveries of one channel are asked for.
+/// How many deliveries of one channel the caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// Which channel.
+    /// The channel.
     pub channel_id: ChannelId,
-    /// So many at most.
+    /// The most deliveries to claim.
     pub count: i64,
 }
 
@@ -137,35 +137,36 @@ pub struct Share {
 pub struct Claimed {
     /// Its id.
     pub id: DeliveryId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// Names this claim.
+    /// The lease's id.
     pub lease: Uuid,
-    /// The incident that it tells of.
+    /// The incident that the alert is about.
     pub incident_id: Option<IncidentId>,
-    /// What it tells.
+    /// The kind of alert.
     pub alert: Alert,
-    /// What it says.
+    /// The message to send.
     pub message: Message,
     /// Which attempt this is, from 1.
     pub attempt: i32,
     /// When it was put into the outbox.
     pub created_at: DateTime<Utc>,
-    /// Since when it may be sent, or since a person had it sent again: it is retried for a day from then on.
+    /// When it became due: when it was created, when its hold ended, or when a person had it sent again. It is retried
+    /// for a day from then on.
     pub due_since: DateTime<Utc>,
     /// Its channel.
     pub channel_id: ChannelId,
-    /// Where it goes, as stored.
+    /// The channel's destination, as stored.
     pub settings: Settings,
-    /// The channel's secrets. None: it was not sealed yet.
+    /// The channel's secrets. None: the channel is not sealed yet.
     pub sealed: Option<Sealed>,
     /// Signs webhooks. None: it is sealed, or the kind does not sign.
     pub signing_secret: Option<String>,
-    /// Whether the channel's last attempt failed.
+    /// True if the channel's last attempt failed.
     pub is_failing: bool,
     /// Signs the link of a confirmation mail. None: it is sealed, or there is none.
     pub confirm_secret: Option<String>,
-    /// The message of the incident that the channel shows, as the kind names it. None: there is none, or the kind changes no messages.
+    /// The service's handle of the message about this incident in the channel. None: there is none, or the kind changes no messages.
     pub handle: Option<Value>,
 }
 
@@ -227,10 +228,10 @@ impl TryFrom<Row> for Claimed {
     }
 }
 
-/// Leases the oldest deliveries of channels that are due, for as long as the lease lasts. They are due again when it ends, so a process
-/// that dies while sending loses nothing. One of an incident and channel waits until the one before it is settled.
+/// Leases the oldest due deliveries of channels. They are due again when the lease ends, so a process that dies while sending loses nothing. A
+/// delivery waits until the earlier one of the same incident and channel is settled.
 ///
-/// Rows that somebody else holds are skipped. No channel stands in `shares` twice.
+/// Skips rows that another transaction has locked. `shares` must name no channel twice.
 ///
 /// # Errors
 /// When the database is away, or [`StoreError::Corrupt`] when a row cannot be read.

@@ -24,7 +24,7 @@ pub struct NewAlert {
 }
 
 impl NewAlert {
-    /// The failed channel that a notice is about.
+    /// Returns the failed channel that a notice is about.
     fn notice_of(&self) -> Option<Uuid> {
         match &self.message.event {
             Event::ChannelDisabled(disabled) => Some(disabled.channel.id.0),
@@ -34,18 +34,18 @@ impl NewAlert {
 }
 
 /// Puts alerts into the outbox, in the caller's transaction. Existing deliveries stay. A channel with a waiting notice
-/// of a failed channel gets no second one (index `delivery_notice_once`). Returns the new deliveries.
+/// about a failed channel gets no second one (index `delivery_notice_once`). Returns the new deliveries.
 ///
-/// A withheld delivery is cancelled from the start. Under the lock of each channel, this checks again whether its mail
-/// address is confirmed: the address may have changed since the caller decided.
+/// A withheld delivery is cancelled from the start. Under the lock of each channel, this function checks again whether
+/// its mail address is confirmed: the address may have changed since the caller decided.
 ///
-/// The channels stay locked against deletion until the commit. So whoever deletes a channel finds these deliveries, and
-/// deletes them as well.
+/// The channels stay locked against deletion until the commit. So a transaction that deletes a channel finds these
+/// deliveries, and deletes them as well.
 ///
 /// # Errors
 /// If the database is away.
 pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> StoreResult<Vec<DeliveryId>> {
-    // Send each message once. The deliveries refer to its place, counted from 1 as in arrays.
+    // Send each message to PostgreSQL once. The deliveries refer to its place, counted from 1 as in arrays.
     let to: Vec<(i32, Recipient)> = (1..)
         .zip(alerts)
         .flat_map(|(place, alert)| alert.recipients.iter().map(move |recipient| (place, *recipient)))
@@ -110,8 +110,8 @@ pub async fn enqueue(tx: &mut Tx, alerts: &[NewAlert], now: DateTime<Utc>) -> St
     Ok(rows.into_iter().map(DeliveryId).collect())
 }
 
-/// Which channels have got messages of incidents, or would have if they were confirmed, and for which a message waits. Without incidents of
-/// which there are none.
+/// Returns which channels got a message about each incident (or would have, if they were confirmed), and for which a message still waits. The answer
+/// leaves out incidents without such channels.
 ///
 /// # Errors
 /// If the database is away.
@@ -150,7 +150,7 @@ pub async fn history(
             history.waiting.insert(channel);
         }
         match row.alert.as_str() {
-            // What is due goes out, so its channel hears of it.
+            // A due delivery will be sent, so its channel counts as notified.
             _ if row.is_held => {}
             "opened" => {
                 history.opened.insert(channel);
@@ -169,15 +169,15 @@ pub async fn history(
 pub enum Settle {
     /// It was sent.
     Sent,
-    /// It is given up.
+    /// The retries ended without success.
     Dead,
     /// It is too old to send.
     Cancelled,
-    /// It is retried at this time.
+    /// It will be retried at this time.
     RetryAt(DateTime<Utc>),
 }
 
-/// Settles a claimed delivery. False: the lease was lost, and nothing was written.
+/// Settles a claimed delivery. False: this process has lost the lease, and nothing was written.
 ///
 /// # Errors
 /// If the database is away.
@@ -212,7 +212,7 @@ pub async fn settle(
     Ok(done.rows_affected() == 1)
 }
 
-/// When the next delivery is due.
+/// Returns when the next delivery is due.
 ///
 /// # Errors
 /// When the database is away.
@@ -241,9 +241,9 @@ pub struct Delivery {
     pub attempt_count: i32,
     /// When it was put into the outbox.
     pub created_at: DateTime<Utc>,
-    /// When the next attempt is due.
+    /// When the next attempt is due. None: the delivery is settled.
     pub next_attempt_at: Option<DateTime<Utc>>,
-    /// Held: not sent before this time.
+    /// The end of its hold: it is not sent before this time.
     pub not_before: Option<DateTime<Utc>>,
     /// When it was settled.
     pub settled_at: Option<DateTime<Utc>>,
@@ -254,17 +254,17 @@ pub struct Delivery {
 /// The filter of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// To this channel.
+    /// Deliveries to this channel.
     pub channel_id: Option<ChannelId>,
-    /// Of this incident.
+    /// Deliveries about this incident.
     pub incident_id: Option<IncidentId>,
-    /// Only this one.
+    /// Only this delivery.
     pub id: Option<DeliveryId>,
-    /// In this status.
+    /// Deliveries with this status.
     pub status: Option<String>,
 }
 
-/// A project's deliveries, newest first.
+/// Returns a project's deliveries, newest first.
 ///
 /// # Errors
 /// When the database is away.
@@ -314,8 +314,8 @@ pub async fn list(
         .collect())
 }
 
-/// Cancels the deliveries that wait for a channel whose new address is not confirmed, also those under way. The caller
-/// holds the channel's lock.
+/// Cancels the pending deliveries of a channel whose new address is not confirmed, even those that a sender has
+/// claimed. The caller holds the channel's lock.
 ///
 /// # Errors
 /// When the database is away.
@@ -338,8 +338,8 @@ pub async fn cancel_unconfirmed(
     Ok(())
 }
 
-/// Makes a delivery that was given up or cancelled wait again, under the same id. The caller holds its channel's lock. False: it waits, was
-/// sent, or another notice of a failed channel waits for this channel.
+/// Makes a dead or cancelled delivery pending again, under the same id. The caller holds its channel's lock. False: the delivery is pending, it was
+/// sent, or another notice about a failed channel waits for this channel.
 ///
 /// # Errors
 /// When the database is away.
@@ -366,7 +366,7 @@ pub async fn resend(
     Ok(done.rows_affected() == 1)
 }
 
-/// The channel of a delivery.
+/// Returns the channel of a delivery.
 ///
 /// # Errors
 /// When the database is away.

@@ -7,10 +7,10 @@ use deadbeat_domain::ids::{EscalationPolicyId, IncidentId, ProjectId};
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Whose an incident is, and which one.
+/// The project and id of an incident.
 pub type IncidentKey = (ProjectId, IncidentId);
 
-/// A step that is to come.
+/// The next step of an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Escalation {
     /// The incident.
@@ -26,7 +26,7 @@ pub struct Escalation {
 pub struct Due {
     /// The step.
     pub escalation: Escalation,
-    /// The incident is over, or a person acknowledged it.
+    /// True if the incident is resolved, or a person acknowledged it.
     pub is_over: bool,
 }
 
@@ -51,11 +51,11 @@ pub async fn begin(tx: &mut Tx, escalations: &[Escalation]) -> StoreResult<()> {
     Ok(())
 }
 
-/// Takes steps that are due, at most `limit`. They stay locked until the end of the transaction: no other process takes
-/// them, and whoever acknowledges or resolves the incident waits.
+/// Claims steps that are due, at most `limit`. They stay locked until the transaction ends: no other process claims
+/// them, and a transaction that acknowledges or resolves the incident waits.
 ///
-/// A row is left out while its incident is locked against foreign keys. The deliveries need such a key, and whoever
-/// holds that lock may wait for this row ([`end`]).
+/// Leaves out a step while another transaction has locked its incident against foreign keys. The new deliveries need
+/// such a key, and the transaction that holds that lock may wait for this step ([`end`]).
 ///
 /// # Errors
 /// If the database is away.
@@ -83,7 +83,7 @@ pub async fn claim(tx: &mut Tx, now: DateTime<Utc>, limit: i64) -> StoreResult<V
                 incident: (ProjectId(row.project_id), IncidentId(row.incident_id)),
                 policy: EscalationPolicyId(row.policy_id),
                 pending: Pending {
-                    // The table allows no negative ones.
+                    // The table allows no negative numbers.
                     step: row.step.unsigned_abs(),
                     round: row.round.unsigned_abs(),
                     due_at: row.due_at,
@@ -135,7 +135,7 @@ pub async fn end(tx: &mut Tx, incidents: &[IncidentKey]) -> StoreResult<()> {
     Ok(())
 }
 
-/// As the table writes a number of steps or rounds.
+/// Converts a number of steps or rounds to the table's type.
 fn small(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }

@@ -1,4 +1,4 @@
-//! Table `message_handle`: the message that a channel shows of an incident, as the service names it.
+//! Table `message_handle`: the service's handle of the message that shows an incident in a channel.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{ChannelId, IncidentId, ProjectId};
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{StoreResult, Tx};
 
-/// Writes the handle of an incident's message in a channel. It replaces an earlier one. An incident that is gone gets none.
+/// Writes the handle of an incident's message in a channel. The handle replaces an earlier one. Does nothing if the incident was deleted.
 ///
 /// # Errors
 /// If the database is away.

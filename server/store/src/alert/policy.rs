@@ -1,4 +1,4 @@
-//! Table `escalation_policy`: who hears of an incident that nobody acknowledges.
+//! Table `escalation_policy`: which people are notified if nobody acknowledges an incident.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 pub struct StoredPolicy {
     /// Its id.
     pub id: EscalationPolicyId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// Its settings, checked.
     pub policy: Policy,
@@ -69,7 +69,8 @@ fn settings(policy: &Policy) -> StoreResult<Value> {
 /// Writes a new policy.
 ///
 /// # Errors
-/// If the project has a default already and this is another one (`escalation_policy_default`), or the database is away.
+/// If the new policy is a default and the project has one already (`escalation_policy_default`), or the database is
+/// away.
 pub async fn insert(tx: &mut Tx, new: &StoredPolicy) -> StoreResult<()> {
     sqlx::query!(
         "INSERT INTO escalation_policy (id, project_id, settings, tags, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -88,7 +89,8 @@ pub async fn insert(tx: &mut Tx, new: &StoredPolicy) -> StoreResult<()> {
 /// Writes a changed policy.
 ///
 /// # Errors
-/// If the project has a default already and this is another one (`escalation_policy_default`), or the database is away.
+/// If the changed policy is a default and the project has another one (`escalation_policy_default`), or the database is
+/// away.
 pub async fn update(tx: &mut Tx, changed: &StoredPolicy) -> StoreResult<()> {
     sqlx::query!(
         "UPDATE escalation_policy SET settings = $3, tags = $4, updated_at = $5 WHERE project_id = $1 AND id = $2",
@@ -103,7 +105,7 @@ pub async fn update(tx: &mut Tx, changed: &StoredPolicy) -> StoreResult<()> {
     Ok(())
 }
 
-/// Removes a policy. False: there was none.
+/// Deletes a policy. False: there was none.
 ///
 /// # Errors
 /// If the database is away.
@@ -134,7 +136,7 @@ pub async fn lock(
         .transpose()
 }
 
-/// One policy of a project.
+/// Returns one policy of a project.
 ///
 /// # Errors
 /// If the database is away, or the row cannot be read.
@@ -150,7 +152,7 @@ pub async fn get(
         .transpose()
 }
 
-/// A project's policies, newest first.
+/// Returns a project's policies, newest first.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.
@@ -170,7 +172,7 @@ pub async fn list(
     rows.into_iter().map(StoredPolicy::try_from).collect()
 }
 
-/// All policies of a project, oldest first.
+/// Returns all policies of a project, oldest first.
 ///
 /// # Errors
 /// If the database is away.
@@ -181,7 +183,7 @@ pub async fn all(tx: &mut Tx, project: ProjectId) -> StoreResult<Vec<Result<Stor
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// These policies, as far as they exist.
+/// Returns those of these policies that exist.
 ///
 /// # Errors
 /// If the database is away.
@@ -199,7 +201,7 @@ pub async fn named(
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// The policies of projects, as far as they decide which incidents they are for.
+/// Returns the policies of projects, with the values that decide to which incidents they apply.
 ///
 /// # Errors
 /// If the database is away.
@@ -234,7 +236,7 @@ pub async fn candidates(
     Ok(found)
 }
 
-/// How many a project has.
+/// Returns the number of policies of a project.
 ///
 /// # Errors
 /// If the database is away.

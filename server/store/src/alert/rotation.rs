@@ -16,7 +16,7 @@ use crate::{Reader, StoreError, StoreResult, Tx, Unreadable};
 pub struct StoredRotation {
     /// Its id.
     pub id: RotationId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// Its settings, checked.
     pub rotation: Rotation,
@@ -99,7 +99,7 @@ pub async fn update(tx: &mut Tx, changed: &StoredRotation) -> StoreResult<()> {
     Ok(())
 }
 
-/// Removes a rotation.
+/// Deletes a rotation.
 ///
 /// # Errors
 /// If the database is away.
@@ -114,7 +114,7 @@ pub async fn delete(tx: &mut Tx, project: ProjectId, id: RotationId) -> StoreRes
     Ok(())
 }
 
-/// Locks a rotation that is about to change. Policies may name it meanwhile.
+/// Locks a rotation that is about to change. Policies may still start to name it.
 ///
 /// # Errors
 /// If the database is away, or the row cannot be read.
@@ -130,7 +130,7 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, id: RotationId) -> StoreResul
     .transpose()
 }
 
-/// One rotation of a project.
+/// Returns one rotation of a project.
 ///
 /// # Errors
 /// If the database is away, or the row cannot be read.
@@ -142,7 +142,7 @@ pub async fn get(reader: &Reader, project: ProjectId, id: RotationId) -> StoreRe
         .transpose()
 }
 
-/// A project's rotations, newest first.
+/// Returns a project's rotations, newest first.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.
@@ -162,7 +162,7 @@ pub async fn list(
     rows.into_iter().map(StoredRotation::try_from).collect()
 }
 
-/// All rotations of a project, oldest first.
+/// Returns all rotations of a project, oldest first.
 ///
 /// # Errors
 /// If the database is away.
@@ -173,7 +173,7 @@ pub async fn all(tx: &mut Tx, project: ProjectId) -> StoreResult<Vec<Result<Stor
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// These rotations, as far as they exist.
+/// Returns those of these rotations that exist.
 ///
 /// # Errors
 /// If the database is away.
@@ -191,7 +191,7 @@ pub async fn named(
     Ok(each(rows, |row| (row.project_id, row.id)))
 }
 
-/// How many a project has.
+/// Returns the number of rotations of a project.
 ///
 /// # Errors
 /// If the database is away.

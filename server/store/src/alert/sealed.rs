@@ -15,17 +15,17 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 /// The secrets of one channel.
 #[derive(Clone)]
 pub struct Secrets {
-    /// Which channel.
+    /// The channel's id.
     pub id: ChannelId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// Its kind and settings, as stored.
     pub settings: Settings,
-    /// Ciphertexts. None: nobody has sealed the channel yet.
+    /// The ciphertexts. None: the channel is not sealed yet.
     pub sealed: Option<Sealed>,
-    /// In clear, where old code wrote it.
+    /// The signing secret in clear, written by an older version.
     pub signing_secret: Option<String>,
-    /// The same.
+    /// The confirmation secret in clear, written by an older version.
     pub confirm_secret: Option<String>,
 }
 
@@ -51,11 +51,11 @@ struct Row {
 /// Some channels of a walk.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Those that can be read.
+    /// The channels that can be read.
     pub channels: Vec<Secrets>,
-    /// The ids of those that cannot.
+    /// The ids of the channels that cannot be read.
     pub unreadable: Vec<ChannelId>,
-    /// Where to go on. None: this was the last batch.
+    /// Where to continue. None: this was the last batch.
     pub next: Option<Place>,
 }
 
@@ -89,8 +89,7 @@ impl Batch {
     }
 }
 
-/// Locks channels with secrets in clear, project by project in the order of [`Place`], from behind `after` on. It skips channels that
-/// another transaction holds.
+/// Locks channels with secrets in clear, in the order of [`Place`], starting after `after`. Skips channels that another transaction has locked.
 ///
 /// # Errors
 /// When the database is away.
@@ -112,7 +111,7 @@ pub async fn lock_clear(tx: &mut Tx, after: Place, limit: i64) -> StoreResult<Ba
     Ok(Batch::of(rows, limit))
 }
 
-/// Locks channels that this key seals, in the same order. It waits for channels that another transaction holds.
+/// Locks channels that this key seals, in the same order. Waits for channels that another transaction has locked.
 ///
 /// # Errors
 /// When the database is away.
@@ -135,7 +134,7 @@ pub async fn lock_sealed_by(tx: &mut Tx, key: &str, after: Place, limit: i64) ->
     Ok(Batch::of(rows, limit))
 }
 
-/// Writes the sealed secrets of channels that the caller holds, and removes what stood in clear.
+/// Writes the sealed secrets of channels, and deletes the secrets in clear. The caller holds the channels' locks.
 ///
 /// # Errors
 /// When the database is away.
@@ -158,7 +157,7 @@ pub async fn write(tx: &mut Tx, channels: &[(ProjectId, ChannelId, Settings, Sea
     Ok(())
 }
 
-/// The key that the servers of this database agreed on. When there is none yet, it is `proposed` from now on.
+/// Returns the key that the servers of this database agreed on. If there is none yet, they agree on `proposed`.
 ///
 /// # Errors
 /// When the database is away.
@@ -175,7 +174,7 @@ pub async fn agree(tx: &mut Tx, proposed: &str, now: DateTime<Utc>) -> StoreResu
         .await?)
 }
 
-/// The key that the servers of this database agreed on. None: nothing was sealed yet.
+/// Returns the key that the servers of this database agreed on. None: no server has sealed anything yet.
 ///
 /// # Errors
 /// When the database is away.
@@ -185,7 +184,7 @@ pub async fn agreed(reader: &Reader) -> StoreResult<Option<String>> {
         .await?)
 }
 
-/// Another key is the one that the servers agreed on.
+/// Replaces the key that the servers agreed on.
 ///
 /// # Errors
 /// When the database is away.
@@ -200,7 +199,7 @@ pub async fn replace(tx: &mut Tx, key: &str, now: DateTime<Utc>) -> StoreResult<
     Ok(())
 }
 
-/// How many channels each key seals.
+/// Returns the number of channels that each key seals.
 ///
 /// # Errors
 /// When the database is away, or [`StoreError::Corrupt`] when PostgreSQL answers without a key.
@@ -226,7 +225,7 @@ pub async fn count_by_key(reader: &Reader) -> StoreResult<Vec<(String, i64)>> {
         .collect()
 }
 
-/// How many channels have secrets in clear.
+/// Returns the number of channels that have secrets in clear.
 ///
 /// # Errors
 /// When the database is away.

@@ -13,7 +13,7 @@ use crate::page::Page;
 use crate::people::creator;
 use crate::{Reader, StoreResult, Tx};
 
-/// What a snooze or mute is about.
+/// The target of a snooze or mute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// The whole project.
@@ -39,9 +39,9 @@ impl Target {
 pub struct Snooze {
     /// Its id.
     pub id: SnoozeId,
-    /// What it is about.
+    /// Its target.
     pub target: Target,
-    /// When it ends. None: it is a mute.
+    /// When it ends. None: it is a mute, which ends when a person ends it.
     pub ends_at: Option<DateTime<Utc>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
@@ -78,7 +78,8 @@ impl From<Row> for Snooze {
     }
 }
 
-/// The snooze (or the mute) of a target. The caller holds the project ([`crate::people::project::lock_rules`]).
+/// Returns the snooze (or the mute) of a target. The caller holds the project's lock
+/// ([`crate::people::project::lock_rules`]).
 ///
 /// # Errors
 /// When the database is away.
@@ -104,8 +105,8 @@ pub async fn find(
     Ok(row.map(Snooze::from))
 }
 
-/// Writes a snooze or mute, in place of the target's other one of that kind. False: the project has no such monitor. The caller holds the
-/// project.
+/// Writes a snooze or mute, in place of the target's other one of that kind. False: the project has no such monitor. The caller holds the project's
+/// lock.
 ///
 /// # Errors
 /// When the database is away.
@@ -138,7 +139,7 @@ pub async fn replace(
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes the snooze (or the mute) of a target. False: there was none.
+/// Deletes the snooze (or the mute) of a target. False: there was none.
 ///
 /// # Errors
 /// When the database is away.
@@ -157,7 +158,7 @@ pub async fn remove(tx: &mut Tx, project: ProjectId, target: &Target, is_mute: b
     Ok(done.rows_affected() > 0)
 }
 
-/// Removes one by its id. None: the project has no such.
+/// Deletes a snooze or mute by its id. None: the project has none of that id.
 ///
 /// # Errors
 /// When the database is away.
@@ -174,7 +175,7 @@ pub async fn delete(tx: &mut Tx, project: ProjectId, id: SnoozeId) -> StoreResul
     Ok(row.map(|row| Snooze::from(row).target))
 }
 
-/// Removes a project's snoozes that have ended.
+/// Deletes a project's snoozes that have ended.
 ///
 /// # Errors
 /// When the database is away.
@@ -189,7 +190,7 @@ pub async fn delete_ended(tx: &mut Tx, project: ProjectId, now: DateTime<Utc>) -
     Ok(())
 }
 
-/// How many tags of a project have a snooze or mute.
+/// Returns the number of tags of a project that have a snooze or mute.
 ///
 /// # Errors
 /// When the database is away.
@@ -202,7 +203,7 @@ pub async fn count_tags(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// A project's snoozes that have not ended, and mutes, newest first.
+/// Returns a project's mutes, and its snoozes that have not ended, newest first.
 ///
 /// # Errors
 /// When the database is away.
@@ -229,7 +230,7 @@ pub async fn list(
     Ok(rows.into_iter().map(Snooze::from).collect())
 }
 
-/// The monitor of a slug, for a snooze by ping URL.
+/// Returns the monitor of a slug, for a snooze by ping URL.
 ///
 /// # Errors
 /// When the database is away.
@@ -244,8 +245,8 @@ pub async fn monitor_of_slug(tx: &mut Tx, project: ProjectId, slug: &str) -> Sto
     Ok(id.map(MonitorId))
 }
 
-/// The holds by snoozes and mutes: those of the projects and their tags, and those of these monitors. Monitors with the same end share a
-/// hold, so a storm under a mute costs no more than one.
+/// Returns the holds by snoozes and mutes of projects, of their tags, and of these monitors. Monitors whose snoozes end at the same time share one
+/// hold, so a storm under a mute is as cheap as one incident.
 ///
 /// # Errors
 /// When the database is away.
@@ -275,7 +276,7 @@ pub async fn holds(
     let mut found: HashMap<ProjectId, Vec<Hold>> = HashMap::new();
     let mut of_monitors: BTreeMap<(Uuid, Option<DateTime<Utc>>), BTreeSet<Uuid>> = BTreeMap::new();
     let time = |ends_at: Option<DateTime<Utc>>| {
-        // The clock may have been set back since: a snooze holds from the beginning of time.
+        // A snooze holds from the beginning of time, because the clock may have been set back since it was made.
         ends_at.map_or(Time::Always, |until| Time::Once {
             from: DateTime::<Utc>::MIN_UTC,
             until,

@@ -1,8 +1,7 @@
-//! Locks that keep what rotations and escalation policies name.
+//! Locks that keep channels and rotations in existence while rotations and escalation policies name them.
 //!
-//! Whoever writes a name holds what it names ([`hold_channels`], [`hold_rotations`]). Whoever deletes such a thing locks it
-//! first ([`lock_channel_to_delete`], [`lock_rotation_to_delete`]) and then looks for its name. So one of the two sees the
-//! other.
+//! A transaction that writes a name holds the named thing ([`hold_channels`], [`hold_rotations`]). A transaction that deletes such a thing locks it
+//! first ([`lock_channel_to_delete`], [`lock_rotation_to_delete`]), and then searches for its name. So one of the two transactions sees the other.
 
 use std::collections::HashSet;
 
@@ -11,7 +10,7 @@ use deadbeat_domain::ids::{ChannelId, ProjectId, RotationId};
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Which of these channels a project has. They cannot be deleted before the end of the transaction.
+/// Returns those of these channels that a project has. Nobody can delete them before the end of the transaction.
 ///
 /// # Errors
 /// If the database is away.
@@ -30,7 +29,7 @@ pub async fn hold_channels(
     Ok(found.into_iter().map(ChannelId).collect())
 }
 
-/// Which of these rotations a project has. They cannot be deleted before the end of the transaction.
+/// Returns those of these rotations that a project has. Nobody can delete them before the end of the transaction.
 ///
 /// # Errors
 /// If the database is away.
@@ -49,7 +48,8 @@ pub async fn hold_rotations(
     Ok(found.into_iter().map(RotationId).collect())
 }
 
-/// Locks a channel that is about to be deleted: from now on nothing can come to name it. False: there is none.
+/// Locks a channel that is about to be deleted. From now on no rotation and no policy can start to name it. False:
+/// there is none.
 ///
 /// # Errors
 /// If the database is away.
@@ -64,7 +64,7 @@ pub async fn lock_channel_to_delete(tx: &mut Tx, project: ProjectId, id: Channel
     Ok(found.is_some())
 }
 
-/// Locks a rotation that is about to be deleted: from now on no policy can come to name it. False: there is none.
+/// Locks a rotation that is about to be deleted. From now on no policy can start to name it. False: there is none.
 ///
 /// # Errors
 /// If the database is away.

@@ -1,6 +1,6 @@
-//! Table `delivery`: those that wait for their time, and those that a mute or a channel's rules keep back.
+//! Table `delivery`: the held deliveries, and those that a mute or a channel's rules withhold.
 //!
-//! Such a delivery was never attempted, so its decision can be taken anew. A delivery with an attempt is left alone: the message may have
+//! Nothing was sent for such a delivery, so its decision can be revised. A delivery with an attempt stays as it is, because its message may have
 //! arrived.
 
 use chrono::{DateTime, Utc};
@@ -14,20 +14,20 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// A delivery whose decision can be taken anew, and what decides.
+/// A delivery whose decision can be revised, with the values that decide.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     /// Its id.
     pub id: DeliveryId,
     /// The channel that it goes to.
     pub channel_id: ChannelId,
-    /// What it reports.
+    /// The kind of alert.
     pub alert: Alert,
     /// The kind of the incident's subject.
     pub subject_kind: SubjectKind,
     /// The subject's id.
     pub subject_id: Uuid,
-    /// The incident's cause. None: a later version wrote it.
+    /// The incident's cause. None: a newer version wrote it.
     pub cause: Option<Cause>,
     /// How urgent the incident is.
     pub severity: Severity,
@@ -37,28 +37,28 @@ pub struct Waiting {
     pub tags: Vec<String>,
 }
 
-/// Which deliveries are decided anew.
+/// The deliveries whose decisions are revised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Only {
-    /// All of the project.
+    /// All deliveries of the project.
     All,
-    /// Those to a channel.
+    /// The deliveries to this channel.
     Channel(ChannelId),
-    /// Those about a subject.
+    /// The deliveries about this subject.
     Subject(Uuid),
 }
 
-/// A new decision about a delivery.
+/// A revised decision about a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decided {
     /// It is sent at this time, or as soon as possible after it.
     At(DateTime<Utc>),
-    /// It is not sent, for this `cancel_reason`.
+    /// It is withheld, with this `cancel_reason`.
     Withheld(&'static str),
 }
 
-/// Locks the next deliveries of a project that wait or are withheld, in the order of their ids: `limit` at most. Leaves out what is withheld about incidents that are over or acknowledged. The caller holds the project
-/// ([`crate::people::project::lock_rules`]).
+/// Locks the next deliveries of a project that are held or withheld, in id order, at most `limit`. Leaves out withheld ones about incidents that are
+/// resolved or acknowledged. The caller holds the project's lock ([`crate::people::project::lock_rules`]).
 ///
 /// # Errors
 /// When the database is away.
@@ -110,7 +110,7 @@ pub async fn lock(
         Some(Waiting {
             id: DeliveryId(row.id),
             channel_id: ChannelId(row.channel_id),
-            // What a later version wrote, that version decides anew.
+            // Leave out a delivery that a newer version wrote: that version revises it.
             alert: Alert::parse(&row.alert)?,
             subject_kind: SubjectKind::parse(&row.subject_kind)?,
             subject_id: row.subject_id,
@@ -125,7 +125,7 @@ pub async fn lock(
     Ok(waiting.collect())
 }
 
-/// Writes new decisions. A delivery that was attempted meanwhile stays as it is.
+/// Writes revised decisions. A delivery with an attempt since then stays as it is.
 ///
 /// # Errors
 /// When the database is away.
@@ -159,10 +159,10 @@ pub async fn decide(
     Ok(())
 }
 
-/// Cancels what still waits to report that these incidents began or go on: they are over, or a person has acknowledged them. What is due
-/// already stays.
+/// Cancels the held deliveries that would report that these incidents opened or continue: the incidents are resolved, or a person acknowledged them.
+/// Due deliveries stay.
 ///
-/// Everybody locks in this order: project, channels, deliveries.
+/// Every caller locks in this order: project, channels, deliveries.
 ///
 /// # Errors
 /// When the database is away.

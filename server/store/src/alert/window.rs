@@ -21,7 +21,7 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 pub struct Stored {
     /// Its id.
     pub id: WindowId,
-    /// What people set.
+    /// The settings that people chose.
     pub window: Window,
     /// When it was made.
     pub created_at: DateTime<Utc>,
@@ -96,7 +96,7 @@ macro_rules! select {
     };
 }
 
-/// The columns of [`When`].
+/// The columns of a [`When`].
 type Times = (
     Option<DateTime<Utc>>,
     Option<DateTime<Utc>>,
@@ -182,7 +182,7 @@ pub async fn update(
     Ok(())
 }
 
-/// Removes a window. False: there was none.
+/// Deletes a window. False: there was none.
 ///
 /// # Errors
 /// When the database is away.
@@ -197,7 +197,7 @@ pub async fn delete(tx: &mut Tx, project: ProjectId, id: WindowId) -> StoreResul
     Ok(done.rows_affected() > 0)
 }
 
-/// Removes a project's windows that ended before `before`.
+/// Deletes a project's windows that ended before `before`.
 ///
 /// # Errors
 /// When the database is away.
@@ -212,7 +212,7 @@ pub async fn delete_ended(tx: &mut Tx, project: ProjectId, before: DateTime<Utc>
     Ok(())
 }
 
-/// How many a project has.
+/// Returns the number of windows of a project.
 ///
 /// # Errors
 /// When the database is away.
@@ -225,7 +225,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// One window of a project.
+/// Returns one window of a project.
 ///
 /// # Errors
 /// When the database is away, or the row cannot be read.
@@ -249,7 +249,7 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, id: WindowId) -> StoreResult<
         .transpose()
 }
 
-/// A project's windows, newest first.
+/// Returns a project's windows, newest first.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
@@ -265,7 +265,7 @@ pub async fn list(reader: &Reader, project: ProjectId, page: Page<WindowId>) -> 
     rows.into_iter().map(Stored::try_from).collect()
 }
 
-/// The holds by windows that have not ended. A window that cannot be read holds nothing: an alert too many is better than one too few.
+/// Returns the holds by windows that have not ended. An unreadable window holds nothing: an alert too many is better than one too few.
 ///
 /// # Errors
 /// When the database is away.
@@ -287,7 +287,7 @@ pub async fn holds(
         match Stored::try_from(row) {
             Ok(stored) => found.entry(project).or_default().push(stored.window.hold(now)),
             Err(error) => {
-                tracing::error!(project.id = %project, %error, "a maintenance window cannot be read; it holds nothing")
+                tracing::error!(project.id = %project, %error, "a maintenance window cannot be read, so it holds no alerts")
             }
         }
     }

@@ -29,7 +29,7 @@ pub struct Beat {
     pub name: String,
     /// The host of its last report.
     pub host: Option<String>,
-    /// The argument of `celery -A` where it runs. None: not known.
+    /// The argument of `celery -A` where it runs. None: unknown.
     pub project_word: Option<String>,
     /// When its first report came.
     pub created_at: DateTime<Utc>,
@@ -68,13 +68,13 @@ struct Row {
 }
 
 impl Beat {
-    /// The argument that a person types after `celery -A`.
+    /// Returns the argument that a person types after `celery -A`.
     #[must_use]
     pub fn typed(&self) -> &str {
         self.project_word.as_deref().unwrap_or(&self.name)
     }
 
-    /// The facts about it that monitors' verdicts need.
+    /// Returns the Beat's facts that monitors' verdicts need.
     #[must_use]
     pub fn view(&self) -> BeatView {
         BeatView {
@@ -123,10 +123,10 @@ impl TryFrom<Row> for Beat {
     }
 }
 
-/// How often to create a Beat again that somebody deletes between the insert and the lock.
+/// How often to create the Beat again if another transaction deletes it between the insert and the lock.
 const TRIES: usize = 5;
 
-/// Locks the Beat of that name. Creates it first if there is none.
+/// Locks the Beat of a name. Creates it first if there is none.
 ///
 /// # Errors
 /// If the database is away.
@@ -157,11 +157,11 @@ pub async fn lock_or_create(
         }
     }
     Err(StoreError::Corrupt(
-        "a Beat appears and disappears while it is locked".to_owned(),
+        "a Beat was created and deleted again and again while this transaction wanted to lock it".to_owned(),
     ))
 }
 
-/// Writes Beats' states. Moves `check_after` only if it must, or if the sweep asks for it.
+/// Writes Beats' states. Moves `check_after` only if necessary, or if the sweep wants it (`moves_check`).
 ///
 /// # Errors
 /// If the database is away.
@@ -236,7 +236,7 @@ pub async fn claim_overdue(
 /// # Errors
 /// If the database is away.
 pub async fn set_aside(tx: &mut Tx, project: ProjectId, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
-    // A Beat without a deadline stays without one: `greatest` alone would arm one that is down.
+    // A Beat without a deadline stays without one: `greatest` alone would arm a Beat that is down.
     sqlx::query!(
         "UPDATE beat
         SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
@@ -250,7 +250,7 @@ pub async fn set_aside(tx: &mut Tx, project: ProjectId, id: Uuid, until: DateTim
     Ok(())
 }
 
-/// Beats by project and id.
+/// Returns Beats by project and id.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
@@ -290,7 +290,7 @@ pub async fn lock_by_id(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreRes
     .transpose()
 }
 
-/// Deletes a Beat. The caller has deleted its monitors ([`crate::monitor::delete_all`]): a remaining one would stay
+/// Deletes a Beat. The caller has deleted its monitors ([`crate::monitor::delete_all`]): a remaining monitor would stay
 /// without a Beat.
 ///
 /// # Errors
@@ -306,7 +306,7 @@ pub async fn delete(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult<
     Ok(())
 }
 
-/// How many Beats a project has.
+/// Returns how many Beats a project has.
 ///
 /// # Errors
 /// If the database is away.
@@ -319,7 +319,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Locks the Beat of that name, if there is one.
+/// Locks the Beat of a name, if there is one.
 ///
 /// # Errors
 /// When the database is away, or the row cannot be read.
@@ -363,7 +363,7 @@ pub async fn lose_events(
     Ok(())
 }
 
-/// A project's Beats, by name.
+/// Returns a project's Beats, by name.
 ///
 /// # Errors
 /// When the database is away.
@@ -382,7 +382,7 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Beat>>
     rows.into_iter().map(Beat::try_from).collect()
 }
 
-/// A project's Beats, newest first, page by page.
+/// Returns a project's Beats, newest first, page by page.
 ///
 /// # Errors
 /// When the database is away.
@@ -404,8 +404,8 @@ pub async fn page(reader: &Reader, project: ProjectId, page: Page<BeatId>) -> St
     rows.into_iter().map(Beat::try_from).collect()
 }
 
-/// The processes that report as this Beat. If the stored list cannot be read, starts with an empty one: each process
-/// reports again within its period.
+/// Returns the processes that report as this Beat. If the stored list cannot be read, returns an empty one, because each process reports again within
+/// its period.
 ///
 /// # Errors
 /// When the database is away.
@@ -421,12 +421,12 @@ pub async fn incarnations(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreR
         return Ok(Vec::new());
     };
     Ok(serde_json::from_value(stored).unwrap_or_else(|error| {
-        tracing::error!(beat.id = %id, %error, "the incarnations of a Beat cannot be read; they are noted anew");
+        tracing::error!(beat.id = %id, %error, "the incarnations of a Beat cannot be read; the next reports replace them");
         Vec::new()
     }))
 }
 
-/// Notes the processes that report as this Beat. The caller holds its lock.
+/// Notes the processes that report as this Beat. The caller holds the Beat's lock.
 ///
 /// # Errors
 /// When the database is away.

@@ -1,4 +1,4 @@
-//! Table `broker`: the samples of the broker, which one process takes for its whole application.
+//! Table `broker`: the samples of brokers. One process takes them for its whole application.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::celery::condition::Condition;
@@ -20,13 +20,13 @@ pub struct Broker {
     pub project_id: ProjectId,
     /// The Celery application's name.
     pub app: String,
-    /// The process that is asked to sample it: a worker, or a Beat.
+    /// The process that takes the samples: a worker, or a Beat.
     pub sampler: Option<String>,
-    /// Until when no other process is asked.
+    /// The end of the sampler's lease. Until then no other process becomes the sampler.
     pub sampler_until: Option<DateTime<Utc>>,
     /// Its last sample, without the queues.
     pub sample: Option<Value>,
-    /// When that sample came.
+    /// When the server received that sample.
     pub sampled_at: Option<DateTime<Utc>>,
     /// Which processes reach it.
     pub reach: Reach,
@@ -76,8 +76,9 @@ impl TryFrom<Row> for Broker {
     }
 }
 
-/// Asks a process to sample the broker, unless another one does. True: it is the sampler until the lease ends. A stored
-/// lease that ends later than a new one would was written before the clock was set back.
+/// Elects a process as the sampler of the broker, unless another process holds the lease. True: this process is the
+/// sampler until `until`. Replaces a stored lease that ends later than a new one would: it was written before the clock
+/// was set back.
 ///
 /// # Errors
 /// If the database is away.
@@ -108,7 +109,7 @@ pub async fn elect(
     Ok(done.rows_affected() > 0)
 }
 
-/// How many brokers a project has: one for each application.
+/// Returns the number of brokers of a project: one for each application.
 ///
 /// # Errors
 /// If the database is away.
@@ -121,7 +122,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Ends the lease of the sampler, which did not reach the broker: another process is to be asked.
+/// Ends the lease of the sampler, which did not reach the broker. So another process can be elected.
 ///
 /// # Errors
 /// When the database is away.
@@ -187,7 +188,7 @@ pub async fn lock_or_create(
     .try_into()
 }
 
-/// When the last incident about a broker ended, if that was after `since`.
+/// Returns the time at which the last incident about a broker ended, if that was after `since`.
 ///
 /// # Errors
 /// When the database is away.
@@ -196,7 +197,8 @@ pub async fn back_at(
     broker: &Broker,
     since: DateTime<Utc>,
 ) -> StoreResult<Option<DateTime<Utc>>> {
-    // Read the newest few incidents, whatever their cause: the index follows their ids, which sort by time.
+    // Read the newest few incidents, whatever their cause: the index is ordered by their ids, which are ordered by
+    // time.
     Ok(sqlx::query_scalar!(
         r#"
         SELECT max(at) AS back_at
@@ -217,7 +219,7 @@ pub async fn back_at(
     .await?)
 }
 
-/// The broker of an application, if any process has reported it.
+/// Returns the broker of an application. None: no process has reported it.
 ///
 /// # Errors
 /// If the database is away, or the row cannot be read.
@@ -237,8 +239,8 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<O
     .transpose()
 }
 
-/// Locks the brokers without a sample since an instant that have an open incident, or a queue with one. Leaves out
-/// unreadable ones.
+/// Locks brokers that have had no sample since an instant, and that have an open incident or a queue with one. Leaves
+/// out unreadable brokers.
 ///
 /// # Errors
 /// If the database is away.
@@ -268,7 +270,7 @@ pub async fn claim_unseen(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> Sto
         .collect())
 }
 
-/// Deletes brokers without a sample since an instant. Returns how many.
+/// Deletes brokers that have had no sample since an instant. Returns how many.
 ///
 /// # Errors
 /// If the database is away.
@@ -318,7 +320,7 @@ pub async fn update(tx: &mut Tx, broker: &Broker) -> StoreResult<()> {
     Ok(())
 }
 
-/// A project's brokers, by application.
+/// Returns a project's brokers, by application.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
@@ -337,7 +339,7 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Broker
     rows.into_iter().map(Broker::try_from).collect()
 }
 
-/// A project's brokers, newest first, page by page.
+/// Returns a project's brokers, newest first, page by page.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.

@@ -1,5 +1,5 @@
-//! Table `host_part`: the Beats and workers in the open incidents about hosts. And which Beats and workers run on one
-//! machine.
+//! Table `host_part`: the Beats and workers in the open incidents about hosts. This module also finds the Beats and
+//! workers that run on one machine.
 
 pub mod told;
 
@@ -24,7 +24,7 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 /// A Beat or a worker on its machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resident {
-    /// Beat or worker.
+    /// Its kind: Beat or worker.
     pub kind: SubjectKind,
     /// The project that owns it.
     pub project_id: ProjectId,
@@ -32,12 +32,12 @@ pub struct Resident {
     pub app: String,
     /// Its name.
     pub name: String,
-    /// The argument of `celery -A` there.
+    /// The argument of `celery -A` where it runs.
     pub typed: String,
     /// The name of its host.
     pub host: Option<String>,
-    /// The start of the machine that it last reported from. A machine that does not report its start is known by its
-    /// name.
+    /// The machine of its last report, in one of the machine's starts (boot id). A machine that does not report a boot
+    /// id is identified by its name.
     pub machine: String,
     /// The queues that it consumes.
     pub queues: Vec<String>,
@@ -52,9 +52,9 @@ pub struct Resident {
 pub struct Linked {
     /// Its id.
     pub id: Uuid,
-    /// When its last report came, as of the moment when the host was found lost.
+    /// The time of its last report before the host was found lost.
     pub heard_at: DateTime<Utc>,
-    /// When it reported again.
+    /// When it reported again. None: it has not.
     pub back_at: Option<DateTime<Utc>>,
     /// Its present state. None: it signed off, or was deleted.
     pub resident: Option<Resident>,
@@ -77,10 +77,10 @@ struct Row {
     incarnations: Value,
 }
 
-/// A Beat whose reports began this shortly after its start was not silent: it has just started.
+/// A Beat whose reports began this shortly after its start was not silent: it had only just started.
 const BEGINS: TimeDelta = TimeDelta::seconds(15);
 
-/// The last stretch in which it was silent. None if that cannot be read.
+/// Returns the last stretch without its reports. None: there was none, or the stored list cannot be read.
 fn gap(is_beat: bool, incarnations: Value) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     if is_beat {
         let known: Vec<incarnation::Incarnation> = serde_json::from_value(incarnations).ok()?;
@@ -122,7 +122,7 @@ impl TryFrom<Row> for Resident {
     }
 }
 
-/// Notes which start of its machine a Beat reports from.
+/// Notes the machine, in one of its starts, from which a Beat reports.
 ///
 /// # Errors
 /// If the database is away.
@@ -174,19 +174,20 @@ macro_rules! residents {
 }
 
 fn each(rows: Vec<Row>) -> Vec<Resident> {
-    // A row that cannot be read is left out.
+    // Leave out rows that cannot be read.
     rows.into_iter()
         .filter_map(|row| Resident::try_from(row).ok())
         .collect()
 }
 
-/// The Beats and workers on the machines of these ones, themselves among them. Without those that have signed off.
+/// Returns the Beats and workers on the machines of these Beats and workers, including themselves. Leaves out those that have signed off.
 ///
 /// # Errors
 /// If the database is away.
 pub async fn beside(tx: &mut Tx, projects: &[ProjectId], parts: &[Uuid]) -> StoreResult<Vec<Resident>> {
     let rows = residents!(
-        // An array, so that the indexes of both tables are used. If two projects name one machine, the answer has both.
+        // Pass an array, so that PostgreSQL uses the indexes of both tables. If two projects name one machine, the
+        // answer has both.
         "machine = ANY (ARRAY (
             SELECT machine FROM worker WHERE project_id = ANY($1) AND id = ANY($2)
             UNION
@@ -201,8 +202,8 @@ pub async fn beside(tx: &mut Tx, projects: &[ProjectId], parts: &[Uuid]) -> Stor
     Ok(each(rows))
 }
 
-/// Whether a worker has received a run of one of these Beats that was sent after that instant, and whose first report
-/// came after it.
+/// True if a worker received a run of one of these Beats, and the run was both sent and first reported after the
+/// instant given for that Beat.
 ///
 /// # Errors
 /// If the database is away.
@@ -241,8 +242,7 @@ pub async fn has_sent_since(
     .await?)
 }
 
-/// The first monitors, at most `most`, that these Beats schedule or whose runs these workers have open; and how many
-/// there are in all.
+/// Returns the first monitors, at most `most`, that these Beats schedule or that have open runs in these workers, and the number of all.
 ///
 /// # Errors
 /// If the database is away.
@@ -287,7 +287,7 @@ pub async fn first_affected(
     })
 }
 
-/// The hosts in whose open incidents these Beats and workers are, by part. For a page.
+/// Returns the hosts with an open incident that these Beats and workers are part of, by part. For a page.
 ///
 /// # Errors
 /// If the database is away.
@@ -299,7 +299,7 @@ pub async fn read_of_parts(
     hosts_of(reader.pool(), project, parts).await
 }
 
-/// The same, in a transaction.
+/// Returns the same as [`read_of_parts`], in a transaction.
 ///
 /// # Errors
 /// When the database is away.
@@ -331,7 +331,7 @@ async fn hosts_of(
         .collect())
 }
 
-/// Adds parts to an open incident about a host, which stays locked until the commit. False: the incident has ended.
+/// Adds parts to an open incident about a host, which stays locked until the commit. False: the incident is resolved.
 ///
 /// # Errors
 /// If the database is away.
@@ -356,7 +356,7 @@ pub async fn link(tx: &mut Tx, project: ProjectId, host: Uuid, parts: &[Resident
     Ok(!linked.is_empty())
 }
 
-/// The parts of an incident about a host, Beats first.
+/// Returns the parts of an incident about a host, Beats first.
 ///
 /// # Errors
 /// When the database is away.
@@ -388,7 +388,7 @@ pub async fn parts_of(tx: &mut Tx, project: ProjectId, incident: IncidentId) -> 
         .collect())
 }
 
-/// Notes that parts are back.
+/// Notes that parts report again.
 ///
 /// # Errors
 /// When the database is away.

@@ -26,23 +26,23 @@ pub struct Queue {
     pub app: String,
     /// Its name.
     pub name: String,
-    /// Number of waiting messages.
+    /// The number of waiting messages.
     pub depth: i64,
-    /// How long the oldest one has waited. None: not known.
+    /// How long the oldest waiting message has waited. None: unknown.
     pub oldest_seconds: Option<f64>,
-    /// The wait is only an estimate: the broker does not show it.
+    /// True if that wait is only an estimate, because the broker does not show it.
     pub oldest_is_a_guess: bool,
-    /// The oldest one's task.
+    /// The task of the oldest waiting message.
     pub oldest_task: Option<String>,
-    /// Number of messages that workers hold unacknowledged. None: not known for this queue.
+    /// The number of messages that workers hold unacknowledged. None: unknown for this queue.
     pub unacked: Option<i64>,
-    /// Number of consumers, as the broker counts them. None: it does not.
+    /// The number of consumers, as the broker counts them. None: the broker does not count them.
     pub consumers: Option<i64>,
-    /// Since when messages have waited without an empty moment. None: none wait.
+    /// The time since which the queue has not been empty. None: no message waits.
     pub waiting_since: Option<DateTime<Utc>>,
-    /// The message that a worker received last, as far as reports tell. Written apart, by [`note_taken`].
+    /// The message that a worker received last, by workers' reports. Only [`note_taken`] writes it.
     pub taken: Option<Taken>,
-    /// Whether messages leave it.
+    /// Describes whether messages leave it.
     pub flow: Flow,
     /// When it was last sampled.
     pub seen_at: DateTime<Utc>,
@@ -135,7 +135,7 @@ pub(crate) fn trouble(table: &str, code: Option<&str>) -> StoreResult<Option<Cau
     code.map(parse).transpose()
 }
 
-/// The queues of one application. The caller holds the lock of its broker, which is taken before queues are changed.
+/// Returns the queues of one application. The caller holds the lock of the broker, which protects the queues from changes.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.
@@ -156,7 +156,7 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Queue::try_from).collect()
 }
 
-/// Writes queues after a sample, new ones as well.
+/// Writes queues after a sample, including new ones.
 ///
 /// # Errors
 /// If the database is away.
@@ -202,7 +202,7 @@ pub async fn write(tx: &mut Tx, queues: &[Queue]) -> StoreResult<()> {
     Ok(())
 }
 
-/// Notes which key has just reported queues of an application.
+/// Notes the key that has just reported queues of an application.
 ///
 /// # Errors
 /// If the database is away.
@@ -228,7 +228,7 @@ pub async fn note_key(
 }
 
 /// Notes that workers received messages, as (application, queue, wait). A stored later message stays, unless its time
-/// lies in the future, from before the clock was set back. A short wait is written only where a long one is stored.
+/// lies in the future because the clock was set back. A wait of less than one second is written only over a longer one.
 /// Skips unknown queues.
 ///
 /// # Errors
@@ -261,7 +261,7 @@ pub async fn note_taken(
     Ok(())
 }
 
-/// How many queues a project has.
+/// Returns the number of queues of a project.
 ///
 /// # Errors
 /// When the database is away.
@@ -274,7 +274,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Deletes queues without a sample since an instant. Returns how many.
+/// Deletes queues that have had no sample since an instant. Returns how many.
 ///
 /// # Errors
 /// If the database is away.
@@ -290,7 +290,7 @@ pub async fn forget(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> StoreResu
     Ok(done.rows_affected())
 }
 
-/// A project's queues, by application and name.
+/// Returns a project's queues, by application and name.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.
@@ -310,7 +310,7 @@ pub async fn list(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Queue>
     rows.into_iter().map(Queue::try_from).collect()
 }
 
-/// A project's queues, newest first, page by page.
+/// Returns a project's queues, newest first, page by page.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.

@@ -1,5 +1,5 @@
-//! Reports of processes about their application's result backend: workers report in their snapshots, Beat in a column
-//! of its own.
+//! Reports of processes about their application's result backend. Workers report it in their snapshots; Beat's report
+//! has a column of its own.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{BeatId, BrokerId, ProjectId, WorkerId};
@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use crate::{Reader, StoreResult, Tx};
 
-/// The most processes of one application that are read.
+/// The most processes of one application whose reports are read.
 const PROCESSES: i64 = 1_000;
 
 /// The report of one process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
-    /// The worker. None: it is Beat.
+    /// The worker. None: the process is Beat.
     pub worker: Option<WorkerId>,
     /// Its name.
     pub name: String,
@@ -30,13 +30,13 @@ pub struct Open {
     pub project_id: ProjectId,
     /// The backend's address.
     pub address: String,
-    /// Its application. None: that was deleted.
+    /// Its application. None: the application was deleted.
     pub app: Option<String>,
-    /// When it opened.
+    /// When the incident opened.
     pub opened_at: DateTime<Utc>,
 }
 
-/// A Beat's last report.
+/// Returns the last report of a Beat.
 ///
 /// # Errors
 /// If the database is away.
@@ -51,7 +51,7 @@ pub async fn of_beat(tx: &mut Tx, project: ProjectId, beat: BeatId) -> StoreResu
     Ok(report.flatten())
 }
 
-/// Writes a Beat's report. The caller holds its lock.
+/// Writes a Beat's report. The caller holds the Beat's lock.
 ///
 /// # Errors
 /// If the database is away.
@@ -67,8 +67,7 @@ pub async fn note(tx: &mut Tx, project: ProjectId, beat: BeatId, report: Option<
     Ok(())
 }
 
-/// The reports of an application's processes, those with trouble first. Without processes that have missed two of their
-/// reports.
+/// Returns the reports of an application's processes, those with a fault first. Leaves out processes that have missed two of their reports.
 ///
 /// # Errors
 /// If the database is away.
@@ -113,7 +112,7 @@ pub async fn reports(
         .collect())
 }
 
-/// The open incident about a result backend.
+/// Returns the open incident about a result backend.
 ///
 /// # Errors
 /// If the database is away.
@@ -121,7 +120,7 @@ pub async fn open_about(tx: &mut Tx, project: ProjectId, id: BrokerId) -> StoreR
     Ok(open(tx, project, Some(id)).await?.into_iter().next())
 }
 
-/// The open incidents of a project about result backends. Each application of the project has at most one.
+/// Returns the open incidents of a project about result backends. Each application of the project has at most one.
 ///
 /// # Errors
 /// If the database is away.
@@ -129,7 +128,7 @@ pub async fn open_of(tx: &mut Tx, project: ProjectId) -> StoreResult<Vec<Open>> 
     open(tx, project, None).await
 }
 
-/// When the last incident about a result backend opened, and when it ended, if it is open or ended after an instant.
+/// Returns when the last incident about a result backend opened and ended. None: it ended before the given instant, or there was none.
 ///
 /// # Errors
 /// If the database is away.
@@ -154,7 +153,7 @@ pub async fn last_outage(
     Ok(row.map(|row| (row.opened_at, row.resolved_at)))
 }
 
-/// The next projects, in the order of their ids, that have an open incident about a result backend.
+/// Returns the next projects, in id order, that have an open incident about a result backend.
 ///
 /// # Errors
 /// If the database is away.

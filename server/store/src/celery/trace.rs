@@ -1,4 +1,4 @@
-//! Tables `trace` and `open_trace`: the reported stages of each run, and the runs that have begun and not ended.
+//! Tables `trace` and `open_trace`: the reported stages of each run, and the runs that have begun but not ended.
 
 pub mod history;
 pub mod stage;
@@ -27,9 +27,9 @@ pub struct Stored {
     pub app: String,
     /// The entry, if Beat sent the run.
     pub entry: Option<String>,
-    /// The entry's monitor, which may be deleted meanwhile.
+    /// The entry's monitor. It may have been deleted since.
     pub monitor_id: Option<MonitorId>,
-    /// When the first report of it came. Never changes.
+    /// When the server received the first report about the run. Never changes.
     pub heard_first_at: DateTime<Utc>,
     /// Its reported stages.
     pub trace: Trace,
@@ -107,8 +107,8 @@ pub async fn lock(tx: &mut Tx, runs: &[(ProjectId, Uuid)]) -> StoreResult<Vec<St
     Ok(rows.into_iter().map(Stored::from).collect())
 }
 
-/// Writes traces that were not stored. False: another process has stored some of them meanwhile, so the caller must
-/// start again.
+/// Writes traces that were not stored. False: another process has stored some of them in the meantime, so the caller
+/// must start again.
 ///
 /// # Errors
 /// If the database is away.
@@ -236,11 +236,11 @@ pub async fn note_open(tx: &mut Tx, opened: &[&Stored], closed: &[&Stored]) -> S
 
 /// Finds runs that have begun, and whose end nobody will report:
 /// * their worker has been gone since before `gone_before`;
-/// * or it was restarted after they began, and no report about them came since. If several live processes have one
-///   name, nobody knows which of them began a run;
+/// * or the worker was restarted after they began, and no report about them came since. If several live processes have
+///   the worker's name, this rule does not apply: nobody knows which of them began a run;
 /// * or they began before `began_before`.
 ///
-/// Locks nothing: a writer of stages locks the trace first, and the note of its run after that.
+/// Locks nothing: a writer of stages locks the trace before the note of its run, and the reverse order could deadlock.
 ///
 /// # Errors
 /// If the database is away.
@@ -278,7 +278,7 @@ pub async fn abandoned(
         .collect())
 }
 
-/// Removes the notes of begun runs.
+/// Deletes the notes of begun runs.
 ///
 /// # Errors
 /// If the database is away.
@@ -295,7 +295,7 @@ pub async fn forget_open(tx: &mut Tx, runs: &[(ProjectId, Uuid)]) -> StoreResult
     Ok(())
 }
 
-/// A run with all its stages.
+/// Returns a run with all its stages.
 ///
 /// # Errors
 /// When the database is away, or the row cannot be read.
@@ -310,8 +310,7 @@ pub async fn get(reader: &Reader, project: ProjectId, run: Uuid) -> StoreResult<
     Ok(row.map(Stored::from))
 }
 
-/// When these runs were sent, by their senders' reports and the server's clock. Without those whose sender has not
-/// reported yet.
+/// Returns when these runs were sent, by their senders' reports and the server's clock. Leaves out runs whose sender has not reported yet.
 ///
 /// # Errors
 /// If the database is away.
@@ -335,7 +334,7 @@ pub async fn sent_at(
         .collect())
 }
 
-/// The first project after `after` that has traces, whether or not the project still exists.
+/// Returns the first project after `after` that has traces. The project itself may have been deleted.
 ///
 /// # Errors
 /// If the database is away.
@@ -349,7 +348,7 @@ pub async fn next_project(tx: &mut Tx, after: Option<ProjectId>) -> StoreResult<
     Ok(found.map(ProjectId))
 }
 
-/// Removes at most `limit` of a project's traces whose first report came before `before`. Returns how many.
+/// Deletes at most `limit` of a project's traces whose first report came before `before`. Returns how many.
 ///
 /// # Errors
 /// If the database is away.
@@ -370,7 +369,7 @@ pub async fn trim(tx: &mut Tx, project: ProjectId, before: DateTime<Utc>, limit:
     Ok(done.rows_affected())
 }
 
-/// A span in seconds.
+/// Returns a span in seconds.
 pub(crate) fn seconds(span: TimeDelta) -> f64 {
     span.num_microseconds().unwrap_or(i64::MAX) as f64 / 1e6
 }

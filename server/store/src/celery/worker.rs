@@ -32,11 +32,11 @@ pub struct Worker {
     pub snapshot: Value,
     /// The queues that it consumes.
     pub queues: Vec<String>,
-    /// When its counts of tasks last moved, or it last had nothing to do.
+    /// When its counts of tasks last changed, or when it was last idle.
     pub progress_at: DateTime<Utc>,
-    /// When its first report came.
+    /// When the server received its first report.
     pub created_at: DateTime<Utc>,
-    /// The processes that reported under its name.
+    /// The processes that have reported under its name.
     pub incarnations: Vec<Incarnation>,
     /// The state that the rules work on.
     pub state: Switch,
@@ -62,7 +62,7 @@ struct Row {
 }
 
 impl Worker {
-    /// The argument that a person types after `celery -A`.
+    /// Returns the argument that a person types after `celery -A`.
     #[must_use]
     pub fn typed(&self) -> &str {
         let said = self.snapshot.get("project").and_then(Value::as_str);
@@ -117,7 +117,7 @@ macro_rules! select {
     };
 }
 
-/// Locks the worker of that name. None: it has never reported.
+/// Locks the worker of a name. None: no worker of that name has ever reported.
 ///
 /// # Errors
 /// If the database is away.
@@ -134,7 +134,7 @@ pub async fn lock(tx: &mut Tx, project: ProjectId, app: &str, name: &str) -> Sto
     .transpose()
 }
 
-/// Writes a new worker. If one of that name was written meanwhile, that one stays as it is.
+/// Writes a new worker. If another transaction has written one of that name, that one stays unchanged.
 ///
 /// # Errors
 /// If the database is away.
@@ -164,8 +164,9 @@ pub async fn insert(tx: &mut Tx, worker: &Worker) -> StoreResult<()> {
     Ok(())
 }
 
-/// Writes a worker's state, and the key of its report (None: it did not report). It is judged when its deadline passes,
-/// or at `look_at`. Moves `check_after` only if it must, or if the sweep asks for it.
+/// Writes a worker's state, and the key of its report (None: it did not report). The evaluator judges the worker when
+/// its deadline passes, or at `look_at`. Moves `check_after` only if necessary, or if the sweep wants it
+/// (`moves_check`).
 ///
 /// # Errors
 /// If the database is away.
@@ -230,7 +231,7 @@ pub async fn claim_overdue(
 /// # Errors
 /// If the database is away.
 pub async fn set_aside(tx: &mut Tx, project: ProjectId, id: Uuid, until: DateTime<Utc>) -> StoreResult<()> {
-    // A worker without a deadline stays without one: `greatest` alone would arm one that nobody waits for.
+    // A worker without a deadline stays without one: `greatest` alone would arm a worker that nobody expects to report.
     sqlx::query!(
         "UPDATE worker
         SET check_after = $2, deadline_at = CASE WHEN deadline_at IS NOT NULL THEN greatest(deadline_at, $2) END
@@ -244,7 +245,7 @@ pub async fn set_aside(tx: &mut Tx, project: ProjectId, id: Uuid, until: DateTim
     Ok(())
 }
 
-/// How many workers a project has.
+/// Returns the number of workers of a project.
 ///
 /// # Errors
 /// When the database is away.
@@ -257,7 +258,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// Makes room for new workers of a project: deletes workers that nobody waits for, those that stopped first. Returns
+/// Makes room for new workers of a project: deletes paused workers, beginning with the one that stopped first. Returns
 /// how many.
 ///
 /// # Errors
@@ -276,7 +277,7 @@ pub async fn forget_oldest(tx: &mut Tx, project: ProjectId, limit: i64) -> Store
     Ok(done.rows_affected())
 }
 
-/// A project's workers, newest first.
+/// Returns a project's workers, newest first.
 ///
 /// # Errors
 /// When the database is away.
@@ -292,7 +293,7 @@ pub async fn list(reader: &Reader, project: ProjectId, page: Page<WorkerId>) -> 
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// The workers of one application, by name.
+/// Returns the workers of one application, by name.
 ///
 /// # Errors
 /// When the database is away.
@@ -303,8 +304,7 @@ pub async fn of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResult<V
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// The workers of one application that are up. Leaves out an unreadable row, which must not keep others from being
-/// judged.
+/// Returns the workers of one application that are up. Leaves out unreadable rows, so that the caller can judge the others.
 ///
 /// # Errors
 /// If the database is away.
@@ -322,7 +322,7 @@ pub async fn up_of_app(tx: &mut Tx, project: ProjectId, app: &str) -> StoreResul
         .collect())
 }
 
-/// The workers of a project's other applications on the same broker.
+/// Returns the workers of a project's other applications on the same broker.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.
@@ -345,15 +345,15 @@ pub async fn beside(tx: &mut Tx, project: ProjectId, app: &str, broker: &str) ->
 pub struct Count {
     /// The Celery application's name.
     pub app: String,
-    /// Their status.
+    /// The workers' status.
     pub status: Status,
-    /// They have a fault although they report.
+    /// True if the workers have a fault although they report.
     pub in_trouble: bool,
-    /// How many they are.
+    /// The number of workers.
     pub workers: i64,
 }
 
-/// How many workers each application of a project has, by status, and by whether they have a fault.
+/// Returns the number of workers of each application of a project, by status, and by whether they have a fault.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.
@@ -382,9 +382,9 @@ pub async fn counts(reader: &Reader, project: ProjectId) -> StoreResult<Vec<Coun
         .collect()
 }
 
-/// Workers of some applications, by application, in the order in which they need a person: down, with a fault, new, up,
-/// by name. Then those that nobody waits for, the last report first. Of each application at most `limit` of the former,
-/// and `limit_of_paused` of the latter.
+/// Returns workers of some applications, by application, in the order in which they need a person: down, with a fault,
+/// new, up, each by name. Paused workers follow, the last report first. Of each application at most `limit` of the
+/// former, and `limit_of_paused` of the latter.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.
@@ -420,7 +420,7 @@ pub async fn worst_first(
     rows.into_iter().map(Worker::try_from).collect()
 }
 
-/// Deletes workers that nobody waits for and whose last report came before an instant. Returns how many.
+/// Deletes paused workers whose last report came before an instant. Returns how many.
 ///
 /// # Errors
 /// If the database is away.

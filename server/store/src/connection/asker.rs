@@ -1,15 +1,15 @@
 //! The asker of a statement, so that askers share the connections of requests fairly.
 //!
-//! A request's asker is its address until its key or its session tells the account or project. The asker belongs to the
-//! task that works on the request. Each connection that the task takes is one of its asker's turns. It holds none while
-//! it reads a body.
+//! At first, a request's asker is the client's address. When a key or a session identifies the account or project, that
+//! becomes the asker. The asker belongs to the task that works on the request. Each connection that the task takes is
+//! one of its asker's turns. The task holds no connection while it reads a body.
 
 use std::cell::Cell;
 use std::net::IpAddr;
 
 use deadbeat_domain::ids::{AccountId, ProjectId};
 
-/// For whom the current work is done.
+/// The asker for whom the current task works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Asker {
     /// A client that is not identified yet, at this address or in this /64.
@@ -21,7 +21,7 @@ pub enum Asker {
 }
 
 tokio::task_local! {
-    /// None: the work has no asker.
+    /// None: the task has no asker.
     static ASKER: Cell<Option<Asker>>;
 }
 
@@ -31,19 +31,19 @@ impl Asker {
         ASKER.scope(Cell::new(Some(self)), work).await
     }
 
-    /// From now on the current work counts for this asker. Work without an asker stays so.
+    /// Makes this the asker of the current task. A task without an asker stays without one.
     pub fn takes_over(self) {
         let _ = ASKER.try_with(|asker| asker.set(Some(self)));
     }
 
-    /// The asker of the current work. None: the server itself does it.
+    /// Returns the asker of the current task. None: the server itself does the work.
     #[must_use]
     pub fn of_current_work() -> Option<Self> {
         ASKER.try_with(Cell::get).ok().flatten()
     }
 }
 
-/// Runs `work` that serves all askers, whoever asked for it first.
+/// Runs `work` without an asker, because its result serves all askers.
 pub async fn for_all<F: Future>(work: F) -> F::Output {
     ASKER.scope(Cell::new(None), work).await
 }

@@ -1,4 +1,4 @@
-//! Turns the TLS library's refusal of a database's certificate into words that say what to do.
+//! Translates the TLS library's refusal of a database's certificate into an error that says what to do.
 
 use std::error::Error;
 

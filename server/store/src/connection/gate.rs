@@ -1,13 +1,13 @@
 //! A gate in front of the database: no statement passes until the schema is up to date.
 //!
-//! A server receives requests from its first moment on. Until the schema fits its statements, the database counts as
-//! away: pings go to the spool, and pages say "try again".
+//! A server receives requests from the moment it starts. Until the schema fits its statements, the database counts as
+//! away: pings go to the spool, and pages ask the reader to try again.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Whether statements may pass. Clones share one gate. The default is open.
+/// A gate for statements: open or shut. Clones share one gate. The default is open.
 #[derive(Debug, Clone)]
 pub struct Gate {
     stage: Arc<watch::Sender<Stage>>,
@@ -16,9 +16,9 @@ pub struct Gate {
 /// How far a server has come with its database since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The database was not reached yet.
+    /// The server has not reached the database yet.
     NotReached,
-    /// The database was reached, and the schema is being brought up to date.
+    /// The server has reached the database and is applying migrations.
     Migrating,
     /// The schema is up to date.
     Open,
@@ -37,7 +37,7 @@ impl Gate {
         }
     }
 
-    /// A gate that stays shut until [`Gate::set`] opens it.
+    /// Returns a gate that stays shut until [`Gate::set`] opens it.
     #[must_use]
     pub fn shut() -> Self {
         Self::at(Stage::NotReached)
@@ -48,13 +48,13 @@ impl Gate {
         self.stage.send_replace(stage);
     }
 
-    /// How far the server has come.
+    /// Returns how far the server has come with its database.
     #[must_use]
     pub fn stage(&self) -> Stage {
         *self.stage.borrow()
     }
 
-    /// Returns when the gate is open.
+    /// Waits until the gate is open.
     pub async fn opened(&self) {
         // This gate itself holds the sender, so waiting cannot fail.
         let _ = self
@@ -64,7 +64,7 @@ impl Gate {
             .await;
     }
 
-    /// While the gate is shut, fails as an unreachable database does.
+    /// Fails while the gate is shut, with the error of an unreachable database.
     pub(crate) fn pass(&self) -> sqlx::Result<()> {
         match self.stage().reason() {
             None => Ok(()),
@@ -74,7 +74,7 @@ impl Gate {
 }
 
 impl Stage {
-    /// Why the database cannot be used yet. None: it can.
+    /// Returns why the database cannot be used yet. None: the gate is open.
     #[must_use]
     pub fn reason(self) -> Option<&'static str> {
         match self {

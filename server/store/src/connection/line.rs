@@ -1,9 +1,9 @@
-//! Connections to the database, with a limit on every answer.
+//! Connections to the database, with a timeout for every answer.
 //!
-//! A connection can hang: a proxy or a firewall drops packets, and nobody closes the connection. Without a limit a
-//! caller would wait for ever, and a pool would lose the connection for good. PostgreSQL's own limits do not help,
-//! because none of its messages arrives. So every wait here ends. A connection that is given up while an answer is
-//! missing is closed, and never used again.
+//! A connection can hang: a proxy or a firewall drops packets, and nobody closes the connection. Without a timeout a
+//! caller would wait for ever, and a pool would lose the connection for good. PostgreSQL's own timeouts do not help,
+//! because none of its messages arrives. So every wait here ends. If an answer is still missing when its wait ends, the
+//! connection is closed and never used again.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -31,7 +31,7 @@ const RETURN: Duration = Duration::from_secs(2);
 /// The result of a statement, or one of its rows.
 type Step = Either<PgQueryResult, PgRow>;
 
-/// A pool, and how long its answers may take.
+/// A pool, and the timeouts for its answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines {
     pub(crate) pool: PgPool,
@@ -39,42 +39,42 @@ pub(crate) struct Lines {
     /// Shares the connections between askers. None: they are not shared.
     pub(crate) turns: Option<Arc<Turns<Asker>>>,
     answer: Duration,
-    /// PostgreSQL's limits in a transaction without a limit of its own.
+    /// PostgreSQL's timeouts for a transaction begun without a limit of its own.
     own: Limits,
-    /// The limit for which every connection has PostgreSQL's limits set from the start.
+    /// The limit for which every connection has PostgreSQL's timeouts set from the start.
     usual: Option<Duration>,
 }
 
-/// PostgreSQL's limits of a statement and of a wait for a lock.
+/// PostgreSQL's timeouts for a statement and for the wait for a lock.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     statement: Duration,
     lock: Duration,
 }
 
-/// How long a statement may take in a transaction that must end within `limit`. PostgreSQL ends a slow statement before
-/// the transaction's limit, so that the caller knows that the database is there.
+/// Returns how long a statement may take in a transaction that must end within `limit`. PostgreSQL cancels a slow statement before the transaction's
+/// limit, so that the caller learns that the database is available.
 pub(crate) fn of_statement(limit: Duration) -> Duration {
     limit * 3 / 4
 }
 
-/// A connection that was taken from its pool. It returns there when dropped.
+/// A connection that was taken from its pool. Dropping the line returns the connection.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// None only while it is being dropped.
+    /// None only while the line is being dropped.
     connection: Option<PoolConnection<Postgres>>,
-    /// The turn ends when the connection is back in its pool.
+    /// The asker's turn. It ends when the connection is back in its pool.
     turn: Option<Turn>,
     answer: Duration,
-    /// When the whole transaction must be done. None: it has no limit of its own.
+    /// When the whole transaction must end. None: the transaction has no limit of its own.
     until: Option<Instant>,
-    /// An answer is missing. If the line is dropped now, nobody can trust its connection.
+    /// True while an answer is missing. If the line is dropped then, the connection cannot be used again.
     owes: bool,
     in_transaction: bool,
 }
 
 impl Lines {
-    /// `answer` is PostgreSQL's own limit for a statement.
+    /// Wraps a pool. `answer` is PostgreSQL's own timeout for a statement.
     pub(crate) fn new(pool: PgPool, answer: Duration, usual: Option<Duration>) -> Self {
         Self {
             pool,
@@ -106,8 +106,8 @@ impl Lines {
         })
     }
 
-    /// Takes a connection and begins a transaction, which must end within `limit`. If dropped without [`Line::commit`],
-    /// it is rolled back.
+    /// Takes a connection and begins a transaction, which must end within `limit`. If the line is dropped without
+    /// [`Line::commit`], the transaction is rolled back.
     pub(crate) async fn begin(&self, limit: Option<Duration>) -> sqlx::Result<Line> {
         let until = limit.map(|limit| Instant::now() + limit);
         let mut line = match until {
@@ -126,7 +126,7 @@ impl Lines {
             statement: most,
             lock: most,
         });
-        // All in one round trip.
+        // Send all three in one round trip.
         let begin = format!(
             "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}",
             limits.statement.as_millis(),
@@ -138,7 +138,7 @@ impl Lines {
 }
 
 impl Line {
-    /// How long the next answer may take.
+    /// Returns how long the next answer may take.
     fn patience(&self) -> Duration {
         self.until
             .map_or(self.answer, |until| self.answer.min(until - Instant::now()))
@@ -153,7 +153,7 @@ impl Line {
 }
 
 impl Line {
-    /// Rolls back. Its locks are free when this returns, unless the connection is broken.
+    /// Rolls back. The transaction's locks are free when this returns, unless the connection is broken.
     pub(crate) async fn rollback(mut self) {
         // If this fails, dropping the line closes the connection, and PostgreSQL rolls back.
         if self.execute(sqlx::raw_sql("ROLLBACK")).await.is_ok() {
@@ -162,7 +162,7 @@ impl Line {
     }
 }
 
-/// Waits for an answer within its limit.
+/// Waits for an answer, at most for `answer`.
 async fn within<T>(
     answer: Duration,
     owes: &mut bool,
@@ -176,15 +176,15 @@ async fn within<T>(
     done
 }
 
-/// The error of a connection that does not answer.
+/// Returns the error of a connection that does not answer.
 pub(crate) fn no_answer() -> sqlx::Error {
     let text = "the database does not answer on this connection";
     std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()
 }
 
-/// Why an asker got no connection: too much else was asked for.
+/// The asker got no connection: too many requests of askers wait for one.
 #[derive(Debug, Error)]
-#[error("too much waits for a connection to the database")]
+#[error("too many requests wait for a connection to the database")]
 pub(crate) struct Crowded;
 
 fn crowded() -> sqlx::Error {
@@ -211,7 +211,7 @@ impl Drop for Line {
                     return;
                 }
             }
-            // If the pool's check is given up, the connection is closed, and its place in the pool is free.
+            // After the timeout, the connection is closed, and its place in the pool is free.
             let _ = tokio::time::timeout(RETURN, connection.return_to_pool()).await;
             drop(turn);
         });
@@ -226,7 +226,8 @@ impl<'c> Executor<'c> for &'c mut Line {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        // Reads all rows at once, as every caller wants them. A limit for each row would be no limit for the whole.
+        // Read all rows at once, because every caller needs all of them. A timeout for each row would not limit the
+        // whole.
         let steps = async move {
             let patience = self.patience();
             let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;

@@ -1,7 +1,8 @@
 //! Turns at work that only a few askers may do at once, shared fairly.
 //!
-//! An asker has no more places in the common queue than it may have turns. Its other requests wait for its own places.
-//! So another asker waits for a few of them at most, however many there are (DESIGN, invariant 4).
+//! All askers wait for turns in one common queue. An asker has at most as many places in that queue as it may have
+//! turns; its other requests wait for one of its own places first. So an asker waits behind a few requests of another
+//! asker at most, however many that one sends (DESIGN, invariant 4).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Number of askers whose places are kept although they use none.
+/// The number of askers above which the places of idle askers are forgotten.
 const IDLE: usize = 1_000;
 
 /// Hands out turns. `K` identifies the asker.
@@ -24,7 +25,7 @@ pub struct Turns<K> {
     places: Mutex<HashMap<K, Arc<Semaphore>>>,
 }
 
-/// A turn. It ends when this is dropped.
+/// A turn. Dropping it ends the turn.
 #[derive(Debug)]
 pub struct Turn {
     _all: OwnedSemaphorePermit,
@@ -44,16 +45,16 @@ impl<K: Eq + Hash> Turns<K> {
         }
     }
 
-    /// The same, but at most `queue` requests of one asker may wait.
+    /// Limits how many requests of one asker may wait to `queue`. Further requests get no turn.
     #[must_use]
     pub fn with_queue(self, queue: usize) -> Self {
         Self { queue, ..self }
     }
 
-    /// Waits for a turn. None: none came in time, or too many requests wait already.
+    /// Waits for a turn. None: no turn was free in time, or too many requests of this asker wait already.
     pub async fn take(&self, who: K) -> Option<Turn> {
         let own = self.of(who);
-        // One reference belongs to the map, one to this request. Each turn and each waiting request has one, too.
+        // One reference belongs to the map, and one to this request. Each turn and each waiting request holds one more.
         if Arc::strong_count(&own) - 2 >= self.queue.saturating_add(self.for_one) {
             return None;
         }
@@ -96,8 +97,8 @@ mod tests {
                 tokio::spawn(async move { turns.take(flood).await })
             })
             .collect();
-        // One for the map, one for this check, two turns and a hundred waiting requests: all wait before the other
-        // project comes.
+        // One reference for the map, one for this check, two turns and a hundred waiting requests: all of these wait
+        // before the other project asks.
         while Arc::strong_count(&turns.of(flood)) < 104 {
             tokio::task::yield_now().await;
         }

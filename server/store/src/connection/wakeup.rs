@@ -8,9 +8,9 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use crate::connection::line::no_answer;
 use crate::{Store, StoreResult};
 
-/// Check the connection if no notification came for this long: a hung connection is silent, too.
+/// Check the connection if no notification came for this long, because a hung connection is silent, too.
 const QUIET_IS_SUSPECT: Duration = Duration::from_secs(5);
-/// How long it may take to connect, or to answer that check.
+/// How long connecting, or the answer to that check, may take.
 const LIVES: Duration = Duration::from_secs(3);
 
 /// A subscription to one channel, with a connection of its own.
@@ -26,8 +26,8 @@ impl Store {
     /// When the database is away.
     pub async fn listen(&self, channel: &str) -> StoreResult<Wakeups> {
         self.lines.gate.pass()?;
-        // A pool of its own: a listener cannot close a hung connection, which would take a place in the common pool for
-        // ever.
+        // Use a separate pool. A listener cannot close a hung connection, which would occupy a place in the common pool
+        // for ever.
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(LIVES)
@@ -45,7 +45,8 @@ impl Store {
 }
 
 impl Wakeups {
-    /// Waits for the next notification's text. None: the connection was cut, so notifications may have been missed.
+    /// Waits for the next notification and returns its text. None: the connection was cut, so notifications may have
+    /// been missed.
     ///
     /// # Errors
     /// If the database is away.

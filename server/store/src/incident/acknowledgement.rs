@@ -1,4 +1,4 @@
-//! Table `incident`: who acknowledged one, and when.
+//! Table `incident`: who acknowledged an incident, and when.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{IncidentId, ProjectId};
@@ -6,7 +6,7 @@ use deadbeat_domain::ids::{IncidentId, ProjectId};
 use super::{Incident, Row};
 use crate::{StoreResult, Tx};
 
-/// Notes that a person acknowledged it: no more reminders. The first acknowledgement stays. Returns the incident, and whether this
+/// Notes that a person acknowledged an incident, which ends its reminders. The first acknowledgement stays. Returns the incident, and whether this
 /// acknowledgement is the first one. None: the project has no such incident.
 ///
 /// # Errors

@@ -10,10 +10,10 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{Reader, StoreResult, Tx};
 
-/// Adds monitors to the open incidents of what they are part of: (subject, monitor). Returns (project, incident, monitor) for each
-/// that joined: the others' subjects have no open incident.
+/// Adds monitors to the open incidents of other subjects, given as (subject, monitor). Returns (project, incident, monitor) for each monitor that
+/// joined. The subjects of the others have no open incident.
 ///
-/// The incidents stay locked until the commit: so none can resolve meanwhile and forget these members.
+/// The incidents stay locked until the commit, so that none can be resolved in between and miss these members.
 ///
 /// # Errors
 /// If the database is away.
@@ -54,7 +54,7 @@ pub async fn join(
         .collect())
 }
 
-/// The members of a project's incidents, as (incident, monitor, name).
+/// Returns the members of a project's incidents, as (incident, monitor, name).
 ///
 /// # Errors
 /// If the database is away.
@@ -80,16 +80,16 @@ pub async fn members(
         .collect())
 }
 
-/// The first monitors that an incident affects, and how many there are in all.
+/// The first monitors that an incident affects, and the number of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Affected {
-    /// The first ones, as many as were asked for, in the order of their ids.
+    /// The first monitors, at most as many as the caller wanted, in id order.
     pub first: Vec<(MonitorId, String)>,
-    /// How many there are in all.
+    /// The number of all affected monitors.
     pub count: i64,
 }
 
-/// The members of incidents for their alerts, at most `most` of each. Without incidents that have no members.
+/// Returns the members of incidents for their alerts, at most `most` of each. Leaves out incidents without members.
 ///
 /// # Errors
 /// If the database is away.
@@ -130,7 +130,7 @@ pub async fn first_members(
     Ok(found)
 }
 
-/// The monitors that Beats schedule and that are not retired, at most `most` of each. Without Beats that have none.
+/// Returns the monitors that Beats schedule and that are not retired, at most `most` of each. Leaves out Beats that have none.
 ///
 /// # Errors
 /// When the database is away.

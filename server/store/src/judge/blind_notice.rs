@@ -1,4 +1,4 @@
-//! Table `blind_notice`: how many monitors could not be judged because no process listened, by project and spell.
+//! Table `blind_notice`: how many monitors could not be judged because no process listened, by project and blind spell.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::ProjectId;
@@ -7,23 +7,24 @@ use deadbeat_domain::judge::blind_spell::BlindSpell;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// How many of a project's monitors could not be judged because of one spell.
+/// The number of a project's monitors that could not be judged because of one blind spell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unheard {
     /// The project.
     pub project_id: ProjectId,
-    /// The spell.
+    /// The blind spell.
     pub spell: BlindSpell,
-    /// How many monitors.
+    /// The number of monitors.
     pub monitors: i64,
 }
 
-/// Adds to the pending notices. Each project and spell may come once. A notice that was sent is not sent again.
+/// Adds to the pending notices. `unheard` must name each project and spell at most once. A notice that was sent is not
+/// sent again.
 ///
 /// # Errors
 /// If the database is away.
 pub async fn add(tx: &mut Tx, unheard: &[Unheard], tell_at: DateTime<Utc>) -> StoreResult<()> {
-    // Sorted, so that two evaluators never wait for one another in a circle.
+    // Sort the rows, so that two evaluators lock them in the same order and cannot deadlock.
     sqlx::query!(
         "INSERT INTO blind_notice (project_id, spell_started_at, spell_ended_at, monitors, tell_at)
         SELECT new.project_id, new.started_at, new.ended_at, new.monitors, $5
@@ -41,7 +42,7 @@ pub async fn add(tx: &mut Tx, unheard: &[Unheard], tell_at: DateTime<Utc>) -> St
     Ok(())
 }
 
-/// Takes the notices that are due now. Forgets sent notices of spells that ended before `forget`.
+/// Claims the notices that are due now. Deletes sent notices of spells that ended before `forget`.
 ///
 /// # Errors
 /// If the database is away.

@@ -1,4 +1,4 @@
-//! Table `evaluator`: the processes that sweep. And the agenda of a sweep.
+//! Table `evaluator`: the processes that sweep; and the agenda of a sweep.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::judge::hearing::{Hearing, lost_before};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::operation::listener::SPOOL_COUNTS;
 use crate::{Reader, Store, StoreResult};
 
-/// A process whose row was not stamped for this long is gone.
+/// A process that has not stamped its row for this long counts as gone.
 const GONE: TimeDelta = TimeDelta::days(1);
 
 /// Notes that this process has just swept.
@@ -29,7 +29,7 @@ pub async fn stamp(store: &Store, id: Uuid, now: DateTime<Utc>) -> StoreResult<(
     tx.commit().await
 }
 
-/// The agenda of a sweep: in a second without work, this is the only query.
+/// The agenda of a sweep. In a second without work, reading it is the only query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agenda {
     /// The stamps of the processes that receive signals.
@@ -49,7 +49,7 @@ pub struct Agenda {
 }
 
 impl Agenda {
-    /// The earliest of these instants.
+    /// Returns the earliest of these instants.
     #[must_use]
     pub fn nearest(&self) -> Option<DateTime<Utc>> {
         [
@@ -66,8 +66,8 @@ impl Agenda {
     }
 }
 
-/// Reads the agenda, and whether silence may be judged. `beside`: the listener in this process. It shares the process's
-/// connection to the database, so nobody waits for its next stamp.
+/// Reads the agenda, and whether silence may be judged. `beside` is the listener in this process. It shares the
+/// process's connection to the database, so the evaluator need not wait for its next stamp.
 ///
 /// # Errors
 /// If the database is away.

@@ -1,4 +1,5 @@
-//! Table `baseline`: how long the runs of Beat's entries take. It is learned in [`crate::monitor::batch::write`].
+//! Table `baseline`: how long the runs of Beat's entries take. [`crate::monitor::batch::write`] updates it from
+//! successful runs.
 
 use deadbeat_domain::ids::{MonitorId, MonitorKey};
 use deadbeat_domain::monitor::baseline::Baseline;
@@ -6,7 +7,7 @@ use deadbeat_domain::monitor::baseline::Baseline;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Begins to learn how long the runs of monitors take, or changes whether that limits them.
+/// Makes monitors learn how long their runs take, or changes whether the learned length limits the runs.
 ///
 /// # Errors
 /// If the database is away.
@@ -25,13 +26,14 @@ pub async fn begin(tx: &mut Tx, monitors: &[(MonitorKey, bool)]) -> StoreResult<
     Ok(())
 }
 
-/// The learned lengths of these monitors.
+/// Returns the learned lengths of these monitors' runs.
 ///
 /// # Errors
 /// If the database is away.
 pub async fn of_monitors(tx: &mut Tx, monitors: &[MonitorKey]) -> StoreResult<Vec<(MonitorId, Baseline)>> {
     let rows = sqlx::query!(
-        // OFFSET keeps the question one of each monitor, which the key answers, however few rows there are.
+        // OFFSET stops PostgreSQL from joining the whole table. So it finds each monitor's row by the key, however few
+        // rows there are.
         "SELECT learned.*
         FROM UNNEST($1::uuid[], $2::uuid[]) AS asked (monitor_id, project_id)
             CROSS JOIN LATERAL (

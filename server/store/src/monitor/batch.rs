@@ -1,7 +1,7 @@
-//! The statements that write a batch: pings, bodies, runs and monitors' states, in array form.
+//! The statements that write a batch: pings, bodies, runs and monitors' states, as arrays.
 //!
-//! Every change of a monitor's state is written here, under the monitors' locks: by ingest with pings, by the evaluator
-//! and by a person's change without.
+//! This module writes every change of a monitor's state, under the monitors' locks. Ingest writes with pings; the
+//! evaluator and a person's change write without.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::MonitorKey;
@@ -20,14 +20,14 @@ pub struct Batch<'a> {
     pub pings: Vec<NewPing<'a>>,
     /// Runs that were opened, changed or closed.
     pub runs: Vec<(MonitorKey, Run)>,
-    /// Monitors whose state changed, each once ([`crate::monitor::Stateful::changed`]). Their runs are loaded, because
-    /// the number of open ones is written.
+    /// The monitors whose state changed, each once ([`crate::monitor::Stateful::changed`]). Their runs must be loaded,
+    /// because the number of open runs is written, too.
     pub monitors: Vec<(MonitorKey, &'a MonitorState)>,
-    /// True: `check_after` becomes the instant at which the monitor is judged. A sweep moves it lazily, and so may any
-    /// caller that is not in a hurry.
-    /// False: it moves only if it would lie after that instant. That keeps a ping's update HOT.
+    /// True: set `check_after` to the instant at which the monitor must be judged. A sweep moves it later, and so may
+    /// any caller that is not in a hurry. False: change it only if it lies after that instant. That keeps a ping's
+    /// update HOT.
     pub moves_check: bool,
-    /// The writer that commits this, and its number of the batch.
+    /// The writer that commits this batch, and the batch's number.
     pub writer: Option<(Uuid, u64)>,
 }
 
@@ -38,7 +38,8 @@ pub struct Batch<'a> {
 pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     let pings = &batch.pings;
     let bodies: Vec<&NewPing> = pings.iter().filter(|ping| !ping.body.is_empty()).collect();
-    // Closed runs first: a run id that is used again frees its place among the open runs before it takes one again.
+    // Write closed runs first. A run id that is used again frees its place among the open runs before it takes one
+    // again.
     let mut runs: Vec<&(MonitorKey, Run)> = batch.runs.iter().collect();
     runs.sort_by_key(|(_, run)| run.is_open());
     let monitors = &batch.monitors;
@@ -47,7 +48,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         .filter_map(|(key, state)| Some((*key, state.baseline?)))
         .collect();
 
-    // Most pings have no body, and most batches few runs. Do not touch the tables that they leave alone.
+    // Most pings have no body, and most batches have few runs. Do not touch tables that do not change.
     if !(bodies.is_empty() && runs.is_empty()) {
         sqlx::query!(
             r#"
@@ -181,7 +182,7 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
         &column(monitors, |(_, state)| state.plain_end_at) as &[Option<DateTime<Utc>>],
         &column(pings, |ping| ping.project_id.0),
         &column(monitors, |((project, _), _)| project.0),
-        // The last release may remove a deadline and leave the hold. Without a deadline a hold would be claimed for ever.
+        // The last release may remove a deadline and leave the hold. The evaluator would claim a monitor with a hold and no deadline for ever.
         &column_of_some(monitors, |(_, state)| state.hold_until.filter(|_| state.deadline_at.is_some()))
             as &[Option<DateTime<Utc>>],
     )
@@ -190,13 +191,14 @@ pub async fn write(tx: &mut Tx, batch: &Batch<'_>) -> StoreResult<()> {
     Ok(())
 }
 
-/// An array as PostgreSQL's text: an array of arrays would have to be rectangular.
+/// Returns an array in PostgreSQL's text form. An array of arrays is no alternative: PostgreSQL requires it to be
+/// rectangular.
 fn uuid_array(ids: &[Uuid]) -> String {
     let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
     format!("{{{}}}", ids.join(","))
 }
 
-/// A column that is empty if no row has a value. `UNNEST` pads it with NULL, so most batches send no value for it.
+/// Returns a column, or an empty one if no row has a value. `UNNEST` pads it with NULL, so most batches send no value for it.
 fn column_of_some<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> Option<T>) -> Vec<Option<T>> {
     let values: Vec<Option<T>> = rows.iter().map(value).collect();
     if values.iter().all(Option::is_none) {
@@ -205,7 +207,7 @@ fn column_of_some<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> Option<T>) -
     values
 }
 
-/// One column of rows, as a statement over arrays takes it.
+/// Returns one column of rows, as an argument for a statement over arrays.
 pub(crate) fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }

@@ -1,4 +1,4 @@
-//! Locks monitors for a change: one, those of a Beat, those of signals, those that are overdue.
+//! Locks monitors for a change: one monitor, those of a Beat, those of signals, or those that are overdue.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::celery::beat::lineage::Bits;
@@ -61,8 +61,9 @@ pub async fn lock_of_beat(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the next monitors of a Beat, in id order after one, at most `limit`: not retired, their entry is none of
-/// `entries`, and only these lineages list them. Without entries, leaves monitors alone that no known lineage lists.
+/// Locks the next monitors of a Beat, in id order after `after`, at most `limit`. It locks monitors that are not
+/// retired, whose entry is not in `entries`, and that no lineage outside `lineages` lists. Without entries, it leaves
+/// out monitors that no known lineage lists.
 ///
 /// # Errors
 /// If the database is away.
@@ -74,8 +75,8 @@ pub async fn lock_unlisted(
     after: Option<MonitorId>,
     limit: i64,
 ) -> StoreResult<Vec<Result<Monitor, Unreadable>>> {
-    // NOT IN with a query looks the entry up in a hash. `<> ALL` of a parameter would compare it with each of up to
-    // 5,000.
+    // NOT IN with a query finds the entry in a hash. `<> ALL` of a parameter would compare it with each of up to 5,000
+    // entries.
     let rows = select!(
         "WHERE project_id = $6 AND beat_id = $1 AND retired_at IS NULL AND entry NOT IN (SELECT * FROM UNNEST($2::text[]))
             AND ($3::uuid IS NULL OR id > $3) AND listed_by & ~$5::smallint = 0 AND (listed_by <> 0 OR cardinality($2::text[]) > 0)
@@ -117,9 +118,9 @@ pub async fn lock_entries(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the monitors that are down because of other subjects, in id order: the members of their open incidents that
-/// have no open incident of their own. A member that recovered and then failed has one, and the return of those
-/// subjects does not repair it.
+/// Locks the monitors that are down because of these subjects, in id order. These are the members of the subjects' open
+/// incidents that have no open incident of their own. A member that recovered and then failed has one, and the recovery
+/// of the subject does not repair it.
 ///
 /// # Errors
 /// If the database is away.
@@ -151,8 +152,9 @@ pub async fn lock_members(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks all monitors that a sweep of workers changes, in id order: those with open runs that `lost` workers or these incarnations execute,
-/// and the members of the open incidents of the workers that are `over`. Two statements that lock them one set after the other would deadlock with a writer.
+/// Locks all monitors that a sweep of workers changes, in id order. These are the monitors with open runs that `lost` workers or these `incarnations`
+/// execute, and the members of the open incidents of the workers that are `over`. One statement locks them all: two statements, one after the other,
+/// could deadlock with a writer.
 ///
 /// # Errors
 /// If the database is away.
@@ -202,8 +204,8 @@ pub async fn lock_of_workers(
         .collect())
 }
 
-/// Makes the runs that lost workers executed be judged now, not at their deadline. Only runs of `held` monitors, which
-/// the caller has locked ([`lock_of_workers`]).
+/// Moves the deadline of the runs that lost workers executed to `now`, so that the evaluator judges them. Changes only
+/// runs of `held` monitors, which the caller has locked ([`lock_of_workers`]).
 ///
 /// # Errors
 /// If the database is away.
@@ -243,12 +245,12 @@ pub async fn judge_runs_of(
     Ok(done.rows_affected())
 }
 
-/// What to do with rows that another transaction has locked.
+/// How to treat rows that another transaction has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
-    /// Wait for them, until the lock timeout.
+    /// Wait for these rows, until the lock timeout.
     Wait,
-    /// Skip them.
+    /// Skip these rows.
     Skip,
 }
 
@@ -277,10 +279,10 @@ struct Signalled {
     hold_until: Option<DateTime<Utc>>,
 }
 
-/// Locks the monitors of a batch of signals, in id order: writers that lock in one order cannot deadlock.
+/// Locks the monitors of a batch of signals, in id order. Writers that all lock in one order cannot deadlock.
 ///
 /// # Errors
-/// If the database is away, or a lock was not free in time.
+/// If the database is away, or another transaction did not release a lock in time.
 pub async fn lock_for_signals(
     tx: &mut Tx,
     ping_ids: &[Uuid],
@@ -370,7 +372,7 @@ pub async fn lock_for_signals(
     Ok(heard.collect())
 }
 
-/// Which of these monitors exist, locked or not: (id, ping id).
+/// Returns the ids and ping ids of those of these monitors that exist. It reads locked rows, too.
 ///
 /// # Errors
 /// When the database is away.
@@ -406,7 +408,7 @@ pub async fn lock_free(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Locks the next monitors after an id, in the order of ids, `limit` at most.
+/// Locks the next monitors after an id, in id order, at most `limit`.
 ///
 /// # Errors
 /// When the database is away.
@@ -421,10 +423,11 @@ pub async fn lock_after(
     Ok(rows.into_iter().map(Monitor::try_from).collect())
 }
 
-/// Claims monitors whose `check_after` has passed, oldest first. Skips locked rows: a signal that is being written
-/// always beats the silence, and several evaluators share the work.
+/// Claims monitors whose `check_after` has passed, oldest first. Skips locked rows. So a signal that is being written
+/// always precedes the judgement of silence, and several evaluators share the work.
 ///
-/// Leaves out monitors with a signal that a process has just set aside: it was acknowledged, and will soon be written.
+/// Leaves out monitors with a signal that a process has just set aside: the process acknowledged the signal, and will
+/// soon write it.
 ///
 /// # Errors
 /// If the database is away.

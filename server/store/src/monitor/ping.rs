@@ -1,4 +1,4 @@
-//! Tables `ping` and `ping_body`. They are written by [`crate::monitor::batch::write`].
+//! Tables `ping` and `ping_body`. [`crate::monitor::batch::write`] writes them.
 
 use std::borrow::Cow;
 
@@ -13,11 +13,11 @@ use crate::{Reader, StoreError, StoreResult};
 /// A ping to append.
 #[derive(Debug, Clone)]
 pub struct NewPing<'a> {
-    /// Whose project's.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// Its monitor.
     pub monitor_id: MonitorId,
-    /// Its number, given under the monitor's lock.
+    /// Its number, assigned under the monitor's lock.
     pub n: i64,
     /// When it was received.
     pub received_at: DateTime<Utc>,
@@ -27,15 +27,15 @@ pub struct NewPing<'a> {
     pub run_id: Option<Uuid>,
     /// The exit code of the client's command, 0 to 255.
     pub exit_code: Option<u8>,
-    /// Where it comes from.
+    /// The interface through which it came.
     pub source: Source,
     /// HTTP method.
     pub method: Option<Cow<'a, str>>,
-    /// The client's address, as the proxy in front or the socket tells it.
+    /// The client's address, as the socket or the proxy in front reports it.
     pub remote_addr: Option<Cow<'a, str>>,
     /// The client's user agent.
     pub user_agent: Option<Cow<'a, str>>,
-    /// The body, cut to the limit. Empty: none.
+    /// The body, cut to the limit. Empty: the ping has none.
     pub body: &'a [u8],
 }
 
@@ -64,7 +64,7 @@ pub struct Ping {
     pub body_bytes: i32,
 }
 
-/// A monitor's pings, newest first. The caller has made sure that the monitor is the project's.
+/// Returns a monitor's pings, newest first. The caller has checked that the monitor belongs to the project.
 ///
 /// # Errors
 /// When the database is away.
@@ -107,7 +107,7 @@ pub async fn list(
         .collect()
 }
 
-/// A ping's body, as the bytes that came.
+/// Returns a ping's body, byte for byte as received.
 ///
 /// # Errors
 /// When the database is away.

@@ -1,4 +1,4 @@
-//! Which monitor is meant: by ping id, by key and slug, by Beat and entry.
+//! Finds the monitor that a request means: by ping id, by key and slug, or by Beat and entry.
 
 use deadbeat_domain::ids::{ApiKeyId, MonitorId, PingId, ProjectId};
 use deadbeat_domain::people::access::{Access, Actor};
@@ -6,7 +6,7 @@ use deadbeat_domain::people::key::Scope;
 
 use crate::{Reader, StoreResult, Tx};
 
-/// Monitors and their ping ids, in id order, after one.
+/// Returns monitors and their ping ids, in id order, after a given monitor.
 ///
 /// # Errors
 /// When the database is away.
@@ -31,7 +31,7 @@ pub async fn ping_ids(
 /// A ping by key and slug, resolved: the key's access, and the monitor if there is one.
 #[derive(Debug, Clone, Copy)]
 pub struct Resolved {
-    /// Which of the questions this answers.
+    /// The place of the request (key and slug) in the arguments.
     pub index: usize,
     /// The access of the ping key.
     pub access: Access,
@@ -39,7 +39,7 @@ pub struct Resolved {
     pub monitor_id: Option<MonitorId>,
 }
 
-/// Resolves ping keys (by digest) and slugs. Unknown keys have no answer.
+/// Resolves ping keys (by digest) and slugs. The answer leaves out unknown keys.
 ///
 /// # Errors
 /// When the database is away.
@@ -72,7 +72,7 @@ pub async fn resolve_slugs(tx: &mut Tx, digests: &[Vec<u8>], slugs: &[String]) -
         .collect())
 }
 
-/// The monitors of Beats' entries, and the ids in their ping URLs: (beat, entry) → ids.
+/// Returns the monitors of Beats' entries, and the ids in their ping URLs: (beat, entry) → ids.
 ///
 /// # Errors
 /// When the database is away.

@@ -1,4 +1,4 @@
-//! Table `run`. It is written by [`crate::monitor::batch::write`].
+//! Table `run`. [`crate::monitor::batch::write`] writes it.
 
 use std::collections::HashMap;
 
@@ -80,14 +80,14 @@ impl TryFrom<Row> for Run {
 /// The most ended runs of one run id that a signal loads, newest first. A late start or end belongs to one of these.
 pub const LOADED_RUNS_OF_ID: i64 = 8;
 /// The most ended runs of one run id that a monitor keeps. A client may send the same run id with every ping, and each
-/// end is a row.
+/// end adds a row.
 pub const KEPT_RUNS_OF_ID: i64 = 100;
-/// The most ended runs of one run id that one call of [`prune`] deletes: more than a batch can add, so that the rest
-/// shrinks to the limit.
+/// The most ended runs of one run id that one call of [`prune`] deletes. It is more than a batch can add, so the number
+/// of kept runs shrinks to the limit.
 const PRUNED_AT_ONCE: i64 = 1_024;
 
-/// Loads into locked monitors what the rules need: their open runs, the newest ended runs of the run ids that signals name
-/// (`named`: a monitor and a run id), and the usual duration.
+/// Loads the runs and baselines of locked monitors that the rules need: open runs, the newest ended runs of the run ids that signals name (`named`: a
+/// monitor and a run id), and the usual duration.
 ///
 /// It reads at most [`deadbeat_domain::limits::OPEN_RUNS`] rows for each monitor, and [`LOADED_RUNS_OF_ID`] for each named run id.
 ///
@@ -166,7 +166,7 @@ pub async fn load_into<M: Stateful>(
 /// If the database is away.
 pub async fn prune(tx: &mut Tx, named: &[(MonitorKey, Uuid)]) -> StoreResult<u64> {
     let done = sqlx::query!(
-        // The ids come as one list: with a join, PostgreSQL may read all runs of the project to find these.
+        // Pass the ids as one list: with a join, PostgreSQL may read all runs of the project to find them.
         "DELETE FROM run
         WHERE project_id = ANY($5) AND monitor_id = ANY($1) AND id = ANY(ARRAY(
             SELECT surplus.id
@@ -192,7 +192,7 @@ pub async fn prune(tx: &mut Tx, named: &[(MonitorKey, Uuid)]) -> StoreResult<u64
     Ok(done.rows_affected())
 }
 
-/// A monitor's runs, newest first.
+/// Returns a monitor's runs, newest first.
 ///
 /// # Errors
 /// When the database is away, or a row cannot be read.

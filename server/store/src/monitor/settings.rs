@@ -1,4 +1,4 @@
-//! Columns of table `monitor` that a person or a Beat sets, and its channels.
+//! The columns of table `monitor` that a person or a Beat sets, and the monitor's channels.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ pub async fn update_settings(tx: &mut Tx, monitor: &Monitor) -> StoreResult<()> 
     Ok(())
 }
 
-/// Writes a Beat's settings of its monitors. The state goes through [`crate::monitor::batch::write`].
+/// Writes the settings that a Beat reported of its monitors. The state goes through [`crate::monitor::batch::write`].
 ///
 /// # Errors
 /// If the database is away.
@@ -70,7 +70,7 @@ pub async fn update_registered(tx: &mut Tx, monitors: &[&Monitor]) -> StoreResul
     Ok(())
 }
 
-/// Sets which channels get its alerts, if not all do. Skips ids of another project.
+/// Sets which channels get the monitor's alerts, if not all do. Skips ids of another project.
 ///
 /// # Errors
 /// If the database is away.
@@ -102,7 +102,7 @@ pub async fn set_channels(
     Ok(written.rows_affected())
 }
 
-/// The tags of monitors. A monitor that was deleted is missing from the answer.
+/// Returns the tags of monitors. The answer leaves out deleted monitors.
 ///
 /// # Errors
 /// If the database is away.
@@ -120,7 +120,7 @@ pub async fn tags(tx: &mut Tx, monitors: &[MonitorKey]) -> StoreResult<HashMap<M
         .collect())
 }
 
-/// The channels of a project's monitors that do not tell all, as pairs.
+/// Returns the channels of those monitors that do not alert every channel, as pairs of monitor and channel.
 ///
 /// # Errors
 /// If the database is away.
@@ -146,13 +146,13 @@ pub async fn channels(
         .collect())
 }
 
-/// The slugs of a project that begin with a text, to find a free one beside them.
+/// Returns the slugs of a project that begin with a text. The caller chooses a free slug beside them.
 ///
 /// # Errors
 /// If the database is away.
 pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> StoreResult<Vec<String>> {
-    // A numbered slug may have lost the end of its beginning to the length limit. So compare without the last ten
-    // characters.
+    // To number a slug, the caller may have cut the end of a long beginning (the length limit). So compare without the
+    // last ten characters.
     let beginning: String = beginning.chars().take(90).collect();
     Ok(sqlx::query_scalar!(
         "SELECT slug FROM monitor WHERE project_id = $1 AND starts_with(slug, $2)",
@@ -163,7 +163,7 @@ pub async fn slugs_like(tx: &mut Tx, project: ProjectId, beginning: &str) -> Sto
     .await?)
 }
 
-/// Which of these slugs a project has already.
+/// Returns which of these slugs a project has already.
 ///
 /// # Errors
 /// When the database is away.

@@ -8,20 +8,20 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// A change of status to be written, and whose.
+/// A change of status to be written, with its subject.
 #[derive(Debug, Clone)]
 pub struct NewTransition {
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
-    /// A monitor's, a Beat's.
+    /// The kind of subject.
     pub subject_kind: SubjectKind,
-    /// Its id.
+    /// The subject's id.
     pub subject_id: Uuid,
     /// The change.
     pub transition: Transition,
 }
 
-/// Appends to the histories, in this order.
+/// Appends changes of status to the subjects' histories, in this order.
 ///
 /// # Errors
 /// When the database is away.

@@ -1,4 +1,5 @@
-//! Tables `listener` and `blind_spell`: the processes that receive signals, and the stretches in which none did.
+//! Tables `listener` and `blind_spell`: the processes that receive signals, and the stretches in which none of them
+//! listened.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::judge::blind_spell::BlindSpell;
@@ -10,22 +11,22 @@ use crate::{Reader, StoreError, StoreResult, Tx};
 /// An arbitrary number, equal in every process: "listener".
 const LOCK: i64 = 0x6c69_7374_656e_6572;
 
-/// A process whose row was not stamped for this long is gone.
+/// A process that has not stamped its row for this long counts as gone.
 const GONE: TimeDelta = TimeDelta::days(1);
 
-/// A spool counts as long as its process has stamped within this.
+/// A spool counts if its process has stamped within this time.
 pub(crate) const SPOOL_COUNTS: TimeDelta = TimeDelta::minutes(1);
 
 /// The stamp of a process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its id: that of its spool, if it has one.
+    /// The process's id. It is also the id of its spool, if it has one.
     pub id: Uuid,
-    /// Signals in its spool.
+    /// The number of signals in its spool.
     pub spooled: i64,
-    /// Until when others wait for it if it falls silent. None: it cannot hold signals.
+    /// Until when judgement waits for this process if it falls silent. None: the process cannot hold signals.
     pub awaited_until: Option<DateTime<Utc>>,
-    /// The addresses of signals that it has just set aside: their monitors are not judged yet.
+    /// The addresses of signals that it has just set aside. The evaluator does not judge their monitors yet.
     pub aside: Addresses,
 }
 
@@ -45,18 +46,18 @@ pub struct Addresses {
 pub struct Before {
     /// The newest stamp of any process. None: no process ever listened.
     pub any: Option<DateTime<Utc>>,
-    /// The newest stamp of the same process, if others still wait for it.
+    /// The newest stamp of the same process, if judgement still waits for the process.
     pub own: Option<DateTime<Utc>>,
 }
 
-/// Stamps: this process listens. Returns the stamps before. The next process that stamps waits until this transaction
-/// ends, so that one of them sees a gap.
+/// Notes that this process listens. Returns the previous stamps. The next process that stamps waits until this
+/// transaction ends, so that one of the two sees a gap.
 ///
 /// # Errors
 /// If the database is away.
 pub async fn stamp(tx: &mut Tx, stamp: Stamp, now: DateTime<Utc>) -> StoreResult<Before> {
-    // A crash of PostgreSQL may lose this stamp and lengthen a spell. Waiting for a slow disk would be worse: it would
-    // make a spell where there is none.
+    // A crash of PostgreSQL may lose this stamp, and make a spell look longer. To wait for a slow disk would be worse:
+    // that would make a spell where there is none.
     sqlx::query!(
         "SELECT pg_advisory_xact_lock($1), set_config('synchronous_commit', 'off', true)",
         LOCK
@@ -97,7 +98,8 @@ pub async fn stamp(tx: &mut Tx, stamp: Stamp, now: DateTime<Utc>) -> StoreResult
     Ok(before)
 }
 
-/// No process has listened since `since`: processes that others waited for then are waited for until `until`.
+/// Makes judgement wait again, until `until`, for the processes for which it waited at `since`. The caller has found
+/// that no process has listened since then.
 ///
 /// # Errors
 /// If the database is away.
@@ -112,8 +114,8 @@ pub async fn wait_again(tx: &mut Tx, since: DateTime<Utc>, until: DateTime<Utc>)
     Ok(())
 }
 
-/// This process stops and holds no signals, so others need not wait for it. Its row stays: the newest stamp of all
-/// tells when nobody listened.
+/// Notes that this process stops and holds no signals, so judgement need not wait for it. Its row stays: the newest of
+/// all stamps shows since when no process listens.
 ///
 /// # Errors
 /// If the database is away.
@@ -127,8 +129,8 @@ pub async fn sign_off(tx: &mut Tx, id: Uuid) -> StoreResult<()> {
     Ok(())
 }
 
-/// After the clock was set back, clamps all future timestamps to `now`; otherwise deadlines fire late. Spells end now,
-/// monitors whose check lies in the future are checked, and alerts that wait until then are sent.
+/// Clamps all future timestamps to `now` after the clock was set back; otherwise deadlines fire late. Spells end now,
+/// monitors whose check lies in the future are checked, and alerts that were due in the future are sent.
 ///
 /// # Errors
 /// If the database is away.
@@ -145,7 +147,7 @@ pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     )
     .execute(tx.conn())
     .await?;
-    // Locked in the order of ids, as everywhere.
+    // Lock in id order, as everywhere.
     sqlx::query!(
         "UPDATE monitor SET check_after = $1
         WHERE id IN (SELECT id FROM monitor WHERE last_ping_at > $1 AND check_after > $1 ORDER BY id FOR UPDATE)",
@@ -175,7 +177,7 @@ pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     )
     .execute(tx.conn())
     .await?;
-    // What is held keeps its time, until its first attempt.
+    // A held delivery keeps its time, until its first attempt.
     sqlx::query!(
         "UPDATE delivery SET next_attempt_at = $1
         WHERE status = 'pending' AND created_at > $1 AND next_attempt_at > $1 AND (not_before IS NULL OR not_before <= $1 OR attempt_count > 0)",
@@ -186,7 +188,7 @@ pub async fn rewind(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     Ok(())
 }
 
-/// Deletes the rows of processes that are gone.
+/// Deletes the rows of processes that count as gone.
 ///
 /// # Errors
 /// If the database is away.
@@ -197,7 +199,7 @@ pub async fn forget_gone(tx: &mut Tx, now: DateTime<Utc>) -> StoreResult<()> {
     Ok(())
 }
 
-/// Whether a spell is known that covers this one.
+/// True if a stored blind spell covers this one.
 ///
 /// # Errors
 /// When the database is away.
@@ -211,7 +213,7 @@ pub async fn is_known_spell(tx: &mut Tx, spell: BlindSpell) -> StoreResult<bool>
     .await?)
 }
 
-/// Writes a spell.
+/// Writes a blind spell.
 ///
 /// # Errors
 /// When the database is away.
@@ -227,7 +229,7 @@ pub async fn insert_spell(tx: &mut Tx, spell: BlindSpell) -> StoreResult<()> {
     Ok(())
 }
 
-/// The spells that ended after `since`, newest first, a thousand at most.
+/// Returns the blind spells that ended after `since`, newest first, a thousand at most.
 ///
 /// # Errors
 /// When the database is away.
@@ -242,16 +244,16 @@ pub async fn spells_since(tx: &mut Tx, since: DateTime<Utc>) -> StoreResult<Vec<
     Ok(rows)
 }
 
-/// A spell, as a list shows it.
+/// A blind spell, as a list shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed {
     /// Its id.
     pub id: Uuid,
-    /// Its beginning and end.
+    /// The beginning and end of the spell.
     pub spell: BlindSpell,
 }
 
-/// All spells, newest first.
+/// Returns all blind spells, newest first.
 ///
 /// # Errors
 /// When the database is away.

@@ -6,20 +6,20 @@ use deadbeat_domain::judge::hearing::{Hearing, lost_before};
 use crate::operation::listener::SPOOL_COUNTS;
 use crate::{Reader, StoreResult};
 
-/// How far behind the loops are.
+/// How far the loops lag behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
     /// The oldest `check_after` that has passed without a check.
     pub oldest_check: Option<DateTime<Utc>>,
-    /// Number of unsettled deliveries whose time has come.
+    /// The number of unsettled deliveries that are not held.
     pub pending_deliveries: i64,
-    /// Number of deliveries that wait for their time.
+    /// The number of held deliveries.
     pub held_deliveries: i64,
-    /// Since when the oldest of those whose time has come may be sent.
+    /// The time since which the oldest unsettled delivery that is not held may be sent.
     pub oldest_delivery: Option<DateTime<Utc>>,
-    /// When the most overdue attempt was due.
+    /// The time at which the most overdue attempt was due.
     pub overdue_delivery: Option<DateTime<Utc>>,
-    /// Number of open incidents.
+    /// The number of open incidents.
     pub open_incidents: i64,
 }
 
@@ -59,13 +59,13 @@ pub async fn backlog(reader: &Reader, now: DateTime<Utc>) -> StoreResult<Backlog
 /// The state of the whole deployment: cheap enough to read every second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
-    /// When any process last swept.
+    /// The time of the last sweep of any process.
     pub last_sweep_at: Option<DateTime<Utc>>,
     /// The stamps of the processes that receive signals.
     pub hearing: Hearing,
     /// The oldest `check_after` that has passed without a check.
     pub oldest_check: Option<DateTime<Utc>>,
-    /// When the most overdue attempt was due.
+    /// The time at which the most overdue attempt was due.
     pub overdue_delivery: Option<DateTime<Utc>>,
 }
 

@@ -1,4 +1,4 @@
-//! Table `writer`: how far each group commit has come. It is written with the batches ([`crate::monitor::batch::write`]).
+//! Table `writer`: how far each group commit has come. [`crate::monitor::batch::write`] writes it with the batches.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::{StoreResult, Tx};
 /// Locks and returns the number of a writer's last committed batch; 0 if it never committed. The number cannot change
 /// until this transaction ends.
 ///
-/// A commit whose answer was lost may still be under way. This function waits for it: otherwise a batch could be
-/// replayed while it commits.
+/// A commit whose answer was lost may still be in progress. This function waits for its end. Otherwise the caller could
+/// replay a batch while that batch commits.
 ///
 /// # Errors
 /// If the database is away.
@@ -26,7 +26,7 @@ pub async fn lock_position(tx: &mut Tx, id: Uuid) -> StoreResult<u64> {
     Ok(position.unsigned_abs())
 }
 
-/// Limits every later statement of this transaction, and its waits for locks.
+/// Sets a timeout for every later statement of this transaction, and for its waits for locks.
 ///
 /// # Errors
 /// If the database is away.

@@ -37,7 +37,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// Number of accounts.
+/// Returns the number of accounts.
 ///
 /// # Errors
 /// If the database is away.
@@ -47,7 +47,7 @@ pub async fn count(reader: &Reader) -> StoreResult<i64> {
         .await?)
 }
 
-/// An account and its password's hash, by address.
+/// Returns an account and its password's hash, by mail address.
 ///
 /// # Errors
 /// When the database is away.
@@ -100,7 +100,7 @@ pub async fn insert_session(
     Ok(())
 }
 
-/// The account of a session that has not expired.
+/// Returns the account of a session that has not expired.
 ///
 /// # Errors
 /// When the database is away.
@@ -118,7 +118,7 @@ pub async fn by_session(reader: &Reader, digest: &[u8], now: DateTime<Utc>) -> S
     }))
 }
 
-/// Whether an account signed in from an address since an instant. False for a mail address without an account.
+/// True if an account signed in from an address since an instant. False for a mail address without an account.
 ///
 /// # Errors
 /// If the database is away.
@@ -141,7 +141,7 @@ pub async fn is_known_at(
     .await?)
 }
 
-/// Notes that an account signed in from an address. Keeps only the `most` addresses that were used last.
+/// Notes that an account signed in from an address. Keeps only the `most` most recently used addresses.
 ///
 /// # Errors
 /// If the database is away.
@@ -185,7 +185,7 @@ pub async fn delete_session(tx: &mut Tx, digest: &[u8]) -> StoreResult<()> {
     Ok(())
 }
 
-/// The mail address of an account. None: there is no such account.
+/// Returns the mail address of an account. None: there is no such account.
 ///
 /// # Errors
 /// When the database is away.

@@ -9,29 +9,29 @@ use uuid::Uuid;
 use crate::page::Page;
 use crate::{Reader, StoreError, StoreResult, Tx};
 
-/// A key as stored: never the key itself.
+/// An API key as stored. The key itself is never stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
     /// Its id.
     pub id: ApiKeyId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project_id: ProjectId,
     /// Its name for people.
     pub name: String,
-    /// What it may do.
+    /// The scope of the key.
     pub scope: Scope,
-    /// Its first characters.
+    /// The first characters of the key.
     pub prefix: String,
     /// When it was issued.
     pub created_at: DateTime<Utc>,
-    /// When it was last used, to the minute.
+    /// When it was last used, within a minute.
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
 impl ApiKey {
-    /// What a request with this key acts as.
+    /// Returns the access of a request with this key.
     #[must_use]
     pub fn access(&self) -> Access {
         let (id, scope) = (self.id, self.scope);
@@ -88,7 +88,7 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey, digest: &[u8]) -> StoreResult<()>
     Ok(())
 }
 
-/// How many keys of a project are not revoked.
+/// Returns the number of keys of a project that are not revoked.
 ///
 /// # Errors
 /// When the database is away.
@@ -101,7 +101,7 @@ pub async fn count(tx: &mut Tx, project: ProjectId) -> StoreResult<i64> {
     .await?)
 }
 
-/// The key of a digest, unless it is revoked.
+/// Returns the key of a digest, unless it is revoked.
 ///
 /// # Errors
 /// When the database is away.
@@ -119,7 +119,7 @@ pub async fn by_digest(reader: &Reader, digest: &[u8]) -> StoreResult<Option<Api
     .transpose()
 }
 
-/// Notes that keys were used. A key whose row another transaction holds is left out: its use is not worth a wait.
+/// Notes that keys were used. Skips a key that another transaction has locked: the note is not worth a wait.
 ///
 /// # Errors
 /// When the database is away.
@@ -135,7 +135,7 @@ pub async fn touch(tx: &mut Tx, digests: &[Vec<u8>], now: DateTime<Utc>) -> Stor
     Ok(())
 }
 
-/// A project's keys, newest first, revoked ones too.
+/// Returns a project's keys, newest first, including revoked ones.
 ///
 /// # Errors
 /// When the database is away.
@@ -156,7 +156,7 @@ pub async fn list(reader: &Reader, project: ProjectId, page: Page<ApiKeyId>) -> 
     rows.into_iter().map(ApiKey::try_from).collect()
 }
 
-/// Revokes a key for good. False: the project has none of that id. The first revocation's time stays.
+/// Revokes a key for good. False: the project has no key of that id. The time of the first revocation stays.
 ///
 /// # Errors
 /// When the database is away.
@@ -172,7 +172,7 @@ pub async fn revoke(tx: &mut Tx, project: ProjectId, id: ApiKeyId, now: DateTime
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes keys that were revoked before `before`, `most` at most.
+/// Deletes keys that were revoked before `before`, at most `most`.
 ///
 /// # Errors
 /// When the database is away.
@@ -188,7 +188,7 @@ pub async fn forget_revoked(tx: &mut Tx, before: DateTime<Utc>, most: i64) -> St
     Ok(done.rows_affected())
 }
 
-/// The name of a key. None: the project has no such key.
+/// Returns the name of a key. None: the project has no such key.
 ///
 /// # Errors
 /// When the database is away.

@@ -17,7 +17,7 @@ pub struct Project {
     pub id: ProjectId,
     /// Its name.
     pub name: String,
-    /// Open incidents are told again after so many seconds; None: never.
+    /// The time between two reminders of an open incident, in seconds. None: no reminders.
     pub reminder_seconds: Option<i32>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
@@ -40,7 +40,7 @@ pub async fn insert(tx: &mut Tx, project: &Project) -> StoreResult<()> {
     Ok(())
 }
 
-/// Writes what a person can set. False: there is none of that id.
+/// Writes the settings that a person can change. False: there is no project of that id.
 ///
 /// # Errors
 /// When the database is away.
@@ -64,7 +64,7 @@ pub async fn update(
     Ok(done.rows_affected() == 1)
 }
 
-/// One project.
+/// Returns one project.
 ///
 /// # Errors
 /// When the database is away.
@@ -83,16 +83,16 @@ pub async fn get(reader: &Reader, id: ProjectId) -> StoreResult<Option<Project>>
     }))
 }
 
-/// What an alert needs of its project.
+/// The values of a project that its alerts need.
 #[derive(Debug, Clone)]
 pub struct ForAlert {
     /// Its name.
     pub name: String,
-    /// After how many seconds open incidents are told again; none: never.
+    /// The time between two reminders of an open incident, in seconds. None: no reminders.
     pub reminder_seconds: Option<i32>,
 }
 
-/// What alerts need of their projects.
+/// Returns the values of projects that their alerts need. Locks the projects against [`lock_rules`].
 ///
 /// # Errors
 /// When the database is away.
@@ -115,8 +115,9 @@ pub async fn for_alerts(tx: &mut Tx, ids: &[ProjectId]) -> StoreResult<HashMap<P
         .collect())
 }
 
-/// Locks a project before what holds its alerts is changed. Whoever puts alerts into the outbox reads that under a lock of the project that
-/// excludes this one ([`for_alerts`]). So either the alert sees the change, or whoever changes sees the alert.
+/// Locks a project before a change of the rules that hold its alerts. A transaction that puts alerts into the outbox reads these rules under a lock
+/// that excludes this one ([`for_alerts`]). So either the new alert follows the changed rules, or the transaction that changes the rules finds the
+/// alert.
 ///
 /// # Errors
 /// When the database is away.
@@ -127,7 +128,7 @@ pub async fn lock_rules(tx: &mut Tx, id: ProjectId) -> StoreResult<()> {
     Ok(())
 }
 
-/// Makes an account a member.
+/// Makes an account a member of a project.
 ///
 /// # Errors
 /// When the database is away.
@@ -151,7 +152,7 @@ pub async fn add_member(
     Ok(())
 }
 
-/// The first account there is: it owns what the command line creates.
+/// Returns the oldest account, which owns the projects that the command line creates.
 ///
 /// # Errors
 /// When the database is away.
@@ -164,16 +165,16 @@ pub async fn first_account(tx: &mut Tx) -> StoreResult<Option<AccountId>> {
     )
 }
 
-/// A project that an account is a member of, with its role there.
+/// A project in which an account is a member, with the account's role there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// The project.
     pub project: Project,
-    /// What the account acts as there.
+    /// The account's access there.
     pub access: Access,
 }
 
-/// An account's projects, oldest first.
+/// Returns an account's projects, oldest first.
 ///
 /// # Errors
 /// When the database is away, or a role cannot be read.

@@ -1,4 +1,4 @@
-//! Table `quota`: how often something was done in a window of time, counted by all processes together.
+//! Table `quota`: how often something was done in a window of time. All processes count together.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use deadbeat_domain::ids::ProjectId;
@@ -6,25 +6,25 @@ use deadbeat_domain::people::rate::Allowance;
 
 use crate::{StoreResult, Tx};
 
-/// What is counted, and whose it is.
+/// An action that is counted, and the project or mailbox for which it is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Counted {
-    /// Monitors that ping keys of the project created, by `create=1` or as entries of a Beat.
+    /// The monitors that ping keys of the project created, by `create=1` or as entries of a Beat.
     CreatedMonitors(ProjectId),
-    /// API keys that the project issued.
+    /// The API keys that the project issued.
     ApiKeys(ProjectId),
-    /// Tests of the project's channels.
+    /// The tests of the project's channels.
     Tests(ProjectId),
-    /// Deliveries that the project had sent again.
+    /// The deliveries that the project had sent again.
     Resends(ProjectId),
-    /// Confirmation mails that the project asked for.
+    /// The confirmation mails that the project asked for.
     Confirmations(ProjectId),
-    /// Confirmation mails to one mailbox, whichever projects asked for them.
+    /// The confirmation mails to one mailbox, for all projects together.
     ConfirmationsTo(String),
 }
 
 impl Counted {
-    /// The key of its row. Keys of different kinds never meet: a mailbox holds an `@`.
+    /// Returns the key of its row. Keys of different kinds cannot be equal: a mailbox contains an `@`.
     fn key(&self) -> String {
         match self {
             Self::CreatedMonitors(project) => format!("created_monitors:{project}"),
@@ -36,7 +36,7 @@ impl Counted {
         }
     }
 
-    /// How long its window lasts.
+    /// Returns the length of its window.
     #[must_use]
     pub fn window(&self) -> TimeDelta {
         match self {
@@ -49,9 +49,9 @@ impl Counted {
     }
 }
 
-/// Locks what was used of a quota until the transaction ends, made first if nothing was used yet.
+/// Locks the used part of a quota until the transaction ends. Creates the row first if nothing was used yet.
 ///
-/// A caller that locks several quotas always locks them in the same order.
+/// A caller that locks several quotas must always lock them in the same order.
 ///
 /// # Errors
 /// When the database is away.
@@ -72,7 +72,7 @@ pub async fn lock(tx: &mut Tx, counted: &Counted, now: DateTime<Utc>) -> StoreRe
     })
 }
 
-/// Writes what was used of a locked quota.
+/// Writes the used part of a locked quota.
 ///
 /// # Errors
 /// When the database is away.
@@ -88,7 +88,7 @@ pub async fn write(tx: &mut Tx, counted: &Counted, allowance: &Allowance) -> Sto
     Ok(())
 }
 
-/// Removes windows that have ended, `most` at most.
+/// Deletes windows that have ended, at most `most`.
 ///
 /// # Errors
 /// When the database is away.

@@ -9,12 +9,12 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 
 use deadbeat_domain::schedule::{Schedule, ScheduleError};
 
-/// Some megabytes at most. A full memo is emptied.
+/// The most entries: some megabytes. A full memo is emptied.
 const MOST: usize = 20_000;
 
 static READ: LazyLock<RwLock<HashMap<String, Schedule>>> = LazyLock::new(RwLock::default);
 
-/// Parses a schedule's JSON text.
+/// Parses a schedule's JSON text, or takes the parsed schedule from the memo.
 pub(crate) fn read(text: &str) -> Result<Schedule, ScheduleError> {
     if let Some(schedule) = READ.read().unwrap_or_else(PoisonError::into_inner).get(text) {
         return Ok(schedule.clone());

@@ -1,4 +1,4 @@
-//! Table `zone_data`: the release of the time zone database that the stored due times were computed with.
+//! Table `zone_data`: the release of the time zone database with which stored due times were computed.
 
 use uuid::Uuid;
 
@@ -7,11 +7,11 @@ use crate::{StoreError, StoreResult, Tx};
 /// How far the due times have been moved to a new release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// All due times follow this release or a newer one.
+    /// The release that all due times follow. Some may follow a newer one.
     pub release: String,
-    /// The release that due times are being moved to.
+    /// The release to which due times are being moved.
     pub moving_to: Option<String>,
-    /// The last monitor, by id, that was moved.
+    /// The last monitor, in id order, whose due time was moved.
     pub done_upto: Option<Uuid>,
 }
 

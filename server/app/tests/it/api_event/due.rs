@@ -57,7 +57,10 @@ async fn what_beat_alone_can_compute_lives_by_its_word() {
             untold["schedule"]["kind"].as_str(),
             untold["schedule_summary"].as_str()
         ),
-        (Some("hint"), Some("when Beat says so (rrule: FREQ=HOURLY)"))
+        (
+            Some("hint"),
+            Some("at times that Beat computes (rrule: FREQ=HOURLY)")
+        )
     );
     assert_eq!(
         due_and_deadline(&untold),

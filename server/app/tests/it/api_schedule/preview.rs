@@ -134,11 +134,11 @@ async fn a_hint_has_no_slots_that_could_be_computed() {
     for (schedule, summary) in [
         (
             json!({"kind": "hint", "class": "rrule", "text": "FREQ=DAILY"}),
-            "when Beat says so (rrule: FREQ=DAILY)",
+            "at times that Beat computes (rrule: FREQ=DAILY)",
         ),
         (
             json!({"kind": "hint", "class": "shop.Moon"}),
-            "when Beat says so (shop.Moon)",
+            "at times that Beat computes (shop.Moon)",
         ),
     ] {
         let told = preview(&caller, &json!({"schedule": schedule, "count": 500})).await;

@@ -34,7 +34,7 @@ const SHORTHANDS: [(&str, &str); 13] = [
     ("bi-annually", "01,07-01 00:00:00"),
 ];
 
-/// In the order of [`WEEKDAY_NAMES`].
+/// The long names, in the order of [`WEEKDAY_NAMES`].
 const LONG_WEEKDAY_NAMES: [&str; 7] = [
     "sunday",
     "monday",
@@ -75,7 +75,7 @@ pub(super) fn read(text: &str, zone: Zone) -> Result<Line, ExpressionError> {
     Ok(line)
 }
 
-/// The words before the zone, and the zone, if the last word is one.
+/// If the last word is a zone, returns the words before it and the zone.
 fn split_zone<'a, 'b>(words: &'b [Piece<'a>]) -> Result<Option<(&'b [Piece<'a>], Zone)>, ExpressionError> {
     let [before @ .., (previous_at, previous), (at, name)] = words else {
         return Ok(None);
@@ -89,7 +89,7 @@ fn split_zone<'a, 'b>(words: &'b [Piece<'a>]) -> Result<Option<(&'b [Piece<'a>],
     } else {
         return Ok(None);
     };
-    // systemd cuts the zone off together with one blank. Only dates and weekdays may have more blanks behind them.
+    // systemd removes the zone together with one blank. Only after dates and weekdays more blanks are allowed.
     let previous_end = previous_at + previous.len();
     let takes_blanks = !previous.contains([':', '@']) && shorthand(previous).is_none();
     if *at > previous_end + 1 && !takes_blanks {
@@ -213,7 +213,7 @@ fn read_weekdays((at, text): Piece<'_>) -> Result<u8, ExpressionError> {
     Ok(weekdays)
 }
 
-/// Counted from Monday, 0.
+/// Reads a weekday. Monday is 0.
 fn read_weekday((at, text): Piece<'_>) -> Result<usize, ExpressionError> {
     let is_named =
         |(short, long): (&&str, &&str)| text.eq_ignore_ascii_case(short) || text.eq_ignore_ascii_case(long);

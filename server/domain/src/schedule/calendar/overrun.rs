@@ -27,7 +27,7 @@ pub(super) struct Overruns {
 }
 
 impl Overruns {
-    /// Where systemd continues its search if it misses a matching time.
+    /// Returns the time at which systemd continues its search, if it misses the matching time `wall`.
     pub(super) fn resume(self, times: &WallTimes, wall: NaiveDateTime) -> Option<NaiveDateTime> {
         if self == Self::default() {
             return None;

@@ -16,8 +16,8 @@ fn parse(text: &str) -> Calendar {
     Calendar::parse(text, Zone::utc()).unwrap_or_else(|error| panic!("{text:?}: {error}"))
 }
 
-/// systemd.time(7), "Examples for valid timestamps and their normalized form", and what `systemd-analyze calendar` of
-/// systemd 252 prints for further forms.
+/// The examples of systemd.time(7), "Examples for valid timestamps and their normalized form", and the output of
+/// `systemd-analyze calendar` of systemd 252 for further forms.
 #[test]
 fn each_form_is_read_as_its_normal_form() {
     let cases = [
@@ -97,7 +97,7 @@ fn each_form_is_read_as_its_normal_form() {
     }
 }
 
-/// systemd 252 refuses all of these but the marked ones, too.
+/// systemd 252 refuses all of these, too, except the marked ones.
 #[test]
 fn refusals_name_the_first_faulty_character() {
     let cases = [

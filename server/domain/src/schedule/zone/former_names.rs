@@ -1,11 +1,11 @@
 //! The former names of zones, and their present names.
 //!
-//! From the `backward` links of the IANA database (release 2026e): every link whose name is in no row of `zone.tab`.
-//! That table has one row for each place that names a clock today. So `Europe/Oslo` stays itself although it is a link
-//! to Berlin, and `Europe/Kiev` becomes `Europe/Kyiv`. Abbreviations (`EST`, `CET`) and `Etc/…` are no places, and stay
+//! They are the `backward` links of the IANA database (release 2026e) whose name is in no row of `zone.tab`. That table
+//! has one row for each place that names a clock today. So `Europe/Oslo` stays as it is, although it is a link to
+//! Berlin, and `Europe/Kiev` becomes `Europe/Kyiv`. Abbreviations (`EST`, `CET`) and `Etc/…` are not places, and stay
 //! as they are. If a link leads to a city of another country, the table has the city of the zone's own country instead.
 
-/// Former name and present one, in order of the former.
+/// Each former name with the present one, in order of the former names.
 pub(super) const FORMER_NAMES: [(&str, &str); 131] = [
     ("Africa/Asmera", "Africa/Asmara"),
     ("Africa/Timbuktu", "Africa/Bamako"),

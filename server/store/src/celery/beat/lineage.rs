@@ -9,14 +9,14 @@ use deadbeat_domain::ids::{BeatId, MonitorId, ProjectId};
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Monitors whose entries are listed by exactly these lineages.
+/// The monitors whose entries are listed by exactly these lineages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// The lineages.
     pub by: Bits,
-    /// How many there are.
+    /// The number of monitors.
     pub count: i64,
-    /// The first few names.
+    /// The first few names of entries.
     pub names: Vec<String>,
 }
 
@@ -24,8 +24,8 @@ fn bits(stored: i16) -> Bits {
     u8::try_from(stored).unwrap_or(0)
 }
 
-/// The monitors of a Beat that are not retired, by the lineages that list them. The canary and entries of Celery's own are left out. Of `entries`
-/// only, where some are given.
+/// Counts the monitors of a Beat that are not retired, by the lineages that list them. Leaves out the canary and Celery's own entries. If `entries`
+/// is given, counts only these.
 ///
 /// # Errors
 /// When the database is away.
@@ -57,7 +57,7 @@ pub async fn census(
         .collect())
 }
 
-/// A lineage lists these entries.
+/// Notes that a lineage lists these entries.
 ///
 /// # Errors
 /// When the database is away.
@@ -68,7 +68,7 @@ pub async fn mark(
     entries: &[String],
     lineage: Bits,
 ) -> StoreResult<()> {
-    // What a retired one was listed by before is over.
+    // The lineages that listed a monitor before it was retired no longer count.
     sqlx::query!(
         "UPDATE monitor
         SET listed_by = CASE WHEN retired_at IS NULL THEN listed_by | $3 ELSE $3 END
@@ -84,7 +84,8 @@ pub async fn mark(
     Ok(())
 }
 
-/// These lineages list these entries and no others: those that another lineage lists, too, stay with that one.
+/// Notes that a lineage lists no entries other than `listed`. Changes only entries that another lineage lists, too:
+/// these stay with that lineage.
 ///
 /// # Errors
 /// When the database is away.
@@ -110,7 +111,7 @@ pub async fn leave(
     Ok(())
 }
 
-/// These lineages list nothing any more, of so many monitors at most; answers of how many.
+/// Notes that these lineages list nothing any more. Changes at most `limit` monitors, and returns how many it changed.
 ///
 /// # Errors
 /// When the database is away.
@@ -137,7 +138,7 @@ pub async fn clear(
     Ok(done.rows_affected())
 }
 
-/// Which lineages list these monitors.
+/// Returns the lineages that list these monitors.
 ///
 /// # Errors
 /// When the database is away.
@@ -158,7 +159,7 @@ pub async fn of_monitors(
         .collect())
 }
 
-/// How many monitors of a Beat are not retired and are listed by nobody else. The canary and entries of Celery's own are left out.
+/// Returns the number of monitors of a Beat that are not retired and that no other lineage lists. Leaves out the canary and Celery's own entries.
 ///
 /// # Errors
 /// When the database is away.
@@ -179,7 +180,7 @@ pub async fn watched_by(tx: &mut Tx, project: ProjectId, beat: BeatId, lineage: 
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// The processes that report as these Beats.
+/// Returns the processes that report as these Beats.
 ///
 /// # Errors
 /// When the database is away.
@@ -196,7 +197,7 @@ pub async fn of_beats(
     )
     .fetch_all(tx.conn())
     .await?;
-    // A list that cannot be read is noted anew with the next report.
+    // The next report writes an unreadable list anew.
     Ok(rows
         .into_iter()
         .map(|row| {

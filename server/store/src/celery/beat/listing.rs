@@ -1,4 +1,4 @@
-//! What a Beat lists: syncs under way, emptied lists, and who else lists an entry.
+//! The lists of a Beat: syncs in progress, emptied lists, and other Beats that list the same schedule.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{BeatId, ProjectId};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Beat, Row};
 use crate::{StoreResult, Tx};
 
-/// Begins to make the monitors of a Beat follow a snapshot of its schedule, or to remove them: whoever began before finds another name
+/// Begins a sync, in which the monitors of a Beat follow a snapshot of its schedule or are deleted. An earlier sync then finds another id
 /// ([`lock_in_sync`]), and ends. The caller holds the Beat's lock.
 ///
 /// # Errors
@@ -24,7 +24,7 @@ pub async fn begin_sync(tx: &mut Tx, project: ProjectId, id: BeatId, sync: Uuid)
     Ok(())
 }
 
-/// Locks the Beat of that name, if its monitors still follow that snapshot.
+/// Locks the Beat of a name, if its monitors still follow this sync's snapshot.
 ///
 /// # Errors
 /// When the database is away, or the row cannot be read.
@@ -51,12 +51,12 @@ pub async fn lock_in_sync(
     .transpose()
 }
 
-/// Notes that a Beat's list has had no enabled entry since `at`. What was noted before stays: a list that is sent again says nothing new.
+/// Notes that a Beat's list has had no enabled entry since `at`. An earlier note stays: the same list sent again changes nothing.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn note_emptied(tx: &mut Tx, project: ProjectId, id: BeatId, at: DateTime<Utc>) -> StoreResult<()> {
-    // The earlier one of both, not the stored one: that may lie in times to come, noted before the clock was stepped back.
+    // Store the earlier time of both. The stored one may lie in the future, if the clock was set back since.
     sqlx::query!(
         "UPDATE beat SET emptied_at = least(emptied_at, $3) WHERE project_id = $1 AND id = $2",
         project.0,
@@ -68,7 +68,8 @@ pub async fn note_emptied(tx: &mut Tx, project: ProjectId, id: BeatId, at: DateT
     Ok(())
 }
 
-/// A Beat's list has an enabled entry again, or a person knows that it has none.
+/// Clears the note of [`note_emptied`]: the list has an enabled entry again, or a person has confirmed that it has
+/// none.
 ///
 /// # Errors
 /// When the database is away.
@@ -83,7 +84,8 @@ pub async fn forget_emptied(tx: &mut Tx, project: ProjectId, id: BeatId) -> Stor
     Ok(())
 }
 
-/// Since when a Beat's list has had no enabled entry; None: it has some, or a person knows.
+/// Returns the time since which a Beat's list has had no enabled entry. None: it has some, or a person has confirmed
+/// that it has none.
 ///
 /// # Errors
 /// When the database is away.
@@ -98,7 +100,7 @@ pub async fn emptied_at(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreRes
     Ok(at.flatten())
 }
 
-/// The names of a Beat's monitors that were retired then or later, the first `limit` by name, and how many there are.
+/// Returns the names of a Beat's monitors that were retired at an instant or later: the first `limit` by name, and the number of all.
 ///
 /// # Errors
 /// When the database is away.
@@ -128,7 +130,7 @@ pub async fn retired_since(
     Ok((rows.into_iter().map(|row| row.name).collect(), count))
 }
 
-/// How many monitors of a Beat are not retired. The canary and entries of Celery's own are left out.
+/// Returns the number of monitors of a Beat that are not retired. Leaves out the canary and Celery's own entries.
 ///
 /// # Errors
 /// When the database is away.
@@ -147,7 +149,7 @@ pub async fn watched(tx: &mut Tx, project: ProjectId, id: BeatId) -> StoreResult
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Whether a process of another Beat of the project has listed this schedule since then.
+/// True if a process of another Beat of the project has listed this schedule since an instant.
 ///
 /// # Errors
 /// When the database is away.

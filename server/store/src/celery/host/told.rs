@@ -1,4 +1,4 @@
-//! The open incidents about hosts, and their text.
+//! The open incidents about hosts, and their texts.
 
 use deadbeat_domain::ids::{IncidentId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
@@ -14,11 +14,11 @@ pub struct Retold {
     pub subject: Subject,
     /// Its cause.
     pub cause: Cause,
-    /// In one sentence.
+    /// The fault in one sentence.
     pub summary: String,
-    /// What supports the cause.
+    /// The facts that support the cause.
     pub evidence: Vec<Fact>,
-    /// What to do.
+    /// How to repair the fault.
     pub repair: Vec<Repair>,
 }
 
@@ -84,7 +84,7 @@ pub async fn rewrite(tx: &mut Tx, project: ProjectId, id: IncidentId, told: &Ret
     Ok(())
 }
 
-/// The open incidents about hosts, by id.
+/// Returns the open incidents about hosts, in id order.
 ///
 /// # Errors
 /// When the database is away.

@@ -17,9 +17,9 @@ use crate::{Reader, StoreError, StoreResult};
 pub struct Filter {
     /// The task's name.
     pub task: Option<String>,
-    /// The run that Celery's task id names.
+    /// The client's run id, which Celery's task id yields.
     pub run_id: Option<Uuid>,
-    /// In any of these states.
+    /// The states to include.
     pub states: Option<Vec<TraceState>>,
     /// The worker's node name.
     pub worker: Option<String>,
@@ -27,22 +27,22 @@ pub struct Filter {
     pub queue: Option<String>,
     /// The monitor.
     pub monitor_id: Option<MonitorId>,
-    /// The first report came at or after this.
+    /// Runs whose first report came at or after this time.
     pub from: Option<DateTime<Utc>>,
-    /// The first report came before this.
+    /// Runs whose first report came before this time.
     pub to: Option<DateTime<Utc>>,
 }
 
 /// A place in the list of runs, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// When the run's first report came.
+    /// When the server received the first report about the run.
     pub heard_first_at: DateTime<Utc>,
-    /// Orders the runs of one instant.
+    /// Orders the runs whose first reports came at the same instant.
     pub run_id: Uuid,
 }
 
-/// As a cursor: microseconds since 1970, and the run id.
+/// Prints the place as a cursor: microseconds since 1970, and the run id.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -77,7 +77,7 @@ pub struct Summary {
     pub app: String,
     /// The entry, if Beat sent the run.
     pub entry: Option<String>,
-    /// The entry's monitor, which may be deleted meanwhile.
+    /// The entry's monitor. It may have been deleted since.
     pub monitor_id: Option<MonitorId>,
     /// The task's name.
     pub task: Option<String>,
@@ -87,7 +87,7 @@ pub struct Summary {
     pub state: TraceState,
     /// Its queue.
     pub queue: Option<String>,
-    /// The worker that reported on it last.
+    /// The worker that reported it last.
     pub worker: Option<String>,
     /// The slot for which Beat sent it.
     pub slot: Option<DateTime<Utc>>,
@@ -101,26 +101,26 @@ pub struct Summary {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// From its publishing, or its ETA, to its first start.
+    /// The time from its publishing, or its ETA, to its first start.
     pub wait_seconds: Option<f64>,
     /// How long its last attempt took.
     pub run_seconds: Option<f64>,
-    /// Number of attempts that began.
+    /// The number of attempts that began.
     pub attempts: i32,
     /// Celery's count of retries.
     pub retries: i32,
-    /// Whether the broker delivered it more than once.
+    /// True if the broker delivered it more than once.
     pub redelivered: bool,
     /// The last exception's class.
     pub error: Option<String>,
-    /// When its first report came.
+    /// When the server received the first report about it.
     pub heard_first_at: DateTime<Utc>,
     /// When its last stage happened.
     pub heard_at: DateTime<Utc>,
 }
 
 impl Summary {
-    /// Its place in the list.
+    /// Returns the run's place in the list.
     #[must_use]
     pub fn place(&self) -> Place {
         Place {
@@ -161,8 +161,8 @@ impl From<&Stored> for Summary {
     }
 }
 
-/// A project's runs, newest first: of the next `looked_at` runs after the page's place, those that match the filter.
-/// Also returns where to continue. None: there are no more runs.
+/// Returns a project's runs, newest first: of the next `looked_at` runs after the page's place, those that match the filter. Also returns the place
+/// at which to continue. None: there are no more runs.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.

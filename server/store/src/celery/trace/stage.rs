@@ -1,4 +1,4 @@
-//! How far the newest run of a monitor got, from table `trace`.
+//! Finds out how far the newest run of a monitor got, from table `trace`.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorId, ProjectId};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// How far a run got.
+/// The last stages of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
     /// The run's monitor.
@@ -26,18 +26,17 @@ pub struct Stage {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
-    /// Number of attempts that began.
+    /// The number of attempts that began.
     pub attempts: i32,
-    /// The worker that reported on it last.
+    /// The worker that reported it last.
     pub worker: Option<String>,
     /// When its last stage was reported.
     pub heard_at: DateTime<Utc>,
-    /// A worker dropped its message as too old.
+    /// True if a worker dropped the message because it was too old.
     pub is_expired: bool,
 }
 
-/// How far one run of each of these monitors got: the first run sent since an instant, or, if there is none, the newest
-/// run.
+/// Returns how far one run of each of these monitors got. That is the first run sent since an instant or, without one, the newest run.
 ///
 /// # Errors
 /// If the database is away.
@@ -47,7 +46,7 @@ pub async fn of_monitors(
     since: &[Option<DateTime<Utc>>],
 ) -> StoreResult<Vec<Stage>> {
     let rows = sqlx::query!(
-        // The run with the newest report is not always the one sent last. So read a few, to choose from.
+        // The run with the newest report is not always the one sent last. So read a few runs, and choose among them.
         r#"
         SELECT asked.id AS "monitor_id!", newest.run_id, newest.task_id, newest.queue, newest.published_at, newest.received_at,
             newest.started_at, newest.finished_at, newest.attempts, newest.worker, newest.heard_at,

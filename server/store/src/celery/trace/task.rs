@@ -12,11 +12,11 @@ use crate::{Reader, StoreResult};
 pub struct TaskStats {
     /// The task's name. None: no report of these runs named it.
     pub task: Option<String>,
-    /// Number of runs that were read.
+    /// The number of runs that were read.
     pub runs: i64,
-    /// Number of those that have ended.
+    /// The number of these runs that have ended.
     pub ended: i64,
-    /// Number of those that failed.
+    /// The number of these runs that failed.
     pub failed: i64,
     /// Half of the runs waited this long at most, in seconds.
     pub wait_p50: Option<f64>,
@@ -31,7 +31,7 @@ pub struct TaskStats {
 }
 
 impl TaskStats {
-    /// The share of ended runs that failed. None: none has ended.
+    /// Returns the share of ended runs that failed. None: no run has ended.
     #[must_use]
     pub fn failure_ratio(&self) -> Option<f64> {
         (self.ended > 0).then(|| self.failed as f64 / self.ended as f64)
@@ -47,12 +47,12 @@ pub struct Tasks {
     pub from: DateTime<Utc>,
     /// When it ends.
     pub to: DateTime<Utc>,
-    /// Number of runs that were read.
+    /// The number of runs that were read.
     pub looked_at: i64,
 }
 
 impl Tasks {
-    /// How many minutes the stretch has had so far. Never 0.
+    /// Returns the length of the stretch up to `now`, in minutes. Never 0.
     #[must_use]
     pub fn minutes(&self, now: DateTime<Utc>) -> f64 {
         let covered = self.to.min(now) - self.from;
@@ -60,7 +60,7 @@ impl Tasks {
     }
 }
 
-/// The tasks of a project's newest runs of a stretch: [`TASK_RUNS_LOOKED_AT`] runs and [`TASKS_SHOWN`] tasks at most.
+/// Returns statistics of the tasks of a project's newest runs in a stretch: at most [`TASK_RUNS_LOOKED_AT`] runs and [`TASKS_SHOWN`] tasks.
 ///
 /// # Errors
 /// When the database is away.

@@ -11,7 +11,7 @@ use crate::{Reader, StoreResult, Tx};
 /// The most runs of a monitor that [`recent`] returns.
 const RECENT: i64 = 64;
 
-/// A run that waits for a worker, by all that is known.
+/// A run that, as far as the server knows, waits for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unbegun {
     /// The project.
@@ -22,7 +22,7 @@ pub struct Unbegun {
     pub monitor_id: MonitorId,
     /// When it was sent.
     pub published_at: DateTime<Utc>,
-    /// When it is checked next.
+    /// When it must be checked next.
     pub check_after: DateTime<Utc>,
 }
 
@@ -33,12 +33,12 @@ pub struct Recent {
     pub monitor_id: MonitorId,
     /// When it was sent.
     pub published_at: DateTime<Utc>,
-    /// Whether a worker has reported anything about it.
+    /// True if a worker has reported anything about it.
     pub has_begun: bool,
 }
 
-/// Notes which runs wait, and which no longer do. Notes none beyond [`limits::UNBEGUN_RUNS`] of a project; their slots
-/// are judged all the same. The caller holds the locks of their traces, or has just inserted them.
+/// Notes which runs wait, and which no longer do. A project has at most [`limits::UNBEGUN_RUNS`] notes; the slots of
+/// further runs are judged nevertheless. The caller holds the locks of the runs' traces, or has just inserted them.
 ///
 /// # Errors
 /// If the database is away.
@@ -76,8 +76,8 @@ pub async fn note(tx: &mut Tx, waiting: &[Unbegun], begun: &[(ProjectId, Uuid)])
     Ok(())
 }
 
-/// The runs that are to be checked now, at most `limit`. The first ones of each project come before the second ones of
-/// any. Locks nothing: a writer of stages locks the trace first, and the note of its run after that.
+/// Returns the runs that must be checked now, at most `limit`. Takes the first run of each project before the second run of any. Locks nothing: a
+/// writer of stages locks the trace before the note of its run, and the reverse order could deadlock.
 ///
 /// # Errors
 /// If the database is away.
@@ -108,7 +108,7 @@ pub async fn due(reader: &Reader, now: DateTime<Utc>, limit: i64) -> StoreResult
         .collect())
 }
 
-/// Writes when these runs are checked next.
+/// Writes when these runs must be checked next.
 ///
 /// # Errors
 /// If the database is away.
@@ -127,7 +127,7 @@ pub async fn put_off(tx: &mut Tx, runs: &[Unbegun]) -> StoreResult<()> {
     Ok(())
 }
 
-/// Removes notes.
+/// Deletes notes.
 ///
 /// # Errors
 /// When the database is away.
@@ -144,7 +144,7 @@ pub async fn forget(tx: &mut Tx, runs: &[(ProjectId, Uuid)]) -> StoreResult<()> 
     Ok(())
 }
 
-/// The newest runs of each of these monitors, in the order in which they were sent.
+/// Returns the newest runs of each of these monitors, in the order in which they were sent.
 ///
 /// # Errors
 /// When the database is away.

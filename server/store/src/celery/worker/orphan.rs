@@ -1,4 +1,4 @@
-//! Open runs whose owner has ended, or no longer executes them.
+//! Open runs whose incarnation has ended, or no longer executes them.
 
 use chrono::{DateTime, Utc};
 use deadbeat_domain::ids::{MonitorKey, ProjectId};
@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// Whether an incarnation owns an open run that began before an instant, and that its list of executed runs lacks.
+/// True if an incarnation owns an open run that began before an instant, and that is missing in the incarnation's list
+/// of executed runs.
 ///
 /// # Errors
 /// If the database is away.
@@ -34,8 +35,9 @@ pub async fn has_unlisted(
     .await?)
 }
 
-/// Marks the open runs of ended incarnations, with the reason. These runs and their monitors are judged now. Only runs
-/// of `held` monitors, which the caller has locked ([`crate::monitor::lock_of_workers`]).
+/// Marks the open runs of ended incarnations as orphans, with the reason. The evaluator judges these runs and their
+/// monitors at once. Changes only runs of `held` monitors, which the caller has locked
+/// ([`crate::monitor::lock_of_workers`]).
 ///
 /// # Errors
 /// If the database is away.
@@ -68,8 +70,9 @@ pub async fn mark_ended(
     Ok(())
 }
 
-/// Marks the open runs that began before an instant, and that their incarnations no longer list (`listed`: all runs
-/// that they list). These runs and their monitors are judged at `judged_at`. Only runs of `held` monitors.
+/// Marks open runs as orphans that began before an instant, and that their incarnations no longer list (`listed`: all
+/// runs that these list). The evaluator judges these runs and their monitors at `judged_at`. Changes only runs of
+/// `held` monitors.
 ///
 /// # Errors
 /// If the database is away.

@@ -1,4 +1,4 @@
-//! Which queues workers consume.
+//! Finds the queues that workers consume.
 
 use deadbeat_domain::ids::{ApiKeyId, ProjectId};
 use deadbeat_domain::incident::cause::Cause;
@@ -8,9 +8,9 @@ use super::status;
 use crate::celery::queue::trouble;
 use crate::{Reader, StoreResult, Tx};
 
-/// The queues that workers of an application consume, or consumed before they stopped, and those with waiting messages.
-/// Queues with a fault come first, then those with messages. `key` may not read: leaves out queues that only another
-/// key has named, until that key is revoked.
+/// Returns the queues that workers of an application consume, or consumed before they stopped, and those with waiting messages. Queues with a fault
+/// come first, then those with messages. `key` may not read. So the answer leaves out queues that only another key has named, until that key is
+/// revoked.
 ///
 /// # Errors
 /// If the database is away.
@@ -46,9 +46,9 @@ pub async fn consumed_queues(
     .await?)
 }
 
-/// The queues that an application's workers consume: those that report, or are missed. If all of them have stopped, the
-/// queues that the last ones consumed, since a returning worker shows there. Leaves out queues that only another key
-/// has named, as above.
+/// Returns the queues that an application's workers consume. Paused workers count only if all are paused. Then the answer has the queues of the
+/// workers that stopped last (within ten minutes), because a returning worker consumes these. Leaves out queues that only another key has named, as
+/// [`consumed_queues`] does.
 ///
 /// # Errors
 /// If the database is away.
@@ -84,25 +84,24 @@ pub async fn attended_queues(
     .await?)
 }
 
-/// Workers of one status and trouble that consume a queue.
+/// The workers of one status and fault that consume a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumers {
     /// The Celery application's name.
     pub app: String,
     /// The queue.
     pub queue: String,
-    /// Their status.
+    /// The workers' status.
     pub status: Status,
-    /// Their fault although they report.
+    /// The fault that the workers have although they report.
     pub trouble: Option<Cause>,
-    /// Number of these workers.
+    /// The number of these workers.
     pub workers: i64,
-    /// The names of the first three.
+    /// The names of the first three workers.
     pub names: Vec<String>,
 }
 
-/// The consumers of some applications' queues, by the workers' own last reports. Workers that nobody waits for do not
-/// count.
+/// Returns the consumers of some applications' queues, by the workers' own last reports. Paused workers do not count.
 ///
 /// # Errors
 /// If the database is away, or a row cannot be read.

@@ -1,4 +1,5 @@
-//! Workers that consume messages and do not report: `broker.strangers`, and `queue.vanished_at`.
+//! Strangers, which are workers that consume messages and do not report (`broker.strangers`), and runs that vanish from
+//! queues (`queue.vanished_at`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +10,8 @@ use deadbeat_domain::ids::{BrokerId, ProjectId, QueueId};
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// The strangers of a broker. If the stored list cannot be read, starts with an empty one at the next sample.
+/// Returns the strangers of a broker. If the stored list cannot be read, returns an empty one: the next sample fills it
+/// again.
 ///
 /// # Errors
 /// If the database is away.
@@ -26,7 +28,7 @@ pub async fn of_broker(tx: &mut Tx, project: ProjectId, id: BrokerId) -> StoreRe
         .unwrap_or_default())
 }
 
-/// Notes the strangers of a broker. The caller holds its lock.
+/// Notes the strangers of a broker. The caller holds the broker's lock.
 ///
 /// # Errors
 /// When the database is away.
@@ -43,7 +45,8 @@ pub async fn note(tx: &mut Tx, project: ProjectId, id: BrokerId, strangers: &[St
     Ok(())
 }
 
-/// Which workers of these names report, in any application of the project: their brokers may be the same one.
+/// Returns those of these names under which a worker reports, in any application of the project: their brokers may be
+/// the same one.
 ///
 /// # Errors
 /// If the database is away.
@@ -59,7 +62,7 @@ pub async fn reporting(tx: &mut Tx, project: ProjectId, names: &[String]) -> Sto
     Ok(names.into_iter().collect())
 }
 
-/// Since when runs that vanished from queues of an application have been missed.
+/// Returns the time since which runs have been missing that vanished from queues of an application.
 ///
 /// # Errors
 /// If the database is away.
@@ -81,7 +84,7 @@ pub async fn vanished(
         .collect())
 }
 
-/// Notes that runs which vanished from these queues are missed. The first time stays for `kept`.
+/// Notes that runs have vanished from these queues. The first time stays for `kept`.
 ///
 /// # Errors
 /// If the database is away.

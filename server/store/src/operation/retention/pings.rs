@@ -1,4 +1,4 @@
-//! Pings and their bodies: tables of whole days, pings beyond a monitor's share, days without a table, monitors that are gone.
+//! Deletes pings and their bodies: tables of whole days, pings beyond a monitor's share, days without a table, and pings of deleted monitors.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId};
@@ -6,7 +6,7 @@ use deadbeat_domain::ids::{MonitorId, MonitorKey, ProjectId};
 use crate::monitor::batch::column;
 use crate::{StoreResult, Tx};
 
-/// The most rows of the default table that are counted: a warning needs no exact number.
+/// The most rows of the default table that are counted, because a warning needs no exact number.
 const MOST_COUNTED: i64 = 100_000;
 
 /// A table that is split by days.
@@ -38,8 +38,8 @@ pub async fn make_partitions(tx: &mut Tx, first: NaiveDate, last: NaiveDate) -> 
     Ok(())
 }
 
-/// Drops the oldest table of a day before `first`. False: there is none. Pings wait while this holds the lock, so it
-/// gives up soon.
+/// Drops the oldest table of a day before `first`. False: there is none. While this function waits for or holds the
+/// table's lock, pings wait. So it gives up after two seconds.
 ///
 /// # Errors
 /// If the database is away, or the table is in use for two seconds.
@@ -88,7 +88,7 @@ pub async fn trim_default(
     Ok(done.rows_affected())
 }
 
-/// Number of pings in the default table, which are of days without a table of their own. Counts no further than
+/// Returns the number of pings in the default table. They are of days without a table of their own. Counts up to
 /// 100,000.
 ///
 /// # Errors
@@ -102,7 +102,8 @@ pub async fn stray_pings(tx: &mut Tx) -> StoreResult<i64> {
     .await?)
 }
 
-/// Pings of a monitor by their numbers, both included. The numbers have no gaps, so a range of numbers bounds the rows.
+/// The pings of a monitor from one number to another, both included. The numbers have no gaps, so a range of numbers
+/// limits the number of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingRange {
     /// The monitor.
@@ -113,16 +114,16 @@ pub struct PingRange {
     pub to: i64,
 }
 
-/// Monitors with more pings than their share.
+/// The monitors with more pings than their share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excess {
-    /// Their pings beyond it, in the order of the monitors' ids.
+    /// The pings beyond the share, in the order of the monitors' ids.
     pub ranges: Vec<PingRange>,
-    /// The last monitor that was read. None: there are no more.
+    /// The last monitor that was read. None: there are no more monitors.
     pub last: Option<MonitorId>,
 }
 
-/// Finds the pings beyond the newest `keep` of the next `limit` monitors.
+/// Finds the pings beyond the newest `keep` of each of the next `limit` monitors.
 ///
 /// # Errors
 /// If the database is away.
@@ -165,7 +166,7 @@ pub async fn excess_pings(
     Ok(Excess { ranges, last })
 }
 
-/// Deletes these pings and their bodies. Returns how many pings.
+/// Deletes these pings and their bodies. Returns the number of pings.
 ///
 /// # Errors
 /// If the database is away.
@@ -211,7 +212,8 @@ pub async fn purge_one(tx: &mut Tx, limit: i64) -> StoreResult<Option<u64>> {
     let Some(gone) = gone else { return Ok(None) };
     let (project, monitor) = (gone.project_id, gone.monitor_id);
     let mut room = limit;
-    // By number, which is the order of the key: a join with the rows that a limit names compares each with each where the planner expects few.
+    // Delete by number, which is the order of the key. Where the planner expects few rows, a join with a limited subquery would compare each row with
+    // each.
     let bodies = sqlx::query!(
         "DELETE FROM ping_body
         WHERE project_id = $3 AND monitor_id = $1

@@ -1,11 +1,12 @@
-//! Tables without a day of their own: runs, incidents with what belongs to them, histories, spells, sessions.
+//! Deletes rows of tables that are not split by day: runs, incidents with the rows that belong to them, histories,
+//! spells, sessions.
 //!
-//! The rows that belong to a row are deleted before it, in steps of their own, so no step cascades: attempts before
-//! their delivery, deliveries and members before their incident. An open incident keeps its members, its deliveries
-//! with their attempts, and its subject's history. An unsettled delivery stays, and keeps its incident.
+//! A step deletes the rows that belong to another row before that row, so no step cascades. Attempts go before their
+//! delivery; deliveries and members go before their incident. An open incident keeps its members, its deliveries with
+//! their attempts, and its subject's history. An unsettled delivery stays, and keeps its incident.
 //!
-//! Every question about another table is a scalar subquery. So PostgreSQL answers each by an index, and never reads
-//! that table as a whole.
+//! Every condition about another table is a scalar subquery. So PostgreSQL evaluates each by an index, and never reads
+//! the whole table.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -39,7 +40,7 @@ pub async fn runs(tx: &mut Tx, after: Uuid, before: DateTime<Utc>, limit: i64) -
     Ok(Walked::new(row.gone, row.looked, limit, row.last))
 }
 
-/// Until when deliveries and their rows are kept.
+/// The ages up to which deliveries and their rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryCutoffs {
     /// Attempts that began before this are deleted.
@@ -51,13 +52,13 @@ pub struct DeliveryCutoffs {
 }
 
 impl DeliveryCutoffs {
-    /// No row that was written after this may be deleted.
+    /// Returns the latest of the three. No row that was written after this instant may be deleted.
     fn newest(self) -> DateTime<Utc> {
         self.attempts.max(self.deliveries).max(self.incidents)
     }
 }
 
-/// Walks attempts, and removes those of settled deliveries that are too old.
+/// Walks attempts, and deletes those of settled deliveries that are too old.
 ///
 /// # Errors
 /// When the database is away.
@@ -116,7 +117,7 @@ pub async fn attempts(
     Ok(Walked::new(row.gone, row.looked, limit, last))
 }
 
-/// Walks deliveries, and removes settled ones that are too old. One that still has attempts stays until these are gone.
+/// Walks deliveries, and deletes settled ones that are too old. A delivery stays until its attempts are deleted.
 ///
 /// # Errors
 /// When the database is away.
@@ -167,7 +168,7 @@ pub async fn deliveries(
     Ok(Walked::new(row.gone, row.looked, limit, row.last))
 }
 
-/// Walks the members of incidents, and removes those of incidents that were resolved before `before`.
+/// Walks the members of incidents, and deletes those of incidents that were resolved before `before`.
 ///
 /// # Errors
 /// When the database is away.
@@ -211,7 +212,7 @@ pub async fn members(
     Ok(Walked::new(row.gone, row.looked, limit, last))
 }
 
-/// Walks the handles of messages, and removes those of incidents that were resolved before `before`.
+/// Walks the handles of messages, and deletes those of incidents that were resolved before `before`.
 ///
 /// # Errors
 /// When the database is away.
@@ -255,8 +256,8 @@ pub async fn handles(
     Ok(Walked::new(row.gone, row.looked, limit, last))
 }
 
-/// Walks incidents, and removes those that were resolved before `before`. One that still has members, deliveries or handles of messages
-/// stays until these are gone.
+/// Walks incidents, and deletes those that were resolved before `before`. An incident stays until its members, deliveries and handles of messages are
+/// deleted.
 ///
 /// # Errors
 /// When the database is away.
@@ -309,7 +310,8 @@ pub async fn incidents(
 /// Walks the histories of subjects, and deletes changes of status from before `before`. A subject with an open incident
 /// keeps its history.
 ///
-/// Reads the whole table in the order of its key: another index would cost every change of status more than this.
+/// Reads the whole table in the order of its key. Another index would cost more at every change of status than this
+/// walk costs.
 ///
 /// # Errors
 /// If the database is away.
@@ -360,10 +362,10 @@ pub async fn transitions(
     Ok(Walked::new(row.gone, row.looked, limit, last))
 }
 
-/// Takes the next project behind `after`, and removes the oldest of its changes: those from before `before`, and all but its newest `keep`.
+/// Deletes the oldest changes of the next project after `after`: those from before `before`, and all but its newest `keep`.
 ///
-/// Only the oldest ones ever go, so that the kept sequences have no hole: a reader that finds the next sequence has missed nothing. The same
-/// project is taken again until nothing more of it may go.
+/// It deletes only the oldest changes, so that the kept sequences have no hole. So a reader that finds the next sequence has missed nothing. The walk
+/// stays at one project until no more of its changes are too old.
 ///
 /// # Errors
 /// When the database is away.
@@ -408,7 +410,7 @@ pub async fn changes(
     })
 }
 
-/// Removes blind spells that ended before `before`, at most `limit`; answers how many.
+/// Deletes blind spells that ended before `before`, at most `limit`. Returns how many.
 ///
 /// # Errors
 /// When the database is away.
@@ -424,7 +426,7 @@ pub async fn old_spells(tx: &mut Tx, before: DateTime<Utc>, limit: i64) -> Store
     Ok(done.rows_affected())
 }
 
-/// Removes sessions that have expired, at most `limit`; answers how many.
+/// Deletes sessions that have expired, at most `limit`. Returns how many.
 ///
 /// # Errors
 /// When the database is away.

@@ -29,7 +29,7 @@ fn expressions() -> impl Strategy<Value = String> {
         .prop_map(|(weekdays, date, hour, minute)| format!("{weekdays}{date}{hour}:{minute}"))
 }
 
-/// A zone, and a whole minute within two days of one of its clock changes.
+/// Returns a zone, and a whole minute within two days of one of its clock changes.
 fn places() -> impl Strategy<Value = (Zone, DateTime<Utc>)> {
     let changes = [
         ("America/New_York", "2026-03-08T07:00:00"),

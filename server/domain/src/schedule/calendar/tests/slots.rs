@@ -157,7 +157,7 @@ fn a_repeated_time_comes_at_its_first_showing() {
     }
 }
 
-/// If started within the second showing, systemd would run in it. The slots do not change.
+/// A timer of systemd that is started within the second showing would run in it. The slots here do not change.
 #[test]
 fn a_search_from_the_second_showing_finds_the_times_after_it() {
     assert_slots(

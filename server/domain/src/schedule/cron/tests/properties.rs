@@ -39,7 +39,7 @@ static CLOCK_CHANGES: LazyLock<Vec<(Zone, Vec<DateTime<Utc>>)>> = LazyLock::new(
         .collect()
 });
 
-/// A zone, and instants mostly near its clock changes.
+/// Returns a zone, and instants mostly near its clock changes.
 fn places() -> impl Strategy<Value = (Zone, DateTime<Utc>)> {
     (
         any::<prop::sample::Index>(),
@@ -57,7 +57,7 @@ fn places() -> impl Strategy<Value = (Zone, DateTime<Utc>)> {
         })
 }
 
-/// A field as people write them.
+/// Returns a field as people write them.
 fn field(min: u32, max: u32) -> impl Strategy<Value = String> {
     let item = prop_oneof![
         3 => Just("*".to_owned()),
@@ -87,7 +87,7 @@ fn expressions() -> impl Strategy<Value = String> {
         .prop_map(|(minute, hour, date, month, weekday)| format!("{minute} {hour} {date} {month} {weekday}"))
 }
 
-/// Whether the fields match a wall time. Deliberately naive: day by day.
+/// True if the fields match a wall time. Deliberately naive: day by day.
 fn shows(times: &WallTimes, wall: chrono::NaiveDateTime) -> bool {
     let days = &times.days;
     let (day, weekday) = (wall.day(), wall.weekday().num_days_from_sunday());
@@ -115,7 +115,7 @@ fn shows(times: &WallTimes, wall: chrono::NaiveDateTime) -> bool {
         && day_matches
 }
 
-/// Debian's rules applied to each minute of the real clock, for a day and a half from a whole minute.
+/// Applies Debian's rules to each minute of the real clock, for a day and a half from a whole minute.
 fn simulated(cron: &Cron, zone: Zone, from: DateTime<Utc>) -> BTreeSet<DateTime<Utc>> {
     let minute = TimeDelta::minutes(1);
     let mut slots = BTreeSet::new();

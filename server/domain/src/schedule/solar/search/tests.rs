@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::SolarEvent;
 use super::*;
 
-/// Celery's search, one day after the other.
+/// Celery's search, one day after another.
 fn day_by_day(search: &Search, crossing: &Crossing) -> Option<DateTime<Utc>> {
     let mut start = 0.0;
     for _ in 0..MAX_SEARCH_DAYS {
@@ -20,7 +20,7 @@ fn day_by_day(search: &Search, crossing: &Crossing) -> Option<DateTime<Utc>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Stays away from the poles: there the search hardly ever converges, and a microsecond at its start decides.
+    /// Avoids the poles. There the search hardly ever converges, and a microsecond at its start changes the result.
     #[test]
     fn leaping_over_idle_days_finds_the_same_slot(
         event in prop::sample::select(SolarEvent::ALL.to_vec()),
