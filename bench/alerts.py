@@ -14,7 +14,7 @@ BACKLOG = 20_000
 
 
 def lateness(postgres: Postgres, receiver: Receiver, first: int) -> dict[str, float]:
-    """So many deadlines a second, two webhooks each."""
+    """`A_SECOND` deadlines a second, with two webhooks each."""
     count = A_SECOND * SECONDS
     make_due(
         postgres,
@@ -32,13 +32,13 @@ def lateness(postgres: Postgres, receiver: Receiver, first: int) -> dict[str, fl
 
 
 def armed_just_now(postgres: Postgres, receiver: Receiver, first: int, count: int = 25) -> dict[str, float]:
-    """Deadlines that are written a moment before they pass, while the evaluator sleeps: what a poll costs."""
+    """Deadlines written a moment before they pass, while the evaluator sleeps: the cost of a poll."""
     receiver.figures()
     for number in range(first, first + count):
         # A twentieth to nineteen twentieths of a second ahead.
         ahead = 0.05 + 0.9 * ((number * 37) % 100) / 100
         make_due(postgres, number, number, f"clock_timestamp() + interval '{ahead} seconds'")
-        # Between two, nothing else wakes it.
+        # Between two of them, nothing else wakes the evaluator.
         time.sleep(1.5)
     time.sleep(4)
     figures = receiver.figures()
@@ -48,7 +48,7 @@ def armed_just_now(postgres: Postgres, receiver: Receiver, first: int, count: in
 
 
 def backlog(postgres: Postgres, receiver: Receiver, server: Server) -> dict[str, float]:
-    """Deliveries that all wait, to a thousand channels."""
+    """A backlog of deliveries to a thousand channels."""
     receiver.figures()
     before = server.cpu(), postgres.cpu(), receiver.cpu()
     postgres.sql(f"""

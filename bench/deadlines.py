@@ -1,4 +1,4 @@
-"""Deadlines that pass: incidents and deliveries a second, and how soon an incident is committed."""
+"""Deadlines that pass: incidents and deliveries a second, and the time until an incident is committed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from stand import (
 MONITORS = 1_000_000
 DUE = 100_000
 AT_ONCE = 10_000
-# Seconds within which so many deadlines can be written.
+# Seconds that are enough to write these deadlines.
 PREPARATION = 25
 
-# What the work comes down to in SQL, with texts as long as real ones: the limit that no server reaches.
+# The core of the work as one SQL statement, with texts of real length: the limit that no server reaches.
 LIKE_STATEMENT = """
 WITH due AS (
     SELECT id, project_id FROM monitor WHERE check_after <= now()
@@ -55,7 +55,7 @@ FROM opened JOIN channel USING (project_id)
 
 
 def limit(postgres: Postgres, folder: Path, clients: int) -> float:
-    """Deadlines a second of the like statement, by pgbench."""
+    """Deadlines a second of the similar statement, by pgbench."""
     script = folder / "like.sql"
     script.write_text(" ".join(LIKE_STATEMENT.split()) + ";\n")
     rounds = DUE // 1000 // clients
@@ -71,7 +71,7 @@ def limit(postgres: Postgres, folder: Path, clients: int) -> float:
 
 
 def committed(postgres: Postgres, since: str) -> dict[str, float]:
-    """When the incidents that were opened since then were committed, and how late, in seconds."""
+    """When the incidents since `since` were committed, and how late, in seconds."""
     row = postgres.sql(f"""
         WITH one AS (
             SELECT pg_xact_commit_timestamp(incident.xmin) AS at,
@@ -89,7 +89,7 @@ def committed(postgres: Postgres, since: str) -> dict[str, float]:
 
 
 def check(postgres: Postgres, since: str, wanted: int) -> None:
-    """Exactly one incident a deadline, and two deliveries each."""
+    """Check that each deadline made exactly one incident with two deliveries."""
     row = postgres.sql(f"""
         SELECT count(*), count(DISTINCT subject_id),
             (SELECT count(*) FROM delivery WHERE created_at >= '{since}'),
@@ -127,7 +127,7 @@ def drain(postgres: Postgres, servers: list[Server], first: int) -> dict[str, fl
 
 
 def at_once(postgres: Postgres, first: int) -> dict[str, float]:
-    """Deadlines that are spread over one second, with one process that has every role and tells."""
+    """Deadlines spread over one second, with one process that has every role and delivers, too."""
     since, at = postgres.sql("SELECT now(), now() + interval '10 seconds'").split("|")
     last = first + AT_ONCE - 1
     make_due(postgres, first, last, f"timestamptz '{at}' + (i - {first}) * interval '1 second' / {AT_ONCE}")
@@ -153,7 +153,7 @@ def measure(rounds: int = 3) -> dict[str, Any]:
         postgres,
     ):
         receiver = Receiver()
-        # It listens: without a listener, no monitor is judged.
+        # Without a process that listens, the evaluator judges no monitor.
         listener = Server(postgres, folder, {"DEADBEAT_ROLE": "http"})
         say(f"seeding {MONITORS:,} monitors")
         seed_projects(postgres, 100, MONITORS, f"http://{receiver.target}/hook")
@@ -162,7 +162,7 @@ def measure(rounds: int = 3) -> dict[str, Any]:
         servers: list[Server] = []
         for processes in (1, 2):
             servers.append(Server(postgres, folder, {"DEADBEAT_ROLE": "evaluator"}, ready="/healthz"))
-            time.sleep(15)  # Its first retention pass looks at every monitor.
+            time.sleep(15)  # Its first retention pass reads every monitor.
             for _ in range(rounds):
                 keep(f"{processes}_process", drain(postgres, servers, place))
                 place += DUE

@@ -1,4 +1,4 @@
-"""Durable pings a second, against actix-web answering a constant; CPU a ping; latency at half of the rate."""
+"""Durable pings a second, compared with a constant of actix-web; CPU a ping; latency at half the rate."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from stand import (
     syncs_per_second,
 )
 
-# Pings of one transaction, as many as a writer's commit has under full load.
+# Pings of one transaction: as many as a writer commits together under full load.
 BATCH = 60
 
-# What taking pings comes down to in SQL, with nothing to decide: the limit that no server reaches.
+# The core of taking pings as one SQL statement, with nothing to decide: the limit that no server reaches.
 LIKE_STATEMENT = f"""
 WITH heard AS (
     SELECT id, ping_count + 1 AS n FROM monitor
@@ -45,7 +45,7 @@ FROM heard WHERE monitor.id = heard.id
 
 
 def limit(postgres: Postgres, folder: Path, clients: int, seconds: int = 5) -> float:
-    """Pings a second of the like statement, by pgbench."""
+    """Pings a second of the similar statement, by pgbench."""
     script = folder / "like.sql"
     script.write_text(" ".join(LIKE_STATEMENT.split()) + ";\n")
     command = [str(postgres.bin / "pgbench"), "-n", "-M", "prepared", "-f", str(script), "-T", str(seconds)]

@@ -1,4 +1,4 @@
-"""A million monitors: the server's memory, an idle sweep, and what moving `check_after` costs under pings."""
+"""A million monitors: the server's memory, an idle sweep, and the cost of `check_after` under pings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stand import Postgres, Server, build, cpu_seconds, load, rss_megabytes, say
 
 MONITORS = 1_000_000
 RATE = 5_000
-# Monitors that are pinged, each every twenty seconds, with periods of one to two minutes: hard on the mover,
-# since `check_after` comes due once in a period.
+# Monitors that get a ping every twenty seconds, with periods of one to two minutes. `check_after` comes due
+# once in a period, so short periods make the most moves.
 BUSY = 100_000
 
 
@@ -36,7 +36,7 @@ def backend_cpu(postgres: Postgres, user: str) -> float:
 
 
 def mover(postgres: Postgres, folder: Path, paths: Path, seconds: float = 40.0) -> dict[str, float]:
-    """Pings by one process, sweeps by another, each with a database user of its own: whose CPU it is."""
+    """One process takes pings, another one sweeps. A database user for each separates their CPU time."""
     postgres.sql(f"""
         UPDATE monitor SET schedule = jsonb_build_object('kind', 'interval', 'seconds', 60 + n % 60),
             grace_seconds = 30, next_due_at = now() + (60 + n % 60) * interval '1 second',
@@ -92,7 +92,7 @@ def measure() -> dict[str, Any]:
         server = Server(postgres, folder)
         while server.metrics()["deadbeat_registry_pings"] < MONITORS:
             time.sleep(0.5)
-        time.sleep(30)  # The first retention pass looks at every monitor.
+        time.sleep(30)  # The first retention pass reads every monitor.
         found["rss_mb"] = rss_megabytes(server.process.pid)
         found["idle_sweep_ms"] = idle(server)
         say(", ".join(f"{name} {value:,.2f}" for name, value in found.items()))

@@ -1,4 +1,4 @@
-"""One project's endpoints never answer: how long another project's alerts take from the outbox to `sent`."""
+"""How long a project's alerts take from the outbox to `sent` while another's endpoints never answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tarpit:
 
 
 def attack(postgres: Postgres, url: str) -> None:
-    """Channels of the first project that hang, and tests that wait for them."""
+    """Adds hanging channels to the first project, and tests that wait for them."""
     postgres.sql(f"""
         WITH hanging AS (
             INSERT INTO channel (id, project_id, kind, name, settings, signing_secret, created_at, updated_at)
@@ -55,7 +55,7 @@ def attack(postgres: Postgres, url: str) -> None:
 
 
 def seconds_to_sent(postgres: Postgres) -> list[float]:
-    """Alerts of the second project, one after the other. No bell rings: each costs a poll."""
+    """Alerts of the second project, one after the other. Nothing wakes the loop: each waits for a poll."""
     found = []
     for _ in range(ALERTS):
         delivery = postgres.sql("""

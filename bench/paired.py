@@ -1,4 +1,4 @@
-"""Pings against another build, and one run id against random ones: in turns, as ratios of one run."""
+"""Compares this build with another one, and one run id with random ones: in turns, as ratios of one run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stand import Postgres, Server, build, load, ping_paths, say, seed_monitors,
 CONNECTIONS = 64
 SECONDS = float(os.environ.get("PAIRED_SECONDS", "5"))
 ROUNDS = int(os.environ.get("PAIRED_ROUNDS", "8"))
-# Pings that each of the two has taken before they are compared.
+# Pings that each of the two takes before the comparison.
 AGED = int(os.environ.get("PAIRED_PINGS", "1000000"))
 RANDOM_IDS = 300_000
 
 
 class Side:
-    """A server with a database of its own, and what it was seen to do."""
+    """A server with its own database, and the figures measured on it."""
 
     def __init__(self, name: str, server: Server, postgres: Postgres, paths: Path) -> None:
         self.name, self.server, self.postgres, self.paths = name, server, postgres, paths
@@ -37,7 +37,7 @@ class Side:
 
 
 def compare(one: Side, other: Side) -> None:
-    """ABBA, so that a drift of the machine meets both alike."""
+    """Measure in the order ABBA, so that a drift of the machine affects both alike."""
     for number in range(ROUNDS):
         for side in (one, other) if number % 2 == 0 else (other, one):
             side.measure()
@@ -54,7 +54,7 @@ def compare(one: Side, other: Side) -> None:
 
 
 def against(baseline: Path) -> None:
-    """This build against another one."""
+    """Compare this build with another one."""
     with stand() as (folder, postgres), stand() as (other_folder, other_postgres):
         sides = []
         for name, where, database, binary in (
@@ -72,7 +72,7 @@ def against(baseline: Path) -> None:
 
 
 def one_run_id() -> None:
-    """One run id for ever against random ones, of one ping URL each, after many pings."""
+    """Compare one constant run id with random ones, each on one ping URL, after many pings."""
     with stand() as (folder, postgres):
         Server(postgres, folder).stop()
         seed_monitors(postgres, 2, "hourly")

@@ -1,8 +1,8 @@
-"""What the Python SDK costs a worker: CPU a task, tasks a second, memory, and a task's time in our hooks.
+"""What the SDK costs a worker: CPU a task, tasks a second, memory, and a task's time in the SDK's hooks.
 
 No-op tasks, prefork with two children, Redis. The worker runs with and without the SDK in turn, several
-rounds in one run; figures are medians, and the ratios compare medians of the same run. A process of its own
-takes in the reports, so that only the worker's CPU time is counted: main process and children, from /proc.
+rounds in one run; figures are medians, and the ratios compare medians of the same run. Another process
+receives the reports, so that only the worker's CPU time counts: main process and children, from /proc.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stand import children, cpu_seconds, free_port, rss_megabytes, say
 
 TASKS = 4_000
 WARM_UP = 300
-# Longer than reports gather for, so that sending them is in the figures; the same in every mode.
+# Longer than the SDK gathers reports, so that the figures include the sending; the same in every mode.
 SETTLE_SECONDS = 3.0
 
 # Mode → (what is tracked, what the server does); None: without the SDK.
@@ -82,7 +82,7 @@ if "DEADBEAT_URL" in os.environ:
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Takes a batch in and says that all is well, or nothing at all."""
+    """Takes a batch and accepts all of it, or never answers."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -111,7 +111,7 @@ def receive(port: int, answer: str) -> None:
 
 @contextlib.contextmanager
 def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block."""
+    """A process that the end of the block ends."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env={**os.environ, **environment}, stdout=out, stderr=out, cwd=log.parent
@@ -134,7 +134,7 @@ def until(found: Any, limit: float = 120.0) -> None:
 
 
 class Bench:
-    """One Redis and the worker's project in a folder of their own."""
+    """One Redis, and the worker's project in a temporary folder."""
 
     def __init__(self, folder: Path, port: int, tasks: int) -> None:
         from celery import Celery
@@ -152,7 +152,7 @@ class Bench:
                 self.sender.send_task("bench.nothing", queue=queue, producer=producer, ignore_result=True)
 
     def worked_off(self, queue: str) -> None:
-        # Messages are acknowledged when a child takes them.
+        # A message is acknowledged when a child takes it.
         until(lambda: not self.redis.llen(queue) and not self.redis.hlen("unacked"))
 
     def run(self, mode: tuple[str, str] | None, times: str = "") -> dict[str, float]:
@@ -202,7 +202,7 @@ def percentile(values: list[int], share: float) -> float:
 
 
 def hook_times(bench: Bench) -> dict[str, float]:
-    """Microseconds in our hooks before and after a task, in the task's own thread, everything tracked."""
+    """Microseconds in the SDK's hooks before and after a task, in the task's thread; all are tracked."""
     bench.run(("all", "answers"), times=str(bench.folder / "times"))
     rows = [
         tuple(map(int, line.split()))
@@ -229,7 +229,7 @@ def measure(rounds: int, tasks: int) -> None:
             bench = Bench(folder, port, tasks)
             rows: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
             for number in range(rounds):
-                # Another order each round, so that no mode always follows the same one.
+                # Change the order each round, so that no mode always follows the same one.
                 order = list(MODES)[number % len(MODES) :] + list(MODES)[: number % len(MODES)]
                 for mode in order:
                     row = bench.run(MODES[mode])
@@ -266,6 +266,6 @@ if __name__ == "__main__":
     if given.receive:
         receive(int(given.receive[0]), given.receive[1])
     else:
-        # Told to end, it ends what it has started.
+        # On SIGTERM, also end the processes started here.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         measure(given.rounds, given.tasks)

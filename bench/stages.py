@@ -1,4 +1,4 @@
-"""Run stages taken durably a second, in gzipped batches of 200 as the SDK sends them, beside a constant."""
+"""Durable run stages a second, in gzipped batches of 200 as the SDK sends them, compared with a constant."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def stages(target: str, key: str, connections: int, count: int = STAGES) -> dict
 
 
 def ping_key(server: Server) -> str:
-    """Said once, at the first start."""
+    """The ping key, which the server prints once, at its first start."""
     (line,) = (line for line in server.log.read_text().splitlines() if line.strip().startswith("ping key"))
     return line.split()[-1]
 
 
 def one_round(server: Server, postgres: Postgres, key: str, connections: int) -> dict[str, float]:
-    """A round into a table of whatever size it has reached."""
+    """One round; the table keeps the rows of earlier rounds."""
     cpu = (server.cpu(), postgres.cpu())
     batches = server.metrics()["deadbeat_trace_batches_total"]
     wal = int(postgres.sql("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"))

@@ -1,4 +1,4 @@
-"""What every measurement stands on: a PostgreSQL that syncs, the release server, the load, CPU time."""
+"""The parts of every measurement: a PostgreSQL that syncs, the release server, the load, CPU times."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build() -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and of the children it has waited for."""
+    """CPU time of a process and of its ended children."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -134,7 +134,7 @@ class Postgres:
 
 
 class Server:
-    """`deadbeat serve`, release build, on that database."""
+    """`deadbeat serve`, release build, on this database."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Server:
         given = {
             "DEADBEAT_DATABASE_URL": postgres.url,
             "DEADBEAT_LOG": "warn",
-            # One ping URL may be driven as hard as it goes.
+            # Lift the rate limit of a ping URL.
             "DEADBEAT_PINGS_PER_SECOND": "1000000",
             "DEADBEAT_ALLOW_PRIVATE_NETWORKS": "1",
             **(env or {}),
@@ -183,7 +183,7 @@ class Server:
         return family_cpu(self.process.pid)
 
     def metrics(self) -> dict[str, float]:
-        """What `/metrics` says."""
+        """The figures of `/metrics`."""
         text = urllib.request.urlopen(f"http://{self.target}/metrics", timeout=30).read().decode()
         lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, value in lines}
@@ -194,7 +194,7 @@ class Server:
 
 
 class Receiver:
-    """What webhooks are sent to."""
+    """The receiver of webhooks."""
 
     def __init__(self) -> None:
         self.target = f"127.0.0.1:{free_port()}"
@@ -207,7 +207,7 @@ class Receiver:
         raise RuntimeError("the receiver does not answer")
 
     def figures(self) -> dict[str, Any]:
-        """What came since the last call."""
+        """The figures since the last call."""
         answer = urllib.request.urlopen(f"http://{self.target}/figures", timeout=30)
         figures: dict[str, Any] = json.load(answer)
         return figures
@@ -222,7 +222,7 @@ class Receiver:
 
 @contextlib.contextmanager
 def hello() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The baseline."""
+    """The baseline: a server that answers a constant."""
     target = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen([str(RELEASE / "hello"), "--listen", target])
     time.sleep(0.5)
@@ -292,7 +292,7 @@ def seed_projects(postgres: Postgres, count: int, monitors: int, url: str) -> No
 
 
 def make_due(postgres: Postgres, first: int, last: int, deadline: str) -> None:
-    """Moves the deadlines of these monitors; `deadline` is SQL, which may use their number `i`."""
+    """Move the deadlines of these monitors; `deadline` is SQL, which may use their number `i`."""
     postgres.sql(f"""
         UPDATE monitor SET next_due_at = at - interval '5 minutes', deadline_at = at, check_after = at
         FROM (SELECT md5('bench ' || i)::uuid AS one, {deadline} AS at
@@ -302,7 +302,7 @@ def make_due(postgres: Postgres, first: int, last: int, deadline: str) -> None:
 
 
 def settle(postgres: Postgres) -> None:
-    """Cleans up after `make_due`; a blind spell that it made, by keeping the disk busy, would excuse all."""
+    """Clean up after `make_due`, which keeps the disk busy: a blind spell would excuse every deadline."""
     postgres.sql("VACUUM ANALYZE monitor")
     time.sleep(1)
     postgres.sql("DELETE FROM blind_spell")
@@ -321,7 +321,7 @@ def syncs_per_second(folder: Path, seconds: float = 1.0) -> float:
 
 @contextlib.contextmanager
 def stand(*options: str) -> Iterator[tuple[Path, Postgres]]:
-    """A folder and a database (with these settings of its own), removed afterwards."""
+    """A temporary folder and a database with these settings."""
     with tempfile.TemporaryDirectory(prefix="deadbeat-bench.") as name:
         folder = Path(name)
         os.chmod(folder, 0o755)

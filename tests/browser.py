@@ -1,4 +1,4 @@
-"""A real browser: Chromium without a window, driven over its DevTools protocol through a pipe."""
+"""A real browser: headless Chromium, driven over its DevTools protocol through a pipe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def program() -> str:
 
 
 class Browser:
-    """One page. Notes each request, and what the browser complains of: errors, what a policy refused."""
+    """One page. Records each request and each complaint of the browser: errors, refusals of a policy."""
 
     def __init__(self, folder: Path, *, scripts: bool = True, width: int = 1_280) -> None:
         read_commands, self.commands = os.pipe()
@@ -38,14 +38,14 @@ class Browser:
             "--headless",
             "--remote-debugging-pipe",
             f"--user-data-dir={folder / 'browser'}",
-            # As root and in containers Chromium has no sandbox of its own.
+            # As root and in containers Chromium cannot use its sandbox.
             "--no-sandbox",
             "--disable-dev-shm-usage",
             "--disable-gpu",
             "--no-first-run",
             "--disable-background-networking",
         ]
-        # The protocol is spoken on the files 3 and 4; its own words go nowhere.
+        # The protocol uses the file descriptors 3 and 4; other output is discarded.
         self.pid = os.posix_spawn(
             arguments[0],
             arguments,
@@ -85,7 +85,7 @@ class Browser:
         os.close(self.answers)
 
     def call(self, method: str, **params: Any) -> Any:
-        """Has the browser do something, and waits until it has."""
+        """Send the browser a command, and wait for its answer."""
         number = next(self.numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
         if self.session is not None:
@@ -122,7 +122,7 @@ class Browser:
         self.events.append(event)
 
     def loaded(self) -> None:
-        """Waits for the page that is being loaded."""
+        """Wait until the page has loaded."""
         end = time.monotonic() + LIMIT
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.note(self.read(end, "loading a page"))
@@ -134,17 +134,17 @@ class Browser:
         self.loaded()
 
     def evaluate(self, expression: str) -> Any:
-        # The browser's own evaluation works where the page's scripts are off.
+        # This evaluation works even if the page's scripts are off.
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def text(self) -> str:
-        """The words that a person sees."""
+        """The text that a person sees."""
         return str(self.evaluate("document.body.innerText"))
 
     def press(self, words: str) -> None:
-        """Clicks the button with these words, as a mouse does, and waits for the page behind it."""
+        """Click the button with this text, as a mouse does, and wait for the next page."""
         found = (
             "(() => { const button = [...document.querySelectorAll('button')]"
             f".find(one => one.innerText.trim() === {json.dumps(words)});"

@@ -1,4 +1,4 @@
-"""Fixtures: a server with its data folder, a sink, a PostgreSQL; and how big the proofs are."""
+"""Fixtures: a server with its data folder, a sink, a PostgreSQL; and the size of the proofs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if SOAK and not os.environ.get("DEADBEAT_TEST_BINARY"):
 
 @dataclass(frozen=True)
 class AttackSize:
-    """How hard a noisy neighbour tries."""
+    """The size of a noisy neighbour's attacks."""
 
     seconds: float
     # Requests a second of the attacks that send many.
@@ -35,16 +35,16 @@ class AttackSize:
 
 @dataclass(frozen=True)
 class Size:
-    """How big the proofs are."""
+    """The size of the proofs."""
 
     kills: int
     cut_seconds: float
-    # More than one batch of an evaluator, so that two find something to do.
+    # More than one batch of an evaluator, so that two evaluators have work.
     monitors: int
     connections: int
-    # After each step of the clock.
+    # Seconds to wait after each step of the clock.
     step_seconds: float
-    # Of each table that the retention empties.
+    # Old rows of each table that the retention empties.
     rows: int
     attack: AttackSize
 
@@ -75,7 +75,7 @@ def size(pytestconfig: pytest.Config) -> Size:
 
 @pytest.fixture
 def progress(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Says how far a proof of full size is."""
+    """Report the progress of a proof of full size."""
 
     def say(text: str) -> None:
         if SOAK:

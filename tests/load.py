@@ -1,4 +1,4 @@
-"""Pings by several connections to several monitors, numbered: what was acknowledged must be there."""
+"""Numbered pings over several connections to several monitors: each acknowledged ping must be recorded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import postgres
 
 
 class Connection(threading.Thread):
-    """One client: it pings its monitors in turn, each time after the answer to the ping before."""
+    """One client: it pings its monitors in turn, and waits for each answer before the next ping."""
 
     def __init__(self, number: int, urls: list[str], body: int, pause: float) -> None:
         super().__init__(daemon=True)
@@ -24,9 +24,9 @@ class Connection(threading.Thread):
         self.pause = pause
         self.sent = 0
         self.acknowledged: list[int] = []
-        # When each of these was sent, and how many seconds its answer took.
+        # When each ping was sent, and how many seconds its answer took.
         self.answered: list[tuple[float, float]] = []
-        # Every answer that was not 200, by status and what it said; status 0 is no answer.
+        # Every answer other than 200, by status and text; status 0 is no answer.
         self.refusals: dict[tuple[int, str], int] = defaultdict(int)
         self.ending = threading.Event()
 
@@ -60,7 +60,7 @@ class Connection(threading.Thread):
 
 
 class Load:
-    """Pings until it is ended, then says what must be in the database."""
+    """Pings until it is ended, then checks that the database has every acknowledged ping."""
 
     def __init__(self, urls: list[str], connections: int, *, body: int = 0, pause: float = 0.0) -> None:
         self.connections = [Connection(n, urls, body, pause) for n in range(connections)]
@@ -78,7 +78,7 @@ class Load:
         return every
 
     def wait_for_more(self, count: int = 30, limit: float = 60) -> None:
-        """Wait until each connection has had so many more pings acknowledged."""
+        """Wait until the server has acknowledged this many more pings of each connection."""
         wanted = [len(connection.acknowledged) + count for connection in self.connections]
 
         def there() -> bool:
@@ -94,7 +94,7 @@ class Load:
             assert not connection.is_alive()
 
     def check(self, url: str, *, only: set[str] | None = None) -> None:
-        """What was acknowledged is there, once, in the order of its connection; numbers have no holes."""
+        """Check that each acknowledged ping is there, once and in order, and that numbers have no holes."""
         recorded: dict[int, list[int]] = defaultdict(list)
         last: dict[str, int] = {}
         latest: dict[tuple[str, int], tuple[int, str]] = {}
@@ -110,7 +110,7 @@ class Load:
             assert int(n) == before + 1, f"{monitor}: {before} is followed by {n}"
             last[monitor] = int(n)
             connection, number = (int(part) for part in body.split(":"))
-            # The order of pings over two connections is not known.
+            # The order between pings of two connections is unknown.
             number_before, came_before = latest.get((monitor, connection), (0, ""))
             assert number > number_before, (
                 f"{monitor}: connection {connection}: {number} after {number_before}"

@@ -20,10 +20,10 @@ from typing import Any
 from urllib import error, request
 
 ROOT = Path(__file__).resolve().parent.parent
-# Another server than the one that was built last: for who works on the tests alone.
+# A server to test instead of the last build: for work on the tests alone.
 BINARY = Path(os.environ.get("DEADBEAT_TEST_BINARY") or ROOT / "target" / "debug" / "deadbeat")
 
-# The key of servers that share a database and no data folder.
+# The key of servers that share a database but no data folder.
 SECRET_KEY = "07" * 32
 
 
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 
 def wait_for(what: str, look: Callable[[], Any], limit: float = 30.0) -> Any:
-    """Look again and again until something is there; fail after the limit and say what did not come."""
+    """Poll until `look` returns something; fail after the limit with the name of what did not come."""
     end = time.monotonic() + limit
     while True:
         seen = look()
@@ -69,7 +69,7 @@ def call(
 
 
 class Part:
-    """A process whose output is kept for when a test fails."""
+    """A process; its output is kept in case a test fails."""
 
     def __init__(
         self,
@@ -95,13 +95,13 @@ class Part:
         return self.log.read_text(errors="replace")
 
     def kill(self) -> None:
-        """SIGKILL to the process and everything that it started in its session."""
+        """Send SIGKILL to the process and everything that it started in its session."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
 
     def kill_only(self) -> None:
-        """SIGKILL to the process alone."""
+        """Send SIGKILL to the process alone."""
         self.process.kill()
         self.process.wait(30)
 
@@ -119,7 +119,7 @@ class Part:
 
 
 class Server:
-    """`deadbeat serve`, and the project that its first start made."""
+    """`deadbeat serve`, and the project that its first start created."""
 
     def __init__(
         self,
@@ -154,14 +154,14 @@ class Server:
         return self
 
     def metric(self, name: str) -> float | None:
-        """What /metrics says, if anything."""
+        """The figures of /metrics; empty if it does not answer."""
         for line in call("GET", f"{self.url}/metrics")[2].decode().splitlines():
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
         return None
 
     def drained(self, limit: float = 60.0) -> Server:
-        """Wait until the database is there and has all that was spooled."""
+        """Wait until the database is back and the spool is replayed."""
         self.ready(limit)
         wait_for("an empty spool", lambda: self.metric("deadbeat_spool_pings") == 0, limit)
         wait_for("no signals aside", lambda: not self.metric("deadbeat_pings_aside"), limit)
@@ -196,7 +196,7 @@ class Server:
 
 
 class Sink:
-    """A real HTTP server that keeps what it is sent."""
+    """A real HTTP server that keeps each request."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
@@ -237,7 +237,7 @@ def program(name: str) -> str:
 
 
 class Redis:
-    """A Redis of our own that can be killed and started again, without its data."""
+    """A Redis of the test; it can be killed and started again, without its data."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
@@ -270,7 +270,7 @@ class Redis:
         return False
 
     def ask(self, *words: str) -> str:
-        """What it answers to a command, where that is one line; of a longer answer the first."""
+        """The first line of its answer to a command."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as link:
             asked = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
             link.sendall(f"*{len(words)}\r\n{asked}".encode())
@@ -289,7 +289,7 @@ class Redis:
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """A Redis of our own; its URL."""
+    """A Redis of the test; its URL."""
     started = Redis(folder)
     try:
         yield started.start().url
@@ -298,7 +298,7 @@ def redis(folder: Path) -> Iterator[str]:
 
 
 class RabbitMQ:
-    """A RabbitMQ of our own, with a port mapper of its own. It can be killed and started again."""
+    """A RabbitMQ of the test, with its own port mapper. It can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "rabbitmq"
@@ -308,7 +308,7 @@ class RabbitMQ:
         config = self.folder / "rabbitmq.conf"
         config.write_text(f"listeners.tcp.default = 127.0.0.1:{self.port}\n")
         self.env = {
-            # The cookie of its node is kept at home.
+            # RabbitMQ keeps the cookie of its node in the home folder.
             "HOME": str(self.folder),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(mapper),
@@ -325,14 +325,14 @@ class RabbitMQ:
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none"
             ),
         }
-        # Started by the node itself it would outlive it.
+        # If the node started it, it would outlive the node.
         self.mapper = Part(
             "epmd", [program("epmd"), "-address", "127.0.0.1", "-port", str(mapper)], self.folder
         )
         self.part: Part | None = None
 
     def start(self) -> RabbitMQ:
-        # Not the one on the PATH, which insists on the machine's own user and folders.
+        # Not the program on the PATH, which requires the machine's own user and folders.
         beside = [root / "usr/lib/rabbitmq/bin/rabbitmq-server" for root in (Path("/"), ROOT / ".tools")]
         found = next((str(path) for path in beside if path.exists()), None)
         assert found, "no RabbitMQ: scripts/install test brings it"
@@ -341,7 +341,7 @@ class RabbitMQ:
         return self
 
     def control(self, *words: str) -> str:
-        """What `rabbitmqctl` says to this."""
+        """The output of `rabbitmqctl` with these arguments."""
         assert self.part is not None
         command = [str(Path(self.part.process.args[0]).with_name("rabbitmqctl")), "-q", *words]
         env = {**os.environ, **self.env}
@@ -358,7 +358,7 @@ class RabbitMQ:
 
 @contextlib.contextmanager
 def rabbitmq(folder: Path) -> Iterator[str]:
-    """A RabbitMQ of our own; its URL."""
+    """A RabbitMQ of the test; its URL."""
     started = RabbitMQ(folder)
     try:
         yield started.start().url
@@ -366,7 +366,7 @@ def rabbitmq(folder: Path) -> Iterator[str]:
         started.stop()
 
 
-# libfaketime takes a sleep by the monotonic clock, such as Python's, for one by the wall clock.
+# libfaketime treats a sleep by the monotonic clock, such as Python's, as one by the wall clock.
 UNSHIFTED_SLEEP = """
 #include <errno.h>
 #include <sys/syscall.h>
@@ -379,7 +379,7 @@ int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until, st
 
 
 class Clock:
-    """What processes take for the time: the machine's, shifted. No step moves a monotonic clock."""
+    """The time that processes see: the machine's, shifted. No step moves a monotonic clock."""
 
     def __init__(self, folder: Path, seconds: float = 0) -> None:
         self.file = folder / f"clock-{time.monotonic_ns()}"
@@ -405,7 +405,7 @@ class Clock:
         }
 
     def step(self, seconds: float) -> None:
-        """Sets how far the clock is from the machine's."""
+        """Set the difference from the machine's clock."""
         fresh = self.file.with_suffix(".new")
         fresh.write_text(f"{seconds:+.0f}\n")
         fresh.rename(self.file)

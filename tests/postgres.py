@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own, and a way to ask any."""
+"""A PostgreSQL of the tests, and a function that runs a statement on any."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def programs() -> Path:
 
 
 def rows(url: str, statement: str) -> list[list[str]]:
-    """What a statement answers, each value as text."""
+    """The rows of a statement, each value as text."""
     done = subprocess.run(
         [
             parts.program("psql"),
@@ -62,7 +62,7 @@ class Postgres:
         self.part: parts.Part | None = None
         self.folder.mkdir(exist_ok=True)
         if os.geteuid() == 0:
-            # PostgreSQL refuses to run as root, and its owner must be able to get here.
+            # PostgreSQL refuses to run as root, and its owner must be able to enter this folder.
             shutil.chown(self.folder, "postgres")
             self.as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
             for parent in self.folder.parents:
@@ -80,14 +80,14 @@ class Postgres:
         assert done.returncode == 0, done.stderr.decode()
 
     def owns(self, *files: Path) -> None:
-        """Gives files to PostgreSQL alone."""
+        """Make PostgreSQL the owner of files."""
         for file in files:
             if self.as_owner:
                 shutil.chown(file, "postgres")
             file.chmod(0o600)
 
     def launch(self) -> None:
-        """Starts the process, and does not wait for it."""
+        """Start the process without waiting for it."""
         command = [
             *self.as_owner, str(self.bin / "postgres"), "-D", str(self.folder), "-p", str(self.port),
             "-h", "127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_wal_size=16MB",

@@ -1,4 +1,4 @@
-"""Several processes on one database, each behind a line of its own that can be cut."""
+"""Several processes on one database, each behind its own proxy, which can be cut."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PingPath = str
 
 
 class Processes:
-    """Listeners `a` and `b`, each behind a proxy, and an evaluator whose line is never cut."""
+    """Listeners `a` and `b`, each behind a proxy, and an evaluator whose connection is never cut."""
 
     def __init__(self, database: Postgres, folder: Path, env: dict[str, str] | None = None) -> None:
         self.database = database
@@ -30,7 +30,7 @@ class Processes:
             for name, line in self.lines.items():
                 url = f"postgres://postgres@127.0.0.1:{line.port}/postgres"
                 self.servers[name] = self.start(name, url, "http,delivery")
-                # The first makes the project and its keys.
+                # The first process creates the project and its keys.
                 self.servers[name].ready()
             self.servers["b"].keys = self.servers["a"].keys
             self.judge = self.start("judge", self.database.url, "evaluator").ready()
@@ -67,7 +67,7 @@ class Processes:
             line.stop()
 
     def cut(self, *names: str, how: str = "refuses") -> None:
-        """Cut these off from the database, and wait until each knows it."""
+        """Cut these processes off from the database, and wait until each has noticed."""
         for name in names:
             line = self.lines[name]
             line.refuse() if how == "refuses" else line.hang()
@@ -80,7 +80,7 @@ class Processes:
             )
 
     def heal(self, name: str) -> None:
-        """Let it have its database again, and wait until that has what was spooled."""
+        """Reconnect the process with its database, and wait until its spool is replayed."""
         self.lines[name].heal()
         self.servers[name].drained()
 
@@ -90,11 +90,11 @@ class Processes:
         assert status == 200, (name, path, status, answer)
 
     def incidents(self, state: str = "") -> list[dict[str, str]]:
-        """What `b` lists."""
+        """The incidents that `b` lists."""
         found = self.servers["b"].api("GET", f"/incidents{f'?state={state}' if state else ''}")
         return [{"name": one["subject"]["name"], "cause": one["cause"]["code"]} for one in found["incidents"]]
 
     def readiness(self) -> dict[str, object]:
-        """What the evaluator says of the deployment."""
+        """The state of the deployment, by the evaluator's `/readyz`."""
         found: dict[str, object] = json.loads(parts.call("GET", f"{self.judge.url}/readyz")[2])["deployment"]
         return found

@@ -15,7 +15,7 @@ class Link:
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.near, self.far = near, far
-        # Bytes go nowhere, without an error; a connection that hangs hangs for ever.
+        # True: bytes vanish without an error; the connection hangs for ever.
         self.hangs = threading.Event()
         for source, target in ((near, far), (far, near)):
             threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
@@ -33,7 +33,7 @@ class Link:
             with contextlib.suppress(OSError):
                 if reset:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                # Wakes the one who waits in recv: the socket is not really closed before.
+                # Wakes the thread that waits in recv: before that, the socket is not really closed.
                 end.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
             end.close()
 
@@ -45,7 +45,7 @@ class Proxy:
         self.target = port
         self.port = parts.free_port()
         self.links: list[Link] = []
-        # Taken while it hangs: never answered, never closed.
+        # Connections accepted while the proxy hangs: never answered, never closed.
         self.held: list[socket.socket] = []
         self.lock = threading.Lock()
         self.is_hanging = False
@@ -79,7 +79,7 @@ class Proxy:
             listener, self.listener = self.listener, None
             links, self.links = self.links, []
         if listener is not None:
-            # Wakes the one who waits in accept.
+            # Wakes the thread that waits in accept.
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
@@ -87,7 +87,7 @@ class Proxy:
             link.close(reset=True)
 
     def hang(self) -> None:
-        """Connections stay open and accept bytes, and nothing answers. These never recover."""
+        """Connections stay open and accept bytes, without an answer. They never recover."""
         with self.lock:
             self.is_hanging = True
             for link in self.links:

@@ -12,7 +12,7 @@ import pytest
 
 import parts
 
-# It would resolve an alert without an end after a second, and notifies at once.
+# Alertmanager resolves an alert without an end after a second, and notifies at once.
 CONFIG = """
 global: {resolve_timeout: 1s}
 route: {receiver: sink, group_by: [id], group_wait: 0s, group_interval: 1s}
@@ -23,7 +23,7 @@ receivers:
 
 
 class Hooks(parts.Sink):
-    """What Alertmanager notifies its receiver of."""
+    """The notifications that Alertmanager sends to its receiver."""
 
     def told(self, name: str, status: str) -> list[dict[str, Any]]:
         alerts = [alert for one in list(self.received) for alert in one["json"]["alerts"]]
@@ -31,7 +31,7 @@ class Hooks(parts.Sink):
 
 
 class Alertmanager:
-    """An Alertmanager of our own, alone in its cluster."""
+    """An Alertmanager of the test, alone in its cluster."""
 
     def __init__(self, folder: Path, hook: str) -> None:
         self.url = f"http://127.0.0.1:{parts.free_port()}"
@@ -100,7 +100,7 @@ def test_an_incident_is_one_alert_until_it_is_resolved(
         "project": alert["labels"]["project"],
     }
     assert alert["generatorURL"].startswith(server.url)
-    # No second request keeps it open: its own end does.
+    # No second request keeps the alert open: its end time does.
     assert datetime.fromisoformat(alert["endsAt"]) > datetime.now(UTC) + timedelta(days=300)
     parts.wait_for("the notification", lambda: hooks.told("DeadbeatIncident", "firing"))
 

@@ -1,4 +1,4 @@
-"""The command `audit` beside a real server, which knows what no broker does; and all of them on RabbitMQ."""
+"""The command `audit` beside a real server, and all commands on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_killed_worker_is_named_by_the_audit_although_the_broker_knows_nothing_o
             assert (status, report["findings"], report["unknown"]) == (0, [], [])
             assert report["server"] == {"url": server.url, "reachable": True}
 
-            # One that has the SDK and not its key answers like any other, and tells the server nothing.
+            # A worker with the SDK but without its key answers like any other, and reports nothing.
             dumb = worker("dumb", DEADBEAT_KEY="")
 
             def found() -> list[tuple[str, str]]:
@@ -127,14 +127,14 @@ def ok():
     pass
 """
 )
-# RabbitMQ tells it to no client.
+# RabbitMQ shows these to no client.
 UNACKED = "messages that workers hold unacknowledged"
 AGE = "how long the oldest message waits"
 
 
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.RabbitMQ]:
-    """One for these tests: it takes seconds to start."""
+    """One RabbitMQ for all of these tests: it takes seconds to start."""
     started = parts.RabbitMQ(tmp_path_factory.mktemp("broker"))
     try:
         yield started.start()
@@ -143,7 +143,7 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.RabbitMQ]
 
 
 class Shop:
-    """The application on RabbitMQ, in a virtual host of its own."""
+    """The application on RabbitMQ, in its own virtual host."""
 
     def __init__(self, rabbit: parts.RabbitMQ, folder: Path) -> None:
         (folder / "shop.py").write_text(ON_RABBITMQ)
@@ -232,7 +232,7 @@ def test_healthy_system_on_rabbitmq_has_no_finding(shop: Shop) -> None:
         ("two@shop", ["celery"]),
     ]
     queues = {row["name"]: (row["depth"], row["consumers"]) for row in report["queues"]}
-    # Three that are named have not been made yet: nothing waits in them.
+    # Three named queues do not exist yet: nothing waits in them.
     assert queues == {"celery": (0, 2), "absent": (0, 0), "strong": (0, 0), "reports": (0, 0)}
 
 

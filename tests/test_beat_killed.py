@@ -1,4 +1,4 @@
-"""The main job, end to end: real Redis, Celery worker, Beat, Deadbeat and sink: Beat is killed; one alert."""
+"""The main promise, end to end, with real Redis, worker, Beat and Deadbeat: Beat is killed; one alert."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PERIOD = 1.0
 GRACE = 3.0
 
 
-# What the example schedules, and the canary. Celery may add an entry of its own, its nightly clean-up.
+# The example's entries, and the canary. Celery may add its own entry, the nightly clean-up.
 NAMES = {"send-greetings", "count-stock", "deadbeat.canary"}
 
 
@@ -54,7 +54,7 @@ def test_a_silent_beat_pages_once_and_its_return_resolves(
         beat = celery("beat", ["beat", *schedule], tmp_path, env)
         running.append(beat)
         try:
-            # Two tasks and the canary, each with runs that prefork children reported.
+            # Two tasks and the canary, each with runs that prefork children have reported.
             def all_report() -> bool:
                 monitors = by_name(server)
                 return set(monitors) >= NAMES and all(
@@ -79,7 +79,7 @@ def test_a_silent_beat_pages_once_and_its_return_resolves(
             alert = parts.wait_for("the alert", lambda: sink.alerts("incident.opened"), PERIOD + GRACE + 10)[
                 0
             ]
-            # Beat said at most PERIOD before its death that it lives.
+            # Beat sent its last heartbeat at most PERIOD before its death.
             assert alert["at"] - killed_at <= PERIOD + GRACE + 5
             incident = alert["json"]["incident"]
             assert incident["cause"]["code"] == "BEAT_DOWN"
@@ -87,7 +87,7 @@ def test_a_silent_beat_pages_once_and_its_return_resolves(
             assert incident["subject"]["name"] == "proj"
             assert any("celery -A proj beat" in (step["command"] or "") for step in incident["repair"])
 
-            # The tasks that Beat no longer sends are members of that incident, and page nobody.
+            # The tasks that Beat no longer sends are members of that incident, and send no alert.
             def all_joined() -> bool:
                 members = server.api("GET", "/incidents")["incidents"][0]["members"]
                 return {member["name"] for member in members} == NAMES

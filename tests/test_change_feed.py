@@ -1,4 +1,4 @@
-"""Two processes write and two readers poll: each reader's copy of the project becomes what the project is."""
+"""Two processes write and two readers poll: each reader's copy becomes equal to the project."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Copy:
         self.key = servers[0].keys["read key"]
         self.urls = cycle([f"{server.url}/api/v1" for server in servers])
         self.things: dict[tuple[str, str], tuple[str, str]] = {}
-        # The position first, then the state: what changes in between comes as a change.
+        # Take the position first, then read the state: changes in between come in the feed.
         self.after = int(self.ask("/changes")["next_after"])
         for kind in ("monitor", "incident"):
             for one in self.ask(f"/{kind}s?limit=500")[f"{kind}s"]:
                 self.things[kind, one["id"]] = state(kind, one)
 
     def ask(self, path: str) -> Any:
-        """What one of the processes answers, each in its turn. None: there is no such thing."""
+        """The answer of one of the processes, in turn. None: the subject does not exist."""
 
         def answer() -> tuple[int, bytes] | None:
             status, _, body = parts.call("GET", next(self.urls) + path, self.key)
-            # A process that was killed, or is about to start.
+            # The process was killed, or is about to start.
             return (status, body) if status not in (0, 500, 503) else None
 
         status, body = parts.wait_for(path, answer, 60)
@@ -70,7 +70,7 @@ def state(kind: str, one: dict[str, Any]) -> tuple[str, str]:
 
 
 def alternately(servers: list[parts.Server], number: int) -> Callable[[str, str, Any], Any]:
-    """Requests that go to one process after the other. None: there is no answer, and it is done or not."""
+    """Requests to the processes in turn. None: there is no answer, and the request had an effect or not."""
     turns = cycle(servers[number % 2 :] + servers[: number % 2])
 
     def ask(method: str, path: str, body: Any = None) -> Any:
@@ -111,7 +111,7 @@ def test_a_reader_of_the_change_feed_misses_nothing_while_a_process_is_killed(
             # The first makes the project and its keys.
             servers[-1].ready()
         servers[1].keys = servers[0].keys
-        # One reads from each process.
+        # One reader for each process.
         copies = [Copy(servers), Copy(servers[:1])]
         is_over = threading.Event()
         faults: list[BaseException] = []
@@ -133,7 +133,7 @@ def test_a_reader_of_the_change_feed_misses_nothing_while_a_process_is_killed(
         for writer in writers:
             writer.join(240)
         assert not any(writer.is_alive() for writer in writers)
-        # What the killed process had spooled becomes changes, too.
+        # The pings in the spool of the killed process become changes, too.
         for server in servers:
             server.drained()
         is_over.set()

@@ -1,4 +1,4 @@
-"""scripts/check-commits, in repositories made for it."""
+"""scripts/check-commits, in temporary repositories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Repository:
         shutil.copy(parts.ROOT / "scripts" / "check-commits", root / "scripts" / "check-commits")
 
     def git(self, *arguments: str) -> str:
-        # Neither this machine's settings nor those of a hook that runs the tests.
+        # Use neither this machine's settings nor those of a hook that runs the tests.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         env = {**kept, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]

@@ -1,4 +1,4 @@
-"""The clock is stepped by an hour, on and back: no storm, and who stops then is found."""
+"""The clock is stepped by an hour, forward and back: no storm of alerts, and new silence is found."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_a_stepped_clock_makes_no_storm(database: Postgres, tmp_path: Path, size
         }
         with Load([m["ping_url"] for m in monitors.values()], 4, pause=0.05) as load:
             load.wait_for_more(20)
-            # On, back to the right time, and further back.
+            # Forward, back to the right time, and further back.
             for step in [HOUR, 0, -HOUR]:
                 clock.step(step)
                 until = time.monotonic() + size.step_seconds
-                # Longer than period and grace, so that whoever would be blamed has been.
+                # Longer than period and grace, so that every false alert would have come.
                 parts.wait_for("a while", lambda until=until: time.monotonic() > until, size.step_seconds + 5)
                 load.wait_for_more(20)
                 swept = json.loads(parts.call("GET", f"{server.url}/readyz")[2])["last_sweep_at"]

@@ -79,7 +79,7 @@ def test_commands_work_without_a_server_and_leave_nothing_running(tmp_path: Path
     )
     assert short.returncode != 0
     assert "password" in short.stderr
-    # Empty is how compose files say "not set".
+    # Compose files write an empty variable for "not set".
     unset = dict.fromkeys(
         (
             "DEADBEAT_DATABASE_URL",
@@ -140,7 +140,7 @@ def test_a_schedule_of_every_kind_is_explained() -> None:
         assert done.returncode == 0, done.stderr
         words, first = done.stdout.splitlines()
         assert (words, first.split()[0]) == (summary, f"2026-01-15T{slot}")
-    # Slots from now on, ten of them, when nothing is said.
+    # By default, ten slots from now on.
     done = deadbeat("schedule", "* * * * *")
     assert len(done.stdout.splitlines()) == 11
     hint = deadbeat("schedule", '{"kind": "hint", "class": "rrule"}')

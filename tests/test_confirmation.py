@@ -59,7 +59,7 @@ def test_an_owner_confirms_in_a_browser(
     with Browser(tmp_path, scripts=scripts, width=width) as browser:
         browser.open(link)
         assert "Send alerts to ops@example.org?" in browser.text()
-        # A mail scanner opens links too.
+        # A mail scanner opens links, too.
         assert server.api("GET", path)["confirmed_at"] is None
         assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
@@ -69,7 +69,7 @@ def test_an_owner_confirms_in_a_browser(
             "The address is confirmed."
         )
         assert server.api("GET", path)["confirmed_at"] is not None
-        # Opened again, there is nothing left to press.
+        # The page has no button when it is opened again.
         browser.open(link)
         assert "The address is confirmed." in browser.text()
         assert browser.evaluate("document.querySelectorAll('main button').length") == 0
@@ -78,7 +78,7 @@ def test_an_owner_confirms_in_a_browser(
         elsewhere = [one for one in browser.requests if f" {server.url}/" not in one]
         assert not elsewhere, "the page loads from elsewhere"
 
-    # Once confirmed, its test is a mail.
+    # Once the address is confirmed, a test sends a mail.
     server.api("POST", f"{path}/test")
     parts.wait_for("the test's mail", lambda: len(mailbox.mails) == 2)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import parts
 
-# What many systems start a process with is 1,024; a smaller one needs fewer clients.
+# Many systems start a process with a limit of 1,024; a smaller limit needs fewer clients.
 FILES = 256
 CLIENTS = 600
 
 
 @contextlib.contextmanager
 def few_files() -> Iterator[None]:
-    """What is started inside may have few open files, and more when it asks."""
+    """Processes started inside have a low limit of open files, and may raise it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
     try:

@@ -33,7 +33,7 @@ def test_no_acknowledged_ping_is_lost_by_kill_9(tmp_path: Path, victim: str, siz
                     server.part.kill_only()
                     server.again()
                 else:
-                    # It is taken up again by the server; what comes meanwhile goes to the spool.
+                    # The server restarts PostgreSQL; pings meanwhile go to the spool.
                     server.drained()
                     os.kill(server.postgres_pid(), signal.SIGKILL)
             load.wait_for_more()
@@ -49,7 +49,7 @@ def test_no_acknowledged_ping_is_lost_by_kill_9(tmp_path: Path, victim: str, siz
 
 
 def test_no_alert_is_lost_by_kill_9(server: parts.Server, sink: parts.Sink, tmp_path: Path) -> None:
-    # The sink refuses while the server is killed again and again: every alert must survive that.
+    # The sink refuses while the server is killed several times: every alert must survive that.
     sink.status = 500
     server.api("POST", "/channels", {"kind": "webhook", "name": "sink", "settings": {"url": sink.url}})
     for n in range(5):
@@ -72,7 +72,7 @@ def test_no_alert_is_lost_by_kill_9(server: parts.Server, sink: parts.Sink, tmp_
         deliveries = server.api("GET", "/deliveries")["deliveries"]
         return len(deliveries) == 5 and all(delivery["status"] == "sent" for delivery in deliveries)
 
-    # A claim of the killed process runs out after its lease.
+    # A claim of the killed process expires with its lease.
     parts.wait_for("five deliveries", told, 120)
     opened = {one["json"]["incident"]["id"] for one in sink.alerts("incident.opened")}
     assert len(opened) == 5

@@ -1,4 +1,4 @@
-"""The line to the database is cut under load: no ping is lost, no alert is false or missing."""
+"""The connection to the database is cut under load: no ping is lost, no alert is false or missing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_cut_line_loses_no_ping_and_blames_nobody(
             assert parts.call("POST", monitors["before"]["ping_url"])[0] == 200
             cut_at = time.monotonic()
             proxy.refuse() if how == "refuses" else proxy.hang()
-            # Its last report is taken by the spool.
+            # The spool takes its last report.
             assert parts.call("POST", monitors["within"]["ping_url"], limit=30)[0] == 200
             load.wait_for_more(20)
             parts.wait_for(

@@ -16,7 +16,7 @@ from postgres import Postgres
 
 
 class Disk:
-    """A small disk of its own."""
+    """A small disk for the test."""
 
     def __init__(self, folder: Path, megabytes: int) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Disk:
             pytest.skip(f"a small disk needs the right to mount: {mounted.stderr.strip()}")
 
     def fill(self) -> None:
-        """Leaves no byte, as whatever else writes there would."""
+        """Fill the disk to the last byte, as another program might."""
         for chunk in (1 << 20, 1 << 12):
             with contextlib.suppress(OSError), self.ballast.open("ab", buffering=0) as file:
                 while file.write(b"\0" * chunk) == chunk:
@@ -83,7 +83,7 @@ def test_a_full_disk_of_the_spool_is_said_and_recovered_from(
             database.kill()
             load.wait_for_more(3)
             small.fill()
-            # What the file had taken for itself is used up first.
+            # The free pages inside the spool's file are used up first.
             parts.wait_for("refusals", lambda: sum(load.refusals().values()) > 20, 60)
             assert parts.call("GET", f"{server.url}/healthz")[0] == 200
             assert "No space left on device" in server.part.text()
@@ -94,7 +94,7 @@ def test_a_full_disk_of_the_spool_is_said_and_recovered_from(
                 database.start()
             else:
                 database.start()
-                # The disk is as full as before.
+                # The disk is still full.
                 server.drained()
                 load.wait_for_more(5)
                 small.free()
@@ -132,7 +132,7 @@ def test_a_full_disk_of_postgres_loses_nothing(
             assert "No space left on device" in database.part.text()
 
             small.free()
-            # It stops for good when it cannot write its log; whoever runs it starts it again.
+            # PostgreSQL stops for good when it cannot write its log; its operator must start it again.
             parts.wait_for(
                 "the database", lambda: database.has_ended() or server.metric("deadbeat_database_up")
             )

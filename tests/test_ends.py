@@ -9,7 +9,7 @@ import parts
 
 PROJECT = parts.ROOT / "sdk-python" / "tests" / "project"
 
-# Entry of tests/project/beside.py → how its monitor stands after its runs.
+# Entry of tests/project/beside.py → the status of its monitor after its runs.
 STATUSES = {
     "good": "up",
     "flaky": "up",

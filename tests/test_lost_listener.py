@@ -46,7 +46,7 @@ def test_a_process_that_is_cut_off_alone_has_nobody_blamed(
             by_a.wait_for_more(20)
             by_b.wait_for_more(20)
             two.cut("a", how=how)
-            # It goes silent while a process is cut off that may hold its report.
+            # The monitor falls silent while a process is cut off that may hold its report.
             two.ping("b", urlsplit(dead["ping_url"]).path)
             cut_at = time.monotonic()
             long = max(size.cut_seconds, 2 * (GRACE + 1))
@@ -94,7 +94,7 @@ def test_a_process_that_is_killed_with_its_spool_has_nobody_blamed_until_it_retu
         two.servers["a"].part.kill()
         two.lines["a"].heal()
         two.heal("b")
-        # The spell was excused after that: only the lost one keeps them from being judged.
+        # The excuse of the blind spell is over by then: judgement waits only for the lost process.
         two.ping("b", urlsplit(monitor(two, "dead")["ping_url"]).path)
         until = time.monotonic() + 3 * (GRACE + 1)
         parts.wait_for("their deadlines", lambda: time.monotonic() > until, 60)
@@ -103,7 +103,7 @@ def test_a_process_that_is_killed_with_its_spool_has_nobody_blamed_until_it_retu
 
         two.servers["a"].again()
         two.servers["a"].drained()
-        # Monitors that stay silent get alerts from now on: each reported twice before.
+        # Monitors that stay silent get alerts from now on; each reported twice before.
         parts.wait_for("the incidents", lambda: len(two.incidents("open")) == len(held) + 1, 60)
         for one in held:
             assert two.servers["a"].api("GET", f"/monitors/{one['id']}")["ping_count"] == 2

@@ -1,7 +1,7 @@
 """A noisy neighbour: whatever one project tries, another one's pings count, its alerts come, its pages open.
 
-`make test` looks at behaviour alone. At full size (`scripts/soak`) each attack takes a minute, and what the
-other project waits for is compared with a quiet minute before.
+`make test` checks behaviour alone. At full size (`scripts/soak`) each attack takes a minute, and the test
+compares the other project's waiting times with those of a quiet minute before.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SMALL = {
     "DEADBEAT_CREATED_MONITORS_PER_DAY": "100",
     "DEADBEAT_API_KEYS_PER_DAY": "10",
 }
-# What the server has by itself, but for the proxies.
+# The server's default settings, except for the proxies.
 FULL = {"DEADBEAT_TRUSTED_PROXIES": ""}
 
-# Megabytes that one attack may add to the server's memory. Bounded are the 8,192 signals that wait, the 128
-# attempts under way, two batches of 4 MB that are read, and the buffers of an address's connections.
+# Megabytes that one attack may add to the server's memory: at most 8,192 waiting signals, 128 running
+# attempts, two batches of 4 MB that are being read, and the buffers of one address's connections.
 GROWTH_MB = 300
 
 
@@ -63,7 +63,7 @@ class Attacker:
         self.part: parts.Part | None = None
 
     def prepare(self) -> None:
-        """Starts the process, and waits until it has made what its attack needs."""
+        """Start the process, and wait until it has created everything that its attack needs."""
         command = [sys.executable, str(ATTACK), self.name, json.dumps(self.given)]
         part = self.part = parts.Part("attack", command, self.folder)
         parts.wait_for("a prepared attack", lambda: "ready" in part.text() or self.has_ended(), 300)
@@ -77,7 +77,7 @@ class Attacker:
         return self.part.process.poll() is not None
 
     def met(self) -> tuple[dict[str, int], dict[str, Any]]:
-        """What the server answered, and further facts."""
+        """The server's answers, and further facts."""
         assert self.part is not None
         assert self.part.process.returncode == 0, self.part.text()
         met = json.loads(self.part.text().splitlines()[-1])
@@ -88,13 +88,13 @@ class Attacker:
             self.part.stop()
 
     def count(self, table: str, more: str = "") -> int:
-        """Rows of a table that are the attacker's project's."""
+        """The number of rows of a table that belong to the attacker's project."""
         statement = f"SELECT count(*) FROM {table} WHERE project_id = '{self.project.id}' {more}"
         return int(postgres.rows(self.database, statement)[0][0])
 
 
 def answered(answers: dict[str, int], what: str, *statuses: int) -> int:
-    """How many answers had these statuses; no other answer was given to `what`."""
+    """How many answers to `what` had these statuses; fails if one had another status."""
     found = {int(key.split()[1]): count for key, count in answers.items() if key.split()[0] == what}
     assert set(found) <= set(statuses), f"{what}: {found}"
     return sum(found.values())
@@ -107,7 +107,7 @@ def of(answers: dict[str, int], key: str) -> int:
 def constant_rid(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
     assert answered(answers, "ping", 200, 429) > 0
     assert recorded(attacker.database, facts["monitor"]) >= of(answers, "ping 200")
-    # KEPT_RUNS_OF_ID of server/store/src/monitor/run.rs, and what a batch adds before the others go.
+    # KEPT_RUNS_OF_ID of server/store/src/monitor/run.rs, and the runs that one batch adds before that.
     assert attacker.count("run") <= 100 + 512
 
 
@@ -120,7 +120,7 @@ def hanging_channels(attacker: Attacker, answers: dict[str, int], facts: dict[st
 
 def failing_channels(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
     assert facts["refused"] > 0
-    # A channel may be switched off before it is tested.
+    # A channel may be switched off before its test.
     answered(answers, "test", 202, 409, 429)
     assert attacker.count("channel", "AND disabled_at IS NOT NULL") > 0
     notices = attacker.count("delivery", "AND payload ->> 'type' = 'channel.disabled'")
@@ -128,7 +128,7 @@ def failing_channels(attacker: Attacker, answers: dict[str, int], facts: dict[st
 
 
 def leaked_key(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
-    # 503: more than a few creations at a time wait, and one of them waited too long.
+    # 503: too many creations wait, or one of them waited too long.
     answered(answers, "create", 200, 201, 429, 503)
     answered(answers, "body", 200, 429)
     answered(answers, "key", 201, 429)
@@ -137,7 +137,7 @@ def leaked_key(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any
     assert recorded(attacker.database, facts["monitor"]) >= of(answers, "body 200")
     if SOAK:
         return
-    # What comes back within seconds is less than one of them.
+    # The share of the quota that returns within seconds is less than one body.
     assert of(answers, "create 201") <= int(SMALL["DEADBEAT_CREATED_MONITORS_PER_DAY"]) + 1
     assert of(answers, "key 201") <= int(SMALL["DEADBEAT_API_KEYS_PER_DAY"]) + 1
     [[kept]] = postgres.rows(
@@ -153,7 +153,7 @@ def slow_bodies(attacker: Attacker, answers: dict[str, int], facts: dict[str, An
 
 
 def gzip_bombs(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
-    # 200: what is not needed is not read. 503: it waited ten seconds for its turn.
+    # 200: the server does not read more than it needs. 503: the batch waited ten seconds for its turn.
     assert answered(answers, "bomb", 200, 413, 503) > 0
 
 
@@ -161,7 +161,7 @@ def locks(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) ->
     assert of(answers, "sync 200") > 0
     answered(answers, "sync", 200, 503)
     answered(answers, "delete", 204)
-    # 503: 500 signals of one address are set aside, not more.
+    # 503: the server sets aside at most 500 signals of one address.
     answered(answers, "ping", 200, 429, 503)
     assert recorded(attacker.database, facts["monitor"]) >= of(answers, "ping 200")
 
@@ -173,12 +173,12 @@ def fails(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) ->
 
 
 def event_floods(attacker: Attacker, answers: dict[str, int], facts: dict[str, Any]) -> None:
-    # 503: more of its requests than may wait.
+    # 503: too many of its requests wait.
     answered(answers, "runs", 200, 503)
     taken = 300 * of(answers, "runs 200")
     assert taken > 0
     [[monitor]] = postgres.rows(attacker.database, "SELECT id FROM monitor WHERE entry = 'flooded'")
-    # A part of a refused request may be recorded: the SDK sends it again under the same ids.
+    # The server may have recorded a part of a refused request: the SDK sends it again under the same ids.
     assert recorded(attacker.database, monitor) >= taken
 
 
@@ -213,7 +213,7 @@ HELD: dict[str, Callable[[Attacker, dict[str, int], dict[str, Any]], None]] = {
 
 @pytest.fixture(scope=lambda fixture_name, config: "function" if SOAK else "module")  # type: ignore[arg-type]
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Server]:
-    """A server for all small attacks, and a new one for each that is measured."""
+    """One server for all small attacks; at full size, a new one for each attack."""
     started = parts.Server(tmp_path_factory.mktemp("server"), env=FULL if SOAK else SMALL)
     try:
         yield started.ready()
@@ -254,7 +254,7 @@ def test_a_noisy_neighbour_takes_nothing_from_another_project(
             comparison.attacked(attacker.has_ended, size.attack.seconds)
         parts.wait_for("the end of the attack", attacker.has_ended, size.attack.seconds + 300)
         peak = memory.peak()
-        # The other project goes on afterwards, and nothing that was acknowledged waits any more.
+        # The other project goes on afterwards, and no acknowledged signal waits any more.
         ended = time.monotonic()
         parts.wait_for("life after the attack", lambda: neighbour.has_seen(ended), 120)
         server.drained()

@@ -1,4 +1,4 @@
-"""Signals of one monitor lie in two spools: whichever is replayed first, their times decide."""
+"""Signals of one monitor lie in two spools: their times decide, in whatever order the spools are replayed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import parts
 from postgres import Postgres
 from processes import Processes
 
-# Two signals, in the order of their times, and what the monitor's status is after them.
+# Two signals, in the order of their times, and the monitor's status after them.
 RID = uuid.uuid4()
 PAIRS = {
     "success, fail": (["", "/fail"], "down"),
@@ -60,7 +60,7 @@ def test_the_order_of_replay_changes_no_verdict(database: Postgres, tmp_path: Pa
 
         for monitor in monitors.values():
             assert seen(monitor)["ping_count"] == 2, "each was heard once"
-        # Judged after all of that: a run that is still open would open an incident.
+        # Judgement comes after the replay: a run that is still open would open an incident.
         last = two.servers["a"].api(
             "POST",
             "/monitors",

@@ -1,4 +1,4 @@
-"""The database is away: pings are kept and acknowledged, readiness is red, all recovers without a restart."""
+"""The database is away: the spool keeps pings, /readyz is 503, and all recovers without a restart."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def test_pings_of_an_outage_are_kept_and_nobody_is_blamed_for_it(database: Postg
         database.kill()
         killed = time.monotonic()
         load.wait_for_more()
-        # An outage is one after two and a half seconds.
+        # An outage becomes a blind spell after two and a half seconds.
         parts.wait_for("a long outage", lambda: time.monotonic() - killed > 3)
         assert parts.call("GET", f"{server.url}/ping/{uuid.uuid4()}")[0] in (200, 404), (
             "nobody's, or on trust"
         )
-        # The file outlives the process; it is replayed by the next one.
+        # The file outlives the process; the next one replays it.
         server.part.kill_only()
         database.start()
         server.again()

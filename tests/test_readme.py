@@ -1,9 +1,9 @@
 """README.md is correct: its commands run as they are written.
 
-A block of shell that follows `<!-- tested -->` is run, all of them in order; one after
-`<!-- tested: background -->` is started and left running, as in a terminal of its own. The blocks see a
-folder as a newcomer's checkout looks (links to the real one, and the server's data folder). Address, port
-and keys are those of a server that was just started; nothing else is changed.
+The test runs each block of shell after `<!-- tested -->`, in order. It starts a block after
+`<!-- tested: background -->` and leaves it running, as in another terminal. The blocks run in a folder
+that looks like a new checkout (links to the real one, and the server's data folder). The test replaces
+address, port and keys by those of a new server, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LINKS = ("Cargo.toml", "Makefile", "examples", "scripts", "sdk-python", "target"
 
 
 def blocks() -> list[tuple[bool, str]]:
-    """The marked blocks: whether it is to be left running, and its text."""
+    """The marked blocks: true for one to leave running, and its text."""
     text = (parts.ROOT / "README.md").read_text()
     return [(found["how"] is not None, found["script"]) for found in BLOCK.finditer(text)]
 
@@ -58,7 +58,7 @@ def test_the_commands_of_the_readme_work_as_written(server: parts.Server, tmp_pa
                 check=False,
             )
             assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-            # One terminal: what a block exports, the next ones see.
+            # One terminal: the next blocks see what a block exports.
             exports += "".join(line + "\n" for line in script.splitlines() if line.startswith("export "))
 
         [sink] = running

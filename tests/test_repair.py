@@ -1,4 +1,4 @@
-"""What an alert tells a person to type is safe to paste, whatever a ping key has sent."""
+"""The commands of an alert are safe to paste, whatever a ping key has sent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def incident(server: parts.Server, cause: str) -> dict[str, Any]:
 
 
 class Terminal:
-    """An interactive bash on a terminal of its own."""
+    """An interactive bash in its own terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.pid, self.file = pty.fork()
@@ -64,11 +64,11 @@ class Terminal:
             self.seen += os.read(self.file, 65_536)
 
     def type(self, keys: bytes) -> bytes:
-        """Send keys, and wait until all commands that they make have ended. What was shown meanwhile."""
+        """Send keys, and wait until all their commands have ended; returns the output."""
         self.seen = b""
         mark = f"end-{uuid.uuid4().hex}"
         os.write(self.file, keys)
-        # The typed line has the mark in two parts: only its output has it whole.
+        # The typed line has the mark in two parts: only the output has it whole.
         os.write(self.file, f"\necho {mark[:8]}''{mark[8:]}\n".encode())
         self.read_until(mark.encode())
         return self.seen
@@ -91,7 +91,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def texts(found: dict[str, Any]) -> list[str]:
-    """All that an alert says in sentences."""
+    """All sentences of an alert."""
     steps = [step["text"] for step in found["repair"]]
     return [*steps, *(fact["fact"] for fact in found["evidence"]), found["cause"]["summary"]]
 

@@ -1,4 +1,4 @@
-"""A backup is restored as docs/operations.md says, and yesterday's makes no storm."""
+"""A backup is restored by the commands of docs/operations.md, and yesterday's causes no storm of alerts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(what: str, url: str, folder: Path) -> None:
 
 
 def contents(url: str) -> dict[str, list[list[str]]]:
-    """What is in the tables that a person would miss."""
+    """The content of the tables that a restore must bring back."""
     tables = ("account", "project", "api_key", "monitor", "ping", "channel", "_sqlx_migrations")
     return {table: rows(url, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}
 
@@ -53,7 +53,7 @@ def test_a_backup_is_restored_over_a_database_as_often_as_wanted(database: Postg
     before = contents(database.url)
     assert before["ping"]
 
-    # A database that was restored is backed up and restored like any other.
+    # A restored database can be backed up and restored again.
     for _ in range(2):
         run("dump", database.url, tmp_path)
         rows(database.url, "DELETE FROM monitor")
@@ -85,7 +85,7 @@ def test_a_backup_of_yesterday_makes_no_storm(database: Postgres, sink: parts.Si
                     "POST", "/monitors", {"name": names[-1], "schedule": schedule, "grace_seconds": 2}
                 )
                 assert parts.call("GET", monitor["ping_url"])[0] == 200
-        # What waits in the outbox: its channel cannot be reached.
+        # A delivery waits in the outbox, because its channel cannot be reached.
         gone = server.api(
             "POST",
             "/channels",
@@ -109,7 +109,7 @@ def test_a_backup_of_yesterday_makes_no_storm(database: Postgres, sink: parts.Si
     try:
         server.ready()
         server.keys = keys
-        # Whoever is made now is judged as ever: when it is found, everybody's grace has long passed.
+        # A new monitor is judged as usual: when its silence is found, the others' grace has long passed.
         key = json.loads(made.stdout)["api_key"]
         status, _, body = parts.call(
             "POST",
@@ -124,7 +124,7 @@ def test_a_backup_of_yesterday_makes_no_storm(database: Postgres, sink: parts.Si
         parts.wait_for("the incident of the dead one", lambda: rows(database.url, incidents))
 
         assert rows(database.url, incidents) == [["dead"]]
-        # The daily ones were due in the spell as well, which is a minute longer.
+        # The daily monitors were due in the spell as well, which is a minute longer.
         assert notice["json"]["monitors"] == len(names)
         assert "could not be judged" in notice["json"]["summary"]
         assert len(sink.received) == 1, [one["json"]["type"] for one in sink.received]

@@ -25,13 +25,13 @@ OWNERS = """
     FROM project
 """
 
-# An id of long ago: ids sort by the time at which they were made.
+# An old id: ids sort by the time of their creation.
 OLD_ID = "('00000000' || right(gen_random_uuid()::text, 28))::uuid"
 
-# A monitor that is deleted, and whose rows are not.
+# A deleted monitor whose rows still exist.
 GONE = "'0b5e55ed-0000-4000-8000-000000000000'"
 
-# By the name that the command prints: how many rows of `n` it removes, and how they are made.
+# By the name that the command prints: how many rows of `n` it removes, and the SQL that creates them.
 TABLES = {
     "runs": f"""
         INSERT INTO run (id, monitor_id, run_id, status, started_at, finished_at, retries)
@@ -117,7 +117,7 @@ def test_a_large_table_is_removed_in_bounded_steps(
         removed, steps, most = done[name]
         assert removed == size.rows, said
         assert 0 < most <= STEP, said
-        # No more steps than the rows need, and one that finds nothing; looking for pings takes one more.
+        # No more steps than the rows need, and one that finds nothing; the search for pings takes one more.
         assert size.rows / STEP <= steps <= size.rows / STEP + 2, said
     tables = [
         "run",

@@ -1,4 +1,4 @@
-"""Schedules come when the programs say whose manner they follow. `scripts/schedule-diff` is the full size."""
+"""Slots of schedules agree with those of other programs. `scripts/schedule-diff` is the full size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key of the secrets of channels: made, refused, missing, replaced while servers run."""
+"""The key of the secrets of channels: created, refused, missing, replaced while servers run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_first_start_makes_a_key_that_only_its_owner_reads(sink: parts.Sink,
             assert str(secret) not in server.part.text()
         server.stop()
 
-        # Others may read it: it is refused, with what to do.
+        # Others may read the file: the server refuses it and says what to do.
         file.chmod(0o644)
         server.part = server._launch()
         assert server.part.process.wait(60) != 0
@@ -54,7 +54,7 @@ def test_the_first_start_makes_a_key_that_only_its_owner_reads(sink: parts.Sink,
         assert looked.returncode != 0
         assert "MISSING  secrets" in looked.stdout
 
-        # It is lost: the server starts all the same, and makes no other.
+        # The key is lost: the server starts all the same, and creates no other.
         file.unlink()
         server.again()
         [missing] = parts.wait_for("the missing key", lambda: missing_keys(server))
@@ -86,7 +86,7 @@ def test_of_two_servers_with_different_keys_one_seals_and_the_other_says_what_is
             (tmp_path / name).mkdir()
             env = {"DEADBEAT_DATABASE_URL": database.url, "DEADBEAT_SECRET_KEY": key}
             servers.append(parts.Server(tmp_path / name, env=env))
-        # Both started at once on an empty database.
+        # Both servers started at once on an empty database.
         for server in servers:
             server.ready()
         keys = next(server.keys for server in servers if server.keys)
@@ -117,7 +117,7 @@ def test_a_rotation_is_killed_and_goes_on_while_the_server_delivers(
     try:
         server.ready()
         made = hook(server, sink.url)
-        # More than a project may have: the rotation takes several batches.
+        # More channels than a project may have: the rotation takes several batches.
         rows(
             database.url,
             """

@@ -1,4 +1,4 @@
-"""The security log tells who did what, and no secret."""
+"""The security log shows who did what, and no secret."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_the_security_log_tells_who_did_what_and_no_secret(tmp_path: Path) -> No
     try:
         server.ready()
         secrets = [*server.keys.values(), "what somebody guesses"]
-        # Printed once, by the first start; what comes behind is the log of what follows.
+        # The first start prints these once; the log comes after them.
         printed = len(server.part.text())
 
         assert sign_in(server, "nobody@example.org", "what somebody guesses") == 422
         statuses: list[int] = []
-        # One try comes back each six seconds.
+        # One try is allowed again every six seconds.
         while 429 not in statuses:
             assert len(statuses) < 100, statuses
             statuses.append(sign_in(server, "admin@localhost", "what somebody guesses"))

@@ -1,4 +1,4 @@
-"""A server answers from its first moment on: its database may be away, hang, be migrated, or not fit it."""
+"""A server answers from its first moment on, even if its database is away, hangs, migrates or is too new."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from postgres import Postgres, rows
 from proxy import Proxy
 from test_command_line import deadbeat
 
-# Notes the limit under which each change of the schema runs.
+# Records the timeout under which each change of the schema runs.
 NOTE_LIMITS = """
 CREATE TABLE seen (statement_timeout text);
 CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS $$
 BEGIN INSERT INTO public.seen VALUES (current_setting('statement_timeout')); END $$;
 CREATE EVENT TRIGGER note ON ddl_command_start EXECUTE FUNCTION note();
 """
-# Holds up the fifth change of the schema, which is one of migration 1.
+# Delays the fifth change of the schema, which is one of migration 1.
 NAP = """
 CREATE SEQUENCE statements_seen;
 CREATE FUNCTION nap() RETURNS event_trigger LANGUAGE plpgsql AS $$
@@ -57,7 +57,7 @@ def test_a_server_that_starts_without_its_database_serves_and_obeys(
         assert (status, told["ready"], told["database"]) == (503, False, False)
         assert told["reason"] == "this server has not reached its database since it started"
         assert parts.call("GET", f"{server.url}/api/v1/monitors", "dbw_" + 32 * "a", limit=30)[0] == 503
-        # Nobody can tell yet whose it is: it is kept on trust.
+        # The server does not know yet whose ping this is: it keeps the ping unchecked.
         assert parts.call("GET", f"{server.url}/ping/{uuid.uuid4()}", limit=30)[0] == 200
         parts.wait_for("its cause in the log", lambda: "the database is away: " in server.part.text())
 
@@ -137,7 +137,7 @@ def test_a_server_serves_while_it_migrates_and_leaves_no_lock_when_it_is_stopped
         assert parts.call("GET", f"{server.url}/ping/{uuid.uuid4()}", limit=30)[0] == 200
 
         assert server.stop() == 0, server.part.text()
-        # PostgreSQL ends a statement whose client is gone, and releases the lock of the migration.
+        # PostgreSQL ends the statement of a dead client, and releases the lock of the migration.
         parts.wait_for("the end of its migration", lambda: not naps(database), 60)
         server.again()
     finally:
@@ -196,7 +196,7 @@ def test_a_schema_of_a_newer_server_is_refused(database: Postgres, tmp_path: Pat
 
 
 def test_a_certificate_of_version_1_is_named(database: Postgres, tmp_path: Path) -> None:
-    # The recipe of older manuals: a request, signed without extensions.
+    # The commands of older manuals: a request, signed without extensions.
     crt, key = database.folder / "server.crt", database.folder / "server.key"
     request = tmp_path / "server.csr"
     for command in (

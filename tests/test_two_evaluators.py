@@ -37,7 +37,7 @@ def test_two_evaluators_open_each_incident_once(
                 "DEADBEAT_SECRET_KEY": parts.SECRET_KEY,
             }
             servers.append(parts.Server(tmp_path / name, env=env))
-            # The first makes the project and its keys.
+            # The first process creates the project and its keys.
             servers[0].ready()
         http, *evaluators = [server.ready() for server in servers]
         channel = http.api(

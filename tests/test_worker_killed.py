@@ -1,4 +1,4 @@
-"""A worker is killed, a queue has no consumer: each is one incident, and what its alert says repairs it."""
+"""A worker is killed, a queue has no consumer: each is one incident, and the alert's command repairs it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Shop:
         )
 
     def type_in(self, command: str) -> None:
-        """Do what an alert says."""
+        """Run the command of an alert."""
         words = shlex.split(command)
         assert words[0] == "celery", command
         words[0] = parts.program("celery")
@@ -90,7 +90,7 @@ def test_a_lost_worker_and_an_unconsumed_queue_are_told_and_the_repairs_work(
                 "CELERY_BROKER_URL": broker,
                 "DEADBEAT_URL": server.url,
                 "DEADBEAT_KEY": server.keys["ping key"],
-                # The entries themselves are not what this is about.
+                # This test is not about the entries themselves.
                 "DEADBEAT_GRACE_SECONDS": "600",
                 "DEADBEAT_CANARY_GRACE_SECONDS": "600",
                 "DEADBEAT_WORKER_PERIOD_SECONDS": "1",
@@ -127,7 +127,7 @@ def test_a_lost_worker_and_an_unconsumed_queue_are_told_and_the_repairs_work(
             parts.wait_for("the end of both", lambda: len(sink.alerts("incident.resolved")) == 2, 60)
             assert set(by_cause(server)) == causes, "nothing else was opened"
 
-            # A deployment: whoever says goodbye is not missed.
+            # A deployment: a worker that reports its stop opens no incident.
             for part in shop.running:
                 if part.name in ("one", "two") and part.process.poll() is None:
                     part.process.terminate()

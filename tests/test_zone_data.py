@@ -1,4 +1,4 @@
-"""The machine's time zone data: used when they are newer than the built-in ones, and only then."""
+"""The server uses the machine's time zone data only if they are newer than the built-in ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real things to test against: a recording server, a Redis of our own, Celery workers and Beats."""
+"""Real parts to test against: a recording server, a Redis of the tests, Celery workers and Beats."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PROJECT = Path(__file__).parent / "project"
 
 @pytest.fixture
 def sink() -> Iterator[Sink]:
-    """A server that accepts everything until told otherwise."""
+    """A server that accepts everything until a test scripts another answer."""
     server = Sink()
     yield server
     server.close()
 
 
 def free_port() -> int:
-    """A port nobody listens on (now)."""
+    """A port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -46,7 +46,7 @@ def dead_url() -> str:
 
 
 class RedisServer:
-    """A redis-server of our own, on a free port that it keeps when it is stopped and started again."""
+    """A redis-server of the tests, on a free port that it keeps over a restart."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -101,7 +101,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A redis-server of this test alone, to be stopped and started as it likes."""
+    """A redis-server of this test alone, which may stop and start it."""
     server = RedisServer(tmp_path)
     yield server
     server.stop()
@@ -121,7 +121,7 @@ def broker(redis_port: int) -> str:
 
 
 def default_signals() -> None:
-    """Let a child process hear the signals that a test sends: a background job of a shell ignores some."""
+    """Let a child process receive the signals that a test sends: a background job of a shell ignores some."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
@@ -163,7 +163,7 @@ class CeleryProcess:
         return time.monotonic() - asked
 
     def kill(self) -> None:
-        # The session is ours: this ends the command and its pool children, nothing else.
+        # The test made this session: this ends the command and its pool children, nothing else.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
@@ -202,7 +202,7 @@ def start_celery(broker: str, tmp_path: Path) -> Iterator[StartCelery]:
 def send(broker: str) -> Iterator[Callable[..., Any]]:
     """Sends a task of the project the way Beat does: with an entry's name in its headers."""
     app = Celery("sender", broker=broker, backend=broker)
-    # Results that nobody asked for look for a Redis that is gone, at the end, one after the other.
+    # At the end, unread results would connect, one after the other, to a Redis that has ended.
     app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
 
     def send_as_beat(

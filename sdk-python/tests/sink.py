@@ -1,4 +1,4 @@
-"""A stand-in for the server: real sockets on loopback, answers as scripted, keeps all it was sent."""
+"""A stand-in for the server: real sockets on loopback, scripted answers, and a record of all requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sink:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Every event of every request, in order of arrival, whatever was answered."""
+        """Every event of every request, in order of arrival, whatever the answer was."""
         return [event for batch in list(self.batches) for event in batch.body["events"]]
 
     def of(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ class Sink:
         ]
 
     def wait_for(self, found: Callable[[], Any], limit: float = 20.0) -> Any:
-        """Return the first true answer of `found`, asked whenever something arrives; fail at the limit."""
+        """Call `found` whenever something arrives, and return its first true result; fail at the limit."""
         deadline = time.monotonic() + limit
         with self.changed:
             while not (answer := found()):

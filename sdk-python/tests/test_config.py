@@ -1,4 +1,4 @@
-"""Settings: precedence, limits, and what the log says."""
+"""Settings: precedence, limits, and the lines in the log."""
 
 from __future__ import annotations
 

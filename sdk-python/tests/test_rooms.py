@@ -1,4 +1,4 @@
-"""The rooms of the SDK: small, and the lower ones know nothing of the higher ones."""
+"""The rooms of the SDK: small, and a lower room imports no higher one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import deadbeat
 PACKAGE = Path(deadbeat.__file__).parent
 MOST_FILES = 15
 MOST_LINES = 500
-# From the lowest room to the highest: each may import itself, and what stands before it.
+# From the lowest room to the highest: each may import itself and the rooms before it.
 FLOORS = ("deadbeat._transport", "deadbeat.integrations", "deadbeat.cli")
-# What is left of the package belongs to all rooms.
+# The other modules of the package belong to all rooms.
 SHARED = {"deadbeat", "deadbeat.version", "deadbeat.config"}
 
 
@@ -58,7 +58,7 @@ def test_no_lower_room_imports_a_higher_one() -> None:
 def test_no_circle_of_imports() -> None:
     left = imports(modules())
     while left:
-        # What imports nothing that is left cannot be part of a circle.
+        # A module that imports none of the others left cannot be part of a circle.
         free = {name for name, those in left.items() if not (those & left.keys()) - {name}}
         assert free, f"a circle among {sorted(left)}"
         left = {name: those for name, those in left.items() if name not in free}

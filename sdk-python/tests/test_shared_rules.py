@@ -29,7 +29,7 @@ RULES: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "tests" / "fixtures" / "shared-rules.json").read_text(encoding="utf-8")
 )
 SOURCES = Path(reporter.__file__).parent
-# What an audit alone finds: nothing that reports to the server says so.
+# Only an audit finds these: no report to the server shows them.
 OF_AUDITS_ALONE = {"BROKER_BLOCKED", "BROKER_MEMORY", "DUPLICATE_NODE_NAME", "NO_WORKERS"}
 
 
@@ -69,7 +69,7 @@ def test_findings_that_are_causes_bear_the_causes_names() -> None:
 
 def test_nothing_is_sent_beyond_what_the_server_takes() -> None:
     limits = {
-        # One beyond the limit is the report of losses.
+        # The one event beyond the limit is the report of losses.
         "events_of_a_batch": sender.BATCH_LIMIT + 1,
         "entries_of_a_beat": due.ENTRY_LIMIT,
         "characters_of_a_hint": hint.TEXT_LIMIT,

@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with nothing in it, as one gets that forgets to activate the application's."""
+    """An empty virtual environment, as somebody uses who forgets to activate the application's."""
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, with_pip=False)
     return folder / "bin" / "python"
@@ -61,7 +61,7 @@ def test_document_names_missing_celery_too(command: str, status: int, bare_pytho
 
 
 def test_app_that_cannot_be_loaded_is_another_fault_than_missing_celery(tmp_path: Path) -> None:
-    # An application's own celery.py hides the package of that name from what stands beside it.
+    # An application's own celery.py hides the package of that name from the modules beside it.
     (tmp_path / "celery.py").write_text("app = None\n")
 
     for command in ("doctor", "audit"):

@@ -1,1 +1,1 @@
-"""One project attacks the server, while another one only wants its alerts: `test_neighbour.py`."""
+"""One project attacks the server, while another one needs its alerts: `test_neighbour.py`."""

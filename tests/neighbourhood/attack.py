@@ -1,7 +1,7 @@
-"""The attacks, each as a process of its own: `attack.py NAME GIVEN` prints what it met. GIVEN is JSON.
+"""The attacks, each as a separate process: `attack.py NAME GIVEN` prints its answers. GIVEN is JSON.
 
-Every attack tries what one project's keys and one network address allow it to try, at a given rate. It
-comes from an address of its own (127.0.0.2) and is nice, because an attacker's machine is another one.
+Every attack uses one project's keys and one network address, at a given rate. It comes from its own address
+(127.0.0.2) and runs at a low priority (`nice`), because a real attacker has another machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PATIENCE = 60
 
 @dataclass(frozen=True)
 class Given:
-    """What the attacker has, and how hard it tries."""
+    """The attacker's keys, and the size of its attack."""
 
     port: int
     api_key: str
@@ -49,14 +49,14 @@ class Given:
     rate: float
     channels: int
     connections: int
-    # Rows of the monitor that is deleted.
+    # Rows of the monitor that the attack deletes.
     rows: int
-    # A file: the attack begins once it exists. What it needs is made before the quiet stretch.
+    # A file: the attack begins once it exists. Everything that it needs is created before the quiet stretch.
     signal: str
 
 
 class Client:
-    """One connection of the attacker, which is opened again when it was closed."""
+    """One connection of the attacker, opened again after it was closed."""
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
@@ -71,7 +71,7 @@ class Client:
         key: str | None = None,
         **headers: str,
     ) -> tuple[int, Any]:
-        """Sends a request, and counts its answer as one of `what`. Status 0: there was none."""
+        """Send a request, and count its answer under `what`. Status 0: no answer came."""
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -116,14 +116,14 @@ def now() -> str:
 
 
 class Attack:
-    """What is under way: until when, and what the server answered."""
+    """A running attack: its end, and the server's answers."""
 
     def __init__(self, given: Given) -> None:
         self.given = given
         self.end = float("inf")
         self.lock = threading.Lock()
         self.answers: Counter[str] = Counter()
-        # Beside the answers: what a test looks for afterwards.
+        # Beside the answers: facts that a test checks afterwards.
         self.facts: dict[str, Any] = {}
 
     def count(self, what: str, status: int) -> None:
@@ -141,7 +141,7 @@ class Attack:
         return time.monotonic() < self.end
 
     def by(self, clients: int, rate: float, send: Callable[[Client, int], None]) -> list[threading.Thread]:
-        """So many clients call `send` with their numbers (0, 1, …, over all of them), at this rate in all."""
+        """This many clients call `send` with a number (0, 1, …, over all of them), at this rate in total."""
         numbers, began = iter(range(sys.maxsize)), time.monotonic()
 
         def run() -> None:
@@ -166,7 +166,7 @@ def wait(*groups: list[threading.Thread]) -> None:
 
 
 def constant_rid(attack: Attack) -> None:
-    """Pings of one run id, again and again: each end of a run makes a row."""
+    """Pings with one run id, again and again: each end of a run makes a row."""
     monitor, path = Client(attack).monitor("constant")
     attack.facts["monitor"] = monitor
     rid = uuid.uuid4()
@@ -180,7 +180,7 @@ def constant_rid(attack: Attack) -> None:
 
 
 def channels(attack: Attack, url: str) -> None:
-    """Many channels, as many tests as the server lets through, and incidents that all channels get."""
+    """Many channels, as many tests as the server accepts, and incidents that all channels get."""
     client = Client(attack)
     made = []
     for n in range(attack.given.channels):
@@ -203,7 +203,7 @@ def channels(attack: Attack, url: str) -> None:
 
 
 def hanging_channels(attack: Attack) -> None:
-    """Channels whose endpoints take a connection and never answer."""
+    """Channels whose endpoints accept a connection and never answer."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
     held: list[socket.socket] = []
 
@@ -217,7 +217,7 @@ def hanging_channels(attack: Attack) -> None:
 
 
 def failing_channels(attack: Attack) -> None:
-    """Channels that fail for good: each is a reason to tell the others."""
+    """Channels that fail permanently: each is a reason to notify the others."""
     gone = Counter[str]()
 
     class Gone(BaseHTTPRequestHandler):
@@ -238,7 +238,7 @@ def failing_channels(attack: Attack) -> None:
 
 
 def leaked_key(attack: Attack) -> None:
-    """Monitors without end, bodies as large as are kept, and keys."""
+    """Endless new monitors and keys, and bodies of the largest kept size."""
     given, body = attack.given, b"x" * 100_000
     attack.facts["monitor"], path = Client(attack).monitor("bodies")
     attack.begin()
@@ -257,21 +257,21 @@ def leaked_key(attack: Attack) -> None:
 
 
 def is_readable(link: socket.socket) -> bool:
-    # Not select(), which knows no file above 1,023.
+    # Not select(), which accepts no file descriptor above 1,023.
     poll = select.poll()
     poll.register(link, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def slow_bodies(attack: Attack) -> None:
-    """Connections that send a byte a second, nothing at all, or ask and never read."""
+    """Connections that send a byte a second, send nothing, or send a request and never read the answer."""
     key = attack.given.ping_key
     posts = [
         f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {key}\r\nContent-Length: 100000\r\n\r\nx".encode()
         for path in ("/sign-in", "/api/v1/events", f"/ping/{key}/slow?create=1")
     ]
-    # More answers than a small socket holds: the server must wait for a client that does not read. Few
-    # connections do it: many would be a flood of requests, which a reverse proxy limits.
+    # More answers than a small socket buffer holds: the server must wait for a client that does not read.
+    # Few connections do it: many would be a flood of requests, which a reverse proxy limits.
     greedy = b"GET /sign-in HTTP/1.1\r\nHost: x\r\n\r\n" * 300
     readers = 20
     heads = [*posts, b"", b"GET /sign-in HT"]
@@ -311,7 +311,7 @@ def slow_bodies(attack: Attack) -> None:
 
 
 def gzip_bombs(attack: Attack) -> None:
-    """Batches of four kilobytes that unpack to what takes long to read, or to more than may be read."""
+    """Batches of four kilobytes that unpack to JSON that takes long to read, or to more than the limit."""
     long = f'{{"sent_at": "{now()}", "sdk": [{",".join(["{}"] * 1_000_000)}], "events": []}}'
     bombs = [gzip.compress(long.encode()), gzip.compress(b" " * 100_000_000)]
     attack.facts["bytes"] = [len(bomb) for bomb in bombs]
@@ -341,7 +341,7 @@ def locks(attack: Attack) -> None:
     entries = [{"name": f"entry {n}", **entry} for n in range(5_000)]
 
     def hold() -> None:
-        # A delete or a sync that is large enough holds a row as this does.
+        # A large delete or sync locks a row in the same way.
         while attack.goes_on():
             seconds = min(5.0, max(0.1, attack.end - time.monotonic()))
             row = f"SELECT FROM monitor WHERE id = '{held}' FOR UPDATE"
@@ -365,7 +365,7 @@ def locks(attack: Attack) -> None:
 
 
 def fails(attack: Attack) -> None:
-    """Up to 512 failures at once of a monitor that is down, again and again."""
+    """Send up to 512 failures at once to a monitor that is down, again and again."""
     client = Client(attack)
     monitor, path = client.monitor("failing")
     attack.facts["monitor"] = monitor
@@ -374,7 +374,7 @@ def fails(attack: Attack) -> None:
     links: list[http.client.HTTPConnection] = []
     crowd = min(512, attack.given.connections // 2)
     attack.begin()
-    # As many in a second as the rate says.
+    # The rate is in failures a second.
     pause = crowd / attack.given.rate
     while attack.goes_on():
         began = time.monotonic()
@@ -401,7 +401,7 @@ def fails(attack: Attack) -> None:
 
 
 def event_floods(attack: Attack) -> None:
-    """Ended runs of one entry, 300 in a request and as many requests at once as a worker farm sends."""
+    """Ended runs of one entry, 300 in a request, with as many requests at once as many workers send."""
     client = Client(attack)
     event = {"id": str(uuid.uuid4()), "at": now(), "type": "beat_schedule", "beat": "flood"}
     entry = {"name": "flooded", "task": "t", "schedule": HOUR, "grace_seconds": 60}
@@ -418,7 +418,7 @@ def event_floods(attack: Attack) -> None:
 
 
 def previews(attack: Attack) -> None:
-    """Previews that take long to compute: sunsets near a pole, and dates that hardly ever come."""
+    """Previews that take long to compute: sunsets near a pole, and very rare dates."""
     schedules = [
         {"kind": "solar", "event": "dusk_astronomical", "latitude": 80, "longitude": 0},
         {"kind": "solar", "event": "sunset", "latitude": 67, "longitude": 0},

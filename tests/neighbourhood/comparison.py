@@ -1,4 +1,4 @@
-"""What the other project waits for beside an attack, compared with a quiet stretch before it."""
+"""Compares the other project's waiting times during an attack with those of a quiet stretch before it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from neighbourhood.neighbour import Neighbour, Sample, at_most
 
-# Seconds between two words of how long it still takes.
+# Seconds between two messages about the remaining time.
 SAID_EACH = 15.0
 
 
 class Memory:
-    """Megabytes that a process really holds."""
+    """The resident memory of a process, in megabytes."""
 
     def __init__(self, pid: int) -> None:
         self.folder = Path("/proc") / str(pid)
@@ -25,9 +25,9 @@ class Memory:
         raise AssertionError(f"no {name}")
 
     def peak(self) -> float:
-        """The most since the last call."""
+        """The peak since the last call."""
         most = self.read("VmHWM")
-        # 5: begin again with the peak.
+        # 5 resets the peak.
         (self.folder / "clear_refs").write_text("5")
         return most
 
@@ -35,7 +35,7 @@ class Memory:
 class Comparison:
     """Measures a quiet stretch, then an attack."""
 
-    # So many times what it is when it is quiet.
+    # The allowed ratio of attack to quiet stretch.
     LIMIT = 2.0
     COLUMNS = ("ping p50", "ping p99", "alert p50", "alert p99", "page p99")
 
@@ -47,7 +47,7 @@ class Comparison:
         self.neighbour = neighbour
         self.memory = memory
         self.stretches: list[dict[str, list[Sample]]] = []
-        # Peaks of the quiet stretch, of the attack's first third and of its last.
+        # Memory peaks of the quiet stretch, of the attack's first third and of its last third.
         self.peaks: list[float] = []
 
     def wait(self, what: str, seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:
@@ -59,7 +59,7 @@ class Comparison:
             time.sleep(min(0.5, left))
 
     def quiet(self, seconds: float) -> None:
-        # What a new server does once is no part of it.
+        # Let a new server finish the work of its start first.
         self.wait("warming up", 5)
         start = time.monotonic()
         self.memory.peak()
@@ -74,7 +74,7 @@ class Comparison:
             self.wait("attack", seconds / 3, has_ended)
             if third != 1:
                 self.peaks.append(self.memory.peak())
-        # An attack waits for its last answers.
+        # At its end, an attack waits for its last answers.
         while not has_ended():
             self.wait("the attack's last answers, at most", 300, has_ended)
         self.stretches.append(self.neighbour.between(start, time.monotonic()))
@@ -102,13 +102,13 @@ class Comparison:
         return f"{self.attack:<17} {cells} {' > '.join(f'{peak:.0f}' for peak in self.peaks):>16}"
 
     def broken(self) -> list[str]:
-        """The lines that do not hold."""
+        """The violated limits, in words."""
         slow = [
             f"{column} went from {quiet:.1f} to {beside:.1f} ms"
             for column, (quiet, beside) in self.figures().items()
             if beside > self.LIMIT * quiet
         ]
         _, first, last = self.peaks
-        # What grows with time, and not with the attack's first blow.
+        # Memory that grows with time, and not only at the beginning of the attack.
         grew = [f"memory went from {first:.0f} to {last:.0f} MB"] if last > 1.25 * first + 32 else []
         return slow + grew

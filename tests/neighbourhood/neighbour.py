@@ -1,4 +1,4 @@
-"""The project beside the attacker's: it pings, has monitors that are really missed, and opens its pages."""
+"""The project beside the attacker's: it pings, has monitors that really miss reports, and opens its pages."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ import postgres
 from load import Load
 from neighbourhood.project import Project
 
-# A steady monitor is pinged several times a second: it is missed when pings are lost or left lying for long.
+# A steady monitor gets several pings a second: it goes down if pings are lost or delayed for long.
 STEADY = {"schedule": {"kind": "interval", "seconds": 2}, "grace_seconds": 8}
 SILENCE = 10.0
-# Each ping of these is their last one: after two seconds they are missed.
+# Each of these monitors gets one ping, and goes down two seconds later.
 MISSED = {"schedule": {"kind": "interval", "seconds": 1}, "grace_seconds": 1}
 DEADLINE = 2.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One thing that was measured, at an instant of the monotonic clock."""
+    """One measured value, at an instant of the monotonic clock."""
 
     at: float
     seconds: float
 
 
 def at_most(samples: list[Sample], part: float) -> float:
-    """So many seconds took at most this part of the samples."""
+    """The quantile of the samples for this share, in seconds."""
     ordered = sorted(sample.seconds for sample in samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else float("nan")
 
 
 class Loop(threading.Thread):
-    """Does one thing again and again, until it is ended; what it raises is raised at its end."""
+    """Repeats one action until it is ended; its end raises the exception of the action, if there was one."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -65,7 +65,7 @@ class Loop(threading.Thread):
 
 
 class Misses(Loop):
-    """A monitor is pinged once, is missed, and its alert comes; then again, which resolves it first."""
+    """A monitor gets one ping, goes down, and its alert comes; the next ping resolves the incident."""
 
     def __init__(self, project: Project, sink: parts.Sink, name: str) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Misses(Loop):
         self.misses = 0
 
     def opened(self) -> list[tuple[float, str]]:
-        """When each incident's alert came first."""
+        """When the first alert of each incident came."""
         first: dict[str, float] = {}
         for one in self.sink.alerts("incident.opened"):
             incident = one["json"]["incident"]
@@ -96,7 +96,7 @@ class Misses(Loop):
 
 
 class Pages(Loop):
-    """A person who looks at the pages, one after the other."""
+    """A person who opens the pages, one after the other."""
 
     def __init__(self, project: Project, pause: float) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Pages(Loop):
 
 
 class Neighbour:
-    """All of it at once, and what must be true of it."""
+    """The whole project at once, with its checks."""
 
     def __init__(self, project: Project, sink: parts.Sink, *, pause: float) -> None:
         self.project = project
@@ -145,13 +145,13 @@ class Neighbour:
         self.pages = Pages(project, pause)
         self.steady = [project.api("POST", "/monitors", {"name": f"steady {n}", **STEADY}) for n in range(8)]
         self.load = Load([monitor["ping_url"] for monitor in self.steady], 2, body=100, pause=pause / 4)
-        # When the last ping of a steady monitor was answered.
+        # The time of the answer to the last ping of a steady monitor.
         self.ended_at = 0.0
         for loop in (self.pages, *self.misses):
             loop.start()
 
     def has_seen(self, since: float) -> bool:
-        """Whether something of every kind began and ended since then."""
+        """True if an action of every kind began and ended since then."""
         kinds = [self.pages.samples, self.pings(), *(one.samples for one in self.misses)]
         failed = [loop.error for loop in (self.pages, *self.misses) if loop.error is not None]
         assert not failed, failed
@@ -161,7 +161,7 @@ class Neighbour:
         return [Sample(*one) for each in self.load.connections for one in list(each.answered)]
 
     def between(self, start: float, end: float) -> dict[str, list[Sample]]:
-        """What was measured from `start` up to `end`, by kind."""
+        """The samples from `start` to `end`, by kind."""
         kinds = {
             "ping": self.pings(),
             "alert": [sample for one in self.misses for sample in one.samples],
@@ -173,7 +173,7 @@ class Neighbour:
         }
 
     def end(self) -> None:
-        """Ends all of it. Raises what went wrong: a page that was refused, an alert that did not come."""
+        """End everything. Raises the first fault: a refused page, or a missing alert."""
         loops = (self.pages, *self.misses)
         for loop in loops:
             loop.ending.set()
@@ -185,16 +185,16 @@ class Neighbour:
             self.ended_at = time.time()
 
     def stop(self) -> None:
-        """Stops it after a failure, and asks for nothing."""
+        """Stop everything after a failure, without checks."""
         for thread in (self.pages, *self.misses, *self.load.connections):
             thread.ending.set()
 
     def check(self, database: str) -> None:
-        """After its end: no ping refused or lost, no false alarm, one incident and one alert a miss."""
+        """Check after the end: no ping refused or lost, no false alert, one incident and one alert a miss."""
         assert not self.load.refusals(), self.load.refusals()
         self.load.check(database, only={monitor["id"] for monitor in self.steady})
         incidents = self.project.every("/incidents", "incidents")
-        # Nobody pings any more: the steady monitors are rightly missed some time after.
+        # No ping comes any more: some time later the steady monitors rightly go down.
         early = [one for one in incidents if parts.instant(one["opened_at"]) < self.ended_at + SILENCE / 2]
         names = {one.monitor["name"] for one in self.misses}
         false = [one for one in early if one["subject"]["name"] not in names]
@@ -214,7 +214,7 @@ class Neighbour:
 
 
 def recorded(database: str, monitor: str) -> int:
-    """How many pings of a monitor are in the database; their numbers have no holes."""
+    """The number of a monitor's pings in the database; checks that their numbers have no holes."""
     [[count, last]] = postgres.rows(
         database, f"SELECT count(*), coalesce(max(n), 0) FROM ping WHERE monitor_id = '{monitor}'"
     )

@@ -1,4 +1,4 @@
-"""Projects of one server, each with keys of its own."""
+"""Projects of one server, each with its own keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import parts
 
 @dataclass(frozen=True)
 class Project:
-    """A project beside the one that the server's first start made, and of the same account."""
+    """A further project of the account that the server's first start created."""
 
     server: parts.Server
     id: str

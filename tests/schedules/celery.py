@@ -1,7 +1,7 @@
-"""Celery's crontabs: the oracle is `celery.schedules.crontab`, asked as Beat asks it.
+"""Celery's crontabs: the oracle is `celery.schedules.crontab`, called as Beat calls it.
 
-Beat keeps for each entry when it last ran, asks `is_due` for how long to wait, waits, asks again, and takes
-the clock's time as the new last run. Here the clock is a number that is set forward, so that nothing waits.
+Beat keeps the time of each entry's last run. It asks `is_due` how long to wait, waits, asks again, and takes
+the clock's time as the new last run. Here the clock is a number that the test sets forward, so nothing waits.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LONG_MONTHS = (
     "July", "AUGUST", "Sept", "October", "novem", "December",
 )  # fmt: skip
 LONG_WEEKDAYS = ("Sunday", "monday", "Tues", "WEDNESDAY", "thurs", "Friday", "saturday")
-#: Most are no items of Celery's grammar, and some of those it takes all the same.
+#: Most are no items of Celery's grammar; Celery accepts some of these all the same.
 SLIPS = (
     "60", "24", "7", "0", "13", "32", "5/15", "*/0", "1-5/", "", "L", "5L", "1#2", "?", "-1", "1-", "mo",
     "mon-", "mon/2", "1-5-7", "*/5/2", "1_0", "+5", "٣", "1-5x", "*/x", "**", "*-5", "5,", "jan#1", "1-3,,5",
@@ -67,7 +67,7 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 
 
 def random_fields(rng: random.Random) -> dict[str, Any]:
-    """In Celery's grammar, or as the numbers that Celery made of it, which is what the SDK sends."""
+    """In Celery's grammar, or as the numbers into which Celery expanded it; the SDK sends numbers."""
     expanded = rng.random() < 0.4
     stars = (0.25, 0.25, 0.6, 0.65, 0.55)
     fields: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def random_fields(rng: random.Random) -> dict[str, Any]:
             fields[name] = list(range(low, high + 1)) if expanded else "*"
         elif expanded:
             wanted = min(high - low + 1, rng.choice((1, 1, 1, 2, 3, 6, 20)))
-            # In the hours in which clocks change, half of the time.
+            # Half of the hours are those in which clocks change.
             pool = range(0, 4) if index == 1 and wanted <= 4 and rng.random() < 0.5 else range(low, high + 1)
             fields[name] = rng.sample(pool, wanted)
         elif rng.random() < 0.05:
@@ -128,7 +128,7 @@ def spoil(rng: random.Random, fields: dict[str, Any]) -> None:
     value = fields.get(name, "*")
     kind = rng.randrange(4)
     if kind == 0 or not isinstance(value, str):
-        # Asked for no day at all, Celery searches to the year 9999.
+        # If no day matches, Celery searches to the year 9999.
         fields[name] = rng.choice(
             (-1, 60, 31, 0, 7, 13, 24, [60] if name == "day_of_week" else [], [60], [0, 99], [-1])
         )
@@ -144,7 +144,7 @@ def spoil(rng: random.Random, fields: dict[str, Any]) -> None:
 
 @dataclass
 class Clock:
-    """What Beat takes for the time."""
+    """The time that Beat sees."""
 
     now: datetime
 
@@ -157,9 +157,9 @@ class Dispatches:
     """When Beat sends the task."""
 
     slots: list[datetime]
-    #: It was found due again at the very time at which it had been sent.
+    #: Beat found the entry due again at the very time at which it had sent it.
     without_end: bool = False
-    #: And not because the clock shows an hour again.
+    #: The same, and not because the clock shows an hour again.
     broken: bool = False
 
 
@@ -176,7 +176,7 @@ def app(place: str) -> Celery:
 
 
 def wait_for_dispatch(schedule: BaseSchedule, clock: Clock, last_run_at: datetime) -> bool:
-    """Sets the clock forward to when Beat sends the task, as `Scheduler.tick` does; False if that is now."""
+    """Set the clock forward to when Beat sends the task, as `Scheduler.tick` does; false if that is now."""
     for attempt in range(10):
         due, wait = schedule.is_due(last_run_at)
         if due:
@@ -195,7 +195,7 @@ def expected(case: Case) -> Dispatches | str:
     clock = Clock(last)
     try:
         schedule = crontab(**fields, nowfun=clock, app=app(place))
-        # Some are only found out when they are first asked.
+        # Celery finds some faults only when the schedule is first used.
         schedule.is_due(last)
     except Exception as error:  # Celery raises many kinds, and lets those of Python through.
         return f"{type(error).__name__}: {error}"
@@ -203,8 +203,8 @@ def expected(case: Case) -> Dispatches | str:
     for _ in range(case["count"]):
         clock.now = last
         if not wait_for_dispatch(schedule, clock, last):
-            # Due at once, and so after each dispatch, for as long as the clock shows this hour again. What
-            # comes after it is what a Beat says that starts in its last second.
+            # The task is due at once after each dispatch, for as long as the clock shows this hour again. The
+            # next slot is that of a Beat that starts in the last second of the hour.
             found.without_end = True
             if last.fold != 1:
                 found.broken = True
@@ -236,7 +236,7 @@ class RecordingScheduler(Scheduler):
 
 
 def dispatched_by_scheduler(case: Case) -> list[datetime]:
-    """What `expected` says, by the whole of Beat: slow, and the proof that `is_due` is asked rightly."""
+    """The same as `expected`, by a whole Beat: slow, and proof that `expected` calls `is_due` correctly."""
     place = case["schedule"]["timezone"]
     last = clocks.instant(case["after"]).astimezone(clocks.zone(place))
     clock = Clock(last)
@@ -250,7 +250,7 @@ def dispatched_by_scheduler(case: Case) -> list[datetime]:
         if scheduler.sent > len(found):
             found.append(clock.now.astimezone(UTC).replace(microsecond=0))
         else:
-            # Beat wakes up 10 ms early and then asks again and again, which takes a real one its time.
+            # Beat wakes up 10 ms early and then calls it repeatedly, which takes a real Beat some time.
             now = clock.now.astimezone(UTC) + timedelta(seconds=max(wait, 0.001))
             clock.now = now.astimezone(last.tzinfo)
     return found
@@ -271,15 +271,15 @@ def agrees(case: Case, ours: Ours, theirs: Dispatches | str) -> str | None:
 
 
 def refused_on_purpose(case: Case, ours: Refusal) -> str:
-    """Why the server is right to refuse what Celery takes, or DIFFERS.
+    """Why the server is right to refuse a schedule that Celery accepts, or DIFFERS.
 
-    The grammar is in the documentation of `celery.schedules.crontab_parser`. Celery looks for it at the
-    beginning of an item only, and at the first three letters of a name: the rest it does not see.
+    The grammar is in the documentation of `celery.schedules.crontab_parser`. Celery matches only the
+    beginning of an item, and only the first three letters of a name: it ignores the rest.
     """
     text = case["schedule"].get(ours.field.removeprefix("/"))
     if not isinstance(text, str):
         return DIFFERS
-    # int() takes the digits of any script, a sign in front, and underscores between digits.
+    # int() accepts the digits of any script, a sign in front, and underscores between digits.
     plain = "".join(str(unicodedata.digit(one, one)) for one in text)
     plain = re.sub(r"(?<=\d)_(?=\d)|(?<![^,\s])\+(?=\d)", "", plain)
     if not GRAMMAR.fullmatch(plain):

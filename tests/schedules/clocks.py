@@ -1,7 +1,7 @@
-"""Clocks for the cases: zones with odd changes, and instants that mostly lie near one.
+"""Clocks for the cases: zones with odd changes, and instants that mostly lie near a change.
 
-Python would read the machine's zone files, whose release is anyone's guess. Here it reads those of the
-`tzdata` package alone, which tests/requirements.txt pins to the release that is built into the server.
+By default Python reads the machine's zone files, whose release is unknown. Here it reads only those of the
+`tzdata` package, which tests/requirements.txt pins to the release that is built into the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tzdata
 zoneinfo.reset_tzpath(to=())
 zoneinfo.ZoneInfo.clear_cache()
 
-#: What each is here for.
+#: Each zone with its reason: when and by how much its clock changes.
 ZONES = (
     "UTC",
     "America/New_York",  # an hour, at 2 o'clock
@@ -46,7 +46,7 @@ ZONES = (
 #: The time in which cases begin.
 FIRST = datetime(2004, 1, 1, tzinfo=UTC)
 LAST = datetime(2037, 1, 1, tzinfo=UTC)
-#: Further ahead lies no first slot: the rarest, 29 February on one weekday, are 40 years apart.
+#: No first slot lies further ahead: the rarest, 29 February on one weekday, are 40 years apart.
 HORIZON = datetime(2080, 1, 1, tzinfo=UTC)
 
 
@@ -61,7 +61,7 @@ def zone(name: str) -> tzinfo:
 
 
 def wall(instant: datetime, where: tzinfo) -> datetime:
-    """What a clock there shows, as a plain time without a zone."""
+    """The time that a clock of the zone shows, without a zone."""
     return instant.astimezone(where).replace(tzinfo=None)
 
 
@@ -97,7 +97,7 @@ def changes_between(name: str, begin: datetime, end: datetime) -> tuple[datetime
 
 
 def step(name: str, change: datetime) -> timedelta:
-    """By how much the clock is set forward at a change; less than nothing when it is set back."""
+    """By how much a change sets the clock forward; negative if it sets the clock back."""
     where = zone(name)
     return wall(change, where) - wall(change - timedelta(seconds=1), where) - timedelta(seconds=1)
 
@@ -110,7 +110,7 @@ def random_instant(rng: random.Random, name: str) -> datetime:
     """Three of five lie within 25 hours of a clock change, where the zone has one; whole seconds, mostly."""
     near = changes_between(name, FIRST, LAST)
     if near and rng.random() < 0.6:
-        # Hours are a matter of the two nights before and after, minutes of the change itself.
+        # A change affects schedules of hours in the nights before and after, those of minutes at the change.
         spread = rng.choice((25 * 3600, 25 * 3600, 3 * 3600))
         instant = rng.choice(near) + timedelta(seconds=rng.randint(-spread, spread))
     else:

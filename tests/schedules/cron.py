@@ -1,7 +1,8 @@
 """Crontab lines: two oracles, cronsim and a simulation of Debian's cron, minute by minute.
 
-cronsim 2.8 imitates Debian's cron and is in daily use, but it steps through the clock and slips at odd
-changes. Where it and the server differ, the simulation (`debian`) decides; it is also compared by itself.
+cronsim 2.8 imitates Debian's cron and is in daily use, but it steps through the clock and fails at odd
+changes. Where cronsim and the server differ, the simulation (`debian`) decides. The server is also compared
+with the simulation alone.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ OTHER_BLANKS = "line breaks between fields"
 TOO_LONG = "more than 200 characters"
 LARGE_CHANGE = "a clock change of three hours or more"
 
-#: Most are nothing that a field may say; "" leaves one out.
+#: Most are invalid in a field; "" leaves a field out.
 SLIPS = (
     "60", "24", "32", "0", "13", "8", "L", "5L", "1#6", "1#0", "*/0", "5-3", "", "?", "1-", "-1", "/2",
     "MON-L", "٣",
 )  # fmt: skip
 
-#: The same expression is asked in so many places and times.
+#: How many zones and times each expression is tried with.
 PLACES = 4
-#: A search that has stepped so often goes round in circles; honest ones need a few thousand steps.
+#: A search with more steps than this never ends; others need a few thousand steps.
 CRONSIM_STEPS = 50_000
 
 
@@ -60,7 +61,7 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 
 
 def random_expression(rng: random.Random) -> str:
-    """As people write them, and a few as they mistype them."""
+    """Expressions as people write them, and a few with typing mistakes."""
     if rng.random() < 0.01:
         return rng.choice((*NICKNAMES, "@Daily", "@reboot", "@never"))
     fields = [
@@ -71,7 +72,7 @@ def random_expression(rng: random.Random) -> str:
         random_weekdays(rng),
     ]
     if rng.random() < 0.2:
-        # Every second of every minute would never leave the minute of its start.
+        # All slots of an expression for every second would lie in the minute of the start.
         fields.insert(
             0, rng.choice(("0", "30", "*", "*/20")) if rng.random() < 0.5 else random_field(rng, 0, 59)
         )
@@ -121,7 +122,7 @@ def random_field(rng: random.Random, low: int, high: int, names: tuple[str, ...]
 
 
 def random_hours(rng: random.Random) -> str:
-    """Half of them in the hours in which clocks change."""
+    """Half of the hours are those in which clocks change."""
     if rng.random() < 0.5:
         return rng.choice(
             ("0", "1", "2", "3", "23", "1,2", "2,3", "0-3", "1-3", "0,12", "*/2", "*/3", "23-23/5", "22-23")
@@ -167,7 +168,7 @@ def random_weekdays(rng: random.Random) -> str:
 
 
 def spoiled(rng: random.Random, expression: str) -> str:
-    """With one slip of the keyboard; some are still crontab lines."""
+    """The expression with one typing mistake; some results are still crontab lines."""
     at = rng.randrange(len(expression))
     kind = rng.randrange(8)
     if kind == 0:
@@ -194,7 +195,7 @@ def spoiled(rng: random.Random, expression: str) -> str:
 
 @dataclass(frozen=True)
 class Stopped:
-    """cronsim's slots up to where it failed."""
+    """cronsim's slots up to its failure."""
 
     slots: list[datetime]
     #: One of the classes above.
@@ -202,11 +203,11 @@ class Stopped:
 
 
 class Stuck(Exception):
-    """cronsim goes round in circles."""
+    """The search of cronsim does not end."""
 
 
 class BoundedCronSim(CronSim):
-    """cronsim that gives up instead of never returning: each round of its search passes such a step."""
+    """A cronsim that gives up instead of searching for ever: each round of its search makes such a step."""
 
     steps = 0
 
@@ -225,7 +226,7 @@ class BoundedCronSim(CronSim):
 
 
 def expected(case: Case) -> Theirs | Stopped:
-    """What cronsim says, each slot computed afresh from the one before, as the server does."""
+    """cronsim's slots, each computed anew from the one before, as the server does."""
     return cronsim_slots(written_out(case["schedule"]["expression"]), case)
 
 
@@ -250,7 +251,7 @@ def cronsim_slots(expression: str, case: Case) -> Theirs | Stopped:
 
 
 def agrees(case: Case, ours: Ours, theirs: Theirs | Stopped) -> str | None:
-    """None, or why cronsim differs where the simulation sides with the server, or that it does not."""
+    """None if both agree; the class of the difference if the simulation backs the server; else DIFFERS."""
     if isinstance(ours, Refusal):
         return None if isinstance(theirs, str) else refused_on_purpose(case)
     if ours == theirs:
@@ -266,7 +267,7 @@ def agrees(case: Case, ours: Ours, theirs: Theirs | Stopped) -> str | None:
 
 
 def without_steps_of_one_value(expression: str) -> str:
-    """With `3` for `3-3/10`: cronsim reads that as `3/10`, and it is just 3."""
+    """The expression with `3` for `3-3/10`: cronsim reads that as `3/10`, but it means 3."""
     fields = written_out(expression).lower().split()
     for index, names in enumerate([()] * (len(fields) - 2) + [MONTHS, WEEKDAYS]):
         low = 1 if names == MONTHS else 0
@@ -298,12 +299,12 @@ def clock_change(case: Case, ours: list[datetime], theirs: list[datetime]) -> st
             return CRONSIM_MID_HOUR
         if before.hour == 0 or (before + step).hour == 0 or (before + step).date() != before.date():
             return CRONSIM_MIDNIGHT
-    # Whole hours, at a full hour other than midnight, are what cronsim gets right.
+    # cronsim is correct at changes of whole hours at a full hour other than midnight.
     return DIFFERS
 
 
 def refused_on_purpose(case: Case) -> str:
-    """Why the server is right to refuse what an oracle takes, or DIFFERS."""
+    """Why the server is right to refuse an expression that an oracle accepts, or DIFFERS."""
     expression = case["schedule"]["expression"]
     if len(expression) > 200:
         return TOO_LONG
@@ -313,7 +314,7 @@ def refused_on_purpose(case: Case) -> str:
         line = read(expression)
     except Refused:
         return STEP_AFTER_LAST if re.search(r"(^|[\s,])LW?/\d", expression, re.IGNORECASE) else DIFFERS
-    # The server asks once, when the schedule is set; what a zone's clock skips has changed over the years.
+    # The server checks once, when the schedule is set; the hours that a clock skips changed over the years.
     beginnings = (clocks.instant(case["after"]), clocks.LAST)
     if not any(simulated(line, case["schedule"]["timezone"], begin, 1) for begin in beginnings):
         return NEVER_COMES
@@ -324,7 +325,7 @@ def refused_on_purpose(case: Case) -> str:
 
 
 def expected_debian(case: Case, largest_change: timedelta | None = timedelta(hours=3)) -> Theirs:
-    """What Debian's cron would do, by its manual."""
+    """The slots of Debian's cron, by its manual."""
     schedule = case["schedule"]
     try:
         line = read(schedule["expression"])

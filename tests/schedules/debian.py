@@ -1,8 +1,8 @@
 """Debian's cron by its manual, crontab(5) and cron(8), simulated minute by minute.
 
-It is slow and has no cleverness to slip on. It is written from the manual, without reading the server's
-source or at cronsim's; only what they have beyond Debian's (seconds, `N/step`, `L`, `LW`, `5L`, `MON#2`) is
-theirs. Where the manual says "a `*`" it means a field that begins with one.
+It is slow and simple. It is written from the manual, without reading the source of the server or of cronsim;
+only their extensions (seconds, `N/step`, `L`, `LW`, `5L`, `MON#2`) follow them. Where the manual says
+"a `*`", it means a field that begins with one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from datetime import date, datetime, timedelta
 from . import clocks
 
 MINUTE = timedelta(minutes=1)
-#: Further ahead than cronsim and the server search, and than the gap between any two slots.
+#: Longer than the search of cronsim and of the server, and than the gap between any two slots.
 SEARCH = timedelta(days=51 * 366)
 
-#: How cron itself writes them out: crontab(5), EXTENSIONS.
+#: The nicknames and their fields: crontab(5), EXTENSIONS.
 NICKNAMES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -33,12 +33,12 @@ WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
 class Refused(Exception):
-    """What a crontab line may not say."""
+    """A crontab line is invalid."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What the fields of a crontab line name."""
+    """The times that the fields of a crontab line name."""
 
     seconds: frozenset[int]
     minutes: frozenset[int]
@@ -175,14 +175,14 @@ def simulated(
     affected. Jobs which are specified with wildcards are run based on the new time immediately. Clock changes
     of more than 3 hours are considered to be corrections to the clock, and the new time is used immediately."
 
-    `largest_change` is that limit; without one, every change is taken as a small one.
+    `largest_change` is that limit; without it, every change counts as a small one.
     """
     where = clocks.zone(place)
     found: list[datetime] = []
     end = after + SEARCH
-    # Long enough before: what cron has done by then decides about the repeated hour.
+    # Begin long enough before: the runs until then decide about the repeated hour.
     now = after.replace(second=0, microsecond=0) - timedelta(days=2)
-    # What cron has run, up to this minute of the wall clock.
+    # cron has run everything up to this minute of the wall clock.
     done = clocks.wall(now, where) - MINUTE
     while now < end and len(found) < count:
         shown = clocks.wall(now, where)

@@ -46,7 +46,7 @@ UNDOCUMENTED_EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Oracle:
-    """What one kind of schedule is compared with."""
+    """The program with which one kind of schedule is compared."""
 
     kind: str
     against: str
@@ -55,7 +55,7 @@ class Oracle:
     full: int
     expected: str = "expected"
     agrees: str = "agrees"
-    #: A function of the module that says whether this machine has the oracle; it is left out where not.
+    #: A function of the module: true if this machine has the oracle. Without it the comparison is left out.
     available: str | None = None
 
     def function(self, name: str) -> Callable[..., Any]:
@@ -148,7 +148,7 @@ def documented() -> set[tuple[str, str]]:
 
 
 def build(release: bool) -> Path:
-    """Builds the program that asks the server's rules, and says where it is."""
+    """Build the program that computes slots by the server's rules; returns its path."""
     command = ["cargo", "build", "--quiet", "--package", "deadbeat-domain", "--example", "slots"]
     command += ["--message-format", "json", *(["--release"] if release else [])]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -175,7 +175,7 @@ def read_answer(answer: dict[str, Any]) -> Ours:
 
 
 def check_release(slots: Path) -> None:
-    """The same clocks on both sides, or every zone whose rules were changed would seem a fault."""
+    """Require the same zone data on both sides: otherwise each zone with changed rules would seem a fault."""
     ours = ask(slots, [{"database": True}])[0]["database"]
     theirs = clocks.release()
     if ours != theirs:

@@ -1,8 +1,8 @@
 """systemd's calendar expressions: two oracles, the `oncalendar` package and systemd itself.
 
-`oncalendar` (what Healthchecks uses) is another reading of the same manual page; `systemd-analyze calendar`
-is the program that runs the jobs, but not on every machine. Where the two differ, the server does as systemd
-does. What it does differently on purpose has a name below and a row in docs/schedules.md.
+`oncalendar` (which Healthchecks uses) is another reading of the same manual page; `systemd-analyze calendar`
+is the program that runs the jobs, but not every machine has it. Where the two differ, the server follows
+systemd. An intended difference has a name below and a row in docs/schedules.md.
 
 Slots are lists of aware datetimes; in place of them, a text says why an expression was refused.
 """
@@ -91,7 +91,7 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 
 def cases(seed: int, count: int) -> Iterator[Case]:
-    """Three of five start near a clock change of the zone; one in twenty has a slip of the keyboard."""
+    """Three of five start near a clock change of the zone; one in twenty has a typing mistake."""
     rng = random.Random(seed)
     for _ in range(count):
         zone = rng.choice(ZONES)
@@ -175,7 +175,7 @@ def random_values(rng: random.Random, low: int, high: int, back: bool = False) -
 
 
 def spoiled(rng: random.Random, expression: str) -> str:
-    """With one slip of the keyboard; some are still calendar expressions."""
+    """The expression with one typing mistake; some results are still calendar expressions."""
     at = rng.randrange(len(expression))
     kind = rng.randrange(8)
     if kind == 0:
@@ -275,7 +275,7 @@ def random_instant(rng: random.Random, name: str) -> datetime:
 
 
 def expected_package(case: Case, count: int | None = None) -> Answer:
-    """What `oncalendar` says; slots that are not after `after` are left in, for `agrees` to see."""
+    """The slots of `oncalendar`, also those that are not after `after`: `agrees` needs them."""
     from oncalendar import OnCalendar, OnCalendarError
 
     schedule, count = case["schedule"], count or case["count"]
@@ -293,9 +293,9 @@ def systemd_available() -> bool:
 
 
 def expected_systemd(case: Case, count: int | None = None) -> Answer:
-    """What systemd says of each line, put together; a line without a zone gets that of the schedule."""
+    """The slots of all lines by systemd; a line without a zone gets that of the schedule."""
     schedule, count = case["schedule"], count or case["count"]
-    # The unit file's reader takes the blanks around a value away; the server drops empty lines.
+    # The unit file's reader removes blanks around a value; the server drops empty lines.
     lines = [line.strip(" \t\r") for line in schedule["expression"].split("\n")]
     zoned = [line if names_zone(line) else f"{line} {schedule['timezone']}" for line in lines if line]
     if not zoned:
@@ -329,7 +329,7 @@ def analyze(*arguments: str) -> list[str] | str:
 def agrees(case: Case, ours: Answer | Any, theirs: Answer, oracle_name: str) -> str | None:
     """None when they agree, or the class of a difference; `oracle_name` is "package" or "systemd".
 
-    A difference from the package is on purpose only if systemd, where there is one, is on our side.
+    A difference from the package is intended only if systemd, where it exists, agrees with the server.
     """
     found = difference(case, ours, theirs, oracle_name)
     if found and oracle_name == "package" and systemd_available():
@@ -360,7 +360,7 @@ def difference(case: Case, ours: Answer | Any, theirs: Answer, oracle_name: str)
     ahead = [slot for slot in theirs if slot > after]
     if until := min((CHANGED_ZONES[zone] for zone in zones if zone in CHANGED_ZONES), default=None):
         ours, ahead = ([slot for slot in slots if slot < until] for slots in (ours, ahead))
-    # A list that is full ends somewhere: what the other has behind is not known to be missing.
+    # A full list ends somewhere: slots of the other list behind that end need not be missing.
     end = min((slots[-1] for slots in (ours, ahead) if len(slots) == case["count"]), default=None)
     only_ours, only_theirs = (
         {slot for slot in set(these) - set(those) if end is None or slot <= end}
@@ -414,7 +414,7 @@ def refused_on_purpose(expression: str, theirs: list[datetime], oracle_name: str
 
 
 def normalised_never(line: str) -> bool:
-    """Whether systemd takes a line and finds no slot from the first year on, whatever the zone."""
+    """True if systemd accepts a line and finds no slot from the first year on, in any zone."""
     output = analyze("--base-time=1970-01-01 00:00:00 UTC", "--", line.strip())
     return not isinstance(output, str) and any("elapse: never" in text for text in output)
 
@@ -446,7 +446,7 @@ def showing(when: datetime, names: list[str]) -> int:
 
 
 def after_odd_gap(when: datetime, names: list[str]) -> bool:
-    """Whether a clock change that systemd mishandles set the clock forward in the day before."""
+    """True if a clock change that systemd mishandles set the clock forward in the day before."""
     hour = timedelta(hours=1)
     for name in names:
         for change in clock_changes(name):
@@ -461,7 +461,7 @@ def after_odd_gap(when: datetime, names: list[str]) -> bool:
 
 
 def is_change_day(when: datetime, names: list[str]) -> bool:
-    """Whether it is the start of a year, or a clock changes up to a day after."""
+    """True if it is the start of a year, or a clock changes up to a day later."""
     locals_ = [when.astimezone(clock(name)) for name in names]
     if any((local.month, local.day) == (1, 1) and local.hour < 3 for local in locals_):
         return True

@@ -1,7 +1,7 @@
-"""Solar schedules: what Celery's own ``celery.schedules.solar`` answers, against ours.
+"""Solar schedules: compares the server with Celery's own ``celery.schedules.solar``.
 
 Both sides start from an instant and name the next time at which the task is due, then go on from there.
-Celery's clock is never asked: its search is called with the instant itself.
+The comparison never uses Celery's clock: it calls the search with the instant itself.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ EVENTS = (
 )
 #: The answers of both sides are equal when they are as close as this.
 TOLERANCE = timedelta(seconds=1)
-#: Our sun stands where PyEphem's does, but for this much in arcseconds.
+#: The greatest distance, in arcseconds, between the server's position of the sun and PyEphem's.
 #: Seen: 0.4 in declination, 0.7 in right ascension.
 POSITION = 1.0
 #: A day is a grazing one when the sun turns this close to the horizon, in arcseconds.
 GRAZING = 60.0
-#: Where Celery's search does not settle, it may name the event that it has just run for again, so much later.
+#: If Celery's search does not converge, it may name the last event again, up to this much later.
 SAME_EVENT = timedelta(minutes=1)
 #: Beyond this latitude the season moves the sun's height about as much as the day does.
 NEAR_A_POLE = 89.0
@@ -106,7 +106,7 @@ def agrees(case: Case, ours: Ours, theirs: list[datetime]) -> str | None:
     * ``celery repeats``: Celery names the event again that it has just run for, or a time that has passed;
       ours is the next one. Also where the first instant happens to be less than a second before an event: to
       us that run was for the event.
-    * ``near a pole``: beyond 89 degrees PyEphem's search rarely settles, and where it stops is chance.
+    * ``near a pole``: beyond 89 degrees PyEphem's search rarely converges, and where it stops is chance.
     """
     if isinstance(ours, Refusal):
         return DIFFERS
@@ -120,7 +120,7 @@ def agrees(case: Case, ours: Ours, theirs: list[datetime]) -> str | None:
             # From here on both chains may start from different days.
             return verdict
         found = found or verdict
-        # What only one side has is left out on that side.
+        # Leave out an event that only one side has.
         is_same_event = verdict in (None, "grazing")
         if is_same_event or our < their:
             ours.pop(0)
@@ -152,7 +152,7 @@ def _celery(case: Case) -> solar:
 
 
 def _next(schedule: solar, after: datetime) -> datetime:
-    # What `remaining_estimate` does, but for the subtraction of the present time.
+    # As `remaining_estimate`, without the subtraction of the present time.
     return schedule._next_event(ephem.Date(after)).datetime().replace(tzinfo=UTC)
 
 

@@ -1,1 +1,1 @@
-"""Each way in which Celery fails silently, for real: is there one alert, in time, with cause and repair?"""
+"""Each silent failure of Celery, with real processes: one alert must come, in time, with cause and repair."""

@@ -1,6 +1,6 @@
 """Faults and healthy events, composed at random from a seed: what happens, when, and which alerts follow.
 
-A seed always gives the same plan. How it plays out still depends on the machine: a run that is open on one
+A seed always gives the same plan. The course still depends on the machine: a run that is open on one machine
 may have ended on another.
 """
 
@@ -27,12 +27,12 @@ from silent_failures.stage import (
     told_of,
 )
 
-# As patient as a deployment takes on a slow machine.
+# Long enough for a deployment on a slow machine.
 PATIENCE = 15.0
 BEAT_GONE = 1.0 + PATIENCE
-# Celery looks at the processes of its pool that often.
+# The interval at which Celery checks the processes of its pool.
 POOL_CHECK = 5.0
-# Silence that began so shortly before Deadbeat's own absence is no sign of a fault.
+# Silence that began this shortly before Deadbeat's own absence does not show a fault.
 UNHEARD = 6.0
 # How long an incident may stay open after its fault is removed.
 RECOVERY = 60.0
@@ -46,7 +46,7 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "elsewhere": {"task": "shop.job", "schedule": 3.0, "options": {"queue": "reports"}},
 }
 
-# An event in steps: each turn does one, and the event ends after the last.
+# An event in steps: each turn runs one step, and the event ends after the last.
 Event = Iterator[None]
 
 
@@ -75,14 +75,14 @@ class World:
     # Subjects in use by an event: no other event touches them.
     taken: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
-    # For a while after Deadbeat was away, every alert may be that much later.
+    # For a while after Deadbeat was away, every alert may be this much later.
     away: float = 0.0
     # When Deadbeat was last restarted.
     back_at: float = 0.0
     diary: list[str] = field(default_factory=list)
     born: float = field(default_factory=time.time)
     incidents: list[dict[str, Any]] = field(default_factory=list)
-    # Incidents about runs that Redis did deliver twice: true, and caused by no event.
+    # Incidents about runs that Redis really delivered twice: no event caused them.
     repeated: set[str] = field(default_factory=set)
 
     def note(self, words: str) -> None:
@@ -120,7 +120,7 @@ class World:
         self.taken.discard(name)
 
     def free_worker(self) -> str | None:
-        """A worker that no event uses, and beside which another one works."""
+        """A worker that no event uses, if another worker runs beside it."""
         free = sorted(set(self.workers) - self.taken)
         return self.chance.choice(free) if len(free) > 1 else None
 
@@ -140,9 +140,9 @@ class World:
         return found is not None and found["status"] == "up"
 
     def has_reported(self, worker: str) -> Event:
-        """Waits for a report of a worker since Deadbeat is back.
+        """Wait for a report of the worker after Deadbeat's return.
 
-        A worker that fell silent while Deadbeat was away may have signed off, and is retired in silence.
+        A worker that fell silent while Deadbeat was away may have stopped in order: then no alert comes.
         """
 
         def is_heard() -> bool:
@@ -156,16 +156,16 @@ class World:
         yield from self.until(f"worker {name}", lambda: self.is_up(name), 60)
 
     def is_told(self, fault: Fault) -> Event:
-        """Waits for the fault's incident, up to its limit."""
+        """Wait for the fault's incident, up to its limit."""
         limit = fault.deadline + TOLERANCE
         while fault.incident is None:
             assert time.time() < fault.since + limit + self.away, (
-                f"{fault.told} was not told within {limit:g} s (and {self.away:.1f} s for our own absence)"
+                f"{fault.told} made no alert within {limit:g} s (and {self.away:.1f} s for our own absence)"
             )
             yield
 
     def is_over(self, fault: Fault) -> Event:
-        """The fault is removed; its incident ends by itself."""
+        """The fault is removed: wait for the end of its incident."""
         fault.until = time.time()
         self.note(f"mended: {fault.told}")
 
@@ -185,7 +185,7 @@ class World:
 
 
 def kill_worker(world: World) -> Event:
-    """SIGKILL to a worker and its pool, whatever they do; another one goes on."""
+    """SIGKILL to a worker and its pool, whatever they do; another worker goes on."""
     if (name := world.free_worker()) is None:
         return
     world.take(name)
@@ -245,7 +245,7 @@ def stall_broker(world: World) -> Event:
     """SIGSTOP to Redis: connections stay, and nothing is answered."""
     if world.taken or world.broker.part is None:
         return
-    # Whatever else happens meanwhile would need the broker.
+    # Every other event would need the broker.
     everything = {"beat", "broker", "server", *world.workers}
     world.taken |= everything
     fault = world.fault(("broker", "shop", "BROKER_DOWN"), BROKER_DEADLINE)
@@ -259,7 +259,7 @@ def stall_broker(world: World) -> Event:
 
 
 def fail_run(world: World) -> Event:
-    """A task raises; the next run is well."""
+    """A task raises; the next run succeeds."""
     if "fails" in world.taken:
         return
     world.take("fails")
@@ -272,7 +272,7 @@ def fail_run(world: World) -> Event:
 
 
 def kill_run(world: World) -> Event:
-    """SIGKILL to the process of a pool in the middle of a run, as the kernel does when memory is short."""
+    """SIGKILL to a pool process in the middle of a run, as the kernel does when memory is short."""
     if "dies" in world.taken:
         return
     world.take("dies")
@@ -284,7 +284,7 @@ def kill_run(world: World) -> Event:
     pid = int(begun.read_text().split()[0])
     owner = next((name for name, part in world.workers.items() if pid in children(part)), None)
     if owner is None or owner in world.taken:
-        # Another event is about to end that worker; this one causes no fault of its own.
+        # Another event is about to end that worker; this event causes no fault.
         world.stage.recall("dies")
         yield from world.pause(2.0)
         world.leave("dies")
@@ -303,7 +303,7 @@ def kill_run(world: World) -> Event:
 
 
 def deploy_worker(world: World) -> Event:
-    """A worker ends in good order, and a successor of another node name takes over: a pod is replaced."""
+    """A worker stops in order, and a worker of another node name takes over: a pod is replaced."""
     if (name := world.free_worker()) is None:
         return
     world.take(name)
@@ -333,7 +333,7 @@ def restart_worker(world: World) -> Event:
 
 
 def scale(world: World) -> Event:
-    """One worker more for some seconds."""
+    """One more worker for some seconds."""
     if len(world.workers) > 3:
         return
     name = f"more{len(world.diary)}"
@@ -361,7 +361,7 @@ def restart_beat(world: World) -> Event:
 
 
 def busy(world: World) -> Event:
-    """Runs take long for a while, within what is tolerated."""
+    """Runs take long for a while, within their limits."""
     if "slow" in world.taken:
         return
     world.take("slow")
@@ -385,8 +385,8 @@ def retry(world: World) -> Event:
 
 
 def restart_server(world: World) -> Event:
-    """Deadbeat itself is killed and comes back: alerts may come that much later."""
-    # A worker that fell silent so shortly before Deadbeat did may have signed off meanwhile.
+    """Deadbeat itself is killed and restarted: alerts may come this much later."""
+    # A worker that fell silent this shortly before Deadbeat may have stopped in order meanwhile.
     fresh = any(time.time() - fault.since < UNHEARD for fault in world.faults if fault.incident is None)
     if fresh or "server" in world.taken:
         return
@@ -396,7 +396,7 @@ def restart_server(world: World) -> Event:
     world.server.part.kill_only()
     parts.wait_for("a while", lambda: time.time() > gone_at + 3, 10)
     world.server.again()
-    # Events meanwhile get one grace more; a worker's is the longest.
+    # Deadlines meanwhile get one grace more; a worker's grace is the longest.
     world.back_at = time.time()
     world.away += world.back_at - gone_at + WORKER_DEADLINE
     world.leave("server")
@@ -408,14 +408,14 @@ HEALTHY = [deploy_worker, restart_worker, scale, restart_beat, busy, retry, rest
 
 
 def play(world: World, seconds: float) -> None:
-    """Runs events for this time, then lets all of them end. Raises what does not hold."""
+    """Run events for this time, then let all of them end. Raises AssertionError if a promise is broken."""
     events: list[Event] = []
     end = time.monotonic() + seconds
     due = time.monotonic()
     while events or time.monotonic() < end:
         if time.monotonic() >= due and time.monotonic() < end:
             # One fault at a time: two together have no single right answer.
-            # The run that is to be killed must not lose its worker before.
+            # The run to kill must not lose its worker before.
             is_faulty = "dies" in world.taken or any(fault.until is None for fault in world.faults)
             kind = FAULTS if not is_faulty and world.chance.random() < 0.4 else HEALTHY
             events.append(world.chance.choice(kind)(world))
@@ -430,7 +430,7 @@ def play(world: World, seconds: float) -> None:
 
 
 def quiet(world: World) -> None:
-    """Each fault has made one alert, and nothing else comes."""
+    """Check that each fault has made one alert, and that nothing else comes."""
     calm = time.monotonic() + 2 * PATIENCE
     while time.monotonic() < calm:
         world.look()

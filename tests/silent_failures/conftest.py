@@ -1,4 +1,4 @@
-"""Rows of the table: which ones run, on which stage, and where the table goes."""
+"""Rows of the table: which of them run, on which stage, and where the table is written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if HERE in item.path.parents and not FULL and not item.get_closest_marker("core")
     ]
-    # What takes longest begins first.
+    # The longest tests begin first.
     items[:] = sorted(
         (item for item in items if item not in left), key=lambda item: not item.get_closest_marker("long")
     )
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Server]:
-    """The rows share one, each in a project of its own."""
+    """The rows share one server; each row has its own project."""
     started = parts.Server(tmp_path_factory.mktemp("server"))
     try:
         yield started.ready()
@@ -80,7 +80,7 @@ def redis(tmp_path: Path) -> Iterator[parts.Redis]:
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[parts.Redis | parts.RabbitMQ]:
-    """Either broker, for rows that differ between them."""
+    """Redis, then RabbitMQ, for rows that differ between them."""
     started = (parts.Redis if request.param == "redis" else parts.RabbitMQ)(tmp_path)
     try:
         yield started.start()

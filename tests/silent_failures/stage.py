@@ -1,4 +1,4 @@
-"""The stage of a row: a project and a broker of its own, and the example application's processes."""
+"""The stage of a row: its own project and broker, and the example application's processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRACE = 4.0
 BEAT_PERIOD = 1.0
 BEAT_GRACE = 4.0
 WORKER_PERIOD = 1.0
-# When an alert about silence is due, by the settings above and the server's constants.
+# When an alert about silence is due: from the settings above and the server's constants.
 BEAT_DEADLINE = BEAT_PERIOD + BEAT_GRACE
 WORKER_DEADLINE = WORKER_PERIOD + 25.0
 SAMPLE_PERIOD = 10.0
@@ -43,7 +43,7 @@ OVERLAP_PATIENCE = 120.0
 # A worker that has just started may answer before it reports.
 REPORTS_WITHIN = 15.0
 CANARY = "deadbeat.canary"
-# A list that is empty for a moment is not told.
+# A list that is empty for a moment opens no incident.
 EMPTIED_PATIENCE = 30.0
 # For a message that began a second time: its worker first reports whether the first run is still alive.
 CONTEST_PATIENCE = 7.0
@@ -68,20 +68,20 @@ class Row:
     held: bool = False
 
     def silent(self) -> None:
-        """No alert came, which is right."""
+        """Record that no alert came, which is right."""
         self.cause = "none, as it should be"
         self.held = True
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine of its own, for the processes that see it: its name, and which start of it they live in."""
+    """A simulated machine for the processes that see it: its name, and the id of its start."""
 
     name: str
     boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def around(self, command: list[str], folder: Path) -> list[str]:
-        """The command, as it is started there. The kernel tells both; nobody can set the latter."""
+        """The command that starts there. The kernel gives both values; no process can set the boot id."""
         file = folder / f"boot-{self.boot_id}"
         file.write_text(f"{self.boot_id}\n")
         inside = 'hostname "$1" && mount --bind "$2" /proc/sys/kernel/random/boot_id && shift 2 && exec "$@"'
@@ -141,7 +141,7 @@ class Stage:
     # The application.
 
     def deploy(self) -> None:
-        """Writes the settings for processes that start from now on."""
+        """Write the settings for processes that start from now on."""
         (self.folder / "schedule.json").write_text(json.dumps(self.schedule))
         (self.folder / "settings.json").write_text(json.dumps(self.settings))
 
@@ -174,7 +174,7 @@ class Stage:
 
     @property
     def control(self) -> Any:
-        """Celery's remote control, from outside of the application."""
+        """Celery's remote control, from outside the application."""
         return Celery("shop", broker=self.broker).control
 
     def depth(self, queue: str) -> int:
@@ -183,18 +183,18 @@ class Stage:
             return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
 
     def order(self, name: str, what: str) -> None:
-        """From now on the task of that entry does this."""
+        """Order the task of that entry to do this from now on."""
         fresh = self.folder / "orders.new"
         fresh.write_text(what)
         fresh.rename(self.folder / "orders" / name)
         (self.folder / "pids" / name).unlink(missing_ok=True)
 
     def recall(self, name: str) -> None:
-        """The task of that entry is healthy again."""
+        """Withdraw the order: the task of that entry is healthy again."""
         (self.folder / "orders" / name).unlink(missing_ok=True)
 
     def at_work(self, name: str, limit: float = 40.0) -> tuple[int, str]:
-        """Process and task id of the run that carries an order out, once it does."""
+        """Wait for a run that carries out an order; returns its process and task id."""
         file = self.folder / "pids" / name
         words = parts.wait_for(
             f"a run of {name}",
@@ -203,7 +203,7 @@ class Stage:
         ).split()
         return int(words[0]), words[1]
 
-    # What Deadbeat says.
+    # Deadbeat's answers.
 
     def monitors(self) -> dict[str, dict[str, Any]]:
         return {one["name"]: one for one in self.project.api("GET", "/monitors?limit=500")["monitors"]}
@@ -221,9 +221,9 @@ class Stage:
         return sorted(told_of(incident) for incident in self.incidents())
 
     def was_repeated(self, incident: dict[str, Any]) -> bool:
-        """Whether the incident is about a run that the workers did execute twice, by their logs.
+        """True if the incident is about a run that the workers really executed twice, by their logs.
 
-        Redis delivers a message again if its acknowledgement is lost with a connection or at a shutdown.
+        Redis redelivers a message if its acknowledgement is lost with a connection or at a shutdown.
         """
         if told_of(incident)[2] != "DUPLICATE_RUN":
             return False
@@ -233,7 +233,7 @@ class Stage:
         return sum(part.text().count(f"[{run[1]}] succeeded") for part in self.running) > 1
 
     def healthy(self, *names: str, workers: tuple[str, ...] = ("one@shop",), runs: int = 2) -> None:
-        """Waits until Beat, these workers and these entries (default: all) are up."""
+        """Wait until Beat, these workers and these entries (default: all) are up."""
         wanted = names or tuple(self.schedule)
 
         def look() -> str:
@@ -264,7 +264,7 @@ class Stage:
         assert self.sink.received == []
 
     def recovered(self) -> None:
-        """All entries that are due often are up again."""
+        """Wait until all entries that are due often are up again."""
         names = {*self.schedule, CANARY} & set(self.monitors())
 
         def look() -> list[str]:
@@ -274,7 +274,7 @@ class Stage:
         parts.wait_for("recovery", lambda: not look(), 60)
 
     def lively(self, *names: str, runs: int = 3) -> None:
-        """Waits until each of these entries has reported so many more runs."""
+        """Wait until each of these entries has reported this many more runs."""
         before = self.monitors()
 
         def look() -> bool:
@@ -286,7 +286,7 @@ class Stage:
     def noticed(
         self, row: Row, since: float, told: Told, deadline: float, patience: float = 12.0
     ) -> dict[str, Any]:
-        """The alert about this comes, and in time; its incident. Seconds count from `since`."""
+        """Wait for the alert, which must come in time after `since`; returns its incident."""
         row.deadline = deadline
 
         def look() -> dict[str, Any] | None:
@@ -305,7 +305,7 @@ class Stage:
         return next(one for one in self.incidents() if one["id"] == alert["json"]["incident"]["id"])
 
     def stays(self, seconds: float, *told: Told) -> None:
-        """For this time, exactly these alerts came, each once."""
+        """Check for this time that exactly these alerts came, each once."""
         end = time.monotonic() + seconds
 
         def look() -> bool:
@@ -318,7 +318,7 @@ class Stage:
         assert sorted(alerts) == sorted(told), "one alert each"
 
     def members(self, told: Told, wanted: set[str], limit: float = 30.0) -> None:
-        """These, and no others, are members of that incident."""
+        """Wait until these, and no others, are members of that incident."""
 
         def look() -> set[str]:
             incident = next(one for one in self.incidents() if told_of(one) == told)
@@ -330,7 +330,7 @@ class Stage:
             raise AssertionError(f"members of {told} are {look()} and not {wanted}") from None
 
     def type_in(self, incident: dict[str, Any], words: str) -> parts.Part | None:
-        """Runs the incident's command with these words. A command that goes on is left running."""
+        """Run the incident's command that has these words. A command that does not end is left running."""
         commands = [
             step["command"] for step in incident["repair"] if (step["command"] or "").startswith("celery ")
         ]
@@ -353,7 +353,7 @@ class Stage:
         return None
 
     def resolved(self, row: Row, incident: dict[str, Any], limit: float = 60.0, repair: str = "yes") -> None:
-        """The incident ends, with its alert."""
+        """Wait for the end of the incident and its alert."""
         parts.wait_for(
             f"the end of {told_of(incident)}",
             lambda: any(
@@ -378,7 +378,8 @@ class Stage:
         return "\n".join(told)
 
     def end(self) -> None:
-        # That all ends is a fault, too, and the next sink may get this port. A row may have ended the server.
+        # The end of all processes is a fault, too, and the next sink may get this port. A row may have ended
+        # the server.
         with contextlib.suppress(AssertionError):
             self.project.api("DELETE", f"/channels/{self.channel}")
         for part in reversed(self.running):
@@ -415,7 +416,7 @@ def new_project(server: parts.Server) -> Project:
 
 @contextlib.contextmanager
 def ended(*started: Any) -> Iterator[None]:
-    """Ends brokers and the like, whatever happens."""
+    """End brokers and the like, whatever happens."""
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ def cells(row: Row) -> list[str]:
 
 
 def lines(rows: list[Row]) -> list[str]:
-    """The rows as a Markdown table, in the order of the product's."""
+    """The rows as a Markdown table, in the document's order."""
     return [line_of(HEAD), line_of(["---"] * len(HEAD)), *(line_of(cells(row)) for row in in_order(rows))]
 
 
@@ -29,7 +29,7 @@ def in_order(rows: list[Row]) -> list[Row]:
 
 
 def place(number: str) -> tuple[int, int]:
-    """Faults first, then what is healthy by its number, then the rest."""
+    """The sort key: faults first, then healthy rows by their number, then the rest."""
     found = re.fullmatch(r"([FS])(\d+)", number)
     return ("FS".index(found[1]), int(found[2])) if found else (2, 0)
 
@@ -39,7 +39,7 @@ def line_of(words: list[str]) -> str:
 
 
 def write(rows: list[Row]) -> None:
-    """Replaces these rows in the document; the others stay."""
+    """Replace these rows in the document; the others stay."""
     text = FILE.read_text(encoding="utf-8")
     before, kept, after = re.split(f"{re.escape(BEGIN)}|{re.escape(END)}", text)
     known = {}

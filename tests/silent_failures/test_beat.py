@@ -62,7 +62,7 @@ def test_a_beat_whose_scheduler_blocks_is_stalled(open_stage: Open, redis: parts
     stage.members(BEAT_STALLED, {"report", CANARY})
     stage.stays(GRACE, BEAT_STALLED)
 
-    # As a service manager restarts it: the process first, then what the incident says.
+    # As a service manager does: end the process first, then run the incident's command.
     beat.kill()
     stage.recall("beat")
     stage.type_in(incident, "beat")
@@ -81,7 +81,7 @@ def test_a_beat_whose_broker_line_hangs_is_stalled(open_stage: Open, redis: part
 
         hung_at = time.time()
         line.hang()
-        # It is stuck from the next entry that it sends.
+        # Beat hangs from the next entry that it sends.
         incident = stage.noticed(row, hung_at, BEAT_STALLED, 2 + BEAT_DEADLINE)
         stage.stays(GRACE, BEAT_STALLED)
 
@@ -114,18 +114,18 @@ def test_an_entry_whose_schedule_is_forgotten_at_each_deployment_is_told(
             file.unlink()
         before = stage.monitors()["tick"]["ping_count"]
         beat = stage.beat()
-        # It ticks, and the rest of a deployment's life is short.
+        # Beat ticks, and the next deployment comes soon.
         parts.wait_for(
             "its first runs", lambda before=before: stage.monitors()["tick"]["ping_count"] > before, 30
         )
     incident = stage.noticed(row, parts.instant(due), told, 2 * 12 + GRACE)
-    # Left alone, it comes round to it.
+    # Without further deployments, Beat sends the entry.
     stage.resolved(row, incident, repair="not run: a volume for the file")
     stage.stays(GRACE, told)
 
 
 def lives(stage: Stage, seconds: float, keeps_its_file: bool) -> None:
-    """Beat is started, lives for so long after it has begun to tick, and is killed."""
+    """Beat is started, lives for this long after its first tick, and is killed."""
     if not keeps_its_file:
         for file in stage.folder.glob("celerybeat-schedule*"):
             file.unlink()
@@ -304,7 +304,7 @@ def test_a_deployment_whose_schedule_is_empty_is_told(
 ) -> None:
     row = rows("F65", "a deployment starts Beat with an empty schedule; it had five entries")
     schedule = {f"entry {n}": {"task": "shop.job", "schedule": 2.0} for n in range(5)}
-    # The deployment stops Beat in good order; a start takes some seconds on a slow machine.
+    # The deployment stops Beat in order; a start takes some seconds on a slow machine.
     stage = open_stage(redis.url, schedule, env={"DEADBEAT_BEAT_GRACE_SECONDS": "30"})
     stage.worker()
     beat = stage.beat()

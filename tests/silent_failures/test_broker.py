@@ -1,4 +1,4 @@
-"""The broker goes away: one incident, however much stands still with it."""
+"""The broker is away: one incident, however many subjects it affects."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import parts
 from silent_failures import chance
 from silent_failures.stage import CANARY, Open, Project
 
-# Seeds that have failed once, and the first one, which shows that the generator works.
+# Seeds that once failed, and the first seed, which shows that the generator works.
 KEPT = (1, 5, 12, 14, 56)
 
 PATIENT = ("DEADBEAT_GRACE_SECONDS", "DEADBEAT_BEAT_GRACE_SECONDS", "DEADBEAT_CANARY_GRACE_SECONDS")

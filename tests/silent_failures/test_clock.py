@@ -1,4 +1,4 @@
-"""Clocks: a night on which they change, one that is wrong, and Beat's flood in the hour that comes twice."""
+"""Clocks: the night of a clock change, a wrong clock, and Beat's flood in the repeated hour."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import parts
 from silent_failures.stage import CANARY, GRACE, Open, Project, Stage
 
 REPORT = {"report": {"task": "shop.job", "schedule": 2.0}}
-# A clock must be off for so long: one answer that took its time on the way is no clock.
+# A clock must be off for this long: one slow answer of the network proves nothing.
 SKEW_PATIENCE = 20.0 + 1.0
 
 
 @pytest.fixture
 def elsewhen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Project, dict[str, str]]]:
-    """A server that lives at another time, its project, and what makes others live at that time."""
+    """A server at another time, its project, and the environment that puts other processes at that time."""
     clock = parts.Clock(tmp_path, seconds_to(request.param))
     started = parts.Server(tmp_path, env=clock.env)
     try:
@@ -31,7 +31,7 @@ def elsewhen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[P
 
 
 def leaves(stage: Stage, beat: parts.Part) -> None:
-    """Beat ends on its machine; on the next one there is no schedule file."""
+    """Beat ends on its machine; the next machine has no schedule file."""
     beat.stop()
     for file in stage.folder.glob("celerybeat-schedule*"):
         file.unlink()
@@ -65,12 +65,12 @@ def test_a_change_of_the_clocks_is_no_incident(
     stage.healthy("each minute", CANARY, runs=1)
     before = stage.monitors()["each minute"]["ping_count"]
 
-    # The change is within two minutes; what is due then, and what is not, shows in the two after it.
+    # The change comes within two minutes; the two minutes after it show which entries are due.
     stage.stays(240)
     monitors = stage.monitors()
     runs = (monitors["each minute"]["ping_count"] - before) // 2
     if "twice" in night:
-        # Celery leaves the second pass out.
+        # Celery skips the second showing of the hour.
         assert runs <= 2
         assert monitors["at three"]["ping_count"] == 0
     else:
@@ -203,7 +203,7 @@ def test_a_beat_that_floods_is_told(
     incident = stage.noticed(row, started_at, told, 10)
     stage.stays(2, told)
 
-    # It is stopped, what it sent is thrown away, and it starts again without that entry.
+    # Stop Beat, purge its messages, and start it again without that entry.
     beat.kill()
     stage.type_in(incident, "purge")
     del schedule["quarterly"]

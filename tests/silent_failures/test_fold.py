@@ -89,7 +89,7 @@ def test_a_worker_that_does_not_reach_the_broker_is_told_of_that_worker(
     with ended(line):
         stage = open_stage(redis.url, WAITING, env={"DEADBEAT_GRACE_SECONDS": "20"})
         cuttable = redis.url.replace(str(redis.port), str(line.port))
-        # It asks first, and so it is the one that looks at the broker.
+        # It asks first, so it samples the broker.
         one = stage.worker("one", env={"CELERY_BROKER_URL": cuttable})
         parts.wait_for("the first worker", lambda: "one@shop" in stage.workers(), 30)
         others = ("two",) if how == "stalled" else ()
@@ -135,7 +135,7 @@ def test_a_blocked_pool_is_one_incident_of_its_worker(
     told = ("worker", "one@shop", "QUEUE_SLA_BREACH")
     incident = stage.noticed(row, blocked_at, told, 3.0 + GRACE + 3)
     assert "blocked by shop.job" in incident["cause"]["summary"], incident
-    # The next runs of the locks wait, too; and the canary, which joins the open incident.
+    # The next runs of the blocked entries wait, too, and so does the canary, which joins the open incident.
     stage.members(told, {*WAITING, *locks, CANARY})
     stage.stays(3 * GRACE, told)
 

@@ -1,4 +1,4 @@
-"""Workers that do not report consume a queue just as well: a missing report is no fault."""
+"""Workers that do not report consume a queue, too: a missing report is no fault."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_queue_that_a_worker_without_the_sdk_consumes_is_well(
     row = rows(
         "S9", f"a worker without the SDK consumes a queue that is never empty, one message in {pace:g} s"
     )
-    # This application sends there, too, so its queue is looked at.
+    # This application sends there, too, so the SDK samples that queue.
     seldom = {"thumb": {"task": "shop.job", "schedule": 3600.0, "options": {"queue": "thumbs"}}}
     stage = open_stage(redis.url, {**TICK, **seldom})
     foreign_worker(stage, "thumbs", with_sdk=False)
@@ -54,7 +54,7 @@ def test_a_queue_whose_only_worker_is_busy_and_lacks_the_sdk_is_well(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("S18", "a worker without the SDK takes a queue over, and is busy with one task for minutes")
-    # This application sends there, too, so its queue is looked at.
+    # This application sends there, too, so the SDK samples that queue.
     seldom = {"thumb": {"task": "shop.job", "schedule": 3600.0, "options": {"queue": "thumbs"}}}
     stage = open_stage(redis.url, {**TICK, **seldom})
     stage.worker()
@@ -62,7 +62,7 @@ def test_a_queue_whose_only_worker_is_busy_and_lacks_the_sdk_is_well(
     stage.beat()
     stage.healthy("tick", CANARY, workers=("one@shop", "two@shop"))
 
-    # What it takes in at its start may still be put down to the worker that left a moment ago.
+    # Messages that it receives at its start may still be attributed to the worker that stopped a moment ago.
     assert before.stop() is not None
     foreign_worker(stage, "thumbs", with_sdk=False)
     send(stage, "thumbs", 8, 400.0)
@@ -110,7 +110,7 @@ def test_two_projects_on_one_redis_are_apart_by_their_prefix(
         stage.beat()
     for stage in stages:
         stage.healthy("tick", CANARY)
-    # One of them is down for a while, which is no matter of the other's.
+    # One of them is down for a while, which must not affect the other one.
     stages[1].running[0].stop()
     stages[0].stays(UNCONSUMED_DEADLINE)
     stages[0].lively("tick", CANARY)

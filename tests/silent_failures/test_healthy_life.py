@@ -1,4 +1,4 @@
-"""A healthy application with all that Celery offers, through deployments and failovers: no alert comes."""
+"""A healthy application with all features of Celery, through deployments and failovers: no alert comes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCHEDULE: dict[str, dict[str, Any]] = {
 
 
 def fail_over(broker: parts.Redis | parts.RabbitMQ, door: Proxy | None) -> None:
-    """All connections end, and the messages stay. A broker that is away for 20 s opens an incident."""
+    """End all connections; the messages stay. A broker that is away for 20 s would open an incident."""
     if isinstance(broker, parts.RabbitMQ):
         # Its start takes half a minute on a busy machine.
         broker.control("close_all_connections", "failover")
@@ -52,9 +52,9 @@ def fail_over(broker: parts.Redis | parts.RabbitMQ, door: Proxy | None) -> None:
 
 
 def at_rest(broker: parts.Redis) -> None:
-    """Waits for a moment in which no message is on its way.
+    """Wait for a moment in which no message is on its way.
 
-    A message whose acknowledgement is lost with the connection is executed twice, and Deadbeat says so.
+    A message whose acknowledgement is lost with the connection is executed twice, and Deadbeat reports that.
     """
 
     def counts() -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def at_rest(broker: parts.Redis) -> None:
 
 
 class Pod:
-    """A worker that its host starts again a second after it ended by an error, as systemd does.
+    """A worker that its host restarts a second after it ended by an error, as systemd does.
 
     Celery 5.7 needs that: a worker that holds messages when its connection to Redis breaks ends by an
     AttributeError of kombu, "Unrecoverable error", with exit status 1.
@@ -124,7 +124,7 @@ def test_a_healthy_life_with_deployments_and_failovers_is_no_incident(
             url,
             SCHEDULE,
             project=Project(server.url, server.keys["API key"], server.keys["ping key"]),
-            # Redis delivers what a worker held during a failover when the visibility timeout is over.
+            # Redis redelivers the messages that a worker held during a failover after the visibility timeout.
             settings={
                 "result_backend": redis.url,
                 "broker_transport_options": {"visibility_timeout": 15} if kind == "redis" else {},
@@ -140,7 +140,7 @@ def test_a_healthy_life_with_deployments_and_failovers_is_no_incident(
         pods = 0
 
         def pod() -> Pod:
-            """A worker of a new node name, up."""
+            """Start a worker with a new node name, and wait until it is up."""
             nonlocal pods
             pods += 1
             name = f"pod{pods}"
@@ -154,7 +154,7 @@ def test_a_healthy_life_with_deployments_and_failovers_is_no_incident(
             )
             return one
 
-        # It consumes what runs send to a queue of their own, and reports nothing.
+        # It consumes a queue to which only runs send, and reports nothing.
         foreign = {"DEADBEAT_ENABLED": "0"}
         stack.callback(Pod(lambda: stage.worker("foreign", queues="thumbs", env=foreign)).stop)
         workers = [pod(), pod()]
@@ -163,7 +163,7 @@ def test_a_healthy_life_with_deployments_and_failovers_is_no_incident(
         stage.healthy(*watched, workers=("pod1@shop", "pod2@shop"))
 
         def quiet(seconds: float) -> None:
-            """For so long, no incident opens, but of runs that Redis did deliver twice."""
+            """Check for this time that no incident opens, except about runs that Redis delivered twice."""
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 assert [told_of(one) for one in stage.incidents() if not stage.was_repeated(one)] == []
@@ -173,7 +173,7 @@ def test_a_healthy_life_with_deployments_and_failovers_is_no_incident(
         rounds = 0
         while time.monotonic() < end:
             quiet(25)
-            # A deployment: each pod is replaced by one of another name, one after the other; then Beat.
+            # A deployment: pods of other names replace the old ones, one by one; then Beat is restarted.
             for index, old in enumerate(workers):
                 workers[index] = pod()
                 old.stop()

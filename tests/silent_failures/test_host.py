@@ -17,12 +17,12 @@ SCHEDULE = {
     "elsewhere": {"task": "shop.job", "schedule": 2.0, "options": {"queue": "far"}},
 }
 LOST = ("host", "web-3", "HOST_LOST")
-# What a word may be late.
+# How late a report may be.
 SLACK = 2.0
 
 
 def kill(*killed: parts.Part) -> float:
-    """Ends them at one instant, as a machine does that loses its power. Answers when."""
+    """End all of them at one instant, as a loss of power does; returns that time."""
     at = time.time()
     for part in killed:
         os.killpg(part.process.pid, signal.SIGKILL)
@@ -56,7 +56,7 @@ def test_a_host_that_is_lost_with_beat_and_two_workers_is_one_incident(
     stage.stays(WORKER_DEADLINE + 2 * GRACE, LOST)
     stage.members(LOST, {"report", "elsewhere", CANARY})
 
-    # The machine is started again, and with it what runs there.
+    # The machine is started again, with its processes.
     again = Host("web-3")
     stage.worker("one", host=again)
     stage.beat(host=again)
@@ -88,7 +88,7 @@ def test_a_host_of_two_workers_is_one_incident_while_beat_goes_on_elsewhere(
     stage.stays(4 * GRACE, LOST)
     assert "report" in {member["name"] for member in stage.incidents()[0]["members"]}
 
-    # Workers of other names do its work: a node was replaced.
+    # Workers with other names take over: a node was replaced.
     stage.type_in(incident, "one@shop")
     stage.worker("three", host=Host("web-5"))
     stage.resolved(row, incident, limit=90)
@@ -134,7 +134,7 @@ def test_all_that_moves_to_another_host_is_no_incident(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
     row = rows("S26", "a node is drained: Beat and two workers end by SIGTERM, and start on another one")
-    # As patient as a deployment takes; in life it is a minute.
+    # Long enough for a deployment; in production this is a minute.
     patience = {"DEADBEAT_GRACE_SECONDS": "15", "DEADBEAT_BEAT_GRACE_SECONDS": "15"}
     stage = open_stage(redis.url, SCHEDULE, env=patience)
     one, two, beat = populated(stage, Host("web-3"))
@@ -182,7 +182,7 @@ def test_a_host_that_works_and_is_cut_off_is_no_incident(
         "S28",
         "a host is cut off from Deadbeat for 40 s; a worker elsewhere runs what its Beat sends",
     )
-    # With 4 s of grace Beat would be told before anybody can see that it sends.
+    # With 4 s of grace, Beat's incident would open before a worker can show that Beat still sends.
     stage = open_stage(redis.url, SCHEDULE, env={"DEADBEAT_BEAT_GRACE_SECONDS": "24"})
     way = Proxy(int(stage.project.url.rpartition(":")[2]))
     try:

@@ -22,17 +22,17 @@ from silent_failures.stage import (
     Stage,
 )
 
-# The run that dies is of an entry whose next runs are well: only its own owner shows that it is dead.
+# The run that dies belongs to an entry whose next runs succeed: only its owner shows that it is dead.
 NIGHTLY = {"nightly": {"task": "shop.job", "schedule": 5.0}}
-# Long enough that no slot is missed while a worker is started.
+# Long enough that no slot is missed while a worker starts.
 PATIENT = {"DEADBEAT_GRACE_SECONDS": "30", "DEADBEAT_CANARY_GRACE_SECONDS": "30"}
 KILLED = ("monitor", "nightly", "WORKER_KILLED")
-# A new incarnation speaks, and the former one has missed two reports, four seconds at least.
+# A new incarnation reports, and the former one has missed two reports, four seconds at least.
 REPLACED_DEADLINE = 4.0 + WORKER_PERIOD
 
 
 def begin_run(stage: Stage) -> int:
-    """One run of `nightly` goes on until it is killed; the next ones are quick. Answers its process."""
+    """Let one run of `nightly` go on until it is killed; the next runs are quick. Returns its process."""
     stage.order("nightly", "alone")
     pid, _ = stage.at_work("nightly")
     parts.wait_for("an open run", lambda: stage.monitors()["nightly"]["running"], 10)
@@ -93,7 +93,7 @@ def test_one_of_two_workers_of_one_name_is_killed_in_a_run(
     stage.healthy("nightly", CANARY, workers=("web@shop",))
     pid = begin_run(stage)
     owner = next(pod for pod in pods if os.getpgid(pid) == pod.process.pid)
-    # Both report, one after the other, for longer than a replaced one is waited for.
+    # Both report alternately, for longer than the server waits for a replaced incarnation.
     stage.stays(3 * REPLACED_DEADLINE)
 
     killed_at = time.time()
@@ -183,7 +183,7 @@ def test_a_worker_that_ends_by_an_error_is_lost(open_stage: Open, redis: parts.R
 def test_a_later_successor_ends_the_incident_of_a_worker_that_ended_by_an_error(
     open_stage: Open, redis: parts.Redis, rows: Any
 ) -> None:
-    row = rows("F30", "the same; a worker of another node name takes its queue once that is told")
+    row = rows("F30", "the same; a worker of another node name takes its queue after the alert")
     stage = open_stage(redis.url, NIGHTLY, env=PATIENT)
     one = stage.worker("one")
     stage.worker("two")
@@ -205,7 +205,7 @@ def test_a_later_successor_ends_the_incident_of_a_worker_that_ended_by_an_error(
 
 
 def end_by_error(redis: parts.Redis, worker: parts.Part) -> float:
-    """Redis ends the worker's wait for messages with an error, as in a failover. Answers when it ended."""
+    """Redis ends the worker's wait for messages with an error, as in a failover; returns when that was."""
     mine = ports_of(worker.process.pid)
 
     with Client.from_url(redis.url) as client:

@@ -1,4 +1,4 @@
-"""The host of a worker is overloaded: what its runs make of that."""
+"""The host of a worker is overloaded: its late runs get the right cause."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 import parts
 from silent_failures.stage import CANARY, GRACE, WORKER_DEADLINE, Open, Stage, children
 
-# So many processes that want each CPU make an overload of two within half a minute: the host's load is an
+# With this many processes for each CPU, the host's load passes two a CPU within half a minute: the load is an
 # average of a minute.
 BURNERS_A_CPU = 5
-# They give way to whatever else runs on this machine, and the worker gives way to them.
+# They run at a lower priority than all else on this machine, and the worker at a lower one than they.
 BURNERS_NICE, WORKER_NICE = 10, 19
-# Longer than the host's load takes to show.
+# Longer than the host's load needs to rise.
 PATIENCE = 45.0
 SCHEDULE = {f"entry {n}": {"task": "shop.job", "schedule": 3.0} for n in range(6)}
 PATIENT = ("DEADBEAT_GRACE_SECONDS", "DEADBEAT_CANARY_GRACE_SECONDS")
@@ -34,7 +34,7 @@ def give_way(pid: int, nice: int) -> None:
     group = Path(f"/proc/{pid}/autogroup")
 
     def is_written() -> bool:
-        # Who is not root may do so ten times a second.
+        # Without root this works ten times a second.
         with contextlib.suppress(BlockingIOError):
             group.write_text(str(nice))
             return True
@@ -46,7 +46,7 @@ def give_way(pid: int, nice: int) -> None:
 
 @contextlib.contextmanager
 def burners(stage: Stage) -> Iterator[list[parts.Part]]:
-    """Processes that take the CPUs."""
+    """Processes that use all CPUs."""
     burning = []
     try:
         for number in range(BURNERS_A_CPU * (os.cpu_count() or 1)):
@@ -78,8 +78,8 @@ def test_a_worker_that_starves_is_one_incident_with_the_load_of_its_host(
         give_way(pid, WORKER_NICE)
     with burners(stage):
         told = ("worker", "one@shop", "HOST_OVERLOADED")
-        # A run that is sent in the first seconds still begins in time. One whose worker reports now and then
-        # is waited for as long as that may be silent, and 20 s.
+        # A run that is sent in the first seconds still begins in time. If its worker reports irregularly, the
+        # server waits as long as the worker may be silent, and 20 s.
         limit = PATIENCE + WORKER_DEADLINE + 20.0 + 3.0
         incident = stage.noticed(row, taken_at, told, limit, patience=60)
         evidence = " ".join(fact["fact"] for fact in incident["evidence"])

@@ -1,4 +1,4 @@
-"""A run is lost although later runs of its entry come: its slot is satisfied, and nobody misses it."""
+"""A run is lost although later runs of its entry come: they satisfy its slot, so its monitor stays up."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_a_lost_run_is_found_although_later_ones_ran(open_stage: Open, redis: pa
 
 
 def lost_entries(stage: Any) -> set[str]:
-    """The entries of which a run is known to be lost."""
+    """The entries with a run whose state is `lost`."""
     return {run["entry"] for run in stage.project.api("GET", "/runs?state=lost")["runs"]}

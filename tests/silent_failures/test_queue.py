@@ -1,4 +1,4 @@
-"""Messages vanish, wait where nobody takes them, or wait too long."""
+"""Messages vanish, wait in a queue without a consumer, or wait too long."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from silent_failures.stage import (
     ended,
 )
 
-# That the queue is empty has to be seen, in the sample after the next at the latest.
+# A sample must show the empty queue: the second next one at the latest.
 LOOK = 20.0
 LATE = {"task_acks_late": True, "worker_prefetch_multiplier": 1}
 
@@ -150,7 +150,7 @@ def test_a_queue_that_lost_its_only_consumer_is_told(
     stage.beat()
     stage.healthy("report", "tick", CANARY, workers=("one@shop", "two@shop"))
 
-    # It leaves in good order, and nobody thinks of its queue.
+    # The worker stops in order, and nobody else consumes its queue.
     left_at = time.time()
     two.process.terminate()
     told = ("queue", "reports", "QUEUE_UNCONSUMED")
@@ -208,7 +208,7 @@ def test_a_backlog_is_told_of_its_queue(
     stage.beat()
     stage.healthy("tick", "report", CANARY, workers=("one@shop", "two@shop"))
 
-    # One each second comes, one each three is done: the oldest gets older by two seconds in three.
+    # One message comes each second, one ends every three: the oldest one's age grows by two seconds in three.
     stage.order("report", "sleep 3")
     slowed_at = time.time()
     told = ("queue", "reports", "QUEUE_SLA_BREACH")

@@ -1,4 +1,4 @@
-"""The result backend goes away: one incident about it, whoever waits for it; none where nobody uses it."""
+"""The result backend is away: one incident about it, whoever waits for it; none if nobody uses it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEDULE = {
     **{f"entry {n}": {"task": "shop.step", "schedule": 2.0} for n in range(4)},
     "plain": {"task": "shop.job", "schedule": 2.0},
 }
-# It lasts for 20 s, a call of 2 s is only slow, and a look at the broker shows that it is not that.
+# The fault must last for 20 s; a call of 2 s is only slow; a sample must show that the broker answers.
 DEADLINE = 20.0 + 2.0 + SAMPLE_PERIOD
 
 
@@ -73,7 +73,7 @@ def test_a_result_backend_that_does_not_answer_is_one_incident(
     if how == "full":
         assert "maxmemory" in incident["cause"]["summary"], incident
     assert "store_result" in facts, incident
-    # Beat lets go of a result that nobody will read, which hangs as sending does.
+    # Beat also drops a result that nobody will read; that call hangs as the sending does.
     assert ("remove_pending_result" in facts or "on_task_call" in facts) == (how == "killed"), incident
     stage.stays(3 * GRACE, told)
 
@@ -144,7 +144,7 @@ def test_a_slow_result_backend_is_not_told(
     over = threading.Event()
 
     def slow() -> None:
-        # Whatever is asked meanwhile waits; the pause itself, too.
+        # Every command waits meanwhile, and so does the pause itself.
         while not over.wait(0.2):
             results.ask("CLIENT", "PAUSE", "2000")
 

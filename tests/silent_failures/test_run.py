@@ -1,4 +1,4 @@
-"""Runs end badly, or take another time than they ever did."""
+"""Runs end badly, or take far longer or shorter than ever."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_time_limit_is_told_as_such_soft_or_hard(open_stage: Open, redis: part
         try:
             told = ("monitor", name, "TIME_LIMIT")
             parts.wait_for("an incident", lambda name=name: name in {one[1] for one in stage.told()}, 10)
-            # What begins from now on is healthy.
+            # Runs that begin from now on are healthy.
             stage.recall(name)
             incident = stage.noticed(row, began_at, told, 2 + 2)
             stage.resolved(row, incident, repair="nothing to type")
@@ -145,7 +145,7 @@ def test_a_run_far_longer_than_ever_is_told(open_stage: Open, redis: parts.Redis
     stage = open_stage(redis.url, {"report": {"task": "shop.job", "schedule": 1.0}})
     stage.worker("one", processes=4)
     stage.beat()
-    # What is usual has to be learned first.
+    # The server must learn the usual length first.
     stage.healthy("report", CANARY, runs=25)
 
     stage.order("report", "sleep 80")
@@ -156,7 +156,7 @@ def test_a_run_far_longer_than_ever_is_told(open_stage: Open, redis: parts.Redis
     incident = stage.noticed(row, began_at, told, 61)
 
     parts.wait_for("its end", lambda: any(one["longest"] is None for one in stage.workers().values()), 130)
-    stage.resolved(row, incident, repair="not run: look at it")
+    stage.resolved(row, incident, repair="not run: inspect it")
     stage.stays(GRACE, told)
 
 

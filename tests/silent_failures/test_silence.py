@@ -1,4 +1,4 @@
-"""What must stay silent: deployments, our own outages, and ten minutes in which nothing is wrong."""
+"""Events that must cause no alert: deployments, Deadbeat's own outages, and ten minutes without a fault."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def own_server(tmp_path: Path) -> parts.Server:
 
 
 def successor(server: parts.Server, pid: int) -> bool:
-    """Another PostgreSQL than that one runs. While it starts it may not have said so."""
+    """True if another PostgreSQL process than that one runs. During its start the pid may be missing."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         return server.postgres_pid() != pid
     return False
@@ -117,7 +117,7 @@ def test_ten_minutes_of_a_healthy_life_are_no_incident(
         "elsewhere": {"task": "shop.job", "schedule": 3.0, "options": {"queue": "reports"}},
         "each minute": {"task": "shop.job", "schedule": "* * * * *"},
     }
-    # As patient as a deployment takes; in life it is a minute.
+    # Long enough for a deployment; in production this is a minute.
     stage = open_stage(
         redis.url, schedule, env={"DEADBEAT_GRACE_SECONDS": "15", "DEADBEAT_BEAT_GRACE_SECONDS": "15"}
     )
@@ -132,7 +132,7 @@ def test_ten_minutes_of_a_healthy_life_are_no_incident(
     while time.monotonic() < end:
         stage.stays(20)
         for name in workers:
-            # One after the other, each in good order.
+            # Restart one after the other, each in order.
             workers[name].stop()
             workers[name] = stage.worker(name, queues="celery,reports")
             parts.wait_for(

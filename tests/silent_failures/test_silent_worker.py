@@ -25,7 +25,7 @@ def test_runs_that_vanish_into_a_worker_without_the_key_are_one_incident(
     stage.beat()
     stage.healthy(*schedule, CANARY, runs=1)
 
-    # A deployment forgets the key: the new worker is there, and the old one leaves in good order.
+    # A deployment forgets the key: the new worker runs, and the old one stops in order.
     began_at = time.time()
     stage.worker("dumb", env={"DEADBEAT_KEY": ""})
     parts.wait_for("the new worker", lambda: stage.control.ping(["dumb@shop"], timeout=1.0), 40)
@@ -38,7 +38,7 @@ def test_runs_that_vanish_into_a_worker_without_the_key_are_one_incident(
     stage.stays(GRACE, told)
 
     stage.worker()
-    # Of the two that it names: the other one stops the worker, which then replies to nobody.
+    # One of the incident's two commands: the other one stops the worker, which then replies to nobody.
     stage.type_in(incident, "control cancel_consumer celery -d dumb@shop")
     stage.resolved(row, incident, limit=120)
     stage.recovered()

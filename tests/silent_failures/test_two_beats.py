@@ -36,7 +36,7 @@ def test_two_beats_of_one_schedule_are_one_incident(open_stage: Open, redis: par
     assert all(f"process {pid}" in evidence for pid in pids), (pids, evidence)
     stage.stays(GRACE, BEAT_DUPLICATE)
 
-    # The incident names a command for each; the one that ends the second process is the right one here.
+    # The incident has a command for each Beat; here the command for the second process is right.
     commands = [shlex.split(step["command"] or "") for step in incident["repair"]]
     assert ["kill", "-TERM", str(second.process.pid)] in commands, commands
     subprocess.run(["kill", "-TERM", str(second.process.pid)], check=True)
@@ -68,7 +68,7 @@ def test_a_rolling_deployment_of_beat_is_no_incident(open_stage: Open, redis: pa
 
 
 def schedule_of(folder: Path, schedule: dict[str, Any]) -> dict[str, str]:
-    """What a Beat is started with that has a schedule of its own."""
+    """The arguments of a Beat with its own schedule."""
     folder.mkdir()
     (folder / "schedule.json").write_text(json.dumps(schedule))
     (folder / "settings.json").write_text("{}")
@@ -103,7 +103,7 @@ def test_two_applications_of_one_name_are_told_apart(open_stage: Open, redis: pa
     stage.members(BEAT_DOWN, {"bill", "dun"})
     stage.lively("report", "invoice", CANARY, runs=1)
     stage.stays(GRACE, APP_NAME_SHARED, BEAT_DOWN)
-    # They do not share the name any more.
+    # The applications do not share the name any more.
     stage.resolved(shared, incident, repair="not run: a line of code")
 
     stage.beat("--schedule", "billing.db", env=other)

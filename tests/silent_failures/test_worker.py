@@ -25,7 +25,7 @@ from silent_failures.stage import (
 REPORT = {"report": {"task": "shop.job", "schedule": 2.0}}
 LOST = ("worker", "one@shop", "WORKER_LOST")
 GHOST = ("worker", "one@shop", "GHOST_WORKER")
-# Celery looks at the processes of its pool that often.
+# The interval at which Celery checks the processes of its pool.
 POOL_CHECK = 5.0
 
 
@@ -39,14 +39,14 @@ def test_a_killed_pool_process_is_told_of_its_entry(open_stage: Open, redis: par
 
     stage.order("report", "alone")
     pid, _ = stage.at_work("report")
-    # That it began is told within a second.
+    # The SDK reports its start within a second.
     parts.wait_for("an open run", lambda: stage.monitors()["report"]["running"], 10)
     killed_at = time.time()
     os.kill(pid, signal.SIGKILL)
     stage.recall("report")
     told = ("monitor", "report", "WORKER_KILLED")
     incident = stage.noticed(row, killed_at, told, POOL_CHECK)
-    # The next run mends it.
+    # The next run resolves the incident.
     stage.resolved(row, incident, repair="nothing to type")
     stage.stays(GRACE, told)
 
@@ -135,7 +135,7 @@ def test_a_ghost_is_told(open_stage: Open, redis: parts.Redis, rows: Any) -> Non
 
     haunted_at = time.time()
     stage.control.broadcast("ghost")
-    # That messages wait for it is known from the next sample on.
+    # The next sample shows that messages wait for it.
     incident = stage.noticed(row, haunted_at, GHOST, GHOST_DEADLINE + SAMPLE_PERIOD)
     stage.members(GHOST, {"report", CANARY})
     stage.stays(GRACE, GHOST)
@@ -195,7 +195,7 @@ def test_a_message_behind_a_long_run_while_another_worker_idles_is_told(
 ) -> None:
     row = rows("F10", "a message is prefetched by a busy worker while another one idles")
     schedule = {"report": {"task": "shop.job", "schedule": 20.0}}
-    # The canary would be caught as well, now and then.
+    # The canary would sometimes be prefetched as well.
     stage = open_stage(redis.url, schedule, env={"DEADBEAT_CANARY": "0"})
     stage.worker("one", processes=1)
     stage.worker("two", processes=1)
@@ -235,7 +235,7 @@ def test_a_task_that_kills_each_process_it_is_given_is_told(
     began_at = time.time()
     stage.order("report", "kill 1.5")
     told = ("monitor", "report", "REDELIVERY_LOOP")
-    # The third start: each death is noticed when the pool is next looked at.
+    # The third start: Celery notices each death at its next check of the pool.
     incident = stage.noticed(row, began_at, told, 4 + 2 * (1.5 + POOL_CHECK) + CONTEST_PATIENCE)
 
     stage.recall("report")
@@ -260,7 +260,7 @@ def test_a_poisonous_message_among_healthy_runs_is_told_until_it_is_gone(
     stage.order("report", "poison 1.5")
     told = ("monitor", "report", "REDELIVERY_LOOP")
     incident = stage.noticed(row, began_at, told, 4 + 2 * (1.5 + POOL_CHECK) + CONTEST_PATIENCE)
-    # The healthy runs are no all-clear.
+    # The healthy runs do not resolve the incident.
     stage.stays(12, told)
     assert stage.sink.alerts("incident.resolved") == []
 

@@ -1,14 +1,14 @@
-//! The baseline: actix-web answering a constant, on as many workers as the server has.
+//! The baseline: actix-web answers a constant, with as many worker threads as the server has.
 
 use std::net::SocketAddr;
 
 use actix_web::{App, HttpServer, web};
 use clap::Parser;
 
-/// Answers "OK" to everything; of a batch of events it reads the body first.
+/// Answers "OK" to everything, after it has read the body of a batch of events.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long)]
     listen: SocketAddr,
 }

@@ -1,5 +1,7 @@
-//! A load generator for ping URLs: keep-alive connections on one thread, latency from the instant at which a request was meant to
-//! be sent, so that a server which stalls cannot hide the requests that it kept from being sent.
+//! A load generator for ping URLs: keep-alive connections on one thread.
+//!
+//! Latency counts from the instant at which a request was due, not from its sending. So a server that stalls cannot hide the
+//! requests that it delayed.
 
 use std::fs;
 use std::io::Write;
@@ -17,19 +19,19 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Sends pings and prints one JSON object with what came of it.
+/// Sends pings and prints the figures as one JSON object.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The server.
     #[arg(long)]
     target: SocketAddr,
-    /// A file of paths to ask for, one a line; each request takes a random one.
+    /// A file of paths, one a line; each request takes a random one.
     #[arg(long)]
     paths: PathBuf,
     /// Keep-alive connections.
     #[arg(long, default_value_t = 256)]
     connections: usize,
-    /// How long.
+    /// How long to send, in seconds.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
     /// Requests a second over all connections; as many as possible when left out.
@@ -38,12 +40,12 @@ struct Arguments {
     /// A file that gets the path of every request that was answered with 2xx, for comparing with what is stored.
     #[arg(long)]
     acknowledged: Option<PathBuf>,
-    /// Which random paths.
+    /// Seed of the random paths.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// What one connection saw.
+/// The results of one connection.
 struct Seen {
     latency: Histogram<u64>,
     /// By status code; 0 is a broken connection.
@@ -66,7 +68,7 @@ fn main() -> anyhow::Result<()> {
 async fn run(arguments: &Arguments, paths: Rc<Vec<String>>) -> anyhow::Result<()> {
     let start = Instant::now() + Duration::from_millis(50);
     let end = start + Duration::from_secs_f64(arguments.seconds);
-    // Each connection sends at its own share of the rate, spread evenly over it.
+    // Each connection sends its share of the rate, at even intervals.
     let pace = arguments
         .rate
         .map(|rate| Duration::from_secs_f64(arguments.connections as f64 / rate));

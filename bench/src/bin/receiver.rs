@@ -1,4 +1,4 @@
-//! What webhooks are sent to: it answers 200 and says how late each alert was, counted from the deadline that its payload names.
+//! A receiver of webhooks: answers 200 and measures how late each alert is, from the deadline that its payload names.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
@@ -10,15 +10,15 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// Takes webhooks; `GET /figures` says what came, and begins anew.
+/// Takes webhooks; `GET /figures` answers the figures and resets them.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where it listens.
+    /// Address to listen on.
     #[arg(long)]
     listen: SocketAddr,
 }
 
-/// What came since somebody asked.
+/// The webhooks since the last request for figures.
 struct Seen {
     count: u64,
     without_deadline: u64,

@@ -1,8 +1,8 @@
 //! A load generator for stages of runs: batches as the Python SDK sends them, made before the clock starts.
 //!
-//! Every run has four stages from three processes: who publishes it, the worker's main process, its child. A connection sends what each
-//! of them has to say of the same runs one after the other, so that no two processes' stages of a run share a commit: the worst case,
-//! and the usual one, since each process sends once a second.
+//! Every run has four stages from three processes: the publisher, the worker's main process, and its child. A connection sends the
+//! stages of the same runs process by process, so that stages of two processes never share a commit. That is the worst case, and the
+//! usual one, because each process sends once a second.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-/// Sends stages of runs and prints one JSON object with what came of it.
+/// Sends stages of runs and prints the figures as one JSON object.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The server.
@@ -64,7 +64,7 @@ fn main() -> anyhow::Result<()> {
     local.block_on(&runtime, run(&arguments, plans))
 }
 
-/// What the three processes say of as many runs as a batch holds: who publishes, the main process, and the child in two batches.
+/// The reports of the three processes about one batch of runs: the publisher's, the main process's, and the child's in two batches.
 fn bodies(batch: usize, connection: usize) -> anyhow::Result<Vec<Vec<u8>>> {
     let now = now();
     let worker = format!("celery@worker-{connection}");
@@ -175,7 +175,7 @@ struct Seen {
     latency: Histogram<u64>,
     /// Requests answered with "try again", and sent again.
     refused: u64,
-    /// Requests of which a stage was rejected.
+    /// Requests with a rejected stage.
     rejected: u64,
 }
 

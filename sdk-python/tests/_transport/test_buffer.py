@@ -1,4 +1,4 @@
-"""The bounded event buffer: what it keeps, what it drops, in which order."""
+"""The bounded event buffer: which events it keeps, which it drops, and in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way to the server: batches, retries, forks, exits; against a server that answers as told."""
+"""The way to the server: batches, retries, forks, exits; against a server with scripted answers."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_events_that_merge_become_one_while_the_server_is_away_and_say_it_all(
     transport.put(due_event(first="01:00", often="01:00"), latest="beat_due", merge=merge_due)
     sink.wait_for(lambda: sink.batches)
 
-    # Some of them meet the one before in the queue, some in the batch that has no answer.
+    # Some of them merge with the earlier event in the queue, some with one in the unanswered batch.
     for number in range(40):
         transport.put(
             due_event(often=str(number), **{f"n{number}": None}), latest="beat_due", merge=merge_due
@@ -174,7 +174,7 @@ def test_refused_key_is_one_warning_and_a_long_pause(
     process = transport._process
     sink.wait_for(lambda: process.not_before > time.monotonic() + 50)
     transport.put(run_event(), vital=True)
-    # At exit it is tried again, which must not make another warning.
+    # The exit tries again, which must not log another warning.
     assert not transport.flush_at_exit(0.5)
 
     warnings = [record.getMessage() for record in caplog.records]
@@ -297,7 +297,7 @@ def test_put_never_blocks_and_exit_is_held_up_no_longer_than_granted(
     flushing = time.monotonic() - started
 
     assert (delivered, again) == (False, False)
-    # 20,000 events in 10 s leaves 0.5 ms each, a hundred times what is usual on an idle machine.
+    # 20,000 events in 10 s leaves 0.5 ms for each, a hundred times the usual time on an idle machine.
     assert putting < 10
     assert flushing < seconds + 1
 
@@ -347,7 +347,7 @@ def test_server_that_closes_idle_connections_loses_nothing(sink: Sink, transport
     transport.put(run_event(number=1), vital=True)
     sink.wait_for(lambda: sink.events)
     transport.flush_at_exit(2)
-    # What a server or proxy does to a connection that was idle for too long.
+    # A server or a proxy does this to a connection that was idle for too long.
     transport._process.connection._client.sock.shutdown(2)  # type: ignore[union-attr]
 
     transport.put(run_event(number=2), vital=True)

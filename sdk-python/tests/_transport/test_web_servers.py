@@ -18,7 +18,7 @@ import pytest
 from conftest import PROJECT, default_signals, free_port, reporting_to
 from sink import Sink
 
-# For each answer. A worker that is frozen never answers; a slow machine takes some seconds for the first one.
+# For each answer. A frozen worker never answers; a slow machine takes some seconds for the first answer.
 LIMIT_SECONDS = 30
 REQUESTS = 12
 
@@ -36,7 +36,7 @@ SERVERS = {
 
 
 class WebServer:
-    """A web server with two workers, in a session of its own."""
+    """A web server with two workers, in its own session."""
 
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
         self.port = free_port()

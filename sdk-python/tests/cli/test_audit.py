@@ -51,7 +51,7 @@ def audit(broker: str) -> Audit:
 
 @pytest.fixture
 def app(broker: str) -> Iterator[Celery]:
-    """Somebody who sends tasks."""
+    """A sender of tasks."""
     app = Celery("sender", broker=broker, set_as_current=False)
     yield app
     app.close()
@@ -72,7 +72,7 @@ def finding(document: dict[str, Any], code: str) -> dict[str, Any]:
 
 
 def type_in(command: str, broker: str, status: int = 0) -> None:
-    """Do what a finding says."""
+    """Run the command of a finding."""
     words = [sys.executable, "-m", *shlex.split(command)]
     done = subprocess.run(
         words,
@@ -105,7 +105,7 @@ def test_healthy_system_has_no_finding_and_nothing_is_changed_by_looking(
 
     status, document = audit()
 
-    # Threads cannot end a task: the limit that the project sets is nothing to them.
+    # Threads cannot end a task: the project's limit has no effect there.
     assert codes(document) == {
         ("warning", "CONFIG_TIME_LIMIT_POOL", "worker_pool"),
         ("notice", "CONFIG_PERSISTENCE", document["broker"]["url"]),
@@ -128,7 +128,7 @@ def test_queue_that_nobody_consumes_is_found_and_its_repair_works(
     audit: Audit, start_celery: StartCelery, app: Celery, broker: str
 ) -> None:
     worker(start_celery, "w1@here")
-    # One is named by the Beat entry, the other by nothing, and has a name that a shell must not read.
+    # A Beat entry names one queue. Nothing names the other one, whose name a shell must not interpret.
     for queue in ("night", "in voices;$(x)"):
         for _ in range(3):
             app.send_task("audited.ok", queue=queue, priority=0)
@@ -142,7 +142,7 @@ def test_queue_that_nobody_consumes_is_found_and_its_repair_works(
     assert night["summary"] == "Nobody consumes queue night: 4 messages wait for ever."
     assert {"fact": "The queue is named by the Beat entry nightly.", "at": None} in night["evidence"]
     assert other["subject"]["name"] == "in voices;$(x)"
-    # How long they wait nobody can say: the sender has no SDK.
+    # The waiting time is unknown: the sender has no SDK.
     assert [one["what"] for one in document["unknown"]] == ["how long the oldest message waits"]
 
     client = Redis.from_url(broker)
@@ -177,7 +177,7 @@ def test_ghost_is_a_suspicion_until_its_message_is_old(
 ) -> None:
     process = worker(start_celery, "w1@here")
     app.control.broadcast("ghost", reply=True, timeout=5, limit=1)
-    # The first one still meets what the worker was waiting for.
+    # The worker still receives the first message: it was already waiting for it.
     for _ in range(2):
         app.send_task("audited.ok", headers={"deadbeat_at": time.time()})
 
@@ -187,7 +187,7 @@ def test_ghost_is_a_suspicion_until_its_message_is_old(
     assert (status, young["severity"], young["subject"]["name"]) == (1, "warning", "w1@here")
     assert "Only a suspicion" in young["evidence"][-1]["fact"]
 
-    # The same with one that was sent long ago.
+    # The same with a message that was sent long ago.
     Redis.from_url(broker).delete("celery")
     app.send_task("audited.ok", headers={"deadbeat_at": time.time() - 700})
     status, document = audit("--no-config")
@@ -199,7 +199,7 @@ def test_ghost_is_a_suspicion_until_its_message_is_old(
         ("critical", "QUEUE_SLA_BREACH", "celery"),
     }
     assert old["repair"][0]["command"] == "celery -A audited control shutdown -d w1@here"
-    # It ends instead of replying, which `celery` takes for a failure.
+    # The worker ends instead of replying; `celery` counts that as a failure.
     type_in(old["repair"][0]["command"], broker, status=69)
     process.process.wait(20)
 
@@ -276,7 +276,7 @@ def test_second_address_of_a_broker_is_tried(audit: Audit, broker: str) -> None:
 def test_what_could_not_be_looked_at_is_neither_good_nor_bad(audit: Audit, own_redis: RedisServer) -> None:
     Redis(port=own_redis.port).config_set("requirepass", "secret")
 
-    # A wrong password, and a client that is not installed: of the broker that says nothing.
+    # A wrong password and a missing client say nothing about the broker.
     for url in (f"redis://:wrong-word@127.0.0.1:{own_redis.port}/0", "nonsense://here"):
         status, document = audit("--no-config", CELERY_BROKER_URL=url)
         assert (status, document["findings"], document["broker"]["reachable"]) == (3, [], None)
@@ -365,7 +365,7 @@ def test_watch_tells_what_comes_and_goes_and_ends_with_ctrl_c(
     assert watching.stdout is not None
     try:
         assert "nothing found" in watching.stdout.readline()
-        assert "+ could not look" in watching.stdout.readline(), "no server is set"
+        assert "+ not examined" in watching.stdout.readline(), "no server is set"
         app.send_task("audited.ok", queue="red")
         line = watching.stdout.readline()
         while " + critical  QUEUE_UNCONSUMED  queue red" not in line:

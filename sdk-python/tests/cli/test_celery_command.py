@@ -1,4 +1,4 @@
-"""`celery -A proj deadbeat …`: the commands through the real `celery`, which finds them by itself."""
+"""`celery -A proj deadbeat …`: the commands through the real `celery` program, which finds them itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from redis import Redis
 from conftest import PROJECT, default_signals, free_port
 from sink import Sink
 
-# The program of this environment, as a shell finds it.
+# The `celery` program of this environment, as a shell finds it.
 CELERY = Path(sys.executable).parent / "celery"
 
 
@@ -39,7 +39,7 @@ def clean() -> dict[str, str]:
 
 
 def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The document behind what the application's modules print while Celery imports them."""
+    """The document, which follows the output of the application's modules during their import."""
     read: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{\n") :])
     return read
 
@@ -122,7 +122,7 @@ def test_app_that_a_program_hands_to_celery_has_no_name_to_go_by(broker: str) ->
     )
 
     assert done.returncode == 64, done.stderr
-    assert "which app" in done.stderr
+    assert "no app is named" in done.stderr
 
 
 def test_doctor_through_celery_tries_the_app_that_celery_was_given(broker: str, sink: Sink) -> None:
@@ -174,7 +174,7 @@ def test_watch_through_celery_ends_cleanly_when_it_is_told_to(number: signal.Sig
         (("-A", "audited", "deadbeat", "watch", "--interval", "0"), "--interval"),
         # Not 2, with which an audit says "critical".
         (("-A", "audited", "deadbeat", "audit", "-A", "audited"), "unrecognized arguments: -A"),
-        (("deadbeat", "audit"), "which app"),
+        (("deadbeat", "audit"), "no app is named"),
     ],
 )
 def test_wrong_call_is_told_with_the_status_of_a_wrong_call(words: tuple[str, ...], told: str) -> None:

@@ -46,7 +46,7 @@ def test_hooks_are_seen_alive_in_a_prefork_child_and_nothing_is_left_behind(brok
     pids = {check["name"]: check["detail"].rpartition("process ")[2] for check in document["checks"]}
     assert pids["run_started"] == pids["run_finished"] != pids["run_received"] == pids["worker_snapshot"]
     assert any("every run that Beat sends" in claim for claim in document["claims"])
-    # The server got one batch, with nothing in it, and the broker is as it was.
+    # The server got one empty batch, and the broker is unchanged.
     assert [batch.body["events"] for batch in sink.batches] == [[]]
     assert Redis.from_url(broker).keys("*doctor*") == []
 
@@ -79,7 +79,7 @@ def test_eta_is_not_blamed_on_a_celery_that_counts_it(broker: str, sink: Sink) -
     counts = hasattr(state, "scheduled_requests")
     sent_to = {"DEADBEAT_URL": sink.url, "DEADBEAT_KEY": "dbp_test"}
 
-    # With the SDK off and without a worker, nothing of Celery's version has been tried.
+    # With the SDK off and without a worker, the doctor has tested nothing that depends on Celery's version.
     for environment, options in (({}, ()), (sent_to, ("--no-worker",))):
         _, document, _ = examined(broker, *options, **environment)
         (why,) = [one["why"] for one in document["blocked_claims"] if "(ETA)" in one["claim"]]

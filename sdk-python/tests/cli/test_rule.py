@@ -1,4 +1,4 @@
-"""What follows from a configuration, and from what was gathered: the rules alone, without a broker."""
+"""Findings from a configuration and from observations: the rules alone, without a broker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nothing() -> None:
 
 
 def application(**settings: Any) -> Application:
-    """An app without fault, but for these settings; `late` is acknowledged late, `plain` is not."""
+    """An app without faults except in these settings; `late` is acknowledged late, `plain` is not."""
     app = Celery("shop", broker="memory://", set_as_current=False)
     app.conf.update({"task_time_limit": 600, "broker_transport_options": {}, **settings})
     app.task(name="shop.plain")(nothing)
@@ -124,7 +124,7 @@ def test_each_dangerous_setting_is_found(code: str, severity: str, settings: dic
     assert found[code].severity == severity
     assert found[code].evidence
     assert found[code].repair
-    # Without a limit the visibility timeout can be outlived, and many tasks have a bad order: nothing else.
+    # A run without a limit can outlive the visibility timeout, and many tasks have a bad order: nothing else.
     assert set(found) <= {code, "CONFIG_VISIBILITY_TIMEOUT"}
 
 
@@ -182,7 +182,7 @@ def test_queues_are_known_from_entries_tasks_and_routes() -> None:
     }
 
 
-# -- what was gathered
+# -- observations
 
 
 def queued(name: str, depth: int, **figures: Any) -> BrokerSample:
@@ -221,11 +221,11 @@ def rabbitmq(*queues: QueueSample, **figures: Any) -> BrokerSample:
 
 
 def on_rabbitmq(*workers: WorkerAnswer, broker: BrokerSample) -> Sample:
-    # It says to nobody how many a broadcast reaches.
+    # RabbitMQ does not show how many workers a broadcast reaches.
     return Sample(0.0, broker, {one.name: one for one in workers}, listeners=None, complete=None)
 
 
-# Of that RabbitMQ tells its clients nothing.
+# RabbitMQ shows these to no client.
 UNACKED = "messages that workers hold unacknowledged"
 
 
@@ -266,7 +266,7 @@ def test_amqp_consumer_that_no_answer_accounts_for_is_a_worker_that_is_not_known
     one, two = worker("w1@here"), worker("w2@here")
     assert unknown(2, one, two) == [UNACKED], "each consumer is a worker that answered"
     assert unknown(3, one, two) == [UNACKED, "some workers"]
-    # One that was started while they were asked.
+    # A consumer that started while the workers were being asked.
     assert unknown(1, one, two) == [UNACKED]
 
 
@@ -288,7 +288,7 @@ def test_amqp_queue_that_may_not_be_looked_at_is_unknown() -> None:
 
     assert findings == {}
     assert [one.why for one in unknown if one.what == "how deep the queues are"] == [
-        "RabbitMQ refuses to tell of x"
+        "RabbitMQ refuses to answer about x"
     ]
 
 
@@ -356,7 +356,7 @@ def test_one_task_id_that_runs_in_two_workers_at_both_looks_is_a_duplicate() -> 
     assert findings["DUPLICATE_RUN"].severity == "critical"
     assert "w1@here, w2@here" in findings["DUPLICATE_RUN"].evidence[0].fact
 
-    # A retry elsewhere may overlap with the end of the first try.
+    # A retry elsewhere may overlap with the end of the first attempt.
     over = sample(worker("w1@here"), worker("w2@here", active=[run("a", 90)]), at=1.0)
     assert judged(both, over, task_time_limit=9000)[0] == {}
 
@@ -405,7 +405,7 @@ def test_redis_that_may_lose_or_refuse_messages(figures: dict[str, Any], code: s
     assert {one.code: one.severity for one in findings.values()} == {code: severity}
 
 
-# -- what the server knows
+# -- the server's answers
 
 
 def incident(code: str, kind: str, name: str) -> dict[str, Any]:
@@ -429,10 +429,10 @@ def test_incident_of_the_server_is_a_finding_with_its_evidence_and_repair() -> N
         "Deadbeat has an open incident about this.",
         "It was seen.",
     ]
-    # The server knows the app as shop; whoever types needs what stands behind -A here.
+    # The server knows the app as shop; the command needs the value of -A here.
     assert lost.repair[0].command == "celery -A proj.celery:app worker -n w2@here"
 
-    # It answers again, which the server has yet to hear.
+    # The worker answers again; the server does not know that yet.
     findings, _ = judged(sample(worker("w1@here"), worker("w2@here")), known=known)
     assert findings["WORKER_LOST"].severity == "notice"
 
@@ -460,7 +460,7 @@ def test_broker_that_only_we_cannot_reach_is_unknown_and_not_down() -> None:
 
     findings, unknown = judged(away, known=known("2026-03-01T01:59:50Z"))
     assert (findings, [one.what for one in unknown]) == ({}, ["the broker"])
-    # What was sampled an hour ago is no word on now.
+    # A sample of an hour ago says nothing about now.
     assert "BROKER_DOWN" in judged(away, known=known("2026-03-01T01:00:00Z"))[0]
 
 
@@ -521,12 +521,12 @@ def test_worker_that_answers_and_does_not_report_is_found() -> None:
     ("silent", "row"),
     [
         (running_for(3_600, "w2@here"), {"status": "new"}),
-        # Something is wrong with it, and it is heard from.
+        # The worker has a fault, and reports.
         (running_for(3_600, "w2@here"), {"status": "down", "trouble": "CLOCK_SKEW"}),
-        # It has just started, or did not say when.
+        # The worker has just started, or did not say when it started.
         (running_for(29, "w2@here"), None),
         (running_for(None, "w2@here"), None),
-        # What it consumes is nothing of this application.
+        # Its queues do not belong to this application.
         (running_for(3_600, "w2@here", "mails"), None),
     ],
 )
@@ -555,7 +555,7 @@ def test_consumers_beyond_those_that_answer_or_report_are_found() -> None:
         seen = sample(running_for(3_600, "w1@here"), broker=queued("celery", 0, consumers=consumers))
         return judged(seen, known=known)[0]
 
-    # One answered; one reports, and was too busy to answer.
+    # One worker answered; another one reports, and was too busy to answer.
     assert counting(2) == {}
     found = counting(3)["WORKER_WITHOUT_SDK"]
     assert (found.subject.kind, found.subject.name) == ("queue", "celery")

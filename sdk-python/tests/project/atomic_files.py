@@ -2,7 +2,7 @@
 
 Celery's own backend loses results in two ways, and then the chord never ends:
 
-* It writes a file in place. Whoever reads it meanwhile sees half a result.
+* It writes a file in place. A reader may see half a result meanwhile.
 * A retry is published before its state is stored. When the next attempt ends first, the late `RETRY`
   replaces its `SUCCESS`.
 """
@@ -35,7 +35,7 @@ class AtomicFiles(FilesystemBackend):  # type: ignore[misc]
 
 
 def _has_ended(result: Any) -> bool:
-    """Whether the stored value is the result of a task that has ended."""
+    """True if the stored value is the result of a task that has ended."""
     try:
         meta = json.loads(result)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The application under audit in these tests: sound, but for what a test asks for."""
+"""The application under audit in these tests: without faults, except for those that a test orders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from celery.worker.control import control_command
 
 import deadbeat
 
-# What applications do, and what must not end up in a JSON document.
+# Applications print such lines, which must not get into a JSON document.
 print("a line on standard output")
 os.write(1, b"another one, past Python\n")
 
@@ -27,7 +27,7 @@ app.conf.beat_schedule = {
 deadbeat.init(app)
 
 if os.environ.get("UNHOOKED"):
-    # What an application or a library of it can do by mistake.
+    # An application or one of its libraries may do this by mistake.
     signals.task_prerun.disconnect(dispatch_uid="deadbeat.task_prerun")
 
 
@@ -43,5 +43,5 @@ def waits(seconds: float = 60) -> None:
 
 @control_command(args=[], signature="")
 def ghost(state: Any) -> None:
-    """Take nothing more from the queues, and go on answering: what is seen after some reconnects to Redis."""
+    """Receive nothing more from the queues, and go on answering, as after some reconnects to Redis."""
     state.consumer.task_consumer.channel.qos.can_consume = lambda: False

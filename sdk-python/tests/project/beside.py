@@ -12,7 +12,7 @@ from celery import Celery, Task, chain
 import deadbeat
 
 BROKER = os.environ["CELERY_BROKER_URL"]
-# Nobody listens there, and nothing leaves this machine.
+# No process listens there, and nothing leaves this machine.
 NOWHERE = "127.0.0.1:1"
 
 app = Celery("beside", broker=BROKER, backend=BROKER)

@@ -1,4 +1,4 @@
-"""A Django just big enough for django-celery-beat."""
+"""The smallest Django settings for django-celery-beat."""
 
 import os
 

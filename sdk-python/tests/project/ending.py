@@ -1,4 +1,4 @@
-"""Schedulers that an error ends: as soon as a file is there, and before they begin."""
+"""Schedulers that an error ends: as soon as a file exists, and before they begin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from celery.beat import PersistentScheduler
 
 
 class Ending(PersistentScheduler):
-    """Celery's own until then."""
+    """Celery's own scheduler until the file exists."""
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         if Path(os.environ["END_FILE"]).exists():
@@ -19,7 +19,7 @@ class Ending(PersistentScheduler):
 
 
 class Unmade(PersistentScheduler):
-    """One whose database does not answer."""
+    """A scheduler whose database does not answer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise ConnectionError

@@ -59,7 +59,7 @@ def flaky(self: Task) -> int:
 
 @app.task(bind=True)
 def starts(self: Task, flow: str, path: str = "") -> None:
-    """Start the workflow of that name; the two `replace…` ones in the place of this task."""
+    """Start the workflow of that name; the two `replace…` workflows replace this task."""
     if flow == "replace":
         raise self.replace(ok.si())
     if flow == "replace badly":

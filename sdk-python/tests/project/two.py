@@ -1,4 +1,4 @@
-"""Two applications in one process, with brokers of their own."""
+"""Two applications in one process, each with its own broker."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ deadbeat.init(billing)
 
 @billing.task(name="billing.work")
 def bill() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @mail.task(name="mail.work")
 def send() -> None:
-    """Sends a task of the other application, as one that knows it does."""
+    """Send a task of the other application."""
     if os.environ.get("SEND_ACROSS"):
         bill.delay()

@@ -51,7 +51,7 @@ deadbeat.init(app)
 deadbeat.init(app)
 
 if "CUT_OFF_PORT" in os.environ:
-    # The processes that run tasks cannot reach the result backend, and their main process can.
+    # The processes that run tasks cannot reach the result backend, but their main process can.
     app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
 
     @worker_process_init.connect(weak=False)
@@ -60,7 +60,7 @@ if "CUT_OFF_PORT" in os.environ:
 
 
 if "FLUSHES" in os.environ:
-    # How long each process grants itself for its last reports, in a file.
+    # Writes to a file how long each process waits for its last reports.
     from deadbeat._transport.transport import Transport
 
     flush_at_exit = Transport.flush_at_exit
@@ -73,7 +73,7 @@ if "FLUSHES" in os.environ:
     Transport.flush_at_exit = noting_flush
 
 if os.environ.get("SABOTAGE"):
-    # What users must never notice: every way from a signal to the queue is broken.
+    # Break every way from a signal to the queue: users must never notice that.
     from deadbeat._transport import transport
     from deadbeat.integrations.celery import beat, handlers
 
@@ -158,7 +158,7 @@ def hurried() -> None:
 
 @app.task(bind=True, acks_late=True, reject_on_worker_lost=True)
 def killed_once(self: Task, order: str) -> None:
-    """Is killed when the file appears; its message is delivered again then, and that run ends well."""
+    """Is killed when the file appears; the redelivered message then ends well."""
     if not self.request.delivery_info["redelivered"]:
         while not os.path.exists(order):
             time.sleep(0.02)
@@ -167,11 +167,11 @@ def killed_once(self: Task, order: str) -> None:
 
 @app.task
 def publishes(task: str, queue: str) -> str:
-    """Sends another task, as applications do, and says under which id."""
+    """Sends another task, as applications do, and records its id."""
     return app.send_task(task, queue=queue).id
 
 
 @app.task
 def entries_of_conf() -> list[str]:
-    """What is in beat_schedule beyond what this module put there."""
+    """The entries of beat_schedule that this module did not add."""
     return sorted(set(app.conf.beat_schedule) - LISTED)

@@ -16,7 +16,7 @@ deadbeat.init(app, track=["web.*"])
 
 @app.task
 def work() -> None:
-    """Nobody runs it."""
+    """No worker runs it."""
 
 
 if os.environ.get("SEND_AT_IMPORT"):
@@ -25,7 +25,7 @@ if os.environ.get("SEND_AT_IMPORT"):
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Send a task and say under which id."""
+    """Send a task and answer its id."""
     task_id = work.delay().id.encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(task_id)))])
     return [task_id]

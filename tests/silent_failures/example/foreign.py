@@ -1,6 +1,6 @@
-"""Somebody else's worker on the same broker: an application of another name, with the SDK or without it.
+"""A worker of another application on the same broker, with the SDK or without it.
 
-It knows the shop's task by name, and takes its messages in from the same queue.
+It knows the shop's task by name, and receives its messages from the same queue.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ if os.environ.get("FOREIGN_WITH_SDK") == "1":
 
 @app.task(name="shop.job", ignore_result=True)
 def job(name: str, seconds: float = 0.0, **_: Any) -> None:
-    """Takes as long as its sender wants."""
+    """Takes as long as its sender says."""
     time.sleep(seconds)

@@ -1,6 +1,6 @@
-"""The example application. Its schedule, its settings, and what a task does when it runs are in files.
+"""The example application. Files hold its schedule, its settings, and what each task does when it runs.
 
-A test changes them between two starts, as a deployment does, or while everything runs, as the world does.
+A test changes the files between two starts, as a deployment does, or while everything runs, as faults do.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ deadbeat.init(app)
 
 
 class Unreachable(Exception):
-    """Something that the task needs is away: trying again may help."""
+    """Something that the task needs is away: a retry may help."""
 
 
 @app.task(bind=True, name="shop.job", ignore_result=True, max_retries=2)
 def job(self: Any, name: str) -> None:
-    """Do what is ordered at the moment, which is nothing for a healthy one."""
+    """Carry out the current order; a healthy task has none."""
     order = FOLDER / "orders" / name
     try:
         verb, _, rest = order.read_text().partition(" ")
@@ -57,11 +57,11 @@ def job(self: Any, name: str) -> None:
         return
     begun = FOLDER / "pids" / name
     if verb == "first" and not begun.exists():
-        # There is nothing to do for once.
+        # The task has nothing to do this time.
         begun.write_text(f"{os.getpid()} {self.request.id}")
         return
     if verb in ("alone", "poison") and begun.exists() and begun.read_text().split()[1] != self.request.id:
-        # Meant for one run, however often its message is delivered.
+        # For one run, however often its message is delivered.
         return
     begun.write_text(f"{os.getpid()} {self.request.id}")
     if verb in ("sleep", "first"):
@@ -88,14 +88,14 @@ def job(self: Any, name: str) -> None:
     elif verb == "reject":
         raise Reject(rest, requeue=False)
     elif verb in ("kill", "poison"):
-        # Celery's child has reported by then that it began; one that dies sooner takes that with it.
+        # Celery's child has reported by then that it began. If it dies earlier, the report is lost with it.
         time.sleep(float(rest))
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.task(name="shop.limited", ignore_result=True, rate_limit="2/s")
 def limited(name: str) -> None:
-    """One of which a worker takes no more than two a second."""
+    """A task of which a worker begins at most two a second."""
 
 
 @app.task(name="shop.step")
@@ -125,7 +125,7 @@ def flow(name: str) -> None:
 
 @app.task(bind=True, name="shop.slow", ignore_result=True)
 def slow(self: Any, name: str) -> None:
-    """The same, under another name."""
+    """The same task, under another name."""
     job.run.__func__(self, name)
 
 
@@ -139,7 +139,7 @@ class Hanging(PersistentScheduler):
 
 
 class Unmade(PersistentScheduler):
-    """A scheduler that may not come to be: its database does not answer."""
+    """A scheduler that cannot be made while its database does not answer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if (FOLDER / "orders" / "beat").exists():
@@ -149,7 +149,7 @@ class Unmade(PersistentScheduler):
 
 @control_command(args=[], signature="")  # type: ignore[untyped-decorator]
 def ghost(state: Any) -> None:
-    """Become a ghost, as workers did after a reconnect: alive, connected, and taking nothing in."""
+    """Become a ghost, as workers did after a reconnect: alive, connected, and receiving nothing."""
     hub = state.consumer.hub
     hub.on_tick.clear()
     for descriptor in list(hub.readers):

@@ -42,7 +42,7 @@ _EXIT_WORDS = """exit status:
       is broken, it refuses the password) nor the server
   64  wrong usage
   70  a fault in Deadbeat itself
-The section "could not look" lists what could not be examined: neither good nor bad, and without effect on the
+The section "not examined" lists what could not be examined: neither good nor bad, and without effect on the
 exit status. An unreachable broker is a critical finding (BROKER_DOWN)."""
 
 _AUDIT_WORDS = """Examines broker, workers, configuration and the state at the Deadbeat server, once.
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, given: Given | None = None) -> 
     chosen = parser.parse_args(arguments)
     if given is not None:
         if given.project is None:
-            parser.error("which app? Its name goes before deadbeat: celery -A APP deadbeat")
+            parser.error("no app is named; its name goes before deadbeat: celery -A APP deadbeat")
         chosen.app = given.project
     chosen.given = given
     with _own_output() as out:

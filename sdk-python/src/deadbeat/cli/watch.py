@@ -95,5 +95,5 @@ def _key(one: Finding | Unknown) -> tuple[str, ...]:
 
 def _line(one: Finding | Unknown) -> str:
     if isinstance(one, Unknown):
-        return f"could not look  {one.what}: {one.why}"
+        return f"not examined  {one.what}: {one.why}"
     return f"{one.severity}  {one.code}  {one.subject.kind} {one.subject.name}  {one.summary}"

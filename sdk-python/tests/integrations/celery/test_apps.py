@@ -16,11 +16,11 @@ TOO_LATE = "init was called after"
 
 @pytest.fixture
 def brokers(redis_port: int) -> dict[str, str]:
-    """Two databases of their own, far from those that other tests take."""
+    """Two Redis databases, far from those that other tests use."""
     addresses = [f"redis://127.0.0.1:{redis_port}/{number}" for number in (62, 63)]
     for address in addresses:
         Redis.from_url(address).flushdb()
-    # Celery's own variable would win over what an app names.
+    # Celery's own variable would override the broker of an app.
     return {"CELERY_BROKER_URL": "", "BILLING_BROKER_URL": addresses[0], "MAIL_BROKER_URL": addresses[1]}
 
 
@@ -38,7 +38,7 @@ def test_each_app_of_a_process_is_reported_as_itself(
         sink.wait_for(lambda name=name: sink.of("beat_alive", beat=name))
         sink.wait_for(lambda name=name: sink.of("worker_snapshot", app=name, worker=f"{name}@here"))
         sink.wait_for(lambda name=name: sink.of("run_finished", beat=name, entry=f"{name} entry"))
-        # The canary of each went through its own broker to its own worker.
+        # The canary of each app went through its own broker to its own worker.
         end = sink.wait_for(lambda name=name: sink.of("run_finished", beat=name, entry=CANARY))[0]
         assert end["worker"] == f"{name}@here"
 

@@ -1,4 +1,4 @@
-"""What Beat says when it ends: that it was told to, by which error, or nothing."""
+"""Beat's report of its end: ordered, by an error, or none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def started(sink: Sink, beat: CeleryProcess) -> None:
 
 
 def ends(sink: Sink) -> list[tuple[str, Any]]:
-    """How it said that it ends."""
+    """The `state` and the error of each report of an end."""
     return [
         (said["state"], said["exit_error"]) for said in sink.of("beat_alive") if said["state"] != "running"
     ]
@@ -87,6 +87,6 @@ def test_a_beat_inside_of_a_worker_does_not_promise_a_goodbye(
 
 
 def is_over(pid: int) -> bool:
-    """Its parent need not have noticed yet."""
+    """True if the process has ended, even if its parent has not noticed yet."""
     stat = Path(f"/proc/{pid}/stat")
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -1,4 +1,4 @@
-"""The real instrumentation of other vendors beside ours, in a real Beat and a real worker.
+"""The real instrumentation of other vendors beside the SDK, in a real Beat and a real worker.
 
 Other vendors put a dict of their own into each message's headers (`headers["headers"]`), and Celery
 republishes only that dict on a retry.
@@ -13,7 +13,7 @@ import pytest
 from conftest import StartCelery, reporting_to
 from sink import Sink
 
-# The environment that keeps ddtrace from looking for its agent, and from telling home.
+# The environment that keeps ddtrace from searching its agent and from sending telemetry.
 QUIET = {
     "DD_TRACE_AGENT_URL": "http://127.0.0.1:1",
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
@@ -31,7 +31,7 @@ ENDS = {
     "chained": ("success", None),
     "chained_badly": ("failure", "KeyError"),
 }
-# How many retries and parts came before the one that ended.
+# How many retries and parts came before the part that ended.
 STAGES = {"good": 0, "chained": 4, "chained_badly": 2}
 
 
@@ -49,7 +49,7 @@ def test_every_run_is_told_to_its_end_beside_other_instrumentation(
     for entry, (outcome, error) in ENDS.items():
         end: dict[str, Any] = sink.wait_for(lambda entry=entry: sink.of("run_finished", entry=entry))[0]
         assert (entry, end["outcome"], end["error"]) == (entry, outcome, error)
-        # One run from its publishing by Beat to its end, retries and all.
+        # One run from its publishing by Beat to its end, with its retries.
         kinds = {"run_published", "run_received", "run_started", "run_finished"}
         if entry != "good":
             kinds.add("run_retried")

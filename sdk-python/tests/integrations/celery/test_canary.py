@@ -1,4 +1,4 @@
-"""Where a real Beat sends its canary: only to queues that workers are known to consume."""
+"""A real Beat sends its canary only to queues that workers are known to consume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sink import Sink
 
 
 def attended(sink: Sink, queues: list[str]) -> None:
-    """Let the server say that workers consume these queues."""
+    """Let the server's verdict name these queues as consumed."""
 
     def more(event: dict[str, Any]) -> dict[str, Any]:
         if event["type"] != "beat_alive":
@@ -41,7 +41,7 @@ def test_canary_goes_to_a_queue_that_workers_consume(
     assert {event["queue"] for event in sink.of("run_published", entry=CANARY)} == {"high"}
     sink.wait_for(lambda: newest_canary(sink)["queue"] == "high")
     assert Redis.from_url(broker).llen("celery") == 0
-    # Its queue is consumed no more, another one is.
+    # No worker consumes its queue any more, but one consumes another queue.
     attended(sink, ["low"])
     sink.wait_for(lambda: sink.of("run_finished", entry=CANARY, queue="low"))
     sink.wait_for(lambda: newest_canary(sink)["queue"] == "low")

@@ -1,4 +1,4 @@
-"""What a real Beat reports, for each of the three schedulers people use."""
+"""The reports of a real Beat, with each of the three common schedulers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_beat_reports_its_whole_schedule_itself_and_a_canary(
 ) -> None:
     beat = start_celery("beat", **reporting_to(sink.url))
 
-    # The schedule: every entry in native form, the canary marked as such.
+    # The schedule: every entry in the server's form, the canary marked as such.
     entries = newest_schedule(sink)
     assert set(entries) == {
         "often", "nightly", "yearly", "hourly", "dusk", "celery.backend_cleanup", "deadbeat.canary",
@@ -75,14 +75,14 @@ def test_beat_reports_its_whole_schedule_itself_and_a_canary(
         "next_due_at": None,
     }
 
-    # Beat sleeps up to 300 s, and lives audibly all the same.
+    # Beat sleeps up to 300 s, and sends heartbeats all the same.
     alive = sink.wait_for(lambda: len(sink.of("beat_alive")) >= 3 and sink.of("beat_alive"))[0]
     assert (alive["beat"], alive["period_seconds"], alive["grace_seconds"]) == ("watched", 1, 60)
     assert (alive["host"], alive["pid"]) == (socket.gethostname(), beat.process.pid)
-    # As the workers of its host say it, so that what is lost with the host is told once.
+    # The same boot id as the workers of its host report, so that a lost host is one incident.
     assert alive["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert len(sink.of("beat_schedule")) == 1
-    # All of them name this start of this process.
+    # All reports name this start of this process.
     named = {
         (one["boot"], one["host"], one["pid"], one["started_at"])
         for one in (*sink.of("beat_alive"), *sink.of("beat_schedule"))
@@ -91,14 +91,14 @@ def test_beat_reports_its_whole_schedule_itself_and_a_canary(
     assert alive["boot"] == str(UUID(alive["boot"]))
     assert datetime.fromisoformat(alive["started_at"][:-1]) <= datetime.fromisoformat(alive["at"][:-1])
 
-    # The canary waits in the broker until a worker runs it; those too old by then are not worth a word.
+    # The canary waits in the broker until a worker runs it; the SDK reports none that is too old by then.
     assert sink.of("run_started") == []
     start_celery("worker", **reporting_to(sink.url))
     end = sink.wait_for(lambda: sink.of("run_finished", entry="deadbeat.canary"))[0]
     assert (end["task"], end["outcome"], end["beat"]) == ("deadbeat.canary", "success", "watched")
     assert sink.of("run_started", run_id=end["run_id"])
 
-    # It is in nobody's schedule: not in the app's, not in what Beat keeps.
+    # The canary is in no schedule: neither the app's, nor the one that Beat keeps.
     assert send("entries_of_conf", entry=None).get(timeout=30) in ([], ["celery.backend_cleanup"])
     assert beat.stop() < 5
     kept = subprocess.run(
@@ -133,7 +133,7 @@ def test_run_started_by_beat_carries_its_entry_to_the_worker(sink: Sink, start_c
 
 
 def dues_of(sink: Sink, name: str) -> list[str | None]:
-    """What was said of an entry after its runs, in order of arrival."""
+    """The reported due times of an entry after its runs, in order of arrival."""
     entries = [entry for event in sink.of("beat_due") for entry in event["entries"]]
     return [entry["next_due_at"] for entry in entries if entry["name"] == name]
 
@@ -165,7 +165,7 @@ def test_beat_is_neither_stopped_nor_held_up_by_a_hanging_server(
         time.sleep(0.02)
 
     assert queue.llen("celery") >= 10
-    # Before it is told to end: Celery itself logs a traceback when that strikes while it publishes.
+    # Read the log before the end: Celery logs a traceback if SIGTERM comes while it publishes.
     assert "Traceback" not in beat.output()
     assert beat.stop() < 5
 
@@ -184,7 +184,7 @@ def test_beat_lives_audibly_while_its_broker_is_frozen(
     finally:
         os.kill(redis_pid, signal.SIGCONT)
 
-    # And the canaries go on afterwards.
+    # The canaries go on afterwards.
     queue = Redis.from_url(broker)
     waiting = queue.llen("celery")
     sink.wait_for(lambda: queue.llen("celery") >= waiting + 2)
@@ -275,7 +275,7 @@ def test_more_entries_than_the_server_takes_are_left_out_and_said(
     beat.wait_for_output("entries are not watched, beyond the limit of 5000: ")
     (line,) = (line for line in beat.output().splitlines() if "are not watched" in line)
     left_out = int(line.split("Deadbeat: ")[1].split(" ")[0])
-    # In order of their names; "nightly" and some others come after the many.
+    # In order of their names; "nightly" and some others come after the many generated ones.
     assert left_out == 5003 + 5 + ("celery.backend_cleanup" in entries) - 4_999
     assert "yearly" in line
     assert "many-00000" not in line

@@ -1,4 +1,4 @@
-"""What real prefork workers report, and that nothing we do or suffer reaches a task."""
+"""The reports of real prefork workers; and no fault of the SDK or the server reaches a task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_way_a_run_can_end_is_reported_as_what_it_was(
     expired = send("ok", expires=-5, headers={"deadbeat_at": 1782871200.5})
     named = send("ok", task_id="chosen by the application")
 
-    # Success: started and finished, with who, where and how long.
+    # Success: started and finished, with worker, queue and duration.
     end = finished(sink, good.id)
     (start,) = sink.of("run_started", task_id=good.id)
     for event in (start, end):
@@ -43,7 +43,7 @@ def test_every_way_a_run_can_end_is_reported_as_what_it_was(
     assert (end["outcome"], end["error"]) == ("success", None)
     assert 0 <= end["duration_seconds"] < 10
 
-    # Failure: the exception's class and nothing of its text.
+    # Failure: the exception's class, without its text.
     end = finished(sink, bad.id)
     assert (end["outcome"], end["error"]) == ("failure", "ValueError")
     assert "a secret" not in json.dumps(sink.events)
@@ -65,12 +65,12 @@ def test_every_way_a_run_can_end_is_reported_as_what_it_was(
     assert end["published_at"] == "2026-07-01T02:00:00.500000Z"
     assert sink.of("run_started", task_id=expired.id) == []
 
-    # A task id that is no UUID still makes one run, under a UUID.
+    # A task id that is no UUID still makes one run, under a derived UUID.
     run_id = finished(sink, named.id)["run_id"]
     assert str(uuid.UUID(run_id)) == run_id
     assert [e["run_id"] for e in sink.of("run_started", task_id=named.id)] == [run_id]
 
-    # What Beat did not send is not our business.
+    # The SDK does not report runs that Beat did not send.
     unwatched.get(timeout=10)
     assert worker.stop() < 10
     assert [e for e in sink.events if e.get("task_id") == unwatched.id] == []
@@ -111,7 +111,7 @@ def test_a_message_that_the_worker_refuses_ends_its_run_with_the_reason(
         end = finished(sink, task_id)
         assert (end["outcome"], end["error"], end["attempt"]) == ("rejected", reason, None)
         assert (end["entry"], end["worker"], end["queue"]) == ("nightly", "w1@here", "celery")
-    # The worker goes on, and what Beat did not send is not our business.
+    # The worker goes on, and the SDK does not report runs that Beat did not send.
     assert finished(sink, good.id)["outcome"] == "success"
     assert [event for event in sink.events if event.get("task_id") == unwatched.id] == []
 
@@ -130,7 +130,7 @@ def test_what_a_killed_child_cannot_say_is_said_by_the_main_process(
     sink.wait_for(lambda: sink.of("run_finished", task_id=exits.id))
     with pytest.raises(TaskRevokedError):
         waits.get(timeout=10)
-    # Alone, because a dying child takes what its siblings read from the same pipe with it now and then.
+    # Alone, because a dying child sometimes takes messages of its siblings from the shared pipe with it.
     killed = send("killed")
     sink.wait_for(lambda: sink.of("run_finished", task_id=killed.id))
 
@@ -151,7 +151,7 @@ def test_threads_pool_reports_the_same(sink: Sink, start_celery: StartCelery, se
     assert finished(sink, good.id)["outcome"] == "success"
     assert finished(sink, bad.id)["error"] == "ValueError"
     assert finished(sink, hopeless.id)["error"] == "ValueError"
-    # The second attempt may well end before the first has told of the retry.
+    # The second attempt may end before the first one has reported the retry.
     sink.wait_for(lambda: len(sink.of("run_retried", task_id=hopeless.id)) == 1)
 
 
@@ -181,16 +181,16 @@ def test_useless_server_fails_delays_and_blocks_no_task(
     failure = send("bad")
 
     assert values == list(range(200))
-    # One blocked report alone would take the two seconds an answer may take: 200 of them seven minutes.
+    # One blocked report would take the two seconds of its timeout: 200 of them take seven minutes.
     assert took < 20
     with pytest.raises(ValueError, match="a secret"):
         failure.get(timeout=30)
-    # The main process has nothing to say, its children flush for a second at most.
+    # The main process has no reports, and its children flush for a second at most.
     assert worker.stop() < 10
     if server != "refuse":
         assert sink.batches, "the server was not even tried"
     output = worker.output()
-    # One traceback is the failing task's own.
+    # One traceback belongs to the failing task.
     assert output.count("Traceback") == 1
     assert "the application is not affected" in output
 

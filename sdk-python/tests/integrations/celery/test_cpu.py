@@ -1,4 +1,4 @@
-"""The CPU time that a worker's processes get: measured of real processes that want more than there is."""
+"""The CPU time that a worker's processes get: measured with real processes that need more than there is."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from deadbeat.integrations.celery.cpu import CpuMeter, Share
 
 BURN = "print('begun', flush=True)\nwhile True: pass"
 REST = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
-# The time of which shares are measured.
+# The length of a measurement, in seconds.
 SECONDS = 2.0
 
 
 @pytest.fixture
 def processes() -> Iterator[dict[str, list[int]]]:
-    """Three that share one CPU and burn it, and one that rests."""
+    """Three processes that compete for one CPU, and one that sleeps."""
     started = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
         for program in (BURN, BURN, BURN, REST)
@@ -66,7 +66,7 @@ def test_processes_that_share_a_cpu_wait_for_it_and_one_that_rests_does_not(
     processes: dict[str, list[int]],
 ) -> None:
     burning = measured(processes["burning"])
-    # Two thirds of the time and more: others want that CPU, too.
+    # Two thirds of the time or more: other programs may use that CPU, too.
     assert burning.waited >= 0.5
     assert 0 < burning.used <= 1.05 / (os.cpu_count() or 1)
 
@@ -87,7 +87,7 @@ def test_one_that_waits_is_found_among_others_and_processes_come_and_go(
     assert share.waited >= 0.5
 
     monkeypatch.setattr(cpu, "SHORTEST_SECONDS", 0.0)
-    # Of all that were known none is left; these have one look only.
+    # None of the known processes is left; the new ones have a single measurement.
     assert meter.measure([os.getpid()]) is None
 
 

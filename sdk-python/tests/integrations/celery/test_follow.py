@@ -1,4 +1,4 @@
-"""A run ends with its last part, in real workers: replacements, chains and chords of what Beat sent."""
+"""A run ends with its last part, in real workers: replacements, chains and chords that an entry starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENDS = {
     "chain with a chord": ("failure", "KeyError"),
     # Of several workflows the first one is followed.
     "two workflows": ("success", None),
-    # These have no end in common: the run ends with the task that sent them.
+    # These have no common end: the run ends with the task that sent them.
     "group": ("success", None),
     "others": ("success", None),
 }
@@ -74,13 +74,13 @@ def test_run_ends_with_its_last_part(
     worker.stop(60)
     for flow in ENDS:
         events = [event for event in sink.events if event.get("entry") == flow]
-        # One run, told once: no part has a run of its own.
+        # One run, reported once: no part is a run of its own.
         assert len({event["run_id"] for event in events}) == 1, flow
         assert [event["type"] for event in events].count("run_finished") == 1, flow
-        # Each start is the only one of its stage, so that no execution looks like a second one.
+        # Each stage has one start, so that no execution seems to be a second one.
         starts = [event["retries"] for event in events if event["type"] == "run_started"]
         assert len(starts) == len(set(starts)), flow
-        # Whatever is not the last part says that the run goes on.
+        # Each part but the last one reports that the run goes on.
         goes_on = [event["retries"] for event in events if event["type"] == "run_retried"]
         end = max(event["retries"] for event in events if event["type"] == "run_finished")
         assert set(starts) - {end} <= set(goes_on), flow
@@ -91,7 +91,7 @@ def test_run_ends_with_its_last_part(
 def test_killed_header_of_a_chord_fails_the_run(sink: Sink, start_celery: StartCelery, start: Send) -> None:
     start_celery("worker", project="flows", **reporting_to(sink.url))
 
-    # Alone: a dying child takes what its siblings read from the same pipe with it now and then.
+    # Alone: a dying child sometimes takes messages of its siblings from the shared pipe with it.
     run = start("chord, killed header")
 
     (end,) = sink.wait_for(lambda: sink.of("run_finished", run_id=run))
@@ -111,5 +111,5 @@ def test_worker_names_the_run_whose_later_part_it_executes(
     assert sink.of("run_finished", run_id=run) == []
     order.touch()
     (end,) = sink.wait_for(lambda: sink.of("run_finished", run_id=run))
-    # The run is longer than its last part, and the server knows when it began.
+    # The run takes longer than its last part, and the server knows when it began.
     assert (end["outcome"], end["duration_seconds"]) == ("success", None)

@@ -1,4 +1,4 @@
-"""Which process owns a run, how a worker ended, and that a process lives whose greenlets compute."""
+"""The process that owns a run, the way in which a worker ended, and reports while greenlets compute."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_gevent_worker_that_computes_goes_on_reporting(
     assert (busy["state"], busy["active"], busy["pid"]) == ("running", 1, worker.process.pid)
     assert busy["incarnation"] == snapshots(sink)[0]["incarnation"]
 
-    # A dead one has no thread that speaks for it.
+    # A dead process has no thread that reports for it.
     worker.kill()
     told = len(snapshots(sink))
     again = start_celery("worker", "--pool", "gevent", "-n", "again@here", **reporting_to(sink.url))

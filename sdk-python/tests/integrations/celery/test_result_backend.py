@@ -1,4 +1,4 @@
-"""What workers and Beat say of a result backend: it answers, it hangs, it refuses, it is gone."""
+"""Reports of workers and Beat about a result backend that answers, hangs, refuses, or is away."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Send = Callable[..., Any]
 
 
 def said(sink: Sink, kind: str = "worker_snapshot") -> list[dict[str, Any]]:
-    """What was reported of the backend, the newest first."""
+    """The reports about the backend, the newest first."""
     return [event["result_backend"] for event in reversed(sink.of(kind)) if event["result_backend"]]
 
 
@@ -82,7 +82,7 @@ def test_a_backend_that_is_full_is_told_with_its_words_and_without_the_result(
     assert full["operation"] == "store_result"
     assert "maxmemory" in full["error"]
     assert "pssst" not in str(full)
-    # Nobody stores anything any more: it is asked all the same.
+    # No task stores a result any more: the SDK probes the backend all the same.
     sink.wait_for(lambda: any(one["last_at"] > full["last_at"] for one in said(sink) if one["last_at"]))
     client.config_set("maxmemory", "0")
     sink.wait_for(lambda: newest(sink)["operation"] is None)
@@ -95,7 +95,7 @@ def test_a_run_whose_result_is_lost_ends_once_as_its_body_did(
     more = {"RESULT_BACKEND": url, "CUT_OFF_PORT": str(free_port())}
     worker = start_celery("worker", **more, **reporting_to(sink.url))
 
-    # The main process stores the failure in the place of the child, which is back by then, and announces it.
+    # The main process stores the failure in place of the child, once the backend is back, and announces it.
     lost = send("ok").id
     sink.wait_for(lambda: own_redis_client(own_redis).keys("celery-task-meta-*"))
     bad = send("bad").id
@@ -119,7 +119,7 @@ def test_beat_says_that_it_waits_for_a_backend_that_is_gone_and_calls_no_entry_f
 
     hung = sink.wait_for(lambda: next((one for one in said(sink, "beat_alive") if one["hanging"]), None))
     assert hung["operation"] == "on_task_call"
-    # It gives up after some twenty tries, and goes on with the next entry.
+    # Beat gives up after some twenty tries, and goes on with the next entry.
     failed = sink.wait_for(
         lambda: next((one for one in said(sink, "beat_alive") if one["failing"]), None), 60
     )
@@ -143,7 +143,7 @@ def test_a_worker_whose_backend_is_its_broker_says_nothing_of_it(
 
 
 class Backend:
-    """Stands where Celery's would, for addresses and faults alone."""
+    """Stands in for Celery's backend, for addresses and faults alone."""
 
     connection_errors = (KeyError, RedisConnectionError)
     channel_errors = (OutOfMemoryError, Exception)
@@ -227,7 +227,7 @@ def test_a_fault_of_the_backend_is_told_from_one_of_the_result(
 
 @pytest.fixture
 def watched() -> Iterator[tuple[Any, ResultBackend]]:
-    """An app whose backend keeps results in this process, and what watches that."""
+    """An app whose backend keeps results in this process, and the watcher of its calls."""
     app = Celery("app", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
     app.conf.result_backend = f"redis://127.0.0.1:{free_port()}/0"
     backend = app.backend

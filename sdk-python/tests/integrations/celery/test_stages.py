@@ -30,7 +30,7 @@ def instant(text: str) -> datetime:
 
 
 def the(sink: Sink, kind: str, **fields: Any) -> dict[str, Any]:
-    """The one event that there is to be."""
+    """The only expected event."""
     (event,) = sink.wait_for(lambda: sink.of(kind, **fields))
     return event
 
@@ -41,7 +41,7 @@ def test_run_of_beat_is_followed_from_its_publishing_to_its_end(
     quiet = reporting_to(sink.url, DEADBEAT_CANARY="0")
     beat = start_celery("beat", OFTEN_SECONDS="1", **quiet)
     first = sink.wait_for(lambda: sink.of("run_published"))[0]
-    # What was not sent yet cannot be received.
+    # A message cannot be received before it is sent.
     assert sink.of("run_received") == []
     start_celery("worker", "-n", "w1@here", **quiet)
 
@@ -60,7 +60,7 @@ def test_run_of_beat_is_followed_from_its_publishing_to_its_end(
     assert end["attempt"] == started["attempt"] != None  # noqa: E711
     assert (end["outcome"], end["soft"]) == ("success", False)
     assert started["pid"] != os.getpid()
-    # Each slot is the one after the one before, and none lies after the sending.
+    # Each slot follows the one before, and none lies after the sending.
     published = sink.of("run_published")
     slots = [instant(event["slot"]) for event in published]
     assert all(slot <= instant(event["at"]) for slot, event in zip(slots, published))
@@ -86,7 +86,7 @@ def test_tracked_task_is_reported_without_an_entry_and_no_other(
     assert the(sink, "run_received", task_id=inner)["published_at"] <= published["at"]
     assert the(sink, "run_started", task_id=inner)["attempt"] == end["attempt"]
     assert (failed["outcome"], failed["error"], failed["entry"]) == ("failure", "ValueError", None)
-    # Sent by a program without the SDK: when, nobody knows.
+    # Sent by a program without the SDK: the time is unknown.
     assert the(sink, "run_received", task_id=bad.id)["published_at"] is None
     other_tasks = {e["task"] for e in sink.events if e["type"].startswith("run_")}
     assert other_tasks == {"watched.ok", "watched.bad"}
@@ -106,7 +106,7 @@ def test_each_attempt_of_a_run_has_an_id_of_its_own(
     started = {e["retries"]: e for e in sink.of("run_started", task_id=flaky.id)}
     assert started[0]["attempt"] == retried["attempt"] != started[1]["attempt"] == end["attempt"]
     assert retried["error"] == "ValueError"
-    # The worker publishes the retry itself; it stays the same run, of the same entry.
+    # The worker publishes the retry itself; it is still the same run of the same entry.
     again = the(sink, "run_published", task_id=flaky.id)
     assert (again["retries"], again["entry"], again["run_id"]) == (1, "nightly", flaky.id)
     received = {e["retries"]: e for e in sink.of("run_received", task_id=flaky.id)}
@@ -115,7 +115,7 @@ def test_each_attempt_of_a_run_has_an_id_of_its_own(
     assert received[0]["published_at"] is None
     assert received[1]["published_at"] is not None
 
-    # A message delivered again repeats id and retries: the attempt tells the runs apart.
+    # A redelivered message repeats id and retries: the attempt distinguishes the executions.
     twice = send("killed_once", str(tmp_path / "kill"))
     the(sink, "run_started", task_id=twice.id)
     (tmp_path / "kill").touch()
@@ -228,15 +228,15 @@ def test_slot_is_the_instant_since_when_an_entry_is_due() -> None:
 
     every_minute = crontab(app=Celery("utc", set_as_current=False))
     assert slot(every_minute, minute - timedelta(seconds=20)) == minute
-    # After a pause, the first one that was missed.
+    # After a pause, the first slot that was missed.
     assert slot(every_minute, minute - timedelta(minutes=10)) == minute - timedelta(minutes=9)
     late = slot(schedule(60), now - timedelta(seconds=61))
     assert late is not None
     assert abs((late - (now - timedelta(seconds=1))).total_seconds()) < 0.1
-    # Not due at all: sent by hand.
+    # The entry is not due: it was sent by hand.
     assert slot(schedule(3600), now) is None
     assert slot(schedule(60), None) is None
-    # One that takes long each time is not asked for ever: Beat waits meanwhile.
+    # A schedule that takes long each time is not asked for ever, because Beat waits meanwhile.
     slots, entry = Slots(), Entry(Slow(60), now)
     asked = [slots.of(entry) is not None for _ in range(5)]
     assert asked == [True, True, True, False, False]

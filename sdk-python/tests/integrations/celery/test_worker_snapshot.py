@@ -1,4 +1,4 @@
-"""What workers say of themselves, in every pool that is installed, and when something is wrong with them."""
+"""Snapshots of workers, in every installed pool, and of workers with a fault."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_worker_says_how_it_is_until_it_has_stopped(
     assert idle["cpu_wait_ratio"] is None
     assert idle["started_at"] <= idle["at"]
 
-    # Two run, or one of solo's; the others wait in the worker.
+    # Two tasks run, or one in solo; the others wait in the worker.
     sent = [send("waits", 3, queue="a") for _ in range(4)]
     running = idle["processes"]
-    # gevent's consumer stands still with the next one in its hand while its pool is full.
+    # gevent's consumer holds the next message and stands still while its pool is full.
     held = {"solo": 1, "gevent": 3}.get(pool, 4)
     busy = sink.wait_for(lambda: snapshots(sink, active=running, reserved=held))[0]
     assert busy["longest"]["task"] == "watched.waits"
@@ -91,7 +91,7 @@ def test_worker_says_what_the_broker_still_keeps_for_it(
     running = 1 if pool == "solo" else 2
     # As in the test above.
     held = {"solo": 1, "gevent": 3}.get(pool, 4)
-    # Solo acknowledges when its loop turns again, which is after the task.
+    # Solo acknowledges when its loop turns again, after the task.
     kept = held if late or pool == "solo" else held - running
     sink.wait_for(lambda: snapshots(sink, active=running, reserved=held, unacked=kept))
 
@@ -136,7 +136,7 @@ def test_worker_without_its_broker_goes_on_talking(
 
     own_redis.stop()
     cut = sink.wait_for(lambda: snapshots(sink, connected=False))[0]
-    # Its loop only waits for the broker then, and is heard of again when it is back.
+    # Its loop waits for the broker meanwhile, and turns again once the broker is back.
     sink.wait_for(lambda: [e for e in snapshots(sink) if e["loop_lag_seconds"] > 1])
     own_redis.start()
     back = sink.wait_for(lambda: snapshots(sink, connected=True, reconnects=1))[0]
@@ -200,7 +200,7 @@ def test_a_rate_limit_that_holds_messages_back_is_named(
     assert sink.wait_for(lambda: snapshots(sink))[0]["rate_limits"] == []
 
     with celery.Celery("operator", broker=broker) as operator:
-        # It answers once the limit stands.
+        # It answers once the limit is set.
         answers = operator.control.rate_limit("watched.ok", "1/m", reply=True, timeout=20, limit=1)
     assert answers, "no worker has heard of the limit"
     for number in range(4):

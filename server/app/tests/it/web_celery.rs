@@ -191,7 +191,7 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
     );
     let quiet = row_of(&seen, "celery");
     assert!(
-        quiet.contains("up") && quiet.contains("celery@w1") && quiet.contains("Not any more: celery@a-lost"),
+        quiet.contains("up") && quiet.contains("celery@w1") && quiet.contains("No longer: celery@a-lost"),
         "{quiet}"
     );
     assert!(
@@ -204,11 +204,11 @@ async fn trouble_is_told_in_words_with_its_cause_and_comes_first() {
         "{whole}"
     );
     assert!(
-        whole.contains("The broker did not take what it sent, 45 s ago : OperationalError"),
+        whole.contains("The broker did not accept a message of this Beat, 45 s ago : OperationalError"),
         "{whole}"
     );
     assert!(
-        whole.contains("1 paused: nobody waits for it celery@old said goodbye"),
+        whole.contains("1 paused: Deadbeat does not expect it to report celery@old said goodbye"),
         "{whole}"
     );
 
@@ -348,7 +348,7 @@ async fn what_was_not_told_yet_says_so_and_the_api_has_it() {
     let seen = words(&page(&mut browser, "/celery").await);
     assert!(seen.contains("1 Beat and 1 worker are in trouble"), "{seen}");
     assert!(
-        seen.contains("CLOCK_SKEW Its clock is off. Since just now ; told when it has lasted."),
+        seen.contains("CLOCK_SKEW Its clock is off. Since just now ; an incident opens if it lasts."),
         "{seen}"
     );
     assert!(!seen.contains("What to do"), "{seen}");

@@ -444,7 +444,7 @@ async fn nobody_reads_that_all_is_judged_while_a_lost_process_is_waited_for() {
     let mut browser = Browser::signed_in(&harness).await;
     let page = browser.dashboard("/").await;
     assert!(
-        page.contains("a process that may hold pings went silent"),
+        page.contains("a process that may hold pings fell silent"),
         "{page}"
     );
     harness.stop().await;

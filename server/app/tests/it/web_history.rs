@@ -58,7 +58,7 @@ async fn a_person_searches_a_run_and_reads_what_was_told_of_it() {
     assert!(!failed.contains("shop.other"));
     assert!(failed.contains(r#"<option value="failed" selected>"#));
     let none = text(&mut browser, "/runs?task=nobody").await;
-    assert!(none.contains("No run is what you search for."), "{none}");
+    assert!(none.contains("No run matches your search."), "{none}");
     let fault = text(&mut browser, "/runs?from=noon").await;
     assert!(
         fault.contains(r#"role="alert""#) && fault.contains("noon"),

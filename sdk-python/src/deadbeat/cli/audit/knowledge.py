@@ -1,6 +1,6 @@
 """What the Deadbeat server knows of an application; asked with a read key, never written.
 
-The server knows what no broker can tell: which worker vanished without signing off, whether Beat ticks, since
+The server knows what no broker can show: which worker vanished without signing off, whether Beat ticks, since
 when a fault has lasted.
 """
 

@@ -59,7 +59,7 @@ class Report:
         return EXIT_WARNING if WARNING in severities else EXIT_NOTHING
 
     def workers(self) -> list[dict[str, Any]]:
-        """The figures of the workers that answered; None where one did not tell."""
+        """The figures of the workers that answered; None where a worker did not answer that."""
         rows = []
         for name, first in self.observed.first.workers.items():
             second = self.observed.second.workers.get(name) if self.observed.second is not None else None

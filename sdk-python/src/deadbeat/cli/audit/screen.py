@@ -65,7 +65,7 @@ def render(report: Report, colour: bool = False) -> str:
     for finding in report.findings:
         lines += ["", *_finding(finding, colour)]
     if report.unknown:
-        lines += ["", _emphasised("could not look", colour)]
+        lines += ["", _emphasised("not examined", colour)]
         lines += [f"  {plain(one.what)}: {plain(one.why)}" for one in report.unknown]
     lines += ["", summary(report)]
     return "\n".join(lines)
@@ -84,14 +84,14 @@ def summary(report: Report) -> str:
     )
     text = words or "nothing found"
     if report.unknown:
-        text += f"; could not look at {counted(len(report.unknown), 'thing')}"
+        text += f"; {counted(len(report.unknown), 'thing')} not examined"
     return text
 
 
 def _headline(report: Report) -> str:
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.at))
     broker = report.observed.last.broker
-    state = {True: "", False: " (DOWN)", None: " (could not look)"}[broker.reachable]
+    state = {True: "", False: " (DOWN)", None: " (not examined)"}[broker.reachable]
     server = report.observed.knowledge
     parts = [plain(report.application.name), f"{plain(broker.url)}{state}"]
     if server is not None:

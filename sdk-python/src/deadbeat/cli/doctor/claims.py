@@ -49,7 +49,7 @@ def judge_claims(diagnosis: Diagnosis, seen: list[dict[str, Any]]) -> None:
             "Redis keeps them for the whole database; only their sum and the age of the oldest are known",
         )
     else:
-        block("unacknowledged messages", f"{kind} does not tell them to a client")
+        block("unacknowledged messages", f"{kind} does not show them to a client")
     if not on_redis and not kind.startswith(("amqp", "pyamqp")):
         block("how deep queues are", f"{kind} is not read")
     pool = str(app.conf.worker_pool or "prefork")

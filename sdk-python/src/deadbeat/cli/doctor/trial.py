@@ -201,7 +201,7 @@ class _Trial:
             why = (
                 "the SDK is off there"
                 if "not_installed" in kinds
-                else f"its last words: {listed(last) or 'none'}"
+                else f"the last line of its output: {listed(last) or 'none'}"
             )
             return [Check("worker", FAILED, f"a prefork worker with this app did not get ready; {why}")]
         main = next(one["main"] for one in self.seen if one["kind"] == "ready")

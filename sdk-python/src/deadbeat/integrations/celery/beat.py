@@ -103,7 +103,7 @@ class BeatReporter:
             return
         error = unhandled()
         if error is None and not self._is_watched:
-            # It has never ticked: nobody misses a standby that waited for its turn.
+            # It has never ticked: a standby that waited for its turn is not expected.
             return
         self._has_ended = True
         said = {

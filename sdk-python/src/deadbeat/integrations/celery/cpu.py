@@ -27,7 +27,7 @@ class Share:
 
 
 class CpuMeter:
-    """Compares each measurement with the one before."""
+    """Compares each measurement with the last one."""
 
     def __init__(self) -> None:
         self._measured_at = 0.0
@@ -36,7 +36,7 @@ class CpuMeter:
         self._share: Share | None = None
 
     def measure(self, pids: Iterable[int]) -> Share | None:
-        """The shares since the last measurement; None at first, and where the system does not tell."""
+        """The shares since the last measurement; None at first, and where the system does not count it."""
         now = time.monotonic()
         seconds = now - self._measured_at
         if self._before and seconds < SHORTEST_SECONDS:

@@ -1,4 +1,4 @@
-"""What ends this process, as an exit hook sees it. Each process asks this, so it imports nothing of Beat."""
+"""Finds out in an exit hook what ends this process. Each process uses this, so it imports nothing of Beat."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def install(app: Celery, settings: Settings) -> None:
     reporter = RunReporter(app, settings, transport)
     if any(other.beat == reporter.beat for other in apps.reporters()):
         logger.warning(
-            "Deadbeat: two apps of this process have the name %s; set name= of one to tell them apart",
+            "Deadbeat: two apps of this process have the name %s; set name= of one to distinguish them",
             reporter.beat,
         )
     app.task(name=CANARY, ignore_result=True, shared=False)(_canary)

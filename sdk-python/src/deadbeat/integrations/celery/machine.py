@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def boot_id() -> str | None:
-    """The id of the machine's current start; None where the system does not tell."""
+    """The id of the machine's current start; None where the system has none."""
     # Only Linux does.
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as said:

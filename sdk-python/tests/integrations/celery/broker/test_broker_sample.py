@@ -1,4 +1,4 @@
-"""What is said of the broker's queues, when the server asks for it: against a real Redis."""
+"""Samples of the broker's queues, when the server asks for them: against a real Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Send = Callable[..., Any]
 
 
 def wishing(kind: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Verdicts that ask whoever sends this kind of event to sample."""
+    """Verdicts that ask the sender of this kind of event to sample."""
     return lambda event: {"sample_queues": True} if event["type"] == kind else {}
 
 
@@ -94,7 +94,7 @@ def test_messages_held_by_a_worker_are_counted_as_unacked(
         send("waits", 60)
     sink.wait_for(lambda: sink.of("worker_snapshot", reserved=10))
 
-    # It samples every ten seconds.
+    # The process samples every ten seconds.
     sample = sink.wait_for(lambda: [e for e in sink.of("broker_sample") if e["unacked"] == 8], limit=30)[-1]
 
     # Two run, eight are prefetched and hidden from the queue's depth.
@@ -134,7 +134,7 @@ def test_priorities_are_one_queue_and_the_oldest_message_of_all_counts(app: Cele
     assert (steps["depth"], steps["oldest_task"]) == (3, "priority.3")
     assert 50 <= steps["oldest_seconds"] < 60
     assert (steps["oldest_is_a_guess"], plain["oldest_is_a_guess"]) == (False, True)
-    # Sent by a program without the SDK: how long it has waited, nobody knows.
+    # Sent by a program without the SDK: its waiting time is unknown.
     assert (plain["depth"], plain["oldest_task"], plain["oldest_seconds"]) == (1, "unstamped", None)
 
 
@@ -204,7 +204,7 @@ def test_the_head_stays_while_nothing_leaves_the_queue(app: Celery, sink: Sink, 
     assert head() is None
     app.send_task("first", queue="thumbs")
     first = head()
-    # Others come behind it, also into a list of their own.
+    # Other messages come behind it, also into another list.
     app.send_task("second", queue="thumbs")
     app.send_task("urgent", queue="thumbs", priority=0, headers={"deadbeat_at": time.time() - 60})
     app.send_task("last", queue="thumbs", priority=9)
@@ -214,7 +214,7 @@ def test_the_head_stays_while_nothing_leaves_the_queue(app: Celery, sink: Sink, 
     redis.rpop("thumbs")
     second = head()
     assert second not in (None, first)
-    # Somebody else's word for it, too: another process looks from now on.
+    # The same for another process, which samples from now on.
     assert queue(sampler_of(app, sink.url, "thumbs")[0].sample(), "thumbs")["head"] is not None
 
 
@@ -226,7 +226,7 @@ def test_a_message_that_anybody_holds_shows_when_it_was_taken(app: Celery, sink:
     with app.connection_for_read() as connection, connection.SimpleQueue("thumbs") as thumbs:
         held = thumbs.get(timeout=5)
         sampler.sample()
-        # Nothing has left since: now it is asked who holds what.
+        # Nothing has left the queue since the last sample: now the sampler reads the unacknowledged messages.
         sample = sampler.sample()
         held.requeue()
 
@@ -296,7 +296,7 @@ def test_without_another_wish_sampling_ends(app: Celery, sink: Sink, monkeypatch
     assert not thread.is_alive()
     assert sampler._connection is None
     assert len(sink.wait_for(lambda: sink.of("broker_sample"))) >= 1
-    # And begins anew when it is asked again.
+    # Sampling begins anew when the server asks again.
     sampler.ask(True)
     assert sampler._thread is not thread
     sampler.ask(False)
@@ -348,7 +348,7 @@ def test_sample_names_every_worker_that_answers_and_asks_again_when_one_comes_or
         return {one["worker"]: one["queues"] for one in asked[-1]} if asked else {}
 
     assert sink.wait_for(lambda: answered() == {"w1@here": ["celery"]}, 40)
-    # It has no address of a server: it reports nothing, and answers.
+    # It has no server address: it reports nothing, and still answers the broadcast.
     silent = start_celery("worker", "-n", "silent@here", "-Q", "celery,night")
     both = {"w1@here": ["celery"], "silent@here": ["celery", "night"]}
     assert sink.wait_for(lambda: {name: sorted(queues) for name, queues in answered().items()} == both, 40)

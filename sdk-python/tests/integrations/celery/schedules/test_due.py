@@ -1,4 +1,4 @@
-"""Beat's word on when what it sent is due next: real schedulers, ticked by hand."""
+"""When sent entries are due next, as Beat reports it: real schedulers, ticked by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
 
 
 class Recorder:
-    """In place of the transport: keeps what it is given."""
+    """Stands in for the transport: keeps the events."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -38,18 +38,18 @@ class Recorder:
         self.events.append(event)
 
     def every(self, period: float, act: Any) -> None:
-        """What is to be done again and again is not."""
+        """Ignore periodic duties."""
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["type"] == kind]
 
     def dues(self) -> list[dict[str, str | None]]:
-        """What each beat_due says: name → next due."""
+        """The entries of each beat_due: name → next due."""
         return [{e["name"]: e["next_due_at"] for e in event["entries"]} for event in self.of("beat_due")]
 
 
 class OwnPlan(BaseSchedule):
-    """A user's class with a time it reads elsewhere."""
+    """A user's class that reads its due time elsewhere."""
 
     due_at = LONG_AGO
 
@@ -97,7 +97,7 @@ def scheduler_of(app: Celery, recorder: Recorder, **entries: dict[str, Any]) -> 
 
 
 def tick_until_idle(scheduler: Scheduler) -> float:
-    """What Beat would sleep then."""
+    """How long Beat would sleep then."""
     while (interval := scheduler.tick()) <= 0:
         pass
     return interval
@@ -179,7 +179,7 @@ def test_fault_in_a_schedule_neither_stops_the_sending_nor_the_other_reports(
 
     with app.connection_for_read() as connection:
         assert connection.default_channel._size("celery") == 2
-    # Not known is not the same as never.
+    # Unknown is not the same as never.
     assert [set(dues) for dues in recorder.dues()] == [{"fine"}]
     assert {e["name"]: e["next_due_at"] for e in recorder.of("beat_schedule")[0]["entries"]}["broken"] is None
 
@@ -200,7 +200,7 @@ def test_entry_that_only_beat_can_compute(
     assert instant(listed["own"]["next_due_at"]) == pytest.approx(time.time(), abs=5)
     assert recorder.dues()[0]["own"] is None
 
-    # Its time comes from elsewhere: it is due again without having been sent. That is told once.
+    # Its due time comes from elsewhere: it is due again without a sending. Beat reports that once.
     plan.due_at = datetime.now(timezone.utc) + timedelta(hours=1)
     recorder.events.clear()
     for _ in range(3):
@@ -300,7 +300,7 @@ def test_slow_arithmetic_gets_a_twentieth_of_beats_time() -> None:
     started = time.monotonic()
     first = hints.take(idle=True, known=None)
     spent = time.monotonic() - started
-    # Sent again before its turn: it does not go to the end of the row.
+    # An entry that is sent again before its turn does not move to the end.
     hints.note_sent(entry_of("n2", Slow(60)), time.time())
 
     assert [hint["name"] for hint in first] == ["n0", "n1"]
@@ -436,12 +436,12 @@ def test_django_celery_beat_and_its_one_offs(tmp_path: Path) -> None:
     assert instant(out["dues"]["tokyo"]) % 60 == 0
     assert 0 <= instant(out["dues"]["tokyo"]) - out["sent_at"] + 15 < 75
 
-    # The row lags behind what was sent; the list does not.
+    # The database row lags behind; the reported list does not.
     assert out["row"] == [{"enabled": True, "total_run_count": 0}]
     assert out["sent"]["once"][:2] == [True, None]
     assert instant(out["sent"]["interval"][1]) == pytest.approx(out["sent_at"] + 60, abs=15)
 
-    # Disabled at once by its scheduler, but its run is waited for until its grace is over.
+    # Its scheduler disables it at once, but the server waits for its run until its grace is over.
     assert out["row_disabled"] == [{"enabled": False, "total_run_count": 0}]
     assert out["waiting"]["once"][:2] == [True, None]
     assert out["over"]["once"][:2] == [False, None]

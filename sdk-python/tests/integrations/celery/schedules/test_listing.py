@@ -1,4 +1,4 @@
-"""Schedules in native form, and the lists kept in a database."""
+"""Schedules in the server's form, and lists that a database holds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ app.conf.timezone = "America/New_York"
 
 
 class Weekdays(schedule):
-    """A schedule with rules of its own: its fields do not tell when it is due."""
+    """A schedule with its own rules: its fields do not show when it is due."""
 
     def is_due(self, last_run_at: datetime) -> Any:
         return False, 60
@@ -54,7 +54,7 @@ class Holidays(TzAwareCrontab):
 
 
 class Horizon(solar):
-    """Overrides no method, and computes otherwise."""
+    """A class that overrides no method, and computes otherwise."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -67,7 +67,7 @@ class Never(schedule):
 
 
 class Vault(BaseSchedule):
-    """A class of the user's own, whose looks are nobody's business."""
+    """A class of the user's own, whose `repr` must not be sent."""
 
     def __init__(self) -> None:
         super().__init__(app=app)
@@ -94,7 +94,7 @@ def naive_utc() -> datetime:
 
 
 def nameless_zone() -> ZoneInfo:
-    """As Celery's own zone is on a machine that does not say which one it is in."""
+    """A zone object as Celery makes it on a machine that does not name its zone."""
     for folder in ("/usr/share/zoneinfo", "/usr/lib/zoneinfo"):
         path = Path(folder, "Europe/Berlin")
         if path.exists():
@@ -106,7 +106,7 @@ def nameless_zone() -> ZoneInfo:
     ("plan", "wire"),
     [
         (schedule(1000), {"kind": "interval", "seconds": 1000.0}),
-        # Too short and too long for the server, which refuses them by name.
+        # Too short and too long for the server, which refuses these entries by name.
         (schedule(timedelta(milliseconds=250)), {"kind": "interval", "seconds": 0.25}),
         (schedule(timedelta(days=400)), {"kind": "interval", "seconds": 34_560_000.0}),
         (
@@ -205,7 +205,7 @@ def test_zone_without_a_name_makes_it_a_hint() -> None:
     ("release", "clock", "zone"),
     [
         ("5.6.3", in_tokyo, "Asia/Tokyo"),
-        # Taken as UTC, but matched in the app's zone all the same.
+        # Treated as UTC, but matched in the app's zone all the same.
         ("5.6.3", naive_utc, "America/New_York"),
         ("5.7.0", in_tokyo, "America/New_York"),
     ],
@@ -307,7 +307,7 @@ def test_next_due_of_a_relative_interval_is_round_on_its_own_clock() -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        # Decides in is_due alone: what it inherits beside knows nothing of that.
+        # The class decides in is_due alone: its inherited estimate ignores that.
         Weekdays(60, app=app),
         Holidays("0", "9", tz=ZoneInfo("Asia/Tokyo")),
         BaseSchedule(app=app),
@@ -421,7 +421,7 @@ def test_django_celery_beat_is_listed_whole_and_nothing_is_written(tmp_path: Pat
         ({"eta": datetime(2030, 1, 1, 0, 10, tzinfo=timezone.utc)}, 600),
         ({"eta": datetime(2030, 1, 1, 0, 10)}, 600),
         ({"eta": datetime(2029, 1, 1, tzinfo=timezone.utc)}, None),
-        # Beat may send late: what expires before its grace is over is not given up earlier.
+        # Beat may send late: an `expires` before the end of the grace does not shorten the grace.
         ({"expires": 1}, None),
     ],
 )

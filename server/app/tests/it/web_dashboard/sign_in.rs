@@ -37,7 +37,10 @@ async fn a_wrong_password_is_refused_and_a_right_one_opens_a_session() {
         let answer = browser.sign_in(email, password).await;
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{email}");
         let page = answer.text().await.unwrap();
-        assert!(page.contains("do not fit together"), "{email}");
+        assert!(
+            page.contains("The mail address or the password is wrong"),
+            "{email}"
+        );
         assert!(!page.contains(&harness.password));
         assert!(
             !browser.cookies.iter().any(|(name, _)| name == "deadbeat_session"),

@@ -24,21 +24,21 @@ from deadbeat.integrations.celery.broker.queue import QueueSample
 
 # As the server's own rule: server/domain/src/celery/queue.rs.
 SLA_SECONDS = 600.0
-# The server samples every ten seconds; what is older is no word on now.
+# The server gets a sample every ten seconds; an older one says nothing about now.
 SAMPLE_SECONDS = 20.0
 # Shares of maxmemory.
 MEMORY_WARNING, MEMORY_CRITICAL = 0.80, 0.95
 
 
 def findings(observed: Observations) -> Iterator[Finding]:
-    """Of a broker that answers."""
+    """The faults of a broker that answers."""
     yield from _redis(observed)
     yield from _rabbitmq(observed)
     yield from _queues(observed)
 
 
 def unreachable(observed: Observations) -> Iterator[Finding]:
-    """Of one that does not: away, or only out of our reach."""
+    """The fault of a broker that does not answer: it is away, or only out of this machine's reach."""
     broker = observed.last.broker
     known = observed.knowledge.broker if observed.knowledge is not None else None
     if broker.reachable is None:
@@ -184,9 +184,9 @@ def _queues(observed: Observations) -> Iterator[Finding]:
     unread = [name for name, queue in sorted(broker.queues.items()) if queue.depth is None]
     if unread:
         why = (
-            f"RabbitMQ refuses to tell of {listed(unread)}"
+            f"RabbitMQ refuses to answer about {listed(unread)}"
             if broker.transport == "amqp"
-            else f"the transport {broker.transport} does not tell"
+            else f"the transport {broker.transport} does not show it"
         )
         observed.unknown.append(Unknown("how deep the queues are", why))
     if broker.scan_complete is False:
@@ -227,7 +227,7 @@ def _is_consumed(observed: Observations, queue: QueueSample) -> bool | None:
         return None
     before = observed.first.broker.queues.get(queue.name)
     if before is not None and before.depth and queue.depth is not None and queue.depth < before.depth:
-        # Somebody takes from it who does not answer broadcasts.
+        # A consumer that does not answer broadcasts receives from it.
         return None
     return False
 
@@ -256,8 +256,8 @@ def _unconsumed(observed: Observations, queue: QueueSample) -> Finding:
         facts.append(Fact("No worker is connected."))
     if not ours:
         facts.append(Fact("Nothing in this app names the queue: it may be another application's."))
-    # A worker declares what it is to consume. A queue that was made with other arguments RabbitMQ refuses it,
-    # and the worker ends.
+    # A worker declares a queue before it consumes it. If the queue exists with other arguments, RabbitMQ
+    # refuses that, and the worker ends.
     is_foreign = source is None and observed.last.broker.transport == "amqp"
     repair = [
         Repair(

@@ -245,7 +245,7 @@ def _consumer_timeout(application: Application, broker: BrokerSample) -> Iterato
         [
             Fact(
                 "RabbitMQ closes a channel with a message unacknowledged for longer than "
-                f"{span(CONSUMER_TIMEOUT_SECONDS)}, by default; it does not tell its setting."
+                f"{span(CONSUMER_TIMEOUT_SECONDS)}, by default; it does not show its setting."
             ),
             Fact(f"May run for longer, by their hard time limit: {listed(words)}."),
         ],

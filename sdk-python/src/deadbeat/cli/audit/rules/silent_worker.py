@@ -29,7 +29,7 @@ def findings(observed: Observations) -> Iterator[Finding]:
     """Find workers that consume a queue and do not report, if the server knows the application."""
     known = observed.knowledge
     if known is None or not known.reachable or not (known.beats or known.workers):
-        # Nothing of it has reached the server: `unknown` says so already, and no single worker is at fault.
+        # The server has no report of the application, as `unknown` says: no single worker is at fault.
         return
     reporting = {row["name"] for row in known.workers if _is_heard_from(row)}
     elsewhere = {row["name"] for row in known.workers_elsewhere if _is_heard_from(row)}

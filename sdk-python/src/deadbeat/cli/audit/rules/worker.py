@@ -105,10 +105,10 @@ def _note_unanswered(observed: Observations, unanswered: dict[str, int] | None) 
     elif unanswered is None:
         transport = observed.last.broker.transport
         if sample.workers:
-            why = f"{transport} does not tell how many workers are connected"
+            why = f"{transport} does not show how many workers are connected"
             observed.unknown.append(Unknown("whether every worker answered", why))
         elif not observed.silent_workers():
-            why = f"none answered, and {transport} does not tell whether there are any"
+            why = f"none answered, and {transport} does not show whether there are any"
             observed.unknown.append(Unknown("the workers", why))
     elif unanswered:
         more = listed([f"{counted(number, 'consumer')} of {queue}" for queue, number in unanswered.items()])
@@ -437,7 +437,7 @@ def _consumer_timeout(observed: Observations) -> Iterator[Finding]:
         [
             Fact(f"{counted(len(far), 'task')} with an ETA over {span(CONSUMER_TIMEOUT_SECONDS)} from now."),
             Fact(f"The last is {name}, for {eta:%Y-%m-%d %H:%M:%S} UTC, held by {holder}."),
-            Fact(f"{span(CONSUMER_TIMEOUT_SECONDS)} is RabbitMQ's default; it does not tell its setting."),
+            Fact(f"{span(CONSUMER_TIMEOUT_SECONDS)} is RabbitMQ's default; it does not show its setting."),
         ],
         [
             Repair(

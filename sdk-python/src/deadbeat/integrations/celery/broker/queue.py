@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class QueueSample:
-    """One queue; fields are None where the broker or its messages do not tell."""
+    """One queue; fields are None where the broker and its messages do not show them."""
 
     name: str
     # Waiting messages, without those that workers have received.

@@ -37,13 +37,13 @@ def rabbit_queue(connection: Any, name: str) -> QueueSample:
 
 
 def identity_of_rabbit(connection: Any) -> str | None:
-    """An id of this RabbitMQ cluster and its virtual host; None where it does not tell."""
+    """An id of this RabbitMQ cluster and its virtual host; None where it hides its id."""
     properties = getattr(connection.connection, "server_properties", None) or {}
     return identity_word(properties.get("cluster_name"), connection.virtual_host)
 
 
 class RabbitProbe:
-    """A connection of its own that publishes one message a sample."""
+    """A separate connection that publishes one message a sample."""
 
     def __init__(self) -> None:
         self._connection: Any = None

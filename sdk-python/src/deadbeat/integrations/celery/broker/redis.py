@@ -3,7 +3,7 @@
 It takes no message, not even to put it back: that would change its place and count as a delivery. It reads
 only the headers of the oldest message, and only the address of an unacknowledged one.
 
-Redis does not tell who consumes a list. kombu keeps unacknowledged messages in a hash, with the queue that
+Redis does not show who consumes a list. kombu keeps unacknowledged messages in a hash, with the queue that
 they came from. So a queue with recently taken messages has a consumer, whatever program that is.
 """
 
@@ -29,8 +29,7 @@ Marks = dict[str, tuple[bytes, float]]
 HELD_LIMIT = 100
 HELD_BYTES = 65_536
 # Redis refuses commands that write when its memory is full, when it is a replica, and when it cannot save.
-# The probe tries one that would write but cannot, because its list does not exist: nobody creates this one.
-# probe tries one that would write but cannot, because its list does not exist: nobody creates this one.
+# The probe tries a command that would write but cannot, because its list does not exist: nobody creates it.
 NO_LIST = "deadbeat.no.such.list"
 WRITE = "LPUSHX"
 # How Redis' message begins when a user lacks a right: that is no fault of the broker.
@@ -87,7 +86,7 @@ class RedisReader:
         return answer if isinstance(answer, dict) else {}
 
     def identity(self) -> str | None:
-        """An id of this Redis and of the part in use; None where it does not tell.
+        """An id of this Redis and of the part in use; None where it hides its id.
 
         From Redis' own id: one server may have several addresses.
         """

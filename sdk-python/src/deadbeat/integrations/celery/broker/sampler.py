@@ -2,7 +2,8 @@
 
 The server asks for samples in its answer to a report of a worker or Beat, and repeats that as long as it
 wants them. The sampler uses a thread and a connection of its own, both made only then: a broker that does not
-must delay neither the worker nor the sender. It takes no message, and reads only the headers of the oldest.
+answer must delay neither the worker nor the sender. The sampler takes no message, and reads only the headers
+of the oldest one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Sampler:
         self._stop = Wake()
         self._thread: threading.Thread | None = None
         self._connection: Any = None
-        # It failed, and is not closed yet.
+        # A connection that failed, and is not closed yet.
         self._is_broken = False
         # Queues that other workers of the application consume, from the server.
         self._elsewhere: tuple[str, ...] = ()
@@ -216,5 +217,5 @@ def _note_refusal(event: dict[str, Any], command: str, why: str | None) -> None:
 
 
 def _said(sample: QueueSample) -> dict[str, Any]:
-    # No broker tells its clients the unacknowledged messages of a single queue.
+    # No broker shows its clients the unacknowledged messages of a single queue.
     return {**asdict(sample), "unacked": None}

@@ -41,7 +41,7 @@ class WorkerAnswer:
     def processes(self) -> int | None:
         """How many tasks it may run at once."""
         pool = (self.stats or {}).get("pool") or {}
-        # The solo pool tells its process only.
+        # The solo pool reports only its process.
         most = pool.get("max-concurrency") or (1 if self.pool == "solo" else None)
         return most if isinstance(most, int) else None
 
@@ -191,7 +191,7 @@ def _keep(worker: WorkerAnswer, command: str, reply: Any) -> None:
 
 
 def _count_listeners(channel: Any) -> list[int]:
-    """Let this channel count how many workers a broadcast reaches; only Redis tells.
+    """Let this channel count how many workers a broadcast reaches; only Redis counts them.
 
     The count is the answer to PUBLISH, which kombu drops. It leaves out workers with remote control switched
     off.
